@@ -1,0 +1,89 @@
+"""Keep an embedding space stable while the model behind it is retrained: out-of-core, on Dask and Zarr.
+
+>>> import dask_embstab as es
+>>> es.fit.__name__, es.stabilize.__name__
+('fit', 'stabilize')
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dask_embstab.api import (
+        apply,
+        create_run,
+        evaluate,
+        fit,
+        load_transform,
+        stabilize,
+    )
+    from dask_embstab.core.errors import (
+        ConditionError,
+        DamageError,
+        EmbstabError,
+        EmbstabWarning,
+        IdError,
+        InputError,
+        NotARunError,
+        OutputExistsError,
+    )
+    from dask_embstab.core.transform import Transform
+    from dask_embstab.passes.measure import Metrics
+    from dask_embstab.tables.run import Run, open_run
+    from dask_embstab.tables.table import Table
+
+_HOME = {
+    "api": ("apply", "create_run", "evaluate", "fit", "load_transform", "stabilize"),
+    "core.errors": (
+        "ConditionError",
+        "DamageError",
+        "EmbstabError",
+        "EmbstabWarning",
+        "IdError",
+        "InputError",
+        "NotARunError",
+        "OutputExistsError",
+    ),
+    "core.transform": ("Transform",),
+    "passes.measure": ("Metrics",),
+    "tables.run": ("Run", "open_run"),
+    "tables.table": ("Table",),
+}
+
+__all__ = [
+    "ConditionError",
+    "DamageError",
+    "EmbstabError",
+    "EmbstabWarning",
+    "IdError",
+    "InputError",
+    "Metrics",
+    "NotARunError",
+    "OutputExistsError",
+    "Run",
+    "Table",
+    "Transform",
+    "apply",
+    "create_run",
+    "evaluate",
+    "fit",
+    "load_transform",
+    "open_run",
+    "stabilize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import dask_embstab`` and ``embstab --help`` are quick."""
+    for module, names in _HOME.items():
+        if name in names:
+            value = getattr(import_module(f"dask_embstab.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'dask_embstab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,248 @@
+"""The command line: the verbs of `api`, one command each. Only click is imported before a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+_DONE, _OTHER, _BAD_INPUT = 0, 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dask_embstab")
+def main() -> None:
+    """Keep an embedding space stable while the model behind it is retrained."""
+
+
+def command(*options: Callable[..., Any]) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
+    """A command whose function returns its JSON object; errors, progress and exit codes are the same for all."""
+
+    def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
+        @click.pass_context
+        def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
+            with _one_line_errors(), _progress_bars(as_json=as_json):
+                result = function(**arguments)
+            if as_json:
+                click.echo(json.dumps(_finite(result)))
+            else:
+                from dask_embstab.report.text import render
+
+                click.echo(render(str(context.info_name), result))
+
+        decorated: Callable[..., Any] = run
+        for option in reversed(
+            (*options, click.option("--json", "as_json", is_flag=True, help="Print one JSON object."))
+        ):
+            decorated = option(decorated)
+        name = function.__name__.strip("_")
+        return main.command(name, help=function.__doc__)(decorated)
+
+    return decorate
+
+
+def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
+    """A path argument."""
+    return click.argument(name, type=click.Path(), required=required)
+
+
+_SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without."
+)
+_FIT_OPTIONS = (
+    click.option(
+        "--reference", type=click.Path(), metavar="RUN", help="Run to land on; without one, standardize only."
+    ),
+    click.option(
+        "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
+    ),
+    click.option("--align-on", type=click.Choice(["items", "users", "both"]), default="items", show_default=True),
+    click.option("--method", type=click.Choice(["auto", "gram", "qr"]), default="auto", show_default=True),
+    click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of rank K."),
+    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
+    click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
+    click.option("--center", is_flag=True, help="Remove the means first (geometry)."),
+    click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),
+    _SCHEDULER,
+)
+_APPLY_OPTIONS = (
+    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
+    click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
+    click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+)
+
+
+@command(argument("run"), argument("out"), *_FIT_OPTIONS, *_APPLY_OPTIONS)
+def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Land RUN in the reference's space and write it as OUT."""
+    from dask_embstab import api
+
+    with _cluster(scheduler), _clock() as seconds:
+        landed = api.stabilize(run, out, **options)
+    assert landed.transform is not None
+    return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
+
+
+@command(argument("run"), argument("transform"), *_FIT_OPTIONS)
+def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Fit the transform that lands RUN and save it as the file TRANSFORM."""
+    from dask_embstab import api
+    from dask_embstab.tables.run import open_run
+
+    with _cluster(scheduler), _clock() as seconds:
+        fitted = api.fit(open_run(run), **options)
+        fitted.save(transform)
+    return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
+
+
+@command(argument("transform"), argument("run"), argument("out"), *_APPLY_OPTIONS, _SCHEDULER)
+def apply(transform: str, run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Apply a saved TRANSFORM (or that of a stabilized run) to RUN and write OUT."""
+    from dask_embstab import api
+
+    with _cluster(scheduler), _clock() as seconds:
+        landed = api.apply(transform, run, out, **options)
+    return {**_described(landed), "seconds": seconds(), "out": landed.path}
+
+
+@command(
+    argument("a"),
+    argument("b"),
+    click.option(
+        "--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the compared top lists."
+    ),
+    click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
+    click.option("--seed", type=int, default=0, show_default=True),
+    _SCHEDULER,
+)
+def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Compare runs A and B: same-id cosines and lengths, and the overlap of top lists."""
+    from dask_embstab import api
+
+    with _cluster(scheduler):
+        return api.evaluate(a, b, **options).to_dict()
+
+
+@command(argument("path"))
+def inspect(path: str) -> dict[str, Any]:
+    """Say what stands at PATH: its tables and, for a stabilized run, how it came to be."""
+    from dask_embstab.tables.run import open_run
+
+    return _described(open_run(path))
+
+
+@command(
+    argument("directory", required=False),
+    click.option("--users", type=click.IntRange(100), default=20_000, show_default=True),
+    click.option("--items", type=click.IntRange(100), default=5_000, show_default=True),
+    click.option("--days", type=click.IntRange(2), default=5, show_default=True),
+    click.option("--components", type=click.IntRange(2), default=16, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
+def demo(directory: str | None, **options: Any) -> dict[str, Any]:
+    """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
+    from dask_embstab.demo.run import run_demo
+
+    return run_demo(directory or "demo-out", say=lambda line: click.echo(line, err=True), **options)
+
+
+def _described(run: Any) -> dict[str, Any]:
+    tables = {
+        key: None
+        if (table := getattr(run, key)) is None
+        else {
+            "rows": table.n_rows,
+            "components": table.d,
+            "dtype": str(table.dtype),
+            "chunk_rows": table.chunk_rows,
+            "ids": None if table.stored_ids is None else table.stored_ids.kind,
+        }
+        for key in ("items", "users")
+    }
+    made = run.transform
+    return {"path": run.path, "name": run.name, **tables, "transform": None if made is None else dict(made.diagnostics)}
+
+
+@contextlib.contextmanager
+def _clock() -> Iterator[Callable[[], float]]:
+    """Seconds since the block began; imports and connecting lie before it."""
+    began = time.perf_counter()
+    yield lambda: time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    from distributed import Client
+
+    from dask_embstab.core.errors import InputError
+
+    try:
+        client = Client(address, timeout="10s", set_as_default=True)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
+        ) from error
+    with client:
+        yield
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
+    from dask_embstab.core.errors import EmbstabError, EmbstabWarning
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, EmbstabWarning):
+            click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", EmbstabWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except EmbstabError as error:
+            _fail(str(error), _BAD_INPUT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing was published", _OTHER)
+        except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
+            _fail(f"{type(error).__name__}: {error}", _OTHER)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+@contextlib.contextmanager
+def _progress_bars(*, as_json: bool) -> Iterator[None]:
+    """A bar for every pass, on a terminal only."""
+    if as_json or not sys.stderr.isatty():
+        yield
+        return
+    from dask_embstab.passes.compute import progress
+    from dask_embstab.report.bars import bars
+
+    with bars() as hook, progress(hook):
+        yield
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

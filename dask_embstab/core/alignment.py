@@ -1,0 +1,76 @@
+"""How far are landed rows from the reference? Read off d x d matrices alone (step 6 of the design).
+
+With X the landed rows and Y their reference rows, only G_x = X'X, G_y = Y'Y and C = X'Y are needed. The formulas cancel,
+so each has a floor relative to |X| below which its value is rounding: it is reported as 0 and named in ``at_rounding``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from dask_embstab.core.types import Matrix
+
+_ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 2e-8, 3e-8, 2e-4
+"""Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Distance between landed rows X and reference rows Y.
+
+    ``error`` = |X - Y| exactly, ``relative_error`` over |Y|, ``gram_gap`` eps = |XX' - YY'|, ``bound`` the paper's
+    (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*), ``lower_bound`` eps / (s1(X) + s1(Y)).
+    """
+
+    error: float
+    relative_error: float
+    gram_gap: float
+    lower_bound: float
+    bound: float
+    nuclear_bound: float
+    at_rounding: tuple[str, ...]
+
+
+def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
+    """Exact error and both bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
+    size_x, size_y = np.sqrt(np.trace(gramian_x)), np.sqrt(np.trace(gramian_y))
+    size = max(size_x, size_y)
+    error = _root(np.trace(gramian_x) + np.trace(gramian_y) - 2 * np.trace(cross))
+    gap = _root(np.sum(gramian_x**2) + np.sum(gramian_y**2) - 2 * np.sum(cross**2))
+    nuclear = _root(_nuclear_gap(gramian_x, gramian_y, cross))
+    floors = {
+        "error": (error, _ERROR_FLOOR * size),
+        "gram_gap": (gap, _GAP_FLOOR * size**2),
+        "nuclear_bound": (nuclear, _NUCLEAR_FLOOR * size),
+    }
+    noise = tuple(name for name, (value, floor) in floors.items() if value <= floor)
+    error, gap = (0.0 if name in noise else floors[name][0] for name in ("error", "gram_gap"))
+    # A bound may not be rounded down: at rounding level the nuclear bound is its floor.
+    nuclear = max(nuclear, floors["nuclear_bound"][1]) if "nuclear_bound" in noise else nuclear
+    steepest = np.sqrt(_largest(gramian_x)) + np.sqrt(_largest(gramian_y))
+    return Alignment(
+        error=error,
+        relative_error=error / float(size_y) if size_y else 0.0,
+        gram_gap=gap,
+        lower_bound=gap / float(steepest) if steepest else 0.0,
+        bound=float((2 * len(gramian_x)) ** 0.25 * np.sqrt(gap)),
+        nuclear_bound=nuclear,
+        at_rounding=noise,
+    )
+
+
+def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
+    """|XX' - YY'|_*: the eigenvalues of [X Y] diag(I, -I) [X Y]' are those of diag(I, -I) [[G_x, C], [C', G_y]]."""
+    block = np.block([[gramian_x, cross], [-cross.T, -gramian_y]])
+    return float(np.abs(linalg.eigvals(block).real).sum())
+
+
+def _largest(gramian: Matrix) -> float:
+    return max(float(np.linalg.eigvalsh(gramian)[-1]), 0.0)
+
+
+def _root(square: float) -> float:
+    return float(np.sqrt(max(square, 0.0)))

@@ -1,0 +1,48 @@
+"""What can go wrong, as one tree; every class refines the builtin it is a kind of.
+
+::
+
+    EmbstabError
+    ├── InputError (ValueError)                 what was given cannot be used; the message says what to do
+    │   ├── NotARunError                        the path holds no run, or only half of one
+    │   ├── IdError                             ids that are missing, duplicated or of another type
+    │   ├── ConditionError                      a table beyond what the asked route can factorize
+    │   └── OutputExistsError (FileExistsError) the output's place is taken
+    └── DamageError (OSError)                   stored bytes that cannot be read back as they were written
+
+    EmbstabWarning (UserWarning)                the answer is right, and there is something to know about it
+"""
+
+from __future__ import annotations
+
+
+class EmbstabError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class InputError(EmbstabError, ValueError):
+    """What was given cannot be used; the message says what must hold, what came and what to do."""
+
+
+class NotARunError(InputError):
+    """The path holds no run, or a run whose writing was not finished."""
+
+
+class IdError(InputError):
+    """Ids that are missing, duplicated where rows are joined, or of another type than the reference's."""
+
+
+class ConditionError(InputError):
+    """A table too ill-conditioned for the route that was asked for."""
+
+
+class OutputExistsError(InputError, FileExistsError):
+    """Something stands where the output should go, and ``overwrite`` was not asked for."""
+
+
+class DamageError(EmbstabError, OSError):
+    """Stored bytes that are missing, truncated or fail their checksum."""
+
+
+class EmbstabWarning(UserWarning):
+    """The answer is right, and there is something about it that the user should know."""

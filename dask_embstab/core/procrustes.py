@@ -1,0 +1,43 @@
+"""Which rotation brings one set of rows nearest to another? (Schonemann 1966; algorithm 2 of arXiv 2508.07574)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from dask_embstab.core.types import Matrix, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """``Q`` (r, D) with orthonormal rows (r <= D), and the singular values of the cross-product that decided it."""
+
+    Q: Matrix
+    singular_values: Vector
+    proper: bool = False
+
+    @property
+    def gap(self) -> float:
+        """How well determined Q is: the two smallest singular values over twice the largest, 1 at best, 0 if free.
+
+        With rotations only, the smallest counts with its sign.
+        """
+        s = self.singular_values
+        if s[0] == 0.0:
+            return 0.0
+        smallest = s[-1] + (s[-2] if len(s) > 1 else s[-1])
+        return float(max(smallest, 0.0) / (2 * s[0]))
+
+
+def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
+    """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D) with r <= D.
+
+    Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1; r = D).
+    """
+    P, s, Zh = linalg.svd(cross, full_matrices=False, lapack_driver="gesvd")
+    if proper and linalg.det(P @ Zh) < 0:
+        P[:, -1] = -P[:, -1]
+        s = np.append(s[:-1], -s[-1])
+    return Rotation(P @ Zh, s, proper)

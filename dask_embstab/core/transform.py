@@ -1,0 +1,147 @@
+"""The result: two small matrices (row vectors, y = x @ M) that land a run, and what is known about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.errors import DamageError, InputError
+from dask_embstab.core.types import EPS, Matrix, Rows, Vector
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transform:
+    """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x lands at ``x @ items + offset``.
+
+    ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry mode), descending.
+    ``items_offset`` and ``users_offset`` (k,) stand only where the fit was centred. ``diagnostics`` is a nested dict of
+    plain JSON values.
+    """
+
+    items: Matrix
+    users: Matrix | None
+    singular_values: Vector
+    items_offset: Vector | None = None
+    users_offset: Vector | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.items.ndim != 2:
+            raise InputError(f"a transform's items must be a (d, k) matrix; it has the shape {self.items.shape}")
+        if self.users is not None and self.users.shape != self.items.shape:
+            raise InputError(f"both matrices need one shape; items has {self.items.shape}, users {self.users.shape}")
+
+    @property
+    def d(self) -> int:
+        """Components that go in."""
+        return int(self.items.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Components that come out."""
+        return int(self.items.shape[1])
+
+    def transform_items(self, rows: Rows) -> Rows:
+        """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows' float dtype back."""
+        return _land(rows, self.items, self.items_offset)
+
+    def transform_users(self, rows: Rows) -> Rows:
+        """Land user rows, as ``transform_items`` does items."""
+        if self.users is None:
+            raise InputError("this transform was fitted without users; fit it on a run that has them")
+        return _land(rows, self.users, self.users_offset)
+
+    def inverse(self) -> Transform:
+        """The transform that undoes this one: the pseudo-inverse where it is rank-deficient."""
+        items, items_offset = _inverse(self.items, self.items_offset)
+        users, users_offset = (None, None) if self.users is None else _inverse(self.users, self.users_offset)
+        diagnostics = {"inverse_of": dict(self.diagnostics)}
+        return Transform(items, users, self.singular_values, items_offset, users_offset, diagnostics)
+
+    def compose(self, other: Transform) -> Transform:
+        """First this transform, then ``other``: ``a.compose(b).transform_items(x) == b(a(x))``."""
+        if other.d != self.width:
+            raise InputError(
+                f"compose applies this transform first: it gives {self.width} components and the other takes {other.d}"
+            )
+        users = None if self.users is None or other.users is None else self.users @ other.users
+        return Transform(
+            self.items @ other.items,
+            users,
+            self.singular_values,
+            _chained(self.items_offset, other.items, other.items_offset),
+            None if other.users is None else _chained(self.users_offset, other.users, other.users_offset),
+            {"composed_of": [dict(self.diagnostics), dict(other.diagnostics)]},
+        )
+
+    def arrays(self) -> dict[str, Matrix | Vector]:
+        """Its arrays by the names they have on disk; absent ones are left out."""
+        named = {
+            "items": self.items,
+            "users": self.users,
+            "singular_values": self.singular_values,
+            "offsets": self.items_offset,
+            "users_offsets": self.users_offset,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
+        """The inverse of ``arrays``."""
+        users, offset, users_offset = (arrays.get(name) for name in ("users", "offsets", "users_offsets"))
+        return cls(arrays["items"], users, arrays["singular_values"], offset, users_offset, diagnostics)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file (NumPy's npz) at ``path``; it appears whole or not at all, over what stood there."""
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise InputError(f"the folder of {target} does not exist; create it first")
+        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, diagnostics=np.array(json.dumps(self.diagnostics)), **self.arrays())  # type: ignore[arg-type]
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Transform:
+        """Read what ``save`` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            return cls.from_arrays(arrays, json.loads(str(arrays.pop("diagnostics"))))
+        except FileNotFoundError:
+            raise InputError(
+                f"there is no transform at {path}; write one with Transform.save or `embstab fit`"
+            ) from None
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise DamageError(f"{path} is not a whole transform file ({error}); write it again") from error
+
+
+def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
+    rows = np.asarray(rows)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
+        raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
+    dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
+    landed = rows.astype(np.float64, copy=False) @ M
+    return np.asarray(landed if offset is None else landed + offset).astype(dtype, copy=False)
+
+
+def _inverse(M: Matrix, offset: Vector | None) -> tuple[Matrix, Vector | None]:
+    # The default cut of pinv (1e-15) is too coarse for an honestly ill-conditioned matrix only where d is one.
+    inverse = np.linalg.pinv(M, rcond=max(M.shape) * EPS).astype(np.float64, copy=False)
+    return inverse, None if offset is None else -offset @ inverse
+
+
+def _chained(offset: Vector | None, M: Matrix, then: Vector | None) -> Vector | None:
+    if offset is None:
+        return then
+    return offset @ M if then is None else offset @ M + then

@@ -1,0 +1,117 @@
+"""The apply of one run: which matrix and precision for which table, and the record of how the output came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.errors import InputError
+from dask_embstab.core.transform import Transform
+from dask_embstab.passes.compute import compute
+from dask_embstab.passes.write import Landing, Product, Written, write_table
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
+from dask_embstab.tables.writer import RunWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """One transform, the run that it lands, and the dtype of the output (None: each table's own)."""
+
+    transform: Transform
+    run: Run
+    dtype: np.dtype[Any] | None
+
+    def __post_init__(self) -> None:
+        for key, table in self.tables.items():
+            if table.d != self.transform.d:
+                raise InputError(
+                    f"the transform takes rows of {self.transform.d} components; the {key} of {self.run.path} have"
+                    f" {table.d}; apply it to the run it was fitted on"
+                )
+            if getattr(self.transform, key) is None:
+                raise InputError(
+                    f"{self.run.path} has {key} and the transform was fitted without; fit it on a run that has them"
+                )
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The run's tables by name."""
+        return {key: table for key in TABLES if (table := getattr(self.run, key)) is not None}
+
+    def write(self, writer: RunWriter) -> None:
+        """Land every table in one read and one write each, then record the transform."""
+        nodes = {key: self._node(writer, key, table) for key, table in self.tables.items()}
+        done: tuple[Written, ...] = compute(
+            [node for node, _ in nodes.values()], label="apply", n_tasks=sum(n for _, n in nodes.values())
+        )
+        digests = {key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in zip(nodes, done, strict=True)}
+        writer.transform(self.transform, self._provenance(digests))
+
+    def fingerprint(self) -> str:
+        """What must be equal for a write to be gone on with: the matrices, the inputs and the output's dtype."""
+        digest = hashlib.sha256()
+        for name, array in self.transform.arrays().items():
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        shapes = {key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows] for key, t in self.tables.items()}
+        digest.update(json.dumps([shapes, str(self.dtype)], sort_keys=True).encode())
+        return digest.hexdigest()[:32]
+
+    def _node(self, writer: RunWriter, key: str, table: Table) -> tuple[Any, int]:
+        landing = Landing(
+            getattr(self.transform, key), getattr(self.transform, f"{key}_offset"), self._product(key, table)
+        )
+        return copy_table(
+            writer,
+            key,
+            table,
+            landing,
+            dtype=self.dtype or table.dtype,
+            width=self.transform.width,
+            chunk_rows=table.chunk_rows,
+        )
+
+    def _product(self, key: str, table: Table) -> Product:
+        """float32 only where the fit's estimates allow it and neither side of the multiply is float64."""
+        if 8 in (table.dtype.itemsize, (self.dtype or table.dtype).itemsize):
+            return "float64"
+        allowed: Mapping[str, Any] = self.transform.diagnostics.get("product", {})
+        return "float32" if allowed.get(key) == "float32" else "float64"
+
+    def _provenance(self, digests: Mapping[str, list[int]]) -> dict[str, Any]:
+        """Attributes of ``transform/``: how the run came to be."""
+        known = self.transform.diagnostics
+        return {
+            "direction": "row vectors: landed = vectors @ items (or users), plus offsets where there are any",
+            "run": {"path": self.run.path, "name": self.run.name},
+            "reference": known.get("reference"),
+            "method": known.get("method"),
+            "keep": known.get("keep"),
+            "diagnostics": dict(known),
+            "products": {key: self._product(key, table) for key, table in self.tables.items()},
+            "digests": {"algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian", **digests},
+            "versions": {name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")},
+        }
+
+
+def copy_table(
+    writer: RunWriter,
+    key: str,
+    table: Table,
+    landing: Landing,
+    *,
+    dtype: np.dtype[Any],
+    width: int,
+    chunk_rows: int,
+) -> tuple[Any, int]:
+    """Make the arrays of one output table and the delayed pass that fills them."""
+    ids = None if table.stored_ids is None else table.stored_ids.kind
+    sink = writer.table(key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids)
+    return write_table(table, landing, sink)

@@ -1,0 +1,80 @@
+"""Run a graph on whichever Dask scheduler is active, with one BLAS thread per task and progress for whoever asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import dask
+from dask.callbacks import Callback
+
+from dask_embstab.passes.blas import one_thread
+
+ProgressHook = Callable[[str, int, int], None]
+"""Called with a label, tasks done and tasks in all; from the scheduler's thread."""
+
+_hook: ContextVar[ProgressHook | None] = ContextVar("embstab_progress", default=None)
+
+
+@contextlib.contextmanager
+def progress(hook: ProgressHook) -> Iterator[None]:
+    """Report the progress of every pass in this context to ``hook``."""
+    token = _hook.set(hook)
+    try:
+        yield
+    finally:
+        _hook.reset(token)
+
+
+def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...]:
+    """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a table."""
+    with one_thread(), _reporting(label, n_tasks):
+        return tuple(dask.compute(*nodes))
+
+
+def tree(nodes: Sequence[Any], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Any:
+    """One node from many, joined in row order by a tree of tasks."""
+    level = list(nodes)
+    joined = dask.delayed(join, pure=False, traverse=False)
+    while len(level) > 1:
+        level = [
+            joined(level[i : i + fan_in]) if len(level[i : i + fan_in]) > 1 else level[i]
+            for i in range(0, len(level), fan_in)
+        ]
+    return level[0]
+
+
+def shared(value: Any) -> Any:
+    """A node that many tasks use: it goes to every worker once, and not once with every task."""
+    return dask.delayed(value, name=f"embstab-shared-{dask.base.tokenize(object())}", traverse=False)
+
+
+@contextlib.contextmanager
+def _reporting(label: str, n_tasks: int) -> Iterator[None]:
+    hook = _hook.get()
+    if hook is None:
+        yield
+        return
+    done = 0
+
+    def after(key: Any, *_: Any) -> None:
+        nonlocal done
+        if str(key).startswith(TASK):
+            done += 1
+            hook(label, done, n_tasks)
+
+    hook(label, 0, n_tasks)
+    with Callback(posttask=after):
+        yield
+    hook(label, n_tasks, n_tasks)
+
+
+TASK = "embstab-read"
+"""Prefix of the keys of tasks that read or write rows."""
+
+
+def task_name(number: int) -> str:
+    """A key no other graph has, recognised by the progress report."""
+    return f"{TASK}-{dask.base.tokenize(object(), number)}"

@@ -1,0 +1,179 @@
+"""How comparable are two runs? Same-id cosines and lengths, and the overlap of top lists (the paper's table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from operator import add
+from typing import Any
+
+import dask
+import numpy as np
+
+from dask_embstab.core.errors import IdError, InputError
+from dask_embstab.core.moments import Panel
+from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
+from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.passes.compute import compute
+from dask_embstab.passes.pairing import Pairing, pair
+from dask_embstab.passes.reduce import Reduction, finished, reduce_table
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.source import Openable
+from dask_embstab.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Over the pairs of rows with one id: how many, sum of their cosines, sums of both lengths."""
+
+    n: int
+    cosines: float
+    lengths_a: float
+    lengths_b: float
+
+    def __add__(self, other: Agreement) -> Agreement:
+        """Over the pairs of both."""
+        return Agreement(
+            self.n + other.n,
+            self.cosines + other.cosines,
+            self.lengths_a + other.lengths_a,
+            self.lengths_b + other.lengths_b,
+        )
+
+
+def agreement(panel: Panel) -> Agreement:
+    """Cosine and lengths of the pairs of one panel; a row of zeros has cosine 0."""
+    if panel.partners is None:
+        return Agreement(0, 0.0, 0.0, 0.0)
+    a, b = panel.rows if panel.matched is None else panel.rows[panel.matched], panel.partners
+    length_a, length_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    product = length_a * length_b
+    cosine = np.divide(np.einsum("ij,ij->i", a, b), product, out=np.zeros(len(a)), where=product > 0)
+    return Agreement(len(a), float(cosine.sum()), float(length_a.sum()), float(length_b.sum()))
+
+
+def agreement_of(a: Table, b: Table) -> tuple[Agreement, Pairing]:
+    """Same-id agreement of two tables in one read of each."""
+    pairing = pair(a, b)
+    reduction = Reduction(agreement, add, _agreement_probe)
+    node, n_tasks = reduce_table(a, reduction, pairing=pairing)
+    (partial_,) = compute([node], label="evaluate: cosines", n_tasks=n_tasks)
+    return finished(partial_, reduction), pairing
+
+
+def overlap_of(
+    users: tuple[Table, Table], items: tuple[Table, Table], *, k: int, n_users: int, seed: int
+) -> tuple[float, int]:
+    """Mean rank-biased overlap of the top ``k`` items of sampled shared users, and the k that the catalogues allow.
+
+    Reads the sampled user rows and each items table once; memory is n_users x (panel + 2 k) scores per thread.
+    """
+    a_rows, b_rows = _sampled(pair(*users), n_users, seed)
+    queries = compute([_rows_of(users[0], a_rows), _rows_of(users[1], b_rows)], label="evaluate: users", n_tasks=0)
+    k = min(k, items[0].n_rows, items[1].n_rows)
+    reductions = [Reduction(partial(_best, query, k=k), add, _top_probe) for query in queries]
+    nodes = [reduce_table(table, reduction) for table, reduction in zip(items, reductions, strict=True)]
+    partials = compute([node for node, _ in nodes], label="evaluate: rankings", n_tasks=sum(n for _, n in nodes))
+    a, b = (finished(p, reduction).rows for p, reduction in zip(partials, reductions, strict=True))
+    ours = _in_terms_of(a, pair(*items))
+    return float(np.mean([rank_biased_overlap(x, y) for x, y in zip(ours, b, strict=True)])), k
+
+
+def _best(queries: Matrix, panel: Panel, *, k: int) -> TopK:
+    return top_k(queries, panel.rows, panel.start, k=k)
+
+
+def _agreement_probe(value: Agreement) -> float:
+    return value.lengths_a + value.lengths_b
+
+
+def _top_probe(value: TopK) -> float:
+    return float(value.scores[:, 0].sum())
+
+
+def _sampled(pairing: Pairing, n_users: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Row numbers, in both tables, of a random sample of the shared users."""
+    shared = np.arange(pairing.matched) if pairing.index is None else np.flatnonzero(pairing.index >= 0)
+    if not len(shared):
+        raise IdError("the runs share no user, so no rankings can be compared; give runs with common user ids")
+    rows = np.sort(np.random.default_rng(seed).choice(shared, min(n_users, len(shared)), replace=False))
+    return rows, rows if pairing.index is None else pairing.index[rows]
+
+
+def _rows_of(table: Table, rows: RowNumbers) -> Any:
+    return dask.delayed(_read_rows, pure=False)(table.source.gather(rows), len(rows))
+
+
+def _read_rows(block: Openable, n: int) -> Matrix:
+    return block.open().take(0, n).astype(np.float64)
+
+
+def _in_terms_of(rows: RowNumbers, pairing: Pairing) -> RowNumbers:
+    """Rows of the one catalogue as rows of the other; -1 where an item is in one only."""
+    if pairing.index is None:
+        return np.where(rows < pairing.matched, rows, -1)
+    return pairing.index[rows]
+
+
+@dataclass(frozen=True, slots=True)
+class TableMetrics:
+    """Rows with one id in both runs: how many, their mean cosine, and the second run's mean length over the first's."""
+
+    matched: int
+    mean_cosine: float
+    norm_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """Mean rank-biased overlap (p = 0.9) of the top ``k`` items."""
+
+    rbo: float
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What `evaluate` measured; ``users`` and ``rank_correlation`` are None without users."""
+
+    items: TableMetrics | None
+    users: TableMetrics | None
+    rank_correlation: RankCorrelation | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as ``embstab evaluate --json`` prints them."""
+        return asdict(self)
+
+
+def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int) -> Metrics:
+    """Every figure that the tables of both runs allow."""
+    metrics: dict[str, TableMetrics | None] = dict.fromkeys(TABLES)
+    for key in TABLES:
+        ours, theirs = getattr(a, key), getattr(b, key)
+        if ours is not None and theirs is not None:
+            _require_comparable(ours, theirs)
+            metrics[key] = _table_metrics(ours, theirs)
+    if not any(metrics.values()):
+        raise InputError(f"{a.path} and {b.path} have no table in common, so nothing can be compared")
+    ranked = None
+    if all(metrics.values()):
+        users, items = ((a.table(key), b.table(key)) for key in ("users", "items"))
+        ranked = RankCorrelation(*overlap_of(users, items, k=k, n_users=n_users, seed=seed))
+    return Metrics(metrics["items"], metrics["users"], ranked)
+
+
+def _table_metrics(a: Table, b: Table) -> TableMetrics:
+    found, pairing = agreement_of(a, b)
+    if not found.n:
+        raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
+    ratio = found.lengths_b / found.lengths_a if found.lengths_a else float("nan")
+    return TableMetrics(pairing.matched, found.cosines / found.n, ratio)
+
+
+def _require_comparable(a: Table, b: Table) -> None:
+    if a.d != b.d:
+        raise InputError(
+            f"runs are compared in one space; {a.where} has {a.d} components and {b.where} {b.d}; stabilize one onto"
+            " the other first"
+        )

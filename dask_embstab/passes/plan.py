@@ -1,0 +1,61 @@
+"""Which rows does a task read? Whole chunks, enough of them to be worth a task, cut on the fixed grid where possible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+
+from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.tables.table import Table
+
+_TASK_BYTES = 16 * 2**20
+"""Chunks smaller than this share a task (0.2 ms of scheduling each); ``embstab.task-bytes`` in Dask's configuration."""
+_MOST_BYTES = 8 * _TASK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Rows of one task, and its place among the tasks."""
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Micro-blocks of ``rows`` rows.
+
+    On an ``anchored`` grid every task starts on a multiple of ``rows``, so results do not depend on the chunking; where
+    the chunks do not allow that, every task has a grid of its own and hands on one sum.
+    """
+
+    rows: int
+    anchored: bool
+
+    def cuts(self, rows: RowRange) -> range:
+        """First rows of the panels of one task."""
+        return range(rows.start, rows.stop, self.rows)
+
+
+def plan(table: Table) -> tuple[tuple[RowRange, ...], Grid]:
+    """Tasks over whole chunks of the table, and the panels within them."""
+    grid = micro_block_rows(table.d)
+    rows = table.chunk_rows * _chunks_per_task(table, grid)
+    ranges = tuple(
+        RowRange(number, start, min(start + rows, table.n_rows))
+        for number, start in enumerate(range(0, table.n_rows, rows))
+    )
+    return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
+
+
+def _chunks_per_task(table: Table, grid: int) -> int:
+    least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
+    chunk_bytes = table.chunk_rows * table.d * table.dtype.itemsize
+    chunks = max(1, -(-int(least) // chunk_bytes))
+    to_grid = grid // math.gcd(table.chunk_rows, grid)
+    aligned = -(-chunks // to_grid) * to_grid
+    return aligned if aligned * chunk_bytes <= _MOST_BYTES else chunks

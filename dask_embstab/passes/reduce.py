@@ -1,0 +1,204 @@
+"""One streaming read of a table, with its reference rows where there are any, into one small value.
+
+A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``probe`` of a value (not finite if any row was
+not). One task folds it over the panels of its rows and hands on the complete subtree roots it covers; a tree of tasks
+joins them. Memory: a few panels and a few small values per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NoReturn, TypeVar
+
+import dask
+import numpy as np
+
+from dask_embstab.core.errors import InputError
+from dask_embstab.core.moments import Panel
+from dask_embstab.core.tree import Forest, Node, fold, graft
+from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
+from dask_embstab.passes.blas import ensure_one_thread
+from dask_embstab.passes.compute import shared, task_name, tree
+from dask_embstab.passes.pairing import Pairing
+from dask_embstab.passes.plan import Grid, RowRange, plan
+from dask_embstab.tables.source import Digests, Openable, Reader
+from dask_embstab.tables.table import Table
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction(Generic[V]):
+    """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite."""
+
+    map: Callable[[Panel], V]
+    merge: Callable[[V, V], V]
+    probe: Callable[[V], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Partial(Generic[V]):
+    """What one task (or one join of tasks) hands on."""
+
+    forest: Forest[V]
+    digests: Digests = field(default_factory=dict)
+    partner_digests: Digests = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """Reference rows of one task's rows: ``block`` holds them in order, ``index`` says which rows have one.
+
+    Without an index, partner ``i`` belongs to row ``i`` as long as there are partners (up to row ``stop``).
+    """
+
+    block: Openable
+    stop: int
+    index: RowNumbers | None
+
+
+def reduce_table(
+    table: Table, reduction: Reduction[V], *, pairing: Pairing | None = None, weights: Vector | None = None
+) -> tuple[Any, int]:
+    """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
+    ranges, grid = plan(table)
+    task = dask.delayed(reduce_block, pure=False)
+    folded = shared(reduction)
+    nodes = [
+        task(
+            table.source.block(rows.start, rows.stop),
+            rows,
+            folded,
+            grid,
+            None if pairing is None else _partners(pairing, rows),
+            None if weights is None else weights[rows.start : rows.stop],
+            table.where,
+            dask_key_name=task_name(rows.number),
+        )
+        for rows in ranges
+    ]
+    return tree(nodes, _Join(reduction.merge)), len(nodes)
+
+
+def finished(partial: Partial[V], reduction: Reduction[V]) -> V:
+    """The value for the whole table."""
+    return fold(partial.forest, reduction.merge)
+
+
+def reduce_block(
+    block: Openable,
+    rows: RowRange,
+    reduction: Reduction[V],
+    grid: Grid,
+    partners: Partners | None,
+    weights: Vector | None,
+    where: str,
+) -> Partial[V]:
+    """One task: fold the reduction over the panels of these rows."""
+    ensure_one_thread()
+    reader = block.open()
+    beside = None if partners is None else _PartnerReader(partners, rows.start, weights)
+    forest: Forest[V] = ()
+    buffer: Matrix | None = None
+    first = rows.start // grid.rows if grid.anchored else 0
+    for number, start in enumerate(grid.cuts(rows)):
+        stop = min(start + grid.rows, rows.stop)
+        stored = reader.take(start, stop)
+        buffer = np.empty((grid.rows, stored.shape[1])) if buffer is None else buffer
+        panel = _panel(stored, buffer, beside, start, stop)
+        value = reduction.map(panel)
+        if not np.isfinite(reduction.probe(value)):
+            _raise_not_finite(panel, start, where)
+        forest = graft([forest, (Node(0, first + number, value),)], reduction.merge)
+    if not grid.anchored:
+        forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
+    return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
+
+
+def _panel(stored: Rows, buffer: Matrix, beside: _PartnerReader | None, start: int, stop: int) -> Panel:
+    upcast = buffer[: len(stored)]
+    np.copyto(upcast, stored)
+    return Panel(upcast, start) if beside is None else beside.panel(upcast, start, stop)
+
+
+class _PartnerReader:
+    """Reads the reference rows of one panel after another, in step with the table."""
+
+    def __init__(self, partners: Partners, start: int, weights: Vector | None) -> None:
+        self._reader: Reader = partners.block.open()
+        self._partners, self._origin, self._weights = partners, start, weights
+        self._taken = 0
+
+    def panel(self, rows: Matrix, start: int, stop: int) -> Panel:
+        """The panel of rows ``start`` to ``stop`` with its partners."""
+        index = self._partners.index
+        if index is None:
+            end = max(start, min(stop, self._partners.stop))
+            matched = None if end == stop else np.arange(start, stop) < end
+            partners = self._reader.take(start, end) if end > start else None
+        else:
+            mask = index[start - self._origin : stop - self._origin] >= 0
+            count = int(np.count_nonzero(mask))
+            matched = None if count == len(mask) else mask
+            partners = self._reader.take(self._taken, self._taken + count) if count else None
+            self._taken += count
+        if partners is None:
+            return Panel(rows, start)
+        return Panel(rows, start, partners.astype(np.float64), matched, self._weights_of(start, stop, matched))
+
+    def digests(self) -> Digests:
+        """Of the reference chunks that were read whole."""
+        return self._reader.digests()
+
+    def _weights_of(self, start: int, stop: int, matched: Any) -> Vector | None:
+        if self._weights is None:
+            return None
+        weights = self._weights[start - self._origin : stop - self._origin]
+        return weights if matched is None else weights[matched]
+
+
+@dataclass(frozen=True, slots=True)
+class _Join(Generic[V]):
+    """Joins the partial results of neighbouring tasks."""
+
+    merge: Callable[[V, V], V]
+
+    def __call__(self, partials: Sequence[Partial[V]]) -> Partial[V]:
+        digests: Digests = {}
+        partner_digests: Digests = {}
+        for partial in partials:
+            digests.update(partial.digests)
+            partner_digests.update(partial.partner_digests)
+        return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
+
+
+def _partners(pairing: Pairing, rows: RowRange) -> Partners | None:
+    if pairing.index is None:
+        stop = min(rows.stop, pairing.reference.shape[0])
+        return Partners(pairing.reference.block(rows.start, stop), stop, None) if stop > rows.start else None
+    index = pairing.index[rows.start : rows.stop]
+    wanted = index[index >= 0]
+    return Partners(pairing.reference.gather(wanted), rows.stop, index) if len(wanted) else None
+
+
+def _raise_not_finite(panel: Panel, start: int, where: str) -> NoReturn:
+    require_finite(panel.rows, start, where)
+    if panel.partners is not None:
+        matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+        require_finite(
+            panel.partners, start, f"the reference of {where}, in the rows that belong to its rows,", matched
+        )
+    raise InputError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
+
+
+def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | None = None) -> None:
+    """Raise, naming the first few rows, unless every value is finite; ``rows[i]`` is row ``start + numbers[i]``."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if not len(bad):
+        return
+    named = ", ".join(str(start + int(i)) for i in (bad if numbers is None else numbers[bad])[:5])
+    more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
+    raise InputError(
+        f"vectors must be finite; {where} has NaN or infinite values in row {named}{more}; repair or drop these rows"
+    )

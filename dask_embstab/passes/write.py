@@ -1,0 +1,122 @@
+"""One read and one write: land a table's rows (or copy them), whole chunks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dask
+import numpy as np
+
+from dask_embstab.core.errors import InputError
+from dask_embstab.core.types import Matrix, Rows, Vector
+from dask_embstab.passes.blas import ensure_one_thread
+from dask_embstab.passes.compute import shared, task_name, tree
+from dask_embstab.passes.plan import Grid, RowRange, plan
+from dask_embstab.passes.reduce import require_finite
+from dask_embstab.tables.ids import IdBlock
+from dask_embstab.tables.sink import Sink
+from dask_embstab.tables.source import Digests, Openable
+from dask_embstab.tables.table import Table
+
+Product = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are."""
+
+    M: Matrix | None = None
+    offset: Vector | None = None
+    product: Product = "float64"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Digests of the chunks that were read and of those that were written."""
+
+    read: Digests = field(default_factory=dict)
+    written: Digests = field(default_factory=dict)
+
+
+def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
+    """A delayed `Written` over the whole table and the number of its tasks; nothing is computed."""
+    ranges, grid = plan(table)
+    task = dask.delayed(write_block, pure=False)
+    how, where = shared(landing), shared(sink)
+    nodes = [
+        task(
+            table.source.block(rows.start, rows.stop),
+            rows,
+            grid,
+            how,
+            where,
+            None if table.stored_ids is None else table.stored_ids.block(rows.start, rows.stop),
+            table.where,
+            dask_key_name=task_name(rows.number),
+        )
+        for rows in ranges
+    ]
+    return tree(nodes, _join), len(nodes)
+
+
+def write_block(
+    block: Openable, rows: RowRange, grid: Grid, landing: Landing, sink: Sink, ids: IdBlock | None, where: str
+) -> Written:
+    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids."""
+    if sink.is_written(rows.start, rows.stop):
+        return Written()
+    ensure_one_thread()
+    reader, writer = block.open(), sink.writer(rows.start, rows.stop)
+    multiply = _Multiply(landing, grid.rows)
+    largest = float(np.finfo(writer.dtype).max)
+    for start in grid.cuts(rows):
+        stored = reader.take(start, min(start + grid.rows, rows.stop))
+        landed = multiply(stored)
+        if landing.M is not None and not float(np.vdot(landed, landed)) <= largest**2:
+            _raise_not_finite(stored, landed, writer.dtype, start, where)
+        writer.put(landed)
+    if ids is not None:
+        sink.write_ids(rows.start, ids.read())
+    return Written(reader.digests(), writer.digests)
+
+
+class _Multiply:
+    """Multiplies panels into one reused buffer; the panel grid is fixed, so the bits do not depend on the chunking."""
+
+    def __init__(self, landing: Landing, rows: int) -> None:
+        self._M = None if landing.M is None else landing.M.astype(landing.product)
+        self._offset = None if landing.offset is None else landing.offset.astype(landing.product)
+        if self._M is not None:
+            self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
+            self._out = np.empty((rows, self._M.shape[1]), self._M.dtype)
+
+    def __call__(self, stored: Rows) -> Rows:
+        if self._M is None:
+            return stored
+        upcast, landed = self._in[: len(stored)], self._out[: len(stored)]
+        np.copyto(upcast, stored, casting="same_kind")
+        np.matmul(upcast, self._M, out=landed)
+        if self._offset is not None:
+            landed += self._offset
+        return landed
+
+
+def _join(parts: Sequence[Written]) -> Written:
+    read: Digests = {}
+    written: Digests = {}
+    for part in parts:
+        read.update(part.read)
+        written.update(part.written)
+    return Written(read, written)
+
+
+def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:
+    """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where none is."""
+    require_finite(stored, start, where)
+    with np.errstate(over="ignore"):
+        kept = landed.astype(dtype)
+    if not np.isfinite(kept).all():
+        row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
+        raise InputError(f"row {row} of {where} lands beyond the range of {dtype}; pass dtype='float32' or 'float64'")

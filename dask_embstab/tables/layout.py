@@ -1,0 +1,18 @@
+"""The names and attributes of the disk layout (the design's contract), in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMAT = 1
+TABLES = ("items", "users")
+DIMENSION = {"items": "item", "users": "user"}
+ATTRIBUTE = "embstab"
+INCOMPLETE = "incomplete"
+"""Key in the run's attributes while it is being written; taken away last, so that half a run never looks whole."""
+
+
+def run_attributes(name: str | None, **more: Any) -> dict[str, Any]:
+    """Attributes of a run's root group."""
+    named = {} if name is None else {"name": name}
+    return {ATTRIBUTE: {"format": FORMAT, "kind": "run", **named, **more}}

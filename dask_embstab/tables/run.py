@@ -1,0 +1,88 @@
+"""What one training of the model leaves on disk, opened lazily."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import StoreLike
+
+from dask_embstab.core.errors import DamageError, InputError, NotARunError
+from dask_embstab.core.transform import Transform
+from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, TABLES
+from dask_embstab.tables.store import open_node
+from dask_embstab.tables.table import Table, require_one_width, table_of
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An items table and, mostly, a users table; stabilized runs also hold the transform that made them.
+
+    ``path`` is the place it was opened from, ``attrs`` the attributes of its root group.
+    """
+
+    path: str
+    items: Table | None
+    users: Table | None
+    attrs: Mapping[str, Any]
+    group: zarr.Group
+
+    @property
+    def name(self) -> str:
+        """Its recorded name, or the last part of its path."""
+        recorded = self.attrs.get(ATTRIBUTE, {}).get("name")
+        return str(recorded or Path(self.path).name.removesuffix(".zarr"))
+
+    @property
+    def transform(self) -> Transform | None:
+        """The transform that made a stabilized run; None for a run as training left it."""
+        node = self.group.get("transform")
+        if not isinstance(node, zarr.Group):
+            return None
+        try:
+            arrays = {name: array[...] for name, array in node.arrays()}
+            return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
+        except (KeyError, ValueError, OSError) as error:
+            raise DamageError(f"the transform of {self.path} cannot be read back ({error}); restore it") from error
+
+    def table(self, key: str) -> Table:
+        """Its ``"items"`` or ``"users"``; an error where it has none."""
+        table: Table | None = getattr(self, key)
+        if table is None:
+            present = " and ".join(k for k in TABLES if getattr(self, k) is not None)
+            raise InputError(f"{key} are needed here; {self.path} holds only {present}; write them with es.create_run")
+        return table
+
+
+def open_run(path: str | os.PathLike[str] | StoreLike | Run) -> Run:
+    """Open a run lazily: only metadata is read.
+
+    Raises `NotARunError` where ``path`` holds no Zarr group, no table, or a run whose writing was not finished;
+    `InputError` where a table is not made of full-width float rows; `DamageError` where its metadata cannot be read.
+    """
+    if isinstance(path, Run):
+        return path
+    where = str(path)
+    node = open_node(path)
+    if not isinstance(node, zarr.Group):
+        raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array")
+    attrs = dict(node.attrs)
+    ours = attrs.get(ATTRIBUTE)
+    if isinstance(ours, Mapping) and ours.get(INCOMPLETE):
+        raise NotARunError(
+            f"the writing of {where} was not finished, so it is no run; write it again, or with resume=True"
+        )
+    tables = {key: table_of(node[key], key, where) for key in TABLES if isinstance(node.get(key), zarr.Group)}  # type: ignore[arg-type]
+    if not tables:
+        raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} holds {_names(node)}")
+    require_one_width(tables.get("items"), tables.get("users"))
+    return Run(where, tables.get("items"), tables.get("users"), attrs, node)
+
+
+def _names(group: zarr.Group) -> str:
+    names = sorted(name for name, _ in group.members())
+    return ", ".join(names) if names else "nothing"

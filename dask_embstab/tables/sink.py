@@ -1,0 +1,91 @@
+"""Where tasks put the rows of a table that is being written: whole chunks only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.core.types import Rows
+from dask_embstab.tables.source import Digests, checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A picklable handle on the arrays of one table; ``resume`` skips chunks that are there (each was renamed whole)."""
+
+    vectors: zarr.Array[Any]
+    ids: zarr.Array[Any] | None
+    resume: bool
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return int(self.vectors.chunks[0])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return int(self.vectors.shape[0])
+
+    def is_written(self, start: int, stop: int) -> bool:
+        """Whether every chunk of these rows is there already, vectors and ids; asked only where a write is resumed."""
+        if not self.resume:
+            return False
+        chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
+        return all(_is_stored(self.vectors, (chunk, 0)) for chunk in chunks) and (
+            self.ids is None or all(_is_stored(self.ids, (chunk,)) for chunk in chunks)
+        )
+
+    def writer(self, start: int, stop: int) -> RowWriter:
+        """A writer for these rows, which must be whole chunks of the table."""
+        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
+            raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
+        return RowWriter(self.vectors, start, stop, self.chunk_rows)
+
+    def write_ids(self, start: int, ids: np.ndarray[Any, Any]) -> None:
+        """Write the ids of whole chunks."""
+        assert self.ids is not None
+        self.ids[start : start + len(ids)] = ids
+
+
+class RowWriter:
+    """Collects panels into one chunk and writes every chunk once, whole."""
+
+    def __init__(self, vectors: zarr.Array[Any], start: int, stop: int, chunk_rows: int) -> None:
+        self._vectors, self._at, self._stop, self._size = vectors, start, stop, chunk_rows
+        self._chunk = self._next_chunk()
+        self._filled = 0
+        self.digests: Digests = {}
+        self.dtype = vectors.dtype
+
+    def put(self, rows: Rows) -> None:
+        """Append rows."""
+        while len(rows):
+            taken = min(len(rows), len(self._chunk) - self._filled)
+            self._chunk[self._filled : self._filled + taken] = rows[:taken]
+            self._filled += taken
+            rows = rows[taken:]
+            if self._filled == len(self._chunk):
+                self._flush()
+
+    def _flush(self) -> None:
+        self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
+        self.digests[self._at // self._size] = checksum(self._chunk)
+        self._at += len(self._chunk)
+        self._chunk, self._filled = self._next_chunk(), 0
+
+    def _next_chunk(self) -> Rows:
+        rows = min(self._size, self._stop - self._at)
+        return np.empty((rows, self._vectors.shape[1]), self._vectors.dtype)
+
+
+def _is_stored(array: zarr.Array[Any], chunk: tuple[int, ...]) -> bool:
+    store = array.store
+    if not isinstance(store, LocalStore):
+        return False
+    return (Path(store.root) / array.path / array.metadata.encode_chunk_key(chunk)).exists()

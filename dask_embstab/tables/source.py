@@ -1,0 +1,164 @@
+"""How does a task get at the rows of a table, whatever the table is made of?
+
+A `Source` is a picklable description of one table's vectors. It hands out blocks (row ranges, the unit of one task) and
+gathers (lists of rows); inside the task either one is opened as a `Reader`, from which rows are taken in ascending order,
+a panel at a time. Nothing above this folder knows what kind of array it reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import crc32c
+import numpy as np
+
+from dask_embstab.core.types import RowNumbers, Rows
+
+Digests = dict[int, int]
+"""Chunk number to the crc32c of its decoded bytes (C order, little-endian)."""
+
+
+class Reader(Protocol):
+    """Rows of one block, taken in ascending order; what was taken is valid until the next call."""
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` in the stored dtype, (stop - start, d)."""
+
+    def digests(self) -> Digests:
+        """Digests of the chunks that were read whole."""
+
+
+class Source(Protocol):
+    """One table's vectors: shape, dtype, the rows of one task, and ways to get at them inside a task."""
+
+    @property
+    def array(self) -> Any:
+        """The array-like that holds the rows."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16, float32 or float64, in the byte order in which it is stored."""
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk: a task covers whole chunks, and an output is cut alike."""
+
+    def block(self, start: int, stop: int) -> Any:
+        """An `Openable` for these rows, or a Dask value that becomes one in its task."""
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """An `Openable` for these rows in this order (numbered from 0 in it), or such a Dask value."""
+
+
+class Openable(Protocol):
+    """What a task is given."""
+
+    def open(self) -> Reader:
+        """Start reading."""
+
+
+def checksum(rows: Rows, before: int = 0) -> int:
+    """crc32c of the rows in C order and little-endian, going on from ``before``; copied only where they are not so."""
+    plain: Any = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+    return int(crc32c.crc32c(plain, before))
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayBlock:
+    """Rows held in memory; row 0 of ``array`` is row ``start`` of the table, chunk ``chunk`` of its digests."""
+
+    array: Rows
+    start: int
+    chunk: int = 0
+
+    def open(self) -> ArrayReader:
+        """Start reading."""
+        return ArrayReader(self)
+
+
+class ArrayReader:
+    """Slices of an array in memory, and their running digest."""
+
+    def __init__(self, block: ArrayBlock) -> None:
+        self._block = block
+        self._crc = 0
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of the table."""
+        rows = self._block.array[start - self._block.start : stop - self._block.start]
+        self._crc = checksum(rows, self._crc)
+        return rows
+
+    def digests(self) -> Digests:
+        """The digest of what was taken."""
+        return {self._block.chunk: self._crc}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayGather:
+    """Rows picked from an array in memory."""
+
+    array: Rows
+    rows: RowNumbers
+
+    def open(self) -> GatherReader:
+        """Start reading."""
+        return GatherReader(lambda rows: self.array[rows], self.rows)
+
+
+class GatherReader:
+    """Picks rows a panel at a time by ``pick(row numbers)``."""
+
+    def __init__(self, pick: Any, rows: RowNumbers) -> None:
+        self._pick, self._rows = pick, rows
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The gathered rows ``start`` to ``stop``."""
+        return np.asarray(self._pick(self._rows[start:stop]))
+
+    def digests(self) -> Digests:
+        """None: chunks are not read whole."""
+        return {}
+
+
+DEFAULT_CHUNK_BYTES = 64 * 2**20
+
+
+def default_chunk_rows(d: int, itemsize: int) -> int:
+    """Rows of a chunk near 64 MiB: a power of two, so that chunks are whole subtrees of every fixed grid."""
+    return 1 << max(0, (DEFAULT_CHUNK_BYTES // (d * itemsize)).bit_length() - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """A NumPy array or memory map; a block is a view, so a memory map stays on disk until its task reads it."""
+
+    array: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the array."""
+        return self.array.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """The default chunk: an array has none of its own."""
+        return default_chunk_rows(self.shape[1], self.dtype.itemsize)
+
+    def block(self, start: int, stop: int) -> ArrayBlock:
+        """A view of these rows."""
+        return ArrayBlock(self.array[start:stop], start, start // self.chunk_rows)
+
+    def gather(self, rows: RowNumbers) -> ArrayGather:
+        """Picks rows when its task runs."""
+        return ArrayGather(self.array, rows)

@@ -1,0 +1,37 @@
+"""Open whatever Zarr node stands at a path, with one clear error where none does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.errors import GroupNotFoundError
+from zarr.storage import StoreLike
+
+from dask_embstab.core.errors import DamageError, NotARunError
+from dask_embstab.tables.swap import finish_swap
+
+
+def local_path(path: Any) -> Path | None:
+    """The path as one on a local file system, absolute; None for a URL or a store object."""
+    if not isinstance(path, str | os.PathLike) or "://" in str(path):
+        return None
+    return Path(path).absolute()
+
+
+def open_node(path: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Array[Any]:
+    """The Zarr group or array at ``path``, after finishing a swap that an interruption left half done."""
+    local = local_path(path)
+    if local is not None:
+        finish_swap(local)
+        if not local.exists():
+            raise NotARunError(f"there is nothing at {path}; give the path of a run (a Zarr group)")
+    try:
+        return zarr.open(local or path, mode="r")
+    except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
+        raise NotARunError(f"{path} is not a Zarr store: it has no zarr.json, .zgroup or .zarray") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, ValueError, TypeError, OSError) as error:
+        raise DamageError(f"the metadata of {path} cannot be read ({error}); restore it from its source") from error

@@ -1,0 +1,114 @@
+"""A table: vectors, ids, and what messages call it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from dask_embstab.core.errors import InputError
+from dask_embstab.tables.dasksource import DaskSource, as_dask, require_known_chunks
+from dask_embstab.tables.ids import Ids, RowNumberIds, as_ids
+from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.source import ArraySource, Source
+from dask_embstab.tables.zarrsource import ZarrSource, require_full_width
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """n row vectors of d components; ``where`` names it in messages, ``key`` is "items" or "users"."""
+
+    source: Source
+    stored_ids: Ids | None
+    where: str
+    key: str = "items"
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return self.source.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Components."""
+        return self.source.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16, float32 or float64."""
+        return self.source.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return self.source.chunk_rows
+
+    @property
+    def vectors(self) -> Any:
+        """The rows as a lazy Dask array, (n, d)."""
+        return as_dask(self.source.array, self.chunk_rows)
+
+    @property
+    def ids(self) -> Any:
+        """The ids as a lazy Dask array, (n,); None where rows are known by their number alone."""
+        return None if self.stored_ids is None else as_dask(self.stored_ids.array, self.chunk_rows)
+
+    @property
+    def id_ranges(self) -> Ids | RowNumberIds:
+        """Ids to be read a range at a time: the stored ones, or the row numbers that stand for them."""
+        return RowNumberIds(self.n_rows, self.where) if self.stored_ids is None else self.stored_ids
+
+    def to_xarray(self) -> xr.Dataset:
+        """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a plain variable and no index."""
+        row = DIMENSION[self.key]
+        variables: dict[str, tuple[tuple[str, ...], Any]] = {"vectors": ((row, "component"), self.vectors)}
+        if self.stored_ids is not None:
+            variables["id"] = ((row,), self.ids)
+        return xr.Dataset(variables)
+
+
+def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items") -> Table:
+    """Check an array-like and make it a table."""
+    if hasattr(vectors, "ndim") and vectors.ndim != 2:
+        raise InputError(f"vectors must have two axes, (row, component); {where} has the shape {tuple(vectors.shape)}")
+    source = _source(vectors, where)
+    n, d = source.shape
+    if not n or not d:
+        raise InputError(f"a table needs at least one row and one component; {where} has the shape {(n, d)}")
+    if source.dtype.kind != "f" or source.dtype.itemsize > 8:
+        raise InputError(
+            f"vectors must be float16, float32 or float64; {where} has {source.dtype}; convert it, e.g. with"
+            " .astype('float32')"
+        )
+    return Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
+
+
+def table_of(group: zarr.Group, key: str, path: str) -> Table:
+    """The table in a group that holds ``vectors`` and perhaps ``id``."""
+    vectors = group.get("vectors")
+    if not isinstance(vectors, zarr.Array):
+        raise InputError(f"a table is a group with an array named vectors; {path}/{key} has none")
+    ids = group.get("id")
+    return make_table(vectors, ids, where=f"{path}/{key}", key=key)
+
+
+def require_one_width(items: Table | None, users: Table | None) -> None:
+    """Raise unless both tables have the same number of components."""
+    if items is not None and users is not None and items.d != users.d:
+        raise InputError(
+            f"items and users must have the same number of components; {items.where} has {items.d} and {users.where}"
+            f" {users.d}; a score is their dot product"
+        )
+
+
+def _source(vectors: Any, where: str) -> Source:
+    if isinstance(vectors, zarr.Array):
+        require_full_width(vectors, where)
+        return ZarrSource(vectors)
+    if hasattr(vectors, "to_delayed"):
+        require_known_chunks(vectors)
+        return DaskSource(vectors)
+    return ArraySource(np.asanyarray(vectors))
