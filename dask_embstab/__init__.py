@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         create_run,
         evaluate,
         fit,
+        fold_bias,
         load_transform,
+        moments,
         stabilize,
     )
     from dask_embstab.core.errors import (
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
         NotARunError,
         OutputExistsError,
     )
+    from dask_embstab.core.summary import TableMoments
     from dask_embstab.core.transform import Transform
     from dask_embstab.passes.measure import Metrics
     from dask_embstab.tables.run import Run, open_run
     from dask_embstab.tables.table import Table
 
 _HOME = {
-    "api": ("apply", "create_run", "evaluate", "fit", "load_transform", "stabilize"),
+    "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize"),
     "core.errors": (
         "ConditionError",
         "DamageError",
@@ -46,6 +49,7 @@ _HOME = {
         "NotARunError",
         "OutputExistsError",
     ),
+    "core.summary": ("TableMoments",),
     "core.transform": ("Transform",),
     "passes.measure": ("Metrics",),
     "tables.run": ("Run", "open_run"),
@@ -64,12 +68,15 @@ __all__ = [
     "OutputExistsError",
     "Run",
     "Table",
+    "TableMoments",
     "Transform",
     "apply",
     "create_run",
     "evaluate",
     "fit",
+    "fold_bias",
     "load_transform",
+    "moments",
     "open_run",
     "stabilize",
 ]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from dask_embstab.core.errors import EmbstabWarning, InputError
+from dask_embstab.core.errors import InputError
 from dask_embstab.core.landing import AlignOn, Keep
+from dask_embstab.core.summary import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.apply import Apply, copy_table
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.fitting import Balance, FitOptions, Method, Reference, fit_tables
+from dask_embstab.passes.fitting import TableRead, fit_reads, fit_tables, summarize
 from dask_embstab.passes.measure import Metrics, measure_runs
+from dask_embstab.passes.options import Balance, FitOptions, Method, selections
+from dask_embstab.passes.reference import Reference, as_reference, balance_for
 from dask_embstab.passes.write import Landing
+from dask_embstab.tables.bias import BiasSource
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
+from dask_embstab.tables.column import as_column
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.source import default_chunk_rows
 from dask_embstab.tables.store import local_path
@@ -91,6 +96,13 @@ def fit(
     center: bool = False,
     weights: Any = None,
     min_matched: int | None = None,
+    unit_rows: bool = False,
+    rotation_only: bool = False,
+    only: Any = None,
+    counts: Any = None,
+    min_count: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Transform:
     """Find the two small matrices that land a run in the reference's space.
 
@@ -101,7 +113,8 @@ def fit(
     Parameters
     ----------
     items, users
-        Tables (n, d); ``items`` may also be a run, or its path, that holds both.
+        Tables (n, d); ``items`` may also be a run, or its path, that holds both. Or the `TableMoments` of both, which
+        carry the pairs with their reference: then no table is read.
     reference
         The run (or items table) to land on; None standardizes without a rotation.
     keep
@@ -123,33 +136,111 @@ def fit(
     center
         Geometry mode: remove the means before rotating, add the reference's afterwards.
     weights
-        (n,) weights of the rows in the alignment; standardizing ignores them.
+        Weights of the rows in the alignment, as if each row stood there that often: one number per row (an array, a Zarr
+        or Dask array), or ``"norm"`` for the length of the reference's row. Standardizing ignores them.
     min_matched
-        Refuse a fit with fewer shared rows than this. Default: the number of components in scores mode.
+        Refuse a fit with fewer shared rows than this, counted before any selection. Default: the number of components
+        in scores mode.
+    unit_rows
+        Align directions: landed rows and reference rows are scaled to length one first. One more read of each aligned
+        table.
+    rotation_only
+        Allow no reflection: the rotation's determinant is +1 (where it is square).
+    only, counts, min_count, sample, seed
+        Rows that decide the rotation: those with these ids; those with ``counts`` (one per row) of at least
+        ``min_count``; a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,
+        ``only`` and ``counts`` as a dict by table name.
 
     Raises
     ------
     InputError
         (a ValueError) with what must hold, what came and what to do.
     """
+    chosen = {
+        "weights": weights,
+        "only": only,
+        "counts": counts,
+        "min_count": min_count,
+        "sample": sample,
+        "seed": seed,
+    }
+    landed_on = as_reference(reference)
+    choices: dict[str, Any] = {
+        "align_on": align_on,
+        "method": method,
+        "rank": rank,
+        "width": width,
+        "balance": balance_for(balance, landed_on),
+        "center": center,
+        "unit_rows": unit_rows,
+        "rotation_only": rotation_only,
+        "min_matched": min_matched,
+        "selections": selections(align_on, chosen),
+    }
+    if isinstance(items, TableMoments):
+        return _fit_moments(items, users, landed_on, keep, choices)
     item_table, user_table = item_and_user_tables(items, users)
-    landed_on = _reference(reference)
-    keep = keep or ("geometry" if user_table is None else "scores")
     require_one_width(item_table, user_table)
-    if keep == "scores" and user_table is None:
-        raise InputError("keep='scores' needs users and items; give users, or use keep='geometry'")
-    options = FitOptions(
-        keep,
-        align_on,
-        method,
-        rank,
-        width,
-        _balance(balance, landed_on),
-        center,
-        None if weights is None else _weights(weights, item_table),
-        min_matched,
-    )
+    options = FitOptions(keep=_kept(keep, users=user_table), **choices)
     return fit_tables(item_table, user_table, landed_on, options)
+
+
+def moments(
+    table: TableLike,
+    *,
+    reference: RunLike | TableLike | None = None,
+    key: Literal["items", "users"] = "items",
+    weights: Any = None,
+    only: Any = None,
+    counts: Any = None,
+    min_count: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> TableMoments:
+    """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
+
+    Moments save, load, add (a shard per region, a table in parts) and subtract (deleted rows); `fit` takes them in place
+    of tables. ``key`` names the reference run's table whose rows belong to these; the other options are those of `fit`.
+    """
+    run = as_run(reference)
+    theirs = run.table(key) if run is not None else None if reference is None else as_table(reference, key=key)
+    chosen = {
+        "weights": weights,
+        "only": only,
+        "counts": counts,
+        "min_count": min_count,
+        "sample": sample,
+        "seed": seed,
+    }
+    options = FitOptions(
+        keep="geometry",
+        align_on="items",
+        method="auto",
+        rank=None,
+        width=None,
+        balance="rows",
+        center=True,
+        unit_rows=False,
+        rotation_only=False,
+        min_matched=None,
+        selections=selections("items", chosen),
+    )
+    return summarize(as_table(table, key=key), theirs, options)
+
+
+def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Table]:
+    """Views of both tables with one more component, so that users @ items.T + ``bias`` (n_items,) is their dot product.
+
+    For softmax and logistic models: ``items`` is the last layer's weight matrix (n_items, d) (``W.T`` where it is stored
+    d x n; no copy), ``users`` its inputs. Left out, the bias stays what it is: stabilizing does not change u.w, so
+    u.w + b is kept with the same b.
+    """
+    item_table, user_table = as_table(items), as_table(users, key="users")
+    column = as_column(bias, item_table.n_rows, what=f"the bias of {item_table.where}")
+    return (
+        replace(item_table, source=BiasSource(item_table.source, column.array)),
+        replace(user_table, source=BiasSource(user_table.source, 1.0)),
+    )
 
 
 def apply(
@@ -200,35 +291,17 @@ def stabilize(
     out: Any,
     *,
     reference: RunLike | TableLike | None = None,
-    keep: Keep | None = None,
-    align_on: AlignOn = "items",
-    method: Method = "auto",
-    rank: int | None = None,
-    width: int | None = None,
-    balance: Balance | None = None,
-    center: bool = False,
-    weights: Any = None,
-    min_matched: int | None = None,
     dtype: Any = None,
     overwrite: bool = False,
     resume: bool = False,
+    **options: Any,
 ) -> Run:
-    """`fit` a run onto the reference and `apply` the result: two reads and one write per table, in all."""
+    """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result.
+
+    Two reads and one write per table, in all, where the Gramian serves; what was read is in the diagnostics.
+    """
     source = open_run(run)
-    source.table("items")
-    transform = fit(
-        source,
-        reference=reference,
-        keep=keep,
-        align_on=align_on,
-        method=method,
-        rank=rank,
-        width=width,
-        balance=balance,
-        center=center,
-        weights=weights,
-        min_matched=min_matched,
-    )
+    transform = fit(source, reference=reference, **options)
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 
 
@@ -261,46 +334,24 @@ def _with_ids(key: str, table: TableLike, ids: Any) -> Table:
     return make_table(made.source.array, ids, where=made.where, key=key)
 
 
-def _reference(reference: Any) -> Reference | None:
-    if reference is None:
-        return None
-    run = as_run(reference)
-    if run is not None:
-        made = run.transform
-        balance = None if made is None else made.diagnostics.get("balance")
-        return Reference(
-            run.items,
-            run.users,
-            {"path": run.path, "name": run.name, "stabilized": made is not None, "balance": balance},
-        )
-    table = as_table(reference)
-    return Reference(table, None, {"path": table.where, "name": None, "stabilized": None, "balance": None})
+def _kept(keep: Keep | None, *, users: Any) -> Keep:
+    """Scores where there are users, geometry where not, unless the user says."""
+    if keep == "scores" and users is None:
+        raise InputError("keep='scores' needs users and items; give users, or use keep='geometry'")
+    return keep or ("geometry" if users is None else "scores")
 
 
-def _balance(asked: Balance | None, reference: Reference | None) -> Balance:
-    recorded: Balance | None = None if reference is None else reference.described["balance"]
-    if asked is None:
-        return recorded or "rows"
-    if recorded is not None and asked != recorded:
-        warnings.warn(
-            f"balance={asked!r} was asked for and the reference was made with {recorded!r}: the lengths of landed rows"
-            " will differ from the reference's by a constant factor",
-            EmbstabWarning,
-            stacklevel=3,
-        )
-    return asked
-
-
-def _weights(weights: Any, table: Table) -> Any:
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (table.n_rows,):
-        raise InputError(
-            f"weights needs one number per row of items, ({table.n_rows},); it has the shape {array.shape}"
-        )
-    if not (np.isfinite(array).all() and (array >= 0).all()):
-        row = int(np.flatnonzero(~(np.isfinite(array) & (array >= 0)))[0])
-        raise InputError(f"weights must be finite and not negative; row {row} has {array[row]}")
-    return array
+def _fit_moments(
+    items: TableMoments, users: Any, reference: Reference | None, keep: Keep | None, choices: dict[str, Any]
+) -> Transform:
+    if users is not None and not isinstance(users, TableMoments):
+        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+    reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
+    landed_on = None if reference is None else reference.described
+    if landed_on is None and any(read.matched is not None for read in reads.values()):
+        landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
+    options = FitOptions(keep=_kept(keep, users=users), **choices)
+    return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)
 
 
 def _float_dtype(dtype: Any) -> np.dtype[Any]:

@@ -7,12 +7,16 @@ al., arXiv 2510.13406): only the rotation, optionally centred, so that every cos
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_embstab.core.alignment import alignment
+from dask_embstab.core.certificate import certificates
 from dask_embstab.core.errors import EmbstabWarning, InputError
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import procrustes
@@ -26,11 +30,16 @@ AlignOn = Literal["items", "users", "both"]
 
 _FREE = 1e-10
 """A singular value of the cross-product below this share of the first leaves its direction free."""
+_WEAK = 1e-3
+"""A column with a certificate beyond this is called weakly determined (its singular value is one of a cluster)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Both matrices before the rotation, (d, r), with the balance in them."""
+    """Both matrices before the rotation, (d, r), with the balance in them.
+
+    ``certificates`` are the columns' error bounds, items' and users' (scores mode; before the rotation mixes them).
+    """
 
     items: Matrix
     users: Matrix | None
@@ -38,24 +47,32 @@ class Basis:
     discarded: Vector
     balance: str | None
     factor: float
+    certificates: tuple[Vector, Vector] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the run shall land: ``width`` components, aligned on which table, and what the user demands of it."""
+    """Where the run shall land, and what the user demands of it.
+
+    ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least ``min_matched`` shared
+    rows, of which there are ``matched`` before any selection.
+    """
 
     width: int
-    align_on: AlignOn
+    on: tuple[str, ...] = ()
     center: bool = False
     proper: bool = False
+    unit_rows: bool = False
     min_matched: int | None = None
+    matched: int = 0
 
 
 def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
     """Steps 1 and 2: matrices that keep every score, with the free scalar shared out."""
     frame = standardize(items, users, rank=rank)
-    factor = balance_factor(balance, n_items, n_users)
-    return Basis(frame.items * factor, frame.users / factor, frame.singular_values, frame.discarded, balance, factor)
+    c = balance_factor(balance, n_items, n_users)
+    bounds = certificates(frame, items, users)
+    return Basis(frame.items * c, frame.users / c, frame.singular_values, frame.discarded, balance, c, bounds)
 
 
 def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
@@ -65,14 +82,9 @@ def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
     return Basis(identity, identity if with_users else None, s, np.zeros(0), None, 1.0)
 
 
-def landed_pairs(basis: Basis, items: Pairs | None, users: Pairs | None) -> Pairs:
+def landed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
     """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
-    parts = [
-        _in_basis(pairs, M)
-        for pairs, M in ((items, basis.items), (users, basis.users))
-        if pairs is not None and M is not None
-    ]
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return reduce(add, (_in_basis(pairs[key], getattr(basis, key)) for key in sorted(pairs)))
 
 
 def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:
@@ -81,16 +93,21 @@ def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, 
     M_users = None if basis.users is None else _padded(basis.users, target.width)
     offset = None
     if target.center:
-        total = items.total
-        assert total is not None, "a centred fit reduces the sums of the rows"
-        offset = -(total / items.n) @ M_items
-    return Transform(M_items, M_users, basis.singular_values, offset), {"alignment": None}
+        assert items.total is not None, "a centred fit reduces the sums of the rows"
+        offset = -(items.total / items.n) @ M_items
+    weak = [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
+    figures = {"alignment": None, "weakly_determined_components": weak}
+    return Transform(M_items, M_users, basis.singular_values, offset), figures
 
 
-def rotated(basis: Basis, target: Target, pairs: Pairs) -> tuple[Transform, dict[str, Any]]:
-    """Step 3: onto the reference by the rotation of algorithm 2; one Q for both tables."""
+def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = None) -> tuple[Transform, dict[str, Any]]:
+    """Step 3: onto the reference by the rotation of algorithm 2; one Q for both tables.
+
+    ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means`` (default: of ``pairs``).
+    """
     r = basis.items.shape[1]
-    _require_matched(pairs.n, r, target, scores=basis.balance is not None)
+    require_matched(r, target, scores=basis.balance is not None)
+    pairs = pairs.times(pairs.n / pairs.weight)  # a common factor on the weights changes nothing
     used = pairs.centred() if target.center else pairs
     cross = _padded(used.cross, target.width)
     rotation = procrustes(cross, proper=target.proper)
@@ -100,46 +117,56 @@ def rotated(basis: Basis, target: Target, pairs: Pairs) -> tuple[Transform, dict
         _warn_free(free, r, pairs.n)
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     figures = alignment(Q.T @ used.gramian_x @ Q, gramian_y, Q.T @ cross)
-    offset = None
-    if target.center:
-        mean_y = _padded(pairs.sum_y[None], target.width)[0] / pairs.weight
-        offset = mean_y - (pairs.sum_x / pairs.weight) @ Q
-    on_items, on_users = target.align_on in ("items", "both"), target.align_on in ("users", "both")
+    offset = _offset(means or pairs, Q, target.width) if target.center else None
     transform = Transform(
         basis.items @ Q,
         None if basis.users is None else basis.users @ Q,
         basis.singular_values,
-        offset if on_items else None,
-        offset if on_users else None,
+        offset if "items" in target.on else None,
+        offset if "users" in target.on else None,
     )
     return transform, {
         "alignment": {
             **asdict(figures),
             "at_rounding": list(figures.at_rounding),
-            "on": target.align_on,
+            "on": list(target.on),
+            "unit_rows": target.unit_rows,
             "rows": pairs.n,
             "procrustes_gap": rotation.gap,
+            "determinant": _determinant(Q),
             "free_directions": free,
-        }
+        },
+        "weakly_determined_components": rotation.weak_components(),
     }
+
+
+def require_matched(r: int, target: Target, *, scores: bool) -> None:
+    """Raise where fewer rows are shared than the user, or the mode, demands."""
+    floor = target.min_matched if target.min_matched is not None else (r if scores else 1)
+    if target.matched < floor:
+        raise InputError(
+            f"aligning {r} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
+            " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
+            " directions"
+        )
 
 
 def _in_basis(pairs: Pairs, M: Matrix) -> Pairs:
     return replace(pairs, gramian_x=M.T @ pairs.gramian_x @ M, cross=M.T @ pairs.cross, sum_x=pairs.sum_x @ M)
 
 
+def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:
+    mean_x, mean_y = pairs.sum_x / pairs.weight, pairs.sum_y / pairs.weight
+    return np.asarray(_padded(mean_y[None], width)[0] - mean_x @ Q)
+
+
+def _determinant(Q: Matrix) -> float | None:
+    return float(np.sign(np.linalg.det(Q))) if Q.shape[0] == Q.shape[1] else None
+
+
 def _padded(M: Matrix, width: int) -> Matrix:
     """``M`` with columns of zeros up to ``width``."""
     return np.pad(M, ((0, 0), (0, width - M.shape[1])))
-
-
-def _require_matched(matched: int, r: int, target: Target, *, scores: bool) -> None:
-    floor = target.min_matched if target.min_matched is not None else (r if scores else 1)
-    if matched < floor:
-        raise InputError(
-            f"aligning {r} components needs at least {floor} rows whose id the reference also has; {matched} are shared."
-            " Check that both runs use the same ids, or lower min_matched= to accept a rotation with free directions"
-        )
 
 
 def _warn_free(free: int, r: int, matched: int) -> None:

@@ -13,9 +13,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dask_embstab.core.errors import InputError
 from dask_embstab.core.types import Matrix, Vector
 
-A = TypeVar("A", Matrix, Vector)
+A = TypeVar("A", Matrix, Vector, "Pairs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,22 @@ class Pairs:
             self.cross + other.cross,
             self.sum_x + other.sum_x,
             self.sum_y + other.sum_y,
+        )
+
+    def __sub__(self, other: Pairs) -> Pairs:
+        """Sums over the pairs of this that are not in ``other``."""
+        return self + other.times(-1.0, n=-other.n)
+
+    def times(self, factor: float, *, n: int | None = None) -> Pairs:
+        """The same sums with every weight multiplied by ``factor``."""
+        return Pairs(
+            self.n if n is None else n,
+            self.weight * factor,
+            self.gramian_x * factor,
+            self.gramian_y * factor,
+            self.cross * factor,
+            self.sum_x * factor,
+            self.sum_y * factor,
         )
 
     def centred(self) -> Pairs:
@@ -107,7 +124,18 @@ class Moments:
             _plus(self.total, other.total),
             _plus(self.rest, other.rest),
             _plus(self.partnered, other.partnered),
-            _pairs_plus(self.pairs, other.pairs),
+            _plus(self.pairs, other.pairs),
+        )
+
+    def __sub__(self, other: Moments) -> Moments:
+        """Moments of the rows of this that are not in ``other`` (deleted rows, a part taken out)."""
+        return Moments(
+            self.n - other.n,
+            self.d,
+            _minus(self.total, other.total),
+            _minus(self.rest, other.rest),
+            _minus(self.partnered, other.partnered),
+            _minus(self.pairs, other.pairs),
         )
 
 
@@ -130,18 +158,41 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
     return Moments(n, d, total, rest, gramian(rows), pair_sums(rows, partners, panel.weights))
 
 
+def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
+    """Sums over the pairs of one panel with every row landed by ``M`` (d, r) and both sides scaled to length one.
+
+    A pair with a row of zeros has no direction and takes no part.
+    """
+    if panel.partners is None:
+        return None
+    rows = panel.rows if panel.matched is None else panel.rows[panel.matched]
+    x, y = rows @ M, panel.partners
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
+    return pair_sums(_unit(x), _unit(y), weights)
+
+
+def _unit(rows: Matrix) -> Matrix:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
+
+
 def gramian(rows: Matrix) -> Matrix:
     """X'X, (d, d); NumPy sees that both operands are one array and calls SYRK."""
     return rows.T @ rows
 
 
 def pair_sums(x: Matrix, y: Matrix, weights: Vector | None = None) -> Pairs:
-    """Sums over the pairs of row i of ``x`` (n, d) and row i of ``y`` (n, D), each counted ``weights[i]`` times."""
+    """Sums over the pairs of row i of ``x`` (n, d) and row i of ``y`` (n, D), each counted ``weights[i]`` times.
+
+    A weight of 0 drops its row from the count too.
+    """
+    n = len(x) if weights is None else int(np.count_nonzero(weights))
     root = np.ones(len(x)) if weights is None else np.sqrt(weights)
     weight = float(len(x)) if weights is None else float(weights.sum())
     if weights is not None:
         x, y = x * root[:, None], y * root[:, None]
-    return Pairs(len(x), weight, gramian(x), gramian(y), x.T @ y, root @ x, root @ y)
+    return Pairs(n, weight, gramian(x), gramian(y), x.T @ y, root @ x, root @ y)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:
@@ -150,7 +201,11 @@ def _plus(a: A | None, b: A | None) -> A | None:
     return a + b
 
 
-def _pairs_plus(a: Pairs | None, b: Pairs | None) -> Pairs | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+def _minus(a: A | None, b: A | None) -> A | None:
+    if b is None:
+        return a
+    if a is None:
+        raise InputError(
+            "moments can only be subtracted from moments that include them; these hold rows the others lack"
+        )
+    return a - b

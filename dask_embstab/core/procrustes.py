@@ -16,7 +16,7 @@ class Rotation:
 
     Q: Matrix
     singular_values: Vector
-    proper: bool = False
+    Zh: Matrix
 
     @property
     def gap(self) -> float:
@@ -30,6 +30,11 @@ class Rotation:
         smallest = s[-1] + (s[-2] if len(s) > 1 else s[-1])
         return float(max(smallest, 0.0) / (2 * s[0]))
 
+    def weak_components(self, below: float = 1e-3) -> list[int]:
+        """Components of the reference in which the weakly determined directions mostly lie."""
+        weak = np.abs(self.singular_values) < below * self.singular_values[0]
+        return sorted({int(np.abs(direction).argmax()) for direction in self.Zh[weak]})
+
 
 def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D) with r <= D.
@@ -40,4 +45,4 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     if proper and linalg.det(P @ Zh) < 0:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])
-    return Rotation(P @ Zh, s, proper)
+    return Rotation(P @ Zh, s, Zh)

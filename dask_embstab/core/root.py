@@ -1,8 +1,6 @@
-"""A graded square root R of a table's Gramian (T'T = R'R), by whatever route, and its right inverse.
+"""A square root R of a table's Gramian (T'T = R'R), by whatever route, and the table's numerical rank.
 
-The recipe that held on every hostile table: equilibrate the columns by powers of two (exact), reduce to a square root,
-undo the scaling, then column-pivoted QR of that d x d factor. Graded factors are what lets LAPACK keep the small
-singular values of a product; and solving with the pivoted triangle beats multiplying by the other table's factor.
+Columns are equilibrated by powers of two (exact), the table is reduced to a square root, and the scaling is undone.
 Rank is decided on the equilibrated table's own singular values, relative to the precision of the input.
 
 Routes: the Gramian (its error grows with the square of the condition number), tall-skinny QR (with the condition
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg
 
 from dask_embstab.core.errors import ConditionError
@@ -27,10 +24,11 @@ Route = Literal["gram", "qr", "preconditioned"]
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Square root of a Gramian: T'T = R'R with R (r, d) of full row rank, graded (r <= d is the numerical rank).
+    """Square root of a Gramian: T'T = R'R with R (r, d) of full row rank (r <= d is the numerical rank).
 
     ``sigma`` (d,) are the column-equilibrated table's singular values over the largest, ``condition`` the ratio of the
     largest to the smallest that counts, ``error`` the relative error with which the route knows the weakest of them.
+    ``right_inverse`` (d, r) stands only for a deficient table: the shortest one in equilibrated coordinates.
     """
 
     R: Matrix
@@ -38,22 +36,12 @@ class Root:
     condition: float
     error: float
     route: Route
-    _triangle: Matrix
-    _basis: Matrix | None
-    _pivots: npt.NDArray[np.intp]
+    right_inverse: Matrix | None = None
 
     @property
     def rank(self) -> int:
         """Numerical rank, relative to the precision of the input."""
         return len(self.R)
-
-    def solve(self, rhs: Matrix) -> Matrix:
-        """A right inverse of R applied to ``rhs`` (r, k): some M (d, k) with R M = rhs."""
-        if self._basis is not None:
-            return np.asarray(self._basis @ rhs)
-        out = np.empty((self.R.shape[1], rhs.shape[1]))
-        out[self._pivots] = linalg.solve_triangular(self._triangle, rhs)
-        return out
 
 
 def scaling(gramian: Matrix) -> Vector:
@@ -101,13 +89,13 @@ def root_from_gramian(gramian: Matrix, *, eps: float) -> Root:
     active = scale > 0
     R = np.zeros((int(active.sum()), len(G)))
     R[:, active] = linalg.cholesky(G[np.ix_(active, active)])
-    return _graded(R, scale, eps=eps, route="gram")
+    return _ranked(R, scale, eps=eps, route="gram")
 
 
 def root_from_triangle(R: Matrix, *, eps: float) -> Root:
     """From the R factor of a tall-skinny QR of the table."""
     scale = scaling(R.T @ R)
-    return _graded(R * scale, scale, eps=eps, route="qr")
+    return _ranked(R * scale, scale, eps=eps, route="qr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +135,11 @@ def root_from_preconditioned(gramian: Matrix, by: Preconditioner, *, eps: float)
     root = np.sqrt(np.maximum(w, 0.0))
     unscaled = np.divide(V.T, scale, out=np.zeros_like(V), where=scale > 0)
     R = (root[:, None] * unscaled) @ by.inverse
-    return _graded(R, by.scale, eps=eps, route="preconditioned")
+    return _ranked(R, by.scale, eps=eps, route="preconditioned")
 
 
-def _graded(R_e: Matrix, scale: Vector, *, eps: float, route: Route) -> Root:
-    """The graded root from the equilibrated table's square root ``R_e``; ``scale`` is undone before pivoting."""
+def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route) -> Root:
+    """The root from the equilibrated table's square root ``R_e``, whose singular values decide the rank."""
     d = len(scale)
     active = scale > 0
     inverse_scale = np.divide(1.0, scale, out=np.zeros(d), where=active)
@@ -163,20 +151,8 @@ def _graded(R_e: Matrix, scale: Vector, *, eps: float, route: Route) -> Root:
     condition = float(1 / sigma[rank - 1])
     error = gramian_error(condition) if route == "gram" else stable_error(condition)
     if rank == d:
-        R, triangle, pivots, _ = _pivoted(R_e * inverse_scale)
-        return Root(R, sigma, condition, error, route, triangle, None, pivots)
-    # Deficient: keep the row space that counts; the right inverse is the shortest one in equilibrated coordinates.
-    rows = np.zeros((rank, d))
+        return Root(R_e * inverse_scale, sigma, condition, error, route)
+    rows, inverse = np.zeros((rank, d)), np.zeros((d, rank))
     rows[:, active] = spectrum[:rank, None] * Vh[:rank]
-    R, triangle, pivots, Q = _pivoted(rows * inverse_scale)
-    basis = np.zeros((d, rank))
-    basis[active] = Vh[:rank].T / spectrum[:rank]
-    return Root(R, sigma, condition, error, route, triangle, scale[:, None] * basis @ Q, pivots)
-
-
-def _pivoted(R: Matrix) -> tuple[Matrix, Matrix, npt.NDArray[np.intp], Matrix]:
-    """Column-pivoted QR: the root r P', its triangle r, the pivots and Q."""
-    Q, triangle, pivots = linalg.qr(R, mode="economic", pivoting=True)
-    root = np.empty_like(triangle)
-    root[:, pivots] = triangle
-    return root, triangle, pivots, Q
+    inverse[active] = Vh[:rank].T / spectrum[:rank]
+    return Root(rows * inverse_scale, sigma, condition, error, route, scale[:, None] * inverse)

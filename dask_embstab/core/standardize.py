@@ -3,6 +3,12 @@
 Step 1 of the design (Zielnicki & Hsiao, arXiv 2508.07574, algorithm 1), in its accurate form: with T = Q_T R_T and
 W = Q_W R_W, the svd U s Vh of R_T R_W' gives M_T = R_T^-1 U s^1/2 and M_W = R_W^-1 V s^1/2, so that T M_T = Q_T U s^1/2
 and W M_W = Q_W V s^1/2 share the Gramian diag(s) and their product is T W'.
+
+Three things make it accurate on every hostile pair of tables. Scores do not change when a component of the items is
+multiplied by 2^a and that of the users by 2^-a, so first both tables get components of one length (exactly): else columns
+spread over many decades in both tables cost digits. Then both factors are column-pivoted: graded factors let LAPACK keep
+the small singular values of their product. Last, M comes from solving with the pivoted triangle, not from multiplying by
+the other table's factor (V is only normwise accurate).
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import linalg
 
 from dask_embstab.core.errors import ConditionError
@@ -44,16 +51,52 @@ def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
     The order is that of descending singular values and the largest entry of every column of M_T is positive, so the
     result depends on the tables alone; columns of clustered singular values are determined as a subspace only.
     """
-    product_rank = _product_rank(items, users)
-    U, s, Vh = linalg.svd(items.R @ users.R.T, full_matrices=False, lapack_driver="gesvd")
+    shift = _common_lengths(items.R, users.R)
+    T, W = _pivoted(items, shift), _pivoted(users, 1 / shift)
+    product_rank = _product_rank(T.R, W.R)
+    U, s, Vh = linalg.svd(T.R @ W.R.T, full_matrices=False, lapack_driver="gesvd")
     U, s, V = U[:, :product_rank], s[:product_rank], Vh[:product_rank].T
     if not product_rank or s[-1] == 0.0:
         raise ConditionError("every score is zero: the items' and the users' row spaces are orthogonal")
     kept = min(product_rank, rank or product_rank)
     root = np.sqrt(s[:kept])
-    M_T, M_W = items.solve(U[:, :kept] * root), users.solve(V[:, :kept] * root)
+    M_T, M_W = T.solve(U[:, :kept] * root), W.solve(V[:, :kept] * root)
     signs = column_signs(M_T)
     return Frame(M_T * signs, M_W * signs, s[:kept], s[kept:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pivoted:
+    """A table's root times ``shift``, rotated so that R = r P' for a triangle r and a permutation P."""
+
+    R: Matrix
+    triangle: Matrix
+    pivots: npt.NDArray[np.intp]
+    shift: Vector
+    right_inverse: Matrix | None
+
+    def solve(self, rhs: Matrix) -> Matrix:
+        """M (d, k) in the table's own scale with R (M / shift) = ``rhs`` (r, k)."""
+        if self.right_inverse is not None:
+            return np.asarray(self.right_inverse @ rhs)
+        out = np.empty_like(rhs)
+        out[self.pivots] = linalg.solve_triangular(self.triangle, rhs)
+        return self.shift[:, None] * out
+
+
+def _pivoted(root: Root, shift: Vector) -> _Pivoted:
+    Q, triangle, pivots = linalg.qr(root.R * shift, mode="economic", pivoting=True)
+    R = np.empty_like(triangle)
+    R[:, pivots] = triangle
+    return _Pivoted(R, triangle, pivots, shift, None if root.right_inverse is None else root.right_inverse @ Q)
+
+
+def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
+    """Powers of two by which the items' components are multiplied (the users' divided) to have the users' lengths."""
+    items, users = np.linalg.norm(R_T, axis=0), np.linalg.norm(R_W, axis=0)
+    used = (items > 0) & (users > 0)
+    ratio = np.divide(users, items, out=np.ones_like(items), where=used)
+    return np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
 
 
 def column_signs(M: Matrix) -> Vector:
@@ -71,12 +114,10 @@ def balance_factor(balance: str, n_items: int, n_users: int) -> float:
     return (n_items / n_users) ** 0.25 if balance == "rows" else 1.0
 
 
-def _product_rank(items: Root, users: Root) -> int:
+def _product_rank(R_T: Matrix, R_W: Matrix) -> int:
     """Rank of T W': the smaller of the two ranks, unless both row spaces are proper and partly orthogonal."""
-    d = items.R.shape[1]
-    smaller = min(items.rank, users.rank)
-    if max(items.rank, users.rank) == d:
+    smaller, larger = sorted((len(R_T), len(R_W)))
+    if larger == R_T.shape[1]:
         return smaller
-    V_T, V_W = linalg.orth(items.R.T), linalg.orth(users.R.T)
-    cosines = linalg.svdvals(V_T.T @ V_W)
+    cosines = linalg.svdvals(linalg.orth(R_T.T).T @ linalg.orth(R_W.T))
     return min(smaller, int(np.sum(cosines > _COSINE_CUT)))

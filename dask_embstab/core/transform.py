@@ -7,11 +7,11 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.atomic import write_whole
 from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.core.types import EPS, Matrix, Rows, Vector
 
@@ -100,16 +100,8 @@ class Transform:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file (NumPy's npz) at ``path``; it appears whole or not at all, over what stood there."""
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise InputError(f"the folder of {target} does not exist; create it first")
-        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, diagnostics=np.array(json.dumps(self.diagnostics)), **self.arrays())  # type: ignore[arg-type]
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        arrays: dict[str, Any] = {"diagnostics": np.array(json.dumps(dict(self.diagnostics))), **self.arrays()}
+        write_whole(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Transform:

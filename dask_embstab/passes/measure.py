@@ -7,7 +7,6 @@ from functools import partial
 from operator import add
 from typing import Any
 
-import dask
 import numpy as np
 
 from dask_embstab.core.errors import IdError, InputError
@@ -17,9 +16,9 @@ from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.passes.reduce import Reduction, finished, reduce_table
+from dask_embstab.passes.rows import rows_of
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.source import Openable
 from dask_embstab.tables.table import Table
 
 
@@ -70,7 +69,7 @@ def overlap_of(
     Reads the sampled user rows and each items table once; memory is n_users x (panel + 2 k) scores per thread.
     """
     a_rows, b_rows = _sampled(pair(*users), n_users, seed)
-    queries = compute([_rows_of(users[0], a_rows), _rows_of(users[1], b_rows)], label="evaluate: users", n_tasks=0)
+    queries = compute([rows_of(users[0], a_rows), rows_of(users[1], b_rows)], label="evaluate: users", n_tasks=0)
     k = min(k, items[0].n_rows, items[1].n_rows)
     reductions = [Reduction(partial(_best, query, k=k), add, _top_probe) for query in queries]
     nodes = [reduce_table(table, reduction) for table, reduction in zip(items, reductions, strict=True)]
@@ -99,14 +98,6 @@ def _sampled(pairing: Pairing, n_users: int, seed: int) -> tuple[RowNumbers, Row
         raise IdError("the runs share no user, so no rankings can be compared; give runs with common user ids")
     rows = np.sort(np.random.default_rng(seed).choice(shared, min(n_users, len(shared)), replace=False))
     return rows, rows if pairing.index is None else pairing.index[rows]
-
-
-def _rows_of(table: Table, rows: RowNumbers) -> Any:
-    return dask.delayed(_read_rows, pure=False)(table.source.gather(rows), len(rows))
-
-
-def _read_rows(block: Openable, n: int) -> Matrix:
-    return block.open().take(0, n).astype(np.float64)
 
 
 def _in_terms_of(rows: RowNumbers, pairing: Pairing) -> RowNumbers:

@@ -21,7 +21,8 @@ _RANGE = 1 << 18
 class Pairing:
     """Rows of a run and their reference rows: row by row where ``index`` is None, else ``index[i]`` (-1: none).
 
-    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run.
+    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``used`` of
+    the matched ones take part in the alignment (None: all).
     """
 
     reference: Source
@@ -30,6 +31,12 @@ class Pairing:
     new: int
     gone: int
     how: str
+    used: int | None = None
+
+    @property
+    def n_used(self) -> int:
+        """Rows that take part in the alignment: the matched ones, less those a selection left out."""
+        return self.matched if self.used is None else self.used
 
 
 def pair(table: Table, reference: Table) -> Pairing:

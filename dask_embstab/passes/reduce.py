@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import dask
 import numpy as np
@@ -22,10 +22,13 @@ from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import shared, task_name, tree
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.plan import Grid, RowRange, plan
+from dask_embstab.tables.column import Column, ColumnBlock
 from dask_embstab.tables.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
 
 V = TypeVar("V")
+Weights = Column | Literal["norm"] | None
+"""One number per row, or the length of the row's reference row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Partners:
 
 
 def reduce_table(
-    table: Table, reduction: Reduction[V], *, pairing: Pairing | None = None, weights: Vector | None = None
+    table: Table, reduction: Reduction[V], *, pairing: Pairing | None = None, weights: Weights = None
 ) -> tuple[Any, int]:
     """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
     ranges, grid = plan(table)
@@ -72,7 +75,7 @@ def reduce_table(
             folded,
             grid,
             None if pairing is None else _partners(pairing, rows),
-            None if weights is None else weights[rows.start : rows.stop],
+            weights.block(rows.start, rows.stop) if isinstance(weights, Column) else weights,
             table.where,
             dask_key_name=task_name(rows.number),
         )
@@ -92,7 +95,7 @@ def reduce_block(
     reduction: Reduction[V],
     grid: Grid,
     partners: Partners | None,
-    weights: Vector | None,
+    weights: ColumnBlock | Literal["norm"] | None,
     where: str,
 ) -> Partial[V]:
     """One task: fold the reduction over the panels of these rows."""
@@ -125,9 +128,10 @@ def _panel(stored: Rows, buffer: Matrix, beside: _PartnerReader | None, start: i
 class _PartnerReader:
     """Reads the reference rows of one panel after another, in step with the table."""
 
-    def __init__(self, partners: Partners, start: int, weights: Vector | None) -> None:
+    def __init__(self, partners: Partners, start: int, weights: ColumnBlock | Literal["norm"] | None) -> None:
         self._reader: Reader = partners.block.open()
-        self._partners, self._origin, self._weights = partners, start, weights
+        self._partners, self._origin = partners, start
+        self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
         self._taken = 0
 
     def panel(self, rows: Matrix, start: int, stop: int) -> Panel:
@@ -145,15 +149,18 @@ class _PartnerReader:
             self._taken += count
         if partners is None:
             return Panel(rows, start)
-        return Panel(rows, start, partners.astype(np.float64), matched, self._weights_of(start, stop, matched))
+        upcast = partners.astype(np.float64)
+        return Panel(rows, start, upcast, matched, self._weights_of(start, stop, matched, upcast))
 
     def digests(self) -> Digests:
         """Of the reference chunks that were read whole."""
         return self._reader.digests()
 
-    def _weights_of(self, start: int, stop: int, matched: Any) -> Vector | None:
+    def _weights_of(self, start: int, stop: int, matched: Any, partners: Matrix) -> Vector | None:
         if self._weights is None:
             return None
+        if isinstance(self._weights, str):
+            return np.asarray(np.linalg.norm(partners, axis=1))
         weights = self._weights[start - self._origin : stop - self._origin]
         return weights if matched is None else weights[matched]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from dask_embstab.core.moments import Moments, Panel, gramian, moments
+from dask_embstab.core.moments import Moments, Pairs, Panel, gramian, moments, unit_pairs
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.reduce import Reduction
 
@@ -50,6 +50,24 @@ def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
     return Reduction(partial(_preconditioned, P), add, np.trace)
 
 
+@dataclass(frozen=True, slots=True)
+class MaybePairs:
+    """Sums over pairs, or None over no pairs."""
+
+    pairs: Pairs | None
+
+    def __add__(self, other: MaybePairs) -> MaybePairs:
+        """Of both."""
+        if self.pairs is None or other.pairs is None:
+            return other if self.pairs is None else self
+        return MaybePairs(self.pairs + other.pairs)
+
+
+def unit_pairs_reduction(M: Matrix) -> Reduction[MaybePairs]:
+    """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
+    return Reduction(partial(_unit_pairs, M), add, _pairs_probe)
+
+
 def triangle(rows: Matrix) -> Matrix:
     """R of a QR of ``rows`` (m, d): (min(m, d), d)."""
     (R,) = linalg.qr(rows, mode="r", check_finite=False)
@@ -62,6 +80,14 @@ def _with_triangle(panel: Panel, *, centred: bool) -> WithTriangle:
 
 def _triangle_probe(value: WithTriangle) -> Any:
     return moments_probe(value.moments) + np.abs(value.R).sum()
+
+
+def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:
+    return MaybePairs(unit_pairs(panel, M))
+
+
+def _pairs_probe(value: MaybePairs) -> float:
+    return 0.0 if value.pairs is None else float(np.trace(value.pairs.gramian_x) + np.trace(value.pairs.gramian_y))
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:

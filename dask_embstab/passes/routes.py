@@ -7,12 +7,11 @@ more with a better one while the diagonally scaled Gramian of the preconditioned
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dask_embstab.core.errors import ConditionError
-from dask_embstab.core.moments import Moments
 from dask_embstab.core.root import (
     Preconditioner,
     Root,
@@ -25,11 +24,14 @@ from dask_embstab.core.root import (
     root_from_preconditioned,
     root_from_triangle,
 )
+from dask_embstab.core.summary import TableMoments
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.reduce import finished, reduce_table
 from dask_embstab.passes.reductions import preconditioned_reduction
-from dask_embstab.tables.table import Table
+
+if TYPE_CHECKING:
+    from dask_embstab.passes.fitting import TableRead
 
 _FLOAT64_ERROR, _STORED_ERROR = 1e-13, 5e-8
 _GRAM_LIMIT = 1e-4
@@ -37,67 +39,70 @@ _GRAM_LIMIT = 1e-4
 _WELL_PRECONDITIONED = 1e4
 _MOST_READS = 4
 
-Routed = tuple[Table, Moments, Any]
-"""A table, its moments, and its R factor where the first read made one."""
 
-
-def graded_roots(tables: dict[str, Routed], method: str, n_reads: dict[str, int]) -> dict[str, Root]:
-    """A graded root for every table; ``n_reads`` counts the further reads."""
+def graded_roots(reads: dict[str, TableRead], method: str) -> dict[str, Root]:
+    """A graded root for every table; further reads are counted in ``reads``."""
     roots: dict[str, Root] = {}
-    waiting: dict[str, tuple[Table, Preconditioner]] = {}
-    for key, (table, moments, R) in tables.items():
-        eps = _eps(table)
-        if R is not None:
-            roots[key] = root_from_triangle(R, eps=eps)
-        elif method == "gram":
-            roots[key] = _checked_gram(moments.gramian, table)
-        elif _gram_serves(moments.gramian, table):
-            roots[key] = root_from_gramian(moments.gramian, eps=eps)
+    waiting: dict[str, Preconditioner] = {}
+    for key, read in reads.items():
+        G, eps = read.summary.gramian, read.summary.eps
+        if read.triangle is not None:
+            roots[key] = root_from_triangle(read.triangle, eps=eps)
+        elif method != "gram" and not _gram_serves(read.summary):
+            _require_table(read)
+            waiting[key] = preconditioner(G)
         else:
-            waiting[key] = table, preconditioner(moments.gramian)
-    return roots | _preconditioned_roots(waiting, n_reads)
+            _require_gram_holds(read.summary)
+            roots[key] = root_from_gramian(G, eps=eps)
+    return roots | _preconditioned_roots(reads, waiting)
 
 
-def _gram_serves(gramian: Matrix, table: Table) -> bool:
-    condition = gramian_condition(gramian)
-    allowed = _FLOAT64_ERROR if table.dtype.itemsize == 8 else _STORED_ERROR
+def _gram_serves(summary: TableMoments) -> bool:
+    condition = gramian_condition(summary.gramian)
+    allowed = _FLOAT64_ERROR if summary.dtype == "float64" else _STORED_ERROR
     return bool(np.isfinite(condition)) and gramian_error(condition) <= allowed
 
 
-def _checked_gram(gramian: Matrix, table: Table) -> Root:
-    condition = gramian_condition(gramian)
+def _require_gram_holds(summary: TableMoments) -> None:
+    condition = gramian_condition(summary.gramian)
     if gramian_error(condition) > _GRAM_LIMIT:
+        seen = f"{condition:.1e}" if np.isfinite(condition) else "beyond what float64 can see in a Gramian"
         raise ConditionError(
             f"the Gramian needs a condition number below {np.sqrt(_GRAM_LIMIT / gramian_error(1.0)):.0e} once columns are"
-            f" scaled; that of {table.where} is {f'{condition:.1e}' if np.isfinite(condition) else 'beyond float64'};"
-            " use method='auto' or method='qr'"
+            f" scaled; that of {summary.where} is {seen}; use method='auto' or method='qr'"
         )
-    return root_from_gramian(gramian, eps=_eps(table))
 
 
-def _preconditioned_roots(waiting: dict[str, tuple[Table, Preconditioner]], n_reads: dict[str, int]) -> dict[str, Root]:
+def _require_table(read: TableRead) -> None:
+    if read.table is None:
+        raise ConditionError(
+            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for it; fit from the tables,"
+            " or pass method='gram' to accept the larger error that the certificate then states"
+        )
+
+
+def _preconditioned_roots(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
     roots: dict[str, Root] = {}
     while waiting:
-        gramians = _preconditioned_gramians(waiting)
-        again: dict[str, tuple[Table, Preconditioner]] = {}
-        for key, (table, by) in waiting.items():
-            n_reads[key] += 1
-            if preconditioned_condition(gramians[key]) > _WELL_PRECONDITIONED and n_reads[key] < _MOST_READS:
-                again[key] = table, refined(by, gramians[key])
+        gramians = _preconditioned_gramians(reads, waiting)
+        again: dict[str, Preconditioner] = {}
+        for key, by in waiting.items():
+            poor = preconditioned_condition(gramians[key]) > _WELL_PRECONDITIONED
+            if poor and reads[key].n_reads < _MOST_READS:
+                again[key] = refined(by, gramians[key])
             else:
-                roots[key] = root_from_preconditioned(gramians[key], by, eps=_eps(table))
+                roots[key] = root_from_preconditioned(gramians[key], by, eps=reads[key].summary.eps)
         waiting = again
     return roots
 
 
-def _preconditioned_gramians(waiting: dict[str, tuple[Table, Preconditioner]]) -> dict[str, Matrix]:
-    reductions = {key: preconditioned_reduction(by.P) for key, (_, by) in waiting.items()}
-    nodes = {key: reduce_table(table, reductions[key]) for key, (table, _) in waiting.items()}
-    partials = compute(
-        [node for node, _ in nodes.values()], label="fit: reading again", n_tasks=sum(n for _, n in nodes.values())
-    )
-    return {key: finished(partial, reductions[key]) for key, partial in zip(nodes, partials, strict=True)}
-
-
-def _eps(table: Table) -> float:
-    return float(np.finfo(table.dtype).eps)
+def _preconditioned_gramians(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Matrix]:
+    reductions, nodes = {}, []
+    for key, by in waiting.items():
+        table = reads[key].table
+        assert table is not None
+        reductions[key] = preconditioned_reduction(by.P)
+        nodes.append(reduce_table(table, reductions[key]))
+        reads[key].n_reads += 1
+    partials = compute([node for node, _ in nodes], label="fit: reading again", n_tasks=sum(n for _, n in nodes))
+    return {key: finished(part, reductions[key]) for key, part in zip(reductions, partials, strict=True)}

@@ -1,0 +1,114 @@
+"""Everything that is known about a fit, as plain JSON values: what it read, how sure it is, what the apply may do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_embstab.core.landing import Basis
+from dask_embstab.core.precision import product_errors
+from dask_embstab.core.root import Root
+from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import EPS, Vector
+from dask_embstab.passes.blas import kernel_family
+from dask_embstab.passes.options import FitOptions
+
+if TYPE_CHECKING:
+    from dask_embstab.passes.fitting import TableRead
+
+_ROUTES = ("qr", "preconditioned", "gram")
+
+
+def account(
+    transform: Transform,
+    basis: Basis,
+    reads: dict[str, TableRead],
+    roots: dict[str, Root],
+    n_users: int | None,
+    reference: dict[str, Any] | None,
+    options: FitOptions,
+) -> dict[str, Any]:
+    """The diagnostics of a fit, but for its alignment."""
+    routes = {root.route for root in roots.values()}
+    tables: dict[str, Any] = {key: _table(read, roots.get(key)) for key, read in reads.items()}
+    if basis.certificates is not None:
+        for key, bounds in zip(("items", "users"), basis.certificates, strict=True):
+            tables[key]["certificate"] = float(bounds.max())
+    return {
+        "keep": options.keep,
+        "method": next((route for route in _ROUTES if route in routes), "gram"),
+        "rank": int(np.count_nonzero(basis.singular_values > EPS * basis.singular_values[0])),
+        "width": transform.width,
+        "balance": basis.balance,
+        "balance_factor": basis.factor,
+        "centred": options.center,
+        "items": tables["items"],
+        "users": tables.get("users") or (None if n_users is None else {"rows": n_users, "matched": None}),
+        "reference": reference,
+        "singular_values": basis.singular_values.tolist(),
+        "truncation": _truncation(basis.discarded),
+        "explained_share": _shares(basis),
+        "product": _products(transform, roots),
+        "kernel_family": kernel_family(),
+    }
+
+
+def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
+    pairing = read.pairing
+    figures: dict[str, Any] = {
+        "rows": read.summary.n_rows,
+        "dtype": read.summary.dtype,
+        "matched": read.matched,
+        "reads": read.n_reads,
+        "moments_digest": read.summary.digest(),
+        "digests": [read.digests[chunk] for chunk in sorted(read.digests)],
+        "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
+    }
+    if pairing is not None:
+        figures |= {"new": pairing.new, "gone": pairing.gone, "aligned": pairing.n_used, "paired_by": pairing.how}
+    if root is not None:
+        figures |= {
+            "route": root.route,
+            "rank": root.rank,
+            "condition": root.condition,
+            "equilibrated_singular_values": root.sigma.tolist(),
+        }
+    return figures
+
+
+def _truncation(discarded: Vector) -> dict[str, Any] | None:
+    """What ``rank=`` cost: the error of the scores in both norms (Eckart & Young)."""
+    if not len(discarded):
+        return None
+    return {
+        "discarded_singular_values": discarded.tolist(),
+        "spectral_error": float(discarded[0]),
+        "frobenius_error": float(np.linalg.norm(discarded)),
+    }
+
+
+def _shares(basis: Basis) -> list[float]:
+    """Share of the squared scores (geometry: of the squared lengths) that each singular value explains."""
+    squares = basis.singular_values**2
+    share: list[float] = (squares / (squares.sum() + (basis.discarded**2).sum())).tolist()
+    return share
+
+
+def _products(transform: Transform, roots: dict[str, Root]) -> dict[str, Any]:
+    """The precision in which `apply` shall multiply, and the estimates that say so."""
+    if not roots:
+        # A rotation: every column of the product is as long as its inputs allow, and nothing is amplified.
+        return {"items": "float32", "users": "float32", "column_error": None, "score_error": None}
+    assert transform.users is not None
+    s_1 = float(transform.singular_values[0])
+    R_T, R_W = roots["items"].R, roots["users"].R
+    errors = {
+        "items": product_errors(R_T, transform.items, R_W, transform.users, s_1),
+        "users": product_errors(R_W, transform.users, R_T, transform.items, s_1),
+    }
+    return {
+        **{key: error.product for key, error in errors.items()},
+        "column_error": {key: error.columns for key, error in errors.items()},
+        "score_error": {key: error.scores for key, error in errors.items()},
+    }
