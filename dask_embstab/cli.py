@@ -149,7 +149,9 @@ def demo(directory: str | None, **options: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
     from dask_embstab.demo.run import run_demo
 
-    return run_demo(directory or "demo-out", say=lambda line: click.echo(line, err=True), **options)
+    made = run_demo(directory or "demo-out", say=lambda line: click.echo(line, err=True), **options)
+    context = click.get_current_context()
+    return made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
 
 
 def _described(run: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def account(
     return {
         "keep": options.keep,
         "method": next((route for route in _ROUTES if route in routes), "gram"),
-        "rank": int(np.count_nonzero(basis.singular_values > EPS * basis.singular_values[0])),
+        "rank": _rank(basis),
         "width": transform.width,
         "balance": basis.balance,
         "balance_factor": basis.factor,
@@ -52,6 +52,15 @@ def account(
         "product": _products(transform, roots),
         "kernel_family": kernel_family(),
     }
+
+
+def _rank(basis: Basis) -> int:
+    """Components that carry scores: every one that was kept, however small (the product may honestly span 24 decades).
+
+    Geometry mode keeps all; there it is the rank that float64 sees in the items' Gramian.
+    """
+    s = basis.singular_values
+    return len(s) if basis.balance is not None else int(np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0]))
 
 
 def _table(read: TableRead, root: Root | None) -> dict[str, Any]:

@@ -120,9 +120,17 @@ def reduce_block(
 
 
 def _panel(stored: Rows, buffer: Matrix, beside: _PartnerReader | None, start: int, stop: int) -> Panel:
-    upcast = buffer[: len(stored)]
-    np.copyto(upcast, stored)
-    return Panel(upcast, start) if beside is None else beside.panel(upcast, start, stop)
+    rows: Matrix = upcast(stored, buffer)
+    return Panel(rows, start) if beside is None else beside.panel(rows, start, stop)
+
+
+def upcast(stored: Rows, buffer: Matrix) -> Matrix:
+    """The rows in float64: as they are, or copied into ``buffer``."""
+    if stored.dtype == np.float64 and stored.dtype.isnative:
+        return stored
+    rows = buffer[: len(stored)]
+    np.copyto(rows, stored)
+    return rows
 
 
 class _PartnerReader:
@@ -133,6 +141,7 @@ class _PartnerReader:
         self._partners, self._origin = partners, start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
         self._taken = 0
+        self._buffer: Matrix = np.empty((0, 0))
 
     def panel(self, rows: Matrix, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners."""
@@ -149,8 +158,10 @@ class _PartnerReader:
             self._taken += count
         if partners is None:
             return Panel(rows, start)
-        upcast = partners.astype(np.float64)
-        return Panel(rows, start, upcast, matched, self._weights_of(start, stop, matched, upcast))
+        if len(self._buffer) < len(partners):
+            self._buffer = np.empty(partners.shape)
+        known = upcast(partners, self._buffer)
+        return Panel(rows, start, known, matched, self._weights_of(start, stop, matched, known))
 
     def digests(self) -> Digests:
         """Of the reference chunks that were read whole."""

@@ -95,9 +95,11 @@ class _Multiply:
     def __call__(self, stored: Rows) -> Rows:
         if self._M is None:
             return stored
-        upcast, landed = self._in[: len(stored)], self._out[: len(stored)]
-        np.copyto(upcast, stored, casting="same_kind")
-        np.matmul(upcast, self._M, out=landed)
+        rows, landed = stored, self._out[: len(stored)]
+        if stored.dtype != self._M.dtype or not stored.dtype.isnative:
+            rows = self._in[: len(stored)]
+            np.copyto(rows, stored, casting="same_kind")
+        np.matmul(rows, self._M, out=landed)
         if self._offset is not None:
             landed += self._offset
         return landed

@@ -11,7 +11,9 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows
-from dask_embstab.tables.source import Digests, checksum
+from dask_embstab.tables.chunkfile import chunk_files
+from dask_embstab.tables.direct import DirectWriter
+from dask_embstab.tables.source import Digests, chunk_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,13 @@ class Sink:
             self.ids is None or all(_is_stored(self.ids, (chunk,)) for chunk in chunks)
         )
 
-    def writer(self, start: int, stop: int) -> RowWriter:
+    def writer(self, start: int, stop: int) -> RowWriter | DirectWriter:
         """A writer for these rows, which must be whole chunks of the table."""
         if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
+        files = chunk_files(self.vectors)
+        if files is not None and files.compression is None:
+            return DirectWriter(files, start, stop)
         return RowWriter(self.vectors, start, stop, self.chunk_rows)
 
     def write_ids(self, start: int, ids: np.ndarray[Any, Any]) -> None:
@@ -75,7 +80,7 @@ class RowWriter:
 
     def _flush(self) -> None:
         self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
-        self.digests[self._at // self._size] = checksum(self._chunk)
+        self.digests[self._at // self._size] = chunk_digest(self._chunk, self._size, self._vectors.fill_value)
         self._at += len(self._chunk)
         self._chunk, self._filled = self._next_chunk(), 0
 

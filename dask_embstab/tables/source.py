@@ -68,6 +68,12 @@ def checksum(rows: Rows, before: int = 0) -> int:
     return int(crc32c.crc32c(plain, before))
 
 
+def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
+    """Digest of one decoded chunk from the rows in it: the last chunk of a table is padded to full length with ``fill``."""
+    padding = np.full((chunk_rows - len(rows), rows.shape[1]), 0 if fill is None else fill, rows.dtype)
+    return checksum(padding, checksum(rows))
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayBlock:
     """Rows held in memory; row 0 of ``array`` is row ``start`` of the table, chunk ``chunk`` of its digests."""

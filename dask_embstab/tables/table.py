@@ -10,7 +10,9 @@ import xarray as xr
 import zarr
 
 from dask_embstab.core.errors import InputError
+from dask_embstab.tables.chunkfile import chunk_files
 from dask_embstab.tables.dasksource import DaskSource, as_dask, require_known_chunks
+from dask_embstab.tables.directsource import DirectSource
 from dask_embstab.tables.ids import Ids, RowNumberIds, as_ids
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.source import ArraySource, Source
@@ -107,7 +109,8 @@ def require_one_width(items: Table | None, users: Table | None) -> None:
 def _source(vectors: Any, where: str) -> Source:
     if isinstance(vectors, zarr.Array):
         require_full_width(vectors, where)
-        return ZarrSource(vectors)
+        files = chunk_files(vectors)
+        return ZarrSource(vectors) if files is None else DirectSource(vectors, files)
     if hasattr(vectors, "to_delayed"):
         require_known_chunks(vectors)
         return DaskSource(vectors)

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import math
 import os
+import re
 import shutil
 import uuid
 import warnings
@@ -50,11 +51,10 @@ class RunWriter:
         """Make the arrays of one table and give the sink that tasks write it through."""
         n, d = shape
         self._tables.append(key)
-        if not self.fresh and key in self.group:
-            node = self.group[key]
-            assert isinstance(node, zarr.Group)
-            return Sink(node["vectors"], node.get("id"), resume=True)  # type: ignore[arg-type]
-        node = self.group.create_group(key)
+        made = None if self.fresh else self.group.get(key)
+        if isinstance(made, zarr.Group) and {"vectors", *(["id"] if ids else [])} <= set(made.array_keys()):
+            return Sink(made["vectors"], made.get("id"), resume=True)  # type: ignore[arg-type]
+        node = self.group.create_group(key, overwrite=not self.fresh)
         row, rows = DIMENSION[key], min(chunk_rows, n)
         with _quiet():
             vectors = node.create_array(
@@ -163,7 +163,7 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
     The lock is on the folder itself: the system frees it when the process dies, however it dies.
     """
     folder, adopted = partial_path(place, uuid.uuid4().hex[:12]), None
-    for leftover in sorted(place.parent.glob(f".{place.name}.*.partial")):
+    for leftover in _leftovers(place):
         lock = _try_lock(leftover)
         if lock is None:
             continue
@@ -182,6 +182,12 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         raise
     finally:
         os.close(lock)
+
+
+def _leftovers(place: Path) -> list[Path]:
+    """Folders that writes of this very place are in, or were when they were killed."""
+    known = re.compile(re.escape(str(partial_path(place, "TOKEN").name)).replace("TOKEN", "[0-9a-f]{12}"))
+    return sorted(path for path in place.parent.iterdir() if known.fullmatch(path.name))
 
 
 def _new_locked(folder: Path) -> int:

@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.source import Digests, checksum
+from dask_embstab.tables.source import Digests, chunk_digest
 
 _GATHER_BYTES = 64 * 2**20
 
@@ -115,7 +115,7 @@ class ZarrReader:
         if chunk != self._chunk:
             self._rows = np.empty((0, 0))  # let go of the last chunk before the next one is decoded
             self._rows, self._chunk = self._source.decode(chunk), chunk
-            self._digests[chunk] = checksum(self._rows)
+            self._digests[chunk] = chunk_digest(self._rows, self._source.chunk_rows, self._source.array.fill_value)
             if not np.isfinite(self._rows[0]).all():
                 self._source.explain(chunk)
         return self._rows
