@@ -14,11 +14,11 @@ from dask_embstab.core.landing import AlignOn, Keep
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.reduce import Weights
 from dask_embstab.tables.column import Column, as_column
+from dask_embstab.tables.ids import ID_RANGE, id_ranges
 from dask_embstab.tables.table import Table
 
 Method = Literal["auto", "gram", "qr"]
 Balance = Literal["rows", "gramians"]
-_RANGE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +70,14 @@ class Selection:
         return replace(pairing, index=index, used=int(np.count_nonzero(index >= 0)))
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
-        wanted = pd.Index(np.asarray(self.only, dtype=None if table.id_ranges.kind == "int64" else object))
-        if table.id_ranges.kind == "int64" and wanted.dtype.kind not in "iu":
+        wanted = pd.Index(np.asarray(self.only, dtype=None if table.row_ids.kind == "int64" else object))
+        if table.row_ids.kind == "int64" and wanted.dtype.kind not in "iu":
             raise IdError(f"only= must hold ids of the type of {table.where}, int64; they are {wanted.dtype}")
-        parts = [
-            wanted.get_indexer(table.id_ranges.read(start, start + _RANGE)) >= 0
-            for start in range(0, table.n_rows, _RANGE)
-        ]
-        return np.concatenate(parts)
+        return np.concatenate([wanted.get_indexer(ids) >= 0 for ids in id_ranges(table.row_ids)])
 
 
 def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:
-    parts = [np.asarray(column.array[start : start + _RANGE]) >= least for start in range(0, n_rows, _RANGE)]
+    parts = [np.asarray(column.array[start : start + ID_RANGE]) >= least for start in range(0, n_rows, ID_RANGE)]
     return np.concatenate(parts)
 
 

@@ -10,11 +10,9 @@ import pandas as pd
 
 from dask_embstab.core.errors import IdError
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids import Ids, RowNumberIds
+from dask_embstab.tables.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.source import Source
 from dask_embstab.tables.table import Table
-
-_RANGE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def pair(table: Table, reference: Table) -> Pairing:
     """
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
-    ours, theirs = table.id_ranges, reference.id_ranges
+    ours, theirs = table.row_ids, reference.row_ids
     if ours.kind != theirs.kind:
         raise IdError(
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
@@ -76,14 +74,11 @@ def _joined(table: Table, reference: Table, ours: Ids | RowNumberIds, theirs: Id
 
 
 def _are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
-    return all(
-        np.array_equal(a.read(start, start + _RANGE), b.read(start, start + _RANGE))
-        for start in range(0, len(a), _RANGE)
-    )
+    return all(np.array_equal(x, y) for x, y in zip(id_ranges(a), id_ranges(b), strict=True))
 
 
 def _index(ids: Ids | RowNumberIds) -> Any:
-    values = np.concatenate([ids.read(start, start + _RANGE) for start in range(0, len(ids), _RANGE)])
+    values = np.concatenate(list(id_ranges(ids)))
     index = pd.Index(values)
     if not index.is_unique:
         offenders = index[index.duplicated()].unique()[:5].tolist()

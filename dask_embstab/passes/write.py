@@ -78,7 +78,7 @@ def write_block(
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
     if ids is not None:
-        sink.write_ids(rows.start, ids.read())
+        sink.write_ids(rows.start, rows.stop, ids)
     return Written(reader.digests(), writer.digests)
 
 

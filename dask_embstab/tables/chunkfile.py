@@ -28,7 +28,10 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ChunkFiles:
-    """Where the chunks of one array lie and how they are encoded; picklable and small."""
+    """Where the chunks of one array lie and how they are encoded; picklable and small.
+
+    In a ``complete`` array every chunk must be there; in others a missing one reads as ``fill``.
+    """
 
     root: str
     keys: tuple[str, str]
@@ -39,6 +42,7 @@ class ChunkFiles:
     checksummed: bool
     compression: Compression | None
     fill: float
+    complete: bool
 
     @property
     def row_bytes(self) -> int:
@@ -57,25 +61,30 @@ class ChunkFiles:
 
 
 def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
-    """The layout of an array whose chunks are plain files; None where Zarr must decode them."""
+    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where Zarr must decode them."""
     store = array.store
+    if not isinstance(store, LocalStore) or array.dtype.kind not in "fiu" or array.chunks[1:] != array.shape[1:]:
+        return None
     encoding = _encoding(array)
-    if not isinstance(store, LocalStore) or encoding is None or array.chunks[1] != array.shape[1]:
+    if encoding is None:
         return None
     dtype, checksummed, compression = encoding
     marker = 7_777_777
-    before, _, after = array.metadata.encode_chunk_key((marker, 0)).partition(str(marker))
+    key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
+    before, _, after = key.partition(str(marker))
     fill = 0.0 if array.fill_value is None else float(array.fill_value)
     return ChunkFiles(
-        str(Path(store.root).absolute() / array.path),
-        (before, after),
-        array.shape[0],
-        array.shape[1],
-        array.chunks[0],
-        dtype,
-        checksummed,
-        compression,
-        fill,
+        root=str(Path(store.root).absolute() / array.path),
+        keys=(before, after),
+        n_rows=array.shape[0],
+        d=array.shape[1] if array.ndim == 2 else 1,
+        chunk_rows=array.chunks[0],
+        dtype=dtype,
+        checksummed=checksummed,
+        compression=compression,
+        fill=fill,
+        # Zarr leaves out a chunk of nothing but its fill value: never true of one that is not finite, nor of unique ids.
+        complete=not np.isfinite(fill) or (array.ndim == 1 and array.chunks[0] > 1),
     )
 
 

@@ -167,7 +167,7 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
     try:
         return OpenChunk(files, number)
     except FileNotFoundError:
-        if np.isfinite(files.fill):
+        if not files.complete:
             return None
         raise DamageError(
             f"chunk file {files.path(number)} is missing; restore it from its source, or write the table again"

@@ -13,6 +13,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.types import Rows
 from dask_embstab.tables.chunkfile import chunk_files
 from dask_embstab.tables.direct import DirectWriter
+from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.source import Digests, chunk_digest
 
 
@@ -52,10 +53,20 @@ class Sink:
             return DirectWriter(files, start, stop)
         return RowWriter(self.vectors, start, stop, self.chunk_rows)
 
-    def write_ids(self, start: int, ids: np.ndarray[Any, Any]) -> None:
-        """Write the ids of whole chunks."""
+    def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
+        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""
         assert self.ids is not None
-        self.ids[start : start + len(ids)] = ids
+        reader, shift = block.ids.open(), block.start - start
+        files = chunk_files(self.ids)
+        if files is None:
+            for at in range(start, stop, self.chunk_rows):
+                end = min(at + self.chunk_rows, stop)
+                self.ids[at:end] = reader.take(at + shift, end + shift)
+            return
+        writer = DirectWriter(files, start, stop)
+        for at in range(start, stop, ID_RANGE):
+            end = min(at + ID_RANGE, stop)
+            writer.put(reader.take(at + shift, end + shift)[:, None])
 
 
 class RowWriter:

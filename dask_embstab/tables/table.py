@@ -59,7 +59,7 @@ class Table:
         return None if self.stored_ids is None else as_dask(self.stored_ids.array, self.chunk_rows)
 
     @property
-    def id_ranges(self) -> Ids | RowNumberIds:
+    def row_ids(self) -> Ids | RowNumberIds:
         """Ids to be read a range at a time: the stored ones, or the row numbers that stand for them."""
         return RowNumberIds(self.n_rows, self.where) if self.stored_ids is None else self.stored_ids
 
