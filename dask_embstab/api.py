@@ -27,7 +27,7 @@ from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.source import default_chunk_rows
 from dask_embstab.tables.store import local_path
 from dask_embstab.tables.table import Table, make_table, require_one_width
-from dask_embstab.tables.writer import begin_run
+from dask_embstab.tables.writer import begin_run, require_place
 
 RunLike = Run | str | os.PathLike[str]
 
@@ -280,7 +280,7 @@ def apply(
         fingerprint=work.fingerprint(),
         overwrite=overwrite,
         resume=resume,
-        inputs=(source.path,),
+        inputs=_paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path")),
     ) as writer:
         work.write(writer)
     return open_run(out)
@@ -301,6 +301,7 @@ def stabilize(
     Two reads and one write per table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
     source = open_run(run)
+    require_place(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
     transform = fit(source, reference=reference, **options)
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 
@@ -325,6 +326,11 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
     if stored is None:
         raise InputError(f"{path} is a run as training left it, without a transform; stabilize it first")
     return stored
+
+
+def _paths(*inputs: Any) -> tuple[str, ...]:
+    """The inputs that are paths: no output may lie in them."""
+    return tuple(str(path) for path in inputs if isinstance(path, str | os.PathLike))
 
 
 def _with_ids(key: str, table: TableLike, ids: Any) -> Table:

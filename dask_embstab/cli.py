@@ -27,7 +27,7 @@ def command(*options: Callable[..., Any]) -> Callable[[Callable[..., dict[str, A
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
-            with _one_line_errors(), _progress_bars(as_json=as_json):
+            with _one_line_errors(), _progress_bars(as_json=as_json), _within(arguments.pop("memory_limit", None)):
                 result = function(**arguments)
             if as_json:
                 click.echo(json.dumps(_finite(result)))
@@ -52,6 +52,7 @@ def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
     return click.argument(name, type=click.Path(), required=required)
 
 
+_MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB.")
 _SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without."
 )
@@ -75,6 +76,7 @@ _APPLY_OPTIONS = (
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
     click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+    _MEMORY,
 )
 
 
@@ -89,7 +91,7 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> d
     return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
 
 
-@command(argument("run"), argument("transform"), *_FIT_OPTIONS)
+@command(argument("run"), argument("transform"), *_FIT_OPTIONS, _MEMORY)
 def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Fit the transform that lands RUN and save it as the file TRANSFORM."""
     from dask_embstab import api
@@ -194,6 +196,17 @@ def _cluster(address: str | None) -> Iterator[None]:
             f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
         ) from error
     with client:
+        yield
+
+
+@contextlib.contextmanager
+def _within(memory_limit: str | None) -> Iterator[None]:
+    if memory_limit is None:
+        yield
+        return
+    import dask
+
+    with dask.config.set({"embstab.memory-limit": memory_limit}):
         yield
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.compute import compute
+from dask_embstab.passes.projection import load_of, require_memory
 from dask_embstab.passes.write import Landing, Product, Written, write_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -48,6 +49,7 @@ class Apply:
 
     def write(self, writer: RunWriter) -> None:
         """Land every table in one read and one write each, then record the transform."""
+        require_memory([load_of(table, width=self.transform.width, values=1) for table in self.tables.values()])
         nodes = {key: self._node(writer, key, table) for key, table in self.tables.items()}
         done: tuple[Written, ...] = compute(
             [node for node, _ in nodes.values()], label="apply", n_tasks=sum(n for _, n in nodes.values())

@@ -30,6 +30,7 @@ from dask_embstab.passes.account import account
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.options import FitOptions
 from dask_embstab.passes.pairing import Pairing, pair
+from dask_embstab.passes.projection import Load, load_of, require_memory
 from dask_embstab.passes.reduce import finished, reduce_table
 from dask_embstab.passes.reductions import moments_reduction, triangle_reduction, unit_pairs_reduction
 from dask_embstab.passes.reference import Reference
@@ -105,6 +106,8 @@ def read_tables(tables: Mapping[str, Table], reference: Reference | None, option
     """One read of every table, with its reference rows where it is aligned on."""
     pairings = {} if reference is None else _pairings(tables, reference, options)
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
+    joined = sum(0 if p.index is None else tables[key].n_rows + p.reference.shape[0] for key, p in pairings.items())
+    require_memory([_load(table, pairings.get(key), options) for key, table in tables.items()], joined_ids=joined)
     nodes = {
         key: reduce_table(
             table,
@@ -179,6 +182,11 @@ def _pairings(tables: Mapping[str, Table], reference: Reference, options: FitOpt
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
         pairings[key] = options.selection(key).applied(pair(tables[key], theirs), tables[key])
     return pairings
+
+
+def _load(table: Table, pairing: Pairing | None, options: FitOptions) -> Load:
+    width = 0 if pairing is None else pairing.reference.shape[1]
+    return load_of(table, width=width, values=(1 if pairing is None else 4) + (options.method == "qr"))
 
 
 def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:

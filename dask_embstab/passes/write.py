@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -74,7 +75,7 @@ def write_block(
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         landed = multiply(stored)
-        if landing.M is not None and not float(np.vdot(landed, landed)) <= largest**2:
+        if landing.M is not None and not math.sqrt(np.vdot(landed, landed)) <= largest:
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
     if ids is not None:

@@ -129,6 +129,15 @@ class OpenChunk:
                 raise DamageError(f"chunk file {self.path} is truncated; restore it from its source")
             done += got
 
+    def checksum(self, start: int, stop: int, before: int = 0) -> int:
+        """crc32c of a range of bytes, going on from ``before``; a bounded number in memory at a time."""
+        buffer = memoryview(bytearray(min(_BLOCK_BYTES, stop - start)))
+        for at in range(start, stop, _BLOCK_BYTES):
+            part = buffer[: stop - at]
+            self.read_into(part, at)
+            before = crc32c.crc32c(part, before)
+        return before
+
     def stored_checksum(self) -> int:
         """The last four bytes."""
         return int.from_bytes(os.pread(self.descriptor, _CHECKSUM_BYTES, self.size - _CHECKSUM_BYTES), "little")
@@ -160,11 +169,7 @@ def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
     key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_mtime_ns
     if key in _verified:
         return
-    found, buffer = 0, memoryview(bytearray(min(_BLOCK_BYTES, files.data_bytes)))
-    for offset in range(0, files.data_bytes, _BLOCK_BYTES):
-        part = buffer[: min(_BLOCK_BYTES, files.data_bytes - offset)]
-        chunk.read_into(part, offset)
-        found = crc32c.crc32c(part, found)
+    found = chunk.checksum(0, files.data_bytes)
     require_checksum(found, chunk.stored_checksum(), chunk.path)
     with _verified_lock:
         if len(_verified) >= _MOST_REMEMBERED:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import crc32c
@@ -21,6 +22,9 @@ from dask_embstab.core.errors import DamageError
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk, require_checksum, verify_once
 from dask_embstab.tables.source import Digests, checksum
+
+_PADDING_ROWS = 4096
+"""Rows of fill that are written at a time behind the last rows of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,7 @@ class DirectReader:
         files = self._files
         padding = ((number + 1) * files.chunk_rows - end) * files.row_bytes
         if padding and self._chunk is not None:
-            rest = memoryview(bytearray(padding))
-            self._chunk.read_into(rest, files.data_bytes - padding)
-            self._crc = crc32c.crc32c(rest, self._crc)
+            self._crc = self._chunk.checksum(files.data_bytes - padding, files.data_bytes, self._crc)
         if self._chunk is not None:
             if files.checksummed:
                 require_checksum(self._crc, self._chunk.stored_checksum(), self._chunk.path)
@@ -280,10 +282,16 @@ class DirectWriter:
 
     def _begin(self, number: int) -> None:
         path = self._files.path(number)
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 (strings: this runs once per chunk)
+        self._make_folders(path)
         self._beside = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
         self._descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._crc = 0
+
+    def _make_folders(self, path: str) -> None:
+        """Those below the array's own folder; where that one is gone, the write was given up and nothing may come back."""
+        root = Path(self._files.root)
+        for folder in reversed(Path(path).relative_to(root).parents[:-1]):
+            (root / folder).mkdir(exist_ok=True)
 
     def _append(self, data: memoryview) -> None:
         self._crc = crc32c.crc32c(data, self._crc)
@@ -292,9 +300,9 @@ class DirectWriter:
 
     def _finish(self, number: int, end: int) -> None:
         padding = (number + 1) * self._files.chunk_rows - end
-        if padding:
-            fill: Any = np.full(padding * self._files.d, self._files.fill, self.dtype)
-            self._append(memoryview(fill.view(np.uint8)))
+        fill: Any = np.full((min(padding, _PADDING_ROWS), self._files.d), self._files.fill, self.dtype)
+        for at in range(0, padding, _PADDING_ROWS):
+            self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
         if self._files.checksummed:
             os.write(self._descriptor, self._crc.to_bytes(4, "little"))
@@ -309,4 +317,4 @@ class DirectWriter:
         """Leave no half-written file behind an error."""
         if self._descriptor >= 0:
             self._close()
-            os.unlink(self._beside)  # noqa: PTH108
+            Path(self._beside).unlink(missing_ok=True)

@@ -61,6 +61,7 @@ class Sink:
         if files is None:
             for at in range(start, stop, self.chunk_rows):
                 end = min(at + self.chunk_rows, stop)
+                _require_folder(self.ids)
                 self.ids[at:end] = reader.take(at + shift, end + shift)
             return
         writer = DirectWriter(files, start, stop)
@@ -98,6 +99,13 @@ class RowWriter:
     def _next_chunk(self) -> Rows:
         rows = min(self._size, self._stop - self._at)
         return np.empty((rows, self._vectors.shape[1]), self._vectors.dtype)
+
+
+def _require_folder(array: zarr.Array[Any]) -> None:
+    """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
+    store = array.store
+    if isinstance(store, LocalStore) and not (folder := Path(store.root) / array.path).is_dir():
+        raise FileNotFoundError(f"{folder} is not being written any more")
 
 
 def _is_stored(array: zarr.Array[Any], chunk: tuple[int, ...]) -> bool:

@@ -68,10 +68,16 @@ def checksum(rows: Rows, before: int = 0) -> int:
     return int(crc32c.crc32c(plain, before))
 
 
+_PADDING_ROWS = 4096
+
+
 def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
     """Digest of one decoded chunk from the rows in it: the last chunk of a table is padded to full length with ``fill``."""
-    padding = np.full((chunk_rows - len(rows), rows.shape[1]), 0 if fill is None else fill, rows.dtype)
-    return checksum(padding, checksum(rows))
+    missing, found = chunk_rows - len(rows), checksum(rows)
+    block = np.full((min(missing, _PADDING_ROWS), rows.shape[1]), 0 if fill is None else fill, rows.dtype)
+    for at in range(0, missing, _PADDING_ROWS):
+        found = checksum(block[: missing - at], found)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 def partial_path(place: Path, token: str) -> Path:
     """Where the folder that will stand at ``place`` is written: hidden, beside it, on the same file system."""
-    return place.with_name(f".{place.name}.{token}.partial")
+    return place.parent / f".{place.name}.{token}.partial"
 
 
 def put(new: Path, place: Path) -> None:
@@ -36,12 +36,12 @@ def put(new: Path, place: Path) -> None:
 def swap(new: Path, place: Path) -> None:
     """Put ``new`` at ``place`` in one step and remove what stood there."""
     if _renameat2(new, place, _EXCHANGE):
-        shutil.rmtree(new)
+        _remove(new)
         return
     old = _aside(place)
     place.rename(old)
     new.rename(place)
-    shutil.rmtree(old)
+    _remove(old)
 
 
 def finish_swap(place: Path) -> None:
@@ -55,8 +55,16 @@ def finish_swap(place: Path) -> None:
         old.rename(place)
 
 
+def _remove(old: Path) -> None:
+    """A run that was replaced; where its place was a link to it, the link alone."""
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old)
+
+
 def _aside(place: Path) -> Path:
-    return place.with_name(f".{place.name}.replaced")
+    return place.parent / f".{place.name}.replaced"
 
 
 def _taken(place: Path) -> str:

@@ -49,6 +49,13 @@ class Table:
         return self.source.chunk_rows
 
     @property
+    def is_direct(self) -> bool:
+        """Whether rows are read a panel at a time, with no chunk decoded whole."""
+        return isinstance(self.source, ArraySource) or (
+            isinstance(self.source, DirectSource) and self.source.files.compression is None
+        )
+
+    @property
     def vectors(self) -> Any:
         """The rows as a lazy Dask array, (n, d)."""
         return as_dask(self.source.array, self.chunk_rows)

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -119,7 +120,7 @@ def begin_run(
     if place is None:
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
-    _check_place(place, inputs, overwrite=overwrite)
+    require_place(place, inputs, overwrite=overwrite)
     with _claimed(place, fingerprint, resume=resume) as (folder, fresh):
         group = _root(folder, attributes, fingerprint, fresh=fresh)
         yield RunWriter(group, attributes, fresh)
@@ -144,16 +145,22 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
     _finish(group, attributes)
 
 
-def _check_place(place: Path, inputs: tuple[str, ...], *, overwrite: bool) -> None:
+def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None:
+    """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it) outside of every input."""
+    place = local_path(out)
+    if place is None:
+        return
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
     for given in inputs:
-        source = Path(given).absolute()
-        if source != place and (source in place.parents or place in source.parents):
+        source, target = Path(given).resolve(), place.resolve()
+        if source != target and (source in target.parents or target in source.parents):
             raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")
     if os.path.lexists(place) and not overwrite:
         raise OutputExistsError(f"{place} exists already; choose another place or pass overwrite=True (--overwrite)")
+    if os.path.lexists(place) and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise OutputExistsError(f"overwrite=True replaces a run; {place} is no Zarr store; choose another place")
 
 
 @contextlib.contextmanager
@@ -170,6 +177,8 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         if resume and adopted is None and _fingerprint(leftover) == fingerprint:
             leftover.rename(folder)
             adopted = lock
+            for half_written in folder.rglob("*.partial"):
+                half_written.unlink()
         else:
             shutil.rmtree(leftover, ignore_errors=True)
             os.close(lock)
@@ -178,10 +187,19 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         yield folder, adopted is None
     except BaseException:
         if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         raise
     finally:
         os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which tasks of a failed write may still be ending: none of them makes the folder itself anew."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
+        if not folder.exists():
+            return
 
 
 def _leftovers(place: Path) -> list[Path]:

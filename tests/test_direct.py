@@ -1,0 +1,193 @@
+"""Chunk files read and written without Zarr hold the bits that Zarr reads and writes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+import dask_embstab as es
+from dask_embstab.core.errors import DamageError
+from dask_embstab.tables.chunkfile import chunk_files
+from dask_embstab.tables.direct import DirectBlock, DirectGather, DirectWriter
+from dask_embstab.tables.directsource import DirectSource
+from dask_embstab.tables.table import make_table
+from dask_embstab.tables.zarrsource import ZarrBlock, ZarrSource
+
+N, D, ROWS = 1003, 7, 128
+V3 = {
+    "bytes": [],
+    "crc32c": [Crc32cCodec()],
+    "blosc": [BloscCodec(cname="lz4")],
+    "zstd": [ZstdCodec()],
+    "zstd+crc32c": [ZstdCodec(), Crc32cCodec()],
+}
+
+
+def rows_of(dtype: str) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((N, D)).astype(dtype)
+
+
+def v3_array(path: Path, codec: str, dtype: str, *, endian: str = "little") -> zarr.Array:
+    array = zarr.create_array(
+        path,
+        shape=(N, D),
+        chunks=(ROWS, D),
+        dtype=dtype,
+        serializer=BytesCodec(endian=endian),
+        compressors=V3[codec] or None,
+        fill_value=math.nan,
+    )
+    array[:] = rows_of(dtype)
+    return array
+
+
+def v2_array(path: Path, dtype: str, compressor: object, separator: str) -> zarr.Array:
+    array = zarr.create_array(
+        path,
+        shape=(N, D),
+        chunks=(ROWS, D),
+        dtype=dtype,
+        zarr_format=2,
+        compressors=compressor,
+        fill_value=math.nan,
+        chunk_key_encoding={"name": "v2", "separator": separator},
+    )
+    array[:] = rows_of(dtype.lstrip("<>"))
+    return array
+
+
+def taken(block: object, *, panel: int = 50) -> tuple[np.ndarray, dict[int, int]]:
+    reader = block.open()
+    parts = [np.array(reader.take(start, min(start + panel, N))) for start in range(0, N, panel)]
+    return np.concatenate(parts), reader.digests()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("codec", V3)
+def test_reads_what_zarr_reads(tmp_path: Path, codec: str, dtype: str) -> None:
+    array = v3_array(tmp_path / "a", codec, dtype)
+    table = make_table(array, where="a")
+    assert isinstance(table.source, DirectSource)
+    direct, digests = taken(table.source.block(0, N))
+    through_zarr, zarr_digests = taken(ZarrBlock(ZarrSource(array), 0, N))
+    np.testing.assert_array_equal(direct, array[:])
+    np.testing.assert_array_equal(direct, through_zarr)
+    assert digests == zarr_digests
+    assert len(digests) == -(-N // ROWS)
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_both_byte_orders_have_the_same_values_and_digests(tmp_path: Path, endian: str) -> None:
+    array = v3_array(tmp_path / "a", "crc32c", "float32", endian=endian)
+    values, _ = taken(make_table(array, where="a").source.block(0, N))
+    np.testing.assert_array_equal(values, rows_of("float32"))
+
+
+@pytest.mark.parametrize("separator", [".", "/"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_reads_version_2(tmp_path: Path, dtype: str, separator: str) -> None:
+    import numcodecs
+
+    for name, compressor in (("none", None), ("blosc", numcodecs.Blosc()), ("zstd", numcodecs.Zstd())):
+        array = v2_array(tmp_path / name, dtype, compressor, separator)
+        source = make_table(array, where="a").source
+        assert isinstance(source, DirectSource), name
+        np.testing.assert_array_equal(taken(source.block(0, N))[0], array[:])
+
+
+def test_other_layouts_go_through_zarr(tmp_path: Path) -> None:
+    gzip = zarr.create_array(tmp_path / "gzip", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=[GzipCodec()])
+    sharded = zarr.create_array(tmp_path / "s", shape=(N, D), chunks=(ROWS, D), shards=(2 * ROWS, D), dtype="f4")
+    memory = zarr.create_array({}, shape=(N, D), chunks=(ROWS, D), dtype="f4")
+    for array in (gzip, sharded, memory):
+        array[:] = rows_of("float32")
+        assert chunk_files(array) is None
+        np.testing.assert_array_equal(taken(make_table(array, where="a").source.block(0, N))[0], array[:])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_writes_what_zarr_writes(tmp_path: Path, dtype: str) -> None:
+    by_zarr = v3_array(tmp_path / "zarr", "crc32c", dtype)
+    target = zarr.create_array(
+        tmp_path / "direct",
+        shape=(N, D),
+        chunks=(ROWS, D),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=math.nan,
+    )
+    files = chunk_files(target)
+    assert files is not None
+    writer = DirectWriter(files, 0, N)
+    for start in range(0, N, 37):
+        writer.put(rows_of(dtype)[start : start + 37])
+    np.testing.assert_array_equal(target[:], by_zarr[:])
+    for chunk in range(-(-N // ROWS)):
+        ours, theirs = (Path(chunk_files(a).path(chunk)).read_bytes() for a in (target, by_zarr))
+        assert ours == theirs, f"chunk {chunk} differs, the last one's padding included"
+        assert writer.digests[chunk] == int.from_bytes(ours[-4:], "little"), "the digest is the stored checksum"
+
+
+def test_gathers_rows_in_any_order(tmp_path: Path) -> None:
+    array = v3_array(tmp_path / "a", "crc32c", "float32")
+    wanted = np.random.default_rng(1).integers(0, N, 400)
+    reader = DirectGather(chunk_files(array), wanted).open()
+    found = np.concatenate([reader.take(start, min(start + 64, 400)) for start in range(0, 400, 64)])
+    np.testing.assert_array_equal(found, rows_of("float32")[wanted])
+
+
+def test_a_part_of_a_chunk_is_verified_too(tmp_path: Path) -> None:
+    array = v3_array(tmp_path / "a", "crc32c", "float32")
+    files = chunk_files(array)
+    path = Path(files.path(1))
+    stored = bytearray(path.read_bytes())
+    stored[-10] ^= 1
+    path.write_bytes(stored)
+    with pytest.raises(DamageError, match="checksum"):
+        DirectBlock(files, ROWS + 3, ROWS + 9).open().take(ROWS + 3, ROWS + 9)
+    with pytest.raises(DamageError, match="checksum"):
+        DirectGather(files, np.array([ROWS + 1])).open().take(0, 1)
+    with pytest.raises(DamageError, match="checksum"):
+        taken(DirectBlock(files, 0, N))
+
+
+@pytest.mark.parametrize("codec", ["blosc", "zstd", "crc32c", "bytes"])
+def test_truncated_and_missing_chunks_are_damage(tmp_path: Path, codec: str) -> None:
+    array = v3_array(tmp_path / "a", codec, "float32")
+    files = chunk_files(array)
+    path = Path(files.path(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DamageError):
+        taken(DirectBlock(files, 0, N))
+    path.unlink()
+    with pytest.raises(DamageError, match="missing"):
+        taken(DirectBlock(files, 0, N))
+
+
+def test_a_chunk_of_zeros_that_zarr_left_out_reads_as_zeros(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None, fill_value=0)
+    rows = rows_of("float32")
+    rows[ROWS : 2 * ROWS] = 0
+    array[:] = rows
+    assert not Path(chunk_files(array).path(1)).exists()
+    np.testing.assert_array_equal(taken(make_table(array, where="a").source.block(0, N))[0], rows)
+
+
+def test_stabilizing_gives_the_same_bits_by_either_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    es.create_run(tmp_path / "run", rng.normal(size=(900, 5)), rng.normal(size=(700, 5)), chunk_rows=100)
+    direct = es.stabilize(tmp_path / "run", tmp_path / "direct")
+    for place in ("table", "sink", "ids"):
+        monkeypatch.setattr(f"dask_embstab.tables.{place}.chunk_files", lambda _: None)
+    through_zarr = es.stabilize(tmp_path / "run", tmp_path / "zarr")
+    for key in ("items", "users"):
+        ours, theirs = (getattr(run, key).vectors.compute() for run in (direct, through_zarr))
+        assert ours.tobytes() == theirs.tobytes()
+    digests = [run.transform.diagnostics["items"]["digests"] for run in (direct, through_zarr)]
+    assert digests[0] == digests[1]
