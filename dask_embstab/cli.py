@@ -15,7 +15,7 @@ import click
 _DONE, _OTHER, _BAD_INPUT = 0, 1, 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="embstab", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dask_embstab")
 def main() -> None:
     """Keep an embedding space stable while the model behind it is retrained."""

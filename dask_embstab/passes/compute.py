@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import dask
@@ -30,8 +32,19 @@ def progress(hook: ProgressHook) -> Iterator[None]:
 
 def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...]:
     """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a table."""
-    with one_thread(), _reporting(label, n_tasks):
-        return tuple(dask.compute(*nodes))
+    hook = _hook.get()
+    client = None if hook is None else _active_client()
+    with one_thread():
+        if hook is None:
+            return tuple(dask.compute(*nodes))
+        hook(label, 0, n_tasks)
+        if client is None:
+            with _counting(partial(hook, label), n_tasks):
+                values = tuple(dask.compute(*nodes))
+        else:
+            values = _watched(client, nodes, partial(hook, label), n_tasks)
+        hook(label, n_tasks, n_tasks)
+        return values
 
 
 def tree(nodes: Sequence[Any], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Any:
@@ -52,25 +65,42 @@ def shared(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _reporting(label: str, n_tasks: int) -> Iterator[None]:
-    hook = _hook.get()
-    if hook is None:
-        yield
-        return
+def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None]:
+    """On a local scheduler: Dask's callback after every task."""
     done = 0
 
     def after(key: Any, *_: Any) -> None:
         nonlocal done
         if str(key).startswith(TASK):
             done += 1
-            hook(label, done, n_tasks)
+            report(done, n_tasks)
 
-    hook(label, 0, n_tasks)
     with Callback(posttask=after):
         yield
-    hook(label, n_tasks, n_tasks)
 
 
+def _active_client() -> Any:
+    """The client of the cluster that Dask computes on; None on a local scheduler."""
+    scheduler = dask.base.get_scheduler()
+    return getattr(scheduler, "__self__", None)
+
+
+def _watched(client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int) -> tuple[Any, ...]:
+    """On a cluster: the scheduler is asked twice a second how many tasks are left."""
+    futures = client.compute(list(nodes))
+    while not all(future.done() for future in futures):
+        left = client.run_on_scheduler(_tasks_left)
+        report(max(0, n_tasks - left), n_tasks)
+        time.sleep(_POLL_SECONDS)
+    return tuple(client.gather(futures))
+
+
+def _tasks_left(dask_scheduler: Any) -> int:
+    waiting = ("waiting", "no-worker", "queued", "processing")
+    return sum(str(key).startswith(TASK) and task.state in waiting for key, task in dask_scheduler.tasks.items())
+
+
+_POLL_SECONDS = 0.5
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""
 

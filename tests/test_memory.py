@@ -1,0 +1,96 @@
+"""Whole-process peaks, measured from outside, against the projection and the promised 400 MB."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+import dask_embstab as es
+from dask_embstab.core.errors import InputError
+from dask_embstab.passes.projection import load_of, projected_peak
+
+# A child's ru_maxrss starts from its parent's peak, and pytest's is large: a tiny process in between starts afresh.
+LAUNCHER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(usage.ru_maxrss * 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+MB = 10**6
+
+
+def peak_bytes(*command: str) -> int:
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+def stabilize(*arguments: object) -> int:
+    code = "from dask_embstab.cli import main; main()"
+    return peak_bytes(sys.executable, "-c", code, "stabilize", *map(str, arguments))
+
+
+def make_run(path: Path, n: int, d: int, chunk_rows: int, *, codec: object = None, ids: bool = True) -> Path:
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    rows = np.random.default_rng(0).standard_normal((min(chunk_rows, n), d)).astype(np.float32)
+    for key in ("items", "users"):
+        table = group.create_group(key)
+        codecs = [codec or Crc32cCodec()]
+        vectors = table.create_array(
+            "vectors", shape=(n, d), chunks=(chunk_rows, d), dtype="f4", compressors=codecs, fill_value=math.nan
+        )
+        for start in range(0, n, chunk_rows):
+            vectors[start : start + chunk_rows] = rows[: n - start]
+        if ids:
+            column = table.create_array("id", shape=(n,), chunks=(chunk_rows,), dtype="i8", compressors=[Crc32cCodec()])
+            column[:] = np.arange(n)
+    return path
+
+
+SIZES = [
+    (400_000, 64, 1 << 19),
+    (40_000, 768, 16384),
+    pytest.param(6_000_000, 64, 1 << 22, marks=pytest.mark.long),
+    pytest.param(8_000_000, 32, 1 << 19, marks=pytest.mark.long),
+    pytest.param(200_000, 768, 21845, marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize(("n", "d", "chunk_rows"), SIZES)
+def test_peak_does_not_grow_with_table_or_chunk(tmp_path: Path, n: int, d: int, chunk_rows: int) -> None:
+    run = make_run(tmp_path / "a.zarr", n, d, chunk_rows)
+    allowed = 400 * MB + (400 * d * d if d > 256 else 0)
+    first = stabilize(run, tmp_path / "first.zarr")
+    second = stabilize(run, tmp_path / "second.zarr", "--reference", tmp_path / "first.zarr")
+    assert max(first, second) <= allowed
+    load = load_of(es.open_run(run).items, width=d, values=4)
+    projected = projected_peak(load, threads=2)
+    assert max(first, second) <= projected <= 2.5 * second
+
+
+def test_peak_through_a_codec_is_bounded_by_chunks(tmp_path: Path) -> None:
+    rows, d = 1 << 16, 64
+    run = make_run(tmp_path / "a.zarr", 4 * rows, d, rows, codec=ZstdCodec(level=1))
+    peak = stabilize(run, tmp_path / "out.zarr")
+    assert peak <= 250 * MB + 2 * 3 * rows * d * 4
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a.zarr", 5000, 16, 1000, ids=False)
+    with dask.config.set({"embstab.memory-limit": "50MB"}):
+        with pytest.raises(InputError, match=r"needs about .* limit is .*raise the limit"):
+            es.stabilize(run, tmp_path / "out.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    with dask.config.set({"embstab.memory-limit": "much"}), pytest.raises(InputError, match="like '400MB'"):
+        es.fit(run)
+    with dask.config.set({"embstab.memory-limit": "8GB"}):
+        es.fit(run)
