@@ -69,9 +69,12 @@ class Target:
 
 def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
     """Steps 1 and 2: matrices that keep every score, with the free scalar shared out."""
-    frame = standardize(items, users, rank=rank)
+    full = standardize(items, users)
+    frame = full.truncated(rank)
     c = balance_factor(balance, n_items, n_users)
-    bounds = certificates(frame, items, users)
+    # What is cut off disturbs what is kept, so the bounds are those of the whole frame.
+    ours, theirs = certificates(full, items, users)
+    bounds = ours[: len(frame.singular_values)], theirs[: len(frame.singular_values)]
     return Basis(frame.items * c, frame.users / c, frame.singular_values, frame.discarded, balance, c, bounds)
 
 

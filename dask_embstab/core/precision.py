@@ -1,7 +1,8 @@
 """In which precision must rows be multiplied so that the apply keeps what the fit earned? (step 9 of the design)
 
-With m_k the column actually multiplied and a_k = |R| |m_k| / |R m_k|, column k of a float32 product is off by about
-2^-24 a_k, and scores by 2^-24 max_k a_k |R_T m_k| |R_W w_k| / s_1.
+With m_k the column actually multiplied, r_j the columns of R and a_k = |(|r_j| m_jk)_j| / |R m_k|, column k of a float32
+product is off by about 2^-24 a_k, and scores by 2^-24 max_k a_k |R_T m_k| |R_W w_k| / s_1. (|R| |m_k| in place of the
+products of the components' own lengths would be far too large where the columns of table and M spread along the axes.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def product_errors(
     """Estimates for the table with root ``R`` (r, d) multiplied by ``M`` (d, k); the other table's give the scores'."""
     landed = _lengths(R @ M)
     used = landed > 0
-    growth = np.linalg.norm(R) * _lengths(M)[used] / landed[used]
+    growth = _lengths(_lengths(R)[:, None] * M)[used] / landed[used]
     if not used.any():
         return ProductErrors(0.0, None)
     scores = None

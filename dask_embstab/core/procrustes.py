@@ -41,7 +41,7 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
 
     Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1; r = D).
     """
-    P, s, Zh = linalg.svd(cross, full_matrices=False, lapack_driver="gesvd")
+    P, s, Zh = linalg.svd(cross, full_matrices=False)
     if proper and linalg.det(P @ Zh) < 0:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])

@@ -143,7 +143,7 @@ def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route) -> Root:
     d = len(scale)
     active = scale > 0
     inverse_scale = np.divide(1.0, scale, out=np.zeros(d), where=active)
-    _, spectrum, Vh = linalg.svd(R_e[:, active], full_matrices=False, lapack_driver="gesvd")
+    spectrum = linalg.svdvals(R_e[:, active])
     if not len(spectrum) or spectrum[0] == 0.0:
         raise ConditionError("the table has no non-zero value, so it spans no space; check how it was written")
     sigma = np.pad(spectrum / spectrum[0], (0, d - len(spectrum)))
@@ -152,6 +152,7 @@ def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route) -> Root:
     error = gramian_error(condition) if route == "gram" else stable_error(condition)
     if rank == d:
         return Root(R_e * inverse_scale, sigma, condition, error, route)
+    _, spectrum, Vh = linalg.svd(R_e[:, active], full_matrices=False, lapack_driver="gesvd")
     rows, inverse = np.zeros((rank, d)), np.zeros((d, rank))
     rows[:, active] = spectrum[:rank, None] * Vh[:rank]
     inverse[active] = Vh[:rank].T / spectrum[:rank]

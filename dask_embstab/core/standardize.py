@@ -6,9 +6,9 @@ and W M_W = Q_W V s^1/2 share the Gramian diag(s) and their product is T W'.
 
 Three things make it accurate on every hostile pair of tables. Scores do not change when a component of the items is
 multiplied by 2^a and that of the users by 2^-a, so first both tables get components of one length (exactly): else columns
-spread over many decades in both tables cost digits. Then both factors are column-pivoted: graded factors let LAPACK keep
-the small singular values of their product. Last, M comes from solving with the pivoted triangle, not from multiplying by
-the other table's factor (V is only normwise accurate).
+spread over many decades in both tables cost digits. Then both factors are column-pivoted, so that their product is graded,
+and a Jacobi svd keeps its small singular vectors. Last, M comes from solving with the pivoted triangle, not from
+multiplying by the other table's factor (V is only normwise accurate).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg
+from scipy.linalg import lapack
 
 from dask_embstab.core.errors import ConditionError
 from dask_embstab.core.root import Root
@@ -44,6 +45,11 @@ class Frame:
         """Numerical rank of the score matrix."""
         return len(self.singular_values) + len(self.discarded)
 
+    def truncated(self, rank: int | None) -> Frame:
+        """The best scores of rank ``rank`` (None: all); the values of the columns left out are kept as ``discarded``."""
+        s, kept = self.singular_values, len(self.singular_values) if rank is None else rank
+        return Frame(self.items[:, :kept], self.users[:, :kept], s[:kept], np.concatenate([s[kept:], self.discarded]))
+
 
 def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
     """Both matrices of algorithm 1, truncated to the best rank-``rank`` scores (Eckart & Young) where asked.
@@ -54,15 +60,12 @@ def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
     shift = _common_lengths(items.R, users.R)
     T, W = _pivoted(items, shift), _pivoted(users, 1 / shift)
     product_rank = _product_rank(T.R, W.R)
-    U, s, Vh = linalg.svd(T.R @ W.R.T, full_matrices=False, lapack_driver="gesvd")
-    U, s, V = U[:, :product_rank], s[:product_rank], Vh[:product_rank].T
+    U, s, V = (factor[..., :product_rank] for factor in graded_svd(T.R @ W.R.T))
     if not product_rank or s[-1] == 0.0:
         raise ConditionError("every score is zero: the items' and the users' row spaces are orthogonal")
-    kept = min(product_rank, rank or product_rank)
-    root = np.sqrt(s[:kept])
-    M_T, M_W = T.solve(U[:, :kept] * root), W.solve(V[:, :kept] * root)
+    M_T, M_W = T.solve(U * np.sqrt(s)), W.solve(V * np.sqrt(s))
     signs = column_signs(M_T)
-    return Frame(M_T * signs, M_W * signs, s[:kept], s[kept:])
+    return Frame(M_T * signs, M_W * signs, s, np.zeros(0)).truncated(rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,23 @@ def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
     used = (items > 0) & (users > 0)
     ratio = np.divide(users, items, out=np.ones_like(items), where=used)
     return np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
+
+
+def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
+    """U (m, k), s (k,) and V (n, k), k = min(m, n), with A = U diag(s) V', by one-sided Jacobi (LAPACK's ``gejsv``).
+
+    Every pair of singular vectors is as accurate as the scaled matrix allows, however far its rows and columns spread
+    (Drmac & Veselic 2008). Bidiagonal QR turns neighbours by 1e-14 even where nothing is difficult, and 1e-12 was seen
+    where the singular values span 20 decades.
+    """
+    if len(A) < A.shape[1]:
+        V, s, U = graded_svd(A.T)
+        return U, s, V
+    s, U, V, scale, _, info = lapack.dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=1, jobp=1)
+    if info != 0:  # not converged in 30 sweeps
+        U, s, Vh = linalg.svd(A, full_matrices=False, lapack_driver="gesvd")
+        return U, s, Vh.T
+    return U, s * (scale[0] / scale[1]), V
 
 
 def column_signs(M: Matrix) -> Vector:

@@ -13,7 +13,7 @@ import zarr
 from dask_embstab.core.errors import InputError
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import open_node
+from dask_embstab.tables.store import open_node, reading_metadata
 from dask_embstab.tables.table import Table, make_table, table_of
 
 TableLike: TypeAlias = Any
@@ -60,8 +60,9 @@ def _from_path(path: Path, key: str) -> Table:
     node = open_node(path)
     if isinstance(node, zarr.Array):
         return make_table(node, where=str(path), key=key)
-    if "vectors" in node:
-        return table_of(node, path.name, str(path.parent))
+    with reading_metadata(str(path)):
+        if "vectors" in node:
+            return table_of(node, path.name, str(path.parent))
     return open_run(path).table(key)
 
 

@@ -95,12 +95,7 @@ class DirectReader:
         self._whole = self._range[0] <= first and last <= self._range[1]
         if self._chunk is None:
             return
-        expected = files.data_bytes + (4 if files.checksummed else 0)
-        if self._chunk.size != expected:
-            raise DamageError(
-                f"chunk file {self._chunk.path} should have {expected} bytes and has {self._chunk.size}; restore it from"
-                " its source"
-            )
+        _require_size(files, self._chunk)
         if not self._whole:
             verify_once(files, self._chunk)
 
@@ -176,6 +171,15 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
         ) from None
 
 
+def _require_size(files: ChunkFiles, chunk: OpenChunk) -> None:
+    """Raise unless an uncompressed chunk's file is as long as its rows (and checksum) are."""
+    expected = files.data_bytes + (4 if files.checksummed else 0)
+    if chunk.size != expected:
+        raise DamageError(
+            f"chunk file {chunk.path} should have {expected} bytes and has {chunk.size}; restore it from its source"
+        )
+
+
 def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> None:
     """Decode a compressed chunk file into ``out`` (chunk_rows, d)."""
     chunk = open_chunk(files, number)
@@ -238,6 +242,7 @@ class DirectGatherReader:
         if chunk is None:
             return np.broadcast_to(np.asarray(files.fill, files.dtype), (files.chunk_rows, files.d))
         try:
+            _require_size(files, chunk)
             verify_once(files, chunk)
             return np.memmap(chunk.path, files.dtype, "r", shape=(files.chunk_rows, files.d))
         finally:

@@ -14,7 +14,7 @@ from zarr.storage import StoreLike
 from dask_embstab.core.errors import DamageError, InputError, NotARunError
 from dask_embstab.core.transform import Transform
 from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, TABLES
-from dask_embstab.tables.store import open_node
+from dask_embstab.tables.store import open_node, reading_metadata
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
 
@@ -76,7 +76,9 @@ def open_run(path: str | os.PathLike[str] | StoreLike | Run) -> Run:
         raise NotARunError(
             f"the writing of {where} was not finished, so it is no run; write it again, or with resume=True"
         )
-    tables = {key: table_of(node[key], key, where) for key in TABLES if isinstance(node.get(key), zarr.Group)}  # type: ignore[arg-type]
+    with reading_metadata(where):
+        groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}
+        tables = {key: table_of(group, key, where) for key, group in groups.items()}
     if not tables:
         raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} holds {_names(node)}")
     require_one_width(tables.get("items"), tables.get("users"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import zarr
 from zarr.errors import GroupNotFoundError
 from zarr.storage import StoreLike
 
-from dask_embstab.core.errors import DamageError, NotARunError
+from dask_embstab.core.errors import DamageError, EmbstabError, NotARunError
 from dask_embstab.tables.swap import finish_swap
 
 
@@ -29,9 +30,19 @@ def open_node(path: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Arr
         finish_swap(local)
         if not local.exists():
             raise NotARunError(f"there is nothing at {path}; give the path of a run (a Zarr group)")
+    with reading_metadata(str(path)):
+        try:
+            return zarr.open(local or path, mode="r")
+        except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
+            raise NotARunError(f"{path} is not a Zarr store: it has no zarr.json, .zgroup or .zarray") from error
+
+
+@contextlib.contextmanager
+def reading_metadata(where: str) -> Iterator[None]:
+    """Whatever Zarr raises over metadata that it cannot make sense of becomes a `DamageError`."""
     try:
-        return zarr.open(local or path, mode="r")
-    except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
-        raise NotARunError(f"{path} is not a Zarr store: it has no zarr.json, .zgroup or .zarray") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, ValueError, TypeError, OSError) as error:
-        raise DamageError(f"the metadata of {path} cannot be read ({error}); restore it from its source") from error
+        yield
+    except EmbstabError:
+        raise
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise DamageError(f"the metadata of {where} cannot be read ({error}); restore it from its source") from error

@@ -49,6 +49,8 @@ class ZarrSource:
     def decode(self, chunk: int) -> Rows:
         """All rows of one chunk (or shard), decoded."""
         start = chunk * self.chunk_rows
+        if self._is_empty(chunk):
+            raise DamageError(f"{self._name(chunk)} is an empty file; restore it from its source")
         try:
             return np.asarray(self.array[start : start + self.chunk_rows])
         except Exception as error:  # whatever a codec or a store raises, the chunk cannot be read
@@ -64,11 +66,18 @@ class ZarrSource:
         raise DamageError(f"{self._name(chunk)} is missing; restore it from its source, or write the table again")
 
     def _is_stored(self, chunk: int) -> bool:
+        file = self._file(chunk)
+        return bool(self.array.nchunks_initialized == self.array.nchunks) if file is None else file.exists()
+
+    def _is_empty(self, chunk: int) -> bool:
+        """Whether its file has no byte: Zarr would take an empty shard for one that was left out."""
+        file = self._file(chunk)
+        return file is not None and file.is_file() and not file.stat().st_size
+
+    def _file(self, chunk: int) -> Path | None:
         store = self.array.store
-        if isinstance(store, LocalStore):
-            key = self.array.metadata.encode_chunk_key((chunk, 0))
-            return (Path(store.root) / self.array.path / key).exists()
-        return bool(self.array.nchunks_initialized == self.array.nchunks)
+        key = self.array.metadata.encode_chunk_key((chunk, 0))
+        return Path(store.root) / self.array.path / key if isinstance(store, LocalStore) else None
 
     def _name(self, chunk: int) -> str:
         key = self.array.metadata.encode_chunk_key((chunk, 0))

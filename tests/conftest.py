@@ -1,0 +1,96 @@
+"""Fixtures and the hypothesis profile that every test module shares."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from oracle import snapshot, world
+
+import dask_embstab as es
+from dask_embstab.tables.sink import Sink
+
+settings.register_profile(
+    "disk",
+    deadline=None,
+    max_examples=15,
+    derandomize="CI" in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("disk")
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One task per chunk however small it is, and panels of 16 rows: small tables run through the whole tree."""
+    monkeypatch.setattr("dask_embstab.passes.plan.micro_block_rows", lambda _: 16)
+    with dask.config.set({"embstab.task-bytes": 1}):
+        yield
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., es.Run]:
+    """``make_run("a", T, W, ...)`` writes a run in chunks of 16 rows in the test's own folder."""
+
+    def make(name: str, items: Any = None, users: Any = None, *, dtype: Any = "float64", **options: Any) -> es.Run:
+        tables = [None if table is None else np.asarray(table).astype(dtype) for table in (items, users)]
+        return es.create_run(tmp_path / f"{name}.zarr", *tables, **{"chunk_rows": 16, **options})
+
+    return make
+
+
+@pytest.fixture
+def two_runs(make_run: Callable[..., es.Run]) -> tuple[es.Run, es.Run]:
+    """A float32 reference and a later run over the same rows, both in chunks of 16 rows."""
+    T, W = world(0)
+    U, V = world(1)
+    first = make_run("first", T, W, dtype="float32")
+    return first, make_run("second", T + 0.1 * U, W + 0.1 * V, dtype="float32")
+
+
+@pytest.fixture
+def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """``with writing(hook):`` calls ``hook(n)`` before the n-th chunk is written (from 1), one task after another."""
+
+    @contextlib.contextmanager
+    def hooked(hook: Callable[[int], None]) -> Iterator[None]:
+        original, count = Sink.writer, 0
+
+        def writer(self: Sink, start: int, stop: int) -> Any:
+            nonlocal count
+            count += 1
+            hook(count)
+            return original(self, start, stop)
+
+        with monkeypatch.context() as patched, dask.config.set(scheduler="synchronous"):
+            patched.setattr(Sink, "writer", writer)
+            yield
+
+    return hooked
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """``with refused(Error, *patterns):`` - the error says all of it in one line, and no file has changed."""
+
+    @contextlib.contextmanager
+    def check(error: type[Exception], *patterns: str) -> Iterator[None]:
+        before = snapshot(tmp_path)
+        with pytest.raises(error) as caught:
+            yield
+        text = str(caught.value)
+        assert "\n" not in text
+        for pattern in patterns:
+            assert re.search(pattern, text), f"{pattern!r} is not in {text!r}"
+        assert snapshot(tmp_path) == before
+
+    return check

@@ -1,0 +1,154 @@
+"""Columns and scores against exact arithmetic, on tables made to be difficult."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exact import GAP, UNIT, Case, Exact, condition, opposed, score_error, separated, standardized
+from oracle import vectors_of
+
+import dask_embstab as es
+
+MakeRun = Callable[..., es.Run]
+KINDS = [
+    "random/random",
+    "ascending/random",
+    "random/ascending",
+    "ascending/ascending",
+    "tilted/random",
+    "tilted/tilted",
+    "decades/random",
+    "decades/decades",
+    "opposed",
+]
+METHODS = {1e2: ("auto", "qr"), 1e6: ("auto", "qr"), 1e10: ("qr",)}
+
+
+def allowed(kappa: float) -> float:
+    """What a column of a float64 table may be off by."""
+    return max(1e-13, 20 * UNIT * kappa)
+
+
+def worst(case: Case, transform: es.Transform) -> float:
+    """Largest error of a column of either table."""
+    return float(max(case.exact.column_errors(key, getattr(transform, key)).max() for key in ("items", "users")))
+
+
+def require_accurate(case: Case, method: str) -> None:
+    transform = es.fit(case.items, case.users, method=method, balance="gramians")  # type: ignore[arg-type]
+    assert transform.diagnostics["rank"] == case.items.shape[1]
+    assert worst(case, transform) <= allowed(case.kappa)
+    s = case.exact.s.astype(float)
+    np.testing.assert_allclose(transform.singular_values, s, rtol=allowed(case.kappa))
+
+
+@pytest.mark.parametrize("kappa", METHODS)
+@pytest.mark.parametrize("kinds", KINDS)
+def test_every_column_is_right(kinds: str, kappa: float) -> None:
+    for case in separated(kinds, kappa, 20):
+        for method in METHODS[kappa]:
+            require_accurate(case, method)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("d", "n"), [(2, 12), (3, 64), (5, 30), (9, 50)])
+@pytest.mark.parametrize("kappa", [1e1, 1e3, 1e4, 1e5, 1e6, 1e8, 1e10])
+@pytest.mark.parametrize("kinds", KINDS)
+def test_every_column_is_right_at_any_width(kinds: str, kappa: float, d: int, n: int) -> None:
+    for case in separated(kinds, kappa, 20, d=d, n=n):
+        for method in ("auto", "qr") if kappa <= 1e6 else ("qr",):
+            require_accurate(case, method)
+
+
+@pytest.mark.parametrize("kappa", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("kinds", KINDS)
+def test_float32_tables_are_held_to_their_own_rounding(kinds: str, kappa: float) -> None:
+    for case in separated(kinds, kappa, 20, dtype="float32", d=5, n=30):
+        transform = es.fit(case.items, case.users, balance="gramians")
+        assert transform.diagnostics["rank"] == 5
+        assert worst(case, transform) <= 1e-7
+
+
+# A float16 table's own rounding is worth 4.9e-4 of its largest singular value; what lies below is cut as rank-deficiency,
+# so 1e3 is the largest condition number that such a table can honestly have. Nor does it hold 12 decades.
+@pytest.mark.parametrize("kappa", [1e1, 1e2, 7e2])
+@pytest.mark.parametrize("kinds", [kinds for kinds in KINDS if "decades" not in kinds and kinds != "opposed"])
+def test_float16_tables_are_held_to_float32_rounding(kinds: str, kappa: float) -> None:
+    for case in separated(kinds, kappa, 20, dtype="float16", d=4, n=30):
+        transform = es.fit(case.items, case.users, balance="gramians")
+        assert transform.diagnostics["rank"] == 4
+        assert worst(case, transform) <= 1e-7
+
+
+@pytest.mark.parametrize("spectrum", [(4, 4, 4, 1, 1, 1), (3, 2, 1 + 1e-9, 1, 1 - 1e-9, 0.5), (1, 1, 1, 1, 1, 1)])
+@pytest.mark.parametrize(("method", "kappa"), [("auto", 1e1), ("auto", 1e6), ("qr", 1e10)])
+def test_clusters_are_right_as_subspaces(spectrum: tuple[float, ...], method: Any, kappa: float) -> None:
+    for seed in range(20):
+        T, W = opposed(40, 6, kappa, np.random.default_rng(seed), np.array(spectrum))
+        exact = standardized(T, W)
+        transform = es.fit(T, W, method=method, balance="gramians")
+        n_clusters = 1 + int(np.sum(exact.gaps >= GAP))
+        for key in ("items", "users"):
+            errors = exact.cluster_errors(key, getattr(transform, key))
+            assert len(errors) == n_clusters < 6
+            assert max(errors) <= allowed(max(condition(T), condition(W)))
+
+
+def chi(T: Any, W: Any) -> float:
+    """How far the two tables are opposed: the longest rows over the largest score."""
+    lengths = [np.linalg.norm(rows.astype(float), axis=1).max() for rows in (T, W)]
+    return float(np.prod(lengths) / np.abs(T.astype(float) @ W.astype(float).T).max())
+
+
+@pytest.mark.parametrize("method", ["auto", "qr"])
+@pytest.mark.parametrize("kappa", [1e1, 1e2, 1e3, 1e4, 1e5, 1e6])
+def test_scores_of_opposed_tables_are_kept_in_float64(kappa: float, method: Any) -> None:
+    for seed in range(20):
+        T, W = opposed(30, 5, kappa, np.random.default_rng(seed))
+        transform = es.fit(T, W, method=method)
+        error = score_error(T, W, transform.transform_items(T), transform.transform_users(W))
+        assert error <= 1e-12 * max(1.0, chi(T, W) / 1e3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kappa", [1e1, 1e3, 1e4, 1e6])
+def test_scores_of_opposed_tables_are_kept_on_disk(make_run: MakeRun, tmp_path: Path, kappa: float, dtype: str) -> None:
+    for seed in range(5):
+        T, W = (rows.astype(dtype) for rows in opposed(60, 6, kappa, np.random.default_rng(seed)))
+        run = es.stabilize(make_run(f"{seed}", T, W, dtype=dtype), tmp_path / f"out-{seed}.zarr", dtype="float32")
+        assert score_error(T, W, vectors_of(run), vectors_of(run, "users")) <= 1e-5
+    if dtype == "float64":
+        kept = es.stabilize(tmp_path / "0.zarr", tmp_path / "kept.zarr")
+        T, W = opposed(60, 6, kappa, np.random.default_rng(0))
+        error = score_error(T, W, vectors_of(kept), vectors_of(kept, "users"))
+        assert error <= 1e-12 * max(1.0, chi(T, W) / 1e3)
+
+
+def test_opposed_tables_are_what_they_are_called() -> None:
+    """At 1e6 the rows are far longer than any score, and a float32 product would lose what the fit earned."""
+    T, W = (rows.astype("float32") for rows in opposed(60, 6, 1e6, np.random.default_rng(0)))
+    assert chi(T, W) > 1e4
+    transform = es.fit(T, W)
+    coarse = [(rows @ M.astype("float32")) for rows, M in ((T, transform.items), (W, transform.users))]
+    assert score_error(T, W, *coarse) > 1e-3
+
+
+def product_error(rows: Any, M: Any) -> float:
+    """Relative error of the worst column of a float32 product, the transform itself taken for exact."""
+    exact = rows.astype(np.longdouble) @ M.astype(np.longdouble)
+    coarse = rows.astype("float32") @ M.astype("float32")
+    return float((np.linalg.norm((coarse - exact).astype(float), axis=0) / np.linalg.norm(exact.astype(float), axis=0)).max())
+
+
+@pytest.mark.parametrize("kappa", [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize("kinds", ["random/random", "ascending/random", "tilted/tilted", "opposed"])
+def test_the_product_is_as_precise_as_the_fit_needs(make_run: MakeRun, tmp_path: Path, kinds: str, kappa: float) -> None:
+    (case,) = separated(kinds, kappa, 1, dtype="float32", n=400)
+    run = es.stabilize(make_run("in", case.items, case.users, dtype="float32", chunk_rows=64), tmp_path / "out.zarr")
+    transform = run.transform
+    said = transform.diagnostics["product"]
+    used = dict(es.tables_attributes(run)) if False else None
