@@ -15,7 +15,37 @@ import click
 _DONE, _OTHER, _BAD_INPUT = 0, 1, 2
 
 
-@click.group(name="embstab", context_settings={"help_option_names": ["-h", "--help"]})
+@contextlib.contextmanager
+def _one_line_usage() -> Iterator[None]:
+    """Wrong usage as one line too, where click would print several."""
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise
+        see = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(error.format_message().rstrip(".") + see, _BAD_INPUT)
+
+
+class _Command(click.Command):
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _one_line_usage():
+            return super().make_context(*args, **more)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _one_line_usage():
+            return super().make_context(*args, **more)
+
+    def resolve_command(self, *args: Any) -> tuple[str | None, click.Command | None, list[str]]:
+        with _one_line_usage():
+            return super().resolve_command(*args)
+
+
+@click.group(cls=_Group, name="embstab", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dask_embstab")
 def main() -> None:
     """Keep an embedding space stable while the model behind it is retrained."""
@@ -190,12 +220,12 @@ def _cluster(address: str | None) -> Iterator[None]:
     from dask_embstab.core.errors import InputError
 
     try:
-        client = Client(address, timeout="10s", set_as_default=True)
+        client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
             f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
         ) from error
-    with client:
+    with client, client.as_current():
         yield
 
 

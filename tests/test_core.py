@@ -48,7 +48,7 @@ def test_the_order_of_additions_does_not_depend_on_the_tasks(data: Any, n: int) 
     assert joined == whole
     assert fold(joined, brackets) == fold(whole, brackets)
     assert fold(joined, brackets).replace("(", "").replace(")", "") == "".join(leaf.value for leaf in leaves)
-    assert len(joined) == bin(n).count("1"), "complete subtrees only"
+    assert len(joined) == n.bit_count(), "complete subtrees only"
 
 
 def test_micro_blocks_are_powers_of_two_that_shrink_with_the_width() -> None:
@@ -90,7 +90,7 @@ def test_top_k_of_parts_is_top_k_of_the_whole(seed: int, n: int, k: int, cut: in
     found = reduce(add, (top_k(queries, part, start, k=k) for part, start in parts if len(part)))
     scores = queries @ rows.T
     for line, numbers, best in zip(scores, found.rows, found.scores, strict=True):
-        wanted = sorted(range(n), key=lambda row: (-line[row], row))[:k]  # noqa: B023 (used at once)
+        wanted = sorted(range(n), key=lambda row: (-line[row], row))[:k]
         assert numbers.tolist() == wanted + [-1] * (k - len(wanted))
         assert best.tolist() == [line[row] for row in wanted] + [-np.inf] * (k - len(wanted))
 

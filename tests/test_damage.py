@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ SAYS = "restore|write .*again"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("chunk", [0, 2, 3])
+@pytest.mark.parametrize("chunk", [0, 3])
 def test_a_damaged_chunk_of_a_run(make_run: MakeRun, out: Path, refused: Refused, damage: str, chunk: int) -> None:
     run, good = make_run("in", T, W), make_run("good", T, W)
     transform = es.fit(good)
@@ -161,6 +162,7 @@ def test_a_damaged_transform(make_run: MakeRun, tmp_path: Path, out: Path, refus
     truncate(tmp_path / "t.npz")
     with refused(es.DamageError, r"t\.npz is not a whole transform", SAYS):
         es.apply(tmp_path / "t.npz", run, out)
+    gc.collect()  # a file that was left open would be noticed here
     (tmp_path / "text.npz").write_text("hello")
     with refused(es.DamageError, r"text\.npz is not a whole transform"):
         es.Transform.load(tmp_path / "text.npz")

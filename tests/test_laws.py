@@ -86,7 +86,7 @@ def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(data: Any, seed: i
     assert (found.items[np.abs(found.items).argmax(axis=0), np.arange(d)] > 0).all(), "signs are fixed"
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(sizes=st.tuples(rows, rows, rows, rows), seed=seeds)
 def test_any_chunking_on_disk_lands_alike(sizes: tuple[int, ...], seed: int) -> None:
     T, W = world(seed)
@@ -102,6 +102,7 @@ def test_any_chunking_on_disk_lands_alike(sizes: tuple[int, ...], seed: int) -> 
         assert_close(vectors_of(run, "users"), users, 1e-9)
 
 
+@settings(max_examples=8)
 @given(sizes=st.lists(st.sampled_from([16, 32, 48, 64]), min_size=4, max_size=4), seed=seeds)
 def test_on_the_fixed_grid_the_bits_are_equal(sizes: list[int], seed: int) -> None:
     T, W = (table.astype(np.float32) for table in world(seed))
@@ -174,7 +175,7 @@ def test_rank_keeps_the_best_scores_of_that_rank(seed: int, rank: int) -> None:
 # --- re-factored runs
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(seed=seeds, d=st.integers(2, 6))
 def test_refactored_scores_land_alike_by_the_previous_run_or_by_the_first(seed: int, d: int) -> None:
     T, W = world(seed, d=d)
@@ -226,6 +227,7 @@ def test_save_and_load_are_a_round_trip(seed: int, d: int, centred: bool, with_u
     assert read.diagnostics == made.diagnostics
 
 
+@settings(max_examples=8)
 @given(seed=seeds, dtype=st.sampled_from(["float16", "float32", "float64"]), centred=st.booleans())
 def test_rows_land_as_apply_lands_them(seed: int, dtype: str, centred: bool) -> None:
     T, W = (table.astype(dtype) for table in world(seed))
@@ -297,6 +299,7 @@ def test_weights_are_rows_repeated() -> None:
     assert_close(T @ es.fit(T, W, reference=B, weights=times).items, T @ M @ Q, 1e-8)
 
 
+@settings(max_examples=8)
 @given(seed=seeds, shared=st.integers(8, 60))
 def test_pairs_by_id_land_as_the_oracle_says(seed: int, shared: int) -> None:
     T, W = world(seed)

@@ -116,7 +116,8 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     rotation = procrustes(cross, proper=target.proper)
     Q = rotation.Q
     free = int(np.sum(np.abs(rotation.singular_values) <= _FREE * rotation.singular_values[0]))
-    if free:
+    # In a reference that is narrower than the run, what is padded with zeros is free by construction.
+    if free > max(0, r - len(used.gramian_y)):
         _warn_free(free, r, pairs.n)
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     figures = alignment(Q.T @ used.gramian_x @ Q, gramian_y, Q.T @ cross)

@@ -1,8 +1,11 @@
 """In which precision must rows be multiplied so that the apply keeps what the fit earned? (step 9 of the design)
 
-With m_k the column actually multiplied, r_j the columns of R and a_k = |(|r_j| m_jk)_j| / |R m_k|, column k of a float32
-product is off by about 2^-24 a_k, and scores by 2^-24 max_k a_k |R_T m_k| |R_W w_k| / s_1. (|R| |m_k| in place of the
-products of the components' own lengths would be far too large where the columns of table and M spread along the axes.)
+With m_k the column actually multiplied and r_j the columns of a root R of the Gramian, the terms of column k have the
+lengths |r_j| |m_jk|. Rounding them, M and the running sum of d terms leaves an error of about 2^-24 b_k in float32, where
+b_k^2 = (1 + d/12) sum_j |r_j|^2 m_jk^2; relative to the column that is 2^-24 b_k / |R m_k|, and relative to the scores
+2^-24 (sum_k b_k^2 |R_W w_k|^2)^1/2 / |T W'|. Measured errors were 0.1 to 6 times these (d = 4 to 512, condition numbers
+1 to 1e6, any axes). Taking |R| |m_k| instead of the terms' own lengths is off by the condition number where both tables
+spread along the axes.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.core.types import EPS, Matrix, Vector
 
 FLOAT32 = 2.0**-24
 TARGET = 1e-5
@@ -27,23 +30,26 @@ class ProductErrors:
 
     @property
     def product(self) -> str:
-        """``"float32"`` where both stay below the target, else ``"float64"``."""
-        return "float32" if max(self.columns, self.scores or 0.0) <= TARGET else "float64"
+        """``"float32"`` where both stay below half the target, else ``"float64"``."""
+        return "float32" if 2 * max(self.columns, self.scores or 0.0) <= TARGET else "float64"
 
 
 def product_errors(
-    R: Matrix, M: Matrix, other_R: Matrix | None = None, other_M: Matrix | None = None, s_1: float = 1.0
+    R: Matrix, M: Matrix, other_R: Matrix | None = None, other_M: Matrix | None = None, size: float = 1.0
 ) -> ProductErrors:
-    """Estimates for the table with root ``R`` (r, d) multiplied by ``M`` (d, k); the other table's give the scores'."""
+    """Estimates for the table with root ``R`` (r, d) multiplied by ``M`` (d, k).
+
+    The other table's matrices, with the ``size`` |T W'| of the scores (Frobenius), give the scores'.
+    """
     landed = _lengths(R @ M)
-    used = landed > 0
-    growth = _lengths(_lengths(R)[:, None] * M)[used] / landed[used]
+    used = landed > EPS * landed.max()  # zero-filled columns have no error
     if not used.any():
         return ProductErrors(0.0, None)
+    rounding = FLOAT32 * np.sqrt(1 + len(M) / 12) * _lengths(_lengths(R)[:, None] * M)
     scores = None
     if other_R is not None and other_M is not None:
-        scores = float(FLOAT32 * np.max(growth * landed[used] * _lengths(other_R @ other_M)[used]) / s_1)
-    return ProductErrors(float(FLOAT32 * growth.max()), scores)
+        scores = float(np.linalg.norm((rounding * _lengths(other_R @ other_M))[used]) / size)
+    return ProductErrors(float((rounding[used] / landed[used]).max()), scores)
 
 
 def _lengths(columns: Matrix) -> Vector:

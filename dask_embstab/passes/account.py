@@ -110,11 +110,11 @@ def _products(transform: Transform, roots: dict[str, Root]) -> dict[str, Any]:
         # A rotation: every column of the product is as long as its inputs allow, and nothing is amplified.
         return {"items": "float32", "users": "float32", "column_error": None, "score_error": None}
     assert transform.users is not None
-    s_1 = float(transform.singular_values[0])
+    size = float(np.linalg.norm(transform.singular_values))
     R_T, R_W = roots["items"].R, roots["users"].R
     errors = {
-        "items": product_errors(R_T, transform.items, R_W, transform.users, s_1),
-        "users": product_errors(R_W, transform.users, R_T, transform.items, s_1),
+        "items": product_errors(R_T, transform.items, R_W, transform.users, size),
+        "users": product_errors(R_W, transform.users, R_T, transform.items, size),
     }
     return {
         **{key: error.product for key, error in errors.items()},
