@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact import GAP, UNIT, Case, Exact, condition, opposed, score_error, separated, standardized
+from exact import GAP, UNIT, Case, condition, opposed, score_error, separated, standardized
 from oracle import vectors_of
 
 import dask_embstab as es

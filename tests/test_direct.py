@@ -171,7 +171,9 @@ def test_truncated_and_missing_chunks_are_damage(tmp_path: Path, codec: str) -> 
 
 
 def test_a_chunk_of_zeros_that_zarr_left_out_reads_as_zeros(tmp_path: Path) -> None:
-    array = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None, fill_value=0)
+    array = zarr.create_array(
+        tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None, fill_value=0
+    )
     rows = rows_of("float32")
     rows[ROWS : 2 * ROWS] = 0
     array[:] = rows

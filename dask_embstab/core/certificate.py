@@ -21,7 +21,7 @@ from dask_embstab.core.root import Root
 from dask_embstab.core.standardize import Frame
 from dask_embstab.core.types import EPS, Matrix, Vector
 
-_SAFETY = 5.0
+_SAFETY = 6.0
 _FLOOR = 4.0
 """Rounding of M itself and of the two products: this many units, times the square root of d."""
 

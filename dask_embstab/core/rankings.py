@@ -53,6 +53,9 @@ def best(scores: Matrix, rows: RowNumbers, *, k: int) -> TopK:
     """The ``k`` largest scores of every line, in order."""
     if scores.shape[1] > 4 * k:
         kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        least = np.take_along_axis(scores, kept, 1).min(axis=1, keepdims=True)
+        for line in np.flatnonzero((scores >= least).sum(axis=1) > k):  # ties at the end: by row number
+            kept[line] = np.lexsort((rows[line], -scores[line]))[:k]
         scores, rows = np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return TopK(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))

@@ -90,7 +90,7 @@ class TableMoments:
     def load(cls, path: str | os.PathLike[str]) -> TableMoments:
         """Read what ``save`` wrote."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             header = json.loads(str(arrays.pop("header")))
             counts = header["counts"]

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class Transform:
     def load(cls, path: str | os.PathLike[str]) -> Transform:
         """Read what ``save`` wrote."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls.from_arrays(arrays, json.loads(str(arrays.pop("diagnostics"))))
         except FileNotFoundError:

@@ -41,10 +41,10 @@ class Grid:
         return range(rows.start, rows.stop, self.rows)
 
 
-def plan(table: Table) -> tuple[tuple[RowRange, ...], Grid]:
-    """Tasks over whole chunks of the table, and the panels within them."""
-    grid = micro_block_rows(table.d)
-    rows = table.chunk_rows * _chunks_per_task(table, grid)
+def plan(table: Table, *, chunk_rows: int | None = None) -> tuple[tuple[RowRange, ...], Grid]:
+    """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them."""
+    grid, whole = micro_block_rows(table.d), chunk_rows or table.chunk_rows
+    rows = whole * _chunks_per_task(table, whole, grid)
     ranges = tuple(
         RowRange(number, start, min(start + rows, table.n_rows))
         for number, start in enumerate(range(0, table.n_rows, rows))
@@ -52,10 +52,10 @@ def plan(table: Table) -> tuple[tuple[RowRange, ...], Grid]:
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
 
 
-def _chunks_per_task(table: Table, grid: int) -> int:
+def _chunks_per_task(table: Table, chunk_rows: int, grid: int) -> int:
     least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
-    chunk_bytes = table.chunk_rows * table.d * table.dtype.itemsize
+    chunk_bytes = chunk_rows * table.d * table.dtype.itemsize
     chunks = max(1, -(-int(least) // chunk_bytes))
-    to_grid = grid // math.gcd(table.chunk_rows, grid)
+    to_grid = grid // math.gcd(chunk_rows, grid)
     aligned = -(-chunks // to_grid) * to_grid
     return aligned if aligned * chunk_bytes <= _MOST_BYTES else chunks

@@ -110,7 +110,8 @@ def reduce_block(
         stored = reader.take(start, stop)
         buffer = np.empty((grid.rows, stored.shape[1])) if buffer is None else buffer
         panel = _panel(stored, buffer, beside, start, stop)
-        value = reduction.map(panel)
+        with np.errstate(all="ignore"):  # what is not finite is found below, and named
+            value = reduction.map(panel)
         if not np.isfinite(reduction.probe(value)):
             _raise_not_finite(panel, start, where)
         forest = graft([forest, (Node(0, first + number, value),)], reduction.merge)

@@ -43,7 +43,7 @@ class Written:
 
 def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
     """A delayed `Written` over the whole table and the number of its tasks; nothing is computed."""
-    ranges, grid = plan(table)
+    ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
     task = dask.delayed(write_block, pure=False)
     how, where = shared(landing), shared(sink)
     nodes = [
@@ -66,16 +66,21 @@ def write_block(
     block: Openable, rows: RowRange, grid: Grid, landing: Landing, sink: Sink, ids: IdBlock | None, where: str
 ) -> Written:
     """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids."""
-    if sink.is_written(rows.start, rows.stop):
-        return Written()
     ensure_one_thread()
-    reader, writer = block.open(), sink.writer(rows.start, rows.stop)
+    reader = block.open()
+    if sink.is_written(rows.start, rows.stop):
+        for start in grid.cuts(rows):  # a resumed write skips the work, not the check and digest of its input
+            reader.take(start, min(start + grid.rows, rows.stop))
+        return Written(reader.digests())
+    writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
-        landed = multiply(stored)
-        if landing.M is not None and not math.sqrt(np.vdot(landed, landed)) <= largest:
+        with np.errstate(all="ignore"):  # what is not finite is found below, and named
+            landed = multiply(stored)
+            energy = float(np.vdot(landed, landed))
+        if landing.M is not None and not math.sqrt(energy) <= largest:
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
     if ids is not None:
