@@ -66,6 +66,15 @@ def test_a_fit_reads_every_chunk_once(runs: tuple[es.Run, es.Run], reads: Counte
     assert fitted.diagnostics["items"]["reads"] == fitted.diagnostics["users"]["reads"] == 1
 
 
+@pytest.mark.parametrize(("rows", "reference_rows"), [(32, 16), (48, 16), (16, 32), (32, 48)])
+def test_a_reference_in_other_chunks_is_read_once_too(
+    make_run: MakeRun, reads: Counter[tuple[str, int]], rows: int, reference_rows: int
+) -> None:
+    reference = make_run("reference", world(22)[0], chunk_rows=reference_rows)
+    es.fit(make_run("in", T, W, chunk_rows=rows), reference=reference)
+    assert {n for tables in by_table(reads).values() for n in tables} == {1}
+
+
 @pytest.mark.parametrize("align_on", ["users", "both"])
 def test_a_fit_reads_the_reference_tables_it_is_aligned_on(
     runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]], align_on: Any

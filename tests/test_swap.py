@@ -135,3 +135,14 @@ def test_a_swap_that_stopped_after_its_renames_is_tidied(run: es.Run, transform:
     es.apply(transform, run, tmp_path / ".out.zarr.replaced")
     assert es.open_run(out).transform is not None
     assert not hidden(tmp_path)
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(run: es.Run, tmp_path: Path, writing: Writing) -> None:
+    out = tmp_path / "out.zarr"
+    with (
+        writing(lambda n: out.mkdir() if n == 3 else None),
+        pytest.raises(es.OutputExistsError, match="exists already"),
+    ):
+        es.stabilize(run, out)
+    assert not list(out.iterdir())
+    assert not hidden(tmp_path)

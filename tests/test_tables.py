@@ -52,7 +52,7 @@ def test_one_table_is_enough(tmp_path: Path, key: str) -> None:
     assert getattr(run, {"items": "users", "users": "items"}[key]) is None
 
 
-def test_a_table_knows_its_shape_and_stays_lazy(two_runs: tuple[es.Run, es.Run]) -> None:
+def test_a_table_knows_its_shape_and_stays_lazy(two_runs: tuple[es.Run, es.Run], tmp_path: Path) -> None:
     table = two_runs[0].items
     assert (table.n_rows, table.d, table.dtype, table.chunk_rows) == (60, 4, np.float32, 16)
     assert isinstance(table.vectors, da.Array)
@@ -60,6 +60,11 @@ def test_a_table_knows_its_shape_and_stays_lazy(two_runs: tuple[es.Run, es.Run])
     data = table.to_xarray()
     assert data.sizes == {"item": 60, "component": 4}
     assert data.vectors.chunks is not None
+    named = es.create_run(tmp_path / "named.zarr", users=T, user_ids=NAMES).users.to_xarray()
+    assert named.sizes == {"user": 60, "component": 4}
+    assert named["id"].chunks is not None
+    assert not named.indexes
+    assert named["id"].values.tolist() == NAMES
 
 
 @pytest.mark.parametrize("as_written_by", ["create_run", "stabilize"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,18 @@ def test_resume_starts_anew_where_the_leftover_is_of_another_call(
         es.apply(transform, run, out, resume=True)
     assert len(written) == 10
     assert not hidden(tmp_path)
+
+
+def test_resume_does_not_mix_two_inputs(run: es.Run, transform: es.Transform, tmp_path: Path, writing: Writing) -> None:
+    """The run was trained anew, in the same shape and at the same place, before the write was resumed."""
+    out = tmp_path / "out.zarr"
+    with writing(stop_at(5)), pytest.raises(Stop):
+        es.apply(transform, run.path, out, resume=True)
+    shutil.rmtree(run.path)
+    again = (2 * table.astype("float32") for table in (T, W))
+    es.create_run(run.path, *again, item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)], chunk_rows=16)
+    whole = es.apply(transform, run.path, tmp_path / "whole.zarr")
+    assert data_of(es.apply(transform, run.path, out, resume=True).path) == data_of(whole.path)
 
 
 @pytest.mark.parametrize("array", ["items/vectors", "items/id", "users/vectors"])

@@ -62,7 +62,9 @@ class Apply:
         digest = hashlib.sha256()
         for name, array in self.transform.arrays().items():
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        shapes = {key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows] for key, t in self.tables.items()}
+        shapes = {
+            key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written] for key, t in self.tables.items()
+        }
         digest.update(json.dumps([shapes, str(self.dtype)], sort_keys=True).encode())
         return digest.hexdigest()[:32]
 

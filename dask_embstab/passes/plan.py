@@ -52,6 +52,15 @@ def plan(table: Table, *, chunk_rows: int | None = None) -> tuple[tuple[RowRange
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
 
 
+def common_rows(table: Table, other_rows: int) -> int | None:
+    """Rows in which chunks of the table and chunks of ``other_rows`` rows both end; None where a task cannot hold them.
+
+    A task that covers them reads every chunk of either table to its end, so that no chunk is read twice.
+    """
+    rows = math.lcm(table.chunk_rows, other_rows)
+    return rows if rows * table.d * table.dtype.itemsize <= _MOST_BYTES else None
+
+
 def _chunks_per_task(table: Table, chunk_rows: int, grid: int) -> int:
     least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
     chunk_bytes = chunk_rows * table.d * table.dtype.itemsize

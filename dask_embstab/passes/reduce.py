@@ -21,7 +21,7 @@ from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import shared, task_name, tree
 from dask_embstab.passes.pairing import Pairing
-from dask_embstab.passes.plan import Grid, RowRange, plan
+from dask_embstab.passes.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.tables.column import Column, ColumnBlock
 from dask_embstab.tables.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
@@ -65,7 +65,9 @@ def reduce_table(
     table: Table, reduction: Reduction[V], *, pairing: Pairing | None = None, weights: Weights = None
 ) -> tuple[Any, int]:
     """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
-    ranges, grid = plan(table)
+    in_step = None if pairing is None or pairing.index is not None else pairing.reference
+    chunk_rows = None if in_step is None else common_rows(table, in_step.chunk_rows)
+    ranges, grid = plan(table, chunk_rows=chunk_rows)
     task = dask.delayed(reduce_block, pure=False)
     folded = shared(reduction)
     nodes = [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.tables.chunkfile import chunk_files
@@ -54,6 +56,16 @@ class Table:
         return isinstance(self.source, ArraySource) or (
             isinstance(self.source, DirectSource) and self.source.files.compression is None
         )
+
+    @property
+    def written(self) -> str | None:
+        """Another text once the table is written anew (its metadata is another file then); None off local disks."""
+        array = self.source.array
+        if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+            return None
+        folder = Path(array.store.root) / array.path
+        stat = next(file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()).stat()
+        return f"{stat.st_ino} {stat.st_mtime_ns}"
 
     @property
     def vectors(self) -> Any:
