@@ -186,7 +186,10 @@ def root(table: Array) -> Root:
 @given(seed=seeds, d=st.integers(1, 6), route=st.sampled_from(["gram", "qr"]))
 def test_standardize_keeps_scores_and_gives_both_tables_one_diagonal(seed: int, d: int, route: str) -> None:
     T, W = world(seed, d=d)
-    roots = [root_from_gramian(table.T @ table, eps=EPS) if route == "gram" else root(table) for table in (T, W)]
+    roots = [
+        root_from_gramian(table.T @ table, n_rows=len(table), eps=EPS) if route == "gram" else root(table)
+        for table in (T, W)
+    ]
     frame, wanted = standardize(*roots), oracle.standardize(T, W)
     for table, M in ((T, frame.items), (W, frame.users)):
         landed = table @ M

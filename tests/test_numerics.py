@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -193,10 +194,27 @@ def test_unit_rows_and_selected_rows() -> None:
 
 def test_balance_by_rows_does_not_see_how_long_a_table_is() -> None:
     once, four = es.fit(T, W), es.fit(T, np.tile(W, (4, 1)))
-    np.testing.assert_allclose(T @ four.items, T @ once.items, rtol=1e-10, atol=1e-11)
+    landed = T @ once.items
+    np.testing.assert_allclose(T @ four.items, landed, rtol=0, atol=1e-12 * abs(landed).max())
     gramians = [es.fit(T, users, balance="gramians") for users in (W, W[:75])]
     ratio = np.linalg.norm(T @ gramians[1].items) / np.linalg.norm(T @ gramians[0].items)
     assert 0.6 < ratio < 0.8  # (1/4)^(1/4) = 0.71
+
+
+def test_a_random_quarter_of_the_users_leaves_the_items_as_long(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    users = rng.normal(size=(8000, 6)) @ RNG.normal(size=(6, 6))
+    whole = es.create_run(tmp_path / "a", T, users)
+    kept = rng.permutation(8000)[:2000]
+    quarter = es.create_run(tmp_path / "b", T, users[kept], user_ids=kept)
+    for balance, expected in (("rows", 1.0), ("gramians", 0.25**0.25)):
+        first, landed = (
+            es.stabilize(run, tmp_path / f"{run.path[-1]}-{balance}", balance=balance)  # type: ignore[arg-type]
+            for run in (whole, quarter)
+        )
+        ratio = es.evaluate(first, landed).items.norm_ratio
+        # A second moment of 2000 rows is off by sqrt(2 / 2000), and a length by half of that.
+        assert abs(ratio / expected - 1) < 3 * 0.5 * np.sqrt(2 / 2000)
 
 
 def test_the_balance_of_the_reference_is_kept(tmp_path: Path) -> None:
@@ -231,6 +249,20 @@ def test_inputs_as_they_come(tmp_path: Path) -> None:
     unknown = unknown[unknown[:, 0] > 0]
     with pytest.raises(InputError, match="compute_chunk_sizes"):
         es.fit(unknown, W)
+
+
+def test_a_weight_matrix_is_read_as_its_transpose_without_a_copy(tmp_path: Path) -> None:
+    """The last layer of a softmax model, d x n and larger than what the fit may hold."""
+    weights = np.lib.format.open_memmap(tmp_path / "w.npy", "w+", "f4", (16, 400_000))
+    weights[:] = np.random.default_rng(1).normal(size=weights.shape)
+    outputs = np.random.default_rng(2).normal(size=(500, 16)).astype("f4")
+    es.fit(weights[:, :100].T, outputs)
+    tracemalloc.start()
+    fitted = es.fit(weights.T, outputs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < weights.nbytes / 2
+    np.testing.assert_allclose(fitted.items, es.fit(np.ascontiguousarray(weights.T), outputs).items, rtol=1e-9)
 
 
 def test_a_folded_bias_is_part_of_the_score() -> None:

@@ -38,7 +38,7 @@ def _perturbation(root: Root, M: Matrix, s: Vector) -> Matrix:
     lengths = np.linalg.norm(np.linalg.norm(root.R, axis=0)[:, None] * M, axis=0)
     landed = np.sqrt(s)
     rounding = EPS * (np.outer(landed, lengths) + np.outer(lengths, landed))
-    return rounding + EPS * np.outer(lengths, lengths) if root.route == "gram" else rounding
+    return np.asarray(rounding + root.units * EPS * np.outer(lengths, lengths))
 
 
 def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:

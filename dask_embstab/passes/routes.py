@@ -25,6 +25,7 @@ from dask_embstab.core.root import (
     root_from_triangle,
 )
 from dask_embstab.core.summary import TableMoments
+from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.reduce import finished, reduce_table
@@ -48,18 +49,21 @@ def graded_roots(reads: dict[str, TableRead], method: str) -> dict[str, Root]:
         G, eps = read.summary.gramian, read.summary.eps
         if read.triangle is not None:
             roots[key] = root_from_triangle(read.triangle, eps=eps)
-        elif method != "gram" and not _gram_serves(read.summary):
+        elif method != "gram" and not _gram_serves(read):
             _require_table(read)
             waiting[key] = preconditioner(G)
         else:
             _require_gram_holds(read.summary)
-            roots[key] = root_from_gramian(G, eps=eps)
+            roots[key] = root_from_gramian(G, n_rows=read.summary.n_rows, eps=eps)
     return roots | _preconditioned_roots(reads, waiting)
 
 
-def _gram_serves(summary: TableMoments) -> bool:
+def _gram_serves(read: TableRead) -> bool:
+    """Whether one read is enough: more is asked of float64, and of tables so small that another read costs nothing."""
+    summary = read.summary
     condition = gramian_condition(summary.gramian)
-    allowed = _FLOAT64_ERROR if summary.dtype == "float64" else _STORED_ERROR
+    small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
+    allowed = _FLOAT64_ERROR if small or summary.dtype == "float64" else _STORED_ERROR
     return bool(np.isfinite(condition)) and gramian_error(condition) <= allowed
 
 

@@ -15,6 +15,18 @@ import mpmath as mp
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+KINDS = (
+    "random/random",
+    "ascending/random",
+    "random/ascending",
+    "ascending/ascending",
+    "tilted/random",
+    "tilted/tilted",
+    "decades/random",
+    "decades/decades",
+    "opposed",
+)
+"""Pairs of tables, items and users, as `table` and `opposed` make them."""
 DIGITS = 80
 UNIT = 2.2e-16
 """The unit in which accuracies are stated."""
@@ -24,7 +36,7 @@ GAP = 0.1
 
 def exactly(rows: Any) -> Array:
     """The same float64 numbers as multiple-precision objects."""
-    return np.frompyfunc(mp.mpf, 1, 1)(np.asarray(rows, dtype=np.float64).astype(object))
+    return np.asarray(np.frompyfunc(mp.mpf, 1, 1)(np.asarray(rows, dtype=np.float64).astype(object)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ def orthogonal(rng: np.random.Generator, d: int) -> Array:
 
 
 def table(n: int, d: int, kappa: float, kind: str, rng: np.random.Generator) -> Array:
-    """n rows whose d singular values fall evenly to 1 / kappa.
+    """Rows (n, d) whose d singular values fall evenly to 1 / kappa.
 
     ``random``: axes of their own. ``ascending``: along the components, the smallest first. ``tilted``: nearly so, and
     ill-conditioned whatever the lengths of the columns. ``decades``: as random, columns spread over 12 decades.
