@@ -11,6 +11,7 @@ from typing import Any
 
 import dask
 from dask.callbacks import Callback
+from dask.delayed import Delayed
 
 from dask_embstab.passes.blas import one_thread
 
@@ -64,6 +65,51 @@ def shared(value: Any) -> Any:
     return dask.delayed(value, name=f"embstab-shared-{dask.base.tokenize(object())}", traverse=False)
 
 
+class Graph:
+    """The tasks of one pass by key, written down as they are.
+
+    `dask.delayed` inspects every argument of every call for collections, 1 ms a task: as long as a small chunk takes.
+    Here a Delayed among the arguments is found without looking into them.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[Any, Any] = {}
+        self._name = dask.base.tokenize(object())
+
+    def read(self, function: Callable[..., Any], *arguments: Any) -> str:
+        """The key of a task that reads or writes rows: it counts in the progress report."""
+        return self._add(TASK, function, arguments)
+
+    def shared(self, value: Any) -> str:
+        """The key of a value that many tasks use: it goes to every worker once, and not once with every task."""
+        key = f"embstab-shared-{self._name}-{len(self._tasks)}"
+        self._tasks[key] = value
+        return key
+
+    def joined(self, keys: Sequence[str], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Delayed:
+        """One delayed value from those of many tasks, joined in their order by a tree of tasks."""
+        level, how = list(keys), self.shared(join)
+        while len(level) > 1:
+            groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
+            level = [self._add("embstab-join", _call, (how, group)) if len(group) > 1 else group[0] for group in groups]
+        return Delayed(level[0], self._tasks)
+
+    def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
+        key = f"{prefix}-{self._name}-{len(self._tasks)}"
+        self._tasks[key] = (function, *(self._key(argument) for argument in arguments))
+        return key
+
+    def _key(self, argument: Any) -> Any:
+        if not isinstance(argument, Delayed):
+            return argument
+        self._tasks.update(argument.__dask_graph__())
+        return argument.key
+
+
+def _call(function: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
+    return function(arguments)
+
+
 @contextlib.contextmanager
 def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None]:
     """On a local scheduler: Dask's callback after every task."""
@@ -103,7 +149,6 @@ def _tasks_left(dask_scheduler: Any) -> int:
 _POLL_SECONDS = 0.5
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""
-
 
 def task_name(number: int) -> str:
     """A key no other graph has, recognised by the progress report."""

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import dask
 import numpy as np
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
-from dask_embstab.passes.compute import shared, task_name, tree
+from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.plan import Grid, RowRange, plan
 from dask_embstab.passes.reduce import require_finite
 from dask_embstab.tables.ids import IdBlock
@@ -44,10 +43,11 @@ class Written:
 def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
     """A delayed `Written` over the whole table and the number of its tasks; nothing is computed."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
-    task = dask.delayed(write_block, pure=False)
-    how, where = shared(landing), shared(sink)
-    nodes = [
-        task(
+    graph = Graph()
+    how, where = graph.shared(landing), graph.shared(sink)
+    keys = [
+        graph.read(
+            write_block,
             table.source.block(rows.start, rows.stop),
             rows,
             grid,
@@ -55,11 +55,10 @@ def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
             where,
             None if table.stored_ids is None else table.stored_ids.block(rows.start, rows.stop),
             table.where,
-            dask_key_name=task_name(rows.number),
         )
         for rows in ranges
     ]
-    return tree(nodes, _join), len(nodes)
+    return graph.joined(keys, _join), len(keys)
 
 
 def write_block(
