@@ -27,7 +27,7 @@ T, W = world(61)
 MakeRun = Callable[..., es.Run]
 Run = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(sys.executable).with_name("embstab")
-COMMANDS = {"stabilize", "fit", "apply", "evaluate", "inspect", "demo"}
+COMMANDS = {"stabilize", "fit", "apply", "evaluate", "inspect", "lookup", "demo"}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import compute, task_name, tree
 from dask_embstab.passes.pairing import Pairing, used_ranges
+from dask_embstab.tables.directsource import few_rows
 from dask_embstab.tables.idkeys import keyed, mixed
 from dask_embstab.tables.rowindex import SparseIndex
 from dask_embstab.tables.source import Openable
@@ -50,8 +51,8 @@ def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scat
     rows, partners = pairing.index.rows, pairing.index.partners
     nodes = [
         task(
-            table.source.gather(rows[at : at + _TASK_ROWS]),
-            pairing.reference.gather(partners[at : at + _TASK_ROWS]),
+            few_rows(table.source, rows[at : at + _TASK_ROWS]),
+            few_rows(pairing.reference, partners[at : at + _TASK_ROWS]),
             len(rows[at : at + _TASK_ROWS]),
             micro_block_rows(table.d),
             influence,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import dask
 import numpy as np
@@ -20,18 +19,15 @@ import numpy as np
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.joining import Joining
-from dask_embstab.passes.match import Duplicates, distinct, match
-from dask_embstab.tables.idkeys import Keyed, Texts, joined, keyed
-from dask_embstab.tables.ids import IdBlock, Ids, RowNumberIds
+from dask_embstab.tables.ids import Ids, RowNumberIds
+from dask_embstab.tables.idspill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
+from dask_embstab.tables.match import Duplicates, match
 from dask_embstab.tables.rowindex import FileIndex
 from dask_embstab.tables.spill import Spill
 
-RECORD_BYTES = {"int64": 128, "string": 400, "uuid": 320}
-"""What an id of either side takes while it is joined, copies and orders included."""
 _DISK_BYTES = {"int64": 64, "string": 160, "uuid": 112}
-_MOST_ROWS = 1 << 20
-_MOST_PARTS = 1 << 14
-_KEY, _ROW, _LENGTH, _BYTE = (np.dtype(t) for t in (np.uint64, np.int64, np.uint32, np.uint8))
+_FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
+_ROW = np.dtype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +54,10 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
     sides = (ours, theirs)
     n_ids = len(ours) + len(theirs)
     record = RECORD_BYTES[ours.kind]
-    # Duplicates aside, keys spread evenly: a part is as large as its share of all ids.
-    n_parts = min(_MOST_PARTS, 1 << max(1, (n_ids * record // how.per_thread)).bit_length())
-    rows = max(1024, min(_MOST_ROWS, how.per_thread // record))
+    n_parts = parts_for(n_ids, record, how.per_thread)
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, how.per_thread // record))
     folder = how.scratch.folder(needs=n_ids * _DISK_BYTES[ours.kind])
-    columns = (_KEY, _ROW) if ours.kind == "int64" else (_KEY, _ROW, _LENGTH, _BYTE)
-    spills, written = _spread(sides, Spill(folder, columns, n_parts, 0), rows)
+    spills, written = _spread(sides, Spill(folder, COLUMNS[ours.kind], n_parts, 0), rows)
     pairs = tuple(
         Spill(_made(folder, f"pairs-{name}"), (_ROW, _ROW), max(1, -(-len(ids) // rows)), n_parts)
         for name, ids in zip("ab", sides, strict=True)
@@ -96,7 +90,7 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
 
 def _spread(sides: Sequence[Ids | RowNumberIds], like: Spill, rows: int) -> tuple[tuple[Spill, Spill], int]:
     """Both sides' records in files cut by key."""
-    task = dask.delayed(_spread_rows, pure=False)
+    task = dask.delayed(spread_rows, pure=False)
     spills, nodes = [], []
     for name, ids in zip("ab", sides, strict=True):
         starts = range(0, len(ids), rows)
@@ -107,38 +101,6 @@ def _spread(sides: Sequence[Ids | RowNumberIds], like: Spill, rows: int) -> tupl
             for number, start in enumerate(starts)
         ]
     return (spills[0], spills[1]), sum(compute(nodes, label="ids: spreading", n_tasks=0))
-
-
-def _spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
-    """One task: keys of these rows, written by part."""
-    records = keyed(block.ids.open().take(block.start, block.stop), start)
-    bits = spill.n_parts.bit_length() - 1
-    part = (records.key >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(records), np.uint16)
-    order = np.argsort(part.astype(np.uint8) if bits <= 8 else part, kind="stable")
-    cuts = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=spill.n_parts))])
-    columns: list[Any] = [records.key[order], records.row[order]]
-    all_cuts = [cuts, cuts]
-    if records.texts is not None:
-        lengths = records.texts.lengths[order]
-        columns += [lengths.astype(np.uint32), records.texts.picked(order)]
-        all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
-    return spill.write(number, columns, all_cuts)
-
-
-def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
-    """Records of one part in row order; from ``limit`` records on, repeated ids are left out as they are read."""
-    pieces, doubled, n = [], Duplicates(), 0
-    for number in range(spill.n_files):
-        columns = spill.read(number, part)
-        texts = None
-        if len(columns) > 2:
-            texts = Texts(np.concatenate([[0], np.cumsum(columns[2], dtype=np.int64)]), columns[3])
-        pieces.append(Keyed(columns[0], columns[1], texts))
-        n += len(pieces[-1])
-        if n > limit:
-            kept, more = distinct(joined(pieces))
-            pieces, doubled, n = [kept], doubled + more, len(kept)
-    return joined(pieces), doubled
 
 
 def _match_part(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.passes.match import Duplicates
 from dask_embstab.tables.ids import ID_RANGE, IdArray, Ids, RowNumberIds
+from dask_embstab.tables.match import Duplicates
 
 _WINDOW = ID_RANGE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from dask_embstab.core.errors import IdError, InputError
 from dask_embstab.core.landing import AlignOn, Keep
 from dask_embstab.passes.anchors import anchor_rows
-from dask_embstab.passes.pairing import Pairing, used_rows
+from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.reduce import Weights
 from dask_embstab.tables.column import Column, as_column
 from dask_embstab.tables.ids import ID_RANGE, id_ranges
@@ -68,9 +68,10 @@ class Selection:
             pairing = pairing.only(chosen)
         if self.sample is not None and self.sample < pairing.n_used:
             kept = np.random.default_rng(self.seed).choice(pairing.n_used, self.sample, replace=False)
-            pairing = pairing.sparse(used_rows(pairing, table.n_rows, np.sort(kept)))
+            pairing = pairing.drawn(np.sort(kept), table.n_rows)
         if self.anchors is not None and self.anchors < pairing.n_used:
-            pairing = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
+            few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
+            pairing = replace(few, verified=False)
         return pairing
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:

@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from dask_embstab.core.errors import EmbstabWarning, IdError
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.passes.join import RECORD_BYTES, partitioned
+from dask_embstab.passes.join import partitioned
 from dask_embstab.passes.joining import Joining
-from dask_embstab.passes.match import Duplicates, match
 from dask_embstab.passes.merge import merged
 from dask_embstab.tables.idkeys import Keyed, joined, keyed
 from dask_embstab.tables.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, stored_alike
+from dask_embstab.tables.idspill import RECORD_BYTES
+from dask_embstab.tables.match import Duplicates, match
 from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
 from dask_embstab.tables.source import Source
 from dask_embstab.tables.table import Table
@@ -36,7 +37,8 @@ class Pairing:
     """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
 
     ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
-    the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number.
+    the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
+    drawn of ``eligible`` ones. Unless ``verified``, the few rows are read without their chunks' checksums.
     """
 
     reference: Source
@@ -50,6 +52,7 @@ class Pairing:
     duplicates: dict[str, int] = field(default_factory=dict)
     chosen: Chosen | None = None
     used: int | None = None
+    verified: bool = True
     eligible: int | None = None
 
     @property
@@ -71,9 +74,16 @@ class Pairing:
         """The pairing with the rows that are not ``chosen`` left out of the alignment."""
         taken = replace(self, chosen=chosen)
         used = sum(len(rows) for _, rows in used_ranges(taken, len(chosen)))
-        if used * _SPARSE > len(chosen):
+        if used * _SPARSE >= len(chosen):
             return replace(taken, used=used)
         return self.sparse(np.concatenate([rows for _, rows in used_ranges(taken, len(chosen))]))
+
+    def drawn(self, ordinals: RowNumbers, n_rows: int) -> Pairing:
+        """The pairing of those used rows that have these ordinals (ascending) among them."""
+        rows = used_rows(self, n_rows, ordinals)
+        chosen = np.zeros(n_rows, bool)
+        chosen[rows] = True
+        return replace(self.only(chosen), eligible=self.n_used)
 
     def sparse(self, rows: RowNumbers) -> Pairing:
         """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""

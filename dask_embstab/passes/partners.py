@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.plan import RowRange
 from dask_embstab.passes.shuffle import Scan, Shuffled, ShuffledReader, scan_reference
-from dask_embstab.tables.directsource import DirectSource
+from dask_embstab.tables.directsource import DirectSource, few_rows
 from dask_embstab.tables.rowindex import FileIndex, RowIndex, SparseIndex
 from dask_embstab.tables.source import Digests, Openable, Reader, Source
 from dask_embstab.tables.table import Table
@@ -58,7 +59,10 @@ class Beside:
         partner = index.take(rows.start, rows.stop)
         partner = partner if chosen is None else np.where(chosen, partner, -1)
         wanted = partner[partner >= 0]
-        return PickedPartners(pairing.reference.gather(wanted), partner) if len(wanted) else None
+        if not len(wanted):
+            return None
+        gather = pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
+        return PickedPartners(gather(wanted), partner)
 
 
 def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Beside:

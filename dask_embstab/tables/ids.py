@@ -149,7 +149,7 @@ def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
 def _offenders(values: IdArray, bad: list[int], where: str, start: int) -> str:
     named = ", ".join(f"{values[i]!r} in row {start + i}" for i in bad[:5])
     more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
-    return f"ids must be all of one type and none of them null; {where} has {named}{more}; give every row an id"
+    return f"ids must be int64 or strings, all of one type and none null; {where} has {named}{more}; give all rows such ids"
 
 
 @dataclass(frozen=True, slots=True)
