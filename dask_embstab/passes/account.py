@@ -89,24 +89,31 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
 
 def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
     """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
-    pairing = pairs.pairing
-    total, matched = pairs.energy or (None, None)
-    if not pairing.gone:
-        share: float | None = 1.0
-    else:
-        share = matched / total if total and matched is not None and np.isfinite(total) else None
+    pairing, share = pairs.pairing, _gone_share(pairs, moments)
     return {
         "new": pairing.new,
         "gone": pairing.gone,
         "aligned": pairing.n_used,
         "paired_by": pairing.how,
-        "matched_energy": share,
-        "gone_energy": None if share is None else 1.0 - share,
+        "matched_energy": None if share is None else 1.0 - share,
+        "gone_energy": share,
         "new_energy": _new_energy(pairs, moments),
         "vectors": pairs.way,
         "duplicates": dict(pairing.duplicates),
         "scratch_bytes": pairs.n_bytes,
     }
+
+
+def _gone_share(pairs: Beside, moments: Moments) -> float | None:
+    """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
+    gone, total = pairs.gone_energy, pairs.energy
+    if not pairs.pairing.gone:
+        return 0.0
+    if gone is None:
+        return None
+    if total is None:
+        total = gone + (0.0 if moments.pairs is None else float(np.trace(moments.pairs.gramian_y)))
+    return gone / total if total and np.isfinite(total) else None
 
 
 def _new_energy(pairs: Beside, moments: Moments) -> float | None:

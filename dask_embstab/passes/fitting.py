@@ -229,7 +229,8 @@ def _pairs(tables: Mapping[str, Table], reference: Reference, options: FitOption
             whose = "the run" if key not in tables else "the reference"
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
         pairing = options.selection(key).applied(pair(tables[key], theirs, how), tables[key])
-        found[key] = with_energy(beside(pairing, tables[key], how, label="fit"), how, label="fit")
+        read = beside(pairing, tables[key], how, label="fit")
+        found[key] = with_energy(read, how, weighted=options.selection(key).weights is not None, label="fit")
     return found
 
 

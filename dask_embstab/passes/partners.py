@@ -13,7 +13,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.plan import RowRange
-from dask_embstab.passes.shuffle import Scan, Shuffled, ShuffledReader, scan_reference
+from dask_embstab.passes.shuffle import Shuffled, ShuffledReader, gone_energy, scan_reference
 from dask_embstab.tables.directsource import DirectSource, few_rows
 from dask_embstab.tables.rowindex import FileIndex, RowIndex, SparseIndex
 from dask_embstab.tables.source import Digests, Openable, Reader, Source
@@ -22,6 +22,7 @@ from dask_embstab.tables.zarrsource import ZarrSource
 
 Mask = npt.NDArray[np.bool_]
 Way = Literal["in step", "picked", "shuffled"]
+_FEW = 16
 Found = tuple[Rows, Mask | None] | None
 """Reference rows of those rows of a panel that have one, and which these are (None: all); None where none has."""
 
@@ -30,13 +31,15 @@ Found = tuple[Rows, Mask | None] | None
 class Beside:
     """A pairing whose reference rows can be read beside the run's, and what is known of the reference.
 
-    ``energy`` is the sum of squares of the reference and of its matched rows, None where it was not read whole.
+    ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run, ``energy`` that of all
+    (None where the matched rows' own sums will tell it); both None where they are not to be known.
     """
 
     pairing: Pairing
     way: Way
     shuffled: Shuffled | None = None
-    energy: tuple[float, float] | None = None
+    gone_energy: float | None = None
+    energy: float | None = None
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
 
@@ -74,19 +77,23 @@ def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Besid
     shuffled, scan = scan_reference(
         pairing, how, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
     )
-    return Beside(pairing, "shuffled", shuffled, _energies(pairing, scan), scan.digests, pairing.n_bytes + scan.n_bytes)
+    n_bytes = pairing.n_bytes + scan.n_bytes
+    return Beside(pairing, "shuffled", shuffled, scan.gone_energy, scan.energy, scan.digests, n_bytes)
 
 
-def with_energy(found: Beside, how: Joining, *, label: str) -> Beside:
-    """The same with the reference's energy: read once more only where rows of it are gone and nothing has read them."""
-    if found.energy is not None or not found.pairing.gone or isinstance(found.pairing.index, SparseIndex):
+def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> Beside:
+    """The same with the energy of what is gone: those rows alone are read where they are few, else the whole reference.
+
+    Nothing is read where the reference was already, where nothing is gone, or where anchors are to spare a read.
+    """
+    pairing = found.pairing
+    if found.way == "shuffled" or not pairing.verified or not pairing.gone:
         return found
-    _, scan = scan_reference(found.pairing, how, n_rows=0, label=f"{label}: the reference's energy", move=False)
-    return replace(found, energy=(scan.energy, scan.matched_energy))
-
-
-def _energies(pairing: Pairing, scan: Scan) -> tuple[float, float] | None:
-    return (scan.energy, scan.matched_energy) if pairing.gone else None
+    whole = not weighted and pairing.n_used == pairing.matched
+    if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
+        return replace(found, gone_energy=gone_energy(pairing, label=f"{label}: what is gone"))
+    _, scan = scan_reference(pairing, how, n_rows=0, label=f"{label}: the reference's energy", move=False)
+    return replace(found, gone_energy=scan.gone_energy, energy=scan.energy)
 
 
 def _can_be_picked(pairing: Pairing, how: Joining) -> bool:

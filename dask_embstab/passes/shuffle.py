@@ -19,7 +19,9 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.compute import compute, task_name
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
+from dask_embstab.tables.directsource import few_rows
 from dask_embstab.tables.idkeys import stable_order
+from dask_embstab.tables.ids import ID_RANGE
 from dask_embstab.tables.rowindex import RowIndex, StepIndex
 from dask_embstab.tables.source import Digests, Openable
 from dask_embstab.tables.spill import Spill, SpillReader
@@ -43,10 +45,10 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading reference rows told: their energy (sum of squares), that of the matched ones, digests, bytes written."""
+    """What reading reference rows told: their energy (sum of squares), that of those gone, digests, bytes written."""
 
     energy: float = 0.0
-    matched_energy: float = 0.0
+    gone_energy: float = 0.0
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
 
@@ -110,7 +112,7 @@ def _scan(
         picked = wanted[at : np.searchsorted(wanted, last - start)] - (first - start)
         if gone:
             sums[0] += _energy(rows)
-            sums[1] += _energy(rows[picked])
+            sums[1] += _energy(rows[partner[first - start : last - start] < 0])
         if to is not None:
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
             moved[place[at : at + len(picked)]] = rows if len(picked) == len(rows) else rows[picked]
@@ -130,13 +132,32 @@ def _energy(rows: Rows) -> float:
         return float(flat @ flat)
 
 
+def gone_energy(pairing: Pairing, *, label: str) -> float:
+    """Sum of squares of the reference rows that are gone; reads these alone."""
+    inverse = pairing.inverse or StepIndex(pairing.matched)
+    n = pairing.reference.shape[0]
+    task = dask.delayed(_picked_energy, pure=False)
+    nodes = []
+    for start in range(0, n, ID_RANGE):
+        stop = min(start + ID_RANGE, n)
+        rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
+        if len(rows):
+            name = task_name(start)
+            nodes.append(task(few_rows(pairing.reference, rows), len(rows), dask_key_name=name))
+    return float(sum(compute(nodes, label=label, n_tasks=len(nodes))))
+
+
+def _picked_energy(block: Openable, n: int) -> float:
+    return _energy(block.open().take(0, n))
+
+
 def _sum(scans: Sequence[Scan]) -> Scan:
     digests: Digests = {}
     for scan in scans:
         digests.update(scan.digests)
     return Scan(
         sum(scan.energy for scan in scans),
-        sum(scan.matched_energy for scan in scans),
+        sum(scan.gone_energy for scan in scans),
         digests,
         sum(scan.n_bytes for scan in scans),
     )
