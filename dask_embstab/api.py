@@ -16,6 +16,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.passes.apply import Apply, copy_table
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.fitting import TableRead, fit_reads, fit_tables, summarize
+from dask_embstab.passes.joining import KeepDuplicates
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.passes.options import Balance, FitOptions, Method, selections
 from dask_embstab.passes.reference import Reference, as_reference, balance_for
@@ -65,6 +66,9 @@ def create_run(
         Where something stands at ``path``.
     """
     given = {"items": (items, item_ids), "users": (users, user_ids)}
+    for key, (table, ids) in given.items():
+        if table is None and ids is not None:
+            raise InputError(f"{key[:-1]}_ids= are the ids of {key}, and no {key} are given; give {key}= too")
     tables = {key: _with_ids(key, *pair) for key, pair in given.items() if pair[0] is not None}
     if not tables:
         raise InputError("a run holds items, users or both; give at least one table")
@@ -102,13 +106,17 @@ def fit(
     counts: Any = None,
     min_count: int | None = None,
     sample: int | None = None,
+    anchors: int | None = None,
     seed: int = 0,
+    duplicates: KeepDuplicates = "error",
+    scratch: str | os.PathLike[str] | None = None,
+    join_memory: int | str | None = None,
 ) -> Transform:
     """Find the two small matrices that land a run in the reference's space.
 
     One read of each table that is needed (items with the reference's rows beside them, users for scores); where the
     Gramian cannot hold a table's condition number, ``method="auto"`` reads that table again, and the diagnostics say so.
-    Memory: a few panels and a few (d, d) matrices per thread, and the ids where they must be joined.
+    Memory: a few panels and a few (d, d) matrices per thread, and ``join_memory`` where ids must be joined.
 
     Parameters
     ----------
@@ -139,8 +147,8 @@ def fit(
         Weights of the rows in the alignment, as if each row stood there that often: one number per row (an array, a Zarr
         or Dask array), or ``"norm"`` for the length of the reference's row. Standardizing ignores them.
     min_matched
-        Refuse a fit with fewer shared rows than this, counted before any selection. Default: the number of components
-        in scores mode.
+        Refuse a fit with fewer shared rows than this, counted before any selection. Default: 10 % of the smaller of run
+        and reference and, in scores mode, 4 rows per component.
     unit_rows
         Align directions: landed rows and reference rows are scaled to length one first. One more read of each aligned
         table.
@@ -150,6 +158,16 @@ def fit(
         Rows that decide the rotation: those with these ids; those with ``counts`` (one per row) of at least
         ``min_count``; a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,
         ``only`` and ``counts`` as a dict by table name.
+    anchors
+        Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
+        these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` is a 99 %
+        bound on the distance (Frobenius) from the rotation that all rows decide (None with ``weights``).
+    duplicates
+        What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the ``"first"`` row counts.
+    scratch, join_memory
+        Folder for the files of a join that does not fit in ``join_memory`` (bytes, or like "2GiB"; default 1 GiB) and for
+        a reference in an unrelated order: up to the size of the reference. Workers of a cluster must share it. Defaults:
+        ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's temporary folder.
 
     Raises
     ------
@@ -162,8 +180,10 @@ def fit(
         "counts": counts,
         "min_count": min_count,
         "sample": sample,
+        "anchors": anchors,
         "seed": seed,
     }
+    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     landed_on = as_reference(reference)
     choices: dict[str, Any] = {
         "align_on": align_on,
@@ -176,6 +196,7 @@ def fit(
         "rotation_only": rotation_only,
         "min_matched": min_matched,
         "selections": selections(align_on, chosen),
+        "joining": joined,
     }
     if isinstance(items, TableMoments):
         return _fit_moments(items, users, landed_on, keep, choices)
@@ -195,7 +216,11 @@ def moments(
     counts: Any = None,
     min_count: int | None = None,
     sample: int | None = None,
+    anchors: int | None = None,
     seed: int = 0,
+    duplicates: KeepDuplicates = "error",
+    scratch: str | os.PathLike[str] | None = None,
+    join_memory: int | str | None = None,
 ) -> TableMoments:
     """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
 
@@ -210,8 +235,10 @@ def moments(
         "counts": counts,
         "min_count": min_count,
         "sample": sample,
+        "anchors": anchors,
         "seed": seed,
     }
+    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     options = FitOptions(
         keep="geometry",
         align_on="items",
@@ -224,6 +251,7 @@ def moments(
         rotation_only=False,
         min_matched=None,
         selections=selections("items", chosen),
+        joining=joined,
     )
     return summarize(as_table(table, key=key), theirs, options)
 
@@ -306,16 +334,28 @@ def stabilize(
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 
 
-def evaluate(a: RunLike, b: RunLike, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
+def evaluate(
+    a: RunLike,
+    b: RunLike,
+    *,
+    k: int = 100,
+    users: int = 1000,
+    seed: int = 0,
+    duplicates: KeepDuplicates = "error",
+    scratch: str | os.PathLike[str] | None = None,
+    join_memory: int | str | None = None,
+) -> Metrics:
     """How comparable two runs are: same-id cosine and length, and the overlap of their users' top lists.
 
     ``rank_correlation`` ranks, for ``users`` sampled shared users, a's users on a's items against b's users on b's
-    items. Reads every table of both runs once for the cosines and the items once more for the rankings.
+    items. Reads every table of both runs once for the cosines and the items once more for the rankings. The options of
+    the join are those of `fit`.
     """
     if k < 1 or users < 1:
         raise InputError(f"k and users must be at least 1; they are {k} and {users}")
     first, second = open_run(a), open_run(b)
-    return measure_runs(first, second, k=k, n_users=users, seed=seed)
+    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
+    return measure_runs(first, second, k=k, n_users=users, seed=seed, options=joined)
 
 
 def load_transform(path: str | os.PathLike[str]) -> Transform:

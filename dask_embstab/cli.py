@@ -86,6 +86,11 @@ _MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass th
 _SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without."
 )
+_JOIN_OPTIONS = (
+    click.option("--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True),
+    click.option("--scratch", type=click.Path(), metavar="DIR", help="Folder for joins beyond memory."),
+    click.option("--join-memory", metavar="BYTES", help="Memory of a join, e.g. 2GiB; default 1GiB."),
+)
 _FIT_OPTIONS = (
     click.option(
         "--reference", type=click.Path(), metavar="RUN", help="Run to land on; without one, standardize only."
@@ -100,6 +105,9 @@ _FIT_OPTIONS = (
     click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
     click.option("--center", is_flag=True, help="Remove the means first (geometry)."),
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),
+    click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Other anchors."),
+    *_JOIN_OPTIONS,
     _SCHEDULER,
 )
 _APPLY_OPTIONS = (
@@ -151,6 +159,7 @@ def apply(transform: str, run: str, out: str, *, scheduler: str | None, **option
     ),
     click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
     click.option("--seed", type=int, default=0, show_default=True),
+    *_JOIN_OPTIONS,
     _SCHEDULER,
 )
 def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
@@ -159,6 +168,20 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
 
     with _cluster(scheduler):
         return api.evaluate(a, b, **options).to_dict()
+
+
+@command(
+    argument("run"),
+    click.argument("ids", nargs=-1, required=True, metavar="ID..."),
+    click.option("--table", type=click.Choice(["items", "users"]), default="items", show_default=True),
+)
+def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
+    """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
+    from dask_embstab.tables.run import open_run
+
+    with _clock() as seconds:
+        found = open_run(run).table(table).rows_of(ids)
+    return {"ids": list(ids), "vectors": found.tolist(), "seconds": seconds()}
 
 
 @command(argument("path"))

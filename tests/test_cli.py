@@ -27,7 +27,7 @@ T, W = world(61)
 MakeRun = Callable[..., es.Run]
 Run = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(sys.executable).with_name("embstab")
-COMMANDS = {"stabilize", "fit", "apply", "evaluate", "inspect", "demo"}
+COMMANDS = {"stabilize", "fit", "apply", "evaluate", "inspect", "lookup", "demo"}
 
 
 @pytest.fixture
@@ -100,6 +100,27 @@ def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
     made = es.open_run(runs / "a").transform
     assert made is not None
     assert made.items_offset is not None
+
+
+def test_what_is_matched_new_and_gone_is_told(runs: Path, run: Run, make_run: MakeRun) -> None:
+    ids = np.arange(60) + 15
+    ids[3] = ids[2]
+    make_run("later", T, W, item_ids=ids, user_ids=[f"u{i}" for i in range(90)])
+    command = ["stabilize", runs / "later.zarr", runs / "out", "--reference", runs / "reference.zarr", "--json"]
+    code, _, err = run(*command)
+    assert code == 2
+    assert "repeats 1 of them" in err
+    code, out, err = run(*command, "--duplicates", "first", "--scratch", runs, "--join-memory", "8MiB")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "the first row of each counts" in err
+    told = json.loads(out)["items"]
+    assert (told["matched"], told["new"], told["gone"]) == (49, 11, 11)
+    assert 0 < told["gone_energy"] < 1
+    stored = es.open_run(runs / "out").transform
+    assert stored is not None
+    assert stored.diagnostics["items"]["gone_energy"] == told["gone_energy"]
+    code, out, _ = run(*[*command[:-1], "--duplicates", "first", "--overwrite"])
+    assert all(line in out for line in ("matched: 49", "new: 11", "gone: 11", "gone_energy: 0."))
 
 
 def test_fit_then_apply_is_stabilize(runs: Path, run: Run) -> None:

@@ -111,3 +111,26 @@ def test_an_error_on_a_worker_is_the_same_error(runs: tuple[es.Run, es.Run], cli
     with client.as_current(), pytest.raises(es.DamageError, match="c/3/0"):
         es.stabilize(runs[1], tmp_path / "out.zarr")
     assert snapshot(tmp_path) == before
+
+
+def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
+    make_run: MakeRun, client: Client, tmp_path: Path
+) -> None:
+    """More ids and vectors than 1 MiB holds: every task of the join and of the shuffle runs on a worker."""
+    n = 12_000
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(n, 6))
+    order, ids = rng.permutation(n)[: n - 50], rng.permutation(n) * 7
+    reference = make_run("reference", rows, dtype="float32", chunk_rows=1024, item_ids=ids)
+    run = make_run("in", rows[order] + 0.1, dtype="float32", chunk_rows=1024, item_ids=ids[order])
+    (scratch := tmp_path / "scratch").mkdir()
+    options: dict[str, Any] = {"reference": reference, "join_memory": "1MiB", "scratch": scratch}
+    threaded, plain = es.fit(run, **options), es.fit(run, reference=reference)
+    assert threaded.diagnostics["items"]["paired_by"] == "partitioned ids"
+    assert threaded.diagnostics["items"]["vectors"] == "shuffled"
+    np.testing.assert_array_equal(threaded.items, plain.items)
+    with client.as_current():
+        found = es.fit(run, **options)
+    np.testing.assert_array_equal(found.items, threaded.items)
+    assert found.diagnostics == threaded.diagnostics
+    assert list(scratch.iterdir()) == []

@@ -49,7 +49,7 @@ def test_rows_are_matched_by_id_and_new_ones_land_too(
     (mine, my_ids), (theirs, their_ids) = (some(kind, part) for part in OVERLAPS[overlap])
     reference = make_run("reference", B[theirs], item_ids=their_ids)
     make_run("in", T[mine], W, item_ids=my_ids)
-    run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr", reference=reference)
+    run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr", reference=reference, min_matched=6)
     pairs = pairs_by_id(my_ids, their_ids)
     items, users = land(T[mine], W, B[theirs], pairs)
     assert_close(vectors_of(run), items, 1e-8)
@@ -126,21 +126,33 @@ def shares(make_run: MakeRun, n: int) -> tuple[es.Run, es.Run]:
     return make_run("a", T, W, item_ids=ids), make_run("b", B, item_ids=np.where(ids < n, ids, ids + 1000))
 
 
-def test_scores_need_as_many_matched_rows_as_components(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(("keep", "floor"), [("scores", 16), ("geometry", 6)])
+def test_a_tenth_of_the_rows_and_four_per_component_are_needed(make_run: MakeRun, keep: Any, floor: int) -> None:
+    run, reference = shares(make_run, floor - 1)
+    with pytest.raises(es.InputError, match=rf"(?s)(?=.*\b{floor}\b)(?=.*\b{floor - 1}\b).*min_matched"):
+        es.fit(run, reference=reference, keep=keep)
+
+
+@pytest.mark.parametrize(("keep", "floor"), [("scores", 16), ("geometry", 6)])
+def test_as_many_are_enough(make_run: MakeRun, keep: Any, floor: int) -> None:
+    run, reference = shares(make_run, floor)
+    assert es.fit(run, reference=reference, keep=keep).diagnostics["items"]["matched"] == floor
+
+
+def test_the_floor_is_of_the_smaller_table_and_of_all_shared_rows(make_run: MakeRun) -> None:
+    many = np.arange(60)
+    run, reference = make_run("long", T, item_ids=many), make_run("short", B[:20], item_ids=many[:20] + 58)
+    with pytest.warns(es.EmbstabWarning, match="free"):
+        assert es.fit(run, reference=reference).diagnostics["items"]["matched"] == 2
+    run, reference = shares(make_run, 30)
+    for few in ({"sample": 5}, {"only": many[:5]}, {"anchors": 5}):
+        assert es.fit(run, reference=reference, keep="geometry", **few).diagnostics["items"]["aligned"] == 5
+
+
+def test_a_warning_names_the_directions_that_are_free(make_run: MakeRun) -> None:
     run, reference = shares(make_run, 3)
-    with pytest.raises(es.InputError, match=r"(?s)(?=.*\b4\b)(?=.*\b3\b).*min_matched"):
-        es.fit(run, reference=reference)
-
-
-def test_as_many_as_components_are_enough(make_run: MakeRun) -> None:
-    run, reference = shares(make_run, 4)
-    assert es.fit(run, reference=reference).diagnostics["items"]["matched"] == 4
-
-
-def test_geometry_warns_how_many_directions_are_free(make_run: MakeRun) -> None:
-    run, reference = shares(make_run, 3)
-    with pytest.warns(es.EmbstabWarning, match=r"\b1 (is|are) free") as caught:
-        found = es.fit(run, reference=reference, keep="geometry")
+    with pytest.warns(es.EmbstabWarning, match=r"\b1 (is|are) free.*components? \d") as caught:
+        found = es.fit(run, reference=reference, keep="geometry", min_matched=1)
     assert len(caught) == 1
     assert "3 matched rows" in str(caught[0].message)
     assert found.diagnostics["alignment"]["free_directions"] == 1

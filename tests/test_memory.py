@@ -84,6 +84,31 @@ def test_peak_through_a_codec_is_bounded_by_chunks(tmp_path: Path) -> None:
     assert peak <= 250 * MB + 2 * 3 * rows * d * 4
 
 
+@pytest.mark.parametrize("n", [600_000, pytest.param(4_000_000, marks=pytest.mark.long)])
+def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> None:
+    """The ids alone would take 77 MB to join in memory and the reference's rows are 154 MB, of 600,000."""
+    run = make_run(tmp_path / "a.zarr", n, 64, 1 << 16)
+    reference = make_run(tmp_path / "b.zarr", n, 64, 1 << 16)
+    ids = zarr.open_group(reference)["items/id"]
+    ids[:] = np.random.default_rng(0).permutation(n)  # type: ignore[index]
+    arguments = [
+        "fit",
+        run,
+        tmp_path / "t.npz",
+        "--reference",
+        reference,
+        "--join-memory",
+        "32MiB",
+        "--scratch",
+        tmp_path,
+    ]
+    code = "from dask_embstab.cli import main; main()"
+    assert peak_bytes(sys.executable, "-c", code, *map(str, arguments)) <= 280 * MB
+    told = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
+    assert (told["paired_by"], told["vectors"], told["matched"]) == ("partitioned ids", "shuffled", n)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "t.npz"]
+
+
 def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a.zarr", 5000, 16, 1000, ids=False)
     needs = pytest.raises(InputError, match=r"needs about .* limit is .*raise the limit")

@@ -19,7 +19,7 @@ from dask_embstab.core.alignment import alignment
 from dask_embstab.core.certificate import certificates
 from dask_embstab.core.errors import EmbstabWarning, InputError
 from dask_embstab.core.moments import Moments, Pairs
-from dask_embstab.core.procrustes import procrustes
+from dask_embstab.core.procrustes import Rotation, procrustes
 from dask_embstab.core.root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
 from dask_embstab.core.transform import Transform
@@ -30,6 +30,8 @@ AlignOn = Literal["items", "users", "both"]
 
 _FREE = 1e-10
 """A singular value of the cross-product below this share of the first leaves its direction free."""
+_LEAST_SHARE, _LEAST_ROWS = 10, 4
+"""A fit needs one in 10 rows of the smaller table, and to keep scores 4 rows per component."""
 _WEAK = 1e-3
 """A column with a certificate beyond this is called weakly determined (its singular value is one of a cluster)."""
 
@@ -55,7 +57,8 @@ class Target:
     """Where the run shall land, and what the user demands of it.
 
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least ``min_matched`` shared
-    rows, of which there are ``matched`` before any selection.
+    rows (default: 10 % of the ``smaller`` table and, where scores are kept, 4 rows per component), of which there are
+    ``matched`` before any selection.
     """
 
     width: int
@@ -65,6 +68,7 @@ class Target:
     unit_rows: bool = False
     min_matched: int | None = None
     matched: int = 0
+    smaller: int = 0
 
 
 def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
@@ -108,17 +112,14 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
 
     ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means`` (default: of ``pairs``).
     """
-    r = basis.items.shape[1]
-    require_matched(r, target, scores=basis.balance is not None)
-    pairs = pairs.times(pairs.n / pairs.weight)  # a common factor on the weights changes nothing
-    used = pairs.centred() if target.center else pairs
-    cross = _padded(used.cross, target.width)
-    rotation = procrustes(cross, proper=target.proper)
-    Q = rotation.Q
-    free = int(np.sum(np.abs(rotation.singular_values) <= _FREE * rotation.singular_values[0]))
+    r, d = basis.items.shape[1], len(basis.items)
+    require_matched(d, target, scores=basis.balance is not None)
+    used, rotation = rotation_of(target, pairs)
+    cross, Q = _padded(used.cross, target.width), rotation.Q
+    free = rotation.free_directions(_FREE)
     # In a reference that is narrower than the run, what is padded with zeros is free by construction.
     if free > max(0, r - len(used.gramian_y)):
-        _warn_free(free, r, pairs.n)
+        _warn_free(free, r, pairs.n, rotation.weak_components(_FREE))
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     figures = alignment(Q.T @ used.gramian_x @ Q, gramian_y, Q.T @ cross)
     offset = _offset(means or pairs, Q, target.width) if target.center else None
@@ -144,12 +145,21 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     }
 
 
-def require_matched(r: int, target: Target, *, scores: bool) -> None:
-    """Raise where fewer rows are shared than the user, or the mode, demands."""
-    floor = target.min_matched if target.min_matched is not None else (r if scores else 1)
+def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
+    """The sums that decide the rotation, scaled to a mean weight of one, and the rotation."""
+    pairs = pairs.times(pairs.n / pairs.weight)  # a common factor on the weights changes nothing
+    used = pairs.centred() if target.center else pairs
+    return used, procrustes(_padded(used.cross, target.width), proper=target.proper)
+
+
+def require_matched(d: int, target: Target, *, scores: bool) -> None:
+    """Raise where fewer rows are shared than the user, the tables' sizes, or the mode demand."""
+    floor = target.min_matched
+    if floor is None:
+        floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
     if target.matched < floor:
         raise InputError(
-            f"aligning {r} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
+            f"aligning {d} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
             " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
             " directions"
         )
@@ -173,10 +183,11 @@ def _padded(M: Matrix, width: int) -> Matrix:
     return np.pad(M, ((0, 0), (0, width - M.shape[1])))
 
 
-def _warn_free(free: int, r: int, matched: int) -> None:
+def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:
     warnings.warn(
         f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and land as the arithmetic"
-        " happens to leave them. Match more rows, or set min_matched= to refuse this",
+        f" happens to leave them, mostly in components {', '.join(map(str, components))}. Match more rows, or set"
+        " min_matched= to refuse this",
         EmbstabWarning,
         stacklevel=3,
     )

@@ -169,10 +169,11 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     x, y = rows @ M, panel.partners
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums(_unit(x), _unit(y), weights)
+    return pair_sums(unit(x), unit(y), weights)
 
 
-def _unit(rows: Matrix) -> Matrix:
+def unit(rows: Matrix) -> Matrix:
+    """Every row scaled to length one; rows of zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1.0)
 

@@ -30,9 +30,13 @@ class Rotation:
         smallest = s[-1] + (s[-2] if len(s) > 1 else s[-1])
         return float(max(smallest, 0.0) / (2 * s[0]))
 
+    def free_directions(self, below: float) -> int:
+        """Directions whose singular value is at most this share of the first."""
+        return int(np.sum(np.abs(self.singular_values) <= below * self.singular_values[0]))
+
     def weak_components(self, below: float = 1e-3) -> list[int]:
         """Components of the reference in which the weakly determined directions mostly lie."""
-        weak = np.abs(self.singular_values) < below * self.singular_values[0]
+        weak = np.abs(self.singular_values) <= below * self.singular_values[0]
         return sorted({int(np.abs(direction).argmax()) for direction in self.Zh[weak]})
 
 

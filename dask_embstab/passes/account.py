@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dask_embstab.core.landing import Basis
+from dask_embstab.core.moments import Moments
 from dask_embstab.core.precision import product_errors
 from dask_embstab.core.root import Root
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import EPS, Vector
 from dask_embstab.passes.blas import kernel_family
 from dask_embstab.passes.options import FitOptions
+from dask_embstab.passes.partners import Beside
 
 if TYPE_CHECKING:
     from dask_embstab.passes.fitting import TableRead
@@ -64,7 +66,6 @@ def _rank(basis: Basis) -> int:
 
 
 def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
-    pairing = read.pairing
     figures: dict[str, Any] = {
         "rows": read.summary.n_rows,
         "dtype": read.summary.dtype,
@@ -74,8 +75,8 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         "digests": [read.digests[chunk] for chunk in sorted(read.digests)],
         "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
     }
-    if pairing is not None:
-        figures |= {"new": pairing.new, "gone": pairing.gone, "aligned": pairing.n_used, "paired_by": pairing.how}
+    if read.pairs is not None:
+        figures |= _paired(read.pairs, read.summary.moments)
     if root is not None:
         figures |= {
             "route": root.route,
@@ -84,6 +85,44 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
             "equilibrated_singular_values": root.sigma.tolist(),
         }
     return figures
+
+
+def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
+    """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
+    pairing, share = pairs.pairing, _gone_share(pairs, moments)
+    return {
+        "new": pairing.new,
+        "gone": pairing.gone,
+        "aligned": pairing.n_used,
+        "paired_by": pairing.how,
+        "matched_energy": None if share is None else 1.0 - share,
+        "gone_energy": share,
+        "new_energy": _new_energy(pairs, moments),
+        "vectors": pairs.way,
+        "duplicates": dict(pairing.duplicates),
+        "scratch_bytes": pairs.n_bytes,
+    }
+
+
+def _gone_share(pairs: Beside, moments: Moments) -> float | None:
+    """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
+    gone, total = pairs.gone_energy, pairs.energy
+    if not pairs.pairing.gone:
+        return 0.0
+    if gone is None:
+        return None
+    if total is None:
+        total = gone + (0.0 if moments.pairs is None else float(np.trace(moments.pairs.gramian_y)))
+    return gone / total if total and np.isfinite(total) else None
+
+
+def _new_energy(pairs: Beside, moments: Moments) -> float | None:
+    """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
+    if not pairs.pairing.new:
+        return 0.0
+    if pairs.pairing.n_used < pairs.pairing.matched or moments.rest is None:
+        return None
+    return float(np.trace(moments.rest) / np.trace(moments.gramian))
 
 
 def _truncation(discarded: Vector) -> dict[str, Any] | None:

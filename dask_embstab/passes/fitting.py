@@ -18,24 +18,30 @@ from dask_embstab.core.landing import (
     landed_pairs,
     require_matched,
     rotated,
+    rotation_of,
     scores_basis,
     unrotated,
 )
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.root import Root
+from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.summary import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.account import account
+from dask_embstab.passes.anchors import anchor_scatter
 from dask_embstab.passes.compute import compute
+from dask_embstab.passes.joining import Joining, joining
 from dask_embstab.passes.options import FitOptions
-from dask_embstab.passes.pairing import Pairing, pair
+from dask_embstab.passes.pairing import pair
+from dask_embstab.passes.partners import Beside, beside, with_energy
 from dask_embstab.passes.projection import Load, load_of, require_memory
 from dask_embstab.passes.reduce import finished, reduce_table
 from dask_embstab.passes.reductions import moments_reduction, triangle_reduction, unit_pairs_reduction
 from dask_embstab.passes.reference import Reference
 from dask_embstab.passes.routes import graded_roots
 from dask_embstab.passes.rows import identity
+from dask_embstab.tables.rowindex import SparseIndex
 from dask_embstab.tables.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -49,7 +55,7 @@ class TableRead:
 
     summary: TableMoments
     table: Table | None = None
-    pairing: Pairing | None = None
+    pairs: Beside | None = None
     triangle: Matrix | None = None
     n_reads: int = 0
     digests: Digests = field(default_factory=dict)
@@ -58,9 +64,16 @@ class TableRead:
     @property
     def matched(self) -> int | None:
         """Rows shared with the reference, before any selection; None where that was not needed."""
-        if self.pairing is not None:
-            return self.pairing.matched
+        if self.pairs is not None:
+            return self.pairs.pairing.matched
         return self.summary.matched if self.summary.moments.pairs is not None else None
+
+    @property
+    def smaller(self) -> int:
+        """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched."""
+        if self.pairs is None:
+            return self.matched or 0
+        return min(self.summary.n_rows, self.pairs.pairing.reference.shape[0])
 
 
 def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
@@ -71,9 +84,10 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
     if options.keep == "scores":
         for table in tables.values():
             _require_rows(table.where, table.n_rows, table.d)
-    reads = read_tables(tables, reference, options)
-    n_users = None if users is None else users.n_rows
-    return fit_reads(reads, n_users, None if reference is None else reference.described, options)
+    with joining(**options.joining) as how:
+        reads = read_tables(tables, reference, options, how)
+        n_users = None if users is None else users.n_rows
+        return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
 
 def fit_reads(
@@ -102,18 +116,19 @@ def fit_reads(
     )
 
 
-def read_tables(tables: Mapping[str, Table], reference: Reference | None, options: FitOptions) -> dict[str, TableRead]:
+def read_tables(
+    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining
+) -> dict[str, TableRead]:
     """One read of every table, with its reference rows where it is aligned on."""
-    pairings = {} if reference is None else _pairings(tables, reference, options)
+    require_memory([_load(table, reference, options, key) for key, table in tables.items()])
+    pairs = {} if reference is None else _pairs(tables, reference, options, how)
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
-    joined = sum(0 if p.index is None else tables[key].n_rows + p.reference.shape[0] for key, p in pairings.items())
-    require_memory([_load(table, pairings.get(key), options) for key, table in tables.items()], joined_ids=joined)
     nodes = {
         key: reduce_table(
             table,
             reduction,
-            pairing=pairings.get(key),
-            weights=options.selection(key).row_weights(table) if key in pairings else None,
+            pairs=pairs.get(key),
+            weights=options.selection(key).row_weights(table) if key in pairs else None,
         )
         for key, table in tables.items()
     }
@@ -126,14 +141,17 @@ def read_tables(tables: Mapping[str, Table], reference: Reference | None, option
         moments, R = (value.moments, value.R) if options.method == "qr" else (value, None)
         summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
         _require_nonzero(summary)
-        reads[key] = TableRead(summary, tables[key], pairings.get(key), R, 1, partial.digests, partial.partner_digests)
+        found = pairs.get(key)
+        theirs = partial.partner_digests | ({} if found is None else found.digests)
+        reads[key] = TableRead(summary, tables[key], found, R, 1, partial.digests, theirs)
     return reads
 
 
 def summarize(table: Table, reference: Table | None, options: FitOptions) -> TableMoments:
     """Moments of one table (or of a part of one) with its reference rows, from one read."""
     paired = None if reference is None else Reference(reference, None, {})
-    read = read_tables({"items": table}, paired, options)["items"]
+    with joining(**options.joining) as how:
+        read = read_tables({"items": table}, paired, options, how)["items"]
     return replace(read.summary, reference=None if reference is None else identity(reference))
 
 
@@ -141,16 +159,46 @@ def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> 
     aligned = {key: reads[key].summary.moments.pairs for key in options.aligned}
     sums = {key: pairs for key, pairs in aligned.items() if pairs is not None and pairs.weight > 0}
     target = _target(basis, next((pairs.cross.shape[1] for pairs in sums.values()), None), reads, options)
-    require_matched(basis.items.shape[1], target, scores=basis.balance is not None)
+    require_matched(len(basis.items), target, scores=basis.balance is not None)
     if len(sums) < len(aligned):
         raise InputError(
             f"the rows of {' and '.join(sorted(set(aligned) - set(sums)))} to align on are none, or all of weight 0;"
             " select others"
         )
-    pairs = landed_pairs(basis, sums)
-    if not options.unit_rows:
-        return rotated(basis, target, pairs)
-    return rotated(basis, target, _unit_pairs(basis, reads, options), pairs)
+    pairs = used = landed_pairs(basis, {key: _for_all(key, pairs, reads, options) for key, pairs in sums.items()})
+    if options.unit_rows:
+        used = _unit_pairs(basis, reads, options)
+    transform, figures = rotated(basis, target, used, pairs)
+    return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
+
+
+def _for_all(key: str, pairs: Pairs, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
+    """Sums over a table's anchors with the weight of all the rows they stand for: another table may stand beside it."""
+    found = reads[key].pairs
+    if found is None or options.selection(key).anchors is None:
+        return pairs
+    return pairs.times(found.pairing.n_eligible / max(1, found.pairing.n_used), n=pairs.n)
+
+
+def _anchor_bound(
+    basis: Basis, target: Target, reads: dict[str, TableRead], pairs: Pairs, options: FitOptions
+) -> float | None:
+    """99 % bound on the distance from the rotation of all rows; None without anchors, and where weights are given."""
+    sampled = []
+    _, rotation = rotation_of(target, pairs)
+    mean_x, mean_y = (s / pairs.weight if target.center else None for s in (pairs.sum_x, pairs.sum_y))
+    for key in options.aligned:
+        beside, table = reads[key].pairs, reads[key].table
+        choice = options.selection(key)
+        if beside is None or table is None or choice.anchors is None or choice.weights is not None:
+            return None
+        if not isinstance(beside.pairing.index, SparseIndex):
+            continue  # no more rows than anchors are shared: all of them are used
+        left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
+        s = rotation.singular_values / pairs.n
+        influence = Influence(getattr(basis, key), left, right, s, mean_x, mean_y, options.unit_rows)
+        sampled.append((anchor_scatter(table, beside.pairing, influence), beside.pairing.n_eligible))
+    return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
 
 
 def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
@@ -162,31 +210,34 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
             raise InputError("unit_rows=True needs another read of the tables; moments alone do not hold it")
         reductions[key] = unit_pairs_reduction(getattr(basis, key))
         weights = options.selection(key).row_weights(read.table)
-        nodes.append(reduce_table(read.table, reductions[key], pairing=read.pairing, weights=weights))
+        nodes.append(reduce_table(read.table, reductions[key], pairs=read.pairs, weights=weights))
         read.n_reads += 1
     partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
-    found = [finished(part, reduction).pairs for part, reduction in zip(partials, reductions.values(), strict=True)]
-    sums = [pairs for pairs in found if pairs is not None]
+    found = {key: finished(part, reductions[key]).pairs for key, part in zip(reductions, partials, strict=True)}
+    sums = [_for_all(key, pairs, reads, options) for key, pairs in found.items() if pairs is not None]
     if not sums or not sum(pairs.weight for pairs in sums) > 0:
         raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
     stacked: Pairs = reduce(add, sums)
     return stacked
 
 
-def _pairings(tables: Mapping[str, Table], reference: Reference, options: FitOptions) -> dict[str, Pairing]:
-    pairings = {}
+def _pairs(tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining) -> dict[str, Beside]:
+    found = {}
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
-        pairings[key] = options.selection(key).applied(pair(tables[key], theirs), tables[key])
-    return pairings
+        pairing = options.selection(key).applied(pair(tables[key], theirs, how), tables[key])
+        read = beside(pairing, tables[key], how, label="fit")
+        found[key] = with_energy(read, how, weighted=options.selection(key).weights is not None, label="fit")
+    return found
 
 
-def _load(table: Table, pairing: Pairing | None, options: FitOptions) -> Load:
-    width = 0 if pairing is None else pairing.reference.shape[1]
-    return load_of(table, width=width, values=(1 if pairing is None else 4) + (options.method == "qr"))
+def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:
+    theirs: Table | None = getattr(reference, key) if reference is not None and key in options.aligned else None
+    paired = theirs is not None
+    return load_of(table, width=theirs.d if theirs else 0, values=(4 if paired else 1) + (options.method == "qr"))
 
 
 def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:
@@ -214,6 +265,7 @@ def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], op
         unit_rows=options.unit_rows,
         min_matched=options.min_matched,
         matched=sum(reads[key].matched or 0 for key in options.aligned if key in reads),
+        smaller=sum(reads[key].smaller for key in options.aligned if key in reads),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import add
@@ -14,10 +15,13 @@ from dask_embstab.core.moments import Panel
 from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.pairing import Pairing, pair
+from dask_embstab.passes.joining import Joining, joining
+from dask_embstab.passes.pairing import Pairing, pair, used_rows
+from dask_embstab.passes.partners import beside
 from dask_embstab.passes.reduce import Reduction, finished, reduce_table
 from dask_embstab.passes.rows import rows_of
 from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.rowindex import picked
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
@@ -52,30 +56,36 @@ def agreement(panel: Panel) -> Agreement:
     return Agreement(len(a), float(cosine.sum()), float(length_a.sum()), float(length_b.sum()))
 
 
-def agreement_of(a: Table, b: Table) -> tuple[Agreement, Pairing]:
+def agreement_of(a: Table, pairing: Pairing, how: Joining) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
-    pairing = pair(a, b)
     reduction = Reduction(agreement, add, _agreement_probe)
-    node, n_tasks = reduce_table(a, reduction, pairing=pairing)
+    node, n_tasks = reduce_table(a, reduction, pairs=beside(pairing, a, how, label="evaluate"))
     (partial_,) = compute([node], label="evaluate: cosines", n_tasks=n_tasks)
-    return finished(partial_, reduction), pairing
+    found: Agreement = finished(partial_, reduction)
+    return found
 
 
 def overlap_of(
-    users: tuple[Table, Table], items: tuple[Table, Table], *, k: int, n_users: int, seed: int
+    users: tuple[Table, Table],
+    items: tuple[Table, Table],
+    pairings: Mapping[str, Pairing],
+    *,
+    k: int,
+    n_users: int,
+    seed: int,
 ) -> tuple[float, int]:
     """Mean rank-biased overlap of the top ``k`` items of sampled shared users, and the k that the catalogues allow.
 
     Reads the sampled user rows and each items table once; memory is n_users x (panel + 2 k) scores per thread.
     """
-    a_rows, b_rows = _sampled(pair(*users), n_users, seed)
+    a_rows, b_rows = _sampled(pairings["users"], users[0].n_rows, n_users, seed)
     queries = compute([rows_of(users[0], a_rows), rows_of(users[1], b_rows)], label="evaluate: users", n_tasks=0)
     k = min(k, items[0].n_rows, items[1].n_rows)
     reductions = [Reduction(partial(_best, query, k=k), add, _top_probe) for query in queries]
     nodes = [reduce_table(table, reduction) for table, reduction in zip(items, reductions, strict=True)]
     partials = compute([node for node, _ in nodes], label="evaluate: rankings", n_tasks=sum(n for _, n in nodes))
     a, b = (finished(p, reduction).rows for p, reduction in zip(partials, reductions, strict=True))
-    ours = _in_terms_of(a, pair(*items))
+    ours = picked(pairings["items"].partners, a)
     return float(np.mean([rank_biased_overlap(x, y) for x, y in zip(ours, b, strict=True)])), k
 
 
@@ -91,20 +101,13 @@ def _top_probe(value: TopK) -> float:
     return float(value.scores[:, 0].sum())
 
 
-def _sampled(pairing: Pairing, n_users: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
+def _sampled(pairing: Pairing, n_rows: int, n_users: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
     """Row numbers, in both tables, of a random sample of the shared users."""
-    shared = np.arange(pairing.matched) if pairing.index is None else np.flatnonzero(pairing.index >= 0)
-    if not len(shared):
+    if not pairing.matched:
         raise IdError("the runs share no user, so no rankings can be compared; give runs with common user ids")
-    rows = np.sort(np.random.default_rng(seed).choice(shared, min(n_users, len(shared)), replace=False))
-    return rows, rows if pairing.index is None else pairing.index[rows]
-
-
-def _in_terms_of(rows: RowNumbers, pairing: Pairing) -> RowNumbers:
-    """Rows of the one catalogue as rows of the other; -1 where an item is in one only."""
-    if pairing.index is None:
-        return np.where(rows < pairing.matched, rows, -1)
-    return pairing.index[rows]
+    drawn = np.random.default_rng(seed).choice(pairing.matched, min(n_users, pairing.matched), replace=False)
+    rows = used_rows(pairing, n_rows, np.sort(drawn))
+    return rows, picked(pairing.partners, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,25 +140,25 @@ class Metrics:
         return asdict(self)
 
 
-def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int) -> Metrics:
-    """Every figure that the tables of both runs allow."""
-    metrics: dict[str, TableMetrics | None] = dict.fromkeys(TABLES)
-    for key in TABLES:
-        ours, theirs = getattr(a, key), getattr(b, key)
-        if ours is not None and theirs is not None:
-            _require_comparable(ours, theirs)
-            metrics[key] = _table_metrics(ours, theirs)
-    if not any(metrics.values()):
+def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Mapping[str, Any]) -> Metrics:
+    """Every figure that the tables of both runs allow; ``options`` are those of `joining`."""
+    tables = {key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)}
+    if not tables:
         raise InputError(f"{a.path} and {b.path} have no table in common, so nothing can be compared")
-    ranked = None
-    if all(metrics.values()):
-        users, items = ((a.table(key), b.table(key)) for key in ("users", "items"))
-        ranked = RankCorrelation(*overlap_of(users, items, k=k, n_users=n_users, seed=seed))
-    return Metrics(metrics["items"], metrics["users"], ranked)
+    for pair_ in tables.values():
+        _require_comparable(*pair_)
+    with joining(**options) as how:
+        pairings = {key: pair(*both, how) for key, both in tables.items()}
+        metrics = {key: _table_metrics(*both, pairings[key], how) for key, both in tables.items()}
+        ranked = None
+        if len(tables) == len(TABLES):
+            overlap = overlap_of(tables["users"], tables["items"], pairings, k=k, n_users=n_users, seed=seed)
+            ranked = RankCorrelation(*overlap)
+    return Metrics(metrics.get("items"), metrics.get("users"), ranked)
 
 
-def _table_metrics(a: Table, b: Table) -> TableMetrics:
-    found, pairing = agreement_of(a, b)
+def _table_metrics(a: Table, b: Table, pairing: Pairing, how: Joining) -> TableMetrics:
+    found = agreement_of(a, pairing, how)
     if not found.n:
         raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
     ratio = found.lengths_b / found.lengths_a if found.lengths_a else float("nan")

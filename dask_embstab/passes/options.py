@@ -11,6 +11,7 @@ import pandas as pd
 
 from dask_embstab.core.errors import IdError, InputError
 from dask_embstab.core.landing import AlignOn, Keep
+from dask_embstab.passes.anchors import anchor_rows
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.reduce import Weights
 from dask_embstab.tables.column import Column, as_column
@@ -26,7 +27,8 @@ class Selection:
     """Which rows of a table decide the rotation, and how much each counts; standardizing ignores all of it.
 
     ``weights``: one number per row, or ``"norm"`` for the length of the reference's row. ``only``: the ids to align on.
-    ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``.
+    ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``;
+    ``anchors``: that many of the rest by a hash of their ids and ``seed``, the same ones in every run.
     """
 
     weights: Any = None
@@ -34,13 +36,15 @@ class Selection:
     counts: Any = None
     min_count: int | None = None
     sample: int | None = None
+    anchors: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if (self.counts is None) != (self.min_count is None):
             raise InputError("counts= and min_count= belong together: rows with fewer counts than min_count stay out")
-        if self.sample is not None and self.sample < 1:
-            raise InputError(f"sample must be at least 1 row; it is {self.sample}")
+        for name in ("sample", "anchors"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise InputError(f"{name} must be at least 1 row; it is {count}")
         if isinstance(self.weights, str) and self.weights != "norm":
             raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
 
@@ -53,21 +57,22 @@ class Selection:
         return as_column(self.weights, table.n_rows, what=f"weights of {table.where}")
 
     def applied(self, pairing: Pairing, table: Table) -> Pairing:
-        """The pairing with the rows that stay out of the alignment taken from its index."""
-        if self.only is None and self.counts is None and self.sample is None:
-            return pairing
-        index = np.arange(table.n_rows) if pairing.index is None else pairing.index.copy()
-        index[pairing.matched if pairing.index is None else len(index) :] = -1
-        if self.only is not None:
-            index[~self._named(table)] = -1
-        if self.counts is not None:
-            column = as_column(self.counts, table.n_rows, what=f"counts of {table.where}")
-            index[~_at_least(column, table.n_rows, self.min_count or 0)] = -1
-        used = np.flatnonzero(index >= 0)
-        if self.sample is not None and self.sample < len(used):
-            kept = np.random.default_rng(self.seed).choice(used, self.sample, replace=False)
-            index[np.setdiff1d(used, kept, assume_unique=True)] = -1
-        return replace(pairing, index=index, used=int(np.count_nonzero(index >= 0)))
+        """The pairing with the rows that stay out of the alignment left out."""
+        if self.only is not None or self.counts is not None:
+            chosen = np.ones(table.n_rows, bool)
+            if self.only is not None:
+                chosen &= self._named(table)
+            if self.counts is not None:
+                column = as_column(self.counts, table.n_rows, what=f"counts of {table.where}")
+                chosen &= _at_least(column, table.n_rows, self.min_count or 0)
+            pairing = pairing.only(chosen)
+        if self.sample is not None and self.sample < pairing.n_used:
+            kept = np.random.default_rng(self.seed).choice(pairing.n_used, self.sample, replace=False)
+            pairing = pairing.drawn(np.sort(kept), table.n_rows)
+        if self.anchors is not None and self.anchors < pairing.n_used:
+            few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
+            pairing = replace(few, verified=False)
+        return pairing
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
         wanted = pd.Index(np.asarray(self.only, dtype=None if table.row_ids.kind == "int64" else object))
@@ -83,7 +88,10 @@ def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per aligned table."""
+    """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per aligned table.
+
+    ``joining`` are the arguments of `passes.joining.joining`.
+    """
 
     keep: Keep
     align_on: AlignOn
@@ -96,6 +104,7 @@ class FitOptions:
     rotation_only: bool
     min_matched: int | None
     selections: Mapping[str, Selection] = field(default_factory=dict)
+    joining: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choices = {"keep": Keep, "align_on": AlignOn, "method": Method, "balance": Balance}

@@ -1,46 +1,119 @@
-"""Which reference row belongs to which row of the run? By id, in whatever order and with whatever overlap."""
+"""Which reference row belongs to which row of the run? By id, in whatever order and with whatever overlap.
+
+The cheapest path that is exact: row by row (no ids, or identical ones in identical order), one merge (both ascend), in
+memory (few), and else over scratch files.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
-from dask_embstab.core.errors import IdError
+from dask_embstab.core.errors import EmbstabWarning, IdError
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids import Ids, RowNumberIds, id_ranges
+from dask_embstab.passes.join import partitioned
+from dask_embstab.passes.joining import Joining
+from dask_embstab.passes.merge import merged
+from dask_embstab.tables.idkeys import Keyed, joined, keyed
+from dask_embstab.tables.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, shown, stored_alike
+from dask_embstab.tables.idspill import RECORD_BYTES
+from dask_embstab.tables.match import Duplicates, match
+from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
 from dask_embstab.tables.source import Source
 from dask_embstab.tables.table import Table
+
+_SPARSE = 16
+"""A selection of less than one row in so many is read row by row."""
+Chosen = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Rows of a run and their reference rows: row by row where ``index`` is None, else ``index[i]`` (-1: none).
+    """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
 
-    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``used`` of
-    the matched ones take part in the alignment (None: all).
+    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
+    the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
+    drawn of ``eligible`` ones. Unless ``verified``, the few rows are read without their chunks' checksums.
     """
 
     reference: Source
-    index: RowNumbers | None
+    index: RowIndex | None
+    inverse: RowIndex | None
     matched: int
     new: int
     gone: int
     how: str
+    n_bytes: int = 0
+    duplicates: dict[str, int] = field(default_factory=dict)
+    chosen: Chosen | None = None
     used: int | None = None
+    verified: bool = True
+    eligible: int | None = None
+
+    @property
+    def n_eligible(self) -> int:
+        """Rows that could take part before a few were drawn of them."""
+        return self.matched if self.eligible is None else self.eligible
 
     @property
     def n_used(self) -> int:
         """Rows that take part in the alignment: the matched ones, less those a selection left out."""
         return self.matched if self.used is None else self.used
 
+    @property
+    def partners(self) -> RowIndex:
+        """The reference row of every row, before any selection."""
+        return StepIndex(self.matched) if self.index is None else self.index
 
-def pair(table: Table, reference: Table) -> Pairing:
+    def only(self, chosen: Chosen) -> Pairing:
+        """The pairing with the rows that are not ``chosen`` left out of the alignment."""
+        taken = replace(self, chosen=chosen)
+        used = sum(len(rows) for _, rows in used_ranges(taken, len(chosen)))
+        if used * _SPARSE >= len(chosen):
+            return replace(taken, used=used)
+        return self.sparse(np.concatenate([rows for _, rows in used_ranges(taken, len(chosen))]))
+
+    def drawn(self, ordinals: RowNumbers, n_rows: int) -> Pairing:
+        """The pairing of those used rows that have these ordinals (ascending) among them."""
+        rows = used_rows(self, n_rows, ordinals)
+        chosen = np.zeros(n_rows, bool)
+        chosen[rows] = True
+        return replace(self.only(chosen), eligible=self.n_used)
+
+    def sparse(self, rows: RowNumbers) -> Pairing:
+        """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""
+        index = SparseIndex(rows, picked(self.partners, rows))
+        return replace(self, index=index, chosen=None, used=len(rows), eligible=self.n_used)
+
+
+def used_ranges(pairing: Pairing, n_rows: int) -> Iterator[tuple[int, RowNumbers]]:
+    """First row of a range, and the rows in it that are matched and chosen; range by range."""
+    for start in range(0, n_rows, ID_RANGE):
+        stop = min(start + ID_RANGE, n_rows)
+        has = pairing.partners.take(start, stop) >= 0
+        yield start, start + np.flatnonzero(has if pairing.chosen is None else has & pairing.chosen[start:stop])
+
+
+def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers:
+    """Row numbers of the rows with these ordinals (ascending), counted among the matched and chosen rows alone."""
+    found, before = [ordinals[:0]], 0
+    for _, rows in used_ranges(pairing, n_rows):
+        first, last = np.searchsorted(ordinals, (before, before + len(rows)))
+        found.append(rows[ordinals[first:last] - before])
+        before += len(rows)
+    return np.concatenate(found)
+
+
+def pair(table: Table, reference: Table, how: Joining) -> Pairing:
     """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
 
-    Raises `IdError` where the ids are of two types, where one is duplicated, or where none is shared.
+    Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
+    none is shared.
     """
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
@@ -50,40 +123,121 @@ def pair(table: Table, reference: Table) -> Pairing:
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
             f" {theirs.kind}; convert one of them when its run is written"
         )
-    if len(ours) == len(theirs) and _are_identical(ours, theirs):
+    if len(ours) == len(theirs) and (stored_alike(ours, theirs) or _are_identical(ours, theirs)):
         return _row_by_row(table, reference, "identical ids")
-    return _joined(table, reference, ours, theirs)
+    return _joined(table, reference, how)
 
 
 def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
     matched = min(table.n_rows, reference.n_rows)
-    return Pairing(reference.source, None, matched, table.n_rows - matched, reference.n_rows - matched, how)
+    return Pairing(
+        reference.source,
+        None,
+        None,
+        matched,
+        table.n_rows - matched,
+        reference.n_rows - matched,
+        how,
+    )
 
 
-def _joined(table: Table, reference: Table, ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds) -> Pairing:
-    """An in-memory hash join of the ids alone."""
-    known, wanted = _index(theirs), _index(ours)
-    index = known.get_indexer(wanted).astype(np.int64)
-    matched = int(np.count_nonzero(index >= 0))
+def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
+    ours, theirs = table.row_ids, reference.row_ids
+    found = _merged(ours, theirs, how) or _in_memory(ours, theirs, how) or _out_of_core(ours, theirs, how)
+    index, inverse, matched, doubled, path, n_bytes = found
+    counts = {}
+    for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
+        _require_distinct(ids, again, how)
+        counts[whose] = again.n
     if not matched:
+        mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         raise IdError(
-            f"{table.where} and {reference.where} share no id (for example {wanted[0]!r} and {known[0]!r});"
+            f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
             " a run is aligned on the rows it shares with its reference"
         )
-    return Pairing(reference.source, index, matched, table.n_rows - matched, reference.n_rows - matched, "joined ids")
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    return Pairing(
+        reference.source,
+        index,
+        inverse,
+        matched,
+        new,
+        gone,
+        path,
+        n_bytes,
+        counts if any(counts.values()) else {},
+    )
+
+
+_Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
+
+
+def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
+    """One pass over both where both ascend; looked at in their first ranges before anything is written."""
+    if not (_ascends(ours) and _ascends(theirs)):
+        return None
+    n_bytes = 8 * (len(ours) + len(theirs))
+    index: list[ArrayIndex] | list[FileIndex]
+    if n_bytes <= how.memory // 4:
+        index = [ArrayIndex(np.empty(len(ids), np.int64)) for ids in (ours, theirs)]
+        n_bytes = 0
+    else:
+        folder = how.scratch.folder(needs=n_bytes)
+        index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
+        how.scratch.n_bytes += n_bytes
+    found = merged(ours, theirs, index[0], index[1])
+    if found is None:
+        return None
+    doubled = found.our_duplicates, found.their_duplicates
+    return index[0], index[1], found.matched, doubled, "merged ids", n_bytes
+
+
+def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
+    if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > how.memory:
+        return None
+    found = match(_all(ours), _all(theirs))
+    index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
+    index[found.ours], inverse[found.theirs] = found.theirs, found.ours
+    doubled = found.our_duplicates, found.their_duplicates
+    return ArrayIndex(index), ArrayIndex(inverse), len(found.ours), doubled, "joined ids", 0
+
+
+def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found:
+    found = partitioned(ours, theirs, how)
+    doubled = found.our_duplicates, found.their_duplicates
+    return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes
+
+
+def _all(ids: Ids | RowNumberIds) -> Keyed:
+    return joined(
+        [keyed(part, start) for part, start in zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)]
+    )
+
+
+def _ascends(ids: Ids | RowNumberIds) -> bool:
+    """Whether the first range of ids does."""
+    first: Any = ids.open().take(0, min(len(ids), ID_RANGE))
+    first = first.view("S16") if first.dtype.kind == "V" else first
+    return bool((first[1:] >= first[:-1]).all())
 
 
 def _are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(id_ranges(a), id_ranges(b), strict=True))
 
 
-def _index(ids: Ids | RowNumberIds) -> Any:
-    values = np.concatenate(list(id_ranges(ids)))
-    index = pd.Index(values)
-    if not index.is_unique:
-        offenders = index[index.duplicated()].unique()[:5].tolist()
+def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) -> None:
+    if not again.n:
+        return
+    reader = ids.open()
+    named = dict.fromkeys(shown(reader.take(row, row + 1))[0] for row in again.rows)
+    if how.duplicates == "error":
         raise IdError(
-            f"ids must be unique where rows are joined; {ids.where} repeats {len(index) - index.nunique()} of them, for"
-            f" example {', '.join(map(repr, offenders))}; drop the duplicates and write the run again"
+            f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"
+            f" example {', '.join(named)}; drop the duplicates and write the run again, or keep the first of each with"
+            " duplicates='first' (--duplicates first)"
         )
-    return index
+    warnings.warn(
+        f"{ids.where} repeats {again.n} ids, for example {', '.join(named)}; the first row of each counts",
+        EmbstabWarning,
+        stacklevel=3,
+    )

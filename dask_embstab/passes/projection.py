@@ -22,8 +22,6 @@ _BASE_BYTES = 150 * 2**20
 """A process with everything imported, the scheduler's own state and what the allocator keeps."""
 _SMALL_MATRICES = 24
 """d x d matrices alive at a time in the small factorizations, workspace of LAPACK included."""
-_ID_BYTES = 120
-"""Bytes per id of an in-memory join: two arrays, a hash table, the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +38,14 @@ class Load:
     values: int
 
 
-def projected_peak(load: Load, *, threads: int, joined_ids: int = 0, base: int = _BASE_BYTES) -> int:
+def projected_peak(load: Load, *, threads: int, base: int = _BASE_BYTES) -> int:
     """Bytes of the whole process at its peak: panels, decoded chunks and partial results per thread, small matrices."""
     rows = micro_block_rows(load.d)
     panels = rows * (load.d * (load.itemsize + 8) + load.width * (load.itemsize + 8))
     square = 8 * max(load.d, load.width) ** 2
     partials = load.values * square * 6  # the roots of a task, and those waiting in the tree
     per_thread = panels + 3 * load.decoded_bytes + partials
-    return base + threads * per_thread + _SMALL_MATRICES * square + joined_ids * _ID_BYTES
+    return base + threads * per_thread + _SMALL_MATRICES * square
 
 
 def load_of(table: Table, *, width: int, values: int) -> Load:
@@ -56,18 +54,25 @@ def load_of(table: Table, *, width: int, values: int) -> Load:
     return Load(table.d, width, table.dtype.itemsize, decoded, values)
 
 
-def require_memory(loads: list[Load], *, joined_ids: int = 0) -> None:
-    """Raise where the projection of a pass is beyond the limit that the user gave."""
+def memory_limit() -> int | None:
+    """The limit that the user gave, in bytes."""
     limit: Any = dask.config.get("embstab.memory-limit", None)
     if limit is None:
-        return
+        return None
     try:
-        allowed = parse_bytes(limit)
+        return int(parse_bytes(limit))
     except ValueError as error:
         raise InputError(f"a memory limit is a number of bytes or like '400MB'; it is {limit!r}") from error
+
+
+def require_memory(loads: list[Load]) -> None:
+    """Raise where the projection of a pass is beyond the limit that the user gave."""
+    allowed = memory_limit()
+    if allowed is None:
+        return
     base = max(_BASE_BYTES, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     threads = dask.config.get("num_workers", None) or CPU_COUNT
-    peak = max(projected_peak(load, threads=threads, joined_ids=joined_ids, base=base) for load in loads)
+    peak = max(projected_peak(load, threads=threads, base=base) for load in loads)
     if peak > allowed:
         raise InputError(
             f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is {format_bytes(allowed)};"

@@ -20,10 +20,10 @@ from dask_embstab.core.tree import Forest, Node, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import shared, task_name, tree
-from dask_embstab.passes.pairing import Pairing
+from dask_embstab.passes.partners import Beside, PartnerReader, Partners
 from dask_embstab.passes.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.tables.column import Column, ColumnBlock
-from dask_embstab.tables.source import Digests, Openable, Reader
+from dask_embstab.tables.source import Digests, Openable
 from dask_embstab.tables.table import Table
 
 V = TypeVar("V")
@@ -49,24 +49,12 @@ class Partial(Generic[V]):
     partner_digests: Digests = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Partners:
-    """Reference rows of one task's rows: ``block`` holds them in order, ``index`` says which rows have one.
-
-    Without an index, partner ``i`` belongs to row ``i`` as long as there are partners (up to row ``stop``).
-    """
-
-    block: Openable
-    stop: int
-    index: RowNumbers | None
-
-
 def reduce_table(
-    table: Table, reduction: Reduction[V], *, pairing: Pairing | None = None, weights: Weights = None
+    table: Table, reduction: Reduction[V], *, pairs: Beside | None = None, weights: Weights = None
 ) -> tuple[Any, int]:
     """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
-    in_step = None if pairing is None or pairing.index is not None else pairing.reference
-    chunk_rows = None if in_step is None else common_rows(table, in_step.chunk_rows)
+    in_step = None if pairs is None else pairs.chunk_rows()
+    chunk_rows = None if in_step is None else common_rows(table, in_step)
     ranges, grid = plan(table, chunk_rows=chunk_rows)
     task = dask.delayed(reduce_block, pure=False)
     folded = shared(reduction)
@@ -76,7 +64,7 @@ def reduce_table(
             rows,
             folded,
             grid,
-            None if pairing is None else _partners(pairing, rows),
+            None if pairs is None else pairs.of(rows),
             weights.block(rows.start, rows.stop) if isinstance(weights, Column) else weights,
             table.where,
             dask_key_name=task_name(rows.number),
@@ -103,7 +91,7 @@ def reduce_block(
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
     reader = block.open()
-    beside = None if partners is None else _PartnerReader(partners, rows.start, weights)
+    beside = None if partners is None else _PairReader(partners, rows, weights)
     forest: Forest[V] = ()
     buffer: Matrix | None = None
     first = rows.start // grid.rows if grid.anchored else 0
@@ -122,7 +110,7 @@ def reduce_block(
     return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
 
 
-def _panel(stored: Rows, buffer: Matrix, beside: _PartnerReader | None, start: int, stop: int) -> Panel:
+def _panel(stored: Rows, buffer: Matrix, beside: _PairReader | None, start: int, stop: int) -> Panel:
     rows: Matrix = upcast(stored, buffer)
     return Panel(rows, start) if beside is None else beside.panel(rows, start, stop)
 
@@ -136,31 +124,21 @@ def upcast(stored: Rows, buffer: Matrix) -> Matrix:
     return rows
 
 
-class _PartnerReader:
-    """Reads the reference rows of one panel after another, in step with the table."""
+class _PairReader:
+    """Puts the reference rows of one panel after another beside it, with their weights."""
 
-    def __init__(self, partners: Partners, start: int, weights: ColumnBlock | Literal["norm"] | None) -> None:
-        self._reader: Reader = partners.block.open()
-        self._partners, self._origin = partners, start
+    def __init__(self, partners: Partners, rows: RowRange, weights: ColumnBlock | Literal["norm"] | None) -> None:
+        self._reader: PartnerReader = partners.open(rows.start, rows.stop)
+        self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
-        self._taken = 0
         self._buffer: Matrix = np.empty((0, 0))
 
     def panel(self, rows: Matrix, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners."""
-        index = self._partners.index
-        if index is None:
-            end = max(start, min(stop, self._partners.stop))
-            matched = None if end == stop else np.arange(start, stop) < end
-            partners = self._reader.take(start, end) if end > start else None
-        else:
-            mask = index[start - self._origin : stop - self._origin] >= 0
-            count = int(np.count_nonzero(mask))
-            matched = None if count == len(mask) else mask
-            partners = self._reader.take(self._taken, self._taken + count) if count else None
-            self._taken += count
-        if partners is None:
+        found = self._reader.take(start, stop)
+        if found is None:
             return Panel(rows, start)
+        partners, matched = found
         if len(self._buffer) < len(partners):
             self._buffer = np.empty(partners.shape)
         known = upcast(partners, self._buffer)
@@ -192,15 +170,6 @@ class _Join(Generic[V]):
             digests.update(partial.digests)
             partner_digests.update(partial.partner_digests)
         return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
-
-
-def _partners(pairing: Pairing, rows: RowRange) -> Partners | None:
-    if pairing.index is None:
-        stop = min(rows.stop, pairing.reference.shape[0])
-        return Partners(pairing.reference.block(rows.start, stop), stop, None) if stop > rows.start else None
-    index = pairing.index[rows.start : rows.stop]
-    wanted = index[index >= 0]
-    return Partners(pairing.reference.gather(wanted), rows.stop, index) if len(wanted) else None
 
 
 def _raise_not_finite(panel: Panel, start: int, where: str) -> NoReturn:

@@ -204,21 +204,25 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
 
 @dataclass(frozen=True, slots=True)
 class DirectGather:
-    """Rows picked from uncompressed chunk files."""
+    """Rows picked from uncompressed chunk files.
+
+    Where ``verified``, a chunk is checked before its first row is used, which reads it whole.
+    """
 
     files: ChunkFiles
     rows: RowNumbers
+    verified: bool = True
 
     def open(self) -> DirectGatherReader:
         """Start picking."""
-        return DirectGatherReader(self.files, self.rows)
+        return DirectGatherReader(self)
 
 
 class DirectGatherReader:
-    """Picks rows from mapped chunk files, one panel at a time; a chunk is verified before its first row is used."""
+    """Picks rows from mapped chunk files, one panel at a time."""
 
-    def __init__(self, files: ChunkFiles, rows: RowNumbers) -> None:
-        self._files, self._rows = files, rows
+    def __init__(self, gather: DirectGather) -> None:
+        self._files, self._rows, self._verify = gather.files, gather.rows, gather.verified
 
     def take(self, start: int, stop: int) -> Rows:
         """The gathered rows ``start`` to ``stop``."""
@@ -243,7 +247,8 @@ class DirectGatherReader:
             return np.broadcast_to(np.asarray(files.fill, files.dtype), (files.chunk_rows, files.d))
         try:
             _require_size(files, chunk)
-            verify_once(files, chunk)
+            if self._verify:
+                verify_once(files, chunk)
             return np.memmap(chunk.path, files.dtype, "r", shape=(files.chunk_rows, files.d))
         finally:
             chunk.close()

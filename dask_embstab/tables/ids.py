@@ -1,23 +1,28 @@
-"""The ids of a table's rows: int64 or strings, read a range at a time in ascending order, never held as an index."""
+"""The ids of a table's rows: int64, strings or 16-byte UUIDs, read a range at a time in ascending order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import UUID as UuidObject  # noqa: N811 (the dtype has the name)
 
 import dask
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import DamageError, IdError
 from dask_embstab.tables.chunkfile import ChunkFiles, chunk_files
 from dask_embstab.tables.direct import DirectBlock
 
-IdKind = Literal["int64", "string"]
+IdKind = Literal["int64", "string", "uuid"]
 IdArray = np.ndarray[Any, Any]
-"""int64, or objects that are str."""
+"""int64, objects that are str, or 16-byte voids."""
+UUID = np.dtype("V16")
 
+_COMPARED_BYTES = 1 << 20
 ID_RANGE = 1 << 18
 """Ids that are held at a time where they are only passed by."""
 
@@ -59,7 +64,7 @@ class Ids:
 class IdBlock:
     """The ids of one task's rows."""
 
-    ids: Ids
+    ids: Ids | RowNumberIds
     start: int
     stop: int
 
@@ -105,15 +110,46 @@ class SlicedIds:
             values = np.asarray(ids.array[start:stop])
         except Exception as error:  # whatever a codec or a store raises, the ids cannot be read
             raise DamageError(f"the ids of {ids.where} cannot be read back ({error}); restore them") from error
-        if ids.kind == "int64":
-            return values.astype(np.int64, copy=False)
-        values = (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
-        if len(values) > 1 and not values.any():
-            raise DamageError(
-                f"the ids of {ids.where} are empty from row {start} to {start + len(values)}: a missing chunk reads so;"
-                " restore it from its source"
-            )
+        return checked_ids(values, ids.kind, ids.where, start)
+
+
+def checked_ids(values: IdArray, kind: IdKind, where: str, start: int) -> IdArray:
+    """Ids from row ``start`` on in the form of their kind.
+
+    Raises `IdError`, naming the first few rows, where one is null or of another type; `DamageError` where all are empty.
+    """
+    if kind == "int64":
+        if values.dtype == np.uint64 and len(values) and int(values.max()) > np.iinfo(np.int64).max:
+            raise IdError(f"ids must fit int64; one of {where} from row {start} on is {values.max()}; hash it to less")
+        return values.astype(np.int64, copy=False)
+    if kind == "uuid":
+        return _as_uuids(values, where, start)
+    values = (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
+    bad = [i for i, value in enumerate(values.tolist()) if not isinstance(value, str)]
+    if bad:
+        raise IdError(_offenders(values, bad, where, start))
+    if len(values) > 1 and not values.any():
+        raise DamageError(
+            f"the ids of {where} are empty from row {start} to {start + len(values)}: a missing chunk reads so;"
+            " restore it from its source"
+        )
+    return values
+
+
+def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
+    if values.dtype == UUID:
         return values
+    raw = [getattr(value, "bytes", value) for value in values.tolist()]
+    bad = [i for i, value in enumerate(raw) if not isinstance(value, bytes) or len(value) != UUID.itemsize]
+    if bad:
+        raise IdError(_offenders(values, bad, where, start))
+    return np.frombuffer(b"".join(raw), UUID)
+
+
+def _offenders(values: IdArray, bad: list[int], where: str, start: int) -> str:
+    named = ", ".join(f"{values[i]!r} in row {start + i}" for i in bad[:5])
+    more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
+    return f"ids must be int64 or strings, all of one type and none null; {where} has {named}{more}; give all rows such ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +172,54 @@ class RowNumberIds:
         """The row numbers themselves."""
         return np.arange(start, stop, dtype=np.int64)
 
+    def block(self, start: int, stop: int) -> IdBlock:
+        """What a task is given to read these rows' numbers by."""
+        return IdBlock(self, start, stop)
+
 
 def id_ranges(ids: Ids | RowNumberIds) -> Iterator[IdArray]:
     """All ids in order, a bounded number at a time."""
     reader, n = ids.open(), len(ids)
     for start in range(0, n, ID_RANGE):
         yield reader.take(start, min(start + ID_RANGE, n))
+
+
+def shown(ids: IdArray) -> list[str]:
+    """Ids as messages show them."""
+    return [str(UuidObject(bytes=value)) if ids.dtype == UUID else repr(value) for value in ids.tolist()]
+
+
+def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
+    """Whether the ids are texts in equally encoded Zarr arrays whose chunks are equal, byte for byte: none is decoded."""
+    if not (isinstance(a, Ids) and isinstance(b, Ids)) or a.kind != "string":
+        return False
+    arrays = a.array, b.array
+    if not all(isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays):
+        return False
+    first, second = (_encoding(array) for array in arrays)
+    return first == second and all(
+        _same_bytes(*(_chunk_path(array, number) for array in arrays)) for number in range(a.array.nchunks)
+    )
+
+
+def _encoding(array: zarr.Array[Any]) -> dict[str, Any]:
+    described = array.metadata.to_dict()
+    return {name: described.get(name) for name in ("shape", "data_type", "dtype", "chunk_grid", "chunks", "codecs",
+                                                   "filters", "compressor", "fill_value")}  # fmt: skip
+
+
+def _chunk_path(array: Any, number: int) -> Path:
+    return Path(array.store.root, array.path, array.metadata.encode_chunk_key((number,)))
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    if not (a.is_file() and b.is_file()) or a.stat().st_size != b.stat().st_size:
+        return False
+    with a.open("rb") as one, b.open("rb") as other:
+        while part := one.read(_COMPARED_BYTES):
+            if part != other.read(_COMPARED_BYTES):
+                return False
+    return True
 
 
 def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
@@ -161,13 +239,22 @@ def _kind(array: Any, where: str) -> IdKind:
     dtype = array.dtype
     if dtype.kind in "iu":
         return "int64"
-    if dtype.kind in "USTO" and _looks_like_text(array, dtype):
+    if dtype == UUID:
+        return "uuid"
+    if dtype.kind in "UST":
         return "string"
-    raise IdError(f"ids must be int64 or strings; those of {where} are {dtype}; convert them when the run is written")
+    if dtype.kind == "O":
+        return _kind_of_objects(array, where)
+    raise IdError(
+        f"ids must be int64 or strings (or 16-byte UUIDs); those of {where} are {dtype}; convert them when the run is"
+        " written"
+    )
 
 
-def _looks_like_text(array: Any, dtype: Any) -> bool:
-    # An object array may hold anything; in memory every element is looked at, on disk the codec has decided.
-    if dtype.kind != "O" or not isinstance(array, np.ndarray):
-        return True
-    return all(isinstance(value, str) for value in array.tolist())
+def _kind_of_objects(array: Any, where: str) -> IdKind:
+    """By the first one; in memory every one is looked at now, elsewhere (the codec has decided) as it is read."""
+    if not isinstance(array, np.ndarray):
+        return "string"
+    kind: IdKind = "uuid" if len(array) and isinstance(array[0], bytes | UuidObject) else "string"
+    checked_ids(array, kind, where, 0)
+    return kind

@@ -12,11 +12,13 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import InputError
+from dask_embstab.core.types import Rows
 from dask_embstab.tables.chunkfile import chunk_files
 from dask_embstab.tables.dasksource import DaskSource, as_dask, require_known_chunks
-from dask_embstab.tables.directsource import DirectSource
+from dask_embstab.tables.directsource import DirectSource, few_rows
 from dask_embstab.tables.ids import Ids, RowNumberIds, as_ids
 from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.lookup import find_rows
 from dask_embstab.tables.source import ArraySource, Source
 from dask_embstab.tables.zarrsource import ZarrSource, require_full_width
 
@@ -81,6 +83,18 @@ class Table:
     def row_ids(self) -> Ids | RowNumberIds:
         """Ids to be read a range at a time: the stored ones, or the row numbers that stand for them."""
         return RowNumberIds(self.n_rows, self.where) if self.stored_ids is None else self.stored_ids
+
+    def rows_of(self, ids: Any) -> Rows:
+        """The vectors of these ids, (len(ids), d) in their order and the stored dtype, without scanning the table.
+
+        The first call builds a sorted index of the ids, out of core, in a hidden folder beside the run; it is built again
+        when the ids are written anew. Single rows are read without their chunks' checksums. Raises `IdError` where an id
+        is in no row.
+        """
+        rows = find_rows(self.row_ids, ids, self.key)
+        block = few_rows(self.source, rows)
+        opened = block.compute() if hasattr(block, "compute") else block
+        return np.array(opened.open().take(0, len(rows)))
 
     def to_xarray(self) -> xr.Dataset:
         """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a plain variable and no index."""

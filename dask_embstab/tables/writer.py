@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,11 +29,14 @@ from zarr.codecs import Crc32cCodec
 
 from dask_embstab.core.errors import InputError, OutputExistsError
 from dask_embstab.core.transform import Transform
-from dask_embstab.tables.ids import IdKind
+from dask_embstab.tables.ids import UUID, IdKind
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
+from dask_embstab.tables.scratch import remove_folder
 from dask_embstab.tables.sink import Sink
 from dask_embstab.tables.store import local_path
 from dask_embstab.tables.swap import finish_swap, partial_path, put, swap
+
+_ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class RunWriter:
                     "id",
                     shape=(n,),
                     chunks=(rows,),
-                    dtype=np.dtype(np.int64) if ids == "int64" else str,
+                    dtype=_ID_DTYPES[ids],
                     compressors=[Crc32cCodec()],
                     dimension_names=(row,),
                     config={"write_empty_chunks": True},
@@ -187,19 +189,10 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         yield folder, adopted is None
     except BaseException:
         if not resume:
-            _remove(folder)
+            remove_folder(folder)
         raise
     finally:
         os.close(lock)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder in which tasks of a failed write may still be ending: none of them makes the folder itself anew."""
-    for _ in range(100):
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.02)
-        if not folder.exists():
-            return
 
 
 def _leftovers(place: Path) -> list[Path]:

@@ -1,0 +1,129 @@
+"""Which row of the one table belongs to a row of the other? In memory, in a file, or for a few rows only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dask_embstab.core.types import RowNumbers
+
+_WORD = 8
+_PICKED = 4096
+
+
+class RowIndex(Protocol):
+    """Partner of every row; -1 where it has none. Small to pickle, or cut to the rows of one task by ``part``."""
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """Partners of rows ``start`` to ``stop``."""
+
+    def part(self, start: int, stop: int) -> RowIndex:
+        """The same index for these rows alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayIndex:
+    """Held in memory; ``array[0]`` belongs to row ``first``."""
+
+    array: RowNumbers
+    first: int = 0
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """A view."""
+        return self.array[start - self.first : stop - self.first]
+
+    def part(self, start: int, stop: int) -> ArrayIndex:
+        """A view."""
+        return ArrayIndex(self.take(start, stop), start)
+
+    def put(self, start: int, values: RowNumbers) -> None:
+        """Set the partners of rows from ``start`` on."""
+        self.array[start - self.first : start - self.first + len(values)] = values
+
+
+@dataclass(frozen=True, slots=True)
+class FileIndex:
+    """One int64 per row in a scratch file."""
+
+    path: str
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """Read from the file."""
+        return np.fromfile(self.path, np.int64, stop - start, offset=start * _WORD)
+
+    def part(self, start: int, stop: int) -> FileIndex:
+        """Itself."""
+        del start, stop
+        return self
+
+    def put(self, start: int, values: RowNumbers) -> None:
+        """Write the partners of rows from ``start`` on; tasks may do so side by side."""
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            data, offset = memoryview(np.ascontiguousarray(values).view(np.uint8)), start * _WORD  # type: ignore[arg-type]
+            while len(data):
+                done = os.pwrite(file, data, offset)
+                data, offset = data[done:], offset + done
+        finally:
+            os.close(file)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file."""
+        return Path(self.path).stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class StepIndex:
+    """Row i belongs to row i, for the first ``n`` rows."""
+
+    n: int
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """The row numbers themselves."""
+        rows = np.arange(start, stop, dtype=np.int64)
+        rows[max(0, self.n - start) :] = -1
+        return rows
+
+    def part(self, start: int, stop: int) -> StepIndex:
+        """Itself."""
+        del start, stop
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SparseIndex:
+    """Partners of a few ``rows`` (ascending); every other row has none."""
+
+    rows: RowNumbers
+    partners: RowNumbers
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """Mostly -1."""
+        first, last = np.searchsorted(self.rows, (start, stop))
+        found = np.full(stop - start, -1, np.int64)
+        found[self.rows[first:last] - start] = self.partners[first:last]
+        return found
+
+    def part(self, start: int, stop: int) -> SparseIndex:
+        """Those of these rows."""
+        first, last = np.searchsorted(self.rows, (start, stop))
+        return SparseIndex(self.rows[first:last], self.partners[first:last])
+
+
+def picked(index: RowIndex, rows: RowNumbers) -> RowNumbers:
+    """Partners of single rows in any order; -1 for row -1 too."""
+    order = np.argsort(rows, axis=None, kind="stable")
+    flat = rows.ravel()
+    found = np.full(flat.shape, -1, np.int64)
+    order = order[np.searchsorted(flat[order], 0) :]
+    while len(order):
+        start = int(flat[order[0]])
+        n = int(np.searchsorted(flat[order], start + _PICKED))
+        found[order[:n]] = index.take(start, int(flat[order[n - 1]]) + 1)[flat[order[:n]] - start]
+        order = order[n:]
+    return found.reshape(rows.shape)

@@ -1,0 +1,398 @@
+"""Any permutation, any overlap, any chunking, any kind of id and any memory: the pairs are those of the oracle."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Array, assert_close, hidden, land, pairs_by_id, vectors_of, world
+
+import dask_embstab as es
+from dask_embstab.passes.joining import Joining, joining
+from dask_embstab.passes.pairing import Pairing, pair
+from dask_embstab.tables import idkeys
+from dask_embstab.tables.ids import Ids, shown
+from dask_embstab.tables.table import make_table
+
+pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
+MakeRun = Callable[..., es.Run]
+T, W = world(41)
+B = world(42)[0] + T
+KINDS = ("int64", "string", "uuid")
+TINY, AMPLE = 1 << 13, 1 << 24
+
+
+@pytest.fixture
+def small_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges, windows and slabs of a few rows, so that a join of 60 ids runs through all of it."""
+    for name in ("tables.ids.ID_RANGE", "passes.pairing.ID_RANGE", "passes.merge._WINDOW"):
+        monkeypatch.setattr(f"dask_embstab.{name}", 8)
+    monkeypatch.setattr("dask_embstab.passes.join._FEWEST_ROWS", 7)
+    monkeypatch.setattr("dask_embstab.passes.joining._LEAST", 1)
+    monkeypatch.setattr("dask_embstab.passes.shuffle.micro_block_rows", lambda _: 16)
+
+
+def ids_of(kind: str, numbers: Array) -> Array:
+    """Ids of a kind for these numbers; texts of unequal lengths, some beyond ASCII."""
+    if kind == "int64":
+        return np.asarray(numbers) * 7919 - 10**12
+    if kind == "uuid":
+        return np.array([uuid.uuid5(uuid.NAMESPACE_OID, str(i)).bytes for i in numbers], dtype="V16")
+    return np.array([f"{'é' * (i % 3)}{i}" for i in numbers], dtype=object)
+
+
+def as_stored(ids: Array, chunk: int, how: str) -> Any:
+    if how == "dask":
+        return da.from_array(ids, chunks=chunk)
+    if how == "numpy":
+        return ids
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr: strings and raw bytes have no final specification yet
+        kind = str if ids.dtype.kind == "O" else ids.dtype
+        stored = zarr.create_array(zarr.storage.MemoryStore(), shape=ids.shape, chunks=(chunk,), dtype=kind)
+        stored[:] = ids
+    return stored
+
+
+@contextmanager
+def paired(mine: Any, theirs: Any, memory: int, **options: Any) -> Iterator[Pairing]:
+    tables = [make_table(np.ones((ids.shape[0], 2)), ids, where=name) for name, ids in (("run", mine), ("ref", theirs))]
+    with joining(memory=memory, **options) as how:
+        yield pair(tables[0], tables[1], how)
+
+
+def index_of(found: Pairing, n: int, m: int) -> tuple[list[int], list[int]]:
+    assert found.inverse is not None
+    return found.partners.take(0, n).tolist(), found.inverse.take(0, m).tolist()
+
+
+def expected(mine: Array, theirs: Array) -> tuple[list[int], list[int]]:
+    """Partners by the plainest look-up; the first row of an id counts."""
+    first: dict[Any, int] = {}
+    for row, value in enumerate(theirs.tolist()):
+        first.setdefault(value, row)
+    index, inverse = [-1] * len(mine), [-1] * len(theirs)
+    for row, value in enumerate(mine.tolist()):
+        at = first.pop(value, None)
+        if at is not None:
+            index[row], inverse[at] = at, row
+    return index, inverse
+
+
+sizes = st.integers(1, 70)
+
+
+@settings(max_examples=40)
+@given(data=st.data(), kind=st.sampled_from(KINDS), n=sizes, m=sizes, seed=st.integers(0, 999))
+def test_any_join_is_the_oracle_s(data: Any, kind: str, n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = [rng.permutation(90)[:size] for size in (n, m)]
+    if data.draw(st.booleans()):
+        numbers = [np.sort(part) for part in numbers]
+    mine, theirs = (ids_of(kind, part) for part in numbers)
+    index, inverse = expected(mine, theirs)
+    stored = [
+        as_stored(ids, data.draw(st.integers(1, 40)), data.draw(st.sampled_from(["dask", "numpy", "zarr"])))
+        for ids in (mine, theirs)
+    ]
+    memory = data.draw(st.sampled_from([TINY, AMPLE]))
+    if max(index) < 0:
+        with pytest.raises(es.IdError, match="share no id"), paired(*stored, memory):
+            pass
+        return
+    with paired(*stored, memory) as found:
+        matched = sum(row >= 0 for row in index)
+        assert (found.matched, found.new, found.gone) == (matched, n - matched, m - matched)
+        if found.index is None:
+            assert mine.tolist() == theirs.tolist()
+        else:
+            assert index_of(found, n, m) == (index, inverse)
+        if found.how == "partitioned ids":
+            assert found.n_bytes > 16 * (n + m)
+
+
+ORDERS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
+    "identical ids": lambda ids: (ids, ids.copy()),
+    "merged ids": lambda ids: (np.sort(ids)[5:], np.sort(ids)[:-3]),
+    "joined ids": lambda ids: (ids, ids[::-1]),
+    "partitioned ids": lambda ids: (ids, ids[::-1]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ORDERS)
+def test_the_path_of_the_join_is_the_cheapest_and_stated(path: str, kind: str) -> None:
+    ids = ids_of(kind, np.random.default_rng(0).permutation(60))
+    mine, theirs = (side.view(ids.dtype) for side in ORDERS[path](ids.view("S16") if kind == "uuid" else ids))
+    with paired(mine, theirs, AMPLE if path == "joined ids" else TINY) as found:
+        assert found.how == path
+        if path != "identical ids":
+            assert index_of(found, len(mine), len(theirs)) == expected(mine, theirs)
+
+
+def test_ids_that_cease_to_ascend_are_not_merged() -> None:
+    mine = np.arange(60)
+    mine[50:] = mine[50:][::-1]
+    with paired(mine, np.arange(60) + 1, AMPLE) as found:
+        assert found.how == "joined ids"
+        assert index_of(found, 60, 60) == expected(mine, np.arange(60) + 1)
+
+
+@pytest.mark.parametrize("memory", [TINY, AMPLE])
+def test_texts_that_share_a_key_are_told_apart(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.array([len(value) % 2 for value in ids], np.uint64) << 63)
+    mine, theirs = ids_of("string", np.arange(50)), ids_of("string", np.arange(70)[::-1])
+    with paired(mine, theirs, memory) as found:
+        assert index_of(found, 50, 70) == expected(mine, theirs)
+
+
+# --- duplicates, nulls, mixed types
+
+
+@pytest.mark.parametrize("memory", [TINY, AMPLE])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+@pytest.mark.parametrize("side", ["run", "ref"])
+def test_duplicates_are_refused_by_name_or_the_first_counts(memory: int, kind: str, order: str, side: str) -> None:
+    rng = np.random.default_rng(1)
+    twice, once = np.sort(np.r_[np.arange(40), [3, 3, 17, 30, 39]]), np.arange(50)
+    if order == "shuffled":
+        twice, once = rng.permutation(twice), rng.permutation(once)
+    doubled, good = ids_of(kind, twice), ids_of(kind, once)
+    both = (doubled, good) if side == "run" else (good, doubled)
+    names = shown(ids_of(kind, np.array([3, 17, 30, 39])))
+    with (
+        pytest.raises(es.IdError, match=rf"unique.*{side} repeats 5 of them.*duplicates") as error,
+        paired(*both, memory),
+    ):
+        pass
+    assert all(name in str(error.value) for name in names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with paired(*both, memory, duplicates="first") as found:
+            assert index_of(found, len(both[0]), len(both[1])) == expected(*both)
+            assert found.duplicates == {"run": 0, "reference": 0, {"run": "run", "ref": "reference"}[side]: 5}
+    (warning,) = caught
+    assert re.match(rf"{side} repeats 5 ids, for example .*; the first row of each counts", str(warning.message))
+
+
+def test_one_id_in_most_rows_does_not_fill_the_memory() -> None:
+    many = np.where(np.arange(5000) % 100 == 0, np.arange(5000), 7)
+    with pytest.raises(es.IdError, match=r"repeats 49\d\d of them"), paired(many, np.arange(60)[::-1], 16 * TINY):
+        pass
+
+
+@pytest.mark.parametrize("bad", [None, 3, 2.5, float("nan"), b"x"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_nulls_and_mixed_types_are_named(bad: Any, lazy: bool) -> None:
+    ids = np.array([f"u{i}" for i in range(20)], dtype=object)
+    ids[[4, 9]] = bad
+    given_ids = da.from_array(ids, chunks=5) if lazy else ids
+    with (
+        pytest.raises(es.IdError, match=r"none null; .* in row 4"),
+        paired(given_ids, ids_of("string", np.arange(9)), TINY),
+    ):
+        pass
+
+
+def test_identical_ids_are_not_searched_for_duplicates() -> None:
+    same = np.zeros(40, np.int64)
+    with paired(same, same.copy(), TINY) as found:
+        assert (found.how, found.matched) == ("identical ids", 40)
+
+
+def test_a_fit_without_a_reference_reads_no_id(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("a", T, W, item_ids=np.zeros(60, int))
+    monkeypatch.setattr(Ids, "open", lambda _: pytest.fail("ids were opened"))
+    es.fit(run)
+
+
+def test_equal_texts_are_compared_without_decoding_them(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ids_of("string", np.arange(60))
+    a, b = make_run("a", T, item_ids=ids), make_run("b", B, item_ids=ids)
+    with monkeypatch.context() as patched:
+        patched.setattr(Ids, "open", lambda _: pytest.fail("ids were decoded"))
+        assert es.fit(a, reference=b).diagnostics["items"]["paired_by"] == "identical ids"
+    other = make_run("c", B, item_ids=ids[::-1])
+    assert es.fit(a, reference=other).diagnostics["items"]["paired_by"] == "joined ids"
+
+
+@pytest.mark.parametrize("form", ["void", "bytes", "objects", "text"])
+def test_uuids_in_any_form_are_stored_and_joined(make_run: MakeRun, form: str) -> None:
+    made = [uuid.uuid5(uuid.NAMESPACE_OID, str(i)) for i in range(60)]
+    forms = {"bytes": [u.bytes for u in made], "objects": made, "text": [str(u) for u in made]}
+    ids = ids_of("uuid", np.arange(60)) if form == "void" else np.array(forms[form], dtype=object)
+    order = np.random.default_rng(0).permutation(60)
+    run, reference = make_run("a", T, W, item_ids=ids), make_run("b", B[order], item_ids=ids[order])
+    assert run.items.stored_ids.kind == ("string" if form == "text" else "uuid")
+    assert_close(es.fit(run, reference=reference).items, es.fit(T, W, reference=B).items, 1e-12)
+
+
+def test_ids_beyond_int64_are_refused(make_run: MakeRun) -> None:
+    ids = np.arange(60).astype(np.uint64)
+    ids[3] = 2**64 - 1
+    with pytest.raises(es.IdError, match="fit int64"):
+        make_run("a", T, item_ids=ids)
+
+
+# --- fits
+
+
+def two(make_run: MakeRun, n: int = 50, m: int = 55, **options: Any) -> tuple[es.Run, es.Run, tuple[Array, Array]]:
+    """A run and a reference that share some ids in unrelated orders, and the pairs of rows."""
+    rng = np.random.default_rng(5)
+    mine, theirs = rng.permutation(60)[:n], rng.permutation(60)[:m]
+    run = make_run("in", T[mine], W, item_ids=mine, user_ids=np.arange(90), **options)
+    reference = make_run("reference", B[theirs], W, item_ids=theirs, user_ids=np.arange(90)[::-1], **options)
+    return run, reference, pairs_by_id(mine, theirs)
+
+
+SELECTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "only": {"only": np.arange(0, 60, 2)},
+    "counts": {"counts": np.arange(50), "min_count": 11},
+    "sample": {"sample": 30},
+    "few": {"sample": 2, "keep": "geometry", "width": 4},
+    "anchors": {"anchors": 12},
+    "weights": {"weights": np.linspace(0, 2, 50)},
+    "norm": {"weights": "norm", "unit_rows": True},
+    "qr": {"method": "qr"},
+    "centred": {"keep": "geometry", "center": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore:the . matched rows determine")
+@pytest.mark.parametrize("choice", SELECTIONS)
+def test_bits_do_not_depend_on_how_rows_are_found(make_run: MakeRun, choice: str) -> None:
+    run, reference, _ = two(make_run)
+    ample, tiny = (es.fit(run, reference=reference, join_memory=size, **SELECTIONS[choice]) for size in (AMPLE, TINY))
+    np.testing.assert_array_equal(ample.items, tiny.items)
+    assert ample.diagnostics["alignment"] == tiny.diagnostics["alignment"]
+    assert ample.diagnostics["anchor_bound"] == tiny.diagnostics["anchor_bound"]
+    told = [found.diagnostics["items"] for found in (ample, tiny)]
+    assert [figures["paired_by"] for figures in told] == ["joined ids", "partitioned ids"]
+    ways = ["picked", "picked" if choice in ("few", "anchors") else "shuffled"]
+    assert [figures["vectors"] for figures in told] == ways
+    assert told[0]["scratch_bytes"] == 0 < told[1]["scratch_bytes"]
+    assert told[0]["aligned"] == told[1]["aligned"]
+
+
+@pytest.mark.parametrize("memory", [TINY, AMPLE])
+def test_the_answer_is_the_oracle_s_and_so_is_what_the_user_is_told(make_run: MakeRun, memory: int) -> None:
+    run, reference, (mine, theirs) = two(make_run)
+    found = es.fit(run, reference=reference, join_memory=memory)
+    ours, known = vectors_of(run), vectors_of(reference)
+    assert_close(ours @ found.items, land(ours, W, known, (mine, theirs))[0], 1e-9)
+    told = found.diagnostics["items"]
+    assert (told["matched"], told["new"], told["gone"]) == (len(mine), 50 - len(mine), 55 - len(mine))
+    share = np.sum(known[theirs] ** 2) / np.sum(known**2)
+    assert_close([told["matched_energy"], told["gone_energy"]], [share, 1 - share], 1e-12)
+    assert_close(told["new_energy"], 1 - np.sum(ours[mine] ** 2) / np.sum(ours**2), 1e-12)
+
+
+@pytest.mark.parametrize("m", [40, 60])
+def test_shares_without_ids(m: int) -> None:
+    told = es.fit(T, W, reference=B[:m]).diagnostics["items"]
+    assert (told["matched_energy"], told["gone_energy"]) == (1.0, 0.0)
+    told = es.fit(T[:30], W, reference=B[:m]).diagnostics["items"]
+    assert_close(told["gone_energy"], np.sum(B[30:m] ** 2) / np.sum(B[:m] ** 2), 1e-12)
+
+
+@pytest.mark.parametrize("how", ["sorted", "random"])
+@pytest.mark.parametrize("source", ["numpy", "dask", "zarr", "run"])
+def test_references_of_any_make(make_run: MakeRun, how: str, source: str) -> None:
+    run, reference, (mine, theirs) = two(make_run)
+    if how == "sorted":
+        run, reference = (
+            make_run(name, vectors_of(r)[o := np.argsort(r.items.ids.compute())], W, item_ids=r.items.ids.compute()[o])
+            for name, r in (("s", run), ("t", reference))
+        )
+        mine, theirs = pairs_by_id(run.items.ids.compute(), reference.items.ids.compute())
+    known = vectors_of(reference)
+    stored = {"numpy": known, "dask": da.from_array(known, chunks=9), "zarr": zarr.array(known, chunks=(9, 4))}
+    target = reference if source == "run" else make_table(stored[source], reference.items.stored_ids.array, where="r")
+    found = es.fit(run, reference=target, join_memory=TINY)
+    assert found.diagnostics["items"]["paired_by"] == ("merged ids" if how == "sorted" else "partitioned ids")
+    ours = vectors_of(run)
+    assert_close(ours @ found.items, land(ours, W, known, (mine, theirs))[0], 1e-9)
+
+
+def test_evaluate_does_not_depend_on_memory(make_run: MakeRun) -> None:
+    run, reference, _ = two(make_run)
+    ample, tiny = (es.evaluate(run, reference, k=7, users=20, join_memory=size) for size in (AMPLE, TINY))
+    assert ample == tiny
+
+
+# --- scratch
+
+
+def test_scratch_is_where_the_user_says_and_gone_afterwards(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, reference, _ = two(make_run)
+    (place := tmp_path / "scratch").mkdir()
+    seen: list[int] = []
+    original = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **more: (seen.append(1), original(**more))[1])
+    es.fit(run, reference=reference, scratch=place, join_memory=TINY)
+    with dask.config.set({"embstab.scratch": str(place), "embstab.join-memory": TINY}):
+        es.evaluate(run, reference)
+    assert len(seen) == 2
+    assert list(place.iterdir()) == []
+    with monkeypatch.context() as patched:
+        patched.setattr("dask_embstab.passes.shuffle._write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            es.fit(run, reference=reference, scratch=place, join_memory=TINY)
+    assert list(place.iterdir()) == []
+    assert hidden(tmp_path) == []
+
+
+def test_scratch_that_cannot_serve_is_refused(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, reference, _ = two(make_run)
+    with pytest.raises(es.InputError, match="must exist and be writable"):
+        es.fit(run, reference=reference, scratch=tmp_path / "nowhere", join_memory=TINY)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 17}))
+    with pytest.raises(es.InputError, match=r"needs up to \d+ bytes .* 17 free.*scratch="):
+        es.fit(run, reference=reference, scratch=tmp_path, join_memory=TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zarr", "reference.zarr"]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"join_memory": "much"}, "like '1GiB'"),
+    ({"join_memory": 0}, "at least"),
+    ({"duplicates": "last"}, "'error' or 'first'"),
+    ({"anchors": 0}, "anchors must be at least 1"),
+])  # fmt: skip
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(es.InputError, match=message):
+        es.fit(T, W, reference=B, **options)
+
+
+def test_a_join_takes_at_most_half_of_a_memory_limit() -> None:
+    with dask.config.set({"embstab.memory-limit": "1GB"}), joining() as how:
+        assert how.memory == 500_000_000
+    with joining(memory="3 MiB") as how:
+        assert isinstance(how, Joining)
+        assert how.memory == 3 << 20
+
+
+def test_ids_without_their_table_are_an_error(tmp_path: Path) -> None:
+    for given_ids, name in (({"item_ids": [1]}, "items"), ({"user_ids": [1]}, "users")):
+        other = {"items": "users", "users": "items"}[name]
+        with pytest.raises(es.InputError, match=f"no {name} are given"):
+            es.create_run(tmp_path / "a", **{other: T}, **given_ids)
