@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_embstab.core.alignment import alignment
 from dask_embstab.core.certificate import certificates
-from dask_embstab.core.errors import EmbstabWarning, InputError
+from dask_embstab.core.errors import EmbstabWarning, TooFewMatchedError
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.root import Root
@@ -148,7 +148,7 @@ def require_matched(r: int, target: Target, *, scores: bool) -> None:
     """Raise where fewer rows are shared than the user, or the mode, demands."""
     floor = target.min_matched if target.min_matched is not None else (r if scores else 1)
     if target.matched < floor:
-        raise InputError(
+        raise TooFewMatchedError(
             f"aligning {r} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
             " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
             " directions"
