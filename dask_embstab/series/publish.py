@@ -58,7 +58,10 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
         settings = settings_in(log, settings)
         reference = POLICIES[settings.policy](log)
         candidate = _candidate(store, source, name, reference, settings)
-        checked = _landed(store, source, candidate, _first_run(store, log, reference, settings))
+        first = _compared(log, reference, settings)
+        theirs = _first_run(store, first, reference)
+        checked = _landed(store, source, candidate, theirs)
+        chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         version = next_version(
             log,
             "publish",
@@ -66,7 +69,7 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
             run=name,
             model=model,
             reference=None if reference is None else reference.version,
-            figures=_figures(candidate, _chain(log, reference, settings, checked)),
+            figures=_figures(candidate, chain),
             digests=checked.digests,
             inputs=checked.inputs,
         )
@@ -123,6 +126,18 @@ def settings_in(log: Log, initial: Settings) -> Settings:
 def now() -> str:
     """The time, for the record."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
+    """The first version, where the run to come is a link of a chain that is to be compared with it."""
+    return log.first if reference is not None and settings.policy == "previous" and settings.chain_minus_first else None
+
+
+def _first_run(store: Store, first: Version | None, reference: Version | None) -> Run | None:
+    """Its run, where the comparison needs another read: on the first link both are one."""
+    if first is None or reference is None or first.run == reference.run:
+        return None
+    return open_run(store.place(run_key(str(first.run))))
 
 
 def _candidate(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
