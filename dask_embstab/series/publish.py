@@ -30,6 +30,7 @@ from dask_embstab.series.policies import POLICIES
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
 from dask_embstab.series.versions import Kind, Version, run_key, version_key
+from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import local_path
 
@@ -48,7 +49,6 @@ class Added:
 def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, model: str | None) -> Added:
     """Publish a run as the next version; a run that is published already is left as it is."""
     name = _require_name(name or source.name)
-    model = model or str(source.attrs.get("embstab", {}).get("model") or name)
     with store.lock(name):
         log = read_log(store)
         if name in log.runs:
@@ -67,7 +67,7 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
             "publish",
             settings,
             run=name,
-            model=model,
+            model=model or model_of(source) or name,
             reference=None if reference is None else reference.version,
             figures=_figures(candidate, chain),
             digests=checked.digests,
@@ -199,7 +199,14 @@ def _written(store: Store, source: Run, candidate: Candidate) -> Run:
     )
 
 
-def _again(version: Version, source: Run, model: str) -> Added:
+def model_of(run: Run) -> str | None:
+    """The model that a run's own attributes name."""
+    ours = run.attrs.get(ATTRIBUTE)
+    named = ours.get("model") if isinstance(ours, Mapping) else None
+    return None if named is None else str(named)
+
+
+def _again(version: Version, source: Run, model: str | None) -> Added:
     """The same run once more: nothing to do; other content under a name that is taken is an error."""
     given = described(source)
     names = list(given)
@@ -210,7 +217,7 @@ def _again(version: Version, source: Run, model: str) -> Added:
             f"{version.run} is published already (version {version.version}), with other content than {source.path};"
             " a published run never changes: give this one another name"
         )
-    if model != version.model:
+    if model not in (None, version.model):
         raise InputError(f"{version.run} is published as a run of the model {version.model!r}; {model!r} came")
     return Added(
         version, published=False, note=f"{version.run} is published already as version {version.version}; nothing to do"

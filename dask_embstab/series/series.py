@@ -17,7 +17,7 @@ from dask_embstab.passes.land import land
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.series import gc
 from dask_embstab.series.log import Log, read_log
-from dask_embstab.series.publish import Added, add_run, again_as, next_version, publish, settings_in
+from dask_embstab.series.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.series.verify import Verified, verify
@@ -164,7 +164,7 @@ class Series:
         """
         source = open_run(run)
         if model is None and version is None:
-            model = source.attrs.get("embstab", {}).get("model")
+            model = model_of(source)
         transform = self.transform_for(model=model, version=version)
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))

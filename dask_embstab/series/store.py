@@ -146,9 +146,11 @@ class Folder:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            os.close(descriptor)
+            try:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            finally:
+                os.close(descriptor)
 
     def place(self, key: str) -> Path:
         """Where Zarr finds a run."""

@@ -1,0 +1,128 @@
+"""Whatever fails or dies at whichever file operation: the series reads as before, and ends in the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import faults
+import numpy as np
+import pytest
+from oracle import data_of, world
+
+import dask_embstab as es
+from dask_embstab.series.store import Folder
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+MakeRun = Callable[..., es.Run]
+VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
+    "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
+    "add": lambda series, runs: series.add(runs / "day-3.zarr"),
+    "rollback": lambda series, _: series.rollback(1),
+    "change": lambda series, _: series.change(policy="first"),
+    "gc": lambda series, _: series.gc(),
+}
+
+
+@pytest.fixture(autouse=True)
+def _plainly() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
+    return faults.install(monkeypatch)
+
+
+@pytest.fixture
+def runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    """Three days, with ids, in two chunks a table."""
+    for day in (1, 2, 3):
+        T, W = world(day, 24, 30)
+        make_run(f"day-{day}", T, W, item_ids=np.arange(24) + day, user_ids=[f"u{i}" for i in range(30)])
+    return tmp_path
+
+
+@pytest.fixture
+def start(runs: Path) -> Path:
+    """A series of two days, and what an interrupted publish left of another."""
+    series = es.Series.init(runs / "start")
+    for day in (1, 2):
+        series.add(runs / f"day-{day}.zarr")
+    shutil.copytree(runs / "day-2.zarr", runs / "start" / "runs" / ".lost.zarr.0123456789ab.partial")
+    return runs / "start"
+
+
+def told(series: es.Series) -> list[dict[str, Any]]:
+    """The log, but for the time of day."""
+    return [version.to_dict() | {"created": None} for version in series.log().versions]
+
+
+def ended(place: Path) -> tuple[Any, ...]:
+    """Everything a reader can see of a series."""
+    series = es.Series(place)
+    assert not series.verify().damage
+    return told(series), {v.run: data_of(place / "runs" / f"{v.run}.zarr") for v in series.log().versions}
+
+
+def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:
+    """One fault; False where the verb ended before its ``at``-th operation."""
+    place = runs / "work" / "series"
+    shutil.copytree(start, place)
+    before, do = ended(place), VERBS[verb]
+    with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
+        do(es.Series(place), runs)
+    after = ended(place)
+    assert after[0][: len(before[0])] == before[0]
+    assert len(after[0]) <= len(before[0]) + 1
+    if verb == "init" and (place.parent / "new" / "series.json").exists():
+        assert es.Series(place.parent / "new").log().versions == ()
+    else:
+        do(es.Series(place), runs)  # the same call again
+    es.Series(place).gc()
+    assert ended(place) == wanted(start, runs, verb)
+    leftovers = {path.name for path in (place / "runs").iterdir()} - {f"day-{day}.zarr" for day in (1, 2, 3)}
+    assert not leftovers, "gc takes what an interruption left"
+    assert not list((place / "candidates").iterdir())
+    shutil.rmtree(runs / "work")
+    return disk.struck
+
+
+_wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
+
+
+def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
+    """What an undisturbed verb leaves."""
+    if (start, verb) not in _wanted:
+        place = runs / "undisturbed" / "series"
+        shutil.copytree(start, place)
+        VERBS[verb](es.Series(place), runs)
+        _wanted[start, verb] = ended(place)
+        shutil.rmtree(place.parent)
+    return _wanted[start, verb]
+
+
+@pytest.mark.parametrize("mode", faults.MODES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_fault_at_some_operations(disk: faults.Faults, start: Path, runs: Path, verb: str, mode: str) -> None:
+    step = 29 if verb == "add" else 5
+    at = 1 + faults.MODES.index(mode) * 9 % step
+    while strike(disk, start, runs, verb, at, mode):
+        at += step
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", faults.MODES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_fault_at_every_operation(
+    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str
+) -> None:
+    at = 1
+    while strike(disk, start, runs, verb, at, mode):
+        at += 1
+    record_property("faults", at - 1)
