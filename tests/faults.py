@@ -21,7 +21,17 @@ import pytest
 from dask_embstab.tables import swap
 
 MODES = ("fail", "kill", "power")
-_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir", "os.truncate"}
+_EVENTS = {
+    "open",
+    "os.rename",
+    "os.link",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+    "os.truncate",
+}
 
 
 class Killed(BaseException):
@@ -73,7 +83,7 @@ class Faults:
         if not self._armed or isinstance(path, int):
             return False
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
-        return text.startswith(self.root) or (bool(text) and not os.path.isabs(text))
+        return text.startswith(self.root) or (bool(text) and not text.startswith("/"))
 
     def _cut(self) -> None:
         for path in Path(self.root).rglob("*"):
@@ -92,7 +102,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 def install(patched: pytest.MonkeyPatch) -> Faults:
     """The one counter of this process: an audit hook cannot be taken away, only left without work."""
-    global _hooked  # noqa: PLW0603
+    global _hooked
     if not _hooked:
         sys.addaudithook(_audit)
         _hooked = True
@@ -105,10 +115,32 @@ def install(patched: pytest.MonkeyPatch) -> Faults:
 def _counted(original: Callable[..., Any], then: Callable[..., Any] = lambda *_: None) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         # Descriptors of pipes and event loops are nobody's files.
-        if not isinstance(arguments[0], int) or os.path.realpath(f"/proc/self/fd/{arguments[0]}").startswith(_faults.root):
+        if not isinstance(arguments[0], int) or os.path.realpath(f"/proc/self/fd/{arguments[0]}").startswith(
+            _faults.root
+        ):
             _faults.step()
         done = original(*arguments)
         then(*arguments)
         return done
 
     return call
+
+
+class FaultyStore:
+    """A series' store that fails at its ``at``-th operation: before it is done, or after (the reply was lost)."""
+
+    def __init__(self, inner: Any, at: int, *, after: bool) -> None:
+        self._inner, self._at, self._after = inner, at, after
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(self._inner, name)
+        return original if name in ("place", "lock", "blocks") else lambda *arguments: self._call(original, arguments)
+
+    def _call(self, original: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self.count += 1
+        if self.count != self._at:
+            return original(*arguments)
+        if self._after:
+            original(*arguments)
+        raise OSError(errno.EIO, "a fault that the test made")

@@ -18,7 +18,6 @@ import dask_embstab as es
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-MakeRun = Callable[..., es.Run]
 VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
     "add": lambda series, runs: series.add(runs / "day-3.zarr"),
@@ -39,22 +38,23 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
     return faults.install(monkeypatch)
 
 
-@pytest.fixture
-def runs(make_run: MakeRun, tmp_path: Path) -> Path:
-    """Three days, with ids, in two chunks a table."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left."""
+    folder = tmp_path_factory.mktemp("faults")
+    series = es.Series.init(folder / "start")
     for day in (1, 2, 3):
-        T, W = world(day, 24, 30)
-        make_run(f"day-{day}", T, W, item_ids=np.arange(24) + day, user_ids=[f"u{i}" for i in range(30)])
-    return tmp_path
+        ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
+        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
+        if day < 3:
+            series.add(folder / f"day-{day}.zarr")
+    shutil.copytree(folder / "day-2.zarr", folder / "start" / "runs" / ".lost.zarr.0123456789ab.partial")
+    return folder
 
 
 @pytest.fixture
 def start(runs: Path) -> Path:
-    """A series of two days, and what an interrupted publish left of another."""
-    series = es.Series.init(runs / "start")
-    for day in (1, 2):
-        series.add(runs / f"day-{day}.zarr")
-    shutil.copytree(runs / "day-2.zarr", runs / "start" / "runs" / ".lost.zarr.0123456789ab.partial")
+    """Where the series stands, to be copied."""
     return runs / "start"
 
 
@@ -93,6 +93,23 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
     return disk.struck
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("verb", ["add", "rollback", "change", "gc"])
+def test_a_fault_at_every_operation_of_the_store(start: Path, runs: Path, verb: str, *, after: bool) -> None:
+    at, struck = 1, True
+    while struck:
+        place = runs / "work" / "series"
+        shutil.copytree(start, place)
+        store = faults.FaultyStore(Folder(place), at, after=after)
+        with contextlib.suppress(OSError):
+            VERBS[verb](es.Series(store), runs)
+        assert ended(place)[0][:2] == ended(start)[0]
+        VERBS[verb](es.Series(place), runs)
+        assert ended(place) == wanted(start, runs, verb)
+        shutil.rmtree(place.parent)
+        struck, at = store.count >= at, at + 1
+
+
 _wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
 
 
@@ -110,8 +127,8 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("mode", faults.MODES)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_fault_at_some_operations(disk: faults.Faults, start: Path, runs: Path, verb: str, mode: str) -> None:
-    step = 29 if verb == "add" else 5
-    at = 1 + faults.MODES.index(mode) * 9 % step
+    step = 67 if verb == "add" else 5
+    at = 1 + faults.MODES.index(mode) * 22 % step
     while strike(disk, start, runs, verb, at, mode):
         at += step
 
