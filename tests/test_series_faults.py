@@ -93,23 +93,6 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
     return disk.struck
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verb", ["add", "rollback", "change", "gc"])
-def test_a_fault_at_every_operation_of_the_store(start: Path, runs: Path, verb: str, *, after: bool) -> None:
-    at, struck = 1, True
-    while struck:
-        place = runs / "work" / "series"
-        shutil.copytree(start, place)
-        store = faults.FaultyStore(Folder(place), at, after=after)
-        with contextlib.suppress(OSError):
-            VERBS[verb](es.Series(store), runs)
-        assert ended(place)[0][:2] == ended(start)[0]
-        VERBS[verb](es.Series(place), runs)
-        assert ended(place) == wanted(start, runs, verb)
-        shutil.rmtree(place.parent)
-        struck, at = store.count >= at, at + 1
-
-
 _wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
 
 
@@ -126,20 +109,35 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mode", faults.MODES)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_fault_at_some_operations(disk: faults.Faults, start: Path, runs: Path, verb: str, mode: str) -> None:
-    step = 67 if verb == "add" else 5
-    at = 1 + faults.MODES.index(mode) * 22 % step
-    while strike(disk, start, runs, verb, at, mode):
-        at += step
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("mode", faults.MODES)
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_fault_at_every_operation(
-    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str
+@pytest.mark.parametrize("step", [67, pytest.param(1, marks=pytest.mark.long)])
+def test_a_fault_at_the_nth_operation(
+    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, step: int
 ) -> None:
-    at = 1
-    while strike(disk, start, runs, verb, at, mode):
-        at += 1
-    record_property("faults", at - 1)
+    """At every one of them; the short form takes a few, and the last ones, around the publish itself."""
+    assert not strike(disk, start, runs, verb, 10**9, mode)
+    last = disk.count
+    offset = faults.MODES.index(mode) * 22 if step > 1 else 0
+    chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 9), last + 1)})
+    struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
+    assert struck >= len(chosen) - 2, "names of temporary files vary, the number of operations hardly"
+    record_property("tried", struck)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("verb", ["add", "rollback", "change", "gc"])
+def test_a_fault_at_every_operation_of_the_store(
+    start: Path, runs: Path, record_property: Any, verb: str, *, after: bool
+) -> None:
+    at, struck = 1, True
+    while struck:
+        place = runs / "work" / "series"
+        shutil.copytree(start, place)
+        store = faults.FaultyStore(Folder(place), at, after=after)
+        with contextlib.suppress(OSError):
+            VERBS[verb](es.Series(store), runs)
+        assert ended(place)[0][:2] == ended(start)[0]
+        VERBS[verb](es.Series(place), runs)
+        assert ended(place) == wanted(start, runs, verb)
+        shutil.rmtree(place.parent)
+        struck, at = store.count >= at, at + 1
+    record_property("tried", at - 2)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dask
 import faults
@@ -43,7 +44,8 @@ def day_of(folder: Path, day: int, name: str) -> Path:
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.long)])
-def test_kill_9_at_random_times(tmp_path: Path, rounds: int) -> None:
+def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: int) -> None:
+    record_property("tried", rounds)
     inputs, place = tmp_path / "inputs", tmp_path / "series"
     inputs.mkdir()
     for day in range(3 * rounds):
@@ -71,7 +73,8 @@ def test_kill_9_at_random_times(tmp_path: Path, rounds: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(2, 5), pytest.param(4, 100, marks=pytest.mark.long)])
-def test_several_publishers_at_once(tmp_path: Path, n: int, rounds: int) -> None:
+def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int, rounds: int) -> None:
+    record_property("tried", n * rounds)
     for turn in range(5):
         day_of(tmp_path, turn, str(turn))
     series = es.Series.init(tmp_path / "series")
@@ -95,12 +98,13 @@ def test_several_publishers_at_once(tmp_path: Path, n: int, rounds: int) -> None
 
 
 @pytest.mark.parametrize("limit", [64, 300, 520, 800, 1500, 4000])
-def test_a_full_disk(tmp_path: Path, limit: int) -> None:
+def test_a_full_disk(tmp_path: Path, record_property: Any, limit: int) -> None:
     """A limit of every file's size stands for it: writes end with an error in their midst."""
     place = tmp_path / "series"
     series = es.Series.init(place)
     for day in range(2):
         series.add(day_of(tmp_path, day, f"day-{day}"))
+    record_property("tried", 1)
     before, third = ended(place), day_of(tmp_path, 2, "day-2")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -120,7 +124,9 @@ def test_a_full_disk(tmp_path: Path, limit: int) -> None:
 
 
 @pytest.mark.parametrize("n_days", [12, pytest.param(365, marks=pytest.mark.long)])
-def test_a_year_of_daily_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_days: int) -> None:
+def test_a_year_of_daily_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Any, n_days: int
+) -> None:
     """With faults, kills, power cuts, rollbacks and gc, and the same without: equal in the end."""
     disk, chance = faults.install(monkeypatch), random.Random(n_days)
     places = {name: tmp_path / name / "series" for name in ("disturbed", "undisturbed")}
@@ -148,6 +154,7 @@ def test_a_year_of_daily_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
             shutil.rmtree(path)
     es.Series(places["disturbed"]).gc()
     assert struck >= n_days // 2
+    record_property("tried", struck)
     assert ended(places["disturbed"]) == ended(places["undisturbed"])
     runs = [{path.name for path in (place / "runs").iterdir()} for place in places.values()]
     assert runs[0] == runs[1]

@@ -46,7 +46,7 @@ class Run:
             return None
         try:
             arrays = {name: array[...] for name, array in node.arrays()}
-            if not all(np.isfinite(array).all() for array in arrays.values()):  # type: ignore[arg-type]
+            if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
         except (KeyError, ValueError, OSError) as error:
