@@ -109,7 +109,7 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mode", faults.MODES)
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("step", [67, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [131, pytest.param(1, marks=pytest.mark.long)])
 def test_a_fault_at_the_nth_operation(
     disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, step: int
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_fault_at_the_nth_operation(
     assert not strike(disk, start, runs, verb, 10**9, mode)
     last = disk.count
     offset = faults.MODES.index(mode) * 22 if step > 1 else 0
-    chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 9), last + 1)})
+    chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 5), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
     assert struck >= len(chosen) - 2, "names of temporary files vary, the number of operations hardly"
     record_property("tried", struck)
