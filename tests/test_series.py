@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,32 @@ def test_an_input_that_changes_while_it_is_read(
     series.add(days[3].path, name="2026-01-04")
     np.testing.assert_array_equal(vectors_of(series.open()).shape, (60, 4))
     assert not series.verify().damage
+
+
+def test_what_a_lost_worker_left_is_not_published(
+    series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, written = publishing.land, []
+
+    def land(*arguments: Any, **options: Any) -> Any:
+        landed = original(*arguments, **options)
+        written.append(landed)
+        (Path(landed.path) / "items/vectors/c/1/0.77-88.partial").write_bytes(b"half")
+        return landed
+
+    monkeypatch.setattr(publishing, "land", land)
+    version = series.add(days[3]).version
+    assert len(written) == 1
+    assert not [name for name in version.digests["chunks"] if "partial" in name]
+    assert not list(Path(series.open().path).rglob("*.partial"))
+
+
+def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["series", "log", str(series.store.place(""))])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert re.search(r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4])
 
 
 # --- the log

@@ -13,6 +13,7 @@ from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.digest import file_digests, ids_digest, nothing_reduction
+from dask_embstab.passes.projection import load_of, require_memory
 from dask_embstab.passes.reduce import Partial, Reduction, finished, reduce_table
 from dask_embstab.passes.reductions import moments_reduction
 from dask_embstab.series.candidate import Candidate
@@ -44,6 +45,7 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
     reductions: dict[str, Reduction[Any]] = {
         name: moments_reduction(centred=False) if name in pairings else nothing_reduction() for name in tables
     }
+    require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
     nodes = [reduce_table(table, reductions[name], pairing=pairings.get(name)) for name, table in tables.items()]
     done: tuple[Partial[Any], ...] = compute(
         [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)

@@ -35,7 +35,7 @@ def pin(store: Store, run: str) -> Iterator[None]:
 def collect(store: Store, *, pin_age: float) -> list[str]:
     """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended."""
     removed = _swept(store, pin_age)
-    pinned = {json.loads(store.read(f"pins/{name}"))["run"] for name in store.names("pins") if name[0] != "."}
+    pinned = _pinned(store)
     known = read_log(store).runs.keys()
     for name, keys in sorted(_by_name(store).items()):
         if keys == [f"runs/{name}.zarr"] and name in known:
@@ -47,6 +47,16 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
                     store.remove(key)
                     removed.append(key)
     return removed
+
+
+def _pinned(store: Store) -> set[str]:
+    """Runs that readers hold."""
+    runs = set()
+    for name in store.names("pins"):
+        with contextlib.suppress(FileNotFoundError):  # its reader has just ended
+            if not name.startswith("."):
+                runs.add(str(json.loads(store.read(f"pins/{name}"))["run"]))
+    return runs
 
 
 def _by_name(store: Store) -> dict[str, list[str]]:

@@ -80,7 +80,8 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
         before = date or before
-        yield {**values, "days_since_previous": days}
+        drift = version.figures.get("chain_minus_first")
+        yield {**values, "days_since_previous": days, "chain_minus_first": drift}
 
 
 def _read(store: Store, number: int) -> Version:

@@ -17,7 +17,6 @@ from dask_embstab.core.errors import (
     HoldError,
     IdError,
     InputError,
-    NotARunError,
     RetryError,
     TooFewMatchedError,
 )
@@ -80,29 +79,23 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
 
 def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
     """The version that follows the log."""
-    return Version(
-        version=len(log.versions) + 1,
-        kind=kind,
-        parent=None if log.head is None else log.head.version,
-        policy=settings.policy,
-        settings=settings.to_dict(),
-        created=now(),
-        **known,
-    )
+    return Version(**_next(log, kind, settings), **known)
 
 
 def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
     """The next version with the run of an earlier one."""
-    return replace(
-        version,
-        version=len(log.versions) + 1,
-        kind=kind,
-        parent=None if log.head is None else log.head.version,
-        policy=settings.policy,
-        settings=settings.to_dict(),
-        created=now(),
-        **more,
-    )
+    return replace(version, **_next(log, kind, settings), **more)
+
+
+def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
+    return {
+        "version": len(log.versions) + 1,
+        "kind": kind,
+        "parent": None if log.head is None else log.head.version,
+        "policy": settings.policy,
+        "settings": settings.to_dict(),
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def publish(store: Store, version: Version) -> None:
@@ -121,11 +114,6 @@ def publish(store: Store, version: Version) -> None:
 def settings_in(log: Log, initial: Settings) -> Settings:
     """The settings of the last version, or those of ``init``."""
     return Settings.of(log.versions[-1].settings) if log.versions else initial
-
-
-def now() -> str:
-    """The time, for the record."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
@@ -152,10 +140,11 @@ def _candidate(store: Store, source: Run, name: str, reference: Version | None, 
 
 def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
     """The run written (as far as it is not), durable and verified; leftovers that a power cut tore are written anew."""
-    name = str(candidate.plan["run"])
-    key = run_key(name)
+    key = run_key(candidate.plan["run"])
     for is_last in (False, True):
         landed = _leftover(store, candidate) or _written(store, source, candidate)
+        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
+            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
         store.sync(key)
         try:
             return check(store, key, landed, candidate, first)
@@ -165,7 +154,7 @@ def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) 
             store.remove(key)
         except RetryError:
             store.remove(key)
-            store.remove(candidate_key(name))
+            store.remove(candidate_key(candidate.plan["run"]))
             raise
     raise AssertionError("the second attempt returns or raises")
 
@@ -179,19 +168,19 @@ def _leftover(store: Store, candidate: Candidate) -> Run | None:
         landed = open_run(store.place(key))
         if is_landed_by(landed, candidate.transform):
             return landed
-    except (NotARunError, DamageError, InputError):
+    except (InputError, DamageError):
         pass
     store.remove(key)
     return None
 
 
 def _written(store: Store, source: Run, candidate: Candidate) -> Run:
-    place, name = store.place(run_key(candidate.plan["run"])), str(candidate.plan["run"])
+    place = store.place(run_key(candidate.plan["run"]))
     return land(
         candidate.transform,
         source,
         place,
-        name=name,
+        name=candidate.plan["run"],
         dtype=candidate.plan["settings"]["dtype"],
         overwrite=False,
         resume=local_path(place) is not None,
