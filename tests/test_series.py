@@ -12,11 +12,12 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from oracle import assert_close, chunk_file, data_of, refactored, snapshot, vectors_of, world
+from oracle import Stop, assert_close, chunk_file, data_of, refactored, snapshot, stop_at, vectors_of, world
 from test_damage import DAMAGE
 
 import dask_embstab as es
 from dask_embstab.cli import main
+from dask_embstab.series import candidate
 from dask_embstab.series import publish as publishing
 from dask_embstab.series.versions import Version
 
@@ -223,6 +224,28 @@ def test_an_input_that_changes_while_it_is_read(
     series.add(days[3].path, name="2026-01-04")
     np.testing.assert_array_equal(vectors_of(series.open()).shape, (60, 4))
     assert not series.verify().damage
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_an_interrupted_publish_goes_on_with_the_same_transform(
+    series: es.Series, days: list[es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: Any
+) -> None:
+    undisturbed = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
+    undisturbed.add(days[3])
+    with writing(stop_at(5)), pytest.raises(Stop):
+        series.add(days[3])
+    assert series.head().version == 3
+    written: list[int] = []
+    with monkeypatch.context() as patched, writing(written.append):
+        patched.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
+        assert series.add(days[3]).published
+    assert len(written) == 10 - 4, "chunks that are there are not written again"
+    assert data_of(series.open().path) == data_of(undisturbed.open().path)
+    assert series.head().digests == undisturbed.head().digests
+    with writing(stop_at(5)), pytest.raises(Stop):
+        series.add(days[4])
+    series.rollback(1)
+    assert series.add(days[4]).version.reference == 5, "another reference, another fit"
 
 
 def test_what_a_lost_worker_left_is_not_published(
