@@ -26,14 +26,18 @@ if TYPE_CHECKING:
         DamageError,
         EmbstabError,
         EmbstabWarning,
+        HoldError,
         IdError,
         InputError,
         NotARunError,
         OutputExistsError,
+        RetryError,
+        TooFewMatchedError,
     )
     from dask_embstab.core.summary import TableMoments
     from dask_embstab.core.transform import Transform
     from dask_embstab.passes.measure import Metrics
+    from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run, open_run
     from dask_embstab.tables.table import Table
 
@@ -44,14 +48,18 @@ _HOME = {
         "DamageError",
         "EmbstabError",
         "EmbstabWarning",
+        "HoldError",
         "IdError",
         "InputError",
         "NotARunError",
         "OutputExistsError",
+        "RetryError",
+        "TooFewMatchedError",
     ),
     "core.summary": ("TableMoments",),
     "core.transform": ("Transform",),
     "passes.measure": ("Metrics",),
+    "series.series": ("Series",),
     "tables.run": ("Run", "open_run"),
     "tables.table": ("Table",),
 }
@@ -61,14 +69,18 @@ __all__ = [
     "DamageError",
     "EmbstabError",
     "EmbstabWarning",
+    "HoldError",
     "IdError",
     "InputError",
     "Metrics",
     "NotARunError",
     "OutputExistsError",
+    "RetryError",
     "Run",
+    "Series",
     "Table",
     "TableMoments",
+    "TooFewMatchedError",
     "Transform",
     "apply",
     "create_run",

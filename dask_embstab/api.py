@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.landing import AlignOn, Keep
 from dask_embstab.core.summary import TableMoments
 from dask_embstab.core.transform import Transform
-from dask_embstab.passes.apply import Apply, copy_table
+from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.fitting import TableRead, fit_reads, fit_tables, summarize
 from dask_embstab.passes.joining import KeepDuplicates
+from dask_embstab.passes.land import kept, land
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.passes.options import Balance, FitOptions, Method, selections
 from dask_embstab.passes.reference import Reference, as_reference, balance_for
@@ -202,7 +201,7 @@ def fit(
         return _fit_moments(items, users, landed_on, keep, choices)
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
-    options = FitOptions(keep=_kept(keep, users=user_table), **choices)
+    options = FitOptions(keep=kept(keep, users=user_table), **choices)
     return fit_tables(item_table, user_table, landed_on, options)
 
 
@@ -301,17 +300,8 @@ def apply(
     """
     how = transform if isinstance(transform, Transform) else load_transform(transform)
     source = open_run(run)
-    work = Apply(how, source, None if dtype is None else _float_dtype(dtype))
-    with begin_run(
-        out,
-        name=source.name,
-        fingerprint=work.fingerprint(),
-        overwrite=overwrite,
-        resume=resume,
-        inputs=_paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path")),
-    ) as writer:
-        work.write(writer)
-    return open_run(out)
+    inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
+    return land(how, source, out, name=source.name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs)
 
 
 def stabilize(
@@ -380,13 +370,6 @@ def _with_ids(key: str, table: TableLike, ids: Any) -> Table:
     return make_table(made.source.array, ids, where=made.where, key=key)
 
 
-def _kept(keep: Keep | None, *, users: Any) -> Keep:
-    """Scores where there are users, geometry where not, unless the user says."""
-    if keep == "scores" and users is None:
-        raise InputError("keep='scores' needs users and items; give users, or use keep='geometry'")
-    return keep or ("geometry" if users is None else "scores")
-
-
 def _fit_moments(
     items: TableMoments, users: Any, reference: Reference | None, keep: Keep | None, choices: dict[str, Any]
 ) -> Transform:
@@ -396,12 +379,5 @@ def _fit_moments(
     landed_on = None if reference is None else reference.described
     if landed_on is None and any(read.matched is not None for read in reads.values()):
         landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
-    options = FitOptions(keep=_kept(keep, users=users), **choices)
+    options = FitOptions(keep=kept(keep, users=users), **choices)
     return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)
-
-
-def _float_dtype(dtype: Any) -> np.dtype[Any]:
-    made: np.dtype[Any] = np.dtype(dtype)
-    if made.kind != "f" or made.itemsize > 8:
-        raise InputError(f"dtype must be float16, float32 or float64; it is {made}")
-    return made

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-_DONE, _OTHER, _BAD_INPUT = 0, 1, 2
+_DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
 
 @contextlib.contextmanager
@@ -35,6 +35,7 @@ class _Command(click.Command):
 
 class _Group(click.Group):
     command_class = _Command
+    group_class = type
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with _one_line_usage():
@@ -51,7 +52,9 @@ def main() -> None:
     """Keep an embedding space stable while the model behind it is retrained."""
 
 
-def command(*options: Callable[..., Any]) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
+def command(
+    *options: Callable[..., Any], group: click.Group | None = None
+) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
     """A command whose function returns its JSON object; errors, progress and exit codes are the same for all."""
 
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
@@ -71,8 +74,8 @@ def command(*options: Callable[..., Any]) -> Callable[[Callable[..., dict[str, A
             (*options, click.option("--json", "as_json", is_flag=True, help="Print one JSON object."))
         ):
             decorated = option(decorated)
-        name = function.__name__.strip("_")
-        return main.command(name, help=function.__doc__)(decorated)
+        name = function.__name__.strip("_").replace("_", "-")
+        return (group or main).command(name, help=function.__doc__)(decorated)
 
     return decorate
 
@@ -266,7 +269,7 @@ def _within(memory_limit: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
-    from dask_embstab.core.errors import EmbstabError, EmbstabWarning
+    from dask_embstab.core.errors import EmbstabError, EmbstabWarning, HoldError, RetryError
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, EmbstabWarning):
@@ -278,7 +281,8 @@ def _one_line_errors() -> Iterator[None]:
         try:
             yield
         except EmbstabError as error:
-            _fail(str(error), _BAD_INPUT)
+            code = _HELD if isinstance(error, HoldError) else _OTHER if isinstance(error, RetryError) else _BAD_INPUT
+            _fail(str(error), code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
@@ -314,3 +318,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
+
+
+from dask_embstab import cli_series  # noqa: E402, F401 (its commands register themselves in the group above)

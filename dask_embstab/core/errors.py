@@ -6,9 +6,12 @@
     ├── InputError (ValueError)                 what was given cannot be used; the message says what to do
     │   ├── NotARunError                        the path holds no run, or only half of one
     │   ├── IdError                             ids that are missing, duplicated or of another type
+    │   │   └── TooFewMatchedError              fewer rows shared with the reference than the alignment needs
     │   ├── ConditionError                      a table beyond what the asked route can factorize
     │   └── OutputExistsError (FileExistsError) the output's place is taken
-    └── DamageError (OSError)                   stored bytes that cannot be read back as they were written
+    ├── DamageError (OSError)                   stored bytes that cannot be read back as they were written
+    ├── HoldError (RuntimeError)                a run that was looked at and not published
+    └── RetryError (RuntimeError)               another process was quicker; the same call may work now
 
     EmbstabWarning (UserWarning)                the answer is right, and there is something to know about it
 """
@@ -32,6 +35,10 @@ class IdError(InputError):
     """Ids that are missing, duplicated where rows are joined, or of another type than the reference's."""
 
 
+class TooFewMatchedError(IdError):
+    """Fewer rows are shared with the reference than the alignment needs."""
+
+
 class ConditionError(InputError):
     """A table too ill-conditioned for the route that was asked for."""
 
@@ -42,6 +49,14 @@ class OutputExistsError(InputError, FileExistsError):
 
 class DamageError(EmbstabError, OSError):
     """Stored bytes that are missing, truncated or fail their checksum."""
+
+
+class HoldError(EmbstabError, RuntimeError):
+    """A run was held: it was looked at, nothing was published, and the message says why."""
+
+
+class RetryError(EmbstabError, RuntimeError):
+    """Another process was quicker, or is at work on the same thing; call again."""
 
 
 class EmbstabWarning(UserWarning):

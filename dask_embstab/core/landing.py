@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_embstab.core.alignment import alignment
 from dask_embstab.core.certificate import certificates
-from dask_embstab.core.errors import EmbstabWarning, InputError
+from dask_embstab.core.errors import EmbstabWarning, TooFewMatchedError
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import Rotation, procrustes
 from dask_embstab.core.root import Root
@@ -158,7 +158,7 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
     if floor is None:
         floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
     if target.matched < floor:
-        raise InputError(
+        raise TooFewMatchedError(
             f"aligning {d} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
             " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
             " directions"

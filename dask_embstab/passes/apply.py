@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -101,8 +102,13 @@ class Apply:
             "diagnostics": dict(known),
             "products": {key: self._product(key, table) for key, table in self.tables.items()},
             "digests": {"algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian", **digests},
-            "versions": {name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")},
+            "versions": _versions(),
         }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")}
 
 
 def copy_table(

@@ -150,6 +150,7 @@ _POLL_SECONDS = 0.5
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""
 
+
 def task_name(number: int) -> str:
     """A key no other graph has, recognised by the progress report."""
     return f"{TASK}-{dask.base.tokenize(object(), number)}"

@@ -20,8 +20,17 @@ def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield f"{indent}{key}:"
             yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+            yield f"{indent}{key}:"
+            yield from (f"{indent}  {_row(row)}" for row in value)
         else:
             yield f"{indent}{key}: {_text(value)}"
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """One line of a table: what is there and not nested."""
+    shown = {key: value for key, value in row.items() if value not in (None, [], ()) and not isinstance(value, Mapping)}
+    return ", ".join(f"{key} {_text(value)}" for key, value in shown.items())
 
 
 def _text(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Floor 4: runs in order - versions, policies, gates. Empty until the issue on series."""
+"""Floor 4: stabilized runs in order, with versions that are published, inspected and rolled back."""

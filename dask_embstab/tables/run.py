@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.storage import StoreLike
 
@@ -45,6 +46,8 @@ class Run:
             return None
         try:
             arrays = {name: array[...] for name, array in node.arrays()}
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
         except (KeyError, ValueError, OSError) as error:
             raise DamageError(f"the transform of {self.path} cannot be read back ({error}); restore it") from error

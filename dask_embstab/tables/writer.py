@@ -54,9 +54,8 @@ class RunWriter:
         """Make the arrays of one table and give the sink that tasks write it through."""
         n, d = shape
         self._tables.append(key)
-        made = None if self.fresh else self.group.get(key)
-        if isinstance(made, zarr.Group) and {"vectors", *(["id"] if ids else [])} <= set(made.array_keys()):
-            return Sink(made["vectors"], made.get("id"), resume=True)  # type: ignore[arg-type]
+        if not self.fresh and (made := self._leftover(key, ids)) is not None:
+            return made
         node = self.group.create_group(key, overwrite=not self.fresh)
         row, rows = DIMENSION[key], min(chunk_rows, n)
         with _quiet():
@@ -84,6 +83,13 @@ class RunWriter:
                 )
             )
         return Sink(vectors, identifiers, resume=False)
+
+    def _leftover(self, key: str, ids: IdKind | None) -> Sink | None:
+        """The table as an interrupted write left it; None where its metadata is not there, or not whole."""
+        with contextlib.suppress(Exception):
+            made = self.group[key]
+            return Sink(made["vectors"], made["id"] if ids else None, resume=True)  # type: ignore[index, arg-type]
+        return None
 
     def transform(self, transform: Transform, attributes: Mapping[str, Any]) -> None:
         """Write the ``transform/`` group: the small matrices, and in its attributes how the run came to be."""

@@ -1,0 +1,80 @@
+"""How many faults were tried on a series? Run the tests that make them and write their counts into the docs.
+
+    python benchmarks/faults.py docs/series.md            # the long campaigns; about half an hour on two cores
+    python benchmarks/faults.py docs/series.md a.xml ...  # from results of ``pytest --junitxml`` that are there
+
+Every test that strikes records how often it did; a failed test ends the command and leaves the docs as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- faults: written by benchmarks/faults.py -->", "<!-- end of faults -->"
+_PROPERTIES = ("-o", "junit_family=xunit1")
+KINDS = {
+    "nth_operation": "file operation {2} of `{1}`",
+    "operation_of_the_store": "operation of the store wrapper, `{0}`, {1}",
+    "kill_9": "SIGKILL of the whole process at a random time",
+    "several_publishers": "publishes by several processes at once",
+    "full_disk": "write beyond a file-size limit (a full disk)",
+    "a_year": "fault, kill or power cut in a year of daily runs",
+}
+WORDS = {"fail": "fails", "kill": "is the last of a killed process", "power": "is the last before a power cut"}
+
+
+def main(docs: Path, results: Sequence[Path]) -> None:
+    """Write the table."""
+    counts: Counter[str] = Counter()
+    for result in results or [run()]:
+        counts += tried(result)
+    text = docs.read_text()
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    rows = [f"| {kind} | {count} |" for kind, count in counts.items()]
+    table = "\n".join(["| fault | tried |", "|---|---|", *rows, f"| **in all** | **{counts.total()}** |"])
+    docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{after}")
+    print(table)
+
+
+def run() -> Path:
+    """Run the long tests that strike."""
+    result = Path(tempfile.mkdtemp()) / "faults.xml"
+    files = [str(HERE / "tests" / name) for name in ("test_series_faults.py", "test_series_processes.py")]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *files, "--junitxml", str(result), *_PROPERTIES], cwd=HERE, check=True
+    )
+    return result
+
+
+def tried(result: Path) -> Counter[str]:
+    """Strikes by kind, in the order of the tests."""
+    counts: Counter[str] = Counter()
+    for case in ET.parse(result).iter("testcase"):
+        name = case.get("name", "")
+        if case.find("failure") is not None or case.find("error") is not None:
+            raise SystemExit(f"error: {name} failed; the docs are left as they are")
+        for known in case.iter("property"):
+            if known.get("name") == "tried":
+                counts[_kind(name)] += int(known.get("value", 0))
+    return counts
+
+
+def _kind(name: str) -> str:
+    arguments = re.sub(r"^[^\[]*\[|\]$", "", name).split("-")
+    words = [
+        WORDS.get(word, {"True": "done and its reply lost", "False": "not done"}.get(word, word)) for word in arguments
+    ]
+    template = next(said for part, said in KINDS.items() if part in name)
+    return template.format(*words)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]])

@@ -1,0 +1,217 @@
+"""The command line of a series: ``embstab series ...``, one command for each verb of `Series`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dask_embstab.cli import _MEMORY, _SCHEDULER, _clock, _cluster, _described, argument, command, main
+
+if TYPE_CHECKING:
+    from dask_embstab.series.publish import Added
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Seconds from 90s, 15m, 12h or 7d."""
+    try:
+        return float(value[:-1]) * _SECONDS[value[-1:]]
+    except (ValueError, KeyError):
+        raise click.BadParameter(
+            f"an age is a number and a unit, such as 90s, 15m, 12h or 7d; it is {value!r}"
+        ) from None
+
+
+@main.group(name="series")
+def series() -> None:
+    """Years of runs in one space: publish, inspect, verify, roll back."""
+
+
+_SETTINGS = (
+    click.option("--policy", type=click.Choice(["previous", "first"]), help="Run to land on. Default: previous."),
+    click.option(
+        "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
+    ),
+    click.option("--align-on", type=click.Choice(["items", "users", "both"]), help="Default: items."),
+    click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
+    click.option("--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."),
+    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the runs. Default: kept."),
+    click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of this rank."),
+    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
+    click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Hold a run with fewer shared rows."),
+    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: rows as they are."),
+    click.option(
+        "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
+    ),
+)
+_PLACE = argument("series")
+_VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
+
+
+@command(_PLACE, *_SETTINGS, group=series)
+def init(series: str, **settings: Any) -> dict[str, Any]:
+    """Make an empty series in the folder SERIES."""
+    from dask_embstab.series.series import Series
+
+    made = Series.init(series, **_given(settings))
+    return {"series": series, "settings": made.settings.to_dict()}
+
+
+@command(
+    _PLACE,
+    argument("run"),
+    click.option("--name", help="Name of the run. Default: its recorded name."),
+    click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
+    click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
+    _SCHEDULER,
+    _MEMORY,
+    group=series,
+)
+def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Fit, apply, verify and publish RUN; run again after an interruption, it goes on."""
+    from dask_embstab.series.series import Series
+
+    with _cluster(scheduler), _clock() as seconds:
+        added = Series(series).add(run, **options)
+    return {**_added(added), "seconds": seconds()}
+
+
+@command(_PLACE, group=series)
+def log(series: str) -> dict[str, Any]:
+    """Every published version, oldest first."""
+    from dask_embstab.series.log import rows
+    from dask_embstab.series.series import Series
+
+    return {"versions": list(rows(Series(series).log()))}
+
+
+@command(_PLACE, _VERSION, group=series)
+def show(series: str, version: int | None) -> dict[str, Any]:
+    """Everything that is recorded of version N, by default of the head."""
+    from dask_embstab.series.series import Series
+
+    return Series(series).log().version(version).to_dict()
+
+
+@command(
+    _PLACE,
+    click.argument("a", type=click.IntRange(1)),
+    click.argument("b", type=click.IntRange(1), required=False),
+    click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the top lists."),
+    click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
+    click.option("--seed", type=int, default=0, show_default=True),
+    _SCHEDULER,
+    group=series,
+)
+def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Compare the runs of versions A and B (default: the head): cosines, lengths, top lists."""
+    from dask_embstab.series.series import Series
+
+    opened = Series(series)
+    with _cluster(scheduler):
+        return {"a": a, "b": opened.log().version(b).version, **opened.diff(a, b, **options).to_dict()}
+
+
+@command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
+def rollback(series: str, version: int) -> dict[str, Any]:
+    """Make the run of version N the head again, by a new version."""
+    from dask_embstab.series.series import Series
+
+    return _added(Series(series).rollback(version))
+
+
+@command(_PLACE, _SCHEDULER, group=series)
+def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
+    """Read every file of every published run; ends with 2 and names what is damaged."""
+    from dask_embstab.series.series import Series
+
+    with _cluster(scheduler):
+        found = Series(series).verify().require_whole()
+    return {"versions": found.versions, "runs": found.runs, "files": found.files, "damage": []}
+
+
+@command(
+    _PLACE,
+    click.option(
+        "--pin-age",
+        metavar="AGE",
+        callback=_seconds,
+        default="1d",
+        show_default=True,
+        help="Readers' pins older than this ended.",
+    ),
+    group=series,
+)
+def gc(series: str, **options: Any) -> dict[str, Any]:
+    """Remove what no version needs: leftovers of interrupted publishes."""
+    from dask_embstab.series.series import Series
+
+    return {"removed": Series(series).gc(**options)}
+
+
+@command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
+def export_manifest(series: str, file: str | None) -> dict[str, Any]:
+    """Every version in full and every file that a copy needs, as JSON on stdout or in FILE."""
+    import json
+
+    from dask_embstab.core.atomic import write_whole
+    from dask_embstab.series.series import Series
+
+    manifest = Series(series).manifest()
+    if file is None:
+        return manifest
+    write_whole(Path(file), lambda out: out.write(json.dumps(manifest, indent=1).encode()))
+    return {
+        "head": manifest["head"],
+        "versions": len(manifest["versions"]),
+        "files": len(manifest["files"]),
+        "out": file,
+    }
+
+
+@command(
+    _PLACE,
+    argument("users"),
+    argument("out"),
+    click.option(
+        "--model", help="Land with this model's transform. Default: the one that USERS names, else the head's."
+    ),
+    click.option("--version", type=click.IntRange(1), metavar="N", help="Land with this version's transform."),
+    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
+    click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
+    click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+    _SCHEDULER,
+    _MEMORY,
+    group=series,
+)
+def apply(series: str, users: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Land USERS (a run of users, or of new items) with the transform of a published version, at OUT."""
+    from dask_embstab.series.series import Series
+
+    with _cluster(scheduler), _clock() as seconds:
+        landed = Series(series).apply(users, out, **options)
+    return {**_described(landed), "seconds": seconds(), "out": landed.path}
+
+
+@command(_PLACE, *_SETTINGS, group=series)
+def settings(series: str, **changes: Any) -> dict[str, Any]:
+    """Show the settings, or change them for the runs to come by a recorded version."""
+    from dask_embstab.series.series import Series
+
+    opened, given = Series(series), _given(changes)
+    changed = _added(opened.change(**given)) if given else {}
+    return {**changed, "settings": opened.settings.to_dict()}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _added(added: Added) -> dict[str, Any]:
+    version = added.version.to_dict()
+    for left_out in ("digests", "inputs", "settings", "format"):
+        del version[left_out]
+    return {**version, "published": added.published, "note": added.note}

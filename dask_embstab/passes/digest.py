@@ -1,0 +1,96 @@
+"""Are these bytes the ones that were written? Digests of whole tables, of ids and of files, in one read each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import add
+from typing import Any
+
+import crc32c
+import dask
+
+from dask_embstab.core.moments import Panel
+from dask_embstab.passes.compute import compute, shared, task_name
+from dask_embstab.passes.reduce import Partial, Reduction, reduce_table
+from dask_embstab.tables.ids import id_ranges
+from dask_embstab.tables.source import Digests
+from dask_embstab.tables.table import Table
+
+_CHECKSUM_BYTES = 4
+_BATCH = 64
+
+
+def nothing_reduction() -> Reduction[int]:
+    """A read for its digests alone."""
+    return Reduction(_nothing, add, float)
+
+
+def table_digests(tables: Sequence[Table]) -> list[list[int]]:
+    """Digests of every chunk of these tables, in order; damage is an error."""
+    nodes = [reduce_table(table, nothing_reduction()) for table in tables]
+    parts: tuple[Partial[int], ...] = compute(
+        [node for node, _ in nodes], label="reading digests", n_tasks=sum(n for _, n in nodes)
+    )
+    return [in_order(part.digests) for part in parts]
+
+
+def in_order(digests: Digests) -> list[int]:
+    """Digests by chunk number."""
+    return [digests[chunk] for chunk in sorted(digests)]
+
+
+def ids_digest(table: Table) -> int | None:
+    """crc32c of all ids in order; None where rows are known by their number."""
+    if table.stored_ids is None:
+        return None
+    found = 0
+    for ids in id_ranges(table.stored_ids):
+        plain = ids.astype("<i8").tobytes() if table.stored_ids.kind == "int64" else json.dumps(ids.tolist()).encode()
+        found = crc32c.crc32c(plain, found)
+    return int(found)
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """crc32c of a whole file, of all but its last four bytes, and these four as a number."""
+
+    whole: int
+    body: int
+    stored: int
+
+    @property
+    def checks(self) -> bool:
+        """Whether the file ends in its own checksum."""
+        return self.body == self.stored
+
+
+def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:
+    """One read of every file, a bounded number of bytes at a time; None for a file that is missing."""
+    read, task = shared(blocks), dask.delayed(_digest_files, pure=False)
+    batches = [list(keys[at : at + _BATCH]) for at in range(0, len(keys), _BATCH)]
+    nodes = [task(read, batch, dask_key_name=task_name(number)) for number, batch in enumerate(batches)]
+    done = compute(nodes, label="reading checksums", n_tasks=len(nodes)) if nodes else ()
+    return [found for batch in done for found in batch]
+
+
+def _digest_files(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:
+    return [_digest_file(blocks, key) for key in keys]
+
+
+def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDigest | None:
+    body, tail = 0, b""
+    try:
+        for block in blocks(key):
+            joined = memoryview(tail + block)
+            body = crc32c.crc32c(joined[:-_CHECKSUM_BYTES], body)
+            tail = bytes(joined[-_CHECKSUM_BYTES:])
+    except FileNotFoundError:
+        return None
+    whole = crc32c.crc32c(tail, body)
+    return FileDigest(int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == _CHECKSUM_BYTES else -1)
+
+
+def _nothing(panel: Panel) -> Any:
+    return 0 * len(panel.rows)

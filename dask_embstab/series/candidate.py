@@ -1,0 +1,117 @@
+"""What shall be landed, on what, by which matrices? Made durable before the first chunk is written.
+
+A publish that was interrupted goes on from its candidate: the same transform, so the same bits, and the chunks that are
+there already stay. A candidate of another plan (another parent, other settings, a run that was delivered anew) is
+dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.transform import Transform
+from dask_embstab.passes.digest import ids_digest
+from dask_embstab.passes.fitting import fit_tables
+from dask_embstab.passes.land import kept
+from dask_embstab.passes.options import FitOptions
+from dask_embstab.passes.reference import Reference, as_reference, balance_for
+from dask_embstab.series.settings import Settings
+from dask_embstab.series.store import Store
+from dask_embstab.series.versions import Version, run_key
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.run import Run, open_run
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plan (plain JSON values that must be equal for the transform to serve) and its transform."""
+
+    plan: dict[str, Any]
+    transform: Transform
+
+
+def candidate_key(name: str) -> str:
+    """Where the candidate of a run lies until it is published."""
+    return f"candidates/{name}/candidate.npz"
+
+
+def candidate_of(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
+    """The stored candidate where it is of this very plan, else a new one, fitted and stored."""
+    plan = {
+        "run": name,
+        "source": {"path": source.path, "tables": described(source)},
+        "reference": None if reference is None else reference.run,
+        "settings": settings.to_dict(),
+    }
+    stored = _stored(store, name)
+    if stored is not None and stored.plan == plan:
+        return stored
+    made = Candidate(plan, _fitted(store, source, reference, settings))
+    store.replace(candidate_key(name), _encoded(made))
+    return made
+
+
+def described(source: Run) -> dict[str, dict[str, Any]]:
+    """What tells one delivery of a run from another before its vectors are read; its ids are."""
+    tables = {key: table for key in TABLES if (table := getattr(source, key)) is not None}
+    return {
+        key: {
+            "rows": table.n_rows,
+            "components": table.d,
+            "dtype": str(table.dtype),
+            "chunk_rows": table.chunk_rows,
+            "written": table.written,
+            "ids": ids_digest(table),
+        }
+        for key, table in tables.items()
+    }
+
+
+def _fitted(store: Store, source: Run, version: Version | None, settings: Settings) -> Transform:
+    raw = version is None and settings.first_run == "raw"
+    reference = None if version is None else _reference(store, str(version.run))
+    options = FitOptions(
+        keep="geometry" if raw else kept(settings.keep, users=source.users),
+        align_on=settings.align_on,
+        method="auto",
+        rank=None if raw else settings.rank,
+        width=settings.width,
+        balance=balance_for(settings.balance, reference),
+        center=False,
+        unit_rows=settings.unit_rows,
+        rotation_only=False,
+        min_matched=settings.min_matched,
+    )
+    return fit_tables(source.table("items"), source.users, reference, options)
+
+
+def _reference(store: Store, name: str) -> Reference | None:
+    """A published run to land on, recorded by its place in the series: a copied series says the same."""
+    found = as_reference(open_run(store.place(run_key(name))))
+    assert found is not None
+    return replace(found, described={**found.described, "path": run_key(name)})
+
+
+def _encoded(candidate: Candidate) -> bytes:
+    file = io.BytesIO()
+    header = json.dumps({"plan": candidate.plan, "diagnostics": dict(candidate.transform.diagnostics)})
+    arrays: dict[str, Any] = {"header": np.array(header), **candidate.transform.arrays()}
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _stored(store: Store, name: str) -> Candidate | None:
+    """None where there is no candidate, or none that can be read: it is made again."""
+    try:
+        with np.load(io.BytesIO(store.read(candidate_key(name))), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        return Candidate(header["plan"], Transform.from_arrays(arrays, header["diagnostics"]))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,112 @@
+"""Is a landed run what it should be? One read of what was written, before anybody else sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.errors import DamageError, RetryError
+from dask_embstab.core.moments import Moments
+from dask_embstab.core.transform import Transform
+from dask_embstab.passes.compute import compute
+from dask_embstab.passes.digest import file_digests, ids_digest, nothing_reduction
+from dask_embstab.passes.joining import joining
+from dask_embstab.passes.partners import Beside
+from dask_embstab.passes.projection import load_of, require_memory
+from dask_embstab.passes.reduce import Partial, Reduction, finished, reduce_table
+from dask_embstab.passes.reductions import moments_reduction
+from dask_embstab.series.candidate import Candidate
+from dask_embstab.series.drift import chain_minus_first, pairs_with
+from dask_embstab.series.settings import Settings
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.source import Digests
+from dask_embstab.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Digests of every file, what was read to make them, and the drift of the chain."""
+
+    digests: dict[str, dict[str, int]]
+    inputs: dict[str, Any]
+    chain_minus_first: float | None
+
+
+def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
+    """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
+
+    Raises `DamageError` where a file is not what was written, `RetryError` where the input has changed meanwhile.
+    """
+    inputs = _inputs(landed, candidate)
+    tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
+    aligned = Settings.of(candidate.plan["settings"]).aligned
+    with joining() as how:
+        pairs = {} if first is None else pairs_with(first, landed, aligned, how)
+        parts, moments = _read(tables, pairs)
+    for name, table in tables.items():
+        if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
+            raise DamageError(f"the ids of {table.where} are not those that were written")
+    digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
+    return Checked(digests, inputs, chain_minus_first(moments))
+
+
+def _read(
+    tables: Mapping[str, Table], pairs: Mapping[str, Beside]
+) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
+    """One read of every table: what the digests need, and moments of those that have the first run's rows beside them."""
+    reductions: dict[str, Reduction[Any]] = {
+        name: moments_reduction(centred=False) if name in pairs else nothing_reduction() for name in tables
+    }
+    require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
+    nodes = [reduce_table(table, reductions[name], pairs=pairs.get(name)) for name, table in tables.items()]
+    done: tuple[Partial[Any], ...] = compute(
+        [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)
+    )
+    parts = dict(zip(tables, done, strict=True))
+    return parts, {name: finished(parts[name], reductions[name]) for name in pairs}
+
+
+def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
+    """The crc32c of every file of a run; those of ``vectors`` are known already."""
+    known = {f"{table}/vectors/c/{n}/0": crc for table, crcs in vectors.items() for n, crc in crcs.items()}
+    files = store.files(key)
+    if missing := sorted(set(known) - set(files)):
+        raise DamageError(f"chunk {missing[0]} of {key} is missing")
+    others = [name for name in files if name not in known]
+    found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
+    chunks, metadata = dict(known), {}
+    for name, digest in found.items():
+        if digest is None or ("/c/" in name and not digest.checks):
+            raise DamageError(f"{key}/{name} is not what was written")
+        if "/c/" in name:
+            chunks[name] = digest.body
+        else:
+            metadata[name] = digest.whole
+    return {"chunks": dict(sorted(chunks.items())), "metadata": metadata}
+
+
+def is_landed_by(landed: Run, transform: Transform) -> bool:
+    """Whether the run was made by this very transform."""
+    made = landed.transform
+    if made is None or made.arrays().keys() != transform.arrays().keys():
+        return False
+    return all(np.array_equal(array, transform.arrays()[name]) for name, array in made.arrays().items())
+
+
+def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
+    """What was read: the same by the fit as by the apply, or it was changed between the two."""
+    read: Any = dict(landed.group["transform"].attrs)["digests"]
+    tables = {}
+    for name, table in candidate.plan["source"]["tables"].items():
+        fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
+        if fitted and fitted != read[name]:
+            raise RetryError(
+                f"the {name} of {candidate.plan['source']['path']} changed while they were read; add it again"
+            )
+        tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}
+    return {"path": candidate.plan["source"]["path"], "tables": tables}

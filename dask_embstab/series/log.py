@@ -1,0 +1,103 @@
+"""What has been published? The versions in order; everything else about a series follows from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dask_embstab.core.errors import DamageError, InputError
+from dask_embstab.series.store import Store
+from dask_embstab.series.versions import Version, version_key
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All versions, oldest first; version n is ``versions[n - 1]``."""
+
+    versions: tuple[Version, ...] = ()
+
+    @property
+    def head(self) -> Version | None:
+        """The highest live version that holds a run."""
+        return next((v for v in reversed(self.versions) if v.state == "live" and v.run is not None), None)
+
+    @property
+    def first(self) -> Version | None:
+        """The first live version that holds a run."""
+        return next((v for v in self.versions if v.state == "live" and v.run is not None), None)
+
+    @property
+    def runs(self) -> dict[str, Version]:
+        """Every run's name and the version that published it."""
+        return {v.run: v for v in self.versions if v.kind == "publish" and v.run is not None}
+
+    def version(self, number: int | None) -> Version:
+        """One version; None asks for the head."""
+        if number is None:
+            if self.head is None:
+                raise InputError("nothing is published in this series yet; add a run first")
+            return self.head
+        if not 1 <= number <= len(self.versions):
+            raise InputError(f"this series has the versions 1 to {len(self.versions)}; {number} was asked for")
+        return self.versions[number - 1]
+
+    def with_run(self, number: int | None) -> Version:
+        """One version that holds a run."""
+        version = self.version(number)
+        if version.run is None:
+            raise InputError(f"version {number} holds settings and no run; give one that holds a run")
+        return version
+
+    def of_model(self, model: str) -> Version:
+        """The highest live version of a model."""
+        found = [v for v in self.versions if v.model == model and v.state == "live"]
+        if not found:
+            known = ", ".join(dict.fromkeys(str(v.model) for v in self.versions[-5:] if v.model)) or "none"
+            raise InputError(
+                f"no live version of this series belongs to the model {model!r}; the last ones are {known}"
+            )
+        return found[-1]
+
+
+def read_log(store: Store) -> Log:
+    """Read every version; DamageError where one is missing or has changed."""
+    numbers = [int(name[:-5]) for name in store.names("versions") if re.fullmatch(r"[1-9]\d*\.json", name)]
+    return Log(tuple(_read(store, number) for number in range(1, max(numbers, default=0) + 1)))
+
+
+def rows(log: Log) -> Iterator[dict[str, Any]]:
+    """A line for every version: all but its digests, and the days since the run before, where names hold dates."""
+    before: dt.date | None = None
+    for version in log.versions:
+        values = version.to_dict()
+        for left_out in ("digests", "inputs", "settings", "format"):
+            del values[left_out]
+        date = _date(version.run) if version.kind == "publish" else None
+        days = (date - before).days if date and before else None
+        before = date or before
+        drift = version.figures.get("chain_minus_first")
+        yield {**values, "days_since_previous": days, "chain_minus_first": drift}
+
+
+def _read(store: Store, number: int) -> Version:
+    key = version_key(number)
+    try:
+        version = Version.decoded(store.read(key), key)
+    except FileNotFoundError:
+        raise DamageError(f"{key} is missing and later versions are there; restore it from a copy") from None
+    if version.version != number:
+        raise DamageError(f"{key} holds version {version.version}; restore it from a copy")
+    return version
+
+
+def _date(name: str | None) -> dt.date | None:
+    found = _DATE.search(name or "")
+    try:
+        return dt.date.fromisoformat(found.group()) if found else None
+    except ValueError:
+        return None

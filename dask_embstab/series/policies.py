@@ -1,0 +1,29 @@
+"""On which version's run does the next one land?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from dask_embstab.series.log import Log
+from dask_embstab.series.versions import Version
+
+
+class Policy(Protocol):
+    """A reference policy: a pure function of the log, so that whatever is rebuilt from the log is the same."""
+
+    def __call__(self, log: Log) -> Version | None:
+        """The version whose run is the reference; None where the run to come is the first."""
+
+
+def first(log: Log) -> Version | None:
+    """The first run, for ever."""
+    return log.first
+
+
+def previous(log: Log) -> Version | None:
+    """The run that is live now (Zielnicki & Hsiao, section 3; Maystre et al.): a chain."""
+    return log.head
+
+
+POLICIES: Mapping[str, Policy] = {"previous": previous, "first": first}

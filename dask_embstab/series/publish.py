@@ -1,0 +1,233 @@
+"""fit, apply, verify, publish: how a run comes into a series, and goes on coming after an interruption.
+
+The order is the whole of it: the transform is durable before the first chunk is written, every chunk is durable and
+verified before the version is created, and the version is created by one of all who try.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dask_embstab.core.errors import (
+    DamageError,
+    HoldError,
+    IdError,
+    InputError,
+    RetryError,
+    TooFewMatchedError,
+)
+from dask_embstab.passes.digest import table_digests
+from dask_embstab.passes.land import land
+from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described
+from dask_embstab.series.check import Checked, check, is_landed_by
+from dask_embstab.series.log import Log, read_log
+from dask_embstab.series.policies import POLICIES
+from dask_embstab.series.settings import Settings
+from dask_embstab.series.store import Store
+from dask_embstab.series.versions import Kind, Version, run_key, version_key
+from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.store import local_path
+
+_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,119}")
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of it: the version, and whether this call published it."""
+
+    version: Version
+    published: bool
+    note: str
+
+
+def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, model: str | None) -> Added:
+    """Publish a run as the next version; a run that is published already is left as it is."""
+    name = _require_name(name or source.name)
+    with store.lock(name):
+        log = read_log(store)
+        if name in log.runs:
+            added = _again(log.runs[name], source, model)
+            store.remove(candidate_key(name))
+            return added
+        settings = settings_in(log, settings)
+        reference = POLICIES[settings.policy](log)
+        candidate = _candidate(store, source, name, reference, settings)
+        first = _compared(log, reference, settings)
+        theirs = _first_run(store, first, reference)
+        checked = _landed(store, source, candidate, theirs)
+        chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
+        version = next_version(
+            log,
+            "publish",
+            settings,
+            run=name,
+            model=model or model_of(source) or name,
+            reference=None if reference is None else reference.version,
+            figures=_figures(candidate, chain),
+            digests=checked.digests,
+            inputs=checked.inputs,
+        )
+        publish(store, version)
+        store.remove(candidate_key(name))
+    return Added(version, published=True, note=f"{name} is version {version.version}")
+
+
+def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
+    """The version that follows the log."""
+    return Version(**_next(log, kind, settings), **known)
+
+
+def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
+    """The next version with the run of an earlier one."""
+    return replace(version, **_next(log, kind, settings), **more)
+
+
+def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
+    return {
+        "version": len(log.versions) + 1,
+        "kind": kind,
+        "parent": None if log.head is None else log.head.version,
+        "policy": settings.policy,
+        "settings": settings.to_dict(),
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def publish(store: Store, version: Version) -> None:
+    """Create the version's file; one of all who try for this number wins. The one before is made durable first."""
+    if version.version > 1:
+        store.sync(version_key(version.version - 1))
+    try:
+        store.create(version_key(version.version), version.encoded())
+    except FileExistsError:
+        raise RetryError(
+            f"version {version.version} was published by another process meanwhile, so the parent has changed; call again"
+            " (what need not be fitted anew is kept)"
+        ) from None
+
+
+def settings_in(log: Log, initial: Settings) -> Settings:
+    """The settings of the last version, or those of ``init``."""
+    return Settings.of(log.versions[-1].settings) if log.versions else initial
+
+
+def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
+    """The first version, where the run to come is a link of a chain that is to be compared with it."""
+    return log.first if reference is not None and settings.policy == "previous" and settings.chain_minus_first else None
+
+
+def _first_run(store: Store, first: Version | None, reference: Version | None) -> Run | None:
+    """Its run, where the comparison needs another read: on the first link both are one."""
+    if first is None or reference is None or first.run == reference.run:
+        return None
+    return open_run(store.place(run_key(str(first.run))))
+
+
+def _candidate(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
+    try:
+        return candidate_of(store, source, name, reference, settings)
+    except IdError as error:
+        # Ids that are shared by nobody are the extreme case of too few; other errors over ids are bad input.
+        if reference is None or not (isinstance(error, TooFewMatchedError) or "share no id" in str(error)):
+            raise
+        raise HoldError(f"{name} is held and not published: {error}") from error
+
+
+def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
+    """The run written (as far as it is not), durable and verified; leftovers that a power cut tore are written anew."""
+    key = run_key(candidate.plan["run"])
+    for is_last in (False, True):
+        landed = _leftover(store, candidate) or _written(store, source, candidate)
+        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
+            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
+        store.sync(key)
+        try:
+            return check(store, key, landed, candidate, first)
+        except DamageError:
+            if is_last:
+                raise
+            store.remove(key)
+        except RetryError:
+            store.remove(key)
+            store.remove(candidate_key(candidate.plan["run"]))
+            raise
+    raise AssertionError("the second attempt returns or raises")
+
+
+def _leftover(store: Store, candidate: Candidate) -> Run | None:
+    """A run that was written whole and not published, where it is of this candidate; any other is removed."""
+    key = run_key(candidate.plan["run"])
+    if key.removeprefix("runs/") not in store.names("runs"):
+        return None
+    try:
+        landed = open_run(store.place(key))
+        if is_landed_by(landed, candidate.transform):
+            return landed
+    except (InputError, DamageError):
+        pass
+    store.remove(key)
+    return None
+
+
+def _written(store: Store, source: Run, candidate: Candidate) -> Run:
+    place = store.place(run_key(candidate.plan["run"]))
+    return land(
+        candidate.transform,
+        source,
+        place,
+        name=candidate.plan["run"],
+        dtype=candidate.plan["settings"]["dtype"],
+        overwrite=False,
+        resume=local_path(place) is not None,
+        inputs=(source.path,),
+    )
+
+
+def model_of(run: Run) -> str | None:
+    """The model that a run's own attributes name."""
+    ours = run.attrs.get(ATTRIBUTE)
+    named = ours.get("model") if isinstance(ours, Mapping) else None
+    return None if named is None else str(named)
+
+
+def _again(version: Version, source: Run, model: str | None) -> Added:
+    """The same run once more: nothing to do; other content under a name that is taken is an error."""
+    given = described(source)
+    names = list(given)
+    for name, digests in zip(names, table_digests([source.table(name) for name in names]), strict=True):
+        given[name] = {key: value for key, value in given[name].items() if key != "written"} | {"digests": digests}
+    if given != version.inputs["tables"]:
+        raise InputError(
+            f"{version.run} is published already (version {version.version}), with other content than {source.path};"
+            " a published run never changes: give this one another name"
+        )
+    if model not in (None, version.model):
+        raise InputError(f"{version.run} is published as a run of the model {version.model!r}; {model!r} came")
+    return Added(
+        version, published=False, note=f"{version.run} is published already as version {version.version}; nothing to do"
+    )
+
+
+def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
+    known: Mapping[str, Any] = candidate.transform.diagnostics
+    tables = {
+        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone")}
+        for key in ("items", "users")
+        if known.get(key)
+    }
+    named = {name: known.get(name) for name in ("keep", "method", "rank", "balance", "alignment")}
+    return {**tables, **named, "chain_minus_first": chain}
+
+
+def _require_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}; give"
+            " another with name= (--name)"
+        )
+    return name

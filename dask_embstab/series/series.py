@@ -1,0 +1,217 @@
+"""`Series`: the verbs of a series. Whatever they answer follows from the log that is read when they are called."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import crc32c
+
+from dask_embstab.core.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError
+from dask_embstab.core.transform import Transform
+from dask_embstab.passes.land import land
+from dask_embstab.passes.measure import Metrics, measure_runs
+from dask_embstab.series import gc
+from dask_embstab.series.log import Log, read_log
+from dask_embstab.series.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
+from dask_embstab.series.settings import Settings
+from dask_embstab.series.store import Folder, Store
+from dask_embstab.series.verify import Verified, verify
+from dask_embstab.series.versions import FORMAT, Version, run_key
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.store import local_path
+
+_MARK = "series.json"
+RunLike = Run | str | os.PathLike[str]
+
+
+class Series:
+    """Stabilized runs in order, on a plain folder, with versions that are published, inspected and rolled back.
+
+    ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any number of processes
+    may read, add, roll back and collect at once: a reader never sees half a publish, and each version has one winner.
+    """
+
+    def __init__(self, place: str | os.PathLike[str] | Store) -> None:
+        self.store: Store = _store(place)
+        self._initial = _marked(self.store, str(place))
+
+    @classmethod
+    def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
+        """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
+        chosen, store = Settings.of(settings), _store(place)
+        for folder in ("runs", "versions", "candidates", "pins"):
+            store.make(folder)
+        values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
+        try:
+            store.create(_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode())
+        except FileExistsError:
+            raise OutputExistsError(f"{place} is a series already; add runs to it, or choose another place") from None
+        return cls(place)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the next run will be landed with."""
+        return settings_in(self.log(), self._initial)
+
+    def log(self) -> Log:
+        """Every version, oldest first."""
+        return read_log(self.store)
+
+    def head(self) -> Version | None:
+        """The highest live version; None where nothing is published."""
+        return self.log().head
+
+    def add(self, run: RunLike, *, name: str | None = None, model: str | None = None, retries: int = 0) -> Added:
+        """Fit, apply, verify and publish a run.
+
+        Interrupted anywhere, the series reads as before, and the same call goes on from the whole chunks that are there.
+        A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
+        ``retries`` says how often to go on after another publisher was quicker.
+
+        Raises `RetryError` where another process was quicker, `HoldError` where too few rows are shared with the
+        reference, `InputError` where the run cannot be used or its name is taken by other content.
+        """
+        source = open_run(run)
+        for left in range(retries, -1, -1):
+            try:
+                return add_run(self.store, self._initial, source, name=name, model=model)
+            except RetryError:
+                if not left:
+                    raise
+        raise InputError(f"retries must be at least 0; it is {retries}")
+
+    def open(self, version: int | None = None) -> Run:
+        """The run of a version (default: the head), which never changes once it is published."""
+        return self._run(self.log().with_run(version))
+
+    @contextlib.contextmanager
+    def pin(self, version: int | None = None) -> Iterator[Run]:
+        """The run of a version, left alone by gc while the block lasts (and no longer than gc's ``pin_age``)."""
+        found = self.log().with_run(version)
+        with gc.pin(self.store, str(found.run)):
+            yield self._run(found)
+
+    def rollback(self, version: int) -> Added:
+        """Make the run of an earlier version the head again, by a new version; nothing is removed."""
+        log = self.log()
+        target = log.with_run(version)
+        if log.head is not None and log.head.run == target.run:
+            note = f"version {log.head.version} is live and holds {target.run} already; nothing to do"
+            return Added(log.head, published=False, note=note)
+        self._run(target)
+        made = again_as(target, log, "rollback", settings_in(log, self._initial), restores=version)
+        publish(self.store, made)
+        return Added(
+            made, published=True, note=f"version {made.version} holds {made.run} again, as version {version} did"
+        )
+
+    def change(self, **settings: Any) -> Added:
+        """Change settings for the runs to come, by a new version that holds the head's run."""
+        log = self.log()
+        current = settings_in(log, self._initial)
+        chosen = current.changed(settings)
+        if chosen == current and log.versions:
+            return Added(log.versions[-1], published=False, note="these are the settings already; nothing to do")
+        if log.head is None:
+            made = next_version(log, "settings", chosen, run=None, model=None, reference=None)
+        else:
+            made = again_as(log.head, log, "settings", chosen, restores=None)
+        publish(self.store, made)
+        return Added(made, published=True, note=f"version {made.version} changes settings")
+
+    def verify(self) -> Verified:
+        """Read every file of every published run and compare it with what was recorded."""
+        return verify(self.store, self.log())
+
+    def gc(self, *, pin_age: float = gc.DAY) -> list[str]:
+        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds; returns the keys."""
+        return gc.collect(self.store, pin_age=pin_age)
+
+    def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
+        """`evaluate` the runs of two versions (``b`` by default the head)."""
+        return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options={})
+
+    def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
+        """The transform of a model's live version, of a version, or of the head: what lands rows made by that model."""
+        if model is not None and version is not None:
+            raise InputError("give model= or version=, not both")
+        log = self.log()
+        found = log.with_run(version) if model is None else log.of_model(model)
+        made = self._run(found).transform
+        if made is None:
+            raise DamageError(f"version {found.version}: {run_key(str(found.run))} has lost its transform; restore it")
+        return made
+
+    def apply(
+        self,
+        run: RunLike,
+        out: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        dtype: Any = None,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> Run:
+        """Land a later batch of users or items with a published version's transform (`transform_for`) at ``out``.
+
+        Without ``model`` and ``version``: the model that the batch itself names, else the head.
+        """
+        source = open_run(run)
+        if model is None and version is None:
+            model = model_of(source)
+        transform = self.transform_for(model=model, version=version)
+        root = local_path(self.store.place(""))
+        inputs = (source.path, *(() if root is None else (str(root),)))
+        return land(
+            transform, source, out, name=source.name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        """Every version in full, and every file that a copy of the series needs."""
+        log = self.log()
+        runs = log.runs.values()
+        files = [f"{run_key(str(v.run))}/{path}" for v in runs for names in v.digests.values() for path in names]
+        head = log.head
+        return {
+            "format": FORMAT,
+            "head": None if head is None else head.version,
+            "settings": settings_in(log, self._initial).to_dict(),
+            "versions": [version.to_dict() for version in log.versions],
+            "files": [_MARK, *(f"versions/{v.version}.json" for v in log.versions), *sorted(files)],
+        }
+
+    def _run(self, version: Version) -> Run:
+        """A published run; whatever is wrong with it by now is damage."""
+        try:
+            return open_run(self.store.place(run_key(str(version.run))))
+        except EmbstabError as error:
+            raise DamageError(f"version {version.version} cannot be opened: {error}") from error
+
+
+def _store(place: Any) -> Store:
+    if isinstance(place, str | os.PathLike):
+        return Folder(Path(place).absolute())
+    store: Store = place
+    return store
+
+
+def _marked(store: Store, place: str) -> Settings:
+    try:
+        values = json.loads(store.read(_MARK))
+        if values.pop("crc32c") != _check(values):
+            raise ValueError("it fails its checksum")
+        return Settings.of(values["settings"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"there is no series at {place}; make one with `embstab series init {place}`") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{_MARK} of {place} cannot be read ({error}); restore it from a copy") from error
+
+
+def _check(values: dict[str, Any]) -> int:
+    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))

@@ -1,0 +1,80 @@
+"""How are the runs of one series landed? Given at ``init``, kept with every version, changed only by a recorded one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from dask_embstab.core.errors import InputError
+from dask_embstab.core.landing import AlignOn, Keep
+from dask_embstab.passes.options import Balance
+from dask_embstab.series.policies import POLICIES
+
+FirstRun = Literal["standardized", "raw"]
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "keep": (None, *get_args(Keep)),
+    "align_on": get_args(AlignOn),
+    "balance": (None, *get_args(Balance)),
+    "policy": tuple(POLICIES),
+    "first_run": get_args(FirstRun),
+    "dtype": (None, "float16", "float32", "float64"),
+    "unit_rows": (False, True),
+    "chain_minus_first": (False, True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
+
+    ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
+    """
+
+    policy: str = "previous"
+    keep: Keep | None = None
+    align_on: AlignOn = "items"
+    balance: Balance | None = None
+    first_run: FirstRun = "standardized"
+    dtype: str | None = None
+    rank: int | None = None
+    width: int | None = None
+    min_matched: int | None = None
+    unit_rows: bool = False
+    chain_minus_first: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                said = ", ".join(map(repr, allowed))
+                raise InputError(f"the setting {name} must be one of {said}; it is {value!r}")
+        for name in ("rank", "width", "min_matched"):
+            if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
+                raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
+        if self.keep == "geometry" and self.rank is not None:
+            raise InputError("rank truncates scores; with keep='geometry' use width instead")
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """The tables that decide the rotation."""
+        return ("items", "users") if self.align_on == "both" else (self.align_on,)
+
+    def changed(self, changes: Mapping[str, Any]) -> Settings:
+        """These settings with some of them changed."""
+        return replace(self, **_known(changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """The inverse of ``to_dict``."""
+        return cls(**_known(values))
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(values) - names):
+        raise InputError(f"a series has the settings {', '.join(sorted(names))}; {', '.join(unknown)} came")
+    return dict(values)

@@ -1,0 +1,203 @@
+"""What does a series ask of the place it lives in? Few things, so that an object store fits as well as a folder.
+
+Every change of a series goes through `Store`; the vectors themselves are read and written by `tables/`, at `Store.place`.
+What decides is `create`: a file that appears whole and durable, or not at all, and for one of all who try
+(`If-None-Match: *` on an object store, a hard link on a file system).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dask_embstab.core.errors import RetryError
+
+_BLOCK_BYTES = 1 << 20
+
+
+class Store(Protocol):
+    """A tree of files, named by keys such as ``versions/3.json``."""
+
+    def make(self, folder: str) -> None:
+        """Make a durable folder, where the place knows folders."""
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly in a folder, sorted; nothing where there is none."""
+
+    def files(self, folder: str) -> list[str]:
+        """Keys of all files below a folder, relative to it, sorted."""
+
+    def read(self, key: str) -> bytes:
+        """A file's bytes; FileNotFoundError where there is none."""
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """A file's bytes, a bounded number at a time."""
+
+    def age(self, key: str) -> float:
+        """Seconds since a file or folder was last changed."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """Make a file that is whole and durable once it is visible; FileExistsError where there is one."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """The same, over what stands there."""
+
+    def sync(self, key: str) -> None:
+        """Return when a file, or a folder with everything in it, would outlive a power cut."""
+
+    def remove(self, key: str) -> None:
+        """Remove a file, or a folder with everything in it; a folder is out of sight at once or not at all."""
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep others from working on ``name``; RetryError where another does. A dead process holds no lock."""
+
+    def place(self, key: str) -> Any:
+        """Where Zarr finds a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A series in a folder of a local (or mounted) file system."""
+
+    root: Path
+
+    def make(self, folder: str) -> None:
+        """Make a folder, and the one of the series, durable."""
+        path = self.root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for made in (path, self.root, self.root.parent):
+            _sync_one(made)
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly in a folder, sorted; nothing where there is none."""
+        try:
+            return sorted(os.listdir(self.root / folder))  # noqa: PTH208 (one look: entries may vanish meanwhile)
+        except FileNotFoundError:
+            return []
+
+    def files(self, folder: str) -> list[str]:
+        """Keys of all files below a folder, relative to it, sorted."""
+        base = self.root / folder
+        return sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
+
+    def read(self, key: str) -> bytes:
+        """A file's bytes."""
+        return (self.root / key).read_bytes()
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """A file's bytes, a bounded number at a time."""
+        with (self.root / key).open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                yield block
+
+    def age(self, key: str) -> float:
+        """Seconds since a file or folder was last changed."""
+        return time.time() - (self.root / key).stat().st_mtime
+
+    def create(self, key: str, data: bytes) -> None:
+        """Write beside, sync, then link: a link is refused where the name is taken, so one of all who try wins."""
+        with self._written(key, data) as beside:
+            os.link(beside, self.root / key)
+        _sync_one((self.root / key).parent)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write beside, sync, then rename."""
+        with self._written(key, data) as beside:
+            beside.replace(self.root / key)
+        _sync_one((self.root / key).parent)
+
+    def sync(self, key: str) -> None:
+        """Sync every file and folder below, the folder itself and the one it lies in."""
+        path = self.root / key
+        if path.is_dir():
+            for folder, _, names in os.walk(path, topdown=False):
+                for name in names:
+                    _sync_one(Path(folder, name))
+                _sync_one(Path(folder))
+        else:
+            _sync_one(path)
+        _sync_one(path.parent)
+
+    def remove(self, key: str) -> None:
+        """Rename a folder out of sight, then remove it."""
+        path = self.root / key
+        if path.is_dir() and not path.is_symlink():
+            trash = path if path.name.startswith(".") else path.parent / f".{path.name}.{_token()}.trash"
+            if trash != path:
+                path.rename(trash)
+            shutil.rmtree(trash)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """A lock on the folder ``candidates/<name>``, which is made for it and removed once it is empty."""
+        folder = self.root / "candidates" / name
+        descriptor = _locked(folder)
+        try:
+            yield
+        finally:
+            try:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            finally:
+                os.close(descriptor)
+
+    def place(self, key: str) -> Path:
+        """Where Zarr finds a run."""
+        return self.root / key
+
+    @contextlib.contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[Path]:
+        """A durable file with these bytes beside its place, removed at the end."""
+        path = self.root / key
+        beside = path.parent / f".{path.name}.{_token()}.tmp"
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield beside
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _locked(folder: Path) -> int:
+    """A locked descriptor of a folder that still stands at its place."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists() and folder.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise RetryError(f"another process is at work on {folder.name}; call again when it is done") from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _token() -> str:
+    return uuid.uuid4().hex[:12]

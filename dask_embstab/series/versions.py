@@ -1,0 +1,82 @@
+"""One version: what was published (or rolled back to, or set), when, and how it can be told whole.
+
+``versions/<n>.json`` is created once and never changed. Its last word is the crc32c of all the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import crc32c
+
+from dask_embstab.core.errors import DamageError
+
+Kind = Literal["publish", "rollback", "settings"]
+State = Literal["live", "shadow"]
+FORMAT = 1
+_CHECK = "crc32c"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """``parent`` is the version that was the head before, ``reference`` the one whose run this one landed on.
+
+    ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``. ``inputs``
+    says what was landed, with the digests of its chunks. A rollback repeats the version that it ``restores``.
+    """
+
+    version: int
+    kind: Kind
+    run: str | None
+    model: str | None
+    parent: int | None
+    reference: int | None
+    restores: int | None = None
+    state: State = "live"
+    policy: str
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    settings: Mapping[str, Any]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    created: str
+    format: int = FORMAT
+
+    def encoded(self) -> bytes:
+        """The file."""
+        values = self.to_dict()
+        return json.dumps(values | {_CHECK: _check(values)}, indent=1, sort_keys=True).encode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    @classmethod
+    def decoded(cls, data: bytes, where: str) -> Version:
+        """The inverse of ``encoded``; DamageError where a byte has changed."""
+        try:
+            values = json.loads(data)
+            if values.pop(_CHECK) != _check(values):
+                raise ValueError("it fails its checksum")
+            if values["format"] != FORMAT:
+                raise ValueError(f"its format is {values['format']}; this library knows {FORMAT}")
+            return cls(**values | {"verdicts": tuple(values["verdicts"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
+
+
+def version_key(number: int) -> str:
+    """Where a version lies."""
+    return f"versions/{number}.json"
+
+
+def run_key(name: str) -> str:
+    """Where a run lies."""
+    return f"runs/{name}.zarr"
+
+
+def _check(values: Mapping[str, Any]) -> int:
+    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))

@@ -1,0 +1,146 @@
+"""A disk that fails, a process that dies and a power cut, at the n-th file operation below a folder.
+
+Every file operation that Python's runtime audits (open, rename, link, remove, mkdir, rmdir, listing) and every write and
+fsync by descriptor counts. ``fail``: that one operation raises OSError. ``kill``: from it on nothing reaches the disk any
+more, cleaning up included. ``power``: the same, and every file that was not synced is cut to nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dask_embstab.tables import swap
+
+MODES = ("fail", "kill", "power")
+_EVENTS = {
+    "open",
+    "os.rename",
+    "os.link",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+    "os.truncate",
+}
+
+
+class Killed(BaseException):
+    """The process is dead: nobody can catch this and go on."""
+
+
+class Faults:
+    """Counts operations below ``root`` while it is armed, and strikes at number ``at``."""
+
+    def __init__(self) -> None:
+        self.root, self.at, self.mode = "", 0, "fail"
+        self.count = 0
+        self.struck = False
+        self.synced: set[int] = set()
+        self.before: set[int] = set()
+        self._armed = False
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def armed(self, root: Path, at: int, mode: str) -> Iterator[None]:
+        """Strike at the ``at``-th operation; after the block, a power cut takes what was not synced."""
+        self.root, self.at, self.mode = str(root), at, mode
+        self.count, self.struck, self.synced = 0, False, set()
+        self.before = {path.stat().st_ino for path in root.rglob("*") if path.is_file()}
+        self._armed = True
+        try:
+            yield
+        finally:
+            self._armed = False
+            if mode == "power" and self.struck:
+                self._cut()
+
+    def step(self) -> None:
+        """One operation."""
+        if not self._armed:
+            return
+        with self._lock:
+            self.count += 1
+            hit = self.count == self.at
+            dead = self.count >= self.at and self.mode != "fail"
+            self.struck = self.struck or hit
+        if dead:
+            raise Killed
+        if hit:
+            raise OSError(errno.EIO, "a fault that the test made")
+
+    def concerns(self, path: Any) -> bool:
+        """Whether a path lies below the root; a relative one (by a folder's descriptor) may."""
+        if not self._armed or isinstance(path, int):
+            return False
+        text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+        return text.startswith(self.root) or (bool(text) and not text.startswith("/"))
+
+    def _cut(self) -> None:
+        for path in Path(self.root).rglob("*"):
+            if path.is_file() and path.stat().st_ino not in self.synced | self.before:
+                os.truncate(path, 0)
+
+
+_faults = Faults()
+_hooked = False
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _EVENTS and _faults.concerns(arguments[0]):
+        _faults.step()
+
+
+def install(patched: pytest.MonkeyPatch) -> Faults:
+    """The one counter of this process: an audit hook cannot be taken away, only left without work."""
+    global _hooked
+    if not _hooked:
+        sys.addaudithook(_audit)
+        _hooked = True
+    patched.setattr(os, "write", _counted(os.write))
+    patched.setattr(os, "fsync", _counted(os.fsync, lambda descriptor: _faults.synced.add(os.fstat(descriptor).st_ino)))
+    patched.setattr(swap, "_renameat2", _counted(swap._renameat2))
+    return _faults
+
+
+def _counted(original: Callable[..., Any], then: Callable[..., Any] = lambda *_: None) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        # Descriptors of pipes and event loops are nobody's files.
+        if not isinstance(arguments[0], int) or os.path.realpath(f"/proc/self/fd/{arguments[0]}").startswith(
+            _faults.root
+        ):
+            _faults.step()
+        done = original(*arguments)
+        then(*arguments)
+        return done
+
+    return call
+
+
+class FaultyStore:
+    """A series' store that fails at its ``at``-th operation: before it is done, or after (the reply was lost)."""
+
+    def __init__(self, inner: Any, at: int, *, after: bool) -> None:
+        self._inner, self._at, self._after = inner, at, after
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        original = getattr(self._inner, name)
+        return original if name in ("place", "lock", "blocks") else lambda *arguments: self._call(original, arguments)
+
+    def _call(self, original: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self.count += 1
+        if self.count != self._at:
+            return original(*arguments)
+        if self._after:
+            original(*arguments)
+        raise OSError(errno.EIO, "a fault that the test made")

@@ -1,0 +1,43 @@
+"""What other processes do to a series in the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask
+
+import dask_embstab as es
+
+
+def publish_all(place: Path, folder: Path) -> None:
+    """Publish every run of a folder that is not published yet, in order of their names, and gc now and then."""
+    with dask.config.set(scheduler="synchronous"):
+        series = es.Series(place)
+        known = series.log().runs
+        for path in sorted(folder.glob("*.zarr")):
+            if path.stem not in known:
+                series.add(path)
+                series.gc()
+
+
+def publish_in_step(number: int, place: Path, folder: Path, rounds: int, barrier: Any, told: Any) -> None:
+    """Publish a run of one's own in every round, all at once with others, again and again until it is in."""
+    retries = 0
+    with dask.config.set(scheduler="synchronous"):
+        series = es.Series(place)
+        for turn in range(rounds):
+            barrier.wait(120)
+            while True:
+                try:
+                    assert series.add(folder / f"{turn % 5}.zarr", name=f"p{number}-{turn}").published
+                    break
+                except es.RetryError:
+                    retries += 1
+    told.put(retries)
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)  # noqa: T201
+    publish_all(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,504 @@
+"""What a series promises: versions that never change, a head that can go back, runs that land where the policy says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from oracle import Stop, assert_close, chunk_file, data_of, refactored, snapshot, stop_at, vectors_of, world
+from test_damage import DAMAGE
+
+import dask_embstab as es
+from dask_embstab.cli import main
+from dask_embstab.series import candidate
+from dask_embstab.series import publish as publishing
+from dask_embstab.series.versions import Version
+
+MakeRun = Callable[..., es.Run]
+Refused = Callable[..., Any]
+IDS: dict[str, Any] = {"item_ids": np.arange(60), "user_ids": [f"u{i}" for i in range(90)]}
+
+
+def drifting(day: int, size: float = 0.1) -> tuple[Any, Any]:
+    """Items and users of a world that changes a little every day, in other axes every day."""
+    T, W = world(0)
+    for past in range(1, day + 1):
+        U, V = world(past)
+        T, W = T + size * U, W + size * V
+    return refactored(T, W, day) if day else (T, W)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five days, the first three of them in a series."""
+    folder = tmp_path_factory.mktemp("template")
+    series = es.Series.init(folder / "series")
+    for day in range(5):
+        path = folder / f"2026-01-0{day + 1}.zarr"
+        es.create_run(path, *drifting(day), **IDS, chunk_rows=16)
+        assert day > 2 or series.add(path).published
+    return folder
+
+
+@pytest.fixture
+def days(template: Path, tmp_path: Path) -> list[es.Run]:
+    """Five days, as training left them."""
+    names = [f"2026-01-0{day + 1}.zarr" for day in range(5)]
+    return [es.open_run(shutil.copytree(template / name, tmp_path / name)) for name in names]
+
+
+@pytest.fixture
+def series(template: Path, tmp_path: Path) -> es.Series:
+    """A series of the first three days."""
+    return es.Series(shutil.copytree(template / "series", tmp_path / "series"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """``run("log", ...)`` gives the exit code, the JSON object and stderr of ``embstab series log ... --json``."""
+
+    def call(*arguments: Any) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["series", *(str(argument) for argument in arguments), "--json"], prog_name="embstab")
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), json.loads(out) if out else None, err
+
+    return call
+
+
+# --- publishing
+
+
+def test_add_is_stabilize_on_the_head(series: es.Series, days: list[es.Run], tmp_path: Path) -> None:
+    first = es.stabilize(days[0], tmp_path / "a.zarr")
+    second = es.stabilize(days[1], tmp_path / "b.zarr", reference=first)
+    for number, by_hand in ((1, first), (2, second)):
+        for key in ("items", "users"):
+            np.testing.assert_array_equal(vectors_of(series.open(number), key), vectors_of(by_hand, key))
+    assert [(v.run, v.parent, v.reference, v.state, v.policy, v.verdicts) for v in series.log().versions] == [
+        ("2026-01-01", None, None, "live", "previous", ()),
+        ("2026-01-02", 1, 1, "live", "previous", ()),
+        ("2026-01-03", 2, 2, "live", "previous", ()),
+    ]
+
+
+def test_a_version_says_what_was_read_and_written(series: es.Series, days: list[es.Run]) -> None:
+    version = series.log().version(2)
+    place = Path(series.open(2).path)
+    files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    assert files == set(version.digests["chunks"]) | set(version.digests["metadata"])
+    for name, crc in version.digests["chunks"].items():
+        assert (place / name).read_bytes()[-4:] == crc.to_bytes(4, "little"), "the checksum that is stored already"
+    stored = [chunk_file(days[1].path, "items", chunk).read_bytes()[-4:] for chunk in range(4)]
+    assert [crc.to_bytes(4, "little") for crc in version.inputs["tables"]["items"]["digests"]] == stored
+    assert Version.decoded(version.encoded(), "") == version
+
+
+def test_the_first_policy_lands_everything_on_the_first(tmp_path: Path, days: list[es.Run]) -> None:
+    series = es.Series.init(tmp_path / "frozen", policy="first", balance="gramians", align_on="both")
+    for day in days[:3]:
+        series.add(day)
+    by_hand = es.stabilize(days[2], tmp_path / "a.zarr", reference=series.open(1), align_on="both")
+    np.testing.assert_array_equal(vectors_of(series.open()), vectors_of(by_hand))
+    assert by_hand.transform.diagnostics["balance"] == "gramians"
+    assert [v.figures["chain_minus_first"] for v in series.log().versions] == [None] * 3
+
+
+def test_the_first_run_may_be_left_raw(tmp_path: Path, days: list[es.Run]) -> None:
+    series = es.Series.init(tmp_path / "raw", policy="first", first_run="raw", keep="geometry")
+    for day in days[:2]:
+        series.add(day)
+    np.testing.assert_array_equal(vectors_of(series.open(1), "users"), vectors_of(days[0], "users"))
+    landed, raw = vectors_of(series.open(2)), vectors_of(days[1])
+    assert_close(landed @ landed.T, raw @ raw.T, 1e-12)
+
+
+def test_the_same_run_twice_is_a_no_op_that_says_so(series: es.Series, days: list[es.Run], tmp_path: Path) -> None:
+    before = snapshot(tmp_path / "series")
+    again = series.add(days[1].path)
+    assert (again.published, again.version.version) == (False, 2)
+    assert "published already as version 2" in again.note
+    moved = shutil.copytree(days[1].path, tmp_path / "elsewhere")
+    assert not series.add(moved).published, "the content counts, not the place"
+    assert snapshot(tmp_path / "series") == before
+
+
+@pytest.mark.parametrize("what", ["items", "users", "ids", "order of ids"])
+def test_the_same_name_with_other_content_is_an_error(
+    series: es.Series, tmp_path: Path, refused: Refused, what: str
+) -> None:
+    T, W = drifting(1)
+    ids = dict(IDS)
+    if what == "items":
+        T[7, 2] += 1e-9
+    elif what == "users":
+        W[80, 0] += 1e-9
+    elif what == "ids":
+        ids["user_ids"] = [*IDS["user_ids"][:-1], "another"]
+    else:
+        ids["item_ids"] = IDS["item_ids"][::-1]
+    other = es.create_run(tmp_path / "other.zarr", T, W, name="2026-01-02", chunk_rows=16, **ids)
+    with refused(es.InputError, "published already .version 2.*other content", "another name"):
+        series.add(other)
+    assert series.add(other, name="2026-01-02b").version.run == "2026-01-02b"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x" * 121, "a\nb"])
+def test_names_that_are_no_folders(series: es.Series, days: list[es.Run], refused: Refused, name: str) -> None:
+    if name:
+        with refused(es.InputError, r"--name"):
+            series.add(days[3], name=name)
+
+
+@pytest.mark.parametrize("ids", [np.arange(60) + 57, np.arange(60) + 1000])
+def test_too_few_matched_rows_are_a_hold(
+    series: es.Series, make_run: MakeRun, refused: Refused, run: Any, tmp_path: Path, ids: Any
+) -> None:
+    stranger = make_run("stranger", *drifting(3), item_ids=ids)
+    with refused(es.HoldError, "stranger is held and not published", "shared|share no id"):
+        series.add(stranger)
+    code, out, err = run("add", tmp_path / "series", stranger.path)
+    assert (code, out) == (3, None)
+    assert err.startswith("error: stranger is held")
+    twice = make_run("twice", *drifting(3), item_ids=np.arange(60) // 2)
+    assert run("add", tmp_path / "series", twice.path)[0] == 2, "duplicated ids are bad input, and no hold"
+
+
+def test_a_publisher_that_was_slower_is_told_to_retry(
+    series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Between its look at the log and its publish, another publishes."""
+    original = publishing.check
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(publishing, "check", original)
+        es.Series(tmp_path / "series").add(days[4])
+        return original(*arguments)
+
+    monkeypatch.setattr(publishing, "check", meanwhile)
+    with pytest.raises(es.RetryError, match=r"version 4 was published by another process.*call again"):
+        series.add(days[3])
+    assert series.head().run == "2026-01-05"
+    assert series.add(days[3]).version.reference == 4, "fitted anew, on the new head"
+    monkeypatch.setattr(publishing, "check", meanwhile)
+    assert not series.add(days[3], retries=1).published
+
+
+def test_two_at_work_on_one_name(series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = publishing.check, []
+
+    def meanwhile(*arguments: Any) -> Any:
+        with pytest.raises(es.RetryError, match="at work on 2026-01-04"):
+            series.add(days[3])
+        seen.append(series.gc())
+        return original(*arguments)
+
+    monkeypatch.setattr(publishing, "check", meanwhile)
+    assert series.add(days[3]).published
+    assert seen == [[]], "gc leaves alone what is being published"
+
+
+def test_an_input_that_changes_while_it_is_read(
+    series: es.Series, days: list[es.Run], make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, other = publishing.land, make_run("other", *drifting(4), **IDS)
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        shutil.rmtree(days[3].path)
+        shutil.copytree(other.path, days[3].path)
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "land", meanwhile)
+        with pytest.raises(es.RetryError, match="changed while they were read"):
+            series.add(days[3].path)
+    assert series.head().version == 3
+    series.add(days[3].path, name="2026-01-04")
+    np.testing.assert_array_equal(vectors_of(series.open()).shape, (60, 4))
+    assert not series.verify().damage
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_an_interrupted_publish_goes_on_with_the_same_transform(
+    series: es.Series, days: list[es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: Any
+) -> None:
+    undisturbed = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
+    undisturbed.add(days[3])
+    with writing(stop_at(5)), pytest.raises(Stop):
+        series.add(days[3])
+    assert series.head().version == 3
+    written: list[int] = []
+    with monkeypatch.context() as patched, writing(written.append):
+        patched.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
+        assert series.add(days[3]).published
+    assert len(written) == 10 - 4, "chunks that are there are not written again"
+    assert data_of(series.open().path) == data_of(undisturbed.open().path)
+    assert series.head().digests == undisturbed.head().digests
+    with writing(stop_at(5)), pytest.raises(Stop):
+        series.add(days[4])
+    series.rollback(1)
+    assert series.add(days[4]).version.reference == 5, "another reference, another fit"
+
+
+def test_what_a_lost_worker_left_is_not_published(
+    series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, written = publishing.land, []
+
+    def land(*arguments: Any, **options: Any) -> Any:
+        landed = original(*arguments, **options)
+        written.append(landed)
+        (Path(landed.path) / "items/vectors/c/1/0.77-88.partial").write_bytes(b"half")
+        return landed
+
+    monkeypatch.setattr(publishing, "land", land)
+    version = series.add(days[3]).version
+    assert len(written) == 1
+    assert not [name for name in version.digests["chunks"] if "partial" in name]
+    assert not list(Path(series.open().path).rglob("*.partial"))
+
+
+def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["series", "log", str(series.store.place(""))])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert re.search(r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4])
+
+
+# --- the log
+
+
+@pytest.mark.usefixtures("series")
+def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path) -> None:
+    make_run("2026-01-09-late", *drifting(4), **IDS)
+    code, told, _ = run("add", tmp_path / "series", tmp_path / "2026-01-09-late.zarr", "--model", "v7")
+    assert (code, told["version"], told["published"], told["model"]) == (0, 4, True, "v7")
+    code, told, _ = run("log", tmp_path / "series")
+    assert code == 0
+    assert [v["days_since_previous"] for v in told["versions"]] == [None, 1, 1, 6]
+    keys = {"version", "run", "model", "parent", "state", "policy", "verdicts", "figures", "created", "kind"}
+    assert keys <= set(told["versions"][0])
+    assert run("log", tmp_path / "series")[1] == told, "nothing that changes between two calls"
+    code, shown, _ = run("show", tmp_path / "series", 2)
+    assert shown["digests"]["chunks"]
+    assert run("show", tmp_path / "series")[1]["version"] == 4
+    code, manifest, _ = run("export-manifest", tmp_path / "series")
+    assert all((tmp_path / "series" / name).is_file() for name in manifest["files"])
+    assert run("export-manifest", tmp_path / "series", tmp_path / "m.json")[1]["files"] == len(manifest["files"])
+    assert json.loads((tmp_path / "m.json").read_text()) == manifest
+    assert run("diff", tmp_path / "series", 1, 2, "--k", 5, "--users", 9)[1]["items"]["matched"] == 60
+
+
+def test_a_manifest_names_all_that_a_copy_needs(series: es.Series, tmp_path: Path) -> None:
+    for name in series.manifest()["files"]:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "series" / name, tmp_path / "copy" / name)
+    copy = es.Series(tmp_path / "copy")
+    assert not copy.verify().damage
+    np.testing.assert_array_equal(vectors_of(copy.open()), vectors_of(series.open()))
+
+
+def test_rollback_is_a_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
+    before = snapshot(tmp_path / "series")
+    code, told, _ = run("rollback", tmp_path / "series", 1)
+    assert (code, told["version"], told["restores"], told["run"], told["parent"]) == (0, 4, 1, "2026-01-01", 3)
+    assert series.head().version == 4
+    after = snapshot(tmp_path / "series")
+    assert {name: after[name] for name in before} == before, "nothing is rewritten"
+    assert not series.rollback(1).published
+    assert series.add(days[3]).version.reference == 4
+    series.rollback(3)
+    assert series.head().run == "2026-01-03"
+    for wrong in (0, 99):
+        with pytest.raises(es.InputError, match=f"versions 1 to 6; {wrong} was asked for"):
+            series.rollback(wrong)
+
+
+def test_settings_change_by_a_recorded_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
+    code, told, _ = run("settings", tmp_path / "series", "--policy", "first")
+    assert (code, told["kind"], told["settings"]["policy"]) == (0, "settings", "first")
+    assert series.head().run == "2026-01-03"
+    assert series.add(days[3]).version.reference == 1
+    series.rollback(2)
+    assert series.settings.policy == "first", "a rollback is of runs, not of settings"
+    assert not series.change(policy="first").published
+    for bad in ({"policy": "none"}, {"nonsense": 1}, {"rank": 0}, {"keep": "geometry", "rank": 2}):
+        with pytest.raises(es.InputError):
+            series.change(**bad)
+    empty = es.Series.init(tmp_path / "empty")
+    empty.change(policy="first")
+    assert empty.head() is None
+    assert empty.add(days[0]).version.version == 2
+
+
+@pytest.mark.usefixtures("series")
+def test_places_that_are_no_series(tmp_path: Path, run: Any) -> None:
+    assert run("log", tmp_path / "none")[0] == 2
+    assert run("init", tmp_path / "series")[0] == 2
+    assert run("log", tmp_path)[2].startswith("error: there is no series at")
+    code, told, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
+    assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (0, "first", False)
+    assert run("show", tmp_path / "new")[2].startswith("error: nothing is published")
+
+
+# --- drift
+
+
+@pytest.mark.parametrize("align_on", ["items", "users", "both"])
+def test_the_chain_is_compared_with_the_first(days: list[es.Run], tmp_path: Path, align_on: str) -> None:
+    chain = es.Series.init(tmp_path / "chain", align_on=align_on)
+    for day in days:
+        chain.add(day)
+    direct = es.stabilize(days[4], tmp_path / "direct.zarr", reference=chain.open(1), align_on=align_on)
+    keys = ("items", "users") if align_on == "both" else (align_on,)
+    ours, theirs = (np.vstack([vectors_of(run, key) for key in keys]) for run in (chain.open(), direct))
+    reported = [v.figures["chain_minus_first"] for v in chain.log().versions]
+    assert reported[:2] == [None, 0.0]
+    assert reported[4] == pytest.approx(np.linalg.norm(ours - theirs) / np.linalg.norm(ours), rel=1e-9)
+    assert reported[4] > 1e-3, "with drift the two differ"
+
+
+def test_the_comparison_needs_shared_ids_and_can_be_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    moving = [make_run(f"m{day}", *drifting(day), item_ids=np.arange(60) + 29 * day) for day in range(3)]
+    for options, wanted in (({}, [None, 0.0, None]), ({"chain_minus_first": False}, [None, None, None])):
+        series = es.Series.init(tmp_path / f"series{len(options)}", **options)
+        for run in moving:
+            series.add(run)
+        assert [v.figures["chain_minus_first"] for v in series.log().versions] == wanted
+
+
+def chained(make_run: MakeRun, tmp_path: Path, n: int, dtype: str) -> tuple[Any, Any, Any]:
+    """The last of ``n`` re-factored runs, landed by both policies, and the chain's own figure."""
+    T, W = world(0)
+    both = [es.Series.init(tmp_path / policy, policy=policy) for policy in ("previous", "first")]
+    with dask.config.set(scheduler="synchronous"):
+        for day in range(n):
+            run = make_run("day", *refactored(T, W, day), dtype=dtype, chunk_rows=64)
+            for series in both:
+                series.add(run, name=f"day-{day}")
+            shutil.rmtree(run.path)
+    return vectors_of(both[0].open()), vectors_of(both[1].open()), both[0].head().figures["chain_minus_first"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+@pytest.mark.parametrize("n", [7, pytest.param(365, marks=pytest.mark.long)])
+def test_with_refactored_scores_the_chain_equals_the_first(
+    make_run: MakeRun, tmp_path: Path, n: int, dtype: str, tolerance: float
+) -> None:
+    chain, first, reported = chained(make_run, tmp_path, n, dtype)
+    assert_close(chain, first, tolerance)
+    assert reported < tolerance
+
+
+# --- users alone, models, pins
+
+
+def test_a_later_batch_lands_with_its_model_s_transform(
+    series: es.Series, make_run: MakeRun, run: Any, tmp_path: Path, refused: Refused
+) -> None:
+    _, W = drifting(1)
+    late = make_run("late", None, W[40:60], user_ids=[f"late-{i}" for i in range(20)])
+    landed = series.apply(late, tmp_path / "a.zarr", model="2026-01-02")
+    np.testing.assert_array_equal(vectors_of(landed, "users"), vectors_of(series.open(2), "users")[40:60])
+    code, told, _ = run("apply", tmp_path / "series", late.path, tmp_path / "b.zarr", "--version", 2)
+    assert (code, told["users"]["rows"]) == (0, 20)
+    assert data_of(tmp_path / "b.zarr") == data_of(tmp_path / "a.zarr")
+    head = series.transform_for()
+    np.testing.assert_array_equal(head.items, series.transform_for(model="2026-01-03").items)
+    np.testing.assert_array_equal(head.items, series.transform_for(version=3).items)
+    with refused(es.InputError, "no live version.*'v9'.*2026-01-03"):
+        series.transform_for(model="v9")
+    with refused(es.InputError, "not both"):
+        series.transform_for(model="v9", version=1)
+    with refused(es.InputError, "overlap"):
+        series.apply(late, tmp_path / "series" / "runs" / "late.zarr")
+
+
+def test_gc_takes_what_no_version_needs_and_leaves_pins(
+    series: es.Series, days: list[es.Run], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, before = tmp_path / "series", snapshot(tmp_path / "series")
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "publish", lambda *_: (_ for _ in ()).throw(OSError("the disk")))
+        with pytest.raises(OSError, match="the disk"):
+            series.add(days[3])
+    (place / "runs" / "notes").mkdir()
+    assert (place / "runs" / "2026-01-04.zarr").exists()
+    (place / "pins" / "reader.json").write_text('{"run": "2026-01-04"}')
+    assert run("gc", place)[1]["removed"] == ["candidates/2026-01-04/candidate.npz"]
+    with series.pin(2) as pinned:
+        assert len(list((place / "pins").iterdir())) == 2
+        assert pinned.name == "2026-01-02"
+    assert run("gc", place, "--pin-age", "0s")[1]["removed"] == ["pins/reader.json", "runs/2026-01-04.zarr"]
+    (place / "runs" / "notes").rmdir()
+    assert snapshot(place) == before
+    assert run("gc", place, "--pin-age", "soon")[0] == 2
+
+
+# --- damage
+
+
+def read_all(series: es.Series, folder: Path) -> None:
+    """A reader of version 2."""
+    reader = series.open(2)
+    es.create_run(folder / "read.zarr", reader.items, reader.users)
+    assert reader.transform
+
+
+FILES = [
+    "runs/2026-01-02.zarr/items/vectors/c/1/0",
+    "runs/2026-01-02.zarr/users/vectors/c/5/0",
+    "runs/2026-01-02.zarr/items/id/c/2",
+    "runs/2026-01-02.zarr/users/id/c/0",
+    "runs/2026-01-02.zarr/transform/users/c/0/0",
+    "runs/2026-01-02.zarr/zarr.json",
+    "versions/2.json",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.usefixtures("series")
+def test_damage_is_found_by_verify_and_by_the_next_reader(run: Any, tmp_path: Path, file: str, damage: str) -> None:
+    code, told, _ = run("verify", tmp_path / "series")
+    assert (code, told["versions"], told["runs"], told["damage"]) == (0, 3, 3, [])
+    copy = shutil.copytree(tmp_path / "series", tmp_path / "copy")
+    DAMAGE[damage](copy / file)
+    code, out, err = run("verify", copy)
+    assert (code, out) == (2, None)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert file in err
+    if not (file.endswith("zarr.json") and damage in ("flip", "flip_the_first_bit", "lengthen")):
+        with pytest.raises(es.EmbstabError):
+            read_all(es.Series(copy), tmp_path)
+    assert run("verify", tmp_path / "series")[0] == 0
+
+
+def test_a_run_that_is_gone_or_exchanged(series: es.Series, run: Any, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
+    shutil.copytree(tmp_path / "series" / "runs" / "2026-01-02.zarr", tmp_path / "series" / "runs" / "2026-01-03.zarr")
+    assert "is not what was published" in run("verify", tmp_path / "series")[2]
+    shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
+    assert "is missing" in run("verify", tmp_path / "series")[2]
+    with pytest.raises(es.DamageError, match="version 3 cannot be opened"):
+        series.open()
+
+
+@pytest.mark.usefixtures("series")
+def test_a_version_that_is_gone_or_renamed(run: Any, tmp_path: Path) -> None:
+    versions = tmp_path / "series" / "versions"
+    (versions / "4.json").write_bytes((versions / "3.json").read_bytes())
+    assert "4.json holds version 3" in run("verify", tmp_path / "series")[2]
+    (versions / "4.json").unlink()
+    (versions / "2.json").unlink()
+    assert "versions/2.json is missing" in run("log", tmp_path / "series")[2]

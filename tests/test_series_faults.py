@@ -1,0 +1,143 @@
+"""Whatever fails or dies at whichever file operation: the series reads as before, and ends in the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import faults
+import numpy as np
+import pytest
+from oracle import data_of, world
+
+import dask_embstab as es
+from dask_embstab.series.store import Folder
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
+    "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
+    "add": lambda series, runs: series.add(runs / "day-3.zarr"),
+    "rollback": lambda series, _: series.rollback(1),
+    "change": lambda series, _: series.change(policy="first"),
+    "gc": lambda series, _: series.gc(),
+}
+
+
+@pytest.fixture(autouse=True)
+def _plainly() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
+    return faults.install(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left."""
+    folder = tmp_path_factory.mktemp("faults")
+    series = es.Series.init(folder / "start")
+    for day in (1, 2, 3):
+        ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
+        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
+        if day < 3:
+            series.add(folder / f"day-{day}.zarr")
+    shutil.copytree(folder / "day-2.zarr", folder / "start" / "runs" / ".lost.zarr.0123456789ab.partial")
+    return folder
+
+
+@pytest.fixture
+def start(runs: Path) -> Path:
+    """Where the series stands, to be copied."""
+    return runs / "start"
+
+
+def told(series: es.Series) -> list[dict[str, Any]]:
+    """The log, but for the time of day."""
+    return [version.to_dict() | {"created": None} for version in series.log().versions]
+
+
+def ended(place: Path) -> tuple[Any, ...]:
+    """Everything a reader can see of a series."""
+    series = es.Series(place)
+    assert not series.verify().damage
+    return told(series), {v.run: data_of(place / "runs" / f"{v.run}.zarr") for v in series.log().versions}
+
+
+def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:
+    """One fault; False where the verb ended before its ``at``-th operation."""
+    place = runs / "work" / "series"
+    shutil.copytree(start, place)
+    before, do = ended(place), VERBS[verb]
+    with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
+        do(es.Series(place), runs)
+    after = ended(place)
+    assert after[0][: len(before[0])] == before[0]
+    assert len(after[0]) <= len(before[0]) + 1
+    if verb == "init" and (place.parent / "new" / "series.json").exists():
+        assert es.Series(place.parent / "new").log().versions == ()
+    else:
+        do(es.Series(place), runs)  # the same call again
+    es.Series(place).gc()
+    assert ended(place) == wanted(start, runs, verb)
+    leftovers = {path.name for path in (place / "runs").iterdir()} - {f"day-{day}.zarr" for day in (1, 2, 3)}
+    assert not leftovers, "gc takes what an interruption left"
+    assert not list((place / "candidates").iterdir())
+    shutil.rmtree(runs / "work")
+    return disk.struck
+
+
+_wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
+
+
+def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
+    """What an undisturbed verb leaves."""
+    if (start, verb) not in _wanted:
+        place = runs / "undisturbed" / "series"
+        shutil.copytree(start, place)
+        VERBS[verb](es.Series(place), runs)
+        _wanted[start, verb] = ended(place)
+        shutil.rmtree(place.parent)
+    return _wanted[start, verb]
+
+
+@pytest.mark.parametrize("mode", faults.MODES)
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("step", [131, pytest.param(1, marks=pytest.mark.long)])
+def test_a_fault_at_the_nth_operation(
+    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, step: int
+) -> None:
+    """At every one of them; the short form takes a few, and the last ones, around the publish itself."""
+    assert not strike(disk, start, runs, verb, 10**9, mode)
+    last = disk.count
+    offset = faults.MODES.index(mode) * 22 if step > 1 else 0
+    chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 5), last + 1)})
+    struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
+    assert struck >= len(chosen) - 2, "names of temporary files vary, the number of operations hardly"
+    record_property("tried", struck)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("verb", ["add", "rollback", "change", "gc"])
+def test_a_fault_at_every_operation_of_the_store(
+    start: Path, runs: Path, record_property: Any, verb: str, *, after: bool
+) -> None:
+    at, struck = 1, True
+    while struck:
+        place = runs / "work" / "series"
+        shutil.copytree(start, place)
+        store = faults.FaultyStore(Folder(place), at, after=after)
+        with contextlib.suppress(OSError):
+            VERBS[verb](es.Series(store), runs)
+        assert ended(place)[0][:2] == ended(start)[0]
+        VERBS[verb](es.Series(place), runs)
+        assert ended(place) == wanted(start, runs, verb)
+        shutil.rmtree(place.parent)
+        struck, at = store.count >= at, at + 1
+    record_property("tried", at - 2)
