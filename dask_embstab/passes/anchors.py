@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-import dask
 import numpy as np
 
 from dask_embstab.core.scatter import Influence, Scatter
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.blas import ensure_one_thread
-from dask_embstab.passes.compute import compute, task_name, tree
+from dask_embstab.passes.compute import Graph, compute
 from dask_embstab.passes.pairing import Pairing, used_ranges
 from dask_embstab.tables.directsource import few_rows
 from dask_embstab.tables.idkeys import keyed, mixed
@@ -47,20 +46,20 @@ def anchor_rows(pairing: Pairing, table: Table, n: int, seed: int) -> RowNumbers
 def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scatter:
     """The scatter of the anchors' influence on the rotation; reads these rows of both tables and no other."""
     assert isinstance(pairing.index, SparseIndex)
-    task = dask.delayed(_scatter, pure=False)
+    graph = Graph()
     rows, partners = pairing.index.rows, pairing.index.partners
-    nodes = [
-        task(
+    keys = [
+        graph.read(
+            _scatter,
             few_rows(table.source, rows[at : at + _TASK_ROWS]),
             few_rows(pairing.reference, partners[at : at + _TASK_ROWS]),
             len(rows[at : at + _TASK_ROWS]),
             micro_block_rows(table.d),
             influence,
-            dask_key_name=task_name(at),
         )
         for at in range(0, len(rows), _TASK_ROWS)
     ]
-    (found,) = compute([tree(nodes, _sum)], label="fit: anchors", n_tasks=len(nodes))
+    (found,) = compute([graph.joined(keys, _sum)], label="fit: anchors", n_tasks=len(keys))
     assert isinstance(found, Scatter)
     return found
 

@@ -48,23 +48,6 @@ def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...
         return values
 
 
-def tree(nodes: Sequence[Any], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Any:
-    """One node from many, joined in row order by a tree of tasks."""
-    level = list(nodes)
-    joined = dask.delayed(join, pure=False, traverse=False)
-    while len(level) > 1:
-        level = [
-            joined(level[i : i + fan_in]) if len(level[i : i + fan_in]) > 1 else level[i]
-            for i in range(0, len(level), fan_in)
-        ]
-    return level[0]
-
-
-def shared(value: Any) -> Any:
-    """A node that many tasks use: it goes to every worker once, and not once with every task."""
-    return dask.delayed(value, name=f"embstab-shared-{dask.base.tokenize(object())}", traverse=False)
-
-
 class Graph:
     """The tasks of one pass by key, written down as they are.
 
@@ -104,6 +87,13 @@ class Graph:
             return argument
         self._tasks.update(argument.__dask_graph__())
         return argument.key
+
+
+def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
+    """``make(*arguments)``; a Delayed that becomes it where an argument is one."""
+    if any(isinstance(argument, Delayed) for argument in arguments):
+        return dask.delayed(make, pure=False)(*arguments)
+    return make(*arguments)
 
 
 def _call(function: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
@@ -149,8 +139,3 @@ def _tasks_left(dask_scheduler: Any) -> int:
 _POLL_SECONDS = 0.5
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""
-
-
-def task_name(number: int) -> str:
-    """A key no other graph has, recognised by the progress report."""
-    return f"{TASK}-{dask.base.tokenize(object(), number)}"

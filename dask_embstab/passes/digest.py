@@ -9,10 +9,9 @@ from operator import add
 from typing import Any
 
 import crc32c
-import dask
 
 from dask_embstab.core.moments import Panel
-from dask_embstab.passes.compute import compute, shared, task_name
+from dask_embstab.passes.compute import Graph, compute
 from dask_embstab.passes.reduce import Partial, Reduction, reduce_table
 from dask_embstab.tables.ids import id_ranges
 from dask_embstab.tables.source import Digests
@@ -68,11 +67,17 @@ class FileDigest:
 
 def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:
     """One read of every file, a bounded number of bytes at a time; None for a file that is missing."""
-    read, task = shared(blocks), dask.delayed(_digest_files, pure=False)
-    batches = [list(keys[at : at + _BATCH]) for at in range(0, len(keys), _BATCH)]
-    nodes = [task(read, batch, dask_key_name=task_name(number)) for number, batch in enumerate(batches)]
-    done = compute(nodes, label="reading checksums", n_tasks=len(nodes)) if nodes else ()
-    return [found for batch in done for found in batch]
+    if not keys:
+        return []
+    graph = Graph()
+    read = graph.shared(blocks)
+    tasks = [graph.read(_digest_files, read, list(keys[at : at + _BATCH])) for at in range(0, len(keys), _BATCH)]
+    (found,) = compute([graph.joined(tasks, _chained)], label="reading checksums", n_tasks=len(tasks))
+    return list(found)
+
+
+def _chained(parts: Iterable[list[FileDigest | None]]) -> list[FileDigest | None]:
+    return [found for part in parts for found in part]
 
 
 def _digest_files(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:

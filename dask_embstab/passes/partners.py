@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.passes.compute import lifted
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.plan import RowRange
@@ -47,15 +48,16 @@ class Beside:
         """Rows of a reference chunk where both tables are read in step."""
         return self.pairing.reference.chunk_rows if self.way == "in step" else None
 
-    def of(self, rows: RowRange) -> Partners | None:
-        """What one task is given; None where none of its rows has a partner."""
+    def of(self, rows: RowRange) -> Any:
+        """What one task is given (`Partners`, or a Dask value that becomes it); None where no row has a partner."""
         pairing = self.pairing
         chosen = None if pairing.chosen is None else pairing.chosen[rows.start : rows.stop]
         if self.shuffled is not None:
             return ShuffledPartners(self.shuffled, chosen)
         if pairing.index is None:
             stop = min(rows.stop, pairing.reference.shape[0])
-            return StepPartners(pairing.reference.block(rows.start, stop), stop, chosen) if stop > rows.start else None
+            block = pairing.reference.block(rows.start, stop) if stop > rows.start else None
+            return None if block is None else lifted(StepPartners, block, stop, chosen)
         index = pairing.index.part(rows.start, rows.stop)
         if isinstance(index, FileIndex):
             return LatePartners(pairing.reference, index, chosen)
@@ -65,7 +67,7 @@ class Beside:
         if not len(wanted):
             return None
         gather = pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
-        return PickedPartners(gather(wanted), partner)
+        return lifted(PickedPartners, gather(wanted), partner)
 
 
 def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Beside:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
-import dask
 import numpy as np
 
 from dask_embstab.core.errors import InputError
@@ -19,7 +18,7 @@ from dask_embstab.core.moments import Panel
 from dask_embstab.core.tree import Forest, Node, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
-from dask_embstab.passes.compute import shared, task_name, tree
+from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.partners import Beside, PartnerReader, Partners
 from dask_embstab.passes.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.tables.column import Column, ColumnBlock
@@ -56,10 +55,11 @@ def reduce_table(
     in_step = None if pairs is None else pairs.chunk_rows()
     chunk_rows = None if in_step is None else common_rows(table, in_step)
     ranges, grid = plan(table, chunk_rows=chunk_rows)
-    task = dask.delayed(reduce_block, pure=False)
-    folded = shared(reduction)
-    nodes = [
-        task(
+    graph = Graph()
+    folded = graph.shared(reduction)
+    keys = [
+        graph.read(
+            reduce_block,
             table.source.block(rows.start, rows.stop),
             rows,
             folded,
@@ -67,11 +67,10 @@ def reduce_table(
             None if pairs is None else pairs.of(rows),
             weights.block(rows.start, rows.stop) if isinstance(weights, Column) else weights,
             table.where,
-            dask_key_name=task_name(rows.number),
         )
         for rows in ranges
     ]
-    return tree(nodes, _Join(reduction.merge)), len(nodes)
+    return graph.joined(keys, _Join(reduction.merge)), len(keys)
 
 
 def finished(partial: Partial[V], reduction: Reduction[V]) -> V:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask
 import numpy as np
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.passes.compute import compute, task_name
+from dask_embstab.passes.compute import Graph, compute
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.tables.directsource import few_rows
@@ -69,9 +68,10 @@ def scan_reference(
         column = np.dtype((source.dtype, (d,)))
         shuffled = Shuffled(Spill(folder, (_ROW, column), -(-n_rows // slab), -(-n // rows)), slab)
     inverse = pairing.inverse or StepIndex(pairing.matched)
-    task = dask.delayed(_scan, pure=False)
-    nodes = [
-        task(
+    graph = Graph()
+    keys = [
+        graph.read(
+            _scan,
             source.block(start, stop := min(start + rows, n)),
             start,
             stop,
@@ -79,11 +79,10 @@ def scan_reference(
             shuffled,
             number,
             pairing.gone,
-            dask_key_name=task_name(number),
         )
         for number, start in enumerate(range(0, n, rows))
     ]
-    scan = _sum(compute(nodes, label=label, n_tasks=len(nodes)))
+    (scan,) = compute([graph.joined(keys, _sum)], label=label, n_tasks=len(keys))
     how.scratch.n_bytes += scan.n_bytes
     return shuffled, scan
 
@@ -136,15 +135,14 @@ def gone_energy(pairing: Pairing, *, label: str) -> float:
     """Sum of squares of the reference rows that are gone; reads these alone."""
     inverse = pairing.inverse or StepIndex(pairing.matched)
     n = pairing.reference.shape[0]
-    task = dask.delayed(_picked_energy, pure=False)
-    nodes = []
+    graph, keys = Graph(), []
     for start in range(0, n, ID_RANGE):
         stop = min(start + ID_RANGE, n)
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
-            name = task_name(start)
-            nodes.append(task(few_rows(pairing.reference, rows), len(rows), dask_key_name=name))
-    return float(sum(compute(nodes, label=label, n_tasks=len(nodes))))
+            keys.append(graph.read(_picked_energy, few_rows(pairing.reference, rows), len(rows)))
+    (energy,) = compute([graph.joined(keys, sum)], label=label, n_tasks=len(keys))
+    return float(energy)
 
 
 def _picked_energy(block: Openable, n: int) -> float:
