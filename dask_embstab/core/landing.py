@@ -166,11 +166,12 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
 
 
 def _in_basis(pairs: Pairs, M: Matrix) -> Pairs:
-    return replace(pairs, gramian_x=M.T @ pairs.gramian_x @ M, cross=M.T @ pairs.cross, sum_x=pairs.sum_x @ M)
+    sum_x = None if pairs.sum_x is None else pairs.sum_x @ M
+    return replace(pairs, gramian_x=M.T @ pairs.gramian_x @ M, cross=M.T @ pairs.cross, sum_x=sum_x)
 
 
 def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:
-    mean_x, mean_y = pairs.sum_x / pairs.weight, pairs.sum_y / pairs.weight
+    mean_x, mean_y = (total / pairs.weight for total in pairs.sums)
     return np.asarray(_padded(mean_y[None], width)[0] - mean_x @ Q)
 
 

@@ -38,7 +38,8 @@ class Panel:
 class Pairs:
     """Sums over the pairs (x, y) of a row and its reference row, each counted ``weight`` times.
 
-    ``gramian_x`` (d, d) and ``gramian_y`` (D, D), ``cross`` = X'Y (d, D), ``sum_x`` (d,), ``sum_y`` (D,).
+    ``gramian_x`` (d, d) and ``gramian_y`` (D, D), ``cross`` = X'Y (d, D), ``sum_x`` (d,), ``sum_y`` (D,); the last two
+    stand only where means were asked for (they cost a tenth of the read).
     """
 
     n: int
@@ -46,8 +47,8 @@ class Pairs:
     gramian_x: Matrix
     gramian_y: Matrix
     cross: Matrix
-    sum_x: Vector
-    sum_y: Vector
+    sum_x: Vector | None = None
+    sum_y: Vector | None = None
 
     def __add__(self, other: Pairs) -> Pairs:
         """Sums over the pairs of both."""
@@ -57,8 +58,8 @@ class Pairs:
             self.gramian_x + other.gramian_x,
             self.gramian_y + other.gramian_y,
             self.cross + other.cross,
-            self.sum_x + other.sum_x,
-            self.sum_y + other.sum_y,
+            _plus(self.sum_x, other.sum_x),
+            _plus(self.sum_y, other.sum_y),
         )
 
     def __sub__(self, other: Pairs) -> Pairs:
@@ -73,21 +74,29 @@ class Pairs:
             self.gramian_x * factor,
             self.gramian_y * factor,
             self.cross * factor,
-            self.sum_x * factor,
-            self.sum_y * factor,
+            None if self.sum_x is None else self.sum_x * factor,
+            None if self.sum_y is None else self.sum_y * factor,
         )
+
+    @property
+    def sums(self) -> tuple[Vector, Vector]:
+        """Both sums, of a fit that asked for them."""
+        assert self.sum_x is not None
+        assert self.sum_y is not None
+        return self.sum_x, self.sum_y
 
     def centred(self) -> Pairs:
         """The same sums about the (weighted) means of x and of y."""
-        mean_x, mean_y = self.sum_x / self.weight, self.sum_y / self.weight
+        sum_x, sum_y = self.sums
+        mean_x, mean_y = sum_x / self.weight, sum_y / self.weight
         return Pairs(
             self.n,
             self.weight,
-            self.gramian_x - np.outer(self.sum_x, mean_x),
-            self.gramian_y - np.outer(self.sum_y, mean_y),
-            self.cross - np.outer(self.sum_x, mean_y),
-            np.zeros_like(self.sum_x),
-            np.zeros_like(self.sum_y),
+            self.gramian_x - np.outer(sum_x, mean_x),
+            self.gramian_y - np.outer(sum_y, mean_y),
+            self.cross - np.outer(sum_x, mean_y),
+            np.zeros_like(sum_x),
+            np.zeros_like(sum_y),
         )
 
 
@@ -154,8 +163,8 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
         rest = gramian(rows[~panel.matched]) if len(partners) < n else None
         rows = rows[panel.matched]
     if panel.weights is None:
-        return Moments(n, d, total, rest, None, pair_sums(rows, partners))
-    return Moments(n, d, total, rest, gramian(rows), pair_sums(rows, partners, panel.weights))
+        return Moments(n, d, total, rest, None, pair_sums(rows, partners, centred=centred))
+    return Moments(n, d, total, rest, gramian(rows), pair_sums(rows, partners, panel.weights, centred=centred))
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
@@ -169,7 +178,7 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     x, y = rows @ M, panel.partners
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums(unit(x), unit(y), weights)
+    return pair_sums(unit(x), unit(y), weights, centred=True)
 
 
 def unit(rows: Matrix) -> Matrix:
@@ -183,17 +192,17 @@ def gramian(rows: Matrix) -> Matrix:
     return rows.T @ rows
 
 
-def pair_sums(x: Matrix, y: Matrix, weights: Vector | None = None) -> Pairs:
+def pair_sums(x: Matrix, y: Matrix, weights: Vector | None = None, *, centred: bool) -> Pairs:
     """Sums over the pairs of row i of ``x`` (n, d) and row i of ``y`` (n, D), each counted ``weights[i]`` times.
 
-    A weight of 0 drops its row from the count too.
+    A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows themselves.
     """
-    n = len(x) if weights is None else int(np.count_nonzero(weights))
-    root = np.ones(len(x)) if weights is None else np.sqrt(weights)
-    weight = float(len(x)) if weights is None else float(weights.sum())
-    if weights is not None:
+    if weights is None:
+        n, weight, root = len(x), float(len(x)), np.ones(len(x) if centred else 0)
+    else:
+        n, weight, root = int(np.count_nonzero(weights)), float(weights.sum()), np.sqrt(weights)
         x, y = x * root[:, None], y * root[:, None]
-    return Pairs(n, weight, gramian(x), gramian(y), x.T @ y, root @ x, root @ y)
+    return Pairs(n, weight, gramian(x), gramian(y), x.T @ y, *((root @ x, root @ y) if centred else ()))
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

@@ -186,7 +186,7 @@ def _anchor_bound(
     """99 % bound on the distance from the rotation of all rows; None without anchors, and where weights are given."""
     sampled = []
     _, rotation = rotation_of(target, pairs)
-    mean_x, mean_y = (s / pairs.weight if target.center else None for s in (pairs.sum_x, pairs.sum_y))
+    mean_x, mean_y = (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
     for key in options.aligned:
         beside, table = reads[key].pairs, reads[key].table
         choice = options.selection(key)
