@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import dask_embstab as es
 from dask_embstab.passes.joining import Joining, joining
 from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.tables import idkeys
-from dask_embstab.tables.ids import Ids
+from dask_embstab.tables.ids import Ids, shown
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
@@ -172,17 +173,20 @@ def test_duplicates_are_refused_by_name_or_the_first_counts(memory: int, kind: s
         twice, once = rng.permutation(twice), rng.permutation(once)
     doubled, good = ids_of(kind, twice), ids_of(kind, once)
     both = (doubled, good) if side == "run" else (good, doubled)
-    names = [repr(value) for value in ids_of(kind, np.array([3, 17, 30, 39])).tolist()]
+    names = shown(ids_of(kind, np.array([3, 17, 30, 39])))
     with (
         pytest.raises(es.IdError, match=rf"unique.*{side} repeats 5 of them.*duplicates") as error,
         paired(*both, memory),
     ):
         pass
     assert all(name in str(error.value) for name in names)
-    with pytest.warns(es.EmbstabWarning, match="the first row of each counts"), ExitStack() as stack:
-        found = stack.enter_context(paired(*both, memory, duplicates="first"))
-        assert index_of(found, len(both[0]), len(both[1])) == expected(*both)
-        assert found.duplicates == {"run": 0, "reference": 0, {"run": "run", "ref": "reference"}[side]: 5}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with paired(*both, memory, duplicates="first") as found:
+            assert index_of(found, len(both[0]), len(both[1])) == expected(*both)
+            assert found.duplicates == {"run": 0, "reference": 0, {"run": "run", "ref": "reference"}[side]: 5}
+    (warning,) = caught
+    assert re.match(rf"{side} repeats 5 ids, for example .*; the first row of each counts", str(warning.message))
 
 
 def test_one_id_in_most_rows_does_not_fill_the_memory() -> None:

@@ -8,7 +8,8 @@ to first order (Kenney & Laub 1991). The influence of row i is that of dC = x_i 
 variance of a sum of N of n exchangeable rows follows from their squares (a sandwich estimate with the finite
 population's correction). |dQ|^2 is then a weighted sum of chi-square variables with a known mean; whatever the weights,
 its upper 1 % lies highest where one weight holds all (Szekely & Bakirov 2003), so the quantile of a single squared
-Student variable bounds it.
+Student variable bounds it. Its degrees of freedom are those of the variance estimate (Satterthwaite): few where a few rows
+hold most of the influence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import numpy as np
 from scipy import stats
 
 from dask_embstab.core.moments import unit
-from dask_embstab.core.procrustes import Rotation
 from dask_embstab.core.types import Matrix, Vector
 
 _LEVEL = 0.99
@@ -28,37 +28,35 @@ _LEVEL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """Sums over ``n`` rows, with a = P'x (r,), b = Z'y (r,) and c = |y - Z b|^2.
-
-    ``squares`` of a_j^2 b_k^2, ``products`` of a_j b_j a_k b_k, ``outside`` of a_j^2 c.
-    """
+    """Over ``n`` rows the sum of |K|^2 + |L|^2, and the sum of its squares."""
 
     n: int
-    squares: Matrix
-    products: Matrix
-    outside: Vector
+    total: float
+    squares: float
 
     def __add__(self, other: Scatter) -> Scatter:
         """Over the rows of both."""
-        return Scatter(
-            self.n + other.n,
-            self.squares + other.squares,
-            self.products + other.products,
-            self.outside + other.outside,
-        )
+        return Scatter(self.n + other.n, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of ``total`` as an estimate: n for Gaussian influences, fewer where tails are heavy."""
+        variance = self.squares * self.n - self.total**2
+        return 2 * self.n * self.total**2 / variance if variance > 0 else float(self.n)
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
     """What a panel of rows and reference rows adds to the `Scatter`; a function that can be sent to a worker.
 
-    ``M`` (d, r) lands the rows; ``left`` = P (r, r), ``right`` = Z (D, r); means are taken away and rows made unit rows
-    where the alignment did so.
+    ``M`` (d, r) lands the rows; ``left`` = P (r, r), ``right`` = Z (D, r), ``s`` (r,) of the mean of x y'; means are taken
+    away and rows made unit rows where the alignment did so.
     """
 
     M: Matrix
     left: Matrix
     right: Matrix
+    s: Vector
     mean_x: Vector | None
     mean_y: Vector | None
     unit: bool
@@ -69,36 +67,32 @@ class Influence:
         if self.unit:
             x, y = unit(x), unit(y)
         if self.mean_x is not None and self.mean_y is not None:
-            x, y = x - self.mean_x, y - self.mean_y
+            x, y = x - self.mean_x, y - self.mean_y[: y.shape[1]]
         a, b = x @ self.left, y @ self.right[: y.shape[1]]
-        outside = np.maximum((y * y).sum(axis=1) - (b * b).sum(axis=1), 0.0)
-        squares = a * a
-        return Scatter(len(x), squares.T @ (b * b), (a * b).T @ (a * b), outside @ squares)
+        with np.errstate(all="ignore"):  # a free direction has no bound
+            turning = np.add.outer(self.s, self.s) ** -2.0
+            np.fill_diagonal(turning, 0.0)
+            squares, products = a * a, a * b
+            turned = ((squares @ turning) * (b * b) - (products @ turning) * products).sum(axis=1)
+            outside = np.maximum((y * y).sum(axis=1) - (b * b).sum(axis=1), 0.0)
+            beyond = outside * (squares @ self.s**-2.0) if len(self.right) > len(self.s) else 0.0
+            influence = 2 * turned + beyond
+            return Scatter(len(x), float(influence.sum()), float(influence @ influence))
 
 
-def anchor_bound(rotation: Rotation, weight: float, scatters: Sequence[tuple[Scatter, int]]) -> float:
-    """99 % bound on |Q_N - Q| (Frobenius), at most the farthest that two rotations can be apart.
+def anchor_bound(r: int, weight: float, scatters: Sequence[tuple[Scatter, int]]) -> float:
+    """99 % bound on |Q_N - Q| (Frobenius) of rotations of ``r`` directions, at most the farthest that two can be apart.
 
-    ``rotation`` is that of the mean of x y' over ``weight`` rows; each table's scatter comes with the number of rows that
-    its anchors stand for.
+    ``weight`` is the number of rows that all anchors stand for; each table's scatter comes with its share of it.
     """
-    r, n = len(rotation.Q), sum(scatter.n for scatter, _ in scatters)
-    freedom = max(1, n - r)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = sum(
-            _influence(scatter, rotation.singular_values[:r])
-            * (population / scatter.n / weight) ** 2
-            * (1 - scatter.n / population)
-            for scatter, population in scatters
-        )
-        bound = float(stats.t.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance * n / freedom))
     farthest = 2 * float(np.sqrt(r))
-    return min(bound, farthest) if np.isfinite(bound) else farthest
-
-
-def _influence(scatter: Scatter, s: Vector) -> float:
-    """Sum over the rows of |K|^2 + |L|^2."""
-    turned = 2 * (scatter.squares - scatter.products) / np.add.outer(s, s) ** 2
-    np.fill_diagonal(turned, 0.0)
-    beyond = np.divide(scatter.outside, s**2, out=np.zeros_like(s), where=scatter.outside > 0)
-    return float(turned.sum() + beyond.sum())
+    variance, spread = 0.0, 0.0
+    for scatter, population in scatters:
+        rest = max(1, scatter.n - r)
+        factor = (population / scatter.n / weight) ** 2 * (1 - scatter.n / population) * scatter.n / rest
+        variance += factor * scatter.total
+        spread += (factor * scatter.total) ** 2 / max(1.0, min(rest, scatter.freedom))
+    if not np.isfinite(variance):
+        return farthest
+    freedom = variance**2 / spread if spread else 1.0
+    return min(float(stats.t.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance)), farthest)

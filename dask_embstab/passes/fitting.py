@@ -173,9 +173,9 @@ def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> 
 
 
 def _for_all(key: str, pairs: Pairs, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
-    """Sums over a table's anchors with the weight of all the rows they stand for, where another table stands beside it."""
+    """Sums over a table's anchors with the weight of all the rows they stand for: another table may stand beside it."""
     found = reads[key].pairs
-    if found is None or len(options.aligned) == 1 or options.selection(key).anchors is None:
+    if found is None or options.selection(key).anchors is None:
         return pairs
     return pairs.times(found.pairing.n_eligible / max(1, found.pairing.n_used), n=pairs.n)
 
@@ -186,7 +186,6 @@ def _anchor_bound(
     """99 % bound on the distance from the rotation of all rows; None without anchors, and where weights are given."""
     sampled = []
     _, rotation = rotation_of(target, pairs)
-    rotation = replace(rotation, singular_values=rotation.singular_values / pairs.n)
     mean_x, mean_y = (s / pairs.weight if target.center else None for s in (pairs.sum_x, pairs.sum_y))
     for key in options.aligned:
         beside, table = reads[key].pairs, reads[key].table
@@ -196,9 +195,10 @@ def _anchor_bound(
         if not isinstance(beside.pairing.index, SparseIndex):
             continue  # no more rows than anchors are shared: all of them are used
         left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
-        influence = Influence(getattr(basis, key), left, right, mean_x, mean_y, options.unit_rows)
+        s = rotation.singular_values / pairs.n
+        influence = Influence(getattr(basis, key), left, right, s, mean_x, mean_y, options.unit_rows)
         sampled.append((anchor_scatter(table, beside.pairing, influence), beside.pairing.n_eligible))
-    return anchor_bound(rotation, pairs.weight, sampled) if sampled else 0.0
+    return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
 
 
 def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> Pairs:

@@ -20,7 +20,7 @@ from dask_embstab.passes.join import partitioned
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.merge import merged
 from dask_embstab.tables.idkeys import Keyed, joined, keyed
-from dask_embstab.tables.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, stored_alike
+from dask_embstab.tables.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, shown, stored_alike
 from dask_embstab.tables.idspill import RECORD_BYTES
 from dask_embstab.tables.match import Duplicates, match
 from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
@@ -150,7 +150,7 @@ def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
         _require_distinct(ids, again, how)
         counts[whose] = again.n
     if not matched:
-        mine, known = (repr(ids.open().take(0, 1).tolist()[0]) for ids in (ours, theirs))
+        mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         raise IdError(
             f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
             " a run is aligned on the rows it shares with its reference"
@@ -229,7 +229,7 @@ def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) 
     if not again.n:
         return
     reader = ids.open()
-    named = dict.fromkeys(repr(reader.take(row, row + 1).tolist()[0]) for row in again.rows)
+    named = dict.fromkeys(shown(reader.take(row, row + 1))[0] for row in again.rows)
     if how.duplicates == "error":
         raise IdError(
             f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"

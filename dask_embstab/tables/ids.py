@@ -184,6 +184,11 @@ def id_ranges(ids: Ids | RowNumberIds) -> Iterator[IdArray]:
         yield reader.take(start, min(start + ID_RANGE, n))
 
 
+def shown(ids: IdArray) -> list[str]:
+    """Ids as messages show them."""
+    return [str(UuidObject(bytes=value)) if ids.dtype == UUID else repr(value) for value in ids.tolist()]
+
+
 def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     """Whether the ids are texts in equally encoded Zarr arrays whose chunks are equal, byte for byte: none is decoded."""
     if not (isinstance(a, Ids) and isinstance(b, Ids)) or a.kind != "string":

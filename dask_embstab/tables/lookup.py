@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.errors import IdError
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.idkeys import Keyed, chosen, keyed, stable_order
-from dask_embstab.tables.ids import UUID, IdArray, IdKind, Ids, RowNumberIds, id_ranges
+from dask_embstab.tables.ids import UUID, IdArray, IdKind, Ids, RowNumberIds, id_ranges, shown
 from dask_embstab.tables.idspill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.spill import Spill
 
@@ -48,7 +49,7 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
         rows = _Index(_built(ids, place), ids.kind).rows(keyed(asked, 0))
     missing = np.flatnonzero(rows < 0)
     if len(missing):
-        named = ", ".join(repr(value) for value in asked[missing[:_NAMED]].tolist())
+        named = ", ".join(shown(asked[missing[:_NAMED]]))
         raise IdError(f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example {named}")
     return rows
 
@@ -128,11 +129,13 @@ def _write(ids: Ids, folder: Path) -> None:
     """Spread the ids over parts by the first bits of their keys, sort each, and append it: then all are sorted."""
     n, n_parts = len(ids), parts_for(len(ids), RECORD_BYTES[ids.kind], _MEMORY)
     starts = range(0, n, _ROWS)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
         spill = Spill(scratch, COLUMNS[ids.kind], n_parts, len(starts))
         for number, start in enumerate(starts):
             spread_rows(ids.block(start, min(start + _ROWS, n)), start, spill, number)
-        files = {name: (folder / name).open("wb") for name in ("keys", "rows", "starts", "data")}
+        names = "keys", "rows", "starts", "data"
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in names}
         files["starts"].write(np.zeros(1, np.int64).tobytes())
         end = 0
         for part in range(n_parts):
@@ -144,8 +147,6 @@ def _write(ids: Ids, folder: Path) -> None:
                 files["starts"].write((end + records.texts.starts[1:]).tobytes())
                 files["data"].write(records.texts.data.tobytes())
                 end += len(records.texts.data)
-        for file in files.values():
-            file.close()
 
 
 def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
