@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from dask_embstab.core.moments import unit
 from dask_embstab.core.types import Matrix, Vector
@@ -95,4 +95,4 @@ def anchor_bound(r: int, weight: float, scatters: Sequence[tuple[Scatter, int]])
     if not np.isfinite(variance):
         return farthest
     freedom = variance**2 / spread if spread else 1.0
-    return min(float(stats.t.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(variance)), farthest)
+    return min(float(special.stdtrit(freedom, (1 + _LEVEL) / 2) * np.sqrt(variance)), farthest)
