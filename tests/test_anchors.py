@@ -143,6 +143,19 @@ def test_as_many_anchors_as_rows_are_all_rows() -> None:
     assert (found.diagnostics["anchor_bound"], full.diagnostics["anchor_bound"]) == (0.0, None)
 
 
+def test_anchors_of_a_selection_stand_for_the_selection(make_run: MakeRun) -> None:
+    rows, reference = drifted(3, 9, n=2000)
+    ids = np.arange(2000)
+    run, known = make_run("in", rows, item_ids=ids), make_run("reference", reference, item_ids=ids)
+    for n in (100, 1000):
+        selected = es.fit(run, reference=known, only=ids[:n])
+        found = es.fit(run, reference=known, only=ids[:n], anchors=n)
+        np.testing.assert_array_equal(found.items, selected.items)
+        assert found.diagnostics["anchor_bound"] == 0.0
+        found = es.fit(run, reference=known, only=ids[:n], anchors=n - 10)
+        assert 0 < np.linalg.norm(found.items - selected.items) < found.diagnostics["anchor_bound"] < 0.2
+
+
 def test_weighted_anchors_state_no_bound_and_free_directions_the_widest() -> None:
     rows, reference = drifted(3, 9, n=200)
     found = es.fit(rows, reference=reference, anchors=60, weights="norm")

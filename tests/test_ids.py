@@ -13,6 +13,7 @@ import pytest
 from oracle import Array, assert_close, land, pairs_by_id, rotation, standardize, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.tables.directsource import DirectSource
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(11)
@@ -131,6 +132,13 @@ def test_a_tenth_of_the_rows_and_four_per_component_are_needed(make_run: MakeRun
     run, reference = shares(make_run, floor - 1)
     with pytest.raises(es.InputError, match=rf"(?s)(?=.*\b{floor}\b)(?=.*\b{floor - 1}\b).*min_matched"):
         es.fit(run, reference=reference, keep=keep)
+
+
+def test_too_few_are_refused_before_a_vector_is_read(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, reference = shares(make_run, 3)
+    monkeypatch.setattr(DirectSource, "block", lambda *_: pytest.fail("vectors are read"))
+    with pytest.raises(es.InputError, match="at least 16 rows"):
+        es.fit(run, reference=reference)
 
 
 @pytest.mark.parametrize(("keep", "floor"), [("scores", 16), ("geometry", 6)])

@@ -33,7 +33,7 @@ from dask_embstab.passes.anchors import anchor_scatter
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.joining import Joining, joining
 from dask_embstab.passes.options import FitOptions
-from dask_embstab.passes.pairing import pair
+from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.passes.partners import Beside, beside, with_energy
 from dask_embstab.passes.projection import Load, load_of, require_memory
 from dask_embstab.passes.reduce import finished, reduce_table
@@ -41,7 +41,6 @@ from dask_embstab.passes.reductions import moments_reduction, triangle_reduction
 from dask_embstab.passes.reference import Reference
 from dask_embstab.passes.routes import graded_roots
 from dask_embstab.passes.rows import identity
-from dask_embstab.tables.rowindex import SparseIndex
 from dask_embstab.tables.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -85,7 +84,7 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
         for table in tables.values():
             _require_rows(table.where, table.n_rows, table.d)
     with joining(**options.joining) as how:
-        reads = read_tables(tables, reference, options, how)
+        reads = read_tables(tables, reference, options, how, whole=True)
         n_users = None if users is None else users.n_rows
         return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
@@ -117,11 +116,20 @@ def fit_reads(
 
 
 def read_tables(
-    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining
+    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining, *, whole: bool = False
 ) -> dict[str, TableRead]:
-    """One read of every table, with its reference rows where it is aligned on."""
+    """One read of every table, with its reference rows where it is aligned on.
+
+    ``whole`` tables (not parts of one) that share too few rows are refused before anything is read.
+    """
     require_memory([_load(table, reference, options, key) for key, table in tables.items()])
-    pairs = {} if reference is None else _pairs(tables, reference, options, how)
+    pairings = {} if reference is None else _pairings(tables, reference, options, how)
+    if pairings and whole:
+        matched = sum(pairing.matched for pairing in pairings.values())
+        smaller = sum(min(tables[key].n_rows, pairing.reference.shape[0]) for key, pairing in pairings.items())
+        target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
+        require_matched(tables["items"].d, target, scores=options.keep == "scores")
+    pairs = {key: _beside(tables[key], pairing, options, how, key) for key, pairing in pairings.items()}
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
     nodes = {
         key: reduce_table(
@@ -165,19 +173,19 @@ def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> 
             f"the rows of {' and '.join(sorted(set(aligned) - set(sums)))} to align on are none, or all of weight 0;"
             " select others"
         )
-    pairs = used = landed_pairs(basis, {key: _for_all(key, pairs, reads, options) for key, pairs in sums.items()})
+    pairs = used = landed_pairs(basis, {key: _for_all(pairs, reads[key]) for key, pairs in sums.items()})
     if options.unit_rows:
         used = _unit_pairs(basis, reads, options)
     transform, figures = rotated(basis, target, used, pairs)
     return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
 
 
-def _for_all(key: str, pairs: Pairs, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
+def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
     """Sums over a table's anchors with the weight of all the rows they stand for: another table may stand beside it."""
-    found = reads[key].pairs
-    if found is None or options.selection(key).anchors is None:
+    found = read.pairs
+    if found is None or found.pairing.verified:
         return pairs
-    return pairs.times(found.pairing.n_eligible / max(1, found.pairing.n_used), n=pairs.n)
+    return pairs.times(found.pairing.n_eligible / found.pairing.n_used, n=pairs.n)
 
 
 def _anchor_bound(
@@ -192,7 +200,7 @@ def _anchor_bound(
         choice = options.selection(key)
         if beside is None or table is None or choice.anchors is None or choice.weights is not None:
             return None
-        if not isinstance(beside.pairing.index, SparseIndex):
+        if beside.pairing.verified:
             continue  # no more rows than anchors are shared: all of them are used
         left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
         s = rotation.singular_values / pairs.n
@@ -214,24 +222,31 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
         read.n_reads += 1
     partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
     found = {key: finished(part, reductions[key]).pairs for key, part in zip(reductions, partials, strict=True)}
-    sums = [_for_all(key, pairs, reads, options) for key, pairs in found.items() if pairs is not None]
+    sums = [_for_all(pairs, reads[key]) for key, pairs in found.items() if pairs is not None]
     if not sums or not sum(pairs.weight for pairs in sums) > 0:
         raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
     stacked: Pairs = reduce(add, sums)
     return stacked
 
 
-def _pairs(tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining) -> dict[str, Beside]:
-    found = {}
+def _pairings(
+    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
+) -> dict[str, Pairing]:
+    pairings = {}
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
-        pairing = options.selection(key).applied(pair(tables[key], theirs, how), tables[key])
-        read = beside(pairing, tables[key], how, label="fit")
-        found[key] = with_energy(read, how, weighted=options.selection(key).weights is not None, label="fit")
-    return found
+        pairings[key] = pair(tables[key], theirs, how)
+    return pairings
+
+
+def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
+    """The reference rows of those that decide the rotation, ready to be read beside the table's."""
+    choice = options.selection(key)
+    found = beside(choice.applied(pairing, table), table, how, label="fit")
+    return with_energy(found, how, weighted=choice.weights is not None, label="fit")
 
 
 def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:

@@ -83,7 +83,6 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
         for number in range(n_parts):
             pair.remove(number)
     total = written + sum(part.n_bytes for part in parts) + sum(index.n_bytes for index in indices)
-    how.scratch.n_bytes += total
     doubled = [reduce(add, (part.duplicates[side] for part in parts)) for side in (0, 1)]
     return Joined(indices[0], indices[1], sum(part.matched for part in parts), doubled[0], doubled[1], total)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from dask_embstab.core.errors import EmbstabWarning, IdError
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.join import partitioned
 from dask_embstab.passes.joining import Joining
-from dask_embstab.passes.merge import merged
+from dask_embstab.passes.merge import merged, sortable
 from dask_embstab.tables.idkeys import Keyed, joined, keyed
 from dask_embstab.tables.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, shown, stored_alike
 from dask_embstab.tables.idspill import RECORD_BYTES
@@ -38,7 +37,7 @@ class Pairing:
 
     ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
     the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
-    drawn of ``eligible`` ones. Unless ``verified``, the few rows are read without their chunks' checksums.
+    drawn of ``eligible`` ones. Anchors are not ``verified``: these rows are read without their chunks' checksums.
     """
 
     reference: Source
@@ -130,15 +129,8 @@ def pair(table: Table, reference: Table, how: Joining) -> Pairing:
 
 def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
     matched = min(table.n_rows, reference.n_rows)
-    return Pairing(
-        reference.source,
-        None,
-        None,
-        matched,
-        table.n_rows - matched,
-        reference.n_rows - matched,
-        how,
-    )
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    return Pairing(reference.source, None, None, matched, new, gone, how)
 
 
 def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
@@ -156,17 +148,8 @@ def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
             " a run is aligned on the rows it shares with its reference"
         )
     new, gone = table.n_rows - matched, reference.n_rows - matched
-    return Pairing(
-        reference.source,
-        index,
-        inverse,
-        matched,
-        new,
-        gone,
-        path,
-        n_bytes,
-        counts if any(counts.values()) else {},
-    )
+    counts = counts if any(counts.values()) else {}
+    return Pairing(reference.source, index, inverse, matched, new, gone, path, n_bytes, counts)
 
 
 _Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
@@ -184,7 +167,6 @@ def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) 
     else:
         folder = how.scratch.folder(needs=n_bytes)
         index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
-        how.scratch.n_bytes += n_bytes
     found = merged(ours, theirs, index[0], index[1])
     if found is None:
         return None
@@ -216,8 +198,7 @@ def _all(ids: Ids | RowNumberIds) -> Keyed:
 
 def _ascends(ids: Ids | RowNumberIds) -> bool:
     """Whether the first range of ids does."""
-    first: Any = ids.open().take(0, min(len(ids), ID_RANGE))
-    first = first.view("S16") if first.dtype.kind == "V" else first
+    first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
     return bool((first[1:] >= first[:-1]).all())
 
 

@@ -16,10 +16,9 @@ from dask_embstab.core.errors import InputError
 
 @dataclass(slots=True)
 class Scratch:
-    """A folder that is made when it is first asked for; ``n_bytes`` counts what was written into it."""
+    """A folder that is made when it is first asked for, in ``parent`` (None: the system's for temporary files)."""
 
     parent: str | None
-    n_bytes: int = 0
     _folder: Path | None = field(default=None)
 
     def folder(self, *, needs: int) -> str:
