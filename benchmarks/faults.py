@@ -26,7 +26,7 @@ KINDS = {
     "kill_9": "SIGKILL of the whole process at a random time",
     "several_publishers": "publishes by several processes at once",
     "full_disk": "write beyond a file-size limit (a full disk)",
-    "a_year": "fault, kill or power cut in a year of daily runs",
+    "a_year": "fault, kill or power cut in {0} scripted days, with rollbacks and gc",
 }
 WORDS = {"fail": "fails", "kill": "is the last of a killed process", "power": "is the last before a power cut"}
 
