@@ -143,7 +143,7 @@ def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
         counts[whose] = again.n
     if not matched:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
-        raise IdError(
+        raise TooFewMatchedError(
             f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
             " a run is aligned on the rows it shares with its reference"
         )

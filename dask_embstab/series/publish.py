@@ -15,7 +15,6 @@ from typing import Any
 from dask_embstab.core.errors import (
     DamageError,
     HoldError,
-    IdError,
     InputError,
     RetryError,
     TooFewMatchedError,
@@ -131,10 +130,7 @@ def _first_run(store: Store, first: Version | None, reference: Version | None) -
 def _candidate(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
     try:
         return candidate_of(store, source, name, reference, settings)
-    except IdError as error:
-        # Ids that are shared by nobody are the extreme case of too few; other errors over ids are bad input.
-        if reference is None or not (isinstance(error, TooFewMatchedError) or "share no id" in str(error)):
-            raise
+    except TooFewMatchedError as error:
         raise HoldError(f"{name} is held and not published: {error}") from error
 
 
