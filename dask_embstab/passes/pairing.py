@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from dask_embstab.core.errors import EmbstabWarning, IdError
+from dask_embstab.core.errors import EmbstabWarning, IdError, TooFewMatchedError
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.join import partitioned
 from dask_embstab.passes.joining import Joining
