@@ -23,6 +23,8 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk, require_checksum, verify_once
 from dask_embstab.tables.source import Digests, checksum
 
+_READ_BYTES = 2 << 20
+"""Read at once where panels are smaller: a call costs as much as a tenth of a megabyte does."""
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""
 
@@ -49,7 +51,8 @@ class DirectReader:
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, drop: bool) -> None:
         self._files, self._range, self._drop = files, (start, stop), drop
         self._number, self._chunk = -1, None
-        self._next = 0
+        self._read_rows = max(1, _READ_BYTES // files.row_bytes)
+        self._ahead = 0, 0
         self._crc = 0
         self._whole = False
         self._buffer = np.empty((0, files.d), files.dtype)
@@ -58,7 +61,14 @@ class DirectReader:
     _chunk: OpenChunk | None
 
     def take(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``, in a buffer that the next call fills anew."""
+        """Rows ``start`` to ``stop``, in a buffer that a later call fills anew."""
+        if not self._ahead[0] <= start < stop <= self._ahead[1]:
+            self._fill(start, max(stop, min(start + self._read_rows, self._range[1])))
+        return self._buffer[start - self._ahead[0] : stop - self._ahead[0]]
+
+    def _fill(self, start: int, stop: int) -> None:
+        """Read these rows; a panel after another comes out of them."""
+        self._ahead = start, stop
         if len(self._buffer) < stop - start:
             self._buffer = np.empty((stop - start, self._files.d), self._files.dtype)
         panel = self._buffer[: stop - start]
@@ -69,7 +79,6 @@ class DirectReader:
             size = (end - start) * self._files.row_bytes
             self._read(number, start, end, target[at : at + size])
             start, at = end, at + size
-        return panel
 
     def digests(self) -> Digests:
         """Of every chunk that was read to its end."""
