@@ -283,8 +283,24 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise InputError(
             f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
         ) from error
-    with client, client.as_current():
+    with _quiet_loggers("distributed", "distributed.client"), client, client.as_current():
         yield
+
+
+@contextlib.contextmanager
+def _quiet_loggers(*names: str) -> Iterator[None]:
+    """Distributed logs a lost scheduler with tracebacks; the contract is one line, and that comes from the error."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
