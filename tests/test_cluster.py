@@ -171,7 +171,9 @@ def test_workers_of_the_same_kind_are_not(runs: tuple[es.Run, es.Run], client: C
 
 
 @pytest.mark.parametrize(
-    ("version", "says"), [("1.0", r"zarr 1\.0 \(here "), (None, r"zarr not at all \(here ")], ids=["other", "missing"]
+    ("version", "says"),
+    [("1.0", r"zarr 1\.0 \(here "), pytest.param(None, r"zarr not at all \(here ", marks=pytest.mark.long)],
+    ids=["other", "missing"],
 )
 def test_other_libraries_on_a_worker(
     runs: tuple[es.Run, es.Run], client: Client, tmp_path: Path, version: str | None, says: str
@@ -195,7 +197,9 @@ def test_other_libraries_on_a_worker(
     assert not (tmp_path / "out.zarr").exists()
 
 
-@pytest.mark.parametrize("what", ["run", "run through zarr", "output", "output ids", "scratch"])
+@pytest.mark.parametrize(
+    "what", ["run", "run through zarr", "output", pytest.param("output ids", marks=pytest.mark.long), "scratch"]
+)
 def test_a_path_that_workers_cannot_see(make_run: MakeRun, client: Client, tmp_path: Path, what: str) -> None:
     n, rng = 12_000, np.random.default_rng(0)
     (scratch := tmp_path / "scratch").mkdir()

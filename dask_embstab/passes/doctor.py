@@ -32,6 +32,7 @@ from dask_embstab.tables.table import Table
 
 _READ_BYTES = 2 << 20
 _GIGA = 1e9
+_AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
 def threads_of_a_pass() -> int:
@@ -93,7 +94,7 @@ def blas(chosen: str | None) -> dict[str, Any]:
     loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
     better = better_kernels()
     helps = better is not None and any(
-        info["internal_api"] == "openblas" and info.get("architecture") in ("Haswell", "Zen") for info in loaded
+        info["internal_api"] == "openblas" and info.get("architecture") not in _AVX512 for info in loaded
     )
     return {
         "family": family,
