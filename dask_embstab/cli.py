@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from dask_embstab.kernels import choose_kernels
+
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
 
@@ -48,8 +50,10 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, name="embstab", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dask_embstab")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Keep an embedding space stable while the model behind it is retrained."""
+    context.obj = choose_kernels()
 
 
 def command(
@@ -63,7 +67,8 @@ def command(
             with _one_line_errors(), _progress_bars(as_json=as_json), _within(arguments.pop("memory_limit", None)):
                 result = function(**arguments)
             if as_json:
-                click.echo(json.dumps(_finite(result)))
+                told = {"openblas_coretype": context.obj} if context.obj else {}
+                click.echo(json.dumps(_finite({**result, **told})))
             else:
                 from dask_embstab.report.text import render
 
@@ -212,6 +217,33 @@ def demo(directory: str | None, **options: Any) -> dict[str, Any]:
     return made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
 
 
+@command(
+    argument("path", required=False),
+    click.option("--components", type=click.IntRange(1), default=64, show_default=True, help="Without a PATH."),
+    click.option("--disk-bytes", metavar="BYTES", default="256MiB", show_default=True, help="Written, read, removed."),
+    click.option("--seconds", type=click.FloatRange(0.001), default=0.1, show_default=True, help="For every step."),
+    _SCHEDULER,
+)
+def doctor(
+    path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
+) -> dict[str, Any]:
+    """Say what this machine can do, and what fitting and applying the run or array at PATH will cost on it."""
+    from dask.utils import parse_bytes
+
+    from dask_embstab.passes.cluster import active_client, worker_families
+    from dask_embstab.passes.doctor import examine, place_beside
+    from dask_embstab.tables.coerce import tables_at
+
+    tables = {} if path is None else tables_at(path)
+    chosen = click.get_current_context().obj
+    with _cluster(scheduler):
+        client = active_client()
+        workers = {} if client is None else {"workers": worker_families(client)}
+        size = parse_bytes(disk_bytes)
+        told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
+    return told | workers
+
+
 def _described(run: Any) -> dict[str, Any]:
     tables = {
         key: None
@@ -251,8 +283,24 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise InputError(
             f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
         ) from error
-    with client, client.as_current():
+    with _quiet_loggers("distributed", "distributed.client"), client, client.as_current():
         yield
+
+
+@contextlib.contextmanager
+def _quiet_loggers(*names: str) -> Iterator[None]:
+    """Distributed logs a lost scheduler with tracebacks; the contract is one line, and that comes from the error."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

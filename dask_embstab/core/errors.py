@@ -11,7 +11,7 @@
     │   └── OutputExistsError (FileExistsError) the output's place is taken
     ├── DamageError (OSError)                   stored bytes that cannot be read back as they were written
     ├── HoldError (RuntimeError)                a run that was looked at and not published
-    └── RetryError (RuntimeError)               another process was quicker; the same call may work now
+    └── RetryError (RuntimeError)               another process was quicker, or the scheduler went away
 
     EmbstabWarning (UserWarning)                the answer is right, and there is something to know about it
 """
@@ -56,7 +56,7 @@ class HoldError(EmbstabError, RuntimeError):
 
 
 class RetryError(EmbstabError, RuntimeError):
-    """Another process was quicker, or is at work on the same thing; call again."""
+    """Another process was quicker or is at work on the same thing, or a cluster's scheduler went away; call again."""
 
 
 class EmbstabWarning(UserWarning):

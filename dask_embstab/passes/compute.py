@@ -14,6 +14,7 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 
 from dask_embstab.passes.blas import one_thread
+from dask_embstab.passes.cluster import active_client, on_cluster
 
 ProgressHook = Callable[[str, int, int], None]
 """Called with a label, tasks done and tasks in all; from the scheduler's thread."""
@@ -34,8 +35,8 @@ def progress(hook: ProgressHook) -> Iterator[None]:
 def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...]:
     """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a table."""
     hook = _hook.get()
-    client = None if hook is None else _active_client()
-    with one_thread():
+    client = active_client()
+    with one_thread(), on_cluster(client):
         if hook is None:
             return tuple(dask.compute(*nodes))
         hook(label, 0, n_tasks)
@@ -113,12 +114,6 @@ def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None
 
     with Callback(posttask=after):
         yield
-
-
-def _active_client() -> Any:
-    """The client of the cluster that Dask computes on; None on a local scheduler."""
-    scheduler = dask.base.get_scheduler()
-    return getattr(scheduler, "__self__", None)
 
 
 def _watched(client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int) -> tuple[Any, ...]:

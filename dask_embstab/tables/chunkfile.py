@@ -8,6 +8,7 @@ their checksum. Everything else goes through Zarr with the same kernels.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,15 @@ class OpenChunk:
         if drop:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self.descriptor)
+
+
+def require_seen(folder: str | Path) -> None:
+    """Raise where a folder that should be there is not: a worker that cannot see it would read every chunk as missing."""
+    if not Path(folder).is_dir():
+        raise DamageError(
+            f"{folder} is not there, as seen from {socket.gethostname()}; every process that computes must see it: give"
+            " the workers of a cluster a shared file system, or use an object store's URL"
+        )
 
 
 def require_checksum(found: int, stored: int, path: str) -> None:

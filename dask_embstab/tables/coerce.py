@@ -48,6 +48,14 @@ def as_run(given: Any) -> Run | None:
     return given if isinstance(given, Run) else None
 
 
+def tables_at(path: str | os.PathLike[str]) -> dict[str, Table]:
+    """The tables of the run at ``path`` by name; one table where a Zarr array or the group of one table stands there."""
+    run = as_run(path)
+    if run is None:
+        return {"items": as_table(path)}
+    return {key: run.table(key) for key in TABLES if getattr(run, key) is not None}
+
+
 def item_and_user_tables(items: Any, users: TableLike | None) -> tuple[Table, Table | None]:
     """Items and users as tables; a run (or its path) given as items brings its own users."""
     run = as_run(items)

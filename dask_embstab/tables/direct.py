@@ -9,7 +9,7 @@ file is renamed when it is whole.
 from __future__ import annotations
 
 import os
-import threading
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from dask_embstab.core.errors import DamageError
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk, require_checksum, verify_once
+from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk, require_checksum, require_seen, verify_once
 from dask_embstab.tables.source import Digests, checksum
 
 _READ_BYTES = 2 << 20
@@ -173,6 +173,7 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
     try:
         return OpenChunk(files, number)
     except FileNotFoundError:
+        require_seen(files.root)
         if not files.complete:
             return None
         raise DamageError(
@@ -302,13 +303,14 @@ class DirectWriter:
     def _begin(self, number: int) -> None:
         path = self._files.path(number)
         self._make_folders(path)
-        self._beside = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
+        self._beside = f"{path}.{uuid.uuid4().hex[:12]}.partial"
         self._descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._crc = 0
 
     def _make_folders(self, path: str) -> None:
         """Those below the array's own folder; where that one is gone, the write was given up and nothing may come back."""
         root = Path(self._files.root)
+        require_seen(root)
         for folder in reversed(Path(path).relative_to(root).parents[:-1]):
             (root / folder).mkdir(exist_ok=True)
 

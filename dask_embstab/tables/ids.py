@@ -14,7 +14,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import DamageError, IdError
-from dask_embstab.tables.chunkfile import ChunkFiles, chunk_files
+from dask_embstab.tables.chunkfile import ChunkFiles, chunk_files, require_seen
 from dask_embstab.tables.direct import DirectBlock
 
 IdKind = Literal["int64", "string", "uuid"]
@@ -106,6 +106,8 @@ class SlicedIds:
 
     def _decoded(self, start: int, stop: int) -> IdArray:
         ids = self._ids
+        if isinstance(ids.array, zarr.Array) and isinstance(ids.array.store, LocalStore):
+            require_seen(Path(ids.array.store.root) / ids.array.path)
         try:
             values = np.asarray(ids.array[start:stop])
         except Exception as error:  # whatever a codec or a store raises, the ids cannot be read

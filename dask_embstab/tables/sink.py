@@ -11,7 +11,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows
-from dask_embstab.tables.chunkfile import chunk_files
+from dask_embstab.tables.chunkfile import chunk_files, require_seen
 from dask_embstab.tables.direct import DirectWriter
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.source import Digests, chunk_digest
@@ -91,6 +91,7 @@ class RowWriter:
                 self._flush()
 
     def _flush(self) -> None:
+        _require_folder(self._vectors)
         self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
         self.digests[self._at // self._size] = chunk_digest(self._chunk, self._size, self._vectors.fill_value)
         self._at += len(self._chunk)
@@ -103,9 +104,8 @@ class RowWriter:
 
 def _require_folder(array: zarr.Array[Any]) -> None:
     """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
-    store = array.store
-    if isinstance(store, LocalStore) and not (folder := Path(store.root) / array.path).is_dir():
-        raise FileNotFoundError(f"{folder} is not being written any more")
+    if isinstance(array.store, LocalStore):
+        require_seen(Path(array.store.root) / array.path)
 
 
 def _is_stored(array: zarr.Array[Any], chunk: tuple[int, ...]) -> bool:

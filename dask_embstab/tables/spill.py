@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.chunkfile import require_seen
 
 Columns = Sequence[np.ndarray[Any, Any]]
 _WORD = 8
@@ -36,6 +37,7 @@ class Spill:
         sizes = [header.nbytes, *(column.nbytes for column in columns)]
         header[: len(columns)] = np.cumsum(sizes)[:-1]
         path = self._path(number)
+        require_seen(self.folder)
         beside = f"{path}.{os.getpid()}.partial"
         with Path(beside).open("wb", buffering=0) as file:
             for array in (header, *columns):

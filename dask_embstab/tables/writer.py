@@ -132,6 +132,7 @@ def begin_run(
     with _claimed(place, fingerprint, resume=resume) as (folder, fresh):
         group = _root(folder, attributes, fingerprint, fresh=fresh)
         yield RunWriter(group, attributes, fresh)
+        _remove_half_written(folder)
         _finish(group, attributes)
         if overwrite and place.exists():
             swap(folder, place)
@@ -185,8 +186,7 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         if resume and adopted is None and _fingerprint(leftover) == fingerprint:
             leftover.rename(folder)
             adopted = lock
-            for half_written in folder.rglob("*.partial"):
-                half_written.unlink()
+            _remove_half_written(folder)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
             os.close(lock)
@@ -199,6 +199,12 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
         raise
     finally:
         os.close(lock)
+
+
+def _remove_half_written(folder: Path) -> None:
+    """What killed processes, workers of a cluster among them, were writing."""
+    for half_written in folder.rglob("*.partial"):
+        half_written.unlink()
 
 
 def _leftovers(place: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.tables.chunkfile import require_seen
 from dask_embstab.tables.source import Digests, chunk_digest
 
 _GATHER_BYTES = 64 * 2**20
@@ -49,6 +50,8 @@ class ZarrSource:
     def decode(self, chunk: int) -> Rows:
         """All rows of one chunk (or shard), decoded."""
         start = chunk * self.chunk_rows
+        if isinstance(self.array.store, LocalStore):
+            require_seen(Path(self.array.store.root) / self.array.path)  # else every chunk would read as left out
         if self._is_empty(chunk):
             raise DamageError(f"{self._name(chunk)} is an empty file; restore it from its source")
         try:

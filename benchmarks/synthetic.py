@@ -1,0 +1,259 @@
+"""Does a fit cost the same per row at 1e9 rows as at 1e7, and what does the scheduler take of it?
+
+    python benchmarks/synthetic.py --rows 1e7 1e9 --d 64 --markdown docs/synthetic.md
+    python benchmarks/synthetic.py --table RUN_OR_ARRAY --scheduler ADDRESS       # the same figures for your own data
+
+The rows of the synthetic table are computed and not stored: a panel is a slice of one pool of random rows, at an offset
+that follows from its number, so a table of 256 GB needs no disk. Everything else is the real fit, checksums included; only
+the file read is missing, and the pool lies in the processor's cache. *Overhead* is the time of the same graph with empty
+task bodies (built, scheduled, joined) over that of the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import dask
+import numpy as np
+
+import dask_embstab as es
+from dask_embstab.core.tree import Node, micro_block_rows
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.passes import reduce
+from dask_embstab.passes.cluster import loaded_family
+from dask_embstab.passes.compute import TASK, compute
+from dask_embstab.passes.digest import nothing_reduction
+from dask_embstab.passes.reduce import Partial
+from dask_embstab.tables.coerce import as_table
+from dask_embstab.tables.source import Digests, checksum, default_chunk_rows
+
+_STRIDE = 2654435761
+"""Knuth's multiplier: neighbouring panels start far apart in the pool."""
+
+_HEADER = (
+    *("rows", "d", "GB", "seconds", "GB/s", "ns per row", "of the first", "generator", "overhead"),
+    *("read tasks per chunk", "tree tasks per chunk", "peak MB"),
+)
+
+
+@cache
+def pool(d: int) -> Rows:
+    """Random rows that all panels are slices of, twice a panel long; every process makes its own."""
+    rows = np.random.default_rng(d).standard_normal((2 * micro_block_rows(d), d))
+    return (rows * np.linspace(2, 0.5, d)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticSource:
+    """A table of float32 whose rows are computed when they are read."""
+
+    shape: tuple[int, int]
+    chunk_rows: int
+    dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009 (a dtype is immutable)
+    array: None = None
+
+    def block(self, start: int, stop: int) -> SyntheticBlock:  # noqa: ARG002 (its reader is told what to take)
+        """These rows, computed when the task runs."""
+        return SyntheticBlock(self.shape[1], self.chunk_rows)
+
+    def gather(self, rows: RowNumbers) -> SyntheticBlock:
+        """Not needed: nothing is joined."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticBlock:
+    """Any rows of a table with ``d`` components."""
+
+    d: int
+    chunk_rows: int
+
+    def open(self) -> SyntheticReader:
+        """Start computing."""
+        return SyntheticReader(self)
+
+
+class SyntheticReader:
+    """Slices of the pool, with the running checksum that a reader of files has."""
+
+    def __init__(self, block: SyntheticBlock) -> None:
+        self._chunk_rows, self._pool = block.chunk_rows, pool(block.d)
+        self._digests: Digests = {}
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The generator: a slice."""
+        offset = start * _STRIDE % (len(self._pool) - (stop - start))
+        return self._pool[offset : offset + stop - start]
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop``, which lie in one chunk: chunks are whole panels."""
+        found, chunk = self.rows(start, stop), start // self._chunk_rows
+        self._digests[chunk] = checksum(found, self._digests.get(chunk, 0))
+        return found
+
+    def digests(self) -> Digests:
+        """The digests of what was taken."""
+        return self._digests
+
+
+def synthetic_table(n: int, d: int) -> es.Table:
+    """A table of ``n`` computed rows in chunks of 64 MiB, or in eight chunks where it is small."""
+    panel = micro_block_rows(d)
+    rows = min(default_chunk_rows(d, 4), -(-n // 8 // panel) * panel)
+    return es.Table(SyntheticSource((n, d), rows), None, f"{n:,} synthetic rows")
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark, print the table, return every figure."""
+    options = _parser().parse_args(argv)
+    command = "python benchmarks/synthetic.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    results: dict[str, Any] = {
+        "command": command,
+        "machine": f"{options.threads} threads, {loaded_family()}",
+        "rows": [],
+    }
+    tables = [as_table(options.table)] if options.table else [synthetic_table(int(n), options.d) for n in options.rows]
+    with _scheduler(options.scheduler, options.threads):
+        es.fit(synthetic_table(10_000, tables[0].d), keep="geometry")  # imports and the first graph are not the fit's
+        for number, table in enumerate(tables):
+            first = results["rows"][0] if number else None
+            results["rows"].append(measure(table, 1 if number else options.repeats, first))
+            print(json.dumps(results["rows"][-1]), flush=True)
+    print(markdown(results))
+    if options.markdown:
+        Path(options.markdown).write_text(markdown(results))
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+    return results
+
+
+def measure(table: es.Table, repeats: int, first: dict[str, Any] | None) -> dict[str, Any]:
+    """Time of the fit, of its graph with nothing in it, and of the generator; tasks of the graph."""
+    seconds = statistics.median(_seconds(lambda: es.fit(table, keep="geometry")) for _ in range(repeats))
+    empty, n_reads, n_tasks = empty_graph(table)
+    n, n_bytes, n_chunks = (
+        table.n_rows,
+        table.n_rows * table.d * table.dtype.itemsize,
+        -(-table.n_rows // table.chunk_rows),
+    )
+    per_row = seconds / n
+    return {
+        "rows": n,
+        "d": table.d,
+        "bytes": n_bytes,
+        "chunks": n_chunks,
+        "seconds": seconds,
+        "GB/s": n_bytes / seconds / 1e9,
+        "ns per row": per_row * 1e9,
+        "of the first": per_row * 1e9 / first["ns per row"] if first else 1.0,
+        "generator ns per row": generator_seconds(table) / n * 1e9,
+        "overhead seconds": empty,
+        "overhead": empty / seconds,
+        "read tasks per chunk": n_reads / n_chunks,
+        "tree tasks per chunk": (n_tasks - n_reads) / n_chunks,
+        "peak bytes": _peak_bytes(),
+    }
+
+
+def empty_graph(table: es.Table) -> tuple[float, int, int]:
+    """Seconds to build and run the graph of a read with empty task bodies; its tasks that read, and all."""
+    began = time.perf_counter()
+    with mock.patch.object(reduce, "reduce_block", _empty):
+        node, n_reads = reduce.reduce_table(table, nothing_reduction())
+    compute([node], label="empty", n_tasks=n_reads)
+    seconds = time.perf_counter() - began
+    keys = list(node.__dask_graph__())
+    assert n_reads == sum(key.startswith(TASK) for key in keys)
+    return seconds, n_reads, sum("shared" not in key for key in keys)
+
+
+def _empty(_: Any, rows: Any, *__: Any) -> Partial[int]:
+    return Partial((Node(0, rows.number, 0),))
+
+
+def generator_seconds(table: es.Table) -> float:
+    """Time of one thread to make all panels of a synthetic table and do nothing with them, from those of a few chunks."""
+    if not isinstance(table.source, SyntheticSource):
+        return 0.0
+    panel, n = micro_block_rows(table.d), min(table.n_rows, 64 * table.chunk_rows)
+    reader = table.source.block(0, n).open()
+    return table.n_rows / n * _seconds(lambda: [reader.rows(at, min(at + panel, n)) for at in range(0, n, panel)])
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _peak_bytes() -> int | None:
+    """Of this process so far; workers of a cluster have peaks of their own."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@contextlib.contextmanager
+def _scheduler(address: str | None, threads: int) -> Iterator[None]:
+    if address is None:
+        with dask.config.set(scheduler="threads", num_workers=threads):
+            yield
+        return
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client, client.as_current():
+        client.upload_file(__file__)
+        yield
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the documents."""
+    lines = [
+        f"Made by `{results['command']}` on {results['machine']}.",
+        "*generator*: what one thread needs to make the rows, within the cost per row. *overhead*: the same graph",
+        "with empty tasks, over the fit.",
+        "",
+        "| " + " | ".join(_HEADER) + " |",
+        "|" + "---|" * len(_HEADER),
+    ]
+    for row in results["rows"]:
+        cells = [
+            f"{row['rows']:,}", row["d"], f"{row['bytes'] / 1e9:.3g}", f"{row['seconds']:.2f}", f"{row['GB/s']:.2f}",
+            f"{row['ns per row']:.2f}", f"{row['of the first']:.3f}", f"{row['generator ns per row']:.4f}",
+            f"{row['overhead']:.2%}", f"{row['read tasks per chunk']:.2f}", f"{row['tree tasks per chunk']:.2f}",
+            "-" if row["peak bytes"] is None else f"{row['peak bytes'] / 1e6:.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e7, 1e9], help="sizes; the first is the measure")
+    parser.add_argument("--d", type=int, default=64)
+    parser.add_argument("--table", help="a run or a Zarr array of your own instead")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; threads without")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="of the first size; the others run once")
+    parser.add_argument("--markdown")
+    parser.add_argument("--json")
+    return parser
+
+
+if __name__ == "__main__":
+    import synthetic  # by its own name: that is how workers know what is sent to them
+
+    synthetic.main()

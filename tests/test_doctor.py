@@ -1,0 +1,193 @@
+"""The machine's report; kernels chosen before NumPy is imported; workers that are not like the client."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from oracle import snapshot, world
+from zarr.codecs import ZstdCodec
+
+import dask_embstab as es
+from dask_embstab import kernels
+from dask_embstab.cli import main
+from dask_embstab.passes import cluster
+from dask_embstab.passes.projection import load_of, projected_peak
+from dask_embstab.passes.rates import limits, measured, steps_of
+
+T, W = world(7)
+AMD = "processor : 0\nvendor_id\t: AuthenticAMD\nflags\t\t: sse avx2 avx512f avx512dq avx512bw avx512vl\n\nprocessor : 1\n"
+QUICK = ("--disk-bytes", "1MiB", "--seconds", "0.001", "--json")
+linux = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="OPENBLAS_CORETYPE is set there alone"
+)
+
+
+def doctor(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", *map(str, arguments), *QUICK])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    return dict(json.loads(out))
+
+
+# --- the report
+
+
+def test_it_projects_a_run_and_leaves_nothing(
+    make_run: Callable[..., es.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run("a", T, W, dtype="float32")
+    before = snapshot(tmp_path)
+    told = doctor(capsys, run.path)
+    assert snapshot(tmp_path) == before
+    assert told["disk"]["folder"] == str(tmp_path)
+    assert set(told["disk"]["GB/s"]) == {"read", "cold_read", "write", "durable_write"}
+    assert told["machine"]["cores"] == os.cpu_count()
+    assert told["blas"]["family"] == cluster.loaded_family()
+    assert told["blas"]["libraries"][0]["library"] == "openblas"
+    assert set(told["tables"]) == {"items", "users"}
+    items = told["tables"]["items"]
+    assert (items["rows"], items["components"], items["dtype"], items["bytes"]) == (60, 4, "float32", 60 * 4 * 4)
+    assert (items["read"], items["fits_page_cache"]) == ("by panels", True)
+    assert items["peak_bytes"] == projected_peak(
+        load_of(run.items, width=4, values=4), threads=told["machine"]["threads"]
+    )
+    seconds = items["seconds"]
+    assert seconds["stabilize"] == pytest.approx(seconds["fit"] + seconds["apply"])
+    assert seconds["fit"] == pytest.approx(960 / 1e9 / items["limit GB/s"]["fit"], rel=0.02)
+    assert set(told["steps"]) == {"d = 4, float32"}
+
+
+def test_it_takes_arrays_of_any_codec_and_no_path_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    for key, how in (("items", {"compressors": [ZstdCodec()]}), ("users", {"shards": (40, 8)})):
+        array = group.create_array(f"{key}/vectors", shape=(100, 8), chunks=(20, 8), dtype="f2", **how)
+        array[:] = np.ones((100, 8))
+    told = doctor(capsys, tmp_path / "a.zarr")
+    items, users = told["tables"]["items"], told["tables"]["users"]
+    assert (items["read"], items["dtype"], items["chunk_bytes"]) == ("by chunks", "float16", 320)
+    assert (users["read"], users["chunk_bytes"]) == ("by Zarr", 640)
+    told = doctor(capsys, "--components", "9")
+    assert told["tables"] is None
+    assert told["steps"]["d = 9, float32"]["limit GB/s"]["fit"] > 0
+
+
+def test_a_path_with_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", str(tmp_path / "none"), *QUICK])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: there is nothing at")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_limit_is_below_every_step_it_needs(dtype: str) -> None:
+    rates = {
+        "read": 8.0,
+        "crc": 7.0,
+        "upcast": 6.0,
+        "cast": 5.0,
+        "syrk": 4.0,
+        "gemm64": 3.0,
+        "gemm32": 4.0,
+        "write": 2.0,
+    }
+    for job, needs in steps_of(dtype).items():
+        found = limits(rates, dtype)[job]
+        assert found < min(rates[step] for step in needs)
+        assert 1 / found == pytest.approx(sum(1 / rates[step] for step in needs))
+    assert ("upcast" in steps_of(dtype)["fit"]) == (dtype != "float64")
+    assert ("gemm64" in steps_of(dtype)["apply"]) == (dtype == "float64")
+
+
+def test_rates_are_medians_after_a_warm_up_and_products_their_best_panel() -> None:
+    taken = iter([99.0, 99.0, 1.0, 7.0, 3.0, 9.0, 2.0, 8.0])
+    found = measured({f"syrk {rows}": lambda: next(taken) for rows in (512, 1024)}, 3)
+    assert found == {"syrk 512": 2.0, "syrk 1024": 8.0, "syrk": 8.0}
+
+
+# --- kernels
+
+
+@linux
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (AMD, "SkylakeX"),
+        (AMD.replace("AuthenticAMD", "GenuineIntel"), None),
+        (AMD.replace(" avx512vl", ""), None),
+        (AMD.replace(" avx512dq", ""), None),
+        ("", None),
+    ],
+)
+def test_better_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: str | None) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(kernels, "_CPUINFO", tmp_path / "cpuinfo")
+    assert kernels.better_kernels() == wanted
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert kernels.better_kernels() is None
+
+
+def test_numpy_is_here_so_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(kernels.CORETYPE, raising=False)
+    monkeypatch.setattr(kernels, "better_kernels", lambda: "SkylakeX")
+    assert kernels.choose_kernels() is None
+    assert kernels.CORETYPE not in os.environ
+
+
+# Haswell stands for SkylakeX here: every machine that runs these tests has its kernels.
+PROGRAM = """
+import sys
+from dask_embstab import kernels
+kernels.AVX512_KERNELS = "Haswell"
+kernels._CPUINFO = kernels.Path(sys.argv.pop(1))
+{}
+"""
+ENTRIES = {
+    "embstab": 'sys.argv[0] = "embstab"; from dask_embstab.cli import main; main()',
+    "dask": 'sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
+    "dask, numpy first": 'import numpy; sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
+}
+
+
+def told_by(entry: str, cpuinfo: Path, *arguments: Any, **environment: str) -> dict[str, Any]:
+    ours = {key: value for key, value in os.environ.items() if key != kernels.CORETYPE}
+    command = [sys.executable, "-c", PROGRAM.format(ENTRIES[entry]), cpuinfo, *arguments]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=ours | environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return dict(json.loads(ended.stdout))
+
+
+@linux
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_command_line_chooses_kernels_and_says_so(
+    entry: str, make_run: Callable[..., es.Run], tmp_path: Path
+) -> None:
+    run = make_run("a", T, W)
+    (cpuinfo := tmp_path / "cpuinfo").write_text(AMD)
+    told = told_by(entry, cpuinfo, "stabilize", run.path, tmp_path / "out.zarr", "--json")
+    assert told["openblas_coretype"] == "Haswell"
+    assert "Haswell" in told["kernel_family"]
+
+
+@linux
+def test_the_user_s_own_choice_stays(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
+    run = make_run("a", T, W)
+    (cpuinfo := tmp_path / "cpuinfo").write_text(AMD)
+    told = told_by("embstab", cpuinfo, "doctor", *QUICK, OPENBLAS_CORETYPE="Sandybridge")
+    assert "openblas_coretype" not in told
+    assert "Sandybridge" in told["blas"]["family"]
+    assert (told["blas"]["set_by"], told["blas"]["would_help"]) == ("user", True)
+    told = told_by("embstab", cpuinfo, "doctor", *QUICK)["blas"]
+    assert (told["set_by"], told["coretype"]) == ("embstab", "Haswell")
+    cpuinfo.write_text("")
+    assert "openblas_coretype" not in told_by("embstab", cpuinfo, "fit", run.path, tmp_path / "t.npz", "--json")
