@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -131,6 +132,27 @@ def test_writes_what_zarr_writes(tmp_path: Path, dtype: str) -> None:
         ours, theirs = (Path(chunk_files(a).path(chunk)).read_bytes() for a in (target, by_zarr))
         assert ours == theirs, f"chunk {chunk} differs, the last one's padding included"
         assert writer.digests[chunk] == int.from_bytes(ours[-4:], "little"), "the digest is the stored checksum"
+
+
+@pytest.mark.parametrize("ahead", [1, 40, 100, 128, 500, 4000])
+@pytest.mark.parametrize("panel", [1, 33, 100, 128, 300])
+def test_reading_ahead_reads_every_byte_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int, panel: int
+) -> None:
+    array = v3_array(tmp_path / "a", "crc32c", "f4")
+    files = chunk_files(array)
+    assert files is not None
+    monkeypatch.setattr("dask_embstab.tables.direct._READ_BYTES", ahead * D * 4)
+    reader = DirectBlock(files, 2 * ROWS, N).open()
+    cuts = [*range(2 * ROWS, N, panel), N]
+    rows = [reader.take(start, stop).copy() for start, stop in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(rows), array[2 * ROWS :])
+    assert sorted(reader.digests()) == list(range(2, 8))  # every checksum was compared
+    uneven = DirectBlock(files, 0, N).open()
+    edges = [0, 7, 200, 201, 640, 1000, N]
+    rows = [uneven.take(start, stop).copy() for start, stop in itertools.pairwise(edges)]
+    np.testing.assert_array_equal(np.concatenate(rows), array[:])
+    assert len(uneven.digests()) == 8
 
 
 def test_gathers_rows_in_any_order(tmp_path: Path) -> None:

@@ -63,15 +63,21 @@ class DirectReader:
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop``, in a buffer that a later call fills anew."""
         if not self._ahead[0] <= start < stop <= self._ahead[1]:
-            self._fill(start, max(stop, min(start + self._read_rows, self._range[1])))
+            whole = max(1, self._read_rows // (stop - start)) * (stop - start)
+            self._fill(start, max(stop, min(start + whole, self._range[1])))
         return self._buffer[start - self._ahead[0] : stop - self._ahead[0]]
 
     def _fill(self, start: int, stop: int) -> None:
-        """Read these rows; a panel after another comes out of them."""
+        """Read these rows; a panel after another comes out of them. What is there already is not read twice."""
+        first, last = self._ahead
+        kept = self._buffer[start - first : last - first] if first <= start < last else self._buffer[:0]
         self._ahead = start, stop
-        if len(self._buffer) < stop - start:
-            self._buffer = np.empty((stop - start, self._files.d), self._files.dtype)
-        panel = self._buffer[: stop - start]
+        if len(self._buffer) < stop - start or len(kept):
+            fresh = np.empty((stop - start, self._files.d), self._files.dtype)
+            fresh[: len(kept)] = kept
+            self._buffer = fresh
+        panel = self._buffer[len(kept) : stop - start]
+        start += len(kept)
         target, at = memoryview(panel.view(np.uint8).reshape(-1)), 0  # type: ignore[arg-type]
         while start < stop:
             number = start // self._files.chunk_rows
