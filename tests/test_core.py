@@ -239,7 +239,8 @@ def test_moments_of_parts_add_up(seed: int, cut: int, weighted: bool) -> None:
         if not some.any():
             return moments(Panel(x[rows], rows.start), centred=True)
         chosen = weights[rows][some] if weighted else None
-        return moments(Panel(x[rows], rows.start, y[rows][some], some, chosen), centred=True)
+        joint = np.hstack([x[rows][some], y[rows][some]])
+        return moments(Panel(x[rows], rows.start, joint, some, chosen), centred=True)
 
     added, whole = of(slice(0, cut)) + of(slice(cut, 60)), of(slice(0, 60))
     assert (added.n, added.pairs.n) == (60, int(matched.sum()))
@@ -249,5 +250,5 @@ def test_moments_of_parts_add_up(seed: int, cut: int, weighted: bool) -> None:
         assert_close(found.total, x.sum(axis=0), 1e-12)
         assert_close(found.pairs.cross, (x[matched] * w).T @ y[matched], 1e-12)
         assert_close(found.pairs.gramian_y, (y[matched] * w).T @ y[matched], 1e-12)
-        assert_close(found.pairs.sum_x, (x[matched] * w).sum(axis=0), 1e-12)
+        assert_close(found.pairs.sums[0], (x[matched] * w).sum(axis=0), 1e-12)
         assert found.pairs.weight == pytest.approx(w.sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
+from scipy.linalg import lapack
 
 from dask_embstab.core.types import Matrix
 
@@ -63,9 +63,14 @@ def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
 
 
 def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
-    """|XX' - YY'|_*: the eigenvalues of [X Y] diag(I, -I) [X Y]' are those of diag(I, -I) [[G_x, C], [C', G_y]]."""
-    block = np.block([[gramian_x, cross], [-cross.T, -gramian_y]])
-    return float(np.abs(linalg.eigvals(block).real).sum())
+    """|XX' - YY'|_* = |R diag(I, -I) R'|_* for any R with R'R = [X Y]'[X Y]: the same eigenvalues, and symmetric.
+
+    (The design reads them off diag(I, -I) [X Y]'[X Y], which is not symmetric: ten times the work, and less accurate.)
+    """
+    factor, pivots, rank, _ = lapack.dpstrf(np.block([[gramian_x, cross], [cross.T, gramian_y]]))
+    R = np.triu(factor)[:rank]
+    signs = np.where(pivots <= len(gramian_x), 1.0, -1.0)
+    return float(np.abs(np.linalg.eigvalsh((R * signs) @ R.T)).sum())
 
 
 def _largest(gramian: Matrix) -> float:

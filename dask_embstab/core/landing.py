@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -91,7 +91,7 @@ def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
 
 def landed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
     """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
-    return reduce(add, (_in_basis(pairs[key], getattr(basis, key)) for key in sorted(pairs)))
+    return reduce(add, (pairs[key].landed(getattr(basis, key)) for key in sorted(pairs)))
 
 
 def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:
@@ -163,11 +163,6 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
             " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
             " directions"
         )
-
-
-def _in_basis(pairs: Pairs, M: Matrix) -> Pairs:
-    sum_x = None if pairs.sum_x is None else pairs.sum_x @ M
-    return replace(pairs, gramian_x=M.T @ pairs.gramian_x @ M, cross=M.T @ pairs.cross, sum_x=sum_x)
 
 
 def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:

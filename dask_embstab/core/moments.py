@@ -21,45 +21,74 @@ A = TypeVar("A", Matrix, Vector, "Pairs")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A few thousand rows in float64, (m, d), and the reference rows of those among them that have one.
+    """A few thousand rows in float64, (m, d), and those among them that have a reference row, side by side with it.
 
-    ``matched`` says which rows have a partner (None: all, or none where ``partners`` is None); ``partners`` is (p, D)
+    ``matched`` says which rows have a partner (None: all, or none where ``joint`` is None); ``joint`` is [x y], (p, d + D),
     for the p matched rows, ``weights`` (p,) or None. ``start`` is the first row's number in its table.
     """
 
     rows: Matrix
     start: int
-    partners: Matrix | None = None
+    joint: Matrix | None = None
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
+
+    @property
+    def paired(self) -> tuple[Matrix, Matrix] | None:
+        """The matched rows (p, d) and their reference rows (p, D), where there are any."""
+        d = self.rows.shape[1]
+        return None if self.joint is None else (self.joint[:, :d], self.joint[:, d:])
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """Sums over the pairs (x, y) of a row and its reference row, each counted ``weight`` times.
 
-    ``gramian_x`` (d, d) and ``gramian_y`` (D, D), ``cross`` = X'Y (d, D), ``sum_x`` (d,), ``sum_y`` (D,); the last two
-    stand only where means were asked for (they cost a tenth of the read).
+    ``joint`` = [X Y]'[X Y], (d + D, d + D), and ``total``, the sum of [x y] over the pairs, (d + D,), where means were
+    asked for (they cost a tenth of the read).
     """
 
     n: int
     weight: float
-    gramian_x: Matrix
-    gramian_y: Matrix
-    cross: Matrix
-    sum_x: Vector | None = None
-    sum_y: Vector | None = None
+    d: int
+    joint: Matrix
+    total: Vector | None = None
+
+    @classmethod
+    def of(cls, n: int, weight: float, gramian_x: Matrix, gramian_y: Matrix, cross: Matrix, *sums: Vector) -> Pairs:
+        """From both Gramians, the cross-product and, where there are means, both sums."""
+        joint = np.block([[gramian_x, cross], [cross.T, gramian_y]])
+        return cls(n, weight, len(gramian_x), joint, np.concatenate(sums) if sums else None)
+
+    @property
+    def gramian_x(self) -> Matrix:
+        """X'X, (d, d)."""
+        return self.joint[: self.d, : self.d]
+
+    @property
+    def gramian_y(self) -> Matrix:
+        """Y'Y, (D, D)."""
+        return self.joint[self.d :, self.d :]
+
+    @property
+    def cross(self) -> Matrix:
+        """X'Y, (d, D)."""
+        return self.joint[: self.d, self.d :]
+
+    @property
+    def sums(self) -> tuple[Vector, Vector]:
+        """The sums of x (d,) and of y (D,), of a fit that asked for them."""
+        assert self.total is not None
+        return self.total[: self.d], self.total[self.d :]
 
     def __add__(self, other: Pairs) -> Pairs:
         """Sums over the pairs of both."""
         return Pairs(
             self.n + other.n,
             self.weight + other.weight,
-            self.gramian_x + other.gramian_x,
-            self.gramian_y + other.gramian_y,
-            self.cross + other.cross,
-            _plus(self.sum_x, other.sum_x),
-            _plus(self.sum_y, other.sum_y),
+            self.d,
+            self.joint + other.joint,
+            _plus(self.total, other.total),
         )
 
     def __sub__(self, other: Pairs) -> Pairs:
@@ -68,36 +97,19 @@ class Pairs:
 
     def times(self, factor: float, *, n: int | None = None) -> Pairs:
         """The same sums with every weight multiplied by ``factor``."""
-        return Pairs(
-            self.n if n is None else n,
-            self.weight * factor,
-            self.gramian_x * factor,
-            self.gramian_y * factor,
-            self.cross * factor,
-            None if self.sum_x is None else self.sum_x * factor,
-            None if self.sum_y is None else self.sum_y * factor,
-        )
-
-    @property
-    def sums(self) -> tuple[Vector, Vector]:
-        """Both sums, of a fit that asked for them."""
-        assert self.sum_x is not None
-        assert self.sum_y is not None
-        return self.sum_x, self.sum_y
+        total = None if self.total is None else self.total * factor
+        return Pairs(self.n if n is None else n, self.weight * factor, self.d, self.joint * factor, total)
 
     def centred(self) -> Pairs:
         """The same sums about the (weighted) means of x and of y."""
-        sum_x, sum_y = self.sums
-        mean_x, mean_y = sum_x / self.weight, sum_y / self.weight
-        return Pairs(
-            self.n,
-            self.weight,
-            self.gramian_x - np.outer(sum_x, mean_x),
-            self.gramian_y - np.outer(sum_y, mean_y),
-            self.cross - np.outer(sum_x, mean_y),
-            np.zeros_like(sum_x),
-            np.zeros_like(sum_y),
-        )
+        total = np.concatenate(self.sums)
+        joint = self.joint - np.outer(total, total / self.weight)
+        return Pairs(self.n, self.weight, self.d, joint, np.zeros_like(total))
+
+    def landed(self, M: Matrix) -> Pairs:
+        """The same sums with every x multiplied by ``M`` (d, r)."""
+        sums = () if self.total is None else (self.sums[0] @ M, self.sums[1])
+        return Pairs.of(self.n, self.weight, M.T @ self.gramian_x @ M, self.gramian_y, M.T @ self.cross, *sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +165,14 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
 
     Every product is float64: a cross-product from float32 panels moves the landed table.
     """
-    rows, partners = panel.rows, panel.partners
+    rows, joint = panel.rows, panel.joint
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
-    if partners is None:
+    if joint is None:
         return Moments(n, d, total, rest=gramian(rows))
-    rest = None
-    if panel.matched is not None:
-        rest = gramian(rows[~panel.matched]) if len(partners) < n else None
-        rows = rows[panel.matched]
-    if panel.weights is None:
-        return Moments(n, d, total, rest, None, pair_sums(rows, partners, centred=centred))
-    return Moments(n, d, total, rest, gramian(rows), pair_sums(rows, partners, panel.weights, centred=centred))
+    rest = None if panel.matched is None or len(joint) == n else gramian(rows[~panel.matched])
+    partnered = None if panel.weights is None else gramian(joint[:, :d])
+    return Moments(n, d, total, rest, partnered, pair_sums(joint, d, panel.weights, centred=centred))
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
@@ -172,13 +180,12 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
 
     A pair with a row of zeros has no direction and takes no part.
     """
-    if panel.partners is None:
+    if panel.paired is None:
         return None
-    rows = panel.rows if panel.matched is None else panel.rows[panel.matched]
-    x, y = rows @ M, panel.partners
+    x, y = panel.paired[0] @ M, panel.paired[1]
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums(unit(x), unit(y), weights, centred=True)
+    return pair_sums(np.hstack([unit(x), unit(y)]), x.shape[1], weights, centred=True)
 
 
 def unit(rows: Matrix) -> Matrix:
@@ -192,17 +199,18 @@ def gramian(rows: Matrix) -> Matrix:
     return rows.T @ rows
 
 
-def pair_sums(x: Matrix, y: Matrix, weights: Vector | None = None, *, centred: bool) -> Pairs:
-    """Sums over the pairs of row i of ``x`` (n, d) and row i of ``y`` (n, D), each counted ``weights[i]`` times.
+def pair_sums(joint: Matrix, d: int, weights: Vector | None = None, *, centred: bool) -> Pairs:
+    """Sums over the pairs [x y] in the rows of ``joint`` (n, d + D), each counted ``weights[i]`` times.
 
-    A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows themselves.
+    One product of twice the width gives both Gramians and the cross-product, at the flops of the three and in wider
+    kernels. A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows themselves.
     """
     if weights is None:
-        n, weight, root = len(x), float(len(x)), np.ones(len(x) if centred else 0)
+        n, weight, root = len(joint), float(len(joint)), np.ones(len(joint) if centred else 0)
     else:
         n, weight, root = int(np.count_nonzero(weights)), float(weights.sum()), np.sqrt(weights)
-        x, y = x * root[:, None], y * root[:, None]
-    return Pairs(n, weight, gramian(x), gramian(y), x.T @ y, *((root @ x, root @ y) if centred else ()))
+        joint = joint * root[:, None]
+    return Pairs(n, weight, d, gramian(joint), root @ joint if centred else None)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

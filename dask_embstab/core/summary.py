@@ -17,7 +17,7 @@ from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.types import Matrix
 
-_PAIR_ARRAYS = ("gramian_x", "gramian_y", "cross", "sum_x", "sum_y")
+_PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
 
 
@@ -95,8 +95,9 @@ class TableMoments:
             header = json.loads(str(arrays.pop("header")))
             counts = header["counts"]
             pairs = None
-            if "pairs_cross" in arrays:
-                pairs = Pairs(counts["matched"], counts["weight"], *(arrays[f"pairs_{name}"] for name in _PAIR_ARRAYS))
+            if "pairs_joint" in arrays:
+                joint, total = arrays["pairs_joint"], arrays.get("pairs_total")
+                pairs = Pairs(counts["matched"], counts["weight"], counts["d"], joint, total)
             sums = {name: arrays.get(name) for name in _ARRAYS}
             moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs)
             return cls(moments, header["dtype"], header["where"], header["reference"])

@@ -47,9 +47,9 @@ class Agreement:
 
 def agreement(panel: Panel) -> Agreement:
     """Cosine and lengths of the pairs of one panel; a row of zeros has cosine 0."""
-    if panel.partners is None:
+    if panel.paired is None:
         return Agreement(0, 0.0, 0.0, 0.0)
-    a, b = panel.rows if panel.matched is None else panel.rows[panel.matched], panel.partners
+    a, b = panel.paired
     length_a, length_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     product = length_a * length_b
     cosine = np.divide(np.einsum("ij,ij->i", a, b), product, out=np.zeros(len(a)), where=product > 0)

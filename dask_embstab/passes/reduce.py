@@ -90,15 +90,14 @@ def reduce_block(
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
     reader = block.open()
-    beside = None if partners is None else _PairReader(partners, rows, weights)
+    beside = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
     forest: Forest[V] = ()
-    buffer: Matrix | None = None
+    buffer = Buffer(grid.rows)
     first = rows.start // grid.rows if grid.anchored else 0
     for number, start in enumerate(grid.cuts(rows)):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
-        buffer = np.empty((grid.rows, stored.shape[1])) if buffer is None else buffer
-        panel = _panel(stored, buffer, beside, start, stop)
+        panel = Panel(buffer.upcast(stored), start) if beside is None else beside.panel(stored, buffer, start, stop)
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
             value = reduction.map(panel)
         if not np.isfinite(reduction.probe(value)):
@@ -109,39 +108,51 @@ def reduce_block(
     return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
 
 
-def _panel(stored: Rows, buffer: Matrix, beside: _PairReader | None, start: int, stop: int) -> Panel:
-    rows: Matrix = upcast(stored, buffer)
-    return Panel(rows, start) if beside is None else beside.panel(rows, start, stop)
+class Buffer:
+    """Memory for panels in float64, taken when it is first needed."""
 
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._memory: Matrix = np.empty((0, 0))
 
-def upcast(stored: Rows, buffer: Matrix) -> Matrix:
-    """The rows in float64: as they are, or copied into ``buffer``."""
-    if stored.dtype == np.float64 and stored.dtype.isnative:
-        return stored
-    rows = buffer[: len(stored)]
-    np.copyto(rows, stored)
-    return rows
+    def upcast(self, stored: Rows) -> Matrix:
+        """The rows in float64: as they are, or copied."""
+        if stored.dtype == np.float64 and stored.dtype.isnative:
+            return stored
+        rows = self.take(len(stored), stored.shape[1])
+        np.copyto(rows, stored)
+        return rows
+
+    def take(self, n: int, d: int) -> Matrix:
+        """``n`` rows of ``d`` components that a later call hands out anew."""
+        if self._memory.shape[1] != d:
+            self._memory = np.empty((self._rows, d))
+        return self._memory[:n]
 
 
 class _PairReader:
     """Puts the reference rows of one panel after another beside it, with their weights."""
 
-    def __init__(self, partners: Partners, rows: RowRange, weights: ColumnBlock | Literal["norm"] | None) -> None:
+    def __init__(
+        self, partners: Partners, rows: RowRange, grid_rows: int, weights: ColumnBlock | Literal["norm"] | None
+    ) -> None:
         self._reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
-        self._buffer: Matrix = np.empty((0, 0))
+        self._buffer = Buffer(grid_rows)
 
-    def panel(self, rows: Matrix, start: int, stop: int) -> Panel:
-        """The panel of rows ``start`` to ``stop`` with its partners."""
+    def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
+        """The panel of rows ``start`` to ``stop`` with its partners beside them."""
         found = self._reader.take(start, stop)
         if found is None:
-            return Panel(rows, start)
+            return Panel(buffer.upcast(stored), start)
         partners, matched = found
-        if len(self._buffer) < len(partners):
-            self._buffer = np.empty(partners.shape)
-        known = upcast(partners, self._buffer)
-        return Panel(rows, start, known, matched, self._weights_of(start, stop, matched, known))
+        d = stored.shape[1]
+        joint = self._buffer.take(len(partners), d + partners.shape[1])
+        np.copyto(joint[:, :d], stored if matched is None else stored[matched])
+        np.copyto(joint[:, d:], partners)
+        rows = joint[:, :d] if matched is None else buffer.upcast(stored)
+        return Panel(rows, start, joint, matched, self._weights_of(start, stop, matched, joint[:, d:]))
 
     def digests(self) -> Digests:
         """Of the reference chunks that were read whole."""
@@ -173,10 +184,10 @@ class _Join(Generic[V]):
 
 def _raise_not_finite(panel: Panel, start: int, where: str) -> NoReturn:
     require_finite(panel.rows, start, where)
-    if panel.partners is not None:
+    if panel.paired is not None:
         matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
         require_finite(
-            panel.partners, start, f"the reference of {where}, in the rows that belong to its rows,", matched
+            panel.paired[1], start, f"the reference of {where}, in the rows that belong to its rows,", matched
         )
     raise InputError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
 

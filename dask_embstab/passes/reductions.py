@@ -24,7 +24,7 @@ def moments_probe(value: Moments) -> float:
     """A sum that is finite only if every row and every partner was."""
     parts = [value.rest, value.partnered]
     if value.pairs is not None:
-        parts += [value.pairs.gramian_x, value.pairs.gramian_y]
+        parts.append(value.pairs.joint)
     return float(sum(np.trace(part) for part in parts if part is not None))
 
 
@@ -87,7 +87,7 @@ def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:
 
 
 def _pairs_probe(value: MaybePairs) -> float:
-    return 0.0 if value.pairs is None else float(np.trace(value.pairs.gramian_x) + np.trace(value.pairs.gramian_y))
+    return 0.0 if value.pairs is None else float(np.trace(value.pairs.joint))
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:
