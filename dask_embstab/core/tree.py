@@ -38,16 +38,32 @@ Forest = tuple[Node[V], ...]
 """Subtree roots in row order, no two of which are siblings."""
 
 
+class Roots(Generic[V]):
+    """Subtree roots that grow at the right end: siblings merge as soon as both are there, and so do their parents."""
+
+    def __init__(self, merge: Callable[[V, V], V]) -> None:
+        self._merge = merge
+        self._roots: list[Node[V]] = []
+
+    def push(self, node: Node[V]) -> None:
+        """Add the root of the rows that follow."""
+        while self._roots and _are_siblings(self._roots[-1], node):
+            left = self._roots.pop()
+            node = Node(left.level + 1, left.index // 2, self._merge(left.value, node.value))
+        self._roots.append(node)
+
+    def forest(self) -> Forest[V]:
+        """The roots so far."""
+        return tuple(self._roots)
+
+
 def graft(forests: Iterable[Sequence[Node[V]]], merge: Callable[[V, V], V]) -> Forest[V]:
-    """Join forests over adjacent rows (in row order): siblings merge, and so do their parents."""
-    roots: list[Node[V]] = []
+    """Join forests over adjacent rows (in row order)."""
+    roots = Roots(merge)
     for forest in forests:
         for node in forest:
-            roots.append(node)
-            while len(roots) > 1 and _are_siblings(roots[-2], roots[-1]):
-                right, left = roots.pop(), roots.pop()
-                roots.append(Node(left.level + 1, left.index // 2, merge(left.value, right.value)))
-    return tuple(roots)
+            roots.push(node)
+    return roots.forest()
 
 
 def fold(forest: Sequence[Node[V]], merge: Callable[[V, V], V]) -> V:

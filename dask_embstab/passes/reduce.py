@@ -7,7 +7,7 @@ joins them. Memory: a few panels and a few small values per thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.moments import Panel
-from dask_embstab.core.tree import Forest, Node, fold, graft
+from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.partners import Beside, PartnerReader, Partners
 from dask_embstab.passes.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.tables.column import Column, ColumnBlock
-from dask_embstab.tables.source import Digests, Openable
+from dask_embstab.tables.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
 
 V = TypeVar("V")
@@ -91,21 +91,28 @@ def reduce_block(
     ensure_one_thread()
     reader = block.open()
     beside = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
-    forest: Forest[V] = ()
-    buffer = Buffer(grid.rows)
+    panels = _panels(reader, beside, rows, grid)
     first = rows.start // grid.rows if grid.anchored else 0
-    for number, start in enumerate(grid.cuts(rows)):
-        stop = min(start + grid.rows, rows.stop)
-        stored = reader.take(start, stop)
-        panel = Panel(buffer.upcast(stored), start) if beside is None else beside.panel(stored, buffer, start, stop)
-        with np.errstate(all="ignore"):  # what is not finite is found below, and named
-            value = reduction.map(panel)
-        if not np.isfinite(reduction.probe(value)):
-            _raise_not_finite(panel, start, where)
-        forest = graft([forest, (Node(0, first + number, value),)], reduction.merge)
+    roots = Roots(reduction.merge)
+    with np.errstate(all="ignore"):  # what is not finite shows in the sums; then it is found and named
+        for number, panel in enumerate(panels, first):
+            roots.push(Node(0, number, reduction.map(panel)))
+        forest = roots.forest()
+        if not all(np.isfinite(reduction.probe(root.value)) for root in forest):
+            again = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
+            _raise_not_finite(_panels(block.open(), again, rows, grid), where)
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
     return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
+
+
+def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Grid) -> Iterator[Panel]:
+    """One panel after another, each in the memory of the one before."""
+    buffer = Buffer(grid.rows)
+    for start in grid.cuts(rows):
+        stop = min(start + grid.rows, rows.stop)
+        stored = reader.take(start, stop)
+        yield Panel(buffer.upcast(stored), start) if beside is None else beside.panel(stored, buffer, start, stop)
 
 
 class Buffer:
@@ -182,13 +189,14 @@ class _Join(Generic[V]):
         return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
 
 
-def _raise_not_finite(panel: Panel, start: int, where: str) -> NoReturn:
-    require_finite(panel.rows, start, where)
-    if panel.paired is not None:
-        matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
-        require_finite(
-            panel.paired[1], start, f"the reference of {where}, in the rows that belong to its rows,", matched
-        )
+def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
+    """Name the first rows that are not finite, in a second read of them."""
+    for panel in panels:
+        require_finite(panel.rows, panel.start, where)
+        if panel.paired is not None:
+            matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+            the_reference = f"the reference of {where}, in the rows that belong to its rows,"
+            require_finite(panel.paired[1], panel.start, the_reference, matched)
     raise InputError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
 
 
