@@ -71,11 +71,11 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
     transform = es.fit(run.items)
     jobs: dict[str, Job] = {
         "fit": timed_job(size, lambda: es.fit(run.items)),
-        "zarr_read": timed_job(size, lambda: _zarr_read(array, threads)),
+        "zarr_read": timed_job(size, lambda: zarr_read(array, threads)),
         "fit_reference": timed_job(size, lambda: es.fit(run.items, reference=reference.items)),
         "apply": timed_job(size, lambda: es.apply(transform, run, folder / "out.zarr"), folder / "out.zarr"),
         "zarr_copy": timed_job(
-            size, lambda: _zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
+            size, lambda: zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
         ),
     }
     steps = step_jobs(array, folder, d, threads) if codec == "none" else {}
@@ -100,13 +100,15 @@ def step_jobs(array: zarr.Array[Any], folder: Path, d: int, threads: int) -> dic
     }
 
 
-def _zarr_read(array: zarr.Array[Any], threads: int) -> None:
+def zarr_read(array: zarr.Array[Any], threads: int) -> None:
+    """Read a table with zarr-python, a chunk at a time, and forget it."""
     rows = array.chunks[0]
     starts = range(0, array.shape[0], rows)
     on_threads(lambda i: [array[start : start + rows].shape for start in starts[i::threads]], threads)  # type: ignore[union-attr]
 
 
-def _zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> None:
+def zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> None:
+    """Copy a table with zarr-python, a chunk at a time."""
     rows = array.chunks[0]
     out = new_vectors(
         zarr.open_group(path, mode="w", zarr_format=3), array.shape[0], array.shape[1], rows, codecs=CODECS[codec]
