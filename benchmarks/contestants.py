@@ -106,7 +106,7 @@ def dask_whole(data: Data, out: Path, _: Setting, *, factor: Callable[[Any], Any
 
 def _to_zarr(rows: Any, path: Path) -> None:
     made = zarr.open_group(path, mode="w", zarr_format=3)
-    rows.to_zarr(new_vectors(made, *rows.shape, rows.chunksize[0], dtype=rows.dtype))
+    rows.to_zarr(new_vectors(made, len(rows), rows.shape[1], rows.chunksize[0], dtype=rows.dtype))
 
 
 # --- a memory map and a loop
@@ -293,7 +293,7 @@ def sampled(out: Path, data: Data, job: str) -> Rows:
 
 def _rows(out: Path, name: str, wanted: list[int]) -> Rows:
     if (file := out / f"{name}.npy").exists():
-        return np.load(file, mmap_mode="r")[wanted]
+        return np.asarray(np.load(file, mmap_mode="r")[wanted])
     if (folder := out / f"{name}.parquet").exists():
         import pyarrow.dataset as ds
 

@@ -114,7 +114,7 @@ def random_rows(d: int) -> Callable[[str, int, int], Rows]:
     def rows(name: str, start: int, stop: int) -> Rows:
         rng = np.random.default_rng([name == "users", start])
         made = rng.standard_normal((stop - start, d), np.float32)
-        return made @ mixed.astype("f4") if name == "reference" else made * scales.astype("f4")
+        return np.asarray(made @ mixed.astype("f4") if name == "reference" else made * scales.astype("f4"))
 
     return rows
 

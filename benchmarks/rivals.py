@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from contestants import CONTESTANTS, PRODUCT
 from rival_data import Data, Rows, make, random_rows
 from rival_picture import Bar, bars_svg
 
+import dask_embstab as es
 from dask_embstab.tables.coerce import as_table
 
 JOBS = ("fit", "apply", "whole", "cluster")
@@ -112,21 +114,21 @@ def write_worlds(folder: Path, names: list[str], options: argparse.Namespace) ->
     kinds = {CONTESTANTS[name].kind for name in names}
     if options.table:
         given = as_table(options.table)
-        d, dtype, n = given.d, given.dtype.str, given.n_rows
-
-        def rows(_: str, start: int, stop: int) -> Rows:
-            return np.asarray(given.vectors[start:stop].compute())
-
-        per_row = given.dtype.itemsize * d
+        d, dtype, n, rows = given.d, given.dtype.str, given.n_rows, partial(_given_rows, given)
     else:
-        d, dtype, rows, per_row = options.d, "<f4", random_rows(options.d), 4 * options.d
-        n = max(8, int(options.gb * 1e9) // per_row)
+        d, dtype, rows = options.d, "<f4", random_rows(options.d)
+        n = max(8, int(options.gb * 1e9) // (4 * d))
+    per_row = d * np.dtype(dtype).itemsize
     small = max(8, min(n, int(options.small_gb * 1e9) // per_row))
     sizes = {"large": n, "small": small, "tiny": min(small, _TINY_ROWS), "tiny whole": min(small, _TINY_ROWS)}
     return {
         size: make(folder / size, _described(folder / size, size, n, d, dtype, options), kinds, rows)
         for size, n in sizes.items()
     }
+
+
+def _given_rows(given: es.Table, _: str, start: int, stop: int) -> Rows:
+    return np.asarray(given.vectors[start:stop].compute())
 
 
 def _described(folder: Path, size: str, n: int, d: int, dtype: str, options: argparse.Namespace) -> Data:
@@ -197,11 +199,11 @@ def markdown(results: dict[str, Any]) -> str:
     spark = f"; Spark {results['spark']}" if results["spark"] else ""
     lines = [
         f"Made by `{results['command']}` on {results['machine']}{spark}.",
-        f"Tables of {data['rows']['items']:,} x {data['d']} {np.dtype(data['dtype']).name} and less (*GB*). Page cache warm,",
-        "output not synced, one process per line; *seconds* is the median of the repeats, without start-up and one round on a",
-        "tiny table (*start*). *times ours*: seconds over those of dask_embstab on the same bytes. *peak*: VmHWM summed over the",
-        "process and all that it started; about 150 MB of every line are what this benchmark itself imports. *off by*: largest",
-        "difference from our result (singular values, or rows of the output) over the largest value.",
+        f"Tables of {data['rows']['items']:,} x {data['d']} {np.dtype(data['dtype']).name} and less (*GB*). Page cache",
+        "warm, output not synced, one process per line. *seconds*: median of the repeats, without start-up and one round",
+        "on a tiny table (*start*). *times ours*: seconds over those of dask_embstab on the same bytes. *peak*: VmHWM",
+        "summed over the process and all that it started; about 150 MB of every line are what this benchmark imports.",
+        "*off by*: largest difference from our result (singular values, or rows of the output) over the largest value.",
         "",
     ]
     for job, title in TITLES.items():

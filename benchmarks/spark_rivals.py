@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from rival_data import Data, Rows
 from rival_mathematics import cholesky_factor, landing, singular_values
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[attr-defined]
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 """Workers have no path to this file."""
 SETTINGS = {
     "spark.driver.memory": "6g",
