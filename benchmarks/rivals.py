@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def plan(names: list[str], options: argparse.Namespace) -> list[tuple[str, str, 
 def write_worlds(folder: Path, names: list[str], options: argparse.Namespace) -> dict[str, Data]:
     """The large table, the small world of three tables, and the tiny one to warm up on."""
     kinds = {CONTESTANTS[name].kind for name in names}
+    rows: Callable[[str, int, int], Rows]
     if options.table:
         given = as_table(options.table)
         d, dtype, n, rows = given.d, given.dtype.str, given.n_rows, partial(_given_rows, given)
