@@ -9,14 +9,11 @@ condition number of the two column-equilibrated tables. All figures are the wors
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import command_line, parser, publish, table
 from exact import KINDS, UNIT, Array, Case, condition, opposed, score_error, separated
 
 import dask_embstab as es
@@ -31,19 +28,12 @@ REFUSED = float("inf")
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the tables, return every figure."""
     options = _parser().parse_args(argv)
-    command = "python benchmarks/accuracy.py " + " ".join(sys.argv[1:] if argv is None else argv)
     results = {
-        "command": command,
+        "command": command_line("accuracy", argv),
         "columns": [by_kind(kinds, kappa, options.seeds) for kinds in options.kinds for kappa in options.kappa],
         "scores": [opposed_scores(kappa, options.seeds) for kappa in options.kappa],
     }
-    text = markdown(results)
-    print(text)
-    if options.markdown:
-        Path(options.markdown).write_text(text)
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
-    return results
+    return publish(results, markdown(results), options)
 
 
 def by_kind(kinds: str, kappa: float, n_seeds: int) -> dict[str, Any]:
@@ -107,21 +97,25 @@ def markdown(results: dict[str, Any]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row["errors"]))
     kappas = list(dict.fromkeys(row["kappa"] for row in rows))
     lines += ["Largest error of a column of T M_T or W M_W, over all kinds of tables:", ""]
-    lines += _header("kappa", "2.2e-16 kappa", *names, "certificate / max(error, 2.2e-16 kappa)")
+    figures = []
     for kappa in kappas:
         here = [row for row in rows if row["kappa"] == kappa]
         cells = [_worst_cell([row["errors"].get(name) for row in here]) for name in names]
         low, high = min(row["certificate"][0] for row in here), max(row["certificate"][1] for row in here)
-        lines.append(_row(f"{kappa:.0e}", f"{UNIT * kappa:.0e}", *cells, f"{low:.1f} to {high:.0f}"))
+        figures.append([f"{kappa:.0e}", f"{UNIT * kappa:.0e}", *cells, f"{low:.1f} to {high:.0f}"])
+    lines += table(("kappa", "2.2e-16 kappa", *names, "certificate / max(error, 2.2e-16 kappa)"), figures)
     lines += ["", "The same by kind (items/users), for `qr`:", ""]
-    lines += _header("kind", *(f"{kappa:.0e}" for kappa in kappas))
-    for kinds in dict.fromkeys(row["kinds"] for row in rows):
-        lines.append(_row(kinds, *(f"{row['errors']['qr']:.0e}" for row in rows if row["kinds"] == kinds)))
+    by_kinds = [
+        [kinds, *(f"{row['errors']['qr']:.0e}" for row in rows if row["kinds"] == kinds)]
+        for kinds in dict.fromkeys(row["kinds"] for row in rows)
+    ]
+    lines += table(("kind", *(f"{kappa:.0e}" for kappa in kappas)), by_kinds)
     lines += ["", "Scores of opposed tables (T = X A, W = Z A^-T), float64, relative to the largest score:", ""]
-    lines += _header("kappa(A)", "chi", "error", "error / chi")
-    for row in results["scores"]:
-        error, chi = row["error"], row["chi"]
-        lines.append(_row(f"{row['kappa']:.0e}", f"{chi:.0e}", f"{error:.0e}", f"{error / chi:.0e}"))
+    scores = [
+        [*(f"{row[key]:.0e}" for key in ("kappa", "chi", "error")), f"{row['error'] / row['chi']:.0e}"]
+        for row in results["scores"]
+    ]
+    lines += table(("kappa(A)", "chi", "error", "error / chi"), scores)
     return "\n".join([*lines, ""])
 
 
@@ -143,23 +137,12 @@ def _worst_cell(errors: list[float | None]) -> str:
     return f"{max(answered):.0e}" + (" or refused" if len(answered) < len(known) else "")
 
 
-def _header(*names: str) -> Iterator[str]:
-    yield _row(*names)
-    yield "|" + "---|" * len(names)
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--kappa", type=float, nargs="+", default=list(KAPPAS))
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--markdown")
-    parser.add_argument("--json")
-    return parser
+    options = parser(__doc__, folder=False)
+    options.add_argument("--seeds", type=int, default=20)
+    options.add_argument("--kappa", type=float, nargs="+", default=list(KAPPAS))
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    return options
 
 
 if __name__ == "__main__":

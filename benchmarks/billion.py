@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,10 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec
+from common import command_line, launched, machine, new_ids, new_vectors, parser, publish, table
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.passes.cluster import loaded_family
 from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write, timed_job
 from dask_embstab.tables.directsource import physical_memory
 from dask_embstab.tables.source import default_chunk_rows
@@ -42,13 +38,6 @@ _POOL = 1 << 18
 """Distinct vectors that rows are taken from, from another place on in every chunk."""
 _SPARE_BYTES = 1 << 28
 _SAMPLE_BYTES = 2 << 30
-_LAUNCHER = """
-import os, subprocess, sys
-child = subprocess.Popen(sys.argv[1:])
-_, status, usage = os.wait4(child.pid, 0)
-print(usage.ru_maxrss * 1024)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 _COMMAND = "from dask_embstab.cli import main; main()"
 
 
@@ -102,29 +91,20 @@ def plan(rows: int, d: int, free: int) -> Plan:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    command = "python benchmarks/billion.py " + " ".join(sys.argv[1:] if argv is None else argv)
     place = Path(options.dir or tempfile.gettempdir())
     chosen = plan(int(options.rows), options.d, shutil.disk_usage(place).free)
     results: dict[str, Any] = {
-        "command": command,
-        "machine": f"{options.threads} threads, {physical_memory() / 2**30:.0f} GiB, {loaded_family()}",
+        "command": command_line("billion", argv),
+        "machine": machine(options.threads),
         "ids": "stored int64" if chosen.ids else "row numbers",
         "cache": "cold" if chosen.cold else "warm",
         "jobs": [],
     }
-    folder = Path(tempfile.mkdtemp(prefix="embstab-billion-", dir=place))
-    try:
-        for job in measure(folder, chosen, options.threads, options.seconds, results):
+    with tempfile.TemporaryDirectory(prefix="embstab-billion-", dir=place) as folder:
+        for job in measure(Path(folder), chosen, options.threads, options.seconds, results):
             results["jobs"].append(job)
             print(json.dumps(job), flush=True)
-    finally:
-        shutil.rmtree(folder)
-    print(markdown(results))
-    if options.markdown:
-        Path(options.markdown).write_text(markdown(results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
-    return results
+    return publish(results, markdown(results), options)
 
 
 def measure(
@@ -157,13 +137,11 @@ def generate(path: Path, chosen: Plan, A: npt.NDArray[np.float64]) -> float:
 
 
 def _fill(group: zarr.Group, n: int, pool: npt.NDArray[Any], *, ids: bool) -> None:
-    d, crc = pool.shape[1], [Crc32cCodec()]
+    d = pool.shape[1]
     panel = micro_block_rows(d)
     size = min(default_chunk_rows(d, DTYPE.itemsize), -(-n // 4 // panel) * panel)
-    vectors = group.create_array(
-        "vectors", shape=(n, d), chunks=(size, d), dtype=DTYPE, compressors=crc, fill_value=math.nan
-    )
-    column = group.create_array("id", shape=(n,), chunks=(size,), dtype="i8", compressors=crc) if ids else None
+    vectors = new_vectors(group, n, d, size, dtype=DTYPE)
+    column = new_ids(group, n, size) if ids else None
     for start in range(0, n, size):
         stop = min(start + size, n)
         chunk, filled = np.empty((stop - start, d), DTYPE), 0
@@ -226,12 +204,8 @@ def stabilize(
         forget_pages(chunk_paths(run))
     arguments = ["stabilize", str(run), str(out), "--json"]
     arguments += [] if reference is None else ["--reference", str(reference)]
-    command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-c", _COMMAND, *arguments]
-    environment = {**os.environ, "DASK_NUM_WORKERS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    told, peak = done.stdout.splitlines()
+    environment = {"DASK_NUM_WORKERS": str(threads)}
+    told, peak = launched(sys.executable, "-c", _COMMAND, *arguments, environment=environment)
     figures = json.loads(told)
     seconds, limit = figures["seconds"], limit_seconds(chosen, rates, onto=reference is not None)
     return {
@@ -243,7 +217,7 @@ def stabilize(
         "GB/s": chosen.vector_bytes / seconds / 1e9,
         "limit seconds": limit,
         "share of the limit": limit / seconds,
-        "peak bytes": int(peak),
+        "peak bytes": peak,
         "matched": figures["items"]["matched"],
         "relative error": (figures["alignment"] or {}).get("relative_error"),
     }
@@ -255,9 +229,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"Made by `{results['command']}` on {results['machine']}; ids: {results['ids']}; page cache {results['cache']}.",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
     ]
+    rows = []
     for job in results["jobs"]:
         error = job["relative error"]
         cells = [
@@ -265,24 +238,20 @@ def markdown(results: dict[str, Any]) -> str:
             f"{job['seconds']:.1f}", f"{job['GB/s']:.3f}", f"{job['share of the limit']:.2f}",
             f"{job['peak bytes'] / 1e6:.0f}", "-" if error is None else f"{error:.1e}",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     steps = results["GB/s"]
     wanted = [name for name in steps if " " not in name]
-    lines += ["", "The steps by themselves, in GB of table per second:", "", "| " + " | ".join(wanted) + " |"]
-    lines += ["|" + "---|" * len(wanted), "| " + " | ".join(str(steps[name]) for name in wanted) + " |"]
-    return "\n".join([*lines, ""])
+    lines += [*table(header, rows), "", "The steps by themselves, in GB of table per second:", ""]
+    return "\n".join([*lines, *table(wanted, [[steps[name] for name in wanted]]), ""])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=float, default=1e9)
-    parser.add_argument("--d", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=0.4, help="for every step of the limit")
-    parser.add_argument("--dir", help="folder for the data; the system's temporary one by default")
-    parser.add_argument("--markdown")
-    parser.add_argument("--json")
-    return parser
+    options = parser(__doc__)
+    options.add_argument("--rows", type=float, default=1e9)
+    options.add_argument("--d", type=int, default=8)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--seconds", type=float, default=0.4, help="for every step of the limit")
+    return options
 
 
 if __name__ == "__main__":

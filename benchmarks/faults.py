@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from common import table
+
 HERE = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- faults: written by benchmarks/faults.py -->", "<!-- end of faults -->"
 _PROPERTIES = ("-o", "junit_family=xunit1")
@@ -39,10 +41,9 @@ def main(docs: Path, results: Sequence[Path]) -> None:
     text = docs.read_text()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     faults = counts.total() - counts[KINDS["several_publishers"]]  # these are no faults
-    rows = [f"| {kind} | {count} |" for kind, count in counts.items()]
-    table = "\n".join(["| fault | tried |", "|---|---|", *rows, f"| **faults in all** | **{faults}** |"])
-    docs.write_text(f"{before}{BEGIN}\n\n{table}\n\n{after}")
-    print(table)
+    made = "\n".join(table(("fault", "tried"), [*counts.items(), ("**faults in all**", f"**{faults}**")]))
+    docs.write_text(f"{before}{BEGIN}\n\n{made}\n\n{after}")
+    print(made)
 
 
 def run() -> Path:

@@ -2,7 +2,7 @@
 
     python benchmarks/join.py --rows 1e6 1e7 2e7 --markdown docs/join.md --json join.json
 
-Each fit runs in a process of its own, behind a tiny launcher: a child's peak memory starts from its parent's. The fit
+Each fit runs in a process of its own, behind a tiny launcher. The fit
 without ids is the measure of the others; vectors are float32, and every run is the reference in another order, so all
 transforms must agree.
 """
@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from common import command_line, launched, machine, new_ids, new_vectors, parser, publish, table
 
 CASES = {"none": "no ids", "same": "same order", "sorted": "both sorted", "random": "random order"}
 _POOL = 1 << 15
 """Distinct vectors that rows are made of: a row is the sum of two, picked by its id."""
-_LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 _FIT = """
 import json, sys, time
 import dask, numpy as np
@@ -42,11 +37,9 @@ with dask.config.set(num_workers=int(threads)):
     began = time.perf_counter()
     found = es.fit(tables[0], reference=tables[1], scratch=scratch, join_memory=memory)
     seconds = time.perf_counter() - began
-with open("/proc/self/status") as status:
-    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 np.save(out, found.items)
 told = found.diagnostics["items"]
-print(json.dumps({"seconds": seconds, "peak": peak, "matched": told["matched"], "path": told["paired_by"],
+print(json.dumps({"seconds": seconds, "matched": told["matched"], "path": told["paired_by"],
                   "vectors": told["vectors"], "scratch": told["scratch_bytes"]}))
 """
 
@@ -57,24 +50,15 @@ _IN_TURN = (("none", "same"), ("sorted",), ("random",))
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    command = "python benchmarks/join.py " + " ".join(sys.argv[1:] if argv is None else argv)
     results: dict[str, Any] = {
-        "command": command,
-        "machine": f"{os.cpu_count()} CPUs, {options.threads} threads",
+        "command": command_line("join", argv),
+        "machine": machine(options.threads),
         "rows": [],
     }
     for n in map(int, options.rows):
-        folder = Path(tempfile.mkdtemp(prefix="embstab-join-", dir=options.dir))
-        try:
-            results["rows"] += measure(folder, n, options)
-        finally:
-            shutil.rmtree(folder)
-    print(markdown(results))
-    if options.markdown:
-        Path(options.markdown).write_text(markdown(results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
-    return results
+        with tempfile.TemporaryDirectory(prefix="embstab-join-", dir=options.dir) as folder:
+            results["rows"] += measure(Path(folder), n, options)
+    return publish(results, markdown(results), options)
 
 
 def measure(folder: Path, n: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -113,24 +97,16 @@ def _row(n: int, case: str, taken: list[dict[str, Any]], found: Any, base: dict[
 
 def _fit(run: Path, reference: Path, folder: Path, case: str, options: argparse.Namespace) -> dict[str, Any]:
     arguments = [run, reference, folder / "out.npy", options.threads, folder, options.memory, case]
-    command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-c", _FIT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    told, peak = launched(sys.executable, "-c", _FIT, *arguments)
+    return {**json.loads(told), "peak": peak}
 
 
 def _write(path: Path, ids: Any, options: argparse.Namespace) -> None:
     """A run whose vectors follow from its ids."""
     n, d, chunk = len(ids), options.d, max(1, min(64 * 2**20 // (4 * options.d), -(-len(ids) // 4)))
     pool = np.random.default_rng(1).standard_normal((_POOL, d)).astype(np.float32) * np.linspace(2, 0.5, d, dtype="f4")
-    table = zarr.open_group(path, mode="w", zarr_format=3).create_group("items")
-    crc = [Crc32cCodec()]
-    vectors = table.create_array(
-        "vectors", shape=(n, d), chunks=(chunk, d), dtype="f4", compressors=crc, fill_value=math.nan
-    )
-    column = table.create_array("id", shape=(n,), chunks=(chunk,), dtype="i8", compressors=crc)
+    group = zarr.open_group(path, mode="w", zarr_format=3).create_group("items")
+    vectors, column = new_vectors(group, n, d, chunk), new_ids(group, n, chunk)
     for start in range(0, n, chunk):
         part = ids[start : start + chunk]
         vectors[start : start + chunk] = pool[part % _POOL] + pool[part * 7 % (_POOL - 19)]
@@ -143,29 +119,26 @@ def markdown(results: dict[str, Any]) -> str:
         f"Made by `{results['command']}` on {results['machine']}; times of one fit with a reference of the same ids.",
         "The transform is the identity: *off by* is the largest difference from it.",
         "",
-        "| rows | order | join | vectors | seconds | of no ids | peak MB | scratch MB | off by |",
-        "|" + "---|" * 9,
     ]
+    header = ("rows", "order", "join", "vectors", "seconds", "of no ids", "peak MB", "scratch MB", "off by")
+    rows = []
     for row in results["rows"]:
         cells = [
             f"{row['rows']:,}", row["case"], row["path"], row["vectors"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
             f"{row['peak'] / 1e6:.0f}", f"{row['scratch'] / 1e6:.0f}", f"{row['difference']:.0e}",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        rows.append(cells)
+    return "\n".join([*lines, *table(header, rows), ""])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=float, nargs="+", default=[1e6, 1e7, 2e7])
-    parser.add_argument("--d", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory", default="1GiB", help="join_memory of every fit")
-    parser.add_argument("--dir", help="folder for the data; the system's temporary one by default")
-    parser.add_argument("--markdown")
-    parser.add_argument("--json")
-    return parser
+    options = parser(__doc__)
+    options.add_argument("--rows", type=float, nargs="+", default=[1e6, 1e7, 2e7])
+    options.add_argument("--d", type=int, default=64)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--memory", default="1GiB", help="join_memory of every fit")
+    return options
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
-import threadpoolctl
 import zarr
+from common import command_line, machine, new_vectors, parser, publish, table
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
@@ -50,23 +47,18 @@ STEPS = steps_of()
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    command = "python benchmarks/speed.py " + " ".join(sys.argv[1:] if argv is None else argv)
-    results: dict[str, Any] = {"command": command, "machine": _machine(options.threads), "rows": []}
+    results: dict[str, Any] = {
+        "command": command_line("speed", argv),
+        "machine": machine(options.threads),
+        "rows": [],
+    }
     for d in options.d:
         for codec in options.codec:
-            folder = Path(tempfile.mkdtemp(prefix="embstab-speed-", dir=options.dir))
-            try:
-                row = measure(folder, d, int(options.gb * 1e9), codec, options.threads, options.repeats)
-            finally:
-                shutil.rmtree(folder)
+            with tempfile.TemporaryDirectory(prefix="embstab-speed-", dir=options.dir) as folder:
+                row = measure(Path(folder), d, int(options.gb * 1e9), codec, options.threads, options.repeats)
             results["rows"].append(row)
             print(json.dumps(row), flush=True)
-    print(markdown(results))
-    if options.markdown:
-        Path(options.markdown).write_text(markdown(results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
-    return results
+    return publish(results, markdown(results), options)
 
 
 def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeats: int) -> dict[str, Any]:
@@ -79,11 +71,11 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
     transform = es.fit(run.items)
     jobs: dict[str, Job] = {
         "fit": timed_job(size, lambda: es.fit(run.items)),
-        "zarr_read": timed_job(size, lambda: _zarr_read(array, threads)),
+        "zarr_read": timed_job(size, lambda: zarr_read(array, threads)),
         "fit_reference": timed_job(size, lambda: es.fit(run.items, reference=reference.items)),
         "apply": timed_job(size, lambda: es.apply(transform, run, folder / "out.zarr"), folder / "out.zarr"),
         "zarr_copy": timed_job(
-            size, lambda: _zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
+            size, lambda: zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
         ),
     }
     steps = step_jobs(array, folder, d, threads) if codec == "none" else {}
@@ -108,21 +100,18 @@ def step_jobs(array: zarr.Array[Any], folder: Path, d: int, threads: int) -> dic
     }
 
 
-def _zarr_read(array: zarr.Array[Any], threads: int) -> None:
+def zarr_read(array: zarr.Array[Any], threads: int) -> None:
+    """Read a table with zarr-python, a chunk at a time, and forget it."""
     rows = array.chunks[0]
     starts = range(0, array.shape[0], rows)
     on_threads(lambda i: [array[start : start + rows].shape for start in starts[i::threads]], threads)  # type: ignore[union-attr]
 
 
-def _zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> None:
+def zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> None:
+    """Copy a table with zarr-python, a chunk at a time."""
     rows = array.chunks[0]
-    out = zarr.create_array(
-        path,
-        shape=array.shape,
-        chunks=array.chunks,
-        dtype=np.float32,
-        compressors=CODECS[codec],
-        fill_value=float("nan"),
+    out = new_vectors(
+        zarr.open_group(path, mode="w", zarr_format=3), array.shape[0], array.shape[1], rows, codecs=CODECS[codec]
     )
     starts = range(0, array.shape[0], rows)
 
@@ -135,15 +124,8 @@ def _zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> 
 
 def _make_run(path: Path, n: int, d: int, chunk_rows: int, codec: str) -> Any:
     """A run of random float32 items, written chunk by chunk with zarr-python."""
-    array = zarr.open_group(path, mode="w", zarr_format=3).create_array(
-        "items/vectors",
-        shape=(n, d),
-        chunks=(chunk_rows, d),
-        dtype=np.float32,
-        compressors=CODECS[codec],
-        fill_value=float("nan"),
-        dimension_names=("item", "component"),
-    )
+    group = zarr.open_group(path, mode="w", zarr_format=3).create_group("items")
+    array = new_vectors(group, n, d, chunk_rows, codecs=CODECS[codec])
     rows = np.random.default_rng(d).standard_normal((chunk_rows, d)).astype(np.float32)
     for start in range(0, n, chunk_rows):
         array[start : start + chunk_rows] = rows
@@ -154,12 +136,6 @@ def _giga(rates: dict[str, float]) -> dict[str, float]:
     return {name: round(rate / 1e9, 3) for name, rate in rates.items()}
 
 
-def _machine(threads: int) -> str:
-    loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
-    blas = {f"{info['internal_api']} {info.get('architecture')}" for info in loaded}
-    return f"{os.cpu_count()} CPUs, {threads} threads, {', '.join(sorted(blas))}"
-
-
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
     lines = [f"Made by `{results['command']}` on {results['machine']}; GB of table per second, medians, warm.", ""]
@@ -167,7 +143,7 @@ def markdown(results: dict[str, Any]) -> str:
     for job in ("fit", "fit with reference", "apply"):
         header += [job, "its limit", "ratio"]
     header += ["Zarr read", "Zarr copy", "fit time / Zarr read time", "apply time / Zarr copy time"]
-    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    rows = []
     for row in results["rows"]:
         rates, limits, ratios = row["GB/s"], row["limit GB/s"], row["ratios"]
         cells = [row["d"], row["codec"]]
@@ -175,27 +151,21 @@ def markdown(results: dict[str, Any]) -> str:
             cells += [rates[job], limits.get(job, "-"), ratios.get(f"{job}/limit", "-")]
         cells += [rates["zarr_read"], rates["zarr_copy"]]
         cells += [ratios["fit time/zarr read time"], ratios["apply time/zarr copy time"]]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += ["", "The steps by themselves, in GB of table per second:", ""]
+        rows.append(cells)
+    lines += [*table(header, rows), "", "The steps by themselves, in GB of table per second:", ""]
     wanted = ("read", "crc", "upcast", "syrk", "gemm64", "gemm32", "write")
-    lines += ["| d | " + " | ".join(wanted) + " |", "|" + "---|" * (len(wanted) + 1)]
-    for row in results["rows"]:
-        if "read" in row["GB/s"]:
-            lines.append(f"| {row['d']} | " + " | ".join(str(row["GB/s"][step]) for step in wanted) + " |")
-    return "\n".join([*lines, ""])
+    steps = [[row["d"], *(row["GB/s"][step] for step in wanted)] for row in results["rows"] if "read" in row["GB/s"]]
+    return "\n".join([*lines, *table(("d", *wanted), steps), ""])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gb", type=float, default=2.0, help="size of the table")
-    parser.add_argument("--d", type=int, nargs="+", default=[32, 64, 256, 768])
-    parser.add_argument("--codec", nargs="+", choices=CODECS, default=["none"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--dir", help="folder for the data; the system's temporary one by default")
-    parser.add_argument("--markdown")
-    parser.add_argument("--json")
-    return parser
+    options = parser(__doc__)
+    options.add_argument("--gb", type=float, default=2.0, help="size of the table")
+    options.add_argument("--d", type=int, nargs="+", default=[32, 64, 256, 768])
+    options.add_argument("--codec", nargs="+", choices=CODECS, default=["none"])
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--repeats", type=int, default=5)
+    return options
 
 
 if __name__ == "__main__":

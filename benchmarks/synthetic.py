@@ -12,26 +12,23 @@ task bodies (built, scheduled, joined) over that of the fit.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import dask
+import common
 import numpy as np
+from common import command_line, machine, parser, peak_bytes, publish, scheduler
 
 import dask_embstab as es
 from dask_embstab.core.tree import Node, micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes import reduce
-from dask_embstab.passes.cluster import loaded_family
 from dask_embstab.passes.compute import TASK, compute
 from dask_embstab.passes.digest import nothing_reduction
 from dask_embstab.passes.reduce import Partial
@@ -117,25 +114,21 @@ def synthetic_table(n: int, d: int) -> es.Table:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    command = "python benchmarks/synthetic.py " + " ".join(sys.argv[1:] if argv is None else argv)
     results: dict[str, Any] = {
-        "command": command,
-        "machine": f"{options.threads} threads, {loaded_family()}",
+        "command": command_line("synthetic", argv),
+        "machine": machine(options.threads),
         "rows": [],
     }
     tables = [as_table(options.table)] if options.table else [synthetic_table(int(n), options.d) for n in options.rows]
-    with _scheduler(options.scheduler, options.threads):
+    with scheduler(options.scheduler, options.threads) as client:
+        for file in (common.__file__, __file__) if client else ():
+            client.upload_file(file)
         es.fit(synthetic_table(10_000, tables[0].d), keep="geometry")  # imports and the first graph are not the fit's
         for number, table in enumerate(tables):
             first = results["rows"][0] if number else None
             results["rows"].append(measure(table, 1 if number else options.repeats, first))
             print(json.dumps(results["rows"][-1]), flush=True)
-    print(markdown(results))
-    if options.markdown:
-        Path(options.markdown).write_text(markdown(results))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
-    return results
+    return publish(results, markdown(results), options)
 
 
 def measure(table: es.Table, repeats: int, first: dict[str, Any] | None) -> dict[str, Any]:
@@ -162,7 +155,7 @@ def measure(table: es.Table, repeats: int, first: dict[str, Any] | None) -> dict
         "overhead": empty / seconds,
         "read tasks per chunk": n_reads / n_chunks,
         "tree tasks per chunk": (n_tasks - n_reads) / n_chunks,
-        "peak bytes": _peak_bytes(),
+        "peak bytes": peak_bytes(),  # of this process: workers of a cluster have peaks of their own
     }
 
 
@@ -197,28 +190,6 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _peak_bytes() -> int | None:
-    """Of this process so far; workers of a cluster have peaks of their own."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-@contextlib.contextmanager
-def _scheduler(address: str | None, threads: int) -> Iterator[None]:
-    if address is None:
-        with dask.config.set(scheduler="threads", num_workers=threads):
-            yield
-        return
-    from distributed import Client
-
-    with Client(address, set_as_default=False) as client, client.as_current():
-        client.upload_file(__file__)
-        yield
-
-
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
     lines = [
@@ -226,9 +197,8 @@ def markdown(results: dict[str, Any]) -> str:
         "*generator*: what one thread needs to make the rows, within the cost per row. *overhead*: the same graph",
         "with empty tasks, over the fit.",
         "",
-        "| " + " | ".join(_HEADER) + " |",
-        "|" + "---|" * len(_HEADER),
     ]
+    rows = []
     for row in results["rows"]:
         cells = [
             f"{row['rows']:,}", row["d"], f"{row['bytes'] / 1e9:.3g}", f"{row['seconds']:.2f}", f"{row['GB/s']:.2f}",
@@ -236,21 +206,19 @@ def markdown(results: dict[str, Any]) -> str:
             f"{row['overhead']:.2%}", f"{row['read tasks per chunk']:.2f}", f"{row['tree tasks per chunk']:.2f}",
             "-" if row["peak bytes"] is None else f"{row['peak bytes'] / 1e6:.0f}",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join([*lines, ""])
+        rows.append(cells)
+    return "\n".join([*lines, *common.table(_HEADER, rows), ""])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=float, nargs="+", default=[1e7, 1e9], help="sizes; the first is the measure")
-    parser.add_argument("--d", type=int, default=64)
-    parser.add_argument("--table", help="a run or a Zarr array of your own instead")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; threads without")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="of the first size; the others run once")
-    parser.add_argument("--markdown")
-    parser.add_argument("--json")
-    return parser
+    options = parser(__doc__, folder=False)
+    options.add_argument("--rows", type=float, nargs="+", default=[1e7, 1e9], help="sizes; the first is the measure")
+    options.add_argument("--d", type=int, default=64)
+    options.add_argument("--table", help="a run or a Zarr array of your own instead")
+    options.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; threads without")
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--repeats", type=int, default=3, help="of the first size; the others run once")
+    return options
 
 
 if __name__ == "__main__":

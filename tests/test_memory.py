@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,32 +9,23 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from common import launched, new_ids, new_vectors
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
 from dask_embstab.core.errors import InputError
 from dask_embstab.passes.projection import load_of, projected_peak
 
-# A child's ru_maxrss starts from its parent's peak, and pytest's is large: a tiny process in between starts afresh.
-LAUNCHER = """
-import os, subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(child.pid, 0)
-print(usage.ru_maxrss * 1024)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 MB = 10**6
 
 
-def peak_bytes(*command: str) -> int:
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+def peak_of(*arguments: object) -> int:
+    """The peak of ``embstab`` with these arguments."""
+    return launched(sys.executable, "-c", "from dask_embstab.cli import main; main()", *arguments)[1]
 
 
 def stabilize(*arguments: object) -> int:
-    code = "from dask_embstab.cli import main; main()"
-    return peak_bytes(sys.executable, "-c", code, "stabilize", *map(str, arguments))
+    return peak_of("stabilize", *arguments)
 
 
 def make_run(path: Path, n: int, d: int, chunk_rows: int, *, codec: object = None, ids: bool = True) -> Path:
@@ -45,14 +34,11 @@ def make_run(path: Path, n: int, d: int, chunk_rows: int, *, codec: object = Non
     for key in ("items", "users"):
         table = group.create_group(key)
         codecs = [codec or Crc32cCodec()]
-        vectors = table.create_array(
-            "vectors", shape=(n, d), chunks=(chunk_rows, d), dtype="f4", compressors=codecs, fill_value=math.nan
-        )
+        vectors = new_vectors(table, n, d, chunk_rows, codecs=codecs)
         for start in range(0, n, chunk_rows):
             vectors[start : start + chunk_rows] = rows[: n - start]
         if ids:
-            column = table.create_array("id", shape=(n,), chunks=(chunk_rows,), dtype="i8", compressors=[Crc32cCodec()])
-            column[:] = np.arange(n)
+            new_ids(table, n, chunk_rows)[:] = np.arange(n)
     return path
 
 
@@ -102,8 +88,7 @@ def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> N
         "--scratch",
         tmp_path,
     ]
-    code = "from dask_embstab.cli import main; main()"
-    assert peak_bytes(sys.executable, "-c", code, *map(str, arguments)) <= 280 * MB
+    assert peak_of(*arguments) <= 280 * MB
     told = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
     assert (told["paired_by"], told["vectors"], told["matched"]) == ("partitioned ids", "shuffled", n)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "t.npz"]

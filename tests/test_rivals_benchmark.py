@@ -1,0 +1,62 @@
+"""The benchmark against others, at a small size and without Spark: everybody computes the same, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rivals
+
+import dask_embstab as es
+
+WITHOUT_SPARK = ["embstab", "tsqr-1", "dask-1", "memmap", "zarr"]
+
+
+def test_everybody_computes_the_same(tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"rivals.{kind}" for kind in ("markdown", "json", "picture")}
+    arguments = ["--gb", "1e-3", "--small-gb", "5e-4", "--d", "8", "--repeats", "1", "--dir", str(tmp_path)]
+    places = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
+    chosen = ["--contestants", *WITHOUT_SPARK, "--jobs", "fit", "apply", "whole"]
+    results = rivals.main([*arguments, *places, *chosen])
+    rows = {(row["job"], row["name"]): row for row in results["rows"]}
+    assert set(rows) == {
+        *(("fit", name) for name in WITHOUT_SPARK),
+        *(("apply", name) for name in ("embstab", "dask-1", "memmap", "zarr")),
+        *(("whole", name) for name in ("embstab", "tsqr-1", "dask-1", "memmap")),
+    }
+    for (job, name), row in rows.items():
+        assert row["peak"] > 5e7
+        assert row["of ours"] == pytest.approx(row["seconds"] / rows[job, "embstab"]["seconds"])
+        assert (row["off by"] is None) == (name == "zarr")
+    assert "| NumPy memmap loop |" in files["markdown"].read_text()
+    assert files["picture"].read_text().count("<rect") == 1 + len(rows)
+    assert json.loads(files["json"].read_text()) == results
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rivals.json", "rivals.markdown", "rivals.picture"]
+
+
+def test_it_takes_a_table(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 6)).astype("f4")
+    run = es.create_run(tmp_path / "mine.zarr", rows, chunk_rows=100)
+    arguments = ["--table", run.path, "--repeats", "1", "--contestants", "embstab", "memmap", "--jobs", "fit", "apply"]
+    results = rivals.main([*arguments, "--dir", str(tmp_path)])
+    assert [(row["job"], row["name"], row["bytes"]) for row in results["rows"]] == [
+        (job, name, rows.nbytes) for job in ("fit", "apply") for name in ("embstab", "memmap")
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.zarr"]
+
+
+def test_easier_work_is_an_error() -> None:
+    rows = [
+        {"name": name, "job": "fit", "bytes": 8, "seconds": 1.0, "found": [1.0, found]}
+        for name, found in (("embstab", 0.5), ("dask", 0.501))
+    ]
+    with pytest.raises(RuntimeError, match=r"agree to 0\.0001; dask, fit is 1\.0e-03 off"):
+        rivals.compare(rows)
+
+
+def test_spark_is_left_out_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None if name == "pyspark" else name)
+    assert list(rivals.taking_part(["memmap", "spark", "rowmatrix"])) == ["embstab", "memmap"]
+    assert capsys.readouterr().err.startswith("left out: spark, rowmatrix; missing here: pyspark")
