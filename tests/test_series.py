@@ -39,7 +39,7 @@ def drifting(day: int, size: float = 0.1) -> tuple[Any, Any]:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five days, the first three of them in a series."""
     folder = tmp_path_factory.mktemp("template")
-    series = es.Series.init(folder / "series")
+    series = es.Series.init(folder / "series", policy="previous")
     for day in range(5):
         path = folder / f"2026-01-0{day + 1}.zarr"
         es.create_run(path, *drifting(day), **IDS, chunk_rows=16)
