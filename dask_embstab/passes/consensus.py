@@ -6,12 +6,13 @@ next run, mostly with the same ids in the same order, finds its partners row by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import zarr
 
 from dask_embstab.core.consensus import advanced
 from dask_embstab.core.moments import unit
@@ -23,6 +24,7 @@ from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.passes.partners import Partners, beside
 from dask_embstab.passes.plan import RowRange, plan_rows
 from dask_embstab.passes.projection import load_of, require_memory
+from dask_embstab.passes.write import Landing, write_table
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
 from dask_embstab.tables.sink import Sink
@@ -71,6 +73,26 @@ def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], *, decay: 
     with joining() as how:
         work = [_node(writer, key, table, old, decay, how) for key, (table, old) in tables.items()]
         compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
+
+
+def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group, M: Matrix) -> None:
+    """Write stored means anew, every row times ``M``, with their ids and weights as they are in ``group``."""
+    nodes = []
+    for key, table in tables.items():
+        ids, weights = table.stored_ids, group[f"{key}/weight"]
+        assert isinstance(weights, zarr.Array)
+        sink = writer.table(
+            key,
+            shape=(table.n_rows, M.shape[1]),
+            dtype=table.dtype,
+            chunk_rows=table.chunk_rows,
+            ids=None if ids is None else ids.kind,
+            weights=True,
+        )
+        for start in range(0, table.n_rows, sink.chunk_rows):
+            sink.write_weights(start, np.asarray(weights[start : min(start + sink.chunk_rows, table.n_rows)]))
+        nodes.append(write_table(table, Landing(M), sink))
+    compute([node for node, _ in nodes], label="rebase", n_tasks=sum(n for _, n in nodes))
 
 
 def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, how: Joining) -> tuple[Any, int]:
