@@ -255,7 +255,11 @@ def test_the_command_says_what_it_does(
     code, told, _ = call(*arguments)
     assert (code, told["kind"], told["version"], told["basis"]["onto"]["version"]) == (0, "rebase", 4, 1)
     assert told["basis"]["moves"]["day-0"] == "itself"
-    assert ("indexes" in told["note"], ".308" in told["note"]) == (len(arguments) < 3, len(arguments) > 2)
+    assert "indexes" in told["note"]
+    assert ("no stored vector changes" in told["note"], ".308" in told["note"]) == (
+        len(arguments) < 3,
+        len(arguments) > 2,
+    )
     assert call("--back")[1]["basis"]["moves"]["day-1"] == "back"
     assert call()[0] == 2
     assert call("--onto", "99")[0] == 2
@@ -284,7 +288,7 @@ def test_an_interrupted_rewrite_goes_on(series: es.Series, template: Path, tmp_p
     written.clear()
     with writing(written.append):
         series.rebase(template / "other.zarr", rewrite=True)
-    assert len(written) == 3
+    assert len(written) == 2, "chunks that are there are not written again"
     assert series.log().moved == other.log().moved
 
 
@@ -315,30 +319,29 @@ def test_a_rebase_that_lost_the_race(series: es.Series, template: Path, monkeypa
 
 
 @pytest.mark.parametrize("mode", faults.MODES)
-@pytest.mark.parametrize("step", [131, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [701, pytest.param(1, marks=pytest.mark.long)])
 def test_a_fault_at_the_nth_operation(
     template: Path, tmp_path: Path, disk: faults.Faults, mode: str, step: int
 ) -> None:
+    """What is there reads as before or as after, and the same call ends in the same; the short form takes a few."""
     wanted: Any = None
-    at, struck = 10**9, True
-    tried: list[int] = [at]
+    tried = [10**9]
     while tried:
         at = tried.pop()
         place = tmp_path / "work" / "series"
         shutil.copytree(template / "series", place)
         with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
             es.Series(place).rebase(1, rewrite=True)
-        struck = disk.struck
         assert not es.Series(place).verify().damage
         if len(es.Series(place).log().versions) == 3:
-            assert struck
+            assert disk.struck
             es.Series(place).rebase(1, rewrite=True)
         es.Series(place).gc()
         ended = es.Series(place).log().moved, all_read(es.Series(place))
         if wanted is None:
             wanted = ended
-            last, offset = disk.count, faults.MODES.index(mode) * 22 if step > 1 else 0
-            tried = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 3), last + 1)})
+            last, offset = disk.count, faults.MODES.index(mode) * 222 if step > 1 else 0
+            tried = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 1), last + 1)})
         assert ended[0] == wanted[0]
         np.testing.assert_array_equal(np.vstack(ended[1]), np.vstack(wanted[1]))
         assert not es.Series(place).verify().damage
