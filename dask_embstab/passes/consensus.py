@@ -28,7 +28,7 @@ from dask_embstab.passes.write import Landing, write_table
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
 from dask_embstab.tables.sink import Sink
-from dask_embstab.tables.source import Openable, Source
+from dask_embstab.tables.source import Openable, Source, default_chunk_rows
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.union import UnionIds
 from dask_embstab.tables.views import MappedSource
@@ -103,7 +103,10 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, ho
     ids = _ids(table, old.table, gone, pairing.gone)
     n_rows, dtype = table.n_rows + pairing.gone, mean_dtype(table.dtype)
     kind = None if ids is None else ids.kind
-    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=table.chunk_rows, ids=kind, weights=True)
+    # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
+    one = table.n_rows <= table.chunk_rows
+    chunk_rows = max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize)) if one else table.chunk_rows
+    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
     ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
     graph = Graph()
     work = graph.shared(_Work(sink, pairing.reference, decay, table.n_rows, grid.rows))
