@@ -32,8 +32,8 @@ def main(docs: Path | None, rows: int) -> None:
     """Measure, print, and write the table where there are docs."""
     megabytes = 2 * rows * D * 4 / 1e6
     lines = [
-        f"`python benchmarks/consensus.py docs/series.md --rows {rows}`: the last of {WEEKS} weeks, two cores (shared: take the ratios).",
-        f"A run has {rows} items and as many users, {D} components, float32: {megabytes:.0f} MB.",
+        f"`python benchmarks/consensus.py docs/series.md --rows {rows}`: the last of {WEEKS} weeks, two cores (shared:",
+        f"take the ratios). A run has {rows} items and as many users, {D} components, float32: {megabytes:.0f} MB.",
         "",
         "| ids replaced a week | policy | seconds of `add` | MB read | MB written | MB on disk a version |",
         "|---|---|---|---|---|---|",
