@@ -31,7 +31,12 @@ def series() -> None:
 
 
 _SETTINGS = (
-    click.option("--policy", type=click.Choice(["previous", "first"]), help="Run to land on. Default: previous."),
+    click.option(
+        "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
+    ),
+    click.option(
+        "--half-life", type=float, metavar="RUNS", help="Of a run in the consensus. Default: none, all count."
+    ),
     click.option(
         "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
     ),
@@ -42,7 +47,7 @@ _SETTINGS = (
     click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of this rank."),
     click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Hold a run with fewer shared rows."),
-    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: rows as they are."),
+    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: with consensus."),
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),
@@ -121,6 +126,29 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     from dask_embstab.series.series import Series
 
     return _added(Series(series).rollback(version))
+
+
+@command(
+    _PLACE,
+    click.option("--onto", metavar="VERSION|RUN", help="Reference: a version's run as it was published, or any run."),
+    click.option("--back", is_flag=True, help="Undo the last rebase instead."),
+    click.option(
+        "--rewrite", is_flag=True, help="Write all runs anew; else readers multiply by one small matrix each."
+    ),
+    _SCHEDULER,
+    _MEMORY,
+    group=series,
+)
+def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None) -> dict[str, Any]:
+    """Move all that is stored onto another reference: scores stay; says what becomes of stored vectors and indexes."""
+    from dask_embstab.series.series import Series
+
+    if (onto is None) == (not back):
+        raise click.UsageError("give --onto VERSION, --onto RUN or --back")
+    target = int(onto) if onto is not None and onto.isdecimal() else onto
+    with _cluster(scheduler), _clock() as seconds:
+        made = Series(series).rebase(target, rewrite=rewrite)
+    return {**_added(made), "seconds": seconds()}
 
 
 @command(_PLACE, _SCHEDULER, group=series)
@@ -212,6 +240,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _added(added: Added) -> dict[str, Any]:
     version = added.version.to_dict()
-    for left_out in ("digests", "inputs", "settings", "format"):
+    for left_out in ("digests", "reference_digests", "inputs", "settings", "moved", "format"):
         del version[left_out]
     return {**version, "published": added.published, "note": added.note}

@@ -26,4 +26,15 @@ def previous(log: Log) -> Version | None:
     return log.head
 
 
-POLICIES: Mapping[str, Policy] = {"previous": previous, "first": first}
+def consensus(log: Log) -> Version | None:
+    """The run that is live now stands for all before it: the next one lands on the running mean kept with it."""
+    return log.head
+
+
+POLICIES: Mapping[str, Policy] = {"consensus": consensus, "previous": previous, "first": first}
+
+
+def reference_in(log: Log, policy: str) -> Version | None:
+    """The version to land on, as it is to be read now."""
+    found = POLICIES[policy](log)
+    return None if found is None else log.placed(found)
