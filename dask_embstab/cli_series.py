@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_embstab.cli import _MEMORY, _SCHEDULER, _clock, _cluster, _described, argument, command, main
+from dask_embstab.cli_common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
 
 if TYPE_CHECKING:
     from dask_embstab.series.publish import Added
@@ -66,15 +66,15 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     click.option("--name", help="Name of the run. Default: its recorded name."),
     click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
     click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
-    _SCHEDULER,
-    _MEMORY,
+    SCHEDULER,
+    MEMORY,
     group=series,
 )
 def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Fit, apply, verify and publish RUN; run again after an interruption, it goes on."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler), _clock() as seconds:
+    with cluster(scheduler), clock() as seconds:
         added = Series(series).add(run, **options)
     return {**_added(added), "seconds": seconds()}
 
@@ -103,7 +103,7 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the top lists."),
     click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
     click.option("--seed", type=int, default=0, show_default=True),
-    _SCHEDULER,
+    SCHEDULER,
     group=series,
 )
 def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options
     from dask_embstab.series.series import Series
 
     opened = Series(series)
-    with _cluster(scheduler):
+    with cluster(scheduler):
         return {"a": a, "b": opened.log().version(b).version, **opened.diff(a, b, **options).to_dict()}
 
 
@@ -123,12 +123,12 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     return _added(Series(series).rollback(version))
 
 
-@command(_PLACE, _SCHEDULER, group=series)
+@command(_PLACE, SCHEDULER, group=series)
 def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     """Read every file of every published run; ends with 2 and names what is damaged."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler):
+    with cluster(scheduler):
         found = Series(series).verify().require_whole()
     return {"versions": found.versions, "runs": found.runs, "files": found.files, "damage": []}
 
@@ -183,17 +183,17 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
     click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
-    _SCHEDULER,
-    _MEMORY,
+    SCHEDULER,
+    MEMORY,
     group=series,
 )
 def apply(series: str, users: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Land USERS (a run of users, or of new items) with the transform of a published version, at OUT."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler), _clock() as seconds:
+    with cluster(scheduler), clock() as seconds:
         landed = Series(series).apply(users, out, **options)
-    return {**_described(landed), "seconds": seconds(), "out": landed.path}
+    return {**described(landed), "seconds": seconds(), "out": landed.path}
 
 
 @command(_PLACE, *_SETTINGS, group=series)
