@@ -64,11 +64,19 @@ def command(
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
-            with _one_line_errors(), _progress_bars(as_json=as_json), _within(arguments.pop("memory_limit", None)):
+            limit = arguments.pop("memory_limit", None)
+            with (
+                _one_line_errors(),
+                _told_when_held(as_json=as_json),
+                _progress_bars(as_json=as_json),
+                _within(limit),
+            ):
                 result = function(**arguments)
             if as_json:
                 told = {"openblas_coretype": context.obj} if context.obj else {}
                 click.echo(json.dumps(_finite({**result, **told})))
+            elif "lines" in result:
+                click.echo("\n".join(result["lines"]))
             else:
                 from dask_embstab.report.text import render
 
@@ -189,6 +197,20 @@ def _one_line_errors() -> Iterator[None]:
             _fail("interrupted; nothing was published", _OTHER)
         except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
             _fail(f"{type(error).__name__}: {error}", _OTHER)
+
+
+@contextlib.contextmanager
+def _told_when_held(*, as_json: bool) -> Iterator[None]:
+    """The verdicts on a run that is held, as the JSON object of a command that ends with 3."""
+    from dask_embstab.core.errors import HoldError
+
+    try:
+        yield
+    except HoldError as error:
+        if as_json:
+            told = {"published": False, "note": str(error), "verdicts": list(error.verdicts)}
+            click.echo(json.dumps(_finite(told)))
+        raise
 
 
 def _fail(message: str, code: int) -> None:

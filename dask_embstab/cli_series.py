@@ -25,6 +25,24 @@ def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
         ) from None
 
 
+def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("a reason is some words; it is empty")
+    return value
+
+
+def _thresholds(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float | None] | None:
+    """Thresholds by gate from NAME=NUMBER and NAME=off."""
+    given: dict[str, float | None] = {}
+    for value in values:
+        name, _equals, limit = value.partition("=")
+        try:
+            given[name] = None if limit == "off" else float(limit)
+        except ValueError:
+            raise click.BadParameter(f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}") from None
+    return given or None
+
+
 @main.group(name="series")
 def series() -> None:
     """Years of runs in one space: publish, inspect, verify, roll back."""
@@ -46,6 +64,14 @@ _SETTINGS = (
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),
+    click.option(
+        "--gate",
+        "gates",
+        multiple=True,
+        metavar="NAME=NUMBER",
+        callback=_thresholds,
+        help="Threshold of a gate, or NAME=off. `series settings` shows all.",
+    ),
 )
 _PLACE = argument("series")
 _VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
@@ -66,12 +92,16 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     click.option("--name", help="Name of the run. Default: its recorded name."),
     click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
     click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
+    click.option("--shadow", is_flag=True, help="Publish a version that readers of the head do not see."),
+    click.option(
+        "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
+    ),
     SCHEDULER,
     MEMORY,
     group=series,
 )
 def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
-    """Fit, apply, verify and publish RUN; run again after an interruption, it goes on."""
+    """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
@@ -121,6 +151,14 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     from dask_embstab.series.series import Series
 
     return _added(Series(series).rollback(version))
+
+
+@command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
+def promote(series: str, version: int) -> dict[str, Any]:
+    """Make the run of the shadow version N live, by a new version."""
+    from dask_embstab.series.series import Series
+
+    return _added(Series(series).promote(version))
 
 
 @command(_PLACE, SCHEDULER, group=series)
@@ -212,6 +250,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _added(added: Added) -> dict[str, Any]:
     version = added.version.to_dict()
-    for left_out in ("digests", "inputs", "settings", "format"):
+    for left_out in ("digests", "inputs", "settings", "spectra", "format"):
         del version[left_out]
     return {**version, "published": added.published, "note": added.note}

@@ -12,11 +12,11 @@ from dask_embstab.core.errors import DamageError, RetryError
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.digest import file_digests, ids_digest, nothing_reduction
+from dask_embstab.passes.digest import file_digests, ids_digest
 from dask_embstab.passes.joining import joining
 from dask_embstab.passes.partners import Beside
 from dask_embstab.passes.projection import load_of, require_memory
-from dask_embstab.passes.reduce import Partial, Reduction, finished, reduce_table
+from dask_embstab.passes.reduce import Partial, finished, reduce_table
 from dask_embstab.passes.reductions import moments_reduction
 from dask_embstab.series.candidate import Candidate
 from dask_embstab.series.drift import chain_minus_first, pairs_with
@@ -30,11 +30,12 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Digests of every file, what was read to make them, and the drift of the chain."""
+    """Digests of every file, what was read to make them, the drift of the chain, and each table's singular values."""
 
     digests: dict[str, dict[str, int]]
     inputs: dict[str, Any]
     chain_minus_first: float | None
+    spectra: dict[str, list[float]]
 
 
 def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
@@ -52,23 +53,27 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
     digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
-    return Checked(digests, inputs, chain_minus_first(moments))
+    return Checked(digests, inputs, chain_minus_first(moments), {name: _spectrum(m) for name, m in moments.items()})
 
 
 def _read(
     tables: Mapping[str, Table], pairs: Mapping[str, Beside]
 ) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
-    """One read of every table: what the digests need, and moments of those that have the first run's rows beside them."""
-    reductions: dict[str, Reduction[Any]] = {
-        name: moments_reduction(centred=False) if name in pairs else nothing_reduction() for name in tables
-    }
+    """One read of every table: what the digests need, and moments, with the first run's rows beside them where wanted."""
+    reduction = moments_reduction(centred=False)
     require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
-    nodes = [reduce_table(table, reductions[name], pairs=pairs.get(name)) for name, table in tables.items()]
+    nodes = [reduce_table(table, reduction, pairs=pairs.get(name)) for name, table in tables.items()]
     done: tuple[Partial[Any], ...] = compute(
         [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)
     )
     parts = dict(zip(tables, done, strict=True))
-    return parts, {name: finished(parts[name], reductions[name]) for name in pairs}
+    return parts, {name: finished(part, reduction) for name, part in parts.items()}
+
+
+def _spectrum(moments: Moments) -> list[float]:
+    """Singular values of a table, descending."""
+    found: list[float] = np.sqrt(np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)).tolist()
+    return found
 
 
 def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.landing import AlignOn, Keep
 from dask_embstab.passes.options import Balance
+from dask_embstab.series.gates import thresholds
 from dask_embstab.series.policies import POLICIES
 
 FirstRun = Literal["standardized", "raw"]
@@ -29,6 +30,7 @@ class Settings:
     """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
 
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
+    ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
     policy: str = "previous"
@@ -42,8 +44,10 @@ class Settings:
     min_matched: int | None = None
     unit_rows: bool = False
     chain_minus_first: bool = True
+    gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "gates", thresholds(self.gates))
         for name, allowed in _CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 said = ", ".join(map(repr, allowed))
@@ -61,7 +65,8 @@ class Settings:
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed."""
-        return replace(self, **_known(changes))
+        known = _known(changes)
+        return replace(self, **known | {"gates": {**self.gates, **known.get("gates", {})}})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import crc32c
 
 from dask_embstab.core.errors import DamageError
 
-Kind = Literal["publish", "rollback", "settings"]
+Kind = Literal["publish", "promote", "rollback", "settings"]
 State = Literal["live", "shadow"]
 FORMAT = 1
 _CHECK = "crc32c"
@@ -25,7 +25,9 @@ class Version:
     """``parent`` is the version that was the head before, ``reference`` the one whose run this one landed on.
 
     ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``. ``inputs``
-    says what was landed, with the digests of its chunks. A rollback repeats the version that it ``restores``.
+    says what was landed, with the digests of its chunks. A rollback and a promotion repeat the version that they
+    ``restores``. ``verdicts`` are those of the gates, ``accepted`` the reason to publish in spite of one; ``spectra`` are
+    the landed tables' singular values.
     """
 
     version: int
@@ -38,8 +40,10 @@ class Version:
     state: State = "live"
     policy: str
     verdicts: tuple[Mapping[str, Any], ...] = ()
+    accepted: str | None = None
     settings: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
     digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     created: str
