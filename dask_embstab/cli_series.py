@@ -244,6 +244,53 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
     return {**changed, "settings": opened.settings.to_dict()}
 
 
+@command(_PLACE, group=series)
+def status(series: str) -> dict[str, Any]:
+    """Say in three lines whether all is well: the head, its gates, and what is held, unfinished or a shadow."""
+    from dask_embstab.series.series import Series
+    from dask_embstab.series.status import status_of
+
+    opened = Series(series)
+    return status_of(opened.store, opened.log())
+
+
+@command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
+def metrics(series: str, file: str | None) -> dict[str, Any]:
+    """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
+    from dask_embstab.core.atomic import write_whole
+    from dask_embstab.series.metrics import metrics_text
+    from dask_embstab.series.series import Series
+
+    opened = Series(series)
+    text, out = metrics_text(opened.store, opened.log(), Path(series).name), file or str(Path(series) / "metrics.prom")
+    write_whole(Path(out), lambda stream: stream.write(text.encode()))
+    return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
+
+
+@command(
+    _PLACE,
+    click.argument("scratch", type=click.Path()),
+    *_SETTINGS,
+    click.option("--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."),
+    click.option("--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."),
+    SCHEDULER,
+    MEMORY,
+    group=series,
+)
+def replay(
+    series: str, scratch: str, *, first: int | None, last: int | None, scheduler: str | None, **changes: Any
+) -> dict[str, Any]:
+    """Land the recorded inputs again under other settings, in the new series SCRATCH, and print every difference."""
+    from dask_embstab.series.replay import replay as replayed
+    from dask_embstab.series.replay import table_lines
+    from dask_embstab.series.series import Series
+
+    with cluster(scheduler), clock() as seconds:
+        told = replayed(Series(series), scratch, _given(changes), first=first, last=last)
+    as_json = click.get_current_context().params["as_json"]
+    return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 

@@ -39,7 +39,7 @@ def drifting(
 ) -> Week:
     """Week after week in other axes; spectra fall off, a popularity direction that all rows share included."""
     rng = np.random.default_rng((seed, 10_000))
-    spread = 1.15 ** -np.arange(d)
+    spread = np.maximum(1.15 ** -np.arange(d), 0.3)
     T, W = rng.normal(size=(n_items, d)) * spread + 0.5, rng.normal(size=(n_users, d)) * spread + 0.5
     for past in range(1, week + 1):
         step = np.random.default_rng((seed, past))
