@@ -1,4 +1,4 @@
-"""The recorded inputs under another policy: what was published is not touched, and the differences are those of two series."""
+"""The recorded inputs under another policy: nothing published is touched, the differences are those of two series."""
 
 from __future__ import annotations
 

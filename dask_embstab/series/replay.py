@@ -107,7 +107,7 @@ def _figures(series: Series, version: Version, before: Version | None) -> dict[s
 
 
 def _beside(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, Any]:
-    return {"figures": {name: _difference(ours.get(name), theirs.get(name)) for name in ours | theirs}}
+    return {"figures": {name: _difference(ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}}
 
 
 def _difference(ours: float | None, theirs: float | None) -> dict[str, float | None]:
