@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import rotation as best_rotation
 from oracle import vectors_of
-from seriesworlds import BAD, Week, drifting, gmf, rotation
+from seriesworlds import BAD, drifting, gmf, rotation
 
 import dask_embstab as es
 from dask_embstab.cli import main
@@ -146,7 +146,7 @@ TAMPERED: dict[str, tuple[Callable[[es.Transform], es.Transform], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("data", ["drifting", "real"])
+@pytest.mark.parametrize("data", ["drifting", pytest.param("real", marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", TAMPERED)
 def test_a_transform_tampered_with_between_fit_and_apply_is_held(
     series: es.Series, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, how: str
@@ -343,8 +343,3 @@ def test_thresholds_are_numbers_of_known_gates() -> None:
     for wrong in ({"nonsense": 1.0}, {"rows": "many"}, {"rows": float("nan")}):
         with pytest.raises(es.InputError, match="gate"):
             thresholds(wrong)  # type: ignore[arg-type]
-
-
-def test_a_week_is_what_it_says() -> None:
-    week: Week = drifting(2)
-    assert len(week.items) == len(week.item_ids)
