@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_embstab.cli import _MEMORY, _SCHEDULER, _clock, _cluster, _described, argument, command, main
+from dask_embstab.cli_common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
 
 if TYPE_CHECKING:
     from dask_embstab.series.publish import Added
@@ -23,6 +23,24 @@ def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
         raise click.BadParameter(
             f"an age is a number and a unit, such as 90s, 15m, 12h or 7d; it is {value!r}"
         ) from None
+
+
+def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("a reason is some words; it is empty")
+    return value
+
+
+def _thresholds(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float | None] | None:
+    """Thresholds by gate from NAME=NUMBER and NAME=off."""
+    given: dict[str, float | None] = {}
+    for value in values:
+        name, _equals, limit = value.partition("=")
+        try:
+            given[name] = None if limit == "off" else float(limit)
+        except ValueError:
+            raise click.BadParameter(f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}") from None
+    return given or None
 
 
 @main.group(name="series")
@@ -51,6 +69,14 @@ _SETTINGS = (
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),
+    click.option(
+        "--gate",
+        "gates",
+        multiple=True,
+        metavar="NAME=NUMBER",
+        callback=_thresholds,
+        help="Threshold of a gate, or NAME=off. `series settings` shows all.",
+    ),
 )
 _PLACE = argument("series")
 _VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
@@ -71,15 +97,19 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     click.option("--name", help="Name of the run. Default: its recorded name."),
     click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
     click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
-    _SCHEDULER,
-    _MEMORY,
+    click.option("--shadow", is_flag=True, help="Publish a version that readers of the head do not see."),
+    click.option(
+        "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
+    ),
+    SCHEDULER,
+    MEMORY,
     group=series,
 )
 def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
-    """Fit, apply, verify and publish RUN; run again after an interruption, it goes on."""
+    """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler), _clock() as seconds:
+    with cluster(scheduler), clock() as seconds:
         added = Series(series).add(run, **options)
     return {**_added(added), "seconds": seconds()}
 
@@ -108,7 +138,7 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the top lists."),
     click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
     click.option("--seed", type=int, default=0, show_default=True),
-    _SCHEDULER,
+    SCHEDULER,
     group=series,
 )
 def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
@@ -116,7 +146,7 @@ def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options
     from dask_embstab.series.series import Series
 
     opened = Series(series)
-    with _cluster(scheduler):
+    with cluster(scheduler):
         return {"a": a, "b": opened.log().version(b).version, **opened.diff(a, b, **options).to_dict()}
 
 
@@ -135,8 +165,8 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     click.option(
         "--rewrite", is_flag=True, help="Write all runs anew; else readers multiply by one small matrix each."
     ),
-    _SCHEDULER,
-    _MEMORY,
+    SCHEDULER,
+    MEMORY,
     group=series,
 )
 def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None) -> dict[str, Any]:
@@ -146,17 +176,25 @@ def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, schedule
     if (onto is None) == (not back):
         raise click.UsageError("give --onto VERSION, --onto RUN or --back")
     target = int(onto) if onto is not None and onto.isdecimal() else onto
-    with _cluster(scheduler), _clock() as seconds:
+    with cluster(scheduler), clock() as seconds:
         made = Series(series).rebase(target, rewrite=rewrite)
     return {**_added(made), "seconds": seconds()}
 
 
-@command(_PLACE, _SCHEDULER, group=series)
+@command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
+def promote(series: str, version: int) -> dict[str, Any]:
+    """Make the run of the shadow version N live, by a new version."""
+    from dask_embstab.series.series import Series
+
+    return _added(Series(series).promote(version))
+
+
+@command(_PLACE, SCHEDULER, group=series)
 def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     """Read every file of every published run; ends with 2 and names what is damaged."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler):
+    with cluster(scheduler):
         found = Series(series).verify().require_whole()
     return {"versions": found.versions, "runs": found.runs, "files": found.files, "damage": []}
 
@@ -211,17 +249,17 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
     click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
-    _SCHEDULER,
-    _MEMORY,
+    SCHEDULER,
+    MEMORY,
     group=series,
 )
 def apply(series: str, users: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Land USERS (a run of users, or of new items) with the transform of a published version, at OUT."""
     from dask_embstab.series.series import Series
 
-    with _cluster(scheduler), _clock() as seconds:
+    with cluster(scheduler), clock() as seconds:
         landed = Series(series).apply(users, out, **options)
-    return {**_described(landed), "seconds": seconds(), "out": landed.path}
+    return {**described(landed), "seconds": seconds(), "out": landed.path}
 
 
 @command(_PLACE, *_SETTINGS, group=series)
@@ -234,12 +272,59 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
     return {**changed, "settings": opened.settings.to_dict()}
 
 
+@command(_PLACE, group=series)
+def status(series: str) -> dict[str, Any]:
+    """Say in three lines whether all is well: the head, its gates, and what is held, unfinished or a shadow."""
+    from dask_embstab.series.series import Series
+    from dask_embstab.series.status import status_of
+
+    opened = Series(series)
+    return status_of(opened.store, opened.log())
+
+
+@command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
+def metrics(series: str, file: str | None) -> dict[str, Any]:
+    """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
+    from dask_embstab.core.atomic import write_whole
+    from dask_embstab.series.metrics import metrics_text
+    from dask_embstab.series.series import Series
+
+    opened = Series(series)
+    text, out = metrics_text(opened.store, opened.log(), Path(series).name), file or str(Path(series) / "metrics.prom")
+    write_whole(Path(out), lambda stream: stream.write(text.encode()))
+    return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
+
+
+@command(
+    _PLACE,
+    click.argument("scratch", type=click.Path()),
+    *_SETTINGS,
+    click.option("--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."),
+    click.option("--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."),
+    SCHEDULER,
+    MEMORY,
+    group=series,
+)
+def replay(
+    series: str, scratch: str, *, first: int | None, last: int | None, scheduler: str | None, **changes: Any
+) -> dict[str, Any]:
+    """Land the recorded inputs again under other settings, in the new series SCRATCH, and print every difference."""
+    from dask_embstab.series.replay import replay as replayed
+    from dask_embstab.series.replay import table_lines
+    from dask_embstab.series.series import Series
+
+    with cluster(scheduler), clock() as seconds:
+        told = replayed(Series(series), scratch, _given(changes), first=first, last=last)
+    as_json = click.get_current_context().params["as_json"]
+    return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _added(added: Added) -> dict[str, Any]:
     version = added.version.to_dict()
-    for left_out in ("digests", "reference_digests", "inputs", "settings", "moved", "format"):
+    for left_out in ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format"):
         del version[left_out]
     return {**version, "published": added.published, "note": added.note}

@@ -19,6 +19,7 @@ import dask_embstab as es
 from dask_embstab.cli import main
 from dask_embstab.series import candidate
 from dask_embstab.series import publish as publishing
+from dask_embstab.series.gates import THRESHOLDS
 from dask_embstab.series.versions import Version
 
 MakeRun = Callable[..., es.Run]
@@ -83,10 +84,10 @@ def test_add_is_stabilize_on_the_head(series: es.Series, days: list[es.Run], tmp
     for number, by_hand in ((1, first), (2, second)):
         for key in ("items", "users"):
             np.testing.assert_array_equal(vectors_of(series.open(number), key), vectors_of(by_hand, key))
-    assert [(v.run, v.parent, v.reference, v.state, v.policy, v.verdicts) for v in series.log().versions] == [
-        ("2026-01-01", None, None, "live", "previous", ()),
-        ("2026-01-02", 1, 1, "live", "previous", ()),
-        ("2026-01-03", 2, 2, "live", "previous", ()),
+    assert [(v.run, v.parent, v.reference, v.state, v.policy, v.accepted) for v in series.log().versions] == [
+        ("2026-01-01", None, None, "live", "previous", None),
+        ("2026-01-02", 1, 1, "live", "previous", None),
+        ("2026-01-03", 2, 2, "live", "previous", None),
     ]
 
 
@@ -148,7 +149,7 @@ def test_the_same_name_with_other_content_is_an_error(
     other = es.create_run(tmp_path / "other.zarr", T, W, name="2026-01-02", chunk_rows=16, **ids)
     with refused(es.InputError, "published already .version 2.*other content", "another name"):
         series.add(other)
-    assert series.add(other, name="2026-01-02b").version.run == "2026-01-02b"
+    assert series.add(other, name="2026-01-02b", accept="a test").version.run == "2026-01-02b"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x" * 121, "a\nb"])
@@ -166,7 +167,8 @@ def test_too_few_matched_rows_are_a_hold(
     with refused(es.HoldError, "stranger is held and not published", "shared|share no id"):
         series.add(stranger)
     code, out, err = run("add", tmp_path / "series", stranger.path)
-    assert (code, out) == (3, None)
+    assert (code, out["published"]) == (3, False)
+    assert [(v["gate"], v["verdict"]) for v in out["verdicts"]] == [("matched", "hold")]
     assert err.startswith("error: stranger is held")
     twice = make_run("twice", *drifting(3), item_ids=np.arange(60) // 2)
     assert run("add", tmp_path / "series", twice.path)[0] == 2, "duplicated ids are bad input, and no hold"
@@ -386,7 +388,7 @@ def test_the_chain_is_compared_with_the_first(
 def test_the_comparison_needs_shared_ids_and_can_be_left_out(make_run: MakeRun, tmp_path: Path) -> None:
     moving = [make_run(f"m{day}", *drifting(day), item_ids=np.arange(60) + 29 * day) for day in range(3)]
     for options, wanted in (({}, [None, 0.0, None]), ({"chain_minus_first": False}, [None, None, None])):
-        series = es.Series.init(tmp_path / f"series{len(options)}", **options)
+        series = es.Series.init(tmp_path / f"series{len(options)}", gates=dict.fromkeys(THRESHOLDS), **options)
         for run in moving:
             series.add(run)
         assert [v.figures["chain_minus_first"] for v in series.log().versions] == wanted

@@ -15,6 +15,7 @@ import pytest
 from oracle import data_of, world
 
 import dask_embstab as es
+from dask_embstab.series.gates import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -43,7 +44,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left."""
     folder = tmp_path_factory.mktemp("faults")
-    series = es.Series.init(folder / "start")
+    series = es.Series.init(folder / "start", gates=dict.fromkeys(THRESHOLDS))
     for day in (1, 2, 3):
         ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
         es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)

@@ -26,6 +26,7 @@ from publishers import publish_in_step
 from test_series_faults import ended
 
 import dask_embstab as es
+from dask_embstab.series.gates import THRESHOLDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 PUBLISHER = Path(__file__).with_name("publishers.py")
@@ -52,7 +53,7 @@ def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: in
         day_of(inputs, day, f"day-{day:03}")
     undisturbed = tmp_path / "undisturbed"
     for at in (place, undisturbed):
-        es.Series.init(at)
+        es.Series.init(at, gates=dict.fromkeys(THRESHOLDS))
     chance, seen = random.Random(rounds), 0
     for _ in range(rounds):
         with subprocess.Popen([sys.executable, PUBLISHER, place, inputs], stdout=subprocess.PIPE) as running:
@@ -77,7 +78,7 @@ def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int
     record_property("tried", n * rounds)
     for turn in range(5):
         day_of(tmp_path, turn, str(turn))
-    series = es.Series.init(tmp_path / "series")
+    series = es.Series.init(tmp_path / "series", gates=dict.fromkeys(THRESHOLDS))
     context = multiprocessing.get_context("spawn")
     barrier, told = context.Barrier(n), context.Queue()
     arguments = (tmp_path / "series", tmp_path, rounds, barrier, told)
@@ -101,7 +102,7 @@ def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int
 def test_a_full_disk(tmp_path: Path, record_property: Any, limit: int) -> None:
     """A limit of every file's size stands for it: writes end with an error in their midst."""
     place = tmp_path / "series"
-    series = es.Series.init(place)
+    series = es.Series.init(place, gates=dict.fromkeys(THRESHOLDS))
     for day in range(2):
         series.add(day_of(tmp_path, day, f"day-{day}"))
     record_property("tried", 1)
@@ -131,7 +132,7 @@ def test_a_year_of_daily_runs(
     disk, chance = faults.install(monkeypatch), random.Random(n_days)
     places = {name: tmp_path / name / "series" for name in ("disturbed", "undisturbed")}
     for place in places.values():
-        es.Series.init(place)
+        es.Series.init(place, gates=dict.fromkeys(THRESHOLDS))
     inputs, struck = tmp_path / "inputs", 0
     inputs.mkdir()
     with dask.config.set(scheduler="synchronous"):
@@ -176,7 +177,7 @@ class SeriesMachine(RuleBasedStateMachine):
         SeriesMachine.count += 1
         self.place = self.folder / str(SeriesMachine.count) / "series"
         self.place.parent.mkdir()
-        self.series = es.Series.init(self.place)
+        self.series = es.Series.init(self.place, gates=dict.fromkeys(THRESHOLDS))
         self.model: list[str] = []
 
     @rule(day=st.integers(0, 3))

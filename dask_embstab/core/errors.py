@@ -4,6 +4,7 @@
 
     EmbstabError
     ├── InputError (ValueError)                 what was given cannot be used; the message says what to do
+    │   ├── NotFiniteError                      vectors with NaN or infinite values
     │   ├── NotARunError                        the path holds no run, or only half of one
     │   ├── IdError                             ids that are missing, duplicated or of another type
     │   │   └── TooFewMatchedError              fewer rows shared with the reference than the alignment needs
@@ -17,6 +18,9 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class EmbstabError(Exception):
@@ -39,6 +43,10 @@ class TooFewMatchedError(IdError):
     """Fewer rows are shared with the reference than the alignment needs."""
 
 
+class NotFiniteError(InputError):
+    """Vectors with NaN or infinite values, or that would become so where they land."""
+
+
 class ConditionError(InputError):
     """A table too ill-conditioned for the route that was asked for."""
 
@@ -52,7 +60,11 @@ class DamageError(EmbstabError, OSError):
 
 
 class HoldError(EmbstabError, RuntimeError):
-    """A run was held: it was looked at, nothing was published, and the message says why."""
+    """A run was held: it was looked at, nothing was published, and the message says why; ``verdicts`` are the gates'."""
+
+    def __init__(self, message: str, verdicts: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.verdicts = tuple(verdicts)
 
 
 class RetryError(EmbstabError, RuntimeError):

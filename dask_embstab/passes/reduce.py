@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import numpy as np
 
-from dask_embstab.core.errors import InputError
+from dask_embstab.core.errors import NotFiniteError
 from dask_embstab.core.moments import Panel
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
@@ -197,7 +197,7 @@ def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
             matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
             the_reference = f"the reference of {where}, in the rows that belong to its rows,"
             require_finite(panel.paired[1], panel.start, the_reference, matched)
-    raise InputError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
+    raise NotFiniteError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
 
 
 def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | None = None) -> None:
@@ -207,6 +207,6 @@ def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | Non
         return
     named = ", ".join(str(start + int(i)) for i in (bad if numbers is None else numbers[bad])[:5])
     more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
-    raise InputError(
+    raise NotFiniteError(
         f"vectors must be finite; {where} has NaN or infinite values in row {named}{more}; repair or drop these rows"
     )

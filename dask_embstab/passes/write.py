@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dask_embstab.core.errors import InputError
+from dask_embstab.core.errors import NotFiniteError
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread
 from dask_embstab.passes.compute import Graph
@@ -126,4 +126,6 @@ def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: i
         kept = landed.astype(dtype)
     if not np.isfinite(kept).all():
         row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
-        raise InputError(f"row {row} of {where} lands beyond the range of {dtype}; pass dtype='float32' or 'float64'")
+        raise NotFiniteError(
+            f"row {row} of {where} lands beyond the range of {dtype}; pass dtype='float32' or 'float64'"
+        )

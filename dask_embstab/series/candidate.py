@@ -37,6 +37,11 @@ class Candidate:
     transform: Transform
 
 
+def held_key(name: str) -> str:
+    """Where the verdicts on a run lie that is held."""
+    return f"candidates/{name}/held.json"
+
+
 def candidate_key(name: str) -> str:
     """Where the candidate of a run lies until it is published."""
     return f"candidates/{name}/candidate.npz"
@@ -49,7 +54,7 @@ def candidate_of(store: Store, source: Run, name: str, reference: Version | None
         "source": {"path": source.path, "tables": described(source)},
         "reference": None if reference is None else reference.run,
         "basis": None if reference is None else reference.basis.get("file"),
-        "settings": settings.to_dict(),
+        "settings": {name: value for name, value in settings.to_dict().items() if name != "gates"},
     }
     stored = _stored(store, name)
     if stored is not None and stored.plan == plan:

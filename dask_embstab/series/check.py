@@ -12,7 +12,7 @@ from dask_embstab.core.errors import DamageError, RetryError
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.digest import ids_digest, nothing_reduction
+from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.joining import joining
 from dask_embstab.passes.partners import Beside
 from dask_embstab.passes.projection import load_of, require_memory
@@ -30,11 +30,12 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Digests of every file, what was read to make them, and the drift of the chain."""
+    """Digests of every file, what was read to make them, the drift of the chain, and each table's singular values."""
 
     digests: dict[str, dict[str, int]]
     inputs: dict[str, Any]
     chain_minus_first: float | None
+    spectra: dict[str, list[float]]
 
 
 def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
@@ -45,29 +46,34 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
     inputs = _inputs(landed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
     settings = Settings.of(candidate.plan["settings"])
-    paired = direction_reduction() if settings.units else moments_reduction(centred=False)
+    reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
     with joining() as how:
         pairs = {} if first is None else pairs_with(first, landed, settings.aligned, how)
-        parts, moments = _read(tables, pairs, paired)
+        parts, moments = _read(tables, pairs, reduction)
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
     digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
-    return Checked(digests, inputs, chain_minus_first(moments))
+    return Checked(digests, inputs, chain_minus_first(moments), {name: _spectrum(m) for name, m in moments.items()})
 
 
 def _read(
-    tables: Mapping[str, Table], pairs: Mapping[str, Beside], paired: Reduction[Moments]
+    tables: Mapping[str, Table], pairs: Mapping[str, Beside], reduction: Reduction[Moments]
 ) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
-    """One read of every table: what the digests need, and moments of those that have the first run's rows beside them."""
-    reductions: dict[str, Reduction[Any]] = {name: paired if name in pairs else nothing_reduction() for name in tables}
+    """One read of every table: what the digests need, and moments, with the first run's rows beside them where wanted."""
     require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
-    nodes = [reduce_table(table, reductions[name], pairs=pairs.get(name)) for name, table in tables.items()]
+    nodes = [reduce_table(table, reduction, pairs=pairs.get(name)) for name, table in tables.items()]
     done: tuple[Partial[Any], ...] = compute(
         [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)
     )
     parts = dict(zip(tables, done, strict=True))
-    return parts, {name: finished(parts[name], reductions[name]) for name in pairs}
+    return parts, {name: finished(part, reduction) for name, part in parts.items()}
+
+
+def _spectrum(moments: Moments) -> list[float]:
+    """Singular values of a table, descending."""
+    found: list[float] = np.sqrt(np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)).tolist()
+    return found
 
 
 def is_landed_by(landed: Run, transform: Transform) -> bool:

@@ -60,6 +60,15 @@ class Log:
         """Files of matrices and their digests."""
         return {v.basis["file"]: v.basis["crc32c"] for v in self.versions if v.kind == "rebase" and v.basis["file"]}
 
+    @property
+    def live_runs(self) -> dict[str, Version]:
+        """Every run that is or was the head, by name, and the version that first made it so; oldest first."""
+        found: dict[str, Version] = {}
+        for version in self.versions:
+            if version.state == "live" and version.run is not None:
+                found.setdefault(version.run, version)
+        return found
+
     def version(self, number: int | None) -> Version:
         """One version; None asks for the head."""
         if number is None:
@@ -99,7 +108,7 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
     before: dt.date | None = None
     for version in log.versions:
         values = version.to_dict()
-        for left_out in ("digests", "reference_digests", "inputs", "settings", "moved", "format"):
+        for left_out in ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format"):
             del values[left_out]
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None

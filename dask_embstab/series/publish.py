@@ -6,9 +6,11 @@ verified before the version is created, and the version is created by one of all
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +18,18 @@ from dask_embstab.core.errors import (
     DamageError,
     HoldError,
     InputError,
+    NotFiniteError,
     RetryError,
     TooFewMatchedError,
 )
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.land import land
 from dask_embstab.series.basis import read_run
-from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described
+from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described, held_key
 from dask_embstab.series.check import Checked, check, is_landed_by
 from dask_embstab.series.consensus import moved_on
+from dask_embstab.series.figures import delivered, figures_of
+from dask_embstab.series.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.policies import reference_in
 from dask_embstab.series.settings import Settings
@@ -46,23 +51,45 @@ class Added:
     note: str
 
 
-def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, model: str | None) -> Added:
-    """Publish a run as the next version; a run that is published already is left as it is."""
+def add_run(
+    store: Store,
+    settings: Settings,
+    source: Run,
+    *,
+    name: str | None,
+    model: str | None,
+    shadow: bool = False,
+    accept: str | None = None,
+) -> Added:
+    """Publish a run as the next version; a run that is published already is left as it is.
+
+    Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same call with ``accept``
+    (a reason) publishes it without fitting or writing again.
+    """
     name = _require_name(name or source.name)
     with store.lock(name):
         log = read_log(store)
         if name in log.runs:
             added = _again(log.runs[name], source, model)
-            store.remove(candidate_key(name))
+            _cleared(store, name)
             return added
+        if shadow and log.head is None:
+            raise InputError(
+                "a shadow stands beside a run that is live, and none is yet; add the first run without shadow"
+            )
         settings = settings_in(log, settings)
         _require_free(name, log)
         reference = reference_in(log, settings.policy)
-        candidate = _candidate(store, source, name, reference, settings)
         first = _compared(log, reference, settings)
         theirs = _first_run(store, first, reference, settings)
-        checked = _landed(store, source, candidate, theirs)
+        with _refusals_hold(name):
+            candidate = candidate_of(store, source, name, reference, settings)
+            checked = _landed(store, source, candidate, theirs)
         landed = open_run(store.place(run_key(name)))
+        verdicts = _verdicts(store, log, source, landed, checked, settings)
+        if held(verdicts) and accept is None:
+            store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
+            raise hold(name, verdicts)
         moved = moved_on(store, landed, checked.digests, reference, settings)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         version = next_version(
@@ -73,13 +100,34 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
             model=model or model_of(source) or name,
             reference=None if reference is None else reference.version,
             figures=_figures(candidate, chain),
+            state="shadow" if shadow else "live",
+            verdicts=verdicts,
+            accepted=accept if held(verdicts) else None,
+            spectra=checked.spectra,
             digests=checked.digests,
             reference_digests=moved,
             inputs=checked.inputs,
         )
         publish(store, version)
-        store.remove(candidate_key(name))
-    return Added(version, published=True, note=f"{name} is version {version.version}")
+        _cleared(store, name)
+    seen = ", a shadow that readers of the head do not see" if shadow else ""
+    return Added(version, published=True, note=f"{name} is version {version.version}{seen}")
+
+
+def _cleared(store: Store, name: str) -> None:
+    """Nothing of a publish is left but what it published."""
+    store.remove(held_key(name))
+    store.remove(candidate_key(name))
+
+
+def _verdicts(
+    store: Store, log: Log, source: Run, landed: Run, checked: Checked, settings: Settings
+) -> tuple[Verdict, ...]:
+    """What the gates say of a landed run, beside the run that is live now."""
+    head = None if log.head is None else read_run(store, log.placed(log.head))
+    figures = figures_of(log, head, landed, source, settings, checked.spectra)
+    again = delivered(log, landed.name, checked.inputs["tables"])
+    return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates)
 
 
 def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
@@ -137,11 +185,15 @@ def _first_run(store: Store, first: Version | None, reference: Version | None, s
     return read_run(store, first)
 
 
-def _candidate(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
+@contextlib.contextmanager
+def _refusals_hold(name: str) -> Iterator[None]:
+    """What cannot be landed for what it holds is held; there is nothing that could be accepted."""
     try:
-        return candidate_of(store, source, name, reference, settings)
+        yield
     except TooFewMatchedError as error:
-        raise HoldError(f"{name} is held and not published: {error}") from error
+        raise HoldError(f"{name} is held and not published: {error}", [refused("matched")]) from error
+    except NotFiniteError as error:
+        raise HoldError(f"{name} is held and not published: {error}", [refused("finite")]) from error
 
 
 def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
@@ -214,9 +266,9 @@ def _again(version: Version, source: Run, model: str | None) -> Added:
         )
     if model not in (None, version.model):
         raise InputError(f"{version.run} is published as a run of the model {version.model!r}; {model!r} came")
-    return Added(
-        version, published=False, note=f"{version.run} is published already as version {version.version}; nothing to do"
-    )
+    seen = "" if version.state == "live" else f" (a shadow: promote {version.version} makes it live)"
+    note = f"{version.run} is published already as version {version.version}{seen}; nothing to do"
+    return Added(version, published=False, note=note)
 
 
 def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:

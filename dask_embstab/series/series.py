@@ -23,7 +23,7 @@ from dask_embstab.series.rebase import rebase
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.series.verify import Verified, verify
-from dask_embstab.series.versions import FORMAT, Version, run_key
+from dask_embstab.series.versions import FORMAT, Kind, Version, run_key
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import local_path
 
@@ -68,20 +68,30 @@ class Series:
         """The highest live version; None where nothing is published."""
         return self.log().head
 
-    def add(self, run: RunLike, *, name: str | None = None, model: str | None = None, retries: int = 0) -> Added:
-        """Fit, apply, verify and publish a run.
+    def add(
+        self,
+        run: RunLike,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        retries: int = 0,
+        shadow: bool = False,
+        accept: str | None = None,
+    ) -> Added:
+        """Fit, apply, verify, ask the gates, and publish a run.
 
         Interrupted anywhere, the series reads as before, and the same call goes on from the whole chunks that are there.
         A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
-        ``retries`` says how often to go on after another publisher was quicker.
+        ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
+        the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
 
-        Raises `RetryError` where another process was quicker, `HoldError` where too few rows are shared with the
-        reference, `InputError` where the run cannot be used or its name is taken by other content.
+        Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``) where a gate holds the
+        run, `InputError` where the run cannot be used or its name is taken by other content.
         """
         source = open_run(run)
         for left in range(retries, -1, -1):
             try:
-                return add_run(self.store, self._initial, source, name=name, model=model)
+                return add_run(self.store, self._initial, source, name=name, model=model, shadow=shadow, accept=accept)
             except RetryError:
                 if not left:
                     raise
@@ -108,15 +118,28 @@ class Series:
         """Make the run of an earlier version the head again, by a new version; nothing is removed."""
         log = self.log()
         target = log.with_run(version)
+        if target.run not in log.live_runs:
+            raise InputError(f"version {version} is a shadow that was never live; promote {version} makes it live")
+        return self._head_again(log, target, "rollback")
+
+    def promote(self, version: int) -> Added:
+        """Make the run of a shadow version live, by a new version."""
+        log = self.log()
+        target = log.with_run(version)
+        if target.state != "shadow":
+            raise InputError(f"version {version} is no shadow; rollback {version} makes a run live that was so before")
+        return self._head_again(log, target, "promote")
+
+    def _head_again(self, log: Log, target: Version, kind: Kind) -> Added:
         if log.head is not None and log.head.run == target.run:
             note = f"version {log.head.version} is live and holds {target.run} already; nothing to do"
             return Added(log.head, published=False, note=note)
         self._run(log.placed(target))
-        made = again_as(target, log, "rollback", settings_in(log, self._initial), restores=version)
+        settings = settings_in(log, self._initial)
+        made = again_as(target, log, kind, settings, restores=target.version, state="live")
         publish(self.store, made)
-        return Added(
-            made, published=True, note=f"version {made.version} holds {made.run} again, as version {version} did"
-        )
+        note = f"version {made.version} makes {made.run} of version {target.version} the head"
+        return Added(made, published=True, note=note)
 
     def change(self, **settings: Any) -> Added:
         """Change settings for the runs to come, by a new version that holds the head's run."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.landing import AlignOn, Keep
 from dask_embstab.passes.options import Balance
+from dask_embstab.series.gates import thresholds
 from dask_embstab.series.policies import POLICIES
 
 FirstRun = Literal["standardized", "raw"]
@@ -32,6 +33,7 @@ class Settings:
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
     ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
     ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike.
+    ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
     policy: str = "consensus"
@@ -46,8 +48,10 @@ class Settings:
     unit_rows: bool | None = None
     chain_minus_first: bool = True
     half_life: float | None = None
+    gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "gates", thresholds(self.gates))
         for name, allowed in _CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 said = ", ".join(map(repr, allowed))
@@ -74,8 +78,9 @@ class Settings:
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
-        turned = changes.get("policy") == "consensus" != self.policy
-        return replace(self, **{**({"unit_rows": None} if turned else {}), **_known(changes)})
+        turned = {"unit_rows": None} if changes.get("policy") == "consensus" != self.policy else {}
+        known = _known(changes)
+        return replace(self, **turned | known | {"gates": {**self.gates, **known.get("gates", {})}})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import crc32c
 
 from dask_embstab.core.errors import DamageError
 
-Kind = Literal["publish", "rollback", "settings", "rebase"]
+Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
 FORMAT = 1
 _CHECK = "crc32c"
@@ -26,9 +26,10 @@ class Version:
 
     ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``;
     ``reference_digests`` those of the running reference as of this version, where one is kept. ``inputs`` says what was
-    landed, with the digests of its chunks. A rollback repeats the version that it ``restores``. A rebase records its
-    ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what ``moved`` where: by the name
-    of the run, the name and the digests under which it is stored from then on.
+    landed, with the digests of its chunks. A rollback and a promotion repeat the version that they ``restores``. A rebase
+    records its ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what ``moved`` where: by
+    the name of the run, the name and the digests under which it is stored from then on. ``verdicts`` are those of the
+    gates, ``accepted`` the reason to publish in spite of one; ``spectra`` are the landed tables' singular values.
     """
 
     version: int
@@ -41,8 +42,10 @@ class Version:
     state: State = "live"
     policy: str
     verdicts: tuple[Mapping[str, Any], ...] = ()
+    accepted: str | None = None
     settings: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
     digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reference_digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,92 @@
+"""The recorded inputs under another policy: nothing published is touched, the differences are those of two series."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracle import data_of, snapshot
+from seriesworlds import drifting, shuffled
+
+import dask_embstab as es
+from dask_embstab.cli import main
+from dask_embstab.series.replay import replay
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> es.Series:
+    """Four weeks, the second of them accepted in spite of a gate; a shadow that was never live."""
+    made = es.Series.init(tmp_path / "series")
+    for week in range(4):
+        trained = drifting(week)
+        (shuffled(trained, "user") if week == 1 else trained).write(tmp_path / f"week-{week}.zarr")
+        made.add(tmp_path / f"week-{week}.zarr", accept="a test", shadow=week == 2)
+    return made
+
+
+def test_another_policy_into_a_scratch_series(
+    series: es.Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(tmp_path / "series")
+
+    def run(*arguments: Any) -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main(["series", "replay", *map(str, arguments)], prog_name="embstab")
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    told = json.loads(run(tmp_path / "series", tmp_path / "scratch", "--policy", "first", "--json"))
+    assert snapshot(tmp_path / "series") == before
+    direct = es.Series.init(tmp_path / "direct", policy="first")
+    for week in (0, 1, 3):
+        direct.add(tmp_path / f"week-{week}.zarr", accept="a test")
+    assert data_of(es.Series(tmp_path / "scratch").open().path) == data_of(direct.open().path)
+    assert [row["run"] for row in told["runs"]] == ["week-0", "week-1", "week-3"]
+    last = told["runs"][-1]
+    assert last["versions"] == [4, 3]
+    for side, where in (("series", series), ("scratch", direct)):
+        verdicts = {v["gate"]: v["figure"] for v in where.head().verdicts}
+        for gate, figure in verdicts.items():
+            assert last["figures"][f"gate_{gate}"][side] == pytest.approx(figure)
+        a, b = (2, 4) if side == "series" else (2, 3)
+        assert last["figures"]["items_mean_cosine"][side] == pytest.approx(where.diff(a, b).items.mean_cosine)
+    for figure in last["figures"].values():
+        if figure["difference"] is not None:
+            assert figure["difference"] == pytest.approx(figure["scratch"] - figure["series"])
+    mean = told["means"]["relative_error"]["series"]
+    assert mean == pytest.approx(sum(row["figures"]["relative_error"]["series"] for row in told["runs"][1:]) / 2)
+    lines = run(tmp_path / "series", tmp_path / "scratch", "--policy", "first").splitlines()
+    assert any(line.split()[:2] == ["mean", "relative_error"] for line in lines), "again: what is there is compared"
+
+
+def test_the_same_settings_make_no_difference(series: es.Series, tmp_path: Path) -> None:
+    told = replay(series, tmp_path / "scratch", {}, first=None, last=2)
+    assert [row["versions"] for row in told["runs"]] == [[1, 1], [2, 2]]
+    differences = [f["difference"] for row in told["runs"] for f in row["figures"].values()]
+    assert {d for d in differences if d is not None} == {0.0}
+
+
+def test_inputs_that_are_gone_or_changed(series: es.Series, tmp_path: Path) -> None:
+    other = es.create_run(tmp_path / "other.zarr", *(lambda w: (w.items * 2, w.users))(drifting(3)))
+    kept = shutil.move(tmp_path / "week-3.zarr", tmp_path / "kept.zarr")
+    with pytest.raises(es.InputError, match="the input of version 4 cannot be opened any more"):
+        replay(series, tmp_path / "a", {}, first=None, last=None)
+    assert not (tmp_path / "a").exists(), "it is found out before anything is written"
+    shutil.copytree(other.path, tmp_path / "week-3.zarr")
+    with pytest.raises(es.InputError, match=r"the input of version 4, .*week-3.zarr, is not what was landed"):
+        replay(series, tmp_path / "a", {}, first=None, last=None)
+    shutil.rmtree(tmp_path / "week-3.zarr")
+    week = drifting(3)
+    week.items[0] += 1.0
+    week.write(tmp_path / "week-3.zarr")
+    with pytest.raises(es.InputError, match=r"is not what was landed; .*--from and --to"):
+        replay(series, tmp_path / "b", {}, first=None, last=None)
+    shutil.rmtree(tmp_path / "week-3.zarr")
+    shutil.move(kept, tmp_path / "week-3.zarr")
+    with pytest.raises(es.InputError, match="other settings"):
+        replay(series, tmp_path / "b", {"policy": "first"}, first=None, last=None)
+    with pytest.raises(es.InputError, match="no live run"):
+        replay(series, tmp_path / "c", {}, first=3, last=3)
