@@ -110,7 +110,7 @@ def train(
     components: int = 32,
     n_iterations: int = 15,
     regularization: float = 1.0,
-    alpha: float = 1.0,
+    alpha: float = 0.1,
 ) -> Factors:
     """Factorize a week from a random start that is a function of ``seed`` and the week."""
     start = np.random.SeedSequence((seed, date.fromisoformat(week.name).toordinal()))
