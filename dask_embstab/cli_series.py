@@ -31,7 +31,12 @@ def series() -> None:
 
 
 _SETTINGS = (
-    click.option("--policy", type=click.Choice(["previous", "first"]), help="Run to land on. Default: previous."),
+    click.option(
+        "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
+    ),
+    click.option(
+        "--half-life", type=float, metavar="RUNS", help="Of a run in the consensus. Default: none, all count."
+    ),
     click.option(
         "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
     ),
@@ -42,7 +47,7 @@ _SETTINGS = (
     click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of this rank."),
     click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Hold a run with fewer shared rows."),
-    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: rows as they are."),
+    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: with consensus."),
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),

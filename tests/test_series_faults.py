@@ -18,6 +18,7 @@ import dask_embstab as es
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+PLACES = ("runs", "references")
 VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
     "add": lambda series, runs: series.add(runs / "day-3.zarr"),
@@ -48,7 +49,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
         if day < 3:
             series.add(folder / f"day-{day}.zarr")
-    shutil.copytree(folder / "day-2.zarr", folder / "start" / "runs" / ".lost.zarr.0123456789ab.partial")
+    for place in PLACES:
+        shutil.copytree(folder / "day-2.zarr", folder / "start" / place / ".lost.zarr.0123456789ab.partial")
     return folder
 
 
@@ -67,7 +69,8 @@ def ended(place: Path) -> tuple[Any, ...]:
     """Everything a reader can see of a series."""
     series = es.Series(place)
     assert not series.verify().damage
-    return told(series), {v.run: data_of(place / "runs" / f"{v.run}.zarr") for v in series.log().versions}
+    names = [v.run for v in series.log().versions]
+    return told(series), {(at, name): data_of(place / at / f"{name}.zarr") for at in PLACES for name in names}
 
 
 def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:
@@ -86,7 +89,8 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
         do(es.Series(place), runs)  # the same call again
     es.Series(place).gc()
     assert ended(place) == wanted(start, runs, verb)
-    leftovers = {path.name for path in (place / "runs").iterdir()} - {f"day-{day}.zarr" for day in (1, 2, 3)}
+    known = {f"day-{day}.zarr" for day in (1, 2, 3)}
+    leftovers = {path.name for at in PLACES for path in (place / at).iterdir()} - known
     assert not leftovers, "gc takes what an interruption left"
     assert not list((place / "candidates").iterdir())
     shutil.rmtree(runs / "work")

@@ -90,9 +90,11 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
 def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
     """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
     pairing, share = pairs.pairing, _gone_share(pairs, moments)
+    matched, new, gone = pairing.changes
     return {
-        "new": pairing.new,
-        "gone": pairing.gone,
+        "new": new,
+        "gone": gone,
+        "returned": pairing.matched - matched,
         "aligned": pairing.n_used,
         "paired_by": pairing.how,
         "matched_energy": None if share is None else 1.0 - share,
@@ -109,7 +111,7 @@ def _gone_share(pairs: Beside, moments: Moments) -> float | None:
     gone, total = pairs.gone_energy, pairs.energy
     if not pairs.pairing.gone:
         return 0.0
-    if gone is None:
+    if gone is None or pairs.pairing.live is not None:
         return None
     if total is None:
         total = gone + (0.0 if moments.pairs is None else float(np.trace(moments.pairs.gramian_y)))

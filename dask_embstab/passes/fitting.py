@@ -64,15 +64,13 @@ class TableRead:
     def matched(self) -> int | None:
         """Rows shared with the reference, before any selection; None where that was not needed."""
         if self.pairs is not None:
-            return self.pairs.pairing.matched
+            return self.pairs.pairing.changes[0]
         return self.summary.matched if self.summary.moments.pairs is not None else None
 
     @property
     def smaller(self) -> int:
         """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched."""
-        if self.pairs is None:
-            return self.matched or 0
-        return min(self.summary.n_rows, self.pairs.pairing.reference.shape[0])
+        return (self.matched or 0) if self.pairs is None else self.pairs.pairing.smaller
 
 
 def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
@@ -125,8 +123,8 @@ def read_tables(
     require_memory([_load(table, reference, options, key) for key, table in tables.items()])
     pairings = {} if reference is None else _pairings(tables, reference, options, how)
     if pairings and whole:
-        matched = sum(pairing.matched for pairing in pairings.values())
-        smaller = sum(min(tables[key].n_rows, pairing.reference.shape[0]) for key, pairing in pairings.items())
+        matched = sum(pairing.changes[0] for pairing in pairings.values())
+        smaller = sum(pairing.smaller for pairing in pairings.values())
         target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
         require_matched(tables["items"].d, target, scores=options.keep == "scores")
     pairs = {key: _beside(tables[key], pairing, options, how, key) for key, pairing in pairings.items()}
@@ -238,7 +236,7 @@ def _pairings(
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
-        pairings[key] = pair(tables[key], theirs, how)
+        pairings[key] = pair(tables[key], theirs, how, live=reference.live.get(key))
     return pairings
 
 

@@ -32,6 +32,17 @@ Chosen = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """The first ``rows`` rows of a reference are of the run that was live last, and ``matched`` of them have a partner.
+
+    What lies behind them are rows that were there before: they are aligned on, and no row is missed or new for them.
+    """
+
+    rows: int
+    matched: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pairing:
     """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
 
@@ -53,6 +64,21 @@ class Pairing:
     used: int | None = None
     verified: bool = True
     eligible: int | None = None
+    live: Live | None = None
+
+    @property
+    def changes(self) -> tuple[int, int, int]:
+        """Rows matched, new and gone: against the whole reference, or the part of it that is live."""
+        if self.live is None:
+            return self.matched, self.new, self.gone
+        matched, n_rows = self.live.matched, self.matched + self.new
+        return matched, n_rows - matched, self.live.rows - matched
+
+    @property
+    def smaller(self) -> int:
+        """Rows of the run or of the reference (of what is live in it), whichever has fewer."""
+        matched, new, gone = self.changes
+        return matched + min(new, gone)
 
     @property
     def n_eligible(self) -> int:
@@ -108,12 +134,19 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
     return np.concatenate(found)
 
 
-def pair(table: Table, reference: Table, how: Joining) -> Pairing:
+def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None) -> Pairing:
     """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
+
+    Of a reference that holds more than one run, the first ``live`` rows are those of the last one.
 
     Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
     none is shared.
     """
+    found = _paired(table, reference, how, live)
+    return found if live is None else replace(found, live=_live(found, table.n_rows, live))
+
+
+def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> Pairing:
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
     ours, theirs = table.row_ids, reference.row_ids
@@ -122,9 +155,16 @@ def pair(table: Table, reference: Table, how: Joining) -> Pairing:
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
             f" {theirs.kind}; convert one of them when its run is written"
         )
-    if len(ours) == len(theirs) and (stored_alike(ours, theirs) or _are_identical(ours, theirs)):
+    if len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or _are_identical(ours, theirs)):
         return _row_by_row(table, reference, "identical ids")
     return _joined(table, reference, how)
+
+
+def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
+    """How many of the live rows have a partner: a look at the index, a range at a time."""
+    ranges = ((start, min(start + ID_RANGE, n_rows)) for start in range(0, n_rows, ID_RANGE))
+    partners = (pairing.partners.take(*rows) for rows in ranges)
+    return Live(live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners))
 
 
 def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
@@ -203,7 +243,9 @@ def _ascends(ids: Ids | RowNumberIds) -> bool:
 
 
 def _are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(id_ranges(a), id_ranges(b), strict=True))
+    """Whether ``b`` begins with the ids of ``a``."""
+    reader, starts = b.open(), range(0, len(a), ID_RANGE)
+    return all(np.array_equal(x, reader.take(i, i + len(x))) for x, i in zip(id_ranges(a), starts, strict=True))
 
 
 def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) -> None:

@@ -86,10 +86,11 @@ def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Besid
 def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> Beside:
     """The same with the energy of what is gone: those rows alone are read where they are few, else the whole reference.
 
-    Nothing is read where the reference was already, where nothing is gone, or where anchors are to spare a read.
+    Nothing is read where the reference was already, where nothing is gone, where it holds more than one run, or where
+    anchors are to spare a read.
     """
     pairing = found.pairing
-    if found.way == "shuffled" or not pairing.verified or not pairing.gone:
+    if found.way == "shuffled" or not pairing.verified or not pairing.gone or pairing.live is not None:
         return found
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:

@@ -43,11 +43,15 @@ class Grid:
 
 def plan(table: Table, *, chunk_rows: int | None = None) -> tuple[tuple[RowRange, ...], Grid]:
     """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them."""
-    grid, whole = micro_block_rows(table.d), chunk_rows or table.chunk_rows
-    rows = whole * _chunks_per_task(table, whole, grid)
+    return plan_rows(table.n_rows, table.d * table.dtype.itemsize, table.d, chunk_rows or table.chunk_rows)
+
+
+def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[tuple[RowRange, ...], Grid]:
+    """The same for rows that are no table yet."""
+    grid = micro_block_rows(d)
+    rows = chunk_rows * _chunks_per_task(row_bytes * chunk_rows, chunk_rows, grid)
     ranges = tuple(
-        RowRange(number, start, min(start + rows, table.n_rows))
-        for number, start in enumerate(range(0, table.n_rows, rows))
+        RowRange(number, start, min(start + rows, n_rows)) for number, start in enumerate(range(0, n_rows, rows))
     )
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
 
@@ -61,9 +65,8 @@ def common_rows(table: Table, other_rows: int) -> int | None:
     return rows if rows * table.d * table.dtype.itemsize <= _MOST_BYTES else None
 
 
-def _chunks_per_task(table: Table, chunk_rows: int, grid: int) -> int:
+def _chunks_per_task(chunk_bytes: int, chunk_rows: int, grid: int) -> int:
     least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
-    chunk_bytes = chunk_rows * table.d * table.dtype.itemsize
     chunks = max(1, -(-int(least) // chunk_bytes))
     to_grid = grid // math.gcd(chunk_rows, grid)
     aligned = -(-chunks // to_grid) * to_grid

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask_embstab.core.errors import EmbstabWarning
@@ -14,11 +15,15 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The tables to land on, and what is recorded about them."""
+    """The tables to land on, and what is recorded about them.
+
+    ``live``: how many rows of a table, its first ones, are of the run that was live last; by default all.
+    """
 
     items: Table | None
     users: Table | None
     described: dict[str, Any]
+    live: Mapping[str, int] = field(default_factory=dict)
 
 
 def as_reference(reference: Any) -> Reference | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fitting import fit_tables
 from dask_embstab.passes.land import kept
 from dask_embstab.passes.options import FitOptions
-from dask_embstab.passes.reference import Reference, as_reference, balance_for
+from dask_embstab.passes.reference import balance_for
+from dask_embstab.series.consensus import landed_on
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
-from dask_embstab.series.versions import Version, run_key
+from dask_embstab.series.versions import Version
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def described(source: Run) -> dict[str, dict[str, Any]]:
 
 def _fitted(store: Store, source: Run, version: Version | None, settings: Settings) -> Transform:
     raw = version is None and settings.first_run == "raw"
-    reference = None if version is None else _reference(store, str(version.run))
+    reference = None if version is None else landed_on(store, version, settings)
     options = FitOptions(
         keep="geometry" if raw else kept(settings.keep, users=source.users),
         align_on=settings.align_on,
@@ -84,18 +85,11 @@ def _fitted(store: Store, source: Run, version: Version | None, settings: Settin
         width=settings.width,
         balance=balance_for(settings.balance, reference),
         center=False,
-        unit_rows=settings.unit_rows,
+        unit_rows=settings.units,
         rotation_only=False,
         min_matched=settings.min_matched,
     )
     return fit_tables(source.table("items"), source.users, reference, options)
-
-
-def _reference(store: Store, name: str) -> Reference | None:
-    """A published run to land on, recorded by its place in the series: a copied series says the same."""
-    found = as_reference(open_run(store.place(run_key(name))))
-    assert found is not None
-    return replace(found, described={**found.described, "path": run_key(name)})
 
 
 def _encoded(candidate: Candidate) -> bytes:

@@ -12,19 +12,19 @@ from dask_embstab.core.errors import DamageError, RetryError
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.digest import file_digests, ids_digest, nothing_reduction
+from dask_embstab.passes.digest import ids_digest, nothing_reduction
 from dask_embstab.passes.joining import joining
 from dask_embstab.passes.partners import Beside
 from dask_embstab.passes.projection import load_of, require_memory
 from dask_embstab.passes.reduce import Partial, Reduction, finished, reduce_table
 from dask_embstab.passes.reductions import moments_reduction
 from dask_embstab.series.candidate import Candidate
-from dask_embstab.series.drift import chain_minus_first, pairs_with
+from dask_embstab.series.drift import chain_minus_first, direction_reduction, pairs_with
+from dask_embstab.series.files import run_digests
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.source import Digests
 from dask_embstab.tables.table import Table
 
 
@@ -44,10 +44,11 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
     """
     inputs = _inputs(landed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
-    aligned = Settings.of(candidate.plan["settings"]).aligned
+    settings = Settings.of(candidate.plan["settings"])
+    paired = direction_reduction() if settings.units else moments_reduction(centred=False)
     with joining() as how:
-        pairs = {} if first is None else pairs_with(first, landed, aligned, how)
-        parts, moments = _read(tables, pairs)
+        pairs = {} if first is None else pairs_with(first, landed, settings.aligned, how)
+        parts, moments = _read(tables, pairs, paired)
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
@@ -56,12 +57,10 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
 
 
 def _read(
-    tables: Mapping[str, Table], pairs: Mapping[str, Beside]
+    tables: Mapping[str, Table], pairs: Mapping[str, Beside], paired: Reduction[Moments]
 ) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
     """One read of every table: what the digests need, and moments of those that have the first run's rows beside them."""
-    reductions: dict[str, Reduction[Any]] = {
-        name: moments_reduction(centred=False) if name in pairs else nothing_reduction() for name in tables
-    }
+    reductions: dict[str, Reduction[Any]] = {name: paired if name in pairs else nothing_reduction() for name in tables}
     require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
     nodes = [reduce_table(table, reductions[name], pairs=pairs.get(name)) for name, table in tables.items()]
     done: tuple[Partial[Any], ...] = compute(
@@ -69,25 +68,6 @@ def _read(
     )
     parts = dict(zip(tables, done, strict=True))
     return parts, {name: finished(parts[name], reductions[name]) for name in pairs}
-
-
-def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
-    """The crc32c of every file of a run; those of ``vectors`` are known already."""
-    known = {f"{table}/vectors/c/{n}/0": crc for table, crcs in vectors.items() for n, crc in crcs.items()}
-    files = store.files(key)
-    if missing := sorted(set(known) - set(files)):
-        raise DamageError(f"chunk {missing[0]} of {key} is missing")
-    others = [name for name in files if name not in known]
-    found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
-    chunks, metadata = dict(known), {}
-    for name, digest in found.items():
-        if digest is None or ("/c/" in name and not digest.checks):
-            raise DamageError(f"{key}/{name} is not what was written")
-        if "/c/" in name:
-            chunks[name] = digest.body
-        else:
-            metadata[name] = digest.whole
-    return {"chunks": dict(sorted(chunks.items())), "metadata": metadata}
 
 
 def is_landed_by(landed: Run, transform: Transform) -> bool:

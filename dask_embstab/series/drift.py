@@ -1,24 +1,28 @@
 """How far has the chain carried this run from where the first run would have put it?
 
 X are the landed rows and B the first run's rows with the same ids. Landing the same run on the first instead gives X R with
-R the rotation of algorithm 2 for X'B (the balance is the same), so the difference |X - X R| / |X| follows from the Gramian
-X'X and the cross-product X'B: one read of the first run's rows, beside the read that verifies the landed ones.
+R the rotation of algorithm 2 for X'B (the balance is the same; unit rows where directions are aligned), so the difference
+|X - X R| / |X| follows from the Gramian X'X and the cross-product X'B: one read of the first run's rows, beside the read
+that verifies the landed ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from operator import add
 
 import numpy as np
 
 from dask_embstab.core.errors import IdError
-from dask_embstab.core.moments import Moments
+from dask_embstab.core.moments import Moments, Panel, gramian, unit_pairs
 from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import pair
 from dask_embstab.passes.partners import Beside, beside
+from dask_embstab.passes.reduce import Reduction
+from dask_embstab.passes.reductions import moments_probe
 from dask_embstab.tables.run import Run
 
 
@@ -31,6 +35,16 @@ def pairs_with(first: Run, landed: Run, keys: Sequence[str], how: Joining) -> di
             with contextlib.suppress(IdError):
                 found[key] = beside(pair(ours, theirs, how), ours, how, label="verify")
     return found
+
+
+def direction_reduction() -> Reduction[Moments]:
+    """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to length one."""
+    return Reduction(_with_directions, add, moments_probe)
+
+
+def _with_directions(panel: Panel) -> Moments:
+    d = panel.rows.shape[1]
+    return Moments(len(panel.rows), d, partnered=gramian(panel.rows), pairs=unit_pairs(panel, np.eye(d)))
 
 
 def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:

@@ -16,6 +16,7 @@ from dask_embstab.core.errors import RetryError
 from dask_embstab.series.candidate import candidate_key
 from dask_embstab.series.log import read_log
 from dask_embstab.series.store import Store
+from dask_embstab.series.versions import Version, reference_key, run_key
 
 DAY = 86_400.0
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
@@ -36,17 +37,26 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
     """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended."""
     removed = _swept(store, pin_age)
     pinned = _pinned(store)
-    known = read_log(store).runs.keys()
+    known = read_log(store).runs
     for name, keys in sorted(_by_name(store).items()):
-        if keys == [f"runs/{name}.zarr"] and name in known:
+        if set(keys) <= _needed(known.get(name)):
             continue
         with contextlib.suppress(RetryError), store.lock(name):
-            known = read_log(store).runs.keys()
+            known = read_log(store).runs
+            needed = _needed(known.get(name)) | ({run_key(name)} if name in pinned else set())
             for key in keys:
-                if not (key == f"runs/{name}.zarr" and (name in known or name in pinned)) and _exists(store, key):
+                if key not in needed and _exists(store, key):
                     store.remove(key)
                     removed.append(key)
     return removed
+
+
+def _needed(version: Version | None) -> set[str]:
+    """The run of a version, and its running reference where it keeps one."""
+    if version is None:
+        return set()
+    name = str(version.run)
+    return {run_key(name), reference_key(name)} if version.reference_digests else {run_key(name)}
 
 
 def _pinned(store: Store) -> set[str]:
@@ -62,12 +72,13 @@ def _pinned(store: Store) -> set[str]:
 def _by_name(store: Store) -> dict[str, list[str]]:
     """Everything that a publish of each name may have left: its candidate, its run, its hidden folders."""
     found: dict[str, list[str]] = {}
-    for entry in store.names("runs"):
+    entries = [(entry, f"{folder}/{entry}") for folder in ("runs", "references") for entry in store.names(folder)]
+    for entry, key in entries:
         hidden = _HIDDEN.fullmatch(entry)
         if not hidden and (entry.startswith(".") or not entry.endswith(".zarr")):
             continue  # not ours
         name = hidden["name"] if hidden else entry.removesuffix(".zarr")
-        found.setdefault(name, []).append(f"runs/{entry}")
+        found.setdefault(name, []).append(key)
     for name in store.names("candidates"):
         found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
         found[name].append(candidate_key(name))

@@ -23,6 +23,7 @@ from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.land import land
 from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described
 from dask_embstab.series.check import Checked, check, is_landed_by
+from dask_embstab.series.consensus import moved_on
 from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.policies import POLICIES
 from dask_embstab.series.settings import Settings
@@ -57,8 +58,10 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
         reference = POLICIES[settings.policy](log)
         candidate = _candidate(store, source, name, reference, settings)
         first = _compared(log, reference, settings)
-        theirs = _first_run(store, first, reference)
+        theirs = _first_run(store, first, reference, settings)
         checked = _landed(store, source, candidate, theirs)
+        landed = open_run(store.place(run_key(name)))
+        moved = moved_on(store, landed, checked.digests, reference, settings)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         version = next_version(
             log,
@@ -69,6 +72,7 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
             reference=None if reference is None else reference.version,
             figures=_figures(candidate, chain),
             digests=checked.digests,
+            reference_digests=moved,
             inputs=checked.inputs,
         )
         publish(store, version)
@@ -117,12 +121,13 @@ def settings_in(log: Log, initial: Settings) -> Settings:
 
 def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
     """The first version, where the run to come is a link of a chain that is to be compared with it."""
-    return log.first if reference is not None and settings.policy == "previous" and settings.chain_minus_first else None
+    return log.first if reference is not None and settings.policy != "first" and settings.chain_minus_first else None
 
 
-def _first_run(store: Store, first: Version | None, reference: Version | None) -> Run | None:
-    """Its run, where the comparison needs another read: on the first link both are one."""
-    if first is None or reference is None or first.run == reference.run:
+def _first_run(store: Store, first: Version | None, reference: Version | None, settings: Settings) -> Run | None:
+    """Its run, where the comparison needs another read: on the first link both are one (but for lengths of rows)."""
+    alike = settings.units or settings.policy != "consensus"
+    if first is None or reference is None or (first.run == reference.run and alike):
         return None
     return open_run(store.place(run_key(str(first.run))))
 
@@ -212,7 +217,7 @@ def _again(version: Version, source: Run, model: str | None) -> Added:
 def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
     known: Mapping[str, Any] = candidate.transform.diagnostics
     tables = {
-        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone")}
+        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone", "returned")}
         for key in ("items", "users")
         if known.get(key)
     }

@@ -175,8 +175,7 @@ class Series:
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""
         log = self.log()
-        runs = log.runs.values()
-        files = [f"{run_key(str(v.run))}/{path}" for v in runs for names in v.digests.values() for path in names]
+        files = [key for version in log.runs.values() for key, _, _ in version.files]
         head = log.head
         return {
             "format": FORMAT,

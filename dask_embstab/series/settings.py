@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -19,7 +20,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "policy": tuple(POLICIES),
     "first_run": get_args(FirstRun),
     "dtype": (None, "float16", "float32", "float64"),
-    "unit_rows": (False, True),
+    "unit_rows": (None, False, True),
     "chain_minus_first": (False, True),
 }
 
@@ -29,9 +30,11 @@ class Settings:
     """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
 
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
+    ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
+    ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike.
     """
 
-    policy: str = "previous"
+    policy: str = "consensus"
     keep: Keep | None = None
     align_on: AlignOn = "items"
     balance: Balance | None = None
@@ -40,8 +43,9 @@ class Settings:
     rank: int | None = None
     width: int | None = None
     min_matched: int | None = None
-    unit_rows: bool = False
+    unit_rows: bool | None = None
     chain_minus_first: bool = True
+    half_life: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -51,6 +55,10 @@ class Settings:
         for name in ("rank", "width", "min_matched"):
             if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
                 raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
+        if self.half_life is not None and not (
+            isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
+        ):
+            raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank truncates scores; with keep='geometry' use width instead")
 
@@ -59,9 +67,15 @@ class Settings:
         """The tables that decide the rotation."""
         return ("items", "users") if self.align_on == "both" else (self.align_on,)
 
+    @property
+    def units(self) -> bool:
+        """Whether directions are aligned."""
+        return self.policy == "consensus" if self.unit_rows is None else self.unit_rows
+
     def changed(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with some of them changed."""
-        return replace(self, **_known(changes))
+        """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
+        turned = changes.get("policy") == "consensus" != self.policy
+        return replace(self, **{**({"unit_rows": None} if turned else {}), **_known(changes)})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -8,7 +8,7 @@ from dask_embstab.core.errors import DamageError
 from dask_embstab.passes.digest import FileDigest, file_digests
 from dask_embstab.series.log import Log
 from dask_embstab.series.store import Store
-from dask_embstab.series.versions import Version, run_key
+from dask_embstab.series.versions import Version
 
 _MOST_NAMED = 5
 
@@ -32,18 +32,13 @@ class Verified:
 
 
 def verify(store: Store, log: Log) -> Verified:
-    """Read every file of every published run once; candidates are nobody's yet and are not looked at."""
-    wanted = [
-        (version, path, crc, kind)
-        for version in log.runs.values()
-        for kind, files in version.digests.items()
-        for path, crc in files.items()
-    ]
-    keys = [f"{run_key(str(version.run))}/{path}" for version, path, _, _ in wanted]
+    """Read every file of every published run and running reference once; candidates are nobody's yet, so not looked at."""
+    wanted = [(version, *file) for version in log.runs.values() for file in version.files]
+    keys = [key for _, key, _, _ in wanted]
     found = file_digests(store.blocks, keys)
     damage = [
         _said(version, key, problem)
-        for (version, _, crc, kind), key, digest in zip(wanted, keys, found, strict=True)
+        for (version, key, kind, crc), digest in zip(wanted, found, strict=True)
         if (problem := _problem(digest, crc, kind)) is not None
     ]
     return Verified(len(log.versions), len(log.runs), len(keys), tuple(damage))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -24,8 +24,9 @@ _CHECK = "crc32c"
 class Version:
     """``parent`` is the version that was the head before, ``reference`` the one whose run this one landed on.
 
-    ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``. ``inputs``
-    says what was landed, with the digests of its chunks. A rollback repeats the version that it ``restores``.
+    ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``;
+    ``reference_digests`` those of the running reference as of this version, where one is kept. ``inputs`` says what was
+    landed, with the digests of its chunks. A rollback repeats the version that it ``restores``.
     """
 
     version: int
@@ -41,6 +42,7 @@ class Version:
     settings: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reference_digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     created: str
     format: int = FORMAT
@@ -53,6 +55,15 @@ class Version:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(json.loads(json.dumps(asdict(self))))
+
+    @property
+    def files(self) -> Iterator[tuple[str, str, int]]:
+        """Every file of its run and of its running reference: key, kind and digest."""
+        places = ((run_key, self.digests), (reference_key, self.reference_digests))
+        for key_of, digests in places:
+            for kind, files in digests.items():
+                for path, crc in files.items():
+                    yield f"{key_of(str(self.run))}/{path}", kind, crc
 
     @classmethod
     def decoded(cls, data: bytes, where: str) -> Version:
@@ -76,6 +87,11 @@ def version_key(number: int) -> str:
 def run_key(name: str) -> str:
     """Where a run lies."""
     return f"runs/{name}.zarr"
+
+
+def reference_key(name: str) -> str:
+    """Where the running reference lies that a run has moved on."""
+    return f"references/{name}.zarr"
 
 
 def _check(values: Mapping[str, Any]) -> int:

@@ -34,6 +34,13 @@ class IdReader(Protocol):
         """Ids of rows ``start`` to ``stop``."""
 
 
+class OpenableIds(Protocol):
+    """What `IdReader` reads."""
+
+    def open(self) -> IdReader:
+        """Start reading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ids:
     """Ids in any one-dimensional array-like that slices lazily (Zarr, Dask, NumPy)."""
@@ -64,7 +71,7 @@ class Ids:
 class IdBlock:
     """The ids of one task's rows."""
 
-    ids: Ids | RowNumberIds
+    ids: OpenableIds
     start: int
     stop: int
 

@@ -96,6 +96,22 @@ class StepIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class ShiftedIndex:
+    """Row i belongs to row i + ``by``."""
+
+    by: int
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """The row numbers themselves, shifted."""
+        return np.arange(start + self.by, stop + self.by, dtype=np.int64)
+
+    def part(self, start: int, stop: int) -> ShiftedIndex:
+        """Itself."""
+        del start, stop
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class SparseIndex:
     """Partners of a few ``rows`` (ascending); every other row has none."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.types import Rows
+from dask_embstab.core.types import Rows, Vector
 from dask_embstab.tables.chunkfile import chunk_files, require_seen
 from dask_embstab.tables.direct import DirectWriter
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
@@ -24,6 +24,7 @@ class Sink:
     vectors: zarr.Array[Any]
     ids: zarr.Array[Any] | None
     resume: bool
+    weights: zarr.Array[Any] | None = None
 
     @property
     def chunk_rows(self) -> int:
@@ -40,8 +41,9 @@ class Sink:
         if not self.resume:
             return False
         chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
-        return all(_is_stored(self.vectors, (chunk, 0)) for chunk in chunks) and (
-            self.ids is None or all(_is_stored(self.ids, (chunk,)) for chunk in chunks)
+        columns = [array for array in (self.ids, self.weights) if array is not None]
+        return all(_is_stored(self.vectors, (chunk, 0)) for chunk in chunks) and all(
+            _is_stored(array, (chunk,)) for array in columns for chunk in chunks
         )
 
     def writer(self, start: int, stop: int) -> RowWriter | DirectWriter:
@@ -52,6 +54,15 @@ class Sink:
         if files is not None and files.compression is None:
             return DirectWriter(files, start, stop)
         return RowWriter(self.vectors, start, stop, self.chunk_rows)
+
+    def write_weights(self, start: int, values: Vector) -> None:
+        """Write the numbers of whole chunks, from row ``start`` on."""
+        assert self.weights is not None
+        files = chunk_files(self.weights)
+        if files is None:
+            self.weights[start : start + len(values)] = values
+        else:
+            DirectWriter(files, start, start + len(values)).put(values[:, None])
 
     def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
         """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""

@@ -49,12 +49,22 @@ class RunWriter:
     _tables: list[str] = field(default_factory=list)
 
     def table(
-        self, key: str, *, shape: tuple[int, int], dtype: np.dtype[Any], chunk_rows: int, ids: IdKind | None
+        self,
+        key: str,
+        *,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        chunk_rows: int,
+        ids: IdKind | None,
+        weights: bool = False,
     ) -> Sink:
-        """Make the arrays of one table and give the sink that tasks write it through."""
+        """Make the arrays of one table and give the sink that tasks write it through.
+
+        ``weights``: with one number per row, in an array of that name.
+        """
         n, d = shape
         self._tables.append(key)
-        if not self.fresh and (made := self._leftover(key, ids)) is not None:
+        if not self.fresh and (made := self._leftover(key, ids, weights=weights)) is not None:
             return made
         node = self.group.create_group(key, overwrite=not self.fresh)
         row, rows = DIMENSION[key], min(chunk_rows, n)
@@ -69,26 +79,27 @@ class RunWriter:
                 dimension_names=(row, "component"),
                 config={"write_empty_chunks": True},
             )
-            identifiers = (
-                None
-                if ids is None
-                else node.create_array(
-                    "id",
-                    shape=(n,),
-                    chunks=(rows,),
-                    dtype=_ID_DTYPES[ids],
-                    compressors=[Crc32cCodec()],
-                    dimension_names=(row,),
-                    config={"write_empty_chunks": True},
-                )
+            of_rows: dict[str, Any] = {
+                "shape": (n,),
+                "chunks": (rows,),
+                "compressors": [Crc32cCodec()],
+                "dimension_names": (row,),
+                "config": {"write_empty_chunks": True},
+            }
+            identifiers = None if ids is None else node.create_array("id", dtype=_ID_DTYPES[ids], **of_rows)
+            numbers = (
+                node.create_array("weight", dtype=dtype.newbyteorder("="), fill_value=math.nan, **of_rows)
+                if weights
+                else None
             )
-        return Sink(vectors, identifiers, resume=False)
+        return Sink(vectors, identifiers, resume=False, weights=numbers)
 
-    def _leftover(self, key: str, ids: IdKind | None) -> Sink | None:
+    def _leftover(self, key: str, ids: IdKind | None, *, weights: bool) -> Sink | None:
         """The table as an interrupted write left it; None where its metadata is not there, or not whole."""
         with contextlib.suppress(Exception):
             made = self.group[key]
-            return Sink(made["vectors"], made["id"] if ids else None, resume=True)  # type: ignore[index, arg-type]
+            numbers = made["weight"] if weights else None  # type: ignore[index]
+            return Sink(made["vectors"], made["id"] if ids else None, resume=True, weights=numbers)  # type: ignore[index, arg-type]
         return None
 
     def transform(self, transform: Transform, attributes: Mapping[str, Any]) -> None:
@@ -119,11 +130,12 @@ def begin_run(
     overwrite: bool = False,
     resume: bool = False,
     inputs: tuple[str, ...] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[RunWriter]:
     """Write a run at ``out``: it is published when the block ends well, and leaves nothing behind when it does not
-    (with ``resume``: its whole chunks, to go on from).
+    (with ``resume``: its whole chunks, to go on from). ``more`` are further attributes of its root group.
     """
-    attributes = run_attributes(name)
+    attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
     if place is None:
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)

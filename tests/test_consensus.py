@@ -1,0 +1,390 @@
+"""The running reference: the mean of every id's unit rows, against the same mean written plainly with NumPy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import (
+    Stop,
+    assert_close,
+    data_of,
+    pairs_by_id,
+    refactored,
+    rotation,
+    standardize,
+    stop_at,
+    vectors_of,
+    world,
+)
+from test_damage import DAMAGE
+
+import dask_embstab as es
+from dask_embstab.passes import pairing, partners
+from dask_embstab.series import publish as publishing
+from dask_embstab.series import store
+
+Array = np.ndarray[Any, Any]
+State = dict[Any, tuple[Array, float]]
+
+
+def unit(rows: Array) -> Array:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
+
+
+def moved(state: State, ids: list[Any], rows: Array, half_life: float | None) -> State:
+    """The mean and the weight of every id, one id after the other; the run's ids first, in the run's order."""
+    decay = 1.0 if half_life is None else 2.0 ** (-1.0 / half_life)
+    aged = {key: (mean, weight * decay) for key, (mean, weight) in state.items()}
+    after: State = {}
+    for key, row in zip(ids, unit(rows), strict=True):
+        mean, weight = aged.pop(key, (np.zeros(len(row)), 0.0))
+        after[key] = ((mean * weight + row) / (weight + 1), weight + 1) if row.any() else (mean, weight)
+    return after | aged
+
+
+def landed(items: Array, users: Array, ids: list[Any], state: State) -> Array:
+    """Algorithm 2 on unit rows on both sides: the run's standardized ones, and the means of the ids it shares."""
+    frame = standardize(items, users, balance="rows")
+    known = list(state)
+    mine, theirs = pairs_by_id(ids, known)
+    means = np.stack([state[key][0] for key in known])[theirs]
+    return items @ frame.items @ rotation(unit((items @ frame.items)[mine]), unit(means))
+
+
+def state_of(series: es.Series, name: str, key: str = "items") -> tuple[list[Any], Array, Array]:
+    """Ids, means and weights as they are stored."""
+    stored = xr.open_zarr(series.store.place(f"references/{name}.zarr"), group=key)
+    ids = stored["id"].values.tolist() if "id" in stored else list(range(len(stored["vectors"])))
+    return ids, stored["vectors"].values, stored["weight"].values
+
+
+def assert_state(series: es.Series, name: str, wanted: State, tolerance: float, key: str = "items") -> None:
+    ids, means, weights = state_of(series, name, key)
+    assert ids == list(wanted), "the run's ids in its own order, then those that are gone"
+    assert_close(means, np.stack([mean for mean, _ in wanted.values()]), tolerance)
+    assert_close(weights, [weight for _, weight in wanted.values()], tolerance)
+
+
+def tables(day: int, n: int, n_users: int = 30) -> tuple[Array, Array]:
+    """A world that changes, in other axes every day; row i is item i."""
+    T, W = world(0, n, n_users)
+    U, V = world(day + 1, n, n_users)
+    return refactored(T + 0.2 * U, W + 0.2 * V, day)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test here cuts the power, so nothing has to be durable; one task after another."""
+    monkeypatch.setattr(store, "_sync_one", lambda _: None)
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+IDS = [np.arange(20), np.arange(20) + 2, np.roll(np.arange(20) + 1, 3), np.arange(20) + 1]
+"""Of four days: two new ones and two gone, one that comes back and others in another order, and so on."""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four days, the first three of them in a series with a half-life."""
+    folder = tmp_path_factory.mktemp("template")
+    series = es.Series.init(folder / "series", half_life=2)
+    for day, ids in enumerate(IDS):
+        T, W = tables(day, 24)
+        es.create_run(folder / f"day-{day}.zarr", T[ids], W, item_ids=ids, chunk_rows=8)
+        assert day > 2 or series.add(folder / f"day-{day}.zarr").published
+    return folder
+
+
+@pytest.fixture
+def days(template: Path) -> list[Path]:
+    return [template / f"day-{day}.zarr" for day in range(4)]
+
+
+@pytest.fixture
+def series(template: Path, tmp_path: Path) -> es.Series:
+    return es.Series(shutil.copytree(template / "series", tmp_path / "series"))
+
+
+def state_after(series: es.Series, names: list[str], half_life: float | None = 2) -> State:
+    state: State = {}
+    for name in names:
+        run = es.open_run(series.store.place(f"runs/{name}.zarr"))
+        state = moved(state, np.asarray(run.items.ids).tolist(), vectors_of(run), half_life)
+    return state
+
+
+# --- the mean
+
+catalogues = st.lists(
+    st.tuples(st.permutations(range(20)), st.integers(13, 20), st.integers(3, 25), st.booleans()),
+    min_size=2,
+    max_size=4,
+)
+
+
+@pytest.mark.usefixtures("small_tasks")
+@settings(max_examples=10)
+@given(
+    catalogue=catalogues,
+    half_life=st.none() | st.floats(0.3, 9.0),
+    kind=st.sampled_from(["int", "string", "none"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    out_of_core=st.booleans(),
+)
+def test_the_mean_of_any_catalogues(
+    tmp_path_factory: pytest.TempPathFactory,
+    catalogue: Any,
+    half_life: float | None,
+    kind: str,
+    dtype: str,
+    out_of_core: bool,
+) -> None:
+    """Any overlap, order, chunking, half-life and path of the join; rows of zeros; tables that grow and shrink."""
+    folder = tmp_path_factory.mktemp("c")
+    series = es.Series.init(folder / "series", half_life=half_life, min_matched=1)
+    exact = {"float32": 1e-6, "float64": 1e-12}[dtype]
+    state: State = {}
+    with pytest.MonkeyPatch.context() as patched:
+        if out_of_core:
+            patched.setattr(pairing, "_in_memory", lambda *_: None)
+            patched.setattr(partners, "_can_be_picked", lambda *_: False)
+        for day, (order, n, chunk_rows, with_zeros) in enumerate(catalogue):
+            rows = np.arange(n) if kind == "none" else np.array(order[:n])
+            T, W = (table.astype(dtype) for table in tables(day, 20))
+            T = T[rows]
+            T[day] *= not with_zeros
+            ids = [f"i{row}" for row in rows] if kind == "string" else rows.tolist()
+            named = {} if kind == "none" else {"item_ids": ids}
+            series.add(es.create_run(folder / f"day-{day}.zarr", T, W, chunk_rows=chunk_rows, **named))
+            rows_landed = vectors_of(series.open())
+            if sum(state[key][1] > 0 for key in ids if key in state) >= 8:
+                assert_close(rows_landed, landed(T, W, ids, state), 1e4 * exact)
+            state = moved(state, ids, rows_landed, half_life)
+            if day:
+                assert_state(series, f"day-{day}", state, exact)
+                assert state_of(series, f"day-{day}")[1].dtype == dtype
+    assert not series.verify().damage
+
+
+def test_users_too_where_they_are_aligned_on(tmp_path: Path) -> None:
+    series = es.Series.init(tmp_path / "series", align_on="both")
+    states: dict[str, State] = {"items": {}, "users": {}}
+    for day in range(3):
+        T, W = tables(day, 20)
+        ids = {"item_ids": np.arange(20) + day, "user_ids": [f"u{i}" for i in range(day, 30 + day)]}
+        series.add(es.create_run(tmp_path / f"day-{day}.zarr", T, W, **ids, chunk_rows=8))
+        for key, listed in zip(states, ids.values(), strict=True):
+            states[key] = moved(states[key], list(listed), vectors_of(series.open(), key), None)
+    for key, state in states.items():
+        assert_state(series, "day-2", state, 1e-12, key)
+
+
+def test_the_first_link_is_a_fit_on_the_first_run_s_directions(
+    series: es.Series, days: list[Path], tmp_path: Path
+) -> None:
+    by_hand = es.stabilize(days[1], tmp_path / "b.zarr", reference=series.open(1), unit_rows=True)
+    assert_close(vectors_of(series.open(2)), vectors_of(by_hand), 1e-12)
+    assert series.log().version(1).reference_digests == {}, (
+        "the first run's mean is its own unit rows: nothing is stored"
+    )
+    assert sorted(series.store.names("references")) == ["day-1.zarr", "day-2.zarr"]
+    figures = series.head().figures
+    assert figures["alignment"]["unit_rows"]
+    assert figures["alignment"]["rows"] == 20, "19 of the last run's and one from before"
+
+
+def test_rows_count_against_the_last_live_run(series: es.Series, tmp_path: Path) -> None:
+    """What was there once is aligned on, and is neither matched nor gone."""
+    counts = [v.figures["items"] for v in series.log().versions]
+    assert [(c["matched"], c["new"], c["gone"], c["returned"]) for c in counts[1:]] == [(18, 2, 2, 0), (19, 1, 1, 1)]
+    T, W = tables(3, 24)
+    old = es.create_run(tmp_path / "old.zarr", T[:20], W, item_ids=[0, 21, 1, 2, 3, *range(100, 115)])
+    series.change(min_matched=4)
+    with pytest.raises(es.HoldError, match=r"at least 4 rows.* 3 are shared"):
+        series.add(old)
+    series.change(min_matched=3)
+    assert series.add(old).version.figures["items"] | {"rows": 0} == {
+        "rows": 0, "matched": 3, "new": 17, "gone": 17, "returned": 2
+    }  # fmt: skip
+
+
+def test_the_same_ids_in_the_same_order_are_read_row_by_row(series: es.Series, tmp_path: Path) -> None:
+    """Also once the mean holds others behind them."""
+    T, W = tables(3, 24)
+    again = es.create_run(tmp_path / "again.zarr", T[IDS[2]], W, item_ids=IDS[2], chunk_rows=8)
+    series.add(again)
+    items = series.open().transform.diagnostics["items"]
+    assert (items["paired_by"], items["vectors"], items["gone"]) == ("identical ids", "in step", 0)
+    assert_state(series, "again", state_after(series, ["day-0", "day-1", "day-2", "again"]), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_mean_of_narrow_runs_is_float32(tmp_path: Path, dtype: str) -> None:
+    series = es.Series.init(tmp_path / "series")
+    for day in range(2):
+        T, W = (table.astype(dtype) for table in tables(day, 20))
+        series.add(es.create_run(tmp_path / f"day-{day}.zarr", T, W))
+    assert state_of(series, "day-1")[1].dtype == np.float32
+
+
+def test_a_wider_run_widens_the_mean(tmp_path: Path) -> None:
+    series = es.Series.init(tmp_path / "series")
+    for day, d in enumerate((4, 4, 6, 6)):
+        T, W = world(day, 30, 40, d)
+        if d == 6 and series.settings.width is None:
+            series.change(width=6)
+        series.add(es.create_run(tmp_path / f"day-{day}.zarr", T, W, item_ids=np.arange(30) + day))
+    ids, means, weights = state_of(series, "day-3")
+    assert means.shape == (33, 6)
+    assert (means[ids.index(0), 4:] == 0).all()
+    assert (weights[ids.index(0)], weights[ids.index(29)]) == (1, 4)
+
+
+# --- interruptions
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_an_interrupted_move_goes_on(series: es.Series, days: list[Path], tmp_path: Path, writing: Any) -> None:
+    """Whole chunks stay; what is whole and of these very files serves; what is torn, or of others, is written anew."""
+    undisturbed = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
+    written: list[int] = []
+    with writing(written.append):
+        undisturbed.add(days[3])
+    n_chunks = len(written)
+    with writing(stop_at(n_chunks)), pytest.raises(Stop):
+        series.add(days[3])
+    assert series.head().version == 3
+    assert not series.verify().damage
+    written.clear()
+    with pytest.MonkeyPatch.context() as patched, writing(written.append):
+        patched.setattr(publishing, "publish", _dead)
+        with pytest.raises(Stop):
+            series.add(days[3])
+    assert len(written) == 1
+    place = tmp_path / "series" / "references" / "day-3.zarr"
+    for harm in (lambda: None, lambda: os.truncate(place / "items/vectors/c/1/0", 0), lambda: torn(place)):
+        harm()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(publishing, "publish", _dead)
+            with pytest.raises(Stop):
+                series.add(days[3])
+        assert data_of(place) == data_of(tmp_path / "undisturbed" / "references" / "day-3.zarr")
+    series.rollback(2)
+    assert series.add(days[3]).version.reference == 4
+    assert_state(series, "day-3", state_after(series, ["day-0", "day-1", "day-3"]), 1e-12)
+    assert not series.verify().damage
+
+
+def torn(place: Path) -> None:
+    (place / "items/weight/c/2").unlink()
+    (place / "items/zarr.json").write_bytes(b"")
+
+
+def _dead(*_: Any) -> None:
+    raise Stop
+
+
+def test_gc_takes_what_was_left_of_a_mean(series: es.Series, days: list[Path]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publishing, "publish", _dead)
+        with pytest.raises(Stop):
+            series.add(days[3])
+    assert "references/day-3.zarr" in series.gc()
+    assert sorted(series.store.names("references")) == ["day-1.zarr", "day-2.zarr"]
+    assert series.gc() == []
+
+
+# --- what a version holds
+
+
+def test_a_rollback_goes_on_from_that_version_s_mean(series: es.Series, days: list[Path]) -> None:
+    series.rollback(2)
+    series.add(days[3])
+    assert_state(series, "day-3", state_after(series, ["day-0", "day-1", "day-3"]), 1e-12)
+    series.rollback(1)
+    series.add(days[3], name="again")
+    assert_state(series, "again", state_after(series, ["day-0", "again"]), 1e-12)
+
+
+@pytest.mark.parametrize("before", ["previous", "first"])
+def test_a_change_of_policy_starts_from_the_head(days: list[Path], tmp_path: Path, before: str) -> None:
+    series = es.Series.init(tmp_path / "series", policy=before)
+    for day in days[:2]:
+        series.add(day)
+    assert not series.store.names("references")
+    assert not series.settings.units
+    series.change(policy="consensus", half_life=2)
+    assert series.settings.units
+    for day in days[2:]:
+        series.add(day)
+    assert_state(series, "day-3", state_after(series, ["day-1", "day-2", "day-3"]), 1e-12)
+    series.change(policy=before)
+    assert not series.settings.units
+    series.change(policy="consensus", align_on="both")
+    T, W = tables(5, 24)
+    series.add(es.create_run(tmp_path / "both.zarr", T[IDS[3]], W, item_ids=IDS[3]))
+    assert_state(series, "both", state_after(series, ["day-3", "both"]), 1e-12)
+
+
+def test_raw_rows_where_the_user_says_so(days: list[Path], tmp_path: Path) -> None:
+    series = es.Series.init(tmp_path / "series", unit_rows=False)
+    for day in days[:3]:
+        series.add(day)
+    means = series.store.place("references/day-1.zarr")
+    by_hand = es.stabilize(days[2], tmp_path / "b.zarr", reference=means, balance="rows")
+    assert_close(vectors_of(series.open()), vectors_of(by_hand), 1e-12)
+    assert not series.head().figures["alignment"]["unit_rows"]
+
+
+def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> None:
+    """Series from before there was a consensus: their files lack what is new."""
+    series = es.Series.init(tmp_path / "series", policy="previous", unit_rows=False)
+    series.add(days[0])
+    for file in (tmp_path / "series" / "series.json", tmp_path / "series" / "versions" / "1.json"):
+        values = json.loads(file.read_text())
+        del values["crc32c"], values["settings"]["half_life"]
+        values.pop("reference_digests", None)
+        check = crc32c.crc32c(json.dumps(values, sort_keys=True).encode())
+        file.write_text(json.dumps(values | {"crc32c": check}, indent=1, sort_keys=True))
+    series = es.Series(tmp_path / "series")
+    assert (series.settings.policy, series.settings.units) == ("previous", False)
+    assert series.add(days[1]).version.reference_digests == {}
+
+
+@pytest.mark.parametrize("half_life", [0, -1.0, float("inf"), float("nan"), "2"])
+def test_a_half_life_is_a_number_of_runs(tmp_path: Path, half_life: Any) -> None:
+    with pytest.raises(es.InputError, match="half_life must be a number of runs above 0"):
+        es.Series.init(tmp_path / "series", half_life=half_life)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["items/vectors/c/1/0", "items/id/c/2", "items/weight/c/0", "zarr.json"])
+def test_damage_to_a_mean_is_found(series: es.Series, tmp_path: Path, file: str, damage: str) -> None:
+    DAMAGE[damage](tmp_path / "series" / "references" / "day-2.zarr" / file)
+    assert any(f"references/day-2.zarr/{file}" in line for line in series.verify().damage)
+
+
+def test_a_manifest_names_the_means(series: es.Series, days: list[Path], tmp_path: Path) -> None:
+    for name in series.manifest()["files"]:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "series" / name, tmp_path / "copy" / name)
+    shutil.copytree(days[3], tmp_path / "day-3.zarr")
+    copy = es.Series(tmp_path / "copy")
+    for place in (series, copy):
+        place.add(tmp_path / "day-3.zarr")
+    assert state_of(copy, "day-3")[0] == state_of(series, "day-3")[0]
+    np.testing.assert_array_equal(state_of(copy, "day-3")[1], state_of(series, "day-3")[1])
