@@ -5,7 +5,7 @@ runs of a series are compared by the mean cosine of the items that both have. Th
 after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so
 (on unit rows, which is what the cosine asks for, it would be higher by about 1 %; that is the line below it).
 
-    python examples/webshop_series.py [--data FOLDER] [--seeds 1 2 3] [--weeks 41] [--markdown docs/policies.md] [--small]
+    python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "previous": {"policy": "previous"},
     "previous, unit rows": {"policy": "previous", "unit_rows": True},
     "first": {"policy": "first"},
-    "first, unit rows": {"policy": "first", "unit_rows": True},
 }
 """Settings of `Series.init`; the first one's are the default."""
 
@@ -67,7 +66,7 @@ class Items:
         """Those of a run."""
         table = run.items
         assert table is not None, "every run has items"
-        ids, rows = np.asarray(table.ids).astype(str), np.asarray(table.vectors, np.float64)
+        ids, rows = np.array(np.asarray(table.ids).tolist()), np.asarray(table.vectors, np.float64)
         order = np.argsort(ids)
         return cls(ids[order], rows[order])
 
@@ -314,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run the example, print the tables, return the figures by seed."""
     parser = argparse.ArgumentParser(description="Compare reference policies on a web shop's weekly factorizations.")
     parser.add_argument("--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the random starts, a series each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts, a series each")
     parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
     parser.add_argument("--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds")
