@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
 from dask_embstab.demo.als import Factors, factorize
@@ -134,16 +135,20 @@ def write_series(
     """
     out.mkdir(parents=True, exist_ok=True)
 
-    def write(week: Week) -> es.Run:
-        factors = train(week, seed=seed, components=components, n_iterations=n_iterations)
-        path = out / f"{week.name}.zarr"
-        return es.create_run(
-            path, factors.items, factors.users, item_ids=week.item_ids, user_ids=week.user_ids, name=week.name
-        )
+    def trained(week: Week) -> tuple[Week, Factors]:
+        return week, train(week, seed=seed, components=components, n_iterations=n_iterations)
 
     # A start depends on the seed and the week alone, so the order in which weeks are trained does not matter.
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(write, weeks(events, n_weeks=n_weeks)))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [write(out, *found) for found in pool.map(trained, weeks(events, n_weeks=n_weeks))]
+
+
+def write(out: Path, week: Week, factors: Factors) -> es.Run:
+    """Write a week's factors as a run."""
+    path = out / f"{week.name}.zarr"
+    return es.create_run(
+        path, factors.items, factors.users, item_ids=week.item_ids, user_ids=week.user_ids, name=week.name
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> list[es.Run]:

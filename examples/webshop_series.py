@@ -91,7 +91,8 @@ class Outcome:
 def unit(rows: Rows) -> Rows:
     """Rows of length one; rows of zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    directions: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return directions
 
 
 def shared(a: Items, b: Items) -> tuple[NDArray[np.str_], Rows, Rows]:

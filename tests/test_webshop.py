@@ -135,7 +135,7 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
     assert found["landed"] == pytest.approx(np.mean([cosine(x[name], y[name]) for name in "bdf"]))
     # In the plane the best rotation or reflection can be searched for.
     X, Y = (np.array([one[name] for name in "bdf"]) for one in (x, y))
-    angles = np.linspace(0, 2 * np.pi, 20001)
+    angles = np.linspace(0, 2 * np.pi, 2001)
     turns = [np.array([[np.cos(a), -f * np.sin(a)], [np.sin(a), f * np.cos(a)]]) for a in angles for f in (1, -1)]
     best = min(turns, key=lambda Q: np.linalg.norm(Y @ Q - X))
     assert found["ceiling"] == pytest.approx(
@@ -161,7 +161,7 @@ def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp
     for name, start in (("one", 0), ("two", 30), ("three", 5)):
         rows = [rng.standard_normal((40, 2)) for _ in range(2)]
         ids = np.arange(start, start + 40)
-        webshop_series.add(series, make_run(name, *rows, item_ids=ids, user_ids=ids, name=name), outcome)
+        webshop_series.add(series, make_run(name, *rows, item_ids=ids, user_ids=ids), outcome)
     assert [week is None for week in outcome.weeks] == [False, True, False]
     assert webshop_series.by_gap(outcome.weeks, 1)["landed"] is None
     assert webshop_series.by_gap(outcome.weeks, 2)["landed"] is not None
