@@ -314,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run the example, print the tables, return the figures by seed."""
     parser = argparse.ArgumentParser(description="Compare reference policies on a web shop's weekly factorizations.")
     parser.add_argument("--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts, a series each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
     parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
     parser.add_argument("--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds")
