@@ -3,7 +3,7 @@
 Every week's model is trained from its own random start (`examples/webshop.py`) and added to a series of each policy. Two
 runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two runs is the same figure
 after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so
-(on unit rows, which is what the cosine asks for, it would be higher by about 1 %; that is the line below it).
+On unit rows, which is what the cosine asks for, it would be higher: the line below it.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
