@@ -128,6 +128,29 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     return _added(Series(series).rollback(version))
 
 
+@command(
+    _PLACE,
+    click.option("--onto", metavar="VERSION|RUN", help="Reference: a version's run as it was published, or any run."),
+    click.option("--back", is_flag=True, help="Undo the last rebase instead."),
+    click.option(
+        "--rewrite", is_flag=True, help="Write all runs anew; else readers multiply by one small matrix each."
+    ),
+    _SCHEDULER,
+    _MEMORY,
+    group=series,
+)
+def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None) -> dict[str, Any]:
+    """Move all that is stored onto another reference: scores stay; says what becomes of stored vectors and indexes."""
+    from dask_embstab.series.series import Series
+
+    if (onto is None) == (not back):
+        raise click.UsageError("give --onto VERSION, --onto RUN or --back")
+    target = int(onto) if onto is not None and onto.isdecimal() else onto
+    with _cluster(scheduler), _clock() as seconds:
+        made = Series(series).rebase(target, rewrite=rewrite)
+    return {**_added(made), "seconds": seconds()}
+
+
 @command(_PLACE, _SCHEDULER, group=series)
 def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     """Read every file of every published run; ends with 2 and names what is damaged."""
@@ -217,6 +240,6 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _added(added: Added) -> dict[str, Any]:
     version = added.version.to_dict()
-    for left_out in ("digests", "inputs", "settings", "format"):
+    for left_out in ("digests", "reference_digests", "inputs", "settings", "moved", "format"):
         del version[left_out]
     return {**version, "published": added.published, "note": added.note}

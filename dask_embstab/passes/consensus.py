@@ -6,12 +6,13 @@ next run, mostly with the same ids in the same order, finds its partners row by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import zarr
 
 from dask_embstab.core.consensus import advanced
 from dask_embstab.core.moments import unit
@@ -23,10 +24,11 @@ from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.passes.partners import Partners, beside
 from dask_embstab.passes.plan import RowRange, plan_rows
 from dask_embstab.passes.projection import load_of, require_memory
+from dask_embstab.passes.write import Landing, write_table
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.rowindex import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
 from dask_embstab.tables.sink import Sink
-from dask_embstab.tables.source import Openable, Source
+from dask_embstab.tables.source import Openable, Source, default_chunk_rows
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.union import UnionIds
 from dask_embstab.tables.views import MappedSource
@@ -73,6 +75,26 @@ def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], *, decay: 
         compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
 
 
+def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group, M: Matrix) -> None:
+    """Write stored means anew, every row times ``M``, with their ids and weights as they are in ``group``."""
+    nodes = []
+    for key, table in tables.items():
+        ids, weights = table.stored_ids, group[f"{key}/weight"]
+        assert isinstance(weights, zarr.Array)
+        sink = writer.table(
+            key,
+            shape=(table.n_rows, M.shape[1]),
+            dtype=table.dtype,
+            chunk_rows=table.chunk_rows,
+            ids=None if ids is None else ids.kind,
+            weights=True,
+        )
+        for start in range(0, table.n_rows, sink.chunk_rows):
+            sink.write_weights(start, np.asarray(weights[start : min(start + sink.chunk_rows, table.n_rows)]))
+        nodes.append(write_table(table, Landing(M), sink))
+    compute([node for node, _ in nodes], label="rebase", n_tasks=sum(n for _, n in nodes))
+
+
 def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, how: Joining) -> tuple[Any, int]:
     require_memory([load_of(table, width=old.table.d, values=1)])
     pairing = pair(table, old.table, how, live=old.live)
@@ -81,7 +103,10 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, ho
     ids = _ids(table, old.table, gone, pairing.gone)
     n_rows, dtype = table.n_rows + pairing.gone, mean_dtype(table.dtype)
     kind = None if ids is None else ids.kind
-    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=table.chunk_rows, ids=kind, weights=True)
+    # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
+    one = table.n_rows <= table.chunk_rows
+    chunk_rows = max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize)) if one else table.chunk_rows
+    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
     ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
     graph = Graph()
     work = graph.shared(_Work(sink, pairing.reference, decay, table.n_rows, grid.rows))

@@ -48,6 +48,7 @@ def candidate_of(store: Store, source: Run, name: str, reference: Version | None
         "run": name,
         "source": {"path": source.path, "tables": described(source)},
         "reference": None if reference is None else reference.run,
+        "basis": None if reference is None else reference.basis.get("file"),
         "settings": settings.to_dict(),
     }
     stored = _stored(store, name)

@@ -11,32 +11,36 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import zarr
 
 from dask_embstab.core.consensus import decay_of
-from dask_embstab.core.errors import DamageError, InputError
+from dask_embstab.core.types import Matrix
 from dask_embstab.passes.consensus import Mean, advance, seen_once, unit_rows, view_of
 from dask_embstab.passes.reference import Reference, as_reference
-from dask_embstab.series.files import whole_digests
+from dask_embstab.series.basis import matrix_of, moved_table
+from dask_embstab.series.files import made_whole, resumed_run
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
 from dask_embstab.series.versions import Version, reference_key, run_key
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import local_path
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.views import SideBySide, column_source
-from dask_embstab.tables.writer import begin_run
 
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """The average as of one version; ``state`` is None where it is the run's own unit rows."""
+    """The average as of one version; ``state`` is None where it is the run's own unit rows.
+
+    Both are as they are stored; ``matrix`` brings them into the space in which they are read.
+    """
 
     run: Run
     state: Run | None
+    matrix: Matrix | None
 
     def live(self, key: str) -> int | None:
         """Rows of a table that are the version's run's; None for all of them."""
@@ -44,27 +48,33 @@ class Consensus:
 
     def table(self, key: str) -> Table | None:
         """Its rows, to land on."""
-        table: Table | None = getattr(self.state or self.run, key)
+        table = moved_table(getattr(self.state or self.run, key), self.matrix)
         return view_of(table, unit_rows, table.d) if self.state is None and table is not None else table
 
     def mean(self, key: str) -> Mean:
         """Its rows with their weights, to be moved on."""
         if self.state is None:
-            table = self.run.table(key)
+            table = self._moved(self.run, key)
             return Mean(view_of(table, seen_once, table.d + 1), None)
-        table, group = self.state.table(key), self.state.group[f"{key}/weight"]
-        assert isinstance(group, zarr.Array)
-        return Mean(replace(table, source=SideBySide(table.source, column_source(group))), self.live(key))
+        table, weights = self._moved(self.state, key), self.state.group[f"{key}/weight"]
+        assert isinstance(weights, zarr.Array)
+        return Mean(replace(table, source=SideBySide(table.source, column_source(weights))), self.live(key))
+
+    def _moved(self, run: Run, key: str) -> Table:
+        found = moved_table(run.table(key), self.matrix)
+        assert found is not None
+        return found
 
 
 def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
     """What the next run lands on, recorded by its place in the series: a copied series says the same."""
     key = run_key(str(version.run))
-    run = open_run(store.place(key))
+    run, M = open_run(store.place(key)), matrix_of(store, version)
     found = as_reference(run)
     assert found is not None
+    found = replace(found, items=moved_table(found.items, M), users=moved_table(found.users, M))
     if settings.policy == "consensus":
-        known = consensus_of(store, version, settings, run)
+        known = consensus_of(store, version, settings)
         tables: dict[str, Any] = {name: known.table(name) for name in settings.aligned}
         live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
         found = replace(found, live=live, **tables)
@@ -72,67 +82,35 @@ def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
     return replace(found, described={**found.described, "path": key})
 
 
-def consensus_of(store: Store, version: Version, settings: Settings, run: Run) -> Consensus:
+def consensus_of(store: Store, version: Version, settings: Settings) -> Consensus:
     """The average as of a version, opened."""
-    if not version.reference_digests:
-        return Consensus(run, None)
-    state = open_run(store.place(reference_key(str(version.run))))
-    return Consensus(run, state if all(getattr(state, key) for key in settings.aligned) else None)
+    run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
+    state = open_run(store.place(reference_key(str(version.run)))) if version.reference_digests else None
+    serves = state is not None and all(getattr(state, key) for key in settings.aligned)
+    return Consensus(run, state if serves else None, M)
 
 
 def moved_on(
     store: Store, landed: Run, digests: Mapping[str, Mapping[str, int]], version: Version | None, settings: Settings
 ) -> dict[str, dict[str, int]]:
-    """The average with ``landed`` in it: written, durable, verified. Its files' digests; none where there is none to keep.
-
-    What an interrupted call left serves where it was made of the very same files; what a power cut tore is written anew.
-    """
+    """The average with ``landed`` in it, on disk: digests of its files; none where there is none to keep."""
     if settings.policy != "consensus" or version is None:
         return {}
-    key, origin = reference_key(landed.name), _origin(digests, version, settings)
-    for is_last in (False, True):
-        state = _leftover(store, key, origin) or _written(store, key, origin, landed, version, settings)
-        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
-            store.remove(f"{key}/{half_written}")
-        store.sync(key)
-        try:
-            return whole_digests(store, key, state)
-        except DamageError:
-            if is_last:
-                raise
-            store.remove(key)
-    raise AssertionError("the second attempt returns or raises")
+    write = partial(_write, store, landed, version, settings)
+    return made_whole(store, reference_key(landed.name), _origin(digests, version, settings), write)
 
 
 def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
     """What must be equal for two averages to have the same bits."""
-    made_of = [digests, version.run, version.digests, version.reference_digests, settings.half_life, settings.aligned]
+    read = [version.run, version.digests, version.reference_digests, dict(version.basis)]
+    made_of = [digests, read, settings.half_life, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _leftover(store: Store, key: str, origin: str) -> Run | None:
-    folder, _, name = key.rpartition("/")
-    if name not in store.names(folder):
-        return None
-    try:
-        state = open_run(store.place(key))
-        if state.attrs[ATTRIBUTE].get("origin") == origin:
-            return state
-    except (InputError, DamageError, KeyError):
-        pass
-    store.remove(key)
-    return None
-
-
-def _written(store: Store, key: str, origin: str, landed: Run, version: Version, settings: Settings) -> Run:
-    known = consensus_of(store, version, settings, open_run(store.place(run_key(str(version.run)))))
+def _write(store: Store, landed: Run, version: Version, settings: Settings, key: str, origin: str) -> None:
+    known = consensus_of(store, version, settings)
     tables = {name: landed.table(name) for name in settings.aligned}
-    more = {"kind": "reference", "origin": origin, "live": {name: table.n_rows for name, table in tables.items()}}
-    store.make(key.rpartition("/")[0])
-    place = store.place(key)
-    with begin_run(
-        place, name=landed.name, fingerprint=origin, resume=local_path(place) is not None, more=more
-    ) as writer:
+    more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
+    with resumed_run(store, key, landed.name, origin, more) as writer:
         means = {name: (table, known.mean(name)) for name, table in tables.items()}
         advance(writer, means, decay=decay_of(settings.half_life))
-    return open_run(place)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import zarr
 
-from dask_embstab.core.errors import DamageError
+from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.passes.digest import file_digests
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.layout import ATTRIBUTE, TABLES
+from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.source import Digests
+from dask_embstab.tables.store import local_path
+from dask_embstab.tables.writer import RunWriter, begin_run
 
 
 def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
@@ -41,6 +45,48 @@ def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]
     if missing := next((chunk for chunk in wanted if chunk not in found["chunks"]), None):
         raise DamageError(f"chunk {missing} of {key} is missing")
     return found
+
+
+def made_whole(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
+    """A run-format group at ``key``: written (``write(key, origin)``), durable, verified. Its files' digests.
+
+    What an interrupted call left serves where it was made of the same, ``origin``; what a power cut tore is written anew.
+    """
+    for is_last in (False, True):
+        if not _is_left(store, key, origin):
+            write(key, origin)
+        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
+            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
+        store.sync(key)
+        try:
+            return whole_digests(store, key, open_run(store.place(key)))
+        except DamageError:
+            if is_last:
+                raise
+            store.remove(key)
+    raise AssertionError("the second attempt returns or raises")
+
+
+@contextlib.contextmanager
+def resumed_run(store: Store, key: str, name: str, origin: str, more: Mapping[str, Any]) -> Iterator[RunWriter]:
+    """Write such a group, going on from the whole chunks that an interrupted call left."""
+    place = store.place(key)
+    resume, attributes = local_path(place) is not None, {**more, "origin": origin}
+    store.make(key.rpartition("/")[0])
+    with begin_run(place, name=name, fingerprint=origin, resume=resume, more=attributes) as writer:
+        yield writer
+
+
+def _is_left(store: Store, key: str, origin: str) -> bool:
+    """Whether a group of this origin stands there; any other is removed."""
+    folder, _, name = key.rpartition("/")
+    if name not in store.names(folder):
+        return False
+    with contextlib.suppress(InputError, DamageError, KeyError):
+        if open_run(store.place(key)).attrs[ATTRIBUTE].get("origin") == origin:
+            return True
+    store.remove(key)
+    return False
 
 
 def _chunks(name: str, group: zarr.Group) -> list[str]:

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 from dask_embstab.core.errors import RetryError
 from dask_embstab.series.candidate import candidate_key
-from dask_embstab.series.log import read_log
+from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.store import Store
-from dask_embstab.series.versions import Version, reference_key, run_key
+from dask_embstab.series.versions import reference_key, run_key
 
 DAY = 86_400.0
+REBASING = ".rebase"
+"""The lock of rebases; no run has this name."""
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
 
 
@@ -37,26 +39,24 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
     """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended."""
     removed = _swept(store, pin_age)
     pinned = _pinned(store)
-    known = read_log(store).runs
+    needed = _needed(read_log(store))
     for name, keys in sorted(_by_name(store).items()):
-        if set(keys) <= _needed(known.get(name)):
+        if needed.issuperset(keys):
             continue
         with contextlib.suppress(RetryError), store.lock(name):
-            known = read_log(store).runs
-            needed = _needed(known.get(name)) | ({run_key(name)} if name in pinned else set())
+            needed = _needed(read_log(store))
             for key in keys:
-                if key not in needed and _exists(store, key):
+                held = key == run_key(name) and name in pinned
+                if key not in needed and not held and _exists(store, key):
                     store.remove(key)
                     removed.append(key)
     return removed
 
 
-def _needed(version: Version | None) -> set[str]:
-    """The run of a version, and its running reference where it keeps one."""
-    if version is None:
-        return set()
-    name = str(version.run)
-    return {run_key(name), reference_key(name)} if version.reference_digests else {run_key(name)}
+def _needed(log: Log) -> set[str]:
+    """The runs of all versions where they are stored now, their running references, and the matrices of rebases."""
+    references = {reference_key(str(v.run)) for v in log.stored if v.reference_digests}
+    return references | {run_key(str(v.run)) for v in log.stored} | log.bases.keys()
 
 
 def _pinned(store: Store) -> set[str]:
@@ -79,6 +79,8 @@ def _by_name(store: Store) -> dict[str, list[str]]:
             continue  # not ours
         name = hidden["name"] if hidden else entry.removesuffix(".zarr")
         found.setdefault(name, []).append(key)
+    if bases := store.names("bases"):
+        found[REBASING] = [f"bases/{entry}" for entry in bases]
     for name in store.names("candidates"):
         found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
         found[name].append(candidate_key(name))

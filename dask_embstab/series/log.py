@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_embstab.core.errors import DamageError, InputError
@@ -35,6 +35,30 @@ class Log:
     def runs(self) -> dict[str, Version]:
         """Every run's name and the version that published it."""
         return {v.run: v for v in self.versions if v.kind == "publish" and v.run is not None}
+
+    @property
+    def basis(self) -> Mapping[str, Any]:
+        """What the last rebase recorded."""
+        return next((v.basis for v in reversed(self.versions) if v.kind == "rebase"), {})
+
+    @property
+    def moved(self) -> dict[str, Mapping[str, Any]]:
+        """Where runs are stored that a rebase rewrote, by their names; of several times, the last."""
+        return {name: place for version in self.versions for name, place in version.moved.items()}
+
+    def placed(self, version: Version) -> Version:
+        """A version as it is to be read now: with the place of its stored run, and the basis in which it is read."""
+        return replace(version, **self.moved.get(str(version.run), {}), basis=self.basis)
+
+    @property
+    def stored(self) -> list[Version]:
+        """The version of every run that is needed, with its place."""
+        return [self.placed(version) for version in self.runs.values()]
+
+    @property
+    def bases(self) -> dict[str, int]:
+        """Files of matrices and their digests."""
+        return {v.basis["file"]: v.basis["crc32c"] for v in self.versions if v.kind == "rebase" and v.basis["file"]}
 
     def version(self, number: int | None) -> Version:
         """One version; None asks for the head."""
@@ -75,7 +99,7 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
     before: dt.date | None = None
     for version in log.versions:
         values = version.to_dict()
-        for left_out in ("digests", "inputs", "settings", "format"):
+        for left_out in ("digests", "reference_digests", "inputs", "settings", "moved", "format"):
             del values[left_out]
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None

@@ -32,3 +32,9 @@ def consensus(log: Log) -> Version | None:
 
 
 POLICIES: Mapping[str, Policy] = {"consensus": consensus, "previous": previous, "first": first}
+
+
+def reference_in(log: Log, policy: str) -> Version | None:
+    """The version to land on, as it is to be read now."""
+    found = POLICIES[policy](log)
+    return None if found is None else log.placed(found)

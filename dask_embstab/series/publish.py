@@ -21,11 +21,12 @@ from dask_embstab.core.errors import (
 )
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.land import land
+from dask_embstab.series.basis import read_run
 from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described
 from dask_embstab.series.check import Checked, check, is_landed_by
 from dask_embstab.series.consensus import moved_on
 from dask_embstab.series.log import Log, read_log
-from dask_embstab.series.policies import POLICIES
+from dask_embstab.series.policies import reference_in
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
 from dask_embstab.series.versions import Kind, Version, run_key, version_key
@@ -55,7 +56,8 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
             store.remove(candidate_key(name))
             return added
         settings = settings_in(log, settings)
-        reference = POLICIES[settings.policy](log)
+        _require_free(name, log)
+        reference = reference_in(log, settings.policy)
         candidate = _candidate(store, source, name, reference, settings)
         first = _compared(log, reference, settings)
         theirs = _first_run(store, first, reference, settings)
@@ -82,12 +84,12 @@ def add_run(store: Store, settings: Settings, source: Run, *, name: str | None, 
 
 def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
     """The version that follows the log."""
-    return Version(**_next(log, kind, settings), **known)
+    return Version(**(_next(log, kind, settings) | known))
 
 
 def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
     """The next version with the run of an earlier one."""
-    return replace(version, **_next(log, kind, settings), **more)
+    return replace(version, **(_next(log, kind, settings) | more))
 
 
 def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
@@ -97,6 +99,8 @@ def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
         "parent": None if log.head is None else log.head.version,
         "policy": settings.policy,
         "settings": settings.to_dict(),
+        "basis": {},
+        "moved": {},
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
@@ -121,7 +125,8 @@ def settings_in(log: Log, initial: Settings) -> Settings:
 
 def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
     """The first version, where the run to come is a link of a chain that is to be compared with it."""
-    return log.first if reference is not None and settings.policy != "first" and settings.chain_minus_first else None
+    wanted = reference is not None and settings.policy != "first" and settings.chain_minus_first
+    return log.placed(log.first) if wanted and log.first is not None else None
 
 
 def _first_run(store: Store, first: Version | None, reference: Version | None, settings: Settings) -> Run | None:
@@ -129,7 +134,7 @@ def _first_run(store: Store, first: Version | None, reference: Version | None, s
     alike = settings.units or settings.policy != "consensus"
     if first is None or reference is None or (first.run == reference.run and alike):
         return None
-    return open_run(store.place(run_key(str(first.run))))
+    return read_run(store, first)
 
 
 def _candidate(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
@@ -223,6 +228,12 @@ def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
     }
     named = {name: known.get(name) for name in ("keep", "method", "rank", "balance", "alignment")}
     return {**tables, **named, "chain_minus_first": chain}
+
+
+def _require_free(name: str, log: Log) -> None:
+    """Raise where a rebase stores another run under this name."""
+    if taken := [run for run, place in log.moved.items() if place["run"] == name]:
+        raise InputError(f"{name} is where a rebase stores the run {taken[0]}; give this one another name")
 
 
 def _require_name(name: str) -> str:

@@ -16,8 +16,10 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.passes.land import land
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.series import gc
+from dask_embstab.series.basis import read_run
 from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
+from dask_embstab.series.rebase import rebase
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.series.verify import Verified, verify
@@ -86,13 +88,19 @@ class Series:
         raise InputError(f"retries must be at least 0; it is {retries}")
 
     def open(self, version: int | None = None) -> Run:
-        """The run of a version (default: the head), which never changes once it is published."""
-        return self._run(self.log().with_run(version))
+        """The run of a version (default: the head), which never changes once it is published.
+
+        After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the stored rows times one small
+        matrix, and its transform is composed with that matrix. ``path`` is where the stored rows lie.
+        """
+        log = self.log()
+        return self._run(log.placed(log.with_run(version)))
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:
         """The run of a version, left alone by gc while the block lasts (and no longer than gc's ``pin_age``)."""
-        found = self.log().with_run(version)
+        log = self.log()
+        found = log.placed(log.with_run(version))
         with gc.pin(self.store, str(found.run)):
             yield self._run(found)
 
@@ -103,7 +111,7 @@ class Series:
         if log.head is not None and log.head.run == target.run:
             note = f"version {log.head.version} is live and holds {target.run} already; nothing to do"
             return Added(log.head, published=False, note=note)
-        self._run(target)
+        self._run(log.placed(target))
         made = again_as(target, log, "rollback", settings_in(log, self._initial), restores=version)
         publish(self.store, made)
         return Added(
@@ -124,6 +132,20 @@ class Series:
         publish(self.store, made)
         return Added(made, published=True, note=f"version {made.version} changes settings")
 
+    def rebase(self, onto: int | RunLike | None, *, rewrite: bool = False) -> Added:
+        """Move all that is stored onto another reference, by a new version that holds the head's run; scores stay.
+
+        ``onto``: the run of a version, in the space in which it was published, or any other run; every stored run is
+        rotated onto the rows that it shares with it. None goes back to how everything was read before the last rebase.
+        Lazily one small matrix per run is recorded and readers multiply by it; with ``rewrite`` all runs are written anew
+        in the new space (one read and one write each), and the old files stay until `gc`.
+
+        Either way vectors that were read before are of another space: indexes that hold them must be built anew.
+        """
+        return rebase(
+            self.store, self._initial, open_run(onto) if not isinstance(onto, int | None) else onto, rewrite=rewrite
+        )
+
     def verify(self) -> Verified:
         """Read every file of every published run and compare it with what was recorded."""
         return verify(self.store, self.log())
@@ -142,6 +164,7 @@ class Series:
             raise InputError("give model= or version=, not both")
         log = self.log()
         found = log.with_run(version) if model is None else log.of_model(model)
+        found = log.placed(found)
         made = self._run(found).transform
         if made is None:
             raise DamageError(f"version {found.version}: {run_key(str(found.run))} has lost its transform; restore it")
@@ -175,7 +198,7 @@ class Series:
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""
         log = self.log()
-        files = [key for version in log.runs.values() for key, _, _ in version.files]
+        files = [key for version in log.stored for key, _, _ in version.files] + list(log.bases)
         head = log.head
         return {
             "format": FORMAT,
@@ -188,7 +211,7 @@ class Series:
     def _run(self, version: Version) -> Run:
         """A published run; whatever is wrong with it by now is damage."""
         try:
-            return open_run(self.store.place(run_key(str(version.run))))
+            return read_run(self.store, version)
         except EmbstabError as error:
             raise DamageError(f"version {version.version} cannot be opened: {error}") from error
 

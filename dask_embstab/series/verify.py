@@ -8,7 +8,6 @@ from dask_embstab.core.errors import DamageError
 from dask_embstab.passes.digest import FileDigest, file_digests
 from dask_embstab.series.log import Log
 from dask_embstab.series.store import Store
-from dask_embstab.series.versions import Version
 
 _MOST_NAMED = 5
 
@@ -33,12 +32,13 @@ class Verified:
 
 def verify(store: Store, log: Log) -> Verified:
     """Read every file of every published run and running reference once; candidates are nobody's yet, so not looked at."""
-    wanted = [(version, *file) for version in log.runs.values() for file in version.files]
+    wanted = [(f"version {version.version}", *file) for version in log.stored for file in version.files]
+    wanted += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
     keys = [key for _, key, _, _ in wanted]
     found = file_digests(store.blocks, keys)
     damage = [
-        _said(version, key, problem)
-        for (version, key, kind, crc), digest in zip(wanted, found, strict=True)
+        f"{whose}: {key} {problem}"
+        for (whose, key, kind, crc), digest in zip(wanted, found, strict=True)
         if (problem := _problem(digest, crc, kind)) is not None
     ]
     return Verified(len(log.versions), len(log.runs), len(keys), tuple(damage))
@@ -52,7 +52,3 @@ def _problem(digest: FileDigest | None, recorded: int, kind: str) -> str | None:
     if not digest.checks:
         return "fails its checksum"
     return None if digest.body == recorded else "is not what was published"
-
-
-def _said(version: Version, key: str, problem: str) -> str:
-    return f"version {version.version}: {key} {problem}"

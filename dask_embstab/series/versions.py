@@ -14,7 +14,7 @@ import crc32c
 
 from dask_embstab.core.errors import DamageError
 
-Kind = Literal["publish", "rollback", "settings"]
+Kind = Literal["publish", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
 FORMAT = 1
 _CHECK = "crc32c"
@@ -26,7 +26,9 @@ class Version:
 
     ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``;
     ``reference_digests`` those of the running reference as of this version, where one is kept. ``inputs`` says what was
-    landed, with the digests of its chunks. A rollback repeats the version that it ``restores``.
+    landed, with the digests of its chunks. A rollback repeats the version that it ``restores``. A rebase records its
+    ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what ``moved`` where: by the name
+    of the run, the name and the digests under which it is stored from then on.
     """
 
     version: int
@@ -44,6 +46,8 @@ class Version:
     digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reference_digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    basis: Mapping[str, Any] = field(default_factory=dict)
+    moved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     created: str
     format: int = FORMAT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from dask_embstab.tables.table import Table, require_one_width, table_of
 class Run:
     """An items table and, mostly, a users table; stabilized runs also hold the transform that made them.
 
-    ``path`` is the place it was opened from, ``attrs`` the attributes of its root group.
+    ``path`` is the place it was opened from, ``attrs`` the attributes of its root group. Where the tables are views of
+    what is stored, ``then`` is the transform that makes them of the stored rows.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Run:
     users: Table | None
     attrs: Mapping[str, Any]
     group: zarr.Group
+    then: Transform | None = None
 
     @property
     def name(self) -> str:
@@ -40,7 +42,15 @@ class Run:
 
     @property
     def transform(self) -> Transform | None:
-        """The transform that made a stabilized run; None for a run as training left it."""
+        """The transform that made a stabilized run (these tables, if they are views); None for one as training left it."""
+        made = self._stored_transform()
+        if made is None or self.then is None:
+            return made
+        return replace(
+            made.compose(self.then), diagnostics={**made.diagnostics, "rebased": dict(self.then.diagnostics)}
+        )
+
+    def _stored_transform(self) -> Transform | None:
         node = self.group.get("transform")
         if not isinstance(node, zarr.Group):
             return None
