@@ -1,0 +1,340 @@
+"""Which reference policy drifts least? Series of a real shop's weekly factorizations, one per policy, side by side.
+
+Every week's model is trained from its own random start (`examples/webshop.py`) and added to a series of each policy. Two
+runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two runs is the same figure
+after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so
+On unit rows, which is what the cosine asks for, it would be higher: the line below it.
+
+    python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
+
+import dask_embstab as es
+from dask_embstab.report.table import text_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the example is run by another program
+
+from webshop import read_events, require_file, write_series
+
+POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "consensus": {},
+    "previous": {"policy": "previous"},
+    "previous, unit rows": {"policy": "previous", "unit_rows": True},
+    "first": {"policy": "first"},
+}
+"""Settings of `Series.init`; the first one's are the default."""
+
+GAPS = (1, 4, 13, 26)
+AGES = {
+    "0": (0, 0),
+    "1": (1, 1),
+    "2 to 3": (2, 3),
+    "4 to 7": (4, 7),
+    "8 and more": (8, 1 << 30),
+    "in the first run": None,
+}
+CEILING, UNIT_CEILING = "ceiling", "ceiling, unit rows"
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A run's items: ids, ascending, and their unit vectors; ``rows`` are the vectors as they are."""
+
+    ids: NDArray[np.str_]
+    rows: Rows
+
+    @classmethod
+    def of(cls, run: es.Run) -> Items:
+        """Those of a run."""
+        table = run.items
+        assert table is not None, "every run has items"
+        ids, rows = np.array(np.asarray(table.ids).tolist()), np.asarray(table.vectors, np.float64)
+        order = np.argsort(ids)
+        return cls(ids[order], rows[order])
+
+
+@dataclass
+class Cost:
+    """What adding runs took: seconds, bytes read, bytes on disk beside the landed runs."""
+
+    seconds: float = 0.0
+    read_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass
+class Outcome:
+    """One policy on one series: its landed items by week (None where the run was held), and what it took."""
+
+    weeks: list[Items | None] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+
+
+def unit(rows: Rows) -> Rows:
+    """Rows of length one; rows of zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    directions: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return directions
+
+
+def shared(a: Items, b: Items) -> tuple[NDArray[np.str_], Rows, Rows]:
+    """The ids that both have, and their rows in either."""
+    ids, i, j = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+    return ids, a.rows[i], b.rows[j]
+
+
+def cosines(a: Rows, b: Rows) -> Rows:
+    """Row by row."""
+    product: Rows = np.sum(unit(a) * unit(b), axis=1)
+    return product
+
+
+def turned(a: Rows, b: Rows, *, units: bool = False) -> Rows:
+    """``b`` by the rotation that lands it on ``a``, found on rows as they are or on their directions."""
+    Q, _ = orthogonal_procrustes(*((unit(b), unit(a)) if units else (b, a)))
+    rotated: Rows = b @ Q
+    return rotated
+
+
+def pairs(weeks: Sequence[Items | None], gap: int) -> Iterator[tuple[int, Items, Items]]:
+    """Runs a gap apart, with the first one's number; those that were held are left out."""
+    for k, (a, b) in enumerate(zip(weeks, weeks[gap:], strict=False)):
+        if a is not None and b is not None:
+            yield k, a, b
+
+
+def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
+    """The mean cosine of runs a gap apart: as they landed, and at either ceiling."""
+    found = [shared(a, b)[1:] for _, a, b in pairs(weeks, gap)]
+    if not found:
+        return dict.fromkeys(("landed", CEILING, UNIT_CEILING))
+    return {
+        "landed": statistics.fmean(cosines(a, b).mean() for a, b in found),
+        CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in found),
+        UNIT_CEILING: statistics.fmean(cosines(a, turned(a, b, units=True)).mean() for a, b in found),
+    }
+
+
+def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
+    """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as landed, mean at the ceiling.
+
+    The age is the weeks since the first run that has the item; items of the first run are a line of their own.
+    """
+    born: dict[str, int] = {}
+    for k, week in enumerate(weeks):
+        for name in [] if week is None else week.ids:
+            born.setdefault(str(name), k)
+    ages, landed, best = [], [], []
+    for k, a, b in pairs(weeks, 1):
+        ids, x, y = shared(a, b)
+        ages.append(np.array([k - born[name] if born[name] else -1 for name in map(str, ids)]))
+        landed.append(cosines(x, y))
+        best.append(cosines(x, turned(x, y)))
+    age, figures = np.concatenate(ages), {"landed": np.concatenate(landed), CEILING: np.concatenate(best)}
+    found = {}
+    for name, limits in AGES.items():
+        chosen = age < 0 if limits is None else (age >= limits[0]) & (age <= limits[1])
+        if chosen.any():
+            found[name] = {"n": int(chosen.sum()), **{key: float(v[chosen].mean()) for key, v in figures.items()}}
+    return found
+
+
+def bytes_read() -> int:
+    """What this process has read so far, cached or not; 0 where the system does not say."""
+    counters = Path("/proc/self/io")
+    return int(counters.read_text().split()[1]) if counters.exists() else 0
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def add(series: es.Series, run: es.Run, outcome: Outcome) -> None:
+    """Add a run, and note how it landed and what that took; a run that is held counts too."""
+    began, before = time.perf_counter(), bytes_read()
+    try:
+        series.add(run)
+        passed = True
+    except es.HoldError:
+        passed = False
+    outcome.cost.seconds += time.perf_counter() - began
+    outcome.cost.read_bytes += bytes_read() - before
+    outcome.weeks.append(Items.of(series.open()) if passed else None)
+
+
+def land(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
+    """Add every run to a series of each policy; the policies take turns, so that their times compare."""
+    series = {name: es.Series.init(folder / name, **settings) for name, settings in POLICIES.items()}
+    found = {name: Outcome() for name in series}
+    for run in runs:
+        for name, one in series.items():
+            add(one, run, found[name])
+    for name, outcome in found.items():
+        outcome.cost.disk_bytes = size_of(folder / name) - size_of(folder / name / "runs")
+    return found
+
+
+def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The figures of one seed, by policy."""
+    return {
+        name: {
+            "gaps": {gap: by_gap(outcome.weeks, gap) for gap in GAPS},
+            "ages": by_age(outcome.weeks),
+            "passed": sum(week is not None for week in outcome.weeks),
+            "held": sum(week is None for week in outcome.weeks),
+            "cost": outcome.cost,
+        }
+        for name, outcome in outcomes.items()
+    }
+
+
+def spread(values: Sequence[float | None], *, digits: int = 3) -> str:
+    """Mean and standard deviation over the seeds; a dash where there is nothing to say."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{deviation}"
+
+
+def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Mean cosine at every gap, and its share of the ceiling; the ceilings first."""
+    default = next(iter(POLICIES))
+
+    def cells(name: str, key: str) -> list[str]:
+        shown = []
+        for gap in GAPS:
+            cells = [one[name]["gaps"][gap] for one in found]
+            share = [100 * cell[key] / cell[CEILING] if cell[key] else None for cell in cells]
+            absolute = spread([cell[key] for cell in cells])
+            shown.append(absolute if key == CEILING or absolute == "-" else f"{absolute} ({spread(share, digits=1)} %)")
+        return shown
+
+    ceilings = [[key, *cells(default, key)] for key in (CEILING, UNIT_CEILING)]
+    return ceilings + [[name, *cells(name, "landed")] for name in POLICIES]
+
+
+def age_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Cosine of an item's vectors of two successive weeks, by its age in weeks."""
+    default = next(iter(POLICIES))
+
+    def cells(name: str, age: str, key: str) -> list[float | None]:
+        return [one[name]["ages"].get(age, {}).get(key) for one in found]
+
+    return [
+        [
+            age,
+            spread(cells(default, age, "n"), digits=0),
+            spread(cells(default, age, CEILING)),
+            *(spread(cells(name, age, "landed")) for name in POLICIES),
+        ]
+        for age in AGES
+    ]
+
+
+def cost_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """What adding a run took, on average, and how many runs passed and were held."""
+    rows = []
+    for name in POLICIES:
+        costs = [(one[name]["cost"], one[name]["passed"] + one[name]["held"]) for one in found]
+        rows.append(
+            [
+                name,
+                spread([cost.seconds / n for cost, n in costs], digits=2),
+                spread([cost.read_bytes / n / 1e6 for cost, n in costs], digits=2),
+                spread([cost.disk_bytes / n / 1e6 for cost, n in costs], digits=2),
+                str(sum(one[name]["passed"] for one in found)),
+                str(sum(one[name]["held"] for one in found)),
+            ]
+        )
+    return rows
+
+
+def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each table."""
+    gaps = [f"{gap} week{'s' * (gap > 1)}" for gap in GAPS]
+    return [
+        ("Mean item cosine of two runs, by the weeks between them (and as a share of the ceiling)", ["policy", *gaps],
+         policy_table(found)),
+        ("Mean cosine of an item's vectors of two successive weeks, by the weeks since the first run that has it",
+         ["age", "pairs", CEILING, *POLICIES], age_table(found)),
+        ("Adding a run: seconds, MB read, MB kept beside the runs, and how many passed and were held",
+         ["policy", "seconds", "MB read", "MB kept", "passed", "held"], cost_table(found)),
+    ]  # fmt: skip
+
+
+def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> str:
+    """The tables as a page that says how it was made."""
+    parts = [
+        "# Reference policies on a real weekly series",
+        f"Made by `{command}`. {about}",
+        (__doc__ or "").split("\n\n")[1],
+    ]
+    for title, header, rows in tables(found):
+        lines = [header, ["---"] * len(header), *rows]
+        parts += [f"{title}:", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train and land the series of every seed; scratch folders are gone at the end of each."""
+    events, found = read_events(require_file(options.data)), []
+    sizes = {"components": 8, "n_iterations": 4} if options.small else {}
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            runs = write_series(events, Path(folder) / "raw", seed=seed, n_weeks=options.weeks, **sizes)
+            trained = time.perf_counter()
+            found.append(measured(land(runs, Path(folder) / "series")))
+        landed = time.perf_counter()
+        print(f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, landed in {landed - trained:.0f} s")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Run the example, print the tables, return the figures by seed."""
+    parser = argparse.ArgumentParser(description="Compare reference policies on a web shop's weekly factorizations.")
+    parser.add_argument("--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
+    parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
+    parser.add_argument("--markdown", type=Path, help="write the tables there")
+    parser.add_argument("--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds")
+    options = parser.parse_args(argv)
+    command = shlex.join(["python", "examples/webshop_series.py", *(sys.argv[1:] if argv is None else argv)])
+    if options.small:
+        options.seeds, options.weeks = options.seeds[:1], min(options.weeks or 6, 6)
+    try:
+        found = run_seeds(options)
+    except es.EmbstabError as error:
+        sys.exit(f"error: {error}")
+    n_weeks = sum(found[0]["first"][key] for key in ("passed", "held"))
+    about = f"{len(found)} series of {n_weeks} weeks; mean ± standard deviation over them."
+    for title, header, rows in tables(found):
+        print("", f"{title}:", text_table(header, rows), sep="\n")
+    print("", about, sep="\n")
+    if options.markdown:
+        options.markdown.write_text(as_markdown(command, about, found), encoding="utf-8")
+    return found
+
+
+if __name__ == "__main__":
+    main()
