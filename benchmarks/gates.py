@@ -1,9 +1,10 @@
 """Which figures do the gates see on real weekly runs? Writes the table of docs/series.md.
 
-    python benchmarks/gates.py FOLDER [--gaps 1 4] [--policies previous first] [docs/series.md]
+    python benchmarks/gates.py FOLDER... [--gaps 1 4] [--policies consensus previous first] [--page docs/series.md]
 
-FOLDER holds raw runs, named by their dates (``examples/webshop.py`` trains them). Each policy and gap is a series of its
-own, with the default thresholds; a run that a gate holds is counted and published all the same.
+Every FOLDER holds raw runs, named by their dates (``examples/webshop.py`` trains them). Each folder, policy and gap is a
+series of its own, with the default thresholds; a run that a gate holds is counted and published all the same. Then the last
+run is delivered wrongly in every way that `deliveries` knows, to a series of the default policy.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from common import table
+from deliveries import BAD, Week
+
 import dask_embstab as es
 from dask_embstab.series.gates import GATES
 
 BEGIN, END = "<!-- gates: written by benchmarks/gates.py -->\n", "<!-- gates: end -->\n"
 
 
-def figures(runs: Sequence[Path], policy: str) -> tuple[dict[str, list[float]], int]:
+Figures = dict[str, list[float]]
+
+
+def figures(runs: Sequence[Path], policy: str) -> tuple[Figures, int]:
     """Every figure of every gate over one series, and how many runs were held."""
-    found: dict[str, list[float]] = {gate.name: [] for gate in GATES}
+    found: Figures = {gate.name: [] for gate in GATES}
     n_held = 0
     with tempfile.TemporaryDirectory() as scratch:
         series = es.Series.init(Path(scratch) / "series", policy=policy)
@@ -34,28 +41,75 @@ def figures(runs: Sequence[Path], policy: str) -> tuple[dict[str, list[float]], 
     return found, n_held
 
 
-def table(folder: Path, policies: Sequence[str], gaps: Sequence[int]) -> str:
+def passed_and_held(folders: Sequence[Path], policy: str, gap: int) -> tuple[Figures, str]:
+    """Figures of all series together, and how many of their runs were held."""
+    found: Figures = {gate.name: [] for gate in GATES}
+    n_held = n_runs = 0
+    for folder in folders:
+        runs = weeks_in(folder)[::gap]
+        more, n = figures(runs, policy)
+        for name, values in more.items():
+            found[name] += values
+        n_held, n_runs = n_held + n, n_runs + len(runs)
+    return found, f"{n_held} of {n_runs}"
+
+
+def weeks_in(folder: Path) -> list[Path]:
+    """The runs in the order of their dates."""
+    return sorted(folder.glob("*.zarr"))
+
+
+def good_runs(folders: Sequence[Path], policies: Sequence[str], gaps: Sequence[int]) -> str:
     """Lowest and highest figure by gate, policy and gap."""
-    runs = sorted(folder.glob("*.zarr"))
-    cases = {f"{policy}, every {gap}": figures(runs[::gap], policy) for policy in policies for gap in gaps}
-    lines = [f"| gate | threshold | {' | '.join(cases)} |", "|---|---|" + "---|" * len(cases)]
-    for gate in GATES:
-        cells = [
-            f"{min(f[gate.name]):.3g} to {max(f[gate.name]):.3g}" if f[gate.name] else "-" for f, _ in cases.values()
+    cases = {f"{policy}, every {gap}": passed_and_held(folders, policy, gap) for policy in policies for gap in gaps}
+    rows = [
+        [
+            f"`{gate.name}`",
+            f"{gate.sense} {gate.threshold:g}",
+            *(_range(found[gate.name]) for found, _ in cases.values()),
         ]
-        lines.append(f"| `{gate.name}` | {gate.sense} {gate.threshold:g} | {' | '.join(cells)} |")
-    counts = [f"{n} of {len(runs[:: gaps[i % len(gaps)]])}" for i, (_, n) in enumerate(cases.values())]
-    return "\n".join([*lines, f"| runs held | | {' | '.join(counts)} |"]) + "\n"
+        for gate in GATES
+    ]
+    held = ["runs held", "", *(count for _, count in cases.values())]
+    return "\n".join(table(["gate", "threshold", *cases], [*rows, held])) + "\n"
+
+
+def bad_runs(folder: Path) -> str:
+    """What holds each wrong delivery of the last run."""
+    *before, last = weeks_in(folder)
+    week, other = Week.read(last), Week.read(before[-1])
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        series = es.Series.init(Path(scratch) / "series")
+        for run in before[-4:]:
+            series.add(run, accept="measured")
+        for number, (what, (make, _)) in enumerate(BAD.items()):
+            rows.append([what, _held_by(series, make(week, other).write(Path(scratch) / f"{number}.zarr"))])
+        rows.append(["last week's file under a new name", _held_by(series, es.open_run(before[-1]), name="new")])
+        rows.append(["the run as it is", _held_by(series, es.open_run(last))])
+    return "\n".join(table(["delivered", "held by"], rows)) + "\n"
+
+
+def _held_by(series: es.Series, run: es.Run, name: str | None = None) -> str:
+    try:
+        series.add(run, name=name)
+    except es.HoldError as error:
+        return ", ".join(f"`{verdict['gate']}`" for verdict in error.verdicts if verdict["verdict"] == "hold")
+    return "nothing: published"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.3g} to {max(values):.3g}" if values else "-"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Figures of the gates on real runs.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("page", nargs="?", type=Path, help="page to write the table into")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--page", type=Path, help="page to write the tables into")
     parser.add_argument("--gaps", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--policies", nargs="+", default=["previous", "first"])
+    parser.add_argument("--policies", nargs="+", default=["consensus", "previous", "first"])
     options = parser.parse_args(argv)
-    made = table(options.folder, options.policies, options.gaps)
+    made = f"{good_runs(options.folders, options.policies, options.gaps)}\n{bad_runs(options.folders[0])}"
     print(made)
     if options.page:
         text = options.page.read_text()

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deliveries import BAD, Week
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import rotation as best_rotation
 from oracle import vectors_of
-from seriesworlds import BAD, drifting, gmf, rotation
+from seriesworlds import drifting, gmf, rotation, shop_weeks
 
 import dask_embstab as es
 from dask_embstab.cli import main
@@ -57,6 +58,17 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     series = es.Series.init(folder / "series")
     for name in ("a", "b"):
         assert series.add(gmf(name).write(folder / f"{name}.zarr")).published
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five real weeks of a web shop; a series of the first three."""
+    folder = tmp_path_factory.mktemp("shop")
+    runs = shop_weeks(folder, 5)
+    series = es.Series.init(folder / "series")
+    for run in runs[:3]:
+        assert series.add(run).published
     return folder
 
 
@@ -122,6 +134,16 @@ def test_a_bad_delivery_of_a_real_model_is_held(real: Path, tmp_path: Path, what
     series = es.Series(shutil.copytree(real / "series", tmp_path / "series"))
     with pytest.raises(es.HoldError) as error:
         series.add(make(gmf("c"), gmf("a")).write(tmp_path / "bad.zarr"))
+    assert holding(error) & gates
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_delivery_of_a_real_week_is_held(shop: Path, tmp_path: Path, what: str) -> None:
+    make, gates = BAD[what]
+    weeks = [Week.read(path) for path in sorted(shop.glob("*.zarr"))[-2:]]
+    series = es.Series(shutil.copytree(shop / "series", tmp_path / "series"))
+    with pytest.raises(es.HoldError) as error:
+        series.add(make(*weeks).write(tmp_path / "bad.zarr"))
     assert holding(error) & gates
 
 
