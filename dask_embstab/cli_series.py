@@ -12,6 +12,7 @@ from dask_embstab.cli_common import MEMORY, SCHEDULER, argument, clock, cluster,
 if TYPE_CHECKING:
     from dask_embstab.series.publish import Added
 
+_NONE = "none"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -48,13 +49,20 @@ def series() -> None:
     """Years of runs in one space: publish, inspect, verify, roll back."""
 
 
+def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
+    """A number of runs, or none."""
+    try:
+        return value if value in (None, _NONE) else float(str(value))
+    except ValueError:
+        raise click.BadParameter(f"it is a number of runs, or none; it is {value!r}") from None
+
+
 _SETTINGS = (
     click.option(
         "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
     ),
-    click.option(
-        "--half-life", type=float, metavar="RUNS", help="Of a run in the consensus. Default: none, all count."
-    ),
+    click.option("--half-life", callback=_runs, metavar="RUNS|none", help="Of a run in the consensus. Default: 26."),
+    click.option("--head-weight", type=float, metavar="A", help="More that the last run counts. Default: 0.5."),
     click.option(
         "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
     ),
@@ -320,7 +328,7 @@ def replay(
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: None if value == _NONE else value for name, value in options.items() if value is not None}
 
 
 def _added(added: Added) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from oracle import (
 from test_damage import DAMAGE
 
 import dask_embstab as es
+from dask_embstab.cli import main
 from dask_embstab.passes import pairing, partners
 from dask_embstab.series import publish as publishing
 from dask_embstab.series import store
@@ -55,13 +56,15 @@ def moved(state: State, ids: list[Any], rows: Array, half_life: float | None) ->
     return after | aged
 
 
-def landed(items: Array, users: Array, ids: list[Any], state: State) -> Array:
-    """Algorithm 2 on unit rows on both sides: the run's standardized ones, and the means of the ids it shares."""
+def landed(
+    items: Array, users: Array, ids: list[Any], state: State, head: dict[Any, Array], head_weight: float
+) -> Array:
+    """Algorithm 2: the run's standardized unit rows on the sums of those of all runs before it, the last counting more."""
     frame = standardize(items, users, balance="rows")
     known = list(state)
     mine, theirs = pairs_by_id(ids, known)
-    means = np.stack([state[key][0] for key in known])[theirs]
-    return items @ frame.items @ rotation(unit((items @ frame.items)[mine]), unit(means))
+    pulls = [state[key][0] * state[key][1] + head_weight * head.get(key, 0.0) for key in known]
+    return items @ frame.items @ rotation(unit((items @ frame.items)[mine]), np.stack(pulls)[theirs])
 
 
 def state_of(series: es.Series, name: str, key: str = "items") -> tuple[list[Any], Array, Array]:
@@ -141,6 +144,7 @@ catalogues = st.lists(
 @given(
     catalogue=catalogues,
     half_life=st.none() | st.floats(0.3, 9.0),
+    head_weight=st.sampled_from([0, 0.5, 3.0]),
     kind=st.sampled_from(["int", "string", "none"]),
     dtype=st.sampled_from(["float32", "float64"]),
     out_of_core=st.booleans(),
@@ -149,15 +153,17 @@ def test_the_mean_of_any_catalogues(
     tmp_path_factory: pytest.TempPathFactory,
     catalogue: Any,
     half_life: float | None,
+    head_weight: float,
     kind: str,
     dtype: str,
     out_of_core: bool,
 ) -> None:
     """Any overlap, order, chunking, half-life and path of the join; rows of zeros; tables that grow and shrink."""
     folder = tmp_path_factory.mktemp("c")
-    series = es.Series.init(folder / "series", half_life=half_life, min_matched=1)
+    series = es.Series.init(folder / "series", half_life=half_life, head_weight=head_weight, min_matched=1)
     exact = {"float32": 1e-6, "float64": 1e-12}[dtype]
     state: State = {}
+    head: dict[Any, Array] = {}
     with pytest.MonkeyPatch.context() as patched:
         if out_of_core:
             patched.setattr(pairing, "_in_memory", lambda *_: None)
@@ -172,8 +178,9 @@ def test_the_mean_of_any_catalogues(
             series.add(es.create_run(folder / f"day-{day}.zarr", T, W, chunk_rows=chunk_rows, **named))
             rows_landed = vectors_of(series.open())
             if sum(state[key][1] > 0 for key in ids if key in state) >= 8:
-                assert_close(rows_landed, landed(T, W, ids, state), 1e4 * exact)
+                assert_close(rows_landed, landed(T, W, ids, state, head, head_weight), 1e4 * exact)
             state = moved(state, ids, rows_landed, half_life)
+            head = dict(zip(ids, unit(rows_landed), strict=True))
             if day:
                 assert_state(series, f"day-{day}", state, exact)
                 assert state_of(series, f"day-{day}")[1].dtype == dtype
@@ -188,7 +195,7 @@ def test_users_too_where_they_are_aligned_on(tmp_path: Path) -> None:
         ids = {"item_ids": np.arange(20) + day, "user_ids": [f"u{i}" for i in range(day, 30 + day)]}
         series.add(es.create_run(tmp_path / f"day-{day}.zarr", T, W, **ids, chunk_rows=8))
         for key, listed in zip(states, ids.values(), strict=True):
-            states[key] = moved(states[key], list(listed), vectors_of(series.open(), key), None)
+            states[key] = moved(states[key], list(listed), vectors_of(series.open(), key), 26.0)
     for key, state in states.items():
         assert_state(series, "day-2", state, 1e-12, key)
 
@@ -242,7 +249,7 @@ def test_a_mean_of_narrow_runs_is_float32(tmp_path: Path, dtype: str) -> None:
 
 
 def test_a_wider_run_widens_the_mean(tmp_path: Path) -> None:
-    series = es.Series.init(tmp_path / "series")
+    series = es.Series.init(tmp_path / "series", half_life=None)
     for day, d in enumerate((4, 4, 6, 6)):
         T, W = world(day, 30, 40, d)
         if d == 6 and series.settings.width is None:
@@ -369,6 +376,23 @@ def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> No
 def test_a_half_life_is_a_number_of_runs(tmp_path: Path, half_life: Any) -> None:
     with pytest.raises(es.InputError, match="half_life must be a number of runs above 0"):
         es.Series.init(tmp_path / "series", half_life=half_life)
+
+
+@pytest.mark.parametrize("head_weight", [-1.0, float("inf"), "2"])
+def test_a_head_weight_is_a_number(tmp_path: Path, head_weight: Any) -> None:
+    with pytest.raises(es.InputError, match="head_weight must be a number of at least 0"):
+        es.Series.init(tmp_path / "series", head_weight=head_weight)
+
+
+def test_the_command_line_sets_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "series")
+    for half_life, known in (("none", None), ("9", 9.0)):
+        arguments = ["--half-life", half_life, "--head-weight", "1", "--json"]
+        with pytest.raises(SystemExit) as ended:
+            main(["series", "settings" if known else "init", place, *arguments])
+        assert ended.value.code == 0
+        settings = json.loads(capsys.readouterr().out)["settings"]
+        assert (settings["half_life"], settings["head_weight"]) == (known, 1.0)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -20,6 +20,17 @@ def advanced(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tuple[
     return mean + share[:, None] * (unit(rows) - mean), total
 
 
+def pull(rows: Matrix, *, head_weight: float) -> Matrix:
+    """What an id's earlier runs ask of the rotation, (n, d), from [mean weight head] in the rows, (n, 2 d + 1).
+
+    weight mean is the sum of the id's unit rows, older ones decayed: landing unit rows x_i on these sums S_i by
+    C = sum x_i' S_i maximizes the sum of the cosines with all earlier runs at once, so an id counts by the runs that saw
+    it. ``head_weight`` counts the last run (unit rows; zeros for ids that it does not have) so much more.
+    """
+    d = rows.shape[1] // 2
+    return rows[:, :d] * rows[:, d : d + 1] + head_weight * rows[:, d + 1 :]
+
+
 def decay_of(half_life: float | None) -> float:
     """What a run's weight is multiplied by with every run that follows it."""
     return 1.0 if half_life is None else float(0.5 ** (1.0 / half_life))

@@ -19,7 +19,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fitting import fit_tables
 from dask_embstab.passes.land import kept
-from dask_embstab.passes.options import FitOptions
+from dask_embstab.passes.options import FitOptions, Selection
 from dask_embstab.passes.reference import balance_for
 from dask_embstab.series.consensus import landed_on
 from dask_embstab.series.settings import Settings
@@ -83,6 +83,8 @@ def described(source: Run) -> dict[str, dict[str, Any]]:
 def _fitted(store: Store, source: Run, version: Version | None, settings: Settings) -> Transform:
     raw = version is None and settings.first_run == "raw"
     reference = None if version is None else landed_on(store, version, settings)
+    # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are landed on.
+    by_runs = reference is not None and settings.policy == "consensus" and settings.units
     options = FitOptions(
         keep="geometry" if raw else kept(settings.keep, users=source.users),
         align_on=settings.align_on,
@@ -94,6 +96,7 @@ def _fitted(store: Store, source: Run, version: Version | None, settings: Settin
         unit_rows=settings.units,
         rotation_only=False,
         min_matched=settings.min_matched,
+        selections={name: Selection(weights="norm") for name in settings.aligned} if by_runs else {},
     )
     return fit_tables(source.table("items"), source.users, reference, options)
 

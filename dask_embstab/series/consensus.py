@@ -16,7 +16,7 @@ from typing import Any
 
 import zarr
 
-from dask_embstab.core.consensus import decay_of
+from dask_embstab.core.consensus import decay_of, pull
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.consensus import Mean, advance, seen_once, unit_rows, view_of
 from dask_embstab.passes.reference import Reference, as_reference
@@ -28,7 +28,7 @@ from dask_embstab.series.versions import Version, reference_key, run_key
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.views import SideBySide, column_source
+from dask_embstab.tables.views import Padded, SideBySide, column_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,21 @@ class Consensus:
     run: Run
     state: Run | None
     matrix: Matrix | None
+    head_weight: float
 
     def live(self, key: str) -> int | None:
         """Rows of a table that are the version's run's; None for all of them."""
         return None if self.state is None else int(self.state.attrs[ATTRIBUTE]["live"][key])
 
     def table(self, key: str) -> Table | None:
-        """Its rows, to land on."""
-        table = moved_table(getattr(self.state or self.run, key), self.matrix)
-        return view_of(table, unit_rows, table.d) if self.state is None and table is not None else table
+        """What its rows ask of a run that lands on them (`core.consensus.pull`)."""
+        table = self._moved(self.run, key)
+        head = view_of(table, unit_rows, table.d)
+        if self.state is None:
+            return head
+        mean = self.mean(key).table
+        beside = replace(mean, source=SideBySide(mean.source, Padded(head.source, mean.n_rows)))
+        return view_of(beside, partial(pull, head_weight=self.head_weight), head.d)
 
     def mean(self, key: str) -> Mean:
         """Its rows with their weights, to be moved on."""
@@ -87,7 +93,7 @@ def consensus_of(store: Store, version: Version, settings: Settings) -> Consensu
     run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
     state = open_run(store.place(reference_key(str(version.run)))) if version.reference_digests else None
     serves = state is not None and all(getattr(state, key) for key in settings.aligned)
-    return Consensus(run, state if serves else None, M)
+    return Consensus(run, state if serves else None, M, settings.head_weight)
 
 
 def moved_on(

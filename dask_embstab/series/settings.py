@@ -32,7 +32,8 @@ class Settings:
 
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
     ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
-    ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike.
+    ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike; the
+    last run counts ``head_weight`` more.
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
@@ -47,7 +48,8 @@ class Settings:
     min_matched: int | None = None
     unit_rows: bool | None = None
     chain_minus_first: bool = True
-    half_life: float | None = None
+    half_life: float | None = 26.0
+    head_weight: float = 0.5
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class Settings:
             isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
         ):
             raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
+        if not isinstance(self.head_weight, int | float) or not 0 <= self.head_weight < math.inf:
+            raise InputError(f"the setting head_weight must be a number of at least 0; it is {self.head_weight!r}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank truncates scores; with keep='geometry' use width instead")
 

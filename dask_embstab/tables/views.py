@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
 from dask_embstab.core.types import RowNumbers, Rows
@@ -141,6 +142,82 @@ class ReadersBeside:
     def digests(self) -> Digests:
         """Of the left one."""
         return self._left.digests()
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """``n_rows`` rows: those of ``source``, then rows of zeros."""
+
+    source: Source
+    n_rows: int
+
+    @property
+    def array(self) -> Any:
+        """Nobody slices this view: it is read through the passes."""
+        raise NotImplementedError("a padded table is read through the passes alone")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, d)."""
+        return self.n_rows, self.source.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """As the source."""
+        return self.source.chunk_rows
+
+    def block(self, start: int, stop: int) -> PaddedBlock:
+        """A block of rows."""
+        end = max(start, min(stop, self.source.shape[0]))
+        block = self.source.block(start, end) if start < end else None
+        return PaddedBlock(block, np.arange(start, stop) < end, start, self.shape[1], self.dtype)
+
+    def gather(self, rows: RowNumbers) -> PaddedBlock:
+        """These rows."""
+        stored = rows < self.source.shape[0]
+        return PaddedBlock(self.source.gather(rows[stored]), stored, None, self.shape[1], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBlock:
+    """What a task opens: ``stored`` says which of its rows the block holds; a gathered one counts its own from 0."""
+
+    block: Openable | None
+    stored: npt.NDArray[np.bool_]
+    start: int | None
+    d: int
+    dtype: np.dtype[Any]
+
+    def open(self) -> PaddedReader:
+        """Start reading."""
+        return PaddedReader(self, None if self.block is None else self.block.open())
+
+
+class PaddedReader:
+    """Puts rows of zeros where nothing is stored."""
+
+    def __init__(self, of: PaddedBlock, reader: Reader | None) -> None:
+        self._of, self._reader = of, reader
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Stored rows and zeros."""
+        first = self._of.start or 0
+        stored = self._of.stored[start - first : stop - first]
+        rows = np.zeros((stop - start, self._of.d), self._of.dtype)
+        n = int(np.count_nonzero(stored))
+        if n and self._reader is not None:
+            at = start if self._of.start is not None else int(np.count_nonzero(self._of.stored[:start]))
+            rows[stored] = self._reader.take(at, at + n)
+        return rows
+
+    def digests(self) -> Digests:
+        """Of the stored rows."""
+        return {} if self._reader is None else self._reader.digests()
 
 
 def column_source(array: zarr.Array[Any]) -> Source:
