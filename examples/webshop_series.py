@@ -2,8 +2,9 @@
 
 Every week's model is trained from its own random start (`examples/webshop.py`) and added to a series of each policy. Two
 runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two runs is the same figure
-after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so
-On unit rows, which is what the cosine asks for, it would be higher: the line below it.
+after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so.
+On unit rows, which is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series of the
+first seed is replayed: its recorded inputs once more, under the policy `previous`, and every figure of runs and gates beside.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
@@ -27,6 +28,7 @@ from scipy.linalg import orthogonal_procrustes
 
 import dask_embstab as es
 from dask_embstab.report.table import text_table
+from dask_embstab.series.replay import replay
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the example is run by another program
 
@@ -34,6 +36,7 @@ from webshop import read_events, require_file, write_series
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "consensus": {},
+    "consensus, all runs alike": {"half_life": None, "head_weight": 0},
     "previous": {"policy": "previous"},
     "previous, unit rows": {"policy": "previous", "unit_rows": True},
     "first": {"policy": "first"},
@@ -207,6 +210,15 @@ def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     }
 
 
+def replayed(folder: Path) -> list[list[str]]:
+    """The recorded inputs of the default series under another policy: the mean of every figure over the runs."""
+    series = es.Series(folder / next(iter(POLICIES)))
+    means = replay(series, folder / "replay", {"policy": "previous"}, first=None, last=None)["means"]
+    return [
+        [name, *(f"{figure[key]:.4g}" for key in ("series", "scratch", "difference"))] for name, figure in means.items()
+    ]
+
+
 def spread(values: Sequence[float | None], *, digits: int = 3) -> str:
     """Mean and standard deviation over the seeds; a dash where there is nothing to say."""
     known = [value for value in values if value is not None]
@@ -279,6 +291,8 @@ def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[l
          ["age", "pairs", CEILING, *POLICIES], age_table(found)),
         ("Adding a run: seconds, MB read, MB kept beside the runs, and how many passed and were held",
          ["policy", "seconds", "MB read", "MB kept", "passed", "held"], cost_table(found)),
+        ("The first series replayed under `previous`: means over its runs of each figure, the gates' among them",
+         ["figure", "consensus", "previous", "difference"], found[0]["replay"]),
     ]  # fmt: skip
 
 
@@ -304,7 +318,8 @@ def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
             began = time.perf_counter()
             runs = write_series(events, Path(folder) / "raw", seed=seed, n_weeks=options.weeks, **sizes)
             trained = time.perf_counter()
-            found.append(measured(land(runs, Path(folder) / "series")))
+            one = measured(land(runs, Path(folder) / "series"))
+            found.append(one if found else one | {"replay": replayed(Path(folder) / "series")})
         landed = time.perf_counter()
         print(f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, landed in {landed - trained:.0f} s")
     return found
