@@ -3,8 +3,8 @@
 Every week's model is trained from its own random start (`examples/webshop.py`) and added to a series of each policy. Two
 runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two runs is the same figure
 after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so.
-On unit rows, which is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series of the
-first seed is replayed: its recorded inputs once more, under the policy `previous`, and every figure of runs and gates beside.
+On unit rows, which is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series of
+the first seed is replayed: its recorded inputs once more, under the policy `previous`, every figure of runs and gates beside.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
