@@ -4,7 +4,7 @@ Every week's model is trained from its own random start (`examples/webshop.py`) 
 runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two runs is the same figure
 after orthogonal Procrustes between just these two, on their standardized rows as they are: no series can turn every pair so.
 On unit rows, which is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series of
-the first seed is replayed: its recorded inputs once more, under the policy `previous`, every figure of runs and gates beside.
+the first seed is replayed: its recorded inputs once more under the policy `previous`, every figure of runs and gates beside.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
@@ -311,7 +311,8 @@ def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> st
 
 def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train and land the series of every seed; scratch folders are gone at the end of each."""
-    events, found = read_events(require_file(options.data)), []
+    events = read_events(require_file(options.data))
+    found: list[dict[str, Any]] = []
     sizes = {"components": 8, "n_iterations": 4} if options.small else {}
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
