@@ -62,11 +62,11 @@ BAD: dict[str, tuple[Callable[[Week, Week], Week], set[str]]] = {
     "half the items gone": (lambda week, _: halved(week, "item"), {"rows"}),
     "half the users gone": (lambda week, _: halved(week, "user"), {"rows"}),
     "users of another model": (
-        lambda week, other: replace(week, users=other.users),
+        lambda week, other: replace(week, users=other.users, user_ids=other.user_ids),
         {"agreement", "rotation", "mirror"},
     ),
     "items of another model": (
-        lambda week, other: replace(week, items=other.items),
+        lambda week, other: replace(week, items=other.items, item_ids=other.item_ids),
         {"agreement", "rotation", "mirror"},
     ),
     "an unrelated model": (lambda week, _: unrelated(week), {"agreement", "alignment"}),

@@ -289,9 +289,10 @@ def on_a_terminal(*arguments: Any) -> tuple[int, str, str]:
         [str(a) for a in arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment, text=True
     ) as running:
         os.close(theirs)
-        drawn = b""
-        while running.poll() is None or select.select([ours], [], [], 0)[0]:
-            if select.select([ours], [], [], 0.1)[0]:
+        drawn, terminal = b"", select.poll()  # select() has no room for descriptors beyond 1023
+        terminal.register(ours, select.POLLIN)
+        while running.poll() is None or terminal.poll(0):
+            if terminal.poll(100):
                 try:
                     drawn += os.read(ours, 65536)
                 except OSError:  # the terminal is gone with the last process on it

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from seriesworlds import drifting, shuffled
+from deliveries import shuffled
+from seriesworlds import drifting
 
 import dask_embstab as es
 from dask_embstab.cli import main

@@ -20,6 +20,7 @@ import dask_embstab as es
 from dask_embstab.cli import main
 from dask_embstab.series import rebase as rebasing
 from dask_embstab.series import store
+from dask_embstab.series.gates import THRESHOLDS
 
 Array = np.ndarray[Any, Any]
 N = range(1, 4)
@@ -156,7 +157,7 @@ def test_a_run_that_shares_nothing_goes_with_its_neighbour(series: es.Series, te
         series.rebase(far)
     head = read(series.open())
     mixed = es.create_run(tmp_path / "mixed.zarr", T[:21], W, item_ids=[*range(1000, 1020), 5])
-    series.change(min_matched=1)
+    series.change(min_matched=1, gates=dict.fromkeys(THRESHOLDS))
     with pytest.warns(es.EmbstabWarning):
         series.add(mixed)
     series.change(min_matched=10)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deliveries import shuffled
 from oracle import data_of, snapshot
-from seriesworlds import drifting, shuffled
+from seriesworlds import drifting
 
 import dask_embstab as es
 from dask_embstab.cli import main

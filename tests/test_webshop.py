@@ -18,6 +18,7 @@ from scipy import sparse
 
 import dask_embstab as es
 from dask_embstab.demo.als import descend, factorize, half_step
+from dask_embstab.series.gates import THRESHOLDS
 
 DATA = webshop.default_file()
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no {DATA.name} in {DATA.parent}; set EMBSTAB_DATA")
@@ -157,7 +158,10 @@ def test_ages_count_from_the_first_run_that_has_the_item() -> None:
 
 def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    series, outcome = es.Series.init(tmp_path / "series", min_matched=30), webshop_series.Outcome()
+    series, outcome = (
+        es.Series.init(tmp_path / "series", min_matched=30, gates=dict.fromkeys(THRESHOLDS)),
+        webshop_series.Outcome(),
+    )
     for name, start in (("one", 0), ("two", 30), ("three", 5)):
         rows = [rng.standard_normal((40, 2)) for _ in range(2)]
         ids = np.arange(start, start + 40)
