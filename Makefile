@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo-out
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint bench clean
 
@@ -25,10 +26,10 @@ lint: $(VENV)/.tested
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" $(WORKERS)
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

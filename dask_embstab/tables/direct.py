@@ -104,6 +104,7 @@ class DirectReader:
 
     def _open(self, number: int) -> None:
         files = self._files
+        self._close()  # a chunk that was read in part
         self._number, self._crc = number, 0
         self._chunk = open_chunk(files, number)
         first, last = number * files.chunk_rows, min((number + 1) * files.chunk_rows, files.n_rows)
@@ -127,10 +128,14 @@ class DirectReader:
             self._chunk = None
         self._digests[number] = self._crc
 
-    def __del__(self) -> None:
-        """Close what an error or a partial read left open."""
+    def _close(self) -> None:
         if self._chunk is not None:
             self._chunk.close()
+            self._chunk = None
+
+    def __del__(self) -> None:
+        """Close what an error or a partial read left open."""
+        self._close()
 
 
 class DecodedReader:
