@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rivals
+import zarr
+from distributed import LocalCluster
 
 import dask_embstab as es
 
@@ -45,6 +47,20 @@ def test_it_takes_a_table(tmp_path: Path) -> None:
         (job, name, rows.nbytes) for job in ("fit", "apply") for name in ("embstab", "memmap")
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["mine.zarr"]
+
+
+def test_it_takes_a_bare_array_and_a_scheduler(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 6)).astype("f4")
+    place = tmp_path / "mine.zarr"
+    array = zarr.create_array(place, shape=rows.shape, chunks=(100, 6), dtype="f4")
+    array[:] = rows
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        arguments = ["--table", str(place), "--scheduler", cluster.scheduler_address, "--repeats", "1"]
+        chosen = ["--contestants", "embstab", "dask-1", "--jobs", "fit", "apply"]
+        results = rivals.main([*arguments, *chosen, "--dir", str(tmp_path)])
+    assert [(row["job"], row["name"]) for row in results["rows"]] == [
+        (job, name) for job in ("fit", "apply") for name in ("embstab", "dask-1")
+    ]
 
 
 def test_easier_work_is_an_error() -> None:
