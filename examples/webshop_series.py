@@ -6,6 +6,10 @@ after orthogonal Procrustes between just these two, on their standardized rows a
 On unit rows, which is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series of
 the first seed is replayed: its recorded inputs once more under the policy `previous`, every figure of runs and gates beside.
 
+The defaults (a half-life of 26 runs, 0.5 more for the last one) were chosen on gaps of 1 and 4 weeks in the first 20 runs of
+three other series. Nothing that was tried keeps 99 % at 4 weeks and 97 % at 26: weights move along one frontier, and robust means,
+weights by length or agreement, and aligning users too were no better. New items have seen few runs, so they weigh little.
+
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
 
@@ -301,7 +305,7 @@ def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> st
     parts = [
         "# Reference policies on a real weekly series",
         f"Made by `{command}`. {about}",
-        (__doc__ or "").split("\n\n")[1],
+        *(__doc__ or "").split("\n\n")[1:3],
     ]
     for title, header, rows in tables(found):
         lines = [header, ["---"] * len(header), *rows]
