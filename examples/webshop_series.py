@@ -7,8 +7,8 @@ On unit rows, which is what the cosine asks for, it would be higher: the line be
 the first seed is replayed: its recorded inputs once more under the policy `previous`, every figure of runs and gates beside.
 
 The defaults (a half-life of 26 runs, 0.5 more for the last one) were chosen on gaps of 1 and 4 weeks in the first 20 runs of
-three other series. Nothing that was tried keeps 99 % at 4 weeks and 97 % at 26: weights move along one frontier, and robust means,
-weights by length or agreement, and aligning users too were no better. New items have seen few runs, so they weigh little.
+three other series. Nothing that was tried keeps 99 % at 4 weeks and 97 % at 26: weights move along one frontier, and robust
+means, weights by length or agreement, and aligning users too were no better. New items weigh little: few runs saw them.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
 """
