@@ -311,7 +311,7 @@ def cluster(data: Data, folder: Path, repeats: int, setting: Setting) -> list[di
     """The product on single-thread worker processes and on threads, in turn, for every size of a task."""
     from distributed import LocalCluster
 
-    how = {"n_workers": setting.threads, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    how = {"n_workers": setting.threads, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     rows = []
     with contextlib.ExitStack() as stack:
         address = setting.address or stack.enter_context(LocalCluster(**how)).scheduler_address

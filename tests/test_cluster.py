@@ -40,7 +40,7 @@ B = world(42, 900, 400, 6)[0]
 def client(small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
     """Two worker processes of one thread, for this test alone: it may kill or change them."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as made,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as made,
         Client(made, set_as_default=False) as connected,
         connected.as_current(),
     ):
@@ -154,7 +154,7 @@ def test_workers_of_another_kernel_family_are_reported_once(runs: tuple[es.Run, 
     other = "Haswell" if "Haswell" not in loaded_family() else "Nehalem"
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, env={"OPENBLAS_CORETYPE": other}
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", env={"OPENBLAS_CORETYPE": other}
         ) as made,
         Client(made, set_as_default=False) as client,
         client.as_current(),

@@ -54,7 +54,7 @@ def test_it_takes_a_bare_array_and_a_scheduler(tmp_path: Path) -> None:
     place = tmp_path / "mine.zarr"
     array = zarr.create_array(place, shape=rows.shape, chunks=(100, 6), dtype="f4")
     array[:] = rows
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         arguments = ["--table", str(place), "--scheduler", cluster.scheduler_address, "--repeats", "1"]
         chosen = ["--contestants", "embstab", "dask-1", "--jobs", "fit", "apply"]
         results = rivals.main([*arguments, *chosen, "--dir", str(tmp_path)])

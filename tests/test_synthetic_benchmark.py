@@ -53,7 +53,7 @@ def test_the_fit_is_that_of_the_rows() -> None:
 
 def test_it_takes_a_table_and_a_scheduler(make_run: Callable[..., es.Run]) -> None:
     run = make_run("a", world(3)[0], dtype="float32")
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         options = ["--scheduler", cluster.scheduler_address, "--repeats", "1"]
         (row,) = synthetic.main(["--table", run.path, *options])["rows"]
         assert synthetic.main(["--rows", "5e4", "--d", "8", *options])["rows"][0]["rows"] == 50_000
