@@ -169,6 +169,11 @@ def test_proper_rotations_reflect_nothing(seed: int, d: int) -> None:
         assert np.linalg.norm(X @ found.Q - Y) <= np.linalg.norm(X @ other - Y) + 1e-9
 
 
+def test_a_narrower_table_needs_no_reflection() -> None:
+    C = np.random.default_rng(0).normal(size=(3, 5))
+    np.testing.assert_array_equal(procrustes(C, proper=True).Q, procrustes(C).Q)
+
+
 def test_the_gap_says_how_well_a_rotation_is_determined() -> None:
     assert procrustes(np.eye(3)).gap == pytest.approx(1)
     assert procrustes(np.diag([2.0, 1.0, 0.5])).gap == pytest.approx(0.375)

@@ -139,6 +139,10 @@ def test_rotations_only_where_asked() -> None:
     proper = es.fit(T, reference=mirrored, rotation_only=True)
     assert np.linalg.det(free.items) < 0 < np.linalg.det(proper.items)
     assert proper.diagnostics["alignment"]["determinant"] == 1
+    wider = np.hstack([mirrored, mirrored[:, :2]])
+    np.testing.assert_array_equal(
+        es.fit(T, reference=wider, rotation_only=True).items, es.fit(T, reference=wider).items
+    )
 
 
 def test_too_few_pairs_name_the_free_directions() -> None:

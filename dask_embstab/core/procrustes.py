@@ -43,10 +43,11 @@ class Rotation:
 def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D) with r <= D.
 
-    Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1; r = D).
+    Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1): where
+    r < D every Q is part of one, and it changes nothing.
     """
     P, s, Zh = linalg.svd(cross, full_matrices=False)
-    if proper and linalg.det(P @ Zh) < 0:
+    if proper and cross.shape[0] == cross.shape[1] and linalg.det(P @ Zh) < 0:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])
     return Rotation(P @ Zh, s, Zh)
