@@ -134,10 +134,12 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
         return
     from distributed import Client
+    from distributed.comm import resolve_address
 
     from dask_embstab.core.errors import InputError
 
     try:
+        resolve_address(address)  # a client that could not even parse it would hang when it is dropped
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(

@@ -313,3 +313,10 @@ def test_a_scheduler_started_elsewhere(
     assert not (tmp_path / "lost.zarr").exists()
     program = _program("inspect", run.path)
     assert program.communicate(timeout=30)[1] == ""
+
+
+@pytest.mark.parametrize("where", ["nowhere", "nowhere://at:1"])
+def test_an_address_that_is_none(tmp_path: Path, where: str) -> None:
+    out, err = _program("stabilize", tmp_path / "a", tmp_path / "b", "--scheduler", where).communicate(timeout=60)
+    assert out == ""
+    assert re.fullmatch(r"error: no Dask scheduler answers at nowhere[^\n]*\n", err), err

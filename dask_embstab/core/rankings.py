@@ -19,7 +19,8 @@ def rank_biased_overlap(a: RowNumbers, b: RowNumbers, *, p: float = 0.9) -> floa
     i, j = np.nonzero(meets)
     overlap = np.cumsum(np.bincount(np.maximum(i, j), minlength=k)[:k])
     depth = np.arange(1, k + 1)
-    return float(overlap[-1] / k * p**k + (1 - p) / p * np.sum(overlap / depth * p**depth))
+    found = float(overlap[-1] / k * p**k + (1 - p) / p * np.sum(overlap / depth * p**depth))
+    return min(found, 1.0)  # rounding
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,10 @@ def land(
 
 
 def _float_dtype(dtype: Any) -> np.dtype[Any]:
-    made: np.dtype[Any] = np.dtype(dtype)
+    try:
+        made: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        made = np.dtype(object)
     if made.kind != "f" or made.itemsize > 8:
-        raise InputError(f"dtype must be float16, float32 or float64; it is {made}")
+        raise InputError(f"dtype must be float16, float32 or float64; it is {dtype}")
     return made

@@ -162,7 +162,8 @@ def _table_metrics(a: Table, b: Table, pairing: Pairing, how: Joining) -> TableM
     if not found.n:
         raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
     ratio = found.lengths_b / found.lengths_a if found.lengths_a else float("nan")
-    return TableMetrics(pairing.matched, found.cosines / found.n, ratio)
+    cosine = min(1.0, max(-1.0, found.cosines / found.n))  # rounding
+    return TableMetrics(pairing.matched, cosine, ratio)
 
 
 def _require_comparable(a: Table, b: Table) -> None:
