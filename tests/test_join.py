@@ -24,7 +24,7 @@ import dask_embstab as es
 from dask_embstab.passes.joining import Joining, joining
 from dask_embstab.passes.pairing import Pairing, pair
 from dask_embstab.tables import idkeys
-from dask_embstab.tables.ids import Ids, shown
+from dask_embstab.tables.ids import Ids, as_ids, shown
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
@@ -206,6 +206,20 @@ def test_nulls_and_mixed_types_are_named(bad: Any, lazy: bool) -> None:
         paired(given_ids, ids_of("string", np.arange(9)), TINY),
     ):
         pass
+
+
+@pytest.mark.parametrize("bad", [None, 3, 2.5, b"x"])
+def test_lists_are_no_way_around_it(bad: Any) -> None:
+    with pytest.raises(es.IdError, match=r"none null; .* in row 1"):
+        as_ids(["a", bad, "c"], 3, where="t")
+    with pytest.raises(es.IdError, match="UTF-8"):
+        as_ids([b"\xff", b"a"], 2, where="t").open().take(0, 2)
+
+
+def test_a_list_of_raw_uuids_keeps_its_zeros() -> None:
+    raw = [uuid.UUID(int=i << 8).bytes for i in range(3)]
+    made = as_ids(raw, 3, where="t")
+    assert (made.kind, made.open().take(0, 3).tolist()) == ("uuid", raw)
 
 
 def test_identical_ids_are_not_searched_for_duplicates() -> None:

@@ -50,6 +50,7 @@ def test_any_rows_in_any_order(tmp_path_factory: pytest.TempPathFactory, rows: l
     found = run.items.rows_of(IDS[kind][rows])
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, T[rows])
+    np.testing.assert_array_equal(run.items.rows_of(list(IDS[kind][rows])), T[rows])
     np.testing.assert_array_equal(run.users.rows_of(rows), W[rows])
     assert [path.name[: len(".a.zarr.items.ids-")] for path in hidden(folder)] == [".a.zarr.items.ids-"] * 1
 

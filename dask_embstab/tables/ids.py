@@ -133,7 +133,12 @@ def checked_ids(values: IdArray, kind: IdKind, where: str, start: int) -> IdArra
         return values.astype(np.int64, copy=False)
     if kind == "uuid":
         return _as_uuids(values, where, start)
-    values = (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
+    try:
+        values = (np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).astype(object)
+    except UnicodeDecodeError as error:
+        raise IdError(
+            f"ids that are bytes must be texts in UTF-8; {where} has others ({error}); give UUIDs as V16"
+        ) from error
     bad = [i for i, value in enumerate(values.tolist()) if not isinstance(value, str)]
     if bad:
         raise IdError(_offenders(values, bad, where, start))
@@ -234,10 +239,18 @@ def _same_bytes(a: Path, b: Path) -> bool:
 def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
     """Check ids against the table they belong to; lists and tuples are made arrays."""
     if not hasattr(array, "dtype"):
-        array = np.asarray(array)
+        array = _listed(array)
     if array.ndim != 1 or array.shape[0] != n_rows:
         raise IdError(f"{where} needs one id per row, ({n_rows},); the ids have the shape {tuple(array.shape)}")
     return Ids(array, _kind(array, where), where)
+
+
+def _listed(values: Any) -> IdArray:
+    """A list as an array: NumPy would make texts of whatever stands beside texts, and cut the zeros off raw bytes."""
+    made = np.asarray(values)
+    if made.dtype.kind == "U" or (made.dtype.kind == "S" and all(len(value) == UUID.itemsize for value in values)):
+        return np.asarray(values, dtype=object)
+    return made
 
 
 def _in_memory(array: Any, kind: IdKind, where: str) -> IdBlock:

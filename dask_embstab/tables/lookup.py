@@ -191,6 +191,7 @@ def _text(value: Any) -> str:
 
 
 def _uuid(value: Any) -> bytes:
+    value = value.item() if isinstance(value, np.void) else value  # as a list of stored ids has them
     raw = value if isinstance(value, bytes) else getattr(value, "bytes", None) or uuid.UUID(value).bytes
     if not isinstance(raw, bytes) or len(raw) != UUID.itemsize:
         raise ValueError(value)
