@@ -40,7 +40,7 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "shadow": lambda series, runs: series.add(runs / "day-3.zarr", shadow=True),
     "promote": lambda series, _: series.promote(3),
 }
-STEPS = {"hold": 150, "accept": 70, "shadow": 150, "promote": 1}
+STEPS = {"hold": 330, "accept": 330, "shadow": 330, "promote": 1}
 """How many operations the short form goes on by, where it is not 131."""
 
 
@@ -154,7 +154,10 @@ def test_a_fault_at_the_nth_operation(
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "init"])
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(verb, marks=[pytest.mark.long] * (verb in ("accept", "shadow"))) for verb in VERBS if verb != "init"],
+)
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool
 ) -> None:
