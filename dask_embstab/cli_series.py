@@ -136,7 +136,7 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     """Everything that is recorded of version N, by default of the head."""
     from dask_embstab.series.series import Series
 
-    return Series(series).log().version(version).to_dict()
+    return Series(series).show(version).to_dict()
 
 
 @command(
@@ -284,21 +284,17 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
 def status(series: str) -> dict[str, Any]:
     """Say in three lines whether all is well: the head, its gates, and what is held, unfinished or a shadow."""
     from dask_embstab.series.series import Series
-    from dask_embstab.series.status import status_of
 
-    opened = Series(series)
-    return status_of(opened.store, opened.log())
+    return Series(series).status()
 
 
 @command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
 def metrics(series: str, file: str | None) -> dict[str, Any]:
     """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
     from dask_embstab.core.atomic import write_whole
-    from dask_embstab.series.metrics import metrics_text
     from dask_embstab.series.series import Series
 
-    opened = Series(series)
-    text, out = metrics_text(opened.store, opened.log(), Path(series).name), file or str(Path(series) / "metrics.prom")
+    text, out = Series(series).metrics(), file or str(Path(series) / "metrics.prom")
     write_whole(Path(out), lambda stream: stream.write(text.encode()))
     return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
 
@@ -317,12 +313,11 @@ def replay(
     series: str, scratch: str, *, first: int | None, last: int | None, scheduler: str | None, **changes: Any
 ) -> dict[str, Any]:
     """Land the recorded inputs again under other settings, in the new series SCRATCH, and print every difference."""
-    from dask_embstab.series.replay import replay as replayed
     from dask_embstab.series.replay import table_lines
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
-        told = replayed(Series(series), scratch, _given(changes), first=first, last=last)
+        told = Series(series).replay(scratch, first=first, last=last, **_given(changes))
     as_json = click.get_current_context().params["as_json"]
     return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
 
@@ -332,7 +327,4 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _added(added: Added) -> dict[str, Any]:
-    version = added.version.to_dict()
-    for left_out in ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format"):
-        del version[left_out]
-    return {**version, "published": added.published, "note": added.note}
+    return {**added.version.in_brief(), "published": added.published, "note": added.note}

@@ -9,17 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 from oracle import Stop, assert_close, chunk_file, data_of, refactored, snapshot, stop_at, vectors_of, world
-from test_damage import DAMAGE
 
 import dask_embstab as es
 from dask_embstab.cli import main
 from dask_embstab.series import candidate
 from dask_embstab.series import publish as publishing
-from dask_embstab.series.gates import THRESHOLDS
 from dask_embstab.series.versions import Version
 
 MakeRun = Callable[..., es.Run]
@@ -276,147 +273,6 @@ def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[s
     assert re.search(r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4])
 
 
-# --- the log
-
-
-@pytest.mark.usefixtures("series")
-def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path) -> None:
-    make_run("2026-01-09-late", *drifting(4), **IDS)
-    code, told, _ = run("add", tmp_path / "series", tmp_path / "2026-01-09-late.zarr", "--model", "v7")
-    assert (code, told["version"], told["published"], told["model"]) == (0, 4, True, "v7")
-    code, told, _ = run("log", tmp_path / "series")
-    assert code == 0
-    assert [v["days_since_previous"] for v in told["versions"]] == [None, 1, 1, 6]
-    keys = {"version", "run", "model", "parent", "state", "policy", "verdicts", "figures", "created", "kind"}
-    assert keys <= set(told["versions"][0])
-    assert run("log", tmp_path / "series")[1] == told, "nothing that changes between two calls"
-    code, shown, _ = run("show", tmp_path / "series", 2)
-    assert shown["digests"]["chunks"]
-    assert run("show", tmp_path / "series")[1]["version"] == 4
-    code, manifest, _ = run("export-manifest", tmp_path / "series")
-    assert all((tmp_path / "series" / name).is_file() for name in manifest["files"])
-    assert run("export-manifest", tmp_path / "series", tmp_path / "m.json")[1]["files"] == len(manifest["files"])
-    assert json.loads((tmp_path / "m.json").read_text()) == manifest
-    assert run("diff", tmp_path / "series", 1, 2, "--k", 5, "--users", 9)[1]["items"]["matched"] == 60
-
-
-def test_a_manifest_names_all_that_a_copy_needs(series: es.Series, tmp_path: Path) -> None:
-    for name in series.manifest()["files"]:
-        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tmp_path / "series" / name, tmp_path / "copy" / name)
-    copy = es.Series(tmp_path / "copy")
-    assert not copy.verify().damage
-    np.testing.assert_array_equal(vectors_of(copy.open()), vectors_of(series.open()))
-
-
-def test_rollback_is_a_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
-    before = snapshot(tmp_path / "series")
-    code, told, _ = run("rollback", tmp_path / "series", 1)
-    assert (code, told["version"], told["restores"], told["run"], told["parent"]) == (0, 4, 1, "2026-01-01", 3)
-    assert series.head().version == 4
-    after = snapshot(tmp_path / "series")
-    assert {name: after[name] for name in before} == before, "nothing is rewritten"
-    assert not series.rollback(1).published
-    assert series.add(days[3]).version.reference == 4
-    series.rollback(3)
-    assert series.head().run == "2026-01-03"
-    for wrong in (0, 99):
-        with pytest.raises(es.InputError, match=f"versions 1 to 6; {wrong} was asked for"):
-            series.rollback(wrong)
-
-
-def test_settings_change_by_a_recorded_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
-    code, told, _ = run("settings", tmp_path / "series", "--policy", "first")
-    assert (code, told["kind"], told["settings"]["policy"]) == (0, "settings", "first")
-    assert series.head().run == "2026-01-03"
-    assert series.add(days[3]).version.reference == 1
-    series.rollback(2)
-    assert series.settings.policy == "first", "a rollback is of runs, not of settings"
-    assert not series.change(policy="first").published
-    for bad in ({"policy": "none"}, {"nonsense": 1}, {"rank": 0}, {"keep": "geometry", "rank": 2}):
-        with pytest.raises(es.InputError):
-            series.change(**bad)
-    empty = es.Series.init(tmp_path / "empty")
-    empty.change(policy="first")
-    assert empty.head() is None
-    assert empty.add(days[0]).version.version == 2
-
-
-@pytest.mark.usefixtures("series")
-def test_places_that_are_no_series(tmp_path: Path, run: Any) -> None:
-    assert run("log", tmp_path / "none")[0] == 2
-    assert run("init", tmp_path / "series")[0] == 2
-    assert run("log", tmp_path)[2].startswith("error: there is no series at")
-    code, told, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
-    assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (0, "first", False)
-    assert run("show", tmp_path / "new")[2].startswith("error: nothing is published")
-
-
-# --- drift
-
-
-@pytest.mark.parametrize(
-    ("align_on", "policy", "unit_rows"),
-    [
-        ("items", "previous", False),
-        ("users", "previous", True),
-        ("both", "previous", False),
-        ("items", "consensus", None),
-        ("both", "consensus", True),
-        ("items", "consensus", False),
-    ],
-)
-def test_the_chain_is_compared_with_the_first(
-    days: list[es.Run], tmp_path: Path, align_on: str, policy: str, unit_rows: bool | None
-) -> None:
-    chain = es.Series.init(tmp_path / "chain", align_on=align_on, policy=policy, unit_rows=unit_rows)
-    for day in days:
-        chain.add(day)
-    units = chain.settings.units
-    direct = es.stabilize(
-        days[4], tmp_path / "direct.zarr", reference=chain.open(1), align_on=align_on, unit_rows=units
-    )
-    keys = ("items", "users") if align_on == "both" else (align_on,)
-    ours, theirs = (np.vstack([vectors_of(run, key) for key in keys]) for run in (chain.open(), direct))
-    reported = [v.figures["chain_minus_first"] for v in chain.log().versions]
-    assert reported[0] is None
-    assert (reported[1] == 0.0) == (policy == "previous" or units), "raw rows on unit rows are another fit"
-    assert reported[4] == pytest.approx(np.linalg.norm(ours - theirs) / np.linalg.norm(ours), rel=1e-9)
-    assert reported[4] > 1e-3, "with drift the two differ"
-
-
-def test_the_comparison_needs_shared_ids_and_can_be_left_out(make_run: MakeRun, tmp_path: Path) -> None:
-    moving = [make_run(f"m{day}", *drifting(day), item_ids=np.arange(60) + 29 * day) for day in range(3)]
-    for options, wanted in (({}, [None, 0.0, None]), ({"chain_minus_first": False}, [None, None, None])):
-        series = es.Series.init(tmp_path / f"series{len(options)}", gates=dict.fromkeys(THRESHOLDS), **options)
-        for run in moving:
-            series.add(run)
-        assert [v.figures["chain_minus_first"] for v in series.log().versions] == wanted
-
-
-def chained(make_run: MakeRun, tmp_path: Path, n: int, dtype: str) -> tuple[Any, Any, Any]:
-    """The last of ``n`` re-factored runs, landed by both policies, and the chain's own figure."""
-    T, W = world(0)
-    both = [es.Series.init(tmp_path / policy, policy=policy) for policy in ("previous", "first")]
-    with dask.config.set(scheduler="synchronous"):
-        for day in range(n):
-            run = make_run("day", *refactored(T, W, day), dtype=dtype, chunk_rows=64)
-            for series in both:
-                series.add(run, name=f"day-{day}")
-            shutil.rmtree(run.path)
-    return vectors_of(both[0].open()), vectors_of(both[1].open()), both[0].head().figures["chain_minus_first"]
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
-@pytest.mark.parametrize("n", [7, pytest.param(365, marks=pytest.mark.long)])
-def test_with_refactored_scores_the_chain_equals_the_first(
-    make_run: MakeRun, tmp_path: Path, n: int, dtype: str, tolerance: float
-) -> None:
-    chain, first, reported = chained(make_run, tmp_path, n, dtype)
-    assert_close(chain, first, tolerance)
-    assert reported < tolerance
-
-
 # --- users alone, models, pins
 
 
@@ -460,63 +316,3 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
     (place / "runs" / "notes").rmdir()
     assert snapshot(place) == before
     assert run("gc", place, "--pin-age", "soon")[0] == 2
-
-
-# --- damage
-
-
-def read_all(series: es.Series, folder: Path) -> None:
-    """A reader of version 2."""
-    reader = series.open(2)
-    es.create_run(folder / "read.zarr", reader.items, reader.users)
-    assert reader.transform
-
-
-FILES = [
-    "runs/2026-01-02.zarr/items/vectors/c/1/0",
-    "runs/2026-01-02.zarr/users/vectors/c/5/0",
-    "runs/2026-01-02.zarr/items/id/c/2",
-    "runs/2026-01-02.zarr/users/id/c/0",
-    "runs/2026-01-02.zarr/transform/users/c/0/0",
-    "runs/2026-01-02.zarr/zarr.json",
-    "versions/2.json",
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.usefixtures("series")
-def test_damage_is_found_by_verify_and_by_the_next_reader(run: Any, tmp_path: Path, file: str, damage: str) -> None:
-    code, told, _ = run("verify", tmp_path / "series")
-    assert (code, told["versions"], told["runs"], told["damage"]) == (0, 3, 3, [])
-    copy = shutil.copytree(tmp_path / "series", tmp_path / "copy")
-    DAMAGE[damage](copy / file)
-    code, out, err = run("verify", copy)
-    assert (code, out) == (2, None)
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert file in err
-    if not (file.endswith("zarr.json") and damage in ("flip", "flip_the_first_bit", "lengthen")):
-        with pytest.raises(es.EmbstabError):
-            read_all(es.Series(copy), tmp_path)
-    assert run("verify", tmp_path / "series")[0] == 0
-
-
-def test_a_run_that_is_gone_or_exchanged(series: es.Series, run: Any, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
-    shutil.copytree(tmp_path / "series" / "runs" / "2026-01-02.zarr", tmp_path / "series" / "runs" / "2026-01-03.zarr")
-    assert "is not what was published" in run("verify", tmp_path / "series")[2]
-    shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
-    assert "is missing" in run("verify", tmp_path / "series")[2]
-    with pytest.raises(es.DamageError, match="version 3 cannot be opened"):
-        series.open()
-
-
-@pytest.mark.usefixtures("series")
-def test_a_version_that_is_gone_or_renamed(run: Any, tmp_path: Path) -> None:
-    versions = tmp_path / "series" / "versions"
-    (versions / "4.json").write_bytes((versions / "3.json").read_bytes())
-    assert "4.json holds version 3" in run("verify", tmp_path / "series")[2]
-    (versions / "4.json").unlink()
-    (versions / "2.json").unlink()
-    assert "versions/2.json is missing" in run("log", tmp_path / "series")[2]

@@ -16,17 +16,32 @@ from oracle import data_of, world
 
 import dask_embstab as es
 from dask_embstab.series.gates import THRESHOLDS
+from dask_embstab.series.status import held_runs
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 PLACES = ("runs", "references")
+
+
+def hold(series: es.Series, runs: Path) -> None:
+    """An add that ends held, and only so."""
+    with pytest.raises(es.HoldError):
+        series.add(runs / "day-3.zarr")
+
+
 VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
     "add": lambda series, runs: series.add(runs / "day-3.zarr"),
     "rollback": lambda series, _: series.rollback(1),
     "change": lambda series, _: series.change(policy="first"),
     "gc": lambda series, _: series.gc(),
+    "hold": hold,
+    "accept": lambda series, runs: series.add(runs / "day-3.zarr", accept="known"),
+    "shadow": lambda series, runs: series.add(runs / "day-3.zarr", shadow=True),
+    "promote": lambda series, _: series.promote(3),
 }
+STEPS = {"hold": 330, "accept": 330, "shadow": 330, "promote": 1}
+"""How many operations the short form goes on by, where it is not 131."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,23 +57,30 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left."""
+    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left.
+
+    ``start`` asks no gate, ``strict`` one that nothing passes, ``held`` is the same with the third day held, ``shadow``
+    has it as a shadow.
+    """
     folder = tmp_path_factory.mktemp("faults")
-    series = es.Series.init(folder / "start", gates=dict.fromkeys(THRESHOLDS))
     for day in (1, 2, 3):
         ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
         es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
-        if day < 3:
-            series.add(folder / f"day-{day}.zarr")
-    for place in PLACES:
-        shutil.copytree(folder / "day-2.zarr", folder / "start" / place / ".lost.zarr.0123456789ab.partial")
+    for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
+        series = es.Series.init(folder / name, gates=dict.fromkeys(THRESHOLDS) | gates)
+        for day in (1, 2):
+            series.add(folder / f"day-{day}.zarr", accept="known")
+        for place in PLACES:
+            shutil.copytree(folder / "day-2.zarr", folder / name / place / ".lost.zarr.0123456789ab.partial")
+    hold(es.Series(shutil.copytree(folder / "strict", folder / "held")), folder)
+    VERBS["shadow"](es.Series(shutil.copytree(folder / "start", folder / "shadow")), folder)
     return folder
 
 
 @pytest.fixture
-def start(runs: Path) -> Path:
+def start(runs: Path, verb: str) -> Path:
     """Where the series stands, to be copied."""
-    return runs / "start"
+    return runs / {"hold": "strict", "accept": "held", "promote": "shadow"}.get(verb, "start")
 
 
 def told(series: es.Series) -> list[dict[str, Any]]:
@@ -67,11 +89,12 @@ def told(series: es.Series) -> list[dict[str, Any]]:
 
 
 def ended(place: Path) -> tuple[Any, ...]:
-    """Everything a reader can see of a series."""
+    """Everything a reader can see of a series: its log, its runs, what is held and why."""
     series = es.Series(place)
     assert not series.verify().damage
-    names = [v.run for v in series.log().versions]
-    return told(series), {(at, name): data_of(place / at / f"{name}.zarr") for at in PLACES for name in names}
+    log = series.log()
+    data = {(at, v.run): data_of(place / at / f"{v.run}.zarr") for at in PLACES for v in log.versions}
+    return told(series), data, held_runs(series.store, log)
 
 
 def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:
@@ -84,12 +107,14 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
     after = ended(place)
     assert after[0][: len(before[0])] == before[0]
     assert len(after[0]) <= len(before[0]) + 1
+    assert after[2] in (before[2], wanted(start, runs, verb)[2])
     if verb == "init" and (place.parent / "new" / "series.json").exists():
         assert es.Series(place.parent / "new").log().versions == ()
     else:
         do(es.Series(place), runs)  # the same call again
-    es.Series(place).gc()
     assert ended(place) == wanted(start, runs, verb)
+    es.Series(place).gc()
+    assert ended(place)[:2] == wanted(start, runs, verb)[:2]
     known = {f"day-{day}.zarr" for day in (1, 2, 3)}
     leftovers = {path.name for at in PLACES for path in (place / at).iterdir()} - known
     assert not leftovers, "gc takes what an interruption left"
@@ -114,13 +139,13 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("mode", faults.MODES)
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("step", [131, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_fault_at_the_nth_operation(
-    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, step: int
+    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, *, every: bool
 ) -> None:
     """At every one of them; the short form takes a few, and the last ones, around the publish itself."""
     assert not strike(disk, start, runs, verb, 10**9, mode)
-    last = disk.count
+    last, step = disk.count, 1 if every else STEPS.get(verb, 131)
     offset = faults.MODES.index(mode) * 22 if step > 1 else 0
     chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 5), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
@@ -129,18 +154,21 @@ def test_a_fault_at_the_nth_operation(
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verb", ["add", "rollback", "change", "gc"])
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(verb, marks=[pytest.mark.long] * (verb in ("accept", "shadow"))) for verb in VERBS if verb != "init"],
+)
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool
 ) -> None:
-    at, struck = 1, True
+    at, struck, before = 1, True, ended(start)[0]
     while struck:
         place = runs / "work" / "series"
         shutil.copytree(start, place)
         store = faults.FaultyStore(Folder(place), at, after=after)
         with contextlib.suppress(OSError):
             VERBS[verb](es.Series(store), runs)
-        assert ended(place)[0][:2] == ended(start)[0]
+        assert ended(place)[0][: len(before)] == before
         VERBS[verb](es.Series(place), runs)
         assert ended(place) == wanted(start, runs, verb)
         shutil.rmtree(place.parent)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import webshop
+import webshop_figures
 import webshop_series
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,15 +119,15 @@ def test_a_series_is_a_function_of_its_seed_and_every_week_starts_anew(shop: Pat
     assert not np.allclose(once[0], once[1], rtol=0.1)
 
 
-def items_of(ids: str, rows: Any) -> webshop_series.Items:
-    return webshop_series.Items(np.array(list(ids)), np.asarray(rows, np.float64))
+def items_of(ids: str, rows: Any) -> webshop_figures.Items:
+    return webshop_figures.Items(np.array(list(ids)), np.asarray(rows, np.float64))
 
 
 def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
     rng = np.random.default_rng(0)
     weeks = [items_of("abcde", rng.standard_normal((5, 2))), None, items_of("bcdef", rng.standard_normal((5, 2)))]
     weeks.append(items_of("abdfg", rng.standard_normal((5, 2))))
-    found = webshop_series.by_gap(weeks, 1)
+    found = webshop_figures.by_gap(weeks, 1)
 
     def cosine(a: Any, b: Any) -> float:
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
@@ -142,18 +143,18 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
     assert found["ceiling"] == pytest.approx(
         np.mean([cosine(*pair) for pair in zip(X, Y @ best, strict=True)]), abs=1e-3
     )
-    assert webshop_series.by_gap(weeks, 4) == {"landed": None, "ceiling": None, "ceiling, unit rows": None}
+    assert webshop_figures.by_gap(weeks, 4) == {"landed": None, "ceiling": None, "ceiling, unit rows": None}
 
 
 def test_ages_count_from_the_first_run_that_has_the_item() -> None:
     rows = np.random.default_rng(1).standard_normal((3, 2))
     weeks = [items_of(ids, rows) for ids in ("abc", "abd", "ade", "def")]
-    found = webshop_series.by_age(weeks)
+    found = webshop_figures.by_age(weeks)
     # Week by week: a and b are shared, then a and d (one week old next), then d and e.
     assert {name: line["n"] for name, line in found.items()} == {"0": 2, "1": 1, "in the first run": 3}
-    e_d = np.array([webshop_series.cosines(rows[[1]], rows[[0]])[0], webshop_series.cosines(rows[[2]], rows[[1]])[0]])
+    e_d = np.array([webshop_figures.cosines(rows[[1]], rows[[0]])[0], webshop_figures.cosines(rows[[2]], rows[[1]])[0]])
     assert found["1"]["landed"] == pytest.approx(e_d[0])
-    assert found["0"]["landed"] == pytest.approx(np.mean([webshop_series.cosines(rows[[2]], rows[[1]])[0], e_d[1]]))
+    assert found["0"]["landed"] == pytest.approx(np.mean([webshop_figures.cosines(rows[[2]], rows[[1]])[0], e_d[1]]))
 
 
 def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
@@ -167,8 +168,8 @@ def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp
         ids = np.arange(start, start + 40)
         webshop_series.add(series, make_run(name, *rows, item_ids=ids, user_ids=ids), outcome)
     assert [week is None for week in outcome.weeks] == [False, True, False]
-    assert webshop_series.by_gap(outcome.weeks, 1)["landed"] is None
-    assert webshop_series.by_gap(outcome.weeks, 2)["landed"] is not None
+    assert webshop_figures.by_gap(outcome.weeks, 1)["landed"] is None
+    assert webshop_figures.by_gap(outcome.weeks, 2)["landed"] is not None
 
 
 def test_an_absent_file_is_one_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fitting import fit_tables
 from dask_embstab.passes.land import kept
-from dask_embstab.passes.options import FitOptions, Selection
+from dask_embstab.passes.options import Selection
 from dask_embstab.passes.reference import balance_for
 from dask_embstab.series.consensus import landed_on
 from dask_embstab.series.settings import Settings
@@ -59,6 +59,7 @@ def candidate_of(store: Store, source: Run, name: str, reference: Version | None
     stored = _stored(store, name)
     if stored is not None and stored.plan == plan:
         return stored
+    store.remove(held_key(name))  # what was said of another plan
     made = Candidate(plan, _fitted(store, source, reference, settings))
     store.replace(candidate_key(name), _encoded(made))
     return made
@@ -85,17 +86,11 @@ def _fitted(store: Store, source: Run, version: Version | None, settings: Settin
     reference = None if version is None else landed_on(store, version, settings)
     # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are landed on.
     by_runs = reference is not None and settings.policy == "consensus" and settings.units
-    options = FitOptions(
+    options = settings.fitting(
         keep="geometry" if raw else kept(settings.keep, users=source.users),
-        align_on=settings.align_on,
-        method="auto",
         rank=None if raw else settings.rank,
         width=settings.width,
         balance=balance_for(settings.balance, reference),
-        center=False,
-        unit_rows=settings.units,
-        rotation_only=False,
-        min_matched=settings.min_matched,
         selections={name: Selection(weights="norm") for name in settings.aligned} if by_runs else {},
     )
     return fit_tables(source.table("items"), source.users, reference, options)

@@ -28,6 +28,10 @@ from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 
+class ChangedInputError(RetryError):
+    """What was landed is not what was fitted: neither serves any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """Digests of every file, what was read to make them, the drift of the chain, and each table's singular values."""
@@ -41,7 +45,7 @@ class Checked:
 def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
     """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
 
-    Raises `DamageError` where a file is not what was written, `RetryError` where the input has changed meanwhile.
+    Raises `DamageError` where a file is not what was written, `ChangedInputError` where the input has changed meanwhile.
     """
     inputs = _inputs(landed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
@@ -91,7 +95,7 @@ def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
     for name, table in candidate.plan["source"]["tables"].items():
         fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
         if fitted and fitted != read[name]:
-            raise RetryError(
+            raise ChangedInputError(
                 f"the {name} of {candidate.plan['source']['path']} changed while they were read; add it again"
             )
         tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}

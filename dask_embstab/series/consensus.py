@@ -21,7 +21,7 @@ from dask_embstab.core.types import Matrix
 from dask_embstab.passes.consensus import Mean, advance, seen_once, unit_rows, view_of
 from dask_embstab.passes.reference import Reference, as_reference
 from dask_embstab.series.basis import matrix_of, moved_table
-from dask_embstab.series.files import made_whole, resumed_run
+from dask_embstab.series.files import made_of, resumed_run
 from dask_embstab.series.settings import Settings
 from dask_embstab.series.store import Store
 from dask_embstab.series.versions import Version, reference_key, run_key
@@ -103,7 +103,7 @@ def moved_on(
     if settings.policy != "consensus" or version is None:
         return {}
     write = partial(_write, store, landed, version, settings)
-    return made_whole(store, reference_key(landed.name), _origin(digests, version, settings), write)
+    return made_of(store, reference_key(landed.name), _origin(digests, version, settings), write)
 
 
 def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:

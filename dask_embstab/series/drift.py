@@ -17,7 +17,6 @@ import numpy as np
 from dask_embstab.core.errors import IdError
 from dask_embstab.core.moments import Moments, Panel, gramian, unit_pairs
 from dask_embstab.core.procrustes import procrustes
-from dask_embstab.core.types import Matrix
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import pair
 from dask_embstab.passes.partners import Beside, beside
@@ -54,12 +53,11 @@ def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:
     if not paired or shared < paired[0].d:
         return None
     k = paired[0].d
-    cross = sum((_widened(m.pairs.cross, k) for m in paired if m.pairs is not None), np.zeros((k, k)))
+    cross = np.zeros((k, k))
+    for pairs in (m.pairs for m in paired if m.pairs is not None):
+        cross[:, : pairs.cross.shape[1]] += (
+            pairs.cross
+        )  # a first run that is narrower is padded with zeros, as the fit does
     G = sum((m.gramian for m in paired), np.zeros((k, k)))
     away = np.eye(k) - procrustes(cross).Q
     return float(np.sqrt(max(np.trace(away.T @ G @ away), 0.0) / np.trace(G)))
-
-
-def _widened(cross: Matrix, width: int) -> Matrix:
-    """A first run that is narrower is padded with zeros, as the fit does; a wider one cannot be."""
-    return np.pad(cross, ((0, 0), (0, max(0, width - cross.shape[1]))))

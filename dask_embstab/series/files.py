@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import zarr
 
@@ -16,6 +17,8 @@ from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.source import Digests
 from dask_embstab.tables.store import local_path
 from dask_embstab.tables.writer import RunWriter, begin_run
+
+V = TypeVar("V")
 
 
 def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
@@ -47,19 +50,32 @@ def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]
     return found
 
 
-def made_whole(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
-    """A run-format group at ``key``: written (``write(key, origin)``), durable, verified. Its files' digests.
+def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
+    """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files' digests."""
+    return made_whole(
+        store,
+        key,
+        is_ours=lambda left: left.attrs[ATTRIBUTE].get("origin") == origin,
+        write=partial(write, key, origin),
+        check=partial(whole_digests, store, key),
+    )
 
-    What an interrupted call left serves where it was made of the same, ``origin``; what a power cut tore is written anew.
+
+def made_whole(
+    store: Store, key: str, *, is_ours: Callable[[Run], bool], write: Callable[[], Any], check: Callable[[Run], V]
+) -> V:
+    """A run-format group at ``key``: written, durable, verified; what ``check`` says of it.
+
+    What an interrupted call left serves where it ``is_ours``; what a power cut tore is written anew.
     """
     for is_last in (False, True):
-        if not _is_left(store, key, origin):
-            write(key, origin)
+        if not _is_left(store, key, is_ours):
+            write()
         for half_written in (file for file in store.files(key) if file.endswith(".partial")):
             store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
         store.sync(key)
         try:
-            return whole_digests(store, key, open_run(store.place(key)))
+            return check(open_run(store.place(key)))
         except DamageError:
             if is_last:
                 raise
@@ -77,13 +93,13 @@ def resumed_run(store: Store, key: str, name: str, origin: str, more: Mapping[st
         yield writer
 
 
-def _is_left(store: Store, key: str, origin: str) -> bool:
-    """Whether a group of this origin stands there; any other is removed."""
+def _is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
+    """Whether such a group stands there; any other is removed."""
     folder, _, name = key.rpartition("/")
     if name not in store.names(folder):
         return False
     with contextlib.suppress(InputError, DamageError, KeyError):
-        if open_run(store.place(key)).attrs[ATTRIBUTE].get("origin") == origin:
+        if is_ours(open_run(store.place(key))):
             return True
     store.remove(key)
     return False

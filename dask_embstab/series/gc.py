@@ -55,8 +55,9 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
 
 def _needed(log: Log) -> set[str]:
     """The runs of all versions where they are stored now, their running references, and the matrices of rebases."""
-    references = {reference_key(str(v.run)) for v in log.stored if v.reference_digests}
-    return references | {run_key(str(v.run)) for v in log.stored} | log.bases.keys()
+    stored = log.stored.values()
+    references = {reference_key(str(v.run)) for v in stored if v.reference_digests}
+    return references | {run_key(str(v.run)) for v in stored} | log.bases.keys()
 
 
 def _pinned(store: Store) -> set[str]:

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from dask_embstab.core.errors import DamageError, InputError
@@ -15,33 +16,33 @@ from dask_embstab.series.versions import Version, version_key
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Log:
-    """All versions, oldest first; version n is ``versions[n - 1]``."""
+    """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found once, when asked for."""
 
     versions: tuple[Version, ...] = ()
 
-    @property
+    @cached_property
     def head(self) -> Version | None:
         """The highest live version that holds a run."""
         return next((v for v in reversed(self.versions) if v.state == "live" and v.run is not None), None)
 
-    @property
+    @cached_property
     def first(self) -> Version | None:
         """The first live version that holds a run."""
         return next((v for v in self.versions if v.state == "live" and v.run is not None), None)
 
-    @property
+    @cached_property
     def runs(self) -> dict[str, Version]:
         """Every run's name and the version that published it."""
         return {v.run: v for v in self.versions if v.kind == "publish" and v.run is not None}
 
-    @property
+    @cached_property
     def basis(self) -> Mapping[str, Any]:
         """What the last rebase recorded."""
         return next((v.basis for v in reversed(self.versions) if v.kind == "rebase"), {})
 
-    @property
+    @cached_property
     def moved(self) -> dict[str, Mapping[str, Any]]:
         """Where runs are stored that a rebase rewrote, by their names; of several times, the last."""
         return {name: place for version in self.versions for name, place in version.moved.items()}
@@ -50,17 +51,17 @@ class Log:
         """A version as it is to be read now: with the place of its stored run, and the basis in which it is read."""
         return replace(version, **self.moved.get(str(version.run), {}), basis=self.basis)
 
-    @property
-    def stored(self) -> list[Version]:
-        """The version of every run that is needed, with its place."""
-        return [self.placed(version) for version in self.runs.values()]
+    @cached_property
+    def stored(self) -> dict[str, Version]:
+        """Every run's name and the version that published it, with the place where it is stored now."""
+        return {name: self.placed(version) for name, version in self.runs.items()}
 
-    @property
+    @cached_property
     def bases(self) -> dict[str, int]:
         """Files of matrices and their digests."""
         return {v.basis["file"]: v.basis["crc32c"] for v in self.versions if v.kind == "rebase" and v.basis["file"]}
 
-    @property
+    @cached_property
     def live_runs(self) -> dict[str, Version]:
         """Every run that is or was the head, by name, and the version that first made it so; oldest first."""
         found: dict[str, Version] = {}
@@ -107,14 +108,11 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
     """A line for every version: all but its digests, and the days since the run before, where names hold dates."""
     before: dt.date | None = None
     for version in log.versions:
-        values = version.to_dict()
-        for left_out in ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format"):
-            del values[left_out]
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
         before = date or before
         drift = version.figures.get("chain_minus_first")
-        yield {**values, "days_since_previous": days, "chain_minus_first": drift}
+        yield {**version.in_brief(), "days_since_previous": days, "chain_minus_first": drift}
 
 
 def _read(store: Store, number: int) -> Version:

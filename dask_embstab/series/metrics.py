@@ -24,7 +24,7 @@ def metrics_text(store: Store, log: Log, series: str) -> str:
 
 
 def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
-    head = log.head
+    head, waiting = log.head, held_runs(store, log)
     verdicts = () if head is None else head.verdicts
     figures: Mapping[str, Any] = {} if head is None else head.figures
     created = 0.0 if head is None else dt.datetime.fromisoformat(head.created).timestamp()
@@ -33,8 +33,8 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
     yield "head_version", "Number of the live version, 0 where there is none.", [({}, head.version if head else 0)]
     yield "head_created_seconds", "When the live version was published, as Unix time.", [({}, created)]
     yield "shadows", "Shadow versions that were not promoted.", [({}, len(shadows_of(log)))]
-    yield "held_runs", "Runs that a gate holds.", [({}, len(held_runs(store, log)))]
-    yield "unfinished_runs", "Publishes at work or interrupted.", [({}, len(unfinished_runs(store, log)))]
+    yield "held_runs", "Runs that a gate holds.", [({}, len(waiting))]
+    yield "unfinished_runs", "Publishes at work or interrupted.", [({}, len(unfinished_runs(store, log, waiting)))]
     yield (
         "gate_figure",
         "Figure of a gate of the live version, by table.",

@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dask_embstab.core.errors import (
-    DamageError,
     HoldError,
     InputError,
     NotFiniteError,
@@ -26,9 +26,10 @@ from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.land import land
 from dask_embstab.series.basis import read_run
 from dask_embstab.series.candidate import Candidate, candidate_key, candidate_of, described, held_key
-from dask_embstab.series.check import Checked, check, is_landed_by
+from dask_embstab.series.check import ChangedInputError, Checked, check, is_landed_by
 from dask_embstab.series.consensus import moved_on
 from dask_embstab.series.figures import delivered, figures_of
+from dask_embstab.series.files import made_whole
 from dask_embstab.series.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.policies import reference_in
@@ -197,44 +198,25 @@ def _refusals_hold(name: str) -> Iterator[None]:
 
 
 def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
-    """The run written (as far as it is not), durable and verified; leftovers that a power cut tore are written anew."""
-    key = run_key(candidate.plan["run"])
-    for is_last in (False, True):
-        landed = _leftover(store, candidate) or _written(store, source, candidate)
-        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
-            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
-        store.sync(key)
-        try:
-            return check(store, key, landed, candidate, first)
-        except DamageError:
-            if is_last:
-                raise
-            store.remove(key)
-        except RetryError:
-            store.remove(key)
-            store.remove(candidate_key(candidate.plan["run"]))
-            raise
-    raise AssertionError("the second attempt returns or raises")
-
-
-def _leftover(store: Store, candidate: Candidate) -> Run | None:
-    """A run that was written whole and not published, where it is of this candidate; any other is removed."""
-    key = run_key(candidate.plan["run"])
-    if key.removeprefix("runs/") not in store.names("runs"):
-        return None
+    """The run written (as far as it is not), durable and verified."""
+    name = candidate.plan["run"]
+    key = run_key(name)
     try:
-        landed = open_run(store.place(key))
-        if is_landed_by(landed, candidate.transform):
-            return landed
-    except (InputError, DamageError):
-        pass
-    store.remove(key)
-    return None
+        return made_whole(
+            store,
+            key,
+            is_ours=lambda left: is_landed_by(left, candidate.transform),
+            write=partial(_write, store.place(key), source, candidate),
+            check=lambda landed: check(store, key, landed, candidate, first),
+        )
+    except ChangedInputError:
+        store.remove(key)
+        store.remove(candidate_key(name))
+        raise
 
 
-def _written(store: Store, source: Run, candidate: Candidate) -> Run:
-    place = store.place(run_key(candidate.plan["run"]))
-    return land(
+def _write(place: Any, source: Run, candidate: Candidate) -> None:
+    land(
         candidate.transform,
         source,
         place,

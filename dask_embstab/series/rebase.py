@@ -23,10 +23,9 @@ from dask_embstab.core.types import Matrix
 from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.consensus import turn_means
 from dask_embstab.passes.fitting import fit_tables
-from dask_embstab.passes.options import FitOptions
 from dask_embstab.passes.reference import Reference, as_reference
 from dask_embstab.series.basis import read_matrices, rotation, store_matrices, stored_matrices
-from dask_embstab.series.files import made_whole, resumed_run
+from dask_embstab.series.files import made_of, resumed_run
 from dask_embstab.series.gc import REBASING
 from dask_embstab.series.log import Log, read_log
 from dask_embstab.series.publish import Added, again_as, publish, settings_in
@@ -62,7 +61,7 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
         if rewrite:
             moved = {
                 name: _rewritten(store, name, placed, changed[str(placed.run)], held)
-                for name, placed in _stored(log).items()
+                for name, placed in log.stored.items()
                 if placed.run in changed
             }
         made = again_as(
@@ -78,11 +77,6 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
     return Added(made, published=True, note=REWRITTEN if rewrite else LAZILY)
 
 
-def _stored(log: Log) -> dict[str, Version]:
-    """Every run by its name, and the version that published it, with the place where it is stored now."""
-    return {name: log.placed(version) for name, version in log.runs.items()}
-
-
 def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[dict[str, Matrix], Told]:
     """Every stored run's rotation onto the reference, by the name under which it is stored."""
     itself = str(log.placed(log.with_run(onto)).run) if isinstance(onto, int) else None
@@ -90,7 +84,7 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
     assert reference is not None
     found: dict[str, Matrix] = {}
     told: Told = {}
-    for name, placed in _stored(log).items():
+    for name, placed in log.stored.items():
         run = open_run(store.place(run_key(str(placed.run))))
         if itself is not None and placed.run == itself:
             found[itself], told[name] = np.eye(run.table("items").d), "itself"
@@ -111,18 +105,7 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
 def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
     items = run.table("items")
     theirs = [table.d for table in (reference.items, reference.users) if table is not None]
-    options = FitOptions(
-        keep="geometry",
-        align_on=settings.align_on,
-        method="auto",
-        rank=None,
-        width=max(items.d, *theirs),
-        balance="rows",
-        center=False,
-        unit_rows=settings.units,
-        rotation_only=False,
-        min_matched=settings.min_matched,
-    )
+    options = settings.fitting(keep="geometry", rank=None, width=max(items.d, *theirs), balance="rows")
     return fit_tables(items, run.users, reference, options)
 
 
@@ -136,8 +119,8 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
     applied = stored_matrices(store, last.basis) if last.basis["applied"] else {}
     found: dict[str, Matrix] = {}
     told: Told = {}
-    now = _stored(log)
-    for name, then in _stored(before).items():
+    now = log.stored
+    for name, then in before.stored.items():
         start = np.eye(open_run(store.place(run_key(str(now[name].run)))).table("items").d)
         undone = applied[str(then.run)].T if then.run in applied else start
         found[str(now[name].run)] = undone @ earlier[str(then.run)] if then.run in earlier else undone
@@ -147,32 +130,32 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
 
 def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> tuple[dict[str, Matrix], Told]:
     """With matrices for the runs that have none yet: now they are in one space with their nearest, and shall stay so."""
-    known = {placed.version: (name, str(placed.run)) for name, placed in _stored(log).items() if placed.run in found}
+    known = {placed.version: (name, str(placed.run)) for name, placed in log.stored.items() if placed.run in found}
     now = read_matrices(store, log.basis)
     made = dict(found)
-    for name, placed in _stored(log).items():
+    for name, placed in log.stored.items():
         if placed.run in found:
             continue
         nearest, theirs = known[min(known, key=lambda number: abs(number - placed.version))]
         d = open_run(store.place(run_key(str(placed.run)))).table("items").d
         ours = now.get(str(placed.run), np.eye(d))
         step = found[theirs] if theirs not in now else now[theirs].T @ found[theirs]
-        width = max(ours.shape[1], len(step))
-        made[str(placed.run)] = _padded(ours, width) @ _padded(step.T, width).T
+        k = min(ours.shape[1], len(step))  # the narrower space is the wider one's first components
+        made[str(placed.run)] = ours[:, :k] @ step[:k]
         told[name] = f"as {nearest}"
     return made, told
 
 
 def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack) -> Told:
     """A run and the running reference kept with it, written anew in the new space; where they are from now on."""
-    made_of = f"{placed.run} {json.dumps(dict(placed.digests), sort_keys=True)}".encode() + M.tobytes()
-    origin = hashlib.sha256(made_of).hexdigest()[:32]
+    read = f"{placed.run} {json.dumps(dict(placed.digests), sort_keys=True)}".encode() + M.tobytes()
+    origin = hashlib.sha256(read).hexdigest()[:32]
     new = f"{name}@{origin[:8]}"
     held.enter_context(store.lock(new))
-    digests = made_whole(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
+    digests = made_of(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
     means: Mapping[str, Any] = {}
     if placed.reference_digests:
-        means = made_whole(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
+        means = made_of(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
     return {"run": new, "digests": digests, "reference_digests": means}
 
 
@@ -202,7 +185,3 @@ def _described(onto: Run | int | None) -> Told | None:
 
 def _is_identity(M: Matrix) -> bool:
     return M.shape[0] == M.shape[1] and bool((np.eye(len(M)) == M).all())
-
-
-def _padded(M: Matrix, width: int) -> Matrix:
-    return np.pad(M, ((0, 0), (0, width - M.shape[1])))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask_embstab.core.errors import EmbstabError, InputError
 from dask_embstab.series.candidate import described
 from dask_embstab.series.log import Log
-from dask_embstab.series.series import Series
 from dask_embstab.series.versions import Version
 from dask_embstab.tables.run import Run, open_run
+
+if TYPE_CHECKING:
+    from dask_embstab.series.series import Series
 
 _REASON = "a replay"
 _USERS, _K = 1000, 100
@@ -20,16 +22,11 @@ _USERS, _K = 1000, 100
 def replay(
     series: Series, scratch: Any, settings: Mapping[str, Any], *, first: int | None, last: int | None
 ) -> dict[str, Any]:
-    """Land the inputs of the live runs of versions ``first`` to ``last`` again and compare, run by run and in the mean.
-
-    The scratch series has the settings of this one, changed by ``settings``; a gate holds nothing there (its verdict is
-    recorded). A replay that was interrupted goes on. Besides what the versions hold, each run is compared with the one
-    before it in its own series (`diff`). Raises `InputError` where an input is gone or is not what was landed.
-    """
+    """`Series.replay`."""
     chosen = series.settings.changed(settings)
     wanted = recorded(series.log(), first, last)
     sources = [_source(version) for version in wanted]
-    made = _scratch(scratch, chosen.to_dict())
+    made = _scratch(type(series), scratch, chosen.to_dict())
     rows: list[dict[str, Any]] = []
     before: tuple[Version, Version] | None = None
     for version, source in zip(wanted, sources, strict=True):
@@ -57,11 +54,11 @@ def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
     return found
 
 
-def _scratch(place: Any, settings: Mapping[str, Any]) -> Series:
+def _scratch(kind: type[Series], place: Any, settings: Mapping[str, Any]) -> Series:
     try:
-        made = Series.init(place, **settings)
+        made = kind.init(place, **settings)
     except InputError:
-        made = Series(place)
+        made = kind(place)
         if made.settings.to_dict() != settings:
             raise InputError(f"{place} is a series with other settings; replay into another folder") from None
     return made

@@ -18,9 +18,12 @@ from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.series import gc
 from dask_embstab.series.basis import read_run
 from dask_embstab.series.log import Log, read_log
+from dask_embstab.series.metrics import metrics_text
 from dask_embstab.series.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.rebase import rebase
+from dask_embstab.series.replay import replay
 from dask_embstab.series.settings import Settings
+from dask_embstab.series.status import status_of
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.series.verify import Verified, verify
 from dask_embstab.series.versions import FORMAT, Kind, Version, run_key
@@ -68,6 +71,18 @@ class Series:
         """The highest live version; None where nothing is published."""
         return self.log().head
 
+    def show(self, version: int | None = None) -> Version:
+        """All that is recorded of a version (default: the head)."""
+        return self.log().version(version)
+
+    def status(self) -> dict[str, Any]:
+        """Is all ``well``? Three ``lines``, and the facts behind them."""
+        return status_of(self.store, self.log())
+
+    def metrics(self) -> str:
+        """How the series is doing, as a Prometheus text file."""
+        return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
+
     def add(
         self,
         run: RunLike,
@@ -84,6 +99,14 @@ class Series:
         A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
         ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
         the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
+
+        How often a row is read, where ids are in the last run's order: of the run twice (fit, apply), of the landed run once
+        (to verify it), of the reference's aligned table once (fit), of the first run's once (`chain_minus_first`); where
+        directions are aligned, the fit reads the aligned tables of both once more. ``consensus`` reads those of the last run
+        beside the running reference's in the fit, those of the landed run and of the running reference once more to move it
+        on, and what it wrote once. The gates add a sample, however long the tables are: 4,096 shared rows (16 per component
+        where that is more) of each table of the landed and of the last live run, 256 of each of the landed run and of the
+        run. With ids in another order, chunks that rows are picked from are read once more, for their checksums.
 
         Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``) where a gate holds the
         run, `InputError` where the run cannot be used or its name is taken by other content.
@@ -181,6 +204,22 @@ class Series:
         """`evaluate` the runs of two versions (``b`` by default the head)."""
         return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options={})
 
+    def replay(
+        self,
+        scratch: str | os.PathLike[str] | Store,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Land the inputs of the live runs of versions ``first`` to ``last`` again and compare, run by run and in the mean.
+
+        ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate holds nothing there (its
+        verdict is recorded). A replay that was interrupted goes on. Besides what the versions hold, each run is compared
+        with the one before it in its own series (`diff`). Raises `InputError` where an input is gone or not what was landed.
+        """
+        return replay(self, scratch, settings, first=first, last=last)
+
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
         """The transform of a model's live version, of a version, or of the head: what lands rows made by that model."""
         if model is not None and version is not None:
@@ -221,7 +260,7 @@ class Series:
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""
         log = self.log()
-        files = [key for version in log.stored for key, _, _ in version.files] + list(log.bases)
+        files = [key for version in log.stored.values() for key, _, _ in version.files] + list(log.bases)
         head = log.head
         return {
             "format": FORMAT,

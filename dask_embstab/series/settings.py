@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.landing import AlignOn, Keep
-from dask_embstab.passes.options import Balance
+from dask_embstab.passes.options import Balance, FitOptions
 from dask_embstab.series.gates import thresholds
 from dask_embstab.series.policies import POLICIES
 
@@ -79,6 +79,11 @@ class Settings:
     def units(self) -> bool:
         """Whether directions are aligned."""
         return self.policy == "consensus" if self.unit_rows is None else self.unit_rows
+
+    def fitting(self, **own: Any) -> FitOptions:
+        """Options of a fit: what all fits of the series share, and this one's ``own``."""
+        shared: dict[str, Any] = {"align_on": self.align_on, "method": "auto", "center": False, "rotation_only": False}
+        return FitOptions(**shared, unit_rows=self.units, min_matched=self.min_matched, **own)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""

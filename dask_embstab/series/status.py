@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Container
 from typing import Any
 
 from dask_embstab.series.candidate import held_key
@@ -15,8 +16,8 @@ from dask_embstab.series.versions import Version
 
 def status_of(store: Store, log: Log) -> dict[str, Any]:
     """``well`` unless a run is held or interrupted, or the head was published in spite of a gate."""
-    waiting, unfinished = held_runs(store, log), unfinished_runs(store, log)
-    head = log.head
+    waiting, head = held_runs(store, log), log.head
+    unfinished = unfinished_runs(store, log, waiting)
     ignored = [] if head is None else [verdict["gate"] for verdict in held(head.verdicts)]
     shadows = shadows_of(log)
     return {
@@ -41,11 +42,10 @@ def held_runs(store: Store, log: Log) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def unfinished_runs(store: Store, log: Log) -> list[str]:
-    """Runs whose publish is at work, or was interrupted."""
-    waiting = held_runs(store, log)
-    names = {name for name in store.names("candidates") if store.names(f"candidates/{name}")}
-    return sorted(name for name in names if name not in waiting and name not in log.runs)
+def unfinished_runs(store: Store, log: Log, waiting: Container[str]) -> list[str]:
+    """Runs whose publish is at work, or was interrupted, but for those that are ``waiting`` (held)."""
+    names = [name for name in store.names("candidates") if name not in waiting and name not in log.runs]
+    return [name for name in names if store.names(f"candidates/{name}")]
 
 
 def shadows_of(log: Log) -> list[Version]:

@@ -32,7 +32,7 @@ class Verified:
 
 def verify(store: Store, log: Log) -> Verified:
     """Read every file of every published run and running reference once; candidates are nobody's yet, so not looked at."""
-    wanted = [(f"version {version.version}", *file) for version in log.stored for file in version.files]
+    wanted = [(f"version {version.version}", *file) for version in log.stored.values() for file in version.files]
     wanted += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
     keys = [key for _, key, _, _ in wanted]
     found = file_digests(store.blocks, keys)

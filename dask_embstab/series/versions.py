@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import crc32c
@@ -62,6 +62,12 @@ class Version:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(json.loads(json.dumps(asdict(self))))
+
+    def in_brief(self) -> dict[str, Any]:
+        """The same for a person: without digests and whatever else is long."""
+        left_out = ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format")
+        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        return dict(json.loads(json.dumps(known)))
 
     @property
     def files(self) -> Iterator[tuple[str, str, int]]:

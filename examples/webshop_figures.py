@@ -1,0 +1,112 @@
+"""How alike are the items of two runs of a series? Mean cosines by the weeks between them, and by the age of an item."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
+
+import dask_embstab as es
+
+GAPS = (1, 4, 13, 26)
+AGES = {
+    "0": (0, 0),
+    "1": (1, 1),
+    "2 to 3": (2, 3),
+    "4 to 7": (4, 7),
+    "8 and more": (8, 1 << 30),
+    "in the first run": None,
+}
+CEILING, UNIT_CEILING = "ceiling", "ceiling, unit rows"
+
+Rows = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A run's items: ids, ascending, and their unit vectors; ``rows`` are the vectors as they are."""
+
+    ids: NDArray[np.str_]
+    rows: Rows
+
+    @classmethod
+    def of(cls, run: es.Run) -> Items:
+        """Those of a run."""
+        table = run.items
+        assert table is not None, "every run has items"
+        ids, rows = np.array(np.asarray(table.ids).tolist()), np.asarray(table.vectors, np.float64)
+        order = np.argsort(ids)
+        return cls(ids[order], rows[order])
+
+
+def unit(rows: Rows) -> Rows:
+    """Rows of length one; rows of zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    directions: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return directions
+
+
+def shared(a: Items, b: Items) -> tuple[NDArray[np.str_], Rows, Rows]:
+    """The ids that both have, and their rows in either."""
+    ids, i, j = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+    return ids, a.rows[i], b.rows[j]
+
+
+def cosines(a: Rows, b: Rows) -> Rows:
+    """Row by row."""
+    product: Rows = np.sum(unit(a) * unit(b), axis=1)
+    return product
+
+
+def turned(a: Rows, b: Rows, *, units: bool = False) -> Rows:
+    """``b`` by the rotation that lands it on ``a``, found on rows as they are or on their directions."""
+    Q, _ = orthogonal_procrustes(*((unit(b), unit(a)) if units else (b, a)))
+    rotated: Rows = b @ Q
+    return rotated
+
+
+def pairs(weeks: Sequence[Items | None], gap: int) -> Iterator[tuple[int, Items, Items]]:
+    """Runs a gap apart, with the first one's number; those that were held are left out."""
+    for k, (a, b) in enumerate(zip(weeks, weeks[gap:], strict=False)):
+        if a is not None and b is not None:
+            yield k, a, b
+
+
+def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
+    """The mean cosine of runs a gap apart: as they landed, and at either ceiling."""
+    found = [shared(a, b)[1:] for _, a, b in pairs(weeks, gap)]
+    if not found:
+        return dict.fromkeys(("landed", CEILING, UNIT_CEILING))
+    return {
+        "landed": statistics.fmean(cosines(a, b).mean() for a, b in found),
+        CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in found),
+        UNIT_CEILING: statistics.fmean(cosines(a, turned(a, b, units=True)).mean() for a, b in found),
+    }
+
+
+def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
+    """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as landed, mean at the ceiling.
+
+    The age is the weeks since the first run that has the item; items of the first run are a line of their own.
+    """
+    born: dict[str, int] = {}
+    for k, week in enumerate(weeks):
+        for name in [] if week is None else week.ids:
+            born.setdefault(str(name), k)
+    ages, landed, best = [], [], []
+    for k, a, b in pairs(weeks, 1):
+        ids, x, y = shared(a, b)
+        ages.append(np.array([k - born[name] if born[name] else -1 for name in map(str, ids)]))
+        landed.append(cosines(x, y))
+        best.append(cosines(x, turned(x, y)))
+    age, figures = np.concatenate(ages), {"landed": np.concatenate(landed), CEILING: np.concatenate(best)}
+    found = {}
+    for name, limits in AGES.items():
+        chosen = age < 0 if limits is None else (age >= limits[0]) & (age <= limits[1])
+        if chosen.any():
+            found[name] = {"n": int(chosen.sum()), **{key: float(v[chosen].mean()) for key, v in figures.items()}}
+    return found
