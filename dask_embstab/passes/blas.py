@@ -7,12 +7,15 @@ it once, for good, if its nanny has not set it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import threadpoolctl
 
+_IN_PLACE = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+"""OpenBLAS's AVX-512 kernels."""
 _lock = threading.Lock()
 _depth = 0
 _forever: Any = None
@@ -50,3 +53,10 @@ def kernel_family() -> str:
         if info["user_api"] == "blas"
     }
     return ", ".join(sorted(loaded)) or "unknown"
+
+
+@functools.cache
+def works_in_place() -> bool:
+    """Whether all BLAS libraries of this process chose kernels that work on small products without packing them."""
+    chosen = [info.get("architecture") for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    return bool(chosen) and all(name in _IN_PLACE for name in chosen)

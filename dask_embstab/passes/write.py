@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dask_embstab.core.errors import NotFiniteError
+from dask_embstab.core.products import multiply
 from dask_embstab.core.types import Matrix, Rows, Vector
-from dask_embstab.passes.blas import ensure_one_thread
+from dask_embstab.passes.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.plan import Grid, RowRange, plan
 from dask_embstab.passes.reduce import require_finite
@@ -93,6 +94,7 @@ class _Multiply:
     def __init__(self, landing: Landing, rows: int) -> None:
         self._M = None if landing.M is None else landing.M.astype(landing.product)
         self._offset = None if landing.offset is None else landing.offset.astype(landing.product)
+        self._in_place = works_in_place()
         if self._M is not None:
             self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
             self._out = np.empty((rows, self._M.shape[1]), self._M.dtype)
@@ -104,7 +106,7 @@ class _Multiply:
         if stored.dtype != self._M.dtype or not stored.dtype.isnative:
             rows = self._in[: len(stored)]
             np.copyto(rows, stored, casting="same_kind")
-        np.matmul(rows, self._M, out=landed)
+        multiply(rows, self._M, landed, in_place=self._in_place)
         if self._offset is not None:
             landed += self._offset
         return landed
