@@ -262,6 +262,21 @@ def test_what_is_accepted_is_neither_fitted_nor_written_again(
     assert not list((tmp_path / "series" / "candidates").iterdir())
 
 
+def test_a_run_that_is_fitted_anew_is_no_longer_held(
+    series: es.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = BAD["shuffled ids"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
+    with pytest.raises(es.HoldError):
+        series.add(bad)
+    assert [found["run"] for found in series.status()["held"]] == ["bad"]
+    series.change(half_life=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(candidate, "fit_tables", lambda *_: (_ for _ in ()).throw(OSError("the disk")))
+        with pytest.raises(OSError, match="the disk"):
+            series.add(bad)
+    assert (series.status()["held"], series.status()["unfinished"]) == ([], ["bad"])
+
+
 def test_gc_takes_what_was_held(series: es.Series, tmp_path: Path) -> None:
     bad = BAD["shuffled ids"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
     with pytest.raises(es.HoldError):

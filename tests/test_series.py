@@ -225,6 +225,21 @@ def test_an_input_that_changes_while_it_is_read(
     assert not series.verify().damage
 
 
+def test_a_scheduler_that_is_lost_loses_nothing_that_was_written(
+    series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise es.RetryError("the scheduler went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "check", lost)
+        with pytest.raises(es.RetryError, match="went away"):
+            series.add(days[3])
+    monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
+    monkeypatch.setattr(publishing, "land", lambda *_, **__: pytest.fail("it is written already"))
+    assert series.add(days[3]).published
+
+
 @pytest.mark.usefixtures("small_tasks")
 def test_an_interrupted_publish_goes_on_with_the_same_transform(
     series: es.Series, days: list[es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: Any

@@ -55,9 +55,8 @@ def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:
     k = paired[0].d
     cross = np.zeros((k, k))
     for pairs in (m.pairs for m in paired if m.pairs is not None):
-        cross[:, : pairs.cross.shape[1]] += (
-            pairs.cross
-        )  # a first run that is narrower is padded with zeros, as the fit does
+        # A first run that is narrower is padded with zeros, as the fit does.
+        cross[:, : pairs.cross.shape[1]] += pairs.cross
     G = sum((m.gramian for m in paired), np.zeros((k, k)))
     away = np.eye(k) - procrustes(cross).Q
     return float(np.sqrt(max(np.trace(away.T @ G @ away), 0.0) / np.trace(G)))
