@@ -19,6 +19,7 @@ from dask_embstab.passes.land import kept, land
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.passes.options import Balance, FitOptions, Method, selections
 from dask_embstab.passes.reference import Reference, as_reference, balance_for
+from dask_embstab.passes.rows import identity
 from dask_embstab.passes.write import Landing
 from dask_embstab.tables.bias import BiasSource
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
@@ -377,6 +378,13 @@ def _fit_moments(
         raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
     reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
     landed_on = None if reference is None else reference.described
+    for key, read in reads.items():
+        theirs: Table | None = getattr(reference, key, None)
+        if theirs is not None and read.summary.reference not in (None, identity(theirs)):
+            raise InputError(
+                f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
+                f" than {theirs.where}; give that one, or take them again with es.moments(..., reference=)"
+            )
     if landed_on is None and any(read.matched is not None for read in reads.values()):
         landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
     options = FitOptions(keep=kept(keep, users=users), **choices)

@@ -316,6 +316,9 @@ def test_moments_are_a_product(tmp_path: Path) -> None:
         plain + es.moments(T[:, :5])
     with pytest.raises(InputError, match="dtype"):
         plain + es.moments(T.astype("f4"))
+    with pytest.raises(es.InputError, match="taken with another"):
+        es.fit(whole, es.moments(W), reference=B + 1)
+    assert es.fit(whole, es.moments(W), reference=B, method="gram").diagnostics["items"]["matched"] == 400
     with pytest.raises(InputError, match="rows that are there"):
         parts[0] - plain
 

@@ -97,6 +97,7 @@ def test_places_that_are_no_series(tmp_path: Path, run: Any) -> None:
     code, told, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
     assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (0, "first", False)
     assert run("show", tmp_path / "new")[2].startswith("error: nothing is published")
+    assert run("rollback", tmp_path / "new", 1)[2].startswith("error: nothing is published")
 
 
 # --- damage

@@ -72,10 +72,10 @@ class Log:
 
     def version(self, number: int | None) -> Version:
         """One version; None asks for the head."""
-        if number is None:
-            if self.head is None:
-                raise InputError("nothing is published in this series yet; add a run first")
+        if number is None and self.head is not None:
             return self.head
+        if number is None or not self.versions:
+            raise InputError("nothing is published in this series yet; add a run first")
         if not 1 <= number <= len(self.versions):
             raise InputError(f"this series has the versions 1 to {len(self.versions)}; {number} was asked for")
         return self.versions[number - 1]
