@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import dask
-from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.passes.cluster import threads_of_a_process
 from dask_embstab.tables.table import Table
 
 _BASE_BYTES = 150 * 2**20
@@ -71,7 +71,7 @@ def require_memory(loads: list[Load]) -> None:
     if allowed is None:
         return
     base = max(_BASE_BYTES, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    threads = dask.config.get("num_workers", None) or CPU_COUNT
+    threads = threads_of_a_process()
     peak = max(projected_peak(load, threads=threads, base=base) for load in loads)
     if peak > allowed:
         raise InputError(
