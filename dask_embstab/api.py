@@ -21,13 +21,14 @@ from dask_embstab.passes.options import Balance, FitOptions, Method, selections
 from dask_embstab.passes.reference import Reference, as_reference, balance_for
 from dask_embstab.passes.rows import identity
 from dask_embstab.passes.write import Landing
-from dask_embstab.tables.bias import BiasSource
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
 from dask_embstab.tables.column import as_column
+from dask_embstab.tables.ids import as_ids
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.source import default_chunk_rows
 from dask_embstab.tables.store import local_path
-from dask_embstab.tables.table import Table, make_table, require_one_width
+from dask_embstab.tables.table import Table, require_one_width
+from dask_embstab.tables.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.writer import begin_run, require_place
 
 RunLike = Run | str | os.PathLike[str]
@@ -266,8 +267,8 @@ def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Tab
     item_table, user_table = as_table(items), as_table(users, key="users")
     column = as_column(bias, item_table.n_rows, what=f"the bias of {item_table.where}")
     return (
-        replace(item_table, source=BiasSource(item_table.source, column.array)),
-        replace(user_table, source=BiasSource(user_table.source, 1.0)),
+        replace(item_table, source=SideBySide(item_table.source, column_source(column.array))),
+        replace(user_table, source=with_ones(user_table.source)),
     )
 
 
@@ -366,9 +367,7 @@ def _paths(*inputs: Any) -> tuple[str, ...]:
 
 def _with_ids(key: str, table: TableLike, ids: Any) -> Table:
     made = as_table(table, key=key)
-    if ids is None:
-        return made
-    return make_table(made.source.array, ids, where=made.where, key=key)
+    return made if ids is None else replace(made, stored_ids=as_ids(ids, made.n_rows, where=made.where), key=key)
 
 
 def _fit_moments(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from oracle import chunk_file, snapshot, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.cli import main
+from dask_embstab.passes.joining import joining
 
 # A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was asked to.
 pytestmark = [
@@ -113,6 +115,19 @@ def test_an_error_on_a_worker_is_the_same_error(runs: tuple[es.Run, es.Run], cli
     assert snapshot(tmp_path) == before
 
 
+def test_the_memory_of_a_join_is_shared_by_the_threads_of_one_process(client: Client) -> None:
+    with joining(memory="6MiB") as how:
+        with dask.config.set(num_workers=6):
+            assert how.per_thread == 1 << 20
+            with client.as_current():
+                assert how.per_thread == 6 << 20
+        with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0") as wide:
+            with Client(wide):
+                assert how.per_thread == 2 << 20
+            with dask.config.set(num_workers=2):
+                assert how.per_thread == 3 << 20
+
+
 def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
     make_run: MakeRun, client: Client, tmp_path: Path
 ) -> None:
@@ -125,7 +140,8 @@ def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
     run = make_run("in", rows[order] + 0.1, dtype="float32", chunk_rows=1024, item_ids=ids[order])
     (scratch := tmp_path / "scratch").mkdir()
     options: dict[str, Any] = {"reference": reference, "join_memory": "1MiB", "scratch": scratch}
-    threaded, plain = es.fit(run, **options), es.fit(run, reference=reference)
+    with dask.config.set(num_workers=1):  # the threads of a worker: files are cut, and counted, alike
+        threaded, plain = es.fit(run, **options), es.fit(run, reference=reference)
     assert threaded.diagnostics["items"]["paired_by"] == "partitioned ids"
     assert threaded.diagnostics["items"]["vectors"] == "shuffled"
     np.testing.assert_array_equal(threaded.items, plain.items)

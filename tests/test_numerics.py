@@ -269,13 +269,28 @@ def test_a_weight_matrix_is_read_as_its_transpose_without_a_copy(tmp_path: Path)
     np.testing.assert_allclose(fitted.items, es.fit(np.ascontiguousarray(weights.T), outputs).items, rtol=1e-9)
 
 
-def test_a_folded_bias_is_part_of_the_score() -> None:
+STORED: dict[str, Any] = {
+    "numpy": lambda bias, _: bias,
+    "dask": lambda bias, _: da.from_array(bias, chunks=7),
+    "zarr": lambda bias, path: zarr.create_array(path, data=bias, chunks=(50,), compressors=None),
+    "compressed": lambda bias, path: zarr.create_array(path, data=bias, chunks=(50,)),
+}
+
+
+@pytest.mark.parametrize("form", STORED)
+@pytest.mark.parametrize("tables", ["numpy", "dask"])
+def test_a_folded_bias_is_part_of_the_score(tmp_path: Path, form: str, tables: str) -> None:
     bias = RNG.normal(size=400)
-    items, users = es.fold_bias(T, W, bias)
+    given = (T, W) if tables == "numpy" else (da.from_array(table, chunks=(90, -1)) for table in (T, W))
+    items, users = es.fold_bias(*given, STORED[form](bias, tmp_path / "bias"))
     transform = es.fit(items, users)
     landed_items = np.column_stack([T, bias]) @ transform.items
     landed_users = np.column_stack([W, np.ones(300)]) @ transform.users
     np.testing.assert_allclose(landed_users @ landed_items.T, SCORES + bias, atol=1e-10)
+    written = es.create_run(tmp_path / "a", items, users, item_ids=np.arange(400) + 7)
+    np.testing.assert_array_equal(written.items.vectors, np.column_stack([T, bias]))
+    np.testing.assert_array_equal(written.users.vectors, np.column_stack([W, np.ones(300)]))
+    np.testing.assert_array_equal(written.items.rows_of([9, 7]), np.column_stack([T, bias])[[2, 0]])
 
 
 @pytest.mark.parametrize("method", ["gram", "qr", "auto"])

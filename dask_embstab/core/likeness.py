@@ -15,6 +15,7 @@ from operator import add
 import numpy as np
 
 from dask_embstab.core.moments import Pairs, pair_sums, unit
+from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix
 
 _SIGMAS = 3.0
@@ -24,19 +25,13 @@ _EMPTY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Likeness(Sums):
     """Over pairs of rows: sums as they are and as unit rows, cosines of the pairs and of as many unrelated ones."""
 
     raw: Pairs
     unit: Pairs
     cosines: float
     chance: float
-
-    def __add__(self, other: Likeness) -> Likeness:
-        """Over the pairs of both."""
-        return Likeness(
-            self.raw + other.raw, self.unit + other.unit, self.cosines + other.cosines, self.chance + other.chance
-        )
 
     @property
     def n(self) -> int:

@@ -21,22 +21,19 @@ import numpy as np
 from scipy import special
 
 from dask_embstab.core.moments import unit
+from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, Vector
 
 _LEVEL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Scatter:
+class Scatter(Sums):
     """Over ``n`` rows the sum of |K|^2 + |L|^2, and the sum of its squares."""
 
     n: int
     total: float
     squares: float
-
-    def __add__(self, other: Scatter) -> Scatter:
-        """Over the rows of both."""
-        return Scatter(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     @property
     def freedom(self) -> float:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import dask
 from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 
 from dask_embstab.core.errors import EmbstabWarning, InputError, RetryError
 from dask_embstab.passes.blas import kernel_family
@@ -39,6 +41,14 @@ def on_cluster(client: Any) -> Iterator[None]:
             f"the Dask scheduler at {address} went away ({type(error).__name__}); nothing was published; start it and"
             " call again"
         ) from error
+
+
+def threads_of_a_process() -> int:
+    """Threads that compute side by side: of the worker that has most, or of Dask's threaded scheduler, as configured."""
+    client = active_client()
+    with on_cluster(client):
+        most = 0 if client is None else max(client.nthreads().values(), default=0)
+    return int(most or dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 def worker_families(client: Any) -> dict[str, str]:

@@ -90,13 +90,6 @@ class Graph:
         return argument.key
 
 
-def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
-    """``make(*arguments)``; a Delayed that becomes it where an argument is one."""
-    if any(isinstance(argument, Delayed) for argument in arguments):
-        return dask.delayed(make, pure=False)(*arguments)
-    return make(*arguments)
-
-
 def _call(function: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
     return function(arguments)
 

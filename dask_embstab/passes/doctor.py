@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import crc32c
-import dask
 import numpy as np
 import threadpoolctl
-from dask.system import CPU_COUNT
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.kernels import CORETYPE, better_kernels
-from dask_embstab.passes.cluster import loaded_family
-from dask_embstab.passes.projection import load_of, projected_peak
+from dask_embstab.passes.cluster import loaded_family, threads_of_a_process
+from dask_embstab.passes.projection import base_bytes, load_of, projected_peak
 from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
 from dask_embstab.tables.directsource import DirectSource, physical_memory
 from dask_embstab.tables.store import local_path
@@ -33,11 +31,6 @@ from dask_embstab.tables.table import Table
 _READ_BYTES = 2 << 20
 _GIGA = 1e9
 _AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
-
-
-def threads_of_a_pass() -> int:
-    """Threads of Dask's threaded scheduler, as configured."""
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 def place_beside(path: str | None) -> Path:
@@ -55,7 +48,7 @@ def examine(
     Tables of ``d`` float32 components stand for them where there are none; ``disk_bytes`` are written into ``folder`` and
     removed, every step runs for ``seconds``, ``chosen`` is what this program set ``OPENBLAS_CORETYPE`` to.
     """
-    threads = threads_of_a_pass()
+    threads, base = threads_of_a_process(), base_bytes()
     disk = disk_rates(folder, disk_bytes, threads)
     kinds = {(table.d, table.dtype.newbyteorder("=")) for table in tables.values()} or {(d, np.dtype(np.float32))}
     steps = {kind: step_rates(*kind, threads, seconds) for kind in kinds}
@@ -69,7 +62,7 @@ def examine(
             for (width, dtype), found in steps.items()
         },
         "tables": {
-            key: project(table, steps[table.d, table.dtype.newbyteorder("=")] | disk, threads)
+            key: project(table, steps[table.d, table.dtype.newbyteorder("=")] | disk, threads, base)
             for key, table in tables.items()
         }
         or None,
@@ -153,7 +146,7 @@ def step_rates(d: int, dtype: np.dtype[Any], threads: int, seconds: float) -> di
     return {name: rate for name, rate in measured(jobs, 1).items() if " " not in name}
 
 
-def project(table: Table, rates: Mapping[str, float], threads: int) -> dict[str, Any]:
+def project(table: Table, rates: Mapping[str, float], threads: int, base: int) -> dict[str, Any]:
     """Time and memory of a fit and an apply: at the serial limit, from the disk where the page cache is too small."""
     n_bytes = table.n_rows * table.d * table.dtype.itemsize
     cached = 2 * n_bytes < _available_memory()
@@ -176,7 +169,7 @@ def project(table: Table, rates: Mapping[str, float], threads: int) -> dict[str,
         "fits_page_cache": cached,
         "limit GB/s": _giga(limit),
         "seconds": seconds | {"stabilize": seconds["fit"] + seconds["apply"]},
-        "peak_bytes": projected_peak(load_of(table, width=table.d, values=4), threads=threads),
+        "peak_bytes": projected_peak(load_of(table, width=table.d, values=4), threads=threads, base=base),
     }
 
 

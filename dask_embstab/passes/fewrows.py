@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
 
+from dask_embstab.core.sums import total
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.blas import ensure_one_thread
@@ -46,15 +45,11 @@ def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], Any]) -> tu
         )
         for at in range(0, len(rows), _TASK_ROWS)
     ]
-    return graph.joined(keys, _sum), len(keys)
+    return graph.joined(keys, total), len(keys)
 
 
 def _folded(ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]) -> V:
     ensure_one_thread()
     a, b = ours.open(), theirs.open()
     cuts = [(start, min(start + panel, n)) for start in range(0, n, panel)]
-    return _sum([function(*(reader.take(*cut).astype(np.float64) for reader in (a, b))) for cut in cuts])
-
-
-def _sum(parts: Sequence[V]) -> V:
-    return reduce(add, parts)
+    return total(function(*(reader.take(*cut).astype(np.float64) for reader in (a, b))) for cut in cuts)

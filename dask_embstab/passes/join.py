@@ -7,17 +7,16 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
+from typing import Any
 
-import dask
 import numpy as np
 
+from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.passes.compute import compute
+from dask_embstab.passes.compute import Graph, compute
 from dask_embstab.passes.joining import Joining
 from dask_embstab.tables.ids import Ids, RowNumberIds
 from dask_embstab.tables.idspill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
@@ -43,67 +42,55 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Sums):
     matched: int
-    duplicates: tuple[Duplicates, Duplicates]
+    ours: Duplicates
+    theirs: Duplicates
     n_bytes: int
 
 
 def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> Joined:
     """Join ids of one kind, out of core; computes three graphs."""
-    sides = (ours, theirs)
-    n_ids = len(ours) + len(theirs)
-    record = RECORD_BYTES[ours.kind]
-    n_parts = parts_for(n_ids, record, how.per_thread)
-    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, how.per_thread // record))
-    folder = how.scratch.folder(needs=n_ids * _DISK_BYTES[ours.kind])
-    spills, written = _spread(sides, Spill(folder, COLUMNS[ours.kind], n_parts, 0), rows)
-    pairs = tuple(
-        Spill(_made(folder, f"pairs-{name}"), (_ROW, _ROW), max(1, -(-len(ids) // rows)), n_parts)
-        for name, ids in zip("ab", sides, strict=True)
-    )
-    task = dask.delayed(_match_part, pure=False)
-    lengths = len(ours), len(theirs)
-    limit = 4 * how.per_thread // record
-    parts = compute(
-        [task(spills, pairs, part, lengths, rows, limit) for part in range(n_parts)], label="ids: matching", n_tasks=0
-    )
-    indices = tuple(FileIndex(f"{folder}/index-{name}") for name in "ab")
-    put = dask.delayed(_put_rows, pure=False)
-    compute(
-        [
-            put(pair, index, block, start, min(start + rows, len(ids)))
-            for pair, index, ids in zip(pairs, indices, sides, strict=True)
-            for block, start in enumerate(range(0, len(ids), rows))
-        ],
-        label="ids: row order",
-        n_tasks=0,
-    )
+    sides, lengths = (ours, theirs), (len(ours), len(theirs))
+    record, share = RECORD_BYTES[ours.kind], how.per_thread
+    n_parts = parts_for(sum(lengths), record, share)
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
+    blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
+    folder = how.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
+    spills = [Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts)) for i, cuts in enumerate(blocks)]
+    pairs = [Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts) for i, cuts in enumerate(blocks)]
+    indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
+    spread = [
+        (ids.block(*cut), cut[0], spill, number)
+        for ids, spill, cuts in zip(sides, spills, blocks, strict=True)
+        for number, cut in enumerate(cuts)
+    ]
+    n_spread: int = _sum_of(spread_rows, spread, label="ids: spreading")
+    parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
+    found: _Part = _sum_of(_match_part, parts, label="ids: matching")
+    put = [
+        (pair, index, number, *cut)
+        for pair, index, cuts in zip(pairs, indices, blocks, strict=True)
+        for number, cut in enumerate(cuts)
+    ]
+    n_put: int = _sum_of(_put_rows, put, label="ids: row order")
     for pair in pairs:
         for number in range(n_parts):
             pair.remove(number)
-    total = written + sum(part.n_bytes for part in parts) + sum(index.n_bytes for index in indices)
-    doubled = [reduce(add, (part.duplicates[side] for part in parts)) for side in (0, 1)]
-    return Joined(indices[0], indices[1], sum(part.matched for part in parts), doubled[0], doubled[1], total)
+    n_bytes = n_spread + found.n_bytes + n_put
+    return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
 
 
-def _spread(sides: Sequence[Ids | RowNumberIds], like: Spill, rows: int) -> tuple[tuple[Spill, Spill], int]:
-    """Both sides' records in files cut by key."""
-    task = dask.delayed(spread_rows, pure=False)
-    spills, nodes = [], []
-    for name, ids in zip("ab", sides, strict=True):
-        starts = range(0, len(ids), rows)
-        spill = Spill(_made(like.folder, f"ids-{name}"), like.dtypes, like.n_parts, len(starts))
-        spills.append(spill)
-        nodes += [
-            task(ids.block(start, min(start + rows, len(ids))), start, spill, number)
-            for number, start in enumerate(starts)
-        ]
-    return (spills[0], spills[1]), sum(compute(nodes, label="ids: spreading", n_tasks=0))
+def _sum_of(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str) -> Any:
+    """The sum of what these tasks hand on, computed."""
+    graph = Graph()
+    keys = [graph.read(task, *given) for given in arguments]
+    (found,) = compute([graph.joined(keys, total)], label=label, n_tasks=len(keys))
+    return found
 
 
 def _match_part(
-    spills: tuple[Spill, Spill], pairs: tuple[Spill, Spill], part: int, lengths: tuple[int, int], rows: int, limit: int
+    spills: Sequence[Spill], pairs: Sequence[Spill], part: int, lengths: tuple[int, int], rows: int, limit: int
 ) -> _Part:
     """One task: the pairs of one part, written in the order of either side."""
     (ours, first), (theirs, second) = (read_part(spill, part, limit) for spill in spills)
@@ -114,16 +101,17 @@ def _match_part(
         order = np.argsort(block.astype(np.uint16) if n // rows < 1 << 16 else block, kind="stable")
         cuts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=pair.n_parts))])
         written += pair.write(part, (by[order], other[order]), (cuts, cuts))
-    return _Part(len(found.ours), (first + found.our_duplicates, second + found.their_duplicates), written)
+    return _Part(len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written)
 
 
-def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int) -> None:
-    """One task: the partners of a range of rows, from every part."""
+def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int) -> int:
+    """One task: the partners of a range of rows, from every part; returns their bytes."""
     partners: RowNumbers = np.full(stop - start, -1, np.int64)
     for number in range(pairs.n_files):
         rows, others = pairs.read(number, block)
         partners[rows - start] = others
     index.put(start, partners)
+    return partners.nbytes
 
 
 def _made(folder: str, name: str) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import dask
-from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
 from dask_embstab.core.errors import InputError
+from dask_embstab.passes.cluster import threads_of_a_process
 from dask_embstab.passes.projection import memory_limit
 from dask_embstab.tables.scratch import Scratch, scratch_space
 
@@ -21,7 +21,7 @@ _LEAST = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """``memory`` bytes for a join and for what moves vectors, over all threads (at most half of a memory limit).
+    """``memory`` bytes for a join and for what moves vectors, over all threads of a process (half of a limit at most).
 
     Files go to ``scratch``; of ``duplicates`` the first row counts where they are no error.
     """
@@ -33,7 +33,7 @@ class Joining:
     @property
     def per_thread(self) -> int:
         """Bytes that one task may hold."""
-        return self.memory // int(dask.config.get("num_workers", None) or CPU_COUNT)
+        return self.memory // threads_of_a_process()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from dask_embstab.core.errors import IdError, InputError
 from dask_embstab.core.moments import Panel
 from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
+from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.joining import Joining, joining
@@ -27,22 +28,13 @@ from dask_embstab.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Sums):
     """Over the pairs of rows with one id: how many, sum of their cosines, sums of both lengths."""
 
     n: int
     cosines: float
     lengths_a: float
     lengths_b: float
-
-    def __add__(self, other: Agreement) -> Agreement:
-        """Over the pairs of both."""
-        return Agreement(
-            self.n + other.n,
-            self.cosines + other.cosines,
-            self.lengths_a + other.lengths_a,
-            self.lengths_b + other.lengths_b,
-        )
 
 
 def agreement(panel: Panel) -> Agreement:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.passes.compute import lifted
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import Pairing
 from dask_embstab.passes.plan import RowRange
 from dask_embstab.passes.shuffle import Shuffled, ShuffledReader, gone_energy, scan_reference
+from dask_embstab.tables.dasksource import lifted
 from dask_embstab.tables.directsource import DirectSource, few_rows
 from dask_embstab.tables.rowindex import FileIndex, RowIndex, SparseIndex
 from dask_embstab.tables.source import Digests, Openable, Reader, Source

@@ -6,20 +6,20 @@ Nothing is projected without one. Workers of a cluster have limits of their own,
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 from typing import Any
 
 import dask
-from dask.system import CPU_COUNT
+import psutil
 from dask.utils import format_bytes, parse_bytes
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.passes.cluster import threads_of_a_process
 from dask_embstab.tables.table import Table
 
-_BASE_BYTES = 150 * 2**20
-"""A process with everything imported, the scheduler's own state and what the allocator keeps."""
+_OVERHEAD_BYTES = 48 * 2**20
+"""The scheduler's own state and what the allocator keeps."""
 _SMALL_MATRICES = 24
 """d x d matrices alive at a time in the small factorizations, workspace of LAPACK included."""
 
@@ -38,7 +38,12 @@ class Load:
     values: int
 
 
-def projected_peak(load: Load, *, threads: int, base: int = _BASE_BYTES) -> int:
+def base_bytes() -> int:
+    """What this process holds now (its imports alone differ by 30 MB), and what any pass adds to that."""
+    return int(psutil.Process().memory_info().rss) + _OVERHEAD_BYTES
+
+
+def projected_peak(load: Load, *, threads: int, base: int) -> int:
     """Bytes of the whole process at its peak: panels, decoded chunks and partial results per thread, small matrices."""
     rows = micro_block_rows(load.d)
     panels = rows * (load.d * (load.itemsize + 8) + load.width * (load.itemsize + 8))
@@ -70,8 +75,7 @@ def require_memory(loads: list[Load]) -> None:
     allowed = memory_limit()
     if allowed is None:
         return
-    base = max(_BASE_BYTES, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    threads = dask.config.get("num_workers", None) or CPU_COUNT
+    base, threads = base_bytes(), threads_of_a_process()
     peak = max(projected_peak(load, threads=threads, base=base) for load in loads)
     if peak > allowed:
         raise InputError(

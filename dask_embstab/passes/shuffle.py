@@ -58,12 +58,12 @@ def scan_reference(
     """One read of the whole reference: its energy and, where ``move`` asks for it, its rows in the run's order."""
     source = pairing.reference
     n, d = source.shape
-    row_bytes = d * source.dtype.itemsize
-    rows = _task_rows(source.chunk_rows, max(1, how.per_thread // (4 * row_bytes)))
+    row_bytes, share = d * source.dtype.itemsize, how.per_thread
+    rows = _task_rows(source.chunk_rows, max(1, share // (4 * row_bytes)))
     shuffled = None
     if move:
         panel = micro_block_rows(d)
-        slab = max(panel, how.per_thread // (8 * row_bytes) // panel * panel)
+        slab = max(panel, share // (8 * row_bytes) // panel * panel)
         folder = how.scratch.folder(needs=pairing.matched * (row_bytes + _ROW.itemsize))
         column = np.dtype((source.dtype, (d,)))
         shuffled = Shuffled(Spill(folder, (_ROW, column), -(-n_rows // slab), -(-n // rows)), slab)

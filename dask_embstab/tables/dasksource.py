@@ -6,12 +6,14 @@ The one place below `passes/` that knows Dask, because the contract gives every 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import Delayed
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.types import RowNumbers
@@ -75,6 +77,13 @@ def as_dask(array: Any, chunk_rows: int) -> Any:
         return array
     chunks = (chunk_rows, *array.shape[1:])
     return da.from_array(array, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
+
+
+def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
+    """``make(*arguments)``; a Dask value that becomes it where an argument is one."""
+    if any(isinstance(argument, Delayed) for argument in arguments):
+        return dask.delayed(make, pure=False)(*arguments)
+    return make(*arguments)
 
 
 def _delayed_block(rows: Any, start: int, chunk: int) -> Any:

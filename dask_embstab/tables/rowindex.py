@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -70,11 +69,6 @@ class FileIndex:
                 data, offset = data[done:], offset + done
         finally:
             os.close(file)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the file."""
-        return Path(self.path).stat().st_size
 
 
 @dataclass(frozen=True, slots=True)
