@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_embstab.core.products import multiply
+from dask_embstab.core.products import gramian, multiply
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -35,3 +35,22 @@ def test_where_a_panel_ends_does_not_change_the_rows_before() -> None:
     multiply(rows, M, whole, in_place=True)
     multiply(rows[:2048], M, part[:2048], in_place=True)
     assert (whole[:2048] == part[:2048]).all()
+
+
+@given(n=st.integers(1, 5000), d=st.integers(1, 40), in_place=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_strips_do_not_change_a_gramian(n: int, d: int, in_place: bool, seed: int) -> None:
+    rows = np.random.default_rng(seed).standard_normal((n, d))
+    square = gramian(rows, in_place=in_place)
+    assert (square == square.T).all()
+    eps = np.finfo(float).eps
+    assert (np.abs(square - rows.T @ rows) <= 64 * eps * (np.abs(rows).T @ np.abs(rows))).all()
+
+
+def test_a_gramian_of_what_is_not_finite_is_not_finite() -> None:
+    rows = np.ones((4096, 8))
+    for bad in (np.nan, np.inf):
+        for row in (0, 1023, 4095):
+            rows[row, 7] = bad
+            with np.errstate(invalid="ignore"):
+                assert not np.isfinite(np.trace(gramian(rows, in_place=True)))
+            rows[row, 7] = 1

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.errors import InputError
+from dask_embstab.core.products import gramian
 from dask_embstab.core.types import Matrix, Vector
 
 A = TypeVar("A", Matrix, Vector, "Pairs")
@@ -24,7 +25,8 @@ class Panel:
     """A few thousand rows in float64, (m, d), and those among them that have a reference row, side by side with it.
 
     ``matched`` says which rows have a partner (None: all, or none where ``joint`` is None); ``joint`` is [x y], (p, d + D),
-    for the p matched rows, ``weights`` (p,) or None. ``start`` is the first row's number in its table.
+    for the p matched rows, ``weights`` (p,) or None. ``start`` is the first row's number in its table; ``in_place``
+    says how products are computed fastest in this process (`gramian`).
     """
 
     rows: Matrix
@@ -32,6 +34,7 @@ class Panel:
     joint: Matrix | None = None
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
+    in_place: bool = False
 
     @property
     def paired(self) -> tuple[Matrix, Matrix] | None:
@@ -165,14 +168,15 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
 
     Every product is float64: a cross-product from float32 panels moves the landed table.
     """
-    rows, joint = panel.rows, panel.joint
+    rows, joint, in_place = panel.rows, panel.joint, panel.in_place
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
     if joint is None:
-        return Moments(n, d, total, rest=gramian(rows))
-    rest = None if panel.matched is None or len(joint) == n else gramian(rows[~panel.matched])
+        return Moments(n, d, total, rest=gramian(rows, in_place=in_place))
+    rest = None if panel.matched is None or len(joint) == n else gramian(rows[~panel.matched], in_place=in_place)
     partnered = None if panel.weights is None else gramian(joint[:, :d])
-    return Moments(n, d, total, rest, partnered, pair_sums(joint, d, panel.weights, centred=centred))
+    pairs = pair_sums(joint, d, panel.weights, centred=centred, in_place=in_place)
+    return Moments(n, d, total, rest, partnered, pairs)
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
@@ -185,7 +189,7 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     x, y = panel.paired[0] @ M, panel.paired[1]
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums(np.hstack([unit(x), unit(y)]), x.shape[1], weights, centred=True)
+    return pair_sums(np.hstack([unit(x), unit(y)]), x.shape[1], weights, centred=True, in_place=panel.in_place)
 
 
 def unit(rows: Matrix) -> Matrix:
@@ -194,12 +198,7 @@ def unit(rows: Matrix) -> Matrix:
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 
-def gramian(rows: Matrix) -> Matrix:
-    """X'X, (d, d); NumPy sees that both operands are one array and calls SYRK."""
-    return rows.T @ rows
-
-
-def pair_sums(joint: Matrix, d: int, weights: Vector | None = None, *, centred: bool) -> Pairs:
+def pair_sums(joint: Matrix, d: int, weights: Vector | None = None, *, centred: bool, in_place: bool = False) -> Pairs:
     """Sums over the pairs [x y] in the rows of ``joint`` (n, d + D), each counted ``weights[i]`` times.
 
     One product of twice the width gives both Gramians and the cross-product, at the flops of the three and in wider
@@ -210,7 +209,7 @@ def pair_sums(joint: Matrix, d: int, weights: Vector | None = None, *, centred: 
     else:
         n, weight, root = int(np.count_nonzero(weights)), float(weights.sum()), np.sqrt(weights)
         joint = joint * root[:, None]
-    return Pairs(n, weight, d, gramian(joint), root @ joint if centred else None)
+    return Pairs(n, weight, d, gramian(joint, in_place=in_place), root @ joint if centred else None)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

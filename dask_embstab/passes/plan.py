@@ -41,9 +41,12 @@ class Grid:
         return range(rows.start, rows.stop, self.rows)
 
 
-def plan(table: Table, *, chunk_rows: int | None = None) -> tuple[tuple[RowRange, ...], Grid]:
-    """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them."""
-    return plan_rows(table.n_rows, table.d * table.dtype.itemsize, table.d, chunk_rows or table.chunk_rows)
+def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tuple[tuple[RowRange, ...], Grid]:
+    """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them.
+
+    ``beside``: components of the reference rows that stand in the same panel.
+    """
+    return plan_rows(table.n_rows, table.d * table.dtype.itemsize, table.d + beside, chunk_rows or table.chunk_rows)
 
 
 def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[tuple[RowRange, ...], Grid]:

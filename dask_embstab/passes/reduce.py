@@ -17,7 +17,7 @@ from dask_embstab.core.errors import NotFiniteError
 from dask_embstab.core.moments import Panel
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
-from dask_embstab.passes.blas import ensure_one_thread
+from dask_embstab.passes.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.partners import Beside, PartnerReader, Partners
 from dask_embstab.passes.plan import Grid, RowRange, common_rows, plan
@@ -54,7 +54,7 @@ def reduce_table(
     """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
     in_step = None if pairs is None else pairs.chunk_rows()
     chunk_rows = None if in_step is None else common_rows(table, in_step)
-    ranges, grid = plan(table, chunk_rows=chunk_rows)
+    ranges, grid = plan(table, chunk_rows=chunk_rows, beside=0 if pairs is None else pairs.pairing.reference.shape[1])
     graph = Graph()
     folded = graph.shared(reduction)
     keys = [
@@ -108,11 +108,14 @@ def reduce_block(
 
 def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Grid) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
-    buffer = Buffer(grid.rows)
+    buffer, in_place = Buffer(grid.rows), works_in_place()
     for start in grid.cuts(rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
-        yield Panel(buffer.upcast(stored), start) if beside is None else beside.panel(stored, buffer, start, stop)
+        if beside is None:
+            yield Panel(buffer.upcast(stored), start, in_place=in_place)
+        else:
+            yield beside.panel(stored, buffer, start, stop)
 
 
 class Buffer:
@@ -152,14 +155,15 @@ class _PairReader:
         """The panel of rows ``start`` to ``stop`` with its partners beside them."""
         found = self._reader.take(start, stop)
         if found is None:
-            return Panel(buffer.upcast(stored), start)
+            return Panel(buffer.upcast(stored), start, in_place=works_in_place())
         partners, matched = found
         d = stored.shape[1]
         joint = self._buffer.take(len(partners), d + partners.shape[1])
         np.copyto(joint[:, :d], stored if matched is None else stored[matched])
         np.copyto(joint[:, d:], partners)
         rows = joint[:, :d] if matched is None else buffer.upcast(stored)
-        return Panel(rows, start, joint, matched, self._weights_of(start, stop, matched, joint[:, d:]))
+        weights = self._weights_of(start, stop, matched, joint[:, d:])
+        return Panel(rows, start, joint, matched, weights, works_in_place())
 
     def digests(self) -> Digests:
         """Of the reference chunks that were read whole."""

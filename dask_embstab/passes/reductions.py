@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from dask_embstab.core.moments import Moments, Pairs, Panel, gramian, moments, unit_pairs
+from dask_embstab.core.moments import Moments, Pairs, Panel, moments, unit_pairs
+from dask_embstab.core.products import gramian
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.reduce import Reduction
 
@@ -91,4 +92,4 @@ def _pairs_probe(value: MaybePairs) -> float:
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:
-    return gramian(panel.rows @ P)
+    return gramian(panel.rows @ P, in_place=panel.in_place)

@@ -15,8 +15,9 @@ from operator import add
 import numpy as np
 
 from dask_embstab.core.errors import IdError
-from dask_embstab.core.moments import Moments, Panel, gramian, unit_pairs
+from dask_embstab.core.moments import Moments, Panel, unit_pairs
 from dask_embstab.core.procrustes import procrustes
+from dask_embstab.core.products import gramian
 from dask_embstab.passes.joining import Joining
 from dask_embstab.passes.pairing import pair
 from dask_embstab.passes.partners import Beside, beside
@@ -43,7 +44,9 @@ def direction_reduction() -> Reduction[Moments]:
 
 def _with_directions(panel: Panel) -> Moments:
     d = panel.rows.shape[1]
-    return Moments(len(panel.rows), d, partnered=gramian(panel.rows), pairs=unit_pairs(panel, np.eye(d)))
+    return Moments(
+        len(panel.rows), d, partnered=gramian(panel.rows, in_place=panel.in_place), pairs=unit_pairs(panel, np.eye(d))
+    )
 
 
 def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:
