@@ -166,8 +166,9 @@ def fit(
     duplicates
         What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the ``"first"`` row counts.
     scratch, join_memory
-        Folder for the files of a join that does not fit in ``join_memory`` (bytes, or like "2GiB"; default 1 GiB) and for
-        a reference in an unrelated order: up to the size of the reference. Workers of a cluster must share it. Defaults:
+        Folder for the files of a join that does not fit in ``join_memory`` (of each process that computes; bytes, or like
+        "2GiB"; default 1 GiB) and for a reference in an unrelated order: up to the size of the reference. Workers of a
+        cluster must share it. Defaults:
         ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's temporary folder.
 
     Raises

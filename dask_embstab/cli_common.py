@@ -134,12 +134,11 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
         return
     from distributed import Client
-    from distributed.comm import resolve_address
 
     from dask_embstab.core.errors import InputError
 
     try:
-        resolve_address(address)  # a client that could not even parse it would hang when it is dropped
+        _require_address(address)
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
@@ -147,6 +146,19 @@ def cluster(address: str | None) -> Iterator[None]:
         ) from error
     with _quiet_loggers("distributed", "distributed.client"), client, client.as_current():
         yield
+
+
+def _require_address(address: str) -> None:
+    """Raise where a client could not even try the address: it would hang when it is dropped."""
+    from distributed.comm import get_address_host_port, resolve_address
+    from distributed.security import Security
+
+    resolve_address(address)
+    _, port = get_address_host_port(address)
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"a port lies between 1 and 65535; {port} was given")
+    if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
+        raise ValueError("no TLS certificates are configured; set distributed.comm.tls in Dask's configuration")
 
 
 @contextlib.contextmanager

@@ -205,7 +205,9 @@ def test_bad_input_ends_with_2(runs: Path, run: Run) -> None:
     failed(run("stabilize", day, out, "--reference", runs / "none"), 2, "nothing at .*none")
     failed(run("stabilize", day, runs / "items.zarr"), 2, "exists already.*--overwrite")
     failed(run("stabilize", runs / "items.zarr", out, "--keep", "scores"), 2, "needs users")
-    failed(run("stabilize", day, out, "--scheduler", "nowhere://at-all"), 2, "no Dask scheduler answers")
+    for address in ("nowhere://at-all", "tls://127.0.0.1:8786", "tcp://127.0.0.1:99999", "tcp://127.0.0.1"):
+        failed(run("stabilize", day, out, "--scheduler", address), 2, f"no Dask scheduler answers at {address}")
+    failed(run("stabilize", day, "/proc/out"), 2, "a folder that can be written in; /proc")
     failed(run("fit", day, runs / "none" / "t.npz"), 2, "folder")
     failed(run("apply", runs / "t.npz", day, out), 2, "no transform at")
     failed(run("evaluate", day, runs), 2, "not a Zarr store|a run is a Zarr group")

@@ -286,6 +286,7 @@ def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert re.search(r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4])
+    assert not any("{" in line for line in lines), "what is nested is for --json"
 
 
 # --- users alone, models, pins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -209,6 +210,8 @@ def test_what_the_command_line_says_a_series_says_too(series: es.Series, run: An
     code, told, _ = run("metrics", place)
     assert (code, (place / "metrics.prom").read_text()) == (0, series.metrics())
     assert 'series="series"' in series.metrics()
+    with contextlib.chdir(place):
+        assert es.Series(".").metrics() == series.metrics()
     assert told["samples"] == sum(not line.startswith("#") for line in series.metrics().splitlines())
     told = run("replay", place, tmp_path / "a", "--policy", "first", "--to", 2)[1]
     assert series.replay(tmp_path / "b", policy="first", last=2) == {k: v for k, v in told.items() if k != "seconds"}

@@ -29,8 +29,12 @@ def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 def _row(row: Mapping[str, Any]) -> str:
     """One line of a table: what is there and not nested."""
-    shown = {key: value for key, value in row.items() if value not in (None, [], ()) and not isinstance(value, Mapping)}
+    shown = {key: value for key, value in row.items() if value not in (None, [], ()) and not _is_nested(value)}
     return ", ".join(f"{key} {_text(value)}" for key, value in shown.items())
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_is_nested, value)))
 
 
 def _text(value: Any) -> str:

@@ -228,7 +228,12 @@ def _leftovers(place: Path) -> list[Path]:
 def _new_locked(folder: Path) -> int:
     """Make the folder under another name, lock it, and only then let others see it as a write in progress."""
     nursery = folder.with_suffix(".new")
-    nursery.mkdir()
+    try:
+        nursery.mkdir()
+    except OSError as error:
+        raise InputError(
+            f"a run must be written into a folder that can be written in; {folder.parent} cannot ({error.strerror})"
+        ) from error
     lock = _try_lock(nursery)
     assert lock is not None, "nobody else knows this folder yet"
     nursery.rename(folder)
