@@ -13,13 +13,12 @@ from dask_embstab.core.summary import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.compute import compute
-from dask_embstab.passes.fitting import TableRead, fit_reads, fit_tables, summarize
+from dask_embstab.passes.fitting import fit_moments, fit_tables, summarize
 from dask_embstab.passes.joining import KeepDuplicates
 from dask_embstab.passes.land import kept, land
 from dask_embstab.passes.measure import Metrics, measure_runs
 from dask_embstab.passes.options import Balance, FitOptions, Method, selections
-from dask_embstab.passes.reference import Reference, as_reference, balance_for
-from dask_embstab.passes.rows import identity
+from dask_embstab.passes.reference import as_reference, balance_for
 from dask_embstab.passes.write import Landing
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
 from dask_embstab.tables.column import as_column
@@ -201,7 +200,7 @@ def fit(
         "joining": joined,
     }
     if isinstance(items, TableMoments):
-        return _fit_moments(items, users, landed_on, keep, choices)
+        return fit_moments(items, users, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
     options = FitOptions(keep=kept(keep, users=user_table), **choices)
@@ -369,23 +368,3 @@ def _paths(*inputs: Any) -> tuple[str, ...]:
 def _with_ids(key: str, table: TableLike, ids: Any) -> Table:
     made = as_table(table, key=key)
     return made if ids is None else replace(made, stored_ids=as_ids(ids, made.n_rows, where=made.where), key=key)
-
-
-def _fit_moments(
-    items: TableMoments, users: Any, reference: Reference | None, keep: Keep | None, choices: dict[str, Any]
-) -> Transform:
-    if users is not None and not isinstance(users, TableMoments):
-        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
-    reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
-    landed_on = None if reference is None else reference.described
-    for key, read in reads.items():
-        theirs: Table | None = getattr(reference, key, None)
-        if theirs is not None and read.summary.reference not in (None, identity(theirs)):
-            raise InputError(
-                f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
-                f" than {theirs.where}; give that one, or take them again with es.moments(..., reference=)"
-            )
-    if landed_on is None and any(read.matched is not None for read in reads.values()):
-        landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
-    options = FitOptions(keep=kept(keep, users=users), **choices)
-    return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)

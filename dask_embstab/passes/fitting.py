@@ -87,6 +87,24 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
         return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
 
+def fit_moments(items: TableMoments, users: Any, reference: Reference | None, options: FitOptions) -> Transform:
+    """Fit from moments that were taken before; no table is read."""
+    if users is not None and not isinstance(users, TableMoments):
+        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+    reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
+    landed_on = None if reference is None else reference.described
+    for key, read in reads.items():
+        theirs: Table | None = getattr(reference, key, None)
+        if theirs is not None and read.summary.reference not in (None, identity(theirs)):
+            raise InputError(
+                f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
+                f" than {theirs.where}; give that one, or take them again with es.moments(..., reference=)"
+            )
+    if landed_on is None and any(read.matched is not None for read in reads.values()):
+        landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
+    return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)
+
+
 def fit_reads(
     reads: dict[str, TableRead], n_users: int | None, reference: dict[str, Any] | None, options: FitOptions
 ) -> Transform:
