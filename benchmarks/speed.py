@@ -1,6 +1,6 @@
 """How near to the machine's own limit are fit and apply? Every rate in one run, on hot data, with the same threads.
 
-    python benchmarks/speed.py --gb 2 --d 32 64 256 768 --repeats 5 --markdown docs/speed.md
+    python benchmarks/speed.py --gb 2.02 --d 32 64 256 768 --repeats 5 --markdown docs/speed.md
 
 Rates are bytes of table per second. The serial limit of a job is 1 / sum(1 / rate) over the steps that its work needs:
 raw file read, crc32c, upcast, product (at the best panel size) and raw write. Reads, products and writes of two threads
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
     n = max(threads, n_bytes // (4 * d * chunk_rows)) * chunk_rows
     size = n * d * 4
     run, reference = (_make_run(folder / name, n, d, chunk_rows, codec) for name in ("run.zarr", "reference.zarr"))
+    os.sync()  # else the system is still writing the tables to the disk while they are timed
     array = run.items.source.array
     transform = es.fit(run.items)
     jobs: dict[str, Job] = {
