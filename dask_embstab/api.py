@@ -167,8 +167,8 @@ def fit(
     scratch, join_memory
         Folder for the files of a join that does not fit in ``join_memory`` (of each process that computes; bytes, or like
         "2GiB"; default 1 GiB) and for a reference in an unrelated order: up to the size of the reference. Workers of a
-        cluster must share it. Defaults:
-        ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's temporary folder.
+        cluster must share it. Defaults: ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the
+        system's temporary folder.
 
     Raises
     ------

@@ -9,8 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import reduce
-from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +20,7 @@ from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import Rotation, procrustes
 from dask_embstab.core.root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
+from dask_embstab.core.sums import total
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 
@@ -91,7 +90,7 @@ def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
 
 def landed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
     """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
-    return reduce(add, (pairs[key].landed(getattr(basis, key)) for key in sorted(pairs)))
+    return total(pairs[key].landed(getattr(basis, key)) for key in sorted(pairs))
 
 
 def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import numpy as np
 
 from dask_embstab.core.moments import Pairs, pair_sums, unit
-from dask_embstab.core.sums import Sums
+from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import Matrix
 
 _SIGMAS = 3.0
@@ -72,7 +70,7 @@ def likeness(x: Matrix, y: Matrix) -> Likeness:
 
 def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float, float]:
     """|X - Y| / |Y| over all these tables stacked, and how much of it a free rotation of X would take away."""
-    sums: Pairs = reduce(add, (found.unit if unit_rows else found.raw for found in likenesses))
+    sums: Pairs = total(found.unit if unit_rows else found.raw for found in likenesses)
     x, y = float(np.trace(sums.gramian_x)), float(np.trace(sums.gramian_y))
     landed, best = float(np.trace(sums.cross)), float(np.linalg.svd(sums.cross, compute_uv=False).sum())
     error, free = (float(np.sqrt(max(x + y - 2 * shared, 0.0) / max(y, _TINY))) for shared in (landed, best))

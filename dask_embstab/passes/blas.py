@@ -14,8 +14,8 @@ from typing import Any
 
 import threadpoolctl
 
-_IN_PLACE = {"SkylakeX", "Cooperlake", "SapphireRapids"}
-"""OpenBLAS's AVX-512 kernels."""
+AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
+"""OpenBLAS's AVX-512 kernels: they work on small products in place."""
 _lock = threading.Lock()
 _depth = 0
 _forever: Any = None
@@ -59,4 +59,4 @@ def kernel_family() -> str:
 def works_in_place() -> bool:
     """Whether all BLAS libraries of this process chose kernels that work on small products without packing them."""
     chosen = [info.get("architecture") for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
-    return bool(chosen) and all(name in _IN_PLACE for name in chosen)
+    return bool(chosen) and all(name in AVX512 for name in chosen)

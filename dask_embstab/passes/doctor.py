@@ -21,6 +21,7 @@ import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.kernels import CORETYPE, better_kernels
+from dask_embstab.passes.blas import AVX512
 from dask_embstab.passes.cluster import loaded_family, threads_of_a_process
 from dask_embstab.passes.projection import base_bytes, load_of, projected_peak
 from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
@@ -30,7 +31,6 @@ from dask_embstab.tables.table import Table
 
 _READ_BYTES = 2 << 20
 _GIGA = 1e9
-_AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
 def place_beside(path: str | None) -> Path:
@@ -87,7 +87,7 @@ def blas(chosen: str | None) -> dict[str, Any]:
     loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
     better = better_kernels()
     helps = better is not None and any(
-        info["internal_api"] == "openblas" and info.get("architecture") not in _AVX512 for info in loaded
+        info["internal_api"] == "openblas" and info.get("architecture") not in AVX512 for info in loaded
     )
     return {
         "family": family,

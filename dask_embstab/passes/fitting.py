@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from dask_embstab.core.moments import Pairs
 from dask_embstab.core.root import Root
 from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.summary import TableMoments
+from dask_embstab.core.sums import total
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.account import account
@@ -241,7 +240,7 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
     sums = [_for_all(pairs, reads[key]) for key, pairs in found.items() if pairs is not None]
     if not sums or not sum(pairs.weight for pairs in sums) > 0:
         raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
-    stacked: Pairs = reduce(add, sums)
+    stacked: Pairs = total(sums)
     return stacked
 
 
