@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from common import command_line, launched, machine, new_ids, new_vectors, parser, publish, table
+from pages import timed_job
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write, timed_job
+from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
 from dask_embstab.tables.directsource import physical_memory
 from dask_embstab.tables.source import default_chunk_rows
 

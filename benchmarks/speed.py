@@ -20,6 +20,7 @@ import dask
 import numpy as np
 import zarr
 from common import command_line, machine, new_vectors, parser, publish, table
+from pages import timed_job
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
@@ -33,7 +34,6 @@ from dask_embstab.passes.rates import (
     raw_read,
     raw_write,
     steps_of,
-    timed_job,
 )
 from dask_embstab.tables.source import DEFAULT_CHUNK_BYTES
 

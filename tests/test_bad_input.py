@@ -15,6 +15,7 @@ import zarr
 from oracle import foreign_run, world
 
 import dask_embstab as es
+from dask_embstab.passes.apply import Apply
 
 T, W = world(41)
 MakeRun = Callable[..., es.Run]
@@ -185,6 +186,20 @@ def test_a_landing_beyond_the_range_of_float16(make_run: MakeRun, out: Path, ref
     run = make_run("in", T * 1e5, W * 1e5)
     with refused(es.InputError, r"row \d+", "beyond the range of float16", "float32"):
         es.stabilize(run, out, dtype="float16")
+
+
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+def test_rows_written_after_the_fit(make_run: MakeRun, out: Path, refused: Refused, value: float) -> None:
+    """What the fit read is known to be finite and to land in range; what has been written since is looked at."""
+    run = make_run("in", T, W, dtype="float32")
+    fitted = es.fit(run)
+    assert Apply(fitted, run, None).in_range("items") == tuple(fitted.diagnostics["items"]["digests"])
+    vectors = zarr.open_group(run.path, mode="r+")["items/vectors"]
+    rows = vectors[16:32]
+    rows[1] = value
+    vectors[16:32] = rows
+    with refused(es.InputError, r"row 17", "finite" if np.isnan(value) else "beyond the range"):
+        es.apply(fitted, es.open_run(run.path), out)
 
 
 @pytest.mark.parametrize("key", ["items", "users"])

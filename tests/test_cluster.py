@@ -129,7 +129,7 @@ def _killer(module: str, function: str, call: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    "where", [("passes.reduce", "Panel", 5), ("tables.direct", "DirectWriter._finish", 3)], ids=["fit", "apply"]
+    "where", [("passes.reduce", "Panel", 5), ("tables.directwriter", "DirectWriter._finish", 3)], ids=["fit", "apply"]
 )
 def test_a_worker_killed_in_mid_pass_changes_no_bit(
     runs: tuple[es.Run, es.Run], client: Client, tmp_path: Path, where: tuple[str, str, int]
@@ -290,7 +290,7 @@ def test_a_scheduler_started_elsewhere(
     assert snapshot(tmp_path / "workers.zarr") == snapshot(Path(here.path))
 
     def slow() -> None:
-        from dask_embstab.tables.direct import DirectWriter
+        from dask_embstab.tables.directwriter import DirectWriter
 
         finish = DirectWriter._finish
 

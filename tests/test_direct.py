@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 from pathlib import Path
@@ -14,8 +15,9 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 import dask_embstab as es
 from dask_embstab.core.errors import DamageError
 from dask_embstab.tables.chunkfile import chunk_files
-from dask_embstab.tables.direct import DirectBlock, DirectGather, DirectWriter
-from dask_embstab.tables.directsource import DirectSource
+from dask_embstab.tables.direct import DirectBlock, DirectGather
+from dask_embstab.tables.directsource import DirectSource, stored_digests
+from dask_embstab.tables.directwriter import DirectWriter, _reserve
 from dask_embstab.tables.table import make_table
 from dask_embstab.tables.zarrsource import ZarrBlock, ZarrSource
 
@@ -80,6 +82,7 @@ def test_reads_what_zarr_reads(tmp_path: Path, codec: str, dtype: str) -> None:
     np.testing.assert_array_equal(direct, through_zarr)
     assert digests == zarr_digests
     assert len(digests) == -(-N // ROWS)
+    assert stored_digests(table.source.block(0, N)) == (digests if codec == "crc32c" else {}), "known before reading"
 
 
 @pytest.mark.parametrize("endian", ["little", "big"])
@@ -132,6 +135,39 @@ def test_writes_what_zarr_writes(tmp_path: Path, dtype: str) -> None:
         ours, theirs = (Path(chunk_files(a).path(chunk)).read_bytes() for a in (target, by_zarr))
         assert ours == theirs, f"chunk {chunk} differs, the last one's padding included"
         assert writer.digests[chunk] == int.from_bytes(ours[-4:], "little"), "the digest is the stored checksum"
+
+
+@pytest.mark.parametrize("length", [0, 3, None])
+def test_files_that_tell_no_checksum_tell_no_digests(tmp_path: Path, length: int | None) -> None:
+    source = make_table(v3_array(tmp_path / "a", "crc32c", "float32"), where="a").source
+    path = Path(source.files.path(2))
+    if length is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:length])
+    assert not stored_digests(source.block(0, N))
+    assert len(stored_digests(source.block(0, 2 * ROWS))) == 2
+
+
+def test_a_chunk_that_does_not_fit_the_disk_shows_before_it_is_written(tmp_path: Path) -> None:
+    rows = 1 << 45  # beyond what any file may hold
+    target = zarr.create_array(tmp_path / "a", shape=(rows, D), chunks=(rows, D), dtype="f4", compressors=None)
+    writer = DirectWriter(chunk_files(target), 0, rows)
+    with pytest.raises(OSError, match=r"too large|No space"):
+        writer.put(rows_of("float32"))
+    del writer
+    assert not list((tmp_path / "a").rglob("*.partial"))
+
+
+def test_a_file_system_that_reserves_no_room_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dask_embstab.tables.directwriter.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
+    _reserve(-1, 10, "no file at all: the call fails")
+    monkeypatch.setattr("dask_embstab.tables.directwriter.ctypes.CDLL", lambda *_, **__: object())
+    target = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None)
+    DirectWriter(chunk_files(target), 0, N).put(rows_of("float32"))
+    np.testing.assert_array_equal(target[:], rows_of("float32"))
 
 
 @pytest.mark.parametrize("ahead", [1, 40, 100, 128, 500, 4000])

@@ -71,6 +71,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         "dtype": read.summary.dtype,
         "matched": read.matched,
         "reads": read.n_reads,
+        "energy": float(np.trace(read.summary.gramian)),
         "moments_digest": read.summary.digest(),
         "digests": [read.digests[chunk] for chunk in sorted(read.digests)],
         "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 
 from dask_embstab.core.errors import InputError
 from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.passes.compute import compute
 from dask_embstab.passes.projection import load_of, require_memory
 from dask_embstab.passes.write import Landing, Product, Written, write_table
@@ -69,10 +71,20 @@ class Apply:
         digest.update(json.dumps([shapes, str(self.dtype)], sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
+    def in_range(self, key: str) -> tuple[int, ...]:
+        """Digests of the chunks that the fit read, if none of their rows can leave the range of the output; else none.
+
+        The fit found them finite, and no row is longer than the root of the table's energy (Cauchy-Schwarz).
+        """
+        table, known = self.tables[key], self.transform.diagnostics.get(key) or {}
+        M, offset = self._matrices(key)
+        longest = math.sqrt(known.get("energy", math.inf)) * np.linalg.norm(M)
+        longest += 0.0 if offset is None else np.linalg.norm(offset)
+        largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self.dtype or table.dtype))
+        return tuple(known.get("digests", ())) if 2 * longest <= largest else ()
+
     def _node(self, writer: RunWriter, key: str, table: Table) -> tuple[Any, int]:
-        landing = Landing(
-            getattr(self.transform, key), getattr(self.transform, f"{key}_offset"), self._product(key, table)
-        )
+        landing = Landing(*self._matrices(key), self._product(key, table), self.in_range(key))
         return copy_table(
             writer,
             key,
@@ -82,6 +94,9 @@ class Apply:
             width=self.transform.width,
             chunk_rows=table.chunk_rows,
         )
+
+    def _matrices(self, key: str) -> tuple[Matrix, Vector | None]:
+        return getattr(self.transform, key), getattr(self.transform, f"{key}_offset")
 
     def _product(self, key: str, table: Table) -> Product:
         """float32 only where the fit's estimates allow it and neither side of the multiply is float64."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import statistics
 import threading
 import time
@@ -98,27 +97,6 @@ def compute_steps(
             for kind in PRODUCTS:
                 jobs[f"{kind} {rows}"] = job(lambda kind=kind, rows=rows: _product_step(kind, rows, d), rows)  # type: ignore[misc]
     return jobs
-
-
-def timed_job(n_bytes: int, run: Step, leaves: Path | None = None) -> Job:
-    """Bytes per second of one call; what it leaves behind is removed off the clock.
-
-    A virtual machine gives free memory back to its host, and the first write to such a page costs several times a
-    write to one just freed. So every job that writes finds as many pages as it needs freshly freed, all alike.
-    """
-
-    def timed() -> float:
-        if leaves is not None:
-            raw_write(leaves.with_suffix(".pages"), n_bytes, 1)
-            shutil.rmtree(leaves.with_suffix(".pages"))
-        began = time.perf_counter()
-        run()
-        rate = n_bytes / (time.perf_counter() - began)
-        if leaves is not None:
-            shutil.rmtree(leaves)
-        return rate
-
-    return timed
 
 
 def raw_read(files: Sequence[Path], buffer_bytes: int, threads: int) -> None:

@@ -16,6 +16,7 @@ from dask_embstab.passes.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.compute import Graph
 from dask_embstab.passes.plan import Grid, RowRange, plan
 from dask_embstab.passes.reduce import require_finite
+from dask_embstab.tables.directsource import stored_digests
 from dask_embstab.tables.ids import IdBlock
 from dask_embstab.tables.sink import Sink
 from dask_embstab.tables.source import Digests, Openable
@@ -26,11 +27,21 @@ Product = Literal["float32", "float64"]
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are."""
+    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are.
+
+    ``in_range`` are the digests of chunks (by number) whose rows are known to be finite and to land in range: they were
+    read before.
+    """
 
     M: Matrix | None = None
     offset: Vector | None = None
     product: Product = "float64"
+    in_range: Sequence[int] = ()
+
+    def is_in_range(self, digests: Digests) -> bool:
+        """Whether every row of the chunks with these digests is known to land in range."""
+        known = self.in_range
+        return bool(digests) and all(n < len(known) and known[n] == digest for n, digest in digests.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +86,13 @@ def write_block(
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
+    unchecked = landing.M is None or landing.is_in_range(stored_digests(block))
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
             landed = multiply(stored)
-            energy = float(np.vdot(landed, landed))
-        if landing.M is not None and not math.sqrt(energy) <= largest:
+            in_range = unchecked or math.sqrt(np.vdot(landed, landed)) <= largest
+        if not in_range:
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
     if ids is not None:

@@ -23,7 +23,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.errors import DamageError
 
 Compression = Literal["blosc", "zstd"]
-_CHECKSUM_BYTES = 4
+CHECKSUM_BYTES = 4
 _BLOCK_BYTES = 1 << 20
 
 
@@ -141,13 +141,23 @@ class OpenChunk:
 
     def stored_checksum(self) -> int:
         """The last four bytes."""
-        return int.from_bytes(os.pread(self.descriptor, _CHECKSUM_BYTES, self.size - _CHECKSUM_BYTES), "little")
+        return int.from_bytes(os.pread(self.descriptor, CHECKSUM_BYTES, self.size - CHECKSUM_BYTES), "little")
 
     def close(self, *, drop: bool = False) -> None:
         """Close, and tell the system to forget the pages of a table that is much larger than memory."""
         if drop:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self.descriptor)
+
+
+def stored_checksum(path: str) -> int:
+    """The last four bytes of a chunk's file, which is not read."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.lseek(descriptor, -CHECKSUM_BYTES, os.SEEK_END)
+        return int.from_bytes(os.read(descriptor, CHECKSUM_BYTES), "little")
+    finally:
+        os.close(descriptor)
 
 
 def require_seen(folder: str | Path) -> None:

@@ -1,17 +1,13 @@
-"""Rows straight from chunk files into one reused panel buffer, and straight from a panel into chunk files.
+"""Rows straight from chunk files into one reused panel buffer.
 
-Reading: `preadv`, with the checksum computed on the way and compared when a chunk has been read to its end. A range that
+`preadv`, with the checksum computed on the way and compared when a chunk has been read to its end. A range that
 is only a part of a chunk verifies the whole chunk first, once per process. Compressed chunks are decoded from the file
-into a reused buffer. Writing: panels are appended to a file beside the chunk's place with a running checksum, and the
-file is renamed when it is whole.
+into a reused buffer.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import crc32c
@@ -20,13 +16,18 @@ import numpy as np
 
 from dask_embstab.core.errors import DamageError
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk, require_checksum, require_seen, verify_once
+from dask_embstab.tables.chunkfile import (
+    ChunkFiles,
+    OpenChunk,
+    require_checksum,
+    require_seen,
+    stored_checksum,
+    verify_once,
+)
 from dask_embstab.tables.source import Digests, checksum
 
 _READ_BYTES = 2 << 20
 """Read at once where panels are smaller: a call costs as much as a tenth of a megabyte does."""
-_PADDING_ROWS = 4096
-"""Rows of fill that are written at a time behind the last rows of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class DirectBlock:
         if self.files.compression is not None:
             return DecodedReader(self.files, drop=self.drop)
         return DirectReader(self.files, self.start, self.stop, drop=self.drop)
+
+    def stored_digests(self) -> Digests:
+        """Of every chunk, as its file tells before its rows are read (and compared with it); empty where one does not."""
+        if not self.files.checksummed or self.files.compression is not None:
+            return {}
+        chunks = range(self.start // self.files.chunk_rows, -(-self.stop // self.files.chunk_rows))
+        try:
+            return {number: stored_checksum(self.files.path(number)) for number in chunks}
+        except OSError:  # a chunk of nothing but its fill, or one that is lost or cut short: reading tells
+            return {}
 
 
 class DirectReader:
@@ -273,80 +284,3 @@ class DirectGatherReader:
             return np.memmap(chunk.path, files.dtype, "r", shape=(files.chunk_rows, files.d))
         finally:
             chunk.close()
-
-
-class DirectWriter:
-    """Appends panels to chunk files, each written beside its place with a running checksum and then renamed."""
-
-    def __init__(self, files: ChunkFiles, start: int, stop: int) -> None:
-        self._files, self._stop = files, stop
-        self._at = start
-        self._crc = 0
-        self._descriptor = -1
-        self._beside = ""
-        self.dtype = files.dtype
-        self._cast = np.empty((0, files.d), files.dtype)
-        self.digests: Digests = {}
-
-    def put(self, rows: Rows) -> None:
-        """Append rows, cast to the stored dtype."""
-        if rows.dtype != self.dtype or not rows.flags.c_contiguous:
-            rows = self._as_stored(rows)
-        while len(rows):
-            number = self._at // self._files.chunk_rows
-            end = min((number + 1) * self._files.chunk_rows, self._stop)
-            taken = min(len(rows), end - self._at)
-            if self._descriptor < 0:
-                self._begin(number)
-            self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
-            self._at += taken
-            rows = rows[taken:]
-            if self._at == end:
-                self._finish(number, end)
-
-    def _as_stored(self, rows: Rows) -> Rows:
-        if len(self._cast) < len(rows):
-            self._cast = np.empty((len(rows), self._files.d), self.dtype)
-        cast = self._cast[: len(rows)]
-        np.copyto(cast, rows, casting="same_kind")
-        return cast
-
-    def _begin(self, number: int) -> None:
-        path = self._files.path(number)
-        self._make_folders(path)
-        self._beside = f"{path}.{uuid.uuid4().hex[:12]}.partial"
-        self._descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._crc = 0
-
-    def _make_folders(self, path: str) -> None:
-        """Those below the array's own folder; where that one is gone, the write was given up and nothing may come back."""
-        root = Path(self._files.root)
-        require_seen(root)
-        for folder in reversed(Path(path).relative_to(root).parents[:-1]):
-            (root / folder).mkdir(exist_ok=True)
-
-    def _append(self, data: memoryview) -> None:
-        self._crc = crc32c.crc32c(data, self._crc)
-        while len(data):
-            data = data[os.write(self._descriptor, data) :]
-
-    def _finish(self, number: int, end: int) -> None:
-        padding = (number + 1) * self._files.chunk_rows - end
-        fill: Any = np.full((min(padding, _PADDING_ROWS), self._files.d), self._files.fill, self.dtype)
-        for at in range(0, padding, _PADDING_ROWS):
-            self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
-        self.digests[number] = self._crc
-        if self._files.checksummed:
-            os.write(self._descriptor, self._crc.to_bytes(4, "little"))
-        self._close()
-        os.rename(self._beside, self._files.path(number))  # noqa: PTH104
-
-    def _close(self) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1
-
-    def __del__(self) -> None:
-        """Leave no half-written file behind an error."""
-        if self._descriptor >= 0:
-            self._close()
-            Path(self._beside).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import zarr
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.chunkfile import ChunkFiles
 from dask_embstab.tables.direct import DirectBlock, DirectGather
-from dask_embstab.tables.source import Source
+from dask_embstab.tables.source import Digests, Openable, Source
 from dask_embstab.tables.zarrsource import ZarrGather, ZarrSource
 
 _DROP_SHARE = 0.5
@@ -63,3 +63,8 @@ def few_rows(source: Source, rows: RowNumbers) -> Any:
     if isinstance(source, DirectSource) and source.files.compression is None:
         return DirectGather(source.files, rows, verified=False)
     return source.gather(rows)
+
+
+def stored_digests(block: Openable) -> Digests:
+    """Of every chunk of a block, known before it is read; empty where only reading tells."""
+    return block.stored_digests() if isinstance(block, DirectBlock) else {}

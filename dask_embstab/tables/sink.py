@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.tables.chunkfile import chunk_files, require_seen
-from dask_embstab.tables.direct import DirectWriter
+from dask_embstab.tables.directwriter import DirectWriter
 from dask_embstab.tables.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.source import Digests, chunk_digest
 
