@@ -246,7 +246,7 @@ def test_moments_of_parts_add_up(seed: int, cut: int, weighted: bool) -> None:
             return moments(Panel(x[rows], rows.start), centred=True)
         chosen = weights[rows][some] if weighted else None
         joint = np.hstack([x[rows][some], y[rows][some]])
-        return moments(Panel(x[rows], rows.start, joint, some, chosen), centred=True)
+        return moments(Panel(x[rows], rows.start, (joint,), some, chosen), centred=True)
 
     added, whole = of(slice(0, cut)) + of(slice(cut, 60)), of(slice(0, 60))
     assert (added.n, added.pairs.n) == (60, int(matched.sum()))

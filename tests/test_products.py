@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_embstab.core.products import gramian, multiply
+from dask_embstab.core.products import gramian, joint_gramian, multiply
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -44,6 +44,23 @@ def test_strips_do_not_change_a_gramian(n: int, d: int, in_place: bool, seed: in
     assert (square == square.T).all()
     eps = np.finfo(float).eps
     assert (np.abs(square - rows.T @ rows) <= 64 * eps * (np.abs(rows).T @ np.abs(rows))).all()
+
+
+@given(
+    n=st.integers(1, 5000),
+    d=st.integers(1, 40),
+    D=st.integers(1, 40),
+    in_place=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_pairs_apart_or_in_one_array_have_the_same_sums(n: int, d: int, D: int, in_place: bool, seed: int) -> None:
+    joint = np.random.default_rng(seed).standard_normal((n, d + D))
+    apart = joint[:, :d].copy(), joint[:, d:].copy()
+    bound = 64 * np.finfo(float).eps * (np.abs(joint).T @ np.abs(joint))
+    for parts in ((joint,), apart):
+        square = joint_gramian(parts, in_place=in_place)
+        assert (square == square.T).all()
+        assert (np.abs(square - joint.T @ joint) <= bound).all()
 
 
 def test_a_gramian_of_what_is_not_finite_is_not_finite() -> None:

@@ -61,8 +61,8 @@ def likeness(x: Matrix, y: Matrix) -> Likeness:
     x, y = (np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (x, y))
     u, v = unit(x), unit(y)
     return Likeness(
-        pair_sums(np.hstack([x, y]), width, centred=False),
-        pair_sums(np.hstack([u, v]), width, centred=False),
+        pair_sums((x, y), width, centred=False),
+        pair_sums((u, v), width, centred=False),
         float(np.vdot(u, v)),
         float(np.vdot(u, np.roll(v, 1, axis=0))),
     )

@@ -7,6 +7,7 @@ d x d (steps 3, 4 and 8 of the design: weights act on the pairs alone).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.errors import InputError
-from dask_embstab.core.products import gramian
+from dask_embstab.core.products import gramian, joint_gramian
 from dask_embstab.core.types import Matrix, Vector
 
 A = TypeVar("A", Matrix, Vector, "Pairs")
@@ -22,16 +23,17 @@ A = TypeVar("A", Matrix, Vector, "Pairs")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A few thousand rows in float64, (m, d), and those among them that have a reference row, side by side with it.
+    """A few thousand rows in float64, (m, d), and those among them that have a reference row, with it.
 
-    ``matched`` says which rows have a partner (None: all, or none where ``joint`` is None); ``joint`` is [x y], (p, d + D),
-    for the p matched rows, ``weights`` (p,) or None. ``start`` is the first row's number in its table; ``in_place``
-    says how products are computed fastest in this process (`gramian`).
+    ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``); ``pairs`` are the p matched
+    rows x and their reference rows y, as one array [x y], (p, d + D), or as two (`are_faster_apart`); ``weights`` (p,) or
+    None. ``start`` is the first row's number in its table; ``in_place`` says how products are computed fastest in this
+    process (`gramian`).
     """
 
     rows: Matrix
     start: int
-    joint: Matrix | None = None
+    pairs: tuple[Matrix, ...] = ()
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
     in_place: bool = False
@@ -39,8 +41,13 @@ class Panel:
     @property
     def paired(self) -> tuple[Matrix, Matrix] | None:
         """The matched rows (p, d) and their reference rows (p, D), where there are any."""
-        d = self.rows.shape[1]
-        return None if self.joint is None else (self.joint[:, :d], self.joint[:, d:])
+        return sides(self.pairs, self.rows.shape[1]) if self.pairs else None
+
+
+def sides(pairs: Sequence[Matrix], d: int) -> tuple[Matrix, Matrix]:
+    """Rows x (p, d) and y (p, D) of one array [x y] or of two."""
+    x, y = pairs if len(pairs) == 2 else (pairs[0][:, :d], pairs[0][:, d:])
+    return x, y
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +175,15 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
 
     Every product is float64: a cross-product from float32 panels moves the landed table.
     """
-    rows, joint, in_place = panel.rows, panel.joint, panel.in_place
+    rows, in_place = panel.rows, panel.in_place
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
-    if joint is None:
+    if panel.paired is None:
         return Moments(n, d, total, rest=gramian(rows, in_place=in_place))
-    rest = None if panel.matched is None or len(joint) == n else gramian(rows[~panel.matched], in_place=in_place)
-    partnered = None if panel.weights is None else gramian(joint[:, :d])
-    pairs = pair_sums(joint, d, panel.weights, centred=centred, in_place=in_place)
+    x, _ = panel.paired
+    rest = None if panel.matched is None or len(x) == n else gramian(rows[~panel.matched], in_place=in_place)
+    partnered = None if panel.weights is None else gramian(x)
+    pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=in_place)
     return Moments(n, d, total, rest, partnered, pairs)
 
 
@@ -189,7 +197,7 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     x, y = panel.paired[0] @ M, panel.paired[1]
     lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums(np.hstack([unit(x), unit(y)]), x.shape[1], weights, centred=True, in_place=panel.in_place)
+    return pair_sums((unit(x), unit(y)), x.shape[1], weights, centred=True, in_place=panel.in_place)
 
 
 def unit(rows: Matrix) -> Matrix:
@@ -198,18 +206,22 @@ def unit(rows: Matrix) -> Matrix:
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 
-def pair_sums(joint: Matrix, d: int, weights: Vector | None = None, *, centred: bool, in_place: bool = False) -> Pairs:
-    """Sums over the pairs [x y] in the rows of ``joint`` (n, d + D), each counted ``weights[i]`` times.
+def pair_sums(
+    pairs: Sequence[Matrix], d: int, weights: Vector | None = None, *, centred: bool, in_place: bool = False
+) -> Pairs:
+    """Sums over the rows x (n, d) and y (n, D) of ``pairs`` ([x y], or x and y), each counted ``weights[i]`` times.
 
-    One product of twice the width gives both Gramians and the cross-product, at the flops of the three and in wider
-    kernels. A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows themselves.
+    Of one array, one product of twice the width gives both Gramians and the cross-product, at the flops of the three and
+    in wider kernels. A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows
+    themselves.
     """
     if weights is None:
-        n, weight, root = len(joint), float(len(joint)), np.ones(len(joint) if centred else 0)
+        n, weight, root = len(pairs[0]), float(len(pairs[0])), np.ones(len(pairs[0]) if centred else 0)
     else:
         n, weight, root = int(np.count_nonzero(weights)), float(weights.sum()), np.sqrt(weights)
-        joint = joint * root[:, None]
-    return Pairs(n, weight, d, gramian(joint, in_place=in_place), root @ joint if centred else None)
+        pairs = [rows * root[:, None] for rows in pairs]
+    total = np.concatenate([root @ rows for rows in pairs]) if centred else None
+    return Pairs(n, weight, d, joint_gramian(pairs, in_place=in_place), total)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

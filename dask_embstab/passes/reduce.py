@@ -14,7 +14,8 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 import numpy as np
 
 from dask_embstab.core.errors import NotFiniteError
-from dask_embstab.core.moments import Panel
+from dask_embstab.core.moments import Panel, sides
+from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.passes.blas import ensure_one_thread, works_in_place
@@ -149,21 +150,30 @@ class _PairReader:
         self._reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
-        self._buffer = Buffer(grid_rows)
+        self._buffers = Buffer(grid_rows), Buffer(grid_rows)
+        self._in_place = works_in_place()
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners beside them."""
         found = self._reader.take(start, stop)
         if found is None:
-            return Panel(buffer.upcast(stored), start, in_place=works_in_place())
+            return Panel(buffer.upcast(stored), start, in_place=self._in_place)
         partners, matched = found
-        d = stored.shape[1]
-        joint = self._buffer.take(len(partners), d + partners.shape[1])
-        np.copyto(joint[:, :d], stored if matched is None else stored[matched])
+        pairs = self._pairs(stored if matched is None else stored[matched], partners)
+        x, y = sides(pairs, stored.shape[1])
+        rows = x if matched is None else buffer.upcast(stored)
+        return Panel(rows, start, pairs, matched, self._weights_of(start, stop, matched, y), self._in_place)
+
+    def _pairs(self, rows: Rows, partners: Rows) -> tuple[Matrix, ...]:
+        """Both in float64: one array or two, whichever their products are computed faster from."""
+        d, D = rows.shape[1], partners.shape[1]
+        one, other = self._buffers
+        if are_faster_apart(d, D, in_place=self._in_place):
+            return one.upcast(rows), other.upcast(partners)
+        joint = one.take(len(rows), d + D)
+        np.copyto(joint[:, :d], rows)
         np.copyto(joint[:, d:], partners)
-        rows = joint[:, :d] if matched is None else buffer.upcast(stored)
-        weights = self._weights_of(start, stop, matched, joint[:, d:])
-        return Panel(rows, start, joint, matched, weights, works_in_place())
+        return (joint,)
 
     def digests(self) -> Digests:
         """Of the reference chunks that were read whole."""
