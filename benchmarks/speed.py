@@ -1,7 +1,7 @@
 """How near to the machine's own limit are fit and apply? Every rate in one run, on hot data, with the same threads.
 
     python benchmarks/speed.py --gb 2.02 --d 32 64 256 768 --repeats 5 --markdown docs/speed.md
-    python benchmarks/speed.py --gb 2.02 --d 64 --codec blosc zstd --repeats 5 --markdown docs/speed-codecs.md
+    python benchmarks/speed.py --gb 2.02 --d 64 --codec blosc zstd --repeats 5
 
 Rates are bytes of table per second. The serial limit of a job is 1 / sum(1 / rate) over the steps that its work needs:
 raw file read, crc32c, upcast, product (at the best panel size) and raw write. Reads, products and writes of two threads
