@@ -232,7 +232,7 @@ def run(name: str, job: str, data: Data, tiny: Data, folder: Path, repeats: int,
         raw_read(_inputs(data, contestant.kind, job), 1 << 20, setting.threads)
         for number in range(repeats):
             out = folder / str(number)
-            if job != "fit":  # written pages are fresh for all alike: see `pages`
+            if job != "fit":  # fresh pages for all alike (see `pages`, whose supply would count in the peak)
                 raw_write(out.with_suffix(".pages"), data.n_bytes("items"), 1)
                 shutil.rmtree(out.with_suffix(".pages"))
             taken, found = _once(contestant, job, data, out, ready)

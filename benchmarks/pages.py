@@ -12,8 +12,10 @@ import mmap
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from dask_embstab.passes.rates import Job, Step
 
 _STEP_BYTES = 32 << 20
 _AHEAD_BYTES = 256 << 20
@@ -21,7 +23,7 @@ _AHEAD_BYTES = 256 << 20
 _POLL_SECONDS = 0.01
 
 
-def timed_job(n_bytes: int, run: Callable[[], object], leaves: Path | None = None) -> Callable[[], float]:
+def timed_job(n_bytes: int, run: Step, leaves: Path | None = None) -> Job:
     """Bytes per second of one call; what it leaves behind is removed off the clock."""
 
     def timed() -> float:
@@ -42,7 +44,7 @@ def warm_pages(n_bytes: int) -> Iterator[None]:
 
     Memory of that size, and as much ahead as fits `_AHEAD_BYTES`, is held at the start; Linux only, nothing elsewhere.
     """
-    if _free_bytes() is None:
+    if not _free_bytes():
         yield
         return
     ahead = min(_AHEAD_BYTES, n_bytes)
@@ -52,7 +54,7 @@ def warm_pages(n_bytes: int) -> Iterator[None]:
         supply.madvise(mmap.MADV_HUGEPAGE)  # freed at once, and not page by page
         for page in range(0, size, mmap.PAGESIZE):
             supply[page] = 1
-        keeper = threading.Thread(target=_keep, args=(supply, (_free_bytes() or 0) + ahead, stopped))
+        keeper = threading.Thread(target=_keep, args=(supply, _free_bytes() + ahead, stopped))
         keeper.start()
         try:
             time.sleep(2 * _POLL_SECONDS)
@@ -66,13 +68,13 @@ def _keep(supply: mmap.mmap, wanted: int, stopped: threading.Event) -> None:
     """Free a piece of the supply whenever less is free than ``wanted``."""
     freed = 0
     while not stopped.wait(_POLL_SECONDS):
-        while freed < len(supply) and (_free_bytes() or 0) < wanted:
+        while freed < len(supply) and _free_bytes() < wanted:
             supply.madvise(mmap.MADV_DONTNEED, freed, _STEP_BYTES)
             freed += _STEP_BYTES
 
 
-def _free_bytes() -> int | None:
-    """What the system has free; None where it does not say."""
+def _free_bytes() -> int:
+    """What the system has free; 0 where it does not say."""
     with contextlib.suppress(OSError), Path("/proc/meminfo").open() as lines:
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree:")), None)
-    return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree:")), 0)
+    return 0

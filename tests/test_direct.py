@@ -162,9 +162,9 @@ def test_a_chunk_that_does_not_fit_the_disk_shows_before_it_is_written(tmp_path:
 def test_a_file_system_that_reserves_no_room_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dask_embstab.tables.directwriter.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
+    monkeypatch.setattr("dask_embstab.tables.libc.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
     _reserve(-1, 10, "no file at all: the call fails")
-    monkeypatch.setattr("dask_embstab.tables.directwriter.ctypes.CDLL", lambda *_, **__: object())
+    monkeypatch.setattr("dask_embstab.tables.libc.ctypes.CDLL", lambda *_, **__: object())
     target = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None)
     DirectWriter(chunk_files(target), 0, N).put(rows_of("float32"))
     np.testing.assert_array_equal(target[:], rows_of("float32"))

@@ -178,9 +178,9 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
     rows, in_place = panel.rows, panel.in_place
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
-    if panel.paired is None:
+    if not panel.pairs:
         return Moments(n, d, total, rest=gramian(rows, in_place=in_place))
-    x, _ = panel.paired
+    x, _ = sides(panel.pairs, d)
     rest = None if panel.matched is None or len(x) == n else gramian(rows[~panel.matched], in_place=in_place)
     partnered = None if panel.weights is None else gramian(x)
     pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=in_place)

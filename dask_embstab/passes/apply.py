@@ -80,17 +80,17 @@ class Apply:
         M, offset = self._matrices(key)
         longest = math.sqrt(known.get("energy", math.inf)) * np.linalg.norm(M)
         longest += 0.0 if offset is None else np.linalg.norm(offset)
-        largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self.dtype or table.dtype))
+        largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table)))
         return tuple(known.get("digests", ())) if 2 * longest <= largest else ()
 
     def _node(self, writer: RunWriter, key: str, table: Table) -> tuple[Any, int]:
-        landing = Landing(*self._matrices(key), self._product(key, table), self.in_range(key))
+        landing = Landing(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
         return copy_table(
             writer,
             key,
             table,
             landing,
-            dtype=self.dtype or table.dtype,
+            dtype=self._stored_as(table),
             width=self.transform.width,
             chunk_rows=table.chunk_rows,
         )
@@ -98,9 +98,12 @@ class Apply:
     def _matrices(self, key: str) -> tuple[Matrix, Vector | None]:
         return getattr(self.transform, key), getattr(self.transform, f"{key}_offset")
 
+    def _stored_as(self, table: Table) -> np.dtype[Any]:
+        return self.dtype or table.dtype
+
     def _product(self, key: str, table: Table) -> Product:
         """float32 only where the fit's estimates allow it and neither side of the multiply is float64."""
-        if 8 in (table.dtype.itemsize, (self.dtype or table.dtype).itemsize):
+        if 8 in (table.dtype.itemsize, self._stored_as(table).itemsize):
             return "float64"
         allowed: Mapping[str, Any] = self.transform.diagnostics.get("product", {})
         return "float32" if allowed.get(key) == "float32" else "float64"

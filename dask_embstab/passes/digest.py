@@ -13,11 +13,11 @@ import crc32c
 from dask_embstab.core.moments import Panel
 from dask_embstab.passes.compute import Graph, compute
 from dask_embstab.passes.reduce import Partial, Reduction, reduce_table
+from dask_embstab.tables.chunkfile import CHECKSUM_BYTES
 from dask_embstab.tables.ids import id_ranges
 from dask_embstab.tables.source import Digests
 from dask_embstab.tables.table import Table
 
-_CHECKSUM_BYTES = 4
 _BATCH = 64
 
 
@@ -89,12 +89,12 @@ def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDige
     try:
         for block in blocks(key):
             joined = memoryview(tail + block)
-            body = crc32c.crc32c(joined[:-_CHECKSUM_BYTES], body)
-            tail = bytes(joined[-_CHECKSUM_BYTES:])
+            body = crc32c.crc32c(joined[:-CHECKSUM_BYTES], body)
+            tail = bytes(joined[-CHECKSUM_BYTES:])
     except FileNotFoundError:
         return None
     whole = crc32c.crc32c(tail, body)
-    return FileDigest(int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == _CHECKSUM_BYTES else -1)
+    return FileDigest(int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == CHECKSUM_BYTES else -1)
 
 
 def _nothing(panel: Panel) -> Any:

@@ -29,19 +29,21 @@ Product = Literal["float32", "float64"]
 class Landing:
     """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are.
 
-    ``in_range`` are the digests of chunks (by number) whose rows are known to be finite and to land in range: they were
+    ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range: they were
     read before.
     """
 
     M: Matrix | None = None
     offset: Vector | None = None
     product: Product = "float64"
-    in_range: Sequence[int] = ()
+    in_range: Digests = field(default_factory=dict)
 
-    def is_in_range(self, digests: Digests) -> bool:
-        """Whether every row of the chunks with these digests is known to land in range."""
-        known = self.in_range
-        return bool(digests) and all(n < len(known) and known[n] == digest for n, digest in digests.items())
+    def needs_no_check(self, block: Openable) -> bool:
+        """Whether every row of these chunks is known to land in range; their files tell which they are."""
+        if self.M is None or not self.in_range:
+            return self.M is None
+        digests = stored_digests(block)
+        return bool(digests) and digests.items() <= self.in_range.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def write_block(
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
-    unchecked = landing.M is None or landing.is_in_range(stored_digests(block))
+    unchecked = landing.needs_no_check(block)
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named

@@ -141,7 +141,7 @@ class OpenChunk:
 
     def stored_checksum(self) -> int:
         """The last four bytes."""
-        return int.from_bytes(os.pread(self.descriptor, CHECKSUM_BYTES, self.size - CHECKSUM_BYTES), "little")
+        return _last_bytes(self.descriptor)
 
     def close(self, *, drop: bool = False) -> None:
         """Close, and tell the system to forget the pages of a table that is much larger than memory."""
@@ -154,10 +154,13 @@ def stored_checksum(path: str) -> int:
     """The last four bytes of a chunk's file, which is not read."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.lseek(descriptor, -CHECKSUM_BYTES, os.SEEK_END)
-        return int.from_bytes(os.read(descriptor, CHECKSUM_BYTES), "little")
+        return _last_bytes(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _last_bytes(descriptor: int) -> int:
+    return int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, os.fstat(descriptor).st_size - CHECKSUM_BYTES), "little")
 
 
 def require_seen(folder: str | Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from dask_embstab.core.types import Rows
 from dask_embstab.tables.chunkfile import CHECKSUM_BYTES, ChunkFiles, require_seen
+from dask_embstab.tables.libc import call
 from dask_embstab.tables.source import Digests
 
 _PADDING_ROWS = 4096
@@ -87,7 +88,7 @@ class DirectWriter:
             self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
         if self._files.checksummed:
-            os.write(self._descriptor, self._crc.to_bytes(4, "little"))
+            os.write(self._descriptor, self._crc.to_bytes(CHECKSUM_BYTES, "little"))
         self._close()
         os.rename(self._beside, self._files.path(number))  # noqa: PTH104
 
@@ -107,9 +108,6 @@ def _reserve(descriptor: int, n_bytes: int, path: str) -> None:
 
     By the system's own call: `os.posix_fallocate` writes every block where a file system cannot.
     """
-    system = ctypes.CDLL(None, use_errno=True)
-    call = getattr(system, "fallocate64", getattr(system, "fallocate", None))
-    if call is not None and call(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(n_bytes)):
-        code = ctypes.get_errno()
-        if code in _FULL:
-            raise OSError(code, os.strerror(code), path)
+    code = call(("fallocate64", "fallocate"), descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(n_bytes))
+    if code in _FULL:
+        raise OSError(code, os.strerror(code), path)

@@ -7,13 +7,13 @@ whoever next opens or writes it finds the folder that was put aside and finishes
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
 from pathlib import Path
 
 from dask_embstab.core.errors import OutputExistsError
+from dask_embstab.tables.libc import call
 
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -73,14 +73,11 @@ def _taken(place: Path) -> str:
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
     """True if the system did it, False if it cannot; an error where it refused."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
+    code = call(("renameat2",), _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    if code is None or code in _UNSUPPORTED:
         return False
-    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+    if code == 0:
         return True
-    code = ctypes.get_errno()
-    if code in _UNSUPPORTED:
-        return False
     if code in (errno.EEXIST, errno.ENOTEMPTY):
         raise OutputExistsError(_taken(target))
     raise OSError(code, os.strerror(code), str(target))
