@@ -17,7 +17,7 @@ from common import command_line, parser, publish, table
 from exact import KINDS, UNIT, Array, Case, condition, opposed, score_error, separated
 
 import dask_embstab as es
-from dask_embstab.core.errors import ConditionError
+from dask_embstab.errors import ConditionError
 
 KAPPAS = (1e2, 1e4, 1e6, 1e8, 1e10)
 ROUTES = ("gram", "qr", "auto")

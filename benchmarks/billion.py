@@ -5,8 +5,8 @@
 
 Free disk is looked at first: the second run is left out, or ids are row numbers instead of stored int64, where it is too
 small. Every job is the command line in a process of its own behind a tiny launcher (a child's peak memory starts from its
-parent's). The *limit* is the serial one of `dask_embstab.passes.rates`, with reads and writes of this very disk, as cold as
-those of the job. Items and users of the second run are those of the first in other axes, as a retraining leaves them.
+parent's). The *limit* is the serial one of `dask_embstab.diagnose.rates`, with reads and writes of this very disk, as cold
+as those of the job. Items and users of the second run are those of the first in other axes, as a retraining leaves them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from common import command_line, launched, machine, new_ids, new_vectors, parser
 from pages import timed_job
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.passes.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
-from dask_embstab.tables.directsource import physical_memory
-from dask_embstab.tables.source import default_chunk_rows
+from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.tables.read.direct_source import physical_memory
+from dask_embstab.tables.read.source import default_chunk_rows
 
 DTYPE = np.dtype(np.float16)
 _ID_BYTES = 8
@@ -39,7 +39,7 @@ _POOL = 1 << 18
 """Distinct vectors that rows are taken from, from another place on in every chunk."""
 _SPARE_BYTES = 1 << 28
 _SAMPLE_BYTES = 2 << 30
-_COMMAND = "from dask_embstab.cli import main; main()"
+_COMMAND = "from dask_embstab.cli.main import main; main()"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from rival_mathematics import cholesky_factor, landing, singular_values
 from speed import zarr_copy, zarr_read
 
 import dask_embstab as es
-from dask_embstab.passes.rates import raw_read, raw_write
+from dask_embstab.diagnose.rates import raw_read, raw_write
 from dask_embstab.tables.run import Run
 
 _BLOCK_ROWS = 1 << 14

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dask_embstab.passes.rates import Job, Step
+from dask_embstab.diagnose.rates import Job, Step
 
 _STEP_BYTES = 32 << 20
 _AHEAD_BYTES = 256 << 20

@@ -15,7 +15,7 @@ from common import new_ids, new_vectors
 
 import dask_embstab as es
 from dask_embstab.tables.coerce import as_table
-from dask_embstab.tables.source import default_chunk_rows
+from dask_embstab.tables.read.source import default_chunk_rows
 
 Rows = np.ndarray[Any, Any]
 Writer = Callable[[int, Rows], None]

@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.passes.rates import (
+from dask_embstab.diagnose.rates import (
     Job,
     compute_steps,
     limits,
@@ -36,7 +36,7 @@ from dask_embstab.passes.rates import (
     raw_write,
     steps_of,
 )
-from dask_embstab.tables.source import DEFAULT_CHUNK_BYTES
+from dask_embstab.tables.read.source import DEFAULT_CHUNK_BYTES
 
 CODECS: dict[str, Any] = {
     "none": [Crc32cCodec()],

@@ -28,12 +28,12 @@ from common import command_line, machine, parser, peak_bytes, publish, scheduler
 import dask_embstab as es
 from dask_embstab.core.tree import Node, micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.passes import reduce
-from dask_embstab.passes.compute import TASK, compute
 from dask_embstab.passes.digest import nothing_reduction
-from dask_embstab.passes.reduce import Partial
+from dask_embstab.passes.engine import reduce
+from dask_embstab.passes.engine.graph import TASK, compute
+from dask_embstab.passes.engine.reduce import Partial
 from dask_embstab.tables.coerce import as_table
-from dask_embstab.tables.source import Digests, checksum, default_chunk_rows
+from dask_embstab.tables.read.source import Digests, checksum, default_chunk_rows
 
 _STRIDE = 2654435761
 """Knuth's multiplier: neighbouring panels start far apart in the pool."""

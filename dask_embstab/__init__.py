@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         moments,
         stabilize,
     )
-    from dask_embstab.core.errors import (
+    from dask_embstab.core.table_moments import TableMoments
+    from dask_embstab.core.transform import Transform
+    from dask_embstab.errors import (
         ConditionError,
         DamageError,
         EmbstabError,
@@ -35,9 +37,7 @@ if TYPE_CHECKING:
         RetryError,
         TooFewMatchedError,
     )
-    from dask_embstab.core.summary import TableMoments
-    from dask_embstab.core.transform import Transform
-    from dask_embstab.passes.measure import Metrics
+    from dask_embstab.passes.evaluate import Metrics
     from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run, open_run
     from dask_embstab.tables.table import Table

@@ -7,28 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dask_embstab.core.errors import InputError
-from dask_embstab.core.landing import AlignOn, Keep
-from dask_embstab.core.summary import TableMoments
+from dask_embstab.core.fit_transform import AlignOn, Keep
+from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
+from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import copy_table
-from dask_embstab.passes.compute import compute
-from dask_embstab.passes.fitting import fit_moments, fit_tables, summarize
-from dask_embstab.passes.joining import KeepDuplicates
-from dask_embstab.passes.land import kept, land
-from dask_embstab.passes.measure import Metrics, measure_runs
-from dask_embstab.passes.options import Balance, FitOptions, Method, selections
-from dask_embstab.passes.reference import as_reference, balance_for
-from dask_embstab.passes.write import Landing
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.write import Landing
+from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
+from dask_embstab.passes.fit.options import Balance, FitOptions, Method, selections
+from dask_embstab.passes.fit.reference import as_reference, balance_for
+from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
-from dask_embstab.tables.column import as_column
-from dask_embstab.tables.ids import as_ids
+from dask_embstab.tables.ids.ids import as_ids
+from dask_embstab.tables.read.column import as_column
+from dask_embstab.tables.read.source import default_chunk_rows
+from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.source import default_chunk_rows
 from dask_embstab.tables.store import local_path
 from dask_embstab.tables.table import Table, require_one_width
-from dask_embstab.tables.views import SideBySide, column_source, with_ones
-from dask_embstab.tables.writer import begin_run, require_place
+from dask_embstab.tables.write.run_writer import begin_run, require_place
 
 RunLike = Run | str | os.PathLike[str]
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from oracle import snapshot, world
 
 import dask_embstab as es
-from dask_embstab.tables.sink import Sink
+from dask_embstab.tables.write.sink import Sink
 
 settings.register_profile(
     "disk",
@@ -32,7 +32,7 @@ settings.load_profile("disk")
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One task per chunk however small it is, and panels of 16 rows: small tables run through the whole tree."""
-    monkeypatch.setattr("dask_embstab.passes.plan.micro_block_rows", lambda _: 16)
+    monkeypatch.setattr("dask_embstab.passes.engine.plan.micro_block_rows", lambda _: 16)
     with dask.config.set({"embstab.task-bytes": 1}):
         yield
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dask_embstab.tables import swap
+from dask_embstab.tables.write import swap
 
 MODES = ("fail", "kill", "power")
 _EVENTS = {

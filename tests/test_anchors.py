@@ -11,8 +11,8 @@ import pytest
 from oracle import Array, assert_close, rotation, world
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.tables.direct import DirectGatherReader
+from dask_embstab.cli.main import main
+from dask_embstab.tables.read.direct import DirectGatherReader
 
 MakeRun = Callable[..., es.Run]
 SEEDS = 100
@@ -94,9 +94,9 @@ def test_anchors_are_the_same_rows_in_any_order_and_memory(make_run: MakeRun) ->
 def test_anchors_decide_the_rotation_alone() -> None:
     rows, reference = drifted(3, 9, n=200)
     found = es.fit(rows, reference=reference, anchors=40)
-    from dask_embstab.passes.anchors import anchor_rows
-    from dask_embstab.passes.joining import joining
-    from dask_embstab.passes.pairing import pair
+    from dask_embstab.passes.join.anchors import anchor_rows
+    from dask_embstab.passes.join.options import joining
+    from dask_embstab.passes.join.pairing import pair
     from dask_embstab.tables.table import make_table
 
     table, other = make_table(rows, where="a"), make_table(reference, where="b")
@@ -117,7 +117,7 @@ def test_only_their_rows_of_the_reference_are_read(make_run: MakeRun, monkeypatc
         return original(self, start, stop)
 
     monkeypatch.setattr(DirectGatherReader, "take", noted)
-    monkeypatch.setattr("dask_embstab.tables.directsource.DirectSource.block", _but(known))
+    monkeypatch.setattr("dask_embstab.tables.read.direct_source.DirectSource.block", _but(known))
     found = es.fit(run, reference=known, anchors=60)
     assert sum(n for n, _ in taken) == 3 * 60, "60 for the rotation, 60 of either table for the bound"
     assert not any(verified for _, verified in taken)
@@ -125,7 +125,7 @@ def test_only_their_rows_of_the_reference_are_read(make_run: MakeRun, monkeypatc
 
 
 def _but(run: es.Run) -> Any:
-    from dask_embstab.tables.directsource import DirectSource
+    from dask_embstab.tables.read.direct_source import DirectSource
 
     original = DirectSource.block
 

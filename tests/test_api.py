@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
-from dask_embstab import _HOME
-from dask_embstab.core import errors
+from dask_embstab import _HOME, errors
 
 CONTRACT = {"open_run", "create_run", "fit", "apply", "stabilize", "evaluate", "Run", "Table", "Transform", "Metrics"}
 SIGNATURES = {

@@ -21,7 +21,7 @@ from oracle import assert_close, chunk_file, hidden, snapshot, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab import api
-from dask_embstab.cli import main
+from dask_embstab.cli.main import main
 
 T, W = world(61)
 MakeRun = Callable[..., es.Run]
@@ -276,7 +276,7 @@ def test_help_is_quick_and_imports_neither_numpy_nor_dask() -> None:
     assert min(times) < 1.0, "half a second is promised; the rest is for noise"
     code = (
         "import sys, atexit; atexit.register(lambda: print(*sorted({m.split('.')[0] for m in sys.modules}), file="
-        "sys.stderr)); sys.argv = ['embstab', '--help']; from dask_embstab.cli import main; main()"
+        "sys.stderr)); sys.argv = ['embstab', '--help']; from dask_embstab.cli.main import main; main()"
     )
     ended = process(sys.executable, "-c", code)
     assert ended.returncode == 0

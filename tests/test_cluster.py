@@ -22,8 +22,8 @@ from distributed.comm import tcp
 from oracle import hidden, snapshot, world
 
 import dask_embstab as es
-from dask_embstab.passes import cluster as cluster_module
-from dask_embstab.passes.cluster import loaded_family
+from dask_embstab.passes.engine import cluster as cluster_module
+from dask_embstab.passes.engine.cluster import loaded_family
 
 # A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was asked to.
 pytestmark = [
@@ -290,7 +290,7 @@ def test_a_scheduler_started_elsewhere(
     assert snapshot(tmp_path / "workers.zarr") == snapshot(Path(here.path))
 
     def slow() -> None:
-        from dask_embstab.tables.directwriter import DirectWriter
+        from dask_embstab.tables.write.chunk_writer import DirectWriter
 
         finish = DirectWriter._finish
 

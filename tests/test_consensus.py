@@ -24,9 +24,10 @@ from oracle import (
 )
 
 import dask_embstab as es
-from dask_embstab.passes import pairing, partners
+from dask_embstab.passes.join.partitioned import pairing
+from dask_embstab.passes.join.partitioned import reference_rows as partners
 from dask_embstab.series import store
-from dask_embstab.series.gates import THRESHOLDS
+from dask_embstab.series.publish.gates import THRESHOLDS
 
 OFF = dict.fromkeys(THRESHOLDS)
 """Worlds made to be hard are not what gates are for."""

@@ -17,8 +17,8 @@ from test_consensus import IDS, OFF, assert_state, state_after, state_of, tables
 from test_damage import DAMAGE
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.series import publish as publishing
+from dask_embstab.cli.main import main
+from dask_embstab.series.publish.publish import publish as publishing
 
 quick, template, days, series = (
     test_consensus.quick,

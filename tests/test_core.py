@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from oracle import Array, assert_close, rotation, world
 
 from dask_embstab.core.alignment import alignment
-from dask_embstab.core.errors import ConditionError
 from dask_embstab.core.moments import Panel, moments
 from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.rankings import rank_biased_overlap, top_k
-from dask_embstab.core.root import Root, root_from_gramian, root_from_triangle
+from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
 from dask_embstab.core.tree import Node, fold, graft, micro_block_rows
+from dask_embstab.errors import ConditionError
 
 EPS = float(np.finfo(np.float64).eps)
 seeds = st.integers(0, 100_000)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import dask_embstab as es
-from dask_embstab.cli import main
+from dask_embstab.cli.main import main
 from dask_embstab.demo.run import run_demo
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table

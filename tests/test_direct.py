@@ -13,13 +13,13 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import dask_embstab as es
-from dask_embstab.core.errors import DamageError
-from dask_embstab.tables.chunkfile import chunk_files
-from dask_embstab.tables.direct import DirectBlock, DirectGather
-from dask_embstab.tables.directsource import DirectSource, stored_digests
-from dask_embstab.tables.directwriter import DirectWriter, _reserve
+from dask_embstab.errors import DamageError
+from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.direct import DirectBlock, DirectGather
+from dask_embstab.tables.read.direct_source import DirectSource, stored_digests
+from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
-from dask_embstab.tables.zarrsource import ZarrBlock, ZarrSource
+from dask_embstab.tables.write.chunk_writer import DirectWriter, _reserve
 
 N, D, ROWS = 1003, 7, 128
 V3 = {
@@ -162,9 +162,9 @@ def test_a_chunk_that_does_not_fit_the_disk_shows_before_it_is_written(tmp_path:
 def test_a_file_system_that_reserves_no_room_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dask_embstab.tables.libc.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
+    monkeypatch.setattr("dask_embstab.files.libc.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
     _reserve(-1, 10, "no file at all: the call fails")
-    monkeypatch.setattr("dask_embstab.tables.libc.ctypes.CDLL", lambda *_, **__: object())
+    monkeypatch.setattr("dask_embstab.files.libc.ctypes.CDLL", lambda *_, **__: object())
     target = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None)
     DirectWriter(chunk_files(target), 0, N).put(rows_of("float32"))
     np.testing.assert_array_equal(target[:], rows_of("float32"))
@@ -178,7 +178,7 @@ def test_reading_ahead_reads_every_byte_once(
     array = v3_array(tmp_path / "a", "crc32c", "f4")
     files = chunk_files(array)
     assert files is not None
-    monkeypatch.setattr("dask_embstab.tables.direct._READ_BYTES", ahead * D * 4)
+    monkeypatch.setattr("dask_embstab.tables.read.direct._READ_BYTES", ahead * D * 4)
     reader = DirectBlock(files, 2 * ROWS, N).open()
     cuts = [*range(2 * ROWS, N, panel), N]
     rows = [reader.take(start, stop).copy() for start, stop in itertools.pairwise(cuts)]

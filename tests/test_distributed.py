@@ -15,8 +15,8 @@ from distributed import Client, LocalCluster, default_client
 from oracle import chunk_file, snapshot, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.passes.joining import joining
+from dask_embstab.cli.main import main
+from dask_embstab.passes.join.options import joining
 
 # A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was asked to.
 pytestmark = [

@@ -19,10 +19,10 @@ from zarr.codecs import ZstdCodec
 
 import dask_embstab as es
 from dask_embstab import kernels
-from dask_embstab.cli import main
-from dask_embstab.passes import cluster
-from dask_embstab.passes.projection import base_bytes, load_of, projected_peak
-from dask_embstab.passes.rates import limits, measured, steps_of
+from dask_embstab.cli.main import main
+from dask_embstab.diagnose.rates import limits, measured, steps_of
+from dask_embstab.passes.engine import cluster
+from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
 
 T, W = world(7)
 AMD = "processor : 0\nvendor_id\t: AuthenticAMD\nflags\t\t: sse avx2 avx512f avx512dq avx512bw avx512vl\n\nprocessor : 1\n"
@@ -152,7 +152,7 @@ kernels._CPUINFO = kernels.Path(sys.argv.pop(1))
 {}
 """
 ENTRIES = {
-    "embstab": 'sys.argv[0] = "embstab"; from dask_embstab.cli import main; main()',
+    "embstab": 'sys.argv[0] = "embstab"; from dask_embstab.cli.main import main; main()',
     "dask": 'sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
     "dask, numpy first": 'import numpy; sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
 }

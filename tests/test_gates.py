@@ -17,12 +17,12 @@ from oracle import vectors_of
 from seriesworlds import drifting, gmf, rotation, shop_weeks
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.series import candidate
-from dask_embstab.series import publish as publishing
-from dask_embstab.series.gates import GATES, THRESHOLDS
-from dask_embstab.series.settings import Settings
-from dask_embstab.series.versions import Version
+from dask_embstab.cli.main import main
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish.gates import GATES, THRESHOLDS
+from dask_embstab.series.publish.publish import candidate
+from dask_embstab.series.publish.publish import publish as publishing
 
 N_WEEKS = 5
 

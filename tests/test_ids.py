@@ -13,7 +13,7 @@ import pytest
 from oracle import Array, assert_close, land, pairs_by_id, rotation, standardize, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.tables.directsource import DirectSource
+from dask_embstab.tables.read.direct_source import DirectSource
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(11)

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from oracle import Array, assert_close, hidden, land, pairs_by_id, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.passes.joining import Joining, joining
-from dask_embstab.passes.pairing import Pairing, pair
-from dask_embstab.tables import idkeys
-from dask_embstab.tables.ids import Ids, as_ids, shown
+from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.tables.ids.ids import Ids, as_ids, shown
+from dask_embstab.tables.ids.ids import keys as idkeys
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
@@ -40,9 +40,9 @@ def small_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges, windows and slabs of a few rows, so that a join of 60 ids runs through all of it."""
     for name in ("tables.ids.ID_RANGE", "passes.pairing.ID_RANGE", "passes.merge._WINDOW"):
         monkeypatch.setattr(f"dask_embstab.{name}", 8)
-    monkeypatch.setattr("dask_embstab.passes.join._FEWEST_ROWS", 7)
-    monkeypatch.setattr("dask_embstab.passes.joining._LEAST", 1)
-    monkeypatch.setattr("dask_embstab.passes.shuffle.micro_block_rows", lambda _: 16)
+    monkeypatch.setattr("dask_embstab.passes.join.partitioned._FEWEST_ROWS", 7)
+    monkeypatch.setattr("dask_embstab.passes.join.options._LEAST", 1)
+    monkeypatch.setattr("dask_embstab.passes.join.shuffle.micro_block_rows", lambda _: 16)
 
 
 def ids_of(kind: str, numbers: Array) -> Array:
@@ -367,7 +367,7 @@ def test_scratch_is_where_the_user_says_and_gone_afterwards(
     assert len(seen) == 2
     assert list(place.iterdir()) == []
     with monkeypatch.context() as patched:
-        patched.setattr("dask_embstab.passes.shuffle._write", lambda *_: 1 / 0)
+        patched.setattr("dask_embstab.passes.join.shuffle._write", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             es.fit(run, reference=reference, scratch=place, join_memory=TINY)
     assert list(place.iterdir()) == []

@@ -119,7 +119,7 @@ def test_on_the_fixed_grid_the_bits_are_equal(sizes: list[int], seed: int) -> No
 
 
 def test_without_a_common_grid_the_answer_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dask_embstab.passes.plan._MOST_BYTES", 0)
+    monkeypatch.setattr("dask_embstab.passes.engine.plan._MOST_BYTES", 0)
     T, W = world(8)
     path = foreign_run(tmp_path / "in", {"items": (T, None), "users": (W, None)}, chunk_rows=7)
     run = es.stabilize(path, tmp_path / "out", reference=T)

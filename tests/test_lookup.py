@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from oracle import Array, hidden, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.tables import idkeys, lookup
-from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk
-from dask_embstab.tables.ids import Ids
+from dask_embstab.cli.main import main
+from dask_embstab.tables.ids.ids import Ids, lookup
+from dask_embstab.tables.ids.ids import keys as idkeys
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
 from dask_embstab.tables.table import make_table
 
 MakeRun = Callable[..., es.Run]

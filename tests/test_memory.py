@@ -13,20 +13,20 @@ from common import launched, new_ids, new_vectors
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
-from dask_embstab.core.errors import InputError
-from dask_embstab.passes.projection import load_of, projected_peak
+from dask_embstab.errors import InputError
+from dask_embstab.passes.engine.memory import load_of, projected_peak
 
 MB = 10**6
 
 
 def peak_of(*arguments: object) -> int:
     """The peak of ``embstab`` with these arguments."""
-    return launched(sys.executable, "-c", "from dask_embstab.cli import main; main()", *arguments)[1]
+    return launched(sys.executable, "-c", "from dask_embstab.cli.main import main; main()", *arguments)[1]
 
 
 def base_of_the_program() -> int:
     """What a new process starts from, with whatever is imported where this runs."""
-    code = "import dask_embstab.api; from dask_embstab.passes.projection import base_bytes as n; print(n())"
+    code = "import dask_embstab.api; from dask_embstab.passes.engine.memory import base_bytes as n; print(n())"
     return int(launched(sys.executable, "-c", code)[0])
 
 

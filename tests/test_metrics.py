@@ -13,8 +13,8 @@ from deliveries import shuffled
 from seriesworlds import drifting
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.series.metrics import _escaped
+from dask_embstab.cli.main import main
+from dask_embstab.series.admin.metrics import _escaped
 
 SAMPLE = re.compile(r'(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (?P<value>\S+)')
 

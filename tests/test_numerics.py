@@ -15,7 +15,7 @@ import zarr
 from scipy.linalg import orthogonal_procrustes
 
 import dask_embstab as es
-from dask_embstab.core.errors import ConditionError, EmbstabWarning, InputError
+from dask_embstab.errors import ConditionError, EmbstabWarning, InputError
 
 RNG = np.random.default_rng(5)
 T, W = RNG.normal(size=(400, 6)) @ RNG.normal(size=(6, 6)), RNG.normal(size=(300, 6)) @ RNG.normal(size=(6, 6))

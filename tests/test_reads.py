@@ -14,9 +14,9 @@ import pytest
 from oracle import assert_close, foreign_run, land, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.passes.compute import progress
-from dask_embstab.tables.chunkfile import ChunkFiles, OpenChunk
-from dask_embstab.tables.zarrsource import ZarrSource
+from dask_embstab.passes.engine.graph import progress
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
+from dask_embstab.tables.read.zarr_source import ZarrSource
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(21)

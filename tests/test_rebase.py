@@ -15,9 +15,9 @@ from oracle import assert_close, rotation, snapshot, vectors_of, world
 from test_consensus import IDS, state_of, tables
 
 import dask_embstab as es
-from dask_embstab.cli import main
+from dask_embstab.cli.main import main
 from dask_embstab.series import store
-from dask_embstab.series.gates import THRESHOLDS
+from dask_embstab.series.publish.gates import THRESHOLDS
 
 Array = np.ndarray[Any, Any]
 N = range(1, 4)

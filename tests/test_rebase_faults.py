@@ -16,7 +16,7 @@ from oracle import Stop
 from test_rebase import all_read
 
 import dask_embstab as es
-from dask_embstab.series import rebase as rebasing
+from dask_embstab.series.admin import rebase as rebasing
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 quick, template, series = test_rebase.quick, test_rebase.template, test_rebase.series

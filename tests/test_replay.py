@@ -13,8 +13,8 @@ from oracle import data_of, snapshot
 from seriesworlds import drifting
 
 import dask_embstab as es
-from dask_embstab.cli import main
-from dask_embstab.series.replay import replay
+from dask_embstab.cli.main import main
+from dask_embstab.series.admin.replay import replay
 
 
 @pytest.fixture

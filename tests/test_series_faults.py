@@ -16,8 +16,8 @@ import pytest
 from oracle import data_of, world
 
 import dask_embstab as es
-from dask_embstab.series.gates import THRESHOLDS
-from dask_embstab.series.status import held_runs
+from dask_embstab.series.admin.status import held_runs
+from dask_embstab.series.publish.gates import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

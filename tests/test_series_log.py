@@ -18,11 +18,11 @@ from test_damage import DAMAGE
 from test_series import IDS, MakeRun, drifting
 
 import dask_embstab as es
-from dask_embstab.series.log import Log, rows
-from dask_embstab.series.metrics import metrics_text
-from dask_embstab.series.status import status_of
-from dask_embstab.series.verify import verify
-from dask_embstab.series.versions import Version
+from dask_embstab.series.admin.metrics import metrics_text
+from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.admin.verify import verify
+from dask_embstab.series.log.log import Log, rows
+from dask_embstab.series.log.versions import Version
 
 template, days, series, run = test_series.template, test_series.days, test_series.series, test_series.run
 

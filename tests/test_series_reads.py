@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
-from dask_embstab.series import publish as publishing
-from dask_embstab.series.figures import figures_of
+from dask_embstab.series.publish.figures import figures_of
+from dask_embstab.series.publish.publish import publish as publishing
 from dask_embstab.series.store import Folder
-from dask_embstab.tables.chunkfile import OpenChunk
-from dask_embstab.tables.direct import DirectGatherReader
+from dask_embstab.tables.read.chunk_layout import OpenChunk
+from dask_embstab.tables.read.direct import DirectGatherReader
 
 N_ITEMS, N_USERS, D = 6000, 5000, 8
 SAMPLE, SCORED = 4096, 256

@@ -12,7 +12,7 @@ from oracle import snapshot
 from seriesworlds import drifting
 
 import dask_embstab as es
-from dask_embstab.cli import main
+from dask_embstab.cli.main import main
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.tables import swap as swapping
+from dask_embstab.tables.write import swap as swapping
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(5)

@@ -243,7 +243,7 @@ def test_default_chunks_are_near_64_mib(tmp_path: Path) -> None:
 def test_a_run_is_cut_as_told_whatever_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, rows_in: int, rows_out: int
 ) -> None:
-    monkeypatch.setattr("dask_embstab.tables.source.DEFAULT_CHUNK_BYTES", rows_in * 4 * 8)
+    monkeypatch.setattr("dask_embstab.tables.read.source.DEFAULT_CHUNK_BYTES", rows_in * 4 * 8)
     given = {
         "Dask": lambda: da.from_array(T, chunks=(rows_in, 4)),
         "Zarr": lambda: zarr.create_array(tmp_path / "in.zarr", data=T, chunks=(rows_in, 4)),

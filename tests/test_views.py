@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Array
 
-from dask_embstab.tables.source import Source
+from dask_embstab.tables.read.source import Source
+from dask_embstab.tables.read.views import MappedSource, Padded, SideBySide, column_source, with_ones
 from dask_embstab.tables.table import make_table
-from dask_embstab.tables.views import MappedSource, Padded, SideBySide, column_source, with_ones
 
 N, D = 23, 3
 RNG = np.random.default_rng(0)

@@ -21,8 +21,8 @@ import zarr
 from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.tables.sink import Sink
-from dask_embstab.tables.swap import partial_path
+from dask_embstab.tables.write.sink import Sink
+from dask_embstab.tables.write.swap import partial_path
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(5)

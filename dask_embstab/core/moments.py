@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dask_embstab.core.errors import InputError
 from dask_embstab.core.products import gramian, joint_gramian
 from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.errors import InputError
 
 A = TypeVar("A", Matrix, Vector, "Pairs")
 

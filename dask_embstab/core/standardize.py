@@ -20,9 +20,9 @@ import numpy.typing as npt
 from scipy import linalg
 from scipy.linalg import lapack
 
-from dask_embstab.core.errors import ConditionError
-from dask_embstab.core.root import Root
+from dask_embstab.core.square_root import Root
 from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.errors import ConditionError
 
 _COSINE_CUT = 1e-14
 """Cosines between two row spaces below this are rounding: the directions are orthogonal and carry no score."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.atomic import write_whole
-from dask_embstab.core.errors import DamageError, InputError
 from dask_embstab.core.types import EPS, Matrix, Rows, Vector
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.atomic import write_whole
 
 
 @dataclass(frozen=True, eq=False, slots=True)

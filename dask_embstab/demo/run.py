@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_embstab.api import create_run, evaluate, stabilize
-from dask_embstab.core.errors import InputError, OutputExistsError
 from dask_embstab.demo.als import factorize
 from dask_embstab.demo.table1 import HEADER, LEGEND, Row, score_change, table1
 from dask_embstab.demo.world import Day, World, simulate
+from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.report.heatmap import heatmaps_svg
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.api import evaluate
-from dask_embstab.passes.measure import Metrics
+from dask_embstab.passes.evaluate import Metrics
 from dask_embstab.report.table import Cell
 from dask_embstab.tables.run import Run
 

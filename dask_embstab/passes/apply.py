@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.errors import InputError
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
-from dask_embstab.passes.compute import compute
-from dask_embstab.passes.projection import load_of, require_memory
-from dask_embstab.passes.write import Landing, Product, Written, write_table
+from dask_embstab.errors import InputError
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.memory import load_of, require_memory
+from dask_embstab.passes.engine.write import Landing, Product, Written, write_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.writer import RunWriter
+from dask_embstab.tables.write.run_writer import RunWriter
 
 
 @dataclass(frozen=True, slots=True)

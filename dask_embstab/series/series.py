@@ -11,22 +11,22 @@ from typing import Any
 
 import crc32c
 
-from dask_embstab.core.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError
 from dask_embstab.core.transform import Transform
-from dask_embstab.passes.land import land
-from dask_embstab.passes.measure import Metrics, measure_runs
-from dask_embstab.series import gc
-from dask_embstab.series.basis import read_run
-from dask_embstab.series.log import Log, read_log
-from dask_embstab.series.metrics import metrics_text
-from dask_embstab.series.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
-from dask_embstab.series.rebase import rebase
-from dask_embstab.series.replay import replay
-from dask_embstab.series.settings import Settings
-from dask_embstab.series.status import status_of
+from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError
+from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.transform_run import land
+from dask_embstab.series.admin import gc
+from dask_embstab.series.admin.basis import read_run
+from dask_embstab.series.admin.metrics import metrics_text
+from dask_embstab.series.admin.rebase import rebase
+from dask_embstab.series.admin.replay import replay
+from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.admin.verify import Verified, verify
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import FORMAT, Kind, Version, run_key
+from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
-from dask_embstab.series.verify import Verified, verify
-from dask_embstab.series.versions import FORMAT, Kind, Version, run_key
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import local_path
 

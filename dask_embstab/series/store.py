@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dask_embstab.core.errors import RetryError
+from dask_embstab.errors import RetryError
 
 _BLOCK_BYTES = 1 << 20
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from dask_embstab.core.errors import InputError
+from dask_embstab.errors import InputError
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import open_node, reading_metadata

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 from zarr.storage import StoreLike
 
-from dask_embstab.core.errors import DamageError, InputError, NotARunError
 from dask_embstab.core.transform import Transform
+from dask_embstab.errors import DamageError, InputError, NotARunError
 from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, TABLES
 from dask_embstab.tables.store import open_node, reading_metadata
 from dask_embstab.tables.table import Table, require_one_width, table_of

@@ -12,8 +12,8 @@ import zarr
 from zarr.errors import GroupNotFoundError
 from zarr.storage import StoreLike
 
-from dask_embstab.core.errors import DamageError, EmbstabError, NotARunError
-from dask_embstab.tables.swap import finish_swap
+from dask_embstab.errors import DamageError, EmbstabError, NotARunError
+from dask_embstab.tables.write.swap import finish_swap
 
 
 def local_path(path: Any) -> Path | None:

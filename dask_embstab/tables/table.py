@@ -11,16 +11,16 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.errors import InputError
 from dask_embstab.core.types import Rows
-from dask_embstab.tables.chunkfile import chunk_files
-from dask_embstab.tables.dasksource import DaskSource, as_dask, require_known_chunks
-from dask_embstab.tables.directsource import DirectSource, few_rows
-from dask_embstab.tables.ids import Ids, RowNumberIds, as_ids
+from dask_embstab.errors import InputError
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids
+from dask_embstab.tables.ids.lookup import find_rows
 from dask_embstab.tables.layout import DIMENSION
-from dask_embstab.tables.lookup import find_rows
-from dask_embstab.tables.source import ArraySource, Source
-from dask_embstab.tables.zarrsource import ZarrSource, require_full_width
+from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_known_chunks
+from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.source import ArraySource, Source
+from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,256 @@
+"""What every command shares: the group, options, errors as one line, exit codes, progress. Only click is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from dask_embstab.kernels import choose_kernels
+
+_DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
+
+
+@contextlib.contextmanager
+def _one_line_usage() -> Iterator[None]:
+    """Wrong usage as one line too, where click would print several."""
+    try:
+        yield
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise
+        see = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        _fail(error.format_message().rstrip(".") + see, _BAD_INPUT)
+
+
+class _Command(click.Command):
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _one_line_usage():
+            return super().make_context(*args, **more)
+
+
+class _Group(click.Group):
+    command_class = _Command
+    group_class = type
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _one_line_usage():
+            return super().make_context(*args, **more)
+
+    def resolve_command(self, *args: Any) -> tuple[str | None, click.Command | None, list[str]]:
+        with _one_line_usage():
+            return super().resolve_command(*args)
+
+
+@click.group(cls=_Group, name="embstab", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dask_embstab")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Keep an embedding space stable while the model behind it is retrained."""
+    context.obj = choose_kernels()
+
+
+def command(
+    *options: Callable[..., Any], group: click.Group | None = None
+) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
+    """A command whose function returns its JSON object; errors, progress and exit codes are the same for all."""
+
+    def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
+        @click.pass_context
+        def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
+            limit = arguments.pop("memory_limit", None)
+            with (
+                _one_line_errors(),
+                _told_when_held(as_json=as_json),
+                _progress_bars(as_json=as_json),
+                _within(limit),
+            ):
+                result = function(**arguments)
+            if as_json:
+                told = {"openblas_coretype": context.obj} if context.obj else {}
+                click.echo(json.dumps(_finite({**result, **told})))
+            elif "lines" in result:
+                click.echo("\n".join(result["lines"]))
+            else:
+                from dask_embstab.report.text import render
+
+                click.echo(render(str(context.info_name), result))
+
+        decorated: Callable[..., Any] = run
+        for option in reversed(
+            (*options, click.option("--json", "as_json", is_flag=True, help="Print one JSON object."))
+        ):
+            decorated = option(decorated)
+        name = function.__name__.strip("_").replace("_", "-")
+        return (group or main).command(name, help=function.__doc__)(decorated)
+
+    return decorate
+
+
+def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
+    """A path argument."""
+    return click.argument(name, type=click.Path(), required=required)
+
+
+MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB.")
+SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without.")
+
+
+def described(run: Any) -> dict[str, Any]:
+    """A run as ``embstab inspect`` tells of it."""
+    tables = {
+        key: None
+        if (table := getattr(run, key)) is None
+        else {
+            "rows": table.n_rows,
+            "components": table.d,
+            "dtype": str(table.dtype),
+            "chunk_rows": table.chunk_rows,
+            "ids": None if table.stored_ids is None else table.stored_ids.kind,
+        }
+        for key in ("items", "users")
+    }
+    made = run.transform
+    return {"path": run.path, "name": run.name, **tables, "transform": None if made is None else dict(made.diagnostics)}
+
+
+@contextlib.contextmanager
+def clock() -> Iterator[Callable[[], float]]:
+    """Seconds since the block began; imports and connecting lie before it."""
+    began = time.perf_counter()
+    yield lambda: time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Passes run on the scheduler at ``address``, on threads where there is none."""
+    if address is None:
+        yield
+        return
+    from distributed import Client
+
+    from dask_embstab.errors import InputError
+
+    try:
+        _require_address(address)
+        client = Client(address, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} ({error}); start one or leave --scheduler out"
+        ) from error
+    with _quiet_loggers("distributed", "distributed.client"), client, client.as_current():
+        yield
+
+
+def _require_address(address: str) -> None:
+    """Raise where a client could not even try the address: it would hang when it is dropped."""
+    from distributed.comm import get_address_host_port, resolve_address
+    from distributed.security import Security
+
+    resolve_address(address)
+    _, port = get_address_host_port(address)
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"a port lies between 1 and 65535; {port} was given")
+    if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
+        raise ValueError("no TLS certificates are configured; set distributed.comm.tls in Dask's configuration")
+
+
+@contextlib.contextmanager
+def _quiet_loggers(*names: str) -> Iterator[None]:
+    """Distributed logs a lost scheduler with tracebacks; the contract is one line, and that comes from the error."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _within(memory_limit: str | None) -> Iterator[None]:
+    if memory_limit is None:
+        yield
+        return
+    import dask
+
+    with dask.config.set({"embstab.memory-limit": memory_limit}):
+        yield
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
+    from dask_embstab.errors import EmbstabError, EmbstabWarning, HoldError, RetryError
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, EmbstabWarning):
+            click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", EmbstabWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except EmbstabError as error:
+            code = _HELD if isinstance(error, HoldError) else _OTHER if isinstance(error, RetryError) else _BAD_INPUT
+            _fail(str(error), code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing was published", _OTHER)
+        except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
+            _fail(f"{type(error).__name__}: {error}", _OTHER)
+
+
+@contextlib.contextmanager
+def _told_when_held(*, as_json: bool) -> Iterator[None]:
+    """The verdicts on a run that is held, as the JSON object of a command that ends with 3."""
+    from dask_embstab.errors import HoldError
+
+    try:
+        yield
+    except HoldError as error:
+        if as_json:
+            told = {"published": False, "note": str(error), "verdicts": list(error.verdicts)}
+            click.echo(json.dumps(_finite(told)))
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+@contextlib.contextmanager
+def _progress_bars(*, as_json: bool) -> Iterator[None]:
+    """A bar for every pass, on a terminal only."""
+    if as_json or not sys.stderr.isatty():
+        yield
+        return
+    from dask_embstab.passes.engine.graph import progress
+    from dask_embstab.report.bars import bars
+
+    with bars() as hook, progress(hook):
+        yield
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,161 @@
+"""The command line: the verbs of `api`, one command each. Only click is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
+from dask_embstab.cli.common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
+
+__all__ = ["main"]
+
+_JOIN_OPTIONS = (
+    click.option("--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True),
+    click.option("--scratch", type=click.Path(), metavar="DIR", help="Folder for joins beyond memory."),
+    click.option("--join-memory", metavar="BYTES", help="Memory of a join, e.g. 2GiB; default 1GiB."),
+)
+_FIT_OPTIONS = (
+    click.option(
+        "--reference", type=click.Path(), metavar="RUN", help="Run to land on; without one, standardize only."
+    ),
+    click.option(
+        "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
+    ),
+    click.option("--align-on", type=click.Choice(["items", "users", "both"]), default="items", show_default=True),
+    click.option("--method", type=click.Choice(["auto", "gram", "qr"]), default="auto", show_default=True),
+    click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of rank K."),
+    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
+    click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
+    click.option("--center", is_flag=True, help="Remove the means first (geometry)."),
+    click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),
+    click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Other anchors."),
+    *_JOIN_OPTIONS,
+    SCHEDULER,
+)
+_APPLY_OPTIONS = (
+    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
+    click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
+    click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+    MEMORY,
+)
+
+
+@command(argument("run"), argument("out"), *_FIT_OPTIONS, *_APPLY_OPTIONS)
+def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Land RUN in the reference's space and write it as OUT."""
+    from dask_embstab import api
+
+    with cluster(scheduler), clock() as seconds:
+        landed = api.stabilize(run, out, **options)
+    assert landed.transform is not None
+    return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
+
+
+@command(argument("run"), argument("transform"), *_FIT_OPTIONS, MEMORY)
+def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Fit the transform that lands RUN and save it as the file TRANSFORM."""
+    from dask_embstab import api
+    from dask_embstab.tables.run import open_run
+
+    with cluster(scheduler), clock() as seconds:
+        fitted = api.fit(open_run(run), **options)
+        fitted.save(transform)
+    return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
+
+
+@command(argument("transform"), argument("run"), argument("out"), *_APPLY_OPTIONS, SCHEDULER)
+def apply(transform: str, run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Apply a saved TRANSFORM (or that of a stabilized run) to RUN and write OUT."""
+    from dask_embstab import api
+
+    with cluster(scheduler), clock() as seconds:
+        landed = api.apply(transform, run, out, **options)
+    return {**described(landed), "seconds": seconds(), "out": landed.path}
+
+
+@command(
+    argument("a"),
+    argument("b"),
+    click.option(
+        "--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the compared top lists."
+    ),
+    click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
+    click.option("--seed", type=int, default=0, show_default=True),
+    *_JOIN_OPTIONS,
+    SCHEDULER,
+)
+def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Compare runs A and B: same-id cosines and lengths, and the overlap of top lists."""
+    from dask_embstab import api
+
+    with cluster(scheduler):
+        return api.evaluate(a, b, **options).to_dict()
+
+
+@command(
+    argument("run"),
+    click.argument("ids", nargs=-1, required=True, metavar="ID..."),
+    click.option("--table", type=click.Choice(["items", "users"]), default="items", show_default=True),
+)
+def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
+    """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
+    from dask_embstab.tables.run import open_run
+
+    with clock() as seconds:
+        found = open_run(run).table(table).rows_of(ids)
+    return {"ids": list(ids), "vectors": found.tolist(), "seconds": seconds()}
+
+
+@command(argument("path"))
+def inspect(path: str) -> dict[str, Any]:
+    """Say what stands at PATH: its tables and, for a stabilized run, how it came to be."""
+    from dask_embstab.tables.run import open_run
+
+    return described(open_run(path))
+
+
+@command(
+    argument("directory", required=False),
+    click.option("--users", type=click.IntRange(100), default=20_000, show_default=True),
+    click.option("--items", type=click.IntRange(100), default=5_000, show_default=True),
+    click.option("--days", type=click.IntRange(2), default=5, show_default=True),
+    click.option("--components", type=click.IntRange(2), default=16, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
+def demo(directory: str | None, **options: Any) -> dict[str, Any]:
+    """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
+    from dask_embstab.demo.run import run_demo
+
+    made = run_demo(directory or "demo-out", say=lambda line: click.echo(line, err=True), **options)
+    context = click.get_current_context()
+    return made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
+
+
+@command(
+    argument("path", required=False),
+    click.option("--components", type=click.IntRange(1), default=64, show_default=True, help="Without a PATH."),
+    click.option("--disk-bytes", metavar="BYTES", default="256MiB", show_default=True, help="Written, read, removed."),
+    click.option("--seconds", type=click.FloatRange(0.001), default=0.1, show_default=True, help="For every step."),
+    SCHEDULER,
+)
+def doctor(
+    path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
+) -> dict[str, Any]:
+    """Say what this machine can do, and what fitting and applying the run or array at PATH will cost on it."""
+    from dask.utils import parse_bytes
+
+    from dask_embstab.diagnose.doctor import examine, place_beside
+    from dask_embstab.passes.engine.cluster import active_client, worker_families
+    from dask_embstab.tables.coerce import tables_at
+
+    tables = {} if path is None else tables_at(path)
+    chosen = click.get_current_context().obj
+    with cluster(scheduler):
+        client = active_client()
+        workers = {} if client is None else {"workers": worker_families(client)}
+        size = parse_bytes(disk_bytes)
+        told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
+    return told | workers

@@ -1,0 +1,51 @@
+"""How far from the exact ones can the columns of T M_T be? A first-order bound from the d x d factors, after the fact.
+
+A route knows T'T up to a perturbation dG: the plain Gramian up to rounding of its entries, QR and the preconditioned
+Gramian up to dG = R'dR + dR'R with dR rounding of R. In the landed frame the perturbation is E = M_T' dG M_T, and with
+s the singular values of T W' the computed matrix is M_T (I + K) where, to first order,
+
+    K_ik = -E_ik s_i / (s_i^2 - s_k^2),  K_kk = -E_kk / (4 s_k)      for E from the table itself,
+    K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)      for F = M_W' dG_W M_W from the other table.
+
+(Both follow from M' G M = diag(s) for either table and M_W = M_T^-T.) Column k of T M_T is then off by
+sqrt(sum_i s_i K_ik^2 / s_k), relative to its length. Independent rounding gives the size of E; a factor covers what
+first order and independence leave out. Columns whose singular values cluster are determined as a subspace only: their
+certificate is capped at 2, the largest distance between two unit vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dask_embstab.core.square_root import Root
+from dask_embstab.core.standardize import Frame
+from dask_embstab.core.types import EPS, Matrix, Vector
+
+_SAFETY = 6.0
+_FLOOR = 4.0
+"""Rounding of M itself and of the two products: this many units, times the square root of d."""
+
+
+def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector]:
+    """Relative errors of the columns of T M_T, (r,), and of W M_W (up to sign), float64 products taken for granted."""
+    s = frame.singular_values
+    E, F = _perturbation(items, frame.items, s), _perturbation(users, frame.users, s)
+    return _column_errors(E, F, s), _column_errors(F, E, s)
+
+
+def _perturbation(root: Root, M: Matrix, s: Vector) -> Matrix:
+    """Expected size of the entries of M' dG M, (k, k)."""
+    lengths = np.linalg.norm(np.linalg.norm(root.R, axis=0)[:, None] * M, axis=0)
+    landed = np.sqrt(s)
+    rounding = EPS * (np.outer(landed, lengths) + np.outer(lengths, landed))
+    return np.asarray(rounding + root.units * EPS * np.outer(lengths, lengths))
+
+
+def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:
+    difference = np.abs(np.subtract.outer(s**2, s**2))
+    np.fill_diagonal(difference, np.inf)
+    K = np.hypot(own * s[:, None], other * s[None, :]) / np.maximum(difference, np.finfo(np.float64).tiny)
+    np.fill_diagonal(K, np.hypot(np.diag(own), np.diag(other)) / (4 * s))
+    with np.errstate(over="ignore"):
+        columns = np.sqrt((s[:, None] * K**2).sum(axis=0) / s)
+    return np.asarray(np.minimum(_SAFETY * columns + _FLOOR * EPS * np.sqrt(len(s)), 2.0))

@@ -1,0 +1,188 @@
+"""From moments and roots to a transform: the paper, one step per function.
+
+Scores mode: standardize both tables, share out the free scalar, rotate onto the reference. Geometry mode (Maystre et
+al., arXiv 2510.13406): only the rotation, optionally centred, so that every cosine and distance stays.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from dask_embstab.core.alignment import alignment
+from dask_embstab.core.error_bounds import certificates
+from dask_embstab.core.moments import Moments, Pairs
+from dask_embstab.core.procrustes import Rotation, procrustes
+from dask_embstab.core.square_root import Root
+from dask_embstab.core.standardize import balance_factor, standardize
+from dask_embstab.core.sums import total
+from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.errors import EmbstabWarning, TooFewMatchedError
+
+Keep = Literal["scores", "geometry"]
+AlignOn = Literal["items", "users", "both"]
+
+_FREE = 1e-10
+"""A singular value of the cross-product below this share of the first leaves its direction free."""
+_LEAST_SHARE, _LEAST_ROWS = 10, 4
+"""A fit needs one in 10 rows of the smaller table, and to keep scores 4 rows per component."""
+_WEAK = 1e-3
+"""A column with a certificate beyond this is called weakly determined (its singular value is one of a cluster)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Both matrices before the rotation, (d, r), with the balance in them.
+
+    ``certificates`` are the columns' error bounds, items' and users' (scores mode; before the rotation mixes them).
+    """
+
+    items: Matrix
+    users: Matrix | None
+    singular_values: Vector
+    discarded: Vector
+    balance: str | None
+    factor: float
+    certificates: tuple[Vector, Vector] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the run shall land, and what the user demands of it.
+
+    ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least ``min_matched`` shared
+    rows (default: 10 % of the ``smaller`` table and, where scores are kept, 4 rows per component), of which there are
+    ``matched`` before any selection.
+    """
+
+    width: int
+    on: tuple[str, ...] = ()
+    center: bool = False
+    proper: bool = False
+    unit_rows: bool = False
+    min_matched: int | None = None
+    matched: int = 0
+    smaller: int = 0
+
+
+def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
+    """Steps 1 and 2: matrices that keep every score, with the free scalar shared out."""
+    full = standardize(items, users)
+    frame = full.truncated(rank)
+    c = balance_factor(balance, n_items, n_users)
+    # What is cut off disturbs what is kept, so the bounds are those of the whole frame.
+    ours, theirs = certificates(full, items, users)
+    bounds = ours[: len(frame.singular_values)], theirs[: len(frame.singular_values)]
+    return Basis(frame.items * c, frame.users / c, frame.singular_values, frame.discarded, balance, c, bounds)
+
+
+def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
+    """The identity for both tables: every length and angle stays; the spectrum is that of the items table."""
+    s = np.sqrt(np.maximum(np.linalg.eigvalsh(items.gramian)[::-1], 0.0))
+    identity = np.eye(items.d)
+    return Basis(identity, identity if with_users else None, s, np.zeros(0), None, 1.0)
+
+
+def landed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
+    """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
+    return total(pairs[key].landed(getattr(basis, key)) for key in sorted(pairs))
+
+
+def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:
+    """A first run: nothing to land on; zero-filled to the target's width."""
+    M_items = _padded(basis.items, target.width)
+    M_users = None if basis.users is None else _padded(basis.users, target.width)
+    offset = None
+    if target.center:
+        assert items.total is not None, "a centred fit reduces the sums of the rows"
+        offset = -(items.total / items.n) @ M_items
+    weak = [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
+    figures = {"alignment": None, "weakly_determined_components": weak}
+    return Transform(M_items, M_users, basis.singular_values, offset), figures
+
+
+def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = None) -> tuple[Transform, dict[str, Any]]:
+    """Step 3: onto the reference by the rotation of algorithm 2; one Q for both tables.
+
+    ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means`` (default: of ``pairs``).
+    """
+    r, d = basis.items.shape[1], len(basis.items)
+    require_matched(d, target, scores=basis.balance is not None)
+    used, rotation = rotation_of(target, pairs)
+    cross, Q = _padded(used.cross, target.width), rotation.Q
+    free = rotation.free_directions(_FREE)
+    # In a reference that is narrower than the run, what is padded with zeros is free by construction.
+    if free > max(0, r - len(used.gramian_y)):
+        _warn_free(free, r, pairs.n, rotation.weak_components(_FREE))
+    gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
+    figures = alignment(Q.T @ used.gramian_x @ Q, gramian_y, Q.T @ cross)
+    offset = _offset(means or pairs, Q, target.width) if target.center else None
+    transform = Transform(
+        basis.items @ Q,
+        None if basis.users is None else basis.users @ Q,
+        basis.singular_values,
+        offset if "items" in target.on else None,
+        offset if "users" in target.on else None,
+    )
+    return transform, {
+        "alignment": {
+            **asdict(figures),
+            "at_rounding": list(figures.at_rounding),
+            "on": list(target.on),
+            "unit_rows": target.unit_rows,
+            "rows": pairs.n,
+            "procrustes_gap": rotation.gap,
+            "determinant": _determinant(Q),
+            "free_directions": free,
+        },
+        "weakly_determined_components": rotation.weak_components(),
+    }
+
+
+def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
+    """The sums that decide the rotation, scaled to a mean weight of one, and the rotation."""
+    pairs = pairs.times(pairs.n / pairs.weight)  # a common factor on the weights changes nothing
+    used = pairs.centred() if target.center else pairs
+    return used, procrustes(_padded(used.cross, target.width), proper=target.proper)
+
+
+def require_matched(d: int, target: Target, *, scores: bool) -> None:
+    """Raise where fewer rows are shared than the user, the tables' sizes, or the mode demand."""
+    floor = target.min_matched
+    if floor is None:
+        floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
+    if target.matched < floor:
+        raise TooFewMatchedError(
+            f"aligning {d} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
+            " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
+            " directions"
+        )
+
+
+def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:
+    mean_x, mean_y = (total / pairs.weight for total in pairs.sums)
+    return np.asarray(_padded(mean_y[None], width)[0] - mean_x @ Q)
+
+
+def _determinant(Q: Matrix) -> float | None:
+    return float(np.sign(np.linalg.det(Q))) if Q.shape[0] == Q.shape[1] else None
+
+
+def _padded(M: Matrix, width: int) -> Matrix:
+    """``M`` with columns of zeros up to ``width``."""
+    return np.pad(M, ((0, 0), (0, width - M.shape[1])))
+
+
+def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:
+    warnings.warn(
+        f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and land as the arithmetic"
+        f" happens to leave them, mostly in components {', '.join(map(str, components))}. Match more rows, or set"
+        " min_matched= to refuse this",
+        EmbstabWarning,
+        stacklevel=3,
+    )

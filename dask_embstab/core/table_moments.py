@@ -1,0 +1,133 @@
+"""Moments as a product: what is known of a table (or a part of one), to be stored, merged, subtracted and fitted from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.moments import Moments, Pairs
+from dask_embstab.core.types import Matrix
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.atomic import write_whole
+
+_PAIR_ARRAYS = ("joint", "total")
+_ARRAYS = ("total", "rest", "partnered")
+
+
+@dataclass(frozen=True, slots=True)
+class TableMoments:
+    """Moments of one table with what must agree before they are merged: d, dtype and the reference's identity.
+
+    ``a + b`` is the moments of the rows of both (a shard per region, a table in parts), ``a - b`` those of the rows of a
+    that are not in b (deleted rows). Both are exact but for float64 rounding.
+    """
+
+    moments: Moments
+    dtype: str
+    where: str
+    reference: str | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return self.moments.n
+
+    @property
+    def d(self) -> int:
+        """Components."""
+        return self.moments.d
+
+    @property
+    def matched(self) -> int:
+        """Rows with a reference row."""
+        return 0 if self.moments.pairs is None else self.moments.pairs.n
+
+    @property
+    def gramian(self) -> Matrix:
+        """T'T, (d, d)."""
+        return self.moments.gramian
+
+    @property
+    def eps(self) -> float:
+        """Rounding unit of the stored vectors."""
+        return float(np.finfo(self.dtype).eps)
+
+    def __add__(self, other: TableMoments) -> TableMoments:
+        """Moments of the rows of both."""
+        return self._with(other, self.moments + self._mergeable(other).moments)
+
+    def __sub__(self, other: TableMoments) -> TableMoments:
+        """Moments of the rows of this that are not in ``other``."""
+        ours, theirs = self.moments, self._mergeable(other).moments
+        if theirs.n > ours.n or other.matched > self.matched:
+            raise InputError(
+                f"only rows that are there can be taken away; {self.where} has {ours.n} rows ({self.matched} matched) and"
+                f" {other.where} {theirs.n} ({other.matched})"
+            )
+        return self._with(other, ours - theirs)
+
+    def digest(self) -> str:
+        """sha256 of the counts and of every bit of the sums: equal moments, equal digest."""
+        found = hashlib.sha256(json.dumps(self._header()["counts"]).encode())
+        for name, array in sorted(self._arrays().items()):
+            found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file (NumPy's npz) at ``path``, whole or not at all."""
+        header = np.array(json.dumps(self._header()))
+        arrays: dict[str, Any] = {"header": header, **self._arrays()}
+        write_whole(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TableMoments:
+        """Read what ``save`` wrote."""
+        try:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            header = json.loads(str(arrays.pop("header")))
+            counts = header["counts"]
+            pairs = None
+            if "pairs_joint" in arrays:
+                joint, total = arrays["pairs_joint"], arrays.get("pairs_total")
+                pairs = Pairs(counts["matched"], counts["weight"], counts["d"], joint, total)
+            sums = {name: arrays.get(name) for name in _ARRAYS}
+            moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs)
+            return cls(moments, header["dtype"], header["where"], header["reference"])
+        except FileNotFoundError:
+            raise InputError(f"there are no moments at {path}; write them with save()") from None
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise DamageError(f"{path} is not a whole file of moments ({error}); write it again") from error
+
+    def _mergeable(self, other: TableMoments) -> TableMoments:
+        ours = {"d": self.d, "dtype": self.dtype, "reference": self.reference}
+        theirs = {"d": other.d, "dtype": other.dtype, "reference": other.reference}
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise InputError(
+                    f"moments can be merged where {', '.join(ours)} are equal; {name} is {value} in {self.where} and"
+                    f" {theirs[name]} in {other.where}"
+                )
+        return other
+
+    def _with(self, other: TableMoments, moments: Moments) -> TableMoments:
+        where = self.where if self.where == other.where else f"{Path(self.where).name} with {Path(other.where).name}"
+        return replace(self, moments=moments, where=where)
+
+    def _header(self) -> dict[str, Any]:
+        pairs = self.moments.pairs
+        counts = {"n": self.n_rows, "d": self.d, "matched": self.matched, "weight": pairs.weight if pairs else 0.0}
+        return {"counts": counts, "dtype": self.dtype, "where": self.where, "reference": self.reference}
+
+    def _arrays(self) -> dict[str, Matrix]:
+        named = {name: getattr(self.moments, name) for name in _ARRAYS}
+        if self.moments.pairs is not None:
+            named |= {f"pairs_{name}": getattr(self.moments.pairs, name) for name in _PAIR_ARRAYS}
+        return {name: array for name, array in named.items() if array is not None}

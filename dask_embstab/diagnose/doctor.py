@@ -1,0 +1,195 @@
+"""What can this machine do, and what will a given table cost on it?
+
+Every figure is measured in a few seconds with the threads that a pass would use; times are those at the serial limit
+(`rates`), which fits come near to on quiet machines. Memory is the projection that passes are refused by.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import numpy as np
+import threadpoolctl
+
+from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.kernels import CORETYPE, better_kernels
+from dask_embstab.passes.engine.blas import AVX512
+from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
+from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
+from dask_embstab.tables.read.direct_source import DirectSource, physical_memory
+from dask_embstab.tables.store import local_path
+from dask_embstab.tables.table import Table
+
+_READ_BYTES = 2 << 20
+_GIGA = 1e9
+
+
+def place_beside(path: str | None) -> Path:
+    """A folder for the disk's trial: the one that holds ``path``, else the working one, else the system's temporary one."""
+    local = Path.cwd() if path is None else local_path(path)
+    folder = local if path is None or local is None else local.parent
+    return folder if folder is not None and os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def examine(
+    tables: Mapping[str, Table], folder: Path, *, d: int, disk_bytes: int, seconds: float, chosen: str | None
+) -> dict[str, Any]:
+    """The report: machine, BLAS, codecs, disk, steps, limits, and the projection for every table.
+
+    Tables of ``d`` float32 components stand for them where there are none; ``disk_bytes`` are written into ``folder`` and
+    removed, every step runs for ``seconds``, ``chosen`` is what this program set ``OPENBLAS_CORETYPE`` to.
+    """
+    threads, base = threads_of_a_process(), base_bytes()
+    disk = disk_rates(folder, disk_bytes, threads)
+    kinds = {(table.d, table.dtype.newbyteorder("=")) for table in tables.values()} or {(d, np.dtype(np.float32))}
+    steps = {kind: step_rates(*kind, threads, seconds) for kind in kinds}
+    return {
+        "machine": machine(threads),
+        "blas": blas(chosen),
+        "codecs": codecs(),
+        "disk": {"folder": str(folder), "free_bytes": shutil.disk_usage(folder).free, "GB/s": _giga(disk)},
+        "steps": {
+            f"d = {width}, {dtype}": {"GB/s": _giga(found), "limit GB/s": _giga(limits(found | disk, dtype))}
+            for (width, dtype), found in steps.items()
+        },
+        "tables": {
+            key: project(table, steps[table.d, table.dtype.newbyteorder("=")] | disk, threads, base)
+            for key, table in tables.items()
+        }
+        or None,
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Cores, and memory with what the page cache may take of it."""
+    return {
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "memory_bytes": physical_memory(),
+        "page_cache_bytes": _available_memory(),
+    }
+
+
+def blas(chosen: str | None) -> dict[str, Any]:
+    """BLAS libraries, the kernels that they chose, and whether ``OPENBLAS_CORETYPE`` would better them."""
+    family = loaded_family()
+    loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    better = better_kernels()
+    helps = better is not None and any(
+        info["internal_api"] == "openblas" and info.get("architecture") not in AVX512 for info in loaded
+    )
+    return {
+        "family": family,
+        "libraries": [
+            {
+                "library": info["internal_api"],
+                "version": info.get("version"),
+                "kernels": info.get("architecture"),
+                "threads": info["num_threads"],
+            }
+            for info in loaded
+        ],
+        "threads_in_a_pass": 1,
+        "coretype": os.environ.get(CORETYPE),
+        "set_by": "embstab" if chosen else "user" if CORETYPE in os.environ else None,
+        "would_help": helps,
+        "advice": f"set {CORETYPE}={better} before Python starts: AVX-512 kernels, 1.3 to 2 times faster"
+        if helps
+        else None,
+    }
+
+
+def codecs() -> dict[str, Any]:
+    """What is read and written without Zarr, and whether checksums are computed by the processor."""
+    return {
+        "without_zarr": ["none", "crc32c", "blosc", "zstd"],
+        "through_zarr": "every other codec, sharded arrays, stores that are no local folder",
+        "crc32c": "hardware" if crc32c.hardware_based else "software",
+    }
+
+
+def disk_rates(folder: Path, n_bytes: int, threads: int) -> dict[str, float]:
+    """Bytes per second: reads from the page cache and from the disk, writes into the cache and down to the disk."""
+    with tempfile.TemporaryDirectory(prefix=".embstab-doctor-", dir=folder) as place:
+        cached, durable = Path(place) / "cached", Path(place) / "durable"
+
+        def rate(work: Any, *arguments: Any, **options: Any) -> float:
+            began = time.perf_counter()
+            work(*arguments, **options)
+            return n_bytes / (time.perf_counter() - began)
+
+        rates = {
+            "write": rate(raw_write, cached, n_bytes, threads),
+            "durable_write": rate(raw_write, durable, n_bytes, threads, sync=True),
+        }
+        files = sorted(durable.iterdir())
+        rates["read"] = rate(raw_read, files, _READ_BYTES, threads)
+        forget_pages(files)
+        return rates | {"cold_read": rate(raw_read, files, _READ_BYTES, threads)}
+
+
+def step_rates(d: int, dtype: np.dtype[Any], threads: int, seconds: float) -> dict[str, float]:
+    """The steps that need no disk, with panels of the pass's own size and its neighbours."""
+    panel = micro_block_rows(d)
+    jobs = compute_steps(d, threads, dtype=dtype, panels=(panel // 2, panel, 2 * panel), seconds=seconds)
+    return {name: rate for name, rate in measured(jobs, 1).items() if " " not in name}
+
+
+def project(table: Table, rates: Mapping[str, float], threads: int, base: int) -> dict[str, Any]:
+    """Time and memory of a fit and an apply: at the serial limit, from the disk where the page cache is too small."""
+    n_bytes = table.n_rows * table.d * table.dtype.itemsize
+    cached = 2 * n_bytes < _available_memory()
+    found = dict(rates) if cached else {**rates, "read": rates["cold_read"], "write": rates["durable_write"]}
+    if not table.is_direct:
+        found["read"] = min(found["read"], threads * reader_rate(table))
+    limit = limits(found, table.dtype)
+    seconds = {job: n_bytes / rate for job, rate in limit.items()}
+    return {
+        "rows": table.n_rows,
+        "components": table.d,
+        "dtype": str(table.dtype),
+        "bytes": n_bytes,
+        "chunk_bytes": table.chunk_rows * table.d * table.dtype.itemsize,
+        "read": "by panels"
+        if table.is_direct
+        else "by chunks"
+        if isinstance(table.source, DirectSource)
+        else "by Zarr",
+        "fits_page_cache": cached,
+        "limit GB/s": _giga(limit),
+        "seconds": seconds | {"stabilize": seconds["fit"] + seconds["apply"]},
+        "peak_bytes": projected_peak(load_of(table, width=table.d, values=4), threads=threads, base=base),
+    }
+
+
+def reader_rate(table: Table) -> float:
+    """Bytes per second of one thread over the first chunk, decoding included."""
+    reader = table.source.block(0, stop := min(table.chunk_rows, table.n_rows)).open()
+    began = time.perf_counter()
+    for start in range(0, stop, rows := micro_block_rows(table.d)):
+        reader.take(start, min(start + rows, stop))
+    return stop * table.d * table.dtype.itemsize / (time.perf_counter() - began)
+
+
+def _available_memory() -> int:
+    """Bytes that the page cache may take: what Linux calls available."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return physical_memory()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), physical_memory())
+
+
+def _giga(rates: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(rate / _GIGA, 3) for name, rate in rates.items()}

@@ -1,0 +1,1 @@
+"""How do bytes get to disk whole? Temporary files, links and system calls, each written once."""

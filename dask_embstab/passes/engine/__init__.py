@@ -1,0 +1,1 @@
+"""Graphs of tasks: planned, computed, reduced, written."""

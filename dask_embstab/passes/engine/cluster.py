@@ -1,0 +1,115 @@
+"""Is a cluster fit to compute on: the same libraries, the same kernels? And what if its scheduler goes away?"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import dask
+from dask.base import get_scheduler
+from dask.system import CPU_COUNT
+
+from dask_embstab.errors import EmbstabWarning, InputError, RetryError
+from dask_embstab.passes.engine.blas import kernel_family
+
+LIBRARIES = ("dask_embstab", "numpy", "scipy", "zarr", "numcodecs", "crc32c", "dask", "distributed")
+_checked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
+def active_client() -> Any:
+    """The client of the cluster that Dask computes on; None on a local scheduler."""
+    return getattr(get_scheduler(), "__self__", None)
+
+
+@contextlib.contextmanager
+def on_cluster(client: Any) -> Iterator[None]:
+    """Check the workers that are new to this client; a scheduler that goes away is one clear error."""
+    if client is None:
+        yield
+        return
+    address = client.scheduler.address
+    try:
+        _check(client)
+        yield
+    except Exception as error:
+        if client.status == "running":
+            raise
+        raise RetryError(
+            f"the Dask scheduler at {address} went away ({type(error).__name__}); nothing was published; start it and"
+            " call again"
+        ) from error
+
+
+def threads_of_a_process() -> int:
+    """Threads that compute side by side: of the worker that has most, or of Dask's threaded scheduler, as configured."""
+    client = active_client()
+    with on_cluster(client):
+        most = 0 if client is None else max(client.nthreads().values(), default=0)
+    return int(most or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def worker_families(client: Any) -> dict[str, str]:
+    """BLAS library and kernels of every worker by its address."""
+    return _families(client, list(client.nthreads()))
+
+
+def loaded_family() -> str:
+    """`kernel_family` once everything that brings a BLAS library is loaded."""
+    import numpy  # noqa: F401, ICN001
+    import scipy.linalg  # noqa: F401
+
+    return kernel_family()
+
+
+def _check(client: Any) -> None:
+    seen = _checked.setdefault(client, set())
+    if not (new := sorted(set(client.nthreads()) - seen)):
+        return
+    _require_libraries(client, new)
+    ours = loaded_family()
+    others = {worker: family for worker, family in _families(client, new).items() if family != ours}
+    seen.update(new)
+    if others:
+        worker, family = next(iter(others.items()))
+        warnings.warn(
+            f"{len(others)} of {len(new)} workers compute with another kernel family than this process ({worker} with"
+            f" {family}, this process with {ours}): results agree to rounding, and their bits only within one family;"
+            " start all with the same OPENBLAS_CORETYPE and the same wheels",
+            EmbstabWarning,
+            stacklevel=2,
+        )
+
+
+def _families(client: Any, workers: list[str]) -> dict[str, str]:
+    found: dict[str, str] = client.run(loaded_family, workers=workers)
+    return found
+
+
+def _require_libraries(client: Any, workers: list[str]) -> None:
+    """Raise where a worker has another version of a library: tasks and bits are not comparable then."""
+
+    # Within a function: it is sent by value, so a worker without this library can answer.
+    def versions(names: tuple[str, ...]) -> dict[str, str | None]:
+        from importlib import metadata
+
+        found: dict[str, str | None] = {}
+        for name in names:
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                found[name] = None
+        return found
+
+    ours = versions(LIBRARIES)
+    for worker, theirs in client.run(versions, LIBRARIES, workers=workers).items():
+        other = [
+            f"{name} {theirs[name] or 'not at all'} (here {ours[name]})" for name in ours if theirs[name] != ours[name]
+        ]
+        if other:
+            raise InputError(
+                f"workers must have the libraries of the client; the one at {worker} has {', '.join(other)}; install the"
+                " same versions there"
+            )

@@ -1,0 +1,129 @@
+"""Run a graph on whichever Dask scheduler is active, with one BLAS thread per task and progress for whoever asked."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import dask
+from dask.callbacks import Callback
+from dask.delayed import Delayed
+
+from dask_embstab.passes.engine.blas import one_thread
+from dask_embstab.passes.engine.cluster import active_client, on_cluster
+
+ProgressHook = Callable[[str, int, int], None]
+"""Called with a label, tasks done and tasks in all; from the scheduler's thread."""
+
+_hook: ContextVar[ProgressHook | None] = ContextVar("embstab_progress", default=None)
+
+
+@contextlib.contextmanager
+def progress(hook: ProgressHook) -> Iterator[None]:
+    """Report the progress of every pass in this context to ``hook``."""
+    token = _hook.set(hook)
+    try:
+        yield
+    finally:
+        _hook.reset(token)
+
+
+def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...]:
+    """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a table."""
+    hook = _hook.get()
+    client = active_client()
+    with one_thread(), on_cluster(client):
+        if hook is None:
+            return tuple(dask.compute(*nodes))
+        hook(label, 0, n_tasks)
+        if client is None:
+            with _counting(partial(hook, label), n_tasks):
+                values = tuple(dask.compute(*nodes))
+        else:
+            values = _watched(client, nodes, partial(hook, label), n_tasks)
+        hook(label, n_tasks, n_tasks)
+        return values
+
+
+class Graph:
+    """The tasks of one pass by key, written down as they are.
+
+    `dask.delayed` inspects every argument of every call for collections, 1 ms a task: as long as a small chunk takes.
+    Here a Delayed among the arguments is found without looking into them.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[Any, Any] = {}
+        self._name = dask.base.tokenize(object())
+
+    def read(self, function: Callable[..., Any], *arguments: Any) -> str:
+        """The key of a task that reads or writes rows: it counts in the progress report."""
+        return self._add(TASK, function, arguments)
+
+    def shared(self, value: Any) -> str:
+        """The key of a value that many tasks use: it goes to every worker once, and not once with every task."""
+        key = f"embstab-shared-{self._name}-{len(self._tasks)}"
+        self._tasks[key] = value
+        return key
+
+    def joined(self, keys: Sequence[str], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Delayed:
+        """One delayed value from those of many tasks, joined in their order by a tree of tasks."""
+        level, how = list(keys), self.shared(join)
+        while len(level) > 1:
+            groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
+            level = [self._add("embstab-join", _call, (how, group)) if len(group) > 1 else group[0] for group in groups]
+        return Delayed(level[0], self._tasks)
+
+    def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
+        key = f"{prefix}-{self._name}-{len(self._tasks)}"
+        self._tasks[key] = (function, *(self._key(argument) for argument in arguments))
+        return key
+
+    def _key(self, argument: Any) -> Any:
+        if not isinstance(argument, Delayed):
+            return argument
+        self._tasks.update(argument.__dask_graph__())
+        return argument.key
+
+
+def _call(function: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
+    return function(arguments)
+
+
+@contextlib.contextmanager
+def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None]:
+    """On a local scheduler: Dask's callback after every task."""
+    done = 0
+
+    def after(key: Any, *_: Any) -> None:
+        nonlocal done
+        if str(key).startswith(TASK):
+            done += 1
+            report(done, n_tasks)
+
+    with Callback(posttask=after):
+        yield
+
+
+def _watched(client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int) -> tuple[Any, ...]:
+    """On a cluster: the scheduler is asked twice a second how many tasks are left."""
+    futures = client.compute(list(nodes))
+    while not all(future.done() for future in futures):
+        left = client.run_on_scheduler(_tasks_left)
+        report(max(0, n_tasks - left), n_tasks)
+        time.sleep(_POLL_SECONDS)
+    return tuple(client.gather(futures))
+
+
+def _tasks_left(dask_scheduler: Any) -> int:
+    waiting = ("waiting", "no-worker", "queued", "processing")
+    return sum(str(key).startswith(TASK) and task.state in waiting for key, task in dask_scheduler.tasks.items())
+
+
+_POLL_SECONDS = 0.5
+TASK = "embstab-read"
+"""Prefix of the keys of tasks that read or write rows."""

@@ -1,0 +1,226 @@
+"""One streaming read of a table, with its reference rows where there are any, into one small value.
+
+A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``probe`` of a value (not finite if any row was
+not). One task folds it over the panels of its rows and hands on the complete subtree roots it covers; a tree of tasks
+joins them. Memory: a few panels and a few small values per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NoReturn, TypeVar
+
+import numpy as np
+
+from dask_embstab.core.moments import Panel, sides
+from dask_embstab.core.products import are_faster_apart
+from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
+from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
+from dask_embstab.errors import NotFiniteError
+from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
+from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
+from dask_embstab.passes.join.reference_rows import Beside, PartnerReader, Partners
+from dask_embstab.tables.read.column import Column, ColumnBlock
+from dask_embstab.tables.read.source import Digests, Openable, Reader
+from dask_embstab.tables.table import Table
+
+V = TypeVar("V")
+Weights = Column | Literal["norm"] | None
+"""One number per row, or the length of the row's reference row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction(Generic[V]):
+    """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite."""
+
+    map: Callable[[Panel], V]
+    merge: Callable[[V, V], V]
+    probe: Callable[[V], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Partial(Generic[V]):
+    """What one task (or one join of tasks) hands on."""
+
+    forest: Forest[V]
+    digests: Digests = field(default_factory=dict)
+    partner_digests: Digests = field(default_factory=dict)
+
+
+def reduce_table(
+    table: Table, reduction: Reduction[V], *, pairs: Beside | None = None, weights: Weights = None
+) -> tuple[Any, int]:
+    """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
+    in_step = None if pairs is None else pairs.chunk_rows()
+    chunk_rows = None if in_step is None else common_rows(table, in_step)
+    ranges, grid = plan(table, chunk_rows=chunk_rows, beside=0 if pairs is None else pairs.pairing.reference.shape[1])
+    graph = Graph()
+    folded = graph.shared(reduction)
+    keys = [
+        graph.read(
+            reduce_block,
+            table.source.block(rows.start, rows.stop),
+            rows,
+            folded,
+            grid,
+            None if pairs is None else pairs.of(rows),
+            weights.block(rows.start, rows.stop) if isinstance(weights, Column) else weights,
+            table.where,
+        )
+        for rows in ranges
+    ]
+    return graph.joined(keys, _Join(reduction.merge)), len(keys)
+
+
+def finished(partial: Partial[V], reduction: Reduction[V]) -> V:
+    """The value for the whole table."""
+    return fold(partial.forest, reduction.merge)
+
+
+def reduce_block(
+    block: Openable,
+    rows: RowRange,
+    reduction: Reduction[V],
+    grid: Grid,
+    partners: Partners | None,
+    weights: ColumnBlock | Literal["norm"] | None,
+    where: str,
+) -> Partial[V]:
+    """One task: fold the reduction over the panels of these rows."""
+    ensure_one_thread()
+    reader = block.open()
+    beside = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
+    panels = _panels(reader, beside, rows, grid)
+    first = rows.start // grid.rows if grid.anchored else 0
+    roots = Roots(reduction.merge)
+    with np.errstate(all="ignore"):  # what is not finite shows in the sums; then it is found and named
+        for number, panel in enumerate(panels, first):
+            roots.push(Node(0, number, reduction.map(panel)))
+        forest = roots.forest()
+        if not all(np.isfinite(reduction.probe(root.value)) for root in forest):
+            again = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
+            _raise_not_finite(_panels(block.open(), again, rows, grid), where)
+    if not grid.anchored:
+        forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
+    return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
+
+
+def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Grid) -> Iterator[Panel]:
+    """One panel after another, each in the memory of the one before."""
+    buffer, in_place = Buffer(grid.rows), works_in_place()
+    for start in grid.cuts(rows):
+        stop = min(start + grid.rows, rows.stop)
+        stored = reader.take(start, stop)
+        if beside is None:
+            yield Panel(buffer.upcast(stored), start, in_place=in_place)
+        else:
+            yield beside.panel(stored, buffer, start, stop)
+
+
+class Buffer:
+    """Memory for panels in float64, taken when it is first needed."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._memory: Matrix = np.empty((0, 0))
+
+    def upcast(self, stored: Rows) -> Matrix:
+        """The rows in float64: as they are, or copied."""
+        if stored.dtype == np.float64 and stored.dtype.isnative:
+            return stored
+        rows = self.take(len(stored), stored.shape[1])
+        np.copyto(rows, stored)
+        return rows
+
+    def take(self, n: int, d: int) -> Matrix:
+        """``n`` rows of ``d`` components that a later call hands out anew."""
+        if self._memory.shape[1] != d:
+            self._memory = np.empty((self._rows, d))
+        return self._memory[:n]
+
+
+class _PairReader:
+    """Puts the reference rows of one panel after another beside it, with their weights."""
+
+    def __init__(
+        self, partners: Partners, rows: RowRange, grid_rows: int, weights: ColumnBlock | Literal["norm"] | None
+    ) -> None:
+        self._reader: PartnerReader = partners.open(rows.start, rows.stop)
+        self._origin = rows.start
+        self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
+        self._buffers = Buffer(grid_rows), Buffer(grid_rows)
+        self._in_place = works_in_place()
+
+    def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
+        """The panel of rows ``start`` to ``stop`` with its partners beside them."""
+        found = self._reader.take(start, stop)
+        if found is None:
+            return Panel(buffer.upcast(stored), start, in_place=self._in_place)
+        partners, matched = found
+        pairs = self._pairs(stored if matched is None else stored[matched], partners)
+        x, y = sides(pairs, stored.shape[1])
+        rows = x if matched is None else buffer.upcast(stored)
+        return Panel(rows, start, pairs, matched, self._weights_of(start, stop, matched, y), self._in_place)
+
+    def _pairs(self, rows: Rows, partners: Rows) -> tuple[Matrix, ...]:
+        """Both in float64: one array or two, whichever their products are computed faster from."""
+        d, D = rows.shape[1], partners.shape[1]
+        one, other = self._buffers
+        if are_faster_apart(d, D, in_place=self._in_place):
+            return one.upcast(rows), other.upcast(partners)
+        joint = one.take(len(rows), d + D)
+        np.copyto(joint[:, :d], rows)
+        np.copyto(joint[:, d:], partners)
+        return (joint,)
+
+    def digests(self) -> Digests:
+        """Of the reference chunks that were read whole."""
+        return self._reader.digests()
+
+    def _weights_of(self, start: int, stop: int, matched: Any, partners: Matrix) -> Vector | None:
+        if self._weights is None:
+            return None
+        if isinstance(self._weights, str):
+            return np.asarray(np.linalg.norm(partners, axis=1))
+        weights = self._weights[start - self._origin : stop - self._origin]
+        return weights if matched is None else weights[matched]
+
+
+@dataclass(frozen=True, slots=True)
+class _Join(Generic[V]):
+    """Joins the partial results of neighbouring tasks."""
+
+    merge: Callable[[V, V], V]
+
+    def __call__(self, partials: Sequence[Partial[V]]) -> Partial[V]:
+        digests: Digests = {}
+        partner_digests: Digests = {}
+        for partial in partials:
+            digests.update(partial.digests)
+            partner_digests.update(partial.partner_digests)
+        return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
+
+
+def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
+    """Name the first rows that are not finite, in a second read of them."""
+    for panel in panels:
+        require_finite(panel.rows, panel.start, where)
+        if panel.paired is not None:
+            matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+            the_reference = f"the reference of {where}, in the rows that belong to its rows,"
+            require_finite(panel.paired[1], panel.start, the_reference, matched)
+    raise NotFiniteError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
+
+
+def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | None = None) -> None:
+    """Raise, naming the first few rows, unless every value is finite; ``rows[i]`` is row ``start + numbers[i]``."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if not len(bad):
+        return
+    named = ", ".join(str(start + int(i)) for i in (bad if numbers is None else numbers[bad])[:5])
+    more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
+    raise NotFiniteError(
+        f"vectors must be finite; {where} has NaN or infinite values in row {named}{more}; repair or drop these rows"
+    )

@@ -1,0 +1,147 @@
+"""One read and one write: land a table's rows (or copy them), whole chunks at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from dask_embstab.core.products import multiply
+from dask_embstab.core.types import Matrix, Rows, Vector
+from dask_embstab.errors import NotFiniteError
+from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
+from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.engine.plan import Grid, RowRange, plan
+from dask_embstab.passes.engine.reduce import require_finite
+from dask_embstab.tables.ids.ids import IdBlock
+from dask_embstab.tables.read.direct_source import stored_digests
+from dask_embstab.tables.read.source import Digests, Openable
+from dask_embstab.tables.table import Table
+from dask_embstab.tables.write.sink import Sink
+
+Product = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are.
+
+    ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range: they were
+    read before.
+    """
+
+    M: Matrix | None = None
+    offset: Vector | None = None
+    product: Product = "float64"
+    in_range: Digests = field(default_factory=dict)
+
+    def needs_no_check(self, block: Openable) -> bool:
+        """Whether every row of these chunks is known to land in range; their files tell which they are."""
+        if self.M is None or not self.in_range:
+            return self.M is None
+        digests = stored_digests(block)
+        return bool(digests) and digests.items() <= self.in_range.items()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Digests of the chunks that were read and of those that were written."""
+
+    read: Digests = field(default_factory=dict)
+    written: Digests = field(default_factory=dict)
+
+
+def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
+    """A delayed `Written` over the whole table and the number of its tasks; nothing is computed."""
+    ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
+    graph = Graph()
+    how, where = graph.shared(landing), graph.shared(sink)
+    keys = [
+        graph.read(
+            write_block,
+            table.source.block(rows.start, rows.stop),
+            rows,
+            grid,
+            how,
+            where,
+            None if table.stored_ids is None else table.stored_ids.block(rows.start, rows.stop),
+            table.where,
+        )
+        for rows in ranges
+    ]
+    return graph.joined(keys, _join), len(keys)
+
+
+def write_block(
+    block: Openable, rows: RowRange, grid: Grid, landing: Landing, sink: Sink, ids: IdBlock | None, where: str
+) -> Written:
+    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids."""
+    ensure_one_thread()
+    reader = block.open()
+    if sink.is_written(rows.start, rows.stop):
+        for start in grid.cuts(rows):  # a resumed write skips the work, not the check and digest of its input
+            reader.take(start, min(start + grid.rows, rows.stop))
+        return Written(reader.digests())
+    writer = sink.writer(rows.start, rows.stop)
+    multiply = _Multiply(landing, grid.rows)
+    largest = float(np.finfo(writer.dtype).max)
+    unchecked = landing.needs_no_check(block)
+    for start in grid.cuts(rows):
+        stored = reader.take(start, min(start + grid.rows, rows.stop))
+        with np.errstate(all="ignore"):  # what is not finite is found below, and named
+            landed = multiply(stored)
+            in_range = unchecked or math.sqrt(np.vdot(landed, landed)) <= largest
+        if not in_range:
+            _raise_not_finite(stored, landed, writer.dtype, start, where)
+        writer.put(landed)
+    if ids is not None:
+        sink.write_ids(rows.start, rows.stop, ids)
+    return Written(reader.digests(), writer.digests)
+
+
+class _Multiply:
+    """Multiplies panels into one reused buffer; the panel grid is fixed, so the bits do not depend on the chunking."""
+
+    def __init__(self, landing: Landing, rows: int) -> None:
+        self._M = None if landing.M is None else landing.M.astype(landing.product)
+        self._offset = None if landing.offset is None else landing.offset.astype(landing.product)
+        self._in_place = works_in_place()
+        if self._M is not None:
+            self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
+            self._out = np.empty((rows, self._M.shape[1]), self._M.dtype)
+
+    def __call__(self, stored: Rows) -> Rows:
+        if self._M is None:
+            return stored
+        rows, landed = stored, self._out[: len(stored)]
+        if stored.dtype != self._M.dtype or not stored.dtype.isnative:
+            rows = self._in[: len(stored)]
+            np.copyto(rows, stored, casting="same_kind")
+        multiply(rows, self._M, landed, in_place=self._in_place)
+        if self._offset is not None:
+            landed += self._offset
+        return landed
+
+
+def _join(parts: Sequence[Written]) -> Written:
+    read: Digests = {}
+    written: Digests = {}
+    for part in parts:
+        read.update(part.read)
+        written.update(part.written)
+    return Written(read, written)
+
+
+def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:
+    """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where none is."""
+    require_finite(stored, start, where)
+    with np.errstate(over="ignore"):
+        kept = landed.astype(dtype)
+    if not np.isfinite(kept).all():
+        row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
+        raise NotFiniteError(
+            f"row {row} of {where} lands beyond the range of {dtype}; pass dtype='float32' or 'float64'"
+        )

@@ -1,0 +1,165 @@
+"""Everything that is known about a fit, as plain JSON values: what it read, how sure it is, what the apply may do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dask_embstab.core.fit_transform import Basis
+from dask_embstab.core.moments import Moments
+from dask_embstab.core.precision import product_errors
+from dask_embstab.core.square_root import Root
+from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import EPS, Vector
+from dask_embstab.passes.engine.blas import kernel_family
+from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.join.reference_rows import Beside
+
+if TYPE_CHECKING:
+    from dask_embstab.passes.fit.driver import TableRead
+
+_ROUTES = ("qr", "preconditioned", "gram")
+
+
+def account(
+    transform: Transform,
+    basis: Basis,
+    reads: dict[str, TableRead],
+    roots: dict[str, Root],
+    n_users: int | None,
+    reference: dict[str, Any] | None,
+    options: FitOptions,
+) -> dict[str, Any]:
+    """The diagnostics of a fit, but for its alignment."""
+    routes = {root.route for root in roots.values()}
+    tables: dict[str, Any] = {key: _table(read, roots.get(key)) for key, read in reads.items()}
+    if basis.certificates is not None:
+        for key, bounds in zip(("items", "users"), basis.certificates, strict=True):
+            tables[key]["certificate"] = float(bounds.max())
+    return {
+        "keep": options.keep,
+        "method": next((route for route in _ROUTES if route in routes), "gram"),
+        "rank": _rank(basis),
+        "width": transform.width,
+        "balance": basis.balance,
+        "balance_factor": basis.factor,
+        "centred": options.center,
+        "items": tables["items"],
+        "users": tables.get("users") or (None if n_users is None else {"rows": n_users, "matched": None}),
+        "reference": reference,
+        "singular_values": basis.singular_values.tolist(),
+        "truncation": _truncation(basis.discarded),
+        "explained_share": _shares(basis),
+        "product": _products(transform, roots),
+        "kernel_family": kernel_family(),
+    }
+
+
+def _rank(basis: Basis) -> int:
+    """Components that carry scores: every one that was kept, however small (the product may honestly span 24 decades).
+
+    Geometry mode keeps all; there it is the rank that float64 sees in the items' Gramian.
+    """
+    s = basis.singular_values
+    return len(s) if basis.balance is not None else int(np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0]))
+
+
+def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "rows": read.summary.n_rows,
+        "dtype": read.summary.dtype,
+        "matched": read.matched,
+        "reads": read.n_reads,
+        "energy": float(np.trace(read.summary.gramian)),
+        "moments_digest": read.summary.digest(),
+        "digests": [read.digests[chunk] for chunk in sorted(read.digests)],
+        "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
+    }
+    if read.pairs is not None:
+        figures |= _paired(read.pairs, read.summary.moments)
+    if root is not None:
+        figures |= {
+            "route": root.route,
+            "rank": root.rank,
+            "condition": root.condition,
+            "equilibrated_singular_values": root.sigma.tolist(),
+        }
+    return figures
+
+
+def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
+    """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
+    pairing, share = pairs.pairing, _gone_share(pairs, moments)
+    matched, new, gone = pairing.changes
+    return {
+        "new": new,
+        "gone": gone,
+        "returned": pairing.matched - matched,
+        "aligned": pairing.n_used,
+        "paired_by": pairing.how,
+        "matched_energy": None if share is None else 1.0 - share,
+        "gone_energy": share,
+        "new_energy": _new_energy(pairs, moments),
+        "vectors": pairs.way,
+        "duplicates": dict(pairing.duplicates),
+        "scratch_bytes": pairs.n_bytes,
+    }
+
+
+def _gone_share(pairs: Beside, moments: Moments) -> float | None:
+    """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
+    gone, total = pairs.gone_energy, pairs.energy
+    if not pairs.pairing.gone:
+        return 0.0
+    if gone is None or pairs.pairing.live is not None:
+        return None
+    if total is None:
+        total = gone + (0.0 if moments.pairs is None else float(np.trace(moments.pairs.gramian_y)))
+    return gone / total if total and np.isfinite(total) else None
+
+
+def _new_energy(pairs: Beside, moments: Moments) -> float | None:
+    """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
+    if not pairs.pairing.new:
+        return 0.0
+    if pairs.pairing.n_used < pairs.pairing.matched or moments.rest is None:
+        return None
+    return float(np.trace(moments.rest) / np.trace(moments.gramian))
+
+
+def _truncation(discarded: Vector) -> dict[str, Any] | None:
+    """What ``rank=`` cost: the error of the scores in both norms (Eckart & Young)."""
+    if not len(discarded):
+        return None
+    return {
+        "discarded_singular_values": discarded.tolist(),
+        "spectral_error": float(discarded[0]),
+        "frobenius_error": float(np.linalg.norm(discarded)),
+    }
+
+
+def _shares(basis: Basis) -> list[float]:
+    """Share of the squared scores (geometry: of the squared lengths) that each singular value explains."""
+    squares = basis.singular_values**2
+    share: list[float] = (squares / (squares.sum() + (basis.discarded**2).sum())).tolist()
+    return share
+
+
+def _products(transform: Transform, roots: dict[str, Root]) -> dict[str, Any]:
+    """The precision in which `apply` shall multiply, and the estimates that say so."""
+    if not roots:
+        # A rotation: every column of the product is as long as its inputs allow, and nothing is amplified.
+        return {"items": "float32", "users": "float32", "column_error": None, "score_error": None}
+    assert transform.users is not None
+    size = float(np.linalg.norm(transform.singular_values))
+    R_T, R_W = roots["items"].R, roots["users"].R
+    errors = {
+        "items": product_errors(R_T, transform.items, R_W, transform.users, size),
+        "users": product_errors(R_W, transform.users, R_T, transform.items, size),
+    }
+    return {
+        **{key: error.product for key, error in errors.items()},
+        "column_error": {key: error.columns for key, error in errors.items()},
+        "score_error": {key: error.scores for key, error in errors.items()},
+    }

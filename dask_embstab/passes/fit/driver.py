@@ -1,0 +1,312 @@
+"""A fit, from tables to a transform: pair the rows, reduce each table in one read, factorize, rotate, account for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.fit_transform import (
+    Basis,
+    Target,
+    geometry_basis,
+    landed_pairs,
+    require_matched,
+    rotated,
+    rotation_of,
+    scores_basis,
+    unrotated,
+)
+from dask_embstab.core.moments import Pairs
+from dask_embstab.core.scatter import Influence, anchor_bound
+from dask_embstab.core.square_root import Root
+from dask_embstab.core.sums import total
+from dask_embstab.core.table_moments import TableMoments
+from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import Matrix
+from dask_embstab.errors import ConditionError, InputError
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.memory import Load, load_of, require_memory
+from dask_embstab.passes.engine.reduce import finished, reduce_table
+from dask_embstab.passes.fit.diagnostics import account
+from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.fit.reductions import moments_reduction, triangle_reduction, unit_pairs_reduction
+from dask_embstab.passes.fit.reference import Reference
+from dask_embstab.passes.fit.reread import graded_roots
+from dask_embstab.passes.join.anchors import anchor_scatter
+from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
+from dask_embstab.passes.join.rows import identity
+from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.table import Table
+
+
+@dataclass(slots=True)
+class TableRead:
+    """What is known of one table: its moments, and where they come from (``table`` is None where they were given).
+
+    ``triangle`` is the R factor where the first read made one; ``n_reads`` counts the reads so far.
+    """
+
+    summary: TableMoments
+    table: Table | None = None
+    pairs: Beside | None = None
+    triangle: Matrix | None = None
+    n_reads: int = 0
+    digests: Digests = field(default_factory=dict)
+    reference_digests: Digests = field(default_factory=dict)
+
+    @property
+    def matched(self) -> int | None:
+        """Rows shared with the reference, before any selection; None where that was not needed."""
+        if self.pairs is not None:
+            return self.pairs.pairing.changes[0]
+        return self.summary.matched if self.summary.moments.pairs is not None else None
+
+    @property
+    def smaller(self) -> int:
+        """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched."""
+        return (self.matched or 0) if self.pairs is None else self.pairs.pairing.smaller
+
+
+def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
+    """The transform that lands these tables on the reference (or standardizes them, where there is none)."""
+    tables = {"items": items}
+    if users is not None and (options.keep == "scores" or (reference is not None and options.align_on != "items")):
+        tables["users"] = users
+    if options.keep == "scores":
+        for table in tables.values():
+            _require_rows(table.where, table.n_rows, table.d)
+    with joining(**options.joining) as how:
+        reads = read_tables(tables, reference, options, how, whole=True)
+        n_users = None if users is None else users.n_rows
+        return fit_reads(reads, n_users, None if reference is None else reference.described, options)
+
+
+def fit_moments(items: TableMoments, users: Any, reference: Reference | None, options: FitOptions) -> Transform:
+    """Fit from moments that were taken before; no table is read."""
+    if users is not None and not isinstance(users, TableMoments):
+        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+    reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
+    landed_on = None if reference is None else reference.described
+    for key, read in reads.items():
+        theirs: Table | None = getattr(reference, key, None)
+        if theirs is not None and read.summary.reference not in (None, identity(theirs)):
+            raise InputError(
+                f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
+                f" than {theirs.where}; give that one, or take them again with es.moments(..., reference=)"
+            )
+    if landed_on is None and any(read.matched is not None for read in reads.values()):
+        landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
+    return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)
+
+
+def fit_reads(
+    reads: dict[str, TableRead], n_users: int | None, reference: dict[str, Any] | None, options: FitOptions
+) -> Transform:
+    """The same from moments: only a table that needs another route, or unit rows, is read again."""
+    roots: dict[str, Root] = {}
+    items = reads["items"].summary
+    if options.keep == "scores":
+        users = reads["users"].summary
+        for summary in (items, users):
+            _require_rows(summary.where, summary.n_rows, summary.d)
+        roots = graded_roots(reads, options.method)
+        basis = scores_basis(
+            roots["items"], roots["users"], items.n_rows, users.n_rows, rank=options.rank, balance=options.balance
+        )
+    else:
+        basis = geometry_basis(items.moments, with_users=n_users is not None)
+    if reference is None:
+        target = _target(basis, None, reads, options)
+        transform, figures = unrotated(basis, target, items.moments)
+    else:
+        transform, figures = _rotated(basis, reads, options)
+    return replace(
+        transform, diagnostics=figures | account(transform, basis, reads, roots, n_users, reference, options)
+    )
+
+
+def read_tables(
+    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining, *, whole: bool = False
+) -> dict[str, TableRead]:
+    """One read of every table, with its reference rows where it is aligned on.
+
+    ``whole`` tables (not parts of one) that share too few rows are refused before anything is read.
+    """
+    require_memory([_load(table, reference, options, key) for key, table in tables.items()])
+    pairings = {} if reference is None else _pairings(tables, reference, options, how)
+    if pairings and whole:
+        matched = sum(pairing.changes[0] for pairing in pairings.values())
+        smaller = sum(pairing.smaller for pairing in pairings.values())
+        target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
+        require_matched(tables["items"].d, target, scores=options.keep == "scores")
+    pairs = {key: _beside(tables[key], pairing, options, how, key) for key, pairing in pairings.items()}
+    reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
+    nodes = {
+        key: reduce_table(
+            table,
+            reduction,
+            pairs=pairs.get(key),
+            weights=options.selection(key).row_weights(table) if key in pairs else None,
+        )
+        for key, table in tables.items()
+    }
+    partials = compute(
+        [node for node, _ in nodes.values()], label="fit: reading", n_tasks=sum(n for _, n in nodes.values())
+    )
+    reads = {}
+    for key, partial in zip(nodes, partials, strict=True):
+        value = finished(partial, reduction)
+        moments, R = (value.moments, value.R) if options.method == "qr" else (value, None)
+        summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
+        _require_nonzero(summary)
+        found = pairs.get(key)
+        theirs = partial.partner_digests | ({} if found is None else found.digests)
+        reads[key] = TableRead(summary, tables[key], found, R, 1, partial.digests, theirs)
+    return reads
+
+
+def summarize(table: Table, reference: Table | None, options: FitOptions) -> TableMoments:
+    """Moments of one table (or of a part of one) with its reference rows, from one read."""
+    paired = None if reference is None else Reference(reference, None, {})
+    with joining(**options.joining) as how:
+        read = read_tables({"items": table}, paired, options, how)["items"]
+    return replace(read.summary, reference=None if reference is None else identity(reference))
+
+
+def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> tuple[Transform, dict[str, Any]]:
+    aligned = {key: reads[key].summary.moments.pairs for key in options.aligned}
+    sums = {key: pairs for key, pairs in aligned.items() if pairs is not None and pairs.weight > 0}
+    target = _target(basis, next((pairs.cross.shape[1] for pairs in sums.values()), None), reads, options)
+    require_matched(len(basis.items), target, scores=basis.balance is not None)
+    if len(sums) < len(aligned):
+        raise InputError(
+            f"the rows of {' and '.join(sorted(set(aligned) - set(sums)))} to align on are none, or all of weight 0;"
+            " select others"
+        )
+    pairs = used = landed_pairs(basis, {key: _for_all(pairs, reads[key]) for key, pairs in sums.items()})
+    if options.unit_rows:
+        used = _unit_pairs(basis, reads, options)
+    transform, figures = rotated(basis, target, used, pairs)
+    return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
+
+
+def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
+    """Sums over a table's anchors with the weight of all the rows they stand for: another table may stand beside it."""
+    found = read.pairs
+    if found is None or found.pairing.verified:
+        return pairs
+    return pairs.times(found.pairing.n_eligible / found.pairing.n_used, n=pairs.n)
+
+
+def _anchor_bound(
+    basis: Basis, target: Target, reads: dict[str, TableRead], pairs: Pairs, options: FitOptions
+) -> float | None:
+    """99 % bound on the distance from the rotation of all rows; None without anchors, and where weights are given."""
+    sampled = []
+    _, rotation = rotation_of(target, pairs)
+    mean_x, mean_y = (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
+    for key in options.aligned:
+        beside, table = reads[key].pairs, reads[key].table
+        choice = options.selection(key)
+        if beside is None or table is None or choice.anchors is None or choice.weights is not None:
+            return None
+        if beside.pairing.verified:
+            continue  # no more rows than anchors are shared: all of them are used
+        left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
+        s = rotation.singular_values / pairs.n
+        influence = Influence(getattr(basis, key), left, right, s, mean_x, mean_y, options.unit_rows)
+        sampled.append((anchor_scatter(table, beside.pairing, influence), beside.pairing.n_eligible))
+    return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
+
+
+def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
+    """One more read of the aligned tables: pairs with every row scaled to length one once it has landed."""
+    reductions, nodes = {}, []
+    for key in options.aligned:
+        read = reads[key]
+        if read.table is None:
+            raise InputError("unit_rows=True needs another read of the tables; moments alone do not hold it")
+        reductions[key] = unit_pairs_reduction(getattr(basis, key))
+        weights = options.selection(key).row_weights(read.table)
+        nodes.append(reduce_table(read.table, reductions[key], pairs=read.pairs, weights=weights))
+        read.n_reads += 1
+    partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
+    found = {key: finished(part, reductions[key]).pairs for key, part in zip(reductions, partials, strict=True)}
+    sums = [_for_all(pairs, reads[key]) for key, pairs in found.items() if pairs is not None]
+    if not sums or not sum(pairs.weight for pairs in sums) > 0:
+        raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
+    stacked: Pairs = total(sums)
+    return stacked
+
+
+def _pairings(
+    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
+) -> dict[str, Pairing]:
+    pairings = {}
+    for key in options.aligned:
+        theirs: Table | None = getattr(reference, key)
+        if key not in tables or theirs is None:
+            whose = "the run" if key not in tables else "the reference"
+            raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
+        pairings[key] = pair(tables[key], theirs, how, live=reference.live.get(key))
+    return pairings
+
+
+def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
+    """The reference rows of those that decide the rotation, ready to be read beside the table's."""
+    choice = options.selection(key)
+    found = beside(choice.applied(pairing, table), table, how, label="fit")
+    return with_energy(found, how, weighted=choice.weights is not None, label="fit")
+
+
+def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:
+    theirs: Table | None = getattr(reference, key) if reference is not None and key in options.aligned else None
+    paired = theirs is not None
+    return load_of(table, width=theirs.d if theirs else 0, values=(4 if paired else 1) + (options.method == "qr"))
+
+
+def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:
+    """How wide the landed tables are: a silent loss of components is never an answer."""
+    d, r = basis.items.shape
+    width = options.width or ((options.rank or d) if landed_on is None else landed_on)
+    if r > width:
+        name = "rank" if options.keep == "scores" else "number of components"
+        repair = " or rank= to keep the best scores of that rank" if options.keep == "scores" else ""
+        whose = "width" if landed_on is None or options.width else "reference"
+        padded = "" if landed_on is None else " (the reference is zero-padded)"
+        raise InputError(
+            f"the {name} of the run is {r} and the {whose} has {width} components; pass width={r} to land in"
+            f" more{padded}{repair}"
+        )
+    if landed_on is not None and width < landed_on:
+        raise InputError(
+            f"width={width} is less than the {landed_on} components of the reference; give at least that many"
+        )
+    return Target(
+        width,
+        options.aligned,
+        center=options.center,
+        proper=options.rotation_only,
+        unit_rows=options.unit_rows,
+        min_matched=options.min_matched,
+        matched=sum(reads[key].matched or 0 for key in options.aligned if key in reads),
+        smaller=sum(reads[key].smaller for key in options.aligned if key in reads),
+    )
+
+
+def _require_rows(where: str, n: int, d: int) -> None:
+    if n < d:
+        raise InputError(
+            f"keeping scores needs at least as many rows as components; {where} has {n} rows of {d} components; give"
+            " more rows, or use keep='geometry'"
+        )
+
+
+def _require_nonzero(summary: TableMoments) -> None:
+    if not np.trace(summary.gramian) > 0:
+        raise ConditionError(f"every value of {summary.where} is zero, so it spans no space; check how it was written")

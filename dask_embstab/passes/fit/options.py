@@ -1,0 +1,154 @@
+"""Every choice of a fit, made once by the public functions and checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from dask_embstab.core.fit_transform import AlignOn, Keep
+from dask_embstab.errors import IdError, InputError
+from dask_embstab.passes.engine.reduce import Weights
+from dask_embstab.passes.join.anchors import anchor_rows
+from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.tables.ids.ids import ID_RANGE, id_ranges
+from dask_embstab.tables.read.column import Column, as_column
+from dask_embstab.tables.table import Table
+
+Method = Literal["auto", "gram", "qr"]
+Balance = Literal["rows", "gramians"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows of a table decide the rotation, and how much each counts; standardizing ignores all of it.
+
+    ``weights``: one number per row, or ``"norm"`` for the length of the reference's row. ``only``: the ids to align on.
+    ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``;
+    ``anchors``: that many of the rest by a hash of their ids and ``seed``, the same ones in every run.
+    """
+
+    weights: Any = None
+    only: Any = None
+    counts: Any = None
+    min_count: int | None = None
+    sample: int | None = None
+    anchors: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.counts is None) != (self.min_count is None):
+            raise InputError("counts= and min_count= belong together: rows with fewer counts than min_count stay out")
+        for name in ("sample", "anchors"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise InputError(f"{name} must be at least 1 row; it is {count}")
+        if isinstance(self.weights, str) and self.weights != "norm":
+            raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
+
+    def row_weights(self, table: Table) -> Weights:
+        """The weights as a column of the table."""
+        if self.weights is None:
+            return None
+        if isinstance(self.weights, str):
+            return "norm"
+        return as_column(self.weights, table.n_rows, what=f"weights of {table.where}")
+
+    def applied(self, pairing: Pairing, table: Table) -> Pairing:
+        """The pairing with the rows that stay out of the alignment left out."""
+        if self.only is not None or self.counts is not None:
+            chosen = np.ones(table.n_rows, bool)
+            if self.only is not None:
+                chosen &= self._named(table)
+            if self.counts is not None:
+                column = as_column(self.counts, table.n_rows, what=f"counts of {table.where}")
+                chosen &= _at_least(column, table.n_rows, self.min_count or 0)
+            pairing = pairing.only(chosen)
+        if self.sample is not None and self.sample < pairing.n_used:
+            kept = np.random.default_rng(self.seed).choice(pairing.n_used, self.sample, replace=False)
+            pairing = pairing.drawn(np.sort(kept), table.n_rows)
+        if self.anchors is not None and self.anchors < pairing.n_used:
+            few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
+            pairing = replace(few, verified=False)
+        return pairing
+
+    def _named(self, table: Table) -> np.ndarray[Any, Any]:
+        wanted = pd.Index(np.asarray(self.only, dtype=None if table.row_ids.kind == "int64" else object))
+        if table.row_ids.kind == "int64" and wanted.dtype.kind not in "iu":
+            raise IdError(f"only= must hold ids of the type of {table.where}, int64; they are {wanted.dtype}")
+        return np.concatenate([wanted.get_indexer(ids) >= 0 for ids in id_ranges(table.row_ids)])
+
+
+def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:
+    parts = [np.asarray(column.array[start : start + ID_RANGE]) >= least for start in range(0, n_rows, ID_RANGE)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per aligned table.
+
+    ``joining`` are the arguments of `passes.joining.joining`.
+    """
+
+    keep: Keep
+    align_on: AlignOn
+    method: Method
+    rank: int | None
+    width: int | None
+    balance: Balance
+    center: bool
+    unit_rows: bool
+    rotation_only: bool
+    min_matched: int | None
+    selections: Mapping[str, Selection] = field(default_factory=dict)
+    joining: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        choices = {"keep": Keep, "align_on": AlignOn, "method": Method, "balance": Balance}
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in get_args(allowed):
+                raise InputError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; it is {value!r}")
+        for name in ("rank", "width", "min_matched"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise InputError(f"{name} must be at least 1; it is {count}")
+        if self.keep == "geometry" and self.rank is not None:
+            raise InputError("rank= truncates scores; with keep='geometry' use width= instead")
+        if self.keep == "scores" and self.center:
+            raise InputError("center=True moves the origin, which changes scores; use keep='geometry' with it")
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """The tables that decide the rotation."""
+        return ("items", "users") if self.align_on == "both" else (self.align_on,)
+
+    def selection(self, key: str) -> Selection:
+        """The rows of table ``key`` that decide the rotation."""
+        return self.selections.get(key, Selection())
+
+
+def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection]:
+    """One selection per aligned table: an option given as a dict by table name, or once for the only aligned table."""
+    keys = ("items", "users") if align_on == "both" else (align_on,)
+    per_table: dict[str, dict[str, Any]] = {key: {} for key in keys}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            unknown = set(value) - set(keys)
+            if unknown:
+                raise InputError(
+                    f"{name} is given for {', '.join(sorted(unknown))}, which align_on={align_on!r} leaves out"
+                )
+            for key, inner in value.items():
+                per_table[key][name] = inner
+        elif value is not None:
+            _require_one_table(name, value, keys)
+            for key in keys:
+                per_table[key][name] = value
+    return {key: Selection(**given) for key, given in per_table.items() if given}
+
+
+def _require_one_table(name: str, value: Any, keys: tuple[str, ...]) -> None:
+    if len(keys) > 1 and not isinstance(value, int | str):
+        raise InputError(f"align_on='both' needs {name} by table: a dict with 'items' and 'users'")

@@ -1,0 +1,95 @@
+"""The reductions that a fit is made of, as data for `reduce_table`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from operator import add
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+
+from dask_embstab.core.moments import Moments, Pairs, Panel, moments, unit_pairs
+from dask_embstab.core.products import gramian
+from dask_embstab.core.types import Matrix
+from dask_embstab.passes.engine.reduce import Reduction
+
+
+def moments_reduction(*, centred: bool) -> Reduction[Moments]:
+    """Gramian of a table and the sums over its pairs, in float64."""
+    return Reduction(partial(moments, centred=centred), add, moments_probe)
+
+
+def moments_probe(value: Moments) -> float:
+    """A sum that is finite only if every row and every partner was."""
+    parts = [value.rest, value.partnered]
+    if value.pairs is not None:
+        parts.append(value.pairs.joint)
+    return float(sum(np.trace(part) for part in parts if part is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class WithTriangle:
+    """Moments of a table, and the R factor of its QR from the same read."""
+
+    moments: Moments
+    R: Matrix
+
+    def __add__(self, other: WithTriangle) -> WithTriangle:
+        """Of the rows of both."""
+        return WithTriangle(self.moments + other.moments, triangle(np.vstack([self.R, other.R])))
+
+
+def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
+    """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q anywhere."""
+    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe)
+
+
+def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
+    """Gramian of the table times ``P`` (d, k)."""
+    return Reduction(partial(_preconditioned, P), add, np.trace)
+
+
+@dataclass(frozen=True, slots=True)
+class MaybePairs:
+    """Sums over pairs, or None over no pairs."""
+
+    pairs: Pairs | None
+
+    def __add__(self, other: MaybePairs) -> MaybePairs:
+        """Of both."""
+        if self.pairs is None or other.pairs is None:
+            return other if self.pairs is None else self
+        return MaybePairs(self.pairs + other.pairs)
+
+
+def unit_pairs_reduction(M: Matrix) -> Reduction[MaybePairs]:
+    """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
+    return Reduction(partial(_unit_pairs, M), add, _pairs_probe)
+
+
+def triangle(rows: Matrix) -> Matrix:
+    """R of a QR of ``rows`` (m, d): (min(m, d), d)."""
+    (R,) = linalg.qr(rows, mode="r", check_finite=False)
+    return np.asarray(R[: min(rows.shape)])
+
+
+def _with_triangle(panel: Panel, *, centred: bool) -> WithTriangle:
+    return WithTriangle(moments(panel, centred=centred), triangle(panel.rows))
+
+
+def _triangle_probe(value: WithTriangle) -> Any:
+    return moments_probe(value.moments) + np.abs(value.R).sum()
+
+
+def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:
+    return MaybePairs(unit_pairs(panel, M))
+
+
+def _pairs_probe(value: MaybePairs) -> float:
+    return 0.0 if value.pairs is None else float(np.trace(value.pairs.joint))
+
+
+def _preconditioned(P: Matrix, panel: Panel) -> Matrix:
+    return gramian(panel.rows @ P, in_place=panel.in_place)

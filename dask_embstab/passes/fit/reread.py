@@ -1,0 +1,112 @@
+"""From the first read of a table to a graded root of its Gramian, by the route its condition number allows.
+
+``auto`` keeps the Gramian where its error, which grows with the square of the condition number, stays below what the
+input's precision asks for; beyond that it reads the table again with a preconditioner made of that same Gramian, and once
+more with a better one while the diagonally scaled Gramian of the preconditioned table is not near the identity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dask_embstab.core.square_root import (
+    Preconditioner,
+    Root,
+    gramian_condition,
+    gramian_error,
+    preconditioned_condition,
+    preconditioner,
+    refined,
+    root_from_gramian,
+    root_from_preconditioned,
+    root_from_triangle,
+)
+from dask_embstab.core.table_moments import TableMoments
+from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.core.types import Matrix
+from dask_embstab.errors import ConditionError
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.reduce import finished, reduce_table
+from dask_embstab.passes.fit.reductions import preconditioned_reduction
+
+if TYPE_CHECKING:
+    from dask_embstab.passes.fit.driver import TableRead
+
+_FLOAT64_ERROR, _STORED_ERROR = 1e-13, 5e-8
+_GRAM_LIMIT = 1e-4
+"""Largest error at which ``method="gram"`` still answers; beyond it, it refuses."""
+_WELL_PRECONDITIONED = 1e4
+_MOST_READS = 4
+
+
+def graded_roots(reads: dict[str, TableRead], method: str) -> dict[str, Root]:
+    """A graded root for every table; further reads are counted in ``reads``."""
+    roots: dict[str, Root] = {}
+    waiting: dict[str, Preconditioner] = {}
+    for key, read in reads.items():
+        G, eps = read.summary.gramian, read.summary.eps
+        if read.triangle is not None:
+            roots[key] = root_from_triangle(read.triangle, eps=eps)
+        elif method != "gram" and not _gram_serves(read):
+            _require_table(read)
+            waiting[key] = preconditioner(G)
+        else:
+            _require_gram_holds(read.summary)
+            roots[key] = root_from_gramian(G, n_rows=read.summary.n_rows, eps=eps)
+    return roots | _preconditioned_roots(reads, waiting)
+
+
+def _gram_serves(read: TableRead) -> bool:
+    """Whether one read is enough: more is asked of float64, and of tables so small that another read costs nothing."""
+    summary = read.summary
+    condition = gramian_condition(summary.gramian)
+    small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
+    allowed = _FLOAT64_ERROR if small or summary.dtype == "float64" else _STORED_ERROR
+    return bool(np.isfinite(condition)) and gramian_error(condition) <= allowed
+
+
+def _require_gram_holds(summary: TableMoments) -> None:
+    condition = gramian_condition(summary.gramian)
+    if gramian_error(condition) > _GRAM_LIMIT:
+        seen = f"{condition:.1e}" if np.isfinite(condition) else "beyond what float64 can see in a Gramian"
+        raise ConditionError(
+            f"the Gramian needs a condition number below {np.sqrt(_GRAM_LIMIT / gramian_error(1.0)):.0e} once columns are"
+            f" scaled; that of {summary.where} is {seen}; use method='auto' or method='qr'"
+        )
+
+
+def _require_table(read: TableRead) -> None:
+    if read.table is None:
+        raise ConditionError(
+            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for it; fit from the tables,"
+            " or pass method='gram' to accept the larger error that the certificate then states"
+        )
+
+
+def _preconditioned_roots(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
+    roots: dict[str, Root] = {}
+    while waiting:
+        gramians = _preconditioned_gramians(reads, waiting)
+        again: dict[str, Preconditioner] = {}
+        for key, by in waiting.items():
+            poor = preconditioned_condition(gramians[key]) > _WELL_PRECONDITIONED
+            if poor and reads[key].n_reads < _MOST_READS:
+                again[key] = refined(by, gramians[key])
+            else:
+                roots[key] = root_from_preconditioned(gramians[key], by, eps=reads[key].summary.eps)
+        waiting = again
+    return roots
+
+
+def _preconditioned_gramians(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Matrix]:
+    reductions, nodes = {}, []
+    for key, by in waiting.items():
+        table = reads[key].table
+        assert table is not None
+        reductions[key] = preconditioned_reduction(by.P)
+        nodes.append(reduce_table(table, reductions[key]))
+        reads[key].n_reads += 1
+    partials = compute([node for node, _ in nodes], label="fit: reading again", n_tasks=sum(n for _, n in nodes))
+    return {key: finished(part, reductions[key]) for key, part in zip(reductions, partials, strict=True)}

@@ -1,0 +1,44 @@
+"""Which few shared rows stand for all of them, and how far may the rotation they decide lie from that of all?
+
+Anchors are the rows with the smallest hash of their id: the same ones in every run, whatever its order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dask_embstab.core.scatter import Influence, Scatter
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.join.pairing import Pairing, used_ranges
+from dask_embstab.passes.join.sample import FewRows, over_few_rows
+from dask_embstab.tables.ids.keys import keyed, mixed
+from dask_embstab.tables.ids.row_index import SparseIndex
+from dask_embstab.tables.table import Table
+
+
+def anchor_rows(pairing: Pairing, table: Table, n: int, seed: int) -> RowNumbers:
+    """The ``n`` matched rows whose ids have the smallest hashes, ascending."""
+    salt = mixed(np.array([seed], np.int64).view(np.uint64))
+    hashes, kept = np.empty(0, np.uint64), np.empty(0, np.int64)
+    ids = table.row_ids
+    reader = ids.open()
+    for start, rows in used_ranges(pairing, table.n_rows):
+        if not len(rows):
+            continue
+        key = keyed(reader.take(start, int(rows[-1]) + 1), start).key[rows - start]
+        hashes, kept = np.append(hashes, mixed(key ^ salt)), np.append(kept, rows)
+        if len(kept) > n:
+            smallest = np.argpartition(hashes, n - 1)[:n]
+            hashes, kept = hashes[smallest], kept[smallest]
+    return np.sort(kept)
+
+
+def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scatter:
+    """The scatter of the anchors' influence on the rotation; reads these rows of both tables and no other."""
+    assert isinstance(pairing.index, SparseIndex)
+    few = FewRows(table.source, pairing.index.rows, pairing.reference, pairing.index.partners)
+    node, n_tasks = over_few_rows(few, influence)
+    (found,) = compute([node], label="fit: anchors", n_tasks=n_tasks)
+    assert isinstance(found, Scatter)
+    return found

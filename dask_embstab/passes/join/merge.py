@@ -1,0 +1,110 @@
+"""Ids that ascend in both tables meet in one pass over each, a range at a time: the merge of a merge sort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.ids.ids import ID_RANGE, IdArray, Ids, RowNumberIds
+from dask_embstab.tables.ids.match import Duplicates
+
+_WINDOW = ID_RANGE
+
+
+class Sink(Protocol):
+    """Where partners go, in row order."""
+
+    def put(self, start: int, values: RowNumbers) -> None:
+        """Partners of rows from ``start`` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Counts of a merge."""
+
+    matched: int
+    our_duplicates: Duplicates
+    their_duplicates: Duplicates
+
+
+class NotAscendingError(Exception):
+    """The ids of a table do not ascend, so that they cannot be merged."""
+
+
+class _Window:
+    """A few ids of one side, in order; ``again`` marks those that the id before has too."""
+
+    def __init__(self, ids: Ids | RowNumberIds, sink: Sink) -> None:
+        self._reader, self._n, self._sink = ids.open(), len(ids), sink
+        self.start = 0
+        self._read = 0
+        self.ids: IdArray = np.empty(0)
+        self._again: npt.NDArray[np.bool_] = np.empty(0, bool)
+        self._last: IdArray | None = None
+        self.duplicates = Duplicates()
+        self.fill()
+
+    def fill(self) -> None:
+        """Read on where nothing is left."""
+        if len(self.ids) or self._read >= self._n:
+            return
+        stop = min(self._read + _WINDOW, self._n)
+        ids = sortable(self._reader.take(self._read, stop))
+        before = np.concatenate([ids[:1] if self._last is None else self._last, ids[:-1]])
+        if bool((ids < before).any()):
+            raise NotAscendingError
+        self._again = np.asarray(ids == before)
+        if self._last is None:
+            self._again[0] = False
+        self.duplicates += Duplicates.of(self._read + np.flatnonzero(self._again))
+        self.ids, self._last, self._read = ids, ids[-1:], stop
+
+    def upto(self, last: Any) -> tuple[IdArray, npt.NDArray[np.bool_]]:
+        """The ids that are not beyond ``last``, and which of them repeat one."""
+        n = int(np.searchsorted(self.ids, last, side="right"))
+        return self.ids[:n], self._again[:n]
+
+    def advance(self, partners: RowNumbers) -> None:
+        """Write the partners of the next ids and go on behind them."""
+        if len(partners):
+            self._sink.put(self.start, partners)
+            self.start += len(partners)
+            self.ids, self._again = self.ids[len(partners) :], self._again[len(partners) :]
+        self.fill()
+
+    def finish(self) -> None:
+        """What is left has no partner; its order is looked at to the end."""
+        while len(self.ids):
+            self.advance(np.full(len(self.ids), -1, np.int64))
+
+
+def merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, ours_to: Sink, theirs_to: Sink) -> Merged | None:
+    """Partners of both sides to their sinks; None (and sinks half written) where one of them does not ascend."""
+    try:
+        a, b = _Window(ours, ours_to), _Window(theirs, theirs_to)
+        matched = 0
+        while len(a.ids) and len(b.ids):
+            last = min(a.ids[-1], b.ids[-1])
+            (mine, mine_again), (known, _) = a.upto(last), b.upto(last)
+            to, back = np.full(len(mine), -1, np.int64), np.full(len(known), -1, np.int64)
+            if len(known):
+                at = np.minimum(np.searchsorted(known, mine), len(known) - 1)
+                hit = np.flatnonzero((known[at] == mine) & ~mine_again)
+                to[hit], back[at[hit]] = b.start + at[hit], a.start + hit
+                matched += len(hit)
+            a.advance(to)
+            b.advance(back)
+        a.finish()
+        b.finish()
+    except NotAscendingError:
+        return None
+    return Merged(matched, a.duplicates, b.duplicates)
+
+
+def sortable(ids: IdArray) -> IdArray:
+    """16-byte ids compare as byte strings."""
+    return ids.view("S16") if ids.dtype.kind == "V" else ids

@@ -1,0 +1,56 @@
+"""How ids are joined: how much memory it may take, where it spills, what becomes of duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import dask
+from dask.utils import parse_bytes
+
+from dask_embstab.errors import InputError
+from dask_embstab.passes.engine.cluster import threads_of_a_process
+from dask_embstab.passes.engine.memory import memory_limit
+from dask_embstab.tables.ids.scratch import Scratch, scratch_space
+
+KeepDuplicates = Literal["error", "first"]
+_LEAST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """``memory`` bytes for a join and for what moves vectors, over all threads of a process (half of a limit at most).
+
+    Files go to ``scratch``; of ``duplicates`` the first row counts where they are no error.
+    """
+
+    memory: int
+    duplicates: KeepDuplicates = "error"
+    scratch: Scratch = field(default_factory=lambda: Scratch(None))
+
+    @property
+    def per_thread(self) -> int:
+        """Bytes that one task may hold."""
+        return self.memory // threads_of_a_process()
+
+
+@contextmanager
+def joining(*, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error") -> Iterator[Joining]:
+    """Options checked, defaults from Dask's configuration, and the scratch folder for the length of the block."""
+    if duplicates not in get_args(KeepDuplicates):
+        raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
+    asked = memory if memory is not None else dask.config.get("embstab.join-memory", "1GiB")
+    try:
+        n_bytes = parse_bytes(asked)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"join_memory is a number of bytes or like '1GiB'; it is {asked!r}") from error
+    if n_bytes < _LEAST:
+        raise InputError(f"join_memory must be at least {_LEAST} bytes; it is {n_bytes}")
+    limit = memory_limit()
+    n_bytes = n_bytes if limit is None else max(_LEAST, min(n_bytes, limit // 2))
+    parent = scratch if scratch is not None else dask.config.get("embstab.scratch", None)
+    parent = parent or dask.config.get("temporary-directory", None)
+    with scratch_space(None if parent is None else str(parent)) as space:
+        yield Joining(n_bytes, duplicates, space)

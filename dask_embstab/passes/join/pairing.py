@@ -1,0 +1,266 @@
+"""Which reference row belongs to which row of the run? By id, in whatever order and with whatever overlap.
+
+The cheapest path that is exact: row by row (no ids, or identical ones in identical order), one merge (both ascend), in
+memory (few), and else over scratch files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
+from dask_embstab.passes.join.merge import merged, sortable
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.partitioned import partitioned
+from dask_embstab.tables.ids.id_spill import RECORD_BYTES
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, shown, stored_alike
+from dask_embstab.tables.ids.keys import Keyed, joined, keyed
+from dask_embstab.tables.ids.match import Duplicates, match
+from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
+from dask_embstab.tables.read.source import Source
+from dask_embstab.tables.table import Table
+
+_SPARSE = 16
+"""A selection of less than one row in so many is read row by row."""
+Chosen = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The first ``rows`` rows of a reference are of the run that was live last, and ``matched`` of them have a partner.
+
+    What lies behind them are rows that were there before: they are aligned on, and no row is missed or new for them.
+    """
+
+    rows: int
+    matched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
+
+    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
+    the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
+    drawn of ``eligible`` ones. Anchors are not ``verified``: these rows are read without their chunks' checksums.
+    """
+
+    reference: Source
+    index: RowIndex | None
+    inverse: RowIndex | None
+    matched: int
+    new: int
+    gone: int
+    how: str
+    n_bytes: int = 0
+    duplicates: dict[str, int] = field(default_factory=dict)
+    chosen: Chosen | None = None
+    used: int | None = None
+    verified: bool = True
+    eligible: int | None = None
+    live: Live | None = None
+
+    @property
+    def changes(self) -> tuple[int, int, int]:
+        """Rows matched, new and gone: against the whole reference, or the part of it that is live."""
+        if self.live is None:
+            return self.matched, self.new, self.gone
+        matched, n_rows = self.live.matched, self.matched + self.new
+        return matched, n_rows - matched, self.live.rows - matched
+
+    @property
+    def smaller(self) -> int:
+        """Rows of the run or of the reference (of what is live in it), whichever has fewer."""
+        matched, new, gone = self.changes
+        return matched + min(new, gone)
+
+    @property
+    def n_eligible(self) -> int:
+        """Rows that could take part before a few were drawn of them."""
+        return self.matched if self.eligible is None else self.eligible
+
+    @property
+    def n_used(self) -> int:
+        """Rows that take part in the alignment: the matched ones, less those a selection left out."""
+        return self.matched if self.used is None else self.used
+
+    @property
+    def partners(self) -> RowIndex:
+        """The reference row of every row, before any selection."""
+        return StepIndex(self.matched) if self.index is None else self.index
+
+    def only(self, chosen: Chosen) -> Pairing:
+        """The pairing with the rows that are not ``chosen`` left out of the alignment."""
+        taken = replace(self, chosen=chosen)
+        used = sum(len(rows) for _, rows in used_ranges(taken, len(chosen)))
+        if used * _SPARSE >= len(chosen):
+            return replace(taken, used=used)
+        return self.sparse(np.concatenate([rows for _, rows in used_ranges(taken, len(chosen))]))
+
+    def drawn(self, ordinals: RowNumbers, n_rows: int) -> Pairing:
+        """The pairing of those used rows that have these ordinals (ascending) among them."""
+        rows = used_rows(self, n_rows, ordinals)
+        chosen = np.zeros(n_rows, bool)
+        chosen[rows] = True
+        return replace(self.only(chosen), eligible=self.n_used)
+
+    def sparse(self, rows: RowNumbers) -> Pairing:
+        """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""
+        index = SparseIndex(rows, picked(self.partners, rows))
+        return replace(self, index=index, chosen=None, used=len(rows), eligible=self.n_used)
+
+
+def used_ranges(pairing: Pairing, n_rows: int) -> Iterator[tuple[int, RowNumbers]]:
+    """First row of a range, and the rows in it that are matched and chosen; range by range."""
+    for start in range(0, n_rows, ID_RANGE):
+        stop = min(start + ID_RANGE, n_rows)
+        has = pairing.partners.take(start, stop) >= 0
+        yield start, start + np.flatnonzero(has if pairing.chosen is None else has & pairing.chosen[start:stop])
+
+
+def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers:
+    """Row numbers of the rows with these ordinals (ascending), counted among the matched and chosen rows alone."""
+    found, before = [ordinals[:0]], 0
+    for _, rows in used_ranges(pairing, n_rows):
+        first, last = np.searchsorted(ordinals, (before, before + len(rows)))
+        found.append(rows[ordinals[first:last] - before])
+        before += len(rows)
+    return np.concatenate(found)
+
+
+def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None) -> Pairing:
+    """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
+
+    Of a reference that holds more than one run, the first ``live`` rows are those of the last one.
+
+    Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
+    none is shared.
+    """
+    found = _paired(table, reference, how, live)
+    return found if live is None else replace(found, live=_live(found, table.n_rows, live))
+
+
+def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> Pairing:
+    if table.stored_ids is None and reference.stored_ids is None:
+        return _row_by_row(table, reference, "row number")
+    ours, theirs = table.row_ids, reference.row_ids
+    if ours.kind != theirs.kind:
+        raise IdError(
+            f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
+            f" {theirs.kind}; convert one of them when its run is written"
+        )
+    if len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or _are_identical(ours, theirs)):
+        return _row_by_row(table, reference, "identical ids")
+    return _joined(table, reference, how)
+
+
+def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
+    """How many of the live rows have a partner: a look at the index, a range at a time."""
+    ranges = ((start, min(start + ID_RANGE, n_rows)) for start in range(0, n_rows, ID_RANGE))
+    partners = (pairing.partners.take(*rows) for rows in ranges)
+    return Live(live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners))
+
+
+def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
+    matched = min(table.n_rows, reference.n_rows)
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    return Pairing(reference.source, None, None, matched, new, gone, how)
+
+
+def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
+    ours, theirs = table.row_ids, reference.row_ids
+    found = _merged(ours, theirs, how) or _in_memory(ours, theirs, how) or _out_of_core(ours, theirs, how)
+    index, inverse, matched, doubled, path, n_bytes = found
+    counts = {}
+    for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
+        _require_distinct(ids, again, how)
+        counts[whose] = again.n
+    if not matched:
+        mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
+        raise TooFewMatchedError(
+            f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
+            " a run is aligned on the rows it shares with its reference"
+        )
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    counts = counts if any(counts.values()) else {}
+    return Pairing(reference.source, index, inverse, matched, new, gone, path, n_bytes, counts)
+
+
+_Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
+
+
+def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
+    """One pass over both where both ascend; looked at in their first ranges before anything is written."""
+    if not (_ascends(ours) and _ascends(theirs)):
+        return None
+    n_bytes = 8 * (len(ours) + len(theirs))
+    index: list[ArrayIndex] | list[FileIndex]
+    if n_bytes <= how.memory // 4:
+        index = [ArrayIndex(np.empty(len(ids), np.int64)) for ids in (ours, theirs)]
+        n_bytes = 0
+    else:
+        folder = how.scratch.folder(needs=n_bytes)
+        index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
+    found = merged(ours, theirs, index[0], index[1])
+    if found is None:
+        return None
+    doubled = found.our_duplicates, found.their_duplicates
+    return index[0], index[1], found.matched, doubled, "merged ids", n_bytes
+
+
+def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
+    if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > how.memory:
+        return None
+    found = match(_all(ours), _all(theirs))
+    index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
+    index[found.ours], inverse[found.theirs] = found.theirs, found.ours
+    doubled = found.our_duplicates, found.their_duplicates
+    return ArrayIndex(index), ArrayIndex(inverse), len(found.ours), doubled, "joined ids", 0
+
+
+def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found:
+    found = partitioned(ours, theirs, how)
+    doubled = found.our_duplicates, found.their_duplicates
+    return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes
+
+
+def _all(ids: Ids | RowNumberIds) -> Keyed:
+    return joined(
+        [keyed(part, start) for part, start in zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)]
+    )
+
+
+def _ascends(ids: Ids | RowNumberIds) -> bool:
+    """Whether the first range of ids does."""
+    first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
+    return bool((first[1:] >= first[:-1]).all())
+
+
+def _are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
+    """Whether ``b`` begins with the ids of ``a``."""
+    reader, starts = b.open(), range(0, len(a), ID_RANGE)
+    return all(np.array_equal(x, reader.take(i, i + len(x))) for x, i in zip(id_ranges(a), starts, strict=True))
+
+
+def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) -> None:
+    if not again.n:
+        return
+    reader = ids.open()
+    named = dict.fromkeys(shown(reader.take(row, row + 1))[0] for row in again.rows)
+    if how.duplicates == "error":
+        raise IdError(
+            f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"
+            f" example {', '.join(named)}; drop the duplicates and write the run again, or keep the first of each with"
+            " duplicates='first' (--duplicates first)"
+        )
+    warnings.warn(
+        f"{ids.where} repeats {again.n} ids, for example {', '.join(named)}; the first row of each counts",
+        EmbstabWarning,
+        stacklevel=3,
+    )

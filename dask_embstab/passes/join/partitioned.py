@@ -1,0 +1,119 @@
+"""The join of ids that do not fit in memory: spread over parts by key, match part by part, put in row order.
+
+Three passes of tasks over scratch files, each reading and writing every record once. What a task holds is a fixed share of
+the memory that the join may take; a part that is much larger than its share can only repeat ids, and is thinned as it
+is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.sums import Sums, total
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds
+from dask_embstab.tables.ids.match import Duplicates, match
+from dask_embstab.tables.ids.row_index import FileIndex
+from dask_embstab.tables.ids.spill import Spill
+
+_DISK_BYTES = {"int64": 64, "string": 160, "uuid": 112}
+_FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
+_ROW = np.dtype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Both directions of a join, its counts, and what it wrote."""
+
+    index: FileIndex
+    inverse: FileIndex
+    matched: int
+    our_duplicates: Duplicates
+    their_duplicates: Duplicates
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Sums):
+    matched: int
+    ours: Duplicates
+    theirs: Duplicates
+    n_bytes: int
+
+
+def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> Joined:
+    """Join ids of one kind, out of core; computes three graphs."""
+    sides, lengths = (ours, theirs), (len(ours), len(theirs))
+    record, share = RECORD_BYTES[ours.kind], how.per_thread
+    n_parts = parts_for(sum(lengths), record, share)
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
+    blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
+    folder = how.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
+    spills = [Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts)) for i, cuts in enumerate(blocks)]
+    pairs = [Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts) for i, cuts in enumerate(blocks)]
+    indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
+    spread = [
+        (ids.block(*cut), cut[0], spill, number)
+        for ids, spill, cuts in zip(sides, spills, blocks, strict=True)
+        for number, cut in enumerate(cuts)
+    ]
+    n_spread: int = _sum_of(spread_rows, spread, label="ids: spreading")
+    parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
+    found: _Part = _sum_of(_match_part, parts, label="ids: matching")
+    put = [
+        (pair, index, number, *cut)
+        for pair, index, cuts in zip(pairs, indices, blocks, strict=True)
+        for number, cut in enumerate(cuts)
+    ]
+    n_put: int = _sum_of(_put_rows, put, label="ids: row order")
+    for pair in pairs:
+        for number in range(n_parts):
+            pair.remove(number)
+    n_bytes = n_spread + found.n_bytes + n_put
+    return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
+
+
+def _sum_of(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str) -> Any:
+    """The sum of what these tasks hand on, computed."""
+    graph = Graph()
+    keys = [graph.read(task, *given) for given in arguments]
+    (found,) = compute([graph.joined(keys, total)], label=label, n_tasks=len(keys))
+    return found
+
+
+def _match_part(
+    spills: Sequence[Spill], pairs: Sequence[Spill], part: int, lengths: tuple[int, int], rows: int, limit: int
+) -> _Part:
+    """One task: the pairs of one part, written in the order of either side."""
+    (ours, first), (theirs, second) = (read_part(spill, part, limit) for spill in spills)
+    found = match(ours, theirs)
+    written = 0
+    for pair, n, by, other in zip(pairs, lengths, (found.ours, found.theirs), (found.theirs, found.ours), strict=True):
+        block = by // rows
+        order = np.argsort(block.astype(np.uint16) if n // rows < 1 << 16 else block, kind="stable")
+        cuts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=pair.n_parts))])
+        written += pair.write(part, (by[order], other[order]), (cuts, cuts))
+    return _Part(len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written)
+
+
+def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int) -> int:
+    """One task: the partners of a range of rows, from every part; returns their bytes."""
+    partners: RowNumbers = np.full(stop - start, -1, np.int64)
+    for number in range(pairs.n_files):
+        rows, others = pairs.read(number, block)
+        partners[rows - start] = others
+    index.put(start, partners)
+    return partners.nbytes
+
+
+def _made(folder: str, name: str) -> str:
+    (Path(folder) / name).mkdir()
+    return f"{folder}/{name}"

@@ -1,0 +1,257 @@
+"""How does a task get the reference rows of its rows, a panel at a time: in step, picked one by one, or shuffled?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.passes.engine.plan import RowRange
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.passes.join.shuffle import Shuffled, ShuffledReader, gone_energy, scan_reference
+from dask_embstab.tables.ids.row_index import FileIndex, RowIndex, SparseIndex
+from dask_embstab.tables.read.dask_source import lifted
+from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
+from dask_embstab.tables.read.zarr_source import ZarrSource
+from dask_embstab.tables.table import Table
+
+Mask = npt.NDArray[np.bool_]
+Way = Literal["in step", "picked", "shuffled"]
+_FEW = 16
+Found = tuple[Rows, Mask | None] | None
+"""Reference rows of those rows of a panel that have one, and which these are (None: all); None where none has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A pairing whose reference rows can be read beside the run's, and what is known of the reference.
+
+    ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run, ``energy`` that of all
+    (None where the matched rows' own sums will tell it); both None where they are not to be known.
+    """
+
+    pairing: Pairing
+    way: Way
+    shuffled: Shuffled | None = None
+    gone_energy: float | None = None
+    energy: float | None = None
+    digests: Digests = field(default_factory=dict)
+    n_bytes: int = 0
+
+    def chunk_rows(self) -> int | None:
+        """Rows of a reference chunk where both tables are read in step."""
+        return self.pairing.reference.chunk_rows if self.way == "in step" else None
+
+    def of(self, rows: RowRange) -> Any:
+        """What one task is given (`Partners`, or a Dask value that becomes it); None where no row has a partner."""
+        pairing = self.pairing
+        chosen = None if pairing.chosen is None else pairing.chosen[rows.start : rows.stop]
+        if self.shuffled is not None:
+            return ShuffledPartners(self.shuffled, chosen)
+        if pairing.index is None:
+            stop = min(rows.stop, pairing.reference.shape[0])
+            block = pairing.reference.block(rows.start, stop) if stop > rows.start else None
+            return None if block is None else lifted(StepPartners, block, stop, chosen)
+        index = pairing.index.part(rows.start, rows.stop)
+        if isinstance(index, FileIndex):
+            return LatePartners(pairing.reference, index, chosen)
+        partner = index.take(rows.start, rows.stop)
+        partner = partner if chosen is None else np.where(chosen, partner, -1)
+        wanted = partner[partner >= 0]
+        if not len(wanted):
+            return None
+        gather = pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
+        return lifted(PickedPartners, gather(wanted), partner)
+
+
+def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Beside:
+    """Decide how the reference's rows are read, and move them first where they lie in an unrelated order."""
+    if pairing.index is None:
+        return Beside(pairing, "in step")
+    if isinstance(pairing.index, SparseIndex) or _can_be_picked(pairing, how):
+        return Beside(pairing, "picked", n_bytes=pairing.n_bytes)
+    shuffled, scan = scan_reference(
+        pairing, how, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
+    )
+    n_bytes = pairing.n_bytes + scan.n_bytes
+    return Beside(pairing, "shuffled", shuffled, scan.gone_energy, scan.energy, scan.digests, n_bytes)
+
+
+def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> Beside:
+    """The same with the energy of what is gone: those rows alone are read where they are few, else the whole reference.
+
+    Nothing is read where the reference was already, where nothing is gone, where it holds more than one run, or where
+    anchors are to spare a read.
+    """
+    pairing = found.pairing
+    if found.way == "shuffled" or not pairing.verified or not pairing.gone or pairing.live is not None:
+        return found
+    whole = not weighted and pairing.n_used == pairing.matched
+    if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
+        return replace(found, gone_energy=gone_energy(pairing, label=f"{label}: what is gone"))
+    _, scan = scan_reference(pairing, how, n_rows=0, label=f"{label}: the reference's energy", move=False)
+    return replace(found, gone_energy=scan.gone_energy, energy=scan.energy)
+
+
+def _can_be_picked(pairing: Pairing, how: Joining) -> bool:
+    """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in the page cache."""
+    source = pairing.reference
+    if pairing.how == "merged ids":
+        return not isinstance(pairing.index, FileIndex) or _is_stored(source)
+    if isinstance(pairing.index, FileIndex):
+        return False
+    n, d = source.shape
+    return n * d * source.dtype.itemsize <= how.memory // 4
+
+
+def _is_stored(source: Source) -> bool:
+    return isinstance(source, DirectSource | ZarrSource)
+
+
+class Partners(Protocol):
+    """What a task is given to read its rows' reference rows by."""
+
+    def open(self, start: int, stop: int) -> PartnerReader:
+        """Start reading, for the task's rows ``start`` to ``stop``."""
+
+
+class PartnerReader(Protocol):
+    """Reference rows of one panel after another."""
+
+    def take(self, start: int, stop: int) -> Found:
+        """Those of rows ``start`` to ``stop``."""
+
+    def digests(self) -> Digests:
+        """Of the reference chunks that were read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPartners:
+    """Row i belongs to row i, up to row ``stop``."""
+
+    block: Openable
+    stop: int
+    chosen: Mask | None
+
+    def open(self, start: int, stop: int) -> StepReader:
+        """Start reading."""
+        del stop
+        return StepReader(self.block.open(), start, self.stop, self.chosen)
+
+
+class StepReader:
+    """Reads the reference in step with the table."""
+
+    def __init__(self, reader: Reader, first: int, end: int, chosen: Mask | None) -> None:
+        self._reader, self._first, self._end, self._chosen = reader, first, end, chosen
+
+    def take(self, start: int, stop: int) -> Found:
+        """The next rows."""
+        end = max(start, min(stop, self._end))
+        if end == start:
+            return None
+        rows = self._reader.take(start, end)
+        if self._chosen is None:
+            return rows, None if end == stop else np.arange(start, stop) < end
+        return _kept(rows, self._chosen[start - self._first : end - self._first], stop - start)
+
+    def digests(self) -> Digests:
+        """Of what was read."""
+        return self._reader.digests()
+
+
+@dataclass(frozen=True, slots=True)
+class PickedPartners:
+    """``block`` holds the partners in order; ``index`` says which of the task's rows have one."""
+
+    block: Openable
+    index: RowNumbers
+
+    def open(self, start: int, stop: int) -> PickedReader:
+        """Start reading."""
+        del stop
+        return PickedReader(self.block.open(), start, self.index >= 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LatePartners:
+    """The same where the index lies in a scratch file and is read by the task."""
+
+    source: Source
+    index: RowIndex
+    chosen: Mask | None
+
+    def open(self, start: int, stop: int) -> PickedReader:
+        """Start reading."""
+        has = (index := self.index.take(start, stop)) >= 0
+        has = has if self.chosen is None else has & self.chosen
+        return PickedReader(self.source.gather(index[has]).open(), start, has)
+
+
+class PickedReader:
+    """Takes the gathered rows one after the other."""
+
+    def __init__(self, reader: Reader, first: int, has: Mask) -> None:
+        self._reader, self._first, self._has = reader, first, has
+        self._taken = 0
+
+    def take(self, start: int, stop: int) -> Found:
+        """The next rows."""
+        mask = self._has[start - self._first : stop - self._first]
+        n = int(np.count_nonzero(mask))
+        if not n:
+            return None
+        rows = self._reader.take(self._taken, self._taken + n)
+        self._taken += n
+        return rows, None if n == len(mask) else mask
+
+    def digests(self) -> Digests:
+        """Of what was read whole."""
+        return self._reader.digests()
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledPartners:
+    """Partners in scratch files, in the order of the run."""
+
+    shuffled: Shuffled
+    chosen: Mask | None
+
+    def open(self, start: int, stop: int) -> SlabReader:
+        """Start reading."""
+        return SlabReader(self.shuffled.open(start, stop), start, self.chosen)
+
+
+class SlabReader:
+    """Takes rows of slabs."""
+
+    def __init__(self, reader: ShuffledReader, first: int, chosen: Mask | None) -> None:
+        self._reader, self._first, self._chosen = reader, first, chosen
+
+    def take(self, start: int, stop: int) -> Found:
+        """The next rows."""
+        rows, has = self._reader.take(start, stop)
+        if self._chosen is not None:
+            has = has & self._chosen[start - self._first : stop - self._first]
+        return _kept(rows, has, len(has))
+
+    def digests(self) -> Digests:
+        """The reference's chunks were read before."""
+        return {}
+
+
+def _kept(rows: Rows, has: Mask, n: int) -> Found:
+    """The rows that are wanted, and the mask for a panel of ``n`` rows."""
+    count = int(np.count_nonzero(has))
+    if not count:
+        return None
+    if count == n:
+        return rows, None
+    mask = has if len(has) == n else np.concatenate([has, np.zeros(n - len(has), bool)])
+    return (rows if count == len(rows) else rows[has]), mask

@@ -1,0 +1,55 @@
+"""A few rows of two tables side by side, folded into one small value; where rows can be read alone, no others are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dask_embstab.core.sums import total
+from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.passes.engine.blas import ensure_one_thread
+from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.tables.read.direct_source import few_rows
+from dask_embstab.tables.read.source import Openable, Source
+
+V = TypeVar("V")
+_TASK_ROWS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class FewRows:
+    """Rows of a table and, one for one, rows of another."""
+
+    ours: Source
+    rows: RowNumbers
+    theirs: Source
+    partners: RowNumbers
+
+
+def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], Any]) -> tuple[Any, int]:
+    """A delayed sum of ``function`` over panels of these pairs (float64), and the number of tasks; nothing is computed."""
+    graph = Graph()
+    rows, partners = few.rows, few.partners
+    keys = [
+        graph.read(
+            _folded,
+            few_rows(few.ours, rows[at : at + _TASK_ROWS]),
+            few_rows(few.theirs, partners[at : at + _TASK_ROWS]),
+            len(rows[at : at + _TASK_ROWS]),
+            micro_block_rows(few.ours.shape[1]),
+            function,
+        )
+        for at in range(0, len(rows), _TASK_ROWS)
+    ]
+    return graph.joined(keys, total), len(keys)
+
+
+def _folded(ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]) -> V:
+    ensure_one_thread()
+    a, b = ours.open(), theirs.open()
+    cuts = [(start, min(start + panel, n)) for start in range(0, n, panel)]
+    return total(function(*(reader.take(*cut).astype(np.float64) for reader in (a, b))) for cut in cuts)

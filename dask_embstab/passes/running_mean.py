@@ -1,0 +1,212 @@
+"""One more run into a running mean: one read of the run, one of the mean so far, one write; ids are joined out of core.
+
+The new table holds the run's rows in the run's order, then the rows of the old one that the run does not have. So the
+next run, mostly with the same ids in the same order, finds its partners row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_embstab.core.moments import unit
+from dask_embstab.core.running_mean import advanced
+from dask_embstab.core.types import Matrix, Rows, Vector
+from dask_embstab.passes.engine.blas import ensure_one_thread
+from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.engine.memory import load_of, require_memory
+from dask_embstab.passes.engine.plan import RowRange, plan_rows
+from dask_embstab.passes.engine.write import Landing, write_table
+from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.reference_rows import Partners, beside
+from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
+from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
+from dask_embstab.tables.ids.union import UnionIds
+from dask_embstab.tables.read.source import Openable, Source, default_chunk_rows
+from dask_embstab.tables.read.views import MappedSource
+from dask_embstab.tables.table import Table
+from dask_embstab.tables.write.run_writer import RunWriter
+from dask_embstab.tables.write.sink import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A running mean: the rows of ``table`` with their weight as one more component, the last run's ``live`` ones first."""
+
+    table: Table
+    live: int | None
+
+
+def unit_rows(rows: Rows) -> Rows:
+    """Rows scaled to length one, in the dtype of a mean."""
+    return unit(rows.astype(np.float64)).astype(mean_dtype(rows.dtype))
+
+
+def seen_once(rows: Rows) -> Rows:
+    """The mean of one run: its unit rows with weight 1, and 0 for rows of zeros."""
+    return np.hstack([unit_rows(rows), rows.any(axis=1, keepdims=True)])
+
+
+def mean_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float32, and float64 where the runs are.
+
+    float16 runs too: after n runs a new one moves the mean by 1/n of its distance, below what float16 resolves from a
+    few hundred on. Beyond float32 nothing is gained: a rotation from n rows averages their rounding.
+    """
+    return np.dtype(np.float64 if dtype.itemsize == np.dtype(np.float64).itemsize else np.float32)
+
+
+def view_of(table: Table, function: Any, width: int) -> Table:
+    """The table through ``unit_rows`` or ``seen_once``, nothing stored."""
+    source = MappedSource(table.source, function, width, mean_dtype(table.dtype))
+    return Table(source, table.stored_ids, table.where, table.key)
+
+
+def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], *, decay: float) -> None:
+    """Write the means anew, once these tables of a run have been seen."""
+    with joining() as how:
+        work = [_node(writer, key, table, old, decay, how) for key, (table, old) in tables.items()]
+        compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
+
+
+def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group, M: Matrix) -> None:
+    """Write stored means anew, every row times ``M``, with their ids and weights as they are in ``group``."""
+    nodes = []
+    for key, table in tables.items():
+        ids, weights = table.stored_ids, group[f"{key}/weight"]
+        assert isinstance(weights, zarr.Array)
+        sink = writer.table(
+            key,
+            shape=(table.n_rows, M.shape[1]),
+            dtype=table.dtype,
+            chunk_rows=table.chunk_rows,
+            ids=None if ids is None else ids.kind,
+            weights=True,
+        )
+        for start in range(0, table.n_rows, sink.chunk_rows):
+            sink.write_weights(start, np.asarray(weights[start : min(start + sink.chunk_rows, table.n_rows)]))
+        nodes.append(write_table(table, Landing(M), sink))
+    compute([node for node, _ in nodes], label="rebase", n_tasks=sum(n for _, n in nodes))
+
+
+def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, how: Joining) -> tuple[Any, int]:
+    require_memory([load_of(table, width=old.table.d, values=1)])
+    pairing = pair(table, old.table, how, live=old.live)
+    found = beside(pairing, table, how, label="consensus")
+    gone = _gone(pairing, how)
+    ids = _ids(table, old.table, gone, pairing.gone)
+    n_rows, dtype = table.n_rows + pairing.gone, mean_dtype(table.dtype)
+    kind = None if ids is None else ids.kind
+    # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
+    one = table.n_rows <= table.chunk_rows
+    chunk_rows = max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize)) if one else table.chunk_rows
+    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
+    ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
+    graph = Graph()
+    work = graph.shared(_Work(sink, pairing.reference, decay, table.n_rows, grid.rows))
+    keys = []
+    for rows in ranges:
+        mine = RowRange(rows.number, rows.start, min(rows.stop, table.n_rows))
+        seen = mine.start < mine.stop
+        block, partners = (table.source.block(mine.start, mine.stop), found.of(mine)) if seen else (None, None)
+        first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
+        of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
+        keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
+    return graph.joined(keys, sum), len(keys)
+
+
+def _gone(pairing: Pairing, how: Joining) -> RowIndex:
+    """The rows of the old table that the run does not have, ascending: the k-th one at place k."""
+    if pairing.inverse is None:
+        return ShiftedIndex(pairing.matched)
+    n_bytes = 8 * pairing.gone
+    fits = n_bytes <= how.memory // 4
+    index = (
+        ArrayIndex(np.empty(pairing.gone, np.int64)) if fits else FileIndex(f"{how.scratch.folder(needs=n_bytes)}/gone")
+    )
+    n, at = pairing.reference.shape[0], 0
+    for start in range(0, n, ID_RANGE):
+        rows = start + np.flatnonzero(pairing.inverse.take(start, min(start + ID_RANGE, n)) < 0)
+        index.put(at, rows)
+        at += len(rows)
+    return index
+
+
+def _ids(table: Table, old: Table, gone: RowIndex, n_gone: int) -> UnionIds | None:
+    """Ids of the new table; none where row i has been row i all along."""
+    if table.stored_ids is None and old.stored_ids is None:
+        return None
+    return UnionIds(table.row_ids, old.row_ids, gone, n_gone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What all tasks of one table share: the run has ``n_seen`` rows, a panel ``panel_rows``."""
+
+    sink: Sink
+    old: Source
+    decay: float
+    n_seen: int
+    panel_rows: int
+
+
+def _advance_block(
+    work: _Work,
+    rows: RowRange,
+    block: Openable | None,
+    partners: Partners | None,
+    gone: RowIndex,
+    ids: IdBlock | None,
+) -> int:
+    """One task: whole chunks of the new table, first those rows in them that the run has, then those that are gone."""
+    ensure_one_thread()
+    if work.sink.is_written(rows.start, rows.stop):
+        return 0
+    vectors, at = work.sink.writer(rows.start, rows.stop), 0
+    weights = np.empty(rows.stop - rows.start)
+    for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, gone)):
+        vectors.put(mean.astype(vectors.dtype))
+        weights[at : at + len(weight)] = weight
+        at += len(weight)
+    work.sink.write_weights(rows.start, weights.astype(vectors.dtype))
+    if ids is not None:
+        work.sink.write_ids(rows.start, rows.stop, ids)
+    return len(weights)
+
+
+def _seen(
+    work: _Work, rows: RowRange, block: Openable | None, partners: Partners | None
+) -> Iterator[tuple[Matrix, Vector]]:
+    """Panels of the run's rows: their means and weights from now on."""
+    if block is None:
+        return
+    end = min(rows.stop, work.n_seen)
+    reader, beside_ = block.open(), None if partners is None else partners.open(rows.start, end)
+    for start in range(rows.start, end, work.panel_rows):
+        stop = min(start + work.panel_rows, end)
+        seen = reader.take(start, stop).astype(np.float64)
+        mean, weight = np.zeros_like(seen), np.zeros(len(seen))
+        if beside_ is not None and (found := beside_.take(start, stop)) is not None:
+            known, matched = found
+            at: Any = slice(None) if matched is None else matched
+            mean[at, : known.shape[1] - 1], weight[at] = known[:, :-1], known[:, -1]
+        yield advanced(seen, mean, weight, work.decay)
+
+
+def _aged(work: _Work, rows: RowRange, gone: RowIndex) -> Iterator[tuple[Matrix, Vector]]:
+    """Panels of the rows that are gone: the means of before, bit for bit, with weights that have aged by a run."""
+    first, last = (max(0, row - work.n_seen) for row in (rows.start, rows.stop))
+    if first == last:
+        return
+    reader, d = work.old.gather(gone.take(first, last)).open(), work.sink.vectors.shape[1]
+    for start in range(0, last - first, work.panel_rows):
+        known = reader.take(start, min(start + work.panel_rows, last - first))
+        mean = np.zeros((len(known), d), known.dtype)
+        mean[:, : known.shape[1] - 1] = known[:, :-1]
+        yield mean, known[:, -1] * work.decay

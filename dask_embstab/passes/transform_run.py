@@ -1,0 +1,51 @@
+"""Land a whole run: the steps that the verbs and a series share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.fit_transform import Keep
+from dask_embstab.core.transform import Transform
+from dask_embstab.errors import InputError
+from dask_embstab.passes.apply import Apply
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.write.run_writer import begin_run
+
+
+def kept(keep: Keep | None, *, users: Any) -> Keep:
+    """Scores where there are users, geometry where not, unless the user says."""
+    if keep == "scores" and users is None:
+        raise InputError("keep='scores' needs users and items; give users, or use keep='geometry'")
+    return keep or ("geometry" if users is None else "scores")
+
+
+def land(
+    transform: Transform,
+    source: Run,
+    out: Any,
+    *,
+    name: str,
+    dtype: Any,
+    overwrite: bool,
+    resume: bool,
+    inputs: tuple[str, ...],
+) -> Run:
+    """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and open it."""
+    work = Apply(transform, source, None if dtype is None else _float_dtype(dtype))
+    with begin_run(
+        out, name=name, fingerprint=work.fingerprint(), overwrite=overwrite, resume=resume, inputs=inputs
+    ) as writer:
+        work.write(writer)
+    return open_run(out)
+
+
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        made: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        made = np.dtype(object)
+    if made.kind != "f" or made.itemsize > 8:
+        raise InputError(f"dtype must be float16, float32 or float64; it is {dtype}")
+    return made

@@ -1,0 +1,106 @@
+"""What may go? Leftovers of publishes that were interrupted and are not at work; never what a version or a reader holds.
+
+A publish holds the lock of its run's name from before its first chunk until its version is created, and gc takes the
+same lock before it looks at the log: what it then finds without a version belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import uuid
+from collections.abc import Iterator
+
+from dask_embstab.errors import RetryError
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.versions import reference_key, run_key
+from dask_embstab.series.publish.candidate import candidate_key
+from dask_embstab.series.store import Store
+
+DAY = 86_400.0
+REBASING = ".rebase"
+"""The lock of rebases; no run has this name."""
+_HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
+
+
+@contextlib.contextmanager
+def pin(store: Store, run: str) -> Iterator[None]:
+    """While a reader is at it, gc leaves this run alone, whatever becomes of its version."""
+    key = f"pins/{uuid.uuid4().hex}.json"
+    store.create(key, json.dumps({"run": run}).encode())
+    try:
+        yield
+    finally:
+        store.remove(key)
+
+
+def collect(store: Store, *, pin_age: float) -> list[str]:
+    """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended."""
+    removed = _swept(store, pin_age)
+    pinned = _pinned(store)
+    needed = _needed(read_log(store))
+    for name, keys in sorted(_by_name(store).items()):
+        if needed.issuperset(keys):
+            continue
+        with contextlib.suppress(RetryError), store.lock(name):
+            needed = _needed(read_log(store))
+            for key in keys:
+                held = key == run_key(name) and name in pinned
+                if key not in needed and not held and _exists(store, key):
+                    store.remove(key)
+                    removed.append(key)
+    return removed
+
+
+def _needed(log: Log) -> set[str]:
+    """The runs of all versions where they are stored now, their running references, and the matrices of rebases."""
+    stored = log.stored.values()
+    references = {reference_key(str(v.run)) for v in stored if v.reference_digests}
+    return references | {run_key(str(v.run)) for v in stored} | log.bases.keys()
+
+
+def _pinned(store: Store) -> set[str]:
+    """Runs that readers hold."""
+    runs = set()
+    for name in store.names("pins"):
+        with contextlib.suppress(FileNotFoundError):  # its reader has just ended
+            if not name.startswith("."):
+                runs.add(str(json.loads(store.read(f"pins/{name}"))["run"]))
+    return runs
+
+
+def _by_name(store: Store) -> dict[str, list[str]]:
+    """Everything that a publish of each name may have left: its candidate, its run, its hidden folders."""
+    found: dict[str, list[str]] = {}
+    entries = [(entry, f"{folder}/{entry}") for folder in ("runs", "references") for entry in store.names(folder)]
+    for entry, key in entries:
+        hidden = _HIDDEN.fullmatch(entry)
+        if not hidden and (entry.startswith(".") or not entry.endswith(".zarr")):
+            continue  # not ours
+        name = hidden["name"] if hidden else entry.removesuffix(".zarr")
+        found.setdefault(name, []).append(key)
+    if bases := store.names("bases"):
+        found[REBASING] = [f"bases/{entry}" for entry in bases]
+    for name in store.names("candidates"):
+        found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
+        found[name].append(candidate_key(name))
+    return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
+
+
+def _swept(store: Store, pin_age: float) -> list[str]:
+    """Old pins, and half-written small files that nobody can be writing any more."""
+    removed = []
+    for folder in ("pins", "versions"):
+        for name in store.names(folder):
+            key = f"{folder}/{name}"
+            with contextlib.suppress(FileNotFoundError):
+                if (folder == "pins" or name.startswith(".")) and store.age(key) > (pin_age if name[0] != "." else DAY):
+                    store.remove(key)
+                    removed.append(key)
+    return removed
+
+
+def _exists(store: Store, key: str) -> bool:
+    folder, _, name = key.rpartition("/")
+    return name in store.names(folder)

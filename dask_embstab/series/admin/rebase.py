@@ -1,0 +1,187 @@
+"""All that is stored, moved onto another reference: every score stays, no published file changes.
+
+Every stored run gets a rotation of its own, onto the rows that it shares with the reference: for standardized runs that
+is where landing them on this reference would have put them. A run that shares too few rows with it moves as its nearest
+neighbour in the series does, with which it is in one space already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.transform import Transform
+from dask_embstab.core.types import Matrix
+from dask_embstab.errors import DamageError, HoldError, InputError, TooFewMatchedError
+from dask_embstab.passes.apply import Apply
+from dask_embstab.passes.fit.driver import fit_tables
+from dask_embstab.passes.fit.reference import Reference, as_reference
+from dask_embstab.passes.running_mean import turn_means
+from dask_embstab.series.admin.basis import read_matrices, rotation, store_matrices, stored_matrices
+from dask_embstab.series.admin.gc import REBASING
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.publish.files import made_of, resumed_run
+from dask_embstab.series.publish.publish import Added, again_as, publish, settings_in
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.run import Run, open_run
+
+LAZILY = (
+    "no stored vector changes; whoever opens a version through the series reads rows times one small matrix, and transforms"
+    " composed with it. Copies and indexes made of earlier reads hold vectors of the old space: build them anew"
+)
+REWRITTEN = (
+    "all stored vectors have moved, to new files; the old ones stay until `series gc`. Build indexes of them anew: rotating"
+    " the vectors under an IVFFlat index cut its recall from .853 to .308 until it was rebuilt"
+)
+
+
+Told = dict[str, Any]
+
+
+def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: bool) -> Added:
+    """Move all stored runs onto a version's run, onto another run, or (None) back to before the last rebase."""
+    with store.lock(REBASING), contextlib.ExitStack() as held:
+        log = read_log(store)
+        log.version(None)  # something must be published
+        settings = settings_in(log, initial)
+        matrices, told = _back(store, log) if onto is None else _onto(store, log, onto, settings)
+        changed = {name: M for name, M in matrices.items() if not _is_identity(M)}
+        basis: Told = {"onto": _described(onto), "moves": told, "file": None, "crc32c": None, "applied": rewrite}
+        moved: dict[str, Told] = {}
+        if rewrite:
+            moved = {
+                name: _rewritten(store, name, placed, changed[str(placed.run)], held)
+                for name, placed in log.stored.items()
+                if placed.run in changed
+            }
+        made = again_as(
+            log.version(None),
+            log,
+            "rebase",
+            settings,
+            restores=None,
+            basis=basis | store_matrices(store, changed),
+            moved=moved,
+        )
+        publish(store, made)
+    return Added(made, published=True, note=REWRITTEN if rewrite else LAZILY)
+
+
+def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[dict[str, Matrix], Told]:
+    """Every stored run's rotation onto the reference, by the name under which it is stored."""
+    itself = str(log.placed(log.with_run(onto)).run) if isinstance(onto, int) else None
+    reference = as_reference(open_run(store.place(run_key(itself))) if itself else onto)
+    assert reference is not None
+    found: dict[str, Matrix] = {}
+    told: Told = {}
+    for name, placed in log.stored.items():
+        run = open_run(store.place(run_key(str(placed.run))))
+        if itself is not None and placed.run == itself:
+            found[itself], told[name] = np.eye(run.table("items").d), "itself"
+            continue
+        with contextlib.suppress(TooFewMatchedError):
+            fitted = _rotation(run, reference, settings)
+            found[str(placed.run)] = fitted.items
+            alignment = fitted.diagnostics["alignment"]
+            told[name] = {key: alignment[key] for key in ("rows", "relative_error")}
+    if not found:
+        raise HoldError(
+            "no stored run shares enough rows with the reference, so nothing was moved; take a run with the ids of the"
+            " series, or lower min_matched (`embstab series settings`)"
+        )
+    return _followed(store, log, found, told)
+
+
+def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
+    items = run.table("items")
+    theirs = [table.d for table in (reference.items, reference.users) if table is not None]
+    options = settings.fitting(keep="geometry", rank=None, width=max(items.d, *theirs), balance="rows")
+    return fit_tables(items, run.users, reference, options)
+
+
+def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
+    """The matrices that undo the last rebase: those from before it, less what it wrote into the runs themselves."""
+    last = next((v for v in reversed(log.versions) if v.kind == "rebase"), None)
+    if last is None:
+        raise InputError("there is no rebase to go back from; give the version or the run to rebase onto")
+    before = Log(log.versions[: last.version - 1])
+    earlier = read_matrices(store, before.basis)
+    applied = stored_matrices(store, last.basis) if last.basis["applied"] else {}
+    found: dict[str, Matrix] = {}
+    told: Told = {}
+    now = log.stored
+    for name, then in before.stored.items():
+        start = np.eye(open_run(store.place(run_key(str(now[name].run)))).table("items").d)
+        undone = applied[str(then.run)].T if then.run in applied else start
+        found[str(now[name].run)] = undone @ earlier[str(then.run)] if then.run in earlier else undone
+        told[name] = "back"
+    return _followed(store, log, found, told)
+
+
+def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> tuple[dict[str, Matrix], Told]:
+    """With matrices for the runs that have none yet: now they are in one space with their nearest, and shall stay so."""
+    known = {placed.version: (name, str(placed.run)) for name, placed in log.stored.items() if placed.run in found}
+    now = read_matrices(store, log.basis)
+    made = dict(found)
+    for name, placed in log.stored.items():
+        if placed.run in found:
+            continue
+        nearest, theirs = known[min(known, key=lambda number: abs(number - placed.version))]
+        d = open_run(store.place(run_key(str(placed.run)))).table("items").d
+        ours = now.get(str(placed.run), np.eye(d))
+        step = found[theirs] if theirs not in now else now[theirs].T @ found[theirs]
+        k = min(ours.shape[1], len(step))  # the narrower space is the wider one's first components
+        made[str(placed.run)] = ours[:, :k] @ step[:k]
+        told[name] = f"as {nearest}"
+    return made, told
+
+
+def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack) -> Told:
+    """A run and the running reference kept with it, written anew in the new space; where they are from now on."""
+    read = f"{placed.run} {json.dumps(dict(placed.digests), sort_keys=True)}".encode() + M.tobytes()
+    origin = hashlib.sha256(read).hexdigest()[:32]
+    new = f"{name}@{origin[:8]}"
+    held.enter_context(store.lock(new))
+    digests = made_of(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
+    means: Mapping[str, Any] = {}
+    if placed.reference_digests:
+        means = made_of(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
+    return {"run": new, "digests": digests, "reference_digests": means}
+
+
+def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
+    source, turned = open_run(store.place(run_key(str(placed.run)))), rotation(M, {"origin": origin})
+    landed = replace(source, then=turned).transform
+    if landed is None:
+        raise DamageError(f"{run_key(str(placed.run))} has lost its transform; restore it")
+    how: Any = dict(source.group["transform"].attrs) | {"diagnostics": dict(landed.diagnostics)}
+    with resumed_run(store, key, name, origin, {}) as writer:
+        Apply(turned, source, None).write(writer)
+        writer.transform(landed, how)
+
+
+def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
+    state = open_run(store.place(reference_key(str(placed.run))))
+    more = {which: state.attrs[ATTRIBUTE][which] for which in ("kind", "live")}
+    with resumed_run(store, key, name, origin, more) as writer:
+        turn_means(writer, {which: state.table(which) for which in more["live"]}, state.group, M)
+
+
+def _described(onto: Run | int | None) -> Told | None:
+    if onto is None:
+        return None
+    return {"version": onto, "path": None} if isinstance(onto, int) else {"version": None, "path": onto.path}
+
+
+def _is_identity(M: Matrix) -> bool:
+    return M.shape[0] == M.shape[1] and bool((np.eye(len(M)) == M).all())

@@ -1,0 +1,134 @@
+"""What would another policy have done? The recorded inputs once more, into a scratch series, and every figure beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from dask_embstab.errors import EmbstabError, InputError
+from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish.candidate import described
+from dask_embstab.tables.run import Run, open_run
+
+if TYPE_CHECKING:
+    from dask_embstab.series.series import Series
+
+_REASON = "a replay"
+_USERS, _K = 1000, 100
+
+
+def replay(
+    series: Series, scratch: Any, settings: Mapping[str, Any], *, first: int | None, last: int | None
+) -> dict[str, Any]:
+    """`Series.replay`."""
+    chosen = series.settings.changed(settings)
+    wanted = recorded(series.log(), first, last)
+    sources = [_source(version) for version in wanted]
+    made = _scratch(type(series), scratch, chosen.to_dict())
+    rows: list[dict[str, Any]] = []
+    before: tuple[Version, Version] | None = None
+    for version, source in zip(wanted, sources, strict=True):
+        added = made.add(source, name=version.run, model=version.model, accept=_REASON).version
+        if added.inputs["tables"] != version.inputs["tables"]:
+            raise _changed(version)
+        pairs = (version, added)
+        ours, theirs = (
+            _figures(where, now, None if before is None else before[side])
+            for side, (where, now) in enumerate(zip((series, made), pairs, strict=True))
+        )
+        rows.append({"run": version.run, "versions": [version.version, added.version], **_beside(ours, theirs)})
+        before = pairs
+    return {"settings": chosen.to_dict(), "runs": rows, "means": _means(rows)}
+
+
+def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
+    """The versions that published what was live, in order, within these numbers."""
+    live = log.live_runs
+    found = [
+        v for name, v in log.runs.items() if name in live and (first or 1) <= v.version <= (last or len(log.versions))
+    ]
+    if not found:
+        raise InputError(f"no live run was published by the versions {first or 1} to {last or len(log.versions)}")
+    return found
+
+
+def _scratch(kind: type[Series], place: Any, settings: Mapping[str, Any]) -> Series:
+    try:
+        made = kind.init(place, **settings)
+    except InputError:
+        made = kind(place)
+        if made.settings.to_dict() != settings:
+            raise InputError(f"{place} is a series with other settings; replay into another folder") from None
+    return made
+
+
+def _source(version: Version) -> Run:
+    """The input as it was, as far as can be told without reading its vectors (the add reads them, and tells the rest)."""
+    path = version.inputs["path"]
+    try:
+        source = open_run(path)
+    except EmbstabError as error:
+        raise InputError(f"the input of version {version.version} cannot be opened any more: {error}") from error
+    known = {key: {**table, "digests": None} for key, table in version.inputs["tables"].items()}
+    found = {key: {**table, "digests": None} for key, table in described(source).items()}
+    for table in found.values():
+        del table["written"]
+    if found != known:
+        raise _changed(version)
+    return source
+
+
+def _changed(version: Version) -> InputError:
+    return InputError(
+        f"the input of version {version.version}, {version.inputs['path']}, is not what was landed; restore it, or leave"
+        " the version out with --from and --to"
+    )
+
+
+def _figures(series: Series, version: Version, before: Version | None) -> dict[str, float | None]:
+    """Metrics and gates of one run by name."""
+    known = version.figures
+    found: dict[str, float | None] = {
+        "relative_error": (known.get("alignment") or {}).get("relative_error"),
+        "chain_minus_first": known.get("chain_minus_first"),
+    }
+    if before is not None:
+        compared = series.diff(before.version, version.version, k=_K, users=_USERS).to_dict()
+        for table in ("items", "users"):
+            for name in ("mean_cosine", "norm_ratio"):
+                found[f"{table}_{name}"] = (compared[table] or {}).get(name)
+        found["rbo"] = (compared["rank_correlation"] or {}).get("rbo")
+    return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in version.verdicts}
+
+
+def _beside(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, Any]:
+    return {"figures": {name: _difference(ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}}
+
+
+def _difference(ours: float | None, theirs: float | None) -> dict[str, float | None]:
+    known = ours is not None and theirs is not None
+    return {"series": ours, "scratch": theirs, "difference": theirs - ours if known else None}  # type: ignore[operator]
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over the runs that have a figure in both."""
+    found = {}
+    for name in dict.fromkeys(name for row in rows for name in row["figures"]):
+        both = [f for row in rows if (f := row["figures"].get(name)) and f["difference"] is not None]
+        if both:
+            found[name] = {key: fmean(f[key] for f in both) for key in ("series", "scratch", "difference")}
+    return found
+
+
+def table_lines(told: Mapping[str, Any]) -> list[str]:
+    """A line for every figure of every run, then the means."""
+    groups = [*((row["run"], row["figures"]) for row in told["runs"]), ("mean", told["means"])]
+    lines = [f"{'run':24} {'figure':24} {'series':>12} {'scratch':>12} {'difference':>12}"]
+    for run, figures in groups:
+        for name, figure in figures.items():
+            if any(value is not None for value in figure.values()):
+                shown = " ".join("           -" if v is None else f"{v:12.6g}" for v in figure.values())
+                lines.append(f"{run:24} {name:24} {shown}")
+    return lines

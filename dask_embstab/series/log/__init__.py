@@ -1,0 +1,1 @@
+"""What a series records: versions, settings, policies."""

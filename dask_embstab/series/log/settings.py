@@ -1,0 +1,108 @@
+"""How are the runs of one series landed? Given at ``init``, kept with every version, changed only by a recorded one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from dask_embstab.core.fit_transform import AlignOn, Keep
+from dask_embstab.errors import InputError
+from dask_embstab.passes.fit.options import Balance, FitOptions
+from dask_embstab.series.log.policies import POLICIES
+from dask_embstab.series.publish.gates import thresholds
+
+FirstRun = Literal["standardized", "raw"]
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "keep": (None, *get_args(Keep)),
+    "align_on": get_args(AlignOn),
+    "balance": (None, *get_args(Balance)),
+    "policy": tuple(POLICIES),
+    "first_run": get_args(FirstRun),
+    "dtype": (None, "float16", "float32", "float64"),
+    "unit_rows": (None, False, True),
+    "chain_minus_first": (False, True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
+
+    ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
+    ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
+    ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike; the
+    last run counts ``head_weight`` more.
+    ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
+    """
+
+    policy: str = "consensus"
+    keep: Keep | None = None
+    align_on: AlignOn = "items"
+    balance: Balance | None = None
+    first_run: FirstRun = "standardized"
+    dtype: str | None = None
+    rank: int | None = None
+    width: int | None = None
+    min_matched: int | None = None
+    unit_rows: bool | None = None
+    chain_minus_first: bool = True
+    half_life: float | None = 26.0
+    head_weight: float = 0.5
+    gates: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gates", thresholds(self.gates))
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                said = ", ".join(map(repr, allowed))
+                raise InputError(f"the setting {name} must be one of {said}; it is {value!r}")
+        for name in ("rank", "width", "min_matched"):
+            if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
+                raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
+        if self.half_life is not None and not (
+            isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
+        ):
+            raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
+        if not isinstance(self.head_weight, int | float) or not 0 <= self.head_weight < math.inf:
+            raise InputError(f"the setting head_weight must be a number of at least 0; it is {self.head_weight!r}")
+        if self.keep == "geometry" and self.rank is not None:
+            raise InputError("rank truncates scores; with keep='geometry' use width instead")
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """The tables that decide the rotation."""
+        return ("items", "users") if self.align_on == "both" else (self.align_on,)
+
+    @property
+    def units(self) -> bool:
+        """Whether directions are aligned."""
+        return self.policy == "consensus" if self.unit_rows is None else self.unit_rows
+
+    def fitting(self, **own: Any) -> FitOptions:
+        """Options of a fit: what all fits of the series share, and this one's ``own``."""
+        shared: dict[str, Any] = {"align_on": self.align_on, "method": "auto", "center": False, "rotation_only": False}
+        return FitOptions(**shared, unit_rows=self.units, min_matched=self.min_matched, **own)
+
+    def changed(self, changes: Mapping[str, Any]) -> Settings:
+        """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
+        turned = {"unit_rows": None} if changes.get("policy") == "consensus" != self.policy else {}
+        known = _known(changes)
+        return replace(self, **turned | known | {"gates": {**self.gates, **known.get("gates", {})}})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """The inverse of ``to_dict``."""
+        return cls(**_known(values))
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(values) - names):
+        raise InputError(f"a series has the settings {', '.join(sorted(names))}; {', '.join(unknown)} came")
+    return dict(values)

@@ -1,0 +1,1 @@
+"""How a run becomes a version: fit, apply, read back, gates, publish."""

@@ -1,0 +1,122 @@
+"""The `consensus` policy: a run lands on where every id ever seen stands on average, and then moves that average.
+
+The average is kept per version as ``references/<run>.zarr``: a run-format group with the mean of each id's stabilized unit
+vectors and its weight, for the tables that are aligned on. The first run's is not stored: it is its own unit rows. So is
+that of a head that was published under another policy, or aligned on other tables: from it a new one is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import zarr
+
+from dask_embstab.core.running_mean import decay_of, pull
+from dask_embstab.core.types import Matrix
+from dask_embstab.passes.fit.reference import Reference, as_reference
+from dask_embstab.passes.running_mean import Mean, advance, seen_once, unit_rows, view_of
+from dask_embstab.series.admin.basis import matrix_of, moved_table
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.publish.files import made_of, resumed_run
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.read.views import Padded, SideBySide, column_source
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """The average as of one version; ``state`` is None where it is the run's own unit rows.
+
+    Both are as they are stored; ``matrix`` brings them into the space in which they are read.
+    """
+
+    run: Run
+    state: Run | None
+    matrix: Matrix | None
+    head_weight: float
+
+    def live(self, key: str) -> int | None:
+        """Rows of a table that are the version's run's; None for all of them."""
+        return None if self.state is None else int(self.state.attrs[ATTRIBUTE]["live"][key])
+
+    def table(self, key: str) -> Table | None:
+        """What its rows ask of a run that lands on them (`core.consensus.pull`)."""
+        table = self._moved(self.run, key)
+        head = view_of(table, unit_rows, table.d)
+        if self.state is None:
+            return head
+        mean = self.mean(key).table
+        beside = replace(mean, source=SideBySide(mean.source, Padded(head.source, mean.n_rows)))
+        return view_of(beside, partial(pull, head_weight=self.head_weight), head.d)
+
+    def mean(self, key: str) -> Mean:
+        """Its rows with their weights, to be moved on."""
+        if self.state is None:
+            table = self._moved(self.run, key)
+            return Mean(view_of(table, seen_once, table.d + 1), None)
+        table, weights = self._moved(self.state, key), self.state.group[f"{key}/weight"]
+        assert isinstance(weights, zarr.Array)
+        return Mean(replace(table, source=SideBySide(table.source, column_source(weights))), self.live(key))
+
+    def _moved(self, run: Run, key: str) -> Table:
+        found = moved_table(run.table(key), self.matrix)
+        assert found is not None
+        return found
+
+
+def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
+    """What the next run lands on, recorded by its place in the series: a copied series says the same."""
+    key = run_key(str(version.run))
+    run, M = open_run(store.place(key)), matrix_of(store, version)
+    found = as_reference(run)
+    assert found is not None
+    found = replace(found, items=moved_table(found.items, M), users=moved_table(found.users, M))
+    if settings.policy == "consensus":
+        known = consensus_of(store, version, settings)
+        tables: dict[str, Any] = {name: known.table(name) for name in settings.aligned}
+        live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
+        found = replace(found, live=live, **tables)
+        key = key if known.state is None else reference_key(str(version.run))
+    return replace(found, described={**found.described, "path": key})
+
+
+def consensus_of(store: Store, version: Version, settings: Settings) -> Consensus:
+    """The average as of a version, opened."""
+    run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
+    state = open_run(store.place(reference_key(str(version.run)))) if version.reference_digests else None
+    serves = state is not None and all(getattr(state, key) for key in settings.aligned)
+    return Consensus(run, state if serves else None, M, settings.head_weight)
+
+
+def moved_on(
+    store: Store, landed: Run, digests: Mapping[str, Mapping[str, int]], version: Version | None, settings: Settings
+) -> dict[str, dict[str, int]]:
+    """The average with ``landed`` in it, on disk: digests of its files; none where there is none to keep."""
+    if settings.policy != "consensus" or version is None:
+        return {}
+    write = partial(_write, store, landed, version, settings)
+    return made_of(store, reference_key(landed.name), _origin(digests, version, settings), write)
+
+
+def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
+    """What must be equal for two averages to have the same bits."""
+    read = [version.run, version.digests, version.reference_digests, dict(version.basis)]
+    made_of = [digests, read, settings.half_life, settings.aligned]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write(store: Store, landed: Run, version: Version, settings: Settings, key: str, origin: str) -> None:
+    known = consensus_of(store, version, settings)
+    tables = {name: landed.table(name) for name in settings.aligned}
+    more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
+    with resumed_run(store, key, landed.name, origin, more) as writer:
+        means = {name: (table, known.mean(name)) for name, table in tables.items()}
+        advance(writer, means, decay=decay_of(settings.half_life))

@@ -1,0 +1,65 @@
+"""How far has the chain carried this run from where the first run would have put it?
+
+X are the landed rows and B the first run's rows with the same ids. Landing the same run on the first instead gives X R with
+R the rotation of algorithm 2 for X'B (the balance is the same; unit rows where directions are aligned), so the difference
+|X - X R| / |X| follows from the Gramian X'X and the cross-product X'B: one read of the first run's rows, beside the read
+that verifies the landed ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from operator import add
+
+import numpy as np
+
+from dask_embstab.core.moments import Moments, Panel, unit_pairs
+from dask_embstab.core.procrustes import procrustes
+from dask_embstab.core.products import gramian
+from dask_embstab.errors import IdError
+from dask_embstab.passes.engine.reduce import Reduction
+from dask_embstab.passes.fit.reductions import moments_probe
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.pairing import pair
+from dask_embstab.passes.join.reference_rows import Beside, beside
+from dask_embstab.tables.run import Run
+
+
+def pairs_with(first: Run, landed: Run, keys: Sequence[str], how: Joining) -> dict[str, Beside]:
+    """The first run's rows that belong to the landed ones, by table; a table without shared ids is left out."""
+    found: dict[str, Beside] = {}
+    for key in keys:
+        ours, theirs = getattr(landed, key), getattr(first, key)
+        if ours is not None and theirs is not None:
+            with contextlib.suppress(IdError):
+                found[key] = beside(pair(ours, theirs, how), ours, how, label="verify")
+    return found
+
+
+def direction_reduction() -> Reduction[Moments]:
+    """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to length one."""
+    return Reduction(_with_directions, add, moments_probe)
+
+
+def _with_directions(panel: Panel) -> Moments:
+    d = panel.rows.shape[1]
+    return Moments(
+        len(panel.rows), d, partnered=gramian(panel.rows, in_place=panel.in_place), pairs=unit_pairs(panel, np.eye(d))
+    )
+
+
+def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:
+    """|X - X R| / |X| over the aligned tables; None where fewer rows than components are shared with the first run."""
+    paired = [m for m in moments.values() if m.pairs is not None]
+    shared = sum(m.pairs.n for m in paired if m.pairs is not None)
+    if not paired or shared < paired[0].d:
+        return None
+    k = paired[0].d
+    cross = np.zeros((k, k))
+    for pairs in (m.pairs for m in paired if m.pairs is not None):
+        # A first run that is narrower is padded with zeros, as the fit does.
+        cross[:, : pairs.cross.shape[1]] += pairs.cross
+    G = sum((m.gramian for m in paired), np.zeros((k, k)))
+    away = np.eye(k) - procrustes(cross).Q
+    return float(np.sqrt(max(np.trace(away.T @ G @ away), 0.0) / np.trace(G)))

@@ -1,0 +1,113 @@
+"""Are the files of a run whole, and by which digests will they be known?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import zarr
+
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.passes.digest import file_digests
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import ATTRIBUTE, TABLES
+from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.store import local_path
+from dask_embstab.tables.write.run_writer import RunWriter, begin_run
+
+V = TypeVar("V")
+
+
+def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
+    """The crc32c of every file of a run; those of ``vectors`` are known already."""
+    known = {f"{table}/vectors/c/{n}/0": crc for table, crcs in vectors.items() for n, crc in crcs.items()}
+    files = store.files(key)
+    if missing := sorted(set(known) - set(files)):
+        raise DamageError(f"chunk {missing[0]} of {key} is missing")
+    others = [name for name in files if name not in known]
+    found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
+    chunks, metadata = dict(known), {}
+    for name, digest in found.items():
+        if digest is None or ("/c/" in name and not digest.checks) or not digest.whole:
+            raise DamageError(f"{key}/{name} is not what was written")
+        if "/c/" in name:
+            chunks[name] = digest.body
+        else:
+            metadata[name] = digest.whole
+    return {"chunks": dict(sorted(chunks.items())), "metadata": metadata}
+
+
+def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]:
+    """The same where nothing has read the run's chunks: all of them must be there."""
+    found = run_digests(store, key, {})
+    groups = {name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)}
+    wanted = (chunk for name, group in groups.items() for chunk in _chunks(name, group))
+    if missing := next((chunk for chunk in wanted if chunk not in found["chunks"]), None):
+        raise DamageError(f"chunk {missing} of {key} is missing")
+    return found
+
+
+def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
+    """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files' digests."""
+    return made_whole(
+        store,
+        key,
+        is_ours=lambda left: left.attrs[ATTRIBUTE].get("origin") == origin,
+        write=partial(write, key, origin),
+        check=partial(whole_digests, store, key),
+    )
+
+
+def made_whole(
+    store: Store, key: str, *, is_ours: Callable[[Run], bool], write: Callable[[], Any], check: Callable[[Run], V]
+) -> V:
+    """A run-format group at ``key``: written, durable, verified; what ``check`` says of it.
+
+    What an interrupted call left serves where it ``is_ours``; what a power cut tore is written anew.
+    """
+    for is_last in (False, True):
+        if not _is_left(store, key, is_ours):
+            write()
+        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
+            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
+        store.sync(key)
+        try:
+            return check(open_run(store.place(key)))
+        except DamageError:
+            if is_last:
+                raise
+            store.remove(key)
+    raise AssertionError("the second attempt returns or raises")
+
+
+@contextlib.contextmanager
+def resumed_run(store: Store, key: str, name: str, origin: str, more: Mapping[str, Any]) -> Iterator[RunWriter]:
+    """Write such a group, going on from the whole chunks that an interrupted call left."""
+    place = store.place(key)
+    resume, attributes = local_path(place) is not None, {**more, "origin": origin}
+    store.make(key.rpartition("/")[0])
+    with begin_run(place, name=name, fingerprint=origin, resume=resume, more=attributes) as writer:
+        yield writer
+
+
+def _is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
+    """Whether such a group stands there; any other is removed."""
+    folder, _, name = key.rpartition("/")
+    if name not in store.names(folder):
+        return False
+    with contextlib.suppress(InputError, DamageError, KeyError):
+        if is_ours(open_run(store.place(key))):
+            return True
+    store.remove(key)
+    return False
+
+
+def _chunks(name: str, group: zarr.Group) -> list[str]:
+    return [
+        f"{name}/{array}/{found.metadata.encode_chunk_key((number,) + (0,) * (found.ndim - 1))}"
+        for array, found in group.arrays()
+        for number in range(found.nchunks)
+    ]

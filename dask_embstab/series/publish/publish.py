@@ -1,0 +1,279 @@
+"""fit, apply, verify, publish: how a run comes into a series, and goes on coming after an interruption.
+
+The order is the whole of it: the transform is durable before the first chunk is written, every chunk is durable and
+verified before the version is created, and the version is created by one of all who try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from dask_embstab.errors import (
+    HoldError,
+    InputError,
+    NotFiniteError,
+    RetryError,
+    TooFewMatchedError,
+)
+from dask_embstab.passes.digest import table_digests
+from dask_embstab.passes.transform_run import land
+from dask_embstab.series.admin.basis import read_run
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.policies import reference_in
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import Kind, Version, run_key, version_key
+from dask_embstab.series.publish.candidate import Candidate, candidate_key, candidate_of, described, held_key
+from dask_embstab.series.publish.consensus import moved_on
+from dask_embstab.series.publish.figures import delivered, figures_of
+from dask_embstab.series.publish.files import made_whole
+from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
+from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.store import local_path
+
+_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,119}")
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of it: the version, and whether this call published it."""
+
+    version: Version
+    published: bool
+    note: str
+
+
+def add_run(
+    store: Store,
+    settings: Settings,
+    source: Run,
+    *,
+    name: str | None,
+    model: str | None,
+    shadow: bool = False,
+    accept: str | None = None,
+) -> Added:
+    """Publish a run as the next version; a run that is published already is left as it is.
+
+    Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same call with ``accept``
+    (a reason) publishes it without fitting or writing again.
+    """
+    name = _require_name(name or source.name)
+    with store.lock(name):
+        log = read_log(store)
+        if name in log.runs:
+            added = _again(log.runs[name], source, model)
+            _cleared(store, name)
+            return added
+        if shadow and log.head is None:
+            raise InputError(
+                "a shadow stands beside a run that is live, and none is yet; add the first run without shadow"
+            )
+        settings = settings_in(log, settings)
+        _require_free(name, log)
+        reference = reference_in(log, settings.policy)
+        first = _compared(log, reference, settings)
+        theirs = _first_run(store, first, reference, settings)
+        with _refusals_hold(name):
+            candidate = candidate_of(store, source, name, reference, settings)
+            checked = _landed(store, source, candidate, theirs)
+        landed = open_run(store.place(run_key(name)))
+        verdicts = _verdicts(store, log, source, landed, checked, settings)
+        if held(verdicts) and accept is None:
+            store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
+            raise hold(name, verdicts)
+        moved = moved_on(store, landed, checked.digests, reference, settings)
+        chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
+        version = next_version(
+            log,
+            "publish",
+            settings,
+            run=name,
+            model=model or model_of(source) or name,
+            reference=None if reference is None else reference.version,
+            figures=_figures(candidate, chain),
+            state="shadow" if shadow else "live",
+            verdicts=verdicts,
+            accepted=accept if held(verdicts) else None,
+            spectra=checked.spectra,
+            digests=checked.digests,
+            reference_digests=moved,
+            inputs=checked.inputs,
+        )
+        publish(store, version)
+        _cleared(store, name)
+    seen = ", a shadow that readers of the head do not see" if shadow else ""
+    return Added(version, published=True, note=f"{name} is version {version.version}{seen}")
+
+
+def _cleared(store: Store, name: str) -> None:
+    """Nothing of a publish is left but what it published."""
+    store.remove(held_key(name))
+    store.remove(candidate_key(name))
+
+
+def _verdicts(
+    store: Store, log: Log, source: Run, landed: Run, checked: Checked, settings: Settings
+) -> tuple[Verdict, ...]:
+    """What the gates say of a landed run, beside the run that is live now."""
+    head = None if log.head is None else read_run(store, log.placed(log.head))
+    figures = figures_of(log, head, landed, source, settings, checked.spectra)
+    again = delivered(log, landed.name, checked.inputs["tables"])
+    return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates)
+
+
+def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
+    """The version that follows the log."""
+    return Version(**(_next(log, kind, settings) | known))
+
+
+def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
+    """The next version with the run of an earlier one."""
+    return replace(version, **(_next(log, kind, settings) | more))
+
+
+def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
+    return {
+        "version": len(log.versions) + 1,
+        "kind": kind,
+        "parent": None if log.head is None else log.head.version,
+        "policy": settings.policy,
+        "settings": settings.to_dict(),
+        "basis": {},
+        "moved": {},
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def publish(store: Store, version: Version) -> None:
+    """Create the version's file; one of all who try for this number wins. The one before is made durable first."""
+    if version.version > 1:
+        store.sync(version_key(version.version - 1))
+    try:
+        store.create(version_key(version.version), version.encoded())
+    except FileExistsError:
+        raise RetryError(
+            f"version {version.version} was published by another process meanwhile, so the parent has changed; call again"
+            " (what need not be fitted anew is kept)"
+        ) from None
+
+
+def settings_in(log: Log, initial: Settings) -> Settings:
+    """The settings of the last version, or those of ``init``."""
+    return Settings.of(log.versions[-1].settings) if log.versions else initial
+
+
+def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
+    """The first version, where the run to come is a link of a chain that is to be compared with it."""
+    wanted = reference is not None and settings.policy != "first" and settings.chain_minus_first
+    return log.placed(log.first) if wanted and log.first is not None else None
+
+
+def _first_run(store: Store, first: Version | None, reference: Version | None, settings: Settings) -> Run | None:
+    """Its run, where the comparison needs another read: on the first link both are one (but for lengths of rows)."""
+    alike = settings.units or settings.policy != "consensus"
+    if first is None or reference is None or (first.run == reference.run and alike):
+        return None
+    return read_run(store, first)
+
+
+@contextlib.contextmanager
+def _refusals_hold(name: str) -> Iterator[None]:
+    """What cannot be landed for what it holds is held; there is nothing that could be accepted."""
+    try:
+        yield
+    except TooFewMatchedError as error:
+        raise HoldError(f"{name} is held and not published: {error}", [refused("matched")]) from error
+    except NotFiniteError as error:
+        raise HoldError(f"{name} is held and not published: {error}", [refused("finite")]) from error
+
+
+def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
+    """The run written (as far as it is not), durable and verified."""
+    name = candidate.plan["run"]
+    key = run_key(name)
+    try:
+        return made_whole(
+            store,
+            key,
+            is_ours=lambda left: is_landed_by(left, candidate.transform),
+            write=partial(_write, store.place(key), source, candidate),
+            check=lambda landed: check(store, key, landed, candidate, first),
+        )
+    except ChangedInputError:
+        store.remove(key)
+        store.remove(candidate_key(name))
+        raise
+
+
+def _write(place: Any, source: Run, candidate: Candidate) -> None:
+    land(
+        candidate.transform,
+        source,
+        place,
+        name=candidate.plan["run"],
+        dtype=candidate.plan["settings"]["dtype"],
+        overwrite=False,
+        resume=local_path(place) is not None,
+        inputs=(source.path,),
+    )
+
+
+def model_of(run: Run) -> str | None:
+    """The model that a run's own attributes name."""
+    ours = run.attrs.get(ATTRIBUTE)
+    named = ours.get("model") if isinstance(ours, Mapping) else None
+    return None if named is None else str(named)
+
+
+def _again(version: Version, source: Run, model: str | None) -> Added:
+    """The same run once more: nothing to do; other content under a name that is taken is an error."""
+    given = described(source)
+    names = list(given)
+    for name, digests in zip(names, table_digests([source.table(name) for name in names]), strict=True):
+        given[name] = {key: value for key, value in given[name].items() if key != "written"} | {"digests": digests}
+    if given != version.inputs["tables"]:
+        raise InputError(
+            f"{version.run} is published already (version {version.version}), with other content than {source.path};"
+            " a published run never changes: give this one another name"
+        )
+    if model not in (None, version.model):
+        raise InputError(f"{version.run} is published as a run of the model {version.model!r}; {model!r} came")
+    seen = "" if version.state == "live" else f" (a shadow: promote {version.version} makes it live)"
+    note = f"{version.run} is published already as version {version.version}{seen}; nothing to do"
+    return Added(version, published=False, note=note)
+
+
+def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
+    known: Mapping[str, Any] = candidate.transform.diagnostics
+    tables = {
+        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone", "returned")}
+        for key in ("items", "users")
+        if known.get(key)
+    }
+    named = {name: known.get(name) for name in ("keep", "method", "rank", "balance", "alignment")}
+    return {**tables, **named, "chain_minus_first": chain}
+
+
+def _require_free(name: str, log: Log) -> None:
+    """Raise where a rebase stores another run under this name."""
+    if taken := [run for run, place in log.moved.items() if place["run"] == name]:
+        raise InputError(f"{name} is where a rebase stores the run {taken[0]}; give this one another name")
+
+
+def _require_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}; give"
+            " another with name= (--name)"
+        )
+    return name

@@ -1,0 +1,102 @@
+"""Is a landed run what it should be? One read of what was written, before anybody else sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.moments import Moments
+from dask_embstab.core.transform import Transform
+from dask_embstab.errors import DamageError, RetryError
+from dask_embstab.passes.digest import ids_digest
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.memory import load_of, require_memory
+from dask_embstab.passes.engine.reduce import Partial, Reduction, finished, reduce_table
+from dask_embstab.passes.fit.reductions import moments_reduction
+from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.reference_rows import Beside
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.publish.candidate import Candidate
+from dask_embstab.series.publish.drift import chain_minus_first, direction_reduction, pairs_with
+from dask_embstab.series.publish.files import run_digests
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
+
+
+class ChangedInputError(RetryError):
+    """What was landed is not what was fitted: neither serves any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Digests of every file, what was read to make them, the drift of the chain, and each table's singular values."""
+
+    digests: dict[str, dict[str, int]]
+    inputs: dict[str, Any]
+    chain_minus_first: float | None
+    spectra: dict[str, list[float]]
+
+
+def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
+    """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
+
+    Raises `DamageError` where a file is not what was written, `ChangedInputError` where the input has changed meanwhile.
+    """
+    inputs = _inputs(landed, candidate)
+    tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
+    settings = Settings.of(candidate.plan["settings"])
+    reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
+    with joining() as how:
+        pairs = {} if first is None else pairs_with(first, landed, settings.aligned, how)
+        parts, moments = _read(tables, pairs, reduction)
+    for name, table in tables.items():
+        if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
+            raise DamageError(f"the ids of {table.where} are not those that were written")
+    digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
+    return Checked(digests, inputs, chain_minus_first(moments), {name: _spectrum(m) for name, m in moments.items()})
+
+
+def _read(
+    tables: Mapping[str, Table], pairs: Mapping[str, Beside], reduction: Reduction[Moments]
+) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
+    """One read of every table: what the digests need, and moments, with the first run's rows beside them where wanted."""
+    require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
+    nodes = [reduce_table(table, reduction, pairs=pairs.get(name)) for name, table in tables.items()]
+    done: tuple[Partial[Any], ...] = compute(
+        [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)
+    )
+    parts = dict(zip(tables, done, strict=True))
+    return parts, {name: finished(part, reduction) for name, part in parts.items()}
+
+
+def _spectrum(moments: Moments) -> list[float]:
+    """Singular values of a table, descending."""
+    found: list[float] = np.sqrt(np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)).tolist()
+    return found
+
+
+def is_landed_by(landed: Run, transform: Transform) -> bool:
+    """Whether the run was made by this very transform."""
+    made = landed.transform
+    if made is None or made.arrays().keys() != transform.arrays().keys():
+        return False
+    return all(np.array_equal(array, transform.arrays()[name]) for name, array in made.arrays().items())
+
+
+def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
+    """What was read: the same by the fit as by the apply, or it was changed between the two."""
+    read: Any = dict(landed.group["transform"].attrs)["digests"]
+    tables = {}
+    for name, table in candidate.plan["source"]["tables"].items():
+        fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
+        if fitted and fitted != read[name]:
+            raise ChangedInputError(
+                f"the {name} of {candidate.plan['source']['path']} changed while they were read; add it again"
+            )
+        tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}
+    return {"path": candidate.plan["source"]["path"], "tables": tables}

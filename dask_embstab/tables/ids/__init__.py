@@ -1,0 +1,1 @@
+"""Ids: read, keyed, matched, looked up, out of core."""

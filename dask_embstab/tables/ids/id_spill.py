@@ -1,0 +1,56 @@
+"""Ids spread over parts by their keys, for whatever must bring equal ones together without holding all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.tables.ids.ids import IdBlock, IdKind
+from dask_embstab.tables.ids.keys import Keyed, Texts, joined, keyed
+from dask_embstab.tables.ids.match import Duplicates, distinct
+from dask_embstab.tables.ids.spill import Spill
+
+RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}
+"""What an id takes while it is joined or sorted, copies and orders included."""
+_KEY, _ROW, _LENGTH, _BYTE = (np.dtype(t) for t in (np.uint64, np.int64, np.uint32, np.uint8))
+_HASHED = (_KEY, _ROW, _LENGTH, _BYTE)
+COLUMNS: dict[IdKind, tuple[np.dtype[Any], ...]] = {"int64": (_KEY, _ROW), "string": _HASHED, "uuid": _HASHED}
+_MOST_PARTS = 1 << 14
+
+
+def parts_for(n_ids: int, record_bytes: int, memory: int) -> int:
+    """Parts (a power of two) so that one of them fits in ``memory``: repeated ids aside, keys spread evenly."""
+    return min(_MOST_PARTS, 1 << (n_ids * record_bytes // memory).bit_length())
+
+
+def spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
+    """Keys of these rows (the first is row ``start`` of its table), written as file ``number``; returns its bytes."""
+    records = keyed(block.ids.open().take(block.start, block.stop), start)
+    bits = spill.n_parts.bit_length() - 1
+    part = (records.key >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(records), np.uint16)
+    order = np.argsort(part.astype(np.uint8) if bits <= 8 else part, kind="stable")
+    cuts = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=spill.n_parts))])
+    columns: list[Any] = [records.key[order], records.row[order]]
+    all_cuts = [cuts, cuts]
+    if records.texts is not None:
+        lengths = records.texts.lengths[order]
+        columns += [lengths.astype(np.uint32), records.texts.picked(order)]
+        all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
+    return spill.write(number, columns, all_cuts)
+
+
+def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
+    """Records of one part in row order; from ``limit`` records on, repeated ids are left out as they are read."""
+    pieces, doubled, n = [], Duplicates(), 0
+    for number in range(spill.n_files):
+        columns = spill.read(number, part)
+        texts = None
+        if len(columns) > 2:
+            texts = Texts(np.concatenate([[0], np.cumsum(columns[2], dtype=np.int64)]), columns[3])
+        pieces.append(Keyed(columns[0], columns[1], texts))
+        n += len(pieces[-1])
+        if n > limit:
+            kept, more = distinct(joined(pieces))
+            pieces, doubled, n = [kept], doubled + more, len(kept)
+    return joined(pieces), doubled

@@ -1,0 +1,201 @@
+"""Which rows have these ids? A sorted index of a stored table's ids, built once and kept beside its run.
+
+Four plain files in a hidden folder named after the run, the table and a fingerprint of the stored ids (metadata and chunk
+files, by size and time of writing): keys in ascending order, their rows, and for hashed keys the texts. The folder
+appears whole; an index of ids that have been written anew has another name, is built again, and the old one removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import IdError
+from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
+from dask_embstab.tables.ids.ids import UUID, IdArray, IdKind, Ids, RowNumberIds, id_ranges, shown
+from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
+from dask_embstab.tables.ids.spill import Spill
+
+_MEMORY = 1 << 28
+_ROWS = 1 << 19
+_NAMED = 5
+
+
+def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str) -> RowNumbers:
+    """Row of every wanted id (the first that has it); ``key`` names the table.
+
+    Raises `IdError`, naming the first few, where one is of another type or in no row.
+    """
+    asked = _of_kind(wanted, ids.kind)
+    if isinstance(ids, RowNumberIds):
+        rows = np.where((asked >= 0) & (asked < len(ids)), asked, -1)
+    elif (place := _place(ids, key)) is None:
+        rows = _scanned(ids, asked)
+    else:
+        rows = _Index(_built(ids, place), ids.kind).rows(keyed(asked, 0))
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        named = ", ".join(shown(asked[missing[:_NAMED]]))
+        raise IdError(f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example {named}")
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    folder: Path
+    kind: IdKind
+
+    def rows(self, asked: Keyed) -> RowNumbers:
+        """Row of every asked id, -1 where none has it: a binary search in the mapped keys."""
+        keys, rows = self._mapped("keys", np.uint64), self._mapped("rows", np.int64)
+        at = np.searchsorted(keys, asked.key)
+        if asked.texts is None:
+            at = np.minimum(at, len(keys) - 1)
+            return np.asarray(np.where(keys[at] == asked.key, rows[at], -1))
+        starts, data = self._mapped("starts", np.int64), self._mapped("data", np.uint8)
+        found = np.full(len(at), -1, np.int64)
+        for i, first in enumerate(at.tolist()):
+            text, place = asked.texts.at(i), first
+            while place < len(keys) and keys[place] == asked.key[i]:
+                if data[starts[place] : starts[place + 1]].tobytes() == text:
+                    found[i] = rows[place]
+                    break
+                place += 1
+        return found
+
+    def _mapped(self, name: str, dtype: Any) -> Any:
+        path = self.folder / name
+        return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def _place(ids: Ids, key: str) -> Path | None:
+    """Where the index of stored ids belongs; None where there is no folder of ours beside them."""
+    array = ids.array
+    if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+        return None
+    folder = Path(array.store.root, array.path)
+    run = folder.parent.parent
+    return run.parent / f".{run.name}.{key}.ids-{_fingerprint(folder, len(ids))}"
+
+
+def _fingerprint(folder: Path, n: int) -> str:
+    """Another text once the ids are written anew, or are hashed by another function."""
+    stats = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    files = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
+    probe = keyed(np.array(["embstab"], object), 0).key.tolist() + keyed(np.array([1]), 0).key.tolist()
+    return hashlib.sha256(json.dumps([n, probe, files]).encode()).hexdigest()[:16]
+
+
+def _built(ids: Ids, place: Path) -> Path:
+    """The folder of the index, made where it is missing."""
+    if place.is_dir():
+        return place
+    beside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        beside.mkdir()
+    except OSError as error:
+        raise IdError(
+            f"a lookup keeps its index beside the run, and {place.parent} cannot be written ({error.strerror}); copy the"
+            " run to a folder that can"
+        ) from error
+    try:
+        _write(ids, beside)
+        if not place.is_dir():
+            beside.rename(place)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    stem = place.name.rpartition("-")[0]
+    for stale in place.parent.glob(f"{stem}-*"):
+        if stale != place and not stale.name.endswith(".partial"):
+            shutil.rmtree(stale, ignore_errors=True)
+    return place
+
+
+def _write(ids: Ids, folder: Path) -> None:
+    """Spread the ids over parts by the first bits of their keys, sort each, and append it: then all are sorted."""
+    n, n_parts = len(ids), parts_for(len(ids), RECORD_BYTES[ids.kind], _MEMORY)
+    starts = range(0, n, _ROWS)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        spill = Spill(scratch, COLUMNS[ids.kind], n_parts, len(starts))
+        for number, start in enumerate(starts):
+            spread_rows(ids.block(start, min(start + _ROWS, n)), start, spill, number)
+        names = "keys", "rows", "starts", "data"
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in names}
+        files["starts"].write(np.zeros(1, np.int64).tobytes())
+        end = 0
+        for part in range(n_parts):
+            records, _ = read_part(spill, part, 2 * _MEMORY // RECORD_BYTES[ids.kind])
+            records = chosen(records, stable_order(records.key))
+            files["keys"].write(records.key.tobytes())
+            files["rows"].write(records.row.tobytes())
+            if records.texts is not None:
+                files["starts"].write((end + records.texts.starts[1:]).tobytes())
+                files["data"].write(records.texts.data.tobytes())
+                end += len(records.texts.data)
+
+
+def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
+    """One pass over ids that are not stored on a local disk."""
+    known = pd.Index(asked.tolist()).drop_duplicates()
+    rows = np.full(len(known), -1, np.int64)
+    start = 0
+    for part in id_ranges(ids):
+        at = known.get_indexer(pd.Index(part.tolist()))
+        hit = np.flatnonzero(at >= 0)[::-1]  # the first row of an id is written last
+        hit = hit[rows[at[hit]] < 0]
+        rows[at[hit]] = start + hit
+        start += len(part)
+    return np.asarray(rows[known.get_indexer(pd.Index(asked.tolist()))])
+
+
+def _of_kind(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
+    """The ids as they are stored; texts of numbers and of UUIDs are read."""
+    values = np.asarray(wanted).tolist() if isinstance(wanted, np.ndarray) else list(wanted)
+    made: list[Any] = []
+    for value in values:
+        try:
+            made.append(_READ[kind](value))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise IdError(f"ids of this table are {kind}; {value!r} is none") from error
+    if kind == "uuid":
+        return np.frombuffer(b"".join(made), UUID)
+    return np.array(made, np.int64 if kind == "int64" else object)
+
+
+def _int64(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) or not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(value)
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _uuid(value: Any) -> bytes:
+    value = value.item() if isinstance(value, np.void) else value  # as a list of stored ids has them
+    raw = value if isinstance(value, bytes) else getattr(value, "bytes", None) or uuid.UUID(value).bytes
+    if not isinstance(raw, bytes) or len(raw) != UUID.itemsize:
+        raise ValueError(value)
+    return raw
+
+
+_READ = {"int64": _int64, "string": _text, "uuid": _uuid}

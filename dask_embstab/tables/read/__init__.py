@@ -1,0 +1,1 @@
+"""How do rows come from whatever holds them?"""

@@ -1,0 +1,200 @@
+"""When are the chunks of a Zarr array plain files that can be read and written without Zarr, and where are they?
+
+On a local store, in an unsharded array whose chunks hold whole rows in C order, and whose codecs are bytes and nothing
+but an optional crc32c, Blosc or Zstandard: then a chunk's file is its rows (compressed or not), and the last four bytes
+their checksum. Everything else goes through Zarr with the same kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import crc32c
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from dask_embstab.errors import DamageError
+
+Compression = Literal["blosc", "zstd"]
+CHECKSUM_BYTES = 4
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFiles:
+    """Where the chunks of one array lie and how they are encoded; picklable and small.
+
+    In a ``complete`` array every chunk must be there; in others a missing one reads as ``fill``.
+    """
+
+    root: str
+    keys: tuple[str, str]
+    n_rows: int
+    d: int
+    chunk_rows: int
+    dtype: np.dtype[Any]
+    checksummed: bool
+    compression: Compression | None
+    fill: float
+    complete: bool
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.d * self.dtype.itemsize
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of a decoded chunk; the last one too is stored at full length."""
+        return self.chunk_rows * self.row_bytes
+
+    def path(self, chunk: int) -> str:
+        """The file of one chunk."""
+        before, after = self.keys
+        return f"{self.root}/{before}{chunk}{after}"
+
+
+def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
+    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where Zarr must decode them."""
+    store = array.store
+    if not isinstance(store, LocalStore) or array.dtype.kind not in "fiu" or array.chunks[1:] != array.shape[1:]:
+        return None
+    encoding = _encoding(array)
+    if encoding is None:
+        return None
+    dtype, checksummed, compression = encoding
+    marker = 7_777_777
+    key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
+    before, _, after = key.partition(str(marker))
+    fill = 0.0 if array.fill_value is None else float(array.fill_value)
+    return ChunkFiles(
+        root=str(Path(store.root).absolute() / array.path),
+        keys=(before, after),
+        n_rows=array.shape[0],
+        d=array.shape[1] if array.ndim == 2 else 1,
+        chunk_rows=array.chunks[0],
+        dtype=dtype,
+        checksummed=checksummed,
+        compression=compression,
+        fill=fill,
+        # Zarr leaves out a chunk of nothing but its fill value: never true of one that is not finite, nor of unique ids.
+        complete=not np.isfinite(fill) or (array.ndim == 1 and array.chunks[0] > 1),
+    )
+
+
+def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression | None] | None:
+    """Dtype as stored, whether a checksum ends the file, and the compression; None for any other chain of codecs."""
+    metadata: Any = array.metadata
+    if metadata.zarr_format == 2:
+        if metadata.filters or metadata.order != "C":
+            return None
+        name = None if metadata.compressor is None else metadata.compressor.codec_id
+        return (array.dtype, False, name) if name in (None, "blosc", "zstd") else None
+    codecs = list(metadata.codecs)
+    if not codecs or not isinstance(codecs[0], BytesCodec):
+        return None
+    endian = getattr(codecs[0].endian, "value", codecs[0].endian)
+    dtype = array.dtype.newbyteorder(">" if endian == "big" else "<")
+    rest = codecs[1:]
+    checksummed = bool(rest) and isinstance(rest[-1], Crc32cCodec)
+    rest = rest[:-1] if checksummed else rest
+    if not rest:
+        return dtype, checksummed, None
+    compression: Compression | None = (
+        "blosc" if isinstance(rest[0], BloscCodec) else "zstd" if isinstance(rest[0], ZstdCodec) else None
+    )
+    return (dtype, checksummed, compression) if len(rest) == 1 and compression else None
+
+
+class OpenChunk:
+    """One chunk's file, open for reading."""
+
+    def __init__(self, files: ChunkFiles, chunk: int) -> None:
+        self.path = files.path(chunk)
+        self.descriptor = os.open(self.path, os.O_RDONLY)
+        self.size = os.fstat(self.descriptor).st_size
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on."""
+        done = 0
+        while done < len(target):
+            got = os.preadv(self.descriptor, [target[done:]], offset + done)
+            if not got:
+                raise DamageError(f"chunk file {self.path} is truncated; restore it from its source")
+            done += got
+
+    def checksum(self, start: int, stop: int, before: int = 0) -> int:
+        """crc32c of a range of bytes, going on from ``before``; a bounded number in memory at a time."""
+        buffer = memoryview(bytearray(min(_BLOCK_BYTES, stop - start)))
+        for at in range(start, stop, _BLOCK_BYTES):
+            part = buffer[: stop - at]
+            self.read_into(part, at)
+            before = crc32c.crc32c(part, before)
+        return before
+
+    def stored_checksum(self) -> int:
+        """The last four bytes."""
+        return _last_bytes(self.descriptor)
+
+    def close(self, *, drop: bool = False) -> None:
+        """Close, and tell the system to forget the pages of a table that is much larger than memory."""
+        if drop:
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(self.descriptor)
+
+
+def stored_checksum(path: str) -> int:
+    """The last four bytes of a chunk's file, which is not read."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return _last_bytes(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _last_bytes(descriptor: int) -> int:
+    return int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, os.fstat(descriptor).st_size - CHECKSUM_BYTES), "little")
+
+
+def require_seen(folder: str | Path) -> None:
+    """Raise where a folder that should be there is not: a worker that cannot see it would read every chunk as missing."""
+    if not Path(folder).is_dir():
+        raise DamageError(
+            f"{folder} is not there, as seen from {socket.gethostname()}; every process that computes must see it: give"
+            " the workers of a cluster a shared file system, or use an object store's URL"
+        )
+
+
+def require_checksum(found: int, stored: int, path: str) -> None:
+    """Raise unless both are equal."""
+    if found != stored:
+        raise DamageError(
+            f"chunk file {path} fails its checksum (crc32c {found:#010x}, stored {stored:#010x}); restore it from its source"
+        )
+
+
+_verified: dict[tuple[str, int, int], None] = {}
+_verified_lock = threading.Lock()
+_MOST_REMEMBERED = 1 << 17
+
+
+def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
+    """Check a whole chunk's checksum before parts of it are read; once per file and process, in one sequential read."""
+    if not files.checksummed:
+        return
+    key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_mtime_ns
+    if key in _verified:
+        return
+    found = chunk.checksum(0, files.data_bytes)
+    require_checksum(found, chunk.stored_checksum(), chunk.path)
+    with _verified_lock:
+        if len(_verified) >= _MOST_REMEMBERED:
+            _verified.clear()
+        _verified[key] = None

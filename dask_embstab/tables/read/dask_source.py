@@ -1,0 +1,96 @@
+"""Vectors in a user's own Dask array (say, the output of model inference): its chunks become blocks of the passes.
+
+The one place below `passes/` that knows Dask, because the contract gives every table a Dask view of its vectors.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.delayed import Delayed
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import InputError
+from dask_embstab.tables.read.source import ArrayBlock, default_chunk_rows
+
+
+@dataclass(frozen=True, slots=True)
+class DaskSource:
+    """A two-dimensional Dask array with known, full-width chunks; its blocks are computed inside the tasks."""
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the array."""
+        return cast("np.dtype[Any]", self.array.dtype)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of its first chunk, whatever the others hold; the default where that is one huge chunk."""
+        first = int(self.array.chunks[0][0])
+        return (
+            min(first, default_chunk_rows(self.shape[1], self.dtype.itemsize))
+            if len(self.array.chunks[0]) == 1
+            else first
+        )
+
+    def block(self, start: int, stop: int) -> Any:
+        """A delayed `ArrayBlock` of these rows."""
+        return _delayed_block(self.array[start:stop], start, start // self.chunk_rows)
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """A delayed `ArrayBlock` of these rows, numbered from 0."""
+        return _delayed_block(self.array[rows], 0, 0)
+
+
+def require_known_chunks(array: Any) -> None:
+    """Raise unless the Dask array's shape is known and its chunks hold whole rows."""
+    if any(np.isnan(size) for size in array.shape):
+        raise InputError(
+            "a Dask array must know its chunk sizes; this one has unknown ones; call .compute_chunk_sizes() on it first"
+        )
+    if array.numblocks[1] > 1:
+        raise InputError(
+            f"chunks must hold whole rows; this Dask array splits its {array.shape[1]} components into"
+            f" {array.numblocks[1]} chunks; call .rechunk({{1: -1}}) on it first"
+        )
+
+
+def as_dask(array: Any, chunk_rows: int) -> Any:
+    """A lazy Dask array over anything that slices, one chunk per ``chunk_rows`` rows; a Dask array stays as it is.
+
+    Named anew at each call: a name made from the path would outlive what is overwritten there.
+    """
+    if hasattr(array, "to_delayed"):
+        return array
+    chunks = (chunk_rows, *array.shape[1:])
+    return da.from_array(array, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
+
+
+def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
+    """``make(*arguments)``; a Dask value that becomes it where an argument is one."""
+    if any(isinstance(argument, Delayed) for argument in arguments):
+        return dask.delayed(make, pure=False)(*arguments)
+    return make(*arguments)
+
+
+def _delayed_block(rows: Any, start: int, chunk: int) -> Any:
+    pieces = rows.to_delayed().ravel().tolist()
+    return dask.delayed(_joined, pure=False)(pieces, start, chunk)
+
+
+def _joined(pieces: list[Any], start: int, chunk: int) -> ArrayBlock:
+    rows = np.asarray(pieces[0]) if len(pieces) == 1 else np.concatenate([np.asarray(p) for p in pieces])
+    return ArrayBlock(rows, start, chunk)

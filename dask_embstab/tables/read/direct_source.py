@@ -1,0 +1,70 @@
+"""Vectors in a Zarr array on a local disk whose chunks are plain files: read without Zarr."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.read.chunk_layout import ChunkFiles
+from dask_embstab.tables.read.direct import DirectBlock, DirectGather
+from dask_embstab.tables.read.source import Digests, Openable, Source
+from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
+
+_DROP_SHARE = 0.5
+"""Tables larger than this share of memory are dropped from the page cache behind the reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectSource:
+    """A two-dimensional Zarr array with `ChunkFiles`."""
+
+    array: zarr.Array[Any]
+    files: ChunkFiles
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.files.n_rows, self.files.d
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        return self.files.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return self.files.chunk_rows
+
+    def block(self, start: int, stop: int) -> DirectBlock:
+        """These rows, read when the task runs."""
+        drop = self.files.n_rows * self.files.row_bytes > _DROP_SHARE * physical_memory()
+        return DirectBlock(self.files, start, stop, drop)
+
+    def gather(self, rows: RowNumbers) -> DirectGather | ZarrGather:
+        """These rows, picked when the task runs."""
+        if self.files.compression is not None:
+            return ZarrGather(ZarrSource(self.array), rows)
+        return DirectGather(self.files, rows)
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def few_rows(source: Source, rows: RowNumbers) -> Any:
+    """A gather that reads these rows and no more where rows can be read by themselves; checksums are not compared then."""
+    if isinstance(source, DirectSource) and source.files.compression is None:
+        return DirectGather(source.files, rows, verified=False)
+    return source.gather(rows)
+
+
+def stored_digests(block: Openable) -> Digests:
+    """Of every chunk of a block, known before it is read; empty where only reading tells."""
+    return block.stored_digests() if isinstance(block, DirectBlock) else {}

@@ -1,0 +1,212 @@
+"""Views of stored tables: their rows through a function, or with the columns of one more beside them.
+
+They are read through the passes as stored ones are, a panel at a time; nothing is computed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.dask_source import DaskSource, as_dask, lifted
+from dask_embstab.tables.read.direct_source import DirectSource
+from dask_embstab.tables.read.source import ArraySource, Digests, Openable, Reader, Source
+
+_COLUMN_ROWS = 1 << 18
+_Place = Callable[[RowNumbers], RowNumbers]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What views have in common: they are cut and typed like ``source``, unless they say otherwise."""
+
+    source: Source
+
+    @property
+    def array(self) -> Any:
+        """Most views cannot be sliced."""
+        raise NotImplementedError("a view is read through the passes alone; write it with es.create_run to slice it")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """As the source."""
+        return self.source.chunk_rows
+
+
+@dataclass(frozen=True, slots=True)
+class _ViewBlock:
+    """What a task opens: a reader made of those of ``blocks``."""
+
+    reader: Callable[..., Reader]
+    blocks: tuple[Openable, ...]
+
+    def open(self) -> Reader:
+        """Start reading."""
+        return self.reader(*(block.open() for block in self.blocks))
+
+
+def _view_block(reader: Callable[..., Reader], *blocks: Any) -> Any:
+    return lifted(_made_of, reader, *blocks)
+
+
+def _made_of(reader: Callable[..., Reader], *blocks: Openable) -> _ViewBlock:
+    return _ViewBlock(reader, blocks)
+
+
+class _ViewReader:
+    """Reads through other readers."""
+
+    def __init__(self, *readers: Reader) -> None:
+        self._readers = readers
+
+    def digests(self) -> Digests:
+        """Of the first one's rows as they are stored."""
+        return self._readers[0].digests() if self._readers else {}
+
+
+@dataclass(frozen=True, slots=True)
+class MappedSource(_View):
+    """``map`` of the rows of ``source``: any number of rows at a time, each to ``width`` components of dtype ``to``."""
+
+    map: Callable[[Rows], Rows]
+    width: int
+    to: np.dtype[Any]
+
+    @property
+    def array(self) -> Any:
+        """A lazy Dask array."""
+        rows = as_dask(self.source.array, self.source.chunk_rows)
+        return rows.map_blocks(self.map, dtype=self.to, chunks=(rows.chunks[0], (self.width,)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, width)."""
+        return self.source.shape[0], self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the function makes."""
+        return self.to
+
+    def block(self, start: int, stop: int) -> Any:
+        """A block of the rows."""
+        return _view_block(partial(_MappedReader, self.map), self.source.block(start, stop))
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These rows."""
+        return _view_block(partial(_MappedReader, self.map), self.source.gather(rows))
+
+
+class _MappedReader(_ViewReader):
+    def __init__(self, function: Callable[[Rows], Rows], reader: Reader) -> None:
+        super().__init__(reader)
+        self._map = function
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The mapped rows."""
+        return self._map(self._readers[0].take(start, stop))
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide(_View):
+    """The columns of ``right`` behind those of ``source``, row by row, in the dtype of ``source``."""
+
+    right: Source
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, columns of both)."""
+        return self.source.shape[0], self.source.shape[1] + self.right.shape[1]
+
+    def block(self, start: int, stop: int) -> Any:
+        """A block of both."""
+        return _view_block(_ReaderBeside, self.source.block(start, stop), self.right.block(start, stop))
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These rows of both."""
+        return _view_block(_ReaderBeside, self.source.gather(rows), self.right.gather(rows))
+
+
+class _ReaderBeside(_ViewReader):
+    def take(self, start: int, stop: int) -> Rows:
+        """Rows of both, in one."""
+        left, right = (reader.take(start, stop) for reader in self._readers)
+        return np.concatenate([left, right], axis=1, dtype=left.dtype, casting="same_kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Padded(_View):
+    """``n_rows`` rows: those of ``source``, then rows of zeros."""
+
+    n_rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, d)."""
+        return self.n_rows, self.source.shape[1]
+
+    def block(self, start: int, stop: int) -> Any:
+        """A block of rows."""
+        end = self.source.shape[0]
+        blocks = [self.source.block(start, min(stop, end))] if start < end else []
+        return self._made(partial(np.minimum, end), *blocks)
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These rows."""
+        stored = rows < self.source.shape[0]
+        return self._made(np.concatenate([[0], np.cumsum(stored)]).take, self.source.gather(rows[stored]))
+
+    def _made(self, place: _Place, *blocks: Any) -> Any:
+        return _view_block(partial(_PaddedReader, place, self.shape[1], self.dtype), *blocks)
+
+
+class _PaddedReader(_ViewReader):
+    """Row i is row ``place(i)`` of what is stored, or zeros where ``place(i + 1)`` is no further."""
+
+    def __init__(self, place: _Place, d: int, dtype: np.dtype[Any], *readers: Reader) -> None:
+        super().__init__(*readers)
+        self._place, self._d, self._dtype = place, d, dtype
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Stored rows and zeros."""
+        places = self._place(np.arange(start, stop + 1))
+        rows = np.zeros((stop - start, self._d), self._dtype)
+        if places[-1] > places[0]:
+            rows[np.diff(places) > 0] = self._readers[0].take(int(places[0]), int(places[-1]))
+        return rows
+
+
+def column_source(array: Any) -> Source:
+    """One number per row, in any one-dimensional array-like, as a table of one column."""
+    files = chunk_files(array) if isinstance(array, zarr.Array) else None
+    if files is not None and files.compression is None:
+        return DirectSource(array, files)
+    if isinstance(array, np.ndarray):
+        return ArraySource(array[:, None])
+    return DaskSource(as_dask(array, _COLUMN_ROWS)[:, None])
+
+
+def with_ones(source: Source) -> Source:
+    """One more component, which is 1 in every row."""
+    return MappedSource(source, _append_one, source.shape[1] + 1, source.dtype)
+
+
+def _append_one(rows: Rows) -> Rows:
+    return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)

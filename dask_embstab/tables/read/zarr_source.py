@@ -1,0 +1,185 @@
+"""Vectors in any Zarr array (v2 or v3, any codec, any store): whole chunks are decoded by Zarr, one at a time per task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.tables.read.chunk_layout import require_seen
+from dask_embstab.tables.read.source import Digests, chunk_digest
+
+_GATHER_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrSource:
+    """A two-dimensional Zarr array whose chunks hold whole rows."""
+
+    array: zarr.Array[Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        return self.array.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk; of a shard where the array is sharded (a shard is one object in the store)."""
+        return int((self.array.shards or self.array.chunks)[0])
+
+    def block(self, start: int, stop: int) -> ZarrBlock:
+        """These rows, read when the task runs."""
+        return ZarrBlock(self, start, stop)
+
+    def gather(self, rows: RowNumbers) -> ZarrGather:
+        """These rows, picked when the task runs."""
+        return ZarrGather(self, rows)
+
+    def decode(self, chunk: int) -> Rows:
+        """All rows of one chunk (or shard), decoded."""
+        start = chunk * self.chunk_rows
+        if isinstance(self.array.store, LocalStore):
+            require_seen(Path(self.array.store.root) / self.array.path)  # else every chunk would read as left out
+        if self._is_empty(chunk):
+            raise DamageError(f"{self._name(chunk)} is an empty file; restore it from its source")
+        try:
+            return np.asarray(self.array[start : start + self.chunk_rows])
+        except Exception as error:  # whatever a codec or a store raises, the chunk cannot be read
+            raise DamageError(
+                f"{self._name(chunk)} cannot be read back ({error}); restore it from its source"
+            ) from error
+
+    def explain(self, chunk: int) -> None:
+        """Raise if the chunk is missing from a store that should hold every chunk (its fill value is not finite)."""
+        fill = self.array.fill_value
+        if fill is None or np.isfinite(cast("float", fill)) or self._is_stored(chunk):
+            return
+        raise DamageError(f"{self._name(chunk)} is missing; restore it from its source, or write the table again")
+
+    def _is_stored(self, chunk: int) -> bool:
+        file = self._file(chunk)
+        return bool(self.array.nchunks_initialized == self.array.nchunks) if file is None else file.exists()
+
+    def _is_empty(self, chunk: int) -> bool:
+        """Whether its file has no byte: Zarr would take an empty shard for one that was left out."""
+        file = self._file(chunk)
+        return file is not None and file.is_file() and not file.stat().st_size
+
+    def _file(self, chunk: int) -> Path | None:
+        store = self.array.store
+        key = self.array.metadata.encode_chunk_key((chunk, 0))
+        return Path(store.root) / self.array.path / key if isinstance(store, LocalStore) else None
+
+    def _name(self, chunk: int) -> str:
+        key = self.array.metadata.encode_chunk_key((chunk, 0))
+        return f"chunk {key} of {self.array.store_path}"
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrBlock:
+    """A range of rows of a Zarr array."""
+
+    source: ZarrSource
+    start: int
+    stop: int
+
+    def open(self) -> ZarrReader:
+        """Start reading."""
+        return ZarrReader(self.source)
+
+
+class ZarrReader:
+    """Holds the chunk that was decoded last; a panel that straddles two chunks is copied together."""
+
+    def __init__(self, source: ZarrSource) -> None:
+        self._source = source
+        self._chunk, self._rows = -1, np.empty((0, 0))
+        self._digests: Digests = {}
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop``, decoded."""
+        size = self._source.chunk_rows
+        pieces = []
+        while start < stop:
+            chunk = start // size
+            end = min(stop, (chunk + 1) * size)
+            pieces.append(self._load(chunk)[start - chunk * size : end - chunk * size])
+            start = end
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def digests(self) -> Digests:
+        """Of every chunk that was decoded."""
+        return self._digests
+
+    def _load(self, chunk: int) -> Rows:
+        if chunk != self._chunk:
+            self._rows = np.empty((0, 0))  # let go of the last chunk before the next one is decoded
+            self._rows, self._chunk = self._source.decode(chunk), chunk
+            self._digests[chunk] = chunk_digest(self._rows, self._source.chunk_rows, self._source.array.fill_value)
+            if not np.isfinite(self._rows[0]).all():
+                self._source.explain(chunk)
+        return self._rows
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrGather:
+    """Rows picked from a Zarr array."""
+
+    source: ZarrSource
+    rows: RowNumbers
+
+    def open(self) -> ZarrGatherReader:
+        """Start picking."""
+        return ZarrGatherReader(self.source, self.rows)
+
+
+class ZarrGatherReader:
+    """Picks rows in batches of bounded size, so that a chunk is decoded once per batch and not once per panel."""
+
+    def __init__(self, source: ZarrSource, rows: RowNumbers) -> None:
+        self._source, self._rows = source, rows
+        self._start, self._batch = 0, np.empty((0, source.shape[1]), source.dtype)
+        self._size = max(1, _GATHER_BYTES // (source.shape[1] * source.dtype.itemsize))
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The gathered rows ``start`` to ``stop``."""
+        if stop > self._start + len(self._batch):
+            self._batch = self._pick(self._rows[start : max(stop, start + self._size)])
+            self._start = start
+        return self._batch[start - self._start : stop - self._start]
+
+    def digests(self) -> Digests:
+        """None: chunks are not read as a whole table."""
+        return {}
+
+    def _pick(self, rows: RowNumbers) -> Rows:
+        batch = np.empty((len(rows), self._source.shape[1]), self._source.dtype)
+        size = self._source.chunk_rows
+        chunks = rows // size
+        order = np.argsort(chunks, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []:
+            chunk = int(chunks[group[0]])
+            batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
+        return batch
+
+
+def require_full_width(array: zarr.Array[Any], name: str) -> None:
+    """Raise unless every chunk holds whole rows."""
+    rows, width = (array.shards or array.chunks)[:2]
+    if width < array.shape[1]:
+        raise InputError(
+            f"chunks must hold whole rows; {name} has chunks of {(rows, width)} but d is {array.shape[1]};"
+            f" rewrite it with es.create_run(..., chunk_rows={rows})"
+        )

@@ -1,0 +1,1 @@
+"""How do rows get to disk, whole or not at all?"""

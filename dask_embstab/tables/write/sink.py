@@ -1,0 +1,126 @@
+"""Where tasks put the rows of a table that is being written: whole chunks only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.core.types import Rows, Vector
+from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
+from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
+from dask_embstab.tables.read.source import Digests, chunk_digest
+from dask_embstab.tables.write.chunk_writer import DirectWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A picklable handle on the arrays of one table; ``resume`` skips chunks that are there (each was renamed whole)."""
+
+    vectors: zarr.Array[Any]
+    ids: zarr.Array[Any] | None
+    resume: bool
+    weights: zarr.Array[Any] | None = None
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk."""
+        return int(self.vectors.chunks[0])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return int(self.vectors.shape[0])
+
+    def is_written(self, start: int, stop: int) -> bool:
+        """Whether every chunk of these rows is there already, vectors and ids; asked only where a write is resumed."""
+        if not self.resume:
+            return False
+        chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
+        columns = [array for array in (self.ids, self.weights) if array is not None]
+        return all(_is_stored(self.vectors, (chunk, 0)) for chunk in chunks) and all(
+            _is_stored(array, (chunk,)) for array in columns for chunk in chunks
+        )
+
+    def writer(self, start: int, stop: int) -> RowWriter | DirectWriter:
+        """A writer for these rows, which must be whole chunks of the table."""
+        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
+            raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
+        files = chunk_files(self.vectors)
+        if files is not None and files.compression is None:
+            return DirectWriter(files, start, stop)
+        return RowWriter(self.vectors, start, stop, self.chunk_rows)
+
+    def write_weights(self, start: int, values: Vector) -> None:
+        """Write the numbers of whole chunks, from row ``start`` on."""
+        assert self.weights is not None
+        files = chunk_files(self.weights)
+        if files is None:
+            self.weights[start : start + len(values)] = values
+        else:
+            DirectWriter(files, start, start + len(values)).put(values[:, None])
+
+    def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
+        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""
+        assert self.ids is not None
+        reader, shift = block.ids.open(), block.start - start
+        files = chunk_files(self.ids)
+        if files is None:
+            for at in range(start, stop, self.chunk_rows):
+                end = min(at + self.chunk_rows, stop)
+                _require_folder(self.ids)
+                self.ids[at:end] = reader.take(at + shift, end + shift)
+            return
+        writer = DirectWriter(files, start, stop)
+        for at in range(start, stop, ID_RANGE):
+            end = min(at + ID_RANGE, stop)
+            writer.put(reader.take(at + shift, end + shift)[:, None])
+
+
+class RowWriter:
+    """Collects panels into one chunk and writes every chunk once, whole."""
+
+    def __init__(self, vectors: zarr.Array[Any], start: int, stop: int, chunk_rows: int) -> None:
+        self._vectors, self._at, self._stop, self._size = vectors, start, stop, chunk_rows
+        self._chunk = self._next_chunk()
+        self._filled = 0
+        self.digests: Digests = {}
+        self.dtype = vectors.dtype
+
+    def put(self, rows: Rows) -> None:
+        """Append rows."""
+        while len(rows):
+            taken = min(len(rows), len(self._chunk) - self._filled)
+            self._chunk[self._filled : self._filled + taken] = rows[:taken]
+            self._filled += taken
+            rows = rows[taken:]
+            if self._filled == len(self._chunk):
+                self._flush()
+
+    def _flush(self) -> None:
+        _require_folder(self._vectors)
+        self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
+        self.digests[self._at // self._size] = chunk_digest(self._chunk, self._size, self._vectors.fill_value)
+        self._at += len(self._chunk)
+        self._chunk, self._filled = self._next_chunk(), 0
+
+    def _next_chunk(self) -> Rows:
+        rows = min(self._size, self._stop - self._at)
+        return np.empty((rows, self._vectors.shape[1]), self._vectors.dtype)
+
+
+def _require_folder(array: zarr.Array[Any]) -> None:
+    """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
+    if isinstance(array.store, LocalStore):
+        require_seen(Path(array.store.root) / array.path)
+
+
+def _is_stored(array: zarr.Array[Any], chunk: tuple[int, ...]) -> bool:
+    store = array.store
+    if not isinstance(store, LocalStore):
+        return False
+    return (Path(store.root) / array.path / array.metadata.encode_chunk_key(chunk)).exists()

@@ -1,0 +1,83 @@
+"""How does a finished folder take its place at once, and the old one leave it?
+
+A new folder is renamed into an empty place with RENAME_NOREPLACE, and swapped with an old one by RENAME_EXCHANGE, where
+the system has renameat2. Elsewhere a swap is two renames (old aside, new in); between them the place is empty, and
+whoever next opens or writes it finds the folder that was put aside and finishes the swap.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from dask_embstab.errors import OutputExistsError
+from dask_embstab.files.libc import call
+
+_AT_FDCWD = -100
+_NOREPLACE, _EXCHANGE = 1, 2
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+def partial_path(place: Path, token: str) -> Path:
+    """Where the folder that will stand at ``place`` is written: hidden, beside it, on the same file system."""
+    return place.parent / f".{place.name}.{token}.partial"
+
+
+def put(new: Path, place: Path) -> None:
+    """Rename ``new`` to ``place``, which must be free."""
+    if not _renameat2(new, place, _NOREPLACE):
+        if place.exists():
+            raise OutputExistsError(_taken(place))
+        new.rename(place)
+
+
+def swap(new: Path, place: Path) -> None:
+    """Put ``new`` at ``place`` in one step and remove what stood there."""
+    if _renameat2(new, place, _EXCHANGE):
+        _remove(new)
+        return
+    old = _aside(place)
+    place.rename(old)
+    new.rename(place)
+    _remove(old)
+
+
+def finish_swap(place: Path) -> None:
+    """Undo or clean up a two-rename swap that was interrupted: the old folder comes back if its place is empty."""
+    old = _aside(place)
+    if not old.is_dir():
+        return
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(place)
+
+
+def _remove(old: Path) -> None:
+    """A run that was replaced; where its place was a link to it, the link alone."""
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old)
+
+
+def _aside(place: Path) -> Path:
+    return place.parent / f".{place.name}.replaced"
+
+
+def _taken(place: Path) -> str:
+    return f"{place} exists already; choose another place or pass overwrite=True (--overwrite)"
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
+    """True if the system did it, False if it cannot; an error where it refused."""
+    code = call(("renameat2",), _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    if code is None or code in _UNSUPPORTED:
+        return False
+    if code == 0:
+        return True
+    if code in (errno.EEXIST, errno.ENOTEMPTY):
+        raise OutputExistsError(_taken(target))
+    raise OSError(code, os.strerror(code), str(target))
