@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize"),
-    "core.errors": (
+    "errors": (
         "ConditionError",
         "DamageError",
         "EmbstabError",
@@ -58,9 +58,9 @@ _HOME = {
         "RetryError",
         "TooFewMatchedError",
     ),
-    "core.summary": ("TableMoments",),
+    "core.table_moments": ("TableMoments",),
     "core.transform": ("Transform",),
-    "passes.measure": ("Metrics",),
+    "passes.evaluate": ("Metrics",),
     "series.series": ("Series",),
     "tables.run": ("Run", "open_run"),
     "tables.table": ("Table",),

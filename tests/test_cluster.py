@@ -129,7 +129,9 @@ def _killer(module: str, function: str, call: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    "where", [("passes.reduce", "Panel", 5), ("tables.directwriter", "DirectWriter._finish", 3)], ids=["fit", "apply"]
+    "where",
+    [("passes.engine.reduce", "Panel", 5), ("tables.write.chunk_writer", "DirectWriter._finish", 3)],
+    ids=["fit", "apply"],
 )
 def test_a_worker_killed_in_mid_pass_changes_no_bit(
     runs: tuple[es.Run, es.Run], client: Client, tmp_path: Path, where: tuple[str, str, int]

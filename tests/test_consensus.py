@@ -24,8 +24,8 @@ from oracle import (
 )
 
 import dask_embstab as es
-from dask_embstab.passes.join.partitioned import pairing
-from dask_embstab.passes.join.partitioned import reference_rows as partners
+from dask_embstab.passes.join import pairing
+from dask_embstab.passes.join import reference_rows as partners
 from dask_embstab.series import store
 from dask_embstab.series.publish.gates import THRESHOLDS
 

@@ -18,7 +18,7 @@ from test_damage import DAMAGE
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.publish.publish import publish as publishing
+from dask_embstab.series.publish import publish as publishing
 
 quick, template, days, series = (
     test_consensus.quick,

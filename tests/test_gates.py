@@ -20,9 +20,9 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish import candidate
+from dask_embstab.series.publish import publish as publishing
 from dask_embstab.series.publish.gates import GATES, THRESHOLDS
-from dask_embstab.series.publish.publish import candidate
-from dask_embstab.series.publish.publish import publish as publishing
 
 N_WEEKS = 5
 

@@ -20,8 +20,9 @@ from oracle import Array, hidden, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.tables.ids.ids import Ids, lookup
-from dask_embstab.tables.ids.ids import keys as idkeys
+from dask_embstab.tables.ids import keys as idkeys
+from dask_embstab.tables.ids import lookup
+from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
 from dask_embstab.tables.table import make_table
 

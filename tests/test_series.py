@@ -16,8 +16,8 @@ from oracle import Stop, assert_close, chunk_file, data_of, refactored, snapshot
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.publish.publish import candidate
-from dask_embstab.series.publish.publish import publish as publishing
+from dask_embstab.series.publish import candidate
+from dask_embstab.series.publish import publish as publishing
 
 MakeRun = Callable[..., es.Run]
 Refused = Callable[..., Any]

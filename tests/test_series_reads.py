@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
+from dask_embstab.series.publish import publish as publishing
 from dask_embstab.series.publish.figures import figures_of
-from dask_embstab.series.publish.publish import publish as publishing
 from dask_embstab.series.store import Folder
 from dask_embstab.tables.read.chunk_layout import OpenChunk
 from dask_embstab.tables.read.direct import DirectGatherReader
