@@ -38,7 +38,7 @@ TINY, AMPLE = 1 << 13, 1 << 24
 @pytest.fixture
 def small_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges, windows and slabs of a few rows, so that a join of 60 ids runs through all of it."""
-    for name in ("tables.ids.ID_RANGE", "passes.pairing.ID_RANGE", "passes.merge._WINDOW"):
+    for name in ("tables.ids.ids.ID_RANGE", "passes.join.pairing.ID_RANGE", "passes.join.merge._WINDOW"):
         monkeypatch.setattr(f"dask_embstab.{name}", 8)
     monkeypatch.setattr("dask_embstab.passes.join.partitioned._FEWEST_ROWS", 7)
     monkeypatch.setattr("dask_embstab.passes.join.options._LEAST", 1)
