@@ -243,7 +243,7 @@ def test_stabilizing_gives_the_same_bits_by_either_path(tmp_path: Path, monkeypa
     rng = np.random.default_rng(3)
     es.create_run(tmp_path / "run", rng.normal(size=(900, 5)), rng.normal(size=(700, 5)), chunk_rows=100)
     direct = es.stabilize(tmp_path / "run", tmp_path / "direct")
-    for place in ("table", "sink", "ids"):
+    for place in ("table", "write.sink", "ids.ids"):
         monkeypatch.setattr(f"dask_embstab.tables.{place}.chunk_files", lambda _: None)
     through_zarr = es.stabilize(tmp_path / "run", tmp_path / "zarr")
     for key in ("items", "users"):
