@@ -73,3 +73,9 @@ class RetryError(EmbstabError, RuntimeError):
 
 class EmbstabWarning(UserWarning):
     """The answer is right, and there is something about it that the user should know."""
+
+
+def first_few(rows: Sequence[int] | Any, start: int = 0) -> str:
+    """Row numbers as messages name them: the first five, and how many more there are."""
+    named = ", ".join(str(start + int(row)) for row in rows[:5])
+    return named + (f" and {len(rows) - 5} more near them" if len(rows) > 5 else "")

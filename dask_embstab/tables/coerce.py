@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import xarray as xr
 import zarr
 
-from dask_embstab.errors import InputError
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import open_node, reading_metadata
@@ -28,15 +26,9 @@ def as_table(table: TableLike, *, key: str = "items") -> Table:
         return _from_path(Path(table), key)
     if isinstance(table, xr.DataArray):
         ids = table.coords["id"].variable.data if "id" in table.coords else None
-        return make_table(_lazy(table), ids, where=f"the {key} DataArray", key=key)
+        return make_table(table, ids, where=f"the {key} DataArray", key=key)
     if isinstance(table, zarr.Group):
         return table_of(table, key, str(table.store_path))
-    if isinstance(table, list | tuple):
-        table = np.asarray(table)
-    if not hasattr(table, "shape"):
-        raise InputError(
-            f"{key} must be a path, Table, zarr.Array, xarray.DataArray, Dask or NumPy array; it is {type(table).__name__}"
-        )
     return make_table(table, where=f"the {key} array", key=key)
 
 
@@ -72,11 +64,3 @@ def _from_path(path: Path, key: str) -> Table:
         if "vectors" in node:
             return table_of(node, path.name, str(path.parent))
     return open_run(path).table(key)
-
-
-def _lazy(array: xr.DataArray) -> Any:
-    """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never read whole."""
-    variable = array.variable
-    if variable.chunks is None and not variable._in_memory:  # noqa: SLF001 (xarray has no public question for this)
-        variable = variable.chunk({variable.dims[0]: "auto", variable.dims[1]: -1})
-    return variable.data

@@ -16,8 +16,9 @@ from dask_embstab.errors import InputError
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids
 from dask_embstab.tables.ids.lookup import find_rows
 from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.chunk_layout import chunk_files
-from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_known_chunks
+from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_whole_rows
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.source import ArraySource, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
@@ -107,7 +108,8 @@ class Table:
 
 def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items") -> Table:
     """Check an array-like and make it a table."""
-    if hasattr(vectors, "ndim") and vectors.ndim != 2:
+    vectors = as_array(vectors, what=where)
+    if vectors.ndim != 2:
         raise InputError(f"vectors must have two axes, (row, component); {where} has the shape {tuple(vectors.shape)}")
     source = _source(vectors, where)
     n, d = source.shape
@@ -144,7 +146,7 @@ def _source(vectors: Any, where: str) -> Source:
         require_full_width(vectors, where)
         files = chunk_files(vectors)
         return ZarrSource(vectors) if files is None else DirectSource(vectors, files)
-    if hasattr(vectors, "to_delayed"):
-        require_known_chunks(vectors)
-        return DaskSource(vectors)
-    return ArraySource(np.asanyarray(vectors))
+    if isinstance(vectors, np.ndarray):
+        return ArraySource(vectors)
+    require_whole_rows(vectors, where)
+    return DaskSource(vectors)

@@ -17,7 +17,7 @@ from dask_embstab.core.moments import Panel, sides
 from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
-from dask_embstab.errors import NotFiniteError
+from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
@@ -219,8 +219,7 @@ def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | Non
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if not len(bad):
         return
-    named = ", ".join(str(start + int(i)) for i in (bad if numbers is None else numbers[bad])[:5])
-    more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
+    named = first_few(bad if numbers is None else numbers[bad], start)
     raise NotFiniteError(
-        f"vectors must be finite; {where} has NaN or infinite values in row {named}{more}; repair or drop these rows"
+        f"vectors must be finite; {where} has NaN or infinite values in row {named}; repair or drop these rows"
     )

@@ -82,8 +82,7 @@ class Selection:
 
 
 def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:
-    parts = [np.asarray(column.array[start : start + ID_RANGE]) >= least for start in range(0, n_rows, ID_RANGE)]
-    return np.concatenate(parts)
+    return np.concatenate([column.take(start, start + ID_RANGE) >= least for start in range(0, n_rows, ID_RANGE)])
 
 
 @dataclass(frozen=True, slots=True)

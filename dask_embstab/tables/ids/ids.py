@@ -14,6 +14,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError, IdError
+from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files, require_seen
 from dask_embstab.tables.read.direct import DirectBlock
 
@@ -117,6 +118,8 @@ class SlicedIds:
             require_seen(Path(ids.array.store.root) / ids.array.path)
         try:
             values = np.asarray(ids.array[start:stop])
+        except IdError:
+            raise
         except Exception as error:  # whatever a codec or a store raises, the ids cannot be read
             raise DamageError(f"the ids of {ids.where} cannot be read back ({error}); restore them") from error
         return checked_ids(values, ids.kind, ids.where, start)
@@ -238,8 +241,8 @@ def _same_bytes(a: Path, b: Path) -> bool:
 
 def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
     """Check ids against the table they belong to; lists and tuples are made arrays."""
-    if not hasattr(array, "dtype"):
-        array = _listed(array)
+    what = f"the ids of {where}"
+    array = as_array(_listed(array) if isinstance(array, list | tuple) else array, what=what, error=IdError)
     if array.ndim != 1 or array.shape[0] != n_rows:
         raise IdError(f"{where} needs one id per row, ({n_rows},); the ids have the shape {tuple(array.shape)}")
     return Ids(array, _kind(array, where), where)

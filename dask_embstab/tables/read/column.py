@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_embstab.core.types import Vector
 from dask_embstab.errors import InputError
+from dask_embstab.tables.read.arrays import as_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,15 @@ class Column:
 
     array: Any
     what: str
+
+    def take(self, start: int, stop: int, *, first: int = 0) -> Vector:
+        """Numbers ``start`` to ``stop``, checked: finite and not negative; number ``start`` is row ``first + start``."""
+        values = np.asarray(self.array[start:stop], dtype=np.float64)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+        if len(bad):
+            row = first + start + int(bad[0])
+            raise InputError(f"{self.what} must be finite and not negative; row {row} has {values[bad[0]]}")
+        return values
 
     def block(self, start: int, stop: int) -> Any:
         """What a task is given to read these rows' numbers by (`ColumnBlock`), or a Dask value that becomes it."""
@@ -38,21 +48,13 @@ class ColumnBlock:
     stop: int
 
     def read(self) -> Vector:
-        """All of them, checked: finite and not negative."""
-        values = np.asarray(self.column.array[self.start : self.stop], dtype=np.float64)
-        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-        if len(bad):
-            raise InputError(
-                f"{self.column.what} must be finite and not negative; row {self.row + int(bad[0])} has {values[bad[0]]}"
-            )
-        return values
+        """All of them, checked."""
+        return self.column.take(self.start, self.stop, first=self.row - self.start)
 
 
 def as_column(array: Any, n_rows: int, *, what: str) -> Column:
     """Check numbers against the table they belong to."""
-    array = array if hasattr(array, "dtype") else np.asarray(array)
-    if hasattr(array, "variable"):
-        array = array.variable.data
+    array = as_array(array, what=what)
     if array.shape != (n_rows,) or array.dtype.kind not in "fiub":
         raise InputError(
             f"{what} must be one number per row, ({n_rows},); they have the shape {tuple(array.shape)} and are {array.dtype}"

@@ -38,13 +38,10 @@ class DaskSource:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of its first chunk, whatever the others hold; the default where that is one huge chunk."""
-        first = int(self.array.chunks[0][0])
-        return (
-            min(first, default_chunk_rows(self.shape[1], self.dtype.itemsize))
-            if len(self.array.chunks[0]) == 1
-            else first
-        )
+        """Rows of its first chunk that has any, whatever the others hold; the default where that is one huge chunk."""
+        sizes = [size for size in self.array.chunks[0] if size]
+        default = default_chunk_rows(self.shape[1], self.dtype.itemsize)
+        return int(sizes[0]) if len(sizes) > 1 else min([default, *sizes])
 
     def block(self, start: int, stop: int) -> Any:
         """A delayed `ArrayBlock` of these rows."""
@@ -55,15 +52,11 @@ class DaskSource:
         return _delayed_block(self.array[rows], 0, 0)
 
 
-def require_known_chunks(array: Any) -> None:
-    """Raise unless the Dask array's shape is known and its chunks hold whole rows."""
-    if any(np.isnan(size) for size in array.shape):
-        raise InputError(
-            "a Dask array must know its chunk sizes; this one has unknown ones; call .compute_chunk_sizes() on it first"
-        )
+def require_whole_rows(array: Any, where: str) -> None:
+    """Raise unless the chunks of the Dask array hold whole rows."""
     if array.numblocks[1] > 1:
         raise InputError(
-            f"chunks must hold whole rows; this Dask array splits its {array.shape[1]} components into"
+            f"chunks must hold whole rows; {where} is a Dask array that splits its {array.shape[1]} components into"
             f" {array.numblocks[1]} chunks; call .rechunk({{1: -1}}) on it first"
         )
 

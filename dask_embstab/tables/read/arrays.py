@@ -1,0 +1,121 @@
+"""May this be read as an array? Vectors, ids, weights and counts of any kind pass through here once.
+
+What is returned is a Zarr array, a Dask array or a NumPy array. Nothing is computed: the blocks of a Dask
+array are compared with its declaration when their task runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+
+from dask_embstab.errors import InputError, first_few
+
+_TEXT_KINDS = "OUST"
+
+
+def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> Any:
+    """The Zarr, Dask or NumPy array that ``given`` is or stands for; ``error`` where it is none.
+
+    ``what`` names it in messages.
+    """
+    if isinstance(given, xr.DataArray):
+        given = _lazy(given)
+    if isinstance(given, zarr.Array):
+        return given
+    if isinstance(given, da.Array):
+        return _checked_blocks(given, what, error)
+    return as_numpy(given, what=what, error=error)
+
+
+def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] = InputError) -> Any:
+    """An array in memory as a plain NumPy array, without a copy where it is one; row 0 of it is row ``start``.
+
+    Masked values are missing values: they are refused by their rows.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        masked = np.atleast_1d(np.ma.getmaskarray(given))
+        bad = np.flatnonzero(masked.any(axis=tuple(range(1, masked.ndim))))
+        if len(bad):
+            raise error(
+                f"{what} must have a value in every row; masked values are in row {first_few(bad, start)};"
+                " drop these rows, or fill them with .filled(value)"
+            )
+        return np.asarray(given.data)
+    if isinstance(given, np.ndarray):
+        return np.asarray(given)
+    made, reason = None, "it is no array"
+    if _stands_for_an_array(given):
+        try:
+            made = np.asarray(given)
+        except Exception as raised:  # noqa: BLE001 (whatever a foreign type raises, it cannot be read)
+            reason = str(raised)
+    if made is None or not made.ndim:
+        raise error(f"{what} must be an array; {_described(given)} came, which cannot be read as one ({reason})"
+                    f"; {_repair(given)}")  # fmt: skip
+    return made
+
+
+def require_known_chunks(array: Any, what: str, error: type[InputError] = InputError) -> None:
+    """Raise unless a Dask array's shape is known."""
+    if any(np.isnan(size) for size in array.shape):
+        raise error(
+            f"a Dask array must know its chunk sizes; {what} has unknown ones; call .compute_chunk_sizes() on it first"
+        )
+
+
+def _checked_blocks(array: Any, what: str, error: type[InputError]) -> Any:
+    """The same Dask array, whose blocks are refused where they are not what it declares."""
+    require_known_chunks(array, what, error)
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    return array.map_blocks(_as_declared, what=what, declared=array.dtype, error=error, dtype=array.dtype, meta=meta)
+
+
+def _as_declared(block: Any, *, what: str, declared: np.dtype[Any], error: type[InputError], block_info: Any) -> Any:
+    """One task: the block as a NumPy array of the declared shape and dtype (in any byte order)."""
+    location = block_info[0]["array-location"]
+    shape = tuple(stop - start for start, stop in location)
+    start, stop = location[0] if location else (0, 1)
+    name = f"the block of rows {start} to {stop} of {what}"
+    rows = as_numpy(block, what=name, start=start, error=error)
+    texts = declared.kind in _TEXT_KINDS and rows.dtype.kind in _TEXT_KINDS  # ids: each one is looked at later
+    if rows.shape != shape or not (texts or rows.dtype.newbyteorder("=") == declared.newbyteorder("=")):
+        raise error(
+            f"{name} must be what the Dask array declares, shape {shape} and dtype {declared}; it is {rows.shape} and"
+            f" {rows.dtype}; declare the chunks= and dtype= that the blocks have (da.from_delayed, map_blocks)"
+        )
+    return rows
+
+
+def _lazy(array: xr.DataArray) -> Any:
+    """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never read whole."""
+    variable = array.variable
+    if variable.chunks is None and not variable._in_memory:  # noqa: SLF001 (xarray has no public question for this)
+        variable = variable.chunk(dict(zip(variable.dims, ["auto", *[-1] * (variable.ndim - 1)], strict=True)))
+    return variable.data
+
+
+def _stands_for_an_array(given: Any) -> bool:
+    protocols = ("__array__", "__array_interface__", "__dlpack__")
+    return isinstance(given, list | tuple | range | memoryview) or any(hasattr(given, name) for name in protocols)
+
+
+def _described(given: Any) -> str:
+    name = type(given).__name__
+    return f"a {name} of {', '.join(type(x).__name__ for x in given[:3])}" if isinstance(given, tuple) else f"a {name}"
+
+
+def _repair(given: Any) -> str:
+    if hasattr(given, "todense"):
+        return "make it dense with .toarray() or .todense()"
+    if hasattr(given, "to_dask_array"):
+        return "call .to_dask_array(lengths=True) on it"
+    if isinstance(given, xr.Dataset):
+        return "give one of its variables, such as dataset['vectors']"
+    if isinstance(given, tuple) and any(hasattr(member, "shape") for member in given):
+        return "give the ids beside the array, es.table(array, ids=ids)"
+    return "give a NumPy, Dask or Zarr array, or a DataArray"
