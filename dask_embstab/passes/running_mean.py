@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,7 @@ from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.engine.memory import load_of, require_memory
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
-from dask_embstab.passes.engine.write import Landing, write_table
+from dask_embstab.passes.engine.write import Landing, Written, join_written, require_whole, write_table
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Partners, beside
@@ -118,7 +119,7 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, ho
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
         keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
-    return graph.joined(keys, sum), len(keys)
+    return graph.joined(keys, join_written, finalize=partial(require_whole, n_rows=n_rows)), len(keys)
 
 
 def _gone(pairing: Pairing, how: Joining) -> RowIndex:
@@ -163,21 +164,22 @@ def _advance_block(
     partners: Partners | None,
     gone: RowIndex,
     ids: IdBlock | None,
-) -> int:
+) -> Written:
     """One task: whole chunks of the new table, first those rows in them that the run has, then those that are gone."""
     ensure_one_thread()
     if work.sink.is_written(rows.start, rows.stop):
-        return 0
+        return Written(rows.start, rows.stop)
     vectors, at = work.sink.writer(rows.start, rows.stop), 0
     weights = np.empty(rows.stop - rows.start)
     for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, gone)):
         vectors.put(mean.astype(vectors.dtype))
         weights[at : at + len(weight)] = weight
         at += len(weight)
+    vectors.finish()
     work.sink.write_weights(rows.start, weights.astype(vectors.dtype))
     if ids is not None:
         work.sink.write_ids(rows.start, rows.stop, ids)
-    return len(weights)
+    return Written(rows.start, rows.stop)
 
 
 def _seen(

@@ -70,13 +70,21 @@ class Graph:
         self._tasks[key] = value
         return key
 
-    def joined(self, keys: Sequence[str], join: Callable[[Sequence[Any]], Any], *, fan_in: int = 4) -> Delayed:
-        """One delayed value from those of many tasks, joined in their order by a tree of tasks."""
+    def joined(
+        self,
+        keys: Sequence[str],
+        join: Callable[[Sequence[Any]], Any],
+        *,
+        finalize: Callable[[Any], Any] | None = None,
+        fan_in: int = 4,
+    ) -> Delayed:
+        """One delayed value from those of many tasks, joined in their order by a tree of tasks; then ``finalize``."""
         level, how = list(keys), self.shared(join)
         while len(level) > 1:
             groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
             level = [self._add("embstab-join", _call, (how, group)) if len(group) > 1 else group[0] for group in groups]
-        return Delayed(level[0], self._tasks)
+        root = level[0] if finalize is None else self._add("embstab-finalize", finalize, level)
+        return Delayed(root, self._tasks)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         key = f"{prefix}-{self._name}-{len(self._tasks)}"

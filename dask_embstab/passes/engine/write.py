@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_embstab.core.products import multiply
 from dask_embstab.core.types import Matrix, Rows, Vector
-from dask_embstab.errors import NotFiniteError
+from dask_embstab.errors import DamageError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
@@ -48,8 +50,10 @@ class Landing:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Digests of the chunks that were read and of those that were written."""
+    """Rows ``start`` to ``stop`` are in the output; digests of the chunks that were read for it and of those written."""
 
+    start: int
+    stop: int
     read: Digests = field(default_factory=dict)
     written: Digests = field(default_factory=dict)
 
@@ -72,7 +76,7 @@ def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
         )
         for rows in ranges
     ]
-    return graph.joined(keys, _join), len(keys)
+    return graph.joined(keys, join_written, finalize=partial(require_whole, n_rows=table.n_rows)), len(keys)
 
 
 def write_block(
@@ -84,7 +88,7 @@ def write_block(
     if sink.is_written(rows.start, rows.stop):
         for start in grid.cuts(rows):  # a resumed write skips the work, not the check and digest of its input
             reader.take(start, min(start + grid.rows, rows.stop))
-        return Written(reader.digests())
+        return Written(rows.start, rows.stop, reader.digests())
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
@@ -97,9 +101,10 @@ def write_block(
         if not in_range:
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
+    writer.finish()
     if ids is not None:
         sink.write_ids(rows.start, rows.stop, ids)
-    return Written(reader.digests(), writer.digests)
+    return Written(rows.start, rows.stop, reader.digests(), writer.digests)
 
 
 class _Multiply:
@@ -126,13 +131,28 @@ class _Multiply:
         return landed
 
 
-def _join(parts: Sequence[Written]) -> Written:
+def join_written(parts: Sequence[Written]) -> Written:
+    """What neighbouring tasks wrote: each goes on where the one before ended, so no row is left out or written twice."""
     read: Digests = {}
     written: Digests = {}
+    for before, part in pairwise(parts):
+        if before.stop != part.start:
+            raise DamageError(_not_whole(f"rows {part.start} to {part.stop} follow on row {before.stop}"))
     for part in parts:
         read.update(part.read)
         written.update(part.written)
-    return Written(read, written)
+    return Written(parts[0].start, parts[-1].stop, read, written)
+
+
+def require_whole(written: Written, *, n_rows: int) -> Written:
+    """Raise unless the tasks together wrote all rows of the table."""
+    if (written.start, written.stop) != (0, n_rows):
+        raise DamageError(_not_whole(f"rows {written.start} to {written.stop} of {n_rows} were written"))
+    return written
+
+
+def _not_whole(found: str) -> str:
+    return f"every row of a table must be written once; {found}; nothing was published; call again, and report this"
 
 
 def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:

@@ -16,12 +16,14 @@ import crc32c
 import numpy as np
 
 from dask_embstab.core.types import Rows
+from dask_embstab.errors import DamageError
 from dask_embstab.files.libc import call
 from dask_embstab.tables.read.chunk_layout import CHECKSUM_BYTES, ChunkFiles, require_seen
 from dask_embstab.tables.read.source import Digests
 
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""
+_REPORT = "the input gave another number of rows than it has; nothing was published"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,6 +42,7 @@ class DirectWriter:
 
     def put(self, rows: Rows) -> None:
         """Append rows, cast to the stored dtype."""
+        require_room(self._at, len(rows), self._stop, self._files.root)
         if rows.dtype != self.dtype or not rows.flags.c_contiguous:
             rows = self._as_stored(rows)
         while len(rows):
@@ -52,7 +55,11 @@ class DirectWriter:
             self._at += taken
             rows = rows[taken:]
             if self._at == end:
-                self._finish(number, end)
+                self._complete(number, end)
+
+    def finish(self) -> None:
+        """Raise unless every row was put."""
+        require_end(self._at, self._stop, self._files.root)
 
     def _as_stored(self, rows: Rows) -> Rows:
         if len(self._cast) < len(rows):
@@ -81,7 +88,7 @@ class DirectWriter:
         while len(data):
             data = data[os.write(self._descriptor, data) :]
 
-    def _finish(self, number: int, end: int) -> None:
+    def _complete(self, number: int, end: int) -> None:
         padding = (number + 1) * self._files.chunk_rows - end
         fill: Any = np.full((min(padding, _PADDING_ROWS), self._files.d), self._files.fill, self.dtype)
         for at in range(0, padding, _PADDING_ROWS):
@@ -101,6 +108,20 @@ class DirectWriter:
         if self._descriptor >= 0:
             self._close()
             Path(self._beside).unlink(missing_ok=True)
+
+
+def require_room(at: int, n: int, stop: int, place: str) -> None:
+    """Raise where ``n`` rows from row ``at`` on would go beyond row ``stop``: somebody else writes those."""
+    if at + n > stop:
+        raise DamageError(f"rows up to {stop} of {place} were to be written and {n} came for row {at}; {_REPORT}")
+
+
+def require_end(at: int, stop: int, place: str) -> None:
+    """Raise unless the rows that were written end where they should."""
+    if at != stop:
+        raise DamageError(
+            f"rows up to {stop} of {place} were to be written and those from {at} on are missing; {_REPORT}"
+        )
 
 
 def _reserve(descriptor: int, n_bytes: int, path: str) -> None:

@@ -14,7 +14,7 @@ from dask_embstab.core.types import Rows, Vector
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
-from dask_embstab.tables.write.chunk_writer import DirectWriter
+from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,10 @@ class Sink:
         files = chunk_files(self.weights)
         if files is None:
             self.weights[start : start + len(values)] = values
-        else:
-            DirectWriter(files, start, start + len(values)).put(values[:, None])
+            return
+        writer = DirectWriter(files, start, start + len(values))
+        writer.put(values[:, None])
+        writer.finish()
 
     def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
         """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""
@@ -72,13 +74,16 @@ class Sink:
         if files is None:
             for at in range(start, stop, self.chunk_rows):
                 end = min(at + self.chunk_rows, stop)
+                ids = reader.take(at + shift, end + shift)
+                require_end(at + len(ids), end, str(self.ids.store_path))
                 _require_folder(self.ids)
-                self.ids[at:end] = reader.take(at + shift, end + shift)
+                self.ids[at:end] = ids
             return
         writer = DirectWriter(files, start, stop)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
             writer.put(reader.take(at + shift, end + shift)[:, None])
+        writer.finish()
 
 
 class RowWriter:
@@ -93,6 +98,7 @@ class RowWriter:
 
     def put(self, rows: Rows) -> None:
         """Append rows."""
+        require_room(self._at + self._filled, len(rows), self._stop, str(self._vectors.store_path))
         while len(rows):
             taken = min(len(rows), len(self._chunk) - self._filled)
             self._chunk[self._filled : self._filled + taken] = rows[:taken]
@@ -100,6 +106,10 @@ class RowWriter:
             rows = rows[taken:]
             if self._filled == len(self._chunk):
                 self._flush()
+
+    def finish(self) -> None:
+        """Raise unless every row was put."""
+        require_end(self._at + self._filled, self._stop, str(self._vectors.store_path))
 
     def _flush(self) -> None:
         _require_folder(self._vectors)
