@@ -100,6 +100,7 @@ def fit(
     center: bool = False,
     weights: Any = None,
     min_matched: int | None = None,
+    max_lost_energy: float = 0.5,
     unit_rows: bool = False,
     rotation_only: bool = False,
     only: Any = None,
@@ -137,7 +138,11 @@ def fit(
     rank
         Keep the best scores of this rank (Eckart & Young); scores mode only.
     width
-        Components of the landed tables: by default the reference's, without one d (or ``rank``); zero-filled.
+        Components of the aligned tables: by default the reference's, without one d (or ``rank``); zero-filled.
+        Geometry mode takes a wider run onto a narrower reference where this says so (``width=`` the reference's):
+        Q then has orthonormal columns and drops what the reference's components cannot hold.
+    max_lost_energy
+        Refuse a narrower ``width`` that loses more than this share of the aligned rows' sum of squares.
     balance
         Who gets the one scalar that scores leave free: ``"rows"`` gives both tables one second moment per row,
         ``"gramians"`` one Gramian (the paper's). Default: as the reference recorded, else rows.
@@ -191,6 +196,7 @@ def fit(
         "method": method,
         "rank": rank,
         "width": width,
+        "max_lost_energy": max_lost_energy,
         "balance": balance_for(balance, landed_on),
         "center": center,
         "unit_rows": unit_rows,

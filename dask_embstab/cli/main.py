@@ -27,6 +27,13 @@ _FIT_OPTIONS = (
     click.option("--method", type=click.Choice(["auto", "gram", "qr"]), default="auto", show_default=True),
     click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of rank K."),
     click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
+    click.option(
+        "--max-lost-energy",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Refuse a narrower --width that loses more.",
+    ),
     click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
     click.option("--center", is_flag=True, help="Remove the means first (geometry)."),
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),

@@ -16,13 +16,13 @@ import numpy as np
 from dask_embstab.core.alignment import alignment
 from dask_embstab.core.error_bounds import certificates
 from dask_embstab.core.moments import Moments, Pairs
-from dask_embstab.core.procrustes import Rotation, procrustes
+from dask_embstab.core.procrustes import Rotation, narrowing, procrustes
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
 from dask_embstab.core.sums import total
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
-from dask_embstab.errors import EmbstabWarning, TooFewMatchedError
+from dask_embstab.errors import EmbstabWarning, InputError, TooFewMatchedError
 
 Keep = Literal["scores", "geometry"]
 AlignOn = Literal["items", "users", "both"]
@@ -68,6 +68,7 @@ class Target:
     min_matched: int | None = None
     matched: int = 0
     smaller: int = 0
+    max_lost_energy: float = 0.5
 
 
 def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
@@ -120,7 +121,9 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     if free > max(0, r - len(used.gramian_y)):
         _warn_free(free, r, pairs.n, rotation.weak_components(_FREE))
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
-    figures = alignment(Q.T @ used.gramian_x @ Q, gramian_y, Q.T @ cross)
+    gramian_x = Q.T @ used.gramian_x @ Q
+    figures = alignment(gramian_x, gramian_y, Q.T @ cross)
+    lost = _lost_energy(gramian_x, used.gramian_x, target) if r > target.width else 0.0
     offset = _offset(means or pairs, Q, target.width) if target.center else None
     transform = Transform(
         basis.items @ Q,
@@ -139,6 +142,7 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
             "procrustes_gap": rotation.gap,
             "determinant": _determinant(Q),
             "free_directions": free,
+            "lost_energy": lost,
         },
         "weakly_determined_components": rotation.weak_components(),
     }
@@ -148,6 +152,8 @@ def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
     """The sums that decide the rotation, scaled to a mean weight of one, and the rotation."""
     pairs = pairs.times(pairs.n / pairs.weight)  # a common factor on the weights changes nothing
     used = pairs.centred() if target.center else pairs
+    if len(used.cross) > target.width:
+        return used, narrowing(_padded(used.cross, target.width), used.gramian_x)
     return used, procrustes(_padded(used.cross, target.width), proper=target.proper)
 
 
@@ -167,6 +173,18 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
 def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:
     mean_x, mean_y = (total / pairs.weight for total in pairs.sums)
     return np.asarray(_padded(mean_y[None], width)[0] - mean_x @ Q)
+
+
+def _lost_energy(kept: Matrix, whole: Matrix, target: Target) -> float:
+    """Share of the aligned rows' energy that a narrower space cannot hold; raises beyond what is allowed."""
+    lost = 1.0 - float(np.trace(kept) / np.trace(whole))
+    if lost > target.max_lost_energy:
+        raise InputError(
+            f"{target.width} of {len(whole)} components keep {1 - lost:.1%} of the aligned rows' energy, and at"
+            f" most {target.max_lost_energy:.1%} may be lost; give more components with width=, or raise"
+            " max_lost_energy="
+        )
+    return lost
 
 
 def _determinant(Q: Matrix) -> float | None:

@@ -9,10 +9,13 @@ from scipy import linalg
 
 from dask_embstab.core.types import Matrix, Vector
 
+_MOST_ITERATIONS, _SETTLED = 300, 1e-14
+"""Steps of the unbalanced problem, and the share of |X|^2 below which a step's gain ends them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """``Q`` (r, D) with orthonormal rows (r <= D), and the singular values of the cross-product that decided it."""
+    """``Q`` (r, D) with orthonormal rows (r <= D) or columns (r > D), and the singular values that decided it."""
 
     Q: Matrix
     singular_values: Vector
@@ -51,3 +54,31 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])
     return Rotation(P @ Zh, s, Zh)
+
+
+def narrowing(cross: Matrix, gramian_x: Matrix) -> Rotation:
+    """Q (r, D), r > D, with orthonormal columns that minimizes |X Q - Y|: unbalanced Procrustes.
+
+    No closed form is known. Y is padded with X Qc, Qc the complement of Q, and the balanced problem is
+    solved again (Park 1991; Gower & Dijksterhuis 2004, section 5.3.2): no step increases the error.
+    ``cross`` = X'Y (r, D), ``gramian_x`` = X'X (r, r); an iteration costs one (r, r) svd.
+    """
+    D = cross.shape[1]
+    P, s, Zh = linalg.svd(cross, full_matrices=True)
+    Q, complement = P[:, :D] @ Zh, P[:, D:]
+    size = float(np.trace(gramian_x))
+    best = _unbalanced_error(Q, gramian_x, cross)
+
+    for _ in range(_MOST_ITERATIONS):
+        P, _, Wh = linalg.svd(np.hstack([cross, gramian_x @ complement]))
+        full = P @ Wh
+        error = _unbalanced_error(full[:, :D], gramian_x, cross)
+        if not error < best - _SETTLED * size:
+            break
+        Q, complement, best = full[:, :D], full[:, D:], error
+    return Rotation(Q, s, Zh)
+
+
+def _unbalanced_error(Q: Matrix, gramian_x: Matrix, cross: Matrix) -> float:
+    """|X Q - Y|^2 less |Y|^2, which does not depend on Q."""
+    return float(np.sum((gramian_x @ Q) * Q) - 2 * np.sum(cross * Q))

@@ -270,22 +270,17 @@ def _load(table: Table, reference: Reference | None, options: FitOptions, key: s
     return load_of(table, width=theirs.d if theirs else 0, values=(4 if paired else 1) + (options.method == "qr"))
 
 
-def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:
-    """How wide the landed tables are: a silent loss of components is never an answer."""
+def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:
+    """How wide the aligned tables are: a silent loss of components is never an answer."""
     d, r = basis.items.shape
-    width = options.width or ((options.rank or d) if landed_on is None else landed_on)
-    if r > width:
-        name = "rank" if options.keep == "scores" else "number of components"
-        repair = " or rank= to keep the best scores of that rank" if options.keep == "scores" else ""
-        whose = "width" if landed_on is None or options.width else "reference"
-        padded = "" if landed_on is None else " (the reference is zero-padded)"
+    rank_or_d = (options.rank or d) if reference_width is None else reference_width
+    width = options.width or rank_or_d
+    narrows = options.width is not None and options.keep == "geometry" and reference_width is not None
+    if r > width and not narrows:
+        raise InputError(_too_narrow(r, width, reference_width, options))
+    if reference_width is not None and width < reference_width:
         raise InputError(
-            f"the {name} of the run is {r} and the {whose} has {width} components; pass width={r} to land in"
-            f" more{padded}{repair}"
-        )
-    if landed_on is not None and width < landed_on:
-        raise InputError(
-            f"width={width} is less than the {landed_on} components of the reference; give at least that many"
+            f"width={width} is less than the {reference_width} components of the reference; give at least that many"
         )
     return Target(
         width,
@@ -296,7 +291,22 @@ def _target(basis: Basis, landed_on: int | None, reads: dict[str, TableRead], op
         min_matched=options.min_matched,
         matched=sum(reads[key].matched or 0 for key in options.aligned if key in reads),
         smaller=sum(reads[key].smaller for key in options.aligned if key in reads),
+        max_lost_energy=options.max_lost_energy,
     )
+
+
+def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> str:
+    """What is wrong, and every way out of it."""
+    scores = options.keep == "scores"
+    name = "rank" if scores else "number of components"
+    whose = "width" if reference_width is None or options.width else "reference"
+    padded = "" if reference_width is None else " (the reference is zero-padded)"
+    repair = f"pass width={r} to keep all of them{padded}"
+    if scores:
+        repair += f", or rank={width} to keep the best scores of that rank"
+    elif reference_width is not None:
+        repair += f", or width={reference_width} to rotate onto the reference's own components alone"
+    return f"the {name} of the run is {r} and the {whose} has {width} components; {repair}"
 
 
 def _require_rows(where: str, n: int, d: int) -> None:

@@ -102,6 +102,7 @@ class FitOptions:
     unit_rows: bool
     rotation_only: bool
     min_matched: int | None
+    max_lost_energy: float = 0.5
     selections: Mapping[str, Selection] = field(default_factory=dict)
     joining: Mapping[str, Any] = field(default_factory=dict)
 
@@ -113,6 +114,8 @@ class FitOptions:
         for name in ("rank", "width", "min_matched"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1; it is {count}")
+        if not 0.0 <= self.max_lost_energy <= 1.0:
+            raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank= truncates scores; with keep='geometry' use width= instead")
         if self.keep == "scores" and self.center:
