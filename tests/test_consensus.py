@@ -51,6 +51,18 @@ def moved(state: State, ids: list[Any], rows: Array, half_life: float | None) ->
     return after | aged
 
 
+def left(state: State, ids: list[Any], decay: float, least: float, *, first: bool, in_place: bool) -> State:
+    """The state without the ids that are gone and too light to stay once another run with ``ids`` has been seen."""
+    light = [key for key, (_, weight) in state.items() if (1.0 if first else weight) * decay < least]
+    light = [key for key in light if key not in ids]
+    if in_place:
+        n = len(state)
+        while n - 1 in light:
+            n -= 1
+        light = list(range(n, len(state)))
+    return {key: known for key, known in state.items() if key not in light}
+
+
 def landed(
     items: Array, users: Array, ids: list[Any], state: State, head: dict[Any, Array], head_weight: float
 ) -> Array:
@@ -99,7 +111,7 @@ IDS = [np.arange(20), np.arange(20) + 2, np.roll(np.arange(20) + 1, 3), np.arang
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four days, the first three of them in a series with a half-life."""
     folder = tmp_path_factory.mktemp("template")
-    series = es.Series.init(folder / "series", half_life=2, gates=OFF)
+    series = es.Series.init(folder / "series", half_life=2, forget_below=0, gates=OFF)
     for day, ids in enumerate(IDS):
         T, W = tables(day, 24)
         es.create_run(folder / f"day-{day}.zarr", T[ids], W, item_ids=ids, chunk_rows=8)
@@ -140,6 +152,7 @@ catalogues = st.lists(
     catalogue=catalogues,
     half_life=st.none() | st.floats(0.3, 9.0),
     head_weight=st.sampled_from([0, 0.5, 3.0]),
+    least=st.sampled_from([0, 0.7, 1.0, 1.3]),
     kind=st.sampled_from(["int", "string", "none"]),
     dtype=st.sampled_from(["float32", "float64"]),
     out_of_core=st.booleans(),
@@ -149,13 +162,15 @@ def test_the_mean_of_any_catalogues(
     catalogue: Any,
     half_life: float | None,
     head_weight: float,
+    least: float,
     kind: str,
     dtype: str,
     out_of_core: bool,
 ) -> None:
     """Any overlap, order, chunking, half-life and path of the join; rows of zeros; tables that grow and shrink."""
     folder = tmp_path_factory.mktemp("c")
-    series = es.Series.init(folder / "series", half_life=half_life, head_weight=head_weight, min_matched=1, gates=OFF)
+    weighed = {"half_life": half_life, "head_weight": head_weight, "forget_below": least}
+    series = es.Series.init(folder / "series", min_matched=1, gates=OFF, **weighed)
     exact = {"float32": 1e-6, "float64": 1e-12}[dtype]
     state: State = {}
     head: dict[Any, Array] = {}
@@ -174,7 +189,12 @@ def test_the_mean_of_any_catalogues(
             rows_landed = vectors_of(series.open())
             if sum(state[key][1] > 0 for key in ids if key in state) >= 8:
                 assert_close(rows_landed, landed(T, W, ids, state, head, head_weight), 1e4 * exact)
-            state = moved(state, ids, rows_landed, half_life)
+            stays = left(
+                state, ids, 2 ** (-1 / half_life) if half_life else 1.0, least, first=day == 1, in_place=kind == "none"
+            )
+            told = series.head().figures["running_reference"]
+            assert not day or told["items"]["left"] == len(state) - len(stays)
+            state = moved(stays, ids, rows_landed, half_life)
             head = dict(zip(ids, unit(rows_landed), strict=True))
             if day:
                 assert_state(series, f"day-{day}", state, exact)
@@ -183,7 +203,7 @@ def test_the_mean_of_any_catalogues(
 
 
 def test_users_too_where_they_are_aligned_on(tmp_path: Path) -> None:
-    series = es.Series.init(tmp_path / "series", align_on="both", gates=OFF)
+    series = es.Series.init(tmp_path / "series", align_on="both", forget_below=0, gates=OFF)
     states: dict[str, State] = {"items": {}, "users": {}}
     for day in range(3):
         T, W = tables(day, 20)

@@ -101,7 +101,7 @@ def test_a_change_of_policy_starts_from_the_head(days: list[Path], tmp_path: Pat
         series.add(day)
     assert not series.store.names("references")
     assert not series.settings.units
-    series.change(policy="consensus", half_life=2)
+    series.change(policy="consensus", half_life=2, forget_below=0)
     assert series.settings.units
     for day in days[2:]:
         series.add(day)

@@ -64,6 +64,10 @@ _SETTINGS = (
     click.option("--half-life", callback=_runs, metavar="RUNS|none", help="Of a run in the consensus. Default: 26."),
     click.option("--head-weight", type=float, metavar="A", help="More that the last run counts. Default: 0.5."),
     click.option(
+        "--forget-below", type=float, metavar="W", help="Weight below which a row that is gone leaves. Default: 1."
+    ),
+    click.option("--keep-references", type=click.IntRange(1), metavar="N", help="Running references kept. Default: 8."),
+    click.option(
         "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
     ),
     click.option("--align-on", type=click.Choice(["items", "users", "both"]), help="Default: items."),

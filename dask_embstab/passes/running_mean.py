@@ -38,10 +38,14 @@ from dask_embstab.tables.write.sink import Sink
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A running mean: the rows of ``table`` with their weight as one more component, the last run's ``live`` ones first."""
+    """A running mean: rows with their weight as one more component, the last run's ``live`` first.
+
+    ``weights`` is the same column alone, where it is stored (else every row was seen once).
+    """
 
     table: Table
     live: int | None
+    weights: zarr.Array[Any] | None = None
 
 
 def unit_rows(rows: Rows) -> Rows:
@@ -69,10 +73,18 @@ def view_of(table: Table, function: Any, width: int) -> Table:
     return Table(source, table.stored_ids, table.where, table.key)
 
 
-def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], *, decay: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Aging:
+    """``decay`` of all weights with every run; a row that is gone and weighs less than ``least`` leaves."""
+
+    decay: float
+    least: float = 0.0
+
+
+def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], aging: Aging) -> None:
     """Write the means anew, once these tables of a run have been seen."""
     with joining() as how:
-        work = [_node(writer, key, table, old, decay, how) for key, (table, old) in tables.items()]
+        work = [_node(writer, key, table, old, aging, how) for key, (table, old) in tables.items()]
         compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
 
 
@@ -96,13 +108,15 @@ def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group
     compute([node for node, _ in nodes], label="rebase", n_tasks=sum(n for _, n in nodes))
 
 
-def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, how: Joining) -> tuple[Any, int]:
+def _node(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, how: Joining) -> tuple[Any, int]:
     require_memory([load_of(table, width=old.table.d, values=1)])
     pairing = pair(table, old.table, how, live=old.live)
     found = beside(pairing, table, how, label="consensus")
-    gone = _gone(pairing, how)
-    ids = _ids(table, old.table, gone, pairing.gone)
-    n_rows, dtype = table.n_rows + pairing.gone, mean_dtype(table.dtype)
+    with_ids = table.stored_ids is not None or old.table.stored_ids is not None
+    gone, n_gone = _gone(pairing, old, aging, how, in_place=not with_ids)
+    # Without ids row i has been row i all along.
+    ids = UnionIds(table.row_ids, old.table.row_ids, gone, n_gone) if with_ids else None
+    n_rows, dtype = table.n_rows + n_gone, mean_dtype(table.dtype)
     kind = None if ids is None else ids.kind
     # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
     one = table.n_rows <= table.chunk_rows
@@ -110,7 +124,7 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, ho
     sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
     ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
     graph = Graph()
-    work = graph.shared(_Work(sink, pairing.reference, decay, table.n_rows, grid.rows))
+    work = graph.shared(_Work(sink, pairing.reference, aging.decay, table.n_rows, grid.rows))
     keys = []
     for rows in ranges:
         mine = RowRange(rows.number, rows.start, min(rows.stop, table.n_rows))
@@ -122,28 +136,39 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, decay: float, ho
     return graph.joined(keys, join_written, finalize=partial(require_whole, n_rows=n_rows)), len(keys)
 
 
-def _gone(pairing: Pairing, how: Joining) -> RowIndex:
-    """The rows of the old table that the run does not have, ascending: the k-th one at place k."""
-    if pairing.inverse is None:
-        return ShiftedIndex(pairing.matched)
-    n_bytes = 8 * pairing.gone
-    fits = n_bytes <= how.memory // 4
+def _gone(pairing: Pairing, old: Mean, aging: Aging, how: Joining, *, in_place: bool) -> tuple[RowIndex, int]:
+    """The old table's rows that the run does not have and that stay: the k-th at place k; how many.
+
+    Rows that must stay ``in_place`` (they are known by their number) leave from the end alone.
+    """
+    n, n_bytes = pairing.reference.shape[0], 8 * pairing.gone
+    fading = aging.least > 0 and not (old.weights is None and aging.decay >= aging.least)
+    if pairing.inverse is None and not fading:
+        return ShiftedIndex(pairing.matched), pairing.gone
+
     index = (
-        ArrayIndex(np.empty(pairing.gone, np.int64)) if fits else FileIndex(f"{how.scratch.folder(needs=n_bytes)}/gone")
+        ArrayIndex(np.empty(pairing.gone, np.int64))
+        if n_bytes <= how.memory // 4
+        else FileIndex(f"{how.scratch.folder(needs=n_bytes)}/gone")
     )
-    n, at = pairing.reference.shape[0], 0
+    at, last = 0, pairing.matched
     for start in range(0, n, ID_RANGE):
-        rows = start + np.flatnonzero(pairing.inverse.take(start, min(start + ID_RANGE, n)) < 0)
+        stop = min(start + ID_RANGE, n)
+        if pairing.inverse is None:
+            rows = np.arange(max(start, pairing.matched), stop)
+        else:
+            rows = start + np.flatnonzero(pairing.inverse.take(start, stop) < 0)
+        if fading and len(rows):
+            ones = np.ones(stop - start, mean_dtype(pairing.reference.dtype))
+            weights = ones if old.weights is None else np.asarray(old.weights[start:stop])
+            rows = rows[weights[rows - start] * aging.decay >= aging.least]
         index.put(at, rows)
         at += len(rows)
-    return index
+        last = int(rows[-1]) + 1 if len(rows) else last
 
-
-def _ids(table: Table, old: Table, gone: RowIndex, n_gone: int) -> UnionIds | None:
-    """Ids of the new table; none where row i has been row i all along."""
-    if table.stored_ids is None and old.stored_ids is None:
-        return None
-    return UnionIds(table.row_ids, old.row_ids, gone, n_gone)
+    if in_place:
+        return ShiftedIndex(pairing.matched), last - pairing.matched
+    return index, at
 
 
 @dataclass(frozen=True, slots=True)

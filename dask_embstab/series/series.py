@@ -162,6 +162,11 @@ class Series:
         made = again_as(target, log, kind, settings, restores=target.version, state="live")
         publish(self.store, made)
         note = f"version {made.version} makes {made.run} of version {target.version} the head"
+        if settings.policy == "consensus" and target.reference_digests and not log.placed(target).reference_digests:
+            note += (
+                f"; its running reference is not kept any more (keep_references is {settings.keep_references}): the"
+                " next run is aligned to this run alone, and starts a new one"
+            )
         return Added(made, published=True, note=note)
 
     def change(self, **settings: Any) -> Added:

@@ -48,8 +48,34 @@ class Log:
         return {name: place for version in self.versions for name, place in version.moved.items()}
 
     def placed(self, version: Version) -> Version:
-        """A version as it is to be read now: with the place of its stored run, and the basis in which it is read."""
-        return replace(version, **self.moved.get(str(version.run), {}), basis=self.basis)
+        """A version as it is to be read now: with the place of its stored run, and the basis in which it is read.
+
+        Without the digests of a running reference that is not kept any more.
+        """
+        name, kept = str(version.run), self.kept_references
+        placed: dict[str, Any] = {**self.moved.get(name, {}), "basis": self.basis}
+        if kept is not None and name not in kept:
+            placed["reference_digests"] = {}
+        return replace(version, **placed)
+
+    @cached_property
+    def kept_references(self) -> tuple[str, ...] | None:
+        """The runs whose running references are kept, the last one last; None for all of them."""
+        return self.versions[-1].references if self.versions else ()
+
+    def references_with(self, version: Version, most: int) -> tuple[str, ...]:
+        """The same once ``version`` follows: the last ``most``, the head's among them.
+
+        What is not kept any more never comes back.
+        """
+        kept = self.kept_references
+        if kept is None:
+            kept = tuple(name for name, known in self.runs.items() if known.reference_digests)
+        if version.run in kept or (version.kind == "publish" and version.reference_digests):
+            kept = (*(name for name in kept if name != version.run), str(version.run))
+        head = version if version.state == "live" else self.head
+        last = kept[-most:]
+        return last if head is None or head.run in last or head.run not in kept else (str(head.run), *last[1:])
 
     @cached_property
     def stored(self) -> dict[str, Version]:

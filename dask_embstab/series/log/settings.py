@@ -33,7 +33,8 @@ class Settings:
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
     ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
     ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike; the
-    last run counts ``head_weight`` more.
+    last run counts ``head_weight`` more. A row that is gone leaves the running reference once it weighs less than
+    ``forget_below`` (1: an id seen once); the references of the last ``keep_references`` runs are kept for rollbacks.
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
@@ -50,6 +51,8 @@ class Settings:
     chain_minus_first: bool = True
     half_life: float | None = 26.0
     head_weight: float = 0.5
+    forget_below: float = 1.0
+    keep_references: int = 8
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,15 +61,16 @@ class Settings:
             if (value := getattr(self, name)) not in allowed:
                 said = ", ".join(map(repr, allowed))
                 raise InputError(f"the setting {name} must be one of {said}; it is {value!r}")
-        for name in ("rank", "width", "min_matched"):
+        for name in ("rank", "width", "min_matched", "keep_references"):
             if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
                 raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
         if self.half_life is not None and not (
             isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
         ):
             raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
-        if not isinstance(self.head_weight, int | float) or not 0 <= self.head_weight < math.inf:
-            raise InputError(f"the setting head_weight must be a number of at least 0; it is {self.head_weight!r}")
+        for name in ("head_weight", "forget_below"):
+            if not isinstance(value := getattr(self, name), int | float) or not 0 <= value < math.inf:
+                raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank truncates scores; with keep='geometry' use width instead")
 

@@ -18,6 +18,7 @@ Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
 FORMAT = 1
 _CHECK = "crc32c"
+_TUPLES = ("verdicts", "references")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Version:
     records its ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what ``moved`` where: by
     the name of the run, the name and the digests under which it is stored from then on. ``verdicts`` are those of the
     gates, ``accepted`` the reason to publish in spite of one; ``spectra`` are the landed tables' singular values.
+    ``references`` are the runs whose running references are kept from this version on (None: all).
     """
 
     version: int
@@ -51,6 +53,7 @@ class Version:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     basis: Mapping[str, Any] = field(default_factory=dict)
     moved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    references: tuple[str, ...] | None = None
     created: str
     format: int = FORMAT
 
@@ -65,7 +68,7 @@ class Version:
 
     def in_brief(self) -> dict[str, Any]:
         """The same for a person: without digests and whatever else is long."""
-        left_out = ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "format")
+        left_out = ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "references", "format")
         known = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
         return dict(json.loads(json.dumps(known)))
 
@@ -87,7 +90,7 @@ class Version:
                 raise ValueError("it fails its checksum")
             if values["format"] != FORMAT:
                 raise ValueError(f"its format is {values['format']}; this library knows {FORMAT}")
-            return cls(**values | {"verdicts": tuple(values["verdicts"])})
+            return cls(**values | {name: tuple(values[name]) for name in _TUPLES if values.get(name) is not None})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import zarr
 from dask_embstab.core.running_mean import decay_of, pull
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.fit.reference import Reference, as_reference
-from dask_embstab.passes.running_mean import Mean, advance, seen_once, unit_rows, view_of
+from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, unit_rows, view_of
 from dask_embstab.series.admin.basis import matrix_of, moved_table
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
@@ -64,7 +64,8 @@ class Consensus:
             return Mean(view_of(table, seen_once, table.d + 1), None)
         table, weights = self._moved(self.state, key), self.state.group[f"{key}/weight"]
         assert isinstance(weights, zarr.Array)
-        return Mean(replace(table, source=SideBySide(table.source, column_source(weights))), self.live(key))
+        beside = replace(table, source=SideBySide(table.source, column_source(weights)))
+        return Mean(beside, self.live(key), weights)
 
     def _moved(self, run: Run, key: str) -> Table:
         found = moved_table(run.table(key), self.matrix)
@@ -96,20 +97,43 @@ def consensus_of(store: Store, version: Version, settings: Settings) -> Consensu
     return Consensus(run, state if serves else None, M, settings.head_weight)
 
 
-def moved_on(
-    store: Store, landed: Run, digests: Mapping[str, Mapping[str, int]], version: Version | None, settings: Settings
-) -> dict[str, dict[str, int]]:
-    """The average with ``landed`` in it, on disk: digests of its files; none where there is none to keep."""
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The digests of a running reference's files, and by table its rows and how many have left it."""
+
+    digests: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def advance_consensus(
+    store: Store,
+    run: Run,
+    digests: Mapping[str, Mapping[str, int]],
+    version: Version | None,
+    settings: Settings,
+    matched: Mapping[str, int],
+) -> Advanced:
+    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before.
+
+    Nothing is written, and nothing returned, where none is kept.
+    """
     if settings.policy != "consensus" or version is None:
-        return {}
-    write = partial(_write, store, landed, version, settings)
-    return made_of(store, reference_key(landed.name), _origin(digests, version, settings), write)
+        return Advanced()
+    write = partial(_write, store, run, version, settings)
+    key = reference_key(run.name)
+    made = made_of(store, key, _origin(digests, version, settings), write)
+    known, stored, rows = consensus_of(store, version, settings), open_run(store.place(key)), {}
+    for name in settings.aligned:
+        before, now = known.mean(name).table.n_rows, stored.table(name).n_rows
+        union = before + run.table(name).n_rows - matched[name]
+        rows[name] = {"rows": now, "left": union - now}
+    return Advanced(made, rows)
 
 
 def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
     """What must be equal for two averages to have the same bits."""
     read = [version.run, version.digests, version.reference_digests, dict(version.basis)]
-    made_of = [digests, read, settings.half_life, settings.aligned]
+    made_of = [digests, read, settings.half_life, settings.forget_below, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -119,4 +143,4 @@ def _write(store: Store, landed: Run, version: Version, settings: Settings, key:
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, landed.name, origin, more) as writer:
         means = {name: (table, known.mean(name)) for name, table in tables.items()}
-        advance(writer, means, decay=decay_of(settings.half_life))
+        advance(writer, means, Aging(decay_of(settings.half_life), settings.forget_below))

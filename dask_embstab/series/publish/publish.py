@@ -30,7 +30,7 @@ from dask_embstab.series.log.policies import reference_in
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Kind, Version, run_key, version_key
 from dask_embstab.series.publish.candidate import Candidate, candidate_key, candidate_of, described, held_key
-from dask_embstab.series.publish.consensus import moved_on
+from dask_embstab.series.publish.consensus import advance_consensus
 from dask_embstab.series.publish.figures import delivered, figures_of
 from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
@@ -91,7 +91,13 @@ def add_run(
         if held(verdicts) and accept is None:
             store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
             raise hold(name, verdicts)
-        moved = moved_on(store, landed, checked.digests, reference, settings)
+        fitted = candidate.transform.diagnostics
+        shared = {
+            key: fitted[key]["matched"] + fitted[key].get("returned", 0)
+            for key in settings.aligned
+            if reference is not None
+        }
+        moved = advance_consensus(store, landed, checked.digests, reference, settings, shared)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         version = next_version(
             log,
@@ -100,13 +106,13 @@ def add_run(
             run=name,
             model=model or model_of(source) or name,
             reference=None if reference is None else reference.version,
-            figures=_figures(candidate, chain),
+            figures={**_figures(candidate, chain), "running_reference": moved.rows or None},
             state="shadow" if shadow else "live",
             verdicts=verdicts,
             accepted=accept if held(verdicts) else None,
             spectra=checked.spectra,
             digests=checked.digests,
-            reference_digests=moved,
+            reference_digests=moved.digests,
             inputs=checked.inputs,
         )
         publish(store, version)
@@ -133,12 +139,18 @@ def _verdicts(
 
 def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
     """The version that follows the log."""
-    return Version(**(_next(log, kind, settings) | known))
+    return _with_references(log, Version(**(_next(log, kind, settings) | known)), settings)
 
 
 def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
     """The next version with the run of an earlier one."""
-    return replace(version, **(_next(log, kind, settings) | more))
+    made = replace(version, **(_next(log, kind, settings) | more))
+    return _with_references(log, made, settings)
+
+
+def _with_references(log: Log, version: Version, settings: Settings) -> Version:
+    """The version with the runs whose running references are kept from it on."""
+    return replace(version, references=log.references_with(version, settings.keep_references))
 
 
 def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
