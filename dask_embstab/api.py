@@ -109,6 +109,7 @@ def fit(
     sample: int | None = None,
     anchors: int | None = None,
     seed: int = 0,
+    pairs: Any = None,
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
@@ -167,6 +168,10 @@ def fit(
         Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
         these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` is a 99 %
         bound on the distance (Frobenius) from the rotation that all rows decide (None with ``weights``).
+    pairs
+        Ids of the run and the other ids that they have in the reference (a seed dictionary, merged or renamed
+        products): two columns, a list of pairs, or a CSV (with a header) or Parquet file of two columns. These
+        rows alone decide the rotation; an id may stand in several pairs. ``align_on="both"`` takes a dict by table name.
     duplicates
         What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the ``"first"`` row counts.
     scratch, join_memory
@@ -188,6 +193,7 @@ def fit(
         "sample": sample,
         "anchors": anchors,
         "seed": seed,
+        "pairs": pairs,
     }
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     landed_on = as_reference(reference)

@@ -39,6 +39,9 @@ _FIT_OPTIONS = (
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),
     click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
     click.option("--seed", type=int, default=0, show_default=True, help="Other anchors."),
+    click.option(
+        "--pairs", type=click.Path(), metavar="FILE", help="CSV or Parquet: ids of RUN, ids of the reference."
+    ),
     *_JOIN_OPTIONS,
     SCHEDULER,
 )

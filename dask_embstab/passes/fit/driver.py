@@ -32,10 +32,16 @@ from dask_embstab.passes.engine.memory import Load, load_of, require_memory
 from dask_embstab.passes.engine.reduce import finished, reduce_table
 from dask_embstab.passes.fit.diagnostics import account
 from dask_embstab.passes.fit.options import FitOptions
-from dask_embstab.passes.fit.reductions import moments_reduction, triangle_reduction, unit_pairs_reduction
+from dask_embstab.passes.fit.reductions import (
+    moments_reduction,
+    pairs_reduction,
+    triangle_reduction,
+    unit_pairs_reduction,
+)
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.reread import graded_roots
 from dask_embstab.passes.join.anchors import anchor_scatter
+from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
@@ -48,12 +54,14 @@ from dask_embstab.tables.table import Table
 class TableRead:
     """What is known of one table: its moments, and where they come from (``table`` is None where they were given).
 
+    ``aligned`` holds the rows that ``pairs`` are read beside: the table, or a view of its listed rows.
     ``triangle`` is the R factor where the first read made one; ``n_reads`` counts the reads so far.
     """
 
     summary: TableMoments
     table: Table | None = None
     pairs: Beside | None = None
+    aligned: Table | None = None
     triangle: Matrix | None = None
     n_reads: int = 0
     digests: Digests = field(default_factory=dict)
@@ -90,6 +98,8 @@ def fit_moments(items: TableMoments, users: Any, reference: Reference | None, op
     """Fit from moments that were taken before; no table is read."""
     if users is not None and not isinstance(users, TableMoments):
         raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+    if any(choice.pairs is not None for choice in options.selections.values()):
+        raise InputError("pairs= needs another read of the tables; fit from the tables, not from their moments")
     reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
     landed_on = None if reference is None else reference.described
     for key, read in reads.items():
@@ -138,35 +148,43 @@ def read_tables(
     ``whole`` tables (not parts of one) that share too few rows are refused before anything is read.
     """
     require_memory([_load(table, reference, options, key) for key, table in tables.items()])
-    pairings = {} if reference is None else _pairings(tables, reference, options, how)
+    found = {} if reference is None else _pairings(tables, reference, options, how)
+    aligned = {key: table for key, (table, _) in found.items()}
+    pairings = {key: pairing for key, (_, pairing) in found.items()}
     if pairings and whole:
         matched = sum(pairing.changes[0] for pairing in pairings.values())
         smaller = sum(pairing.smaller for pairing in pairings.values())
         target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
         require_matched(tables["items"].d, target, scores=options.keep == "scores")
-    pairs = {key: _beside(tables[key], pairing, options, how, key) for key, pairing in pairings.items()}
+    pairs = {key: _beside(aligned[key], pairing, options, how, key) for key, pairing in pairings.items()}
+    listed = [key for key, pairing in pairings.items() if pairing.listed]
+    weights = {key: options.selection(key).row_weights(aligned[key]) for key in pairs}
+
+    # Listed pairs are other rows than the table's, some of them several times: a small pass of their own.
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
-    nodes = {
-        key: reduce_table(
-            table,
-            reduction,
-            pairs=pairs.get(key),
-            weights=options.selection(key).row_weights(table) if key in pairs else None,
-        )
+    alone = pairs_reduction(centred=options.center)
+    nodes = [
+        reduce_table(table, reduction)
+        if key in listed
+        else reduce_table(table, reduction, pairs=pairs.get(key), weights=weights.get(key))
         for key, table in tables.items()
-    }
-    partials = compute(
-        [node for node, _ in nodes.values()], label="fit: reading", n_tasks=sum(n for _, n in nodes.values())
-    )
+    ]
+    nodes += [reduce_table(aligned[key], alone, pairs=pairs[key], weights=weights[key]) for key in listed]
+    partials = compute([node for node, _ in nodes], label="fit: reading", n_tasks=sum(n for _, n in nodes))
+
+    sums = {key: finished(partial, alone).pairs for key, partial in zip(listed, partials[len(tables) :], strict=True)}
     reads = {}
-    for key, partial in zip(nodes, partials, strict=True):
+    for key, partial in zip(tables, partials, strict=False):
         value = finished(partial, reduction)
         moments, R = (value.moments, value.R) if options.method == "qr" else (value, None)
+        if key in sums:
+            # Every row is in `rest`; the pairs' own rows are counted there once already.
+            moments = replace(moments, pairs=sums[key], partnered=np.zeros((moments.d, moments.d)))
         summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
         _require_nonzero(summary)
-        found = pairs.get(key)
-        theirs = partial.partner_digests | ({} if found is None else found.digests)
-        reads[key] = TableRead(summary, tables[key], found, R, 1, partial.digests, theirs)
+        beside_it = pairs.get(key)
+        theirs = partial.partner_digests | ({} if beside_it is None else beside_it.digests)
+        reads[key] = TableRead(summary, tables[key], beside_it, aligned.get(key), R, 1, partial.digests, theirs)
     return reads
 
 
@@ -232,8 +250,9 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
         if read.table is None:
             raise InputError("unit_rows=True needs another read of the tables; moments alone do not hold it")
         reductions[key] = unit_pairs_reduction(getattr(basis, key))
-        weights = options.selection(key).row_weights(read.table)
-        nodes.append(reduce_table(read.table, reductions[key], pairs=read.pairs, weights=weights))
+        aligned = read.aligned or read.table
+        weights = options.selection(key).row_weights(aligned)
+        nodes.append(reduce_table(aligned, reductions[key], pairs=read.pairs, weights=weights))
         read.n_reads += 1
     partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
     found = {key: finished(part, reductions[key]).pairs for key, part in zip(reductions, partials, strict=True)}
@@ -246,20 +265,27 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
 
 def _pairings(
     tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
-) -> dict[str, Pairing]:
+) -> dict[str, tuple[Table, Pairing]]:
+    """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
     pairings = {}
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
-        pairings[key] = pair(tables[key], theirs, how, live=reference.live.get(key))
+        listed = options.selection(key).pairs
+        if listed is not None:
+            pairings[key] = pair_listed(tables[key], theirs, listed)
+        else:
+            pairings[key] = tables[key], pair(tables[key], theirs, how, live=reference.live.get(key))
     return pairings
 
 
 def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
     """The reference rows of those that decide the rotation, ready to be read beside the table's."""
     choice = options.selection(key)
+    if pairing.listed:
+        return beside(pairing, table, how, label="fit")
     found = beside(choice.applied(pairing, table), table, how, label="fit")
     return with_energy(found, how, weighted=choice.weights is not None, label="fit")
 

@@ -14,6 +14,7 @@ from dask_embstab.errors import IdError, InputError
 from dask_embstab.passes.engine.reduce import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs
 from dask_embstab.tables.ids.ids import ID_RANGE, id_ranges
 from dask_embstab.tables.read.column import Column, as_column
 from dask_embstab.tables.table import Table
@@ -25,6 +26,8 @@ Balance = Literal["rows", "gramians"]
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which rows of a table decide the rotation, and how much each counts; standardizing ignores all of it.
+
+    ``pairs``: ids of the run and the other ids that they have in the reference, instead of a join by equal ids.
 
     ``weights``: one number per row, or ``"norm"`` for the length of the reference's row. ``only``: the ids to align on.
     ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``;
@@ -38,8 +41,10 @@ class Selection:
     sample: int | None = None
     anchors: int | None = None
     seed: int = 0
+    pairs: IdPairs | None = None
 
     def __post_init__(self) -> None:
+        self._require_pairs_alone()
         if (self.counts is None) != (self.min_count is None):
             raise InputError("counts= and min_count= belong together: rows with fewer counts than min_count stay out")
         for name in ("sample", "anchors"):
@@ -47,6 +52,18 @@ class Selection:
                 raise InputError(f"{name} must be at least 1 row; it is {count}")
         if isinstance(self.weights, str) and self.weights != "norm":
             raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
+
+    def _require_pairs_alone(self) -> None:
+        """A list of pairs says by itself which rows decide."""
+        others = ("only", "counts", "sample", "anchors", "weights")
+        given = [name for name in others if getattr(self, name) is not None]
+        if isinstance(self.weights, str) and self.weights == "norm":
+            given.remove("weights")
+        if self.pairs is not None and given:
+            raise InputError(
+                f"pairs= says which rows decide the rotation, so {given[0]}= cannot; leave one of them out"
+                " (weights='norm' goes with pairs=)"
+            )
 
     def row_weights(self, table: Table) -> Weights:
         """The weights as a column of the table."""
@@ -136,7 +153,10 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
     keys = ("items", "users") if align_on == "both" else (align_on,)
     per_table: dict[str, dict[str, Any]] = {key: {} for key in keys}
     for name, value in options.items():
-        if isinstance(value, Mapping):
+        if name == "pairs":
+            for key, listed in _by_table(value, keys).items():
+                per_table[key][name] = as_pairs(listed)
+        elif isinstance(value, Mapping):
             unknown = set(value) - set(keys)
             if unknown:
                 raise InputError(
@@ -149,6 +169,20 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
             for key in keys:
                 per_table[key][name] = value
     return {key: Selection(**given) for key, given in per_table.items() if given}
+
+
+def _by_table(pairs: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Lists of pairs by table name."""
+    if pairs is None:
+        return {}
+    if isinstance(pairs, Mapping):
+        if unknown := set(pairs) - set(keys):
+            names = ", ".join(sorted(map(str, unknown)))
+            raise InputError(f"pairs= is given for {names}; the fit aligns on {' and '.join(keys)}")
+        return dict(pairs)
+    if len(keys) > 1:
+        raise InputError("align_on='both' needs pairs= by table: a dict with 'items' and 'users'")
+    return {keys[0]: pairs}
 
 
 def _require_one_table(name: str, value: Any, keys: tuple[str, ...]) -> None:

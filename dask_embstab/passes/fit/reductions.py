@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from dask_embstab.core.moments import Moments, Pairs, Panel, moments, unit_pairs
+from dask_embstab.core.moments import Moments, Pairs, Panel, moments, pair_sums, unit_pairs
 from dask_embstab.core.products import gramian
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.engine.reduce import Reduction
@@ -69,6 +69,11 @@ def unit_pairs_reduction(M: Matrix) -> Reduction[MaybePairs]:
     return Reduction(partial(_unit_pairs, M), add, _pairs_probe)
 
 
+def pairs_reduction(*, centred: bool) -> Reduction[MaybePairs]:
+    """Sums over the pairs alone, without the table's own Gramian."""
+    return Reduction(partial(_pairs_alone, centred=centred), add, _pairs_probe)
+
+
 def triangle(rows: Matrix) -> Matrix:
     """R of a QR of ``rows`` (m, d): (min(m, d), d)."""
     (R,) = linalg.qr(rows, mode="r", check_finite=False)
@@ -81,6 +86,13 @@ def _with_triangle(panel: Panel, *, centred: bool) -> WithTriangle:
 
 def _triangle_probe(value: WithTriangle) -> Any:
     return moments_probe(value.moments) + np.abs(value.R).sum()
+
+
+def _pairs_alone(panel: Panel, *, centred: bool) -> MaybePairs:
+    if not panel.pairs:
+        return MaybePairs(None)
+    d = panel.rows.shape[1]
+    return MaybePairs(pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=panel.in_place))
 
 
 def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:

@@ -49,6 +49,7 @@ class Pairing:
     ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
     the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
     drawn of ``eligible`` ones. Anchors are not ``verified``: these rows are read without their chunks' checksums.
+    ``listed`` pairs were given by the user, not found by equal ids.
     """
 
     reference: Source
@@ -65,6 +66,7 @@ class Pairing:
     verified: bool = True
     eligible: int | None = None
     live: Live | None = None
+    listed: bool = False
 
     @property
     def changes(self) -> tuple[int, int, int]:
@@ -76,9 +78,12 @@ class Pairing:
 
     @property
     def smaller(self) -> int:
-        """Rows of the run or of the reference (of what is live in it), whichever has fewer."""
+        """Rows of the run or of the reference (of what is live in it), whichever has fewer; 0 of a list of pairs.
+
+        A list is short by nature, so no share of the tables is asked of it.
+        """
         matched, new, gone = self.changes
-        return matched + min(new, gone)
+        return 0 if self.listed else matched + min(new, gone)
 
     @property
     def n_eligible(self) -> int:

@@ -20,6 +20,7 @@ from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.source import ArraySource, Digests, Openable, Reader, Source
 
 _COLUMN_ROWS = 1 << 18
+_GATHERED_ROWS = 1 << 14
 _Place = Callable[[RowNumbers], RowNumbers]
 
 
@@ -191,6 +192,47 @@ class _PaddedReader(_ViewReader):
         if places[-1] > places[0]:
             rows[np.diff(places) > 0] = self._readers[0].take(int(places[0]), int(places[-1]))
         return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered(_View):
+    """Row i is row ``rows[i]`` of ``source``, which may repeat; cut into chunks of its own."""
+
+    rows: RowNumbers
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(len(rows), d)."""
+        return len(self.rows), self.source.shape[1]
+
+    @property
+    def chunk_rows(self) -> int:
+        """The same for every view, so that two of them are read in equal steps."""
+        return _GATHERED_ROWS
+
+    def block(self, start: int, stop: int) -> Any:
+        """These rows, by one gather."""
+        return _view_block(partial(_ShiftedReader, start), self.source.gather(self.rows[start:stop]))
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These of the rows."""
+        return self.source.gather(self.rows[rows])
+
+
+class _ShiftedReader(_ViewReader):
+    """Rows that are numbered from ``first`` on."""
+
+    def __init__(self, first: int, reader: Reader) -> None:
+        super().__init__(reader)
+        self._first = first
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The next rows."""
+        return self._readers[0].take(start - self._first, stop - self._first)
+
+    def digests(self) -> Digests:
+        """None: no chunk of the source is read whole."""
+        return {}
 
 
 def column_source(array: Any) -> Source:

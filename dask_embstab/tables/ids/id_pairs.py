@@ -1,0 +1,115 @@
+"""Which ids of a run mean the same as which other ids of its reference? Two columns, from whatever holds them.
+
+A seed dictionary, merged or renamed products: given as two sequences, as a list of pairs, or as a CSV or Parquet file
+with two columns. An id may stand in several pairs; a pair that is repeated counts once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import IdError, InputError
+from dask_embstab.tables.ids.ids import IdArray, Ids, RowNumberIds, as_ids, id_ranges, shown
+
+_FORM = (
+    "pairs= are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
+    " Parquet file"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IdPairs:
+    """Two columns of equal length as they were given; ``where`` names them in messages."""
+
+    ours: Any
+    theirs: Any
+    where: str
+
+    def rows_in(self, ids: Ids | RowNumberIds, *, reference: bool) -> RowNumbers:
+        """The row of every pair's id in a table, (n_pairs,), -1 where none has it: one read of the table's ids.
+
+        Raises `IdError` where the ids are of two types, or where the table repeats one of them.
+        """
+        column = self.theirs if reference else self.ours
+        codes, wanted = pd.factorize(_hashable(_of_kind(column, ids, self.where)))
+        index = pd.Index(wanted)
+        rows = np.full(len(wanted), -1, np.int64)
+        start = 0
+        for part in id_ranges(ids):
+            place = index.get_indexer(pd.Index(_hashable(part)))
+            (found,) = np.nonzero(place >= 0)
+            _, first = np.unique(place[found], return_index=True)
+            again = np.delete(found, first)
+            again = np.append(again, found[rows[place[found]] >= 0])
+            if len(again):
+                raise IdError(
+                    f"ids that are paired must be unique; {ids.where} repeats {shown(part[again[:1]])[0]} in row"
+                    f" {start + again[0]}; drop the duplicates and write the run again"
+                )
+            rows[place[found]] = start + found
+            start += len(part)
+        found_rows: RowNumbers = rows[codes]
+        return found_rows
+
+
+def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
+    """Two columns of ids from what a user gave."""
+    if isinstance(given, str | os.PathLike):
+        return _from_file(Path(given))
+    if isinstance(given, pd.DataFrame):
+        given = [given.iloc[:, i].to_numpy() for i in range(given.shape[1])]
+    try:
+        columns = list(given)
+        is_list_of_pairs = len(columns) != 2 or all(isinstance(column, tuple) for column in columns)
+        if is_list_of_pairs:
+            columns = [list(column) for column in zip(*columns, strict=True)]
+        ours, theirs = columns
+        n_ours, n_theirs = len(ours), len(theirs)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{_FORM}; they are {type(given).__name__}") from error
+    if isinstance(ours, str | Mapping) or n_ours != n_theirs or not n_ours:
+        raise InputError(f"{_FORM}; these have {n_ours} and {n_theirs} ids")
+    return IdPairs(ours, theirs, where)
+
+
+def _from_file(path: Path) -> IdPairs:
+    """The first two columns of a CSV file with a header, or of a Parquet file."""
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ImportError as error:
+        raise InputError(f"reading {path} needs pyarrow; install it, or give the pairs as CSV") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{_FORM}; {path} cannot be read ({error})") from error
+    if frame.shape[1] != 2 or not len(frame):
+        raise InputError(f"{_FORM}; {path} has {frame.shape[1]} columns and {len(frame)} rows")
+    return IdPairs(frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy(), str(path))
+
+
+def _of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
+    """The column in the form of the table's ids: texts of a file become numbers where the table has numbers."""
+    array = column if getattr(column, "dtype", np.dtype(object)).kind != "O" else list(column)
+    if ids.kind == "int64" and len(array) and isinstance(array[0], str):
+        try:
+            array = np.array([int(value) for value in array], dtype=np.int64)
+        except (ValueError, OverflowError) as error:
+            raise IdError(f"ids of {ids.where} are int64; {where} has {error.args[0]}; give numbers") from error
+    checked = as_ids(array, len(array), where=where)
+    if checked.kind != ids.kind:
+        raise IdError(f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of that type")
+    return checked.open().take(0, len(checked))
+
+
+def _hashable(ids: IdArray) -> IdArray:
+    """UUIDs as bytes objects, which pandas can hash."""
+    return np.array([value.tobytes() for value in ids], object) if ids.dtype.kind == "V" else ids
