@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,14 @@ def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> No
     """Series from before there was a consensus: their files lack what is new."""
     series = es.Series.init(tmp_path / "series", policy="previous", unit_rows=False)
     series.add(days[0])
-    for file in (tmp_path / "series" / "series.json", tmp_path / "series" / "versions" / "1.json"):
-        values = json.loads(file.read_text())
-        del values["crc32c"], values["settings"]["half_life"]
-        values.pop("reference_digests", None)
-        check = crc32c.crc32c(json.dumps(values, sort_keys=True).encode())
-        file.write_text(json.dumps(values | {"crc32c": check}, indent=1, sort_keys=True))
+    file = tmp_path / "series" / "series.json"
+    values = json.loads(file.read_text())
+    del values["crc32c"], values["settings"]["half_life"]
+    check = crc32c.crc32c(json.dumps(values, sort_keys=True).encode())
+    file.write_text(json.dumps(values | {"crc32c": check}, indent=1, sort_keys=True))
+    settings = {name: value for name, value in series.head().settings.items() if name != "half_life"}
+    old = replace(series.head(), details=replace(series.head().told, settings=settings))
+    (tmp_path / "series" / "versions" / "1.json").write_bytes(old.encoded())
     series = es.Series(tmp_path / "series")
     assert (series.settings.policy, series.settings.units) == ("previous", False)
     assert series.add(days[1]).version.reference_digests == {}

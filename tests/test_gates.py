@@ -19,7 +19,7 @@ from seriesworlds import drifting, gmf, rotation, shop_weeks
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version
+from dask_embstab.series.log.versions import Details, Version
 from dask_embstab.series.publish import candidate
 from dask_embstab.series.publish import publish as publishing
 from dask_embstab.series.publish.gates import GATES, THRESHOLDS
@@ -311,9 +311,5 @@ def test_what_was_written_before_there_were_gates_still_opens(series: es.Series)
     old = Settings().to_dict()
     del old["gates"]
     assert Settings.of(old).gates == THRESHOLDS
-    values = series.head().to_dict()
-    for new in ("accepted", "spectra"):
-        del values[new]
-    version = Version(**values | {"settings": old})
-    assert (version.accepted, version.spectra) == (None, {})
-    assert Version.decoded(version.encoded(), "") == replace(version, verdicts=tuple(version.verdicts))
+    head = replace(series.head(), details=Details(settings=old))
+    assert (head.accepted, head.spectra, head.verdicts) == (None, {}, ())

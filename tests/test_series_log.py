@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 import pytest
+import series_log
 import test_series
 from oracle import snapshot, vectors_of
 from test_damage import DAMAGE
@@ -23,6 +25,8 @@ from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.admin.verify import verify
 from dask_embstab.series.log.log import Log, rows
 from dask_embstab.series.log.versions import Version
+from dask_embstab.series.store import Folder
+from dask_embstab.tables.layout import TABLES
 
 template, days, series, run = test_series.template, test_series.days, test_series.series, test_series.run
 
@@ -177,9 +181,9 @@ class Counted(tuple[Version, ...]):
 
 def gone_through(series: es.Series, n: int) -> int:
     """How often status, metrics, log, verify and a reader of every version go through a log of ``n`` versions, at most."""
-    head = series.head()
+    head = replace(series.head(), details=series.head().told)
     live = [replace(head, version=k, run=f"day-{k}", state="shadow" if k % 3 == 0 else "live") for k in range(1, n)]
-    moved = {v.run: {"run": f"{v.run}@1", "digests": {}, "reference_digests": {}} for v in live}
+    moved = {v.run: v.place | {"run": f"{v.run}@01234567"} for v in live}
     basis = {"file": None, "crc32c": None}
     last = replace(live[0], version=n, kind="rebase", moved=moved, basis=basis)
 
@@ -215,3 +219,86 @@ def test_what_the_command_line_says_a_series_says_too(series: es.Series, run: An
     assert told["samples"] == sum(not line.startswith("#") for line in series.metrics().splitlines())
     told = run("replay", place, tmp_path / "a", "--policy", "first", "--to", 2)[1]
     assert series.replay(tmp_path / "b", policy="first", last=2) == {k: v for k, v in told.items() if k != "seconds"}
+
+
+def test_a_run_is_opened_from_a_handful_of_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their number; the digests of one run alone are read, and the log reads none."""
+    series_log.make(tmp_path / "series", 40, 3)
+    series, read = es.Series(tmp_path / "series"), []
+    original = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, key: (read.append(key), original(self, key))[1])
+    assert series.head().version == 40
+    assert read == ["versions/40.json"]
+    series.open()
+    assert {key for key in read if key.startswith("versions")} == {"versions/40.json"}
+    assert len({key for key in read if key.startswith("digests")}) <= 1
+    read.clear()
+    assert len(list(rows(series.log()))) == 40
+    assert not [key for key in read if key.startswith("digests")]
+    assert series.log().version(7).digests["chunks"].keys() == {
+        f"{k}/vectors/c/{n}/0" for k in TABLES for n in range(3)
+    }
+    wanted = {question: ask(series) for question, ask in series_log.QUESTIONS.items() if question != "open"}
+    assert (wanted["head"].version, len(wanted["log"]), wanted["status"]["runs"]) == (40, 40, 39), (
+        "the first and the last version share a run"
+    )
+
+
+def forged(version: Version, line: int, old: str, new: str) -> bytes:
+    """The file of a version with another text in one of its lines, and the right checksum."""
+    lines = version.encoded().decode().splitlines()
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new)
+    body = "\n".join(lines[:2]) + "\n"
+    return f'{body}"crc32c": {crc32c.crc32c(body.encode())}}}\n'.encode()
+
+
+MOVED = '{"run": "../../victim", "digests_crc32c": null, "digests_file": null, "has_reference": false}'
+FORGED = {
+    "a run elsewhere": ('"run": "2026-01-03"', '"run": "../../victim"'),
+    "a run that is hidden": ('"run": "2026-01-03"', '"run": ".hidden"'),
+    "a run that is a list": ('"run": "2026-01-03"', '"run": ["2026-01-03"]'),
+    "digests elsewhere": ('"digests/2026-01-03', '"digests/../../2026-01-03'),
+    "matrices elsewhere": ('"basis": {', '"basis": {"file": "bases/../../0123456789abcdef.npz"'),
+    "a basis that is a list": ('"basis": {}', '"basis": []'),
+    "a run moved elsewhere": ('"moved": {}', f'"moved": {{"2026-01-01": {MOVED}}}'),
+    "what moved has a place for a name": ('"moved": {}', '"moved": {"../x": {}}'),
+    "a model that is a number": ('"model": "2026-01-03"', '"model": 7'),
+    "a model without end": ('"model": "2026-01-03"', f'"model": "{"x" * 2000}"'),
+    "no model": ('"model": "2026-01-03"', '"model": ""'),
+    "another kind": ('"kind": "publish"', '"kind": "nonsense"'),
+    "a parent that is a text": ('"parent": 2', '"parent": "2"'),
+    "no time": ('"created": "2', '"created": "x2'),
+    "an unknown field": ('"kind": "publish"', '"kind": "publish", "more": 1'),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_version_is_checked_as_it_is_read(series: es.Series, run: Any, tmp_path: Path, what: str) -> None:
+    """Its checksum is right: whoever wrote it meant it."""
+    file = tmp_path / "series" / "versions" / "3.json"
+    file.write_bytes(forged(series.head(), 0, *FORGED[what]))
+    for verb in ("log", "show", "verify", "status", "gc"):
+        code, _, err = run(verb, tmp_path / "series")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("error: versions/3.json cannot be read as a version")
+
+
+def test_details_and_digests_that_are_none(series: es.Series, run: Any, tmp_path: Path) -> None:
+    file, head = tmp_path / "series" / "versions" / "3.json", replace(series.head(), details=series.head().told)
+    whole = file.read_bytes()
+    for old, new in (('"details": {', '"details": [{'), ('"verdicts": [', '"verdicts": 7, "x": ['), ("figures", "x")):
+        file.write_bytes(forged(head, 1, old, new))
+        assert run("show", tmp_path / "series")[0] == 2
+    file.write_bytes(whole)
+    place, data = tmp_path / "series" / head.digests_file, json.dumps({"run": {"chunks": {"../../x": 1}}}).encode()
+    place.write_bytes(data)
+    assert "fails its checksum" in run("verify", tmp_path / "series")[2]
+    file.write_bytes(forged(head, 0, str(head.digests_crc32c), str(crc32c.crc32c(data))))
+    code, _, err = run("verify", tmp_path / "series")
+    assert (code, "lie elsewhere" in err) == (2, True)
+
+
+def test_a_number_in_other_digits_is_no_version(series: es.Series, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "series/versions/2.json", tmp_path / "series/versions/1\u0662.json")
+    assert len(series.log().versions) == 3

@@ -24,7 +24,7 @@ from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import FORMAT, Kind, Version, run_key
+from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, run_key
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.run import Run, open_run
@@ -49,7 +49,7 @@ class Series:
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
         chosen, store = Settings.of(settings), _store(place)
-        for folder in ("runs", "versions", "candidates", "pins"):
+        for folder in ("runs", "versions", "digests", "candidates", "pins"):
             store.make(folder)
         values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
@@ -162,7 +162,7 @@ class Series:
         made = again_as(target, log, kind, settings, restores=target.version, state="live")
         publish(self.store, made)
         note = f"version {made.version} makes {made.run} of version {target.version} the head"
-        if settings.policy == "consensus" and target.reference_digests and not log.placed(target).reference_digests:
+        if settings.policy == "consensus" and target.has_reference and not log.placed(target).has_reference:
             note += (
                 f"; its running reference is not kept any more (keep_references is {settings.keep_references}): the"
                 " next run is aligned to this run alone, and starts a new one"
@@ -177,7 +177,7 @@ class Series:
         if chosen == current and log.versions:
             return Added(log.versions[-1], published=False, note="these are the settings already; nothing to do")
         if log.head is None:
-            made = next_version(log, "settings", chosen, run=None, model=None, reference=None)
+            made = next_version(self.store, log, "settings", chosen, run=None, model=None, reference=None)
         else:
             made = again_as(log.head, log, "settings", chosen, restores=None)
         publish(self.store, made)
@@ -265,13 +265,14 @@ class Series:
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""
         log = self.log()
-        files = [key for version in log.stored.values() for key, _, _ in version.files] + list(log.bases)
+        files = [key for version in log.stored.values() for key, _, _ in artifacts(version)]
+        files += [*log.digests_files, *log.bases]
         head = log.head
         return {
             "format": FORMAT,
             "head": None if head is None else head.version,
             "settings": settings_in(log, self._initial).to_dict(),
-            "versions": [version.to_dict() for version in log.versions],
+            "versions": [version.without_digests() for version in log.versions],
             "files": [_MARK, *(f"versions/{v.version}.json" for v in log.versions), *sorted(files)],
         }
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 
 from dask_embstab.errors import RetryError
+from dask_embstab.series.log.digests import DIGESTS_KEY
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.versions import reference_key, run_key
 from dask_embstab.series.publish.candidate import candidate_key
@@ -54,10 +55,10 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
 
 
 def _needed(log: Log) -> set[str]:
-    """The runs of all versions where they are stored now, their running references, and the matrices of rebases."""
+    """The runs of all versions where they are stored now, their running references, digests, the matrices of rebases."""
     stored = log.stored.values()
-    references = {reference_key(str(v.run)) for v in stored if v.reference_digests}
-    return references | {run_key(str(v.run)) for v in stored} | log.bases.keys()
+    references = {reference_key(str(v.run)) for v in stored if v.has_reference}
+    return references | {run_key(str(v.run)) for v in stored} | log.digests_files.keys() | log.bases.keys()
 
 
 def _pinned(store: Store) -> set[str]:
@@ -80,6 +81,9 @@ def _by_name(store: Store) -> dict[str, list[str]]:
             continue  # not ours
         name = hidden["name"] if hidden else entry.removesuffix(".zarr")
         found.setdefault(name, []).append(key)
+    for entry in store.names("digests"):
+        if named := DIGESTS_KEY.fullmatch(f"digests/{entry}"):
+            found.setdefault(named["name"], []).append(named[0])
     if bases := store.names("bases"):
         found[REBASING] = [f"bases/{entry}" for entry in bases]
     for name in store.names("candidates"):

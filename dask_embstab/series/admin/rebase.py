@@ -26,6 +26,7 @@ from dask_embstab.passes.fit.reference import Reference, as_reference
 from dask_embstab.passes.running_mean import turn_means
 from dask_embstab.series.admin.basis import read_matrices, rotation, store_matrices, stored_matrices
 from dask_embstab.series.admin.gc import REBASING
+from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
@@ -148,15 +149,15 @@ def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> t
 
 def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack) -> Told:
     """A run and the running reference kept with it, written anew in the new space; where they are from now on."""
-    read = f"{placed.run} {json.dumps(dict(placed.digests), sort_keys=True)}".encode() + M.tobytes()
+    read = json.dumps(placed.place, sort_keys=True).encode() + M.tobytes()
     origin = hashlib.sha256(read).hexdigest()[:32]
     new = f"{name}@{origin[:8]}"
     held.enter_context(store.lock(new))
     digests = made_of(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
     means: Mapping[str, Any] = {}
-    if placed.reference_digests:
+    if placed.has_reference:
         means = made_of(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
-    return {"run": new, "digests": digests, "reference_digests": means}
+    return {"run": new, **record_digests(store, new, Digests(run=digests, reference=means, inputs=placed.inputs))}
 
 
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from dask_embstab.errors import DamageError
 from dask_embstab.passes.digest import FileDigest, file_digests
 from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.versions import artifacts
 from dask_embstab.series.store import Store
 
 _MOST_NAMED = 5
+_BATCH = 1 << 14
+_Wanted = tuple[str, str, str, int]
+"""Whose, key, kind, digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +38,35 @@ class Verified:
 
 def verify(store: Store, log: Log) -> Verified:
     """Read every file of every published run and running reference once; candidates are nobody's yet, so not looked at."""
-    wanted = [(f"version {version.version}", *file) for version in log.stored.values() for file in version.files]
-    wanted += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
-    keys = [key for _, key, _, _ in wanted]
-    found = file_digests(store.blocks, keys)
-    damage = [
-        f"{whose}: {key} {problem}"
-        for (whose, key, kind, crc), digest in zip(wanted, found, strict=True)
-        if (problem := _problem(digest, crc, kind)) is not None
-    ]
-    return Verified(len(log.versions), len(log.runs), len(keys), tuple(damage))
+    damage: list[str] = []
+    n_files = 0
+    now = {version.digests_file for version in log.stored.values()}  # these are read to know what to compare with
+    small = [("digests", key, "metadata", crc) for key, crc in log.digests_files.items() if key not in now]
+    small += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
+    for batch in _batches(chain(small, _artifacts(log, damage))):
+        n_files += len(batch)
+        found = file_digests(store.blocks, [key for _, key, _, _ in batch])
+        for (whose, key, kind, crc), digest in zip(batch, found, strict=True):
+            if (problem := _problem(digest, crc, kind)) is not None:
+                damage.append(f"{whose}: {key} {problem}")
+    return Verified(len(log.versions), len(log.runs), n_files, tuple(damage))
+
+
+def _artifacts(log: Log, damage: list[str]) -> Iterator[_Wanted]:
+    """Files of one version after another; where they cannot be told, ``damage`` has that already."""
+    for version in log.stored.values():
+        try:
+            found = artifacts(version)
+            yield from ((f"version {version.version}", *file) for file in found)
+        except DamageError as error:
+            damage.append(f"version {version.version}: {error}")
+
+
+def _batches(files: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Bounded, whatever the series holds."""
+    source = iter(files)
+    while batch := list(islice(source, _BATCH)):
+        yield batch
 
 
 def _problem(digest: FileDigest | None, recorded: int, kind: str) -> str | None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.versions import Version, version_key
 from dask_embstab.series.store import Store
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_FILE = re.compile(r"[1-9][0-9]*\.json")
 
 
 @dataclass(frozen=True)
 class Log:
-    """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found once, when asked for."""
+    """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found once, when asked for.
 
-    versions: tuple[Version, ...] = ()
+    The head, the first run and where a run is stored need a few versions, whatever their number; names of runs need all.
+    """
+
+    versions: Sequence[Version] = ()
 
     @cached_property
     def head(self) -> Version | None:
@@ -38,14 +42,25 @@ class Log:
         return {v.run: v for v in self.versions if v.kind == "publish" and v.run is not None}
 
     @cached_property
+    def rebases(self) -> tuple[Version, ...]:
+        """Those that are rebases, oldest first: each version names the last one before it."""
+        found: list[Version] = []
+        last = self.versions[-1] if self.versions else None
+        number = None if last is None else last.version if last.kind == "rebase" else last.rebased
+        while number is not None:
+            found.append(self.versions[number - 1])
+            number = found[-1].rebased
+        return tuple(reversed(found))
+
+    @cached_property
     def basis(self) -> Mapping[str, Any]:
         """What the last rebase recorded."""
-        return next((v.basis for v in reversed(self.versions) if v.kind == "rebase"), {})
+        return self.rebases[-1].basis if self.rebases else {}
 
     @cached_property
     def moved(self) -> dict[str, Mapping[str, Any]]:
         """Where runs are stored that a rebase rewrote, by their names; of several times, the last."""
-        return {name: place for version in self.versions for name, place in version.moved.items()}
+        return {name: place for version in self.rebases for name, place in version.moved.items()}
 
     def placed(self, version: Version) -> Version:
         """A version as it is to be read now: with the place of its stored run, and the basis in which it is read.
@@ -53,10 +68,10 @@ class Log:
         Without the digests of a running reference that is not kept any more.
         """
         name, kept = str(version.run), self.kept_references
-        placed: dict[str, Any] = {**self.moved.get(name, {}), "basis": self.basis}
+        place = dict(self.moved.get(name, {}))
         if kept is not None and name not in kept:
-            placed["reference_digests"] = {}
-        return replace(version, **placed)
+            place["has_reference"] = False
+        return version.at(place, self.basis)
 
     @cached_property
     def kept_references(self) -> tuple[str, ...] | None:
@@ -70,8 +85,8 @@ class Log:
         """
         kept = self.kept_references
         if kept is None:
-            kept = tuple(name for name, known in self.runs.items() if known.reference_digests)
-        if version.run in kept or (version.kind == "publish" and version.reference_digests):
+            kept = tuple(name for name, known in self.runs.items() if known.has_reference)
+        if version.run in kept or (version.kind == "publish" and version.has_reference):
             kept = (*(name for name in kept if name != version.run), str(version.run))
         head = version if version.state == "live" else self.head
         last = kept[-most:]
@@ -83,9 +98,15 @@ class Log:
         return {name: self.placed(version) for name, version in self.runs.items()}
 
     @cached_property
+    def digests_files(self) -> dict[str, int]:
+        """Files of digests and their checksums: of every run as it was published, and where it was written anew."""
+        places = [v.place for v in self.runs.values()] + [place for v in self.rebases for place in v.moved.values()]
+        return {place["digests_file"]: place["digests_crc32c"] for place in places if place["digests_file"]}
+
+    @cached_property
     def bases(self) -> dict[str, int]:
         """Files of matrices and their digests."""
-        return {v.basis["file"]: v.basis["crc32c"] for v in self.versions if v.kind == "rebase" and v.basis["file"]}
+        return {v.basis["file"]: v.basis["crc32c"] for v in self.rebases if v.basis["file"]}
 
     @cached_property
     def live_runs(self) -> dict[str, Version]:
@@ -125,9 +146,45 @@ class Log:
 
 
 def read_log(store: Store) -> Log:
-    """Read every version; DamageError where one is missing or has changed."""
-    numbers = [int(name[:-5]) for name in store.names("versions") if re.fullmatch(r"[1-9]\d*\.json", name)]
-    return Log(tuple(_read(store, number) for number in range(1, max(numbers, default=0) + 1)))
+    """The versions that are there, each read once, when it is first asked for.
+
+    Raises `DamageError` where one of them is missing, or, when it is read, has changed.
+    """
+    numbers = {int(name[:-5]) for name in store.names("versions") if _FILE.fullmatch(name)}
+    if missing := set(range(1, max(numbers, default=0) + 1)) - numbers:
+        key = version_key(min(missing))
+        raise DamageError(f"{key} is missing and later versions are there; restore it from a copy")
+    return Log(_Stored(store, len(numbers)))
+
+
+class _Stored(Sequence[Version]):
+    """The versions in a store; one that was read is kept."""
+
+    def __init__(self, store: Store, n: int) -> None:
+        self._store = store
+        self._read: list[Version | None] = [None] * n
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, at: int) -> Version: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Version, ...]: ...
+    def __getitem__(self, at: int | slice) -> Version | tuple[Version, ...]:
+        numbers = range(1, len(self) + 1)[at]
+        return self._get(numbers) if isinstance(numbers, int) else tuple(map(self._get, numbers))
+
+    def _get(self, number: int) -> Version:
+        found = self._read[number - 1]
+        if found is None:
+            found = self._read[number - 1] = _read(self._store, number)
+        return found
 
 
 def rows(log: Log) -> Iterator[dict[str, Any]]:
@@ -136,17 +193,17 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
     for version in log.versions:
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
-        before = date or before
-        drift = version.figures.get("chain_minus_first")
-        yield {**version.in_brief(), "days_since_previous": days, "chain_minus_first": drift}
+        before, brief = date or before, version.in_brief()
+        drift = brief["figures"].get("chain_minus_first")
+        yield {**brief, "days_since_previous": days, "chain_minus_first": drift}
 
 
 def _read(store: Store, number: int) -> Version:
     key = version_key(number)
     try:
-        version = Version.decoded(store.read(key), key)
+        version = Version.decoded(store.read(key), key, store)
     except FileNotFoundError:
-        raise DamageError(f"{key} is missing and later versions are there; restore it from a copy") from None
+        raise DamageError(f"{key} is gone since the versions were listed; restore it from a copy") from None
     if version.version != number:
         raise DamageError(f"{key} holds version {version.version}; restore it from a copy")
     return version

@@ -1,37 +1,59 @@
 """One version: what was published (or rolled back to, or set), when, and how it can be told whole.
 
-``versions/<n>.json`` is created once and never changed. Its last word is the crc32c of all the others.
+``versions/<n>.json`` is created once and never changed. It is one JSON object on three lines: what a log is made of, what
+is read of one version at a time (`Details`), and the crc32c of both. Digests, a number per chunk, lie in a file of their
+own (`series/log/digests.py`) that the version names with its checksum.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
 import crc32c
 
-from dask_embstab.errors import DamageError
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
+from dask_embstab.series.store import Store
 
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
 FORMAT = 1
-_CHECK = "crc32c"
-_TUPLES = ("verdicts", "references")
+RUN_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,119}")
+_REWRITTEN = re.compile(r"(?P<name>.+)@[0-9a-f]{8}")
+_BASIS_KEY = re.compile(r"bases/[0-9a-f]{16}\.npz")
+_MODEL_BYTES = 1024
+_CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
+_PLACE = ("run", "digests_file", "digests_crc32c", "has_reference")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What the gates said, the settings from here on, the figures of the fit, the singular values of each table."""
+
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    settings: Mapping[str, Any]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """``parent`` is the version that was the head before, ``reference`` the one whose run this one landed on.
+    """``parent`` is the version that was the head before, ``reference`` the one whose run this one was aligned to.
 
-    ``digests`` holds the crc32c of every file of the run: ``chunks`` (of the decoded bytes) and ``metadata``;
-    ``reference_digests`` those of the running reference as of this version, where one is kept. ``inputs`` says what was
-    landed, with the digests of its chunks. A rollback and a promotion repeat the version that they ``restores``. A rebase
-    records its ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what ``moved`` where: by
-    the name of the run, the name and the digests under which it is stored from then on. ``verdicts`` are those of the
-    gates, ``accepted`` the reason to publish in spite of one; ``spectra`` are the landed tables' singular values.
-    ``references`` are the runs whose running references are kept from this version on (None: all).
+    ``digests_file`` holds the crc32c of every file of the run, of its running reference where it ``has_reference``, and
+    of the input; ``content`` is one text for the input's rows, ids and chunks. A rollback and a promotion repeat the
+    version that they ``restores``. A rebase records its ``basis`` (where its matrices lie, what they lead onto) and, where
+    it rewrote runs, what ``moved`` where: by the name of the run, the name and the digests under which it is stored from
+    then on; ``rebased`` is the last version before this one that is a rebase. ``accepted`` is the reason to publish in
+    spite of a gate; ``references`` are the runs whose running references are kept from this version on (None: all).
+
+    Verdicts, settings, figures, spectra, digests and inputs are read from ``store`` when they are asked for: a log of ten
+    thousand versions stays small.
     """
 
     version: int
@@ -41,58 +63,160 @@ class Version:
     parent: int | None
     reference: int | None
     restores: int | None = None
+    rebased: int | None = None
     state: State = "live"
     policy: str
-    verdicts: tuple[Mapping[str, Any], ...] = ()
     accepted: str | None = None
-    settings: Mapping[str, Any]
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    reference_digests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    content: str | None = None
+    digests_file: str | None = None
+    digests_crc32c: int | None = None
+    has_reference: bool = False
     basis: Mapping[str, Any] = field(default_factory=dict)
     moved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     references: tuple[str, ...] | None = None
     created: str
     format: int = FORMAT
+    details: Details | None = field(default=None, compare=False, repr=False)
+    store: Store | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where this could not be a version: the same when it is written and when it is read."""
+        _require(self.format == FORMAT, f"its format is {self.format}; this library knows {FORMAT}")
+        numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
+        _require(all(n is None or (type(n) is int and n > 0) for n in numbers), f"it counts versions as {numbers}")
+        _require(self.version is not None, "it has no number")
+        _require(self.kind in get_args(Kind) and self.state in get_args(State), f"it is {self.kind!r}, {self.state!r}")
+        _require(all(isinstance(text, str) for text in (self.policy, self.created)), "its policy and time are texts")
+        dt.datetime.fromisoformat(self.created)
+        _require(isinstance(self.accepted, str | None) and isinstance(self.content, str | None), "a reason is a text")
+        _require(isinstance(self.basis, Mapping), "its basis is an object")
+        matrices = self.basis.get("file")
+        _require(matrices is None or _matches(_BASIS_KEY, matrices), f"it names matrices at {matrices!r}")
+        if self.model is not None:
+            require_model(self.model)
+        _require_place({name: getattr(self, name) for name in _PLACE})
+        _require(isinstance(self.moved, Mapping), "what it moved is an object")
+        for name, place in self.moved.items():
+            require_run_name(name)
+            _require(isinstance(place, Mapping) and set(place) == set(_PLACE), f"it moved {name!r} to {place!r}")
+            _require_place(place)
+        for name in self.references or ():
+            require_run_name(name)
+
+    # --- what is read when it is asked for
+
+    @property
+    def told(self) -> Details:
+        """Verdicts, settings, figures and spectra."""
+        return self.details if self.details is not None else self._stored()
+
+    @property
+    def verdicts(self) -> tuple[Mapping[str, Any], ...]:
+        """Those of the gates."""
+        return self.told.verdicts
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of the series, from this version on."""
+        return self.told.settings
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Matched rows, alignment, drift."""
+        return self.told.figures
+
+    @property
+    def spectra(self) -> Mapping[str, Sequence[float]]:
+        """Singular values of the stabilized tables, descending."""
+        return self.told.spectra
+
+    @property
+    def recorded(self) -> Digests:
+        """Every digest: of the run, of its running reference, of the input."""
+        if self.digests_file is None or self.digests_crc32c is None:
+            return Digests()
+        assert self.store is not None, "whoever makes a version says where its digests lie"
+        return digests_of(self.store, self.digests_file, self.digests_crc32c)
+
+    @property
+    def digests(self) -> Mapping[str, Mapping[str, Any]]:
+        """The crc32c of every file of the run: ``chunks`` (of the encoded rows) and ``metadata``."""
+        return self.recorded.run
+
+    @property
+    def reference_digests(self) -> Mapping[str, Mapping[str, Any]]:
+        """The same of the running reference as of this version; empty where none is kept."""
+        return self.recorded.reference if self.has_reference else {}
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What was aligned: path, rows, and the digests of its chunks and ids."""
+        return self.recorded.inputs
+
+    def at(self, place: Mapping[str, Any], basis: Mapping[str, Any]) -> Version:
+        """The same, stored where a rebase has written it anew (``place``, if any), to be read in ``basis``."""
+        return replace(self, basis=basis, **place)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where its run and digests are stored; what ``moved`` says of a run that a rebase writes anew."""
+        return {name: getattr(self, name) for name in _PLACE}
+
+    # --- as a file, and as plain values
 
     def encoded(self) -> bytes:
         """The file."""
-        values = self.to_dict()
-        return json.dumps(values | {_CHECK: _check(values)}, indent=1, sort_keys=True).encode()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dict(json.loads(json.dumps(asdict(self))))
-
-    def in_brief(self) -> dict[str, Any]:
-        """The same for a person: without digests and whatever else is long."""
-        left_out = ("digests", "reference_digests", "inputs", "settings", "spectra", "moved", "references", "format")
-        known = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
-        return dict(json.loads(json.dumps(known)))
-
-    @property
-    def files(self) -> Iterator[tuple[str, str, int]]:
-        """Every file of its run and of its running reference: key, kind and digest."""
-        places = ((run_key, self.digests), (reference_key, self.reference_digests))
-        for key_of, digests in places:
-            for kind, files in digests.items():
-                for path, crc in files.items():
-                    yield f"{key_of(str(self.run))}/{path}", kind, crc
+        core, details = json.dumps(self._core(), sort_keys=True), json.dumps(asdict(self.told), sort_keys=True)
+        body = f'{core[:-1]},\n"details": {details},\n'.encode()
+        return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
 
     @classmethod
-    def decoded(cls, data: bytes, where: str) -> Version:
-        """The inverse of ``encoded``; DamageError where a byte has changed."""
+    def decoded(cls, data: bytes, where: str, store: Store | None = None) -> Version:
+        """The inverse of ``encoded``, but for its details; DamageError where a byte has changed."""
         try:
-            values = json.loads(data)
-            if values.pop(_CHECK) != _check(values):
-                raise ValueError("it fails its checksum")
-            if values["format"] != FORMAT:
-                raise ValueError(f"its format is {values['format']}; this library knows {FORMAT}")
-            return cls(**values | {name: tuple(values[name]) for name in _TUPLES if values.get(name) is not None})
+            return cls(**_plain(json.loads(_checked(data)[0][:-1] + b"}")), store=store)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: everything that is recorded."""
+        found = self.recorded
+        more = {"digests": found.run, "reference_digests": self.reference_digests, "inputs": found.inputs}
+        return self.without_digests() | dict(json.loads(json.dumps(more)))
+
+    def without_digests(self) -> dict[str, Any]:
+        """The same but for what lies in its file of digests."""
+        return dict(json.loads(json.dumps(self._core() | asdict(self.told))))
+
+    def in_brief(self) -> dict[str, Any]:
+        """The same for a person: without whatever is long."""
+        left_out = (
+            "moved",
+            "references",
+            "format",
+            "content",
+            "rebased",
+            "digests_file",
+            "digests_crc32c",
+            "has_reference",
+        )
+        known, told = {name: value for name, value in self._core().items() if name not in left_out}, self.told
+        known |= {"verdicts": list(told.verdicts), "figures": told.figures}
+        return known if self.details is None else dict(json.loads(json.dumps(known)))
+
+    def _core(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("details", "store")}
+
+    def _stored(self) -> Details:
+        assert self.store is not None, "whoever makes a version gives its details"
+        key = version_key(self.version)
+        try:
+            known = json.loads(_checked(self.store.read(key))[1].removeprefix(b'"details": ')[:-1])
+            return Details(**known | {"verdicts": tuple(known["verdicts"])})
+        except FileNotFoundError:
+            raise DamageError(f"{key} is gone since the log was read; restore it from a copy") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamageError(f"{key} cannot be read as a version ({error}); restore it from a copy") from error
 
 
 def version_key(number: int) -> str:
@@ -110,5 +234,61 @@ def reference_key(name: str) -> str:
     return f"references/{name}.zarr"
 
 
-def _check(values: Mapping[str, Any]) -> int:
-    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))
+def artifacts(version: Version) -> Iterator[tuple[str, str, Any]]:
+    """Every file of the run of a version and of its running reference: key, kind and digest."""
+    found = version.recorded
+    places = [(run_key(str(version.run)), found.run)]
+    if version.has_reference:
+        places.append((reference_key(str(version.run)), found.reference))
+    for place, digests in places:
+        for kind, files in digests.items():
+            for path, digest in files.items():
+                yield f"{place}/{path}", kind, digest
+
+
+def require_run_name(name: Any) -> None:
+    """Raise `InputError` unless this may name a run: it becomes a folder's name."""
+    if not _matches(RUN_NAME, name):
+        raise InputError(f"a run's name becomes a folder's; {name!r} cannot be one")
+
+
+def require_model(model: Any) -> None:
+    """Raise `InputError` unless this may name a model."""
+    if not isinstance(model, str) or not 0 < len(model.encode(errors="replace")) <= _MODEL_BYTES:
+        raise InputError(f"a model's name is a text of at most {_MODEL_BYTES} bytes; it is {model!r}")
+
+
+def _require_place(place: Mapping[str, Any]) -> None:
+    run, file, crc = place["run"], place["digests_file"], place["digests_crc32c"]
+    if run is not None:
+        rewritten = _REWRITTEN.fullmatch(run) if isinstance(run, str) else None
+        require_run_name(rewritten["name"] if rewritten else run)
+    _require(file is None or _matches(DIGESTS_KEY, file), f"it names digests at {file!r}")
+    _require((crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum")
+    _require(isinstance(place["has_reference"], bool), "a run has a running reference or not")
+
+
+def _matches(pattern: re.Pattern[str], text: Any) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
+def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 (a condition)
+    if not holds:
+        raise InputError(otherwise)
+
+
+def _plain(core: dict[str, Any]) -> dict[str, Any]:
+    """Lists of JSON as the tuples that they were."""
+    known = core.get("references")
+    return core if known is None else core | {"references": tuple(known)}
+
+
+def _checked(data: bytes) -> tuple[bytes, bytes]:
+    """The first two lines of a version's file, without its checksum; ValueError unless that is right."""
+    at = data.rfind(b"\n", 0, -1) + 1
+    check = _CHECK.fullmatch(data, at)
+    body = memoryview(data)[:at]
+    if check is None or int(check[1]) != crc32c.crc32c(body):
+        raise ValueError("it fails its checksum")
+    core, details = data[:at].splitlines()
+    return core, details

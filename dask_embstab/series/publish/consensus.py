@@ -92,7 +92,7 @@ def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
 def consensus_of(store: Store, version: Version, settings: Settings) -> Consensus:
     """The average as of a version, opened."""
     run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
-    state = open_run(store.place(reference_key(str(version.run)))) if version.reference_digests else None
+    state = open_run(store.place(reference_key(str(version.run)))) if version.has_reference else None
     serves = state is not None and all(getattr(state, key) for key in settings.aligned)
     return Consensus(run, state if serves else None, M, settings.head_weight)
 
@@ -132,7 +132,7 @@ def advance_consensus(
 
 def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
     """What must be equal for two averages to have the same bits."""
-    read = [version.run, version.digests, version.reference_digests, dict(version.basis)]
+    read = [version.place, dict(version.basis)]
     made_of = [digests, read, settings.half_life, settings.forget_below, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -7,6 +7,9 @@ table as it came. The ids are joined once more, a range at a time.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -70,13 +73,14 @@ def figures_of(
 
 def delivered(log: Log, name: str, tables: Mapping[str, Any]) -> int | None:
     """The version whose run was made of the same rows in the same chunks, where there is one."""
-    ours = _content(tables)
-    known = (v.version for v in log.runs.values() if v.run != name and _content(v.inputs["tables"]) == ours)
-    return next(known, None)
+    ours = content_of(tables)
+    return next((v.version for v in log.runs.values() if v.run != name and v.content == ours), None)
 
 
-def _content(tables: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: (table["rows"], table["ids"], list(table["digests"])) for key, table in tables.items()}
+def content_of(tables: Mapping[str, Any]) -> str:
+    """One text for the rows, ids and chunks of an input: equal where all of them are."""
+    read = {key: [table["rows"], table["ids"], list(table["digests"])] for key, table in tables.items()}
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _likenesses(
@@ -132,11 +136,12 @@ def _truncated(landed: Run) -> float:
 
 def _change(log: Log, alignment: Mapping[str, float]) -> dict[str, float]:
     """The run's figure minus the median of the last live runs' figures."""
-    last = [
+    known = (
         verdict["figure"]
-        for version in log.versions
+        for version in reversed(log.versions)
         if version.kind in ("publish", "promote") and version.state == "live"
         for verdict in version.verdicts
         if verdict["gate"] == "alignment" and verdict["figure"] is not None
-    ][-_LAST:]
+    )
+    last = list(itertools.islice(known, _LAST))
     return {key: value - statistics.median(last) for key, value in alignment.items() if len(last) >= _LEAST_LAST}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,13 +24,14 @@ from dask_embstab.errors import (
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
 from dask_embstab.series.admin.basis import read_run
+from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.policies import reference_in
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Kind, Version, run_key, version_key
+from dask_embstab.series.log.versions import RUN_NAME, Details, Kind, Version, require_model, run_key, version_key
 from dask_embstab.series.publish.candidate import Candidate, candidate_key, candidate_of, described, held_key
 from dask_embstab.series.publish.consensus import advance_consensus
-from dask_embstab.series.publish.figures import delivered, figures_of
+from dask_embstab.series.publish.figures import content_of, delivered, figures_of
 from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
@@ -39,8 +39,6 @@ from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import local_path
-
-_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,119}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,8 @@ def add_run(
     (a reason) publishes it without fitting or writing again.
     """
     name = _require_name(name or source.name)
+    model_named = model or model_of(source) or name
+    require_model(model_named)
     with store.lock(name):
         log = read_log(store)
         if name in log.runs:
@@ -99,21 +99,21 @@ def add_run(
         }
         moved = advance_consensus(store, landed, checked.digests, reference, settings, shared)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
+        figures = {**_figures(candidate, chain), "running_reference": moved.rows or None}
+        details = Details(verdicts=verdicts, settings=settings.to_dict(), figures=figures, spectra=checked.spectra)
         version = next_version(
+            store,
             log,
             "publish",
             settings,
             run=name,
-            model=model or model_of(source) or name,
+            model=model_named,
             reference=None if reference is None else reference.version,
-            figures={**_figures(candidate, chain), "running_reference": moved.rows or None},
             state="shadow" if shadow else "live",
-            verdicts=verdicts,
             accepted=accept if held(verdicts) else None,
-            spectra=checked.spectra,
-            digests=checked.digests,
-            reference_digests=moved.digests,
-            inputs=checked.inputs,
+            content=content_of(checked.inputs["tables"]),
+            details=details,
+            **record_digests(store, name, Digests(run=checked.digests, reference=moved.digests, inputs=checked.inputs)),
         )
         publish(store, version)
         _cleared(store, name)
@@ -137,14 +137,16 @@ def _verdicts(
     return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates)
 
 
-def next_version(log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
+def next_version(store: Store, log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
     """The version that follows the log."""
-    return _with_references(log, Version(**(_next(log, kind, settings) | known)), settings)
+    given: dict[str, Any] = {"store": store, "details": Details(settings=settings.to_dict())}
+    return _with_references(log, Version(**given | _next(log, kind, settings) | known), settings)
 
 
 def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
     """The next version with the run of an earlier one."""
-    made = replace(version, **(_next(log, kind, settings) | more))
+    details = replace(version.told, settings=settings.to_dict())
+    made = replace(version, details=details, **(_next(log, kind, settings) | more))
     return _with_references(log, made, settings)
 
 
@@ -158,8 +160,8 @@ def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
         "version": len(log.versions) + 1,
         "kind": kind,
         "parent": None if log.head is None else log.head.version,
+        "rebased": log.rebases[-1].version if log.rebases else None,
         "policy": settings.policy,
-        "settings": settings.to_dict(),
         "basis": {},
         "moved": {},
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -283,7 +285,7 @@ def _require_free(name: str, log: Log) -> None:
 
 
 def _require_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise InputError(
             f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}; give"
             " another with name= (--name)"
