@@ -24,7 +24,8 @@ import dask_embstab as es
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.tables.ids import keys as idkeys
-from dask_embstab.tables.ids.ids import Ids, as_ids, shown
+from dask_embstab.tables.ids.ids import Ids, as_ids
+from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")

@@ -147,7 +147,7 @@ def test_masked_rows_are_missing_rows(out: Path, refused: Refused, lazy: bool) -
         made = masked(array, rows)
         return da.from_array(made, chunks=16) if lazy else made
 
-    vectors = given(T, [17, 33])
+    vectors = given(T, [17, 30])  # one block: which block fails first is a race
     for call in (lambda: es.create_run(out, vectors), lambda: es.fit(vectors, W), lambda: es.fit(T, reference=vectors)):
         with refused(es.InputError, r"the (items|reference)", "masked", r"row 17", "filled"):
             call()

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.ids import ID_RANGE, IdArray, Ids, RowNumberIds
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds
+from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.match import Duplicates
 
 _WINDOW = ID_RANGE

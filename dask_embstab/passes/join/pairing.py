@@ -19,8 +19,9 @@ from dask_embstab.passes.join.merge import merged, sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
-from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, shown, stored_alike
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, stored_alike
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
+from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
 from dask_embstab.tables.read.source import Source

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.tables.ids.ids import IdBlock, IdKind
+from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.ids.keys import Keyed, Texts, joined, keyed
+from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
 

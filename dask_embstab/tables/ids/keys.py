@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.ids import IdArray
+from dask_embstab.tables.ids.kinds import IdArray
 
 Keys = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]

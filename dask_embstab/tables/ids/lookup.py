@@ -26,8 +26,9 @@ from zarr.storage import LocalStore
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
-from dask_embstab.tables.ids.ids import UUID, IdArray, IdKind, Ids, RowNumberIds, id_ranges, shown
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
+from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, shown
 from dask_embstab.tables.ids.spill import Spill
 
 _MEMORY = 1 << 28

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.ids import ID_RANGE, IdArray, IdKind, IdReader, Ids, RowNumberIds
+from dask_embstab.tables.ids.ids import ID_RANGE, IdReader, Ids, RowNumberIds
+from dask_embstab.tables.ids.kinds import IdArray, IdKind
 from dask_embstab.tables.ids.row_index import RowIndex
 
 

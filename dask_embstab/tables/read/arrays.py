@@ -16,6 +16,8 @@ import zarr
 from dask_embstab.errors import InputError, first_few
 
 _TEXT_KINDS = "OUST"
+_ASK_MISSING = ("isna", "is_null")
+"""How columns of pandas, and of Arrow and Polars, tell which of their values are missing."""
 
 
 def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> Any:
@@ -38,26 +40,33 @@ def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] =
     Masked values are missing values: they are refused by their rows.
     """
     if isinstance(given, np.ma.MaskedArray):
-        masked = np.atleast_1d(np.ma.getmaskarray(given))
-        bad = np.flatnonzero(masked.any(axis=tuple(range(1, masked.ndim))))
-        if len(bad):
-            raise error(
-                f"{what} must have a value in every row; masked values are in row {first_few(bad, start)};"
-                " drop these rows, or fill them with .filled(value)"
-            )
+        _require_present(np.ma.getmaskarray(given), what, start, error)
         return np.asarray(given.data)
     if isinstance(given, np.ndarray):
         return np.asarray(given)
-    made, reason = None, "it is no array"
+    made, missing, reason = None, [], "it is no array"
     if _stands_for_an_array(given):
         try:
+            missing = [getattr(given, name)() for name in _ASK_MISSING if hasattr(given, name)]
             made = np.asarray(given)
         except Exception as raised:  # noqa: BLE001 (whatever a foreign type raises, it cannot be read)
             reason = str(raised)
     if made is None or not made.ndim:
         raise error(f"{what} must be an array; {_described(given)} came, which cannot be read as one ({reason})"
                     f"; {_repair(given)}")  # fmt: skip
+    for mask in missing if made.ndim == 1 else []:
+        _require_present(np.asarray(mask), what, start, error)
     return made
+
+
+def _require_present(mask: Any, what: str, start: int, error: type[InputError]) -> None:
+    rows = np.atleast_1d(mask)
+    bad = np.flatnonzero(rows.any(axis=tuple(range(1, rows.ndim))))
+    if len(bad):
+        raise error(
+            f"{what} must have a value in every row; masked or missing values are in row {first_few(bad, start)};"
+            " drop these rows, or fill them: .filled(value), .fillna(value)"
+        )
 
 
 def require_known_chunks(array: Any, what: str, error: type[InputError] = InputError) -> None:
@@ -101,6 +110,8 @@ def _lazy(array: xr.DataArray) -> Any:
 
 def _stands_for_an_array(given: Any) -> bool:
     protocols = ("__array__", "__array_interface__", "__dlpack__")
+    if hasattr(given, "to_dask_array"):  # a Dask DataFrame would compute itself
+        return False
     return isinstance(given, list | tuple | range | memoryview) or any(hasattr(given, name) for name in protocols)
 
 

@@ -31,7 +31,8 @@ _BLOCK_BYTES = 1 << 20
 class ChunkFiles:
     """Where the chunks of one array lie and how they are encoded; picklable and small.
 
-    In a ``complete`` array every chunk must be there; in others a missing one reads as ``fill``.
+    Zarr leaves out a chunk of nothing but ``fill``, and a missing one reads so: never where the fill is not finite, and
+    of ``unique`` values only a chunk of one row.
     """
 
     root: str
@@ -43,7 +44,7 @@ class ChunkFiles:
     checksummed: bool
     compression: Compression | None
     fill: float
-    complete: bool
+    unique: bool
 
     @property
     def row_bytes(self) -> int:
@@ -60,9 +61,17 @@ class ChunkFiles:
         before, after = self.keys
         return f"{self.root}/{before}{chunk}{after}"
 
+    def may_be_left_out(self, chunk: int) -> bool:
+        """Whether Zarr may have stored this chunk by not storing it."""
+        lone = min((chunk + 1) * self.chunk_rows, self.n_rows) - chunk * self.chunk_rows == 1
+        return bool(np.isfinite(self.fill)) and (lone or not self.unique)
 
-def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
-    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where Zarr must decode them."""
+
+def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles | None:
+    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where Zarr must decode them.
+
+    ``unique``: no value stands in two rows (ids).
+    """
     store = array.store
     if not isinstance(store, LocalStore) or array.dtype.kind not in "fiu" or array.chunks[1:] != array.shape[1:]:
         return None
@@ -84,8 +93,7 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
         checksummed=checksummed,
         compression=compression,
         fill=fill,
-        # Zarr leaves out a chunk of nothing but its fill value: never true of one that is not finite, nor of unique ids.
-        complete=not np.isfinite(fill) or (array.ndim == 1 and array.chunks[0] > 1),
+        unique=unique,
     )
 
 

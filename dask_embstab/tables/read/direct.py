@@ -196,7 +196,7 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
         return OpenChunk(files, number)
     except FileNotFoundError:
         require_seen(files.root)
-        if not files.complete:
+        if files.may_be_left_out(number):
             return None
         raise DamageError(
             f"chunk file {files.path(number)} is missing; restore it from its source, or write the table again"

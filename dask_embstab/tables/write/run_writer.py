@@ -29,7 +29,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
-from dask_embstab.tables.ids.ids import UUID, IdKind
+from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
 from dask_embstab.tables.store import local_path

@@ -12,6 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
+from dask_embstab.tables.ids.kinds import require_stored
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
@@ -76,6 +77,7 @@ class Sink:
                 end = min(at + self.chunk_rows, stop)
                 ids = reader.take(at + shift, end + shift)
                 require_end(at + len(ids), end, str(self.ids.store_path))
+                require_stored(ids, str(self.ids.store_path), at)
                 _require_folder(self.ids)
                 self.ids[at:end] = ids
             return
