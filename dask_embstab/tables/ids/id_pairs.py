@@ -17,7 +17,8 @@ import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError, InputError
-from dask_embstab.tables.ids.ids import IdArray, Ids, RowNumberIds, as_ids, id_ranges, shown
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
+from dask_embstab.tables.ids.kinds import IdArray, shown
 
 _FORM = (
     "pairs= are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
