@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dask_embstab.core.table_moments import TableMoments
     from dask_embstab.core.transform import Transform
     from dask_embstab.errors import (
+        AccessError,
         ConditionError,
         DamageError,
         EmbstabError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize"),
     "errors": (
+        "AccessError",
         "ConditionError",
         "DamageError",
         "EmbstabError",
@@ -67,6 +69,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AccessError",
     "ConditionError",
     "DamageError",
     "EmbstabError",

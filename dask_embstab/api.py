@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
+
+import fsspec
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import InputError
+from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.files.place import local_path
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.write import Landing
@@ -23,10 +26,10 @@ from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.column import as_column
+from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import local_path
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.write.run_writer import begin_run, require_place
 
@@ -363,13 +366,31 @@ def evaluate(
 
 
 def load_transform(path: str | os.PathLike[str]) -> Transform:
-    """The transform saved at ``path``: a file of `Transform.save`, or a stabilized run."""
-    if not Path(path).is_dir():
+    """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run."""
+    local = local_path(path)
+    if local is not None and not local.is_dir():
         return Transform.load(path)
-    stored = open_run(path).transform
+    try:
+        stored = open_run(path).transform
+    except NotARunError:
+        if local is not None or not isinstance(path, str):
+            raise
+        return _transform_at(path)
     if stored is None:
         raise InputError(f"{path} is a run as training left it, without a transform; stabilize it first")
     return stored
+
+
+def _transform_at(url: str) -> Transform:
+    """The file of `Transform.save` at a URL of any store."""
+    with reading(f"the transform at {url}"):
+        try:
+            data = fsspec.open(url, "rb").open().read()
+        except FileNotFoundError:
+            raise InputError(
+                f"there is no transform at {url}; give the place of a saved one or of a stabilized run"
+            ) from None
+        return Transform.load(io.BytesIO(data))  # type: ignore[arg-type]
 
 
 def _paths(*inputs: Any) -> tuple[str, ...]:

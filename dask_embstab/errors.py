@@ -11,6 +11,7 @@
     │   ├── ConditionError                      a table beyond what the asked route can factorize
     │   └── OutputExistsError (FileExistsError) the output's place is taken
     ├── DamageError (OSError)                   stored bytes that cannot be read back as they were written
+    ├── AccessError (OSError)                   a place out of reach: permissions, the network
     ├── HoldError (RuntimeError)                a run that was looked at and not published
     └── RetryError (RuntimeError)               another process was quicker, or the scheduler went away
 
@@ -57,6 +58,10 @@ class OutputExistsError(InputError, FileExistsError):
 
 class DamageError(EmbstabError, OSError):
     """Stored bytes that are missing, truncated or fail their checksum."""
+
+
+class AccessError(EmbstabError, OSError):
+    """A place that this process cannot reach: permissions, the network, credentials. Nothing is known to be damaged."""
 
 
 class HoldError(EmbstabError, RuntimeError):

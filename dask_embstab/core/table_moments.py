@@ -14,8 +14,8 @@ import numpy as np
 
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.types import Matrix
-from dask_embstab.errors import DamageError, InputError
-from dask_embstab.files.atomic import write_whole
+from dask_embstab.errors import DamageError, EmbstabError, InputError
+from dask_embstab.files.atomic import open_file, write_whole
 
 _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
@@ -90,7 +90,7 @@ class TableMoments:
     def load(cls, path: str | os.PathLike[str]) -> TableMoments:
         """Read what ``save`` wrote."""
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             header = json.loads(str(arrays.pop("header")))
             counts = header["counts"]
@@ -101,6 +101,8 @@ class TableMoments:
             sums = {name: arrays.get(name) for name in _ARRAYS}
             moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs)
             return cls(moments, header["dtype"], header["where"], header["reference"])
+        except EmbstabError:
+            raise
         except FileNotFoundError:
             raise InputError(f"there are no moments at {path}; write them with save()") from None
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:

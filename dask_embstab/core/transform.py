@@ -7,14 +7,13 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dask_embstab.core.types import EPS, Matrix, Rows, Vector
-from dask_embstab.errors import DamageError, InputError
-from dask_embstab.files.atomic import write_whole
+from dask_embstab.errors import DamageError, EmbstabError, InputError
+from dask_embstab.files.atomic import open_file, write_whole
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -108,9 +107,11 @@ class Transform:
     def load(cls, path: str | os.PathLike[str]) -> Transform:
         """Read what ``save`` wrote."""
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls.from_arrays(arrays, json.loads(str(arrays.pop("diagnostics"))))
+        except EmbstabError:
+            raise
         except FileNotFoundError:
             raise InputError(
                 f"there is no transform at {path}; write one with Transform.save or `embstab fit`"

@@ -21,12 +21,12 @@ import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.files.place import local_path
 from dask_embstab.kernels import CORETYPE, better_kernels
 from dask_embstab.passes.engine.blas import AVX512
 from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
 from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
 from dask_embstab.tables.read.direct_source import DirectSource, physical_memory
-from dask_embstab.tables.store import local_path
 from dask_embstab.tables.table import Table
 
 _READ_BYTES = 2 << 20

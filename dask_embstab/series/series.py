@@ -13,6 +13,7 @@ import crc32c
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError
+from dask_embstab.files.place import local_path
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.transform_run import land
 from dask_embstab.series.admin import gc
@@ -28,7 +29,6 @@ from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, r
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import local_path
 
 _MARK = "series.json"
 RunLike = Run | str | os.PathLike[str]
@@ -286,7 +286,11 @@ class Series:
 
 def _store(place: Any) -> Store:
     if isinstance(place, str | os.PathLike):
-        return Folder(Path(place).absolute())
+        if (local := local_path(place)) is None:
+            raise InputError(f"a series must lie in a local folder; {place} is the URL of another store; give a path")
+        return Folder(local)
+    if not all(callable(getattr(place, verb, None)) for verb in ("names", "read", "create")):
+        raise InputError(f"a series must be named by the path of its folder; a {type(place).__name__} came")
     store: Store = place
     return store
 

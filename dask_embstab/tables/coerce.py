@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import xarray as xr
@@ -11,7 +10,7 @@ import zarr
 
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import open_node, reading_metadata
+from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
 from dask_embstab.tables.table import Table, make_table, table_of
 
 TableLike: TypeAlias = Any
@@ -22,21 +21,21 @@ def as_table(table: TableLike, *, key: str = "items") -> Table:
     """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of one or an array."""
     if isinstance(table, Table):
         return table
-    if isinstance(table, str | os.PathLike):
-        return _from_path(Path(table), key)
+    if is_place(table):
+        return _from_place(table, key)
     if isinstance(table, xr.DataArray):
         ids = table.coords["id"].variable.data if "id" in table.coords else None
         return make_table(table, ids, where=f"the {key} DataArray", key=key)
-    if isinstance(table, zarr.Group):
-        return table_of(table, key, str(table.store_path))
     return make_table(table, where=f"the {key} array", key=key)
 
 
 def as_run(given: Any) -> Run | None:
     """The run that ``given`` is or is the path of; None for anything else."""
-    if isinstance(given, str | os.PathLike):
+    if is_place(given):
         node = open_node(given)
-        return open_run(given) if isinstance(node, zarr.Group) and any(key in node for key in TABLES) else None
+        with reading_metadata(place_name(given)):
+            is_run = isinstance(node, zarr.Group) and any(key in node for key in TABLES)
+        return open_run(given) if is_run else None
     return given if isinstance(given, Run) else None
 
 
@@ -56,11 +55,12 @@ def item_and_user_tables(items: Any, users: TableLike | None) -> tuple[Table, Ta
     return run.table("items"), run.users if users is None else as_table(users, key="users")
 
 
-def _from_path(path: Path, key: str) -> Table:
-    node = open_node(path)
+def _from_place(place: Any, key: str) -> Table:
+    name, node = place_name(place), open_node(place)
     if isinstance(node, zarr.Array):
-        return make_table(node, where=str(path), key=key)
-    with reading_metadata(str(path)):
+        return make_table(node, where=name, key=key)
+    with reading_metadata(name):
         if "vectors" in node:
-            return table_of(node, path.name, str(path.parent))
-    return open_run(path).table(key)
+            folder, _, last = name.rstrip("/").rpartition("/")
+            return table_of(node, last, folder or ".")
+    return open_run(place).table(key)

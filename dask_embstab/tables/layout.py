@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 FORMAT = 1
@@ -10,6 +11,12 @@ DIMENSION = {"items": "item", "users": "user"}
 ATTRIBUTE = "embstab"
 INCOMPLETE = "incomplete"
 """Key in the run's attributes while it is being written; taken away last, so that half a run never looks whole."""
+
+
+def recorded(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What this library recorded in a group's attributes; nothing where the key holds somebody else's value."""
+    ours = attributes.get(ATTRIBUTE)
+    return ours if isinstance(ours, Mapping) else {}
 
 
 def run_attributes(name: str | None, **more: Any) -> dict[str, Any]:

@@ -13,9 +13,10 @@ import zarr
 from zarr.storage import StoreLike
 
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import DamageError, InputError, NotARunError
-from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, TABLES
-from dask_embstab.tables.store import open_node, reading_metadata
+from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
+from dask_embstab.tables.read.read_errors import read_error
+from dask_embstab.tables.store import open_node, place_name, reading_metadata, table_without_group, without_group
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
 
@@ -37,8 +38,8 @@ class Run:
     @property
     def name(self) -> str:
         """Its recorded name, or the last part of its path."""
-        recorded = self.attrs.get(ATTRIBUTE, {}).get("name")
-        return str(recorded or Path(self.path).name.removesuffix(".zarr"))
+        named = recorded(self.attrs).get("name")
+        return named if isinstance(named, str) and named else Path(self.path).name.removesuffix(".zarr")
 
     @property
     def transform(self) -> Transform | None:
@@ -52,15 +53,15 @@ class Run:
 
     def _stored_transform(self) -> Transform | None:
         node = self.group.get("transform")
-        if not isinstance(node, zarr.Group):
-            return None
+        if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
+            return None  # none, or somebody else's group of that name
         try:
             arrays = {name: array[...] for name, array in node.arrays()}
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
-        except (KeyError, ValueError, OSError) as error:
-            raise DamageError(f"the transform of {self.path} cannot be read back ({error}); restore it") from error
+        except Exception as error:
+            raise read_error(error, f"the transform of {self.path}") from error
 
     def table(self, key: str) -> Table:
         """Its ``"items"`` or ``"users"``; an error where it has none."""
@@ -79,19 +80,25 @@ def open_run(path: str | os.PathLike[str] | StoreLike | Run) -> Run:
     """
     if isinstance(path, Run):
         return path
-    where = str(path)
-    node = open_node(path)
+    where, node = place_name(path), open_node(path)
     if not isinstance(node, zarr.Group):
         raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array")
     attrs = dict(node.attrs)
-    ours = attrs.get(ATTRIBUTE)
-    if isinstance(ours, Mapping) and ours.get(INCOMPLETE):
+    ours = recorded(attrs)
+    if isinstance(version := ours.get("format"), int) and version > FORMAT:
+        raise InputError(
+            f"{where} must be of format {FORMAT} at most; it is of format {version}, which a later version of dask_embstab"
+            " wrote; update the library"
+        )
+    if ours.get(INCOMPLETE):
         raise NotARunError(
             f"the writing of {where} was not finished, so it is no run; write it again, or with resume=True"
         )
     with reading_metadata(where):
         groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}
         tables = {key: table_of(group, key, where) for key, group in groups.items()}
+    if bare := table_without_group(node.store_path, [key for key in TABLES if key not in tables]):
+        raise NotARunError(without_group(where, bare))
     if not tables:
         raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} holds {_names(node)}")
     require_one_width(tables.get("items"), tables.get("users"))

@@ -1,48 +1,114 @@
-"""Open whatever Zarr node stands at a path, with one clear error where none does."""
+"""Open whatever Zarr node stands at a place, with one clear error where none does."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
-from zarr.storage import StoreLike
+from zarr.storage import StoreLike, StorePath
 
-from dask_embstab.errors import DamageError, EmbstabError, NotARunError
+from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.files.place import local_path
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.write.swap import finish_swap
 
-
-def local_path(path: Any) -> Path | None:
-    """The path as one on a local file system, absolute; None for a URL or a store object."""
-    if not isinstance(path, str | os.PathLike) or "://" in str(path):
-        return None
-    return Path(path).absolute()
+_METADATA = ("zarr.json", ".zgroup", ".zarray")
+_FORMATS = {b"\x89HDF\r\n\x1a\n": "HDF5", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy (npy)", b"PK\x03\x04": "ZIP (or npz)",
+            b"ARROW1": "Arrow", b"CDF": "NetCDF", b"SQLite format 3": "SQLite"}  # fmt: skip
 
 
-def open_node(path: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Array[Any]:
-    """The Zarr group or array at ``path``, after finishing a swap that an interruption left half done."""
-    local = local_path(path)
-    if local is not None:
-        finish_swap(local)
-        if not local.exists():
-            raise NotARunError(f"there is nothing at {path}; give the path of a run (a Zarr group)")
-    with reading_metadata(str(path)):
+def is_place(given: Any) -> bool:
+    """Whether this names a place where a Zarr group can stand: a path, a URL, a store, a dict or the group itself."""
+    return isinstance(given, str | os.PathLike | Store | StorePath | dict | zarr.Group)
+
+
+def place_name(place: Any) -> str:
+    """What messages call a place."""
+    if isinstance(place, zarr.Group):
+        return str(place.store_path)
+    return f"the dict {hex(id(place))}" if isinstance(place, dict) else str(place)
+
+
+def open_node(place: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Array[Any]:
+    """The Zarr group or array at ``place``, after finishing a swap that an interruption left half done."""
+    if isinstance(place, zarr.Group | zarr.Array):
+        return place
+    if not is_place(place) or (isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)):
+        raise InputError(
+            f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came; write arrays as a run"
+            " with es.create_run"
+        )
+    local, name = local_path(place), place_name(place)
+    with reading_metadata(name):
+        if local is not None:
+            finish_swap(local)
+            if not local.exists():
+                raise NotARunError(f"there is nothing at {name}; give the path of a run (a Zarr group)")
         try:
-            return zarr.open(local or path, mode="r")
+            return zarr.open(local or place, mode="r" if _can_be_read_only(place) else "r+")
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
-            raise NotARunError(f"{path} is not a Zarr store: it has no zarr.json, .zgroup or .zarray") from error
+            raise NotARunError(_no_node(place, local)) from error
 
 
 @contextlib.contextmanager
 def reading_metadata(where: str) -> Iterator[None]:
-    """Whatever Zarr raises over metadata that it cannot make sense of becomes a `DamageError`."""
-    try:
+    """Whatever Zarr raises over metadata that it cannot make sense of becomes one clear error."""
+    with reading(f"the metadata of {where}"):
         yield
-    except EmbstabError:
-        raise
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise DamageError(f"the metadata of {where} cannot be read ({error}); restore it from its source") from error
+
+
+def table_without_group(place: Any, keys: Iterable[str] = TABLES) -> str | None:
+    """A table (of these) whose vectors stand at a place although a group above them has no metadata."""
+    for key in keys:
+        with contextlib.suppress(Exception):
+            zarr.open_array(place, path=f"{key}/vectors", mode="r")
+            return key
+    return None
+
+
+def without_group(name: str, key: str) -> str:
+    """What messages say then."""
+    return (
+        f"a run must be a Zarr group of groups; {name} holds the array {key}/vectors and no group metadata above it; make"
+        f" the groups, e.g. zarr.open_group({name!r}, mode='a').require_group({key!r})"
+    )
+
+
+def _can_be_read_only(place: Any) -> bool:
+    """Whether Zarr can open the store for reading alone; one that is open for writing may have no such copy."""
+    if not isinstance(place, Store) or place.read_only:
+        return True
+    try:
+        place.with_read_only(read_only=True)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _no_node(place: Any, local: Path | None) -> str:
+    """Why there is no Zarr node, as far as a look at the place tells."""
+    name = place_name(place)
+    if key := table_without_group(local or place):
+        return without_group(name, key)
+    if local is not None and (found := _other_format(local)):
+        return (
+            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it with es.create_run"
+        )
+    return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file's first bytes, or the names in a folder, say it is."""
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())
+        return "a folder of Parquet files" if any(name.endswith(".parquet") for name in names) else None
+    with path.open("rb") as file:
+        head = file.read(16)
+    return next((f"a file in the format {name}" for magic, name in _FORMATS.items() if head.startswith(magic)), None)

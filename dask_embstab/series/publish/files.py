@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import zarr
 
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.place import local_path
 from dask_embstab.passes.digest import file_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE, TABLES
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import local_path
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 V = TypeVar("V")

@@ -21,6 +21,7 @@ from dask_embstab.errors import (
     RetryError,
     TooFewMatchedError,
 )
+from dask_embstab.files.place import local_path
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
 from dask_embstab.series.admin.basis import read_run
@@ -36,9 +37,8 @@ from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.layout import recorded
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import local_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,7 @@ def _write(place: Any, source: Run, candidate: Candidate) -> None:
 
 def model_of(run: Run) -> str | None:
     """The model that a run's own attributes name."""
-    ours = run.attrs.get(ATTRIBUTE)
-    named = ours.get("model") if isinstance(ours, Mapping) else None
+    named = recorded(run.attrs).get("model")
     return None if named is None else str(named)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.errors import DamageError, IdError
+from dask_embstab.errors import IdError
 from dask_embstab.tables.ids.kinds import IdArray, IdKind, checked_ids, kind_of, listed_ids, require_stored
-from dask_embstab.tables.read.arrays import as_array
+from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files, require_seen
 from dask_embstab.tables.read.direct import DirectBlock
 
@@ -113,12 +113,7 @@ class SlicedIds:
         ids, stored = self._ids, isinstance(self._ids.array, zarr.Array)
         if stored and isinstance(ids.array.store, LocalStore):
             require_seen(Path(ids.array.store.root) / ids.array.path)
-        try:
-            values = np.asarray(ids.array[start:stop])
-        except IdError:
-            raise
-        except Exception as error:  # whatever a codec or a store raises, the ids cannot be read
-            raise DamageError(f"the ids of {ids.where} cannot be read back ({error}); restore them") from error
+        values = rows_in_memory(ids.array, start, stop, what=f"the ids of {ids.where}")
         if stored:
             require_stored(values, ids.where, start, ids.array.fill_value)
         return checked_ids(values, ids.kind, ids.where, ids.first + start)

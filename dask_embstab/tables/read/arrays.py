@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 
 from dask_embstab.errors import InputError, first_few
+from dask_embstab.tables.read.read_errors import reading
 
 _TEXT_KINDS = "OUST"
 _ASK_MISSING = ("isna", "is_null")
@@ -67,6 +68,14 @@ def _require_present(mask: Any, what: str, start: int, error: type[InputError]) 
             f"{what} must have a value in every row; masked or missing values are in row {first_few(bad, start)};"
             " drop these rows, or fill them: .filled(value), .fillna(value)"
         )
+
+
+def rows_in_memory(array: Any, start: int, stop: int, *, what: str) -> Any:
+    """Rows ``start`` to ``stop`` of what `as_array` returned, computed or decoded."""
+    if isinstance(array, zarr.Array):
+        with reading(what):
+            return np.asarray(array[start:stop])
+    return np.asarray(array[start:stop])  # what a user's own lazy blocks raise is told as it is
 
 
 def require_known_chunks(array: Any, what: str, error: type[InputError] = InputError) -> None:

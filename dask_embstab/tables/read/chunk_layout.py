@@ -21,6 +21,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError
+from dask_embstab.tables.read.read_errors import read_error
 
 Compression = Literal["blosc", "zstd"]
 CHECKSUM_BYTES = 4
@@ -126,14 +127,22 @@ class OpenChunk:
 
     def __init__(self, files: ChunkFiles, chunk: int) -> None:
         self.path = files.path(chunk)
-        self.descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            self.descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise read_error(error, f"chunk file {self.path}") from error
         self.size = os.fstat(self.descriptor).st_size
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on."""
         done = 0
         while done < len(target):
-            got = os.preadv(self.descriptor, [target[done:]], offset + done)
+            try:
+                got = os.preadv(self.descriptor, [target[done:]], offset + done)
+            except OSError as error:
+                raise read_error(error, f"chunk file {self.path}") from error
             if not got:
                 raise DamageError(f"chunk file {self.path} is truncated; restore it from its source")
             done += got

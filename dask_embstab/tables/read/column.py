@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_embstab.core.types import Vector
 from dask_embstab.errors import InputError
-from dask_embstab.tables.read.arrays import as_array
+from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Column:
 
     def take(self, start: int, stop: int, *, first: int = 0) -> Vector:
         """Numbers ``start`` to ``stop``, checked: finite and not negative; number ``start`` is row ``first + start``."""
-        values = np.asarray(self.array[start:stop], dtype=np.float64)
+        values: Vector = rows_in_memory(self.array, start, stop, what=self.what).astype(np.float64)
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         if len(bad):
             row = first + start + int(bad[0])

@@ -24,6 +24,7 @@ from dask_embstab.tables.read.chunk_layout import (
     stored_checksum,
     verify_once,
 )
+from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.source import Digests, checksum
 
 _READ_BYTES = 2 << 20
@@ -226,10 +227,8 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
             encoded = encoded[:-4]
         codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
         codec.decode(encoded, out=out)
-    except DamageError:
-        raise
     except Exception as error:
-        raise DamageError(f"chunk file {chunk.path} cannot be decoded ({error}); restore it from its source") from error
+        raise read_error(error, f"chunk file {chunk.path}") from error
     finally:
         chunk.close(drop=drop)
 

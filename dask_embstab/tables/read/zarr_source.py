@@ -13,6 +13,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.tables.read.chunk_layout import require_seen
+from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import Digests, chunk_digest
 
 _GATHER_BYTES = 64 * 2**20
@@ -52,14 +53,12 @@ class ZarrSource:
         start = chunk * self.chunk_rows
         if isinstance(self.array.store, LocalStore):
             require_seen(Path(self.array.store.root) / self.array.path)  # else every chunk would read as left out
-        if self._is_empty(chunk):
-            raise DamageError(f"{self._name(chunk)} is an empty file; restore it from its source")
-        try:
-            return np.asarray(self.array[start : start + self.chunk_rows])
-        except Exception as error:  # whatever a codec or a store raises, the chunk cannot be read
+        if self._is_no_file(chunk):
             raise DamageError(
-                f"{self._name(chunk)} cannot be read back ({error}); restore it from its source"
-            ) from error
+                f"{self._name(chunk)} must be a file with bytes in it; it has none; restore it from its source"
+            )
+        with reading(self._name(chunk)):
+            return np.asarray(self.array[start : start + self.chunk_rows])
 
     def explain(self, chunk: int) -> None:
         """Raise if the chunk is missing from a store that should hold every chunk (its fill value is not finite)."""
@@ -72,10 +71,10 @@ class ZarrSource:
         file = self._file(chunk)
         return bool(self.array.nchunks_initialized == self.array.nchunks) if file is None else file.exists()
 
-    def _is_empty(self, chunk: int) -> bool:
-        """Whether its file has no byte: Zarr would take an empty shard for one that was left out."""
+    def _is_no_file(self, chunk: int) -> bool:
+        """Whether something stands at its place that holds no byte: Zarr would take it for a chunk that was left out."""
         file = self._file(chunk)
-        return file is not None and file.is_file() and not file.stat().st_size
+        return file is not None and file.exists() and not (file.is_file() and file.stat().st_size)
 
     def _file(self, chunk: int) -> Path | None:
         store = self.array.store

@@ -29,10 +29,10 @@ from zarr.codecs import Crc32cCodec
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
+from dask_embstab.files.place import local_path
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
-from dask_embstab.tables.store import local_path
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap
 
@@ -174,8 +174,8 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
-    for given in inputs:
-        source, target = Path(given).resolve(), place.resolve()
+    for source in (local.resolve() for given in inputs if (local := local_path(given)) is not None):
+        target = place.resolve()
         if source != target and (source in target.parents or target in source.parents):
             raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")
     if os.path.lexists(place) and not overwrite:

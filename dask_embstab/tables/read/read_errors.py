@@ -1,0 +1,72 @@
+"""Reading failed: is the place out of reach, is something missing to read it, or are the stored bytes damaged?"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from zarr.errors import MetadataValidationError, UnknownCodecError
+
+from dask_embstab.errors import AccessError, DamageError, EmbstabError, InputError
+
+_RESTORE = "restore it from its source"
+_UNREACHABLE = {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE}
+_CLIENTS = {"aiohttp", "botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "azure", "google", "obstore", "requests",
+            "urllib3", "httpx", "socket", "ssl"}  # fmt: skip
+"""Libraries that speak to a network: what they raise says nothing about the stored bytes."""
+_UNSUPPORTED = ("No Zarr data type found", "hunk grid", "codec not available")
+
+
+def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> EmbstabError:
+    """The one clear error that stands for whatever Zarr, a codec or a store raised while ``what`` was read."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    number = getattr(error, "errno", None)
+    if isinstance(error, EmbstabError):
+        return error
+    if isinstance(error, PermissionError):
+        return AccessError(
+            f"{what} must be readable for this user; permission was denied ({error}); allow it, or copy it"
+        )
+    if isinstance(error, ConnectionError | TimeoutError) or number in _UNREACHABLE or _is_of_a_client(error):
+        return AccessError(f"{what} cannot be reached ({said}); check the address, the network and the credentials")
+    if number in _EXHAUSTED:
+        return AccessError(f"{what} cannot be opened ({said}); allow more open files (ulimit -n), or use fewer threads")
+    if isinstance(error, MemoryError):
+        return InputError(f"{what} does not fit in memory ({said}); write it again in smaller chunks")
+    if isinstance(error, ImportError):
+        return InputError(f"{what} needs a library that is not installed ({error}); install it")
+    if str(error).startswith("Protocol not known"):
+        return InputError(
+            f"{what} must have an address that fsspec knows ({error}); give a path, or s3://, gs://, file://"
+        )
+    if _is_unsupported(error):
+        return InputError(
+            f"{what} must be stored with data types and codecs that this Zarr knows ({said}); install the library that"
+            " registers them, or write it again, e.g. as float32"
+        )
+    return DamageError(f"{what} cannot be read ({said}); {repair}")
+
+
+@contextlib.contextmanager
+def reading(what: str, repair: str = _RESTORE) -> Iterator[None]:
+    """Whatever is raised in the block becomes what `read_error` makes of it."""
+    try:
+        yield
+    except EmbstabError:
+        raise
+    except Exception as error:
+        raise read_error(error, what, repair) from error
+
+
+def _is_of_a_client(error: BaseException) -> bool:
+    return any(kind.__module__.partition(".")[0] in _CLIENTS for kind in type(error).__mro__)
+
+
+def _is_unsupported(error: Any) -> bool:
+    """A codec, data type, chunk grid or format that is unknown here; metadata that makes no sense is damage."""
+    text = str(error)
+    kinds = MetadataValidationError | UnknownCodecError
+    return isinstance(error, kinds) or any(known in text for known in _UNSUPPORTED)
