@@ -18,21 +18,31 @@ AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 """OpenBLAS's AVX-512 kernels: they work on small products in place."""
 _lock = threading.Lock()
 _depth = 0
+_limit: Any = None
 _forever: Any = None
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit BLAS to one thread in this process for the duration (nested and concurrent uses count as one)."""
-    global _depth
+    """Limit BLAS to one thread in this process for the duration.
+
+    Nested and concurrent uses count as one: the first one in sets the limit, the last one out restores what was before
+    it. Each restoring what it found itself would leave a limit behind where uses overlap.
+    """
+    global _depth, _limit
     with _lock:
+        if not _depth:
+            with _in_control():
+                _limit = threadpoolctl.threadpool_limits(1, user_api="blas")
         _depth += 1
     try:
-        with threadpoolctl.threadpool_limits(1, user_api="blas"):
-            yield
+        yield
     finally:
         with _lock:
             _depth -= 1
+            if not _depth:
+                with _in_control():
+                    _limit.restore_original_limits()
 
 
 def ensure_one_thread() -> None:
@@ -42,7 +52,22 @@ def ensure_one_thread() -> None:
         return
     with _lock:
         if _forever is None:
-            _forever = threadpoolctl.threadpool_limits(1, user_api="blas")
+            with _in_control():
+                _forever = threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
+@contextlib.contextmanager
+def _in_control() -> Iterator[None]:
+    """Threadpoolctl (3.8) ignores all threads but the first that set a limit; here the last one out restores it."""
+    release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if release is None:
+        yield
+        return
+    release(force=True)
+    try:
+        yield
+    finally:
+        release(force=True)
 
 
 def kernel_family() -> str:

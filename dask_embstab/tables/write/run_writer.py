@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from zarr.codecs import Crc32cCodec
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.warning_filters import left_out
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
@@ -277,7 +277,6 @@ def _finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Consolidated metadata and strings warn that other Zarr v3 readers may not know them: both are the contract's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        warnings.filterwarnings("ignore", category=zarr.errors.UnstableSpecificationWarning)
+    unstable = zarr.errors.UnstableSpecificationWarning
+    with left_out("Consolidated metadata"), left_out(category=unstable):
         yield
