@@ -14,7 +14,7 @@ from oracle import hidden, world
 
 import dask_embstab as es
 from dask_embstab.passes.engine import plan
-from dask_embstab.passes.running_mean import Mean, advance, seen_once, view_of
+from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, view_of
 from dask_embstab.tables.ids.ids import SlicedIds
 from dask_embstab.tables.read.source import ArrayReader
 from dask_embstab.tables.write.run_writer import begin_run
@@ -97,7 +97,7 @@ def test_a_table_is_written_whole_and_once(
     def running_mean() -> None:
         old = Mean(view_of(run.items, seen_once, 5), None)
         with begin_run(out, name=None, fingerprint="") as writer:
-            advance(writer, {"items": (run.items, old)}, decay=1.0)
+            advance(writer, {"items": (run.items, old)}, Aging(1.0))
 
     verbs: dict[str, Callable[[], Any]] = {
         "create_run": lambda: es.create_run(out, T, chunk_rows=16),
