@@ -84,7 +84,7 @@ def week(folder: Path, number: int) -> es.Run:
     [
         (
             "consensus",
-            {"in/3/items": 3, "runs/3/items": 2, "references/2/items": 3, "runs/2/items": 2, "references/3/items": 1},
+            {"in/3/items": 3, "runs/3/items": 2, "references/2/items": 2, "runs/2/items": 1, "references/3/items": 1},
         ),
         ("previous", {"in/3/items": 2, "runs/3/items": 1, "runs/2/items": 1}),
     ],

@@ -52,16 +52,36 @@ def series() -> None:
 def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
     """A number of runs, or none."""
     try:
-        return value if value in (None, _NONE) else float(str(value))
+        return value if value in (None, _NONE, "auto") else float(str(value))
     except ValueError:
-        raise click.BadParameter(f"it is a number of runs, or none; it is {value!r}") from None
+        raise click.BadParameter(f"it is a number of runs, none or auto; it is {value!r}") from None
+
+
+def _gap_weights(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, float] | None:
+    """Weights by gap from 1,4,13 (all alike) or 1=1.2,4=1.5; none for no gaps."""
+    if value is None:
+        return None
+    try:
+        parts = [] if value == _NONE else [part.partition("=") for part in value.split(",")]
+        return {gap: float(weight) if equals else 1.0 for gap, equals, weight in parts}
+    except ValueError:
+        raise click.BadParameter(f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}") from None
 
 
 _SETTINGS = (
     click.option(
         "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
     ),
-    click.option("--half-life", callback=_runs, metavar="RUNS|none", help="Of a run in the consensus. Default: 26."),
+    click.option(
+        "--half-life",
+        callback=_runs,
+        metavar="RUNS|none|auto",
+        help="Of a run in the consensus. Default: 26; 4 times the longest of the gaps.",
+    ),
+    click.option(
+        "--gaps", callback=_gap_weights, metavar="1,4,13|1=W,4=W|none", help="Gaps to hold, in runs, with weights."
+    ),
+    click.option("--sum-weight", type=float, metavar="W", help="Of the sum of all runs beside the gaps. Default: 1."),
     click.option("--head-weight", type=float, metavar="A", help="More that the last run counts. Default: 0.5."),
     click.option(
         "--forget-below", type=float, metavar="W", help="Weight below which a row that is gone leaves. Default: 1."

@@ -14,6 +14,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import EPS, Vector
 from dask_embstab.passes.engine.blas import kernel_family
 from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.join.lagged_rows import LaggedRows
 from dask_embstab.passes.join.reference_rows import Beside
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
     }
     if read.pairs is not None:
-        figures |= _paired(read.pairs, read.summary.moments)
+        figures |= _paired(read.pairs, read.summary.moments, read.energies)
+        if isinstance(read.pairs, LaggedRows):
+            figures["lags"] = {term.name: term.rows.pairing.matched for term in read.pairs.terms}
     if root is not None:
         figures |= {
             "route": root.route,
@@ -88,9 +91,12 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
     return figures
 
 
-def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
+def _paired(pairs: Beside, moments: Moments, energies: tuple[float, float] | None) -> dict[str, Any]:
     """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
-    pairing, share = pairs.pairing, _gone_share(pairs, moments)
+    pairing = pairs.pairing
+    if energies is None and moments.pairs is not None:
+        energies = float(np.trace(moments.pairs.gramian_x)), float(np.trace(moments.pairs.gramian_y))
+    share = _gone_share(pairs, 0.0 if energies is None else energies[1])
     matched, new, gone = pairing.changes
     return {
         "new": new,
@@ -100,14 +106,14 @@ def _paired(pairs: Beside, moments: Moments) -> dict[str, Any]:
         "paired_by": pairing.how,
         "matched_energy": None if share is None else 1.0 - share,
         "gone_energy": share,
-        "new_energy": _new_energy(pairs, moments),
+        "new_energy": _new_energy(pairs, moments, energies),
         "vectors": pairs.way,
         "duplicates": dict(pairing.duplicates),
         "scratch_bytes": pairs.n_bytes,
     }
 
 
-def _gone_share(pairs: Beside, moments: Moments) -> float | None:
+def _gone_share(pairs: Beside, matched: float) -> float | None:
     """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
     gone, total = pairs.gone_energy, pairs.energy
     if not pairs.pairing.gone:
@@ -115,17 +121,20 @@ def _gone_share(pairs: Beside, moments: Moments) -> float | None:
     if gone is None or pairs.pairing.live is not None:
         return None
     if total is None:
-        total = gone + (0.0 if moments.pairs is None else float(np.trace(moments.pairs.gramian_y)))
+        total = gone + matched
     return gone / total if total and np.isfinite(total) else None
 
 
-def _new_energy(pairs: Beside, moments: Moments) -> float | None:
+def _new_energy(pairs: Beside, moments: Moments, energies: tuple[float, float] | None) -> float | None:
     """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
     if not pairs.pairing.new:
         return 0.0
     if pairs.pairing.n_used < pairs.pairing.matched or moments.rest is None:
         return None
-    return float(np.trace(moments.rest) / np.trace(moments.gramian))
+    total = float(np.trace(moments.gramian))
+    if moments.pairs is None and energies is not None:
+        return max(0.0, 1.0 - energies[0] / total)
+    return float(np.trace(moments.rest) / total)
 
 
 def _truncation(discarded: Vector) -> dict[str, Any] | None:

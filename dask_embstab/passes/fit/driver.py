@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,7 @@ from dask_embstab.core.sums import total
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
-from dask_embstab.errors import ConditionError, InputError
+from dask_embstab.errors import ConditionError, InputError, TooFewMatchedError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.memory import Load, load_of, require_memory
 from dask_embstab.passes.engine.reduce import finished, reduce_table
@@ -41,6 +42,7 @@ from dask_embstab.passes.fit.reductions import (
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.reread import graded_roots
 from dask_embstab.passes.join.anchors import anchor_scatter
+from dask_embstab.passes.join.lagged_rows import Term, lagged_rows
 from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
@@ -55,6 +57,7 @@ class TableRead:
     """What is known of one table: its moments, and where they come from (``table`` is None where they were given).
 
     ``aligned`` holds the rows that ``pairs`` are read beside: the table, or a view of its listed rows.
+    ``energies`` are the sums of squares of the matched rows and of their reference rows, once they are known.
     ``triangle`` is the R factor where the first read made one; ``n_reads`` counts the reads so far.
     """
 
@@ -66,6 +69,7 @@ class TableRead:
     n_reads: int = 0
     digests: Digests = field(default_factory=dict)
     reference_digests: Digests = field(default_factory=dict)
+    energies: tuple[float, float] | None = None
 
     @property
     def matched(self) -> int | None:
@@ -157,8 +161,12 @@ def read_tables(
         target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
         require_matched(tables["items"].d, target, scores=options.keep == "scores")
     pairs = {key: _beside(aligned[key], pairing, options, how, key) for key, pairing in pairings.items()}
-    listed = [key for key, pairing in pairings.items() if pairing.listed]
-    weights = {key: options.selection(key).row_weights(aligned[key]) for key in pairs}
+    if reference is not None and reference.lags:
+        pairs = _with_lags(pairs, aligned, reference, options, how)
+    # Directions are found once the basis is known: until then nobody needs the reference's rows.
+    now = {} if options.unit_rows and not options.center else pairs
+    listed = [key for key in now if pairings[key].listed]
+    weights = {key: options.selection(key).row_weights(aligned[key]) for key in now}
 
     # Listed pairs are other rows than the table's, some of them several times: a small pass of their own.
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
@@ -166,7 +174,7 @@ def read_tables(
     nodes = [
         reduce_table(table, reduction)
         if key in listed
-        else reduce_table(table, reduction, pairs=pairs.get(key), weights=weights.get(key))
+        else reduce_table(table, reduction, pairs=now.get(key), weights=weights.get(key))
         for key, table in tables.items()
     ]
     nodes += [reduce_table(aligned[key], alone, pairs=pairs[key], weights=weights[key]) for key in listed]
@@ -197,20 +205,37 @@ def summarize(table: Table, reference: Table | None, options: FitOptions) -> Tab
 
 
 def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> tuple[Transform, dict[str, Any]]:
-    aligned = {key: reads[key].summary.moments.pairs for key in options.aligned}
-    sums = {key: pairs for key, pairs in aligned.items() if pairs is not None and pairs.weight > 0}
-    target = _target(basis, next((pairs.cross.shape[1] for pairs in sums.values()), None), reads, options)
+    target = _target(basis, _reference_width(reads, options), reads, options)
     require_matched(len(basis.items), target, scores=basis.balance is not None)
-    if len(sums) < len(aligned):
+    means = None
+    if options.center or not options.unit_rows:
+        sums = {key: reads[key].summary.moments.pairs for key in options.aligned}
+        means = landed_pairs(basis, _require_pairs(sums, reads))
+    used = _unit_pairs(basis, reads, options) if options.unit_rows else means
+    assert used is not None
+    transform, figures = rotated(basis, target, used, means)
+    return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
+
+
+def _reference_width(reads: dict[str, TableRead], options: FitOptions) -> int | None:
+    """Components of the reference; None where nothing is known of it."""
+    for read in (reads[key] for key in options.aligned):
+        if read.pairs is not None:
+            return int(read.pairs.pairing.reference.shape[1])
+        if (sums := read.summary.moments.pairs) is not None:
+            return int(sums.cross.shape[1])
+    return None
+
+
+def _require_pairs(found: Mapping[str, Pairs | None], reads: dict[str, TableRead]) -> dict[str, Pairs]:
+    """The sums of every aligned table, anchors standing for all rows; an error where one has none."""
+    sums = {key: _for_all(pairs, reads[key]) for key, pairs in found.items() if pairs is not None and pairs.weight > 0}
+    if len(sums) < len(found):
         raise InputError(
-            f"the rows of {' and '.join(sorted(set(aligned) - set(sums)))} to align on are none, or all of weight 0;"
+            f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or all of weight 0;"
             " select others"
         )
-    pairs = used = landed_pairs(basis, {key: _for_all(pairs, reads[key]) for key, pairs in sums.items()})
-    if options.unit_rows:
-        used = _unit_pairs(basis, reads, options)
-    transform, figures = rotated(basis, target, used, pairs)
-    return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
+    return sums
 
 
 def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
@@ -255,11 +280,14 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
         nodes.append(reduce_table(aligned, reductions[key], pairs=read.pairs, weights=weights))
         read.n_reads += 1
     partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
-    found = {key: finished(part, reductions[key]).pairs for key, part in zip(reductions, partials, strict=True)}
-    sums = [_for_all(pairs, reads[key]) for key, pairs in found.items() if pairs is not None]
-    if not sums or not sum(pairs.weight for pairs in sums) > 0:
+    found: dict[str, Pairs | None] = {}
+    for key, part in zip(reductions, partials, strict=True):
+        value = finished(part, reductions[key])
+        found[key], reads[key].energies = value.pairs, (value.energy_x, value.energy_y)
+        reads[key].reference_digests |= part.partner_digests
+    if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
-    stacked: Pairs = total(sums)
+    stacked: Pairs = total(_require_pairs(found, reads).values())
     return stacked
 
 
@@ -281,6 +309,25 @@ def _pairings(
     return pairings
 
 
+def _with_lags(
+    pairs: Mapping[str, Beside], aligned: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
+) -> dict[str, Beside]:
+    """The reference's rows and those of the lagged runs as one; a lag that shares no row is left out."""
+    terms: dict[str, list[Term]] = {key: [] for key in pairs}
+    for lag in reference.lags:
+        found: dict[str, Beside] = {}
+        for key in pairs:
+            with contextlib.suppress(TooFewMatchedError):
+                pairing = pair(aligned[key], lag.tables[key], how)
+                chosen = options.selection(key).applied(pairing, aligned[key])
+                found[key] = beside(chosen, aligned[key], how, label=f"fit: lag {lag.name}")
+        n = sum(rows.pairing.n_used for rows in found.values())
+        for key, rows in found.items():
+            terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
+    n_rows = sum(aligned[key].n_rows for key in pairs)
+    return {key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key])) for key, own in pairs.items()}
+
+
 def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
     """The reference rows of those that decide the rotation, ready to be read beside the table's."""
     choice = options.selection(key)
@@ -293,7 +340,8 @@ def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, k
 def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:
     theirs: Table | None = getattr(reference, key) if reference is not None and key in options.aligned else None
     paired = theirs is not None
-    return load_of(table, width=theirs.d if theirs else 0, values=(4 if paired else 1) + (options.method == "qr"))
+    width = theirs.d * (1 + len(reference.lags)) if theirs and reference else 0
+    return load_of(table, width=width, values=(4 if paired else 1) + (options.method == "qr"))
 
 
 def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:

@@ -53,15 +53,18 @@ def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
 
 @dataclass(frozen=True, slots=True)
 class MaybePairs:
-    """Sums over pairs, or None over no pairs."""
+    """Sums over pairs of unit rows (None: over no pairs); sums of squares of the same rows as they are."""
 
     pairs: Pairs | None
+    energy_x: float = 0.0
+    energy_y: float = 0.0
 
     def __add__(self, other: MaybePairs) -> MaybePairs:
         """Of both."""
         if self.pairs is None or other.pairs is None:
             return other if self.pairs is None else self
-        return MaybePairs(self.pairs + other.pairs)
+        x, y = self.energy_x + other.energy_x, self.energy_y + other.energy_y
+        return MaybePairs(self.pairs + other.pairs, x, y)
 
 
 def unit_pairs_reduction(M: Matrix) -> Reduction[MaybePairs]:
@@ -96,7 +99,10 @@ def _pairs_alone(panel: Panel, *, centred: bool) -> MaybePairs:
 
 
 def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:
-    return MaybePairs(unit_pairs(panel, M))
+    if panel.paired is None:
+        return MaybePairs(None)
+    x, y = panel.paired
+    return MaybePairs(unit_pairs(panel, M), float(np.sum(x * x)), float(np.sum(y * y)))
 
 
 def _pairs_probe(value: MaybePairs) -> float:

@@ -14,16 +14,28 @@ from dask_embstab.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """An earlier run that the alignment is to hold too: its tables, whose pairs weigh ``weight`` in all."""
+
+    name: str
+    weight: float
+    tables: Mapping[str, Table]
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """The tables to land on, and what is recorded about them.
 
-    ``live``: how many rows of a table, its first ones, are of the run that was live last; by default all.
+    ``live``: how many rows of a table, its first ones, are of the run that was live last; by default all. Where there are
+    ``lags``, the tables' own pairs weigh ``weight`` over the number of the run's rows.
     """
 
     items: Table | None
     users: Table | None
     described: dict[str, Any]
     live: Mapping[str, int] = field(default_factory=dict)
+    lags: tuple[Lag, ...] = ()
+    weight: float = 1.0
 
 
 def as_reference(reference: Any) -> Reference | None:

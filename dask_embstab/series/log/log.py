@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -72,6 +72,24 @@ class Log:
         if kept is not None and name not in kept:
             place["has_reference"] = False
         return version.at(place, self.basis)
+
+    def lagged(self, gaps: Collection[int]) -> dict[int, Version]:
+        """The live runs so many runs back (1: the head), as they are to be read now; those that are not there are left out.
+
+        Along the head's own history: after a rollback, what was live before the run that is the head again.
+        """
+        found: dict[int, Version] = {}
+        version = self.head
+        for lag in range(1, max(gaps, default=0) + 1):
+            # Back to the version that published this run; the one before it was the head then.
+            while version is not None and version.kind != "publish":
+                version = self.versions[(version.restores or version.parent or 1) - 1]
+            if version is None:
+                break
+            if lag in gaps:
+                found[lag] = self.placed(version)
+            version = None if version.parent is None else self.versions[version.parent - 1]
+        return found
 
     @cached_property
     def kept_references(self) -> tuple[str, ...] | None:

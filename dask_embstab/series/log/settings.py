@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
+from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Balance, FitOptions
 from dask_embstab.series.log.policies import POLICIES
@@ -33,7 +34,12 @@ class Settings:
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
     ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
     ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike; the
-    last run counts ``head_weight`` more. A row that is gone leaves the running reference once it weighs less than
+    last run counts ``head_weight`` more. Half-life "auto" is 26 runs, and 4 times the longest gap where gaps are held.
+
+    ``gaps`` are those to hold, in runs, each with its weight (a list of gaps: all 1): the consensus then aligns a run to the
+    runs so many before it and to the sum of all (``sum_weight``, instead of ``head_weight``), together.
+
+    A row that is gone leaves the running reference once it weighs less than
     ``forget_below`` (1: an id seen once); the references of the last ``keep_references`` runs are kept for rollbacks.
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
@@ -49,14 +55,17 @@ class Settings:
     min_matched: int | None = None
     unit_rows: bool | None = None
     chain_minus_first: bool = True
-    half_life: float | None = 26.0
+    half_life: float | Literal["auto"] | None = "auto"
     head_weight: float = 0.5
+    gaps: Mapping[str, float] = field(default_factory=dict)
+    sum_weight: float = 1.0
     forget_below: float = 1.0
     keep_references: int = 8
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gates", thresholds(self.gates))
+        object.__setattr__(self, "gaps", _gaps(self.gaps))
         for name, allowed in _CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 said = ", ".join(map(repr, allowed))
@@ -64,20 +73,36 @@ class Settings:
         for name in ("rank", "width", "min_matched", "keep_references"):
             if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
                 raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
-        if self.half_life is not None and not (
+        if self.half_life not in (None, "auto") and not (
             isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
         ):
             raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
-        for name in ("head_weight", "forget_below"):
+        for name in ("head_weight", "sum_weight", "forget_below"):
             if not isinstance(value := getattr(self, name), int | float) or not 0 <= value < math.inf:
                 raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank truncates scores; with keep='geometry' use width instead")
+        if self.gaps and (self.policy != "consensus" or self.unit_rows is False):
+            given = f"the policy is {self.policy!r}" if self.policy != "consensus" else "unit_rows is False"
+            raise InputError(
+                f"gaps are held by the policy 'consensus', on unit rows; {given}: change it, or set no gaps"
+            )
 
     @property
     def aligned(self) -> tuple[str, ...]:
         """The tables that decide the rotation."""
         return ("items", "users") if self.align_on == "both" else (self.align_on,)
+
+    @property
+    def lags(self) -> dict[int, float]:
+        """The gaps to hold and their weights."""
+        return {int(gap): weight for gap, weight in self.gaps.items()}
+
+    @property
+    def decay(self) -> float:
+        """What a run's weight in the running reference is multiplied by with every run that follows."""
+        auto = 4.0 * max(self.lags) if self.gaps else 26.0
+        return decay_of(auto if self.half_life == "auto" else self.half_life)
 
     @property
     def units(self) -> bool:
@@ -103,6 +128,21 @@ class Settings:
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """The inverse of ``to_dict``."""
         return cls(**_known(values))
+
+
+def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:
+    """Weights by gap, ascending; keys are texts, as in JSON."""
+    weights = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given or (), 1.0)
+    try:
+        found = {int(str(gap)): float(weight) for gap, weight in weights.items()}
+    except (TypeError, ValueError):
+        found = {0: 0.0}
+    if not all(gap > 0 and 0 < weight < math.inf for gap, weight in found.items()):
+        raise InputError(
+            f"the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is {given!r}: give a list"
+            " such as [1, 4, 13], or {1: 1.0, 4: 2.0}"
+        )
+    return {str(gap): found[gap] for gap in sorted(found)}
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

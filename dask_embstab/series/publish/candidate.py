@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +48,20 @@ def candidate_key(name: str) -> str:
     return f"candidates/{name}/candidate.npz"
 
 
-def candidate_of(store: Store, source: Run, name: str, reference: Version | None, settings: Settings) -> Candidate:
+def candidate_of(
+    store: Store,
+    source: Run,
+    name: str,
+    reference: Version | None,
+    lagged: Mapping[int, Version],
+    settings: Settings,
+) -> Candidate:
     """The stored candidate where it is of this very plan, else a new one, fitted and stored."""
     plan = {
         "run": name,
         "source": {"path": source.path, "tables": described(source)},
         "reference": None if reference is None else reference.run,
+        "lags": {str(gap): version.run for gap, version in lagged.items()},
         "basis": None if reference is None else reference.basis.get("file"),
         "settings": {name: value for name, value in settings.to_dict().items() if name != "gates"},
     }
@@ -60,7 +69,7 @@ def candidate_of(store: Store, source: Run, name: str, reference: Version | None
     if stored is not None and stored.plan == plan:
         return stored
     store.remove(held_key(name))  # what was said of another plan
-    made = Candidate(plan, _fitted(store, source, reference, settings))
+    made = Candidate(plan, _fitted(store, source, reference, lagged, settings))
     store.replace(candidate_key(name), _encoded(made))
     return made
 
@@ -81,9 +90,11 @@ def described(source: Run) -> dict[str, dict[str, Any]]:
     }
 
 
-def _fitted(store: Store, source: Run, version: Version | None, settings: Settings) -> Transform:
+def _fitted(
+    store: Store, source: Run, version: Version | None, lagged: Mapping[int, Version], settings: Settings
+) -> Transform:
     raw = version is None and settings.first_run == "raw"
-    reference = None if version is None else landed_on(store, version, settings)
+    reference = None if version is None else landed_on(store, version, lagged, settings)
     # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are landed on.
     by_runs = reference is not None and settings.policy == "consensus" and settings.units
     options = settings.fitting(

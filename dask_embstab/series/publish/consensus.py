@@ -16,11 +16,11 @@ from typing import Any
 
 import zarr
 
-from dask_embstab.core.running_mean import decay_of, pull
+from dask_embstab.core.running_mean import pull
 from dask_embstab.core.types import Matrix
-from dask_embstab.passes.fit.reference import Reference, as_reference
+from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
 from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, unit_rows, view_of
-from dask_embstab.series.admin.basis import matrix_of, moved_table
+from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
@@ -73,8 +73,11 @@ class Consensus:
         return found
 
 
-def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
-    """What the next run lands on, recorded by its place in the series: a copied series says the same."""
+def landed_on(store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings) -> Reference:
+    """What the next run is aligned to, recorded by its place in the series: a copied series says the same.
+
+    ``lagged`` are the versions whose gaps to it are to be held.
+    """
     key = run_key(str(version.run))
     run, M = open_run(store.place(key)), matrix_of(store, version)
     found = as_reference(run)
@@ -84,9 +87,18 @@ def landed_on(store: Store, version: Version, settings: Settings) -> Reference:
         known = consensus_of(store, version, settings)
         tables: dict[str, Any] = {name: known.table(name) for name in settings.aligned}
         live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
-        found = replace(found, live=live, **tables)
+        lags = tuple(_lag(store, gap, before, settings) for gap, before in lagged.items())
+        found = replace(found, live=live, lags=lags, weight=settings.sum_weight, **tables)
         key = key if known.state is None else reference_key(str(version.run))
     return replace(found, described={**found.described, "path": key})
+
+
+def _lag(store: Store, gap: int, version: Version, settings: Settings) -> Lag:
+    """An earlier run as it was published: its unit rows."""
+    run = read_run(store, version)
+    tables = {name: run.table(name) for name in settings.aligned}
+    views = {name: view_of(table, unit_rows, table.d) for name, table in tables.items()}
+    return Lag(str(gap), settings.lags[gap], views)
 
 
 def consensus_of(store: Store, version: Version, settings: Settings) -> Consensus:
@@ -94,7 +106,8 @@ def consensus_of(store: Store, version: Version, settings: Settings) -> Consensu
     run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
     state = open_run(store.place(reference_key(str(version.run)))) if version.has_reference else None
     serves = state is not None and all(getattr(state, key) for key in settings.aligned)
-    return Consensus(run, state if serves else None, M, settings.head_weight)
+    # Where gaps are held the last run is one of the lags, with a weight of its own.
+    return Consensus(run, state if serves else None, M, 0.0 if settings.gaps else settings.head_weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +146,7 @@ def advance_consensus(
 def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
     """What must be equal for two averages to have the same bits."""
     read = [version.place, dict(version.basis)]
-    made_of = [digests, read, settings.half_life, settings.forget_below, settings.aligned]
+    made_of = [digests, read, settings.decay, settings.forget_below, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -143,4 +156,4 @@ def _write(store: Store, landed: Run, version: Version, settings: Settings, key:
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, landed.name, origin, more) as writer:
         means = {name: (table, known.mean(name)) for name, table in tables.items()}
-        advance(writer, means, Aging(decay_of(settings.half_life), settings.forget_below))
+        advance(writer, means, Aging(settings.decay, settings.forget_below))

@@ -84,7 +84,8 @@ def add_run(
         first = _compared(log, reference, settings)
         theirs = _first_run(store, first, reference, settings)
         with _refusals_hold(name):
-            candidate = candidate_of(store, source, name, reference, settings)
+            lagged = log.lagged(settings.lags.keys())
+            candidate = candidate_of(store, source, name, reference, lagged, settings)
             checked = _landed(store, source, candidate, theirs)
         landed = open_run(store.place(run_key(name)))
         verdicts = _verdicts(store, log, source, landed, checked, settings)
@@ -269,7 +270,7 @@ def _again(version: Version, source: Run, model: str | None) -> Added:
 def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
     known: Mapping[str, Any] = candidate.transform.diagnostics
     tables = {
-        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone", "returned")}
+        key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone", "returned", "lags")}
         for key in ("items", "users")
         if known.get(key)
     }
