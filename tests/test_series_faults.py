@@ -69,7 +69,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
         es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
     for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
-        series = es.Series.init(folder / name, gates=dict.fromkeys(THRESHOLDS) | gates)
+        lagged: dict[str, Any] = {"gaps": [1, 2], "keep_references": 1}
+        series = es.Series.init(folder / name, gates=dict.fromkeys(THRESHOLDS) | gates, **lagged)
         for day in (1, 2):
             series.add(folder / f"day-{day}.zarr", accept="known")
         for place in PLACES:

@@ -324,6 +324,8 @@ def _with_lags(
         n = sum(rows.pairing.n_used for rows in found.values())
         for key, rows in found.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
+    if not any(terms.values()):
+        return dict(pairs)
     n_rows = sum(aligned[key].n_rows for key in pairs)
     return {key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key])) for key, own in pairs.items()}
 
