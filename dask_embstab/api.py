@@ -280,7 +280,7 @@ def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Tab
     u.w + b is kept with the same b.
     """
     item_table, user_table = as_table(items), as_table(users, key="users")
-    column = as_column(bias, item_table.n_rows, what=f"the bias of {item_table.where}")
+    column = as_column(bias, item_table.row_ids, what=f"the bias of {item_table.where}")
     return (
         replace(item_table, source=SideBySide(item_table.source, column_source(column.array))),
         replace(user_table, source=with_ones(user_table.source)),

@@ -191,7 +191,7 @@ def test_enough_rows_are_silent(make_run: MakeRun, keep: Any) -> None:
 
 def test_evaluate_compares_rows_of_one_id(make_run: MakeRun) -> None:
     order = np.random.default_rng(3).permutation(60)[:45]
-    a = make_run("a", T, W, item_ids=IDS["string"])
+    a = make_run("a", T, W, item_ids=IDS["string"], user_ids=np.arange(90))
     b = make_run("b", 2 * B[order], W[::-1], item_ids=IDS["string"][order], user_ids=np.arange(90)[::-1])
     metrics = es.evaluate(a, b, k=10, users=90)
     cosines = np.einsum("ij,ij->i", T[order], B[order])

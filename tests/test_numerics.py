@@ -208,7 +208,7 @@ def test_balance_by_rows_does_not_see_how_long_a_table_is() -> None:
 def test_a_random_quarter_of_the_users_leaves_the_items_as_long(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     users = rng.normal(size=(8000, 6)) @ RNG.normal(size=(6, 6))
-    whole = es.create_run(tmp_path / "a", T, users)
+    whole = es.create_run(tmp_path / "a", T, users, user_ids=range(8000))
     kept = rng.permutation(8000)[:2000]
     quarter = es.create_run(tmp_path / "b", T, users[kept], user_ids=kept)
     for balance, expected in (("rows", 1.0), ("gramians", 0.25**0.25)):

@@ -80,7 +80,8 @@ def test_plain_xarray_opens_a_run_without_a_warning(tmp_path: Path, as_written_b
         assert data["id"].dims == (row,)
         assert data["id"].chunks is not None, "lazy"
         assert not data.indexes
-        assert not data.coords
+        assert set(data.vectors.coords) == {"id"}, "a coordinate that is no index: selected rows keep their ids"
+        assert not data.vectors.attrs
     assert xr.open_zarr(place, group="items")["id"].values.tolist() == NAMES
 
 

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, TypeAlias
 
 import xarray as xr
 import zarr
+from zarr.storage import LocalStore
 
+from dask_embstab.files.place import local_path
 from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.read.labels import labelled_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
 from dask_embstab.tables.table import Table, make_table, table_of
 
 TableLike: TypeAlias = Any
-"""A path, `Table`, `zarr.Array`, `xarray.DataArray`, Dask array or NumPy array (or memory map)."""
+"""A path, `Table`, `zarr.Array`, `xarray.DataArray`, a frame, Dask array or NumPy array (or memory map)."""
 
 
 def as_table(table: TableLike, *, key: str = "items") -> Table:
-    """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of one or an array."""
+    """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of one or an array.
+
+    The labels that an object has for its rows are the ids.
+    """
     if isinstance(table, Table):
         return table
     if is_place(table):
         return _from_place(table, key)
-    if isinstance(table, xr.DataArray):
-        ids = table.coords["id"].variable.data if "id" in table.coords else None
-        return make_table(table, ids, where=f"the {key} DataArray", key=key)
-    return make_table(table, where=f"the {key} array", key=key)
+    where = f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
+    if isinstance(table, zarr.Array):
+        return make_table(table, _ids_beside(table), where=where, key=key)
+    found = labelled_rows(table, key, where)
+    return make_table(found.array, found.labels, where=where, key=key)
 
 
 def as_run(given: Any) -> Run | None:
@@ -58,9 +66,23 @@ def item_and_user_tables(items: Any, users: TableLike | None) -> tuple[Table, Ta
 def _from_place(place: Any, key: str) -> Table:
     name, node = place_name(place), open_node(place)
     if isinstance(node, zarr.Array):
-        return make_table(node, where=name, key=key)
+        return make_table(node, _ids_beside(str(local_path(place) or place)), where=name, key=key)
     with reading_metadata(name):
         if "vectors" in node:
             folder, _, last = name.rstrip("/").rpartition("/")
             return table_of(node, last, folder or ".")
     return open_run(place).table(key)
+
+
+def _ids_beside(vectors: zarr.Array[Any] | str) -> Any:
+    """The ids that stand beside an array of vectors (or beside its path or URL) in a table's group; None where none do."""
+    whole = isinstance(vectors, zarr.Array) and not vectors.path and isinstance(vectors.store, LocalStore)
+    place = str(vectors.store.root) if whole else vectors  # type: ignore[union-attr]
+    group, _, name = (place if isinstance(place, str) else place.path).rpartition("/")
+    if name != "vectors":
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if isinstance(place, str):
+            return zarr.open_array(f"{group}/id", mode="r")
+        return zarr.open_array(place.store, path=f"{group}/id", mode="r")
+    return None

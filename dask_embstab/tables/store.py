@@ -11,7 +11,7 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
-from zarr.storage import StoreLike, StorePath
+from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
 from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.files.place import local_path
@@ -39,7 +39,7 @@ def place_name(place: Any) -> str:
 def open_node(place: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Array[Any]:
     """The Zarr group or array at ``place``, after finishing a swap that an interruption left half done."""
     if isinstance(place, zarr.Group | zarr.Array):
-        return place
+        return fresh(place)
     if not is_place(place) or (isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)):
         raise InputError(
             f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came; write arrays as a run"
@@ -52,9 +52,23 @@ def open_node(place: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Ar
             if not local.exists():
                 raise NotARunError(f"there is nothing at {name}; give the path of a run (a Zarr group)")
         try:
-            return zarr.open(local or place, mode="r" if _can_be_read_only(place) else "r+")
+            return fresh(zarr.open(local or place, mode="r" if _can_be_read_only(place) else "r+"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error
+
+
+def fresh(node: zarr.Group | zarr.Array[Any]) -> zarr.Group | zarr.Array[Any]:
+    """A group on this machine with the metadata of its arrays as they are now.
+
+    Consolidated metadata is as it was when the run was written: rows that were appended since and ids that were added
+    would not be seen. Elsewhere it saves requests.
+    """
+    fs = getattr(node.store, "fs", None)
+    protocols = () if fs is None else (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    is_near = isinstance(node.store, LocalStore | MemoryStore) or {"file", "local", "memory"} & set(protocols)
+    if not isinstance(node, zarr.Group) or not is_near or node.metadata.consolidated_metadata is None:
+        return node
+    return zarr.open_group(node.store, path=node.path, mode="r" if node.read_only else "r+", use_consolidated=False)
 
 
 @contextlib.contextmanager

@@ -98,17 +98,19 @@ class Table:
         return np.array(opened.open().take(0, len(rows)))
 
     def to_xarray(self) -> xr.Dataset:
-        """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a plain variable and no index."""
+        """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a coordinate of the vectors and no index."""
         row = DIMENSION[self.key]
         variables: dict[str, tuple[tuple[str, ...], Any]] = {"vectors": ((row, "component"), self.vectors)}
         if self.stored_ids is not None:
             variables["id"] = ((row,), self.ids)
-        return xr.Dataset(variables)
+        return xr.Dataset(variables).set_coords(set(variables) & {"id"})
 
 
 def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items") -> Table:
     """Check an array-like and make it a table."""
     vectors = as_array(vectors, what=where)
+    if isinstance(vectors, zarr.Array):
+        _require_rows_first(vectors, where)
     if vectors.ndim != 2:
         raise InputError(f"vectors must have two axes, (row, component); {where} has the shape {tuple(vectors.shape)}")
     source = _source(vectors, where)
@@ -121,6 +123,16 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
             " .astype('float32')"
         )
     return Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
+
+
+def _require_rows_first(array: zarr.Array[Any], where: str) -> None:
+    """Raise where the array itself says that its rows are the second axis."""
+    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    if len(names) == 2 and (names[0] == "component" or names[1] in DIMENSION.values()) and names[0] != names[1]:
+        raise InputError(
+            f"vectors must have the axes (row, component); those of {where} are ({names[0]}, {names[1]}); turn it:"
+            " give es.create_run the Dask array da.from_zarr(array).T"
+        )
 
 
 def table_of(group: zarr.Group, key: str, path: str) -> Table:

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
-from dask_embstab.errors import IdError, InputError
+from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.reduce import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
-from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs
+from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs, ids_of_kind
 from dask_embstab.tables.ids.ids import ID_RANGE, id_ranges
+from dask_embstab.tables.ids.kinds import hashable
 from dask_embstab.tables.read.column import Column, as_column
 from dask_embstab.tables.table import Table
 
@@ -71,7 +72,7 @@ class Selection:
             return None
         if isinstance(self.weights, str):
             return "norm"
-        return as_column(self.weights, table.n_rows, what=f"weights of {table.where}")
+        return as_column(self.weights, table.row_ids, what=f"weights of {table.where}")
 
     def applied(self, pairing: Pairing, table: Table) -> Pairing:
         """The pairing with the rows that stay out of the alignment left out."""
@@ -80,7 +81,7 @@ class Selection:
             if self.only is not None:
                 chosen &= self._named(table)
             if self.counts is not None:
-                column = as_column(self.counts, table.n_rows, what=f"counts of {table.where}")
+                column = as_column(self.counts, table.row_ids, what=f"counts of {table.where}")
                 chosen &= _at_least(column, table.n_rows, self.min_count or 0)
             pairing = pairing.only(chosen)
         if self.sample is not None and self.sample < pairing.n_used:
@@ -92,10 +93,9 @@ class Selection:
         return pairing
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
-        wanted = pd.Index(np.asarray(self.only, dtype=None if table.row_ids.kind == "int64" else object))
-        if table.row_ids.kind == "int64" and wanted.dtype.kind not in "iu":
-            raise IdError(f"only= must hold ids of the type of {table.where}, int64; they are {wanted.dtype}")
-        return np.concatenate([wanted.get_indexer(ids) >= 0 for ids in id_ranges(table.row_ids)])
+        ids = table.row_ids
+        wanted = pd.Index(hashable(ids_of_kind(self.only, ids, "only=")))
+        return np.concatenate([wanted.get_indexer(pd.Index(hashable(part))) >= 0 for part in id_ranges(ids)])
 
 
 def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:

@@ -19,7 +19,7 @@ from dask_embstab.passes.join.merge import merged, sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
-from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, id_ranges, stored_alike
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, are_identical, id_ranges, stored_alike
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
@@ -143,6 +143,8 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
 def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None) -> Pairing:
     """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
 
+    The rows of a reference without ids are known by their numbers; a table without ids meets no reference that has some.
+
     Of a reference that holds more than one run, the first ``live`` rows are those of the last one.
 
     Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
@@ -155,13 +157,19 @@ def pair(table: Table, reference: Table, how: Joining, *, live: int | None = Non
 def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> Pairing:
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
+    if table.stored_ids is None:
+        raise IdError(
+            f"rows are matched by id; {reference.where} stores ids and {table.where} has none; give them:"
+            f" {table.key[:-1]}_ids= of es.create_run, or ids= of es.table (range({table.n_rows}) where the row numbers"
+            " are the ids)"
+        )
     ours, theirs = table.row_ids, reference.row_ids
     if ours.kind != theirs.kind:
         raise IdError(
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
             f" {theirs.kind}; convert one of them when its run is written"
         )
-    if len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or _are_identical(ours, theirs)):
+    if len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs)):
         return _row_by_row(table, reference, "identical ids")
     return _joined(table, reference, how)
 
@@ -246,12 +254,6 @@ def _ascends(ids: Ids | RowNumberIds) -> bool:
     """Whether the first range of ids does."""
     first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
     return bool((first[1:] >= first[:-1]).all())
-
-
-def _are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
-    """Whether ``b`` begins with the ids of ``a``."""
-    reader, starts = b.open(), range(0, len(a), ID_RANGE)
-    return all(np.array_equal(x, reader.take(i, i + len(x))) for x, i in zip(id_ranges(a), starts, strict=True))
 
 
 def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) -> None:

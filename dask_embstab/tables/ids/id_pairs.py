@@ -18,7 +18,7 @@ import pandas as pd
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
-from dask_embstab.tables.ids.kinds import IdArray, shown
+from dask_embstab.tables.ids.kinds import IdArray, hashable, shown
 
 _FORM = (
     "pairs= are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
@@ -40,12 +40,12 @@ class IdPairs:
         Raises `IdError` where the ids are of two types, or where the table repeats one of them.
         """
         column = self.theirs if reference else self.ours
-        codes, wanted = pd.factorize(_hashable(_of_kind(column, ids, self.where)))
+        codes, wanted = pd.factorize(hashable(ids_of_kind(column, ids, self.where)))
         index = pd.Index(wanted)
         rows = np.full(len(wanted), -1, np.int64)
         start = 0
         for part in id_ranges(ids):
-            place = index.get_indexer(pd.Index(_hashable(part)))
+            place = index.get_indexer(pd.Index(hashable(part)))
             (found,) = np.nonzero(place >= 0)
             _, first = np.unique(place[found], return_index=True)
             again = np.delete(found, first)
@@ -97,20 +97,15 @@ def _from_file(path: Path) -> IdPairs:
     return IdPairs(frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy(), str(path))
 
 
-def _of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
+def ids_of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
     """The column in the form of the table's ids: texts of a file become numbers where the table has numbers."""
-    array = column if getattr(column, "dtype", np.dtype(object)).kind != "O" else list(column)
-    if ids.kind == "int64" and len(array) and isinstance(array[0], str):
+    checked = as_ids(column, len(column), where=where)
+    values = checked.open().take(0, len(checked))
+    if ids.kind == "int64" and checked.kind == "string":
         try:
-            array = np.array([int(value) for value in array], dtype=np.int64)
+            return np.array([int(value) for value in values], dtype=np.int64)
         except (ValueError, OverflowError) as error:
             raise IdError(f"ids of {ids.where} are int64; {where} has {error.args[0]}; give numbers") from error
-    checked = as_ids(array, len(array), where=where)
     if checked.kind != ids.kind:
         raise IdError(f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of that type")
-    return checked.open().take(0, len(checked))
-
-
-def _hashable(ids: IdArray) -> IdArray:
-    """UUIDs as bytes objects, which pandas can hash."""
-    return np.array([value.tobytes() for value in ids], object) if ids.dtype.kind == "V" else ids
+    return values

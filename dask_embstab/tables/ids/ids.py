@@ -151,6 +151,12 @@ def id_ranges(ids: Ids | RowNumberIds) -> Iterator[IdArray]:
         yield reader.take(start, min(start + ID_RANGE, n))
 
 
+def are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
+    """Whether ``b`` begins with the ids of ``a``."""
+    reader, starts = b.open(), range(0, len(a), ID_RANGE)
+    return all(np.array_equal(x, reader.take(i, i + len(x))) for x, i in zip(id_ranges(a), starts, strict=True))
+
+
 def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     """Whether the ids are in equally encoded Zarr arrays whose chunk files are equal, byte for byte: none is decoded."""
     if not (isinstance(a, Ids) and isinstance(b, Ids)) or a.array.dtype.kind in "SUV":  # of which Zarr warns

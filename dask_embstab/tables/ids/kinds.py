@@ -72,6 +72,11 @@ def shown(ids: IdArray) -> list[str]:
     return [str(UuidObject(bytes=value)) if ids.dtype == UUID else repr(value) for value in ids.tolist()]
 
 
+def hashable(ids: IdArray) -> IdArray:
+    """UUIDs as bytes objects, which pandas can hash."""
+    return np.array([value.tobytes() for value in ids], object) if ids.dtype.kind == "V" else ids
+
+
 def _kind_of_objects(values: list[Any]) -> IdKind:
     """That of the first value that can be an id; bytes are UUIDs where each has 16 of them, else texts."""
     for value in values:

@@ -17,6 +17,7 @@ from dask_embstab.errors import InputError, first_few
 from dask_embstab.tables.read.read_errors import reading
 
 _TEXT_KINDS = "OUST"
+_OBJECT_ROWS = 1 << 18
 _ASK_MISSING = ("isna", "is_null")
 """How columns of pandas, and of Arrow and Polars, tell which of their values are missing."""
 
@@ -113,7 +114,8 @@ def _lazy(array: xr.DataArray) -> Any:
     """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never read whole."""
     variable = array.variable
     if variable.chunks is None and not variable._in_memory:  # noqa: SLF001 (xarray has no public question for this)
-        variable = variable.chunk(dict(zip(variable.dims, ["auto", *[-1] * (variable.ndim - 1)], strict=True)))
+        rows = _OBJECT_ROWS if variable.dtype.kind in "OT" else "auto"  # of objects, Dask does not know the size
+        variable = variable.chunk(dict(zip(variable.dims, [rows, *[-1] * (variable.ndim - 1)], strict=True)))
     return variable.data
 
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 
 from dask_embstab.core.types import Vector
-from dask_embstab.errors import InputError
+from dask_embstab.errors import IdError, InputError, first_few
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds, are_identical, as_ids, id_ranges
+from dask_embstab.tables.ids.kinds import hashable, shown
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
+from dask_embstab.tables.read.labels import labelled_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,46 @@ class ColumnBlock:
         return self.column.take(self.start, self.stop, first=self.row - self.start)
 
 
-def as_column(array: Any, n_rows: int, *, what: str) -> Column:
-    """Check numbers against the table they belong to."""
-    array = as_array(array, what=what)
-    if array.shape != (n_rows,) or array.dtype.kind not in "fiub":
+def as_column(array: Any, ids: Ids | RowNumberIds, *, what: str) -> Column:
+    """Check numbers against the table of these ids that they belong to.
+
+    Numbers that are labelled (a Series, a DataArray with coordinates) are matched by label, others by row. Raises
+    `InputError` where a row has none.
+    """
+    given, n_rows = labelled_values(array), len(ids)
+    array = as_array(given.array, what=what)
+    if array.ndim != 1 or array.dtype.kind not in "fiub" or (given.labels is None and array.shape[0] != n_rows):
         raise InputError(
             f"{what} must be one number per row, ({n_rows},); they have the shape {tuple(array.shape)} and are {array.dtype}"
         )
-    return Column(array, what)
+    if given.labels is None:
+        return Column(array, what)
+    return Column(_by_label(array, as_ids(given.labels, array.shape[0], where=what), ids, what), what)
+
+
+def _by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> Any:
+    """The numbers in the order of the table's rows: as they are where the labels are the table's ids in its order."""
+    if labels.kind != ids.kind:
+        raise IdError(
+            f"{what} are matched by their labels, which are {labels.kind}, and the ids of {ids.where} are {ids.kind}; label"
+            " them with these ids, or give .to_numpy() to match them by row"
+        )
+    if len(labels) == len(ids) and are_identical(ids, labels):
+        return values
+    known = pd.Index(hashable(np.concatenate(list(id_ranges(labels)))))
+    if known.has_duplicates:
+        raise IdError(f"labels must be unique; {what} repeat {known[known.duplicated()][0]!r}; drop the duplicates")
+    values, found, at = np.asarray(values), np.empty(len(ids), values.dtype), 0
+    for part in id_ranges(ids):
+        places = known.get_indexer(pd.Index(hashable(part)))
+        if len(bad := np.flatnonzero(places < 0)):
+            raise InputError(
+                f"{what} are matched by their labels, and {', '.join(shown(part[bad[:5]]))} in row {first_few(bad, at)} have"
+                " none; give every id one, or .to_numpy() to match them by row"
+            )
+        found[at : at + len(part)] = values[places]
+        at += len(part)
+    return found
 
 
 def _in_memory(array: Any, what: str, row: int) -> ColumnBlock:

@@ -76,6 +76,7 @@ class RunWriter:
                 dtype=dtype.newbyteorder("="),
                 compressors=[Crc32cCodec()],
                 fill_value=math.nan,
+                attributes={} if ids is None else {"coordinates": "id"},  # so xarray keeps each row's id beside it
                 dimension_names=(row, "component"),
                 config={"write_empty_chunks": True},
             )

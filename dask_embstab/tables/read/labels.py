@@ -1,0 +1,124 @@
+"""Which labels do the rows of an object bring along? They are its ids: rows never meet by position where they are named.
+
+A pandas index (a default one names nothing), the index coordinate of a DataArray's rows or a coordinate named id, the id
+column of a frame of pandas, Polars or Arrow. Nothing is computed, and neither Polars nor Arrow is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dask_embstab.errors import InputError
+from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.read.arrays import as_numpy
+
+_COMPONENT = "component"
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An array-like and the labels of its rows; None where it has none."""
+
+    array: Any
+    labels: Any = None
+
+
+def labelled_rows(given: Any, key: str, what: str) -> Labelled:
+    """Vectors as (row, component) with the labels of their rows; ``key`` is "items" or "users", ``what`` names them.
+
+    A DataArray that says that its rows are columns is turned. Raises `InputError` where a frame has columns that are
+    neither ids nor components.
+    """
+    if isinstance(given, xr.Dataset) and "vectors" in given.data_vars:
+        ids = given.get("id")
+        given = given["vectors"] if ids is None else given["vectors"].assign_coords(id=ids.variable)
+    if isinstance(given, xr.DataArray) and given.ndim == 2:
+        row = _row_dimension(given)
+        return Labelled(given.transpose(row, ...), _coordinate(given, row))
+    if (names := _column_names(given)) is not None:
+        return _of_frame(given, names, key, what)
+    found = labelled_values(given)
+    return found if found.labels is None else Labelled(_stacked(found.array, what), found.labels)
+
+
+def labelled_values(given: Any) -> Labelled:
+    """One value per row (a weight, a count, an id) with the labels of its rows."""
+    if isinstance(given, pd.Series):
+        return Labelled(given.array, _index_labels(given.index))
+    if isinstance(given, xr.DataArray) and given.ndim == 1:
+        return Labelled(given, _coordinate(given, given.dims[0]))
+    return Labelled(given)
+
+
+def _index_labels(index: pd.Index) -> pd.Index | None:
+    """The index, unless it does no more than count the rows."""
+    if isinstance(index, pd.RangeIndex) and (index.start, index.step, index.name) == (0, 1, None):
+        return None
+    return index.to_flat_index() if isinstance(index, pd.MultiIndex) else index
+
+
+def _row_dimension(array: xr.DataArray) -> Any:
+    """That of an id coordinate, the one named like a row, or the other one of component; else the first."""
+    first, second = array.dims
+    if "id" in array.coords and array.coords["id"].dims in ((first,), (second,)):
+        return array.coords["id"].dims[0]
+    rows = set(DIMENSION.values())
+    is_turned = (second in rows and first not in rows) or (first == _COMPONENT and second != _COMPONENT)
+    return second if is_turned else first
+
+
+def _coordinate(array: xr.DataArray, row: Any) -> Any:
+    if "id" in array.coords and array.coords["id"].dims == (row,):
+        return array.coords["id"]
+    return _index_labels(array.indexes[row].rename(None)) if row in array.indexes else None
+
+
+# --- frames: one column of ids or none, and one of vectors or one per component
+
+
+def _column_names(given: Any) -> list[Any] | None:
+    """Names of a frame's columns; None where it is no frame, or one that is computed only when asked for."""
+    if isinstance(given, pd.DataFrame):
+        return list(given.columns)
+    if type(given).__module__.partition(".")[0] in ("polars", "pyarrow") and hasattr(given, "shape"):
+        names = getattr(given, "column_names", None) or getattr(given, "columns", None)
+        return None if names is None else list(names)
+    return None
+
+
+def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
+    labels = _index_labels(frame.index) if isinstance(frame, pd.DataFrame) else None
+    named = next((name for name in ("id", DIMENSION[key], f"{DIMENSION[key]}_id") if name in names), None)
+    if named is not None:
+        labels = labelled_values(frame[named]).array
+    rest = [name for name in names if name != named]
+    if len(rest) == 1:
+        return Labelled(_stacked(frame[rest[0]], what), labels)
+    columns = [as_numpy(frame[name], what=f"column {name} of {what}") for name in rest]
+    if others := [
+        f"{name} ({column.dtype})" for name, column in zip(rest, columns, strict=True) if column.dtype.kind != "f"
+    ]:
+        raise InputError(
+            f"columns of vectors must be float16, float32 or float64, one per component; {what} has {', '.join(others)};"
+            " convert them, or leave them out; a column of ids is named id"
+        )
+    return Labelled(np.stack(columns, axis=1) if columns else np.empty((len(frame), 0)), labels)
+
+
+def _stacked(column: Any, what: str) -> Any:
+    """A column of vectors (lists or arrays of one length) as an array of rows; one of numbers as a single component."""
+    values = as_numpy(column, what=what)
+    if values.dtype.kind != "O":
+        return values if values.ndim > 1 else values[:, None]
+    lengths = np.array([np.size(value) for value in values.tolist()])
+    if other := np.flatnonzero(lengths != lengths[:1]).tolist():
+        raise InputError(
+            f"vectors must all have one length; {what} has {lengths[0]} values in row 0 and {lengths[other[0]]} in row"
+            f" {other[0]}; drop or repair these rows"
+        )
+    return np.stack([np.asarray(value) for value in values]) if len(values) else values[:, None]
