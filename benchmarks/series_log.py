@@ -47,7 +47,7 @@ def make(place: Path, versions: int, chunks: int) -> None:
     named = {f"{key}/vectors/c/{n}/0": int(rng.integers(1 << 32)) for key in ("items", "users") for n in range(chunks)}
     for number in range(2, versions + 1):
         run = f"day-{number}"
-        found = Digests(run={"chunks": named, "metadata": {}}, inputs=real.inputs)
+        found = Digests(run={"chunks": named, "metadata": {}, "bytes": {}}, inputs=real.inputs)
         place_of_run = {"run": run, **record_digests(series.store, run, found)} if number < versions else {}
         made = replace(real, version=number, parent=number - 1, details=real.told, **place_of_run)
         (place / version_key(number)).write_bytes(made.encoded())

@@ -291,7 +291,8 @@ def test_details_and_digests_that_are_none(series: es.Series, run: Any, tmp_path
         file.write_bytes(forged(head, 1, old, new))
         assert run("show", tmp_path / "series")[0] == 2
     file.write_bytes(whole)
-    place, data = tmp_path / "series" / head.digests_file, json.dumps({"run": {"chunks": {"../../x": 1}}}).encode()
+    place = tmp_path / "series" / head.digests_file
+    data = json.dumps({"run": {"chunks": {"../../x": 1}, "metadata": {}, "bytes": {}}}).encode()
     place.write_bytes(data)
     assert "fails its checksum" in run("verify", tmp_path / "series")[2]
     file.write_bytes(forged(head, 0, str(head.digests_crc32c), str(crc32c.crc32c(data))))

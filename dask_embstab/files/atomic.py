@@ -9,6 +9,7 @@ from typing import IO, Any, cast
 
 from dask_embstab.errors import AccessError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.regular import open_regular
 
 
 def open_file(path: Any) -> IO[bytes]:
@@ -16,7 +17,7 @@ def open_file(path: Any) -> IO[bytes]:
     if hasattr(path, "read"):
         return cast("IO[bytes]", path)
     try:
-        return _local(path).open("rb")
+        return os.fdopen(open_regular(_local(path)), "rb")
     except PermissionError as error:
         raise AccessError(
             f"{path} must be readable for this user; permission was denied; allow it, or copy it"

@@ -14,7 +14,7 @@ from dask_embstab.core.moments import Panel
 from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.engine.reduce import Partial, Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
-from dask_embstab.tables.read.chunk_layout import CHECKSUM_BYTES
+from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 

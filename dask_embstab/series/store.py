@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dask_embstab.errors import RetryError
+from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
+_DEEPEST = 16
 
 
 class Store(Protocol):
@@ -33,8 +36,8 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; nothing where there is none."""
 
-    def files(self, folder: str) -> list[str]:
-        """Keys of all files below a folder, relative to it, sorted."""
+    def files(self, folder: str) -> dict[str, int]:
+        """Keys of all files below a folder, relative to it, sorted, and their bytes."""
 
     def read(self, key: str) -> bytes:
         """A file's bytes; FileNotFoundError where there is none."""
@@ -84,18 +87,17 @@ class Folder:
         except FileNotFoundError:
             return []
 
-    def files(self, folder: str) -> list[str]:
-        """Keys of all files below a folder, relative to it, sorted."""
-        base = self.root / folder
-        return sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
+    def files(self, folder: str) -> dict[str, int]:
+        """Keys of all files below a folder, relative to it, sorted, and their bytes."""
+        return dict(sorted(_files_below(str(self.root / folder), "")))
 
     def read(self, key: str) -> bytes:
         """A file's bytes."""
-        return (self.root / key).read_bytes()
+        return read_regular(f"{self.root}/{key}")
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""
-        with (self.root / key).open("rb") as file:
+        with os.fdopen(open_regular(self.root / key), "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
 
@@ -189,6 +191,19 @@ def _locked(folder: Path) -> int:
         except FileNotFoundError:
             pass
         os.close(descriptor)
+
+
+def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        with contextlib.suppress(FileNotFoundError):  # what vanishes meanwhile, and links to nothing
+            if entry.is_dir() and prefix.count("/") < _DEEPEST:  # a link may lead back to where it stands
+                yield from _files_below(entry.path, f"{prefix}{entry.name}/")
+            elif stat.S_ISREG((known := entry.stat()).st_mode):
+                yield f"{prefix}{entry.name}", known.st_size
 
 
 def _sync_one(path: Path) -> None:

@@ -16,6 +16,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.read_errors import read_error
+from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.store import open_node, place_name, reading_metadata, table_without_group, without_group
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
@@ -72,15 +73,16 @@ class Run:
         return table
 
 
-def open_run(path: str | os.PathLike[str] | StoreLike | Run) -> Run:
+def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorded | None = None) -> Run:
     """Open a run lazily: only metadata is read.
 
     Raises `NotARunError` where ``path`` holds no Zarr group, no table, or a run whose writing was not finished;
     `InputError` where a table is not made of full-width float rows; `DamageError` where its metadata cannot be read.
+    With ``digests``, every file that is read of it is compared with those that were recorded.
     """
     if isinstance(path, Run):
         return path
-    where, node = place_name(path), open_node(path)
+    where, node = place_name(path), open_node(path, digests)
     if not isinstance(node, zarr.Group):
         raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array")
     attrs = dict(node.attrs)

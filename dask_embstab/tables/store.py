@@ -15,8 +15,10 @@ from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
 from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.read_errors import reading
+from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.write.swap import finish_swap
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray")
@@ -36,8 +38,13 @@ def place_name(place: Any) -> str:
     return f"the dict {hex(id(place))}" if isinstance(place, dict) else str(place)
 
 
-def open_node(place: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Array[Any]:
-    """The Zarr group or array at ``place``, after finishing a swap that an interruption left half done."""
+def open_node(
+    place: str | os.PathLike[str] | StoreLike, digests: Recorded | None = None
+) -> zarr.Group | zarr.Array[Any]:
+    """The Zarr group or array at ``place``, after finishing a swap that an interruption left half done.
+
+    Whatever is read of a local path must have the ``digests``, if any were recorded.
+    """
     if isinstance(place, zarr.Group | zarr.Array):
         return fresh(place)
     if not is_place(place) or (isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)):
@@ -52,7 +59,9 @@ def open_node(place: str | os.PathLike[str] | StoreLike) -> zarr.Group | zarr.Ar
             if not local.exists():
                 raise NotARunError(f"there is nothing at {name}; give the path of a run (a Zarr group)")
         try:
-            return fresh(zarr.open(local or place, mode="r" if _can_be_read_only(place) else "r+"))
+            if local is not None:
+                return fresh(zarr.open(RunStore(local, read_only=True, recorded=digests), mode="r"))
+            return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error
 
@@ -109,7 +118,7 @@ def _can_be_read_only(place: Any) -> bool:
 def _no_node(place: Any, local: Path | None) -> str:
     """Why there is no Zarr node, as far as a look at the place tells."""
     name = place_name(place)
-    if key := table_without_group(local or place):
+    if key := table_without_group(place if local is None else RunStore(local, read_only=True)):
         return without_group(name, key)
     if local is not None and (found := _other_format(local)):
         return (
@@ -123,6 +132,6 @@ def _other_format(path: Path) -> str | None:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
         return "a folder of Parquet files" if any(name.endswith(".parquet") for name in names) else None
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
     return next((f"a file in the format {name}" for magic, name in _FORMATS.items() if head.startswith(magic)), None)

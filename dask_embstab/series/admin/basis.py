@@ -20,10 +20,11 @@ import numpy as np
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.errors import DamageError
-from dask_embstab.series.log.versions import Version, run_key
+from dask_embstab.series.log.published import published_run
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.views import MappedSource
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 Matrices = Mapping[str, Matrix]
@@ -32,7 +33,7 @@ Matrices = Mapping[str, Matrix]
 
 def read_run(store: Store, version: Version) -> Run:
     """The run of a version (as `Log.placed` gives it) in the space in which it is read now."""
-    run = open_run(store.place(run_key(str(version.run))))
+    run = published_run(store, version)
     M = matrix_of(store, version)
     if M is None:
         return run

@@ -28,13 +28,14 @@ from dask_embstab.series.admin.basis import read_matrices, rotation, store_matri
 from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
 from dask_embstab.series.publish.publish import Added, again_as, publish, settings_in
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 
 LAZILY = (
     "no stored vector changes; whoever opens a version through the series reads rows times one small matrix, and transforms"
@@ -80,13 +81,14 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
 
 def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[dict[str, Matrix], Told]:
     """Every stored run's rotation onto the reference, by the name under which it is stored."""
-    itself = str(log.placed(log.with_run(onto)).run) if isinstance(onto, int) else None
-    reference = as_reference(open_run(store.place(run_key(itself))) if itself else onto)
+    target = log.placed(log.with_run(onto)) if isinstance(onto, int) else None
+    itself = None if target is None else str(target.run)
+    reference = as_reference(onto if target is None else published_run(store, target))
     assert reference is not None
     found: dict[str, Matrix] = {}
     told: Told = {}
     for name, placed in log.stored.items():
-        run = open_run(store.place(run_key(str(placed.run))))
+        run = published_run(store, placed)
         if itself is not None and placed.run == itself:
             found[itself], told[name] = np.eye(run.table("items").d), "itself"
             continue
@@ -122,7 +124,7 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
     told: Told = {}
     now = log.stored
     for name, then in before.stored.items():
-        start = np.eye(open_run(store.place(run_key(str(now[name].run)))).table("items").d)
+        start = np.eye(published_run(store, now[name]).table("items").d)
         undone = applied[str(then.run)].T if then.run in applied else start
         found[str(now[name].run)] = undone @ earlier[str(then.run)] if then.run in earlier else undone
         told[name] = "back"
@@ -138,7 +140,7 @@ def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> t
         if placed.run in found:
             continue
         nearest, theirs = known[min(known, key=lambda number: abs(number - placed.version))]
-        d = open_run(store.place(run_key(str(placed.run)))).table("items").d
+        d = published_run(store, placed).table("items").d
         ours = now.get(str(placed.run), np.eye(d))
         step = found[theirs] if theirs not in now else now[theirs].T @ found[theirs]
         k = min(ours.shape[1], len(step))  # the narrower space is the wider one's first components
@@ -161,7 +163,7 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
 
 
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
-    source, turned = open_run(store.place(run_key(str(placed.run)))), rotation(M, {"origin": origin})
+    source, turned = published_run(store, placed), rotation(M, {"origin": origin})
     landed = replace(source, then=turned).transform
     if landed is None:
         raise DamageError(f"{run_key(str(placed.run))} has lost its transform; restore it")
@@ -172,7 +174,7 @@ def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, or
 
 
 def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
-    state = open_run(store.place(reference_key(str(placed.run))))
+    state = published_reference(store, placed)
     more = {which: state.attrs[ATTRIBUTE][which] for which in ("kind", "live")}
     with resumed_run(store, key, name, origin, more) as writer:
         turn_means(writer, {which: state.table(which) for which in more["live"]}, state.group, M)

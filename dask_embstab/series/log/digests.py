@@ -16,9 +16,8 @@ import crc32c
 
 from dask_embstab.errors import DamageError
 from dask_embstab.series.store import Store
+from dask_embstab.tables.read.recorded import KINDS, Files
 
-Files = Mapping[str, Mapping[str, Any]]
-"""By kind (``chunks``, ``metadata``) and path below a group: the crc32c of a chunk's encoded rows, or of a whole file."""
 DIGESTS_KEY = re.compile(r"digests/(?P<name>[^/\\\x00-\x1f]+)\.[0-9a-f]{8}\.json")
 _PATH = re.compile(r"(?!\.\.?(/|$))[^/\x00]+(/(?!\.\.?(/|$))[^/\x00]+)*")
 
@@ -33,9 +32,13 @@ class Digests:
 
     def __post_init__(self) -> None:
         for files in (self.run, self.reference):
-            for kind, paths in files.items():
-                if kind not in ("chunks", "metadata") or not all(map(_PATH.fullmatch, paths)):
-                    raise ValueError(f"it names {kind!r} that lie elsewhere")
+            if files and set(files) != set(KINDS):
+                raise ValueError(f"it has {sorted(files)}")
+            for paths in files.values():
+                if not all(map(_PATH.fullmatch, paths)):
+                    raise ValueError("it names files that lie elsewhere")
+                if not all(type(number) is int for number in paths.values()):
+                    raise ValueError("a digest is a number")
 
 
 def record_digests(store: Store, run: str, found: Digests) -> dict[str, Any]:

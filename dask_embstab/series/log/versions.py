@@ -19,6 +19,7 @@ import crc32c
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
 from dask_embstab.series.store import Store
+from dask_embstab.tables.read.recorded import Files
 
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
@@ -139,12 +140,12 @@ class Version:
         return digests_of(self.store, self.digests_file, self.digests_crc32c)
 
     @property
-    def digests(self) -> Mapping[str, Mapping[str, Any]]:
-        """The crc32c of every file of the run: ``chunks`` (of the encoded rows) and ``metadata``."""
+    def digests(self) -> Files:
+        """The crc32c of every file of the run, ``chunks`` (of the encoded rows) and ``metadata``; ``bytes`` of chunks."""
         return self.recorded.run
 
     @property
-    def reference_digests(self) -> Mapping[str, Mapping[str, Any]]:
+    def reference_digests(self) -> Files:
         """The same of the running reference as of this version; empty where none is kept."""
         return self.recorded.reference if self.has_reference else {}
 
@@ -234,15 +235,15 @@ def reference_key(name: str) -> str:
     return f"references/{name}.zarr"
 
 
-def artifacts(version: Version) -> Iterator[tuple[str, str, Any]]:
+def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
     """Every file of the run of a version and of its running reference: key, kind and digest."""
     found = version.recorded
     places = [(run_key(str(version.run)), found.run)]
     if version.has_reference:
         places.append((reference_key(str(version.run)), found.reference))
     for place, digests in places:
-        for kind, files in digests.items():
-            for path, digest in files.items():
+        for kind in ("chunks", "metadata"):
+            for path, digest in digests.get(kind, {}).items():
                 yield f"{place}/{path}", kind, digest
 
 

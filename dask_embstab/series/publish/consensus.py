@@ -21,6 +21,7 @@ from dask_embstab.core.types import Matrix
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
 from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, unit_rows, view_of
 from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
+from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
@@ -79,7 +80,7 @@ def landed_on(store: Store, version: Version, lagged: Mapping[int, Version], set
     ``lagged`` are the versions whose gaps to it are to be held.
     """
     key = run_key(str(version.run))
-    run, M = open_run(store.place(key)), matrix_of(store, version)
+    run, M = published_run(store, version), matrix_of(store, version)
     found = as_reference(run)
     assert found is not None
     found = replace(found, items=moved_table(found.items, M), users=moved_table(found.users, M))
@@ -103,8 +104,8 @@ def _lag(store: Store, gap: int, version: Version, settings: Settings) -> Lag:
 
 def consensus_of(store: Store, version: Version, settings: Settings) -> Consensus:
     """The average as of a version, opened."""
-    run, M = open_run(store.place(run_key(str(version.run)))), matrix_of(store, version)
-    state = open_run(store.place(reference_key(str(version.run)))) if version.has_reference else None
+    run, M = published_run(store, version), matrix_of(store, version)
+    state = published_reference(store, version) if version.has_reference else None
     serves = state is not None and all(getattr(state, key) for key in settings.aligned)
     # Where gaps are held the last run is one of the lags, with a weight of its own.
     return Consensus(run, state if serves else None, M, 0.0 if settings.gaps else settings.head_weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -19,25 +20,35 @@ from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 V = TypeVar("V")
+_CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
+_METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
 
 
 def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
-    """The crc32c of every file of a run; those of ``vectors`` are known already."""
+    """The crc32c of every file of a run, and the bytes of its chunk files; the digests of ``vectors`` are known already.
+
+    Files that no run is made of are nobody's.
+    """
     known = {f"{table}/vectors/c/{n}/0": crc for table, crcs in vectors.items() for n, crc in crcs.items()}
     files = store.files(key)
     if missing := sorted(set(known) - set(files)):
         raise DamageError(f"chunk {missing[0]} of {key} is missing")
-    others = [name for name in files if name not in known]
+    others = [name for name in files if name not in known and (_CHUNK.fullmatch(name) or _METADATA.fullmatch(name))]
     found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
     chunks, metadata = dict(known), {}
     for name, digest in found.items():
-        if digest is None or ("/c/" in name and not digest.checks) or not digest.whole:
+        is_chunk = _CHUNK.fullmatch(name)
+        if digest is None or (is_chunk and not digest.checks) or not digest.whole:
             raise DamageError(f"{key}/{name} is not what was written")
-        if "/c/" in name:
+        if is_chunk:
             chunks[name] = digest.body
         else:
             metadata[name] = digest.whole
-    return {"chunks": dict(sorted(chunks.items())), "metadata": metadata}
+    return {
+        "chunks": dict(sorted(chunks.items())),
+        "metadata": metadata,
+        "bytes": {name: files[name] for name in sorted(chunks)},
+    }
 
 
 def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]:

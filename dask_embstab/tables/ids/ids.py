@@ -17,6 +17,7 @@ from dask_embstab.tables.ids.kinds import IdArray, IdKind, checked_ids, kind_of,
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files, require_seen
 from dask_embstab.tables.read.direct import DirectBlock
+from dask_embstab.tables.read.recorded import require_recorded
 
 _COMPARED_BYTES = 1 << 20
 ID_RANGE = 1 << 18
@@ -165,6 +166,8 @@ def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     if not all(isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays):
         return False
     first, second = (_encoding(array) for array in arrays)
+    for array in arrays:
+        require_recorded(array)
     return first == second and all(
         _same_bytes(*(_chunk_path(array, number) for array in arrays)) for number in range(a.array.nchunks)
     )

@@ -21,10 +21,11 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError
+from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.read.read_errors import read_error
+from dask_embstab.tables.read.recorded import Recorded, RunStore, last_bytes
 
 Compression = Literal["blosc", "zstd"]
-CHECKSUM_BYTES = 4
 _BLOCK_BYTES = 1 << 20
 
 
@@ -33,7 +34,8 @@ class ChunkFiles:
     """Where the chunks of one array lie and how they are encoded; picklable and small.
 
     Zarr leaves out a chunk of nothing but ``fill``, and a missing one reads so: never where the fill is not finite, and
-    of ``unique`` values only a chunk of one row.
+    of ``unique`` values only a chunk of one row. Where digests were ``recorded``, by the path ``within`` the run, every
+    chunk must be there.
     """
 
     root: str
@@ -46,6 +48,8 @@ class ChunkFiles:
     compression: Compression | None
     fill: float
     unique: bool
+    within: str = ""
+    recorded: Recorded | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -62,10 +66,18 @@ class ChunkFiles:
         before, after = self.keys
         return f"{self.root}/{before}{chunk}{after}"
 
+    def require_recorded(self, chunk: int, checksum: int) -> None:
+        """Raise unless this is the digest that was recorded of a chunk, where any was."""
+        if self.recorded is not None:
+            before, after = self.keys
+            self.recorded.require_chunk(
+                f"{self.within}/{before}{chunk}{after}", checksum, f"chunk file {self.path(chunk)}"
+            )
+
     def may_be_left_out(self, chunk: int) -> bool:
         """Whether Zarr may have stored this chunk by not storing it."""
         lone = min((chunk + 1) * self.chunk_rows, self.n_rows) - chunk * self.chunk_rows == 1
-        return bool(np.isfinite(self.fill)) and (lone or not self.unique)
+        return self.recorded is None and bool(np.isfinite(self.fill)) and (lone or not self.unique)
 
 
 def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles | None:
@@ -95,6 +107,8 @@ def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles |
         compression=compression,
         fill=fill,
         unique=unique,
+        within=array.path,
+        recorded=store.recorded if isinstance(store, RunStore) else None,
     )
 
 
@@ -128,12 +142,18 @@ class OpenChunk:
     def __init__(self, files: ChunkFiles, chunk: int) -> None:
         self.path = files.path(chunk)
         try:
-            self.descriptor = os.open(self.path, os.O_RDONLY)
+            self.descriptor = open_regular(self.path)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise read_error(error, f"chunk file {self.path}") from error
         self.size = os.fstat(self.descriptor).st_size
+        if files.recorded is not None:
+            try:
+                files.require_recorded(chunk, self.stored_checksum())
+            except DamageError:
+                self.close()
+                raise
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on."""
@@ -158,26 +178,13 @@ class OpenChunk:
 
     def stored_checksum(self) -> int:
         """The last four bytes."""
-        return _last_bytes(self.descriptor)
+        return last_bytes(self.descriptor, self.path)
 
     def close(self, *, drop: bool = False) -> None:
         """Close, and tell the system to forget the pages of a table that is much larger than memory."""
         if drop:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self.descriptor)
-
-
-def stored_checksum(path: str) -> int:
-    """The last four bytes of a chunk's file, which is not read."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return _last_bytes(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _last_bytes(descriptor: int) -> int:
-    return int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, os.fstat(descriptor).st_size - CHECKSUM_BYTES), "little")
 
 
 def require_seen(folder: str | Path) -> None:
@@ -206,7 +213,7 @@ def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
     """Check a whole chunk's checksum before parts of it are read; once per file and process, in one sequential read."""
     if not files.checksummed:
         return
-    key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_mtime_ns
+    key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_ctime_ns
     if key in _verified:
         return
     found = chunk.checksum(0, files.data_bytes)

@@ -21,10 +21,10 @@ from dask_embstab.tables.read.chunk_layout import (
     OpenChunk,
     require_checksum,
     require_seen,
-    stored_checksum,
     verify_once,
 )
 from dask_embstab.tables.read.read_errors import read_error
+from dask_embstab.tables.read.recorded import stored_checksum
 from dask_embstab.tables.read.source import Digests, checksum
 
 _READ_BYTES = 2 << 20

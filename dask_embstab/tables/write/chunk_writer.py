@@ -18,7 +18,8 @@ import numpy as np
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError
 from dask_embstab.files.libc import call
-from dask_embstab.tables.read.chunk_layout import CHECKSUM_BYTES, ChunkFiles, require_seen
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_seen
+from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
 
 _PADDING_ROWS = 4096

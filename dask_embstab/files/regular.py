@@ -1,0 +1,50 @@
+"""Files that somebody else may have put there: a pipe, a socket or a device is refused, not waited for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from dask_embstab.errors import DamageError
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read a regular file by; DamageError where a pipe, socket or device is there, else as `open`."""
+    # A pipe that nobody writes would be waited for without O_NONBLOCK, which regular files ignore.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _not_regular(path) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Raise DamageError where something stands at ``path`` that is neither a regular file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (called for every key that Zarr asks for)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise _not_regular(path)
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of a regular file."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read()
+
+
+def _not_regular(path: str | os.PathLike[str]) -> DamageError:
+    return DamageError(
+        f"{Path(path)} must be a regular file; it is a pipe, a socket or a device; restore it from its source"
+    )

@@ -1,0 +1,44 @@
+"""The run of a version, and the running reference kept with it, opened so that whoever reads them reads what was published.
+
+Opening compares the metadata with the recorded digests and the chunk files' sizes with the recorded ones; every chunk is
+compared with its own digest when it is read, by whatever path (`tables/read/recorded.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_embstab.errors import DamageError
+from dask_embstab.files.place import local_path
+from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.store import Store
+from dask_embstab.tables.read.recorded import Files, Recorded, require_metadata
+from dask_embstab.tables.run import Run, open_run
+
+
+def published_run(store: Store, version: Version) -> Run:
+    """The run of a version (as `Log.placed` gives it), as it is stored."""
+    return _opened(store, version, run_key(str(version.run)), "run", version.recorded.run)
+
+
+def published_reference(store: Store, version: Version) -> Run:
+    """Its running reference, which it must have."""
+    return _opened(store, version, reference_key(str(version.run)), "reference", version.recorded.reference)
+
+
+def _opened(store: Store, version: Version, key: str, part: str, files: Files) -> Run:
+    if version.digests_file is None or version.digests_crc32c is None:
+        raise DamageError(f"version {version.version} names no digests; restore it from a copy")
+    found = store.files(key)
+    for path, size in files["bytes"].items():
+        if (stands := found.get(path)) != size:
+            what = "is missing" if stands is None else f"should have {size} bytes and has {stands}"
+            raise DamageError(f"{key}/{path} {what}; restore it from a copy")
+    for path, digest in files["metadata"].items():
+        if path not in found:
+            raise DamageError(f"{key}/{path} is missing; restore it from a copy")
+        require_metadata(store.read(f"{key}/{path}"), digest, f"{key}/{path}")
+    place: Any = store.place(key)
+    if local_path(place) is None:
+        return open_run(place)  # there `series verify` alone compares chunks
+    return open_run(place, digests=Recorded(str(store.place(version.digests_file)), version.digests_crc32c, (part,)))

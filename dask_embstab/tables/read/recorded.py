@@ -1,0 +1,143 @@
+"""Are the files of a run those that were written? Their digests, kept in a file that was recorded when they were.
+
+A chunk file that ends in its own checksum says only that it is some chunk, whole. That it is *this* chunk of *this* run its
+digest says: exchanged chunks, chunks of another run and values with a mended checksum all have another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import crc32c
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from dask_embstab.errors import DamageError
+from dask_embstab.files.regular import open_regular, read_regular, require_regular
+
+CHECKSUM_BYTES = 4
+Files = Mapping[str, Mapping[str, int]]
+"""``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the run; ``metadata``: of
+every other file; ``bytes``: how long each chunk file is."""
+KINDS = ("chunks", "metadata", "bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The digests in one part of a JSON file, which every process reads once: small, whatever their number."""
+
+    file: str
+    crc32c: int
+    part: tuple[str, ...]
+
+    def files(self) -> Files:
+        """All of them."""
+        return _read(self.file, self.crc32c, self.part)
+
+    def require_chunk(self, path: str, checksum: int, where: str) -> None:
+        """Raise unless the chunk at ``path`` below the run is the one that was written; ``checksum`` ends its file."""
+        known = self.files()["chunks"].get(path)
+        if known != checksum:
+            raise DamageError(f"{where} is not the chunk that was published; restore it from a copy")
+
+
+@lru_cache(maxsize=32)
+def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
+    try:
+        data = read_regular(file)
+    except FileNotFoundError:
+        raise DamageError(f"{file} is missing; restore it from a copy") from None
+    if crc32c.crc32c(data) != checksum:
+        raise DamageError(f"{file} fails its checksum; restore it from a copy")
+    found: Any = json.loads(data)
+    for name in part:
+        found = found[name]
+    files: Files = found
+    return files
+
+
+class RunStore(LocalStore):
+    """A folder of which Zarr is given regular files alone and, where ``recorded``, none but those that were recorded."""
+
+    def __init__(self, root: Path | str, *, read_only: bool = False, recorded: Recorded | None = None) -> None:
+        super().__init__(root, read_only=read_only)
+        self.recorded = recorded
+
+    def with_read_only(self, read_only: bool = False) -> RunStore:  # noqa: FBT001, FBT002 (Zarr's)
+        """The same folder."""
+        return type(self)(self.root, read_only=read_only, recorded=self.recorded)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As Zarr, or `DamageError`."""
+        require_regular(self.root / key)
+        return self._compared(key, await super().get(key, prototype, byte_range), byte_range)
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As Zarr, or `DamageError`."""
+        require_regular(self.root / key)
+        return self._compared(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """As Zarr, or `DamageError`."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _compared(self, key: str, found: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+        if self.recorded is None or byte_range is not None:
+            return found  # a part of a file is asked for of shards alone, and none are published
+        files, where = self.recorded.files(), f"{self.root / key}"
+        if found is None:
+            if any(key in names for names in files.values()):
+                raise DamageError(f"{where} is missing; restore it from a copy")
+            return None
+        data: Any = found.as_numpy_array()
+        if key in files["metadata"]:
+            require_metadata(data, files["metadata"][key], where)
+        else:
+            self.recorded.require_chunk(key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
+        return found
+
+
+def require_metadata(data: Any, recorded: int, where: str) -> None:
+    """Raise unless these bytes are the ones that were recorded."""
+    if crc32c.crc32c(data) != recorded:
+        raise DamageError(f"{where} is not what was published; restore it from a copy")
+
+
+def require_recorded(array: Any) -> None:
+    """Raise unless the chunk files of a one-dimensional Zarr array end in the digests that were recorded, if any were."""
+    if not isinstance(array.store, RunStore) or array.store.recorded is None:
+        return
+    for number in range(array.nchunks):
+        key = f"{array.path}/{array.metadata.encode_chunk_key((number,))}"
+        path = str(array.store.root / key)
+        array.store.recorded.require_chunk(key, stored_checksum(path), path)
+
+
+def stored_checksum(path: str) -> int:
+    """The last four bytes of a chunk's file, which is not read."""
+    descriptor = open_regular(path)
+    try:
+        return last_bytes(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def last_bytes(descriptor: int, path: str) -> int:
+    """The checksum that ends a chunk's open file."""
+    before = os.fstat(descriptor).st_size - CHECKSUM_BYTES
+    if before < 0:
+        raise DamageError(f"chunk file {path} is truncated; restore it from its source")
+    return int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, before), "little")
