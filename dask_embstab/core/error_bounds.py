@@ -7,7 +7,9 @@ s the singular values of T W' the computed matrix is M_T (I + K) where, to first
     K_ik = -E_ik s_i / (s_i^2 - s_k^2),  K_kk = -E_kk / (4 s_k)      for E from the table itself,
     K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)      for F = M_W' dG_W M_W from the other table.
 
-(Both follow from M' G M = diag(s) for either table and M_W = M_T^-T.) Column k of T M_T is then off by
+(Both follow from M' G M = diag(s) for either table and M_W = M_T^-T. Where a table is deficient, its perturbation meets the
+other table before it meets M_T: the paper's M_T = R_W' V s^-1/2 takes its place, which also has what the table itself does
+not see.) Column k of T M_T is then off by
 sqrt(sum_i s_i K_ik^2 / s_k), relative to its length. Independent rounding gives the size of E; a factor covers what
 first order and independence leave out. Columns whose singular values cluster are determined as a subspace only: their
 certificate is capped at 2, the largest distance between two unit vectors.
@@ -29,8 +31,14 @@ _FLOOR = 4.0
 def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector]:
     """Relative errors of the columns of T M_T, (r,), and of W M_W (up to sign), float64 products taken for granted."""
     s = frame.singular_values
-    E, F = _perturbation(items, frame.items, s), _perturbation(users, frame.users, s)
+    M_T, M_W = _met(items, frame.items, users, frame.users, s), _met(users, frame.users, items, frame.items, s)
+    E, F = _perturbation(items, M_T, s), _perturbation(users, M_W, s)
     return _column_errors(E, F, s), _column_errors(F, E, s)
+
+
+def _met(root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector) -> Matrix:
+    """What a perturbation of the table is multiplied by, (d, k)."""
+    return M if root.right_inverse is None else np.asarray(other.R.T @ (other.R @ M_other) / s)
 
 
 def _perturbation(root: Root, M: Matrix, s: Vector) -> Matrix:

@@ -21,6 +21,10 @@ from dask_embstab.errors import ConditionError
 
 Route = Literal["gram", "qr", "preconditioned"]
 _TERMS_IN_A_ROW = 384
+_FACTOR_UNITS = 200.0
+"""Roundings by which R may differ from a factor of the Gramian that was read."""
+_RANK_UNITS = 4
+"""A singular value of the equilibrated table below this many roundings per component is a zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,13 @@ def stable_error(condition: float) -> float:
 def sum_units(n_rows: int, eps: float) -> float:
     """Roundings that an entry of a Gramian has gathered over ``n_rows`` rows of precision ``eps``, and then in a Cholesky.
 
-    BLAS adds up to a few hundred terms in a row, then such sums; beyond that errors average out. Products of float16
-    have 22 bits, so that their sums are exact. Calibrated against exact arithmetic (12 to 12,000 rows).
+    BLAS adds up to a few hundred terms in a row, then such sums; beyond that errors average out. Terms of one sign (columns
+    with a mean) gather most. Products of float16 have 22 bits, so that their sums are exact. Calibrated against exact
+    arithmetic on means of 0, 1 and 100 standard deviations (12 to 12,000 rows).
     """
     if eps >= np.finfo(np.float16).eps:
         return 0.33
-    return 0.65 * float(np.sqrt(1 + min(n_rows, _TERMS_IN_A_ROW) / 48))
+    return 0.5 * float(np.sqrt(1 + min(n_rows, _TERMS_IN_A_ROW) / 16))
 
 
 def root_from_gramian(gramian: Matrix, *, n_rows: int, eps: float) -> Root:
@@ -131,9 +136,20 @@ def preconditioner(gramian: Matrix) -> Preconditioner:
 
 def refined(previous: Preconditioner, gramian: Matrix) -> Preconditioner:
     """A better preconditioner from the Gramian of the table times the previous one."""
-    step = preconditioner(gramian)
-    inner = np.divide(step.inverse, step.scale, out=np.zeros_like(step.inverse), where=step.scale > 0)
-    return Preconditioner(previous.P @ step.P, inner @ previous.inverse, previous.scale)
+    r, by = _graded_triangle(gramian, previous, floor=8 * len(gramian) * EPS)
+    return Preconditioner(linalg.solve_triangular(r, by.P.T, trans="T").T, r @ by.inverse, by.scale)
+
+
+def without_null_directions(gramian: Matrix, by: Preconditioner) -> tuple[Matrix, Preconditioner]:
+    """The Gramian of T P and P itself, less the columns of T P that hold nothing but rounding.
+
+    T is the sum over k of (T P)_k (P^-1)_k. A term below the cut that decides the rank is a null direction of the table:
+    its column in T P is rounding of whatever is largest, looks poorly conditioned once it is scaled up to length one, and
+    a preconditioner that resolved it would have no inverse in float64.
+    """
+    terms = _terms(gramian, by)
+    kept = terms > _RANK_UNITS * len(by.scale) * EPS * terms.max()
+    return gramian[np.ix_(kept, kept)], Preconditioner(by.P[:, kept], by.inverse[kept], by.scale)
 
 
 def preconditioned_condition(gramian: Matrix) -> float:
@@ -142,14 +158,62 @@ def preconditioned_condition(gramian: Matrix) -> float:
 
 
 def root_from_preconditioned(gramian: Matrix, by: Preconditioner, *, eps: float) -> Root:
-    """From the Gramian of T P: T'T = (L' P^-1)'(L' P^-1) with L the Cholesky factor of that Gramian."""
+    """From the Gramian of T P: T'T = (r P^-1)'(r P^-1) with r a triangular square root of that Gramian."""
+    r, by = _graded_triangle(gramian, by, floor=0.0)
+    return _ranked(r @ by.inverse, by.scale, eps=eps, route="preconditioned")
+
+
+def by_equal_lengths(gramian: Matrix) -> tuple[Matrix, Preconditioner]:
+    """The Gramian of the column-equilibrated table, and its scaling as a preconditioner."""
     G, scale = equilibrated(gramian)
+    return G, Preconditioner(np.diag(scale), np.eye(len(scale)), scale)
+
+
+def require_factor(root: Root, gramian: Matrix, by: Preconditioner, *, eps: float, where: str) -> None:
+    """Raise `ConditionError` unless (R P)'(R P) is the Gramian that was read of T P.
+
+    Rounding of R moves column k of R P by |R| |P_k|, what the rank leaves out by its cut times as much.
+    """
+    lengths = np.sqrt(np.diag(gramian))
+    unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    factor = root.R @ (by.P * unit)
+    off = np.abs(factor.T @ factor - gramian * unit * unit[:, None])
+    P_e = np.divide(by.P, by.scale[:, None], out=np.zeros_like(by.P), where=by.scale[:, None] > 0)
+    moved = np.linalg.norm(root.R * by.scale) * np.linalg.norm(P_e, axis=0) * unit
+    cut = 0.0 if root.right_inverse is None else rank_cut(len(by.scale), eps)
+    allowed = _FACTOR_UNITS * EPS * np.add.outer(moved, moved) + cut**2 * np.outer(moved, moved)
+    if not bool((off <= allowed).all()):
+        worst = np.unravel_index(np.nanargmax(off - allowed), off.shape)
+        raise ConditionError(
+            f"the factor R of {where} must have R'R equal to the Gramian that was read, to {allowed[worst]:.0e}; by route"
+            f" {root.route!r} it is off by {off[worst]:.0e}. This is a fault of the library: please report it, and use"
+            f" method={'auto' if root.route == 'qr' else 'qr'!r}"
+        )
+
+
+def _terms(gramian: Matrix, by: Preconditioner) -> Vector:
+    """Lengths of the terms (T P)_k (P^-1)_k that sum to the equilibrated table."""
+    return np.asarray(np.sqrt(np.maximum(np.diag(gramian), 0.0)) * np.linalg.norm(by.inverse, axis=1))
+
+
+def _graded_triangle(gramian: Matrix, by: Preconditioner, *, floor: float) -> tuple[Matrix, Preconditioner]:
+    """Upper triangle r with r'r the Gramian of T P, whose columns are put in descending order of what they add to T.
+
+    Products with r and its inverse then add weak directions to strong ones in P^-1, and strong ones to weak ones in P:
+    neither loses its grading. (The eigenvectors of a Gramian near the identity mix all of them, and P^-1 drifts away from
+    P.) Eigenvalues of the scaled Gramian below ``floor`` times the largest are raised to that.
+    """
+    order = np.argsort(-_terms(gramian, by), kind="stable")
+    G, scale = equilibrated(gramian[np.ix_(order, order)])
     w, V = np.linalg.eigh(G)
-    # A direction in which T P is nothing but rounding has no place in R; the cut on sigma judges the others.
-    root = np.sqrt(np.maximum(w, 0.0))
-    unscaled = np.divide(V.T, scale, out=np.zeros_like(V), where=scale > 0)
-    R = (root[:, None] * unscaled) @ by.inverse
-    return _ranked(R, by.scale, eps=eps, route="preconditioned")
+    root = np.sqrt(np.maximum(w, floor * w[-1]))
+    (r,) = linalg.qr(root[:, None] * V.T, mode="r")
+    return r / scale, Preconditioner(by.P[:, order], by.inverse[order], by.scale)
+
+
+def rank_cut(d: int, eps: float) -> float:
+    """Singular values of an equilibrated table of ``d`` components, stored with precision ``eps``, that are zeros."""
+    return max(0.5 * eps, _RANK_UNITS * d * EPS)
 
 
 def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route, units: float = 0.0) -> Root:
@@ -161,7 +225,7 @@ def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route, units: floa
     if not len(spectrum) or spectrum[0] == 0.0:
         raise ConditionError("the table has no non-zero value, so it spans no space; check how it was written")
     sigma = np.pad(spectrum / spectrum[0], (0, d - len(spectrum)))
-    rank = int(np.sum(sigma > max(0.5 * eps, 4 * d * EPS)))
+    rank = int(np.sum(sigma > rank_cut(d, eps)))
     condition = float(1 / sigma[rank - 1])
     error = gramian_error(condition) if route == "gram" else stable_error(condition)
     if rank == d:

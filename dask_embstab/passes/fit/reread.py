@@ -14,14 +14,17 @@ import numpy as np
 from dask_embstab.core.square_root import (
     Preconditioner,
     Root,
+    by_equal_lengths,
     gramian_condition,
     gramian_error,
     preconditioned_condition,
     preconditioner,
     refined,
+    require_factor,
     root_from_gramian,
     root_from_preconditioned,
     root_from_triangle,
+    without_null_directions,
 )
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.tree import micro_block_rows
@@ -55,7 +58,11 @@ def graded_roots(reads: dict[str, TableRead], method: str) -> dict[str, Root]:
         else:
             _require_gram_holds(read.summary)
             roots[key] = root_from_gramian(G, n_rows=read.summary.n_rows, eps=eps)
-    return roots | _preconditioned_roots(reads, waiting)
+    roots |= _preconditioned_roots(reads, waiting)
+    for key, root in roots.items():
+        summary = reads[key].summary
+        require_factor(root, *by_equal_lengths(summary.gramian), eps=summary.eps, where=summary.where)
+    return roots
 
 
 def _gram_serves(read: TableRead) -> bool:
@@ -88,19 +95,24 @@ def _require_table(read: TableRead) -> None:
 def _preconditioned_roots(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
     roots: dict[str, Root] = {}
     while waiting:
-        gramians = _preconditioned_gramians(reads, waiting)
         again: dict[str, Preconditioner] = {}
-        for key, by in waiting.items():
-            poor = preconditioned_condition(gramians[key]) > _WELL_PRECONDITIONED
+        for key, (gramian, by) in _preconditioned_gramians(reads, waiting).items():
+            poor = preconditioned_condition(gramian) > _WELL_PRECONDITIONED
             if poor and reads[key].n_reads < _MOST_READS:
-                again[key] = refined(by, gramians[key])
+                again[key] = refined(by, gramian)
             else:
-                roots[key] = root_from_preconditioned(gramians[key], by, eps=reads[key].summary.eps)
+                summary = reads[key].summary
+                root = roots[key] = root_from_preconditioned(gramian, by, eps=summary.eps)
+                # Here weak directions are seen too, as far as their own rounding lets them.
+                require_factor(root, gramian, by, eps=summary.eps, where=summary.where)
         waiting = again
     return roots
 
 
-def _preconditioned_gramians(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Matrix]:
+def _preconditioned_gramians(
+    reads: dict[str, TableRead], waiting: dict[str, Preconditioner]
+) -> dict[str, tuple[Matrix, Preconditioner]]:
+    """One more read: the Gramian of every table times its preconditioner, both without null directions."""
     reductions, nodes = {}, []
     for key, by in waiting.items():
         table = reads[key].table
@@ -109,4 +121,5 @@ def _preconditioned_gramians(reads: dict[str, TableRead], waiting: dict[str, Pre
         nodes.append(reduce_table(table, reductions[key]))
         reads[key].n_reads += 1
     partials = compute([node for node, _ in nodes], label="fit: reading again", n_tasks=sum(n for _, n in nodes))
-    return {key: finished(part, reductions[key]) for key, part in zip(reductions, partials, strict=True)}
+    found = {key: finished(part, reductions[key]) for key, part in zip(reductions, partials, strict=True)}
+    return {key: without_null_directions(gramian, waiting[key]) for key, gramian in found.items()}
