@@ -80,11 +80,11 @@ class TableMoments:
             found.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file (NumPy's npz) at ``path``, whole or not at all."""
+    def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
+        """Write one file (NumPy's npz) at ``path``, whole or not at all; with ``sync`` it is on the disk by then."""
         header = np.array(json.dumps(self._header()))
         arrays: dict[str, Any] = {"header": header, **self._arrays()}
-        write_whole(path, lambda file: np.savez(file, **arrays))
+        write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableMoments:

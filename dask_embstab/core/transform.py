@@ -98,10 +98,13 @@ class Transform:
         users, offset, users_offset = (arrays.get(name) for name in ("users", "offsets", "users_offsets"))
         return cls(arrays["items"], users, arrays["singular_values"], offset, users_offset, diagnostics)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file (NumPy's npz) at ``path``; it appears whole or not at all, over what stood there."""
+    def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
+        """Write one file (NumPy's npz) at ``path``, over what stood there.
+
+        It appears whole or not at all, and with ``sync`` it is on the disk by then.
+        """
         arrays: dict[str, Any] = {"diagnostics": np.array(json.dumps(dict(self.diagnostics))), **self.arrays()}
-        write_whole(path, lambda file: np.savez(file, **arrays))
+        write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Transform:

@@ -29,6 +29,7 @@ from dask_embstab.demo.als import factorize
 from dask_embstab.demo.table1 import HEADER, LEGEND, Row, score_change, table1
 from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
+from dask_embstab.files.atomic import write_whole
 from dask_embstab.report.heatmap import heatmaps_svg
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table
@@ -78,7 +79,7 @@ class Place:
 
     def write_record(self, result: dict[str, Any]) -> None:
         """Write the report for programs."""
-        self.record.write_text(json.dumps({"made_by": _MADE_BY, **result}, indent=2) + "\n", encoding="utf-8")
+        _write_text(self.record, json.dumps({"made_by": _MADE_BY, **result}, indent=2) + "\n")
 
 
 class Pair(NamedTuple):
@@ -121,8 +122,8 @@ def run_demo(
     rows = table1(raw, stabilized)
     change = max(map(score_change, raw, stabilized))
     svg = heatmaps(raw, stabilized)
-    place.picture.write_text(svg, encoding="utf-8")
-    place.page.write_text(report_page(world, rows, change, svg), encoding="utf-8")
+    _write_text(place.picture, svg)
+    _write_text(place.page, report_page(world, rows, change, svg))
     result = {
         "days": [run.name for run in raw],
         "table": {row.name: row.to_dict() for row in rows},
@@ -134,6 +135,10 @@ def run_demo(
     for line in (text_table(("day", *HEADER), [row.cells() for row in rows]), *_closing(change, place)):
         say(line)
     return result
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda file: file.write(text.encode()), sync=False)
 
 
 def cleared(root: Path) -> Place:

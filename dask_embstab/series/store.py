@@ -13,7 +13,6 @@ import os
 import shutil
 import stat
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dask_embstab.errors import RetryError
+from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
@@ -78,7 +78,7 @@ class Folder:
         path = self.root / folder
         path.mkdir(parents=True, exist_ok=True)
         for made in (path, self.root, self.root.parent):
-            _sync_one(made)
+            sync_one(made)
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; nothing where there is none."""
@@ -106,34 +106,24 @@ class Folder:
         return time.time() - (self.root / key).stat().st_mtime
 
     def create(self, key: str, data: bytes) -> None:
-        """Write beside, sync, then link: a link is refused where the name is taken, so one of all who try wins."""
-        with self._written(key, data) as beside:
-            os.link(beside, self.root / key)
-        _sync_one((self.root / key).parent)
+        """Write, sync, then link: a link is refused where the name is taken, so one of all who try wins."""
+        write_whole(self.root / key, lambda file: file.write(data), replace=False)
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write beside, sync, then rename."""
-        with self._written(key, data) as beside:
-            beside.replace(self.root / key)
-        _sync_one((self.root / key).parent)
+        """Write, sync, then rename."""
+        write_whole(self.root / key, lambda file: file.write(data))
 
     def sync(self, key: str) -> None:
         """Sync every file and folder below, the folder itself and the one it lies in."""
         path = self.root / key
-        if path.is_dir():
-            for folder, _, names in os.walk(path, topdown=False):
-                for name in names:
-                    _sync_one(Path(folder, name))
-                _sync_one(Path(folder))
-        else:
-            _sync_one(path)
-        _sync_one(path.parent)
+        sync_tree(path)
+        sync_one(path.parent)
 
     def remove(self, key: str) -> None:
         """Rename a folder out of sight, then remove it."""
         path = self.root / key
         if path.is_dir() and not path.is_symlink():
-            trash = path if path.name.startswith(".") else path.parent / f".{path.name}.{_token()}.trash"
+            trash = path if path.name.startswith(".") else path.parent / f".{path.name}.{new_token()}.trash"
             if trash != path:
                 path.rename(trash)
             shutil.rmtree(trash)
@@ -157,20 +147,6 @@ class Folder:
     def place(self, key: str) -> Path:
         """Where Zarr finds a run."""
         return self.root / key
-
-    @contextlib.contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[Path]:
-        """A durable file with these bytes beside its place, removed at the end."""
-        path = self.root / key
-        beside = path.parent / f".{path.name}.{_token()}.tmp"
-        try:
-            with beside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield beside
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> int:
@@ -204,15 +180,3 @@ def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                 yield from _files_below(entry.path, f"{prefix}{entry.name}/")
             elif stat.S_ISREG((known := entry.stat()).st_mode):
                 yield f"{prefix}{entry.name}", known.st_size
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _token() -> str:
-    return uuid.uuid4().hex[:12]

@@ -25,6 +25,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError
+from dask_embstab.files.atomic import PARTIAL, new_token, sync_tree
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
@@ -105,7 +106,7 @@ def _built(ids: Ids, place: Path) -> Path:
     """The folder of the index, made where it is missing."""
     if place.is_dir():
         return place
-    beside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}.partial")
+    beside = place.with_name(f"{place.name}.{new_token()}{PARTIAL}")
     try:
         beside.mkdir()
     except OSError as error:
@@ -115,13 +116,14 @@ def _built(ids: Ids, place: Path) -> Path:
         ) from error
     try:
         _write(ids, beside)
+        sync_tree(beside)
         if not place.is_dir():
             beside.rename(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     stem = place.name.rpartition("-")[0]
     for stale in place.parent.glob(f"{stem}-*"):
-        if stale != place and not stale.name.endswith(".partial"):
+        if stale != place and not stale.name.endswith(PARTIAL):
             shutil.rmtree(stale, ignore_errors=True)
     return place
 
@@ -136,7 +138,7 @@ def _write(ids: Ids, folder: Path) -> None:
         for number, start in enumerate(starts):
             spread_rows(ids.block(start, min(start + _ROWS, n)), start, spill, number)
         names = "keys", "rows", "starts", "data"
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in names}
+        files = {name: stack.enter_context((folder / name).open("xb")) for name in names}
         files["starts"].write(np.zeros(1, np.int64).tobytes())
         end = 0
         for part in range(n_parts):

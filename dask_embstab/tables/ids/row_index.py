@@ -61,7 +61,7 @@ class FileIndex:
 
     def put(self, start: int, values: RowNumbers) -> None:
         """Write the partners of rows from ``start`` on; tasks may do so side by side."""
-        file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             data, offset = memoryview(np.ascontiguousarray(values).view(np.uint8)), start * _WORD  # type: ignore[arg-type]
             while len(data):

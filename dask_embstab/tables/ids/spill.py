@@ -11,11 +11,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.files.atomic import write_whole
 from dask_embstab.tables.read.chunk_layout import require_seen
 
 Columns = Sequence[np.ndarray[Any, Any]]
@@ -38,13 +39,12 @@ class Spill:
         header[: len(columns)] = np.cumsum(sizes)[:-1]
         path = self._path(number)
         require_seen(self.folder)
-        beside = f"{path}.{os.getpid()}.partial"
-        with Path(beside).open("wb", buffering=0) as file:
+
+        def write(file: IO[bytes]) -> None:
             for array in (header, *columns):
-                data = memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))  # type: ignore[arg-type]
-                while len(data):
-                    data = data[file.write(data) :]
-        Path(beside).replace(path)
+                file.write(memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
+
+        write_whole(path, write, sync=False)
         return sum(sizes)
 
     def remove(self, number: int) -> None:

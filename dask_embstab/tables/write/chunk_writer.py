@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError
+from dask_embstab.files.atomic import PARTIAL, create_new, new_token, write_all
 from dask_embstab.files.libc import call
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_seen
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
@@ -72,8 +72,8 @@ class DirectWriter:
     def _begin(self, number: int) -> None:
         path = self._files.path(number)
         self._make_folders(path)
-        self._beside = f"{path}.{uuid.uuid4().hex[:12]}.partial"
-        self._descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._beside = f"{path}.{new_token()}{PARTIAL}"
+        self._descriptor = create_new(self._beside)
         _reserve(self._descriptor, self._files.data_bytes + CHECKSUM_BYTES * self._files.checksummed, self._beside)
         self._crc = 0
 
@@ -86,8 +86,7 @@ class DirectWriter:
 
     def _append(self, data: memoryview) -> None:
         self._crc = crc32c.crc32c(data, self._crc)
-        while len(data):
-            data = data[os.write(self._descriptor, data) :]
+        write_all(self._descriptor, data)
 
     def _complete(self, number: int, end: int) -> None:
         padding = (number + 1) * self._files.chunk_rows - end
@@ -96,7 +95,7 @@ class DirectWriter:
             self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
         if self._files.checksummed:
-            os.write(self._descriptor, self._crc.to_bytes(CHECKSUM_BYTES, "little"))
+            write_all(self._descriptor, memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
         self._close()
         os.rename(self._beside, self._files.path(number))  # noqa: PTH104
 

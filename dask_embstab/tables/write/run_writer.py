@@ -16,7 +16,6 @@ import math
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
+from dask_embstab.files.atomic import new_token
 from dask_embstab.files.place import local_path
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.tables.ids.kinds import UUID, IdKind
@@ -191,7 +191,7 @@ def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[P
 
     The lock is on the folder itself: the system frees it when the process dies, however it dies.
     """
-    folder, adopted = partial_path(place, uuid.uuid4().hex[:12]), None
+    folder, adopted = partial_path(place, new_token()), None
     for leftover in _leftovers(place):
         lock = _try_lock(leftover)
         if lock is None:
