@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         load_transform,
         moments,
         stabilize,
+        table,
     )
     from dask_embstab.core.table_moments import TableMoments
     from dask_embstab.core.transform import Transform
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from dask_embstab.tables.table import Table
 
 _HOME = {
-    "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize"),
+    "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize", "table"),
     "errors": (
         "AccessError",
         "ConditionError",
@@ -97,6 +98,7 @@ __all__ = [
     "moments",
     "open_run",
     "stabilize",
+    "table",
 ]
 
 

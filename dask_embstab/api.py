@@ -23,7 +23,7 @@ from dask_embstab.passes.fit.options import Balance, FitOptions, Method, selecti
 from dask_embstab.passes.fit.reference import as_reference, balance_for
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
-from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables
+from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.read_errors import reading
@@ -34,6 +34,37 @@ from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.write.run_writer import begin_run, require_place
 
 RunLike = Run | str | os.PathLike[str]
+
+
+def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:
+    """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a stored one.
+
+    Parameters
+    ----------
+    array
+        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray or a frame of pandas, Polars
+        or Arrow. Nothing is read or copied.
+    ids
+        One int64, string or UUID per row. By default the labels of ``array``, if it has any: a pandas index, an id
+        column or coordinate; else the rows are known by their number.
+    name
+        What messages and records call the table.
+
+    Raises
+    ------
+    InputError
+        Where the rows cannot make a table; `IdError` where the ids do not fit them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dask_embstab as es
+    >>> monday = es.table(np.eye(3), ids=["a", "b", "c"])
+    >>> tuesday = es.table(np.eye(3)[::-1], ids=["c", "b", "a"])
+    >>> es.evaluate(monday, tuesday).items.mean_cosine
+    1.0
+    """
+    return _with_ids("items", as_table(array, where=name or "the table"), ids)
 
 
 def create_run(
@@ -78,9 +109,7 @@ def create_run(
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1; it is {chunk_rows}")
     require_one_width(tables.get("items"), tables.get("users"))
-    local = local_path(path)
-    name = name or (local.name.removesuffix(".zarr") if local else None)
-    with begin_run(path, name=name, fingerprint="") as writer:
+    with begin_run(path, name=name or _name_of(path), fingerprint="") as writer:
         nodes = []
         for key, table in tables.items():
             rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
@@ -126,8 +155,8 @@ def fit(
     Parameters
     ----------
     items, users
-        Tables (n, d); ``items`` may also be a run, or its path, that holds both. Or the `TableMoments` of both, which
-        carry the pairs with their reference: then no table is read.
+        Tables (n, d); ``items`` may also be a run, its path, or a dict that holds both. Or the `TableMoments` of both,
+        which carry the pairs with their reference: then no table is read.
     reference
         The run (or items table) to land on; None standardizes without a rotation.
     keep
@@ -289,12 +318,13 @@ def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Tab
 
 def apply(
     transform: Transform | str | os.PathLike[str],
-    run: RunLike,
+    run: RunLike | TableLike,
     out: Any,
     *,
     dtype: Any = None,
     overwrite: bool = False,
     resume: bool = False,
+    users: TableLike | None = None,
 ) -> Run:
     """Land every table of ``run`` and write it as a stabilized run at ``out``: one read and one write per table.
 
@@ -303,7 +333,8 @@ def apply(
     transform
         A `Transform`, the path of a saved one, or of a stabilized run.
     run
-        A run, or its path, with items, users or both; d components.
+        A run, or its path, with items, users or both; d components. Or tables in memory: one of items, or a dict with
+        ``"items"``, ``"users"`` or both.
     out
         Where the result appears, whole or not at all.
     dtype
@@ -311,39 +342,45 @@ def apply(
     overwrite
         Replace a run that stands at ``out``: it stays whole until the new one takes its place.
     resume
-        Go on from the whole chunks that an interrupted call with the same arguments left.
+        Go on from the whole chunks that an interrupted call with the same arguments left. Tables in memory are written
+        from their first row on.
+    users
+        The table of users, where ``run`` is a table of items.
 
     The product is float32 where the transform's own estimates allow it (design, step 9), float64 otherwise.
     """
     how = transform if isinstance(transform, Transform) else load_transform(transform)
-    source = open_run(run)
+    source = run_of(run, users)
     inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
-    return land(how, source, out, name=source.name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs)
+    name = source.name if source.path is not None else _name_of(out)
+    return land(how, source, out, name=name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs)
 
 
 def stabilize(
-    run: RunLike,
+    run: RunLike | TableLike,
     out: Any,
     *,
     reference: RunLike | TableLike | None = None,
     dtype: Any = None,
     overwrite: bool = False,
     resume: bool = False,
+    users: TableLike | None = None,
     **options: Any,
 ) -> Run:
     """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result.
 
-    Two reads and one write per table, in all, where the Gramian serves; what was read is in the diagnostics.
+    ``run`` is a run, its path, a table of items (with its ``users``) or a dict with both. Two reads and one write per
+    table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
-    source = open_run(run)
+    source = run_of(run, users)
     require_place(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
     transform = fit(source, reference=reference, **options)
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 
 
 def evaluate(
-    a: RunLike,
-    b: RunLike,
+    a: RunLike | TableLike,
+    b: RunLike | TableLike,
     *,
     k: int = 100,
     users: int = 1000,
@@ -354,13 +391,14 @@ def evaluate(
 ) -> Metrics:
     """How comparable two runs are: same-id cosine and length, and the overlap of their users' top lists.
 
+    Either is a run, its path, a table of items or a dict with ``"items"`` and ``"users"``.
     ``rank_correlation`` ranks, for ``users`` sampled shared users, a's users on a's items against b's users on b's
     items. Reads every table of both runs once for the cosines and the items once more for the rankings. The options of
     the join are those of `fit`.
     """
     if k < 1 or users < 1:
         raise InputError(f"k and users must be at least 1; they are {k} and {users}")
-    first, second = open_run(a), open_run(b)
+    first, second = run_of(a), run_of(b)
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     return measure_runs(first, second, k=k, n_users=users, seed=seed, options=joined)
 
@@ -396,6 +434,12 @@ def _transform_at(url: str) -> Transform:
 def _paths(*inputs: Any) -> tuple[str, ...]:
     """The inputs that are paths: no output may lie in them."""
     return tuple(str(path) for path in inputs if isinstance(path, str | os.PathLike))
+
+
+def _name_of(place: Any) -> str | None:
+    """The name of a run that is written there, unless it is given another."""
+    local = local_path(place)
+    return local.name.removesuffix(".zarr") if local else None
 
 
 def _with_ids(key: str, table: TableLike, ids: Any) -> Table:

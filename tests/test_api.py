@@ -15,13 +15,26 @@ import pytest
 import dask_embstab as es
 from dask_embstab import _HOME, errors
 
-CONTRACT = {"open_run", "create_run", "fit", "apply", "stabilize", "evaluate", "Run", "Table", "Transform", "Metrics"}
+CONTRACT = {
+    "open_run",
+    "create_run",
+    "fit",
+    "apply",
+    "stabilize",
+    "evaluate",
+    "table",
+    "Run",
+    "Table",
+    "Transform",
+    "Metrics",
+}
 SIGNATURES = {
     "create_run": "path items users *item_ids *user_ids *name *chunk_rows",
     "fit": "items users *reference *keep *align_on *method *rank *width *balance *center *weights *min_matched",
     "apply": "transform run out *dtype *overwrite *resume",
     "stabilize": "run out *reference",
     "evaluate": "a b *k *users *seed",
+    "table": "array *ids",
 }
 
 

@@ -37,12 +37,12 @@ class Apply:
         for key, table in self.tables.items():
             if table.d != self.transform.d:
                 raise InputError(
-                    f"the transform takes rows of {self.transform.d} components; the {key} of {self.run.path} have"
+                    f"the transform takes rows of {self.transform.d} components; the {key} of {self.run.where} have"
                     f" {table.d}; apply it to the run it was fitted on"
                 )
             if getattr(self.transform, key) is None:
                 raise InputError(
-                    f"{self.run.path} has {key} and the transform was fitted without; fit it on a run that has them"
+                    f"{self.run.where} has {key} and the transform was fitted without; fit it on a run that has them"
                 )
 
     @property

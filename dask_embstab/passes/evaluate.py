@@ -136,7 +136,7 @@ def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Ma
     """Every figure that the tables of both runs allow; ``options`` are those of `joining`."""
     tables = {key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)}
     if not tables:
-        raise InputError(f"{a.path} and {b.path} have no table in common, so nothing can be compared")
+        raise InputError(f"{a.where} and {b.where} have no table in common, so nothing can be compared")
     for pair_ in tables.values():
         _require_comparable(*pair_)
     with joining(**options) as how:

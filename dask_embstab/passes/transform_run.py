@@ -26,7 +26,7 @@ def land(
     source: Run,
     out: Any,
     *,
-    name: str,
+    name: str | None,
     dtype: Any,
     overwrite: bool,
     resume: bool,

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
+from dask_embstab.errors import InputError
 from dask_embstab.files.place import local_path
-from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.labels import labelled_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
-from dask_embstab.tables.table import Table, make_table, table_of
+from dask_embstab.tables.table import Table, make_table, require_one_width, table_of
 
 TableLike: TypeAlias = Any
 """A path, `Table`, `zarr.Array`, `xarray.DataArray`, a frame, Dask array or NumPy array (or memory map)."""
 
 
-def as_table(table: TableLike, *, key: str = "items") -> Table:
+def as_table(table: TableLike, *, key: str = "items", where: str | None = None) -> Table:
     """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of one or an array.
 
-    The labels that an object has for its rows are the ids.
+    The labels that an object has for its rows are the ids. ``where`` is what messages call an array.
     """
     if isinstance(table, Table):
-        return table
+        return table if table.key == key else replace(table, key=key)
+    if isinstance(table, Run) or _holds_tables(table):
+        return run_of(table).table(key)
     if is_place(table):
         return _from_place(table, key)
-    where = f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
+    where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
     if isinstance(table, zarr.Array):
         return make_table(table, _ids_beside(table), where=where, key=key)
     found = labelled_rows(table, key, where)
@@ -38,13 +42,23 @@ def as_table(table: TableLike, *, key: str = "items") -> Table:
 
 
 def as_run(given: Any) -> Run | None:
-    """The run that ``given`` is or is the path of; None for anything else."""
+    """The run that ``given`` is or is the path of, or a dict of its tables; None for anything else."""
+    if _holds_tables(given):
+        return _in_memory(**given)
     if is_place(given):
         node = open_node(given)
         with reading_metadata(place_name(given)):
             is_run = isinstance(node, zarr.Group) and any(key in node for key in TABLES)
         return open_run(given) if is_run else None
     return given if isinstance(given, Run) else None
+
+
+def run_of(given: Any, users: TableLike | None = None) -> Run:
+    """The run that ``given`` is, names or holds as a dict, or one of that table of items; with these ``users``."""
+    found = open_run(given) if isinstance(given, str | os.PathLike) else as_run(given)
+    if found is None:
+        return _in_memory(given, users)
+    return found if users is None else replace(found, users=as_table(users, key="users"))
 
 
 def tables_at(path: str | os.PathLike[str]) -> dict[str, Table]:
@@ -61,6 +75,21 @@ def item_and_user_tables(items: Any, users: TableLike | None) -> tuple[Table, Ta
     if run is None:
         return as_table(items), None if users is None else as_table(users, key="users")
     return run.table("items"), run.users if users is None else as_table(users, key="users")
+
+
+def _holds_tables(given: Any) -> bool:
+    """Whether this is a dict with items, users or both: a run in memory."""
+    return isinstance(given, dict) and bool(given) and set(given) <= set(TABLES)
+
+
+def _in_memory(items: TableLike | None = None, users: TableLike | None = None) -> Run:
+    given = {"items": items, "users": users}
+    tables = {key: as_table(table, key=key) for key, table in given.items() if table is not None}
+    if not tables:
+        raise InputError("a run holds items, users or both; the dict that came has neither; give at least one table")
+    require_one_width(tables.get("items"), tables.get("users"))
+    name = next(iter(tables.values())).where
+    return Run(None, tables.get("items"), tables.get("users"), run_attributes(name), zarr.group(MemoryStore()))
 
 
 def _from_place(place: Any, key: str) -> Table:

@@ -25,11 +25,11 @@ from dask_embstab.tables.table import Table, require_one_width, table_of
 class Run:
     """An items table and, mostly, a users table; stabilized runs also hold the transform that made them.
 
-    ``path`` is the place it was opened from, ``attrs`` the attributes of its root group. Where the tables are views of
-    what is stored, ``then`` is the transform that makes them of the stored rows.
+    ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the attributes of its
+    root group. Where the tables are views of what is stored, ``then`` is the transform that makes them of the stored rows.
     """
 
-    path: str
+    path: str | None
     items: Table | None
     users: Table | None
     attrs: Mapping[str, Any]
@@ -40,7 +40,12 @@ class Run:
     def name(self) -> str:
         """Its recorded name, or the last part of its path."""
         named = recorded(self.attrs).get("name")
-        return named if isinstance(named, str) and named else Path(self.path).name.removesuffix(".zarr")
+        return named if isinstance(named, str) and named else Path(self.where).name.removesuffix(".zarr")
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return "the run in memory" if self.path is None else self.path
 
     @property
     def transform(self) -> Transform | None:
@@ -62,14 +67,14 @@ class Run:
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
         except Exception as error:
-            raise read_error(error, f"the transform of {self.path}") from error
+            raise read_error(error, f"the transform of {self.where}") from error
 
     def table(self, key: str) -> Table:
         """Its ``"items"`` or ``"users"``; an error where it has none."""
         table: Table | None = getattr(self, key)
         if table is None:
             present = " and ".join(k for k in TABLES if getattr(self, k) is not None)
-            raise InputError(f"{key} are needed here; {self.path} holds only {present}; write them with es.create_run")
+            raise InputError(f"{key} are needed here; {self.where} holds only {present}; write them with es.create_run")
         return table
 
 

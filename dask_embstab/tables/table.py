@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,17 @@ class Table:
 
     @property
     def written(self) -> str | None:
-        """Another text once the table is written anew (its metadata is another file then); None off local disks."""
-        array = self.source.array
-        if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+        """Another text once the table is written anew (its metadata is another file then), or is not stored at all.
+
+        None on other stores than local ones.
+        """
+        source: Any = self.source
+        while hasattr(source, "source"):  # a view, known by what it is a view of
+            source = source.source
+        array = source.array
+        if not isinstance(array, zarr.Array):
+            return uuid.uuid4().hex
+        if not isinstance(array.store, LocalStore):
             return None
         folder = Path(array.store.root) / array.path
         stat = next(file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()).stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,8 +45,9 @@ def as_reference(reference: Any) -> Reference | None:
         return None
     run = as_run(reference)
     if run is None:
-        table = as_table(reference)
-        return Reference(table, None, {"path": table.where, "name": None, "stabilized": None, "balance": None})
+        table, is_named = as_table(reference), isinstance(reference, str | os.PathLike)
+        named = {"path": table.where if is_named else None, "name": None if is_named else table.where}
+        return Reference(table, None, {**named, "stabilized": None, "balance": None})
     made = run.transform
     balance = None if made is None else made.diagnostics.get("balance")
     described = {"path": run.path, "name": run.name, "stabilized": made is not None, "balance": balance}

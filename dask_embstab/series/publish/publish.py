@@ -239,7 +239,7 @@ def _write(place: Any, source: Run, candidate: Candidate) -> None:
         dtype=candidate.plan["settings"]["dtype"],
         overwrite=False,
         resume=local_path(place) is not None,
-        inputs=(source.path,),
+        inputs=() if source.path is None else (source.path,),
     )
 
 
