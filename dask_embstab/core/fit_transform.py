@@ -101,7 +101,7 @@ def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, 
     offset = None
     if target.center:
         assert items.total is not None, "a centred fit reduces the sums of the rows"
-        offset = -(items.total / items.n) @ M_items
+        offset = -(items.total / items.n_nonzero) @ M_items
     weak = [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
     figures = {"alignment": None, "weakly_determined_components": weak}
     return Transform(M_items, M_users, basis.singular_values, offset), figures
@@ -159,13 +159,14 @@ def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
 
 def require_matched(d: int, target: Target, *, scores: bool) -> None:
     """Raise where fewer rows are shared than the user, the tables' sizes, or the mode demand."""
+    # Rows of zeros determine no direction: neither ``matched`` nor ``smaller`` counts them once they were read.
     floor = target.min_matched
     if floor is None:
         floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
     if target.matched < floor:
         raise TooFewMatchedError(
-            f"aligning {d} components needs at least {floor} rows whose id the reference also has; {target.matched} are"
-            " shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
+            f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the reference also has;"
+            f" {target.matched} are shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
             " directions"
         )
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dask_embstab.core.products import gramian, joint_gramian
 from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows
 from dask_embstab.errors import InputError
 
 A = TypeVar("A", Matrix, Vector, "Pairs")
@@ -28,7 +29,7 @@ class Panel:
     ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``); ``pairs`` are the p matched
     rows x and their reference rows y, as one array [x y], (p, d + D), or as two (`are_faster_apart`); ``weights`` (p,) or
     None. ``start`` is the first row's number in its table; ``in_place`` says how products are computed fastest in this
-    process (`gramian`).
+    process (`gramian`). A row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
     """
 
     rows: Matrix
@@ -37,6 +38,7 @@ class Panel:
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
     in_place: bool = False
+    zeros: ZeroRows = NO_ZEROS
 
     @property
     def paired(self) -> tuple[Matrix, Matrix] | None:
@@ -128,7 +130,7 @@ class Moments:
 
     ``rest`` is the Gramian of the rows without a partner; the Gramian of those with one is ``pairs.gramian_x``, or
     ``partnered`` where weights make the two differ; ``total`` is the sum of all rows. None stands for a sum over no rows
-    (``total``: for one that was not asked for).
+    (``total``: for one that was not asked for). ``zeros`` counts the rows of zeros, and the pairs left out for one.
     """
 
     n: int
@@ -137,6 +139,12 @@ class Moments:
     rest: Matrix | None = None
     partnered: Matrix | None = None
     pairs: Pairs | None = None
+    zeros: ZeroRows = NO_ZEROS
+
+    @property
+    def n_nonzero(self) -> int:
+        """Rows with a direction."""
+        return self.n - self.zeros.rows
 
     @property
     def gramian(self) -> Matrix:
@@ -156,6 +164,7 @@ class Moments:
             _plus(self.rest, other.rest),
             _plus(self.partnered, other.partnered),
             _plus(self.pairs, other.pairs),
+            self.zeros + other.zeros,
         )
 
     def __sub__(self, other: Moments) -> Moments:
@@ -167,6 +176,7 @@ class Moments:
             _minus(self.rest, other.rest),
             _minus(self.partnered, other.partnered),
             _minus(self.pairs, other.pairs),
+            self.zeros - other.zeros,
         )
 
 
@@ -179,12 +189,12 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
     if not panel.pairs:
-        return Moments(n, d, total, rest=gramian(rows, in_place=in_place))
+        return Moments(n, d, total, rest=gramian(rows, in_place=in_place), zeros=panel.zeros)
     x, _ = sides(panel.pairs, d)
     rest = None if panel.matched is None or len(x) == n else gramian(rows[~panel.matched], in_place=in_place)
     partnered = None if panel.weights is None else gramian(x)
     pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=in_place)
-    return Moments(n, d, total, rest, partnered, pairs)
+    return Moments(n, d, total, rest, partnered, pairs, panel.zeros)
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:

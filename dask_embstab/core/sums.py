@@ -21,6 +21,11 @@ class Sums:
         names = (field.name for field in fields(self))  # type: ignore[arg-type]
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
 
+    def __sub__(self, other: Self) -> Self:
+        """Over the rows of this that are not in ``other``."""
+        names = (field.name for field in fields(self))  # type: ignore[arg-type]
+        return type(self)(*(getattr(self, name) - getattr(other, name) for name in names))
+
 
 def total(parts: Iterable[V]) -> V:
     """The sum of parts, in their order; there is at least one."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.types import Matrix
+from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 
@@ -46,8 +47,8 @@ class TableMoments:
 
     @property
     def matched(self) -> int:
-        """Rows with a reference row."""
-        return 0 if self.moments.pairs is None else self.moments.pairs.n
+        """Rows with a reference row, rows of zeros among them."""
+        return self.moments.zeros.pairs + (0 if self.moments.pairs is None else self.moments.pairs.n)
 
     @property
     def gramian(self) -> Matrix:
@@ -75,7 +76,8 @@ class TableMoments:
 
     def digest(self) -> str:
         """sha256 of the counts and of every bit of the sums: equal moments, equal digest."""
-        found = hashlib.sha256(json.dumps(self._header()["counts"]).encode())
+        header = self._header()
+        found = hashlib.sha256(json.dumps([header["counts"], header["zeros"]]).encode())
         for name, array in sorted(self._arrays().items()):
             found.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
@@ -97,15 +99,16 @@ class TableMoments:
             pairs = None
             if "pairs_joint" in arrays:
                 joint, total = arrays["pairs_joint"], arrays.get("pairs_total")
-                pairs = Pairs(counts["matched"], counts["weight"], counts["d"], joint, total)
+                pairs = Pairs(counts["pairs"], counts["weight"], counts["d"], joint, total)
             sums = {name: arrays.get(name) for name in _ARRAYS}
-            moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs)
+            zeros = ZeroRows(**header["zeros"])
+            moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs, zeros=zeros)
             return cls(moments, header["dtype"], header["where"], header["reference"])
         except EmbstabError:
             raise
         except FileNotFoundError:
             raise InputError(f"there are no moments at {path}; write them with save()") from None
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise DamageError(f"{path} is not a whole file of moments ({error}); write it again") from error
 
     def _mergeable(self, other: TableMoments) -> TableMoments:
@@ -125,8 +128,9 @@ class TableMoments:
 
     def _header(self) -> dict[str, Any]:
         pairs = self.moments.pairs
-        counts = {"n": self.n_rows, "d": self.d, "matched": self.matched, "weight": pairs.weight if pairs else 0.0}
-        return {"counts": counts, "dtype": self.dtype, "where": self.where, "reference": self.reference}
+        counts = {"n": self.n_rows, "d": self.d} | ({"pairs": pairs.n, "weight": pairs.weight} if pairs else {})
+        zeros = asdict(self.moments.zeros)
+        return {"counts": counts, "zeros": zeros, "dtype": self.dtype, "where": self.where, "reference": self.reference}
 
     def _arrays(self) -> dict[str, Matrix]:
         named = {name: getattr(self.moments, name) for name in _ARRAYS}

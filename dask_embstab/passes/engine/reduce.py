@@ -17,11 +17,12 @@ from dask_embstab.core.moments import Panel, sides
 from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
+from dask_embstab.core.zero_rows import ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
-from dask_embstab.passes.join.reference_rows import Beside, PartnerReader, Partners
+from dask_embstab.passes.join.reference_rows import Beside, Found, PartnerReader, Partners
 from dask_embstab.tables.read.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
@@ -91,7 +92,7 @@ def reduce_block(
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
     reader = block.open()
-    beside = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
+    beside = None if partners is None else _PairReader(partners, rows, grid.rows, weights, where)
     panels = _panels(reader, beside, rows, grid)
     first = rows.start // grid.rows if grid.anchored else 0
     roots = Roots(reduction.merge)
@@ -100,7 +101,7 @@ def reduce_block(
             roots.push(Node(0, number, reduction.map(panel)))
         forest = roots.forest()
         if not all(np.isfinite(reduction.probe(root.value)) for root in forest):
-            again = None if partners is None else _PairReader(partners, rows, grid.rows, weights)
+            again = None if partners is None else _PairReader(partners, rows, grid.rows, weights, where)
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
@@ -114,7 +115,8 @@ def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Gr
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if beside is None:
-            yield Panel(buffer.upcast(stored), start, in_place=in_place)
+            zeros = ZeroRows(len(zero_rows(stored)))
+            yield Panel(buffer.upcast(stored), start, in_place=in_place, zeros=zeros)
         else:
             yield beside.panel(stored, buffer, start, stop)
 
@@ -145,24 +147,62 @@ class _PairReader:
     """Puts the reference rows of one panel after another beside it, with their weights."""
 
     def __init__(
-        self, partners: Partners, rows: RowRange, grid_rows: int, weights: ColumnBlock | Literal["norm"] | None
+        self,
+        partners: Partners,
+        rows: RowRange,
+        grid_rows: int,
+        weights: ColumnBlock | Literal["norm"] | None,
+        where: str,
     ) -> None:
         self._reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
         self._buffers = Buffer(grid_rows), Buffer(grid_rows)
         self._in_place = works_in_place()
+        self._where = where
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners beside them."""
-        found = self._reader.take(start, stop)
+        found, zeros = self._nonzero(self._reader.take(start, stop), stored, start)
         if found is None:
-            return Panel(buffer.upcast(stored), start, in_place=self._in_place)
+            return Panel(buffer.upcast(stored), start, in_place=self._in_place, zeros=zeros)
         partners, matched = found
         pairs = self._pairs(stored if matched is None else stored[matched], partners)
         x, y = sides(pairs, stored.shape[1])
         rows = x if matched is None else buffer.upcast(stored)
-        return Panel(rows, start, pairs, matched, self._weights_of(start, stop, matched, y), self._in_place)
+        weights = self._weights_of(start, stop, matched, y)
+        return Panel(rows, start, pairs, matched, weights, self._in_place, zeros)
+
+    def _nonzero(self, found: Found, stored: Rows, start: int) -> tuple[Found, ZeroRows]:
+        """The partners without the pairs of which either row is zero, and the counts of both."""
+        zero = zero_rows(stored)
+        counts = ZeroRows(len(zero))
+        if found is None:
+            return None, counts
+        partners, matched = found
+        zero_partners = zero_rows(partners)
+        if not len(zero) and not len(zero_partners):
+            return found, counts
+
+        is_zero = np.zeros(len(stored), bool)
+        is_zero[zero] = True
+        numbers = np.arange(len(stored)) if matched is None else np.flatnonzero(matched)
+        left_out = is_zero[numbers]
+        left_out[zero_partners] = True
+        if not left_out.any():
+            return found, counts
+
+        # What is left out is in no sum that would show a value that is not finite.
+        rows, theirs = stored[numbers[left_out]], partners[left_out]
+        require_finite(rows, start, self._where, numbers[left_out])
+        require_finite(theirs, start, reference_of(self._where), numbers[left_out])
+        energies = (float(np.square(side, dtype=np.float64).sum()) for side in (rows, theirs))
+        counts = ZeroRows(len(zero), len(rows), len(zero_partners), *energies)
+        if left_out.all():
+            return None, counts
+        kept = np.zeros(len(stored), bool)
+        kept[numbers[~left_out]] = True
+        return (partners[~left_out], kept), counts
 
     def _pairs(self, rows: Rows, partners: Rows) -> tuple[Matrix, ...]:
         """Both in float64: one array or two, whichever their products are computed faster from."""
@@ -209,9 +249,13 @@ def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
         require_finite(panel.rows, panel.start, where)
         if panel.paired is not None:
             matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
-            the_reference = f"the reference of {where}, in the rows that belong to its rows,"
-            require_finite(panel.paired[1], panel.start, the_reference, matched)
+            require_finite(panel.paired[1], panel.start, reference_of(where), matched)
     raise NotFiniteError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
+
+
+def reference_of(where: str) -> str:
+    """The reference rows of a table, as errors call them."""
+    return f"the reference of {where}, in the rows that belong to its rows,"
 
 
 def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | None = None) -> None:

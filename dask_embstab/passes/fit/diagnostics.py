@@ -12,6 +12,7 @@ from dask_embstab.core.precision import product_errors
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import EPS, Vector
+from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.passes.engine.blas import kernel_family
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.join.lagged_rows import LaggedRows
@@ -47,7 +48,8 @@ def account(
         "balance_factor": basis.factor,
         "centred": options.center,
         "items": tables["items"],
-        "users": tables.get("users") or (None if n_users is None else {"rows": n_users, "matched": None}),
+        "users": tables.get("users")
+        or (None if n_users is None else {"rows": n_users, "matched": None, "zero_rows": None}),
         "reference": reference,
         "singular_values": basis.singular_values.tolist(),
         "truncation": _truncation(basis.discarded),
@@ -69,6 +71,7 @@ def _rank(basis: Basis) -> int:
 def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "rows": read.summary.n_rows,
+        "zero_rows": read.summary.moments.zeros.rows,
         "dtype": read.summary.dtype,
         "matched": read.matched,
         "reads": read.n_reads,
@@ -78,7 +81,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
     }
     if read.pairs is not None:
-        figures |= _paired(read.pairs, read.summary.moments, read.energies)
+        figures |= _paired(read.pairs, read)
         if isinstance(read.pairs, LaggedRows):
             figures["lags"] = {term.name: term.rows.pairing.matched for term in read.pairs.terms}
     if root is not None:
@@ -91,22 +94,25 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
     return figures
 
 
-def _paired(pairs: Beside, moments: Moments, energies: tuple[float, float] | None) -> dict[str, Any]:
+def _paired(pairs: Beside, read: TableRead) -> dict[str, Any]:
     """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
-    pairing = pairs.pairing
+    pairing, moments, zeros = pairs.pairing, read.summary.moments, read.zeros
+    energies = read.energies
     if energies is None and moments.pairs is not None:
         energies = float(np.trace(moments.pairs.gramian_x)), float(np.trace(moments.pairs.gramian_y))
-    share = _gone_share(pairs, 0.0 if energies is None else energies[1])
+    share = _gone_share(pairs, zeros.reference_energy + (0.0 if energies is None else energies[1]))
     matched, new, gone = pairing.changes
     return {
         "new": new,
         "gone": gone,
         "returned": pairing.matched - matched,
-        "aligned": pairing.n_used,
+        "aligned": pairing.n_used - zeros.pairs,
+        "zero_pairs": zeros.pairs,
+        "reference_zero_rows": zeros.reference + pairs.gone_zero_rows,
         "paired_by": pairing.how,
         "matched_energy": None if share is None else 1.0 - share,
         "gone_energy": share,
-        "new_energy": _new_energy(pairs, moments, energies),
+        "new_energy": _new_energy(pairs, moments, zeros, energies),
         "vectors": pairs.way,
         "duplicates": dict(pairing.duplicates),
         "scratch_bytes": pairs.n_bytes,
@@ -125,16 +131,19 @@ def _gone_share(pairs: Beside, matched: float) -> float | None:
     return gone / total if total and np.isfinite(total) else None
 
 
-def _new_energy(pairs: Beside, moments: Moments, energies: tuple[float, float] | None) -> float | None:
+def _new_energy(
+    pairs: Beside, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None
+) -> float | None:
     """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
-    if not pairs.pairing.new:
+    pairing = pairs.pairing
+    if not pairing.new:
         return 0.0
-    if pairs.pairing.n_used < pairs.pairing.matched or moments.rest is None:
+    if pairing.n_used < pairing.matched or pairing.listed or moments.rest is None:
         return None
     total = float(np.trace(moments.gramian))
     if moments.pairs is None and energies is not None:
-        return max(0.0, 1.0 - energies[0] / total)
-    return float(np.trace(moments.rest) / total)
+        return max(0.0, 1.0 - (energies[0] + zeros.energy) / total)
+    return (float(np.trace(moments.rest)) - zeros.energy) / total
 
 
 def _truncation(discarded: Vector) -> dict[str, Any] | None:

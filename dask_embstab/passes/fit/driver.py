@@ -47,7 +47,7 @@ from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
-from dask_embstab.passes.join.rows import identity
+from dask_embstab.passes.join.rows import has_zero_rows, identity
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -76,12 +76,30 @@ class TableRead:
         """Rows shared with the reference, before any selection; None where that was not needed."""
         if self.pairs is not None:
             return self.pairs.pairing.changes[0]
-        return self.summary.matched if self.summary.moments.pairs is not None else None
+        moments = self.summary.moments
+        return self.summary.matched if moments.pairs is not None or moments.zeros.pairs else None
+
+    @property
+    def evidence(self) -> int:
+        """Shared rows, before any selection, without the pairs of which a row was read as zero."""
+        if self.matched is None:
+            return 0
+        moments = self.summary.moments
+        shared = self.matched if self.pairs is None else self.pairs.pairing.matched
+        nonzero = shared - moments.zeros.pairs
+        listed = self.pairs is not None and self.pairs.pairing.listed  # a row may be in several pairs
+        return nonzero if listed else min(self.matched, nonzero, moments.n_nonzero)
 
     @property
     def smaller(self) -> int:
-        """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched."""
-        return (self.matched or 0) if self.pairs is None else self.pairs.pairing.smaller
+        """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched.
+
+        Rows of zeros do not count, as far as they were read.
+        """
+        if self.pairs is None or self.pairs.pairing.listed:
+            return 0 if self.pairs else self.evidence
+        moments, (matched, _, gone) = self.summary.moments, self.pairs.pairing.changes
+        return min(moments.n_nonzero, matched - moments.zeros.reference + gone - self.pairs.gone_zero_rows)
 
 
 def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
@@ -127,11 +145,10 @@ def fit_reads(
     if options.keep == "scores":
         users = reads["users"].summary
         for summary in (items, users):
-            _require_rows(summary.where, summary.n_rows, summary.d)
+            _require_rows(summary.where, summary.moments.n_nonzero, summary.d)
         roots = graded_roots(reads, options.method)
-        basis = scores_basis(
-            roots["items"], roots["users"], items.n_rows, users.n_rows, rank=options.rank, balance=options.balance
-        )
+        counts = items.moments.n_nonzero, users.moments.n_nonzero
+        basis = scores_basis(roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance)
     else:
         basis = geometry_basis(items.moments, with_users=n_users is not None)
     if reference is None:
@@ -159,7 +176,14 @@ def read_tables(
         matched = sum(pairing.changes[0] for pairing in pairings.values())
         smaller = sum(pairing.smaller for pairing in pairings.values())
         target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
-        require_matched(tables["items"].d, target, scores=options.keep == "scores")
+        try:
+            require_matched(tables["items"].d, target, scores=options.keep == "scores")
+        except TooFewMatchedError:
+            # Rows of zeros count for neither side: where there are some, only the read can tell the share.
+            require_matched(tables["items"].d, replace(target, smaller=0), scores=options.keep == "scores")
+            theirs = [getattr(reference, key) for key in pairings]
+            if not has_zero_rows([*(aligned[key] for key in pairings), *theirs]):
+                raise
     pairs = {key: _beside(aligned[key], pairing, options, how, key) for key, pairing in pairings.items()}
     if reference is not None and reference.lags:
         pairs = _with_lags(pairs, aligned, reference, options, how)
@@ -180,14 +204,15 @@ def read_tables(
     nodes += [reduce_table(aligned[key], alone, pairs=pairs[key], weights=weights[key]) for key in listed]
     partials = compute([node for node, _ in nodes], label="fit: reading", n_tasks=sum(n for _, n in nodes))
 
-    sums = {key: finished(partial, alone).pairs for key, partial in zip(listed, partials[len(tables) :], strict=True)}
+    sums = {key: finished(partial, alone) for key, partial in zip(listed, partials[len(tables) :], strict=True)}
     reads = {}
     for key, partial in zip(tables, partials, strict=False):
         value = finished(partial, reduction)
         moments, R = (value.moments, value.R) if options.method == "qr" else (value, None)
         if key in sums:
             # Every row is in `rest`; the pairs' own rows are counted there once already.
-            moments = replace(moments, pairs=sums[key], partnered=np.zeros((moments.d, moments.d)))
+            zeros = replace(sums[key].zeros, rows=moments.zeros.rows, energy=0.0)
+            moments = replace(moments, pairs=sums[key].pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros)
         summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
         _require_nonzero(summary)
         beside_it = pairs.get(key)
@@ -365,7 +390,7 @@ def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRea
         proper=options.rotation_only,
         unit_rows=options.unit_rows,
         min_matched=options.min_matched,
-        matched=sum(reads[key].matched or 0 for key in options.aligned if key in reads),
+        matched=sum(reads[key].evidence for key in options.aligned if key in reads),
         smaller=sum(reads[key].smaller for key in options.aligned if key in reads),
         max_lost_energy=options.max_lost_energy,
     )

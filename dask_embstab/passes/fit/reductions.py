@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from dask_embstab.core.moments import Moments, Pairs, Panel, moments, pair_sums, unit_pairs
+from dask_embstab.core.moments import Moments, Panel, moments, pair_sums, unit_pairs
 from dask_embstab.core.products import gramian
+from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.engine.reduce import Reduction
 
@@ -52,29 +53,22 @@ def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
 
 
 @dataclass(frozen=True, slots=True)
-class MaybePairs:
-    """Sums over pairs of unit rows (None: over no pairs); sums of squares of the same rows as they are."""
+class UnitPairs(Sums):
+    """Moments whose pairs are unit rows; sums of squares of the same rows, and of their partners, as they are."""
 
-    pairs: Pairs | None
-    energy_x: float = 0.0
-    energy_y: float = 0.0
-
-    def __add__(self, other: MaybePairs) -> MaybePairs:
-        """Of both."""
-        if self.pairs is None or other.pairs is None:
-            return other if self.pairs is None else self
-        x, y = self.energy_x + other.energy_x, self.energy_y + other.energy_y
-        return MaybePairs(self.pairs + other.pairs, x, y)
+    moments: Moments
+    energy_x: float
+    energy_y: float
 
 
-def unit_pairs_reduction(M: Matrix) -> Reduction[MaybePairs]:
+def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
     """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
-    return Reduction(partial(_unit_pairs, M), add, _pairs_probe)
+    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_probe)
 
 
-def pairs_reduction(*, centred: bool) -> Reduction[MaybePairs]:
+def pairs_reduction(*, centred: bool) -> Reduction[Moments]:
     """Sums over the pairs alone, without the table's own Gramian."""
-    return Reduction(partial(_pairs_alone, centred=centred), add, _pairs_probe)
+    return Reduction(partial(_pairs_alone, centred=centred), add, moments_probe)
 
 
 def triangle(rows: Matrix) -> Matrix:
@@ -91,22 +85,22 @@ def _triangle_probe(value: WithTriangle) -> Any:
     return moments_probe(value.moments) + np.abs(value.R).sum()
 
 
-def _pairs_alone(panel: Panel, *, centred: bool) -> MaybePairs:
-    if not panel.pairs:
-        return MaybePairs(None)
-    d = panel.rows.shape[1]
-    return MaybePairs(pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=panel.in_place))
+def _pairs_alone(panel: Panel, *, centred: bool) -> Moments:
+    n, d = panel.rows.shape
+    pairs = None
+    if panel.pairs:
+        pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=panel.in_place)
+    return Moments(n, d, pairs=pairs, zeros=panel.zeros)
 
 
-def _unit_pairs(M: Matrix, panel: Panel) -> MaybePairs:
-    if panel.paired is None:
-        return MaybePairs(None)
-    x, y = panel.paired
-    return MaybePairs(unit_pairs(panel, M), float(np.sum(x * x)), float(np.sum(y * y)))
+def _unit_pairs(M: Matrix, panel: Panel) -> UnitPairs:
+    n, d = panel.rows.shape
+    energies = (float(np.sum(rows * rows)) for rows in panel.paired or (np.zeros(0), np.zeros(0)))
+    return UnitPairs(Moments(n, d, pairs=unit_pairs(panel, M), zeros=panel.zeros), *energies)
 
 
-def _pairs_probe(value: MaybePairs) -> float:
-    return 0.0 if value.pairs is None else float(np.trace(value.pairs.joint))
+def _unit_pairs_probe(value: UnitPairs) -> float:
+    return moments_probe(value.moments)
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:

@@ -13,7 +13,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.pairing import Pairing
-from dask_embstab.passes.join.shuffle import Shuffled, ShuffledReader, gone_energy, scan_reference
+from dask_embstab.passes.join.shuffle import Shuffled, ShuffledReader, scan_gone, scan_reference
 from dask_embstab.tables.ids.row_index import FileIndex, RowIndex, SparseIndex
 from dask_embstab.tables.read.dask_source import lifted
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
@@ -33,7 +33,8 @@ class Beside:
     """A pairing whose reference rows can be read beside the run's, and what is known of the reference.
 
     ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run, ``energy`` that of all
-    (None where the matched rows' own sums will tell it); both None where they are not to be known.
+    (None where the matched rows' own sums will tell it); both None where they are not to be known. ``gone_zero_rows`` of
+    the gone rows are zeros, as far as these were read.
     """
 
     pairing: Pairing
@@ -43,6 +44,7 @@ class Beside:
     energy: float | None = None
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
+    gone_zero_rows: int = 0
 
     def chunk_rows(self) -> int | None:
         """Rows of a reference chunk where both tables are read in step."""
@@ -80,7 +82,8 @@ def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Besid
         pairing, how, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
     )
     n_bytes = pairing.n_bytes + scan.n_bytes
-    return Beside(pairing, "shuffled", shuffled, scan.gone_energy, scan.energy, scan.digests, n_bytes)
+    energies = scan.gone_energy, scan.energy
+    return Beside(pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows)
 
 
 def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> Beside:
@@ -94,9 +97,10 @@ def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> B
         return found
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
-        return replace(found, gone_energy=gone_energy(pairing, label=f"{label}: what is gone"))
+        scan = scan_gone(pairing, label=f"{label}: what is gone")
+        return replace(found, gone_energy=scan.gone_energy, gone_zero_rows=scan.gone_zero_rows)
     _, scan = scan_reference(pairing, how, n_rows=0, label=f"{label}: the reference's energy", move=False)
-    return replace(found, gone_energy=scan.gone_energy, energy=scan.energy)
+    return replace(found, gone_energy=scan.gone_energy, energy=scan.energy, gone_zero_rows=scan.gone_zero_rows)
 
 
 def _can_be_picked(pairing: Pairing, how: Joining) -> bool:

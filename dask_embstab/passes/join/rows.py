@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import dask
 import numpy as np
 
 from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable
@@ -23,13 +25,22 @@ def rows_of(table: Table, rows: RowNumbers, *, verified: bool = True) -> Any:
     return dask.delayed(_read, pure=False)(gather, len(rows))
 
 
+def has_zero_rows(tables: Sequence[Table]) -> bool:
+    """Whether a row of zeros is among a fixed spread of rows of these tables."""
+    samples = compute([_spread(table) for table in tables], label="rows of zeros", n_tasks=0)
+    return any(len(zero_rows(sample)) for sample in samples)
+
+
 def identity(table: Table) -> str:
     """A digest of the shape, the dtype and a fixed spread of rows: equal for equal tables, wherever they lie."""
-    rows = np.unique(np.linspace(0, table.n_rows - 1, _SAMPLED).astype(np.int64))
-    (sample,) = compute([rows_of(table, rows)], label="identity", n_tasks=0)
+    (sample,) = compute([_spread(table)], label="identity", n_tasks=0)
     found = hashlib.sha256(f"{table.n_rows} {table.d} {table.dtype}".encode())
     found.update(np.ascontiguousarray(sample).tobytes())
     return found.hexdigest()[:32]
+
+
+def _spread(table: Table) -> Any:
+    return rows_of(table, np.unique(np.linspace(0, table.n_rows - 1, _SAMPLED).astype(np.int64)))
 
 
 def _read(block: Openable, n: int) -> Matrix:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.pairing import Pairing
@@ -44,10 +45,14 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading reference rows told: their energy (sum of squares), that of those gone, digests, bytes written."""
+    """What reading reference rows told: their energy (sum of squares), that of those gone and how many of these are zero.
+
+    ``digests`` of the chunks read; ``n_bytes`` written.
+    """
 
     energy: float = 0.0
     gone_energy: float = 0.0
+    gone_zero_rows: int = 0
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
 
@@ -101,7 +106,7 @@ def _scan(
     order = stable_order(partner[wanted])
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    sums = [0.0, 0.0]
+    sums, gone_zero_rows = [0.0, 0.0], 0
     moved: Rows | None = None
     at = 0
     for first in range(start, stop, _PANEL):
@@ -110,13 +115,15 @@ def _scan(
         picked = wanted[at : np.searchsorted(wanted, last - start)] - (first - start)
         if gone:
             sums[0] += _energy(rows)
-            sums[1] += _energy(rows[partner[first - start : last - start] < 0])
+            lost = rows[partner[first - start : last - start] < 0]
+            sums[1] += _energy(lost)
+            gone_zero_rows += len(zero_rows(lost))
         if to is not None:
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
             moved[place[at : at + len(picked)]] = rows if len(picked) == len(rows) else rows[picked]
         at += len(picked)
     n_bytes = 0 if to is None or moved is None else _write(to, number, partner[wanted[order]], moved)
-    return Scan(sums[0], sums[1], reader.digests(), n_bytes)
+    return Scan(sums[0], sums[1], gone_zero_rows, reader.digests(), n_bytes)
 
 
 def _write(to: Shuffled, number: int, targets: RowNumbers, rows: Rows) -> int:
@@ -130,8 +137,8 @@ def _energy(rows: Rows) -> float:
         return float(flat @ flat)
 
 
-def gone_energy(pairing: Pairing, *, label: str) -> float:
-    """Sum of squares of the reference rows that are gone; reads these alone."""
+def scan_gone(pairing: Pairing, *, label: str) -> Scan:
+    """Energy and rows of zeros of the reference rows that are gone; reads these alone."""
     inverse = pairing.inverse or StepIndex(pairing.matched)
     n = pairing.reference.shape[0]
     graph, keys = Graph(), []
@@ -139,13 +146,15 @@ def gone_energy(pairing: Pairing, *, label: str) -> float:
         stop = min(start + ID_RANGE, n)
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
-            keys.append(graph.read(_picked_energy, few_rows(pairing.reference, rows), len(rows)))
-    (energy,) = compute([graph.joined(keys, sum)], label=label, n_tasks=len(keys))
-    return float(energy)
+            keys.append(graph.read(_scan_picked, few_rows(pairing.reference, rows), len(rows)))
+    (scan,) = compute([graph.joined(keys, _sum)], label=label, n_tasks=len(keys))
+    assert isinstance(scan, Scan)
+    return scan
 
 
-def _picked_energy(block: Openable, n: int) -> float:
-    return _energy(block.open().take(0, n))
+def _scan_picked(block: Openable, n: int) -> Scan:
+    rows = block.open().take(0, n)
+    return Scan(gone_energy=_energy(rows), gone_zero_rows=len(zero_rows(rows)))
 
 
 def _sum(scans: Sequence[Scan]) -> Scan:
@@ -155,6 +164,7 @@ def _sum(scans: Sequence[Scan]) -> Scan:
     return Scan(
         sum(scan.energy for scan in scans),
         sum(scan.gone_energy for scan in scans),
+        sum(scan.gone_zero_rows for scan in scans),
         digests,
         sum(scan.n_bytes for scan in scans),
     )

@@ -44,9 +44,8 @@ def direction_reduction() -> Reduction[Moments]:
 
 def _with_directions(panel: Panel) -> Moments:
     d = panel.rows.shape[1]
-    return Moments(
-        len(panel.rows), d, partnered=gramian(panel.rows, in_place=panel.in_place), pairs=unit_pairs(panel, np.eye(d))
-    )
+    G = gramian(panel.rows, in_place=panel.in_place)
+    return Moments(len(panel.rows), d, partnered=G, pairs=unit_pairs(panel, np.eye(d)), zeros=panel.zeros)
 
 
 def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:

@@ -1,0 +1,59 @@
+"""Which rows have no direction? Rows of zeros are transformed like all others, and are evidence of nothing.
+
+Cold users, empty documents and items that were never trained are stored as zeros. They take no part in a mean, a
+ranking, a minimum number of matches, a sample or a balance; they are counted, so that every figure can say what it left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dask_embstab.core.sums import Sums
+from dask_embstab.core.types import RowNumbers, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroRows(Sums):
+    """Counts of one read of a table, with its reference rows where it has any.
+
+    ``rows`` of the table are zero. ``pairs`` of a row and its reference row were left out because one of them is zero (in
+    ``reference`` of them the reference row is); ``energy`` and ``reference_energy`` are the sums of squares of the rows on
+    either side of these pairs.
+    """
+
+    rows: int = 0
+    pairs: int = 0
+    reference: int = 0
+    energy: float = 0.0
+    reference_energy: float = 0.0
+
+
+NO_ZEROS = ZeroRows()
+
+
+def zero_rows(rows: Rows) -> RowNumbers:
+    """Numbers of the rows (n, d) whose components are all zero, ascending.
+
+    Where no row begins with a zero, which is the rule, one component per row is looked at: about 1 % of the time of a
+    Gramian of 64 components.
+    """
+    n, d = rows.shape
+    starts_with_zero = rows[:, 0] == 0
+    if not starts_with_zero.any():
+        return np.empty(0, np.int64)
+
+    found = np.flatnonzero(starts_with_zero)
+    for component in {d // 2, d - 1}:
+        found = found[rows[found, component] == 0]
+    if not len(found):
+        return found
+
+    # A product sums a row faster than `any` reads it, and a sum of absolute values is zero for zeros alone.
+    many = 2 * len(found) > n
+    sizes = np.abs(rows if many else rows[found])
+    sizes = sizes.astype(np.float32) if sizes.dtype.itemsize < 4 else sizes
+    with np.errstate(all="ignore"):
+        is_zero = sizes @ np.ones(d, sizes.dtype) == 0
+    return np.flatnonzero(is_zero) if many else found[is_zero]
