@@ -166,8 +166,8 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
     if target.matched < floor:
         raise TooFewMatchedError(
             f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the reference also has;"
-            f" {target.matched} are shared. Check that both runs use the same ids, or lower min_matched= to accept a rotation with free"
-            " directions"
+            f" {target.matched} are shared. Check that both runs use the same ids, or lower min_matched= to accept a"
+            " rotation with free directions"
         )
 
 

@@ -29,22 +29,26 @@ class ZeroRows(Sums):
     energy: float = 0.0
     reference_energy: float = 0.0
 
+    def __add__(self, other: ZeroRows) -> ZeroRows:
+        """Over the rows of both; mostly there is nothing to add, and this is done for every panel."""
+        return Sums.__add__(self, other) if other.rows or other.pairs else self
+
 
 NO_ZEROS = ZeroRows()
+_NONE: RowNumbers = np.empty(0, np.int64)
 
 
 def zero_rows(rows: Rows) -> RowNumbers:
     """Numbers of the rows (n, d) whose components are all zero, ascending.
 
-    Where no row begins with a zero, which is the rule, one component per row is looked at: about 1 % of the time of a
-    Gramian of 64 components.
+    Where no row begins with a zero, which is the rule, one component per row is looked at: 2 to 3 % of the CPU time of
+    a fit at 64 components.
     """
     n, d = rows.shape
-    starts_with_zero = rows[:, 0] == 0
-    if not starts_with_zero.any():
-        return np.empty(0, np.int64)
+    if np.count_nonzero(rows[:, 0]) == n:
+        return _NONE
 
-    found = np.flatnonzero(starts_with_zero)
+    found = np.flatnonzero(rows[:, 0] == 0)
     for component in {d // 2, d - 1}:
         found = found[rows[found, component] == 0]
     if not len(found):

@@ -17,12 +17,12 @@ from dask_embstab.core.moments import Panel, sides
 from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
-from dask_embstab.core.zero_rows import ZeroRows, zero_rows
+from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
-from dask_embstab.passes.join.reference_rows import Beside, Found, PartnerReader, Partners
+from dask_embstab.passes.join.reference_rows import Beside, Found, Mask, PartnerReader, Partners
 from dask_embstab.tables.read.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
@@ -115,8 +115,8 @@ def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Gr
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if beside is None:
-            zeros = ZeroRows(len(zero_rows(stored)))
-            yield Panel(buffer.upcast(stored), start, in_place=in_place, zeros=zeros)
+            upcast = buffer.upcast(stored)
+            yield Panel(upcast, start, in_place=in_place, zeros=ZeroRows(len(zero_rows(stored))))
         else:
             yield beside.panel(stored, buffer, start, stop)
 
@@ -163,11 +163,15 @@ class _PairReader:
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners beside them."""
-        found, zeros = self._nonzero(self._reader.take(start, stop), stored, start)
-        if found is None:
+        found = self._reader.take(start, stop)
+        pairs = None if found is None else self._pairs(stored, found)
+        # Rows of zeros are looked for behind the copies, which leave what is looked at in the cache.
+        nonzero, zeros = self._nonzero(found, stored, start)
+        if nonzero is not found:
+            pairs = None if nonzero is None else self._pairs(stored, nonzero)
+        if nonzero is None or pairs is None:
             return Panel(buffer.upcast(stored), start, in_place=self._in_place, zeros=zeros)
-        partners, matched = found
-        pairs = self._pairs(stored if matched is None else stored[matched], partners)
+        _, matched = nonzero
         x, y = sides(pairs, stored.shape[1])
         rows = x if matched is None else buffer.upcast(stored)
         weights = self._weights_of(start, stop, matched, y)
@@ -176,7 +180,7 @@ class _PairReader:
     def _nonzero(self, found: Found, stored: Rows, start: int) -> tuple[Found, ZeroRows]:
         """The partners without the pairs of which either row is zero, and the counts of both."""
         zero = zero_rows(stored)
-        counts = ZeroRows(len(zero))
+        counts = ZeroRows(len(zero)) if len(zero) else NO_ZEROS
         if found is None:
             return None, counts
         partners, matched = found
@@ -204,8 +208,10 @@ class _PairReader:
         kept[numbers[~left_out]] = True
         return (partners[~left_out], kept), counts
 
-    def _pairs(self, rows: Rows, partners: Rows) -> tuple[Matrix, ...]:
-        """Both in float64: one array or two, whichever their products are computed faster from."""
+    def _pairs(self, stored: Rows, found: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
+        """Rows and partners in float64: one array or two, whichever their products are computed faster from."""
+        partners, matched = found
+        rows = stored if matched is None else stored[matched]
         d, D = rows.shape[1], partners.shape[1]
         one, other = self._buffers
         if are_faster_apart(d, D, in_place=self._in_place):

@@ -142,6 +142,8 @@ def fit_reads(
     """The same from moments: only a table that needs another route, or unit rows, is read again."""
     roots: dict[str, Root] = {}
     items = reads["items"].summary
+    for read in reads.values():
+        _require_nonzero(read.summary)
     if options.keep == "scores":
         users = reads["users"].summary
         for summary in (items, users):
@@ -214,7 +216,6 @@ def read_tables(
             zeros = replace(sums[key].zeros, rows=moments.zeros.rows, energy=0.0)
             moments = replace(moments, pairs=sums[key].pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros)
         summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
-        _require_nonzero(summary)
         beside_it = pairs.get(key)
         theirs = partial.partner_digests | ({} if beside_it is None else beside_it.digests)
         reads[key] = TableRead(summary, tables[key], beside_it, aligned.get(key), R, 1, partial.digests, theirs)
