@@ -32,7 +32,8 @@ def standardize(items: Array, users: Array, *, rank: int | None = None, balance:
     U, s, Vh = np.linalg.svd(R_T @ R_W.T)
     kept = rank or len(s)
     U, s, V = U[:, :kept], s[:kept], Vh[:kept].T
-    factor = (len(items) / len(users)) ** 0.25 if balance == "rows" else 1.0
+    n_items, n_users = (np.count_nonzero(rows.any(axis=1)) for rows in (items, users))
+    factor = (n_items / n_users) ** 0.25 if balance == "rows" else 1.0
     return Standard(R_W.T @ V / np.sqrt(s) * factor, R_T.T @ U / np.sqrt(s) / factor, s)
 
 

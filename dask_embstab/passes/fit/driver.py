@@ -27,6 +27,7 @@ from dask_embstab.core.sums import total
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
+from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.errors import ConditionError, InputError, TooFewMatchedError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.memory import Load, load_of, require_memory
@@ -70,6 +71,12 @@ class TableRead:
     digests: Digests = field(default_factory=dict)
     reference_digests: Digests = field(default_factory=dict)
     energies: tuple[float, float] | None = None
+    unit_zeros: ZeroRows | None = None
+
+    @property
+    def zeros(self) -> ZeroRows:
+        """Rows of zeros, and the pairs left out for one, whichever read compared the pairs."""
+        return self.unit_zeros or self.summary.moments.zeros
 
     @property
     def matched(self) -> int | None:
@@ -84,11 +91,10 @@ class TableRead:
         """Shared rows, before any selection, without the pairs of which a row was read as zero."""
         if self.matched is None:
             return 0
-        moments = self.summary.moments
         shared = self.matched if self.pairs is None else self.pairs.pairing.matched
-        nonzero = shared - moments.zeros.pairs
+        nonzero = shared - self.zeros.pairs
         listed = self.pairs is not None and self.pairs.pairing.listed  # a row may be in several pairs
-        return nonzero if listed else min(self.matched, nonzero, moments.n_nonzero)
+        return nonzero if listed else min(self.matched, nonzero, self.summary.moments.n_nonzero)
 
     @property
     def smaller(self) -> int:
@@ -98,8 +104,9 @@ class TableRead:
         """
         if self.pairs is None or self.pairs.pairing.listed:
             return 0 if self.pairs else self.evidence
-        moments, (matched, _, gone) = self.summary.moments, self.pairs.pairing.changes
-        return min(moments.n_nonzero, matched - moments.zeros.reference + gone - self.pairs.gone_zero_rows)
+        matched, _, gone = self.pairs.pairing.changes
+        reference = matched - self.zeros.reference + gone - self.pairs.gone_zero_rows
+        return min(self.summary.moments.n_nonzero, reference)
 
 
 def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
@@ -237,7 +244,7 @@ def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> 
     if options.center or not options.unit_rows:
         sums = {key: reads[key].summary.moments.pairs for key in options.aligned}
         means = landed_pairs(basis, _require_pairs(sums, reads))
-    used = _unit_pairs(basis, reads, options) if options.unit_rows else means
+    used = _unit_pairs(basis, target, reads, options) if options.unit_rows else means
     assert used is not None
     transform, figures = rotated(basis, target, used, means)
     return transform, figures | {"anchor_bound": _anchor_bound(basis, target, reads, used, options)}
@@ -293,7 +300,7 @@ def _anchor_bound(
     return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
 
 
-def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
+def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
     """One more read of the aligned tables: pairs with every row scaled to length one once it has landed."""
     reductions, nodes = {}, []
     for key in options.aligned:
@@ -308,9 +315,11 @@ def _unit_pairs(basis: Basis, reads: dict[str, TableRead], options: FitOptions) 
     partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
     found: dict[str, Pairs | None] = {}
     for key, part in zip(reductions, partials, strict=True):
-        value = finished(part, reductions[key])
-        found[key], reads[key].energies = value.pairs, (value.energy_x, value.energy_y)
-        reads[key].reference_digests |= part.partner_digests
+        value, read = finished(part, reductions[key]), reads[key]
+        found[key], read.energies = value.moments.pairs, (value.energy_x, value.energy_y)
+        read.unit_zeros = replace(value.moments.zeros, rows=read.summary.moments.zeros.rows)
+        read.reference_digests |= part.partner_digests
+    require_matched(len(basis.items), _counted(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
     stacked: Pairs = total(_require_pairs(found, reads).values())
@@ -384,17 +393,23 @@ def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRea
         raise InputError(
             f"width={width} is less than the {reference_width} components of the reference; give at least that many"
         )
-    return Target(
+    target = Target(
         width,
         options.aligned,
         center=options.center,
         proper=options.rotation_only,
         unit_rows=options.unit_rows,
         min_matched=options.min_matched,
-        matched=sum(reads[key].evidence for key in options.aligned if key in reads),
-        smaller=sum(reads[key].smaller for key in options.aligned if key in reads),
         max_lost_energy=options.max_lost_energy,
     )
+    return _counted(target, reads)
+
+
+def _counted(target: Target, reads: dict[str, TableRead]) -> Target:
+    """The same with the shared rows and the rows of the smaller tables, as far as they were read."""
+    aligned = [reads[key] for key in target.on if key in reads]
+    matched, smaller = (sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller"))
+    return replace(target, matched=matched, smaller=smaller)
 
 
 def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> str:
