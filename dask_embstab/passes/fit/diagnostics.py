@@ -131,9 +131,7 @@ def _gone_share(pairs: Beside, matched: float) -> float | None:
     return gone / total if total and np.isfinite(total) else None
 
 
-def _new_energy(
-    pairs: Beside, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None
-) -> float | None:
+def _new_energy(pairs: Beside, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None) -> float | None:
     """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
     pairing = pairs.pairing
     if not pairing.new:
