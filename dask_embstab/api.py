@@ -191,7 +191,8 @@ def fit(
         Align directions: landed rows and reference rows are scaled to length one first. One more read of each aligned
         table.
     rotation_only
-        Allow no reflection: the rotation's determinant is +1 (where it is square).
+        Geometry mode: allow no reflection, so that the rotation's determinant is +1 (where it is square). Where the nearest
+        orthogonal matrix is a reflection, the upper bounds on the alignment error hold for it alone and are None.
     only, counts, min_count, sample, seed
         Rows that decide the rotation: those with these ids; those with ``counts`` (one per row) of at least
         ``min_count``; a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,

@@ -116,12 +116,33 @@ def test_the_bounds_hold_the_error_between_them(seed: int, d: int, n: int, drift
     assert found.relative_error == pytest.approx(found.error / np.linalg.norm(Y))
     assert abs(found.gram_gap - np.linalg.norm(X @ X.T - Y @ Y.T)) <= 3e-8 * size**2
     nuclear = np.sqrt(np.linalg.norm(X @ X.T - Y @ Y.T, "nuc"))
-    assert found.nuclear_bound >= nuclear - 2e-4 * size
-    assert found.nuclear_bound <= nuclear + 2e-4 * size
+    assert nuclear - 2e-4 * size <= found.nuclear_bound <= nuclear + 2e-4 * size
     assert found.lower_bound <= error + 3e-8 * size
-    assert error <= found.nuclear_bound * (1 + 1e-9) + 2e-4 * size
-    assert error <= found.bound * (1 + 1e-9) + (2 * d) ** 0.25 * np.sqrt(3e-8) * size
-    assert found.bound == pytest.approx((2 * d) ** 0.25 * np.sqrt(found.gram_gap))
+    assert error <= min(found.nuclear_bound, found.bound)
+    papers = (2 * d) ** 0.25 * np.sqrt(np.hypot(found.gram_gap, 3e-8 * size**2))
+    assert found.bound == pytest.approx(max(papers, found.error), rel=1e-4)
+
+
+@pytest.mark.parametrize("d", [2, 16, 64, 256])
+@pytest.mark.parametrize("drift", [1e-1, 1e-4, 1e-6, 1e-7, 1e-8, 1e-10, 1e-14])
+def test_no_bound_is_rounded_below_the_error(d: int, drift: float) -> None:
+    rng = np.random.default_rng(d)
+    Y = rng.normal(size=(2 * d, d))
+    X = Y + drift * rng.normal(size=Y.shape)
+    found, error = figures(X @ rotation(X, Y), Y), np.linalg.norm(X @ rotation(X, Y) - Y)
+    assert max(error, found.error) <= min(found.bound, found.nuclear_bound)
+    assert found.lower_bound <= error + 3e-8 * np.linalg.norm(X)
+
+
+def test_a_rotation_that_is_not_the_nearest_has_no_upper_bound() -> None:
+    Y = np.random.default_rng(0).normal(size=(40, 3))
+    X = Y * [1, 1, -1]
+    found = figures(X @ procrustes(X.T @ Y, proper=True).Q, Y)
+    assert (found.bound, found.nuclear_bound) == (None, None)
+    assert "mirror" in found.bound_reason
+    assert found.lower_bound <= found.error
+    for other in (Y, X @ procrustes(X.T @ Y).Q, 0 * Y):
+        assert figures(other, Y).bound_reason is None
 
 
 def test_the_error_is_exact_even_where_nothing_was_aligned() -> None:
@@ -136,9 +157,9 @@ def test_the_error_is_exact_even_where_nothing_was_aligned() -> None:
 def test_figures_at_rounding_level_say_so() -> None:
     X = world(1)[0]
     found = figures(X, X + 1e-13)
-    assert (found.error, found.gram_gap, found.bound) == (0, 0, 0)
+    assert (found.error, found.gram_gap) == (0, 0)
     assert set(found.at_rounding) == {"error", "gram_gap", "nuclear_bound"}
-    assert 0 < found.nuclear_bound < 1e-3 * np.linalg.norm(X), "a bound is never rounded down"
+    assert 0 < max(found.bound, found.nuclear_bound) < 1e-3 * np.linalg.norm(X), "a bound is never rounded down"
     assert figures(X, X + 0.1).at_rounding == ()
 
 
@@ -180,6 +201,15 @@ def test_the_gap_says_how_well_a_rotation_is_determined() -> None:
     assert procrustes(np.diag([2.0, 1.0, 0.5])).gap == pytest.approx(0.375)
     assert procrustes(np.diag([1.0, 0.0, 0.0])).gap == 0
     assert procrustes(np.zeros((2, 2))).gap == 0
+
+
+def test_the_gap_is_zero_where_a_mirror_is_free() -> None:
+    C = np.diag([2.0, 1.0, 0.0])
+    assert procrustes(C).gap == 0
+    assert procrustes(np.diag([2.0, 1.0, 1e-13])).gap == 0
+    assert procrustes(C, proper=True).gap == pytest.approx(0.25), "two free directions would be needed for a rotation"
+    assert procrustes(np.diag([2.0, 1.0, -0.5]), proper=True).gap == pytest.approx(0.125)
+    assert procrustes(np.pad(C, ((0, 0), (0, 2)))).gap == 0
 
 
 # --- standardize

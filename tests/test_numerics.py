@@ -143,6 +143,15 @@ def test_rotations_only_where_asked() -> None:
     np.testing.assert_array_equal(
         es.fit(T, reference=wider, rotation_only=True).items, es.fit(T, reference=wider).items
     )
+    assert proper.diagnostics["alignment"]["bound"] is proper.diagnostics["alignment"]["nuclear_bound"] is None
+    assert "mirror" in proper.diagnostics["alignment"]["bound_reason"]
+    unforced = es.fit(T, reference=-mirrored @ np.diag([1, 1, 1, 1, 1, -1]), rotation_only=True).diagnostics[
+        "alignment"
+    ]
+    assert unforced["error"] <= unforced["bound"]
+    assert unforced["bound_reason"] is None
+    with pytest.raises(InputError, match="sign convention"):
+        es.fit(T, W, reference=B, rotation_only=True)
 
 
 def test_too_few_pairs_name_the_free_directions() -> None:

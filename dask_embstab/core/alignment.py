@@ -15,6 +15,11 @@ from dask_embstab.core.types import Matrix
 
 _ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 2e-8, 3e-8, 2e-4
 """Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|)."""
+_NEAREST = 1e-9
+_NOT_NEAREST = (
+    "the bounds hold for the nearest orthogonal matrix, and the rotation is another: rotation_only leaves out mirrors, or"
+    " other rows decided it too"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +27,22 @@ class Alignment:
     """Distance between landed rows X and reference rows Y.
 
     ``error`` = |X - Y| exactly, ``relative_error`` over |Y|, ``gram_gap`` eps = |XX' - YY'|, ``bound`` the paper's
-    (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*), ``lower_bound`` eps / (s1(X) + s1(Y)).
+    (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*), ``lower_bound`` eps / (s1(X) + s1(Y)). The upper bounds
+    hold where no orthogonal matrix brings X nearer to Y; elsewhere they are None, and ``bound_reason`` says why.
     """
 
     error: float
     relative_error: float
     gram_gap: float
     lower_bound: float
-    bound: float
-    nuclear_bound: float
+    bound: float | None
+    nuclear_bound: float | None
+    bound_reason: str | None
     at_rounding: tuple[str, ...]
 
 
 def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
-    """Exact error and both bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
+    """Exact error and all bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
     size_x, size_y = np.sqrt(np.trace(gramian_x)), np.sqrt(np.trace(gramian_y))
     size = max(size_x, size_y)
     error = _root(np.trace(gramian_x) + np.trace(gramian_y) - 2 * np.trace(cross))
@@ -47,17 +54,22 @@ def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
         "nuclear_bound": (nuclear, _NUCLEAR_FLOOR * size),
     }
     noise = tuple(name for name, (value, floor) in floors.items() if value <= floor)
+    # A bound may not be rounded down: both are raised by their own rounding, and by what is known to lie below them.
+    bound = max(float((2 * len(gramian_x)) ** 0.25 * np.sqrt(np.hypot(gap, floors["gram_gap"][1]))), error)
+    nuclear = max(nuclear, floors["nuclear_bound"][1], error)
     error, gap = (0.0 if name in noise else floors[name][0] for name in ("error", "gram_gap"))
-    # A bound may not be rounded down: at rounding level the nuclear bound is its floor.
-    nuclear = max(nuclear, floors["nuclear_bound"][1]) if "nuclear_bound" in noise else nuclear
+    # X is as near as it can be turned where C is symmetric and positive semidefinite: its trace is its nuclear norm.
+    nuclear_norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    nearest = float(np.trace(cross)) >= (1 - _NEAREST) * nuclear_norm
     steepest = np.sqrt(_largest(gramian_x)) + np.sqrt(_largest(gramian_y))
     return Alignment(
         error=error,
         relative_error=error / float(size_y) if size_y else 0.0,
         gram_gap=gap,
         lower_bound=gap / float(steepest) if steepest else 0.0,
-        bound=float((2 * len(gramian_x)) ** 0.25 * np.sqrt(gap)),
-        nuclear_bound=nuclear,
+        bound=bound if nearest else None,
+        nuclear_bound=nuclear if nearest else None,
+        bound_reason=None if nearest else _NOT_NEAREST,
         at_rounding=noise,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from dask_embstab.core.alignment import alignment
 from dask_embstab.core.error_bounds import certificates
 from dask_embstab.core.moments import Moments, Pairs
-from dask_embstab.core.procrustes import Rotation, narrowing, procrustes
+from dask_embstab.core.procrustes import FREE, Rotation, narrowing, procrustes
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
 from dask_embstab.core.sums import total
@@ -27,8 +27,6 @@ from dask_embstab.errors import EmbstabWarning, InputError, TooFewMatchedError
 Keep = Literal["scores", "geometry"]
 AlignOn = Literal["items", "users", "both"]
 
-_FREE = 1e-10
-"""A singular value of the cross-product below this share of the first leaves its direction free."""
 _LEAST_SHARE, _LEAST_ROWS = 10, 4
 """A fit needs one in 10 rows of the smaller table, and to keep scores 4 rows per component."""
 _WEAK = 1e-3
@@ -116,10 +114,10 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     require_matched(d, target, scores=basis.balance is not None)
     used, rotation = rotation_of(target, pairs)
     cross, Q = _padded(used.cross, target.width), rotation.Q
-    free = rotation.free_directions(_FREE)
+    free = rotation.free_directions
     # In a reference that is narrower than the run, what is padded with zeros is free by construction.
     if free > max(0, r - len(used.gramian_y)):
-        _warn_free(free, r, pairs.n, rotation.weak_components(_FREE))
+        _warn_free(free, r, pairs.n, rotation.weak_components(FREE))
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     gramian_x = Q.T @ used.gramian_x @ Q
     figures = alignment(gramian_x, gramian_y, Q.T @ cross)

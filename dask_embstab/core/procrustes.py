@@ -12,30 +12,38 @@ from dask_embstab.core.types import Matrix, Vector
 _MOST_ITERATIONS, _SETTLED = 300, 1e-14
 """Steps of the unbalanced problem, and the share of |X|^2 below which a step's gain ends them."""
 
+FREE = 1e-10
+"""A singular value of the cross-product below this share of the first leaves its direction free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """``Q`` (r, D) with orthonormal rows (r <= D) or columns (r > D), and the singular values that decided it."""
+    """``Q`` (r, D) with orthonormal rows (r <= D) or columns (r > D), and the singular values that decided it.
+
+    ``proper``: mirrors were left out of the choice; the smallest singular value then has the sign of what that cost.
+    """
 
     Q: Matrix
     singular_values: Vector
     Zh: Matrix
+    proper: bool = False
 
     @property
     def gap(self) -> float:
         """How well determined Q is: the two smallest singular values over twice the largest, 1 at best, 0 if free.
 
-        With rotations only, the smallest counts with its sign.
+        A single direction without a singular value is free to be mirrored, unless only rotations were allowed.
         """
         s = self.singular_values
-        if s[0] == 0.0:
+        if s[0] == 0.0 or (not self.proper and s[-1] <= FREE * s[0]):
             return 0.0
         smallest = s[-1] + (s[-2] if len(s) > 1 else s[-1])
         return float(max(smallest, 0.0) / (2 * s[0]))
 
-    def free_directions(self, below: float) -> int:
-        """Directions whose singular value is at most this share of the first."""
-        return int(np.sum(np.abs(self.singular_values) <= below * self.singular_values[0]))
+    @property
+    def free_directions(self) -> int:
+        """Directions that the cross-product says nothing about."""
+        return int(np.sum(np.abs(self.singular_values) <= FREE * self.singular_values[0]))
 
     def weak_components(self, below: float = 1e-3) -> list[int]:
         """Components of the reference in which the weakly determined directions mostly lie."""
@@ -50,10 +58,11 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     r < D every Q is part of one, and it changes nothing.
     """
     P, s, Zh = linalg.svd(cross, full_matrices=False)
-    if proper and cross.shape[0] == cross.shape[1] and linalg.det(P @ Zh) < 0:
+    proper = proper and cross.shape[0] == cross.shape[1]
+    if proper and linalg.det(P @ Zh) < 0:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])
-    return Rotation(P @ Zh, s, Zh)
+    return Rotation(P @ Zh, s, Zh, proper)
 
 
 def narrowing(cross: Matrix, gramian_x: Matrix) -> Rotation:

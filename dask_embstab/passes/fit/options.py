@@ -135,6 +135,12 @@ class FitOptions:
             raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
         if self.keep == "geometry" and self.rank is not None:
             raise InputError("rank= truncates scores; with keep='geometry' use width= instead")
+        if self.keep == "scores" and self.rotation_only:
+            raise InputError(
+                "rotation_only=True chooses between a space and its mirror image, and the vectors that keep='scores' starts"
+                " from are one or the other by a sign convention alone, so it would say nothing about the run; leave it"
+                " out, or use keep='geometry'"
+            )
         if self.keep == "scores" and self.center:
             raise InputError("center=True moves the origin, which changes scores; use keep='geometry' with it")
 
