@@ -393,9 +393,11 @@ def evaluate(
     """How comparable two runs are: same-id cosine and length, and the overlap of their users' top lists.
 
     Either is a run, its path, a table of items or a dict with ``"items"`` and ``"users"``.
-    ``rank_correlation`` ranks, for ``users`` sampled shared users, a's users on a's items against b's users on b's
-    items. Reads every table of both runs once for the cosines and the items once more for the rankings. The options of
-    the join are those of `fit`.
+    ``rank_correlation.rbo`` is the paper's table 1 (arXiv 2508.07574): a's items ranked by a's users and by b's, for
+    ``users`` sampled shared users; ``retrained_rbo`` is the overlap of each run's own rankings, ``new_catalogue_rbo`` that
+    of b's items by a's users and by b's. Rows of zeros are left out of every mean and counted (`TableMetrics`,
+    `RankCorrelation`). Reads every table of both runs once for the cosines and the items once more for the rankings. The
+    options of the join are those of `fit`.
     """
     if k < 1 or users < 1:
         raise InputError(f"k and users must be at least 1; they are {k} and {users}")

@@ -66,11 +66,11 @@ def align_signs(table: Array, like: Array) -> Array:
 
 
 def rank_biased_overlap(a: list[int], b: list[int], p: float) -> float:
-    """Equation 32 of Webber, Moffat & Zobel, one depth after the other."""
+    """Webber, Moffat & Zobel, truncated at the lists' length and normalized, one depth after the other."""
     k = len(a)
     overlap = [sum(1 for x in a[: depth + 1] if x >= 0 and x in b[: depth + 1]) for depth in range(k)]
-    head = sum(overlap[depth] / (depth + 1) * p ** (depth + 1) for depth in range(k))
-    return overlap[-1] / k * p**k + (1 - p) / p * head
+    found = sum(overlap[depth] / (depth + 1) * p**depth for depth in range(k))
+    return found / sum(p**depth for depth in range(k))
 
 
 def world(seed: int, n_items: int = 60, n_users: int = 90, d: int = 4) -> tuple[Array, Array]:

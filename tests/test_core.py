@@ -88,7 +88,7 @@ def test_top_k_of_parts_is_top_k_of_the_whole(seed: int, n: int, k: int, cut: in
     queries, rows = rng.integers(-3, 4, (5, 2)).astype(float), rng.integers(0, values, (n, 2)).astype(float)
     cut = min(cut, n)
     parts = [(rows[:cut], 0), (rows[cut:], cut)]
-    found = reduce(add, (top_k(queries, part, start, k=k) for part, start in parts if len(part)))
+    found = reduce(add, (top_k(queries, part, start + np.arange(len(part)), k=k) for part, start in parts if len(part)))
     scores = queries @ rows.T
     for line, numbers, best in zip(scores, found.rows, found.scores, strict=True):
         wanted = sorted(range(n), key=lambda row: (-line[row], row))[:k]

@@ -10,17 +10,17 @@ from dask_embstab.core.types import Matrix, RowNumbers
 
 
 def rank_biased_overlap(a: RowNumbers, b: RowNumbers, *, p: float = 0.9) -> float:
-    """RBO of two rankings (k,) without repeats, extrapolated (their equation 32): 1 if identical, 0 if disjoint.
+    """RBO of two rankings (k,) without repeats, truncated at k and normalized: 1 if identical, 0 if disjoint.
 
-    Depth d counts with weight p^d; the overlap at depth k is taken to go on below it. Negative numbers match nothing.
+    The mean over the depths 1 to k of the share of rows that both rankings have down to there, depth d with weight
+    p^(d - 1). Negative numbers match nothing.
     """
     k = len(a)
     meets = (a[:, None] == b[None, :]) & (a[:, None] >= 0)
     i, j = np.nonzero(meets)
     overlap = np.cumsum(np.bincount(np.maximum(i, j), minlength=k)[:k])
-    depth = np.arange(1, k + 1)
-    found = float(overlap[-1] / k * p**k + (1 - p) / p * np.sum(overlap / depth * p**depth))
-    return min(found, 1.0)  # rounding
+    weights = p ** np.arange(k)
+    return float(weights @ (overlap / np.arange(1, k + 1)) / weights.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class TopK:
         return best(np.hstack([self.scores, other.scores]), np.hstack([self.rows, other.rows]), k=k)
 
 
-def top_k(queries: Matrix, rows: Matrix, start: int, *, k: int) -> TopK:
-    """Best ``k`` of ``rows`` (m, d), numbered from ``start``, for each of ``queries`` (q, d) by dot product.
+def top_k(queries: Matrix, rows: Matrix, numbers: RowNumbers, *, k: int) -> TopK:
+    """Best ``k`` of ``rows`` (m, d) with these ``numbers`` (m,), for each of ``queries`` (q, d) by dot product.
 
     Fewer rows than ``k`` are filled up with row -1 at score -inf.
     """
     scores = queries @ rows.T
     kept = scores
-    numbers = np.broadcast_to(np.arange(start, start + len(rows), dtype=np.int64), scores.shape)
+    numbers = np.broadcast_to(numbers, scores.shape)
     if scores.shape[1] < k:
         short = ((0, 0), (0, k - scores.shape[1]))
         kept, numbers = np.pad(scores, short, constant_values=-np.inf), np.pad(numbers, short, constant_values=-1)

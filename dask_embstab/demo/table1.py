@@ -1,20 +1,18 @@
 """The three figures of the first paper's table 1: how comparable is a retrained run with the first one?
 
 Zielnicki & Hsiao, arXiv 2508.07574. Stabilizing keeps every score, so a run's own rankings are the same before and after;
-what it makes possible is to use vectors of two runs together. The rank-biased overlap here is therefore that of the first
-run's users on the later run's items with the later run's users on the same items.
+what it makes possible is to use vectors of two runs together. All figures are those of `evaluate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dask_embstab.api import evaluate
-from dask_embstab.passes.evaluate import Metrics
 from dask_embstab.report.table import Cell
 from dask_embstab.tables.run import Run
 
@@ -31,20 +29,25 @@ HEADER = (
 
 LEGEND = (
     "users, items: mean cosine of the vectors that one id has in the first run and in this one.",
-    "RBO: rank-biased overlap of two rankings of this run's items, by the first run's users and by this run's own.",
+    "RBO: rank-biased overlap of two rankings of the first run's items, by its own users and by this run's users.",
     "retrained: the overlap of each run's own rankings, its users on its items, which stabilizing does not change.",
+    "Means are over rows that both runs have, rows of zeros left out.",
 )
 """What the figures say, a line for each group of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A run beside the first: mean same-id cosines of users and items, overlap across the runs and of each on its own."""
+    """A run beside the first: mean same-id cosines of users and items, overlap across the runs and of each on its own.
+
+    ``rows`` says over how many rows each mean is, and how many were left out.
+    """
 
     users: float
     items: float
     rbo: float
     retrained: float
+    rows: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,20 @@ class Row:
             key: {"before": getattr(self.before, key), "after": getattr(self.after, key)}
             for key in ("users", "items", "rbo")
         }
-        return {**pairs, "retrained": self.after.retrained}
+        return {**pairs, "retrained": self.after.retrained, "rows": self.after.rows}
 
 
 def compare(first: Run, later: Run) -> Comparison:
     """Measure a run against the first one; both have users and items."""
-    own = evaluate(first, later)
-    across = evaluate(replace(later, users=first.users), later)
-    return Comparison(*_cosines(own), _overlap(across), _overlap(own))
+    found = evaluate(first, later)
+    users, items, ranked = found.users, found.items, found.rank_correlation
+    assert users is not None, "both runs have users"
+    assert items is not None, "both runs have items"
+    assert ranked is not None, "both runs have users and items"
+    counts = ("rows", "zero_rows", "unmatched_a", "unmatched_b")
+    rows = {key: {name: getattr(table, name) for name in counts} for key, table in (("users", users), ("items", items))}
+    rows["rbo"] = {"users": ranked.users, "zero_items": ranked.zero_items_a}
+    return Comparison(users.mean_cosine, items.mean_cosine, ranked.rbo, ranked.retrained_rbo, rows)
 
 
 def table1(raw: Sequence[Run], stabilized: Sequence[Run]) -> list[Row]:
@@ -100,14 +109,3 @@ def _scores(run: Run, rows: Any) -> Any:
     users = run.table("users").vectors[rows].compute()
     items = run.table("items").vectors.compute()
     return users.astype(np.float64) @ items.astype(np.float64).T
-
-
-def _cosines(metrics: Metrics) -> tuple[float, float]:
-    assert metrics.users is not None, "both runs have users"
-    assert metrics.items is not None, "both runs have items"
-    return metrics.users.mean_cosine, metrics.items.mean_cosine
-
-
-def _overlap(metrics: Metrics) -> float:
-    assert metrics.rank_correlation is not None, "both runs have users and items"
-    return metrics.rank_correlation.rbo

@@ -1,4 +1,7 @@
-"""How comparable are two runs? Same-id cosines and lengths, and the overlap of top lists (the paper's table 1)."""
+"""How comparable are two runs? Same-id cosines and lengths, and the overlap of top lists (the paper's table 1).
+
+A row of zeros has no direction and no place in a ranking: it is left out of every mean, and counted.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.moments import Panel
+from dask_embstab.core.moments import Panel, unit
 from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, RowNumbers
-from dask_embstab.errors import IdError, InputError
+from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.reduce import Reduction, finished, reduce_table
 from dask_embstab.passes.join.options import Joining, joining
-from dask_embstab.passes.join.pairing import Pairing, pair, used_rows
+from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import beside
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.tables.ids.row_index import picked
+from dask_embstab.passes.join.sample import RowSample
+from dask_embstab.tables.ids.row_index import RowIndex, picked
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -29,94 +33,148 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Agreement(Sums):
-    """Over the pairs of rows with one id: how many, sum of their cosines, sums of both lengths."""
+    """Over the pairs of rows with one id, neither of them zeros: how many, sum of cosines, sums of both lengths.
+
+    ``zero_pairs`` are the pairs that were left out; ``sample`` are some of the others.
+    """
 
     n: int
+    zero_pairs: int
     cosines: float
     lengths_a: float
     lengths_b: float
+    sample: RowSample
 
 
-def agreement(panel: Panel) -> Agreement:
-    """Cosine and lengths of the pairs of one panel; a row of zeros has cosine 0."""
+def agreement(panel: Panel, *, size: int, seed: int) -> Agreement:
+    """Cosine and lengths of the pairs of one panel, and a sample of ``size`` of them."""
     if panel.paired is None:
-        return Agreement(0, 0.0, 0.0, 0.0)
+        nothing = RowSample.of(np.empty(0, np.int64), size, seed)
+        return Agreement(0, panel.zeros.pairs, 0.0, 0.0, 0.0, nothing)
     a, b = panel.paired
-    length_a, length_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    product = length_a * length_b
-    cosine = np.divide(np.einsum("ij,ij->i", a, b), product, out=np.zeros(len(a)), where=product > 0)
-    return Agreement(len(a), float(cosine.sum()), float(length_a.sum()), float(length_b.sum()))
+    numbers = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+    sample = RowSample.of(panel.start + numbers, size, seed)
+    length_a, length_b = (float(np.linalg.norm(rows, axis=1).sum()) for rows in (a, b))
+    return Agreement(len(a), panel.zeros.pairs, float(np.vdot(unit(a), unit(b))), length_a, length_b, sample)
 
 
-def agreement_of(a: Table, pairing: Pairing, how: Joining) -> Agreement:
+def agreement_of(a: Table, pairing: Pairing, how: Joining, *, size: int, seed: int) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
-    reduction = Reduction(agreement, add, _agreement_probe)
+    reduction = Reduction(partial(agreement, size=size, seed=seed), add, _agreement_probe)
     node, n_tasks = reduce_table(a, reduction, pairs=beside(pairing, a, how, label="evaluate"))
     (partial_,) = compute([node], label="evaluate: cosines", n_tasks=n_tasks)
     found: Agreement = finished(partial_, reduction)
     return found
 
 
-def overlap_of(
+@dataclass(frozen=True, slots=True)
+class Rankings(Sums):
+    """The top rows of one items table by a's users and by b's; how many rows were ranked, and how many are zeros.
+
+    ``total`` is not finite where a component of a row is not.
+    """
+
+    by_a: TopK
+    by_b: TopK
+    n_ranked: int
+    zero_rows: int
+    total: float
+
+
+def rankings(queries: tuple[Matrix, Matrix], panel: Panel, *, k: int) -> Rankings:
+    """Of one panel. A row of zeros has score 0 with every user: it has no place in a ranking."""
+    numbers = np.arange(panel.start, panel.start + len(panel.rows))
+    rows, zeros = panel.rows, panel.zeros.rows
+    if zeros:
+        numbers = numbers[rows.any(axis=1)]
+        rows = rows[numbers - panel.start]
+    by_a, by_b = (top_k(query, rows, numbers, k=k) for query in queries)
+    return Rankings(by_a, by_b, len(rows), zeros, float(rows.sum()))
+
+
+def rank_correlation_of(
     users: tuple[Table, Table],
     items: tuple[Table, Table],
-    pairings: Mapping[str, Pairing],
-    *,
+    partners: tuple[RowIndex, RowIndex],
+    sample: RowNumbers,
     k: int,
-    n_users: int,
-    seed: int,
-) -> tuple[float, int]:
-    """Mean rank-biased overlap of the top ``k`` items of sampled shared users, and the k that the catalogues allow.
+) -> RankCorrelation:
+    """Mean rank-biased overlaps of the top ``k`` items of these users (rows of a), who have a row in both runs.
 
-    Reads the sampled user rows and each items table once; memory is n_users x (panel + 2 k) scores per thread.
+    ``partners`` are the rows of b that belong to those of a, users' and items'. Reads the sampled user rows and each items
+    table once; memory is 2 x users x (panel + 2 k) scores per thread.
     """
-    a_rows, b_rows = _sampled(pairings["users"], users[0].n_rows, n_users, seed)
-    queries = compute([rows_of(users[0], a_rows), rows_of(users[1], b_rows)], label="evaluate: users", n_tasks=0)
-    k = min(k, items[0].n_rows, items[1].n_rows)
-    reductions = [Reduction(partial(_best, query, k=k), add, _top_probe) for query in queries]
-    nodes = [reduce_table(table, reduction) for table, reduction in zip(items, reductions, strict=True)]
+    rows = sample, picked(partners[0], sample)
+    wanted = [rows_of(table, chosen) for table, chosen in zip(users, rows, strict=True)]
+    queries = compute(wanted, label="evaluate: users", n_tasks=0)
+    k = min(k, *(table.n_rows for table in items))
+    reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_probe)
+    nodes = [reduce_table(table, reduction) for table in items]
     partials = compute([node for node, _ in nodes], label="evaluate: rankings", n_tasks=sum(n for _, n in nodes))
-    a, b = (finished(p, reduction).rows for p, reduction in zip(partials, reductions, strict=True))
-    ours = picked(pairings["items"].partners, a)
-    return float(np.mean([rank_biased_overlap(x, y) for x, y in zip(ours, b, strict=True)])), k
+
+    a, b = (finished(found, reduction) for found in partials)
+    k = min(k, a.n_ranked, b.n_ranked)
+    known = picked(partners[1], a.by_a.rows[:, :k])
+    return RankCorrelation(
+        rbo=_mean_overlap(a.by_a.rows[:, :k], a.by_b.rows[:, :k]),
+        k=k,
+        retrained_rbo=_mean_overlap(known, b.by_b.rows[:, :k]),
+        new_catalogue_rbo=_mean_overlap(b.by_a.rows[:, :k], b.by_b.rows[:, :k]),
+        users=len(sample),
+        zero_items_a=a.zero_rows,
+        zero_items_b=b.zero_rows,
+    )
 
 
-def _best(queries: Matrix, panel: Panel, *, k: int) -> TopK:
-    return top_k(queries, panel.rows, panel.start, k=k)
+def _mean_overlap(a: RowNumbers, b: RowNumbers) -> float:
+    """Over the lines of both; not a number where there is nothing to rank."""
+    overlaps = [rank_biased_overlap(x, y) for x, y in zip(a, b, strict=True)] if a.shape[1] else []
+    return float(np.mean(overlaps)) if overlaps else float("nan")
 
 
 def _agreement_probe(value: Agreement) -> float:
     return value.lengths_a + value.lengths_b
 
 
-def _top_probe(value: TopK) -> float:
-    return float(value.scores[:, 0].sum())
-
-
-def _sampled(pairing: Pairing, n_rows: int, n_users: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
-    """Row numbers, in both tables, of a random sample of the shared users."""
-    if not pairing.matched:
-        raise IdError("the runs share no user, so no rankings can be compared; give runs with common user ids")
-    drawn = np.random.default_rng(seed).choice(pairing.matched, min(n_users, pairing.matched), replace=False)
-    rows = used_rows(pairing, n_rows, np.sort(drawn))
-    return rows, picked(pairing.partners, rows)
+def _rankings_probe(value: Rankings) -> float:
+    return value.total
 
 
 @dataclass(frozen=True, slots=True)
 class TableMetrics:
-    """Rows with one id in both runs: how many, their mean cosine, and the second run's mean length over the first's."""
+    """Rows of both runs with one id: their mean cosine, and the second run's mean length over the first's.
+
+    ``matched`` rows have an id that both runs have. Both means are over ``rows`` of them: ``zero_rows`` were left out,
+    since the row of one run (or of both) is zeros and has no direction. ``unmatched_a`` and ``unmatched_b`` rows have an id
+    that the other run does not have. Without any row the means are not numbers (null in JSON).
+    """
 
     matched: int
     mean_cosine: float
     norm_ratio: float
+    rows: int
+    zero_rows: int
+    unmatched_a: int
+    unmatched_b: int
 
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """Mean rank-biased overlap (p = 0.9) of the top ``k`` items."""
+    """Mean rank-biased overlap (p = 0.9, truncated at ``k``, 1 for equal lists) of two top lists of ``k`` items.
+
+    ``rbo`` is the paper's table 1 (Zielnicki & Hsiao, arXiv 2508.07574): a's items ranked by a's users and by b's.
+    ``new_catalogue_rbo``: the same of b's items. ``retrained_rbo``: each run's own items by its own users, which
+    stabilizing does not change. Means over ``users`` sampled users whose rows are zeros in neither run; ``zero_items_a`` and
+    ``zero_items_b`` items are zeros and in no ranking.
+    """
 
     rbo: float
     k: int
+    retrained_rbo: float
+    new_catalogue_rbo: float
+    users: int
+    zero_items_a: int
+    zero_items_b: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +199,26 @@ def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Ma
         _require_comparable(*pair_)
     with joining(**options) as how:
         pairings = {key: pair(*both, how) for key, both in tables.items()}
-        metrics = {key: _table_metrics(*both, pairings[key], how) for key, both in tables.items()}
+        found = {
+            key: agreement_of(a_table, pairings[key], how, size=n_users if key == "users" else 0, seed=seed)
+            for key, (a_table, _) in tables.items()
+        }
+        metrics = {key: _table_metrics(*both, pairings[key], found[key]) for key, both in tables.items()}
         ranked = None
         if len(tables) == len(TABLES):
-            overlap = overlap_of(tables["users"], tables["items"], pairings, k=k, n_users=n_users, seed=seed)
-            ranked = RankCorrelation(*overlap)
+            partners = pairings["users"].partners, pairings["items"].partners
+            sample = np.sort(found["users"].sample.rows)
+            ranked = rank_correlation_of(tables["users"], tables["items"], partners, sample, k)
     return Metrics(metrics.get("items"), metrics.get("users"), ranked)
 
 
-def _table_metrics(a: Table, b: Table, pairing: Pairing, how: Joining) -> TableMetrics:
-    found = agreement_of(a, pairing, how)
-    if not found.n:
+def _table_metrics(a: Table, b: Table, pairing: Pairing, found: Agreement) -> TableMetrics:
+    if not pairing.matched:
         raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
-    ratio = found.lengths_b / found.lengths_a if found.lengths_a else float("nan")
-    cosine = min(1.0, max(-1.0, found.cosines / found.n))  # rounding
-    return TableMetrics(pairing.matched, cosine, ratio)
+    # Rounding may take a mean of cosines beyond 1.
+    cosine = min(1.0, max(-1.0, found.cosines / found.n)) if found.n else float("nan")
+    ratio = found.lengths_b / found.lengths_a if found.n else float("nan")
+    return TableMetrics(pairing.matched, cosine, ratio, found.n, found.zero_pairs, pairing.new, pairing.gone)
 
 
 def _require_comparable(a: Table, b: Table) -> None:

@@ -1,4 +1,7 @@
-"""A few rows of two tables side by side, folded into one small value; where rows can be read alone, no others are read."""
+"""A few rows: drawn from a pass over all of them, or of two tables side by side, folded into one small value.
+
+Where rows can be read alone, no others are read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.tables.ids.keys import Keys, mixed
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable, Source
 
@@ -28,6 +32,32 @@ class FewRows:
     rows: RowNumbers
     theirs: Source
     partners: RowNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class RowSample:
+    """The ``size`` rows whose numbers have the smallest hashes, and these: a random sample, however the rows were cut."""
+
+    size: int
+    rows: RowNumbers
+    hashes: Keys
+
+    def __post_init__(self) -> None:
+        if len(self.rows) > self.size:
+            smallest = np.argpartition(self.hashes, self.size)[: self.size]
+            for name in ("rows", "hashes"):
+                object.__setattr__(self, name, getattr(self, name)[smallest])
+
+    @classmethod
+    def of(cls, rows: RowNumbers, size: int, seed: int) -> RowSample:
+        """Of rows with these numbers."""
+        salt = mixed(np.array([seed], np.int64).view(np.uint64))
+        return cls(size, rows, mixed(rows.view(np.uint64) ^ salt))
+
+    def __add__(self, other: RowSample) -> RowSample:
+        """Of the rows of both."""
+        rows, hashes = (np.concatenate([getattr(part, name) for part in (self, other)]) for name in ("rows", "hashes"))
+        return RowSample(self.size, rows, hashes)
 
 
 def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], Any]) -> tuple[Any, int]:
