@@ -154,7 +154,7 @@ def fit_reads(
     if options.keep == "scores":
         users = reads["users"].summary
         for summary in (items, users):
-            _require_rows(summary.where, summary.moments.n_nonzero, summary.d)
+            _require_rows(summary.where, summary.n_rows, summary.d)
         roots = graded_roots(reads, options.method)
         counts = items.moments.n_nonzero, users.moments.n_nonzero
         basis = scores_basis(roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance)
