@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         fold_bias,
         load_transform,
         moments,
+        open_run,
         stabilize,
         table,
     )
@@ -41,11 +42,22 @@ if TYPE_CHECKING:
     )
     from dask_embstab.passes.evaluate import Metrics
     from dask_embstab.series.series import Series
-    from dask_embstab.tables.run import Run, open_run
+    from dask_embstab.tables.run import Run
     from dask_embstab.tables.table import Table
 
 _HOME = {
-    "api": ("apply", "create_run", "evaluate", "fit", "fold_bias", "load_transform", "moments", "stabilize", "table"),
+    "api": (
+        "apply",
+        "create_run",
+        "evaluate",
+        "fit",
+        "fold_bias",
+        "load_transform",
+        "moments",
+        "open_run",
+        "stabilize",
+        "table",
+    ),
     "errors": (
         "AccessError",
         "ConditionError",
@@ -65,7 +77,7 @@ _HOME = {
     "core.transform": ("Transform",),
     "passes.evaluate": ("Metrics",),
     "series.series": ("Series",),
-    "tables.run": ("Run", "open_run"),
+    "tables.run": ("Run",),
     "tables.table": ("Table",),
 }
 

@@ -23,17 +23,45 @@ from dask_embstab.passes.fit.options import Balance, FitOptions, Method, selecti
 from dask_embstab.passes.fit.reference import as_reference, balance_for
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
+from dask_embstab.passes.verify_run import verify_run
+from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.write.run_writer import begin_run, require_place
 
 RunLike = Run | str | os.PathLike[str]
+
+
+def open_run(path: Any, *, verify: bool = False) -> Run:
+    """Open a run lazily: its metadata is read, and with ``verify`` every file.
+
+    Parameters
+    ----------
+    path
+        A local path, a URL or a Zarr store; a run that is open already is handed on.
+    verify
+        Compare every file of a stabilized run with the digests that the run records of itself, in one read, and every
+        chunk once more whenever it is read. A run as training left it records none.
+
+    Raises
+    ------
+    NotARunError
+        Where ``path`` holds no Zarr group, no table, or a run whose writing was not finished.
+    InputError
+        Where a table is not made of full-width float rows, or there is nothing to ``verify`` by.
+    DamageError
+        Where the metadata cannot be read or, with ``verify``, any file is not what was written.
+    """
+    if not verify:
+        return runs.open_run(path)
+    place = path.path if isinstance(path, Run) else path
+    return runs.open_run(place, digests=verify_run(place).digests)
 
 
 def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:

@@ -127,6 +127,16 @@ def inspect(path: str) -> dict[str, Any]:
     return described(open_run(path))
 
 
+@command(argument("run"), SCHEDULER)
+def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
+    """Compare every file of the stabilized RUN with the digests that it records of itself; ends with 2 on damage."""
+    from dask_embstab.passes.verify_run import verify_run
+
+    with cluster(scheduler), clock() as seconds:
+        found = verify_run(run)
+    return {"path": run, "files": found.files, "damage": [], "seconds": seconds()}
+
+
 @command(
     argument("directory", required=False),
     click.option("--users", type=click.IntRange(100), default=20_000, show_default=True),

@@ -58,7 +58,8 @@ class Apply:
             [node for node, _ in nodes.values()], label="apply", n_tasks=sum(n for _, n in nodes.values())
         )
         digests = {key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in zip(nodes, done, strict=True)}
-        writer.transform(self.transform, self._provenance(digests))
+        written = {key: w.written for key, w in zip(nodes, done, strict=True)}
+        writer.transform(self.transform, self._provenance(digests), written)
 
     def fingerprint(self) -> str:
         """What must be equal for a write to be gone on with: the matrices, the inputs and the output's dtype."""

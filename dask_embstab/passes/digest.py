@@ -11,6 +11,7 @@ from typing import Any
 import crc32c
 
 from dask_embstab.core.moments import Panel
+from dask_embstab.errors import DamageError
 from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.engine.reduce import Partial, Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
@@ -19,6 +20,7 @@ from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 
 _BATCH = 64
+_MOST_NAMED = 5
 
 
 def nothing_reduction() -> Reduction[int]:
@@ -63,6 +65,28 @@ class FileDigest:
     def checks(self) -> bool:
         """Whether the file ends in its own checksum."""
         return self.body == self.stored
+
+
+def problem(found: FileDigest | None, recorded: int, kind: str) -> str | None:
+    """What is wrong with a file of which a digest was recorded, in words; None where nothing is.
+
+    ``kind``: ``chunks`` end in their own checksum, which their digest leaves out; ``metadata`` does not.
+    """
+    if found is None:
+        return "is missing"
+    if kind == "metadata":
+        return None if found.whole == recorded else "is not what was published"
+    if not found.checks:
+        return "fails its checksum"
+    return None if found.body == recorded else "is not what was published"
+
+
+def require_none(damage: Sequence[str], repair: str) -> None:
+    """Raise `DamageError` naming the first damaged files, if there are any."""
+    if damage:
+        named = "; ".join(damage[:_MOST_NAMED])
+        more = f"; and {len(damage) - _MOST_NAMED} more" if len(damage) > _MOST_NAMED else ""
+        raise DamageError(f"{named}{more}. {repair}")
 
 
 def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -21,10 +20,10 @@ from typing import Any, Protocol
 
 from dask_embstab.errors import RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
+from dask_embstab.files.listing import files_below
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
-_DEEPEST = 16
 
 
 class Store(Protocol):
@@ -89,7 +88,7 @@ class Folder:
 
     def files(self, folder: str) -> dict[str, int]:
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""
-        return dict(sorted(_files_below(str(self.root / folder), "")))
+        return files_below(self.root / folder)
 
     def read(self, key: str) -> bytes:
         """A file's bytes."""
@@ -167,16 +166,3 @@ def _locked(folder: Path) -> int:
         except FileNotFoundError:
             pass
         os.close(descriptor)
-
-
-def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        with contextlib.suppress(FileNotFoundError):  # what vanishes meanwhile, and links to nothing
-            if entry.is_dir() and prefix.count("/") < _DEEPEST:  # a link may lead back to where it stands
-                yield from _files_below(entry.path, f"{prefix}{entry.name}/")
-            elif stat.S_ISREG((known := entry.stat()).st_mode):
-                yield f"{prefix}{entry.name}", known.st_size

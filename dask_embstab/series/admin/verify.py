@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from dask_embstab.errors import DamageError
-from dask_embstab.passes.digest import FileDigest, file_digests
+from dask_embstab.passes.digest import file_digests, problem, require_none
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.versions import artifacts
 from dask_embstab.series.store import Store
 
-_MOST_NAMED = 5
 _BATCH = 1 << 14
 _Wanted = tuple[str, str, str, int]
 """Whose, key, kind, digest."""
@@ -29,11 +28,8 @@ class Verified:
 
     def require_whole(self) -> Verified:
         """Itself; `DamageError` naming the first damaged files."""
-        if not self.damage:
-            return self
-        named = "; ".join(self.damage[:_MOST_NAMED])
-        more = f"; and {len(self.damage) - _MOST_NAMED} more" if len(self.damage) > _MOST_NAMED else ""
-        raise DamageError(f"{named}{more}. Restore what is named from a copy, or roll back to a whole version")
+        require_none(self.damage, "Restore what is named from a copy, or roll back to a whole version")
+        return self
 
 
 def verify(store: Store, log: Log) -> Verified:
@@ -47,8 +43,8 @@ def verify(store: Store, log: Log) -> Verified:
         n_files += len(batch)
         found = file_digests(store.blocks, [key for _, key, _, _ in batch])
         for (whose, key, kind, crc), digest in zip(batch, found, strict=True):
-            if (problem := _problem(digest, crc, kind)) is not None:
-                damage.append(f"{whose}: {key} {problem}")
+            if (wrong := problem(digest, crc, kind)) is not None:
+                damage.append(f"{whose}: {key} {wrong}")
     return Verified(len(log.versions), len(log.runs), n_files, tuple(damage))
 
 
@@ -67,13 +63,3 @@ def _batches(files: Iterable[_Wanted]) -> Iterator[list[_Wanted]]:
     source = iter(files)
     while batch := list(islice(source, _BATCH)):
         yield batch
-
-
-def _problem(digest: FileDigest | None, recorded: int, kind: str) -> str | None:
-    if digest is None:
-        return "is missing"
-    if kind == "metadata":
-        return None if digest.whole == recorded else "is not what was published"
-    if not digest.checks:
-        return "fails its checksum"
-    return None if digest.body == recorded else "is not what was published"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,13 +14,12 @@ from dask_embstab.files.place import local_path
 from dask_embstab.passes.digest import file_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE, TABLES
+from dask_embstab.tables.read.recorded import CHUNK, METADATA
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 V = TypeVar("V")
-_CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
-_METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
 
 
 def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
@@ -33,11 +31,11 @@ def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[
     files = store.files(key)
     if missing := sorted(set(known) - set(files)):
         raise DamageError(f"chunk {missing[0]} of {key} is missing")
-    others = [name for name in files if name not in known and (_CHUNK.fullmatch(name) or _METADATA.fullmatch(name))]
+    others = [name for name in files if name not in known and (CHUNK.fullmatch(name) or METADATA.fullmatch(name))]
     found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
     chunks, metadata = dict(known), {}
     for name, digest in found.items():
-        is_chunk = _CHUNK.fullmatch(name)
+        is_chunk = CHUNK.fullmatch(name)
         if digest is None or (is_chunk and not digest.checks) or not digest.whole:
             raise DamageError(f"{key}/{name} is not what was written")
         if is_chunk:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
@@ -33,6 +34,8 @@ from dask_embstab.files.warning_filters import left_out
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
+from dask_embstab.tables.output import OUTPUT, record_output
+from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap
 
@@ -103,9 +106,14 @@ class RunWriter:
             return Sink(made["vectors"], made["id"] if ids else None, resume=True, weights=numbers)  # type: ignore[index, arg-type]
         return None
 
-    def transform(self, transform: Transform, attributes: Mapping[str, Any]) -> None:
-        """Write the ``transform/`` group: the small matrices, and in its attributes how the run came to be."""
-        node = self.group.create_group("transform", overwrite=True, attributes=dict(attributes))
+    def transform(
+        self, transform: Transform, attributes: Mapping[str, Any], written: Mapping[str, Digests] | None = None
+    ) -> None:
+        """Write ``transform/``, after the tables: the small matrices, and in its attributes how the run came to be.
+
+        In a folder the digests of all files are recorded with it; ``written`` are those of the vectors, where known.
+        """
+        node = self.group.create_group("transform", overwrite=True)
         dims = {"singular_values": ("component",), "offsets": ("component",), "users_offsets": ("component",)}
         for name, array in transform.arrays().items():
             names = dims.get(name, ("component_in", "component"))
@@ -120,6 +128,10 @@ class RunWriter:
                 dimension_names=names,
             )
             stored[...] = array
+        said = {name: value for name, value in attributes.items() if name != OUTPUT}
+        if isinstance(self.group.store, LocalStore):
+            said = record_output(Path(self.group.store.root, self.group.path), self.attributes, said, written or {})
+        node.attrs.put(said)
 
 
 @contextlib.contextmanager

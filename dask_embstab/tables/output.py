@@ -1,0 +1,108 @@
+"""Is a stabilized run outside of a series still the one that was written? It records the digests of its own files.
+
+In the attributes of ``transform/``, as ``output``: the digests of all chunk files, in order, of all metadata but that of
+the root and of ``transform/`` itself; the root's attributes; and the checksum of all these attributes together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import crc32c
+
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.listing import files_below
+from dask_embstab.files.regular import read_regular
+from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.read.recorded import CHUNK, METADATA, Recorded, require_metadata, stored_checksum
+from dask_embstab.tables.read.source import Digests
+
+OUTPUT, _CHECK = "output", "crc32c"
+_GROUP = "transform/zarr.json"
+_NUMBERED = re.compile(r"(?P<before>.+/c/)(?P<number>[0-9]+)(?P<after>(/0)*)")
+_UNRECORDED = ("zarr.json", _GROUP)
+Json = dict[str, Any]
+
+
+def record_output(
+    folder: Path, root: Mapping[str, Any], transform: Mapping[str, Any], written: Mapping[str, Digests]
+) -> Json:
+    """Attributes of ``transform/`` with the digests of all that lies in the folder of a run that is about to be finished.
+
+    ``root`` are the attributes that its root will have. Raises `DamageError` where a chunk of vectors is not as ``written``.
+    """
+    numbered: dict[str, dict[int, int]] = {}
+    metadata = {}
+    for path in files_below(folder):
+        if METADATA.fullmatch(path) and path not in _UNRECORDED:
+            metadata[path] = int(crc32c.crc32c(read_regular(folder / path)))
+        elif CHUNK.fullmatch(path) and (found := _NUMBERED.fullmatch(path)):
+            digests = numbered.setdefault(f"{found['before']}{{}}{found['after']}", {})
+            digests[int(found["number"])] = stored_checksum(str(folder / path))
+    for key, digests in written.items():
+        if not digests.items() <= numbered[f"{key}/vectors/c/{{}}/0"].items():
+            raise DamageError(f"the {key} in {folder} are not those that were written; write the run again")
+    chunks = {name: [digests[number] for number in sorted(digests)] for name, digests in numbered.items()}
+    output = {"root": dict(root), "arrays": chunks, "metadata": metadata}
+    made: Json = json.loads(json.dumps({**transform, OUTPUT: output}))
+    made[OUTPUT][_CHECK] = _checksum(made)
+    return made
+
+
+def recorded_output(folder: Path) -> Recorded:
+    """The digests that a stabilized run records of itself; its metadata is compared with them.
+
+    Raises `InputError` where it records none, `DamageError` where the record or any metadata is not what was written.
+    """
+    try:
+        data = read_regular(folder / _GROUP)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"a run records digests of its own files when it is stabilized; {folder} has no transform, so there is nothing"
+            " to compare it with"
+        ) from None
+    try:
+        attributes = json.loads(data)["attributes"]
+        output = attributes[OUTPUT]
+        if output.pop(_CHECK) != _checksum(attributes):
+            raise ValueError("its attributes fail their checksum")
+        root = json.loads(read_regular(folder / "zarr.json"))
+        if root["attributes"] != output["root"]:
+            raise ValueError("the attributes of its root are others")
+        copies = (root.get("consolidated_metadata") or {}).get("metadata", {})
+        for path in (*output["metadata"], _GROUP):
+            file = read_regular(folder / path)
+            if path != _GROUP:
+                require_metadata(file, output["metadata"][path], f"{folder / path}")
+            if (copy := copies.get(str(Path(path).parent))) is not None and _node(copy) != _node(json.loads(file)):
+                raise ValueError(f"the consolidated copy of {path} is another")
+    except DamageError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise DamageError(f"{folder} is not the run that was written ({what}); restore it or write it again") from error
+    return Recorded(str(folder / _GROUP), int(crc32c.crc32c(data)), ("attributes", OUTPUT))
+
+
+def unrecorded(folder: Path, recorded: Recorded) -> list[str]:
+    """Files of tables and of the transform that were added since."""
+    known = {path for paths in recorded.files().values() for path in paths}.union(_UNRECORDED)
+    ours = (*TABLES, "transform")
+    return [
+        path
+        for path in files_below(folder)
+        if path not in known and path.split("/")[0] in ours and (METADATA.fullmatch(path) or CHUNK.fullmatch(path))
+    ]
+
+
+def _node(values: Json) -> Json:
+    """Metadata of an array or group without the consolidated copies of what lies in it."""
+    return {name: value for name, value in values.items() if name != "consolidated_metadata"}
+
+
+def _checksum(attributes: Mapping[str, Any]) -> int:
+    return int(crc32c.crc32c(json.dumps(attributes, sort_keys=True).encode()))
