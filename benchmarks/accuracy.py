@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from common import command_line, parser, publish, table
-from exact import KINDS, UNIT, Array, Case, condition, opposed, score_error, separated
+from exact import KINDS, UNIT, Array, Case, condition, opposed, score_error, separated, separated_biased
 
 import dask_embstab as es
 from dask_embstab.errors import ConditionError
@@ -22,6 +22,7 @@ from dask_embstab.errors import ConditionError
 KAPPAS = (1e2, 1e4, 1e6, 1e8, 1e10)
 ROUTES = ("gram", "qr", "auto")
 TABLES = ("items", "users")
+MEANS = (0, 1, 3, 100)
 REFUSED = float("inf")
 
 
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results = {
         "command": command_line("accuracy", argv),
         "columns": [by_kind(kinds, kappa, options.seeds) for kinds in options.kinds for kappa in options.kappa],
+        "means": [by_mean(mean, options.seeds) for mean in MEANS],
         "scores": [opposed_scores(kappa, options.seeds) for kappa in options.kappa],
     }
     return publish(results, markdown(results), options)
@@ -44,26 +46,53 @@ def by_kind(kinds: str, kappa: float, n_seeds: int) -> dict[str, Any]:
         _note(errors, "exact M rounded", worst(case, _rounded(case)))
         _note(errors, "QR, paper's formula", worst(case, paper_formula(case.items, case.users)))
         for route in ROUTES:
-            error, certificate = landed(case, route)
+            error, certificate, unit = landed(case, route)
             _note(errors, route, error)
             if np.isfinite(error):
-                ratios.append(certificate / max(error, UNIT * case.kappa))
+                ratios.append(certificate / max(error, unit))
     if kappa <= 1e6:
         for case in separated(kinds, kappa, n_seeds, dtype="float32", d=5, n=30):
-            error, certificate = landed(case, "auto")
+            error, certificate, unit = landed(case, "auto")
             _note(errors, "auto, float32 tables", error)
-            ratios.append(certificate / max(error, UNIT * case.kappa))
+            ratios.append(certificate / max(error, unit))
     return {"kinds": kinds, "kappa": kappa, "errors": dict(errors), "certificate": [min(ratios), max(ratios)]}
 
 
-def landed(case: Case, route: str) -> tuple[float, float]:
-    """Largest error of a column of both tables, and the larger certificate; infinite where the route refuses."""
+def by_mean(mean: float, n_seeds: int) -> dict[str, Any]:
+    """Worst errors of the routes on tables whose components have a mean, and how far certificates lie above them."""
+    errors: dict[str, float] = defaultdict(float)
+    above: list[float] = []
+    shares: list[float] = []
+    cases = [
+        case
+        for dtype in ("float32", "float64")
+        for n in (40, 384)
+        for case in separated_biased(mean, n_seeds, dtype=dtype, n=n)
+    ]
+    for case in cases:
+        for route in ROUTES:
+            error, certificate, unit = landed(case, route)
+            _note(errors, route, error)
+            if np.isfinite(error):
+                shares.append(error / certificate)
+                above.append(certificate / max(error, unit))
+    kappa = max(case.kappa for case in cases)
+    return {"mean": mean, "kappa": kappa, "errors": dict(errors), "share": max(shares), "above": max(above)}
+
+
+def landed(case: Case, route: str) -> tuple[float, float, float]:
+    """Largest error of a column of both tables, the larger certificate (both infinite where the route refuses), its unit.
+
+    The unit is that of the route that was taken: the condition number, squared for a plain Gramian.
+    """
     try:
         transform = es.fit(case.items, case.users, method=route, balance="gramians")  # type: ignore[arg-type]
     except ConditionError:
-        return REFUSED, REFUSED
-    stated = max(transform.diagnostics[key]["certificate"] for key in TABLES)
-    return worst(case, {key: getattr(transform, key) for key in TABLES}), stated
+        return REFUSED, REFUSED, 0.0
+    told = [transform.diagnostics[key] for key in TABLES]
+    unit = UNIT * case.kappa ** (2 if any(table["route"] == "gram" for table in told) else 1)
+    errors = worst(case, {key: getattr(transform, key) for key in TABLES})
+    return errors, max(table["certificate"] for table in told), unit
 
 
 def worst(case: Case, matrices: dict[str, Array]) -> float:
@@ -103,7 +132,18 @@ def markdown(results: dict[str, Any]) -> str:
         cells = [_worst_cell([row["errors"].get(name) for row in here]) for name in names]
         low, high = min(row["certificate"][0] for row in here), max(row["certificate"][1] for row in here)
         figures.append([f"{kappa:.0e}", f"{UNIT * kappa:.0e}", *cells, f"{low:.1f} to {high:.0f}"])
-    lines += table(("kappa", "2.2e-16 kappa", *names, "certificate / max(error, 2.2e-16 kappa)"), figures)
+    lines += table(("kappa", "2.2e-16 kappa", *names, "certificate / max(error, unit)"), figures)
+    lines += ["", "The unit is 2.2e-16 kappa, for a plain Gramian 2.2e-16 kappa^2.", ""]
+    lines += [
+        "Tables of 40 and 384 rows whose components have a mean (in standard deviations), float32 and float64:",
+        "",
+    ]
+    means = [
+        [f"{row['mean']}", f"{row['kappa']:.0e}", *(f"{row['errors'][route]:.0e}" for route in ROUTES)]
+        + [f"{row['share']:.2f}", f"{row['above']:.0f}"]
+        for row in results["means"]
+    ]
+    lines += table(("mean", "largest kappa", *ROUTES, "error / certificate", "certificate / max(error, unit)"), means)
     lines += ["", "The same by kind (items/users), for `qr`:", ""]
     by_kinds = [
         [kinds, *(f"{row['errors']['qr']:.0e}" for row in rows if row["kinds"] == kinds)]

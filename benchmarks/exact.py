@@ -6,7 +6,7 @@ column is a length in the metric of its table's Gramian: |T (m - x)|^2 = (m - x)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any
@@ -129,6 +129,12 @@ def table(n: int, d: int, kappa: float, kind: str, rng: np.random.Generator) -> 
     return np.asarray(rows * np.geomspace(1e-6, 1e6, d)[rng.permutation(d)] if kind == "decades" else rows)
 
 
+def biased(n: int, d: int, mean: float, rng: np.random.Generator) -> Array:
+    """Rows (n, d) over a decade of lengths, every component with a mean of ``mean`` of its standard deviations."""
+    rows = rng.standard_normal((n, d)) * np.geomspace(1, 0.1, d) @ orthogonal(rng, d)
+    return np.asarray(rows + mean * rows.std(axis=0) * rng.choice([-1, 1], d))
+
+
 def opposed(n: int, d: int, kappa: float, rng: np.random.Generator, s: Any = None) -> tuple[Array, Array]:
     """T = X A and W = Z A^-T with kappa(A) = ``kappa``: each large where the other is small; scores have spectrum ``s``."""
     root = np.sqrt(0.75 ** np.arange(d) if s is None else s)
@@ -158,9 +164,23 @@ class Case:
 
 def separated(kinds: str, kappa: float, n_seeds: int, *, dtype: Any = "float64", **size: int) -> Iterator[Case]:
     """Pairs from the first seeds whose exact singular values are separated by relative gaps of 0.1 and more."""
+    return _separated(lambda seed: pair(kinds, kappa, seed, **size), n_seeds, dtype)
+
+
+def separated_biased(mean: float, n_seeds: int, *, dtype: Any = "float64", n: int = 40, d: int = 4) -> Iterator[Case]:
+    """The same of two tables with means."""
+
+    def made(seed: int) -> tuple[Array, Array]:
+        rng = np.random.default_rng(seed)
+        return biased(n, d, mean, rng), biased(n + 7, d, mean, rng)
+
+    return _separated(made, n_seeds, dtype)
+
+
+def _separated(make: Callable[[int], tuple[Array, Array]], n_seeds: int, dtype: Any) -> Iterator[Case]:
     found = 0
     for seed in count():
-        T, W = (rows.astype(dtype) for rows in pair(kinds, kappa, seed, **size))
+        T, W = (rows.astype(dtype) for rows in make(seed))
         exact = standardized(T, W)
         if exact.gaps.min() >= GAP:
             yield Case(T, W, exact, max(condition(T), condition(W)))

@@ -11,8 +11,9 @@ s the singular values of T W' the computed matrix is M_T (I + K) where, to first
 other table before it meets M_T: the paper's M_T = R_W' V s^-1/2 takes its place, which also has what the table itself does
 not see.) Column k of T M_T is then off by
 sqrt(sum_i s_i K_ik^2 / s_k), relative to its length. Independent rounding gives the size of E; a factor covers what
-first order and independence leave out. Columns whose singular values cluster are determined as a subspace only: their
-certificate is capped at 2, the largest distance between two unit vectors.
+first order and independence leave out. The diagonal of a Gramian may be off by one sign as well, which is bounded apart.
+Columns whose singular values cluster are determined as a subspace only: their certificate is capped at 2, the largest
+distance between two unit vectors.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dask_embstab.core.square_root import Root
 from dask_embstab.core.standardize import Frame
 from dask_embstab.core.types import EPS, Matrix, Vector
 
-_SAFETY = 6.0
+_SAFETY = 5.0
 _FLOOR = 4.0
 """Rounding of M itself and of the two products: this many units, times the square root of d."""
 
@@ -32,8 +33,11 @@ def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector
     """Relative errors of the columns of T M_T, (r,), and of W M_W (up to sign), float64 products taken for granted."""
     s = frame.singular_values
     M_T, M_W = _met(items, frame.items, users, frame.users, s), _met(users, frame.users, items, frame.items, s)
-    E, F = _perturbation(items, M_T, s), _perturbation(users, M_W, s)
-    return _column_errors(E, F, s), _column_errors(F, E, s)
+    (E, E_sign), (F, F_sign) = _perturbation(items, M_T, s), _perturbation(users, M_W, s)
+    floor = _FLOOR * EPS * np.sqrt(len(s))
+    ours = _SAFETY * _column_errors(E, F, s) + _column_errors(E_sign, F_sign, s) + floor
+    theirs = _SAFETY * _column_errors(F, E, s) + _column_errors(F_sign, E_sign, s) + floor
+    return np.minimum(ours, 2.0), np.minimum(theirs, 2.0)
 
 
 def _met(root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector) -> Matrix:
@@ -41,12 +45,13 @@ def _met(root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector) -> Matr
     return M if root.right_inverse is None else np.asarray(other.R.T @ (other.R @ M_other) / s)
 
 
-def _perturbation(root: Root, M: Matrix, s: Vector) -> Matrix:
-    """Expected size of the entries of M' dG M, (k, k)."""
-    lengths = np.linalg.norm(np.linalg.norm(root.R, axis=0)[:, None] * M, axis=0)
-    landed = np.sqrt(s)
-    rounding = EPS * (np.outer(landed, lengths) + np.outer(lengths, landed))
-    return np.asarray(rounding + root.units * EPS * np.outer(lengths, lengths))
+def _perturbation(root: Root, M: Matrix, s: Vector) -> tuple[Matrix, Matrix]:
+    """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one sign can add."""
+    random, one_sign = root.units
+    scaled = np.abs(np.linalg.norm(root.R, axis=0)[:, None] * M)
+    lengths, landed = np.linalg.norm(scaled, axis=0), np.sqrt(s)
+    rounding = np.outer(landed, lengths) + np.outer(lengths, landed) + random * np.outer(lengths, lengths)
+    return EPS * rounding, EPS * one_sign * (scaled.T @ scaled)
 
 
 def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:
@@ -55,5 +60,4 @@ def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:
     K = np.hypot(own * s[:, None], other * s[None, :]) / np.maximum(difference, np.finfo(np.float64).tiny)
     np.fill_diagonal(K, np.hypot(np.diag(own), np.diag(other)) / (4 * s))
     with np.errstate(over="ignore"):
-        columns = np.sqrt((s[:, None] * K**2).sum(axis=0) / s)
-    return np.asarray(np.minimum(_SAFETY * columns + _FLOOR * EPS * np.sqrt(len(s)), 2.0))
+        return np.asarray(np.sqrt((s[:, None] * K**2).sum(axis=0) / s))

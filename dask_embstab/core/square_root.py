@@ -21,6 +21,7 @@ from dask_embstab.errors import ConditionError
 
 Route = Literal["gram", "qr", "preconditioned"]
 _TERMS_IN_A_ROW = 384
+_EXACT = (0.0, 0.0)
 _FACTOR_UNITS = 200.0
 """Roundings by which R may differ from a factor of the Gramian that was read."""
 _RANK_UNITS = 4
@@ -33,7 +34,7 @@ class Root:
 
     ``sigma`` (d,) are the column-equilibrated table's singular values over the largest, ``condition`` the ratio of the
     largest to the smallest that counts, ``error`` the relative error with which the route knows the weakest of them,
-    ``units`` the roundings that an entry of a plain Gramian has gathered (0 for the other routes).
+    ``units`` the roundings that a plain Gramian has gathered (`sum_units`; 0 for the other routes).
     ``right_inverse`` (d, r) stands only for a deficient table: the shortest one in equilibrated coordinates.
     """
 
@@ -42,7 +43,7 @@ class Root:
     condition: float
     error: float
     route: Route
-    units: float = 0.0
+    units: tuple[float, float] = _EXACT
     right_inverse: Matrix | None = None
 
     @property
@@ -84,16 +85,20 @@ def stable_error(condition: float) -> float:
     return EPS * condition
 
 
-def sum_units(n_rows: int, eps: float) -> float:
-    """Roundings that an entry of a Gramian has gathered over ``n_rows`` rows of precision ``eps``, and then in a Cholesky.
+def sum_units(n_rows: int, eps: float) -> tuple[float, float]:
+    """Roundings that a Gramian has gathered over ``n_rows`` rows of precision ``eps``: of every entry, and of its diagonal.
 
-    BLAS adds up to a few hundred terms in a row, then such sums; beyond that errors average out. Terms of one sign (columns
-    with a mean) gather most. Products of float16 have 22 bits, so that their sums are exact. Calibrated against exact
-    arithmetic on means of 0, 1 and 100 standard deviations (12 to 12,000 rows).
+    The first, with those of the Cholesky, are as good as random. BLAS adds up to a few hundred terms in a row, then such
+    sums; beyond that errors average out. Terms of one sign (columns with a mean) gather most. The second may have one
+    sign: squares of float32 numbers end in few bit patterns and are rounded down more often than up, and where a column
+    repeats one value every step of a sum rounds alike (twice as much at worst; narrow tables six times). Products of
+    float16 have 22 bits, so that their sums are exact. Calibrated against exact arithmetic on means of 0, 1, 3 and 100
+    standard deviations, constant and two-valued columns (12 to 12,000 rows).
     """
     if eps >= np.finfo(np.float16).eps:
-        return 0.33
-    return 0.5 * float(np.sqrt(1 + min(n_rows, _TERMS_IN_A_ROW) / 16))
+        return 0.33, 0.0
+    terms = min(n_rows, _TERMS_IN_A_ROW)
+    return 0.45 * float(np.sqrt(1 + terms / 16)), 25.0 * terms / _TERMS_IN_A_ROW
 
 
 def root_from_gramian(gramian: Matrix, *, n_rows: int, eps: float) -> Root:
@@ -216,7 +221,7 @@ def rank_cut(d: int, eps: float) -> float:
     return max(0.5 * eps, _RANK_UNITS * d * EPS)
 
 
-def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route, units: float = 0.0) -> Root:
+def _ranked(R_e: Matrix, scale: Vector, *, eps: float, route: Route, units: tuple[float, float] = _EXACT) -> Root:
     """The root from the equilibrated table's square root ``R_e``, whose singular values decide the rank."""
     d = len(scale)
     active = scale > 0
