@@ -139,8 +139,13 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     means = [
-        [f"{row['mean']}", f"{row['kappa']:.0e}", *(f"{row['errors'][route]:.0e}" for route in ROUTES)]
-        + [f"{row['share']:.2f}", f"{row['above']:.0f}"]
+        [
+            f"{row['mean']}",
+            f"{row['kappa']:.0e}",
+            *(f"{row['errors'][route]:.0e}" for route in ROUTES),
+            f"{row['share']:.2f}",
+            f"{row['above']:.0f}",
+        ]
         for row in results["means"]
     ]
     lines += table(("mean", "largest kappa", *ROUTES, "error / certificate", "certificate / max(error, unit)"), means)
