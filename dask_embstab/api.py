@@ -12,7 +12,7 @@ import fsspec
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import compute
@@ -25,6 +25,7 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.tables import run as runs
+from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.column import as_column
@@ -34,10 +35,12 @@ from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.write.run_writer import begin_run, require_place
+from dask_embstab.tables.write.swap import made_parents
 
 RunLike = Run | str | os.PathLike[str]
 
 
+@verb()
 def open_run(path: Any, *, verify: bool = False) -> Run:
     """Open a run lazily: its metadata is read, and with ``verify`` every file.
 
@@ -64,6 +67,7 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
     return runs.open_run(place, digests=verify_run(place).digests)
 
 
+@verb()
 def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:
     """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a stored one.
 
@@ -95,6 +99,7 @@ def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Tabl
     return _with_ids("items", as_table(array, where=name or "the table"), ids)
 
 
+@verb()
 def create_run(
     path: Any,
     items: TableLike | None = None,
@@ -104,13 +109,14 @@ def create_run(
     user_ids: Any = None,
     name: str | None = None,
     chunk_rows: int | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """Write tables as a run, one read and one write each, and open it.
 
     Parameters
     ----------
     path
-        Where the run will stand (a local path, or any store that Zarr opens); it must be free.
+        Where the run will stand (a local path, or any store that Zarr opens); missing folders above it are made.
     items, users
         Tables (n, d) of float16, float32 or float64; at least one. Arrays, Dask arrays and Zarr arrays are streamed.
     item_ids, user_ids
@@ -119,25 +125,31 @@ def create_run(
         Recorded name of the run; by default the last part of the path.
     chunk_rows
         Rows of a chunk; near 64 MiB by default.
+    overwrite
+        Replace a run that stands at ``path``: it stays whole until the new one takes its place.
 
     Raises
     ------
     InputError
         Where the tables cannot make a run; nothing is left behind.
     OutputExistsError
-        Where something stands at ``path``.
+        Where something stands at ``path`` that is not to be replaced.
     """
     given = {"items": (items, item_ids), "users": (users, user_ids)}
     for key, (table, ids) in given.items():
         if table is None and ids is not None:
-            raise InputError(f"{key[:-1]}_ids= are the ids of {key}, and no {key} are given; give {key}= too")
+            raise InputError(f"{option(f'{key[:-1]}_ids')} are the ids of {key}, and no {key} are given; give both")
     tables = {key: _with_ids(key, *pair) for key, pair in given.items() if pair[0] is not None}
     if not tables:
         raise InputError("a run holds items, users or both; give at least one table")
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1; it is {chunk_rows}")
     require_one_width(tables.get("items"), tables.get("users"))
-    with begin_run(path, name=name or _name_of(path), fingerprint="") as writer:
+    naming = name or _name_of(path)
+    with (
+        made_parents(local_path(path)),
+        begin_run(path, name=naming, fingerprint="", overwrite=overwrite) as writer,
+    ):
         nodes = []
         for key, table in tables.items():
             rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
@@ -146,6 +158,7 @@ def create_run(
     return open_run(path)
 
 
+@verb()
 def fit(
     items: TableLike | RunLike,
     users: TableLike | None = None,
@@ -280,6 +293,7 @@ def fit(
     return fit_tables(item_table, user_table, landed_on, options)
 
 
+@verb()
 def moments(
     table: TableLike,
     *,
@@ -330,6 +344,7 @@ def moments(
     return summarize(as_table(table, key=key), theirs, options)
 
 
+@verb()
 def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Table]:
     """Views of both tables with one more component, so that users @ items.T + ``bias`` (n_items,) is their dot product.
 
@@ -345,6 +360,7 @@ def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Tab
     )
 
 
+@verb()
 def apply(
     transform: Transform | str | os.PathLike[str],
     run: RunLike | TableLike,
@@ -385,6 +401,7 @@ def apply(
     return land(how, source, out, name=name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs)
 
 
+@verb(fit)
 def stabilize(
     run: RunLike | TableLike,
     out: Any,
@@ -407,6 +424,7 @@ def stabilize(
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 
 
+@verb()
 def evaluate(
     a: RunLike | TableLike,
     b: RunLike | TableLike,
@@ -434,6 +452,7 @@ def evaluate(
     return measure_runs(first, second, k=k, n_users=users, seed=seed, options=joined)
 
 
+@verb()
 def load_transform(path: str | os.PathLike[str]) -> Transform:
     """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run."""
     local = local_path(path)

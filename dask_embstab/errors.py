@@ -20,12 +20,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
+
+from dask_embstab.repairs import Caller, PythonVerb, called_by, current_caller, told
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class EmbstabError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose.
+
+    ``message`` says what must hold and what came, each of the ``repairs`` one thing to do. Both name options by marks
+    (`repairs.option`); the text is that of the verb that was called, and leaves out repairs which that verb cannot make.
+    """
+
+    def __init__(self, message: str, *repairs: str) -> None:
+        super().__init__(message)
+        self.args = (message, *repairs)
+        self.caller: Caller | None = None
+
+    @property
+    def message(self) -> str:
+        """What must hold and what came, as it was raised."""
+        return str(self.args[0])
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What could be done about it, as it was raised."""
+        return tuple(map(str, self.args[1:]))
+
+    def __str__(self) -> str:
+        return told(self.message, self.repairs, self.caller)
 
 
 class InputError(EmbstabError, ValueError):
@@ -55,6 +84,10 @@ class ConditionError(InputError):
 class OutputExistsError(InputError, FileExistsError):
     """Something stands where the output should go, and ``overwrite`` was not asked for."""
 
+    def __new__(cls, *arguments: Any) -> Self:
+        """By the class whose memory it has: what pickles by ``__new__`` would take ValueError's."""
+        return FileExistsError.__new__(cls, *arguments)
+
 
 class DamageError(EmbstabError, OSError):
     """Stored bytes that are missing, truncated or fail their checksum."""
@@ -67,8 +100,8 @@ class AccessError(EmbstabError, OSError):
 class HoldError(EmbstabError, RuntimeError):
     """A run was held: it was looked at, nothing was published, and the message says why; ``verdicts`` are the gates'."""
 
-    def __init__(self, message: str, verdicts: Sequence[Mapping[str, Any]] = ()) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *repairs: str, verdicts: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message, *repairs)
         self.verdicts = tuple(verdicts)
 
 
@@ -78,6 +111,39 @@ class RetryError(EmbstabError, RuntimeError):
 
 class EmbstabWarning(UserWarning):
     """The answer is right, and there is something about it that the user should know."""
+
+    def __init__(self, message: str, *repairs: str) -> None:
+        super().__init__(message, *repairs)
+        self.caller = current_caller()
+
+    def __str__(self) -> str:
+        return told(str(self.args[0]), map(str, self.args[1:]), self.caller)
+
+
+def verb(
+    *also: Callable[..., Any], through: str = "", settings: Iterable[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A public function whose errors name its own options, in Python, unless another verb or a command called it.
+
+    It also takes the options of ``also``; ``settings`` are what ``through`` (another verb) sets for it.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        names = {name for known in (function, *also) for name in inspect.signature(known).parameters}
+        called = PythonVerb(frozenset(names), through, frozenset(settings))
+
+        @functools.wraps(function)
+        def call(*arguments: P.args, **options: P.kwargs) -> R:
+            with called_by(called) as caller:
+                try:
+                    return function(*arguments, **options)
+                except EmbstabError as error:
+                    error.caller = caller
+                    raise
+
+        return call
+
+    return decorate
 
 
 def first_few(rows: Sequence[int] | Any, start: int = 0) -> str:

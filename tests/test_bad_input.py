@@ -72,7 +72,7 @@ def test_half_a_run(make_run: MakeRun, out: Path, refused: Refused) -> None:
     run = zarr.open_group(run.path, mode="a")
     run.attrs.put({"embstab": {**run.attrs["embstab"], "incomplete": True}})
     for call in (lambda: es.stabilize(run.store.root, out), lambda: es.fit(T, W, reference=run.store.root)):
-        with refused(es.NotARunError, "in.zarr was not finished", "write it again, or with resume=True"):
+        with refused(es.NotARunError, "in.zarr was not finished", "write it again"):
             call()
 
 

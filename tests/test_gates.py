@@ -115,7 +115,7 @@ def test_a_bad_delivery_is_held(series: es.Series, tmp_path: Path, what: str) ->
     make, gates = BAD[what]
     bad = make(drifting(N_WEEKS), drifting(N_WEEKS + 1)).write(tmp_path / "bad.zarr")
     before = series.log()
-    with pytest.raises(es.HoldError, match=r"bad is held and not published: .*--accept") as error:
+    with pytest.raises(es.HoldError, match=r"bad is held and not published: .*accept='reason'") as error:
         series.add(bad)
     assert holding(error) & gates
     for verdict in error.value.verdicts:

@@ -77,14 +77,14 @@ def test_inputs_that_are_gone_or_changed(series: es.Series, tmp_path: Path) -> N
         replay(series, tmp_path / "a", {}, first=None, last=None)
     assert not (tmp_path / "a").exists(), "it is found out before anything is written"
     shutil.copytree(other.path, tmp_path / "week-3.zarr")
-    with pytest.raises(es.InputError, match=r"the input of version 4, .*week-3.zarr, is not what was landed"):
+    with pytest.raises(es.InputError, match=r"the input of version 4, .*week-3.zarr, is not what was aligned"):
         replay(series, tmp_path / "a", {}, first=None, last=None)
     shutil.rmtree(tmp_path / "week-3.zarr")
     week = drifting(3)
     week.items[0] += 1.0
     week.write(tmp_path / "week-3.zarr")
-    with pytest.raises(es.InputError, match=r"is not what was landed; .*--from and --to"):
-        replay(series, tmp_path / "b", {}, first=None, last=None)
+    with pytest.raises(es.InputError, match=r"is not what was aligned; .*first= and last= leave versions out"):
+        series.replay(tmp_path / "b")
     shutil.rmtree(tmp_path / "week-3.zarr")
     shutil.move(kept, tmp_path / "week-3.zarr")
     with pytest.raises(es.InputError, match="other settings"):

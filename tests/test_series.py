@@ -152,7 +152,7 @@ def test_the_same_name_with_other_content_is_an_error(
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x" * 121, "a\nb"])
 def test_names_that_are_no_folders(series: es.Series, days: list[es.Run], refused: Refused, name: str) -> None:
     if name:
-        with refused(es.InputError, r"--name"):
+        with refused(es.InputError, r"; name= gives it another"):
             series.add(days[3], name=name)
 
 
@@ -307,7 +307,7 @@ def test_a_later_batch_lands_with_its_model_s_transform(
     np.testing.assert_array_equal(head.items, series.transform_for(version=3).items)
     with refused(es.InputError, "no live version.*'v9'.*2026-01-03"):
         series.transform_for(model="v9")
-    with refused(es.InputError, "not both"):
+    with refused(es.InputError, "both came"):
         series.transform_for(model="v9", version=1)
     with refused(es.InputError, "overlap"):
         series.apply(late, tmp_path / "series" / "runs" / "late.zarr")

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from dask_embstab.cli.caller import CommandLine
 from dask_embstab.kernels import choose_kernels
+from dask_embstab.repairs import called_by
 
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
@@ -57,15 +59,19 @@ def main(context: click.Context) -> None:
 
 
 def command(
-    *options: Callable[..., Any], group: click.Group | None = None
+    *options: Callable[..., Any], group: click.Group | None = None, through: str = ""
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
-    """A command whose function returns its JSON object; errors, progress and exit codes are the same for all."""
+    """A command whose function returns its JSON object; errors, progress and exit codes are the same for all.
+
+    ``through``: the verb that sets what the command itself takes no option for.
+    """
 
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
             limit = arguments.pop("memory_limit", None)
             with (
+                called_by(CommandLine(main, context.command, through)),
                 _one_line_errors(),
                 _told_when_held(as_json=as_json),
                 _progress_bars(as_json=as_json),

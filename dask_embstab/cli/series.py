@@ -136,6 +136,7 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     SCHEDULER,
     MEMORY,
     group=series,
+    through="Series.change",
 )
 def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
@@ -200,6 +201,7 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     SCHEDULER,
     MEMORY,
     group=series,
+    through="Series.change",
 )
 def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None) -> dict[str, Any]:
     """Move all that is stored onto another reference: scores stay; says what becomes of stored vectors and indexes."""

@@ -6,6 +6,7 @@ al., arXiv 2510.13406): only the rotation, optionally centred, so that every cos
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from dask_embstab.core.sums import total
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import EmbstabWarning, InputError, TooFewMatchedError
+from dask_embstab.repairs import option
 
 Keep = Literal["scores", "geometry"]
 AlignOn = Literal["items", "users", "both"]
@@ -55,7 +57,7 @@ class Target:
 
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least ``min_matched`` shared
     rows (default: 10 % of the ``smaller`` table and, where scores are kept, 4 rows per component), of which there are
-    ``matched`` before any selection.
+    ``matched`` before any selection. ``others`` are the tables of both runs that could be aligned on instead.
     """
 
     width: int
@@ -67,6 +69,7 @@ class Target:
     matched: int = 0
     smaller: int = 0
     max_lost_energy: float = 0.5
+    others: tuple[str, ...] = ()
 
 
 def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
@@ -164,8 +167,9 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
     if target.matched < floor:
         raise TooFewMatchedError(
             f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the reference also has;"
-            f" {target.matched} are shared. Check that both runs use the same ids, or lower min_matched= to accept a"
-            " rotation with free directions"
+            f" {target.matched} are shared; check that both runs use the same ids",
+            *(f"{option(align_on=key)} aligns on the {key} that both have" for key in target.others),
+            f"{option(min_matched=max(1, target.matched))} accepts a rotation with free directions",
         )
 
 
@@ -180,8 +184,9 @@ def _lost_energy(kept: Matrix, whole: Matrix, target: Target) -> float:
     if lost > target.max_lost_energy:
         raise InputError(
             f"{target.width} of {len(whole)} components keep {1 - lost:.1%} of the aligned rows' energy, and at"
-            f" most {target.max_lost_energy:.1%} may be lost; give more components with width=, or raise"
-            " max_lost_energy="
+            f" most {target.max_lost_energy:.1%} may be lost",
+            f"a larger {option('width')} keeps more",
+            f"{option(max_lost_energy=math.ceil(1000 * lost) / 1000)} accepts the loss",
         )
     return lost
 
@@ -196,10 +201,9 @@ def _padded(M: Matrix, width: int) -> Matrix:
 
 
 def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:
-    warnings.warn(
+    told = EmbstabWarning(
         f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and land as the arithmetic"
-        f" happens to leave them, mostly in components {', '.join(map(str, components))}. Match more rows, or set"
-        " min_matched= to refuse this",
-        EmbstabWarning,
-        stacklevel=3,
+        f" happens to leave them, mostly in components {', '.join(map(str, components))}; match more rows",
+        f"{option(min_matched=matched + 1)} refuses such a fit",
     )
+    warnings.warn(told, stacklevel=3)

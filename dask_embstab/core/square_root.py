@@ -18,6 +18,7 @@ from scipy import linalg
 
 from dask_embstab.core.types import EPS, Matrix, Vector
 from dask_embstab.errors import ConditionError
+from dask_embstab.repairs import option
 
 Route = Literal["gram", "qr", "preconditioned"]
 _TERMS_IN_A_ROW = 384
@@ -107,7 +108,8 @@ def root_from_gramian(gramian: Matrix, *, n_rows: int, eps: float) -> Root:
     if not np.isfinite(condition):
         raise ConditionError(
             "the Gramian cannot see singular values below 2e-8 of the largest, and this table has some (its columns are"
-            " nearly or exactly dependent); use method='auto' or method='qr'"
+            " nearly or exactly dependent)",
+            f"{option(method='auto')} or {option(method='qr')} sees them",
         )
     G, scale = equilibrated(gramian)
     active = scale > 0

@@ -14,6 +14,7 @@ import numpy as np
 from dask_embstab.core.types import EPS, Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
+from dask_embstab.repairs import call
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -116,9 +117,7 @@ class Transform:
         except EmbstabError:
             raise
         except FileNotFoundError:
-            raise InputError(
-                f"there is no transform at {path}; write one with Transform.save or `embstab fit`"
-            ) from None
+            raise InputError(f"there is no transform at {path}; write one with {call('fit')}") from None
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise DamageError(f"{path} is not a whole transform file ({error}); write it again") from error
 

@@ -10,6 +10,7 @@ from dask_embstab.core.fit_transform import Keep
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import Apply
+from dask_embstab.repairs import option
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import begin_run
 
@@ -17,7 +18,10 @@ from dask_embstab.tables.write.run_writer import begin_run
 def kept(keep: Keep | None, *, users: Any) -> Keep:
     """Scores where there are users, geometry where not, unless the user says."""
     if keep == "scores" and users is None:
-        raise InputError("keep='scores' needs users and items; give users, or use keep='geometry'")
+        raise InputError(
+            f"{option(keep='scores')} needs users and items; there are no users; give them",
+            f"{option(keep='geometry')} needs items alone",
+        )
     return keep or ("geometry" if users is None else "scores")
 
 

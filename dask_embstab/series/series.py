@@ -12,10 +12,11 @@ from typing import Any
 import crc32c
 
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError
+from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.transform_run import land
+from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.basis import read_run
 from dask_embstab.series.admin.metrics import metrics_text
@@ -24,7 +25,7 @@ from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.log import Log, read_log
-from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.settings import SETTINGS, Settings
 from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, run_key
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
@@ -46,6 +47,7 @@ class Series:
         self._initial = _marked(self.store, str(place))
 
     @classmethod
+    @verb(Settings)
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
         chosen, store = Settings.of(settings), _store(place)
@@ -83,6 +85,7 @@ class Series:
         """How the series is doing, as a Prometheus text file."""
         return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
 
+    @verb(through="Series.change", settings=SETTINGS)
     def add(
         self,
         run: RunLike,
@@ -170,6 +173,7 @@ class Series:
             )
         return Added(made, published=True, note=note)
 
+    @verb(Settings)
     def change(self, **settings: Any) -> Added:
         """Change settings for the runs to come, by a new version that holds the head's run."""
         log = self.log()
@@ -184,6 +188,7 @@ class Series:
         publish(self.store, made)
         return Added(made, published=True, note=f"version {made.version} changes settings")
 
+    @verb(through="Series.change", settings=SETTINGS)
     def rebase(self, onto: int | RunLike | None, *, rewrite: bool = False) -> Added:
         """Move all that is stored onto another reference, by a new version that holds the head's run; scores stay.
 
@@ -202,14 +207,17 @@ class Series:
         """Read every file of every published run and compare it with what was recorded."""
         return verify(self.store, self.log())
 
+    @verb()
     def gc(self, *, pin_age: float = gc.DAY) -> list[str]:
         """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds; returns the keys."""
         return gc.collect(self.store, pin_age=pin_age)
 
+    @verb()
     def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
         """`evaluate` the runs of two versions (``b`` by default the head)."""
         return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options={})
 
+    @verb(Settings)
     def replay(
         self,
         scratch: str | os.PathLike[str] | Store,
@@ -226,10 +234,13 @@ class Series:
         """
         return replay(self, scratch, settings, first=first, last=last)
 
+    @verb()
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
         """The transform of a model's live version, of a version, or of the head: what lands rows made by that model."""
         if model is not None and version is not None:
-            raise InputError("give model= or version=, not both")
+            raise InputError(
+                f"a transform is that of a model or of a version; both came; give {option('model')} or {option('version')}"
+            )
         log = self.log()
         found = log.with_run(version) if model is None else log.of_model(model)
         found = log.placed(found)
@@ -238,6 +249,7 @@ class Series:
             raise DamageError(f"version {found.version}: {run_key(str(found.run))} has lost its transform; restore it")
         return made
 
+    @verb()
     def apply(
         self,
         run: RunLike,
@@ -303,7 +315,7 @@ def _marked(store: Store, place: str) -> Settings:
             raise ValueError("it fails its checksum")
         return Settings.of(values["settings"])
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no series at {place}; make one with `embstab series init {place}`") from None
+        raise InputError(f"there is no series at {place}; make one with {call('Series.init')}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(f"{_MARK} of {place} cannot be read ({error}); restore it from a copy") from error
 

@@ -14,6 +14,7 @@ from zarr.storage import StoreLike
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.recorded import Recorded
@@ -74,7 +75,9 @@ class Run:
         table: Table | None = getattr(self, key)
         if table is None:
             present = " and ".join(k for k in TABLES if getattr(self, k) is not None)
-            raise InputError(f"{key} are needed here; {self.where} holds only {present}; write them with es.create_run")
+            raise InputError(
+                f"{key} are needed here; {self.where} holds only {present}; write them with {call('create_run')}"
+            )
         return table
 
 
@@ -99,7 +102,7 @@ def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorde
         )
     if ours.get(INCOMPLETE):
         raise NotARunError(
-            f"the writing of {where} was not finished, so it is no run; write it again, or with resume=True"
+            f"the writing of {where} was not finished, so it is no run; write it again (a call that resumes goes on from it)"
         )
     with reading_metadata(where):
         groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}

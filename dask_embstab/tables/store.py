@@ -16,6 +16,7 @@ from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
+from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.recorded import Recorded, RunStore
@@ -50,7 +51,7 @@ def open_node(
     if not is_place(place) or (isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)):
         raise InputError(
             f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came; write arrays as a run"
-            " with es.create_run"
+            f" with {call('create_run')}"
         )
     local, name = local_path(place), place_name(place)
     with reading_metadata(name):
@@ -122,7 +123,8 @@ def _no_node(place: Any, local: Path | None) -> str:
         return without_group(name, key)
     if local is not None and (found := _other_format(local)):
         return (
-            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it with es.create_run"
+            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it with"
+            f" {call('create_run')}"
         )
     return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
 

@@ -18,6 +18,7 @@ from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
 from dask_embstab.passes.engine.reduce import require_finite
+from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.read.direct_source import stored_digests
 from dask_embstab.tables.read.source import Digests, Openable
@@ -163,5 +164,6 @@ def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: i
     if not np.isfinite(kept).all():
         row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
         raise NotFiniteError(
-            f"row {row} of {where} lands beyond the range of {dtype}; pass dtype='float32' or 'float64'"
+            f"row {row} of {where} lands beyond the range of {dtype}",
+            f"{option(dtype='float32' if dtype.itemsize < 4 else 'float64')} holds more",
         )

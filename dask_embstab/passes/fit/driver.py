@@ -49,6 +49,7 @@ from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
 from dask_embstab.passes.join.rows import has_zero_rows, identity
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -128,7 +129,9 @@ def fit_moments(items: TableMoments, users: Any, reference: Reference | None, op
     if users is not None and not isinstance(users, TableMoments):
         raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
     if any(choice.pairs is not None for choice in options.selections.values()):
-        raise InputError("pairs= needs another read of the tables; fit from the tables, not from their moments")
+        raise InputError(
+            f"{option('pairs')} needs another read of the tables; fit from the tables, not from their moments"
+        )
     reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
     landed_on = None if reference is None else reference.described
     for key, read in reads.items():
@@ -136,7 +139,7 @@ def fit_moments(items: TableMoments, users: Any, reference: Reference | None, op
         if theirs is not None and read.summary.reference not in (None, identity(theirs)):
             raise InputError(
                 f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
-                f" than {theirs.where}; give that one, or take them again with es.moments(..., reference=)"
+                f" than {theirs.where}; give that one, or take them again with {call('moments', reference=theirs.where)}"
             )
     if landed_on is None and any(read.matched is not None for read in reads.values()):
         landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
@@ -184,7 +187,8 @@ def read_tables(
     if pairings and whole:
         matched = sum(pairing.changes[0] for pairing in pairings.values())
         smaller = sum(pairing.smaller for pairing in pairings.values())
-        target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller)
+        others = tuple(k for k in tables if k not in options.aligned and getattr(reference, k) is not None)
+        target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller, others=others)
         try:
             require_matched(tables["items"].d, target, scores=options.keep == "scores")
         except TooFewMatchedError:
@@ -306,7 +310,10 @@ def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], optio
     for key in options.aligned:
         read = reads[key]
         if read.table is None:
-            raise InputError("unit_rows=True needs another read of the tables; moments alone do not hold it")
+            raise InputError(
+                f"{option(unit_rows=True)} needs another read of the tables; moments alone do not hold it; fit from"
+                " the tables"
+            )
         reductions[key] = unit_pairs_reduction(getattr(basis, key))
         aligned = read.aligned or read.table
         weights = options.selection(key).row_weights(aligned)
@@ -321,7 +328,10 @@ def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], optio
         read.reference_digests |= part.partner_digests
     require_matched(len(basis.items), _counted(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
-        raise InputError("unit_rows=True needs matched rows that are not zero; all of them are")
+        raise InputError(
+            f"{option(unit_rows=True)} needs matched rows that are not zero; all of them are; check how they were"
+            " written"
+        )
     stacked: Pairs = total(_require_pairs(found, reads).values())
     return stacked
 
@@ -335,7 +345,14 @@ def _pairings(
         theirs: Table | None = getattr(reference, key)
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
-            raise InputError(f"align_on={options.align_on!r} needs {key} in run and reference; {whose} has none")
+            raise InputError(
+                f"{option(align_on=options.align_on)} needs {key} in run and reference; {whose} has none",
+                *(
+                    f"{option(align_on=other)} aligns on the {other} that both have"
+                    for other in ("items", "users")
+                    if other in tables and getattr(reference, other) is not None
+                ),
+            )
         listed = options.selection(key).pairs
         if listed is not None:
             pairings[key] = pair_listed(tables[key], theirs, listed)
@@ -388,10 +405,11 @@ def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRea
     width = options.width or rank_or_d
     narrows = options.width is not None and options.keep == "geometry" and reference_width is not None
     if r > width and not narrows:
-        raise InputError(_too_narrow(r, width, reference_width, options))
+        raise _too_narrow(r, width, reference_width, options)
     if reference_width is not None and width < reference_width:
         raise InputError(
-            f"width={width} is less than the {reference_width} components of the reference; give at least that many"
+            f"{option(width=width)} is less than the {reference_width} components of the reference; give at least"
+            " that many"
         )
     target = Target(
         width,
@@ -412,25 +430,26 @@ def _counted(target: Target, reads: dict[str, TableRead]) -> Target:
     return replace(target, matched=matched, smaller=smaller)
 
 
-def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> str:
+def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> InputError:
     """What is wrong, and every way out of it."""
     scores = options.keep == "scores"
     name = "rank" if scores else "number of components"
     whose = "width" if reference_width is None or options.width else "reference"
     padded = "" if reference_width is None else " (the reference is zero-padded)"
-    repair = f"pass width={r} to keep all of them{padded}"
+    repairs = [f"{option(width=r)} keeps all of them{padded}"]
     if scores:
-        repair += f", or rank={width} to keep the best scores of that rank"
+        repairs.append(f"{option(rank=width)} keeps the best scores of that rank")
     elif reference_width is not None:
-        repair += f", or width={reference_width} to rotate onto the reference's own components alone"
-    return f"the {name} of the run is {r} and the {whose} has {width} components; {repair}"
+        repairs.append(f"{option(width=reference_width)} rotates onto the reference's own components alone")
+    return InputError(f"the {name} of the run is {r} and the {whose} has {width} components", *repairs)
 
 
 def _require_rows(where: str, n: int, d: int) -> None:
     if n < d:
         raise InputError(
             f"keeping scores needs at least as many rows as components; {where} has {n} rows of {d} components; give"
-            " more rows, or use keep='geometry'"
+            " more rows",
+            f"{option(keep='geometry')} only rotates",
         )
 
 

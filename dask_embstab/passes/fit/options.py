@@ -14,6 +14,7 @@ from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.reduce import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs, ids_of_kind
 from dask_embstab.tables.ids.ids import ID_RANGE, id_ranges
 from dask_embstab.tables.ids.kinds import hashable
@@ -47,7 +48,10 @@ class Selection:
     def __post_init__(self) -> None:
         self._require_pairs_alone()
         if (self.counts is None) != (self.min_count is None):
-            raise InputError("counts= and min_count= belong together: rows with fewer counts than min_count stay out")
+            raise InputError(
+                f"{option('counts')} and {option('min_count')} belong together: rows with fewer counts stay out; one of"
+                " them came; give both"
+            )
         for name in ("sample", "anchors"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1 row; it is {count}")
@@ -62,8 +66,8 @@ class Selection:
             given.remove("weights")
         if self.pairs is not None and given:
             raise InputError(
-                f"pairs= says which rows decide the rotation, so {given[0]}= cannot; leave one of them out"
-                " (weights='norm' goes with pairs=)"
+                f"{option('pairs')} says which rows decide the rotation, so {option(given[0])} cannot; leave one of them"
+                f" out ({option(weights='norm')} goes with {option('pairs')})"
             )
 
     def row_weights(self, table: Table) -> Weights:
@@ -94,7 +98,7 @@ class Selection:
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
         ids = table.row_ids
-        wanted = pd.Index(hashable(ids_of_kind(self.only, ids, "only=")))
+        wanted = pd.Index(hashable(ids_of_kind(self.only, ids, option("only"))))
         return np.concatenate([wanted.get_indexer(pd.Index(hashable(part))) >= 0 for part in id_ranges(ids)])
 
 
@@ -134,15 +138,20 @@ class FitOptions:
         if not 0.0 <= self.max_lost_energy <= 1.0:
             raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
         if self.keep == "geometry" and self.rank is not None:
-            raise InputError("rank= truncates scores; with keep='geometry' use width= instead")
+            raise InputError(
+                f"{option('rank')} truncates scores; with {option(keep='geometry')} use {option('width')} instead"
+            )
         if self.keep == "scores" and self.rotation_only:
             raise InputError(
-                "rotation_only=True chooses between a space and its mirror image, and the vectors that keep='scores' starts"
-                " from are one or the other by a sign convention alone, so it would say nothing about the run; leave it"
-                " out, or use keep='geometry'"
+                f"{option(rotation_only=True)} chooses between a space and its mirror image, and the vectors that"
+                f" {option(keep='scores')} starts from are one or the other by a sign convention alone, so it would say"
+                " nothing about the run; leave it out",
+                f"{option(keep='geometry')} only rotates",
             )
         if self.keep == "scores" and self.center:
-            raise InputError("center=True moves the origin, which changes scores; use keep='geometry' with it")
+            raise InputError(
+                f"{option(center=True)} moves the origin, which changes scores; use {option(keep='geometry')} with it"
+            )
 
     @property
     def aligned(self) -> tuple[str, ...]:
@@ -166,7 +175,8 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
             unknown = set(value) - set(keys)
             if unknown:
                 raise InputError(
-                    f"{name} is given for {', '.join(sorted(unknown))}, which align_on={align_on!r} leaves out"
+                    f"{option(name)} is given for {', '.join(sorted(unknown))}, which {option(align_on=align_on)} leaves"
+                    " out; align on both, or leave it out"
                 )
             for key, inner in value.items():
                 per_table[key][name] = inner
@@ -184,13 +194,22 @@ def _by_table(pairs: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(pairs, Mapping):
         if unknown := set(pairs) - set(keys):
             names = ", ".join(sorted(map(str, unknown)))
-            raise InputError(f"pairs= is given for {names}; the fit aligns on {' and '.join(keys)}")
+            raise InputError(
+                f"{option('pairs')} is given for {names}; the fit aligns on {' and '.join(keys)}; give pairs for those"
+            )
         return dict(pairs)
     if len(keys) > 1:
-        raise InputError("align_on='both' needs pairs= by table: a dict with 'items' and 'users'")
+        raise _by_table_error("pairs")
     return {keys[0]: pairs}
 
 
 def _require_one_table(name: str, value: Any, keys: tuple[str, ...]) -> None:
     if len(keys) > 1 and not isinstance(value, int | str):
-        raise InputError(f"align_on='both' needs {name} by table: a dict with 'items' and 'users'")
+        raise _by_table_error(name)
+
+
+def _by_table_error(name: str) -> InputError:
+    return InputError(
+        f"{option(align_on='both')} needs {option(name)} by table; one for both came; give a dict with 'items' and"
+        " 'users'"
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 from dask_embstab.errors import EmbstabWarning
 from dask_embstab.passes.fit.options import Balance
+from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
 
@@ -58,10 +59,10 @@ def balance_for(asked: Balance | None, reference: Reference | None) -> Balance:
     """The balance that was asked for, else the reference's own, else rows; a warning where the two differ."""
     recorded: Balance | None = None if reference is None else reference.described["balance"]
     if asked is not None and recorded is not None and asked != recorded:
-        warnings.warn(
-            f"balance={asked!r} was asked for and the reference was made with {recorded!r}: the lengths of landed rows"
-            " will differ from the reference's by a constant factor",
-            EmbstabWarning,
-            stacklevel=3,
+        told = EmbstabWarning(
+            f"{option(balance=asked)} was asked for and the reference was made with {recorded!r}: the lengths of"
+            " aligned rows will differ from the reference's by a constant factor",
+            f"{option(balance=recorded)} keeps the reference's",
         )
+        warnings.warn(told, stacklevel=3)
     return asked or recorded or "rows"

@@ -33,6 +33,7 @@ from dask_embstab.errors import ConditionError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.reduce import finished, reduce_table
 from dask_embstab.passes.fit.reductions import preconditioned_reduction
+from dask_embstab.repairs import option
 
 if TYPE_CHECKING:
     from dask_embstab.passes.fit.driver import TableRead
@@ -80,15 +81,16 @@ def _require_gram_holds(summary: TableMoments) -> None:
         seen = f"{condition:.1e}" if np.isfinite(condition) else "beyond what float64 can see in a Gramian"
         raise ConditionError(
             f"the Gramian needs a condition number below {np.sqrt(_GRAM_LIMIT / gramian_error(1.0)):.0e} once columns are"
-            f" scaled; that of {summary.where} is {seen}; use method='auto' or method='qr'"
+            f" scaled; that of {summary.where} is {seen}",
+            f"{option(method='auto')} or {option(method='qr')} reads that table again",
         )
 
 
 def _require_table(read: TableRead) -> None:
     if read.table is None:
         raise ConditionError(
-            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for it; fit from the tables,"
-            " or pass method='gram' to accept the larger error that the certificate then states"
+            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for it; fit from the tables",
+            f"{option(method='gram')} accepts the larger error that the certificate then states",
         )
 
 

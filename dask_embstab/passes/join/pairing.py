@@ -18,6 +18,7 @@ from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
 from dask_embstab.passes.join.merge import merged, sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.partitioned import partitioned
+from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
 from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, are_identical, id_ranges, stored_alike
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
@@ -264,8 +265,8 @@ def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) 
     if how.duplicates == "error":
         raise IdError(
             f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"
-            f" example {', '.join(named)}; drop the duplicates and write the run again, or keep the first of each with"
-            " duplicates='first' (--duplicates first)"
+            f" example {', '.join(named)}; drop the duplicates and write the run again",
+            f"{option(duplicates='first')} keeps the first row of each",
         )
     warnings.warn(
         f"{ids.where} repeats {again.n} ids, for example {', '.join(named)}; the first row of each counts",

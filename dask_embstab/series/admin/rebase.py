@@ -24,6 +24,7 @@ from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
 from dask_embstab.passes.running_mean import turn_means
+from dask_embstab.repairs import call
 from dask_embstab.series.admin.basis import read_matrices, rotation, store_matrices, stored_matrices
 from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.log.digests import Digests, record_digests
@@ -99,8 +100,9 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
             told[name] = {key: alignment[key] for key in ("rows", "relative_error")}
     if not found:
         raise HoldError(
-            "no stored run shares enough rows with the reference, so nothing was moved; take a run with the ids of the"
-            " series, or lower min_matched (`embstab series settings`)"
+            "no stored run shares enough rows with the reference, so nothing was moved; take a run with the"
+            " ids of the series",
+            f"{call('Series.change', min_matched=1)} accepts fewer",
         )
     return _followed(store, log, found, told)
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dask_embstab.errors import EmbstabError, InputError
+from dask_embstab.repairs import option
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import described
@@ -82,8 +83,8 @@ def _source(version: Version) -> Run:
 
 def _changed(version: Version) -> InputError:
     return InputError(
-        f"the input of version {version.version}, {version.inputs['path']}, is not what was landed; restore it, or leave"
-        " the version out with --from and --to"
+        f"the input of version {version.version}, {version.inputs['path']}, is not what was aligned; restore it",
+        f"{option('first')} and {option('last')} leave versions out",
     )
 
 

@@ -11,6 +11,7 @@ from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Balance, FitOptions
+from dask_embstab.repairs import option
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.publish.gates import thresholds
 
@@ -81,7 +82,9 @@ class Settings:
             if not isinstance(value := getattr(self, name), int | float) or not 0 <= value < math.inf:
                 raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
         if self.keep == "geometry" and self.rank is not None:
-            raise InputError("rank truncates scores; with keep='geometry' use width instead")
+            raise InputError(
+                f"{option('rank')} truncates scores; with {option(keep='geometry')} use {option('width')} instead"
+            )
         if self.gaps and (self.policy != "consensus" or self.unit_rows is False):
             given = f"the policy is {self.policy!r}" if self.policy != "consensus" else "unit_rows is False"
             raise InputError(
@@ -130,6 +133,9 @@ class Settings:
         return cls(**_known(values))
 
 
+SETTINGS = frozenset(field.name for field in fields(Settings))
+
+
 def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:
     """Weights by gap, ascending; keys are texts, as in JSON."""
     weights = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given or (), 1.0)
@@ -146,7 +152,6 @@ def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(values) - names):
-        raise InputError(f"a series has the settings {', '.join(sorted(names))}; {', '.join(unknown)} came")
+    if unknown := sorted(set(values) - SETTINGS):
+        raise InputError(f"a series has the settings {', '.join(sorted(SETTINGS))}; {', '.join(unknown)} came")
     return dict(values)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dask_embstab.errors import HoldError, InputError
+from dask_embstab.repairs import option
 
 Sense = Literal["at most", "at least", "within a factor of"]
 Figures = Mapping[str, Mapping[str, float]]
@@ -97,7 +98,9 @@ def hold(name: str, verdicts: Sequence[Mapping[str, Any]]) -> HoldError:
     """The error that names every gate that held a run, with its figure and its threshold."""
     why = "; ".join(said(verdict) for verdict in held(verdicts))
     return HoldError(
-        f'{name} is held and not published: {why}. To publish it all the same: --accept "reason"', verdicts
+        f"{name} is held and not published: {why}",
+        f"{option(accept='reason')} publishes it all the same and records the reason",
+        verdicts=verdicts,
     )
 
 

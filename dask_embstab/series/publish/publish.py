@@ -24,6 +24,7 @@ from dask_embstab.errors import (
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
+from dask_embstab.repairs import option
 from dask_embstab.series.admin.basis import read_run
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
@@ -207,9 +208,14 @@ def _refusals_hold(name: str) -> Iterator[None]:
     try:
         yield
     except TooFewMatchedError as error:
-        raise HoldError(f"{name} is held and not published: {error}", [refused("matched")]) from error
+        raise _held_by(error, name, "matched") from error
     except NotFiniteError as error:
-        raise HoldError(f"{name} is held and not published: {error}", [refused("finite")]) from error
+        raise _held_by(error, name, "finite") from error
+
+
+def _held_by(error: InputError, name: str, gate: str) -> HoldError:
+    message = f"{name} is held and not published: {error.message}"
+    return HoldError(message, *error.repairs, verdicts=[refused(gate)])
 
 
 def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
@@ -287,7 +293,7 @@ def _require_free(name: str, log: Log) -> None:
 def _require_name(name: str) -> str:
     if not RUN_NAME.fullmatch(name):
         raise InputError(
-            f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}; give"
-            " another with name= (--name)"
+            f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}",
+            f"{option('name')} gives it another",
         )
     return name

@@ -21,7 +21,7 @@ from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
 from dask_embstab.tables.ids.kinds import IdArray, hashable, shown
 
 _FORM = (
-    "pairs= are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
+    "pairs are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
     " Parquet file"
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dask_embstab.errors import InputError
+from dask_embstab.repairs import option
 
 
 @dataclass(slots=True)
@@ -32,7 +33,8 @@ class Scratch:
         if free < needs:
             raise InputError(
                 f"the join needs up to {needs} bytes of scratch and {self._folder.parent} has {free} free; name a folder"
-                " with more room by scratch= (--scratch), or embstab.scratch in Dask's configuration"
+                " with more room as embstab.scratch in Dask's configuration",
+                f"{option('scratch')} names one",
             )
         made = self._folder / uuid.uuid4().hex[:12]
         made.mkdir()

@@ -14,6 +14,7 @@ import xarray as xr
 import zarr
 
 from dask_embstab.errors import InputError, first_few
+from dask_embstab.repairs import call
 from dask_embstab.tables.read.read_errors import reading
 
 _TEXT_KINDS = "OUST"
@@ -105,7 +106,7 @@ def _as_declared(block: Any, *, what: str, declared: np.dtype[Any], error: type[
     if rows.shape != shape or not (texts or rows.dtype.newbyteorder("=") == declared.newbyteorder("=")):
         raise error(
             f"{name} must be what the Dask array declares, shape {shape} and dtype {declared}; it is {rows.shape} and"
-            f" {rows.dtype}; declare the chunks= and dtype= that the blocks have (da.from_delayed, map_blocks)"
+            f" {rows.dtype}; declare the chunks and dtype that the blocks have (da.from_delayed, map_blocks)"
         )
     return rows
 
@@ -139,5 +140,5 @@ def _repair(given: Any) -> str:
     if isinstance(given, xr.Dataset):
         return "give one of its variables, such as dataset['vectors']"
     if isinstance(given, tuple) and any(hasattr(member, "shape") for member in given):
-        return "give the ids beside the array, es.table(array, ids=ids)"
+        return f"give the ids beside the array, {call('table', ids=None)}"
     return "give a NumPy, Dask or Zarr array, or a DataArray"

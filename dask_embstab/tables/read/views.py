@@ -14,6 +14,8 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.errors import InputError
+from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, lifted
 from dask_embstab.tables.read.direct_source import DirectSource
@@ -33,7 +35,7 @@ class _View:
     @property
     def array(self) -> Any:
         """Most views cannot be sliced."""
-        raise NotImplementedError("a view is read through the passes alone; write it with es.create_run to slice it")
+        raise InputError(f"a view is read through the passes alone; write it with {call('create_run')} to slice it")
 
     @property
     def shape(self) -> tuple[int, int]:

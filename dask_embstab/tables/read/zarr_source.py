@@ -12,6 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import require_seen
 from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import Digests, chunk_digest
@@ -180,5 +181,5 @@ def require_full_width(array: zarr.Array[Any], name: str) -> None:
     if width < array.shape[1]:
         raise InputError(
             f"chunks must hold whole rows; {name} has chunks of {(rows, width)} but d is {array.shape[1]};"
-            f" rewrite it with es.create_run(..., chunk_rows={rows})"
+            f" rewrite it with {call('create_run', chunk_rows=rows)}"
         )

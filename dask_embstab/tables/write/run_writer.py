@@ -31,13 +31,14 @@ from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import new_token
 from dask_embstab.files.place import local_path
 from dask_embstab.files.warning_filters import left_out
+from dask_embstab.repairs import option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.write.sink import Sink
-from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap
+from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap, taken
 
 _ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -192,9 +193,11 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
         if source != target and (source in target.parents or target in source.parents):
             raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")
     if os.path.lexists(place) and not overwrite:
-        raise OutputExistsError(f"{place} exists already; choose another place or pass overwrite=True (--overwrite)")
+        raise taken(place)
     if os.path.lexists(place) and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise OutputExistsError(f"overwrite=True replaces a run; {place} is no Zarr store; choose another place")
+        raise OutputExistsError(
+            f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another place"
+        )
 
 
 @contextlib.contextmanager

@@ -7,17 +7,44 @@ whoever next opens or writes it finds the folder that was put aside and finishes
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from dask_embstab.errors import OutputExistsError
+from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.libc import call
+from dask_embstab.repairs import option
 
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+@contextlib.contextmanager
+def made_parents(place: Path | None) -> Iterator[None]:
+    """Make the folders above a place; where the block fails, those that are empty go again."""
+    missing = [] if place is None else [folder for folder in place.parents if not folder.exists()]
+    try:
+        if place is not None:
+            _make(place.parent)
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"a run must be written into a folder; {folder} cannot be made ({error.strerror}); choose another place"
+        ) from error
 
 
 def partial_path(place: Path, token: str) -> Path:
@@ -29,7 +56,7 @@ def put(new: Path, place: Path) -> None:
     """Rename ``new`` to ``place``, which must be free."""
     if not _renameat2(new, place, _NOREPLACE):
         if place.exists():
-            raise OutputExistsError(_taken(place))
+            raise taken(place)
         new.rename(place)
 
 
@@ -67,8 +94,11 @@ def _aside(place: Path) -> Path:
     return place.parent / f".{place.name}.replaced"
 
 
-def _taken(place: Path) -> str:
-    return f"{place} exists already; choose another place or pass overwrite=True (--overwrite)"
+def taken(place: Path) -> OutputExistsError:
+    """The error of a place at which something stands."""
+    return OutputExistsError(
+        f"{place} exists already; choose another place", f"{option(overwrite=True)} replaces the run there"
+    )
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
@@ -79,5 +109,5 @@ def _renameat2(source: Path, target: Path, flags: int) -> bool:
     if code == 0:
         return True
     if code in (errno.EEXIST, errno.ENOTEMPTY):
-        raise OutputExistsError(_taken(target))
+        raise taken(target)
     raise OSError(code, os.strerror(code), str(target))

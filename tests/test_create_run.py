@@ -1,0 +1,58 @@
+"""`create_run`: whole or not at all, in the place that was named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+from oracle import hidden, vectors_of, world
+
+import dask_embstab as es
+
+T, W = world(7)
+BROKEN = da.from_array(T, chunks=(16, -1)).map_blocks(lambda block: block[1:], dtype=T.dtype)
+"""Blocks that are a row short, which is found out while they are written."""
+
+
+def test_missing_folders_above_are_made(tmp_path: Path) -> None:
+    run = es.create_run(tmp_path / "a" / "b" / "run.zarr", T, W)
+    np.testing.assert_array_equal(vectors_of(run), T)
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["run.zarr"]
+
+
+def test_a_failure_leaves_none_of_them_behind(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(es.InputError):
+        es.create_run(tmp_path / "kept" / "a" / "b" / "run.zarr", BROKEN)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+
+
+def test_a_file_among_them_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(es.InputError, match=r"a folder; .*file/a cannot be made"):
+        es.create_run(tmp_path / "file" / "a" / "run.zarr", T)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    es.create_run(place, T, W)
+    with pytest.raises(es.OutputExistsError, match=r"; overwrite=True replaces the run there$"):
+        es.create_run(place, W)
+    run = es.create_run(place, es.open_run(place).items.vectors * 2, overwrite=True)
+    np.testing.assert_array_equal(vectors_of(run), 2 * T)
+    assert run.users is None
+    assert not hidden(tmp_path)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(es.OutputExistsError, match="no Zarr store"):
+        es.create_run(tmp_path / "notes", T, overwrite=True)
+
+
+def test_what_stands_there_stays_where_the_new_one_fails(tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    es.create_run(place, T, W)
+    with pytest.raises(es.InputError):
+        es.create_run(place, BROKEN, overwrite=True)
+    np.testing.assert_array_equal(vectors_of(es.open_run(place)), T)
