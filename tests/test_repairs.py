@@ -72,7 +72,7 @@ def marks() -> Iterator[tuple[str, str, set[str]]]:
     for path in TEXTS:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("option", "call"):
-                names = {str(keyword.arg) for keyword in node.keywords}
+                names = {keyword.arg for keyword in node.keywords if keyword.arg}
                 first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
                 where = f"{path.name}:{node.lineno}"
                 if node.func.id == "call" and first:

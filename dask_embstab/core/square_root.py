@@ -193,8 +193,8 @@ def require_factor(root: Root, gramian: Matrix, by: Preconditioner, *, eps: floa
         worst = np.unravel_index(np.nanargmax(off - allowed), off.shape)
         raise ConditionError(
             f"the factor R of {where} must have R'R equal to the Gramian that was read, to {allowed[worst]:.0e}; by route"
-            f" {root.route!r} it is off by {off[worst]:.0e}. This is a fault of the library: please report it, and use"
-            f" method={'auto' if root.route == 'qr' else 'qr'!r}"
+            f" {root.route!r} it is off by {off[worst]:.0e}; this is a fault of the library: please report it",
+            f"{option(method='auto' if root.route == 'qr' else 'qr')} takes another route",
         )
 
 

@@ -14,6 +14,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import InputError
+from dask_embstab.repairs import call
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids
 from dask_embstab.tables.ids.lookup import find_rows
 from dask_embstab.tables.layout import DIMENSION
@@ -139,8 +140,8 @@ def _require_rows_first(array: zarr.Array[Any], where: str) -> None:
     names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     if len(names) == 2 and (names[0] == "component" or names[1] in DIMENSION.values()) and names[0] != names[1]:
         raise InputError(
-            f"vectors must have the axes (row, component); those of {where} are ({names[0]}, {names[1]}); turn it:"
-            " give es.create_run the Dask array da.from_zarr(array).T"
+            f"vectors must have the axes (row, component); those of {where} are ({names[0]}, {names[1]}); turn it: give"
+            f" {call('create_run')} the Dask array da.from_zarr(array).T"
         )
 
 

@@ -18,7 +18,7 @@ from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
 from dask_embstab.passes.join.merge import merged, sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.partitioned import partitioned
-from dask_embstab.repairs import option
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
 from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, are_identical, id_ranges, stored_alike
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
@@ -161,8 +161,8 @@ def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> P
     if table.stored_ids is None:
         raise IdError(
             f"rows are matched by id; {reference.where} stores ids and {table.where} has none; give them:"
-            f" {table.key[:-1]}_ids= of es.create_run, or ids= of es.table (range({table.n_rows}) where the row numbers"
-            " are the ids)"
+            f" {call('create_run', **{f'{table.key[:-1]}_ids': None})}, or {call('table', ids=None)}"
+            f" (range({table.n_rows}) where the row numbers are the ids)"
         )
     ours, theirs = table.row_ids, reference.row_ids
     if ours.kind != theirs.kind:
