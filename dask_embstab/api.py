@@ -24,8 +24,8 @@ from dask_embstab.passes.fit.reference import as_reference, balance_for
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.passes.verify_run import verify_run
-from dask_embstab.tables import run as runs
 from dask_embstab.repairs import option
+from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.column import as_column

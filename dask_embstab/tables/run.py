@@ -13,7 +13,7 @@ import zarr
 from zarr.storage import StoreLike
 
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import InputError, NotARunError, verb
+from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.read_errors import read_error
@@ -81,7 +81,6 @@ class Run:
         return table
 
 
-@verb()
 def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorded | None = None) -> Run:
     """Open a run lazily: only metadata is read.
 
