@@ -115,6 +115,7 @@ def _paired(pairs: Beside, read: TableRead) -> dict[str, Any]:
         "new_energy": _new_energy(pairs, moments, zeros, energies),
         "vectors": pairs.way,
         "duplicates": dict(pairing.duplicates),
+        "differ_only_by": dict(pairing.differ_only_by),
         "scratch_bytes": pairs.n_bytes,
     }
 

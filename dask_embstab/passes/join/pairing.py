@@ -25,6 +25,7 @@ from dask_embstab.tables.ids.keys import Keyed, joined, keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
+from dask_embstab.tables.ids.spelling import Unmatched, differences
 from dask_embstab.tables.read.source import Source
 from dask_embstab.tables.table import Table
 
@@ -51,7 +52,8 @@ class Pairing:
     ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
     the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
     drawn of ``eligible`` ones. Anchors are not ``verified``: these rows are read without their chunks' checksums.
-    ``listed`` pairs were given by the user, not found by equal ids.
+    Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not found by
+    equal ids.
     """
 
     reference: Source
@@ -63,6 +65,7 @@ class Pairing:
     how: str
     n_bytes: int = 0
     duplicates: dict[str, int] = field(default_factory=dict)
+    differ_only_by: dict[str, int] = field(default_factory=dict)
     chosen: Chosen | None = None
     used: int | None = None
     verified: bool = True
@@ -196,15 +199,21 @@ def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
     for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
         _require_distinct(ids, again, how)
         counts[whose] = again.n
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    spelled = []
+    if new and gone and isinstance(ours, Ids) and isinstance(theirs, Ids) and ours.kind == "string":
+        spelled = differences(Unmatched(ours, index), Unmatched(theirs, inverse))
     if not matched:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
+        hint = "; ".join(map(str, spelled)) or "a run is aligned on the rows it shares with its reference"
         raise TooFewMatchedError(
-            f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
-            " a run is aligned on the rows it shares with its reference"
+            f"{table.where} and {reference.where} share no id (for example {mine} and {known}); {hint}"
         )
-    new, gone = table.n_rows - matched, reference.n_rows - matched
+    for difference in spelled:
+        warnings.warn(f"{table.where} and {reference.where}: {difference}", EmbstabWarning, stacklevel=3)
     counts = counts if any(counts.values()) else {}
-    return Pairing(reference.source, index, inverse, matched, new, gone, path, n_bytes, counts)
+    spellings = {difference.by: difference.n for difference in spelled}
+    return Pairing(reference.source, index, inverse, matched, new, gone, path, n_bytes, counts, spellings)
 
 
 _Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
