@@ -100,9 +100,10 @@ def _known(side: Unmatched, forms: dict[str, str]) -> Iterator[str]:
 
 
 def _counted(pairs: Iterable[tuple[str, str]], *, is_all: bool) -> list[Difference]:
-    counts, examples = dict.fromkeys(_REPAIR, 0), {}
+    counts: dict[str, int] = dict.fromkeys(_REPAIR, 0)
+    examples: dict[str, tuple[str, str]] = {}
     for pair in pairs:
         by = _CASE if all(text.isascii() for text in pair) else _FORM
         counts[by] += 1
         examples.setdefault(by, pair)
-    return [Difference(by, counts[by], *pair, is_all) for by, pair in examples.items()]
+    return [Difference(by, counts[by], mine, known, is_all) for by, (mine, known) in examples.items()]
