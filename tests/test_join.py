@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import dask_embstab as es
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.tables.ids import keys as idkeys
+from dask_embstab.tables.ids import scratch as scratching
 from dask_embstab.tables.ids.ids import Ids, as_ids
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.table import make_table
@@ -360,8 +360,8 @@ def test_scratch_is_where_the_user_says_and_gone_afterwards(
     run, reference, _ = two(make_run)
     (place := tmp_path / "scratch").mkdir()
     seen: list[int] = []
-    original = tempfile.mkdtemp
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda **more: (seen.append(1), original(**more))[1])
+    original = scratching.make_owned
+    monkeypatch.setattr(scratching, "make_owned", lambda *of, **more: (seen.append(1), original(*of, **more))[1])
     es.fit(run, reference=reference, scratch=place, join_memory=TINY)
     with dask.config.set({"embstab.scratch": str(place), "embstab.join-memory": TINY}):
         es.evaluate(run, reference)

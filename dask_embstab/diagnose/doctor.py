@@ -21,6 +21,7 @@ import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.files.owned import owned_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.kernels import CORETYPE, better_kernels
 from dask_embstab.passes.engine.blas import AVX512
@@ -121,8 +122,8 @@ def codecs() -> dict[str, Any]:
 
 def disk_rates(folder: Path, n_bytes: int, threads: int) -> dict[str, float]:
     """Bytes per second: reads from the page cache and from the disk, writes into the cache and down to the disk."""
-    with tempfile.TemporaryDirectory(prefix=".embstab-doctor-", dir=folder) as place:
-        cached, durable = Path(place) / "cached", Path(place) / "durable"
+    with owned_folder(folder, "embstab-doctor") as place:
+        cached, durable = place / "cached", place / "durable"
 
         def rate(work: Any, *arguments: Any, **options: Any) -> float:
             began = time.perf_counter()

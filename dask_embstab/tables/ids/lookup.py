@@ -25,7 +25,8 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError
-from dask_embstab.files.atomic import PARTIAL, new_token, sync_tree
+from dask_embstab.files.atomic import sync_tree
+from dask_embstab.files.owned import make_owned, reclaim
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
@@ -106,24 +107,28 @@ def _built(ids: Ids, place: Path) -> Path:
     """The folder of the index, made where it is missing."""
     if place.is_dir():
         return place
-    beside = place.with_name(f"{place.name}.{new_token()}{PARTIAL}")
+    stem = place.name.rpartition("-")[0]
     try:
-        beside.mkdir()
+        reclaim(place.parent, stem.removeprefix("."))
+        owned = make_owned(place.parent, stem.removeprefix("."))
     except OSError as error:
         raise IdError(
             f"a lookup keeps its index beside the run, and {place.parent} cannot be written ({error.strerror}); copy the"
             " run to a folder that can"
         ) from error
     try:
-        _write(ids, beside)
-        sync_tree(beside)
-        if not place.is_dir():
-            beside.rename(place)
+        (made := owned.path / "index").mkdir()
+        _write(ids, made)
+        sync_tree(made)
+        try:
+            made.rename(place)
+        except OSError:  # another process was quicker
+            if not place.is_dir():
+                raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    stem = place.name.rpartition("-")[0]
+        owned.discard()
     for stale in place.parent.glob(f"{stem}-*"):
-        if stale != place and not stale.name.endswith(PARTIAL):
+        if stale != place:
             shutil.rmtree(stale, ignore_errors=True)
     return place
 

@@ -29,11 +29,11 @@ from zarr.storage import LocalStore
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import new_token
+from dask_embstab.files.owned import remove_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
-from dask_embstab.tables.ids.scratch import remove_folder
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests

@@ -1,0 +1,290 @@
+"""Who is at work here? A lock between threads, processes and hosts, and whose it is.
+
+A regular file, opened for writing and locked as a range of bytes: NFS and 9p carry that to their server, which they do
+not do with every `flock`. Some mounts keep these locks to their own host as well (``nolock``, ``local_lock=all``), or
+have none. So the file also names its owner and is written every few seconds, and whoever gets a lock that an owner on
+another machine wrote a moment ago leaves it alone. The age is told by the file system's own clock, not by two hosts'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import errno
+import fcntl
+import functools
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dask_embstab.files.atomic import create_new, hidden_name, new_token
+
+BEAT_SECONDS = 10.0
+LEASE_SECONDS = 60.0
+"""An owner on another machine that has not written for so long is gone."""
+_UNFINISHED_SECONDS = 5.0
+"""A lock that names no owner is just being made, or was when its process was killed."""
+_RECORD_BYTES = 512
+_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@functools.cache
+def machine() -> str:
+    """Where this process runs: kernel locks and process numbers mean the same to all that give one answer."""
+    told = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        told += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8],
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a lock's file says."""
+
+    token: str
+    machine: str
+    process: int
+    since: str
+    beat: str
+
+    def encoded(self) -> bytes:
+        """A record of fixed length: written over the one before, it is never half of both."""
+        return json.dumps(asdict(self)).encode().ljust(_RECORD_BYTES)
+
+    @classmethod
+    def decoded(cls, data: bytes) -> Owner | None:
+        """None where the record is not whole."""
+        with contextlib.suppress(ValueError, TypeError):
+            return cls(**json.loads(data))
+        return None
+
+
+class Lock:
+    """A lock that this process holds, until `release`; `try_lock` makes one."""
+
+    def __init__(self, descriptor: int, owner: Owner) -> None:
+        self.descriptor, self._owner = descriptor, owner
+        self.inode = _inode(os.fstat(descriptor))
+
+    def is_held(self) -> bool:
+        """Whether the file is still there and names this owner: asked before anything is made visible."""
+        with contextlib.suppress(OSError):
+            found = Owner.decoded(os.pread(self.descriptor, _RECORD_BYTES, 0))
+            return found is not None and found.token == self._owner.token and os.fstat(self.descriptor).st_nlink > 0
+        return False
+
+    def beat(self) -> None:
+        """Write a sign of life, as far as the server of a mount."""
+        with _guard, contextlib.suppress(OSError):
+            if _held.get(self.inode) is self and self.is_held():
+                self._owner = replace(self._owner, beat=_now())
+                os.pwrite(self.descriptor, self._owner.encoded(), 0)
+                os.fsync(self.descriptor)
+
+    def release(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Let go of it; the file at ``path`` is removed while it is still held."""
+        with _guard:
+            if _held.pop(self.inode, None) is None:
+                return  # a child that was forked has closed it
+            try:
+                if path is not None and self.is_held():
+                    Path(path).unlink(missing_ok=True)
+            finally:
+                os.close(self.descriptor)
+
+
+_held: dict[tuple[int, int], Lock] = {}
+"""The locks of this process. POSIX locks do not keep its threads apart, and closing any descriptor would drop them."""
+_guard = threading.RLock()
+_beating: threading.Thread | None = None
+
+
+def try_lock(path: str | os.PathLike[str]) -> Lock | None:
+    """Lock the file at ``path``, which is made where it is missing; None where another owner is alive.
+
+    A dead process holds no lock. Raises FileNotFoundError where the folder is missing.
+    """
+    while True:
+        with _guard:
+            if _inode_at(path) in _held:
+                return None
+            descriptor, is_new = _opened(path)
+            verdict = "gone"
+            try:
+                verdict = _verdict(path, descriptor, is_new=is_new)
+                if verdict == "free":
+                    return _taken(descriptor)
+            finally:
+                if verdict != "free":
+                    os.close(descriptor)
+            if verdict == "taken":
+                return None
+
+
+def holder(path: str | os.PathLike[str]) -> str:
+    """Whose lock it is, for a message."""
+    with _guard, contextlib.suppress(OSError):
+        if _inode_at(path) in _held:
+            return f"process {os.getpid()}, this one"
+        owner = Owner.decoded(Path(path).read_bytes())
+        if owner is not None:
+            return f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last seen {owner.beat}"
+    return "one that has not written its name yet"
+
+
+def _opened(path: str | os.PathLike[str]) -> tuple[int, bool]:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+        with contextlib.suppress(FileNotFoundError):  # its owner has just removed it
+            return os.open(path, flags), False
+
+
+def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> Literal["free", "taken", "gone"]:
+    """Whether the lock may be taken; ``gone`` where the file was removed by the owner before."""
+    by_kernel = _kernel_lock(descriptor)
+    if by_kernel is False:
+        return "taken"
+    try:
+        known = os.fstat(descriptor)
+        if not known.st_nlink or _inode_at(path) != _inode(known):
+            return "gone"
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return "gone"
+        raise
+    alive = not is_new and _is_alive(path, descriptor, by_kernel=by_kernel is True)
+    return "taken" if alive else "free"
+
+
+def _taken(descriptor: int) -> Lock:
+    global _beating
+    now = _now()
+    owner = Owner(new_token(), machine(), os.getpid(), now, now)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, owner.encoded(), 0)
+    lock = _held[_inode(os.fstat(descriptor))] = Lock(descriptor, owner)
+    if _beating is None:
+        _beating = threading.Thread(target=_keep_beating, name="embstab-heartbeat", daemon=True)
+        _beating.start()
+    return lock
+
+
+def _kernel_lock(descriptor: int) -> bool | None:
+    """Whether the system granted a lock; None where the file system has none.
+
+    A lock of the open file, where there is such a thing, is not lost when another descriptor of the file is closed.
+    """
+    for is_of_open_file in (True, False):
+        try:
+            if not is_of_open_file:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif hasattr(fcntl, "F_OFD_SETLK"):
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+            else:
+                continue
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            if error.errno in _NO_LOCKS:
+                return None
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return True
+    return None
+
+
+def _is_alive(path: str | os.PathLike[str], descriptor: int, *, by_kernel: bool) -> bool:
+    """Whether an owner whom the kernel's lock says nothing of is at work."""
+    owner = Owner.decoded(os.pread(descriptor, _RECORD_BYTES, 0))
+    if owner is None:
+        return _age(path, descriptor) < _UNFINISHED_SECONDS
+    if owner.machine == machine():
+        return not by_kernel and _runs(owner.process)
+    return _age(path, descriptor) < LEASE_SECONDS
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _age(path: str | os.PathLike[str], descriptor: int) -> float:
+    """Seconds since the file was written, by the clock of its file system."""
+    return file_system_time(Path(path).parent) - os.fstat(descriptor).st_mtime
+
+
+def file_system_time(folder: Path) -> float:
+    """The clock by which the files in a folder are dated: a server's may differ from this host's."""
+    probe = folder / hidden_name("clock", new_token())
+    try:
+        descriptor = create_new(probe)
+    except OSError:
+        return time.time()
+    try:
+        os.write(descriptor, b"\0")
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def _keep_beating() -> None:
+    global _beating
+    while True:
+        time.sleep(BEAT_SECONDS)
+        with _guard:
+            if not _held:
+                _beating = None
+                return
+        beat_all()
+
+
+def beat_all() -> None:
+    """Write a sign of life into every lock that this process holds."""
+    for lock in list(_held.values()):
+        lock.beat()
+
+
+def _forget_after_fork() -> None:
+    """A child holds none of its parent's locks: an inherited descriptor would keep a lock after the parent's death."""
+    global _guard, _beating
+    _guard, _beating = threading.RLock(), None
+    for lock in _held.values():
+        os.close(lock.descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _inode_at(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        return _inode(os.lstat(path))
+    return None
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
