@@ -62,7 +62,10 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     if proper and linalg.det(P @ Zh) < 0:
         P[:, -1] = -P[:, -1]
         s = np.append(s[:-1], -s[-1])
-    return Rotation(P @ Zh, s, Zh, proper)
+    Q = P @ Zh
+    if s[-1] > FREE * s[0]:  # what the reference leaves empty stays empty, to the last bit
+        Q[:, ~cross.any(axis=0)] = 0.0
+    return Rotation(Q, s, Zh, proper)
 
 
 def narrowing(cross: Matrix, gramian_x: Matrix) -> Rotation:

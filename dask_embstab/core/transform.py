@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.types import EPS, Matrix, Rows, Vector
+from dask_embstab.core.inverse import pseudo_inverse
+from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.repairs import call
@@ -132,8 +133,7 @@ def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
 
 
 def _inverse(M: Matrix, offset: Vector | None) -> tuple[Matrix, Vector | None]:
-    # The default cut of pinv (1e-15) is too coarse for an honestly ill-conditioned matrix only where d is one.
-    inverse = np.linalg.pinv(M, rcond=max(M.shape) * EPS).astype(np.float64, copy=False)
+    inverse = pseudo_inverse(M)
     return inverse, None if offset is None else -offset @ inverse
 
 
