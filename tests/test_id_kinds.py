@@ -72,7 +72,7 @@ def test_stored_unsigned_ids_beyond_int64_are_refused(tmp_path: Path, refused: R
     says = "fit int64", rf"in\.zarr/items has {HUGE[first]} in row {first}\b", r"\.view\('int64'\)"
     for call in (
         lambda: es.stabilize(run, tmp_path / "out.zarr"),
-        lambda: es.fit(T, reference=run, keep="geometry"),
+        lambda: es.fit(es.table(T, ids=IDS), reference=run),
         lambda: es.open_run(run).items.rows_of([1]),
     ):
         with refused(es.IdError, *says):
