@@ -128,7 +128,7 @@ def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
     if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
         raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
     dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
-    landed = rows.astype(np.float64, copy=False) @ M
+    landed = np.asarray(rows, dtype=np.float64, order="C") @ M
     return np.asarray(landed if offset is None else landed + offset).astype(dtype, copy=False)
 
 

@@ -23,7 +23,7 @@ class Reader(Protocol):
     """Rows of one block, taken in ascending order; what was taken is valid until the next call."""
 
     def take(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop`` in the stored dtype, (stop - start, d)."""
+        """Rows ``start`` to ``stop`` in the stored dtype, (stop - start, d), C-contiguous."""
 
     def digests(self) -> Digests:
         """Digests of the chunks that were read whole."""
@@ -102,7 +102,7 @@ class ArrayReader:
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of the table."""
-        rows = self._block.array[start - self._block.start : stop - self._block.start]
+        rows = np.ascontiguousarray(self._block.array[start - self._block.start : stop - self._block.start])
         self._crc = checksum(rows, self._crc)
         return rows
 
@@ -131,7 +131,7 @@ class GatherReader:
 
     def take(self, start: int, stop: int) -> Rows:
         """The gathered rows ``start`` to ``stop``."""
-        return np.asarray(self._pick(self._rows[start:stop]))
+        return np.ascontiguousarray(self._pick(self._rows[start:stop]))
 
     def digests(self) -> Digests:
         """None: chunks are not read whole."""

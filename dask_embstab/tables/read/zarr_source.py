@@ -117,7 +117,7 @@ class ZarrReader:
             end = min(stop, (chunk + 1) * size)
             pieces.append(self._load(chunk)[start - chunk * size : end - chunk * size])
             start = end
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
     def digests(self) -> Digests:
         """Of every chunk that was decoded."""
