@@ -28,14 +28,16 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     raise _not_regular(path)
 
 
-def require_regular(path: str | os.PathLike[str]) -> None:
-    """Raise DamageError where something stands at ``path`` that is neither a regular file nor a folder."""
+def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None) -> None:
+    """Raise DamageError where what stands at ``path`` is neither a regular file (of so many bytes) nor a folder."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (called for every key that Zarr asks for)
+        found = os.stat(path)  # noqa: PTH116 (called for every key that Zarr asks for)
     except (FileNotFoundError, NotADirectoryError):
         return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise _not_regular(path)
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise DamageError(f"{path} has {found.st_size} bytes, more than anything that belongs there; restore it")
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:

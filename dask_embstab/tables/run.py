@@ -16,6 +16,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
+from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.store import open_node, place_name, reading_metadata, table_without_group, without_group
@@ -63,7 +64,7 @@ class Run:
         if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
             return None  # none, or somebody else's group of that name
         try:
-            arrays = {name: array[...] for name, array in node.arrays()}
+            arrays = {name: guarded(array, what=f"{self.path}/transform")[...] for name, array in node.arrays()}
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]

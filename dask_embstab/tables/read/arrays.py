@@ -15,6 +15,7 @@ import zarr
 
 from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
+from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.read_errors import reading
 
 _TEXT_KINDS = "OUST"
@@ -31,7 +32,7 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
     if isinstance(given, xr.DataArray):
         given = _lazy(given)
     if isinstance(given, zarr.Array):
-        return given
+        return guarded(given, what=what, error=error)
     if isinstance(given, da.Array):
         return _checked_blocks(given, what, error)
     return as_numpy(given, what=what, error=error)

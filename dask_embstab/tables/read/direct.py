@@ -16,6 +16,7 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError
+from dask_embstab.tables.read.bounded import allowed_bytes, decode_into, require_encoded_size
 from dask_embstab.tables.read.chunk_layout import (
     ChunkFiles,
     OpenChunk,
@@ -220,13 +221,14 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
         out[...] = files.fill
         return
     try:
+        require_encoded_size(chunk.size, allowed_bytes(out.size, files.dtype), f"chunk file {chunk.path}")
         encoded = memoryview(bytearray(chunk.size))
         chunk.read_into(encoded, 0)
         if files.checksummed:
             require_checksum(crc32c.crc32c(encoded[:-4]), chunk.stored_checksum(), chunk.path)
             encoded = encoded[:-4]
         codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
-        codec.decode(encoded, out=out)
+        decode_into(codec, encoded, out)
     except Exception as error:
         raise read_error(error, f"chunk file {chunk.path}") from error
     finally:

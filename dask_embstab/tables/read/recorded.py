@@ -24,6 +24,9 @@ from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import open_regular, read_regular, require_regular
 
 CHECKSUM_BYTES = 4
+_METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_MOST_METADATA = 1 << 30
+"""Longer than any metadata: it is read whole."""
 Files = Mapping[str, Mapping[str, int]]
 """``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the run; ``metadata``: of
 every other file; ``bytes``: how long each chunk file is."""
@@ -87,14 +90,14 @@ class RunStore(LocalStore):
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
-        require_regular(self.root / key)
+        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else None)
         return self._compared(key, await super().get(key, prototype, byte_range), byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
-        require_regular(self.root / key)
+        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else None)
         return self._compared(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     async def get_partial_values(

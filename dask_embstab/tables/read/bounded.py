@@ -1,0 +1,166 @@
+"""Decode what a stranger compressed into no more bytes than its metadata allows.
+
+A few megabytes of gzip become gigabytes. Decoders of the standard library are stopped at the allowed size; formats that say
+how long their contents are (Blosc, Zstandard, LZ4) are asked before they are decoded. Codecs that keep the size of
+their input need no bound.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.errors import DamageError
+
+_SLACK_BYTES = 1 << 16
+_TEXT_BYTES = 1 << 10
+"""Bytes that a text may take on the average of its chunk: metadata does not say."""
+_ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
+_LZMA_DICTIONARIES = 256 << 20
+_BLOSC_HEADER = 16
+Decoder = Callable[[Any, memoryview, int, int | None], Any]
+
+
+def allowed_bytes(n_values: int, dtype: np.dtype[Any]) -> int:
+    """What a chunk of so many values may take when it is decoded, and between its codecs: some add a little."""
+    size = n_values * (_TEXT_BYTES if dtype.kind in "OT" else dtype.itemsize)
+    return size + size // 8 + _SLACK_BYTES
+
+
+def decode_into(codec: Any, data: memoryview, out: np.ndarray[Any, Any]) -> None:
+    """Decode Blosc or Zstandard into an array of just the right size; ValueError where it is another."""
+    if codec.codec_id == "blosc":
+        _blosc_size(data)
+    codec.decode(data, out=out)
+
+
+def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None) -> Any:
+    """What the numcodecs ``codec`` makes of ``data``; ValueError where that is more than ``allowed`` bytes.
+
+    ``exact``: its size, where only one is right.
+    """
+    decode = _DECODERS.get(codec.codec_id)
+    if decode is None:
+        made = codec.decode(data)
+        _require(memoryview(made).nbytes, allowed)
+        return made
+    plain: Any = np.ascontiguousarray(data)
+    return decode(codec, memoryview(plain).cast("B"), allowed, exact)
+
+
+def require_encoded_size(size: int, allowed: int, what: str) -> None:
+    """Raise where a file is longer than what it holds may be: it would be read into memory as it is."""
+    if size > allowed:
+        raise DamageError(f"{what} has {size} bytes and its metadata allows {allowed}; restore it from its source")
+
+
+def _require(size: int, allowed: int) -> None:
+    if size > allowed:
+        raise ValueError(f"it becomes {size} bytes or more and the metadata allows {allowed}")
+
+
+def _members(start: Callable[[], Any], *, one: bool = False) -> Decoder:
+    """Decode members (streams) one after another, as files of gzip, bz2 and xz have them."""
+
+    def decode(codec: Any, data: memoryview, allowed: int, exact: int | None) -> bytes:
+        del codec, exact
+        parts, size = [], 0
+        while len(data):
+            decoder = start()
+            parts.append(decoder.decompress(data, allowed + 1 - size))
+            size += len(parts[-1])
+            _require(size, allowed)
+            if not decoder.eof:
+                raise ValueError("compressed data ended before its end was reached")
+            data = memoryview(decoder.unused_data)
+            if one or not any(data[:4]):  # zeros may pad a file
+                break
+        return b"".join(parts)
+
+    return decode
+
+
+def _lzma(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
+    limit = None if codec.format == lzma.FORMAT_RAW else allowed + _LZMA_DICTIONARIES
+
+    def start() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(codec.format, memlimit=limit, filters=codec.filters)
+
+    return _members(start)(codec, data, allowed, exact)
+
+
+def _said_by(header: Callable[[memoryview], int]) -> Decoder:
+    def decode(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
+        del exact
+        _require(header(data), allowed)
+        return codec.decode(data)
+
+    return decode
+
+
+def _blosc_size(data: memoryview) -> int:
+    """What the header says; it is not taken for granted that all that it speaks of is there."""
+    if len(data) < _BLOSC_HEADER or int.from_bytes(data[12:16], "little") > len(data):
+        raise ValueError("compressed data ended before its end was reached")
+    return int.from_bytes(data[4:8], "little")
+
+
+def _zstd(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
+    said = _zstd_size(data)
+    if said is not None:
+        _require(said, allowed)
+    elif exact is not None:
+        return codec.decode(data, out=np.empty(exact, np.uint8))
+    else:
+        _require(_zstd_bound(data), allowed + _ZSTD_BLOCK)
+    return codec.decode(data)
+
+
+def _zstd_header(data: memoryview) -> tuple[int | None, int]:
+    """The size that a frame says its contents have, and where its blocks begin (RFC 8878, 3.1.1.1)."""
+    if int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
+        raise ValueError("this is no frame of Zstandard")
+    flags = data[4]
+    single, size_flag = flags >> 5 & 1, flags >> 6
+    at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[size_flag]
+    said = int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0) if length else None
+    return said, at + length
+
+
+def _zstd_size(data: memoryview) -> int | None:
+    return _zstd_header(data)[0]
+
+
+def _zstd_bound(data: memoryview) -> int:
+    """What the blocks of all frames can become at most."""
+    bound, at = 0, 0
+    while at < len(data):
+        checksum, (_, start) = data[at + 4] >> 2 & 1, _zstd_header(data[at:])
+        at, last = at + start, False
+        while not last:
+            header = int.from_bytes(data[at : at + 3], "little")
+            last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+            bound += _ZSTD_BLOCK if kind == 2 else size
+            at += 3 + (1 if kind == 1 else size)
+            if at > len(data):
+                raise ValueError("compressed data ended before its end was reached")
+        at += 4 * checksum
+    return bound
+
+
+_DECODERS: dict[str, Decoder] = {
+    "gzip": _members(lambda: zlib.decompressobj(31)),
+    "zlib": _members(zlib.decompressobj, one=True),
+    "bz2": _members(bz2.BZ2Decompressor),
+    "lzma": _lzma,
+    "blosc": _said_by(_blosc_size),
+    "lz4": _said_by(lambda data: int.from_bytes(data[:4], "little")),
+    "zstd": _zstd,
+}
+"""By the name that numcodecs gives a codec."""

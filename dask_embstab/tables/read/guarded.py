@@ -1,0 +1,219 @@
+"""A stranger's Zarr array, to be read without running his code and without more memory than his metadata speaks of.
+
+The array stays what it is, metadata and all; only the codecs that it is decoded by are others (`tables/read/bounded.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from numcodecs.abc import Codec as Numcodec
+from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec, Codec
+from zarr.codecs import ShardingCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer
+
+from dask_embstab.errors import InputError
+from dask_embstab.tables.read.bounded import allowed_bytes, decode_bounded
+
+_OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
+_TEXTS = ("vlen-utf8", "vlen-bytes")
+_SAME_SIZE = ("bytes", "crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "shuffle", "transpose")
+_PREFIX = "numcodecs."
+_WIDEST = 16
+"""Bytes of the widest value that a filter may make of one."""
+
+
+def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = InputError) -> zarr.Array[Any]:
+    """The array with bounded decoders; itself where its codecs keep the size of what they are given.
+
+    Raises ``error`` where an object codec other than those of texts and bytes is among them: Pickle runs code.
+    """
+    metadata: Any = array.metadata
+    if metadata.zarr_format == 2:
+        changes = _guarded_v2(metadata, what, error)
+    else:
+        codecs = _guarded_v3(metadata.codecs)
+        changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
+    if not changes:
+        return array
+    other = copy.copy(metadata)
+    for name, value in changes.items():
+        object.__setattr__(other, name, value)
+    inner = array.async_array
+    made = zarr.AsyncArray(metadata, inner.store_path, inner.config)
+    pipeline = zarr.AsyncArray(other, inner.store_path, inner.config).codec_pipeline
+    object.__setattr__(made, "codec_pipeline", pipeline)
+    return zarr.Array(made)
+
+
+# --- Zarr v3
+
+
+def _guarded_v3(codecs: Iterable[Any]) -> tuple[Codec, ...]:
+    made: list[Codec] = []
+    for codec in codecs:
+        if isinstance(codec, ShardingCodec):
+            sharding = copy.copy(codec)
+            inner = _guarded_v3(codec.codecs)
+            if inner != tuple(codec.codecs):
+                object.__setattr__(sharding, "codecs", inner)
+            made.append(sharding if inner != tuple(codec.codecs) else codec)
+        elif isinstance(codec, BytesBytesCodec) and _name(codec) not in _SAME_SIZE:
+            made.append(_Bounded(codec))
+        else:
+            made.append(codec)
+            if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
+                made.append(_Counted())
+    return tuple(made)
+
+
+def _name(codec: Any) -> str:
+    return str(codec.to_dict()["name"]).removeprefix(_PREFIX)
+
+
+def _chunk_bytes(spec: ArraySpec) -> tuple[int, np.dtype[Any]]:
+    return math.prod(spec.shape), np.dtype(spec.dtype.to_native_dtype())
+
+
+class _PassedOn(BytesBytesCodec):
+    """What a codec of this module leaves to the others."""
+
+    is_fixed_size = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Never written."""
+        return {"name": "embstab.guard", "configuration": {}}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Not known beforehand."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Bounded(_PassedOn):
+    """A compressor that stops at the size of its chunk."""
+
+    inner: BytesBytesCodec
+
+    def evolve_from_array_spec(self, array_spec: ArraySpec) -> _Bounded:
+        """With the compressor for this array."""
+        return replace(self, inner=self.inner.evolve_from_array_spec(array_spec))
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        n_values, dtype = _chunk_bytes(chunk_spec)
+        allowed = allowed_bytes(n_values, dtype)
+        codec = _numcodec(self.inner)
+        if codec is None:
+            return await self.inner._decode_single(chunk_data, chunk_spec)  # noqa: SLF001
+        exact = None if dtype.kind in "OT" else n_values * dtype.itemsize
+        made = await asyncio.to_thread(decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact)
+        found: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
+        return found
+
+    async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await self.inner._encode_single(chunk_data, chunk_spec)  # noqa: SLF001
+
+
+@dataclass(frozen=True)
+class _Counted(_PassedOn):
+    """Looks at texts before they are decoded: their number is the first that is taken for granted."""
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        _require_count(chunk_data.as_numpy_array()[:4], math.prod(chunk_spec.shape))
+        return chunk_data
+
+    async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        del chunk_spec
+        return chunk_data
+
+
+def _numcodec(codec: Any) -> Any:
+    """The same codec of numcodecs, for decoding; None where only Zarr, or another library, has it."""
+    values = codec.to_dict()
+    name, options = values["name"].removeprefix(_PREFIX), values.get("configuration", {})
+    try:
+        return numcodecs.get_codec({"id": name} | (options if values["name"].startswith(_PREFIX) else {}))
+    except (ValueError, TypeError):
+        return None
+
+
+def _require_count(head: Any, n_values: int) -> None:
+    said = int.from_bytes(memoryview(head).cast("B")[:4], "little")
+    if said > n_values:
+        raise ValueError(f"it claims {said} texts and the metadata allows {n_values}")
+
+
+# --- Zarr v2
+
+
+def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, Any]:
+    filters, compressor = tuple(metadata.filters or ()), metadata.compressor
+    for codec in (*filters, *(() if compressor is None else (compressor,))):
+        if codec.codec_id in _OBJECTS or isinstance(codec, numcodecs.Pickle):
+            raise error(
+                f"{what} must be stored as numbers, texts or bytes; its chunks are encoded by {codec.codec_id}, which makes"
+                " objects of them (and may run code); write it again without, e.g. texts by vlen-utf8"
+            )
+    n_values, dtype = math.prod(metadata.chunks), np.dtype(metadata.dtype.to_native_dtype())
+    wide = dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
+    allowed = allowed_bytes(n_values, wide)
+    exact = None if filters or dtype.kind in "OT" else n_values * dtype.itemsize
+    changes: dict[str, Any] = {}
+    if compressor is not None and compressor.codec_id not in _SAME_SIZE:
+        changes["compressor"] = _BoundedV2(compressor, allowed, exact)
+    if any(codec.codec_id in _TEXTS for codec in filters):
+        changes["filters"] = tuple(_CountedV2(f, n_values) if f.codec_id in _TEXTS else f for f in filters)
+    return changes
+
+
+class _InsteadOf(Numcodec):  # type: ignore[misc]
+    """Stands for another codec."""
+
+    codec_id = "embstab.guard"
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def encode(self, buf: Any) -> Any:
+        """As the other one."""
+        return self.inner.encode(buf)
+
+    def get_config(self) -> dict[str, Any]:
+        """Of the other one."""
+        found: dict[str, Any] = self.inner.get_config()
+        return found
+
+
+class _BoundedV2(_InsteadOf):
+    """A compressor that stops at the size of its chunk."""
+
+    def __init__(self, inner: Any, allowed: int, exact: int | None) -> None:
+        super().__init__(inner)
+        self.allowed, self.exact = allowed, exact
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """No more than is allowed."""
+        del out
+        return decode_bounded(self.inner, buf, self.allowed, self.exact)
+
+
+class _CountedV2(_InsteadOf):
+    """Texts whose number is looked at first."""
+
+    def __init__(self, inner: Any, n_values: int) -> None:
+        super().__init__(inner)
+        self.n_values = n_values
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """No more of them than the chunk has values."""
+        _require_count(np.frombuffer(buf, np.uint8)[:4], self.n_values)
+        return self.inner.decode(buf, out)
