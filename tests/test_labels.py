@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -278,3 +279,26 @@ def test_row_numbers_are_labels_where_there_are_no_ids() -> None:
 def test_ids_of_a_run_by_another_writer(tmp_path: Path, reference: es.Run) -> None:
     path = foreign_run(tmp_path / "in.zarr", {"items": (T[ORDER], NAMES[ORDER])}, compressors=GzipCodec())
     assert_close(T @ es.fit(path, W, reference=reference).items, land(T, W, B)[0], 1e-8)
+
+
+# --- every kind of id, everywhere
+
+
+@pytest.mark.filterwarnings("ignore:The data type")  # raw bytes have no final specification yet
+@pytest.mark.parametrize("kind", ["int64", "string", "uuid"])
+def test_a_series_takes_ids_of_every_kind(make_run: MakeRun, tmp_path: Path, kind: str) -> None:
+    ids = {"int64": range(60), "string": NAMES, "uuid": [uuid.UUID(int=i + 1) for i in range(60)]}[kind]
+    series = es.Series.init(tmp_path / "series")
+    for name, order in (("day-1", np.arange(60)), ("day-2", ORDER)):
+        series.add(make_run(name, T[order], W, item_ids=[ids[i] for i in order]))
+    assert [version.figures["items"]["matched"] for version in series.log().versions[1:]] == [60]
+    assert not series.verify().damage
+
+
+def test_only_takes_ids_as_whatever_holds_them(make_run: MakeRun) -> None:
+    run, reference = make_run("in", T, W, item_ids=range(60)), make_run("reference", B, item_ids=range(60))
+    wanted = es.fit(run, reference=reference, only=np.arange(30)).items
+    for only in (set(range(30)), range(30), pd.Series(range(30), index=range(9, 39)), np.arange(30, dtype=np.uint64)):
+        np.testing.assert_array_equal(es.fit(run, reference=reference, only=only).items, wanted)
+    with pytest.raises(es.IdError, match="int64"):
+        es.fit(run, reference=reference, only=["a", "b"])

@@ -15,6 +15,7 @@ from dask_embstab.errors import DamageError
 from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.engine.reduce import Partial, Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
+from dask_embstab.tables.ids.kinds import IdArray, IdKind
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
@@ -47,9 +48,13 @@ def ids_digest(table: Table) -> int | None:
     if table.stored_ids is None:
         return None
     found = 0
+    plain: dict[IdKind, Callable[[IdArray], bytes]] = {
+        "int64": lambda ids: ids.astype("<i8").tobytes(),
+        "string": lambda ids: json.dumps(ids.tolist()).encode(),
+        "uuid": lambda ids: ids.tobytes(),
+    }
     for ids in id_ranges(table.stored_ids):
-        plain = ids.astype("<i8").tobytes() if table.stored_ids.kind == "int64" else json.dumps(ids.tolist()).encode()
-        found = crc32c.crc32c(plain, found)
+        found = crc32c.crc32c(plain[table.stored_ids.kind](ids), found)
     return int(found)
 
 

@@ -97,8 +97,8 @@ class Selection:
         return pairing
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
-        ids = table.row_ids
-        wanted = pd.Index(hashable(ids_of_kind(self.only, ids, option("only"))))
+        ids, only = table.row_ids, list(self.only) if isinstance(self.only, set | frozenset) else self.only
+        wanted = pd.Index(hashable(ids_of_kind(only, ids, option("only"))))
         return np.concatenate([wanted.get_indexer(pd.Index(hashable(part))) >= 0 for part in id_ranges(ids)])
 
 
@@ -174,8 +174,9 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
         elif isinstance(value, Mapping):
             unknown = set(value) - set(keys)
             if unknown:
+                others = ", ".join(sorted(map(str, unknown)))
                 raise InputError(
-                    f"{option(name)} is given for {', '.join(sorted(unknown))}, which {option(align_on=align_on)} leaves"
+                    f"{option(name)} is given for {others}, which {option(align_on=align_on)} leaves"
                     " out; align on both, or leave it out"
                 )
             for key, inner in value.items():

@@ -40,8 +40,8 @@ def kind_of(array: Any, where: str) -> IdKind:
     missing = np.flatnonzero(np.isnan(array)) if isinstance(array, np.ndarray) and dtype.kind == "f" else ()
     none = f" and have none in row {first_few(missing)}" if len(missing) else ""
     raise IdError(
-        f"ids must be int64 or strings (or 16-byte UUIDs); those of {where} are {dtype}{none}; convert them when the run"
-        " is written"
+        f"ids must be int64 or strings (or 16-byte UUIDs); those of {where} are {dtype}{none}; convert them, or leave"
+        " them out where the rows are to be known by their number"
     )
 
 

@@ -138,6 +138,8 @@ def _repair(given: Any) -> str:
         return "make it dense with .toarray() or .todense()"
     if hasattr(given, "to_dask_array"):
         return "call .to_dask_array(lengths=True) on it"
+    if hasattr(given, "collect"):
+        return "call .collect() on it"
     if isinstance(given, xr.Dataset):
         return "give one of its variables, such as dataset['vectors']"
     if isinstance(given, tuple) and any(hasattr(member, "shape") for member in given):

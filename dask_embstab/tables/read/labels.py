@@ -18,6 +18,7 @@ from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.arrays import as_numpy
 
 _COMPONENT = "component"
+_COLUMNAR = ("polars", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
     if (names := _column_names(given)) is not None:
         return _of_frame(given, names, key, what)
     found = labelled_values(given)
-    return found if found.labels is None else Labelled(_stacked(found.array, what), found.labels)
+    is_column = isinstance(given, pd.Series) or type(given).__module__.partition(".")[0] in _COLUMNAR
+    return Labelled(_stacked(found.array, what), found.labels) if is_column else found
 
 
 def labelled_values(given: Any) -> Labelled:
@@ -85,24 +87,30 @@ def _column_names(given: Any) -> list[Any] | None:
     """Names of a frame's columns; None where it is no frame, or one that is computed only when asked for."""
     if isinstance(given, pd.DataFrame):
         return list(given.columns)
-    if type(given).__module__.partition(".")[0] in ("polars", "pyarrow") and hasattr(given, "shape"):
+    if type(given).__module__.partition(".")[0] in _COLUMNAR and hasattr(given, "shape"):
         names = getattr(given, "column_names", None) or getattr(given, "columns", None)
         return None if names is None else list(names)
     return None
 
 
 def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
-    labels = _index_labels(frame.index) if isinstance(frame, pd.DataFrame) else None
-    named = next((name for name in ("id", DIMENSION[key], f"{DIMENSION[key]}_id") if name in names), None)
-    if named is not None:
-        labels = labelled_values(frame[named]).array
-    rest = [name for name in names if name != named]
+    labels, get = None, frame.__getitem__
+    if isinstance(frame, pd.DataFrame):
+        labels, get = _index_labels(frame.index), lambda i: frame.iloc[:, i]
+    elif not hasattr(frame, "column_names"):
+        get = frame.to_series
+    id_names = [name for name in ("id", DIMENSION[key], f"{DIMENSION[key]}_id") if name in names]
+    at = names.index(id_names[0]) if id_names else -1
+    if at >= 0:
+        labels = labelled_values(get(at)).array
+    rest = [i for i in range(len(names)) if i != at]
     if len(rest) == 1:
-        return Labelled(_stacked(frame[rest[0]], what), labels)
-    columns = [as_numpy(frame[name], what=f"column {name} of {what}") for name in rest]
-    if others := [
-        f"{name} ({column.dtype})" for name, column in zip(rest, columns, strict=True) if column.dtype.kind != "f"
-    ]:
+        values = _stacked(get(rest[0]), what)
+        return Labelled(values if values.ndim > 1 else values[:, None], labels)
+    if isinstance(frame, pd.DataFrame) and {np.dtype(np.float32), np.dtype(np.float64)} >= set(frame.dtypes.iloc[rest]):
+        return Labelled((frame if at < 0 else frame.iloc[:, rest]).to_numpy(), labels)  # the whole of it is not copied
+    columns = [as_numpy(get(i), what=f"column {names[i]} of {what}") for i in rest]
+    if others := [f"{names[i]} ({c.dtype})" for i, c in zip(rest, columns, strict=True) if c.dtype.kind != "f"]:
         raise InputError(
             f"columns of vectors must be float16, float32 or float64, one per component; {what} has {', '.join(others)};"
             " convert them, or leave them out; a column of ids is named id"
@@ -111,14 +119,14 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
 
 
 def _stacked(column: Any, what: str) -> Any:
-    """A column of vectors (lists or arrays of one length) as an array of rows; one of numbers as a single component."""
+    """A column of vectors (lists or arrays of one length) as an array of rows; one of numbers as it is."""
     values = as_numpy(column, what=what)
-    if values.dtype.kind != "O":
-        return values if values.ndim > 1 else values[:, None]
+    if values.dtype.kind != "O" or not len(values):
+        return values
     lengths = np.array([np.size(value) for value in values.tolist()])
     if other := np.flatnonzero(lengths != lengths[:1]).tolist():
         raise InputError(
             f"vectors must all have one length; {what} has {lengths[0]} values in row 0 and {lengths[other[0]]} in row"
             f" {other[0]}; drop or repair these rows"
         )
-    return np.stack([np.asarray(value) for value in values]) if len(values) else values[:, None]
+    return np.stack([np.asarray(value) for value in values])
