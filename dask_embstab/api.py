@@ -26,8 +26,7 @@ from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
-from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of
-from dask_embstab.tables.ids.ids import as_ids
+from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of, with_ids
 from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import default_chunk_rows
@@ -96,7 +95,7 @@ def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Tabl
     >>> es.evaluate(monday, tuesday).items.mean_cosine
     1.0
     """
-    return _with_ids("items", as_table(array, where=name or "the table"), ids)
+    return with_ids(as_table(array, where=name or "the table"), ids)
 
 
 @verb()
@@ -139,7 +138,7 @@ def create_run(
     for key, (table, ids) in given.items():
         if table is None and ids is not None:
             raise InputError(f"{option(f'{key[:-1]}_ids')} are the ids of {key}, and no {key} are given; give both")
-    tables = {key: _with_ids(key, *pair) for key, pair in given.items() if pair[0] is not None}
+    tables = {key: with_ids(as_table(table, key=key), ids) for key, (table, ids) in given.items() if table is not None}
     if not tables:
         raise InputError("a run holds items, users or both; give at least one table")
     if chunk_rows is not None and chunk_rows < 1:
@@ -490,8 +489,3 @@ def _name_of(place: Any) -> str | None:
     """The name of a run that is written there, unless it is given another."""
     local = local_path(place)
     return local.name.removesuffix(".zarr") if local else None
-
-
-def _with_ids(key: str, table: TableLike, ids: Any) -> Table:
-    made = as_table(table, key=key)
-    return made if ids is None else replace(made, stored_ids=as_ids(ids, made.n_rows, where=made.where), key=key)

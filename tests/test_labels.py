@@ -107,6 +107,17 @@ def test_given_ids_come_before_labels(tmp_path: Path) -> None:
     assert es.create_run(tmp_path / "out.zarr", given, item_ids=NAMES).items.ids.compute().tolist() == NAMES.tolist()
 
 
+def test_given_ids_meet_labelled_rows_by_label(tmp_path: Path, refused: Refused) -> None:
+    rows = pd.DataFrame(T, index=range(100, 160))
+    ids = pd.Series(NAMES, index=range(100, 160))
+    shuffled = ids.sample(frac=1, random_state=0)
+    for given in (ids, shuffled, xr.DataArray(shuffled.to_numpy(), dims="i", coords={"i": shuffled.index})):
+        assert es.table(rows, ids=given).ids.compute().tolist() == NAMES.tolist()
+    assert es.table(T, ids=shuffled).ids.compute().tolist() == shuffled.tolist(), "rows that have no labels"
+    with refused(es.InputError, "matched by their labels", "100 in row 0 have none"):
+        es.create_run(tmp_path / "out.zarr", rows, item_ids=ids[1:])
+
+
 # --- what is no table
 
 

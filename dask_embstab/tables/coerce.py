@@ -11,10 +11,13 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore, MemoryStore
 
-from dask_embstab.errors import InputError
+from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.layout import TABLES, run_attributes
-from dask_embstab.tables.read.labels import labelled_rows
+from dask_embstab.tables.read.arrays import as_array
+from dask_embstab.tables.read.column import by_label
+from dask_embstab.tables.read.labels import labelled_rows, labelled_values
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
 from dask_embstab.tables.table import Table, make_table, require_one_width, table_of
@@ -39,6 +42,18 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return make_table(table, _ids_beside(table), where=where, key=key)
     found = labelled_rows(table, key, where)
     return make_table(found.array, found.labels, where=where, key=key)
+
+
+def with_ids(table: Table, ids: Any) -> Table:
+    """The table with these ids in place of its labels; where both are labelled, they meet by label as columns do."""
+    if ids is None:
+        return table
+    given, what = labelled_values(ids), f"the ids of {table.where}"
+    array = given.array
+    if given.labels is not None and table.stored_ids is not None:
+        array = as_array(array, what=what, error=IdError)
+        array = by_label(array, as_ids(given.labels, array.shape[0], where=what), table.stored_ids, what)
+    return replace(table, stored_ids=as_ids(array, table.n_rows, where=table.where))
 
 
 def as_run(given: Any) -> Run | None:

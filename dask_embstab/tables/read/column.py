@@ -70,11 +70,11 @@ def as_column(array: Any, ids: Ids | RowNumberIds, *, what: str) -> Column:
         )
     if given.labels is None:
         return Column(array, what)
-    return Column(_by_label(array, as_ids(given.labels, array.shape[0], where=what), ids, what), what)
+    return Column(by_label(array, as_ids(given.labels, array.shape[0], where=what), ids, what), what)
 
 
-def _by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> Any:
-    """The numbers in the order of the table's rows: as they are where the labels are the table's ids in its order."""
+def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> Any:
+    """Values in the order of a table's rows, by their labels: as they are where these are its ids in its order."""
     if labels.kind != ids.kind:
         raise IdError(
             f"{what} are matched by their labels, which are {labels.kind}, and the ids of {ids.where} are {ids.kind}; label"
