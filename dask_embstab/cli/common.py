@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import signal
 import sys
 import time
 import warnings
@@ -13,8 +15,11 @@ from typing import Any
 import click
 
 from dask_embstab.cli.caller import CommandLine
+from dask_embstab.cli.interrupts import signals_interrupt
+from dask_embstab.cli.streams import say, write_line
+from dask_embstab.files.published import noting
 from dask_embstab.kernels import choose_kernels
-from dask_embstab.repairs import called_by
+from dask_embstab.repairs import called_by, printable
 
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
@@ -63,30 +68,25 @@ def command(
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
     """A command whose function returns its JSON object; errors, progress and exit codes are the same for all.
 
-    ``through``: the verb that sets what the command itself takes no option for.
+    ``through``: the verb that sets what the command itself takes no option for. Of the result, ``exit_code`` (0) is not
+    printed, and of ``lines`` nothing else is where a person reads it.
     """
 
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
             limit = arguments.pop("memory_limit", None)
-            with (
-                called_by(CommandLine(main, context.command, through)),
-                _one_line_errors(),
-                _told_when_held(as_json=as_json),
-                _progress_bars(as_json=as_json),
-                _within(limit),
-            ):
-                result = function(**arguments)
-            if as_json:
-                told = {"openblas_coretype": context.obj} if context.obj else {}
-                click.echo(json.dumps(_finite({**result, **told})))
-            elif "lines" in result:
-                click.echo("\n".join(result["lines"]))
-            else:
-                from dask_embstab.report.text import render
-
-                click.echo(render(str(context.info_name), result))
+            caller = CommandLine(main, context.command, through)
+            with signals_interrupt(), noting() as published, called_by(caller), _one_line_errors(published):
+                with _told_when_held(as_json=as_json), _progress_bars(as_json=as_json), _within(limit):
+                    result = function(**arguments)
+                code = int(result.pop("exit_code", _DONE))
+                if as_json:
+                    kernels = {"openblas_coretype": context.obj} if context.obj else {}
+                    broken = write_line(_json({**result, **kernels}))
+                else:
+                    broken = write_line(_for_people(str(context.info_name), result))
+            context.exit(code if broken is None else _unprinted(broken, code, published))
 
         decorated: Callable[..., Any] = run
         for option in reversed(
@@ -195,13 +195,13 @@ def _within(memory_limit: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(published: list[str]) -> Iterator[None]:
     """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
     from dask_embstab.errors import EmbstabError, EmbstabWarning, HoldError, RetryError
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, EmbstabWarning):
-            click.echo(f"warning: {message}", err=True)
+            say(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", EmbstabWarning)
@@ -213,8 +213,9 @@ def _one_line_errors() -> Iterator[None]:
             _fail(str(error), code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            _fail("interrupted; nothing was published", _OTHER)
+        except KeyboardInterrupt as error:
+            number = getattr(error, "number", signal.SIGINT)
+            _fail(f"interrupted by {number.name}; {_what_is(published)} published", 128 + number)
         except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
             _fail(f"{type(error).__name__}: {error}", _OTHER)
 
@@ -228,14 +229,42 @@ def _told_when_held(*, as_json: bool) -> Iterator[None]:
         yield
     except HoldError as error:
         if as_json:
-            told = {"published": False, "note": str(error), "verdicts": list(error.verdicts)}
-            click.echo(json.dumps(_finite(told)))
+            write_line(_json({"published": False, "note": str(error), "verdicts": list(error.verdicts)}))
         raise
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    say(f"error: {printable(' '.join(message.split()))}")
     raise click.exceptions.Exit(code)
+
+
+def _unprinted(broken: OSError, code: int, published: list[str]) -> int:
+    """The exit code where stdout did not take the result: what was published is no failure."""
+    if broken.errno != errno.EPIPE:
+        kind = "warning" if published or code else "error"
+        say(f"{kind}: the result could not be printed ({broken.strerror}); {_what_is(published)} published")
+    return code or (_DONE if published else _OTHER)
+
+
+def _what_is(published: list[str]) -> str:
+    """The subject of a sentence that ends with ``published``."""
+    if not published:
+        return "nothing was"
+    more = f" and {len(published) - 1} before it" if published[1:] else ""
+    return f"{printable(published[-1])}{more} {'were' if more else 'was'}"
+
+
+def _for_people(title: str, result: dict[str, Any]) -> str:
+    if "lines" in result:
+        return "\n".join(map(printable, result["lines"]))
+    from dask_embstab.report.text import render
+
+    return render(title, result)
+
+
+def _json(values: dict[str, Any]) -> str:
+    """One line of ASCII."""
+    return json.dumps(_finite(values)).replace("\x7f", "\\u007f")
 
 
 @contextlib.contextmanager

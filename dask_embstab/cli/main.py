@@ -8,6 +8,8 @@ import click
 
 from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
 from dask_embstab.cli.common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
+from dask_embstab.cli.streams import say
+from dask_embstab.files.published import publishing
 
 __all__ = ["main"]
 
@@ -72,7 +74,8 @@ def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> d
 
     with cluster(scheduler), clock() as seconds:
         fitted = api.fit(open_run(run), **options)
-        fitted.save(transform)
+        with publishing(transform):
+            fitted.save(transform)
     return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
 
 
@@ -149,7 +152,7 @@ def demo(directory: str | None, **options: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
     from dask_embstab.demo.run import run_demo
 
-    made = run_demo(directory or "demo-out", say=lambda line: click.echo(line, err=True), **options)
+    made = run_demo(directory or "demo-out", say=say, **options)
     context = click.get_current_context()
     return made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
 

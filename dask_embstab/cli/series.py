@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dask_embstab.cli.common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
+from dask_embstab.files.published import publishing
 
 if TYPE_CHECKING:
     from dask_embstab.series.publish.publish import Added
@@ -257,13 +258,12 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     """Every version in full and every file that a copy needs, as JSON on stdout or in FILE."""
     import json
 
-    from dask_embstab.files.atomic import write_whole
     from dask_embstab.series.series import Series
 
     manifest = Series(series).manifest()
     if file is None:
         return manifest
-    write_whole(Path(file), lambda out: out.write(json.dumps(manifest, indent=1).encode()))
+    _write(file, json.dumps(manifest, indent=1))
     return {
         "head": manifest["head"],
         "versions": len(manifest["versions"]),
@@ -317,11 +317,10 @@ def status(series: str) -> dict[str, Any]:
 @command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
 def metrics(series: str, file: str | None) -> dict[str, Any]:
     """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
-    from dask_embstab.files.atomic import write_whole
     from dask_embstab.series.series import Series
 
     text, out = Series(series).metrics(), file or str(Path(series) / "metrics.prom")
-    write_whole(Path(out), lambda stream: stream.write(text.encode()))
+    _write(out, text)
     return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
 
 
@@ -346,6 +345,13 @@ def replay(
         told = Series(series).replay(scratch, first=first, last=last, **_given(changes))
     as_json = click.get_current_context().params["as_json"]
     return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
+
+
+def _write(file: str, text: str) -> None:
+    from dask_embstab.files.atomic import write_whole
+
+    with publishing(file):
+        write_whole(file, lambda out: out.write(text.encode()))
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

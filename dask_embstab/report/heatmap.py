@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 import numpy as np
+
+from dask_embstab.report.text import markup_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,7 +115,7 @@ def heatmaps_svg(panels: Sequence[tuple[str, NDArray[np.floating]]], labels: Seq
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {layout.width} {layout.height}"',
         'font-family="system-ui, sans-serif" font-size="12" shape-rendering="crispEdges">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{markup_text(title)}</title>",
         _rect(0, 0, layout.width, layout.height, _WHITE),
         _text(_MARGIN, 26, title, anchor="start", style='font-size="16" font-weight="bold"'),
         *_row_labels(labels, layout),
@@ -220,4 +221,4 @@ def _rect(x: float, y: float, width: float, height: float, fill: Rgb) -> str:
 def _text(x: float, y: float, text: str, *, fill: Rgb = _BLACK, anchor: str = "middle", style: str = "") -> str:
     """One line of text."""
     attributes = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{_hex(fill)}" {style}'
-    return f"<text {attributes.rstrip()}>{escape(text)}</text>"
+    return f"<text {attributes.rstrip()}>{markup_text(text)}</text>"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NewType
 
 from dask_embstab.report.table import Cell, cell_text, is_number
+from dask_embstab.report.text import markup_text
 
 Html = NewType("Html", str)
 
@@ -56,11 +56,11 @@ def page(title: str, sections: Sequence[Section]) -> Html:
         "<head>",
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>",
+        f"<title>{markup_text(title)}</title>",
         f"<style>\n{_STYLE}</style>",
         "</head>",
         "<body>",
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{markup_text(title)}</h1>",
         *(_section(section) for section in sections),
         "</body>",
         "</html>",
@@ -70,7 +70,7 @@ def page(title: str, sections: Sequence[Section]) -> Html:
 
 def paragraph(text: str) -> Html:
     """Plain text as a paragraph."""
-    return Html(f"<p>{escape(text)}</p>")
+    return Html(f"<p>{markup_text(text)}</p>")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> Html:
@@ -82,7 +82,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int 
         As in `dask_embstab.report.table.text_table`.
     """
     right = [is_number(cell) for cell in rows[0]] if rows else [False] * len(header)
-    names = [f'<th scope="col"{_class(to_right)}>{escape(n)}</th>' for n, to_right in zip(header, right, strict=True)]
+    names = [
+        f'<th scope="col"{_class(to_right)}>{markup_text(n)}</th>' for n, to_right in zip(header, right, strict=True)
+    ]
     lines = [
         '<div class="wide"><table>',
         f"<thead><tr>{''.join(names)}</tr></thead>",
@@ -96,15 +98,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int 
 
 def figure(svg: str, caption: str) -> Html:
     """A picture, given as one ``<svg>`` element (trusted: it is embedded as it is), and a caption in plain text."""
-    return Html(f"<figure>\n{svg.strip()}\n<figcaption>{escape(caption)}</figcaption>\n</figure>")
+    return Html(f"<figure>\n{svg.strip()}\n<figcaption>{markup_text(caption)}</figcaption>\n</figure>")
 
 
 def _section(section: Section) -> str:
-    return "\n".join(["<section>", f"<h2>{escape(section.heading)}</h2>", *section.blocks, "</section>"])
+    return "\n".join(["<section>", f"<h2>{markup_text(section.heading)}</h2>", *section.blocks, "</section>"])
 
 
 def _row(row: Sequence[Cell], right: Sequence[bool], digits: int) -> str:
-    name, *figures = (escape(cell_text(cell, digits=digits)) for cell in row)
+    name, *figures = (markup_text(cell_text(cell, digits=digits)) for cell in row)
     cells = [f"<td{_class(to_right)}>{shown}</td>" for shown, to_right in zip(figures, right[1:], strict=True)]
     return f'<tr><th scope="row"{_class(right[0])}>{name}</th>{"".join(cells)}</tr>'
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dask_embstab.repairs import printable
+
 Cell = str | int | float | None
 
 
@@ -46,7 +48,7 @@ def cell_text(cell: Cell, *, digits: int) -> str:
     """One cell as a person reads it; what rounds to zero has no sign."""
     if cell is None:
         return "-"
-    return f"{cell:z.{digits}f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:z.{digits}f}" if isinstance(cell, float) else printable(str(cell))
 
 
 def is_number(cell: Cell) -> bool:

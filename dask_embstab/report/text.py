@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
+
+from dask_embstab.repairs import printable
 
 _LONG = 8
 
 
 def render(title: str, result: Mapping[str, Any]) -> str:
     """Nested values as indented lines; long lists are cut, absent values left out."""
-    return "\n".join([f"{title}:", *_lines(result, "  ")])
+    return "\n".join(map(printable, [f"{title}:", *_lines(result, "  ")]))
+
+
+def markup_text(text: str) -> str:
+    """Plain text as the text of HTML or SVG: what both reserve, and what steers a terminal, is escaped."""
+    return escape(printable(text))
 
 
 def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:

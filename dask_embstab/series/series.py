@@ -14,6 +14,7 @@ import crc32c
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError, verb
 from dask_embstab.files.place import local_path
+from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call, option
@@ -55,7 +56,8 @@ class Series:
             store.make(folder)
         values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
-            store.create(_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode())
+            with publishing(place):
+                store.create(_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode())
         except FileExistsError:
             raise OutputExistsError(f"{place} is a series already; add runs to it, or choose another place") from None
         return cls(place)

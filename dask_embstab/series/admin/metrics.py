@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dask_embstab.repairs import printable
 from dask_embstab.series.admin.status import held_runs, shadows_of, unfinished_runs
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.store import Store
@@ -66,4 +67,5 @@ def _line(name: str, labels: Mapping[str, str], value: float) -> str:
 
 
 def _escaped(label: str) -> str:
-    return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    lines = (printable(line).replace("\\", r"\\").replace('"', r"\"") for line in label.split("\n"))
+    return r"\n".join(lines)

@@ -11,6 +11,7 @@ import zarr
 
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.published import unpublished
 from dask_embstab.passes.digest import file_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE, TABLES
@@ -79,7 +80,8 @@ def made_whole(
     """
     for is_last in (False, True):
         if not _is_left(store, key, is_ours):
-            write()
+            with unpublished():  # a version names it later, or nothing does
+                write()
         for half_written in (file for file in store.files(key) if file.endswith(".partial")):
             store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
         store.sync(key)

@@ -22,6 +22,7 @@ from dask_embstab.errors import (
     TooFewMatchedError,
 )
 from dask_embstab.files.place import local_path
+from dask_embstab.files.published import publishing
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import option
@@ -175,7 +176,8 @@ def publish(store: Store, version: Version) -> None:
     if version.version > 1:
         store.sync(version_key(version.version - 1))
     try:
-        store.create(version_key(version.version), version.encoded())
+        with publishing(f"version {version.version}"):
+            store.create(version_key(version.version), version.encoded())
     except FileExistsError:
         raise RetryError(
             f"version {version.version} was published by another process meanwhile, so the parent has changed; call again"

@@ -31,6 +31,7 @@ from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import new_token
 from dask_embstab.files.owned import remove_folder
 from dask_embstab.files.place import local_path
+from dask_embstab.files.published import publishing
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
@@ -160,10 +161,11 @@ def begin_run(
         yield RunWriter(group, attributes, fresh)
         _remove_half_written(folder)
         _finish(group, attributes)
-        if overwrite and place.exists():
-            swap(folder, place)
-        else:
-            put(folder, place)
+        with publishing(place):
+            if overwrite and place.exists():
+                swap(folder, place)
+            else:
+                put(folder, place)
 
 
 def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: bool) -> Iterator[RunWriter]:
@@ -177,7 +179,8 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
     except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError) as error:
         raise OutputExistsError(f"{out} exists already; choose another place") from error
     yield RunWriter(group, attributes, fresh=True)
-    _finish(group, attributes)
+    with publishing(out):
+        _finish(group, attributes)
 
 
 def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None:
