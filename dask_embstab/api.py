@@ -16,6 +16,7 @@ from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import Landing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
@@ -28,12 +29,12 @@ from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of, with_ids
 from dask_embstab.tables.read.column import as_column
-from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.table import Table, require_one_width
-from dask_embstab.tables.write.run_writer import begin_run, require_place
+from dask_embstab.tables.write.run_writer import begin_run
 from dask_embstab.tables.write.swap import made_parents
 
 RunLike = Run | str | os.PathLike[str]
@@ -144,6 +145,8 @@ def create_run(
     if chunk_rows is not None and chunk_rows < 1:
         raise InputError(f"chunk_rows must be at least 1; it is {chunk_rows}")
     require_one_width(tables.get("items"), tables.get("users"))
+    if local_path(path) is None:
+        require_output(path, overwrite=overwrite)
     naming = name or _name_of(path)
     with (
         made_parents(local_path(path)),
@@ -418,7 +421,7 @@ def stabilize(
     table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
     source = run_of(run, users)
-    require_place(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
+    require_output(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
     transform = fit(source, reference=reference, **options)
     return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
 

@@ -10,6 +10,7 @@ from dask_embstab.core.fit_transform import Keep
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import Apply
+from dask_embstab.passes.engine.output import require_output
 from dask_embstab.repairs import option
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import begin_run
@@ -37,6 +38,7 @@ def land(
     inputs: tuple[str, ...],
 ) -> Run:
     """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and open it."""
+    require_output(out, inputs, overwrite=overwrite)
     work = Apply(transform, source, None if dtype is None else _float_dtype(dtype))
     with begin_run(
         out, name=name, fingerprint=work.fingerprint(), overwrite=overwrite, resume=resume, inputs=inputs

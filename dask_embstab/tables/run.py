@@ -13,13 +13,13 @@ import zarr
 from zarr.storage import StoreLike
 
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.guarded import guarded
-from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.store import open_node, place_name, reading_metadata, table_without_group, without_group
+from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
 
@@ -68,6 +68,8 @@ class Run:
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
+        except EmbstabError:
+            raise
         except Exception as error:
             raise read_error(error, f"the transform of {self.where}") from error
 

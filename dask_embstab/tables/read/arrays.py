@@ -16,7 +16,7 @@ import zarr
 from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.guarded import guarded
-from dask_embstab.tables.read.read_errors import reading
+from dask_embstab.tables.store_errors import reading
 
 _TEXT_KINDS = "OUST"
 _OBJECT_ROWS = 1 << 18

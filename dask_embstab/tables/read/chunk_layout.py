@@ -22,8 +22,8 @@ from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import open_regular
-from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.recorded import Recorded, RunStore, last_bytes
+from dask_embstab.tables.store_errors import read_error
 
 Compression = Literal["blosc", "zstd"]
 _BLOCK_BYTES = 1 << 20
@@ -143,7 +143,7 @@ class OpenChunk:
         self.path = files.path(chunk)
         try:
             self.descriptor = open_regular(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, DamageError):
             raise
         except OSError as error:
             raise read_error(error, f"chunk file {self.path}") from error

@@ -15,7 +15,7 @@ import numcodecs
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.errors import DamageError
+from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.tables.read.bounded import allowed_bytes, decode_into, require_encoded_size
 from dask_embstab.tables.read.chunk_layout import (
     ChunkFiles,
@@ -24,9 +24,9 @@ from dask_embstab.tables.read.chunk_layout import (
     require_seen,
     verify_once,
 )
-from dask_embstab.tables.read.read_errors import read_error
 from dask_embstab.tables.read.recorded import stored_checksum
 from dask_embstab.tables.read.source import Digests, checksum
+from dask_embstab.tables.store_errors import read_error
 
 _READ_BYTES = 2 << 20
 """Read at once where panels are smaller: a call costs as much as a tenth of a megabyte does."""
@@ -229,6 +229,8 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
             encoded = encoded[:-4]
         codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
         decode_into(codec, encoded, out)
+    except EmbstabError:
+        raise
     except Exception as error:
         raise read_error(error, f"chunk file {chunk.path}") from error
     finally:

@@ -14,8 +14,8 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import require_seen
-from dask_embstab.tables.read.read_errors import reading
 from dask_embstab.tables.read.source import Digests, chunk_digest
+from dask_embstab.tables.store_errors import reading
 
 _GATHER_BYTES = 64 * 2**20
 

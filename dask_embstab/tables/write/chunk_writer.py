@@ -15,12 +15,13 @@ import crc32c
 import numpy as np
 
 from dask_embstab.core.types import Rows
-from dask_embstab.errors import DamageError
+from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.files.atomic import PARTIAL, create_new, new_token, write_all
 from dask_embstab.files.libc import call
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_seen
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.store_errors import write_error
 
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""
@@ -46,6 +47,14 @@ class DirectWriter:
         require_room(self._at, len(rows), self._stop, self._files.root)
         if rows.dtype != self.dtype or not rows.flags.c_contiguous:
             rows = self._as_stored(rows)
+        try:
+            self._write(rows)
+        except EmbstabError:
+            raise
+        except OSError as error:
+            raise write_error(error, self._files.root) from error
+
+    def _write(self, rows: Rows) -> None:
         while len(rows):
             number = self._at // self._files.chunk_rows
             end = min((number + 1) * self._files.chunk_rows, self._stop)

@@ -38,6 +38,8 @@ from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.store import place_name
+from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap, taken
 
@@ -153,6 +155,7 @@ def begin_run(
     attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
     if place is None:
+        require_place(out, inputs, overwrite=overwrite)
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
     require_place(place, inputs, overwrite=overwrite)
@@ -172,13 +175,11 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
     """On a store without renames: the mark alone says when the run is whole."""
     if overwrite or resume:
         raise InputError(
-            f"{out} is no local folder, so it can be neither overwritten nor resumed; write to a new place"
+            f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed; write to a new place"
         )
-    try:
-        group = zarr.open_group(out, mode="w-", zarr_format=3, attributes=_marked(attributes))
-    except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError) as error:
-        raise OutputExistsError(f"{out} exists already; choose another place") from error
+    group = begin_group(out, _marked(attributes))
     yield RunWriter(group, attributes, fresh=True)
+    require_stored(group)
     with publishing(out):
         _finish(group, attributes)
 
@@ -187,6 +188,7 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
     """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it) outside of every input."""
     place = local_path(out)
     if place is None:
+        require_store(out)
         return
     finish_swap(place)
     if not place.parent.is_dir():
@@ -289,8 +291,9 @@ def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
 def _finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
     """Take the mark away, in one write with the consolidated metadata."""
     group.attrs.put(attributes)
-    with _quiet():
-        zarr.consolidate_metadata(group.store, path=group.path)
+    if group.store.supports_consolidated_metadata:
+        with _quiet():
+            zarr.consolidate_metadata(group.store, path=group.path)
 
 
 @contextlib.contextmanager

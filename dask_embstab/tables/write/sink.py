@@ -15,6 +15,7 @@ from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.kinds import require_stored
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
+from dask_embstab.tables.store_errors import writing
 from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
 
 
@@ -61,7 +62,8 @@ class Sink:
         assert self.weights is not None
         files = chunk_files(self.weights)
         if files is None:
-            self.weights[start : start + len(values)] = values
+            with writing(str(self.weights.store_path)):
+                self.weights[start : start + len(values)] = values
             return
         writer = DirectWriter(files, start, start + len(values))
         writer.put(values[:, None])
@@ -79,7 +81,8 @@ class Sink:
                 require_end(at + len(ids), end, str(self.ids.store_path))
                 require_stored(ids, str(self.ids.store_path), at)
                 _require_folder(self.ids)
-                self.ids[at:end] = ids
+                with writing(str(self.ids.store_path)):
+                    self.ids[at:end] = ids
             return
         writer = DirectWriter(files, start, stop)
         for at in range(start, stop, ID_RANGE):
@@ -115,7 +118,8 @@ class RowWriter:
 
     def _flush(self) -> None:
         _require_folder(self._vectors)
-        self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
+        with writing(str(self._vectors.store_path)):
+            self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
         self.digests[self._at // self._size] = chunk_digest(self._chunk, self._size, self._vectors.fill_value)
         self._at += len(self._chunk)
         self._chunk, self._filled = self._next_chunk(), 0

@@ -1,4 +1,4 @@
-"""Reading failed: is the place out of reach, is something missing to read it, or are the stored bytes damaged?"""
+"""A store failed: is the place out of reach, is something missing to read it, or are the stored bytes damaged?"""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ _UNSUPPORTED = ("No Zarr data type found", "hunk grid", "codec not available")
 
 def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> EmbstabError:
     """The one clear error that stands for whatever Zarr, a codec or a store raised while ``what`` was read."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    number = getattr(error, "errno", None)
-    if isinstance(error, EmbstabError):
-        return error
+    said, number = _said(error), getattr(error, "errno", None)
+    assert not isinstance(error, EmbstabError), "what is clear already is raised as it is: no error is its own cause"
     if isinstance(error, PermissionError):
         return AccessError(
             f"{what} must be readable for this user; permission was denied ({error}); allow it, or copy it"
@@ -59,6 +57,30 @@ def reading(what: str, repair: str = _RESTORE) -> Iterator[None]:
         raise
     except Exception as error:
         raise read_error(error, what, repair) from error
+
+
+def write_error(error: BaseException, what: str) -> EmbstabError:
+    """The one clear error that stands for whatever a store or a disk raised while ``what`` was written."""
+    assert not isinstance(error, EmbstabError), "what is clear already is raised as it is: no error is its own cause"
+    return AccessError(
+        f"{what} cannot be written ({_said(error)}); check that the place can be reached, that this user may write there,"
+        " and that it has room; nothing was published"
+    )
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Whatever is raised in the block becomes what `write_error` makes of it."""
+    try:
+        yield
+    except EmbstabError:
+        raise
+    except Exception as error:
+        raise write_error(error, what) from error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _is_of_a_client(error: BaseException) -> bool:
