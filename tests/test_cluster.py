@@ -130,7 +130,7 @@ def _killer(module: str, function: str, call: int) -> Callable[[], None]:
 
 @pytest.mark.parametrize(
     "where",
-    [("passes.engine.reduce", "Panel", 5), ("tables.write.chunk_writer", "DirectWriter._finish", 3)],
+    [("passes.engine.reduce", "Panel", 5), ("tables.write.chunk_writer", "DirectWriter._complete", 3)],
     ids=["fit", "apply"],
 )
 def test_a_worker_killed_in_mid_pass_changes_no_bit(
@@ -294,13 +294,13 @@ def test_a_scheduler_started_elsewhere(
     def slow() -> None:
         from dask_embstab.tables.write.chunk_writer import DirectWriter
 
-        finish = DirectWriter._finish
+        finish = DirectWriter._complete
 
         def later(*arguments: Any) -> None:
             time.sleep(0.5)
             finish(*arguments)
 
-        DirectWriter._finish = later  # type: ignore[method-assign]
+        DirectWriter._complete = later  # type: ignore[method-assign]
 
     with Client(where, set_as_default=False) as client:
         client.run(slow)
