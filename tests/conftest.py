@@ -29,6 +29,12 @@ settings.register_profile(
 settings.load_profile("disk")
 
 
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the real power: what must be durable is counted (`faults`), the disk is not waited for."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One task per chunk however small it is, and panels of 16 rows: small tables run through the whole tree."""

@@ -16,7 +16,6 @@ from test_consensus import IDS, state_of, tables
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series import store
 from dask_embstab.series.publish.gates import THRESHOLDS
 
 Array = np.ndarray[Any, Any]
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture(autouse=True)
-def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if "disk" not in request.fixturenames:
-        monkeypatch.setattr(store, "_sync_one", lambda _: None)
+def quick() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):
         yield
 
