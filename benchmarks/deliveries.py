@@ -55,6 +55,32 @@ def halved(week: Week, key: str) -> Week:
     return replace(week, **{f"{key}s": rows[::2], f"{key}_ids": ids[::2]})
 
 
+def stale(week: Week, other: Week, key: str, share: float = 0.2) -> Week:
+    """Some rows of one table are still those of another training."""
+    rows, ids = getattr(week, f"{key}s").copy(), np.asarray(getattr(week, f"{key}_ids"))
+    old, old_ids = getattr(other, f"{key}s"), np.asarray(getattr(other, f"{key}_ids"))
+    _, mine, theirs = np.intersect1d(ids, old_ids, return_indices=True)
+    chosen = np.random.default_rng(2).permutation(len(mine))[: int(share * len(mine))]
+    rows[mine[chosen]] = old[theirs[chosen]]
+    return replace(week, **{f"{key}s": rows})
+
+
+def renumbered(week: Week, key: str, share: float = 0.42) -> Week:
+    """Some ids of one table name other rows of it than before."""
+    ids = np.asarray(getattr(week, f"{key}_ids")).copy()
+    chosen = np.random.default_rng(3).permutation(len(ids))[: int(share * len(ids))]
+    ids[chosen] = ids[np.roll(chosen, 1)]
+    return replace(week, **{f"{key}_ids": ids})
+
+
+def zeroed(week: Week, key: str) -> Week:
+    """Half the rows of one table are zeros."""
+    rows = getattr(week, f"{key}s").copy()
+    rows[::2] = 0
+    return replace(week, **{f"{key}s": rows})
+
+
+_MINORITY = {"chance_share", "low_agreement"}
 BAD: dict[str, tuple[Callable[[Week, Week], Week], set[str]]] = {
     "shuffled ids": (lambda week, _: shuffled(week, "item", "user"), {"agreement", "alignment"}),
     "shuffled item ids": (lambda week, _: shuffled(week, "item"), {"agreement", "alignment"}),
@@ -71,6 +97,12 @@ BAD: dict[str, tuple[Callable[[Week, Week], Week], set[str]]] = {
     ),
     "an unrelated model": (lambda week, _: unrelated(week), {"agreement", "alignment"}),
     "unrelated items": (lambda week, _: replace(week, items=unrelated(week).items), {"agreement", "alignment"}),
+    "a fifth of the items stale": (lambda week, other: stale(week, other, "item"), _MINORITY),
+    "a fifth of the users stale": (lambda week, other: stale(week, other, "user"), _MINORITY),
+    "42 % of the item ids re-numbered": (lambda week, _: renumbered(week, "item"), _MINORITY),
+    "42 % of the user ids re-numbered": (lambda week, _: renumbered(week, "user"), _MINORITY),
+    "half the items zeros": (lambda week, _: zeroed(week, "item"), {"rows"}),
+    "half the users zeros": (lambda week, _: zeroed(week, "user"), {"rows"}),
     "items in other units": (lambda week, _: replace(week, items=week.items * 2.54), {"norm_ratio"}),
     "users in other units": (lambda week, _: replace(week, users=week.users / 1000), {"norm_ratio"}),
     "both in other units": (

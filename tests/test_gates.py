@@ -301,7 +301,8 @@ def test_a_jump_beyond_the_last_runs_level_is_held(series: es.Series, tmp_path: 
     """The level of this series is 0.1; an alignment that is 0.6 away would pass in another series."""
     week = drifting(N_WEEKS)
     noisy = replace(week, items=week.items + 1.2 * np.random.default_rng(0).normal(size=week.items.shape))
-    series.change(gates={"agreement": None, "mirror": None, "spectrum": None, "norm_ratio": None})
+    others = ("agreement", "low_agreement", "mirror", "spectrum", "norm_ratio")
+    series.change(gates=dict.fromkeys(others))
     with pytest.raises(es.HoldError) as error:
         series.add(noisy.write(tmp_path / "noisy.zarr"))
     assert holding(error) == {"alignment_change"}

@@ -1,8 +1,13 @@
 """How like are two sets of rows in one space, row by row? Sums over a sample of pairs, and figures from them.
 
-X are landed rows and Y the last live run's rows with the same ids. Besides the sums of `Pairs`, on the rows as they are and
-on unit rows, each x is compared with the y of another pair: what two rows have in common that have nothing to do with each
-other (a common direction, mostly) is chance, and agreement is counted beyond it.
+X are landed rows and Y the last live run's rows with the same ids. What two rows have in common that have nothing to do with
+each other (a common direction, mostly) is chance, and agreement is counted beyond it. The mean cosine of unrelated rows is
+that of all pairs of an x with the y of another row, which the sums of unit rows tell: no order of the rows comes into it.
+
+A mean does not see a wrong minority. So every x is ranked too, with a few y of other rows beside its own: for a row that has
+nothing to do with its partner (a stale one, or another's id) each rank is as likely as any other, so half of these rows are
+nearer to most of the others than to their own (Storey 2002, doi:10.1111/1467-9868.00346, with lambda 1/2). A pair with a row
+of zeros has no direction and is counted apart.
 """
 
 from __future__ import annotations
@@ -14,22 +19,32 @@ import numpy as np
 
 from dask_embstab.core.moments import Pairs, pair_sums, unit
 from dask_embstab.core.sums import Sums, total
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.types import Matrix, Vector
 
 _SIGMAS = 3.0
 _TINY = float(np.finfo(np.float64).tiny)
+_ROUNDING = 1e-9
+_BINS, _LOW = 400, 0.1
+"""Bins of the histogram of cosines, and the share of rows below the low quantile."""
 _EMPTY = 1e-9
 """A component with less than this share of the energy of its table is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness(Sums):
-    """Over pairs of rows: sums as they are and as unit rows, cosines of the pairs and of as many unrelated ones."""
+    """Over pairs of rows: sums as they are and as unit rows, the sum of their cosines and how these are distributed.
+
+    ``histogram`` counts cosines in equal bins from -1 to 1; ``far`` counts rows to which most of the others they were
+    compared with are nearer than their own partner (a half where as many are nearer as farther); ``zero_pairs`` were left
+    out.
+    """
 
     raw: Pairs
     unit: Pairs
     cosines: float
-    chance: float
+    histogram: Vector
+    far: float
+    zero_pairs: int
 
     @property
     def n(self) -> int:
@@ -42,9 +57,31 @@ class Likeness(Sums):
         return float(np.sqrt(np.trace(self.raw.gramian_x) / max(np.trace(self.raw.gramian_y), _TINY)))
 
     @property
+    def chance(self) -> float:
+        """Mean cosine of an x with the y of another row, over all such pairs."""
+        own, unrelated = self.cosines, float(np.vdot(*self.unit.sums))
+        return (unrelated - own) / max(self.n * (self.n - 1), 1)
+
+    @property
     def agreement(self) -> float:
         """Mean cosine beyond chance: 1 where all rows are alike, 0 where they are as alike as unrelated rows."""
-        return (self.cosines - self.chance) / max(self.n - self.chance, _TINY)
+        return self._beyond_chance(self.cosines / max(self.n, 1))
+
+    @property
+    def low_agreement(self) -> float:
+        """The same of the cosine that one row in ten does not reach."""
+        reached = np.cumsum(self.histogram) >= _LOW * self.n
+        return self._beyond_chance(2.0 * (int(reached.argmax()) + 1) / _BINS - 1.0)
+
+    @property
+    def chance_share(self) -> float:
+        """Share of the rows that have nothing to do with their partner; the lower end of what chance allows (2 sigma)."""
+        share = self.far / max(self.n, 1)
+        sigma = np.sqrt(share * (1 - share) / max(self.n, 1))
+        return float(np.clip(2 * (share - 2 * sigma), 0.0, 1.0))
+
+    def _beyond_chance(self, cosine: float) -> float:
+        return (cosine - self.chance) / max(1.0 - self.chance, _TINY)
 
     @property
     def lowest_correlation(self) -> float:
@@ -55,16 +92,30 @@ class Likeness(Sums):
         return float(min(correlation.min(initial=1.0) + _SIGMAS / np.sqrt(self.n), 1.0))
 
 
-def likeness(x: Matrix, y: Matrix) -> Likeness:
-    """Of row i of ``x`` with row i of ``y``; the narrower is padded with zeros."""
+def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
+    """Of row i of ``x`` (n, d) with row i of ``y`` (n, D), and with a few ``others`` (m, D) of y's table.
+
+    The narrower rows are padded with zeros.
+    """
+    nonzero = np.asarray(x.any(axis=1) & y.any(axis=1))
     width = max(x.shape[1], y.shape[1])
-    x, y = (np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (x, y))
+    x, y, others = (
+        np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+        for rows in (x[nonzero], y[nonzero], others[others.any(axis=1)])
+    )
     u, v = unit(x), unit(y)
+    cosines = np.einsum("ij,ij->i", u, v)
+    unrelated = u @ unit(others).T
+    # The row's own partner may be among the others, a rounding apart.
+    nearer, farther = (np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0))
+    histogram, _ = np.histogram(np.clip(cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
         pair_sums((x, y), width, centred=False),
-        pair_sums((u, v), width, centred=False),
-        float(np.vdot(u, v)),
-        float(np.vdot(u, np.roll(v, 1, axis=0))),
+        pair_sums((u, v), width, centred=True),
+        float(cosines.sum()),
+        histogram.astype(np.float64),
+        float(np.sum(nearer > farther) + np.sum((nearer == farther) & (nearer > 0)) / 2),
+        int(len(nonzero) - len(x)),
     )
 
 

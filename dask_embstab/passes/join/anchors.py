@@ -11,27 +11,26 @@ from dask_embstab.core.scatter import Influence, Scatter
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.join.pairing import Pairing, used_ranges
-from dask_embstab.passes.join.sample import FewRows, over_few_rows
-from dask_embstab.tables.ids.keys import keyed, mixed
+from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
+from dask_embstab.tables.ids.keys import keyed
 from dask_embstab.tables.ids.row_index import SparseIndex
 from dask_embstab.tables.table import Table
 
 
 def anchor_rows(pairing: Pairing, table: Table, n: int, seed: int) -> RowNumbers:
     """The ``n`` matched rows whose ids have the smallest hashes, ascending."""
-    salt = mixed(np.array([seed], np.int64).view(np.uint64))
-    hashes, kept = np.empty(0, np.uint64), np.empty(0, np.int64)
-    ids = table.row_ids
-    reader = ids.open()
+    return np.sort(anchor_sample(pairing, table, n, seed).rows)
+
+
+def anchor_sample(pairing: Pairing, table: Table, n: int, seed: int) -> RowSample:
+    """The same with their hashes."""
+    found = RowSample.of(np.empty(0, np.int64), n, seed)
+    reader = table.row_ids.open()
     for start, rows in used_ranges(pairing, table.n_rows):
-        if not len(rows):
-            continue
-        key = keyed(reader.take(start, int(rows[-1]) + 1), start).key[rows - start]
-        hashes, kept = np.append(hashes, mixed(key ^ salt)), np.append(kept, rows)
-        if len(kept) > n:
-            smallest = np.argpartition(hashes, n - 1)[:n]
-            hashes, kept = hashes[smallest], kept[smallest]
-    return np.sort(kept)
+        if len(rows):
+            key = keyed(reader.take(start, int(rows[-1]) + 1), start).key[rows - start]
+            found += RowSample.of(rows, n, seed, key)
+    return found
 
 
 def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scatter:

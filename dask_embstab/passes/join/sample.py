@@ -36,7 +36,7 @@ class FewRows:
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
-    """The ``size`` rows whose numbers have the smallest hashes, and these: a random sample, however the rows were cut."""
+    """The ``size`` rows with the smallest hashes (of their numbers or ids): random ones, however the rows were cut."""
 
     size: int
     rows: RowNumbers
@@ -49,10 +49,10 @@ class RowSample:
                 object.__setattr__(self, name, getattr(self, name)[smallest])
 
     @classmethod
-    def of(cls, rows: RowNumbers, size: int, seed: int) -> RowSample:
-        """Of rows with these numbers."""
+    def of(cls, rows: RowNumbers, size: int, seed: int, keys: Keys | None = None) -> RowSample:
+        """Of rows with these numbers, by the hashes of ``keys``, or of the numbers themselves."""
         salt = mixed(np.array([seed], np.int64).view(np.uint64))
-        return cls(size, rows, mixed(rows.view(np.uint64) ^ salt))
+        return cls(size, rows, mixed((rows.view(np.uint64) if keys is None else keys) ^ salt))
 
     def __add__(self, other: RowSample) -> RowSample:
         """Of the rows of both."""

@@ -2,38 +2,49 @@
 
 No pass is added: the Gramians ride on the read that verifies the run, and all else comes from a sample of at most
 4,096 rows (16 per component where that is more) by the hash of their ids, read from both runs, and of 256 rows of each
-table as it came. The ids are joined once more, a range at a time.
+table as it came. Rows of zeros are evidence of nothing: so many more are read that the sample has its size without them.
+The ids are joined once more, a range at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dask_embstab.core.similarity import Likeness, distances, likeness, score_error, spectrum_change
-from dask_embstab.core.types import RowNumbers
+from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.join.anchors import anchor_rows
+from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import Joining, joining
-from dask_embstab.passes.join.pairing import pair
+from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.passes.join.sample import FewRows, over_few_rows
+from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish.readback import Checked
 from dask_embstab.tables.ids.row_index import picked
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 _SAMPLE, _SAMPLE_PER_COMPONENT = 4096, 16
-_PLACES, _ROWS_AT_PLACE = 16, 16
+_OTHERS = 256
+"""Rows of the head that each sampled row is compared with, besides its own."""
+_LEAST_NONZERO = 1 / 64
+"""A sample is not made larger than as if this share of the rows were not zero."""
+_PLACES, _ROWS_AT_PLACE = (16, 128), 16
+"""Places at which rows are read as they came, and how many where most of them are zeros."""
 _LEAST_PER_COMPONENT, _LEAST_TO_TURN = 4, 8
 """Fewer shared rows per component than this say little, and less about a free rotation."""
 _LAST, _LEAST_LAST = 8, 3
@@ -41,34 +52,71 @@ _LAST, _LEAST_LAST = 8, 3
 _WHOLE_RUN = "run"
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A table of the landed run and the head's, and how many rows of either are not zero."""
+
+    ours: Table
+    theirs: Table
+    n_ours: int
+    n_theirs: int
+
+    @property
+    def sampled(self) -> int:
+        """Shared rows to read, so that enough of them are not zero in either."""
+        share = min(self.n_ours / self.ours.n_rows, self.n_theirs / self.theirs.n_rows)
+        return int(max(_SAMPLE, _SAMPLE_PER_COMPONENT * self.ours.d) / max(share, _LEAST_NONZERO))
+
+
 def figures_of(
-    log: Log, head: Run | None, landed: Run, source: Run, settings: Settings, spectra: Mapping[str, list[float]]
-) -> dict[str, dict[str, float]]:
-    """Every gate's figures by table, but for those of the input's digests; without a live run those of the run itself."""
+    log: Log, head: Run | None, landed: Run, source: Run, settings: Settings, checked: Checked
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """Every gate's figures by table, but for those of the input's digests; without a live run those of the run itself.
+
+    And over how many sampled rows of each table they are, and how many were left out as zeros.
+    """
     found: dict[str, dict[str, float]] = {"finite": {_WHOLE_RUN: 0.0}, "scores": _scores(source, landed)}
     if head is None or log.head is None:
-        return found
-    tables = {key: (a, b) for key in TABLES if (a := getattr(landed, key)) and (b := getattr(head, key))}
+        return found, {}
+    tables = {
+        key: Compared(a, b, a.n_rows - checked.zero_rows[key], b.n_rows - zero_rows_in(log.head, key))
+        for key in TABLES
+        if (a := getattr(landed, key)) and (b := getattr(head, key))
+    }
     with joining(duplicates="first") as how:
         likenesses, matched = _likenesses(tables, how)
-    told = {key: found for key, found in likenesses.items() if found.n >= _LEAST_PER_COMPONENT * tables[key][0].d}
-    turned = {key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key][0].d}
+    told = {key: found for key, found in likenesses.items() if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d}
+    turned = {key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d}
     aligned = [told[key] for key in settings.aligned if key in told]
     found["alignment"] = {_WHOLE_RUN: distances(aligned, unit_rows=settings.units)[0]} if aligned else {}
-    return found | {
-        "rows": {key: abs(a.n_rows / b.n_rows - 1) for key, (a, b) in tables.items()},
+    found |= {
+        "rows": {key: _change_of_rows(pair_) for key, pair_ in tables.items()},
         "matched": matched,
         "alignment_change": _change(log, found["alignment"]),
         "rotation": {key: distances([found], unit_rows=True)[1] for key, found in turned.items()},
         "mirror": {key: found.lowest_correlation for key, found in told.items()},
         "agreement": {key: found.agreement for key, found in told.items()},
+        "low_agreement": {key: found.low_agreement for key, found in told.items()},
+        "chance_share": {key: found.chance_share for key, found in told.items()},
         "norm_ratio": {key: found.norm_ratio for key, found in told.items()},
         "spectrum": {
             key: spectrum_change(ours, theirs)
-            for key, ours in spectra.items()
+            for key, ours in checked.spectra.items()
             if (theirs := log.head.spectra.get(key)) is not None
         },
     }
+    return found, {key: {"rows": like.n, "zero_rows": like.zero_pairs} for key, like in likenesses.items()}
+
+
+def zero_rows_in(version: Version, key: str) -> int:
+    """Rows of zeros in a table of a published run; 0 where it was published before they were counted."""
+    return int((version.figures.get(key) or {}).get("zero_rows") or 0)
+
+
+def _change_of_rows(tables: Compared) -> float:
+    """Of all rows or of those that are not zero, whichever changed more: rows that turned to zeros are lost too."""
+    counts = (tables.ours.n_rows, tables.theirs.n_rows), (tables.n_ours, tables.n_theirs)
+    return max(abs(ours / theirs - 1) if theirs else float(ours > 0) for ours, theirs in counts)
 
 
 def delivered(log: Log, name: str, tables: Mapping[str, Any]) -> int | None:
@@ -83,43 +131,62 @@ def content_of(tables: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _likenesses(
-    tables: Mapping[str, tuple[Table, Table]], how: Joining
-) -> tuple[dict[str, Likeness], dict[str, float]]:
-    """Of sampled shared rows, by table, and the shares of rows that are shared."""
-    nodes, matched, n_tasks = {}, {}, 0
-    for key, (ours, theirs) in tables.items():
-        try:
-            pairing = pair(ours, theirs, how)
-        except IdError:  # nothing shared, or ids of another type
-            matched[key] = 0.0
-            continue
-        matched[key] = pairing.matched / min(ours.n_rows, theirs.n_rows)
-        rows = anchor_rows(pairing, ours, max(_SAMPLE, _SAMPLE_PER_COMPONENT * ours.d), 0)
-        few = FewRows(ours.source, rows, theirs.source, picked(pairing.partners, rows))
-        nodes[key], n = over_few_rows(few, likeness)
+def _likenesses(tables: Mapping[str, Compared], how: Joining) -> tuple[dict[str, Likeness], dict[str, float]]:
+    """Of sampled shared rows, by table, and the shares of the rows that are not zero that are shared."""
+    pairings: dict[str, Pairing] = {}
+    for key, both in tables.items():
+        with contextlib.suppress(IdError):  # nothing shared, or ids of another type
+            pairings[key] = pair(both.ours, both.theirs, how)
+    samples = {
+        key: anchor_sample(pairing, tables[key].ours, tables[key].sampled, 0) for key, pairing in pairings.items()
+    }
+
+    # Every row is compared with the same few rows of the head: those with the smallest hashes of all.
+    others = []
+    for key, sample in samples.items():
+        n = _OTHERS * tables[key].sampled // max(_SAMPLE, _SAMPLE_PER_COMPONENT * tables[key].ours.d)
+        fewer = RowSample(n, sample.rows, sample.hashes).rows
+        others.append(rows_of(tables[key].theirs, picked(pairings[key].partners, fewer), verified=False))
+    read: tuple[Matrix, ...] = compute(others, label="gates: rows to compare with", n_tasks=0)
+
+    nodes: list[Any] = []
+    n_tasks = 0
+    for (key, sample), compared_with in zip(samples.items(), read, strict=True):
+        rows = np.sort(sample.rows)
+        few = FewRows(tables[key].ours.source, rows, tables[key].theirs.source, picked(pairings[key].partners, rows))
+        node, n = over_few_rows(few, partial(likeness, others=compared_with))
+        nodes.append(node)
         n_tasks += n
-    done: tuple[Likeness, ...] = compute(list(nodes.values()), label="gates", n_tasks=n_tasks)
-    return dict(zip(nodes, done, strict=True)), matched
+    done: tuple[Likeness, ...] = compute(nodes, label="gates", n_tasks=n_tasks)
+    found = dict(zip(samples, done, strict=True))
+
+    matched = dict.fromkeys(tables, 0.0)
+    for key, like in found.items():
+        nonzero = pairings[key].matched * like.n / max(like.n + like.zero_pairs, 1)
+        matched[key] = min(nonzero / max(min(tables[key].n_ours, tables[key].n_theirs), 1), 1.0)
+    return found, matched
 
 
 def _scores(source: Run, landed: Run) -> dict[str, float]:
     """How far sampled scores (items with items where there are no users) moved, beyond what a truncation takes."""
     keys = ("items", "items") if source.users is None else ("users", "items")
     rng, tables = np.random.default_rng(0), [(source.table(key), landed.table(key)) for key in keys]
-    rows = [_spread(ours.n_rows, rng) for ours, _ in tables]
-    wanted = [
-        rows_of(both[side], chosen, verified=False)
-        for side in (0, 1)
-        for both, chosen in zip(tables, rows, strict=True)
-    ]
-    a, b, landed_a, landed_b = compute(wanted, label="gates: scores", n_tasks=0)
-    return {_WHOLE_RUN: max(0.0, score_error((a, b), (landed_a, landed_b)) - _truncated(landed))}
+    for places in _PLACES:
+        rows = [_spread(ours.n_rows, places, rng) for ours, _ in tables]
+        wanted = [
+            rows_of(table, chosen, verified=False) for both, chosen in zip(tables, rows, strict=True) for table in both
+        ]
+        a, landed_a, b, landed_b = compute(wanted, label="gates: scores", n_tasks=0)
+        kept = [np.flatnonzero(side.any(axis=1))[: _PLACES[0] * _ROWS_AT_PLACE] for side in (a, b)]
+        if min(map(len, kept)) >= _PLACES[0]:
+            break
+    moved = score_error((a[kept[0]], b[kept[1]]), (landed_a[kept[0]], landed_b[kept[1]]))
+    return {_WHOLE_RUN: max(0.0, moved - _truncated(landed))}
 
 
-def _spread(n: int, rng: np.random.Generator) -> RowNumbers:
+def _spread(n: int, places: int, rng: np.random.Generator) -> RowNumbers:
     """Row numbers of a few rows at each of a few places: few chunks are read where chunks must be decoded whole."""
-    starts = rng.integers(0, max(1, n - _ROWS_AT_PLACE + 1), _PLACES)
+    starts = rng.integers(0, max(1, n - _ROWS_AT_PLACE + 1), places)
     found: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, _ROWS_AT_PLACE)))
     return found
 

@@ -49,7 +49,7 @@ class Gate:
 GATES: tuple[Gate, ...] = (
     Gate("delivered", "at most", 0.0, "1 where an earlier run was made of the very same files, else 0"),
     Gate("finite", "at most", 0.0, "rows with values that are not finite"),
-    Gate("rows", "at most", 0.4, "change of the number of rows, as a share of the last live run's"),
+    Gate("rows", "at most", 0.4, "change of the number of rows that are not zero, as a share of the last live run's"),
     Gate("matched", "at least", 0.3, "share of the smaller table whose ids the last live run has too"),
     Gate("scores", "at most", 0.02, "change of sampled scores, from the run as it came to the landed rows"),
     Gate("alignment", "at most", 1.15, "relative distance of aligned rows from the last live run's"),
@@ -57,6 +57,8 @@ GATES: tuple[Gate, ...] = (
     Gate("rotation", "at most", 0.35, "relative distance that one more rotation of the landed rows would remove"),
     Gate("mirror", "at least", -0.2, "lowest correlation of a component with the last live run's, beyond chance"),
     Gate("agreement", "at least", 0.15, "mean cosine with the last live run's rows, beyond that of unrelated rows"),
+    Gate("low_agreement", "at least", 0.18, "the same of the cosine that one row in ten does not reach"),
+    Gate("chance_share", "at most", 0.12, "share of rows that have nothing to do with the last live run's rows"),
     Gate("norm_ratio", "within a factor of", 1.4, "length of rows over that of the last live run's"),
     Gate(
         "spectrum", "at most", 0.15, "share of energy that lies in other directions' places than in the last live run"

@@ -90,7 +90,7 @@ def add_run(
             candidate = candidate_of(store, source, name, reference, lagged, settings)
             checked = _landed(store, source, candidate, theirs)
         landed = open_run(store.place(run_key(name)))
-        verdicts = _verdicts(store, log, source, landed, checked, settings)
+        verdicts, sampled = _verdicts(store, log, source, landed, checked, settings)
         if held(verdicts) and accept is None:
             store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
             raise hold(name, verdicts)
@@ -102,7 +102,7 @@ def add_run(
         }
         moved = advance_consensus(store, landed, checked.digests, reference, settings, shared)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
-        figures = {**_figures(candidate, chain), "running_reference": moved.rows or None}
+        figures = {**_figures(candidate, checked, chain), "running_reference": moved.rows or None, "sampled": sampled}
         details = Details(verdicts=verdicts, settings=settings.to_dict(), figures=figures, spectra=checked.spectra)
         version = next_version(
             store,
@@ -132,12 +132,12 @@ def _cleared(store: Store, name: str) -> None:
 
 def _verdicts(
     store: Store, log: Log, source: Run, landed: Run, checked: Checked, settings: Settings
-) -> tuple[Verdict, ...]:
-    """What the gates say of a landed run, beside the run that is live now."""
+) -> tuple[tuple[Verdict, ...], dict[str, dict[str, int]]]:
+    """What the gates say of a landed run, beside the run that is live now; over how many sampled rows of each table."""
     head = None if log.head is None else read_run(store, log.placed(log.head))
-    figures = figures_of(log, head, landed, source, settings, checked.spectra)
+    figures, sampled = figures_of(log, head, landed, source, settings, checked)
     again = delivered(log, landed.name, checked.inputs["tables"])
-    return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates)
+    return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates), sampled
 
 
 def next_version(store: Store, log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
@@ -275,10 +275,11 @@ def _again(version: Version, source: Run, model: str | None) -> Added:
     return Added(version, published=False, note=note)
 
 
-def _figures(candidate: Candidate, chain: float | None) -> dict[str, Any]:
+def _figures(candidate: Candidate, checked: Checked, chain: float | None) -> dict[str, Any]:
     known: Mapping[str, Any] = candidate.transform.diagnostics
     tables = {
         key: {name: known[key].get(name) for name in ("rows", "matched", "new", "gone", "returned", "lags")}
+        | {"zero_rows": checked.zero_rows.get(key)}
         for key in ("items", "users")
         if known.get(key)
     }

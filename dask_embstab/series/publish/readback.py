@@ -34,12 +34,16 @@ class ChangedInputError(RetryError):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Digests of every file, what was read to make them, the drift of the chain, and each table's singular values."""
+    """Digests of every file, what was read to make them, the drift of the chain; of each table its singular values.
+
+    And how many of its rows are zeros.
+    """
 
     digests: dict[str, dict[str, int]]
     inputs: dict[str, Any]
     chain_minus_first: float | None
     spectra: dict[str, list[float]]
+    zero_rows: dict[str, int]
 
 
 def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
@@ -58,7 +62,9 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
     digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
-    return Checked(digests, inputs, chain_minus_first(moments), {name: _spectrum(m) for name, m in moments.items()})
+    spectra = {name: _spectrum(found) for name, found in moments.items()}
+    zero_rows = {name: found.zeros.rows for name, found in moments.items()}
+    return Checked(digests, inputs, chain_minus_first(moments), spectra, zero_rows)
 
 
 def _read(
