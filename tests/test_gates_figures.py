@@ -25,7 +25,7 @@ def test_figures_are_those_of_the_whole_tables(seed: int, n: int, d: int) -> Non
     both = likeness(x[:cut], y[:cut], others=y) + likeness(x[cut:], y[cut:], others=y)
     warm = x.any(axis=1) & y.any(axis=1)
     assert (both.n, both.zero_pairs) == (warm.sum(), n - warm.sum())
-    x, y = x[warm], y[warm]
+    x, y, others = x[warm], y[warm], y[y.any(axis=1)]
     error, removable = distances([both], unit_rows=False)
     assert error == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(y))
     turned = np.linalg.norm(x @ best_rotation(x, y) - y) / np.linalg.norm(y)
@@ -41,8 +41,9 @@ def test_figures_are_those_of_the_whole_tables(seed: int, n: int, d: int) -> Non
     assert both.agreement == pytest.approx((own.mean() - chance) / (1 - chance))
     low = np.sort(own)[int(np.ceil(0.1 * len(u))) - 1]
     assert both.low_agreement == pytest.approx((low - chance) / (1 - chance), abs=0.01 / (1 - chance))
-    far = np.mean(np.sum(cosines > own[:, None] + 1e-9, axis=1) > np.sum(cosines < own[:, None] - 1e-9, axis=1))
-    assert both.far / both.n == pytest.approx(far, abs=0.5 / len(u) + np.mean(far == 0.5))
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    nearer, farther = (np.sum(sign * (u @ others.T - own[:, None]) > 1e-9, axis=1) for sign in (1, -1))
+    assert both.far == np.sum(nearer > farther) + np.sum((nearer == farther) & (nearer > 0)) / 2
 
 
 def test_a_direction_that_all_rows_share_is_no_agreement() -> None:
