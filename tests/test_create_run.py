@@ -7,6 +7,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from oracle import hidden, vectors_of, world
 
 import dask_embstab as es
@@ -56,3 +57,15 @@ def test_what_stands_there_stays_where_the_new_one_fails(tmp_path: Path) -> None
     with pytest.raises(es.InputError):
         es.create_run(place, BROKEN, overwrite=True)
     np.testing.assert_array_equal(vectors_of(es.open_run(place)), T)
+
+
+def test_a_store_without_renames_keeps_nothing_of_what_failed() -> None:
+    store = zarr.storage.MemoryStore()
+    with pytest.raises(es.InputError):
+        es.create_run(store, T, BROKEN)
+    assert not list(zarr.open_group(store, mode="r").keys())
+    with pytest.raises(es.NotARunError, match="not finished"):
+        es.open_run(store)
+    np.testing.assert_array_equal(vectors_of(es.create_run(store, T)), T)
+    with pytest.raises(es.OutputExistsError):
+        es.create_run(store, T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import zarr
@@ -10,6 +11,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import StorePath
 
 from dask_embstab.errors import DamageError, EmbstabError, InputError, NotARunError, OutputExistsError
+from dask_embstab.tables.layout import INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
 
@@ -30,15 +32,31 @@ def require_store(out: Any) -> None:
     if out == {}:
         return
     try:
-        open_node(out)
+        node = open_node(out)
     except NotARunError:
         return
-    raise OutputExistsError(f"{name} exists already; choose another place")
+    if not _is_swept(node):
+        raise OutputExistsError(f"{name} exists already; choose another place")
+
+
+def sweep(group: zarr.Group) -> None:
+    """Remove the tables of a run whose writing failed; what is left, its mark, gives way to the next run."""
+    with contextlib.suppress(Exception):  # the store may be what failed
+        for key in list(group.keys()):
+            del group[key]
+
+
+def _is_swept(node: Any) -> bool:
+    return isinstance(node, zarr.Group) and bool(recorded(dict(node.attrs)).get(INCOMPLETE)) and not list(node.keys())
 
 
 def begin_group(out: Any, attributes: dict[str, Any]) -> zarr.Group:
     """The run's root group, in its place, with these attributes."""
     try:
+        with contextlib.suppress(Exception):
+            if _is_swept(left := zarr.open_group(out, mode="r+")):
+                left.attrs.put(attributes)
+                return left
         return zarr.open_group(out, mode="w-", zarr_format=3, attributes=attributes)
     except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
         raise OutputExistsError(f"{place_name(out)} exists already; choose another place") from error

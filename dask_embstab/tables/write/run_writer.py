@@ -178,8 +178,12 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
             f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed; write to a new place"
         )
     group = begin_group(out, _marked(attributes))
-    yield RunWriter(group, attributes, fresh=True)
-    require_stored(group)
+    try:
+        yield RunWriter(group, attributes, fresh=True)
+        require_stored(group)
+    except BaseException:
+        sweep(group)
+        raise
     with publishing(out):
         _finish(group, attributes)
 
