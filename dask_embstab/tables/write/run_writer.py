@@ -39,7 +39,7 @@ from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_att
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
-from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored
+from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap, taken
 
