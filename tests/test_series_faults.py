@@ -34,7 +34,7 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "init": lambda series, _: es.Series.init(series.store.place("").parent / "new"),
     "add": lambda series, runs: series.add(runs / "day-3.zarr"),
     "rollback": lambda series, _: series.rollback(1),
-    "change": lambda series, _: series.change(policy="first"),
+    "change": lambda series, _: series.change(policy="first", gaps=None),
     "gc": lambda series, _: series.gc(),
     "hold": hold,
     "accept": lambda series, runs: series.add(runs / "day-3.zarr", accept="known"),
@@ -92,11 +92,12 @@ def told(series: es.Series) -> list[dict[str, Any]]:
 
 
 def ended(place: Path) -> tuple[Any, ...]:
-    """Everything a reader can see of a series: its log, its runs, what is held and why."""
+    """Everything a reader can see of a series: its log, its runs, the references kept, what is held and why."""
     series = es.Series(place)
     assert not series.verify().damage
     log = series.log()
-    data = {(at, v.run): data_of(place / at / f"{v.run}.zarr") for at in PLACES for v in log.versions}
+    names = {"runs": {v.run for v in log.versions}, "references": log.kept_references or ()}
+    data = {(at, name): data_of(place / at / f"{name}.zarr") for at in PLACES for name in names[at]}
     return told(series), data, held_runs(series.store, log)
 
 

@@ -69,6 +69,12 @@ def _gap_weights(_: click.Context, __: click.Parameter, value: str | None) -> di
         raise click.BadParameter(f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}") from None
 
 
+_ROWS = (
+    click.option("--weights", metavar="NAME|FILE|norm", help="Of rows: an array stored with the run, or a file."),
+    click.option("--only", metavar="FILE", help="Align on these ids alone: CSV, Parquet or npy."),
+    click.option("--counts", metavar="NAME|FILE", help="How often rows were seen: an array of the run, or a file."),
+    click.option("--min-count", type=click.IntRange(0), metavar="N", help="Align on rows seen at least so often."),
+)
 _SETTINGS = (
     click.option(
         "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
@@ -99,6 +105,13 @@ _SETTINGS = (
     click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
     click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Hold a run with fewer shared rows."),
     click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: with consensus."),
+    click.option("--method", type=click.Choice(["auto", "gram", "qr"]), help="Route to the factors. Default: auto."),
+    click.option("--center/--no-center", default=None, help="Remove the means first (geometry). Default: do not."),
+    click.option("--rotation-only/--reflections", default=None, help="Allow no reflection. Default: allow."),
+    *_ROWS,
+    click.option("--sample", type=click.IntRange(1), metavar="N", help="Align on N shared rows, drawn with the seed."),
+    click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
+    click.option("--seed", type=int, help="Other samples and anchors. Default: 0."),
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),
@@ -134,6 +147,7 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     click.option(
         "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
     ),
+    *_ROWS,
     SCHEDULER,
     MEMORY,
     group=series,

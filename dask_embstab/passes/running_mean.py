@@ -58,6 +58,11 @@ def seen_once(rows: Rows) -> Rows:
     return np.hstack([unit_rows(rows), rows.any(axis=1, keepdims=True)])
 
 
+def never_seen(rows: Rows) -> Rows:
+    """A mean of no run: zeros, with weight 0."""
+    return np.zeros((len(rows), rows.shape[1] + 1), mean_dtype(rows.dtype))
+
+
 def mean_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """float32, and float64 where the runs are.
 

@@ -97,6 +97,10 @@ class Series:
         retries: int = 0,
         shadow: bool = False,
         accept: str | None = None,
+        weights: Any = None,
+        only: Any = None,
+        counts: Any = None,
+        min_count: int | None = None,
     ) -> Added:
         """Fit, apply, verify, ask the gates, and publish a run.
 
@@ -104,6 +108,9 @@ class Series:
         A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
         ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
         the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
+        ``weights``, ``only``, ``counts`` and ``min_count`` are those of `fit` for this run (arrays, names of arrays stored
+        with its tables, or files), in place of the settings: rows that ``only`` and ``min_count`` leave out are published
+        and have no say in the rotation, the running reference and the gates.
 
         How often a row is read, where ids are in the last run's order: of the run twice (fit, apply), of the landed run once
         (to verify it), of the reference's aligned table once (fit), of the first run's once (`chain_minus_first`); where
@@ -120,7 +127,16 @@ class Series:
         source = open_run(run)
         for left in range(retries, -1, -1):
             try:
-                return add_run(self.store, self._initial, source, name=name, model=model, shadow=shadow, accept=accept)
+                return add_run(
+                    self.store,
+                    self._initial,
+                    source,
+                    name=name,
+                    model=model,
+                    shadow=shadow,
+                    accept=accept,
+                    selection={"weights": weights, "only": only, "counts": counts, "min_count": min_count},
+                )
             except RetryError:
                 if not left:
                     raise

@@ -156,7 +156,8 @@ class _PairReader:
     ) -> None:
         self._reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
-        self._weights = weights.read() if isinstance(weights, ColumnBlock) else weights
+        self._weights = weights.read() if isinstance(weights, ColumnBlock) else None
+        self._norms = weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
         self._buffers = Buffer(grid_rows), Buffer(grid_rows)
         self._in_place = works_in_place()
         self._where = where
@@ -226,12 +227,12 @@ class _PairReader:
         return self._reader.digests()
 
     def _weights_of(self, start: int, stop: int, matched: Any, partners: Matrix) -> Vector | None:
+        norms = np.asarray(np.linalg.norm(partners, axis=1)) if self._norms else None
         if self._weights is None:
-            return None
-        if isinstance(self._weights, str):
-            return np.asarray(np.linalg.norm(partners, axis=1))
+            return norms
         weights = self._weights[start - self._origin : stop - self._origin]
-        return weights if matched is None else weights[matched]
+        weights = weights if matched is None else weights[matched]
+        return weights if norms is None else weights * norms
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,7 +293,7 @@ def _anchor_bound(
     for key in options.aligned:
         beside, table = reads[key].pairs, reads[key].table
         choice = options.selection(key)
-        if beside is None or table is None or choice.anchors is None or choice.weights is not None:
+        if beside is None or table is None or choice.anchors is None or choice.weighted:
             return None
         if beside.pairing.verified:
             continue  # no more rows than anchors are shared: all of them are used
@@ -388,7 +388,7 @@ def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, k
     if pairing.listed:
         return beside(pairing, table, how, label="fit")
     found = beside(choice.applied(pairing, table), table, how, label="fit")
-    return with_energy(found, how, weighted=choice.weights is not None, label="fit")
+    return with_energy(found, how, weighted=choice.weighted, label="fit")
 
 
 def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:

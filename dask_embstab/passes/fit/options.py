@@ -31,7 +31,8 @@ class Selection:
 
     ``pairs``: ids of the run and the other ids that they have in the reference, instead of a join by equal ids.
 
-    ``weights``: one number per row, or ``"norm"`` for the length of the reference's row. ``only``: the ids to align on.
+    ``weights``: one number per row, or ``"norm"`` for the length of the reference's row; ``times_norm``: numbers times
+    that length. ``only``: the ids to align on.
     ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``;
     ``anchors``: that many of the rest by a hash of their ids and ``seed``, the same ones in every run.
     """
@@ -44,6 +45,7 @@ class Selection:
     anchors: int | None = None
     seed: int = 0
     pairs: IdPairs | None = None
+    times_norm: bool = False
 
     def __post_init__(self) -> None:
         self._require_pairs_alone()
@@ -70,23 +72,23 @@ class Selection:
                 f" out ({option(weights='norm')} goes with {option('pairs')})"
             )
 
+    @property
+    def weighted(self) -> bool:
+        """Whether rows count differently."""
+        return self.weights is not None or self.times_norm
+
     def row_weights(self, table: Table) -> Weights:
         """The weights as a column of the table."""
         if self.weights is None:
-            return None
+            return "norm" if self.times_norm else None
         if isinstance(self.weights, str):
             return "norm"
-        return as_column(self.weights, table.row_ids, what=f"weights of {table.where}")
+        column = as_column(self.weights, table.row_ids, what=f"weights of {table.where}")
+        return replace(column, times_norm=self.times_norm)
 
     def applied(self, pairing: Pairing, table: Table) -> Pairing:
         """The pairing with the rows that stay out of the alignment left out."""
-        if self.only is not None or self.counts is not None:
-            chosen = np.ones(table.n_rows, bool)
-            if self.only is not None:
-                chosen &= self._named(table)
-            if self.counts is not None:
-                column = as_column(self.counts, table.row_ids, what=f"counts of {table.where}")
-                chosen &= _at_least(column, table.n_rows, self.min_count or 0)
+        if (chosen := self.chosen(table)) is not None:
             pairing = pairing.only(chosen)
         if self.sample is not None and self.sample < pairing.n_used:
             kept = np.random.default_rng(self.seed).choice(pairing.n_used, self.sample, replace=False)
@@ -95,6 +97,16 @@ class Selection:
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
             pairing = replace(few, verified=False)
         return pairing
+
+    def chosen(self, table: Table) -> np.ndarray[Any, Any] | None:
+        """Whether each row is one of ``only`` and was seen often enough, (n,) of bool; None where every row will do."""
+        if self.only is None and self.counts is None:
+            return None
+        chosen = np.ones(table.n_rows, bool) if self.only is None else self._named(table)
+        if self.counts is not None:
+            column = as_column(self.counts, table.row_ids, what=f"counts of {table.where}")
+            chosen &= _at_least(column, table.n_rows, self.min_count or 0)
+        return chosen
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
         ids, only = table.row_ids, list(self.only) if isinstance(self.only, set | frozenset) else self.only

@@ -110,7 +110,7 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
 def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
     items = run.table("items")
     theirs = [table.d for table in (reference.items, reference.users) if table is not None]
-    options = settings.fitting(keep="geometry", rank=None, width=max(items.d, *theirs), balance="rows")
+    options = settings.fitting(keep="geometry", center=False, rank=None, width=max(items.d, *theirs), balance="rows")
     return fit_tables(items, run.users, reference, options)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
-from dask_embstab.passes.fit.options import Balance, FitOptions
+from dask_embstab.passes.fit.options import Balance, FitOptions, Method
 from dask_embstab.repairs import option
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.publish.gates import thresholds
@@ -21,6 +21,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "align_on": get_args(AlignOn),
     "balance": (None, *get_args(Balance)),
     "policy": tuple(POLICIES),
+    "method": get_args(Method),
+    "center": (False, True),
+    "rotation_only": (False, True),
     "first_run": get_args(FirstRun),
     "dtype": (None, "float16", "float32", "float64"),
     "unit_rows": (None, False, True),
@@ -40,8 +43,14 @@ class Settings:
     ``gaps`` are those to hold, in runs, each with its weight (a list of gaps: all 1): the consensus then aligns a run to the
     runs so many before it and to the sum of all (``sum_weight``, instead of ``head_weight``), together.
 
-    A row that is gone leaves the running reference once it weighs less than
-    ``forget_below`` (1: an id seen once); the references of the last ``keep_references`` runs are kept for rollbacks.
+    A row that is gone leaves the running reference once it weighs less than ``forget_below`` (1: an id seen once); the
+    references of the last ``keep_references`` runs are kept for rollbacks.
+
+    ``method``, ``center``, ``rotation_only``, ``weights``, ``only``, ``counts``, ``min_count``, ``sample``, ``anchors`` and
+    ``seed`` are those of `fit`; weights and counts are the name of an array stored with every run's table (or "norm"), or
+    a file, ``only`` is a file of ids. Rows that ``only`` and ``min_count`` leave out have no say in the running reference
+    and the gates.
+
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
@@ -62,6 +71,16 @@ class Settings:
     sum_weight: float = 1.0
     forget_below: float = 1.0
     keep_references: int = 8
+    method: Method = "auto"
+    center: bool = False
+    rotation_only: bool = False
+    weights: str | None = None
+    only: str | None = None
+    counts: str | None = None
+    min_count: int | None = None
+    sample: int | None = None
+    anchors: int | None = None
+    seed: int = 0
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,19 +90,36 @@ class Settings:
             if (value := getattr(self, name)) not in allowed:
                 said = ", ".join(map(repr, allowed))
                 raise InputError(f"the setting {name} must be one of {said}; it is {value!r}")
-        for name in ("rank", "width", "min_matched", "keep_references"):
+        self._require_numbers()
+        self._require_together()
+
+    def _require_numbers(self) -> None:
+        """Counts, weights, and names of what holds them."""
+        for name in ("rank", "width", "min_matched", "keep_references", "sample", "anchors"):
             if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
                 raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
-        if self.half_life not in (None, "auto") and not (
-            isinstance(self.half_life, int | float) and 0 < self.half_life < math.inf
-        ):
+        if self.half_life not in (None, "auto") and not _is_number(self.half_life, above=True):
             raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
         for name in ("head_weight", "sum_weight", "forget_below"):
-            if not isinstance(value := getattr(self, name), int | float) or not 0 <= value < math.inf:
+            if not _is_number(value := getattr(self, name)):
                 raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
+        for name in ("weights", "only", "counts"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise InputError(
+                    f"the setting {name} must be the name of an array stored with every run, or of a file; it is"
+                    f" {type(value).__name__}: give {name}= with the run that it belongs to"
+                )
+
+    def _require_together(self) -> None:
+        """What goes with what."""
         if self.keep == "geometry" and self.rank is not None:
             raise InputError(
                 f"{option('rank')} truncates scores; with {option(keep='geometry')} use {option('width')} instead"
+            )
+        if self.center and (self.policy == "consensus" or self.keep != "geometry"):
+            raise InputError(
+                f"center moves the origin, which directions and scores do not have; set {option(keep='geometry')} and the"
+                f" policy 'previous' or 'first' with it: they are {self.keep!r} and {self.policy!r}"
             )
         if self.gaps and (self.policy != "consensus" or self.unit_rows is False):
             given = f"the policy is {self.policy!r}" if self.policy != "consensus" else "unit_rows is False"
@@ -114,8 +150,10 @@ class Settings:
 
     def fitting(self, **own: Any) -> FitOptions:
         """Options of a fit: what all fits of the series share, and this one's ``own``."""
-        shared: dict[str, Any] = {"align_on": self.align_on, "method": "auto", "center": False, "rotation_only": False}
-        return FitOptions(**shared, unit_rows=self.units, min_matched=self.min_matched, **own)
+        shared: dict[str, Any] = {
+            name: getattr(self, name) for name in ("align_on", "method", "center", "rotation_only", "min_matched")
+        }
+        return FitOptions(**{**shared, "unit_rows": self.units, **own})
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
@@ -134,6 +172,10 @@ class Settings:
 
 
 SETTINGS = frozenset(field.name for field in fields(Settings))
+
+
+def _is_number(value: Any, *, above: bool = False) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf and (value > 0 or not above)
 
 
 def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:

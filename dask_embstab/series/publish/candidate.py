@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from dask_embstab.passes.transform_run import kept
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.consensus import landed_on
+from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -54,6 +55,7 @@ def candidate_of(
     name: str,
     reference: Version | None,
     lagged: Mapping[int, Version],
+    selected: Selected,
     settings: Settings,
 ) -> Candidate:
     """The stored candidate where it is of this very plan, else a new one, fitted and stored."""
@@ -62,6 +64,7 @@ def candidate_of(
         "source": {"path": source.path, "tables": described(source)},
         "reference": None if reference is None else reference.run,
         "lags": {str(gap): version.run for gap, version in lagged.items()},
+        "selected": selected.recorded,
         "basis": None if reference is None else reference.basis.get("file"),
         "settings": {name: value for name, value in settings.to_dict().items() if name != "gates"},
     }
@@ -69,7 +72,7 @@ def candidate_of(
     if stored is not None and stored.plan == plan:
         return stored
     store.remove(held_key(name))  # what was said of another plan
-    made = Candidate(plan, _fitted(store, source, reference, lagged, settings))
+    made = Candidate(plan, _fitted(store, source, reference, lagged, selected, settings))
     store.replace(candidate_key(name), _encoded(made))
     return made
 
@@ -91,7 +94,12 @@ def described(source: Run) -> dict[str, dict[str, Any]]:
 
 
 def _fitted(
-    store: Store, source: Run, version: Version | None, lagged: Mapping[int, Version], settings: Settings
+    store: Store,
+    source: Run,
+    version: Version | None,
+    lagged: Mapping[int, Version],
+    selected: Selected,
+    settings: Settings,
 ) -> Transform:
     raw = version is None and settings.first_run == "raw"
     reference = None if version is None else landed_on(store, version, lagged, settings)
@@ -102,7 +110,9 @@ def _fitted(
         rank=None if raw else settings.rank,
         width=settings.width,
         balance=balance_for(settings.balance, reference),
-        selections={name: Selection(weights="norm") for name in settings.aligned} if by_runs else {},
+        selections={
+            name: replace(selected.selections.get(name, Selection()), times_norm=by_runs) for name in settings.aligned
+        },
     )
     return fit_tables(source.table("items"), source.users, reference, options)
 

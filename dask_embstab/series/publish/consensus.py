@@ -19,12 +19,13 @@ import zarr
 from dask_embstab.core.running_mean import pull
 from dask_embstab.core.types import Matrix
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
-from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, unit_rows, view_of
+from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, seen_once, unit_rows, view_of
 from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
 from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
+from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.views import Padded, SideBySide, column_source
@@ -126,35 +127,49 @@ def advance_consensus(
     version: Version | None,
     settings: Settings,
     matched: Mapping[str, int],
+    selected: Selected,
 ) -> Advanced:
     """Write the average with ``run`` in it, of which ``matched`` rows were in the one before.
 
-    Nothing is written, and nothing returned, where none is kept.
+    Nothing is written, and nothing returned, where none is kept. Rows that ``selected`` leaves out only age.
     """
-    if settings.policy != "consensus" or version is None:
+    if settings.policy != "consensus" or (version is None and not selected.rows):
         return Advanced()
-    write = partial(_write, store, run, version, settings)
+    write = partial(_write, store, run, version, settings, selected)
     key = reference_key(run.name)
-    made = made_of(store, key, _origin(digests, version, settings), write)
-    known, stored, rows = consensus_of(store, version, settings), open_run(store.place(key)), {}
+    made = made_of(store, key, _origin(digests, version, settings, selected), write)
+    stored, rows = open_run(store.place(key)), {}
     for name in settings.aligned:
-        before, now = known.mean(name).table.n_rows, stored.table(name).n_rows
-        union = before + run.table(name).n_rows - matched[name]
+        union, now = run.table(name).n_rows, stored.table(name).n_rows
+        if version is not None:
+            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched[name]
         rows[name] = {"rows": now, "left": union - now}
     return Advanced(made, rows)
 
 
-def _origin(digests: Mapping[str, Any], version: Version, settings: Settings) -> str:
+def _origin(digests: Mapping[str, Any], version: Version | None, settings: Settings, selected: Selected) -> str:
     """What must be equal for two averages to have the same bits."""
-    read = [version.place, dict(version.basis)]
+    read = [selected.recorded] if version is None else [version.place, dict(version.basis), selected.recorded]
     made_of = [digests, read, settings.decay, settings.forget_below, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _write(store: Store, landed: Run, version: Version, settings: Settings, key: str, origin: str) -> None:
-    known = consensus_of(store, version, settings)
-    tables = {name: landed.table(name) for name in settings.aligned}
+def _write(
+    store: Store,
+    landed: Run,
+    version: Version | None,
+    settings: Settings,
+    selected: Selected,
+    key: str,
+    origin: str,
+) -> None:
+    tables = {name: selected.counted(landed, name) for name in settings.aligned}
+    if version is None:
+        known = {name: Mean(view_of(table, never_seen, table.d + 1), None) for name, table in tables.items()}
+    else:
+        consensus = consensus_of(store, version, settings)
+        known = {name: consensus.mean(name) for name in tables}
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, landed.name, origin, more) as writer:
-        means = {name: (table, known.mean(name)) for name, table in tables.items()}
+        means = {name: (table, known[name]) for name, table in tables.items()}
         advance(writer, means, Aging(settings.decay, settings.forget_below))

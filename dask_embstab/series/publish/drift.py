@@ -21,19 +21,23 @@ from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.reduce import Reduction
 from dask_embstab.passes.fit.reductions import moments_probe
 from dask_embstab.passes.join.options import Joining
-from dask_embstab.passes.join.pairing import pair
+from dask_embstab.passes.join.pairing import Chosen, pair
 from dask_embstab.passes.join.reference_rows import Beside, beside
 from dask_embstab.tables.run import Run
 
 
-def pairs_with(first: Run, landed: Run, keys: Sequence[str], how: Joining) -> dict[str, Beside]:
+def pairs_with(
+    first: Run, landed: Run, keys: Sequence[str], chosen: Mapping[str, Chosen], how: Joining
+) -> dict[str, Beside]:
     """The first run's rows that belong to the landed ones, by table; a table without shared ids is left out."""
     found: dict[str, Beside] = {}
     for key in keys:
         ours, theirs = getattr(landed, key), getattr(first, key)
         if ours is not None and theirs is not None:
             with contextlib.suppress(IdError):
-                found[key] = beside(pair(ours, theirs, how), ours, how, label="verify")
+                pairing = pair(ours, theirs, how)
+                pairing = pairing.only(chosen[key]) if key in chosen else pairing
+                found[key] = beside(pairing, ours, how, label="verify")
     return found
 
 

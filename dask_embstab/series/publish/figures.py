@@ -26,7 +26,7 @@ from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import Joining, joining
-from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.pairing import Chosen, Pairing, pair
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
@@ -69,11 +69,18 @@ class Compared:
 
 
 def figures_of(
-    log: Log, head: Run | None, landed: Run, source: Run, settings: Settings, checked: Checked
+    log: Log,
+    head: Run | None,
+    landed: Run,
+    source: Run,
+    settings: Settings,
+    checked: Checked,
+    chosen: Mapping[str, Chosen],
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Every gate's figures by table, but for those of the input's digests; without a live run those of the run itself.
 
-    And over how many sampled rows of each table they are, and how many were left out as zeros.
+    And over how many sampled rows of each table they are, and how many were left out as zeros. Rows that a selection left
+    out (all but those ``chosen``, by table) are in no sample.
     """
     found: dict[str, dict[str, float]] = {"finite": {_WHOLE_RUN: 0.0}, "scores": _scores(source, landed)}
     if head is None or log.head is None:
@@ -84,7 +91,7 @@ def figures_of(
         if (a := getattr(landed, key)) and (b := getattr(head, key))
     }
     with joining(duplicates="first") as how:
-        likenesses, matched = _likenesses(tables, how)
+        likenesses, matched = _likenesses(tables, chosen, how)
     told = {key: found for key, found in likenesses.items() if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d}
     turned = {key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d}
     aligned = [told[key] for key in settings.aligned if key in told]
@@ -131,15 +138,18 @@ def content_of(tables: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _likenesses(tables: Mapping[str, Compared], how: Joining) -> tuple[dict[str, Likeness], dict[str, float]]:
+def _likenesses(
+    tables: Mapping[str, Compared], chosen: Mapping[str, Chosen], how: Joining
+) -> tuple[dict[str, Likeness], dict[str, float]]:
     """Of sampled shared rows, by table, and the shares of the rows that are not zero that are shared."""
     pairings: dict[str, Pairing] = {}
     for key, both in tables.items():
         with contextlib.suppress(IdError):  # nothing shared, or ids of another type
             pairings[key] = pair(both.ours, both.theirs, how)
-    samples = {
-        key: anchor_sample(pairing, tables[key].ours, tables[key].sampled, 0) for key, pairing in pairings.items()
-    }
+    samples = {}
+    for key, pairing in pairings.items():
+        counted = pairing.only(chosen[key]) if key in chosen else pairing
+        samples[key] = anchor_sample(counted, tables[key].ours, tables[key].sampled, 0)
 
     # Every row is compared with the same few rows of the head: those with the smallest hashes of all.
     others = []

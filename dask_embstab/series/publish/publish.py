@@ -38,6 +38,7 @@ from dask_embstab.series.publish.figures import content_of, delivered, figures_o
 from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
+from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import recorded
 from dask_embstab.tables.run import Run, open_run
@@ -61,8 +62,11 @@ def add_run(
     model: str | None,
     shadow: bool = False,
     accept: str | None = None,
+    selection: Mapping[str, Any] | None = None,
 ) -> Added:
     """Publish a run as the next version; a run that is published already is left as it is.
+
+    ``selection`` are `fit`'s options weights, only, counts and min_count for this run.
 
     Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same call with ``accept``
     (a reason) publishes it without fitting or writing again.
@@ -87,10 +91,11 @@ def add_run(
         theirs = _first_run(store, first, reference, settings)
         with _refusals_hold(name):
             lagged = log.lagged(settings.lags.keys())
-            candidate = candidate_of(store, source, name, reference, lagged, settings)
-            checked = _landed(store, source, candidate, theirs)
+            chosen = selected(source, settings, selection or {})
+            candidate = candidate_of(store, source, name, reference, lagged, chosen, settings)
+            checked = _landed(store, source, candidate, theirs, chosen)
         landed = open_run(store.place(run_key(name)))
-        verdicts, sampled = _verdicts(store, log, source, landed, checked, settings)
+        verdicts, sampled = _verdicts(store, log, source, landed, checked, chosen, settings)
         if held(verdicts) and accept is None:
             store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
             raise hold(name, verdicts)
@@ -100,9 +105,10 @@ def add_run(
             for key in settings.aligned
             if reference is not None
         }
-        moved = advance_consensus(store, landed, checked.digests, reference, settings, shared)
+        moved = advance_consensus(store, landed, checked.digests, reference, settings, shared, chosen)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         figures = {**_figures(candidate, checked, chain), "running_reference": moved.rows or None, "sampled": sampled}
+        figures["selected"] = dict(chosen.recorded) or None
         details = Details(verdicts=verdicts, settings=settings.to_dict(), figures=figures, spectra=checked.spectra)
         version = next_version(
             store,
@@ -131,11 +137,11 @@ def _cleared(store: Store, name: str) -> None:
 
 
 def _verdicts(
-    store: Store, log: Log, source: Run, landed: Run, checked: Checked, settings: Settings
+    store: Store, log: Log, source: Run, landed: Run, checked: Checked, chosen: Selected, settings: Settings
 ) -> tuple[tuple[Verdict, ...], dict[str, dict[str, int]]]:
     """What the gates say of a landed run, beside the run that is live now; over how many sampled rows of each table."""
     head = None if log.head is None else read_run(store, log.placed(log.head))
-    figures, sampled = figures_of(log, head, landed, source, settings, checked)
+    figures, sampled = figures_of(log, head, landed, source, settings, checked, chosen.rows)
     again = delivered(log, landed.name, checked.inputs["tables"])
     return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates), sampled
 
@@ -220,7 +226,7 @@ def _held_by(error: InputError, name: str, gate: str) -> HoldError:
     return HoldError(message, *error.repairs, verdicts=[refused(gate)])
 
 
-def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) -> Checked:
+def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None, chosen: Selected) -> Checked:
     """The run written (as far as it is not), durable and verified."""
     name = candidate.plan["run"]
     key = run_key(name)
@@ -230,7 +236,7 @@ def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None) 
             key,
             is_ours=lambda left: is_landed_by(left, candidate.transform),
             write=partial(_write, store.place(key), source, candidate),
-            check=lambda landed: check(store, key, landed, candidate, first),
+            check=lambda landed: check(store, key, landed, candidate, first, chosen.rows),
         )
     except ChangedInputError:
         store.remove(key)

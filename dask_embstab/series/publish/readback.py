@@ -17,6 +17,7 @@ from dask_embstab.passes.engine.memory import load_of, require_memory
 from dask_embstab.passes.engine.reduce import Partial, Reduction, finished, reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.pairing import Chosen
 from dask_embstab.passes.join.reference_rows import Beside
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.publish.candidate import Candidate
@@ -46,7 +47,9 @@ class Checked:
     zero_rows: dict[str, int]
 
 
-def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None) -> Checked:
+def check(
+    store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None, chosen: Mapping[str, Chosen]
+) -> Checked:
     """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
 
     Raises `DamageError` where a file is not what was written, `ChangedInputError` where the input has changed meanwhile.
@@ -56,7 +59,7 @@ def check(store: Store, key: str, landed: Run, candidate: Candidate, first: Run 
     settings = Settings.of(candidate.plan["settings"])
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
     with joining() as how:
-        pairs = {} if first is None else pairs_with(first, landed, settings.aligned, how)
+        pairs = {} if first is None else pairs_with(first, landed, settings.aligned, chosen, how)
         parts, moments = _read(tables, pairs, reduction)
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -19,10 +19,11 @@ from dask_embstab.tables.read.labels import labelled_values
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Numbers of a table's rows; ``what`` names them in messages."""
+    """Numbers of a table's rows; ``what`` names them in messages. As weights, ``times_norm`` of the reference's rows."""
 
     array: Any
     what: str
+    times_norm: bool = False
 
     def take(self, start: int, stop: int, *, first: int = 0) -> Vector:
         """Numbers ``start`` to ``stop``, checked: finite and not negative; number ``start`` is row ``first + start``."""
@@ -36,9 +37,9 @@ class Column:
     def block(self, start: int, stop: int) -> Any:
         """What a task is given to read these rows' numbers by (`ColumnBlock`), or a Dask value that becomes it."""
         if hasattr(self.array, "to_delayed"):
-            return dask.delayed(_in_memory, pure=False)(self.array[start:stop], self.what, start)
+            return dask.delayed(_in_memory, pure=False)(self.array[start:stop], self, start)
         if isinstance(self.array, np.ndarray):
-            return ColumnBlock(Column(self.array[start:stop], self.what), start, 0, stop - start)
+            return ColumnBlock(replace(self, array=self.array[start:stop]), start, 0, stop - start)
         return ColumnBlock(self, start, start, stop)
 
 
@@ -98,5 +99,5 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
     return found
 
 
-def _in_memory(array: Any, what: str, row: int) -> ColumnBlock:
-    return ColumnBlock(Column(np.asarray(array), what), row, 0, len(array))
+def _in_memory(array: Any, column: Column, row: int) -> ColumnBlock:
+    return ColumnBlock(replace(column, array=np.asarray(array)), row, 0, len(array))
