@@ -148,12 +148,13 @@ def test_a_fault_at_the_nth_operation(
     disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, *, every: bool
 ) -> None:
     """At every one of them; the short form takes a few, and the last ones, around the publish itself."""
+    wanted(start, runs, verb)  # a first call imports and looks up more than later ones
     assert not strike(disk, start, runs, verb, 10**9, mode)
     last, step = disk.count, 1 if every else STEPS.get(verb, 131)
     offset = faults.MODES.index(mode) * 22 if step > 1 else 0
     chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 5), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
-    assert struck >= len(chosen) - 2, "names of temporary files vary, the number of operations hardly"
+    assert struck >= len(chosen) - 4, "a first call looks up a little more than later ones"
     record_property("tried", struck)
 
 
