@@ -223,12 +223,6 @@ def test_a_list_of_raw_uuids_keeps_its_zeros() -> None:
     assert (made.kind, made.open().take(0, 3).tolist()) == ("uuid", raw)
 
 
-def test_identical_ids_are_not_searched_for_duplicates() -> None:
-    same = np.zeros(40, np.int64)
-    with paired(same, same.copy(), TINY) as found:
-        assert (found.how, found.matched) == ("identical ids", 40)
-
-
 def test_a_fit_without_a_reference_reads_no_id(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run("a", T, W, item_ids=np.zeros(60, int))
     monkeypatch.setattr(Ids, "open", lambda _: pytest.fail("ids were opened"))
@@ -239,7 +233,7 @@ def test_equal_texts_are_compared_without_decoding_them(make_run: MakeRun, monke
     ids = ids_of("string", np.arange(60))
     a, b = make_run("a", T, item_ids=ids), make_run("b", B, item_ids=ids)
     with monkeypatch.context() as patched:
-        patched.setattr(Ids, "open", lambda _: pytest.fail("ids were decoded"))
+        patched.setattr("dask_embstab.passes.join.pairing.are_identical", lambda *_: pytest.fail("ids were decoded"))
         assert es.fit(a, reference=b).diagnostics["items"]["paired_by"] == "identical ids"
     other = make_run("c", B, item_ids=ids[::-1])
     assert es.fit(a, reference=other).diagnostics["items"]["paired_by"] == "joined ids"

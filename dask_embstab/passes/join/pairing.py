@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
+from dask_embstab.passes.join.distinct import may_repeat
 from dask_embstab.passes.join.merge import merged, sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.partitioned import partitioned
@@ -173,7 +174,8 @@ def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> P
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
             f" {theirs.kind}; convert one of them when its run is written"
         )
-    if len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs)):
+    in_step = len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs))
+    if in_step and not may_repeat(theirs if live is None else ours, table.key, how):
         return _row_by_row(table, reference, "identical ids")
     return _joined(table, reference, how)
 

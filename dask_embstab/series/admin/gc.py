@@ -23,6 +23,8 @@ DAY = 86_400.0
 REBASING = ".rebase"
 """The lock of rebases; no run has this name."""
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
+_KNOWN = re.compile(r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}")
+"""What is known of a run's ids lies beside it: an index of them, the mark that none is repeated."""
 
 
 @contextlib.contextmanager
@@ -42,13 +44,14 @@ def collect(store: Store, *, pin_age: float) -> list[str]:
     pinned = _pinned(store)
     needed = _needed(read_log(store))
     for name, keys in sorted(_by_name(store).items()):
-        if needed.issuperset(keys):
+        if needed.issuperset(map(_owner, keys)):
             continue
         with contextlib.suppress(RetryError), store.lock(name):
             needed = _needed(read_log(store))
             for key in keys:
-                held = key == run_key(name) and name in pinned
-                if key not in needed and not held and _exists(store, key):
+                owner = _owner(key)
+                held = owner == run_key(name) and name in pinned
+                if owner not in needed and not held and _exists(store, key):
                     store.remove(key)
                     removed.append(key)
     return removed
@@ -76,10 +79,10 @@ def _by_name(store: Store) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     entries = [(entry, f"{folder}/{entry}") for folder in ("runs", "references") for entry in store.names(folder)]
     for entry, key in entries:
-        hidden = _HIDDEN.fullmatch(entry)
-        if not hidden and (entry.startswith(".") or not entry.endswith(".zarr")):
+        hidden, owner = _HIDDEN.fullmatch(entry), _owner(key).rpartition("/")[2]
+        if not hidden and (owner.startswith(".") or not owner.endswith(".zarr")):
             continue  # not ours
-        name = hidden["name"] if hidden else entry.removesuffix(".zarr")
+        name = hidden["name"] if hidden else owner.removesuffix(".zarr")
         found.setdefault(name, []).append(key)
     for entry in store.names("digests"):
         if named := DIGESTS_KEY.fullmatch(f"digests/{entry}"):
@@ -90,6 +93,12 @@ def _by_name(store: Store) -> dict[str, list[str]]:
         found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
         found[name].append(candidate_key(name))
     return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
+
+
+def _owner(key: str) -> str:
+    """The run for whose sake something is there: itself, or the one whose ids it tells of."""
+    known = _KNOWN.fullmatch(key)
+    return f"{known['folder']}/{known['run']}" if known else key
 
 
 def _swept(store: Store, pin_age: float) -> list[str]:

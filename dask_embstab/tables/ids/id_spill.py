@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.ids import IdBlock
-from dask_embstab.tables.ids.keys import Keyed, Texts, joined, keyed
+from dask_embstab.tables.ids.keys import Keyed, Keys, Texts, joined, keyed, keys_of
 from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
@@ -28,10 +29,7 @@ def parts_for(n_ids: int, record_bytes: int, memory: int) -> int:
 def spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
     """Keys of these rows (the first is row ``start`` of its table), written as file ``number``; returns its bytes."""
     records = keyed(block.ids.open().take(block.start, block.stop), start)
-    bits = spill.n_parts.bit_length() - 1
-    part = (records.key >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(records), np.uint16)
-    order = np.argsort(part.astype(np.uint8) if bits <= 8 else part, kind="stable")
-    cuts = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=spill.n_parts))])
+    order, cuts = _by_part(records.key, spill.n_parts)
     columns: list[Any] = [records.key[order], records.row[order]]
     all_cuts = [cuts, cuts]
     if records.texts is not None:
@@ -39,6 +37,21 @@ def spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
         columns += [lengths.astype(np.uint32), records.texts.picked(order)]
         all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
     return spill.write(number, columns, all_cuts)
+
+
+def spread_keys(block: IdBlock, spill: Spill, number: int) -> int:
+    """The keys of these rows alone, written as file ``number``; returns its bytes."""
+    keys = keys_of(block.ids.open().take(block.start, block.stop))
+    order, cuts = _by_part(keys, spill.n_parts)
+    return spill.write(number, [keys[order]], [cuts])
+
+
+def _by_part(keys: Keys, n_parts: int) -> tuple[RowNumbers, RowNumbers]:
+    """The order that groups keys by their first bits, and where each part begins."""
+    bits = n_parts.bit_length() - 1
+    part = (keys >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(keys), np.uint16)
+    order = np.argsort(part.astype(np.uint8) if bits <= 8 else part, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(part, minlength=n_parts))])
 
 
 def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:

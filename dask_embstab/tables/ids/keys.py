@@ -70,17 +70,25 @@ class Keyed:
         return len(self.key)
 
 
+def keys_of(ids: IdArray) -> Keys:
+    """The key of every id: a bijection of an int64, the hash of a text or a UUID."""
+    if ids.dtype.kind == "O":
+        return _hashed(ids)
+    if ids.dtype.kind == "V":
+        halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
+        return mixed(halves[:, 0] ^ mixed(halves[:, 1]))
+    return mixed(ids.view(np.uint64))
+
+
 def keyed(ids: IdArray, start: int) -> Keyed:
     """Keys of ids whose first one belongs to row ``start``."""
     rows = np.arange(start, start + len(ids), dtype=np.int64)
+    texts = None
     if ids.dtype.kind == "O":
-        encoded = [value.encode() for value in ids.tolist()]
-        return Keyed(_hashed(ids), rows, texts_of(encoded))
-    if ids.dtype.kind == "V":
-        halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
-        data = np.ascontiguousarray(ids).view(np.uint8).reshape(-1)
-        return Keyed(mixed(halves[:, 0] ^ mixed(halves[:, 1])), rows, Texts(16 * np.arange(len(ids) + 1), data))
-    return Keyed(mixed(ids.view(np.uint64)), rows, None)
+        texts = texts_of([value.encode() for value in ids.tolist()])
+    elif ids.dtype.kind == "V":
+        texts = Texts(16 * np.arange(len(ids) + 1), np.ascontiguousarray(ids).view(np.uint8).reshape(-1))
+    return Keyed(keys_of(ids), rows, texts)
 
 
 def texts_of(strings: Sequence[bytes]) -> Texts:

@@ -46,7 +46,7 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     asked = _of_kind(wanted, ids.kind)
     if isinstance(ids, RowNumberIds):
         rows = np.where((asked >= 0) & (asked < len(ids)), asked, -1)
-    elif (place := _place(ids, key)) is None:
+    elif (place := place_beside(ids, key, "ids")) is None:
         rows = _scanned(ids, asked)
     else:
         rows = _Index(_built(ids, place), ids.kind).rows(keyed(asked, 0))
@@ -85,14 +85,16 @@ class _Index:
         return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
 
 
-def _place(ids: Ids, key: str) -> Path | None:
-    """Where the index of stored ids belongs; None where there is no folder of ours beside them."""
-    array = ids.array
+def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
+    """Where what is known of stored ids belongs, beside their run; None where there is no folder of ours beside them."""
+    array = ids.array if isinstance(ids, Ids) else None
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+        return None
+    if not f"/{array.path}".endswith(f"/{key}/id"):
         return None
     folder = Path(array.store.root, array.path)
     run = folder.parent.parent
-    return run.parent / f".{run.name}.{key}.ids-{_fingerprint(folder, len(ids))}"
+    return run.parent / f".{run.name}.{key}.{what}-{_fingerprint(folder, len(ids))}"
 
 
 def _fingerprint(folder: Path, n: int) -> str:

@@ -1,0 +1,85 @@
+"""Can two rows of a table have one id? Asked where rows meet in equal order, so that no join has looked at their ids.
+
+Keys are compared, not ids: distinct keys are distinct ids, and where two keys are equal a join decides. What was found
+of a large table of unsorted ids is remembered in an empty file beside its run, named after the stored ids' files (sizes
+and times) as an index of ids is, because the same ids come back with every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from dask_embstab.core.sums import total
+from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.join.merge import sortable
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
+from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
+from dask_embstab.tables.ids.keys import Keys, keys_of
+from dask_embstab.tables.ids.lookup import place_beside
+from dask_embstab.tables.ids.spill import Spill
+
+_KEY = np.dtype(np.uint64)
+_SORTED_BYTES = 2 * _KEY.itemsize
+"""What a key takes while it is sorted."""
+_REMEMBERED_ROWS = 1 << 20
+_BLOCK_ROWS = 1 << 20
+
+
+def may_repeat(ids: Ids | RowNumberIds, key: str, how: Joining) -> bool:
+    """Whether an id may stand in two rows: certain where False, for a join to decide where True. ``key`` names the table."""
+    if isinstance(ids, RowNumberIds):
+        return False
+    known = place_beside(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
+    if (known is not None and known.exists()) or _ascend(ids):
+        return False
+    fits = len(ids) * _SORTED_BYTES <= how.memory
+    found = _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)])) if fits else _repeat_on_disk(ids, how)
+    if known is not None and not found:
+        stem = known.name.rpartition("-")[0]
+        with contextlib.suppress(OSError):  # a run that cannot be written beside is looked at every time
+            known.touch()
+            for stale in known.parent.glob(f"{stem}-*"):
+                if stale != known:
+                    stale.unlink()
+    return found
+
+
+def _ascend(ids: Ids) -> bool:
+    """Whether every id is greater than the one before; the first range that is not ends it."""
+    last = None
+    for part in map(sortable, id_ranges(ids)):
+        if not bool((part[1:] > part[:-1]).all()) or (last is not None and len(part) and not part[0] > last):
+            return False
+        last = part[-1] if len(part) else last
+    return True
+
+
+def _repeat(keys: Keys) -> bool:
+    keys.sort()
+    return bool((keys[1:] == keys[:-1]).any())
+
+
+def _repeat_on_disk(ids: Ids, how: Joining) -> bool:
+    """The same of keys that do not fit in memory, part by part; computes two graphs."""
+    starts = range(0, len(ids), _BLOCK_ROWS)
+    n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, how.per_thread)
+    spill = Spill(how.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts))
+    graph = Graph()
+    spread = [
+        graph.read(spread_keys, ids.block(start, min(start + _BLOCK_ROWS, len(ids))), spill, number)
+        for number, start in enumerate(starts)
+    ]
+    compute([graph.joined(spread, total)], label="ids: spreading", n_tasks=len(spread))
+    graph = Graph()
+    parts = [graph.read(_repeats_in_part, spill, part) for part in range(n_parts)]
+    (found,) = compute([graph.joined(parts, total)], label="ids: are any repeated?", n_tasks=len(parts))
+    for number in range(spill.n_files):
+        spill.remove(number)
+    return bool(found)
+
+
+def _repeats_in_part(spill: Spill, part: int) -> int:
+    return int(_repeat(np.concatenate([spill.read(number, part)[0] for number in range(spill.n_files)])))
