@@ -21,9 +21,7 @@ _INT64 = np.iinfo(np.int64)
 
 def listed_ids(values: list[Any] | tuple[Any, ...]) -> IdArray:
     """A list as an array of its objects: NumPy would make texts or floats of what stands beside such."""
-    made = np.empty(len(values), dtype=object)
-    made[:] = values if all(np.ndim(value) == 0 for value in values) else [repr(value) for value in values]
-    return made
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def kind_of(array: Any, where: str) -> IdKind:
