@@ -15,6 +15,7 @@ import zarr
 
 from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
+from dask_embstab.tables.read.cf import decoded
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.store_errors import reading
 
@@ -29,10 +30,14 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
 
     ``what`` names it in messages.
     """
+    if isinstance(given, zarr.Array):
+        given = guarded(given, what=what, error=error)
+    if isinstance(given, zarr.Array | xr.DataArray):
+        given = decoded(given, what=what, error=error)
     if isinstance(given, xr.DataArray):
         given = _lazy(given)
     if isinstance(given, zarr.Array):
-        return guarded(given, what=what, error=error)
+        return given
     if isinstance(given, da.Array):
         return _checked_blocks(given, what, error)
     return as_numpy(given, what=what, error=error)
