@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from scipy.linalg import orthogonal_procrustes
 import dask_embstab as es
 
 GAPS = (1, 4, 13, 26)
+EVERY_GAP = range(1, 27)
 AGES = {
     "0": (0, 0),
     "1": (1, 1),
@@ -88,6 +90,30 @@ def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
     }
 
 
+def decides(ids: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Half of all ids, by their hash: the items that decide the rotations where the others are held out."""
+    return np.array([hashlib.blake2b(str(name).encode()).digest()[0] % 2 == 0 for name in ids], bool)
+
+
+def shares(weeks: Sequence[Items | None], gap: int, *, halves: bool = False) -> dict[str, float | None]:
+    """Mean cosines of runs a gap apart over their ceilings, in per cent: of all items, or of either half.
+
+    The ceiling is that of orthogonal Procrustes between just the two runs, decided by the same items as the series' own
+    rotations: all of them, or those of the one half, and measured on the other half too.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _, a, b in pairs(weeks, gap):
+        ids, x, y = shared(a, b)
+        half = decides(ids) if halves else np.ones(len(ids), bool)
+        Q, _ = orthogonal_procrustes(y[half], x[half])
+        named = {"deciding": half, "held out": ~half} if halves else {"all": half}
+        for name, rows in named.items():
+            both = cosines(x[rows], y[rows]).mean(), cosines(x[rows], y[rows] @ Q).mean()
+            found.setdefault(name, []).append((float(both[0]), float(both[1])))
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    return {name: float(100 * landed / best) for name, (landed, best) in means.items()}
+
+
 def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
     """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as landed, mean at the ceiling.
 
@@ -103,6 +129,8 @@ def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
         ages.append(np.array([k - born[name] if born[name] else -1 for name in map(str, ids)]))
         landed.append(cosines(x, y))
         best.append(cosines(x, turned(x, y)))
+    if not ages:
+        return {}
     age, figures = np.concatenate(ages), {"landed": np.concatenate(landed), CEILING: np.concatenate(best)}
     found = {}
     for name, limits in AGES.items():

@@ -71,11 +71,18 @@ def abandoned(parent: Path, name: str) -> Iterator[OwnedFolder]:
     for left in leftovers(parent, name):
         if left.suffix == _TRASH:
             remove_folder(left)
-        elif left.suffix == PARTIAL or file_system_time(parent) - left.lstat().st_mtime > LEASE_SECONDS:
+        elif left.suffix == PARTIAL or _is_old(parent, left):
             with contextlib.suppress(OSError):
                 lock = try_lock(left / LOCK)
                 if lock is not None:
                     yield _taken_over(left, name, lock)
+
+
+def _is_old(parent: Path, left: Path) -> bool:
+    """Whether nobody can be making it any more; one that has just got its final name is not."""
+    with contextlib.suppress(FileNotFoundError):
+        return file_system_time(parent) - left.lstat().st_mtime > LEASE_SECONDS
+    return False
 
 
 def _taken_over(left: Path, name: str, lock: Lock) -> OwnedFolder:
