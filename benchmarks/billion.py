@@ -30,7 +30,7 @@ from pages import timed_job
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
-from dask_embstab.tables.read.direct_source import physical_memory
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.read.source import default_chunk_rows
 
 DTYPE = np.dtype(np.float16)

@@ -24,7 +24,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from dask_embstab.passes.engine.cluster import loaded_family
-from dask_embstab.tables.read.direct_source import physical_memory
+from dask_embstab.tables.read.limits import physical_memory
 
 _LAUNCHER = """
 import os, subprocess, sys

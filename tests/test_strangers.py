@@ -197,9 +197,9 @@ def test_a_decoder_stops_at_the_size_that_the_metadata_allows(
     folder = run / "items" / array
     key = "1.0" if array == "vectors" else "1"
     file = folder / (key if zarr_format == 2 else f"c/{key.replace('.', '/')}")
-    file.write_bytes(ENCODE[codec](BOMB))
-    assert file.stat().st_size < 1 << 20
-    with within(20 << 20):
+    file.write_bytes(ENCODE[codec](BOMB[: 12 << 20]))
+    assert file.stat().st_size < 60_000, "no longer than an honest one might be"
+    with within(10 << 20):
         with pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
             es.fit(good, reference=run)
         opened = es.open_run(run).items
@@ -265,7 +265,7 @@ def test_members_one_after_another_are_one_file() -> None:
 def test_arrays_without_compressors_stay_as_they_are(tmp_path: Path) -> None:
     run = es.create_run(tmp_path / "in.zarr", T, item_ids=np.arange(60))
     array = run.group["items/vectors"]
-    assert guarding.guarded(array, what="it") is array
+    assert guarding.guarded(array, what="it").async_array.codec_pipeline == array.async_array.codec_pipeline
     gzipped = zarr.open(compressed(tmp_path / "gz.zarr", "gzip", 3, "vectors"))["items/vectors"]
     again = pickle.loads(pickle.dumps(guarding.guarded(gzipped, what="it")))
     assert again is not gzipped

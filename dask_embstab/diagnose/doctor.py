@@ -27,7 +27,8 @@ from dask_embstab.kernels import CORETYPE, better_kernels
 from dask_embstab.passes.engine.blas import AVX512
 from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
 from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
-from dask_embstab.tables.read.direct_source import DirectSource, physical_memory
+from dask_embstab.tables.read.direct_source import DirectSource
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.table import Table
 
 _READ_BYTES = 2 << 20

@@ -37,7 +37,7 @@ def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise _not_regular(path)
     if most_bytes is not None and found.st_size > most_bytes:
-        raise DamageError(f"{path} has {found.st_size} bytes, more than anything that belongs there; restore it")
+        raise DamageError(f"{path} has {found.st_size} bytes and {most_bytes} may stand there at most; restore it")
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:

@@ -22,6 +22,7 @@ from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_whole_rows
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.source import ArraySource, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
@@ -132,7 +133,10 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
             f"vectors must be float16, float32 or float64; {where} has {source.dtype}; convert it, e.g. with"
             " .astype('float32')"
         )
-    return Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
+    table = Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
+    stored = isinstance(vectors, zarr.Array) and not table.is_direct
+    require_workable(table.chunk_rows * d * table.dtype.itemsize if stored else 0, d, where)
+    return table
 
 
 def _require_rows_first(array: zarr.Array[Any], where: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import dask
 
 from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.table import Table
 
 _TASK_BYTES = 16 * 2**20
@@ -23,6 +25,31 @@ class RowRange:
     number: int
     start: int
     stop: int
+
+
+@dataclass(frozen=True)
+class RowRanges(Sequence[RowRange]):
+    """All of them, ``rows`` rows each but for the last: made when they are asked for, however many there are."""
+
+    n_rows: int
+    rows: int
+
+    def __len__(self) -> int:
+        """Tasks."""
+        return -(-self.n_rows // self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> RowRange: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[RowRange]: ...
+    def __getitem__(self, at: int | slice) -> RowRange | list[RowRange]:
+        """One of them, or some."""
+        numbers = range(len(self))[at]
+        return self._made(numbers) if isinstance(numbers, int) else [self._made(number) for number in numbers]
+
+    def _made(self, number: int) -> RowRange:
+        start = number * self.rows
+        return RowRange(number, start, min(start + self.rows, self.n_rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +68,7 @@ class Grid:
         return range(rows.start, rows.stop, self.rows)
 
 
-def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tuple[tuple[RowRange, ...], Grid]:
+def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tuple[RowRanges, Grid]:
     """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them.
 
     ``beside``: components of the reference rows that stand in the same panel.
@@ -49,13 +76,12 @@ def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tup
     return plan_rows(table.n_rows, table.d * table.dtype.itemsize, table.d + beside, chunk_rows or table.chunk_rows)
 
 
-def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[tuple[RowRange, ...], Grid]:
+def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[RowRanges, Grid]:
     """The same for rows that are no table yet."""
     grid = micro_block_rows(d)
     rows = chunk_rows * _chunks_per_task(row_bytes * chunk_rows, chunk_rows, grid)
-    ranges = tuple(
-        RowRange(number, start, min(start + rows, n_rows)) for number, start in enumerate(range(0, n_rows, rows))
-    )
+    ranges = RowRanges(n_rows, rows)
+    require_task_count(len(ranges), "a table")
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
 
 

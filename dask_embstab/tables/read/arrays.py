@@ -17,6 +17,7 @@ from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.cf import decoded
 from dask_embstab.tables.read.guarded import guarded
+from dask_embstab.tables.read.limits import require_held
 from dask_embstab.tables.store_errors import reading
 
 _TEXT_KINDS = "OUST"
@@ -31,6 +32,7 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
     ``what`` names it in messages.
     """
     if isinstance(given, zarr.Array):
+        require_held(given, what)
         given = guarded(given, what=what, error=error)
     if isinstance(given, zarr.Array | xr.DataArray):
         given = decoded(given, what=what, error=error)

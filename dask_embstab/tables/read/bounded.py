@@ -56,7 +56,7 @@ def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None
 def require_encoded_size(size: int, allowed: int, what: str) -> None:
     """Raise where a file is longer than what it holds may be: it would be read into memory as it is."""
     if size > allowed:
-        raise DamageError(f"{what} has {size} bytes and its metadata allows {allowed}; restore it from its source")
+        raise DamageError(f"{what} has {size} bytes and {allowed} may stand there at most; restore it from its source")
 
 
 def _require(size: int, allowed: int) -> None:

@@ -17,6 +17,7 @@ from dask.delayed import Delayed
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import InputError
+from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.read.source import ArrayBlock, default_chunk_rows
 
 
@@ -68,6 +69,7 @@ def as_dask(array: Any, chunk_rows: int) -> Any:
     """
     if hasattr(array, "to_delayed"):
         return array
+    require_task_count(-(-array.shape[0] // chunk_rows), "a Dask view of the table")
     chunks = (chunk_rows, *array.shape[1:])
     return da.from_array(array, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
 

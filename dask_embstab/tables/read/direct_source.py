@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import zarr
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.read.chunk_layout import ChunkFiles
 from dask_embstab.tables.read.direct import DirectBlock, DirectGather
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.read.source import Digests, Openable, Source
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
@@ -51,11 +51,6 @@ class DirectSource:
         if self.files.compression is not None:
             return ZarrGather(ZarrSource(self.array), rows)
         return DirectGather(self.files, rows)
-
-
-def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def few_rows(source: Source, rows: RowNumbers) -> Any:

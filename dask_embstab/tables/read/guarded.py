@@ -20,20 +20,24 @@ from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec, Codec
 from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, StorePath
 
 from dask_embstab.errors import InputError
 from dask_embstab.tables.read.bounded import allowed_bytes, decode_bounded
+from dask_embstab.tables.read.recorded import RunStore
 
 _OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
 _TEXTS = ("vlen-utf8", "vlen-bytes")
 _SAME_SIZE = ("bytes", "crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "shuffle", "transpose")
 _PREFIX = "numcodecs."
+_INDEX_BYTES = 16
+"""Of an inner chunk, in the index of a shard."""
 _WIDEST = 16
 """Bytes of the widest value that a filter may make of one."""
 
 
 def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = InputError) -> zarr.Array[Any]:
-    """The array with bounded decoders; itself where its codecs keep the size of what they are given.
+    """The array with bounded decoders and, in a folder, files no longer than any encoding of its chunks.
 
     Raises ``error`` where an object codec other than those of texts and bytes is among them: Pickle runs code.
     """
@@ -43,16 +47,28 @@ def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = Inpu
     else:
         codecs = _guarded_v3(metadata.codecs)
         changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
-    if not changes:
+    inner, path = array.async_array, _limited(array)
+    if path is array.store_path and not changes:
         return array
-    other = copy.copy(metadata)
-    for name, value in changes.items():
-        object.__setattr__(other, name, value)
-    inner = array.async_array
-    made = zarr.AsyncArray(metadata, inner.store_path, inner.config)
-    pipeline = zarr.AsyncArray(other, inner.store_path, inner.config).codec_pipeline
-    object.__setattr__(made, "codec_pipeline", pipeline)
+    made = zarr.AsyncArray(metadata, path, inner.config)
+    if changes and type(inner.codec_pipeline).__module__.startswith("zarr."):  # another one has decoders of its own
+        other = copy.copy(metadata)
+        for name, value in changes.items():
+            object.__setattr__(other, name, value)
+        object.__setattr__(made, "codec_pipeline", zarr.AsyncArray(other, path, inner.config).codec_pipeline)
     return zarr.Array(made)
+
+
+def _limited(array: zarr.Array[Any]) -> StorePath:
+    """Where the array lies: in a folder, that of a store that knows how long its chunk files may be."""
+    store = array.store
+    if not isinstance(store, RunStore) and type(store) is not LocalStore:
+        return array.store_path
+    n_values = math.prod(array.shards or array.chunks)
+    most = allowed_bytes(n_values, array.dtype) + (_INDEX_BYTES * n_values if array.shards else 0)
+    recorded = store.recorded if isinstance(store, RunStore) else None
+    limited = RunStore(store.root, read_only=store.read_only, recorded=recorded, most_bytes=most)
+    return StorePath(limited, array.path)
 
 
 # --- Zarr v3

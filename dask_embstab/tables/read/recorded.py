@@ -76,28 +76,38 @@ def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
 
 
 class RunStore(LocalStore):
-    """A folder of which Zarr is given regular files alone and, where ``recorded``, none but those that were recorded."""
+    """A folder of which Zarr is given regular files alone and, where ``recorded``, none but those that were recorded.
 
-    def __init__(self, root: Path | str, *, read_only: bool = False, recorded: Recorded | None = None) -> None:
+    None of them is longer than ``most_bytes``, but for metadata.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        read_only: bool = False,
+        recorded: Recorded | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
         super().__init__(root, read_only=read_only)
-        self.recorded = recorded
+        self.recorded, self.most_bytes = recorded, most_bytes
 
     def with_read_only(self, read_only: bool = False) -> RunStore:  # noqa: FBT001, FBT002 (Zarr's)
         """The same folder."""
-        return type(self)(self.root, read_only=read_only, recorded=self.recorded)
+        return type(self)(self.root, read_only=read_only, recorded=self.recorded, most_bytes=self.most_bytes)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
-        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else None)
+        self._require_file(key)
         return self._compared(key, await super().get(key, prototype, byte_range), byte_range)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
-        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else None)
+        self._require_file(key)
         return self._compared(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     async def get_partial_values(
@@ -105,6 +115,9 @@ class RunStore(LocalStore):
     ) -> list[Buffer | None]:
         """As Zarr, or `DamageError`."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _require_file(self, key: str) -> None:
+        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else self.most_bytes)
 
     def _compared(self, key: str, found: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
         if self.recorded is None or byte_range is not None:

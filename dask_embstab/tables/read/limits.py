@@ -1,0 +1,65 @@
+"""Can what the metadata claims be there, and can this machine work on it? Asked before anything grows with the claim."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.errors import DamageError, InputError
+
+_FEW_CHUNKS = 1 << 14
+"""So many may be missing: reading finds that out before anything has grown."""
+_SPARSEST = 100
+"""Of the chunks of a table one in so many is stored at least: others may be left out where the fill value is finite."""
+_TASK_BYTES = 1 << 10
+_SHARE = 0.5
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_held(array: zarr.Array[Any], what: str) -> None:
+    """Raise `DamageError` where a local array of very many chunks has not as many files; its folder is listed then."""
+    n_chunks = math.ceil(array.shape[0] / max(1, (array.shards or array.chunks)[0])) if array.ndim else 0
+    if n_chunks <= _FEW_CHUNKS or not isinstance(array.store, LocalStore):
+        return
+    fill: Any = array.fill_value
+    complete = isinstance(fill, float | np.floating) and not np.isfinite(fill)
+    marker = 7_777_777
+    key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
+    folder = Path(array.store.root, array.path, key.partition(str(marker))[0] + "0").parent
+    stored = sum(not entry.name.startswith(".") for entry in os.scandir(folder)) if folder.is_dir() else 0
+    if stored < (n_chunks if complete else n_chunks / _SPARSEST):
+        raise DamageError(
+            f"{what} must be all there; its metadata claims {array.shape[0]} rows in {n_chunks} chunks, and {stored} are"
+            " stored; restore it from its source, or write the table again"
+        )
+
+
+def require_task_count(n: int, what: str) -> None:
+    """Raise `InputError` where a graph of so many tasks would not fit in memory beside the work."""
+    if n * _TASK_BYTES > _SHARE * physical_memory():
+        raise InputError(
+            f"{what} must be cut so that its tasks can be planned; {n} of them came, which this machine cannot hold; write"
+            " it again in larger chunks"
+        )
+
+
+def require_workable(n_decoded: int, d: int, what: str) -> None:
+    """Raise `InputError` where a chunk to be decoded whole (bytes), or one d x d matrix, is larger than memory."""
+    memory = physical_memory()
+    if n_decoded > memory:
+        raise InputError(
+            f"the chunks of {what} must be decoded whole; {n_decoded} bytes are more than this machine has; write it again"
+            " in smaller chunks"
+        )
+    if 8 * d * d > memory:
+        raise InputError(f"a {d} x {d} matrix must fit in memory; {what} has {d} components; reduce them first")
