@@ -25,6 +25,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
+from dask_embstab.arguments import mismatch
 from dask_embstab.repairs import Caller, PythonVerb, called_by, current_caller, told
 
 P = ParamSpec("P")
@@ -136,6 +137,8 @@ def verb(
         def call(*arguments: P.args, **options: P.kwargs) -> R:
             with called_by(called) as caller:
                 try:
+                    if wrong := mismatch(function, arguments, options):
+                        raise InputError(wrong)
                     return function(*arguments, **options)
                 except EmbstabError as error:
                     error.caller = caller

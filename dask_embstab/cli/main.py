@@ -115,6 +115,10 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
 )
 def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
+    if unknown := next((name for name in ids if name.startswith("--")), None):
+        from dask_embstab.errors import InputError
+
+        raise InputError(f"there is no option {unknown}; see embstab lookup --help")
     from dask_embstab.tables.run import open_run
 
     with clock() as seconds:
@@ -182,3 +186,6 @@ def doctor(
         size = parse_bytes(disk_bytes)
         told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
     return told | workers
+
+
+lookup.ignore_unknown_options = True  # -5 is an id

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.kinds import IdArray
+from dask_embstab.tables.ids.kinds import IdArray, encoded_texts
 
 Keys = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
@@ -85,7 +85,7 @@ def keyed(ids: IdArray, start: int) -> Keyed:
     rows = np.arange(start, start + len(ids), dtype=np.int64)
     texts = None
     if ids.dtype.kind == "O":
-        texts = texts_of([value.encode() for value in ids.tolist()])
+        texts = texts_of(encoded_texts(ids, "a table", start))
     elif ids.dtype.kind == "V":
         texts = Texts(16 * np.arange(len(ids) + 1), np.ascontiguousarray(ids).view(np.uint8).reshape(-1))
     return Keyed(keys_of(ids), rows, texts)

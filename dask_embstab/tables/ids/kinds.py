@@ -134,6 +134,18 @@ def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
     return np.frombuffer(b"".join(raw), UUID)
 
 
+def encoded_texts(ids: IdArray, where: str, start: int) -> list[bytes]:
+    """Texts as UTF-8; `IdError` naming the rows where one cannot be (half of a pair of surrogates)."""
+    try:
+        return [value.encode() for value in ids.tolist()]
+    except UnicodeEncodeError:
+        bad = [i for i, value in enumerate(ids.tolist()) if value.encode(errors="ignore").decode() != value]
+        raise IdError(
+            f"ids that are strings must be valid Unicode; {where} has halves of surrogate pairs in row"
+            f" {first_few(bad, start)}; decode these ids again, or drop the rows"
+        ) from None
+
+
 def _refuse(bad: list[int], values: IdArray, where: str, start: int) -> None:
     if bad:
         named = ", ".join(f"{values[i]!r} in row {start + i}" for i in bad[:5])

@@ -197,7 +197,8 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
-    for source in (local.resolve() for given in inputs if (local := local_path(given)) is not None):
+    known = (local for given in inputs if (local := local_path(given)) is not None and os.path.exists(local))  # noqa: PTH110
+    for source in (local.resolve() for local in known):
         target = place.resolve()
         if source != target and (source in target.parents or target in source.parents):
             raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")

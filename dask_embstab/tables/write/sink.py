@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
-from dask_embstab.tables.ids.kinds import require_stored
+from dask_embstab.tables.ids.kinds import encoded_texts, require_stored
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
@@ -81,6 +81,8 @@ class Sink:
                 require_end(at + len(ids), end, str(self.ids.store_path))
                 require_stored(ids, str(self.ids.store_path), at)
                 _require_folder(self.ids)
+                if ids.dtype.kind == "O":
+                    encoded_texts(ids, str(self.ids.store_path), at)
                 with writing(str(self.ids.store_path)):
                     self.ids[at:end] = ids
             return

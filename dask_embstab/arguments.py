@@ -1,0 +1,78 @@
+"""Is an argument of the kind that the function's own annotation says? Asked of every public function, before it begins.
+
+Numbers, texts, truth values, paths and choices; what stands for a table or a run is looked at where it is opened. Only the
+standard library is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+_SHOWN = 60
+
+
+def mismatch(function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first argument that is of another kind than is annotated; None where all are as they should."""
+    kinds, signature = _kinds(function)
+    try:
+        given = signature.bind(*arguments, **options).arguments
+    except TypeError:
+        return None  # Python's own error tells of names and numbers of arguments
+    for name, value in given.items():
+        members = kinds.get(name, ())
+        if members and not any(_is_one(value, member) for member in members):
+            required = " or ".join(text for member in members if (text := _text(member)))
+            return f"{name} must be {required}; it is {_shown(value)}"
+    return None
+
+
+@functools.cache
+def _kinds(function: Callable[..., Any]) -> tuple[dict[str, tuple[Any, ...]], inspect.Signature]:
+    """What each parameter may be, as far as it can be told; a parameter that may be anything else too is left out."""
+    hints = typing.get_type_hints(function)
+    members = {name: _members(hint) for name, hint in hints.items() if name != "return"}
+    return {name: kinds for name, kinds in members.items() if all(map(_can_be_told, kinds))}, inspect.signature(
+        function
+    )
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(inner for member in get_args(hint) for inner in _members(member))
+    return (hint,)
+
+
+def _can_be_told(kind: Any) -> bool:
+    return kind in (int, float, bool, str, type(None)) or get_origin(kind) in (Literal, os.PathLike)
+
+
+def _is_one(value: Any, kind: Any) -> bool:
+    is_truth = isinstance(value, bool) or type(value).__name__ == "bool_"
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind is bool:
+        return is_truth
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not is_truth
+    if kind is float:
+        return isinstance(value, numbers.Real) and not is_truth and value == value
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def _text(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", type(None): ""}
+    return names.get(kind, "a path")
+
+
+def _shown(value: Any) -> str:
+    said = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
+    return said if said and len(said) <= _SHOWN else f"a {type(value).__name__}"

@@ -1,0 +1,152 @@
+"""Every verb with every wrong kind: one clear error of this library, one line, and never a raw exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+from oracle import world
+
+import dask_embstab as es
+from dask_embstab.cli.main import main
+
+T, W = world(76)
+
+
+class Tensor:
+    """As a torch tensor that cannot become a NumPy array: it requires a gradient, is bfloat16 or lies on a GPU."""
+
+    shape, ndim, dtype = (60, 4), 2, "torch.bfloat16"
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+class Sparse:
+    """As scipy.sparse and sparse.COO: a shape and a dtype, and no array."""
+
+    shape, ndim, dtype = (60, 4), 2, np.dtype("f8")
+
+    def todense(self) -> Any:
+        """Not asked for."""
+        return T
+
+
+class LazyFrame:
+    """As a Dask DataFrame: a length that nobody knows yet."""
+
+    shape, ndim = (None, 4), 2
+
+    def to_dask_array(self) -> Any:
+        """Not asked for."""
+
+    def to_delayed(self) -> Any:
+        """Not asked for."""
+
+
+WRONG: dict[str, Any] = {
+    "a set": {1.0, 2.0},
+    "a frozenset": frozenset([1]),
+    "a dict": {"vectors": T},
+    "an empty dict": {},
+    "a number": 5,
+    "bytes": b"in.zarr",
+    "a generator": (row for row in T),
+    "an object": object(),
+    "a function": len,
+    "a class": es.Run,
+    "a complex number": 1j,
+    "a sparse matrix": Sparse(),
+    "a tensor": Tensor(),
+    "a lazy frame": LazyFrame(),
+    "a Dataset": xr.Dataset({"other": ("x", T[:, 0])}),
+    "a ragged list": [[1.0, 2.0], [3.0]],
+    "a pair of array and ids": (T, np.arange(60)),
+    "a masked array": np.ma.MaskedArray(T, mask=T > 0),
+    "texts": np.array([["a", "b"]] * 60),
+    "objects": np.array([[None, {}]] * 60, object),
+    "one axis": T[:, 0],
+    "three axes": T[None],
+    "an empty array": np.empty((0, 4)),
+    "a scalar": np.float64(3),
+    "dates": np.zeros((60, 4), "M8[s]"),
+    "structures": np.zeros(60, [("a", "f8")]),
+    "a path to nothing": "nothing-there.zarr",
+    "an empty path": "",
+    "a path with a zero": "a\0b",
+    "a very long path": "x" * 5000,
+    "a lone surrogate": "\ud800",
+    "an unknown protocol": "foo://bucket/run",
+}
+
+
+def refuses(call: Callable[[], Any]) -> None:
+    with pytest.raises(es.EmbstabError) as caught:
+        call()
+    text = str(caught.value)
+    assert text
+    assert "\n" not in text
+    assert caught.value.__cause__ is not caught.value
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> es.Run:
+    return es.create_run(tmp_path / "in.zarr", T, W, item_ids=np.arange(60), chunk_rows=16)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_table_or_run(run: es.Run, tmp_path: Path, kind: str) -> None:
+    wrong, out, fitted = WRONG[kind], tmp_path / "out.zarr", es.fit(run)
+    for call in (
+        lambda: es.create_run(out, wrong),
+        lambda: es.create_run(out, T, wrong),
+        lambda: es.fit(wrong),
+        lambda: es.fit(T, wrong),
+        lambda: es.fit(T, W, reference=wrong),
+        lambda: es.moments(wrong),
+        lambda: es.apply(fitted, wrong, out),
+        lambda: es.stabilize(wrong, out),
+        lambda: es.stabilize(run, out, reference=wrong),
+        lambda: es.evaluate(wrong, run),
+        lambda: es.evaluate(run, wrong),
+        lambda: es.open_run(wrong),
+    ):
+        refuses(call)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["rank", "width", "min_matched", "sample", "anchors", "min_count", "keep", "align_on",
+                                  "method", "balance", "center", "unit_rows", "rotation_only", "max_lost_energy", "seed",
+                                  "duplicates", "scratch"])  # fmt: skip
+@pytest.mark.parametrize(
+    "value", [{1}, [], "nonsense\0", b"1", 1.5j, object(), float("nan"), T], ids=lambda v: type(v).__name__
+)
+def test_options_of_another_kind(name: str, value: Any) -> None:
+    if name == "scratch" and isinstance(value, str):
+        return
+    refuses(lambda: es.fit(T, W, reference=T, **{name: value}))
+
+
+@pytest.mark.parametrize("ids", ["-5", "5"])
+def test_a_negative_id_is_an_id_on_the_command_line(tmp_path: Path, ids: str) -> None:
+    es.create_run(tmp_path / "in.zarr", T, item_ids=np.arange(60) - 30)
+    found = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), ids, "--json"])
+    assert found.exit_code == 0, found.output
+    assert f'"{ids}"' in found.stdout
+    missing = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), "-5000"])
+    assert missing.exit_code == 2
+    typo = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), "--tabel", "5"])
+    assert typo.exit_code == 2
+    assert "--tabel" in typo.stderr
+
+
+def test_texts_that_no_file_can_hold_are_refused_as_ids(tmp_path: Path) -> None:
+    ids = [f"i{n}" for n in range(60)]
+    ids[7] = "\ud800"
+    with pytest.raises(es.IdError, match="row 7"):
+        es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
