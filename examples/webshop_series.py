@@ -252,6 +252,12 @@ def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[l
     ]  # fmt: skip
 
 
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a page."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> str:
     """The tables as a page that says how it was made."""
     parts = [
@@ -260,8 +266,7 @@ def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> st
         *(__doc__ or "").split("\n\n")[1:4],
     ]
     for title, header, rows in tables(found):
-        lines = [header, ["---"] * len(header), *rows]
-        parts += [f"{title}:", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        parts += [f"{title}:", as_table(header, rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,7 +19,7 @@ from dask_embstab.tables.read.chunk_layout import OpenChunk
 from dask_embstab.tables.read.direct import DirectGatherReader
 
 N_ITEMS, N_USERS, D = 6000, 5000, 8
-SAMPLE, SCORED = 4096, 256
+SAMPLE, OTHERS, SCORED = 4096, 256, 256
 """Rows that the gates look at, of tables that are longer: shared ones by the hash of their ids, and ones to score."""
 _VECTORS = re.compile(r"([^/]+)/([^/]+)\.zarr/(items|users)/vectors/c/")
 
@@ -100,7 +100,8 @@ def test_an_add_reads_every_row_as_often_as_it_says(
         rows_read.clear()
         of_gates.clear()
         series.add(run)
-    sampled = {f"{of}/{key}": SAMPLE for of in ("runs/3", "runs/2") for key in ("items", "users")}
+    read = {"runs/3": SAMPLE, "runs/2": SAMPLE + OTHERS}
+    sampled = {f"{of}/{key}": n for of, n in read.items() for key in ("items", "users")}
     scored = {f"{of}/{key}": SCORED for of in ("runs/3", "in/3") for key in ("items", "users")}
     assert of_gates == Counter(sampled) + Counter(scored)
     times = wanted | {"runs/1/items": 1, "in/3/users": 2, "runs/3/users": 1}

