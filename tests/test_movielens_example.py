@@ -28,13 +28,3 @@ def test_every_form_of_the_log_is_read(tmp_path: Path, form: str) -> None:
     sizes = [step.interactions.sum() for step in movielens_series.steps(events, 20)]
     assert len(sizes) == 3
     assert sizes == sorted(sizes)
-
-
-def test_the_example_tells_shares_by_policy(tmp_path: Path) -> None:
-    place = log(tmp_path / "ratings.csv", "csv")
-    options = ["--step-days", "20", "--gaps", "1", "2", "--seeds", "0", "--components", "4"]
-    rows = movielens_series.main([str(place), *options, "--markdown", str(tmp_path / "page.md")])
-    assert [row[:2] for row in rows[:4]] == [[name, "all"] for name in ("consensus", "gaps", "previous", "first")]
-    assert all(float(row[2]) > 50 for row in rows)
-    assert "| gaps | held out |" in (tmp_path / "page.md").read_text()
-    assert str(tmp_path) not in (tmp_path / "page.md").read_text().partition("Made by")[2].partition("--markdown")[0]
