@@ -97,7 +97,9 @@ _SETTINGS = (
     click.option(
         "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
     ),
+    click.option("--tables", type=click.Choice(["items", "both"]), help="Of every run. Default: the first run's."),
     click.option("--align-on", type=click.Choice(["items", "users", "both"]), help="Default: items."),
+    click.option("--duplicates", type=click.Choice(["error", "first"]), help="Of an id that repeats. Default: error."),
     click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
     click.option("--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the runs. Default: kept."),
@@ -147,6 +149,8 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     click.option(
         "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
     ),
+    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of this run. Default: the series'."),
+    click.option("--duplicates", type=click.Choice(["error", "first"]), help="Of an id that this run repeats."),
     *_ROWS,
     SCHEDULER,
     MEMORY,

@@ -23,7 +23,7 @@ from dask_embstab.passes.engine.graph import Graph, compute
 from dask_embstab.passes.engine.memory import load_of, require_memory
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
 from dask_embstab.passes.engine.write import Landing, Written, join_written, require_whole, write_table
-from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.options import Joining, KeepDuplicates, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Partners, beside
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
@@ -86,9 +86,11 @@ class Aging:
     least: float = 0.0
 
 
-def advance(writer: RunWriter, tables: dict[str, tuple[Table, Mean]], aging: Aging) -> None:
+def advance(
+    writer: RunWriter, tables: dict[str, tuple[Table, Mean]], aging: Aging, *, duplicates: KeepDuplicates = "error"
+) -> None:
     """Write the means anew, once these tables of a run have been seen."""
-    with joining() as how:
+    with joining(duplicates=duplicates) as how:
         work = [_node(writer, key, table, old, aging, how) for key, (table, old) in tables.items()]
         compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
 

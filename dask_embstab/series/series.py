@@ -16,6 +16,7 @@ from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExi
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
@@ -97,6 +98,8 @@ class Series:
         retries: int = 0,
         shadow: bool = False,
         accept: str | None = None,
+        width: int | None = None,
+        duplicates: KeepDuplicates | None = None,
         weights: Any = None,
         only: Any = None,
         counts: Any = None,
@@ -108,9 +111,13 @@ class Series:
         A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
         ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
         the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
+        ``width`` and ``duplicates`` are for this run alone what the settings of these names are for all.
         ``weights``, ``only``, ``counts`` and ``min_count`` are those of `fit` for this run (arrays, names of arrays stored
         with its tables, or files), in place of the settings: rows that ``only`` and ``min_count`` leave out are published
         and have no say in the rotation, the running reference and the gates.
+
+        The first run fixes which tables the runs of the series have, and whether scores or geometry are kept (the settings
+        ``tables`` and ``keep``): a run with others is held, and only `change` lets it in.
 
         How often a row is read, where ids are in the last run's order: of the run twice (fit, apply), of the landed run once
         (to verify it), of the reference's aligned table once (fit), of the first run's once (`chain_minus_first`); where
@@ -125,6 +132,7 @@ class Series:
         run, `InputError` where the run cannot be used or its name is taken by other content.
         """
         source = open_run(run)
+        own = {key: value for key, value in (("width", width), ("duplicates", duplicates)) if value is not None}
         for left in range(retries, -1, -1):
             try:
                 return add_run(
@@ -136,6 +144,7 @@ class Series:
                     shadow=shadow,
                     accept=accept,
                     selection={"weights": weights, "only": only, "counts": counts, "min_count": min_count},
+                    own=own,
                 )
             except RetryError:
                 if not left:
@@ -233,7 +242,8 @@ class Series:
     @verb()
     def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
         """`evaluate` the runs of two versions (``b`` by default the head)."""
-        return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options={})
+        options = {"duplicates": self.settings.duplicates}
+        return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options=options)
 
     @verb(Settings)
     def replay(

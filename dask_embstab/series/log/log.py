@@ -15,6 +15,7 @@ from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FILE = re.compile(r"[1-9][0-9]*\.json")
+_MODELS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,11 @@ class Log:
         """The highest live version of a model."""
         found = [v for v in self.versions if v.model == model and v.state == "live"]
         if not found:
-            known = ", ".join(dict.fromkeys(str(v.model) for v in self.versions[-5:] if v.model)) or "none"
+            live = [str(v.model) for v in reversed(self.versions) if v.state == "live" and v.model]
+            known = ", ".join(list(dict.fromkeys(live))[:_MODELS_NAMED]) or "none"
             raise InputError(
-                f"no live version of this series belongs to the model {model!r}; the last ones are {known}"
+                f"a live version of this series must belong to the model {model!r}; none does; the last models that are"
+                f" live are {known}; give one of them"
             )
         return found[-1]
 

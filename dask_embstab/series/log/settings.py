@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -11,14 +11,19 @@ from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method
+from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.transform_run import kept
 from dask_embstab.repairs import option
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.publish.gates import thresholds
 
 FirstRun = Literal["standardized", "raw"]
+Tables = Literal["items", "both"]
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "keep": (None, *get_args(Keep)),
+    "tables": (None, *get_args(Tables)),
     "align_on": get_args(AlignOn),
+    "duplicates": get_args(KeepDuplicates),
     "balance": (None, *get_args(Balance)),
     "policy": tuple(POLICIES),
     "method": get_args(Method),
@@ -34,6 +39,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
+
+    ``tables`` that every run has (``"items"``, or ``"both"`` with users) and what the transform is to ``keep`` are fixed by
+    the first run where they are None (`settled`); ``duplicates`` as in `fit`.
 
     ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
     ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
@@ -56,6 +64,7 @@ class Settings:
 
     policy: str = "consensus"
     keep: Keep | None = None
+    tables: Tables | None = None
     align_on: AlignOn = "items"
     balance: Balance | None = None
     first_run: FirstRun = "standardized"
@@ -81,6 +90,7 @@ class Settings:
     sample: int | None = None
     anchors: int | None = None
     seed: int = 0
+    duplicates: KeepDuplicates = "error"
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,7 +117,7 @@ class Settings:
             if not isinstance(value := getattr(self, name), str | None):
                 raise InputError(
                     f"the setting {name} must be the name of an array stored with every run, or of a file; it is"
-                    f" {type(value).__name__}: give {name}= with the run that it belongs to"
+                    f" {type(value).__name__}: give {option(name)} with the run that it belongs to"
                 )
 
     def _require_together(self) -> None:
@@ -121,11 +131,27 @@ class Settings:
                 f"center moves the origin, which directions and scores do not have; set {option(keep='geometry')} and the"
                 f" policy 'previous' or 'first' with it: they are {self.keep!r} and {self.policy!r}"
             )
+        if self.tables == "items" and (self.keep == "scores" or self.align_on != "items"):
+            used = option(keep="scores") if self.keep == "scores" else option(align_on=self.align_on)
+            raise InputError(
+                f"{used} needs users; {option(tables='items')} leaves them out",
+                f"{option(keep='geometry')} and {option(align_on='items')} need items alone",
+            )
         if self.gaps and (self.policy != "consensus" or self.unit_rows is False):
             given = f"the policy is {self.policy!r}" if self.policy != "consensus" else "unit_rows is False"
             raise InputError(
                 f"gaps are held by the policy 'consensus', on unit rows; {given}: change it, or set no gaps"
             )
+
+    def settled(self, tables: Collection[str]) -> Settings:
+        """These settings with what they leave open fixed as by a first run with these ``tables``."""
+        users = "users" in tables if self.tables is None else self.tables == "both"
+        if not users and self.align_on != "items":
+            raise InputError(
+                f"{option(align_on=self.align_on)} needs users; the first run of this series has none",
+                f"{option(align_on='items')} needs items alone",
+            )
+        return replace(self, tables="both" if users else "items", keep=kept(self.keep, users=users or None))
 
     @property
     def aligned(self) -> tuple[str, ...]:
@@ -153,7 +179,8 @@ class Settings:
         shared: dict[str, Any] = {
             name: getattr(self, name) for name in ("align_on", "method", "center", "rotation_only", "min_matched")
         }
-        return FitOptions(**{**shared, "unit_rows": self.units, **own})
+        shared |= {"unit_rows": self.units, "joining": {"duplicates": self.duplicates}}
+        return FitOptions(**shared | own)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import crc32c
 
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.repairs import option
 from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files
@@ -24,7 +25,9 @@ from dask_embstab.tables.read.recorded import Files
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
 State = Literal["live", "shadow"]
 FORMAT = 1
-RUN_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,119}")
+_RUN_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
+_RUN_NAME_BYTES = 200
+"""What file systems allow (255) less what is put around a name while its run is written."""
 _REWRITTEN = re.compile(r"(?P<name>.+)@[0-9a-f]{8}")
 _BASIS_KEY = re.compile(r"bases/[0-9a-f]{16}\.npz")
 _MODEL_BYTES = 1024
@@ -249,14 +252,29 @@ def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
 
 def require_run_name(name: Any) -> None:
     """Raise `InputError` unless this may name a run: it becomes a folder's name."""
-    if not _matches(RUN_NAME, name):
-        raise InputError(f"a run's name becomes a folder's; {name!r} cannot be one")
+    if not _matches(_RUN_NAME, name) or not 0 < _n_bytes(name) <= _RUN_NAME_BYTES:
+        raise InputError(
+            f"a run's name becomes a folder's: at most {_RUN_NAME_BYTES} bytes without slashes, no dot first; it is"
+            f" {name!r}",
+            f"{option('name')} gives it another",
+        )
 
 
 def require_model(model: Any) -> None:
     """Raise `InputError` unless this may name a model."""
-    if not isinstance(model, str) or not 0 < len(model.encode(errors="replace")) <= _MODEL_BYTES:
-        raise InputError(f"a model's name is a text of at most {_MODEL_BYTES} bytes; it is {model!r}")
+    if not isinstance(model, str) or not 0 < _n_bytes(model) <= _MODEL_BYTES:
+        raise InputError(
+            f"a model's name is a text of at most {_MODEL_BYTES} bytes; it is {model!r}",
+            f"{option('model')} gives another",
+        )
+
+
+def _n_bytes(name: str) -> int:
+    """Bytes of a name; none of one that has no UTF-8 (a lone surrogate)."""
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError:
+        return 0
 
 
 def _require_place(place: Mapping[str, Any]) -> None:

@@ -172,4 +172,4 @@ def _write(
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, landed.name, origin, more) as writer:
         means = {name: (table, known[name]) for name, table in tables.items()}
-        advance(writer, means, Aging(settings.decay, settings.forget_below))
+        advance(writer, means, Aging(settings.decay, settings.forget_below), duplicates=settings.duplicates)

@@ -107,9 +107,9 @@ def hold(name: str, verdicts: Sequence[Mapping[str, Any]]) -> HoldError:
 
 
 def refused(name: str) -> Verdict:
-    """The verdict of a gate that needs no figure: the run could not even be landed."""
-    gate = next(gate for gate in GATES if gate.name == name)
-    known: Verdict = {"gate": name, "figure": None, "threshold": None, "sense": gate.sense, "at": None, "figures": {}}
+    """The verdict that needs no figure: the run could not even be aligned (and ``name`` may be no gate)."""
+    sense = next((gate.sense for gate in GATES if gate.name == name), "at most")
+    known: Verdict = {"gate": name, "figure": None, "threshold": None, "sense": sense, "at": None, "figures": {}}
     return {**known, "verdict": "hold"}
 
 

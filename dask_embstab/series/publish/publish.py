@@ -25,13 +25,21 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
-from dask_embstab.repairs import option
+from dask_embstab.repairs import call
 from dask_embstab.series.admin.basis import read_run
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.policies import reference_in
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import RUN_NAME, Details, Kind, Version, require_model, run_key, version_key
+from dask_embstab.series.log.versions import (
+    Details,
+    Kind,
+    Version,
+    require_model,
+    require_run_name,
+    run_key,
+    version_key,
+)
 from dask_embstab.series.publish.candidate import Candidate, candidate_key, candidate_of, described, held_key
 from dask_embstab.series.publish.consensus import advance_consensus
 from dask_embstab.series.publish.figures import content_of, delivered, figures_of
@@ -40,7 +48,7 @@ from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refuse
 from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
 from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import recorded
+from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.run import Run, open_run
 
 
@@ -62,16 +70,18 @@ def add_run(
     model: str | None,
     shadow: bool = False,
     accept: str | None = None,
+    own: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
 ) -> Added:
     """Publish a run as the next version; a run that is published already is left as it is.
 
-    ``selection`` are `fit`'s options weights, only, counts and min_count for this run.
+    ``own`` are settings of this run alone, ``selection`` `fit`'s options weights, only, counts and min_count for it.
 
     Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same call with ``accept``
     (a reason) publishes it without fitting or writing again.
     """
-    name = _require_name(name or source.name)
+    name = name or source.name
+    require_run_name(name)
     model_named = model or model_of(source) or name
     require_model(model_named)
     with store.lock(name):
@@ -84,7 +94,8 @@ def add_run(
             raise InputError(
                 "a shadow stands beside a run that is live, and none is yet; add the first run without shadow"
             )
-        settings = settings_in(log, settings)
+        recorded_settings = _settled(settings_in(log, settings), log, source, name)
+        settings = recorded_settings.changed(own or {})
         _require_free(name, log)
         reference = reference_in(log, settings.policy)
         first = _compared(log, reference, settings)
@@ -109,7 +120,9 @@ def add_run(
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         figures = {**_figures(candidate, checked, chain), "running_reference": moved.rows or None, "sampled": sampled}
         figures["selected"] = dict(chosen.recorded) or None
-        details = Details(verdicts=verdicts, settings=settings.to_dict(), figures=figures, spectra=checked.spectra)
+        details = Details(
+            verdicts=verdicts, settings=recorded_settings.to_dict(), figures=figures, spectra=checked.spectra
+        )
         version = next_version(
             store,
             log,
@@ -194,6 +207,26 @@ def publish(store: Store, version: Version) -> None:
 def settings_in(log: Log, initial: Settings) -> Settings:
     """The settings of the last version, or those of ``init``."""
     return Settings.of(log.versions[-1].settings) if log.versions else initial
+
+
+def _settled(settings: Settings, log: Log, source: Run, name: str) -> Settings:
+    """The settings with the mode and the tables that the first run fixed; a run with other tables is held."""
+    tables = [key for key in TABLES if getattr(source, key) is not None]
+    first = tables if log.first is None else [key for key in TABLES if log.first.figures.get(key)]
+    settled = settings.settled(first)
+    wanted = list(TABLES) if settled.tables == "both" else ["items"]
+    if tables == wanted:
+        return settled
+    changes = {"tables": "both"} if tables == list(TABLES) else {"tables": "items"}
+    if changes["tables"] == "items":
+        changes |= {"keep": "geometry"} if settled.keep == "scores" else {}
+        changes |= {"align_on": "items"} if settled.align_on != "items" else {}
+    raise HoldError(
+        f"{name} is held and not published: every run of this series has {' and '.join(wanted)}; it has"
+        f" {' and '.join(tables)}; deliver {' and '.join(wanted)}",
+        *([f"{call('Series.change', **changes)} changes what the series holds"] if "items" in tables else []),
+        verdicts=[refused("tables")],
+    )
 
 
 def _compared(log: Log, reference: Version | None, settings: Settings) -> Version | None:
@@ -297,12 +330,3 @@ def _require_free(name: str, log: Log) -> None:
     """Raise where a rebase stores another run under this name."""
     if taken := [run for run, place in log.moved.items() if place["run"] == name]:
         raise InputError(f"{name} is where a rebase stores the run {taken[0]}; give this one another name")
-
-
-def _require_name(name: str) -> str:
-    if not RUN_NAME.fullmatch(name):
-        raise InputError(
-            f"a run's name becomes a folder's: up to 120 characters without slashes, no dot first; it is {name!r}",
-            f"{option('name')} gives it another",
-        )
-    return name

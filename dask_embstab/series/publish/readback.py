@@ -58,7 +58,7 @@ def check(
     tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
     settings = Settings.of(candidate.plan["settings"])
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
-    with joining() as how:
+    with joining(duplicates=settings.duplicates) as how:
         pairs = {} if first is None else pairs_with(first, landed, settings.aligned, chosen, how)
         parts, moments = _read(tables, pairs, reduction)
     for name, table in tables.items():
