@@ -305,7 +305,7 @@ def test_a_later_batch_lands_with_its_model_s_transform(
     head = series.transform_for()
     np.testing.assert_array_equal(head.items, series.transform_for(model="2026-01-03").items)
     np.testing.assert_array_equal(head.items, series.transform_for(version=3).items)
-    with refused(es.InputError, "no live version.*'v9'.*2026-01-03"):
+    with refused(es.InputError, "must belong to the model 'v9'.*2026-01-03"):
         series.transform_for(model="v9")
     with refused(es.InputError, "both came"):
         series.transform_for(model="v9", version=1)

@@ -38,7 +38,7 @@ def test_readers_of_the_head_do_not_see_a_shadow(series: es.Series, tmp_path: Pa
     assert series.head().version == 2
     assert series.open().name == "week-1"
     assert series.open(3).name == "week-2"
-    with pytest.raises(es.InputError, match=r"no live version.*'candidate'"):
+    with pytest.raises(es.InputError, match=r"must belong to the model 'candidate'"):
         series.transform_for(model="candidate")
     again = series.add(tmp_path / "week-2.zarr")
     assert not again.published

@@ -21,6 +21,7 @@ import zarr
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Selection
+from dask_embstab.repairs import option
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.ids.ids import ID_RANGE
@@ -61,8 +62,9 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
     options |= {name: value for name, value in given.items() if value is not None}
     if options["min_count"] is not None and options["counts"] is None:
         raise InputError(
-            f"min_count is {options['min_count']}, and how often the rows of {source.path} were seen is not known; give"
-            " counts= (--counts) with the run, or the setting counts: the name of an array stored with every run"
+            f"min_count is {options['min_count']}, and how often the rows of {source.path} were seen is not known; set"
+            " counts to the name of an array stored with every run",
+            f"{option('counts')} gives those of this run",
         )
     asked = any(value is not None for name, value in options.items() if name != "seed")
     if not asked:
@@ -138,7 +140,7 @@ def _ids(value: Any) -> Any:
             return np.load(path, allow_pickle=False)
         return _frame(path).iloc[:, 0].to_numpy()
     except (OSError, ValueError) as error:
-        raise InputError(f"only= are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}") from error
+        raise InputError(f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}") from error
 
 
 def _frame(path: Path) -> pd.DataFrame:
