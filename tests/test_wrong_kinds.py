@@ -150,3 +150,19 @@ def test_texts_that_no_file_can_hold_are_refused_as_ids(tmp_path: Path) -> None:
     ids[7] = "\ud800"
     with pytest.raises(es.IdError, match="row 7"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_version_series_or_transform(run: es.Run, tmp_path: Path, kind: str) -> None:
+    wrong, series = WRONG[kind], es.Series.init(tmp_path / "series")
+    series.add(run)
+    for call in (
+        lambda: series.open(wrong),
+        lambda: series.show(wrong),
+        lambda: series.rollback(wrong),
+        lambda: series.promote(wrong),
+        lambda: series.change(rank=wrong if kind != "a number" else "5"),
+        lambda: es.load_transform(wrong),
+        lambda: es.apply(wrong, run, tmp_path / "out.zarr"),
+    ):
+        refuses(call)

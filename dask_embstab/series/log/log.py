@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
 
+import numpy as np
+
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.versions import Version, version_key
 from dask_embstab.series.store import Store
@@ -142,6 +144,8 @@ class Log:
             return self.head
         if number is None or not self.versions:
             raise InputError("nothing is published in this series yet; add a run first")
+        if not isinstance(number, int | np.integer):
+            raise InputError(f"a version is a whole number; a {type(number).__name__} was asked for")
         if not 1 <= number <= len(self.versions):
             raise InputError(f"this series has the versions 1 to {len(self.versions)}; {number} was asked for")
         return self.versions[number - 1]

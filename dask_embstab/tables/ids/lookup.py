@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +175,8 @@ def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
 
 def _of_kind(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
     """The ids as they are stored; texts of numbers and of UUIDs are read."""
+    if not isinstance(wanted, Iterable):
+        raise IdError(f"ids must be a list or an array of ids; a {type(wanted).__name__} came; give [id]")
     values = np.asarray(wanted).tolist() if isinstance(wanted, np.ndarray) else list(wanted)
     made: list[Any] = []
     for value in values:
