@@ -103,7 +103,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool) -> None:
+def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool = False) -> None:
     """Add a run, and note how it landed and what that took; a run that is held counts too."""
     began, before = time.perf_counter(), bytes_read()
     ids = Items.of(run).ids if held_out else None
