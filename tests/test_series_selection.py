@@ -170,7 +170,7 @@ def test_an_interrupted_add_goes_on_only_with_the_same_numbers(tmp_path: Path) -
 def test_what_is_missing_is_said(tmp_path: Path, refused: Any) -> None:
     run = run_of(tmp_path, 0)
     series = es.Series.init(tmp_path / "s", min_count=5)
-    with refused(es.InputError, "min_count is 5", r"give counts= \(--counts\)"):
+    with refused(es.InputError, "min_count is 5", r"counts= gives those of this run"):
         series.add(run)
     with refused(es.InputError, "clicks is no array stored with the items of", "no file of numbers"):
         series.add(run, counts="clicks")
