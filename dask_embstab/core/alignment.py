@@ -15,6 +15,8 @@ from dask_embstab.core.types import Matrix
 
 _ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 2e-8, 3e-8, 2e-4
 """Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|)."""
+_EMPTY = 1e-9
+"""Where this share of the energy is left beside the means, nothing is."""
 _NEAREST = 1e-9
 _NOT_NEAREST = (
     "the bounds hold for the nearest orthogonal matrix, and the rotation is another: rotation_only leaves out mirrors, or"
@@ -72,6 +74,46 @@ def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
         bound_reason=None if nearest else _NOT_NEAREST,
         at_rounding=noise,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What unrelated rows would give: about this relative ``error``.
+
+    ``beyond`` is the agreement of X and Y beyond that: 1 where X is Y, 0 where they are as near as unrelated rows.
+    """
+
+    error: float
+    beyond: float
+
+
+def chance(
+    gramian_x: Matrix, gramian_y: Matrix, cross: Matrix, leading: Matrix, *, rank: int, n_pairs: float
+) -> Chance | None:
+    """From G_x, G_y and C = X'Y (k, k) of landed rows and their reference rows; None where these are too few to tell.
+
+    The cross-product of rows that have nothing to do with each other is that of their means, of rank
+    one, and beyond it one of random entries: C = G_x^1/2 Z G_y^1/2 / sqrt(n) with a Z of standard
+    normals. A rotation gathers its nuclear norm on the diagonal: of rank k it is about
+    8 / (3 pi) sqrt(k / n) |X| |Y| (Marchenko & Pastur 1967; less where the spectrum falls off), give or
+    take 0.6 / sqrt(k n) |X| |Y|, of which twice is allowed for.
+
+    ``leading`` (m, k) are the directions that means may account for: they are taken out of both tables
+    first. ``rank`` counts the directions that C determines, ``n_pairs`` the pairs (weighted ones by
+    their effective number).
+    """
+    free = rank - len(leading)
+    along_x, along_y, along = (np.trace(leading @ M @ leading.T) for M in (gramian_x, gramian_y, cross))
+    size = float(np.sqrt(max(np.trace(gramian_x) - along_x, 0.0) * max(np.trace(gramian_y) - along_y, 0.0)))
+    whole = float(np.trace(gramian_x) + np.trace(gramian_y))
+    if free < 1 or not size > _EMPTY * whole:
+        return None
+    expected = (8 / (3 * np.pi) * np.sqrt(free) + 1.2 / np.sqrt(free)) / np.sqrt(n_pairs)
+    if not expected < 1.0:
+        return None
+    error = _root(whole - 2 * float(along) - 2 * expected * size) / np.sqrt(np.trace(gramian_y))
+    agreement = (float(np.trace(cross)) - float(along)) / size
+    return Chance(float(error), float((agreement - expected) / (1.0 - expected)))
 
 
 def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:

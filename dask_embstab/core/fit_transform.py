@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dask_embstab.core.alignment import alignment
+from dask_embstab.core.alignment import alignment, chance
 from dask_embstab.core.error_bounds import certificates
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import FREE, Rotation, narrowing, procrustes
@@ -31,6 +31,8 @@ AlignOn = Literal["items", "users", "both"]
 
 _LEAST_SHARE, _LEAST_ROWS = 10, 4
 """A fit needs one in 10 rows of the smaller table, and to keep scores 4 rows per component."""
+AT_CHANCE = 0.05
+"""An alignment whose agreement beyond that of unrelated rows is less than this is none."""
 _WEAK = 1e-3
 """A column with a certificate beyond this is called weakly determined (its singular value is one of a cluster)."""
 
@@ -124,6 +126,13 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     gramian_x = Q.T @ used.gramian_x @ Q
     figures = alignment(gramian_x, gramian_y, Q.T @ cross)
+    # The rows of every table have a mean of their own, unless a centred fit took it away.
+    leading = rotation.Zh[: 0 if target.center else len(target.on)]
+    by_chance = chance(
+        gramian_x, gramian_y, Q.T @ cross, leading, rank=min(used.cross.shape) - free, n_pairs=pairs.n_effective
+    )
+    if by_chance is not None and by_chance.beyond < AT_CHANCE:
+        _warn_at_chance(figures.relative_error, by_chance.error)
     lost = _lost_energy(gramian_x, used.gramian_x, target) if r > target.width else 0.0
     offset = _offset(means or pairs, Q, target.width) if target.center else None
     transform = Transform(
@@ -144,6 +153,8 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
             "determinant": _determinant(Q),
             "free_directions": free,
             "lost_energy": lost,
+            "chance_error": None if by_chance is None else by_chance.error,
+            "beyond_chance": None if by_chance is None else by_chance.beyond,
         },
         "weakly_determined_components": rotation.weak_components(),
     }
@@ -198,6 +209,16 @@ def _determinant(Q: Matrix) -> float | None:
 def _padded(M: Matrix, width: int) -> Matrix:
     """``M`` with columns of zeros up to ``width``."""
     return np.pad(M, ((0, 0), (0, width - M.shape[1])))
+
+
+def _warn_at_chance(error: float, unrelated: float) -> None:
+    warnings.warn(
+        f"the rows agree with their reference rows no better than unrelated rows would: the relative error is {error:.3g},"
+        f" and unrelated rows would give about {unrelated:.3g}. Likely causes: the rows of one side are in another order"
+        " (without ids row i belongs to row i), the ids of one side name other rows, or the reference is of another model",
+        EmbstabWarning,
+        stacklevel=3,
+    )
 
 
 def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:

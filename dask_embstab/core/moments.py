@@ -8,7 +8,7 @@ d x d (steps 3, 4 and 8 of the design: weights act on the pairs alone).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -57,20 +57,20 @@ class Pairs:
     """Sums over the pairs (x, y) of a row and its reference row, each counted ``weight`` times.
 
     ``joint`` = [X Y]'[X Y], (d + D, d + D), and ``total``, the sum of [x y] over the pairs, (d + D,), where means were
-    asked for (they cost a tenth of the read).
+    asked for (they cost a tenth of the read). ``weight`` and ``squares`` are the sums of the weights and of their squares.
     """
 
     n: int
     weight: float
+    squares: float
     d: int
     joint: Matrix
     total: Vector | None = None
 
-    @classmethod
-    def of(cls, n: int, weight: float, gramian_x: Matrix, gramian_y: Matrix, cross: Matrix, *sums: Vector) -> Pairs:
-        """From both Gramians, the cross-product and, where there are means, both sums."""
-        joint = np.block([[gramian_x, cross], [cross.T, gramian_y]])
-        return cls(n, weight, len(gramian_x), joint, np.concatenate(sums) if sums else None)
+    @property
+    def n_effective(self) -> float:
+        """Kish's effective sample size: so many pairs of equal weight say as much."""
+        return self.weight**2 / self.squares if self.squares else 0.0
 
     @property
     def gramian_x(self) -> Matrix:
@@ -98,6 +98,7 @@ class Pairs:
         return Pairs(
             self.n + other.n,
             self.weight + other.weight,
+            self.squares + other.squares,
             self.d,
             self.joint + other.joint,
             _plus(self.total, other.total),
@@ -105,23 +106,33 @@ class Pairs:
 
     def __sub__(self, other: Pairs) -> Pairs:
         """Sums over the pairs of this that are not in ``other``."""
-        return self + other.times(-1.0, n=-other.n)
+        return Pairs(
+            self.n - other.n,
+            self.weight - other.weight,
+            self.squares - other.squares,
+            self.d,
+            self.joint - other.joint,
+            _minus(self.total, other.total),
+        )
 
-    def times(self, factor: float, *, n: int | None = None) -> Pairs:
+    def times(self, factor: float) -> Pairs:
         """The same sums with every weight multiplied by ``factor``."""
         total = None if self.total is None else self.total * factor
-        return Pairs(self.n if n is None else n, self.weight * factor, self.d, self.joint * factor, total)
+        weight, squares = self.weight * factor, self.squares * factor**2
+        return replace(self, weight=weight, squares=squares, joint=self.joint * factor, total=total)
 
     def centred(self) -> Pairs:
         """The same sums about the (weighted) means of x and of y."""
         total = np.concatenate(self.sums)
         joint = self.joint - np.outer(total, total / self.weight)
-        return Pairs(self.n, self.weight, self.d, joint, np.zeros_like(total))
+        return replace(self, joint=joint, total=np.zeros_like(total))
 
     def landed(self, M: Matrix) -> Pairs:
         """The same sums with every x multiplied by ``M`` (d, r)."""
-        sums = () if self.total is None else (self.sums[0] @ M, self.sums[1])
-        return Pairs.of(self.n, self.weight, M.T @ self.gramian_x @ M, self.gramian_y, M.T @ self.cross, *sums)
+        cross = M.T @ self.cross
+        joint = np.block([[M.T @ self.gramian_x @ M, cross], [cross.T, self.gramian_y]])
+        total = None if self.total is None else np.concatenate([self.sums[0] @ M, self.sums[1]])
+        return replace(self, d=M.shape[1], joint=joint, total=total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +237,14 @@ def pair_sums(
     themselves.
     """
     if weights is None:
-        n, weight, root = len(pairs[0]), float(len(pairs[0])), np.ones(len(pairs[0]) if centred else 0)
+        n, root = len(pairs[0]), np.ones(len(pairs[0]) if centred else 0)
+        weight = squares = float(n)
     else:
-        n, weight, root = int(np.count_nonzero(weights)), float(weights.sum()), np.sqrt(weights)
+        n, root = int(np.count_nonzero(weights)), np.sqrt(weights)
+        weight, squares = float(weights.sum()), float(weights @ weights)
         pairs = [rows * root[:, None] for rows in pairs]
     total = np.concatenate([root @ rows for rows in pairs]) if centred else None
-    return Pairs(n, weight, d, joint_gramian(pairs, in_place=in_place), total)
+    return Pairs(n, weight, squares, d, joint_gramian(pairs, in_place=in_place), total)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

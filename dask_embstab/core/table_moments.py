@@ -99,7 +99,7 @@ class TableMoments:
             pairs = None
             if "pairs_joint" in arrays:
                 joint, total = arrays["pairs_joint"], arrays.get("pairs_total")
-                pairs = Pairs(counts["pairs"], counts["weight"], counts["d"], joint, total)
+                pairs = Pairs(counts["pairs"], counts["weight"], counts["squares"], counts["d"], joint, total)
             sums = {name: arrays.get(name) for name in _ARRAYS}
             zeros = ZeroRows(**header["zeros"])
             moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs, zeros=zeros)
@@ -128,7 +128,9 @@ class TableMoments:
 
     def _header(self) -> dict[str, Any]:
         pairs = self.moments.pairs
-        counts = {"n": self.n_rows, "d": self.d} | ({"pairs": pairs.n, "weight": pairs.weight} if pairs else {})
+        counts: dict[str, Any] = {"n": self.n_rows, "d": self.d}
+        if pairs is not None:
+            counts |= {"pairs": pairs.n, "weight": pairs.weight, "squares": pairs.squares}
         zeros = asdict(self.moments.zeros)
         return {"counts": counts, "zeros": zeros, "dtype": self.dtype, "where": self.where, "reference": self.reference}
 

@@ -280,7 +280,7 @@ def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
     found = read.pairs
     if found is None or found.pairing.verified:
         return pairs
-    return pairs.times(found.pairing.n_eligible / found.pairing.n_used, n=pairs.n)
+    return pairs.times(found.pairing.n_eligible / found.pairing.n_used)
 
 
 def _anchor_bound(
