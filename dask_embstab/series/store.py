@@ -35,6 +35,9 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; nothing where there is none."""
 
+    def folders(self, folder: str) -> list[str]:
+        """The folders that lie directly in a folder, sorted; links are none."""
+
     def files(self, folder: str) -> dict[str, int]:
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""
 
@@ -85,6 +88,11 @@ class Folder:
             return sorted(os.listdir(self.root / folder))  # noqa: PTH208 (one look: entries may vanish meanwhile)
         except FileNotFoundError:
             return []
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders that lie directly in a folder, sorted; links are none."""
+        path = self.root / folder
+        return [name for name in self.names(folder) if (path / name).is_dir() and not (path / name).is_symlink()]
 
     def files(self, folder: str) -> dict[str, int]:
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""

@@ -23,6 +23,8 @@ DAY = 86_400.0
 REBASING = ".rebase"
 """The lock of rebases; no run has this name."""
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
+_LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
+"""A small file that was being written; any other hidden file is somebody else's."""
 _KNOWN = re.compile(r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}")
 """What is known of a run's ids lies beside it: an index of them, the mark that none is repeated."""
 
@@ -68,10 +70,17 @@ def _pinned(store: Store) -> set[str]:
     """Runs that readers hold."""
     runs = set()
     for name in store.names("pins"):
-        with contextlib.suppress(FileNotFoundError):  # its reader has just ended
-            if not name.startswith("."):
-                runs.add(str(json.loads(store.read(f"pins/{name}"))["run"]))
+        if (run := _pin_of(store, name)) is not None:
+            runs.add(run)
     return runs
+
+
+def _pin_of(store: Store, name: str) -> str | None:
+    """The run that a reader holds by a file among the pins; None where it is none, or its reader has just ended."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        run = json.loads(store.read(f"pins/{name}"))["run"]
+        return run if isinstance(run, str) and not name.startswith(".") else None
+    return None
 
 
 def _by_name(store: Store) -> dict[str, list[str]]:
@@ -89,7 +98,7 @@ def _by_name(store: Store) -> dict[str, list[str]]:
             found.setdefault(named["name"], []).append(named[0])
     if bases := store.names("bases"):
         found[REBASING] = [f"bases/{entry}" for entry in bases]
-    for name in store.names("candidates"):
+    for name in store.folders("candidates"):
         found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
         found[name].append(candidate_key(name))
     return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
@@ -108,7 +117,8 @@ def _swept(store: Store, pin_age: float) -> list[str]:
         for name in store.names(folder):
             key = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                if (folder == "pins" or name.startswith(".")) and store.age(key) > (pin_age if name[0] != "." else DAY):
+                ours = _LEFT.fullmatch(name) or (folder == "pins" and _pin_of(store, name) is not None)
+                if ours and store.age(key) > (pin_age if name[0] != "." else DAY):
                     store.remove(key)
                     removed.append(key)
     return removed

@@ -35,16 +35,21 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
 def held_runs(store: Store, log: Log) -> dict[str, list[dict[str, Any]]]:
     """Runs that a gate holds, and their verdicts."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in store.names("candidates"):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    for name in store.folders("candidates"):
+        # What is no record of a hold is somebody else's, or torn: the run is told of as unfinished.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if name not in log.runs:
-                found[name] = json.loads(store.read(held_key(name)))["verdicts"]
+                verdicts = json.loads(store.read(held_key(name)))["verdicts"]
+                if all(
+                    {"gate", "verdict", "figure", "at", "sense", "threshold"} <= set(verdict) for verdict in verdicts
+                ):
+                    found[name] = verdicts
     return found
 
 
 def unfinished_runs(store: Store, log: Log, waiting: Container[str]) -> list[str]:
     """Runs whose publish is at work, or was interrupted, but for those that are ``waiting`` (held)."""
-    names = [name for name in store.names("candidates") if name not in waiting and name not in log.runs]
+    names = [name for name in store.folders("candidates") if name not in waiting and name not in log.runs]
     return [name for name in names if store.names(f"candidates/{name}")]
 
 
