@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def runs(make_run: MakeRun, tmp_path: Path) -> Path:
     """A folder with a reference, a run and a run without users."""
-    B, A = world(62)
+    B, A = (rows + 0.3 * other for rows, other in zip((T, W), world(62), strict=True))
     ids = {"item_ids": np.arange(60) + 5, "user_ids": [f"u{i}" for i in range(90)]}
     es.stabilize(make_run("raw", B, A, **ids), tmp_path / "reference.zarr")
     make_run("day", T, W, **ids)
@@ -319,14 +319,16 @@ STRANGER = """
 import sys, numpy as np, zarr
 for day, path in enumerate(sys.argv[1:]):
     rng = np.random.default_rng(day)
+    axes = np.linalg.qr(rng.normal(size=(8, 8)))[0]
     root = zarr.open_group(path, mode="w")
     for name, dim, n in (("items", "item", 500), ("users", "user", 800)):
         table = root.create_group(name)
         vectors = table.create_array("vectors", shape=(n, 8), chunks=(128, 8), dtype="float32",
                                      dimension_names=(dim, "component"))
-        vectors[:] = rng.normal(size=(n, 8)) * 0.8 ** np.arange(8)
+        order, alike = rng.permutation(n), np.random.default_rng(n).normal(size=(n, 8))
+        vectors[:] = ((alike + 0.3 * rng.normal(size=(n, 8))) * 0.8 ** np.arange(8))[order] @ axes
         ids = table.create_array("id", shape=(n,), chunks=(128,), dtype=str, dimension_names=(dim,))
-        ids[:] = np.array([f"{dim}-{i}" for i in rng.permutation(n)], dtype=object)
+        ids[:] = np.array([f"{dim}-{i}" for i in order], dtype=object)
 """
 
 

@@ -238,7 +238,7 @@ def test_rows_count_against_the_last_live_run(series: es.Series, tmp_path: Path)
         series.add(old)
     series.change(min_matched=3)
     assert series.add(old).version.figures["items"] | {"rows": 0} == {
-        "rows": 0, "matched": 3, "new": 17, "gone": 17, "returned": 2, "lags": None
+        "rows": 0, "matched": 3, "new": 17, "gone": 17, "returned": 2, "lags": None, "zero_rows": 0
     }  # fmt: skip
 
 
