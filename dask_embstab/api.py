@@ -242,8 +242,9 @@ def fit(
         ``only`` and ``counts`` as a dict by table name.
     anchors
         Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
-        these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` is a 99 %
-        bound on the distance (Frobenius) from the rotation that all rows decide (None with ``weights``).
+        these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` estimates
+        the distance (Frobenius) from the rotation that all rows decide, at 99 % where rows are of similar lengths; on
+        heavy-tailed rows it is too small (None with ``weights``).
     pairs
         Ids of the run and the other ids that they have in the reference (a seed dictionary, merged or renamed
         products): two columns, a list of pairs, or a CSV (with a header) or Parquet file of two columns. These

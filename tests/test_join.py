@@ -384,7 +384,7 @@ def test_scratch_that_cannot_serve_is_refused(
 @pytest.mark.parametrize(("options", "message"), [
     ({"join_memory": "much"}, "like '1GiB'"),
     ({"join_memory": 0}, "at least"),
-    ({"duplicates": "last"}, "'error' or 'first'"),
+    ({"duplicates": "last"}, "one of 'error', 'first'"),
     ({"anchors": 0}, "anchors must be at least 1"),
 ])  # fmt: skip
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
