@@ -18,7 +18,7 @@ from dask_embstab.passes.join.options import Joining
 from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keys, keys_of
-from dask_embstab.tables.ids.lookup import place_beside
+from dask_embstab.tables.ids.lookup import place_beside, stale_beside
 from dask_embstab.tables.ids.spill import Spill
 
 _KEY = np.dtype(np.uint64)
@@ -38,12 +38,10 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, how: Joining) -> bool:
     fits = len(ids) * _SORTED_BYTES <= how.memory
     found = _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)])) if fits else _repeat_on_disk(ids, how)
     if known is not None and not found:
-        stem = known.name.rpartition("-")[0]
         with contextlib.suppress(OSError):  # a run that cannot be written beside is looked at every time
             known.touch()
-            for stale in known.parent.glob(f"{stem}-*"):
-                if stale != known:
-                    stale.unlink()
+            for stale in stale_beside(known):
+                stale.unlink()
     return found
 
 

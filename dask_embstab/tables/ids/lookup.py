@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,16 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.errors import IdError
+from dask_embstab.errors import DamageError, IdError
 from dask_embstab.files.atomic import sync_tree
-from dask_embstab.files.owned import make_owned, reclaim
+from dask_embstab.files.owned import make_owned, reclaim, remove_folder
+from dask_embstab.tables.ids.id_index import DamagedIndexError, IdIndex, record_checks
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
 from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, shown
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.read.recorded import CHECKSUM_BYTES, stored_checksum
 
 _MEMORY = 1 << 28
 _ROWS = 1 << 19
@@ -49,7 +51,7 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     elif (place := place_beside(ids, key, "ids")) is None:
         rows = _scanned(ids, asked)
     else:
-        rows = _Index(_built(ids, place), ids.kind).rows(keyed(asked, 0))
+        rows = _looked_up(ids, place, keyed(asked, 0))
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         named = ", ".join(shown(asked[missing[:_NAMED]]))
@@ -57,32 +59,17 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    folder: Path
-    kind: IdKind
-
-    def rows(self, asked: Keyed) -> RowNumbers:
-        """Row of every asked id, -1 where none has it: a binary search in the mapped keys."""
-        keys, rows = self._mapped("keys", np.uint64), self._mapped("rows", np.int64)
-        at = np.searchsorted(keys, asked.key)
-        if asked.texts is None:
-            at = np.minimum(at, len(keys) - 1)
-            return np.asarray(np.where(keys[at] == asked.key, rows[at], -1))
-        starts, data = self._mapped("starts", np.int64), self._mapped("data", np.uint8)
-        found = np.full(len(at), -1, np.int64)
-        for i, first in enumerate(at.tolist()):
-            text, place = asked.texts.at(i), first
-            while place < len(keys) and keys[place] == asked.key[i]:
-                if data[starts[place] : starts[place + 1]].tobytes() == text:
-                    found[i] = rows[place]
-                    break
-                place += 1
-        return found
-
-    def _mapped(self, name: str, dtype: Any) -> Any:
-        path = self.folder / name
-        return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
+    """The rows by the index, which is built where it is missing, and once more where it is not what was written."""
+    source = place.name.rpartition("-")[2]
+    for is_last in (False, True):
+        try:
+            return IdIndex(_built(ids, place), source).rows(asked)
+        except DamagedIndexError:
+            if is_last:
+                raise DamageError(f"the index {place} cannot be kept whole; check the disk, or copy the run") from None
+            remove_folder(place)
+    raise AssertionError("the second attempt returns or raises")
 
 
 def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
@@ -98,11 +85,18 @@ def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
 
 
 def _fingerprint(folder: Path, n: int) -> str:
-    """Another text once the ids are written anew, or are hashed by another function."""
-    stats = ((str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
-    files = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
+    """Another text once the ids are written anew, or are hashed by another function: sizes, times and stored checksums."""
+    paths = ((str(path.relative_to(folder)), path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    files = [
+        [name, stat.st_size, stat.st_mtime_ns, stat.st_ino, _last(path, stat.st_size)] for name, path, stat in paths
+    ]
     probe = keyed(np.array(["embstab"], object), 0).key.tolist() + keyed(np.array([1]), 0).key.tolist()
     return hashlib.sha256(json.dumps([n, probe, files]).encode()).hexdigest()[:16]
+
+
+def _last(path: Path, size: int) -> int:
+    """What ends a file: of a chunk, mostly the checksum of all the rest."""
+    return stored_checksum(str(path)) if size >= CHECKSUM_BYTES else -1
 
 
 def _built(ids: Ids, place: Path) -> Path:
@@ -121,6 +115,7 @@ def _built(ids: Ids, place: Path) -> Path:
     try:
         (made := owned.path / "index").mkdir()
         _write(ids, made)
+        record_checks(made, place.name.rpartition("-")[2])
         sync_tree(made)
         try:
             made.rename(place)
@@ -129,10 +124,15 @@ def _built(ids: Ids, place: Path) -> Path:
                 raise
     finally:
         owned.discard()
-    for stale in place.parent.glob(f"{stem}-*"):
-        if stale != place:
-            shutil.rmtree(stale, ignore_errors=True)
+    for stale in stale_beside(place):
+        shutil.rmtree(stale, ignore_errors=True)
     return place
+
+
+def stale_beside(place: Path) -> list[Path]:
+    """What else is known of the same ids, as they were before: names are compared as they are, not as patterns."""
+    stem = re.compile(re.escape(place.name.rpartition("-")[0]) + "-[0-9a-f]{16}")
+    return [path for path in place.parent.iterdir() if path != place and stem.fullmatch(path.name)]
 
 
 def _write(ids: Ids, folder: Path) -> None:
