@@ -17,6 +17,18 @@ from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.repairs import call
 
+_ARRAYS = {"items": 2, "users": 2, "singular_values": 1, "offsets": 1, "users_offsets": 1}
+"""Stored arrays and their axes."""
+_FIGURES: tuple[tuple[str, str, Any], ...] = (
+    ("items", "energy", int | float),
+    ("users", "energy", int | float),
+    ("items", "digests", list | tuple),
+    ("users", "digests", list | tuple),
+    ("reference", "path", str),
+    ("truncation", "frobenius_error", int | float),
+)
+"""What is read of stored diagnostics, and what it must be where it is there."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Transform:
@@ -96,9 +108,14 @@ class Transform:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
-        """The inverse of ``arrays``."""
-        users, offset, users_offset = (arrays.get(name) for name in ("users", "offsets", "users_offsets"))
-        return cls(arrays["items"], users, arrays["singular_values"], offset, users_offset, diagnostics)
+        """The inverse of ``arrays``; ValueError where they, or ``diagnostics``, cannot be those of a transform."""
+        _require_diagnostics(diagnostics)
+        made = {name: _stored(name, array) for name, array in arrays.items() if name in _ARRAYS}
+        users, offset, users_offset = (made.get(name) for name in ("users", "offsets", "users_offsets"))
+        for name, of in (("offsets", offset), ("users_offsets", users_offset)):
+            if of is not None and of.shape != made["items"].shape[1:]:
+                raise ValueError(f"its {name} have the shape {of.shape}, its items {made['items'].shape}")
+        return cls(made["items"], users, made["singular_values"], offset, users_offset, diagnostics)
 
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
         """Write one file (NumPy's npz) at ``path``, over what stood there.
@@ -121,6 +138,33 @@ class Transform:
             raise InputError(f"there is no transform at {path}; write one with {call('fit')}") from None
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise DamageError(f"{path} is not a whole transform file ({error}); write it again") from error
+
+
+def _stored(name: str, array: Any) -> Any:
+    """An array as it was written: finite numbers along as many axes as it has."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu" or array.ndim != _ARRAYS[name] or not np.isfinite(array).all():
+        raise ValueError(
+            f"its {name} must be finite numbers on {_ARRAYS[name]} axes; they are {array.dtype} {array.shape}"
+        )
+    return array.astype(np.float64, copy=False)
+
+
+def _require_diagnostics(diagnostics: Any) -> None:
+    """Raise ValueError unless what the library itself asks them for has the form that it writes."""
+    if not isinstance(diagnostics, Mapping):
+        raise ValueError(f"its diagnostics must be an object; they are a {type(diagnostics).__name__}")
+    for name in ("items", "users", "reference", "alignment", "truncation", "product"):
+        value = diagnostics.get(name, {})
+        if not isinstance(value, Mapping) and (value is not None or name == "product"):
+            raise ValueError(f"its {name} among the diagnostics must be an object; it is a {type(value).__name__}")
+    for name, key, kind in _FIGURES:
+        found = (diagnostics.get(name) or {}).get(key)
+        if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
+            raise ValueError(f"its {name}.{key} among the diagnostics cannot be a {type(found).__name__}")
+    digests = [number for name in ("items", "users") for number in (diagnostics.get(name) or {}).get("digests") or []]
+    if not all(type(number) is int for number in digests):
+        raise ValueError("its digests must be whole numbers")
 
 
 def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:

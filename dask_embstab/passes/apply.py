@@ -79,10 +79,10 @@ class Apply:
         """
         table, known = self.tables[key], self.transform.diagnostics.get(key) or {}
         M, offset = self._matrices(key)
-        longest = math.sqrt(known.get("energy", math.inf)) * np.linalg.norm(M)
+        longest = math.sqrt(math.inf if known.get("energy") is None else known["energy"]) * np.linalg.norm(M)
         longest += 0.0 if offset is None else np.linalg.norm(offset)
         largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table)))
-        return tuple(known.get("digests", ())) if 2 * longest <= largest else ()
+        return tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
 
     def _node(self, writer: RunWriter, key: str, table: Table) -> tuple[Any, int]:
         landing = Landing(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
