@@ -197,9 +197,10 @@ def test_a_decoder_stops_at_the_size_that_the_metadata_allows(
     folder = run / "items" / array
     key = "1.0" if array == "vectors" else "1"
     file = folder / (key if zarr_format == 2 else f"c/{key.replace('.', '/')}")
-    file.write_bytes(ENCODE[codec](BOMB[: 12 << 20]))
+    size = 12 << 20 if codec in ("lz4", "blosc") else 40 << 20
+    file.write_bytes(ENCODE[codec](BOMB[:size]))
     assert file.stat().st_size < 60_000, "no longer than an honest one might be"
-    with within(10 << 20):
+    with within(size - 1):
         with pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
             es.fit(good, reference=run)
         opened = es.open_run(run).items
