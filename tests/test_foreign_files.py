@@ -30,7 +30,16 @@ def test_gc_status_and_metrics_live_with_foreign_files(place: Path, tmp_path: Pa
     (place / "pins" / "null.json").write_text("null")
     before = snapshot(tmp_path)
     series = es.Series(place)
-    assert series.status()["head"]["run"] == "day"
+    told = series.status()
+    assert told["head"]["run"] == "day"
+    named = {
+        f"{folder}/{name}"
+        for folder in ("versions", "runs", "digests")
+        for name in (".DS_Store", "garbage.json", "link")
+    }
+    named |= {f"candidates/{name}" for name in (".DS_Store", "garbage.json", "link")}
+    named |= {f"pins/{name}" for name in (".DS_Store", "garbage.json", "link", "null.json")}
+    assert sorted(told["foreign"]) == sorted(named), "each once"
     assert "embstab_series_held_runs" in series.metrics()
     assert series.gc(pin_age=-1.0) == ["candidates/list/held.json"]
     after = snapshot(tmp_path)

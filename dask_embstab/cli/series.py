@@ -266,9 +266,12 @@ def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
 )
 def gc(series: str, **options: Any) -> dict[str, Any]:
     """Remove what no version needs: leftovers of interrupted publishes."""
+    from dask_embstab.series.admin.foreign import foreign
     from dask_embstab.series.series import Series
 
-    return {"removed": Series(series).gc(**options)}
+    opened = Series(series)
+    removed = opened.gc(**options)
+    return {"removed": removed, "foreign": foreign(opened.store)}
 
 
 @command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)

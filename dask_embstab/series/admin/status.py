@@ -7,6 +7,7 @@ import json
 from collections.abc import Container
 from typing import Any
 
+from dask_embstab.series.admin.foreign import foreign
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import held_key
@@ -28,6 +29,7 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
         "unfinished": unfinished,
         "ignored": ignored,
         "shadows": [version.version for version in shadows],
+        "foreign": foreign(store),
         "lines": [_head_line(log), _gates_line(head), _rest_line(waiting, unfinished, shadows)],
     }
 
