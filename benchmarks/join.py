@@ -26,12 +26,13 @@ _POOL = 1 << 15
 """Distinct vectors that rows are made of: a row is the sum of two, picked by its id."""
 _FIT = """
 import json, sys, time
+from dataclasses import replace
 import dask, numpy as np
 import dask_embstab as es
 run, reference, out, threads, scratch, memory, ids = sys.argv[1:]
 tables = [es.open_run(path).items for path in (run, reference)]
 if ids == "none":
-    tables = [table.source.array for table in tables]
+    tables = [replace(table, stored_ids=None) for table in tables]
 with dask.config.set(num_workers=int(threads)):
     es.fit(np.eye(64), reference=np.eye(64))  # imports and the first graph are not the join's
     began = time.perf_counter()

@@ -189,10 +189,11 @@ def test_a_run_without_ids_never_meets_a_reference_that_stores_some(
             es.IdError, "reference.zarr/items stores ids", "(in.zarr/items|items array) has none", "item_ids="
         ):
             call()
-    series = es.Series.init(tmp_path / "series")
+    series = es.Series.init(tmp_path / "series", keep="geometry")
     series.add(reference)
+    alone = make_run("alone", T)
     with pytest.raises(es.IdError, match="item_ids="):
-        series.add(run)
+        series.add(alone if reference.users is None else run)
 
 
 # --- a run that was changed since it was written

@@ -103,7 +103,7 @@ class Series:
         weights: Any = None,
         only: Any = None,
         counts: Any = None,
-        min_count: int | None = None,
+        min_count: float | None = None,
     ) -> Added:
         """Fit, apply, verify, ask the gates, and publish a run.
 

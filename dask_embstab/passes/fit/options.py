@@ -40,7 +40,7 @@ class Selection:
     weights: Any = None
     only: Any = None
     counts: Any = None
-    min_count: int | None = None
+    min_count: float | None = None
     sample: int | None = None
     anchors: int | None = None
     seed: int = 0
@@ -114,7 +114,7 @@ class Selection:
         return np.concatenate([wanted.get_indexer(pd.Index(hashable(part))) >= 0 for part in id_ranges(ids)])
 
 
-def _at_least(column: Column, n_rows: int, least: int) -> np.ndarray[Any, Any]:
+def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]:
     return np.concatenate([column.take(start, start + ID_RANGE) >= least for start in range(0, n_rows, ID_RANGE)])
 
 

@@ -86,7 +86,7 @@ class Settings:
     weights: str | None = None
     only: str | None = None
     counts: str | None = None
-    min_count: int | None = None
+    min_count: float | None = None
     sample: int | None = None
     anchors: int | None = None
     seed: int = 0
