@@ -20,8 +20,8 @@ from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import Landing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
-from dask_embstab.passes.fit.options import Balance, FitOptions, Method, selections
-from dask_embstab.passes.fit.reference import as_reference, balance_for
+from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
+from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.passes.verify_run import verify_run
@@ -272,7 +272,8 @@ def fit(
         "pairs": pairs,
     }
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
-    landed_on = as_reference(reference)
+    taken = moments_of(items, users)
+    landed_on = as_reference(reference) if taken is None else reference_of(taken, aligned_tables(align_on), reference)
     choices: dict[str, Any] = {
         "align_on": align_on,
         "method": method,
@@ -287,8 +288,8 @@ def fit(
         "selections": selections(align_on, chosen),
         "joining": joined,
     }
-    if isinstance(items, TableMoments):
-        return fit_moments(items, users, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
+    if taken is not None:
+        return fit_moments(taken, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
     options = FitOptions(keep=kept(keep, users=user_table), **choices)
@@ -314,10 +315,12 @@ def moments(
 ) -> TableMoments:
     """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
 
-    Moments save, load, add (a shard per region, a table in parts) and subtract (deleted rows); `fit` takes them in place
-    of tables. ``key`` names the reference run's table whose rows belong to these; the other options are those of `fit`.
+    Moments save, load, add (a shard per region, a table in parts, which may share no row with the reference) and subtract
+    (deleted rows); `fit` takes them in place of tables, and gives the same or refuses for the same reason. ``key`` names
+    the reference run's table whose rows belong to these; the other options are those of `fit`. What is about rows is given
+    here (weights, selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
     """
-    run = as_run(reference)
+    run, known = as_run(reference), as_reference(reference)
     theirs = run.table(key) if run is not None else None if reference is None else as_table(reference, key=key)
     chosen = {
         "weights": weights,
@@ -343,7 +346,7 @@ def moments(
         selections=selections("items", chosen),
         joining=joined,
     )
-    return summarize(as_table(table, key=key), theirs, options)
+    return summarize(as_table(table, key=key), theirs, {} if known is None else known.described, options)
 
 
 @verb()
