@@ -101,8 +101,8 @@ class Selection:
             pairing = pairing.drawn(np.sort(kept), table.n_rows)
         if self.anchors is not None and self.anchors < pairing.n_used:
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
-            drawn = {"eligible": pairing.n_used, "represented": pairing.n_represented}
-            pairing = replace(few, verified=False, **drawn)
+            stands_for = pairing.n_represented
+            pairing = replace(few, verified=False, eligible=pairing.n_used, represented=stands_for)
         return pairing
 
     def chosen(self, table: Table) -> np.ndarray[Any, Any] | None:
