@@ -9,7 +9,7 @@ import asyncio
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numcodecs
@@ -78,11 +78,9 @@ def _guarded_v3(codecs: Iterable[Any]) -> tuple[Codec, ...]:
     made: list[Codec] = []
     for codec in codecs:
         if isinstance(codec, ShardingCodec):
-            sharding = copy.copy(codec)
             inner = _guarded_v3(codec.codecs)
-            if inner != tuple(codec.codecs):
-                object.__setattr__(sharding, "codecs", inner)
-            made.append(sharding if inner != tuple(codec.codecs) else codec)
+            guarded_ones = inner != tuple(codec.codecs)
+            made.append(_sharding(_fields_of(codec) | {"codecs": inner}) if guarded_ones else codec)
         elif isinstance(codec, BytesBytesCodec) and _name(codec) not in _SAME_SIZE:
             made.append(_Bounded(codec))
         else:
@@ -90,6 +88,21 @@ def _guarded_v3(codecs: Iterable[Any]) -> tuple[Codec, ...]:
             if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
                 made.append(_Counted())
     return tuple(made)
+
+
+class _GuardedSharding(ShardingCodec):
+    """Shards of guarded inner chunks; Zarr's own pickles by the names of codecs, and these have none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _sharding, (_fields_of(self),)
+
+
+def _fields_of(codec: ShardingCodec) -> dict[str, Any]:
+    return {field.name: getattr(codec, field.name) for field in fields(codec) if field.init}
+
+
+def _sharding(values: dict[str, Any]) -> _GuardedSharding:
+    return _GuardedSharding(**values)
 
 
 def _name(codec: Any) -> str:
