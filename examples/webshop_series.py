@@ -71,6 +71,8 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "first": {"policy": "first"},
 }
 """Settings of `Series.init`; the first one's are the default."""
+_GATES = {"low_agreement": None, "chance_share": None}
+"""Every policy is measured on every week, rarely trained rows included."""
 HELD_OUT = ("consensus", "gaps")
 """Policies that are tried once more with half of the items held out."""
 
@@ -119,8 +121,10 @@ def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool = Fa
 
 def land(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
     """Add every run to a series of each policy; the policies take turns, so that their times compare."""
-    series = {name: es.Series.init(folder / name, **settings) for name, settings in POLICIES.items()}
-    halves = {f"{name}, half": es.Series.init(folder / f"{name}, half", **POLICIES[name]) for name in HELD_OUT}
+    series = {name: es.Series.init(folder / name, gates=_GATES, **settings) for name, settings in POLICIES.items()}
+    halves = {
+        f"{name}, half": es.Series.init(folder / f"{name}, half", gates=_GATES, **POLICIES[name]) for name in HELD_OUT
+    }
     found = {name: Outcome() for name in series | halves}
     for run in runs:
         for name, one in (series | halves).items():
