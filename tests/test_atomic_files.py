@@ -40,6 +40,7 @@ def test_every_file_of_the_product_is_made_by_one_helper() -> None:
     # A private folder that this process has just made: the trial files of `doctor`, an index, a scratch index.
     assert {line.partition(":")[0] for line in elsewhere} <= {
         "diagnose/rates.py",
+        "tables/ids/id_index.py",
         "tables/ids/lookup.py",
         "tables/ids/row_index.py",
     }, elsewhere

@@ -39,7 +39,8 @@ def record_checks(folder: Path, source: str) -> None:
         "bytes": {name: (folder / name).stat().st_size for name in NAMES},
         "blocks": blocks,
     }
-    (folder / _CHECKS).write_text(json.dumps(values | {"crc32c": _checksum(values)}))
+    with (folder / _CHECKS).open("x") as file:
+        file.write(json.dumps(values | {"crc32c": _checksum(values)}))
 
 
 @dataclass(slots=True)
