@@ -163,12 +163,12 @@ def empty_graph(table: es.Table) -> tuple[float, int, int]:
     """Seconds to build and run the graph of a read with empty task bodies; its tasks that read, and all."""
     began = time.perf_counter()
     with mock.patch.object(reduce, "reduce_block", _empty):
-        node, n_reads = reduce.reduce_table(table, nothing_reduction())
-    compute([node], label="empty", n_tasks=n_reads)
+        empty = reduce.reduce_table(table, nothing_reduction(), label="empty")
+    compute([empty.node], label="empty", n_tasks=empty.n_tasks)
     seconds = time.perf_counter() - began
-    keys = list(node.__dask_graph__())
-    assert n_reads == sum(key.startswith(TASK) for key in keys)
-    return seconds, n_reads, sum("shared" not in key for key in keys)
+    keys = list(empty.node.__dask_graph__())
+    assert empty.n_tasks == sum(key.startswith(TASK) for key in keys)
+    return seconds, empty.n_tasks, sum("shared" not in key for key in keys)
 
 
 def _empty(_: Any, rows: Any, *__: Any) -> Partial[int]:

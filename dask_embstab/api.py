@@ -15,7 +15,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.apply import copy_table
-from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import Landing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
@@ -152,11 +152,13 @@ def create_run(
         made_parents(local_path(path)),
         begin_run(path, name=naming, fingerprint="", overwrite=overwrite) as writer,
     ):
-        nodes = []
+        passes = {}
         for key, table in tables.items():
             rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
-            nodes.append(copy_table(writer, key, table, Landing(), dtype=table.dtype, width=table.d, chunk_rows=rows))
-        compute([node for node, _ in nodes], label="writing", n_tasks=sum(n for _, n in nodes))
+            passes[key] = copy_table(
+                writer, key, table, Landing(), dtype=table.dtype, width=table.d, chunk_rows=rows, label="writing"
+            )
+        run_all(passes)
     return open_run(path)
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import InputError
-from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.engine.memory import load_of, require_memory
+from dask_embstab.passes.engine.graph import Pass, run_all
 from dask_embstab.passes.engine.write import Landing, Product, Written, write_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -52,13 +51,9 @@ class Apply:
 
     def write(self, writer: RunWriter) -> None:
         """Land every table in one read and one write each, then record the transform."""
-        require_memory([load_of(table, width=self.transform.width, values=1) for table in self.tables.values()])
-        nodes = {key: self._node(writer, key, table) for key, table in self.tables.items()}
-        done: tuple[Written, ...] = compute(
-            [node for node, _ in nodes.values()], label="apply", n_tasks=sum(n for _, n in nodes.values())
-        )
-        digests = {key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in zip(nodes, done, strict=True)}
-        written = {key: w.written for key, w in zip(nodes, done, strict=True)}
+        done = run_all({key: self._pass(writer, key, table) for key, table in self.tables.items()})
+        digests = {key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in done.items()}
+        written = {key: w.written for key, w in done.items()}
         writer.transform(self.transform, self._provenance(digests), written)
 
     def fingerprint(self) -> str:
@@ -84,7 +79,7 @@ class Apply:
         largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table)))
         return tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
 
-    def _node(self, writer: RunWriter, key: str, table: Table) -> tuple[Any, int]:
+    def _pass(self, writer: RunWriter, key: str, table: Table) -> Pass[Written]:
         landing = Landing(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
         return copy_table(
             writer,
@@ -94,6 +89,7 @@ class Apply:
             dtype=self._stored_as(table),
             width=self.transform.width,
             chunk_rows=table.chunk_rows,
+            label="apply",
         )
 
     def _matrices(self, key: str) -> tuple[Matrix, Vector | None]:
@@ -139,8 +135,9 @@ def copy_table(
     dtype: np.dtype[Any],
     width: int,
     chunk_rows: int,
-) -> tuple[Any, int]:
-    """Make the arrays of one output table and the delayed pass that fills them."""
+    label: str,
+) -> Pass[Written]:
+    """Make the arrays of one output table, and the pass that fills them."""
     ids = None if table.stored_ids is None else table.stored_ids.kind
     sink = writer.table(key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids)
-    return write_table(table, landing, sink)
+    return write_table(table, landing, sink, label=label)

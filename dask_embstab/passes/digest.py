@@ -12,8 +12,8 @@ import crc32c
 
 from dask_embstab.core.moments import Panel
 from dask_embstab.errors import DamageError
-from dask_embstab.passes.engine.graph import Graph, compute
-from dask_embstab.passes.engine.reduce import Partial, Reduction, reduce_table
+from dask_embstab.passes.engine.graph import Graph, run_all
+from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
@@ -31,11 +31,8 @@ def nothing_reduction() -> Reduction[int]:
 
 def table_digests(tables: Sequence[Table]) -> list[list[int]]:
     """Digests of every chunk of these tables, in order; damage is an error."""
-    nodes = [reduce_table(table, nothing_reduction()) for table in tables]
-    parts: tuple[Partial[int], ...] = compute(
-        [node for node, _ in nodes], label="reading digests", n_tasks=sum(n for _, n in nodes)
-    )
-    return [in_order(part.digests) for part in parts]
+    passes = [reduce_table(table, nothing_reduction(), label="reading digests") for table in tables]
+    return [in_order(read.digests) for read in run_all(dict(enumerate(passes))).values()]
 
 
 def in_order(digests: Digests) -> list[int]:
@@ -101,8 +98,8 @@ def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) 
     graph = Graph()
     read = graph.shared(blocks)
     tasks = [graph.read(_digest_files, read, list(keys[at : at + _BATCH])) for at in range(0, len(keys), _BATCH)]
-    (found,) = compute([graph.joined(tasks, _chained)], label="reading checksums", n_tasks=len(tasks))
-    return list(found)
+    found: list[FileDigest | None] = graph.tree(tasks, _chained, label="reading checksums").run()
+    return found
 
 
 def _chained(parts: Iterable[list[FileDigest | None]]) -> list[FileDigest | None]:

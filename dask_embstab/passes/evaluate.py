@@ -18,8 +18,8 @@ from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import InputError
-from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.engine.reduce import Reduction, finished, reduce_table
+from dask_embstab.passes.engine.graph import compute, run_all
+from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import beside
@@ -60,11 +60,9 @@ def agreement(panel: Panel, *, size: int, seed: int) -> Agreement:
 
 def agreement_of(a: Table, pairing: Pairing, how: Joining, *, size: int, seed: int) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
-    reduction = Reduction(partial(agreement, size=size, seed=seed), add, _agreement_probe)
-    node, n_tasks = reduce_table(a, reduction, pairs=beside(pairing, a, how, label="evaluate"))
-    (partial_,) = compute([node], label="evaluate: cosines", n_tasks=n_tasks)
-    found: Agreement = finished(partial_, reduction)
-    return found
+    reduction: Reduction[Agreement] = Reduction(partial(agreement, size=size, seed=seed), add, _agreement_probe)
+    rows = beside(pairing, a, how, label="evaluate")
+    return reduce_table(a, reduction, label="evaluate: cosines", pairs=rows).run().value
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +107,9 @@ def rank_correlation_of(
     queries = compute(wanted, label="evaluate: users", n_tasks=0)
     k = min(k, *(table.n_rows for table in items))
     reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_probe)
-    nodes = [reduce_table(table, reduction) for table in items]
-    partials = compute([node for node, _ in nodes], label="evaluate: rankings", n_tasks=sum(n for _, n in nodes))
+    passes = [reduce_table(table, reduction, label="evaluate: rankings") for table in items]
+    a, b = (read.value for read in run_all(dict(enumerate(passes))).values())
 
-    a, b = (finished(found, reduction) for found in partials)
     k = min(k, a.n_ranked, b.n_ranked)
     known = picked(partners[1], a.by_a.rows[:, :k])
     return RankCorrelation(

@@ -19,7 +19,7 @@ from dask_embstab.core.moments import unit
 from dask_embstab.core.running_mean import advanced
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.engine.blas import ensure_one_thread
-from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.engine.graph import Graph, Pass, run_all
 from dask_embstab.passes.engine.memory import load_of, require_memory
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
 from dask_embstab.passes.engine.write import Landing, Written, join_written, require_whole, write_table
@@ -91,13 +91,12 @@ def advance(
 ) -> None:
     """Write the means anew, once these tables of a run have been seen."""
     with joining(duplicates=duplicates) as how:
-        work = [_node(writer, key, table, old, aging, how) for key, (table, old) in tables.items()]
-        compute([node for node, _ in work], label="consensus", n_tasks=sum(n for _, n in work))
+        run_all({key: _pass(writer, key, table, old, aging, how) for key, (table, old) in tables.items()})
 
 
 def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group, M: Matrix) -> None:
     """Write stored means anew, every row times ``M``, with their ids and weights as they are in ``group``."""
-    nodes = []
+    passes = {}
     for key, table in tables.items():
         ids, weights = table.stored_ids, group[f"{key}/weight"]
         assert isinstance(weights, zarr.Array)
@@ -111,12 +110,13 @@ def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group
         )
         for start in range(0, table.n_rows, sink.chunk_rows):
             sink.write_weights(start, np.asarray(weights[start : min(start + sink.chunk_rows, table.n_rows)]))
-        nodes.append(write_table(table, Landing(M), sink))
-    compute([node for node, _ in nodes], label="rebase", n_tasks=sum(n for _, n in nodes))
+        passes[key] = write_table(table, Landing(M), sink, label="rebase")
+    run_all(passes)
 
 
-def _node(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, how: Joining) -> tuple[Any, int]:
-    require_memory([load_of(table, width=old.table.d, values=1)])
+def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, how: Joining) -> Pass[Written]:
+    load = load_of(table, width=old.table.d, values=1)
+    require_memory([load])
     pairing = pair(table, old.table, how, live=old.live)
     found = beside(pairing, table, how, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
@@ -140,7 +140,8 @@ def _node(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, ho
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
         keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
-    return graph.joined(keys, join_written, finalize=partial(require_whole, n_rows=n_rows)), len(keys)
+    finalize = partial(require_whole, n_rows=n_rows)
+    return graph.tree(keys, join_written, label="consensus", finalize=finalize, load=load)
 
 
 def _gone(pairing: Pairing, old: Mean, aging: Aging, how: Joining, *, in_place: bool) -> tuple[RowIndex, int]:

@@ -1,13 +1,17 @@
-"""Run a graph on whichever Dask scheduler is active, with one BLAS thread per task and progress for whoever asked."""
+"""A pass as a value, and the run of passes on whichever Dask scheduler is active.
+
+One BLAS thread per task, progress for whoever asked, memory projected before anything is read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import dask
 from dask.callbacks import Callback
@@ -15,6 +19,10 @@ from dask.delayed import Delayed
 
 from dask_embstab.passes.engine.blas import one_thread
 from dask_embstab.passes.engine.cluster import active_client, on_cluster
+from dask_embstab.passes.engine.memory import Load, require_memory
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 ProgressHook = Callable[[str, int, int], None]
 """Called with a label, tasks done and tasks in all; from the scheduler's thread."""
@@ -49,6 +57,40 @@ def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...
         return values
 
 
+@dataclass(frozen=True, slots=True)
+class Pass(Generic[V]):
+    """One pass over a table as a value; nothing is read or written before it is run.
+
+    ``node`` is the last task of its graph, ``n_tasks`` the number of tasks that read or write rows, ``load`` what one
+    of them holds in memory (None: next to nothing). ``finalize`` makes the result of the value of ``node``, here.
+    """
+
+    node: Delayed
+    n_tasks: int
+    label: str
+    finalize: Callable[[Any], V]
+    load: Load | None = None
+
+    def run(self) -> V:
+        """The result of this pass alone."""
+        return run_all({"": self})[""]
+
+
+def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
+    """The results of passes that run side by side, under the label of the first; refused where memory will not do."""
+    if not passes:
+        return {}
+    require_memory([one.load for one in passes.values() if one.load is not None])
+    nodes = [one.node for one in passes.values()]
+    label = next(iter(passes.values())).label
+    values = compute(nodes, label=label, n_tasks=sum(one.n_tasks for one in passes.values()))
+    return {key: one.finalize(value) for (key, one), value in zip(passes.items(), values, strict=True)}
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 class Graph:
     """The tasks of one pass by key, written down as they are.
 
@@ -70,21 +112,23 @@ class Graph:
         self._tasks[key] = value
         return key
 
-    def joined(
+    def tree(
         self,
         keys: Sequence[str],
         join: Callable[[Sequence[Any]], Any],
         *,
-        finalize: Callable[[Any], Any] | None = None,
-        fan_in: int = 4,
-    ) -> Delayed:
-        """One delayed value from those of many tasks, joined in their order by a tree of tasks; then ``finalize``."""
-        level, how = list(keys), self.shared(join)
+        label: str,
+        finalize: Callable[[Any], V] = _unchanged,
+        load: Load | None = None,
+    ) -> Pass[V]:
+        """The pass whose value is that of these tasks, joined in their order by a tree of tasks."""
+        level, shared = list(keys), self.shared(join)
         while len(level) > 1:
-            groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
-            level = [self._add("embstab-join", _call, (how, group)) if len(group) > 1 else group[0] for group in groups]
-        root = level[0] if finalize is None else self._add("embstab-finalize", finalize, level)
-        return Delayed(root, self._tasks)
+            groups = [level[i : i + _FAN_IN] for i in range(0, len(level), _FAN_IN)]
+            level = [
+                self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0] for group in groups
+            ]
+        return Pass(Delayed(level[0], self._tasks), len(keys), label, finalize, load)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         key = f"{prefix}-{self._name}-{len(self._tasks)}"
@@ -133,5 +177,6 @@ def _tasks_left(dask_scheduler: Any) -> int:
 
 
 _POLL_SECONDS = 0.5
+_FAN_IN = 4
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""

@@ -2,13 +2,14 @@
 
 A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``probe`` of a value (not finite if any row was
 not). One task folds it over the panels of its rows and hands on the complete subtree roots it covers; a tree of tasks
-joins them. Memory: a few panels and a few small values per thread.
+joins them, and the pass's result is folded from what is left. Memory: a few panels and a few small values per thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
-from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.engine.graph import Graph, Pass
+from dask_embstab.passes.engine.memory import load_of
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.passes.join.reference_rows import Beside, Found, Mask, PartnerReader, Partners
 from dask_embstab.tables.read.column import Column, ColumnBlock
@@ -34,11 +36,15 @@ Weights = Column | Literal["norm"] | None
 
 @dataclass(frozen=True, slots=True)
 class Reduction(Generic[V]):
-    """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite."""
+    """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite.
+
+    ``n_factors``: d x d results of a panel besides its Gramian and what its pairs add.
+    """
 
     map: Callable[[Panel], V]
     merge: Callable[[V, V], V]
     probe: Callable[[V], float]
+    n_factors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,23 @@ class Partial(Generic[V]):
     partner_digests: Digests = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced(Generic[V]):
+    """The value of a whole table, and the digests of the chunks that were read for it, its own and its reference's."""
+
+    value: V
+    digests: Digests
+    partner_digests: Digests
+
+
 def reduce_table(
-    table: Table, reduction: Reduction[V], *, pairs: Beside | None = None, weights: Weights = None
-) -> tuple[Any, int]:
-    """A delayed `Partial` over the whole table and the number of tasks that read it; nothing is computed."""
+    table: Table, reduction: Reduction[V], *, label: str, pairs: Beside | None = None, weights: Weights = None
+) -> Pass[Reduced[V]]:
+    """The pass that reduces the whole table, with its reference rows where ``pairs`` are given."""
+    width = 0 if pairs is None else pairs.pairing.reference.shape[1]
     in_step = None if pairs is None else pairs.chunk_rows()
     chunk_rows = None if in_step is None else common_rows(table, in_step)
-    ranges, grid = plan(table, chunk_rows=chunk_rows, beside=0 if pairs is None else pairs.pairing.reference.shape[1])
+    ranges, grid = plan(table, chunk_rows=chunk_rows, beside=width)
     graph = Graph()
     folded = graph.shared(reduction)
     keys = [
@@ -72,12 +88,13 @@ def reduce_table(
         )
         for rows in ranges
     ]
-    return graph.joined(keys, _Join(reduction.merge)), len(keys)
+    load = load_of(table, width=width, values=(1 if pairs is None else 4) + reduction.n_factors)
+    finalize = partial(_reduced, merge=reduction.merge)
+    return graph.tree(keys, _Join(reduction.merge), label=label, finalize=finalize, load=load)
 
 
-def finished(partial: Partial[V], reduction: Reduction[V]) -> V:
-    """The value for the whole table."""
-    return fold(partial.forest, reduction.merge)
+def _reduced(found: Partial[V], *, merge: Callable[[V, V], V]) -> Reduced[V]:
+    return Reduced(fold(found.forest, merge), found.digests, found.partner_digests)
 
 
 def reduce_block(
@@ -244,9 +261,9 @@ class _Join(Generic[V]):
     def __call__(self, partials: Sequence[Partial[V]]) -> Partial[V]:
         digests: Digests = {}
         partner_digests: Digests = {}
-        for partial in partials:
-            digests.update(partial.digests)
-            partner_digests.update(partial.partner_digests)
+        for part in partials:
+            digests.update(part.digests)
+            partner_digests.update(part.partner_digests)
         return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
 
 

@@ -15,7 +15,8 @@ from dask_embstab.core.products import multiply
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
-from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.engine.graph import Graph, Pass
+from dask_embstab.passes.engine.memory import load_of
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
 from dask_embstab.passes.engine.reduce import require_finite
 from dask_embstab.repairs import option
@@ -59,8 +60,8 @@ class Written:
     written: Digests = field(default_factory=dict)
 
 
-def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
-    """A delayed `Written` over the whole table and the number of its tasks; nothing is computed."""
+def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pass[Written]:
+    """The pass that writes the whole table."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
     graph = Graph()
     how, where = graph.shared(landing), graph.shared(sink)
@@ -77,7 +78,9 @@ def write_table(table: Table, landing: Landing, sink: Sink) -> tuple[Any, int]:
         )
         for rows in ranges
     ]
-    return graph.joined(keys, join_written, finalize=partial(require_whole, n_rows=table.n_rows)), len(keys)
+    load = load_of(table, width=sink.vectors.shape[1], values=1)
+    finalize = partial(require_whole, n_rows=table.n_rows)
+    return graph.tree(keys, join_written, label=label, finalize=finalize, load=load)
 
 
 def write_block(

@@ -29,9 +29,9 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.errors import ConditionError, InputError, TooFewMatchedError
-from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.memory import Load, load_of, require_memory
-from dask_embstab.passes.engine.reduce import finished, reduce_table
+from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.diagnostics import account
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.reductions import (
@@ -208,28 +208,29 @@ def read_tables(
     # Listed pairs are other rows than the table's, some of them several times: a small pass of their own.
     reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
     alone = pairs_reduction(centred=options.center)
-    nodes = [
-        reduce_table(table, reduction)
-        if key in listed
-        else reduce_table(table, reduction, pairs=now.get(key), weights=weights.get(key))
-        for key, table in tables.items()
-    ]
-    nodes += [reduce_table(aligned[key], alone, pairs=pairs[key], weights=weights[key]) for key in listed]
-    partials = compute([node for node, _ in nodes], label="fit: reading", n_tasks=sum(n for _, n in nodes))
+    passes: dict[tuple[str, bool], Any] = {}
+    for key, table in tables.items():
+        rows, weigh = (None, None) if key in listed else (now.get(key), weights.get(key))
+        passes[key, False] = reduce_table(table, reduction, label="fit: reading", pairs=rows, weights=weigh)
+    for key in listed:
+        passes[key, True] = reduce_table(
+            aligned[key], alone, label="fit: reading", pairs=pairs[key], weights=weights[key]
+        )
+    found_in = run_all(passes)
 
-    sums = {key: finished(partial, alone) for key, partial in zip(listed, partials[len(tables) :], strict=True)}
     reads = {}
-    for key, partial in zip(tables, partials, strict=False):
-        value = finished(partial, reduction)
-        moments, R = (value.moments, value.R) if options.method == "qr" else (value, None)
-        if key in sums:
+    for key in tables:
+        read = found_in[key, False]
+        moments, R = (read.value.moments, read.value.R) if options.method == "qr" else (read.value, None)
+        if key in listed:
             # Every row is in `rest`; the pairs' own rows are counted there once already.
-            zeros = replace(sums[key].zeros, rows=moments.zeros.rows, energy=0.0)
-            moments = replace(moments, pairs=sums[key].pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros)
+            sums = found_in[key, True].value
+            zeros = replace(sums.zeros, rows=moments.zeros.rows, energy=0.0)
+            moments = replace(moments, pairs=sums.pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros)
         summary = TableMoments(moments, str(tables[key].dtype), tables[key].where)
         beside_it = pairs.get(key)
-        theirs = partial.partner_digests | ({} if beside_it is None else beside_it.digests)
-        reads[key] = TableRead(summary, tables[key], beside_it, aligned.get(key), R, 1, partial.digests, theirs)
+        theirs = read.partner_digests | ({} if beside_it is None else beside_it.digests)
+        reads[key] = TableRead(summary, tables[key], beside_it, aligned.get(key), R, 1, read.digests, theirs)
     return reads
 
 
@@ -306,7 +307,7 @@ def _anchor_bound(
 
 def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], options: FitOptions) -> Pairs:
     """One more read of the aligned tables: pairs with every row scaled to length one once it has landed."""
-    reductions, nodes = {}, []
+    passes = {}
     for key in options.aligned:
         read = reads[key]
         if read.table is None:
@@ -314,18 +315,16 @@ def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], optio
                 f"{option(unit_rows=True)} needs another read of the tables; moments alone do not hold it; fit from"
                 " the tables"
             )
-        reductions[key] = unit_pairs_reduction(getattr(basis, key))
-        aligned = read.aligned or read.table
+        reduction, aligned = unit_pairs_reduction(getattr(basis, key)), read.aligned or read.table
         weights = options.selection(key).row_weights(aligned)
-        nodes.append(reduce_table(aligned, reductions[key], pairs=read.pairs, weights=weights))
+        passes[key] = reduce_table(aligned, reduction, label="fit: unit rows", pairs=read.pairs, weights=weights)
         read.n_reads += 1
-    partials = compute([node for node, _ in nodes], label="fit: unit rows", n_tasks=sum(n for _, n in nodes))
     found: dict[str, Pairs | None] = {}
-    for key, part in zip(reductions, partials, strict=True):
-        value, read = finished(part, reductions[key]), reads[key]
+    for key, done in run_all(passes).items():
+        value, read = done.value, reads[key]
         found[key], read.energies = value.moments.pairs, (value.energy_x, value.energy_y)
         read.unit_zeros = replace(value.moments.zeros, rows=read.summary.moments.zeros.rows)
-        read.reference_digests |= part.partner_digests
+        read.reference_digests |= done.partner_digests
     require_matched(len(basis.items), _counted(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError(

@@ -44,7 +44,7 @@ class WithTriangle:
 
 def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
     """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q anywhere."""
-    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe)
+    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe, n_factors=1)
 
 
 def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:

@@ -30,8 +30,8 @@ from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import ConditionError
-from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.engine.reduce import finished, reduce_table
+from dask_embstab.passes.engine.graph import run_all
+from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import preconditioned_reduction
 from dask_embstab.repairs import option
 
@@ -115,13 +115,11 @@ def _preconditioned_gramians(
     reads: dict[str, TableRead], waiting: dict[str, Preconditioner]
 ) -> dict[str, tuple[Matrix, Preconditioner]]:
     """One more read: the Gramian of every table times its preconditioner, both without null directions."""
-    reductions, nodes = {}, []
+    passes = {}
     for key, by in waiting.items():
         table = reads[key].table
         assert table is not None
-        reductions[key] = preconditioned_reduction(by.P)
-        nodes.append(reduce_table(table, reductions[key]))
+        passes[key] = reduce_table(table, preconditioned_reduction(by.P), label="fit: reading again")
         reads[key].n_reads += 1
-    partials = compute([node for node, _ in nodes], label="fit: reading again", n_tasks=sum(n for _, n in nodes))
-    found = {key: finished(part, reductions[key]) for key, part in zip(reductions, partials, strict=True)}
-    return {key: without_null_directions(gramian, waiting[key]) for key, gramian in found.items()}
+    found = run_all(passes)
+    return {key: without_null_directions(read.value, waiting[key]) for key, read in found.items()}

@@ -9,7 +9,6 @@ import numpy as np
 
 from dask_embstab.core.scatter import Influence, Scatter
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.join.pairing import Pairing, used_ranges
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.tables.ids.keys import keyed
@@ -37,7 +36,4 @@ def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scat
     """The scatter of the anchors' influence on the rotation; reads these rows of both tables and no other."""
     assert isinstance(pairing.index, SparseIndex)
     few = FewRows(table.source, pairing.index.rows, pairing.reference, pairing.index.partners)
-    node, n_tasks = over_few_rows(few, influence)
-    (found,) = compute([node], label="fit: anchors", n_tasks=n_tasks)
-    assert isinstance(found, Scatter)
-    return found
+    return over_few_rows(few, influence, label="fit: anchors").run()

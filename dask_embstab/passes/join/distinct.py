@@ -12,7 +12,7 @@ import contextlib
 import numpy as np
 
 from dask_embstab.core.sums import total
-from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.merge import sortable
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
@@ -70,10 +70,10 @@ def _repeat_on_disk(ids: Ids, how: Joining) -> bool:
         graph.read(spread_keys, ids.block(start, min(start + _BLOCK_ROWS, len(ids))), spill, number)
         for number, start in enumerate(starts)
     ]
-    compute([graph.joined(spread, total)], label="ids: spreading", n_tasks=len(spread))
+    graph.tree(spread, total, label="ids: spreading").run()
     graph = Graph()
     parts = [graph.read(_repeats_in_part, spill, part) for part in range(n_parts)]
-    (found,) = compute([graph.joined(parts, total)], label="ids: are any repeated?", n_tasks=len(parts))
+    found: int = graph.tree(parts, total, label="ids: are any repeated?").run()
     for number in range(spill.n_files):
         spill.remove(number)
     return bool(found)

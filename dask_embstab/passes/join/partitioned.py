@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds
@@ -85,8 +85,7 @@ def _sum_of(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, l
     """The sum of what these tasks hand on, computed."""
     graph = Graph()
     keys = [graph.read(task, *given) for given in arguments]
-    (found,) = compute([graph.joined(keys, total)], label=label, n_tasks=len(keys))
-    return found
+    return graph.tree(keys, total, label=label).run()
 
 
 def _match_part(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from dask_embstab.core.sums import total
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.engine.blas import ensure_one_thread
-from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.tables.ids.keys import Keys, mixed
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable, Source
@@ -60,8 +60,8 @@ class RowSample:
         return RowSample(self.size, rows, hashes)
 
 
-def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], Any]) -> tuple[Any, int]:
-    """A delayed sum of ``function`` over panels of these pairs (float64), and the number of tasks; nothing is computed."""
+def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], V], *, label: str) -> Pass[V]:
+    """The pass that sums ``function`` over panels of these pairs (float64)."""
     graph = Graph()
     rows, partners = few.rows, few.partners
     keys = [
@@ -75,7 +75,7 @@ def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], Any]) -> tu
         )
         for at in range(0, len(rows), _TASK_ROWS)
     ]
-    return graph.joined(keys, total), len(keys)
+    return graph.tree(keys, total, label=label)
 
 
 def _folded(ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]) -> V:

@@ -16,7 +16,7 @@ import numpy as np
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.core.zero_rows import zero_rows
-from dask_embstab.passes.engine.graph import Graph, compute
+from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import Joining
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.tables.ids.ids import ID_RANGE
@@ -87,8 +87,7 @@ def scan_reference(
         )
         for number, start in enumerate(range(0, n, rows))
     ]
-    (scan,) = compute([graph.joined(keys, _sum)], label=label, n_tasks=len(keys))
-    return shuffled, scan
+    return shuffled, graph.tree(keys, _sum, label=label).run()
 
 
 def _task_rows(chunk_rows: int, most: int) -> int:
@@ -147,8 +146,7 @@ def scan_gone(pairing: Pairing, *, label: str) -> Scan:
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
             keys.append(graph.read(_scan_picked, few_rows(pairing.reference, rows), len(rows)))
-    (scan,) = compute([graph.joined(keys, _sum)], label=label, n_tasks=len(keys))
-    assert isinstance(scan, Scan)
+    scan: Scan = graph.tree(keys, _sum, label=label).run()
     return scan
 
 

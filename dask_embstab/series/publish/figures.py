@@ -23,7 +23,7 @@ import numpy as np
 from dask_embstab.core.similarity import Likeness, distances, likeness, score_error, spectrum_change
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import IdError
-from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import Joining, joining
 from dask_embstab.passes.join.pairing import Chosen, Pairing, pair
@@ -159,16 +159,12 @@ def _likenesses(
         others.append(rows_of(tables[key].theirs, picked(pairings[key].partners, fewer), verified=False))
     read: tuple[Matrix, ...] = compute(others, label="gates: rows to compare with", n_tasks=0)
 
-    nodes: list[Any] = []
-    n_tasks = 0
+    passes = {}
     for (key, sample), compared_with in zip(samples.items(), read, strict=True):
         rows = np.sort(sample.rows)
         few = FewRows(tables[key].ours.source, rows, tables[key].theirs.source, picked(pairings[key].partners, rows))
-        node, n = over_few_rows(few, partial(likeness, others=compared_with))
-        nodes.append(node)
-        n_tasks += n
-    done: tuple[Likeness, ...] = compute(nodes, label="gates", n_tasks=n_tasks)
-    found = dict(zip(samples, done, strict=True))
+        passes[key] = over_few_rows(few, partial(likeness, others=compared_with), label="gates")
+    found = run_all(passes)
 
     matched = dict.fromkeys(tables, 0.0)
     for key, like in found.items():

@@ -12,13 +12,11 @@ from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError, RetryError
 from dask_embstab.passes.digest import ids_digest
-from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.engine.memory import load_of, require_memory
-from dask_embstab.passes.engine.reduce import Partial, Reduction, finished, reduce_table
+from dask_embstab.passes.engine.graph import run_all
+from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.options import joining
 from dask_embstab.passes.join.pairing import Chosen
-from dask_embstab.passes.join.reference_rows import Beside
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.publish.candidate import Candidate
 from dask_embstab.series.publish.drift import chain_minus_first, direction_reduction, pairs_with
@@ -26,7 +24,6 @@ from dask_embstab.series.publish.files import run_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.table import Table
 
 
 class ChangedInputError(RetryError):
@@ -60,27 +57,19 @@ def check(
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
     with joining(duplicates=settings.duplicates) as how:
         pairs = {} if first is None else pairs_with(first, landed, settings.aligned, chosen, how)
-        parts, moments = _read(tables, pairs, reduction)
+        passes = {
+            name: reduce_table(table, reduction, label="verify", pairs=pairs.get(name))
+            for name, table in tables.items()
+        }
+        read = run_all(passes)
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
-    digests = run_digests(store, key, {name: part.digests for name, part in parts.items()})
+    digests = run_digests(store, key, {name: found.digests for name, found in read.items()})
+    moments = {name: found.value for name, found in read.items()}
     spectra = {name: _spectrum(found) for name, found in moments.items()}
     zero_rows = {name: found.zeros.rows for name, found in moments.items()}
     return Checked(digests, inputs, chain_minus_first(moments), spectra, zero_rows)
-
-
-def _read(
-    tables: Mapping[str, Table], pairs: Mapping[str, Beside], reduction: Reduction[Moments]
-) -> tuple[dict[str, Partial[Any]], dict[str, Moments]]:
-    """One read of every table: what the digests need, and moments, with the first run's rows beside them where wanted."""
-    require_memory([load_of(table, width=table.d, values=4) for table in tables.values()])
-    nodes = [reduce_table(table, reduction, pairs=pairs.get(name)) for name, table in tables.items()]
-    done: tuple[Partial[Any], ...] = compute(
-        [node for node, _ in nodes], label="verify", n_tasks=sum(n for _, n in nodes)
-    )
-    parts = dict(zip(tables, done, strict=True))
-    return parts, {name: finished(part, reduction) for name, part in parts.items()}
 
 
 def _spectrum(moments: Moments) -> list[float]:
