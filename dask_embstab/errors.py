@@ -20,9 +20,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar
 
 from dask_embstab.arguments import mismatch
@@ -122,11 +124,15 @@ class EmbstabWarning(UserWarning):
 
 
 def verb(
-    *also: Callable[..., Any], through: str = "", settings: Iterable[str] = ()
+    *also: Callable[..., Any],
+    through: str = "",
+    settings: Iterable[str] = (),
+    around: Callable[..., AbstractContextManager[None]] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A public function whose errors name its own options, in Python, unless another verb or a command called it.
 
-    It also takes the options of ``also``; ``settings`` are what ``through`` (another verb) sets for it.
+    It also takes the options of ``also``; ``settings`` are what ``through`` (another verb) sets for it. ``around`` is called
+    with the same arguments, of whatever kind, and sees every error.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -135,7 +141,8 @@ def verb(
 
         @functools.wraps(function)
         def call(*arguments: P.args, **options: P.kwargs) -> R:
-            with called_by(called) as caller:
+            context = around(*arguments, **options) if around else contextlib.nullcontext()
+            with called_by(called) as caller, context:
                 try:
                     if wrong := mismatch(function, arguments, options):
                         raise InputError(wrong)

@@ -274,7 +274,8 @@ def test_a_run_that_is_fitted_anew_is_no_longer_held(
         patched.setattr(candidate, "fit_tables", lambda *_: (_ for _ in ()).throw(OSError("the disk")))
         with pytest.raises(OSError, match="the disk"):
             series.add(bad)
-    assert (series.status()["held"], series.status()["unfinished"]) == ([], ["bad"])
+    status = series.status()
+    assert (status["held"], status["unfinished"], [one["run"] for one in status["failed"]]) == ([], [], ["bad"])
 
 
 def test_gc_takes_what_was_held(series: es.Series, tmp_path: Path) -> None:

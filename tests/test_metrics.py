@@ -46,11 +46,11 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "series"
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+def run(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 0) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["series", *map(str, arguments)], prog_name="embstab")
-    assert not ended.value.code
+    assert (ended.value.code or 0) == code
     return capsys.readouterr().out
 
 
@@ -65,17 +65,17 @@ def test_a_series_from_empty_to_held(place: Path, tmp_path: Path, capsys: pytest
     assert len(lines) == 3
     assert lines[0].startswith("head: version 2, run week-1")
     assert re.match(r"gates: 13 of 14 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1])
-    assert lines[2] == "held: none; unfinished: none; shadows: week-2 (version 3)"
+    assert lines[2] == "held: none; failed: none; unfinished: none; shadows: week-2 (version 3)"
     told = json.loads(run(capsys, "status", place, "--json"))
     assert (told["well"], told["shadows"]) == (True, [3])
 
     bad = shuffled(drifting(3), "item", "user").write(tmp_path / "bad.zarr")
     with pytest.raises(es.HoldError):
         series.add(bad)
-    told = json.loads(run(capsys, "status", place, "--json"))
+    told = json.loads(run(capsys, "status", place, "--json", code=3))
     assert not told["well"]
     assert [held["run"] for held in told["held"]] == ["bad"]
-    assert "agreement" in run(capsys, "status", place).splitlines()[2]
+    assert "agreement" in run(capsys, "status", place, code=3).splitlines()[2]
     out = json.loads(run(capsys, "metrics", place, "--json"))["out"]
     found = parsed(Path(out).read_text())
     assert (found["versions",], found["held_runs",], found["shadows",]) == (3, 1, 1)

@@ -16,7 +16,7 @@ import pytest
 from oracle import data_of, world
 
 import dask_embstab as es
-from dask_embstab.series.admin.status import held_runs
+from dask_embstab.series.admin.status import unpublished
 from dask_embstab.series.publish.gates import THRESHOLDS
 from dask_embstab.series.store import Folder
 
@@ -98,7 +98,7 @@ def ended(place: Path) -> tuple[Any, ...]:
     log = series.log()
     names = {"runs": {v.run for v in log.versions}, "references": log.kept_references or ()}
     data = {(at, name): data_of(place / at / f"{name}.zarr") for at in PLACES for name in names[at]}
-    return told(series), data, held_runs(series.store, log)
+    return told(series), data, unpublished(series.store, log).held
 
 
 def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:

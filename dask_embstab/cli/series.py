@@ -159,10 +159,11 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
 )
 def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
-    from dask_embstab.series.series import Series
+    from dask_embstab.series.series import Series, delivering
 
-    with cluster(scheduler), clock() as seconds:
-        added = Series(series).add(run, **options)
+    opened = Series(series)
+    with delivering(opened, run, name=options["name"]), cluster(scheduler), clock() as seconds:
+        added = opened.add(run, **options)
     return {**_added(added), "seconds": seconds()}
 
 
@@ -329,10 +330,28 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
 
 @command(_PLACE, group=series)
 def status(series: str) -> dict[str, Any]:
-    """Say in three lines whether all is well: the head, its gates, and what is held, unfinished or a shadow."""
+    """Say in three lines whether all is well: the head, its gates, what is held, failed, unfinished or a shadow.
+
+    Ends with 3 where a delivery is held or failed, until it is delivered again or acknowledged.
+    """
     from dask_embstab.series.series import Series
 
-    return Series(series).status()
+    told = Series(series).status()
+    return {**told, "exit_code": 3 if told["held"] or told["failed"] else 0}
+
+
+@command(
+    _PLACE,
+    click.argument("run", metavar="NAME"),
+    click.option("--reason", default="", metavar="TEXT", help="Recorded with it."),
+    group=series,
+)
+def acknowledge(series: str, run: str, *, reason: str) -> dict[str, Any]:
+    """Let status and metrics show the delivery NAME no more, which was held, failed or interrupted."""
+    from dask_embstab.series.series import Series
+
+    known = Series(series).acknowledge(run, reason=reason)
+    return {"run": known.run, "outcome": known.outcome, "at": known.at, "acknowledged": True}
 
 
 @command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
+from dask_embstab.series.admin.attempts import Attempt, recording_refusals
 from dask_embstab.series.admin.basis import read_run
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
-from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.settings import SETTINGS, Settings
@@ -32,9 +34,18 @@ from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, r
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.store import is_place, place_name
 
 _MARK = "series.json"
 RunLike = Run | str | os.PathLike[str]
+
+
+def delivering(series: Series, run: Any = None, *, name: Any = None, **_: Any) -> AbstractContextManager[None]:
+    """Record an error of the block as a refused delivery of ``run``, which `Series.status` and `metrics` show.
+
+    `Series.add` does so itself; this is for what comes before it, such as connecting to a cluster.
+    """
+    return recording_refusals(series.store, name if isinstance(name, str) else _name_at(run), _called(run))
 
 
 class Series:
@@ -53,7 +64,7 @@ class Series:
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
         chosen, store = Settings.of(settings), _store(place)
-        for folder in ("runs", "versions", "digests", "candidates", "pins"):
+        for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
             store.make(folder)
         values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
@@ -88,7 +99,7 @@ class Series:
         """How the series is doing, as a Prometheus text file."""
         return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
 
-    @verb(through="Series.change", settings=SETTINGS)
+    @verb(through="Series.change", settings=SETTINGS, around=delivering)
     def add(
         self,
         run: RunLike,
@@ -150,6 +161,14 @@ class Series:
                 if not left:
                     raise
         raise InputError(f"retries must be at least 0; it is {retries}")
+
+    @verb()
+    def acknowledge(self, run: str, *, reason: str = "") -> Attempt:
+        """Show a delivery that was held, failed or interrupted no more in `status` and `metrics`; a later one is shown.
+
+        What is held can still be accepted. ``reason`` is recorded. Raises `InputError` where there is no such delivery.
+        """
+        return acknowledge(self.store, self.log(), run, reason)
 
     def open(self, version: int | None = None) -> Run:
         """The run of a version (default: the head), which never changes once it is published.
@@ -323,6 +342,15 @@ class Series:
             return read_run(self.store, version)
         except EmbstabError as error:
             raise DamageError(f"version {version.version} cannot be opened: {error}") from error
+
+
+def _called(run: Any) -> str:
+    return place_name(run) if is_place(run) else f"a {type(run).__name__}"
+
+
+def _name_at(run: Any) -> str:
+    """What a run would be called that cannot be opened."""
+    return Path(_called(run)).name.removesuffix(".zarr")
 
 
 def _store(place: Any) -> Store:

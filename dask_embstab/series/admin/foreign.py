@@ -11,6 +11,7 @@ _WRITTEN = r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)"
 _OURS = {
     "versions": re.compile(rf"[1-9][0-9]*\.json|{_WRITTEN}"),
     "digests": re.compile(rf"(?!\.).+\.[0-9a-f]{{8}}\.json|{_WRITTEN}"),
+    "attempts": re.compile(rf"[0-9a-f]{{16}}\.json|{_WRITTEN}"),
     "pins": re.compile(rf"[0-9a-f]{{32}}\.json|{_WRITTEN}"),
     "bases": re.compile(rf"[0-9a-f]{{16}}\.npz|{_WRITTEN}"),
     "runs": re.compile(_ZARR),

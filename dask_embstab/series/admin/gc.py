@@ -113,7 +113,7 @@ def _owner(key: str) -> str:
 def _swept(store: Store, pin_age: float) -> list[str]:
     """Old pins, and half-written small files that nobody can be writing any more."""
     removed = []
-    for folder in ("pins", "versions"):
+    for folder in ("pins", "versions", "attempts"):
         for name in store.names(folder):
             key = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dask_embstab.repairs import printable
-from dask_embstab.series.admin.status import held_runs, shadows_of, unfinished_runs
+from dask_embstab.series.admin.status import shadows_of, unpublished
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.store import Store
 
@@ -25,7 +25,7 @@ def metrics_text(store: Store, log: Log, series: str) -> str:
 
 
 def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
-    head, waiting = log.head, held_runs(store, log)
+    head, waiting = log.head, unpublished(store, log)
     verdicts = () if head is None else head.verdicts
     figures: Mapping[str, Any] = {} if head is None else head.figures
     created = 0.0 if head is None else dt.datetime.fromisoformat(head.created).timestamp()
@@ -34,8 +34,14 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
     yield "head_version", "Number of the live version, 0 where there is none.", [({}, head.version if head else 0)]
     yield "head_created_seconds", "When the live version was published, as Unix time.", [({}, created)]
     yield "shadows", "Shadow versions that were not promoted.", [({}, len(shadows_of(log)))]
-    yield "held_runs", "Runs that a gate holds.", [({}, len(waiting))]
-    yield "unfinished_runs", "Publishes at work or interrupted.", [({}, len(unfinished_runs(store, log, waiting)))]
+    yield "held_runs", "Deliveries that are held and not acknowledged.", [({}, len(waiting.held))]
+    yield "failed_runs", "Deliveries that failed and are not acknowledged.", [({}, len(waiting.failed))]
+    yield "unfinished_runs", "Deliveries at work or interrupted.", [({}, len(waiting.unfinished))]
+    yield (
+        "failed_seconds",
+        "When a delivery failed, as Unix time.",
+        [({"run": a.run, "error": a.error}, dt.datetime.fromisoformat(a.at).timestamp()) for a in waiting.failed],
+    )
     yield (
         "gate_figure",
         "Figure of a gate of the live version, by table.",

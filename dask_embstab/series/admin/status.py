@@ -3,56 +3,96 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
-from collections.abc import Container
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from dask_embstab.errors import InputError
+from dask_embstab.series.admin.attempts import Attempt, attempts_in, set_acknowledged
 from dask_embstab.series.admin.foreign import foreign
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import held_key
-from dask_embstab.series.publish.gates import GATES, held, said
+from dask_embstab.series.publish.gates import GATES, are_verdicts, held, said
 from dask_embstab.series.store import Store
+
+_SHOWN = 200
+"""Characters of an error in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """Deliveries that nobody has acknowledged: ``held`` with their verdicts, ``failed``, and ``unfinished`` ones.
+
+    Unfinished is what is at work or was interrupted.
+    """
+
+    held: dict[str, list[Mapping[str, Any]]]
+    failed: list[Attempt]
+    unfinished: list[str]
 
 
 def status_of(store: Store, log: Log) -> dict[str, Any]:
-    """``well`` unless a run is held or interrupted, or the head was published in spite of a gate."""
-    waiting, head = held_runs(store, log), log.head
-    unfinished = unfinished_runs(store, log, waiting)
+    """``well`` unless a delivery is held, failed or interrupted, or the head was published in spite of a gate."""
+    waiting, head = unpublished(store, log), log.head
     ignored = [] if head is None else [verdict["gate"] for verdict in held(head.verdicts)]
     shadows = shadows_of(log)
     return {
-        "well": head is not None and not (waiting or unfinished or ignored),
+        "well": head is not None and not (waiting.held or waiting.failed or waiting.unfinished or ignored),
         "head": None if head is None else {"version": head.version, "run": head.run, "created": head.created},
         "runs": len(log.live_runs),
-        "held": [{"run": name, "gates": [v["gate"] for v in held(verdicts)]} for name, verdicts in waiting.items()],
-        "unfinished": unfinished,
+        "held": [
+            {"run": name, "gates": [v["gate"] for v in held(verdicts)]} for name, verdicts in waiting.held.items()
+        ],
+        "failed": [
+            {name: getattr(attempt, name) for name in ("run", "source", "at", "error", "message")}
+            for attempt in waiting.failed
+        ],
+        "unfinished": waiting.unfinished,
         "ignored": ignored,
         "shadows": [version.version for version in shadows],
         "foreign": foreign(store),
-        "lines": [_head_line(log), _gates_line(head), _rest_line(waiting, unfinished, shadows)],
+        "lines": [_head_line(log), _gates_line(head), _rest_line(waiting, shadows)],
     }
 
 
-def held_runs(store: Store, log: Log) -> dict[str, list[dict[str, Any]]]:
-    """Runs that a gate holds, and their verdicts."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in store.folders("candidates"):
-        # What is no record of a hold is somebody else's, or torn: the run is told of as unfinished.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if name not in log.runs:
-                verdicts = json.loads(store.read(held_key(name)))["verdicts"]
-                if all(
-                    {"gate", "verdict", "figure", "at", "sense", "threshold"} <= set(verdict) for verdict in verdicts
-                ):
-                    found[name] = verdicts
-    return found
+def unpublished(store: Store, log: Log) -> Unpublished:
+    """What was delivered and is not published."""
+    attempts = attempts_in(store)
+    seen = {name for name, attempt in attempts.items() if attempt.acknowledged is not None} | log.runs.keys()
+    candidates = [name for name in store.folders("candidates") if name not in seen]
+    open_ones = {name: attempt for name, attempt in attempts.items() if name not in seen}
+    verdicts = {name: list(attempt.verdicts) for name, attempt in open_ones.items() if attempt.outcome == "held"}
+    verdicts |= {name: known for name in candidates if (known := _stored_verdicts(store, name))}
+    # A name that is published can be delivered again, with other content: that fails.
+    failed = [a for a in attempts.values() if a.outcome == "failed" and a.acknowledged is None]
+    begun = {name for name, attempt in open_ones.items() if attempt.outcome in ("started", "interrupted")}
+    begun |= {name for name in candidates if store.names(f"candidates/{name}")}
+    done = verdicts.keys() | {attempt.run for attempt in failed}
+    return Unpublished(dict(sorted(verdicts.items())), failed, sorted(begun - done))
 
 
-def unfinished_runs(store: Store, log: Log, waiting: Container[str]) -> list[str]:
-    """Runs whose publish is at work, or was interrupted, but for those that are ``waiting`` (held)."""
-    names = [name for name in store.folders("candidates") if name not in waiting and name not in log.runs]
-    return [name for name in names if store.names(f"candidates/{name}")]
+def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
+    """Show what is known of an unpublished delivery no more."""
+    found, waiting = attempts_in(store).get(run), unpublished(store, log)
+    names = [*waiting.held, *(attempt.run for attempt in waiting.failed), *waiting.unfinished]
+    if run not in names:
+        said_ = ", ".join(names) or "none"
+        raise InputError(f"only what is held, failed or unfinished is acknowledged; {run!r} is not; these are: {said_}")
+    if found is None:
+        created = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        found = Attempt(run=run, source="", at=created, outcome="held" if run in waiting.held else "interrupted")
+    return set_acknowledged(store, found, reason)
+
+
+def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:
+    """The verdicts by which a candidate is held; none where its record is torn or somebody else's."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        verdicts = json.loads(store.read(held_key(name)))["verdicts"]
+        return verdicts if are_verdicts(verdicts) else []
+    return []
 
 
 def shadows_of(log: Log) -> list[Version]:
@@ -78,11 +118,12 @@ def _gates_line(head: Version | None) -> str:
     return f"gates: {len(asked)} of {len(GATES)} were asked and pass" + "".join(f"; {words}" for words in named)
 
 
-def _rest_line(waiting: dict[str, list[dict[str, Any]]], unfinished: list[str], shadows: list[Version]) -> str:
-    holds = [f"{name} by {'; '.join(map(said, held(verdicts)))}" for name, verdicts in waiting.items()]
+def _rest_line(waiting: Unpublished, shadows: list[Version]) -> str:
+    holds = [f"{name} by {'; '.join(map(said, held(verdicts)))}" for name, verdicts in waiting.held.items()]
     parts = {
         "held": ", ".join(holds),
-        "unfinished": ", ".join(unfinished),
+        "failed": ", ".join(f"{a.run} ({a.error}: {a.message[:_SHOWN]})" for a in waiting.failed),
+        "unfinished": ", ".join(waiting.unfinished),
         "shadows": ", ".join(f"{version.run} (version {version.version})" for version in shadows),
     }
     return "; ".join(f"{name}: {said_ or 'none'}" for name, said_ in parts.items())

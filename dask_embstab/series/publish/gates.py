@@ -77,6 +77,12 @@ def thresholds(given: Thresholds) -> dict[str, float | None]:
     return {**THRESHOLDS, **given}
 
 
+def are_verdicts(values: Any) -> bool:
+    """Whether what was read from a record is a list of verdicts."""
+    known = {"gate", "verdict", "figure", "at", "sense", "threshold"}
+    return isinstance(values, list) and all(isinstance(value, dict) and known <= value.keys() for value in values)
+
+
 def judge(figures: Figures, limits: Thresholds) -> tuple[Verdict, ...]:
     """A verdict for every gate: pass, hold, not applicable or off."""
     return tuple(_judged(gate, figures.get(gate.name, {}), limits.get(gate.name)) for gate in GATES)

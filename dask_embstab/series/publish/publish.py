@@ -26,6 +26,7 @@ from dask_embstab.files.published import publishing
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call
+from dask_embstab.series.admin.attempts import attempting
 from dask_embstab.series.admin.basis import read_run
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
@@ -81,10 +82,10 @@ def add_run(
     (a reason) publishes it without fitting or writing again.
     """
     name = name or source.name
-    require_run_name(name)
     model_named = model or model_of(source) or name
+    require_run_name(name)
     require_model(model_named)
-    with store.lock(name):
+    with store.lock(name), attempting(store, name, source.where):
         log = read_log(store)
         if name in log.runs:
             added = _again(log.runs[name], source, model)
@@ -138,7 +139,8 @@ def add_run(
             **record_digests(store, name, Digests(run=checked.digests, reference=moved.digests, inputs=checked.inputs)),
         )
         publish(store, version)
-        _cleared(store, name)
+        with contextlib.suppress(OSError):  # what is left is known to be nobody's: the run is published
+            _cleared(store, name)
     seen = ", a shadow that readers of the head do not see" if shadow else ""
     return Added(version, published=True, note=f"{name} is version {version.version}{seen}")
 
