@@ -345,11 +345,15 @@ class Series:
 
 
 def _called(run: Any) -> str:
+    if isinstance(run, Run):
+        return run.where
     return place_name(run) if is_place(run) else f"a {type(run).__name__}"
 
 
 def _name_at(run: Any) -> str:
-    """What a run would be called that cannot be opened."""
+    """What a run is called, or would be where it cannot be opened."""
+    if isinstance(run, Run):
+        return run.name
     return Path(_called(run)).name.removesuffix(".zarr")
 
 
