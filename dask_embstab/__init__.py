@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ _HOME = {
     "tables.table": ("Table",),
 }
 
+__version__: str
+"""Of the installed package."""
+
 __all__ = [
     "AccessError",
     "ConditionError",
@@ -116,6 +120,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import dask_embstab`` and ``embstab --help`` are quick."""
+    if name == "__version__":
+        return version("dask_embstab")
     for module, names in _HOME.items():
         if name in names:
             value = getattr(import_module(f"dask_embstab.{module}"), name)
@@ -125,4 +131,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

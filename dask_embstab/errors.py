@@ -151,9 +151,25 @@ def verb(
                     error.caller = caller
                     raise
 
+        call.__signature__ = _signature(function, also)  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def _signature(function: Callable[..., Any], also: Iterable[Callable[..., Any]]) -> inspect.Signature:
+    """The function's own, its ``**options`` written out as what ``also`` takes besides."""
+    own = inspect.signature(function)
+    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    if not also or len(named) == len(own.parameters):
+        return own
+    taken = {one.name for one in named}
+    for known in also:
+        for one in inspect.signature(known).parameters.values():
+            if one.name not in taken and one.default is not one.empty:
+                named.append(one.replace(kind=one.KEYWORD_ONLY))
+                taken.add(one.name)
+    return own.replace(parameters=named)
 
 
 def first_few(rows: Sequence[int] | Any, start: int = 0) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
+from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 
@@ -22,8 +23,8 @@ _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
 
 
-@dataclass(frozen=True, slots=True)
-class TableMoments:
+@dataclass(frozen=True, slots=True, repr=False)
+class TableMoments(Displayed):
     """Moments of one table with what must agree before they are merged: d, dtype and the reference's identity.
 
     ``a + b`` is the moments of the rows of both (a shard per region, a table in parts), ``a - b`` those of the rows of a
@@ -49,6 +50,15 @@ class TableMoments:
     def matched(self) -> int:
         """Rows with a reference row, rows of zeros among them."""
         return self.moments.zeros.pairs + (0 if self.moments.pairs is None else self.moments.pairs.n)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "table": self.where,
+            "rows": self.n_rows,
+            "components": self.d,
+            "dtype": self.dtype,
+            "matched": None if self.moments.pairs is None else self.matched,
+        }
 
     @property
     def gramian(self) -> Matrix:

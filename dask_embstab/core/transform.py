@@ -13,6 +13,7 @@ import numpy as np
 
 from dask_embstab.core.inverse import pseudo_inverse
 from dask_embstab.core.types import Matrix, Rows, Vector
+from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.repairs import call
@@ -30,8 +31,8 @@ _FIGURES: tuple[tuple[str, str, Any], ...] = (
 """What is read of stored diagnostics, and what it must be where it is there."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Transform:
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Transform(Displayed):
     """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x lands at ``x @ items + offset``.
 
     ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry mode), descending.
@@ -61,6 +62,19 @@ class Transform:
     def width(self) -> int:
         """Components that come out."""
         return int(self.items.shape[1])
+
+    def _facts(self) -> dict[str, object]:
+        known = self.diagnostics
+        reference = known.get("reference")
+        alignment = known.get("alignment")
+        return {
+            "components": f"{self.d} -> {self.width}",
+            "tables": "items" if self.users is None else "items and users",
+            "keep": known.get("keep"),
+            "method": known.get("method"),
+            "reference": reference.get("name") or reference.get("path") if isinstance(reference, Mapping) else None,
+            "relative_error": alignment.get("relative_error") if isinstance(alignment, Mapping) else None,
+        }
 
     def transform_items(self, rows: Rows) -> Rows:
         """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows' float dtype back."""

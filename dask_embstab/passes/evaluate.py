@@ -17,6 +17,7 @@ from dask_embstab.core.moments import Panel, unit
 from dask_embstab.core.rankings import TopK, rank_biased_overlap, top_k
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.engine.reduce import Reduction, reduce_table
@@ -174,13 +175,26 @@ class RankCorrelation:
     zero_items_b: int
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+@dataclass(frozen=True, slots=True, repr=False)
+class Metrics(Displayed):
     """What `evaluate` measured; ``users`` and ``rank_correlation`` are None without users."""
 
     items: TableMetrics | None
     users: TableMetrics | None
     rank_correlation: RankCorrelation | None
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {}
+        for key in TABLES:
+            table: TableMetrics | None = getattr(self, key)
+            if table is not None:
+                facts[key] = (
+                    f"mean cosine {table.mean_cosine:.4f}, norm ratio {table.norm_ratio:.4f}, {table.rows} rows"
+                )
+        ranked = self.rank_correlation
+        if ranked is not None:
+            facts["rank_correlation"] = f"{ranked.rbo:.4f} at {ranked.k}, {ranked.users} users"
+        return facts
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as ``embstab evaluate --json`` prints them."""

@@ -13,6 +13,7 @@ from typing import Any
 import crc32c
 
 from dask_embstab.core.transform import Transform
+from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
@@ -48,7 +49,7 @@ def delivering(series: Series, run: Any = None, *, name: Any = None, **_: Any) -
     return recording_refusals(series.store, name if isinstance(name, str) else _name_at(run), _called(run))
 
 
-class Series:
+class Series(Displayed):
     """Stabilized runs in order, on a plain folder, with versions that are published, inspected and rolled back.
 
     ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any number of processes
@@ -73,6 +74,9 @@ class Series:
         except FileExistsError:
             raise OutputExistsError(f"{place} is a series already; add runs to it, or choose another place") from None
         return cls(place)
+
+    def _facts(self) -> dict[str, object]:
+        return {"place": self.store.place("")}
 
     @property
     def settings(self) -> Settings:

@@ -13,6 +13,7 @@ import zarr
 from zarr.storage import StoreLike
 
 from dask_embstab.core.transform import Transform
+from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
@@ -23,8 +24,8 @@ from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+@dataclass(frozen=True, slots=True, repr=False)
+class Run(Displayed):
     """An items table and, mostly, a users table; stabilized runs also hold the transform that made them.
 
     ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the attributes of its
@@ -58,6 +59,11 @@ class Run:
         return replace(
             made.compose(self.then), diagnostics={**made.diagnostics, "rebased": dict(self.then.diagnostics)}
         )
+
+    def _facts(self) -> dict[str, object]:
+        tables = {key: None if (table := getattr(self, key)) is None else table.summary for key in TABLES}
+        kind = "stabilized" if "transform" in self.group else "as trained"
+        return {"name": self.name, "path": self.path, **tables, "kind": kind}
 
     def _stored_transform(self) -> Transform | None:
         node = self.group.get("transform")

@@ -13,6 +13,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows
+from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids
@@ -27,8 +28,8 @@ from dask_embstab.tables.read.source import ArraySource, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+@dataclass(frozen=True, slots=True, repr=False)
+class Table(Displayed):
     """n row vectors of d components; ``where`` names it in messages, ``key`` is "items" or "users"."""
 
     source: Source
@@ -55,6 +56,15 @@ class Table:
     def chunk_rows(self) -> int:
         """Rows of a chunk."""
         return self.source.chunk_rows
+
+    @property
+    def summary(self) -> str:
+        """Its shape, its dtype and what its rows are known by, in a few words."""
+        ids = "no ids" if self.stored_ids is None else f"{self.stored_ids.kind} ids"
+        return f"{self.n_rows} x {self.d} {self.dtype}, {ids}"
+
+    def _facts(self) -> dict[str, object]:
+        return {"table": self.where, "rows": self.summary, "chunk_rows": self.chunk_rows}
 
     @property
     def is_direct(self) -> bool:

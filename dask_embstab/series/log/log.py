@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.versions import Version, version_key
 from dask_embstab.series.store import Store
@@ -20,14 +21,21 @@ _FILE = re.compile(r"[1-9][0-9]*\.json")
 _MODELS_NAMED = 5
 
 
-@dataclass(frozen=True)
-class Log:
+@dataclass(frozen=True, repr=False)
+class Log(Displayed):
     """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found once, when asked for.
 
     The head, the first run and where a run is stored need a few versions, whatever their number; names of runs need all.
     """
 
     versions: Sequence[Version] = ()
+
+    def _facts(self) -> dict[str, object]:
+        head = self.head
+        return {
+            "versions": len(self.versions),
+            "head": None if head is None else f"{head.version} ({head.run}, {head.created})",
+        }
 
     @cached_property
     def head(self) -> Version | None:

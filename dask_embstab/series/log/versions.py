@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import crc32c
 
+from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import option
 from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
@@ -45,8 +46,8 @@ class Details:
     spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Version(Displayed):
     """``parent`` is the version that was the head before, ``reference`` the one whose run this one was aligned to.
 
     ``digests_file`` holds the crc32c of every file of the run, of its running reference where it ``has_reference``, and
@@ -106,6 +107,11 @@ class Version:
             _require_place(place)
         for name in self.references or ():
             require_run_name(name)
+
+    def _facts(self) -> dict[str, object]:
+        names = ("version", "kind", "run", "model", "reference", "restores", "policy", "accepted", "created")
+        state = None if self.state == "live" else self.state
+        return {name: getattr(self, name) for name in names} | {"state": state}
 
     # --- what is read when it is asked for
 
