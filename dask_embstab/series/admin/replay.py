@@ -4,24 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 from dask_embstab.errors import EmbstabError, InputError
 from dask_embstab.repairs import option
 from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import described
 from dask_embstab.tables.run import Run, open_run
-
-if TYPE_CHECKING:
-    from dask_embstab.series.series import Series
 
 _REASON = "a replay"
 _USERS, _K = 1000, 100
 
 
+class Replayable(Protocol):
+    """What a replay asks of `Series`, which calls it."""
+
+    def __init__(self, place: Any) -> None:
+        """Open the series at this place."""
+
+    @classmethod
+    def init(cls, place: Any, **settings: Any) -> Self:
+        """Make an empty one."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the next run."""
+
+    def log(self) -> Log:
+        """Every version."""
+
+    @property
+    def add(self) -> Any:
+        """`Series.add`."""
+
+    @property
+    def diff(self) -> Any:
+        """`Series.diff`."""
+
+
 def replay(
-    series: Series, scratch: Any, settings: Mapping[str, Any], *, first: int | None, last: int | None
+    series: Replayable, scratch: Any, settings: Mapping[str, Any], *, first: int | None, last: int | None
 ) -> dict[str, Any]:
     """`Series.replay`."""
     chosen = series.settings.changed(settings)
@@ -55,7 +79,7 @@ def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
     return found
 
 
-def _scratch(kind: type[Series], place: Any, settings: Mapping[str, Any]) -> Series:
+def _scratch(kind: type[Replayable], place: Any, settings: Mapping[str, Any]) -> Replayable:
     try:
         made = kind.init(place, **settings)
     except InputError:
@@ -88,7 +112,7 @@ def _changed(version: Version) -> InputError:
     )
 
 
-def _figures(series: Series, version: Version, before: Version | None) -> dict[str, float | None]:
+def _figures(series: Replayable, version: Version, before: Version | None) -> dict[str, float | None]:
     """Metrics and gates of one run by name."""
     known = version.figures
     found: dict[str, float | None] = {
