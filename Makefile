@@ -28,8 +28,13 @@ lint: $(VENV)/.tested
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(WORKERS)
 
+# The long campaigns on this Python, then the tests on every other one that is found.
 test-all: lint
 	$(BIN)/python -m pytest $(WORKERS)
+	.ci/pythons | while read -r version python; do \
+	  echo "tests on Python $$version ($$python)"; \
+	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$version" || exit; \
+	done
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
