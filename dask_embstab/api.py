@@ -110,6 +110,7 @@ def create_run(
     name: str | None = None,
     chunk_rows: int | None = None,
     overwrite: bool = False,
+    sync: bool = True,
 ) -> Run:
     """Write tables as a run, one read and one write each, and open it.
 
@@ -127,6 +128,8 @@ def create_run(
         Rows of a chunk; near 64 MiB by default.
     overwrite
         Replace a run that stands at ``path``: it stays whole until the new one takes its place.
+    sync
+        Return when the run is on the disk, before it is seen; False leaves that to the system, for scratch work.
 
     Raises
     ------
@@ -150,7 +153,7 @@ def create_run(
     naming = name or _name_of(path)
     with (
         made_parents(local_path(path)),
-        begin_run(path, name=naming, fingerprint="", overwrite=overwrite) as writer,
+        begin_run(path, name=naming, fingerprint="", overwrite=overwrite, sync=sync) as writer,
     ):
         passes = {}
         for key, table in tables.items():
@@ -374,6 +377,7 @@ def apply(
     dtype: Any = None,
     overwrite: bool = False,
     resume: bool = False,
+    sync: bool = True,
     users: TableLike | None = None,
 ) -> Run:
     """Land every table of ``run`` and write it as a stabilized run at ``out``: one read and one write per table.
@@ -392,8 +396,10 @@ def apply(
     overwrite
         Replace a run that stands at ``out``: it stays whole until the new one takes its place.
     resume
-        Go on from the whole chunks that an interrupted call with the same arguments left. Tables in memory are written
-        from their first row on.
+        Go on from the chunks that an interrupted call with the same arguments left, where their checksums are right and
+        they were made of the input as it is now. Tables in memory are written from their first row on.
+    sync
+        Return when the run is on the disk, before it is seen; False leaves that to the system, for scratch work.
     users
         The table of users, where ``run`` is a table of items.
 
@@ -403,7 +409,8 @@ def apply(
     source = run_of(run, users)
     inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
     name = source.name if source.path is not None else _name_of(out)
-    return land(how, source, out, name=name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs)
+    options: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
+    return land(how, source, out, name=name, inputs=inputs, **options)
 
 
 @verb(fit)
@@ -415,10 +422,11 @@ def stabilize(
     dtype: Any = None,
     overwrite: bool = False,
     resume: bool = False,
+    sync: bool = True,
     users: TableLike | None = None,
     **options: Any,
 ) -> Run:
-    """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result.
+    """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result (with those of `apply`).
 
     ``run`` is a run, its path, a table of items (with its ``users``) or a dict with both. Two reads and one write per
     table, in all, where the Gramian serves; what was read is in the diagnostics.
@@ -426,7 +434,7 @@ def stabilize(
     source = run_of(run, users)
     require_output(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
     transform = fit(source, reference=reference, **options)
-    return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume)
+    return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)
 
 
 @verb()

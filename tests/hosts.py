@@ -68,7 +68,93 @@ def _scratch(folder: str, name: str) -> None:
         _wait()
 
 
-_VERBS = {"lock": _lock, "try": _try, "scratch": _scratch}
+def _between(place: str) -> None:
+    """Overwrite a run with one of 61 rows on a system without renameat2, and stop between the two renames."""
+    import numpy as np
+
+    import dask_embstab as es
+    from dask_embstab.tables.write import swap
+
+    original = swap.put
+
+    def put(new: Path, at: Path) -> None:
+        _wait()
+        original(new, at)
+
+    swap._renameat2, swap.put = lambda *_: False, put
+    es.create_run(place, np.ones((61, 4)), overwrite=True)
+
+
+def _open(place: str) -> None:
+    """Say how many items there are, having begun to look before the place is filled."""
+    import dask_embstab as es
+    from dask_embstab.tables.write import swap
+
+    original = swap.leftovers
+
+    def leftovers(*where: Any) -> Any:
+        swap.leftovers = original
+        found = original(*where)
+        _wait()
+        return found
+
+    swap.leftovers = leftovers
+    _say(es.open_run(place).items.n_rows)
+
+
+def _publish(place: str, run: str) -> None:
+    """Publish a run, and stop right before its version is created."""
+    import dask
+
+    import dask_embstab as es
+    from dask_embstab.series.publish import publish as publishing
+
+    original = publishing.publish
+
+    def publish(*arguments: Any) -> None:
+        _wait()
+        original(*arguments)
+
+    publishing.publish = publish
+    with dask.config.set(scheduler="synchronous"):
+        try:
+            es.Series(place).add(run)
+        except es.EmbstabError as error:
+            _say(f"{type(error).__name__}: {error}")
+        else:
+            _say("published")
+
+
+def _write(run: str, out: str) -> None:
+    """Apply a fit of a run over what stands at a place, and stop when one chunk is written."""
+    import dask
+
+    import dask_embstab as es
+    from dask_embstab.tables.write.sink import Sink
+
+    original, calls = Sink.writer, []
+
+    def writer(self: Sink, start: int, stop: int) -> Any:
+        calls.append(start)
+        if len(calls) == 2:
+            _wait()
+        return original(self, start, stop)
+
+    Sink.writer = writer  # type: ignore[method-assign]
+    with dask.config.set({"embstab.task-bytes": 1}, scheduler="synchronous"):
+        es.apply(es.fit(run), run, out, overwrite=True)
+    _say("published")
+
+
+_VERBS = {
+    "lock": _lock,
+    "try": _try,
+    "scratch": _scratch,
+    "between": _between,
+    "open": _open,
+    "publish": _publish,
+    "write": _write,
+}
 
 if __name__ == "__main__":
     _machine, _verb, *_arguments = sys.argv[1:]

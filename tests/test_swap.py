@@ -12,6 +12,7 @@ import pytest
 from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.files.owned import OwnedFolder
 from dask_embstab.tables.write import swap as swapping
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
@@ -125,15 +126,25 @@ def test_a_swap_that_stopped_between_its_renames_is_finished(
         es.apply(transform, run, out, dtype="float16", overwrite=True)
         assert es.open_run(out).items.dtype == np.float16
     assert es.open_run(out).transform is not None
-    assert not [path for path in hidden(tmp_path) if path.name.endswith(".replaced")]
+    es.apply(transform, run, out, overwrite=True)
+    assert not hidden(tmp_path)
 
 
 @pytest.mark.usefixtures("no_renameat2")
-def test_a_swap_that_stopped_after_its_renames_is_tidied(run: es.Run, transform: es.Transform, tmp_path: Path) -> None:
+def test_what_a_writer_that_was_killed_after_its_renames_left_is_removed_by_the_next(
+    run: es.Run, transform: es.Transform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out.zarr"
     es.apply(transform, run, out)
-    es.apply(transform, run, tmp_path / ".out.zarr.replaced")
-    assert es.open_run(out).transform is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnedFolder, "discard", OwnedFolder.release)
+        es.apply(transform, run, out, overwrite=True, dtype="float64")
+    assert len(hidden(tmp_path)) == 1
+    assert es.open_run(out).items.dtype == np.float64
+    with pytest.raises(es.OutputExistsError):
+        es.apply(transform, run, out)
+    es.apply(transform, run, out, overwrite=True)
+    assert es.open_run(out).items.dtype == np.float32
     assert not hidden(tmp_path)
 
 

@@ -105,6 +105,9 @@ def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
 
 
 MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB.")
+SYNC = click.option(
+    "--sync/--no-sync", default=True, show_default=True, help="Be on the disk before being seen; no: scratch work."
+)
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without.")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
-from dask_embstab.cli.common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
+from dask_embstab.cli.common import MEMORY, SCHEDULER, SYNC, argument, clock, cluster, command, described, main
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing
 
@@ -51,6 +51,7 @@ _APPLY_OPTIONS = (
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
     click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+    SYNC,
     MEMORY,
 )
 
@@ -66,8 +67,8 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> d
     return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
 
 
-@command(argument("run"), argument("transform"), *_FIT_OPTIONS, MEMORY)
-def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+@command(argument("run"), argument("transform"), *_FIT_OPTIONS, SYNC, MEMORY)
+def fit(run: str, transform: str, *, scheduler: str | None, sync: bool, **options: Any) -> dict[str, Any]:
     """Fit the transform that lands RUN and save it as the file TRANSFORM."""
     from dask_embstab import api
     from dask_embstab.tables.run import open_run
@@ -75,7 +76,7 @@ def fit(run: str, transform: str, *, scheduler: str | None, **options: Any) -> d
     with cluster(scheduler), clock() as seconds:
         fitted = api.fit(open_run(run), **options)
         with publishing(transform):
-            fitted.save(transform)
+            fitted.save(transform, sync=sync)
     return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
 
 

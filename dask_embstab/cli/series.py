@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_embstab.cli.common import MEMORY, SCHEDULER, argument, clock, cluster, command, described, main
+from dask_embstab.cli.common import MEMORY, SCHEDULER, SYNC, argument, clock, cluster, command, described, main
 from dask_embstab.files.published import publishing
 
 if TYPE_CHECKING:
@@ -263,6 +263,14 @@ def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
         show_default=True,
         help="Readers' pins older than this ended.",
     ),
+    click.option(
+        "--grace",
+        metavar="AGE",
+        callback=_seconds,
+        default="1h",
+        show_default=True,
+        help="Where other machines are at work too, what is younger stays.",
+    ),
     group=series,
 )
 def gc(series: str, **options: Any) -> dict[str, Any]:
@@ -305,6 +313,7 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
     click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
+    SYNC,
     SCHEDULER,
     MEMORY,
     group=series,

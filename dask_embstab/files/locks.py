@@ -31,6 +31,7 @@ LEASE_SECONDS = 60.0
 _UNFINISHED_SECONDS = 5.0
 """A lock that names no owner is just being made, or was when its process was killed."""
 _RECORD_BYTES = 512
+_RELEASED = b"released"
 _WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -55,6 +56,7 @@ class Owner:
     token: str
     machine: str
     process: int
+    started: str
     since: str
     beat: str
 
@@ -98,8 +100,10 @@ class Lock:
             if _held.pop(self.inode, None) is None:
                 return  # a child that was forked has closed it
             try:
-                if path is not None and self.is_held():
-                    Path(path).unlink(missing_ok=True)
+                if self.is_held():
+                    os.pwrite(self.descriptor, _RELEASED.ljust(_RECORD_BYTES), 0)
+                    if path is not None:
+                        Path(path).unlink(missing_ok=True)
             finally:
                 os.close(self.descriptor)
 
@@ -120,13 +124,14 @@ def try_lock(path: str | os.PathLike[str]) -> Lock | None:
             if _inode_at(path) in _held:
                 return None
             descriptor, is_new = _opened(path)
-            verdict = "gone"
+            lock = None
             try:
                 verdict = _verdict(path, descriptor, is_new=is_new)
                 if verdict == "free":
-                    return _taken(descriptor)
+                    lock = _taken(descriptor)
+                    return lock
             finally:
-                if verdict != "free":
+                if lock is None:
                     os.close(descriptor)
             if verdict == "taken":
                 return None
@@ -154,8 +159,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[int, bool]:
 
 def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> Literal["free", "taken", "gone"]:
     """Whether the lock may be taken; ``gone`` where the file was removed by the owner before."""
-    by_kernel = _kernel_lock(descriptor)
-    if by_kernel is False:
+    if not _kernel_lock(descriptor):
         return "taken"
     try:
         known = os.fstat(descriptor)
@@ -165,14 +169,13 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
         if error.errno == errno.ESTALE:
             return "gone"
         raise
-    alive = not is_new and _is_alive(path, descriptor, by_kernel=by_kernel is True)
-    return "taken" if alive else "free"
+    return "taken" if not is_new and _is_alive(path, descriptor) else "free"
 
 
 def _taken(descriptor: int) -> Lock:
     global _beating
     now = _now()
-    owner = Owner(new_token(), machine(), os.getpid(), now, now)
+    owner = Owner(new_token(), machine(), os.getpid(), _started(os.getpid()), now, now)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, owner.encoded(), 0)
     lock = _held[_inode(os.fstat(descriptor))] = Lock(descriptor, owner)
@@ -182,8 +185,8 @@ def _taken(descriptor: int) -> Lock:
     return lock
 
 
-def _kernel_lock(descriptor: int) -> bool | None:
-    """Whether the system granted a lock; None where the file system has none.
+def _kernel_lock(descriptor: int) -> bool:
+    """Whether the system grants a lock, or has none on this file system.
 
     A lock of the open file, where there is such a thing, is not lost when another descriptor of the file is closed.
     """
@@ -199,32 +202,37 @@ def _kernel_lock(descriptor: int) -> bool | None:
             if error.errno in _TAKEN:
                 return False
             if error.errno in _NO_LOCKS:
-                return None
+                return True
             if error.errno != errno.EINVAL:
                 raise
         else:
             return True
-    return None
+    return True
 
 
-def _is_alive(path: str | os.PathLike[str], descriptor: int, *, by_kernel: bool) -> bool:
-    """Whether an owner whom the kernel's lock says nothing of is at work."""
-    owner = Owner.decoded(os.pread(descriptor, _RECORD_BYTES, 0))
+def _is_alive(path: str | os.PathLike[str], descriptor: int) -> bool:
+    """Whether an owner is at work whom the kernel's lock says nothing of."""
+    data = os.pread(descriptor, _RECORD_BYTES, 0)
+    owner = Owner.decoded(data)
     if owner is None:
-        return _age(path, descriptor) < _UNFINISHED_SECONDS
+        return not data.startswith(_RELEASED) and _age(path, descriptor) < _UNFINISHED_SECONDS
     if owner.machine == machine():
-        return not by_kernel and _runs(owner.process)
+        return owner.process != os.getpid() and _started(owner.process) == owner.started != ""
     return _age(path, descriptor) < LEASE_SECONDS
 
 
-def _runs(process: int) -> bool:
+def _started(process: int) -> str:
+    """When a process of this machine began: its number may be another's by now. Empty where there is none (or a zombie)."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
     try:
         os.kill(process, 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return ""
+    except OSError:
+        pass
+    return "unknown"
 
 
 def _age(path: str | os.PathLike[str], descriptor: int) -> float:

@@ -71,28 +71,26 @@ def abandoned(parent: Path, name: str) -> Iterator[OwnedFolder]:
     for left in leftovers(parent, name):
         if left.suffix == _TRASH:
             remove_folder(left)
-        elif left.suffix == PARTIAL or _is_old(parent, left):
-            with contextlib.suppress(OSError):
-                lock = try_lock(left / LOCK)
-                if lock is not None:
-                    yield _taken_over(left, name, lock)
+        elif (taken := take_over(left, name)) is not None:
+            yield taken
 
 
-def _is_old(parent: Path, left: Path) -> bool:
-    """Whether nobody can be making it any more; one that has just got its final name is not."""
-    with contextlib.suppress(FileNotFoundError):
-        return file_system_time(parent) - left.lstat().st_mtime > LEASE_SECONDS
-    return False
-
-
-def _taken_over(left: Path, name: str, lock: Lock) -> OwnedFolder:
-    path = left.with_name(hidden_name(name, new_token()))
-    try:
-        left.rename(path)
-    except BaseException:
-        lock.release()
-        raise
-    return OwnedFolder(path, lock)
+def take_over(left: Path, name: str) -> OwnedFolder | None:
+    """A leftover of work on ``name``, under a new name; None where its owner is alive, or it is gone."""
+    with contextlib.suppress(OSError):
+        if left.suffix == _NEW and file_system_time(left.parent) - left.lstat().st_mtime < LEASE_SECONDS:
+            return None
+        lock = try_lock(left / LOCK)
+        if lock is None:
+            return None
+        path = left.with_name(hidden_name(name, new_token()))
+        try:
+            left.rename(path)
+        except BaseException:
+            lock.release()
+            raise
+        return OwnedFolder(path, lock)
+    return None
 
 
 def reclaim(parent: Path, name: str) -> None:

@@ -200,18 +200,20 @@ def _advance_block(
 ) -> Written:
     """One task: whole chunks of the new table, first those rows in them that the run has, then those that are gone."""
     ensure_one_thread()
-    if work.sink.is_written(rows.start, rows.stop):
+    sink = work.sink
+    if ids is not None:
+        sink.write_ids(rows.start, rows.stop, ids)
+    origin = dict.fromkeys(sink.chunks(rows.start, rows.stop), None if sink.journal is None else sink.journal.origin)
+    if (kept := sink.kept(rows.start, rows.stop)) is not None and kept.made_of == origin:
         return Written(rows.start, rows.stop)
-    vectors, at = work.sink.writer(rows.start, rows.stop), 0
+    vectors, at = sink.writer(rows.start, rows.stop), 0
     weights = np.empty(rows.stop - rows.start)
     for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, gone)):
         vectors.put(mean.astype(vectors.dtype))
         weights[at : at + len(weight)] = weight
         at += len(weight)
     vectors.finish()
-    work.sink.write_weights(rows.start, weights.astype(vectors.dtype))
-    if ids is not None:
-        work.sink.write_ids(rows.start, rows.stop, ids)
+    sink.record(origin, vectors.digests, sink.write_weights(rows.start, weights.astype(vectors.dtype)))
     return Written(rows.start, rows.stop)
 
 

@@ -35,13 +35,22 @@ def land(
     dtype: Any,
     overwrite: bool,
     resume: bool,
+    sync: bool = True,
+    for_series: bool = False,
     inputs: tuple[str, ...],
 ) -> Run:
     """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and open it."""
-    require_output(out, inputs, overwrite=overwrite)
+    require_output(out, inputs, overwrite=overwrite, for_series=for_series)
     work = Apply(transform, source, None if dtype is None else _float_dtype(dtype))
     with begin_run(
-        out, name=name, fingerprint=work.fingerprint(), overwrite=overwrite, resume=resume, inputs=inputs
+        out,
+        name=name,
+        fingerprint=work.fingerprint(),
+        overwrite=overwrite,
+        resume=resume,
+        sync=sync,
+        for_series=for_series,
+        inputs=inputs,
     ) as writer:
         work.write(writer)
     return open_run(out)

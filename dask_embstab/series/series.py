@@ -34,10 +34,10 @@ from dask_embstab.series.log.settings import SETTINGS, Settings
 from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, run_key
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
+from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, place_name
 
-_MARK = "series.json"
 RunLike = Run | str | os.PathLike[str]
 
 
@@ -70,7 +70,9 @@ class Series(Displayed):
         values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
             with publishing(place):
-                store.create(_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode())
+                store.create(
+                    SERIES_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode()
+                )
         except FileExistsError:
             raise OutputExistsError(f"{place} is a series already; add runs to it, or choose another place") from None
         return cls(place)
@@ -258,9 +260,12 @@ class Series(Displayed):
         return verify(self.store, self.log())
 
     @verb()
-    def gc(self, *, pin_age: float = gc.DAY) -> list[str]:
-        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds; returns the keys."""
-        return gc.collect(self.store, pin_age=pin_age)
+    def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> list[str]:
+        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds; returns the keys.
+
+        On a series that another machine has worked on in the last ``grace`` seconds, nothing younger than that goes.
+        """
+        return gc.collect(self.store, pin_age=pin_age, grace=grace)
 
     @verb()
     def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
@@ -311,10 +316,11 @@ class Series(Displayed):
         dtype: Any = None,
         overwrite: bool = False,
         resume: bool = False,
+        sync: bool = True,
     ) -> Run:
         """Land a later batch of users or items with a published version's transform (`transform_for`) at ``out``.
 
-        Without ``model`` and ``version``: the model that the batch itself names, else the head.
+        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch itself names, else the head.
         """
         source = open_run(run)
         if model is None and version is None:
@@ -322,9 +328,8 @@ class Series(Displayed):
         transform = self.transform_for(model=model, version=version)
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))
-        return land(
-            transform, source, out, name=source.name, dtype=dtype, overwrite=overwrite, resume=resume, inputs=inputs
-        )
+        how: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
+        return land(transform, source, out, name=source.name, inputs=inputs, **how)
 
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""
@@ -337,7 +342,7 @@ class Series(Displayed):
             "head": None if head is None else head.version,
             "settings": settings_in(log, self._initial).to_dict(),
             "versions": [version.without_digests() for version in log.versions],
-            "files": [_MARK, *(f"versions/{v.version}.json" for v in log.versions), *sorted(files)],
+            "files": [SERIES_MARK, *(f"versions/{v.version}.json" for v in log.versions), *sorted(files)],
         }
 
     def _run(self, version: Version) -> Run:
@@ -374,14 +379,14 @@ def _store(place: Any) -> Store:
 
 def _marked(store: Store, place: str) -> Settings:
     try:
-        values = json.loads(store.read(_MARK))
+        values = json.loads(store.read(SERIES_MARK))
         if values.pop("crc32c") != _check(values):
             raise ValueError("it fails its checksum")
         return Settings.of(values["settings"])
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"there is no series at {place}; make one with {call('Series.init')}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(f"{_MARK} of {place} cannot be read ({error}); restore it from a copy") from error
+        raise DamageError(f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy") from error
 
 
 def _check(values: dict[str, Any]) -> int:

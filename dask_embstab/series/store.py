@@ -8,10 +8,9 @@ What decides is `create`: a file that appears whole and durable, or not at all, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,9 +20,19 @@ from typing import Any, Protocol
 from dask_embstab.errors import RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
 from dask_embstab.files.listing import files_below
+from dask_embstab.files.locks import Lock, file_system_time, holder, machine, try_lock
+from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
+_MACHINES = "machines"
+
+
+class Held(Protocol):
+    """A lock that was taken."""
+
+    def is_held(self) -> bool:
+        """Whether it still is: asked before anything is made visible."""
 
 
 class Store(Protocol):
@@ -62,8 +71,11 @@ class Store(Protocol):
     def remove(self, key: str) -> None:
         """Remove a file, or a folder with everything in it; a folder is out of sight at once or not at all."""
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str) -> AbstractContextManager[Held]:
         """Keep others from working on ``name``; RetryError where another does. A dead process holds no lock."""
+
+    def is_shared(self, within: float) -> bool:
+        """Whether another machine has locked anything here in the last ``within`` seconds."""
 
     def place(self, key: str) -> Any:
         """Where Zarr finds a run."""
@@ -109,8 +121,12 @@ class Folder:
                 yield block
 
     def age(self, key: str) -> float:
-        """Seconds since a file or folder was last changed."""
-        return time.time() - (self.root / key).stat().st_mtime
+        """Seconds since a file, a folder or a lock in it was last changed, by the clock of its file system."""
+        path = self.root / key
+        changed = [path.lstat().st_mtime]
+        with contextlib.suppress(OSError):
+            changed.append((path / LOCK).lstat().st_mtime)
+        return file_system_time(self.root) - max(changed)
 
     def create(self, key: str, data: bytes) -> None:
         """Write, sync, then link: a link is refused where the name is taken, so one of all who try wins."""
@@ -138,39 +154,33 @@ class Folder:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """A lock on the folder ``candidates/<name>``, which is made for it and removed once it is empty."""
-        folder = self.root / "candidates" / name
-        descriptor = _locked(folder)
+    def lock(self, name: str) -> Iterator[Lock]:
+        """The lock ``locks/<name>.lock``; with the folder ``candidates/<name>``, which goes again once it is empty."""
+        path, folder = self.root / "locks" / f"{name}.lock", self.root / "candidates" / name
+        (path.parent / _MACHINES).mkdir(parents=True, exist_ok=True)
+        (path.parent / _MACHINES / _machine_name()).touch()
+        lock = try_lock(path)
+        if lock is None:
+            raise RetryError(f"another process is at work on {name} ({holder(path)}); call again when it is done")
         try:
-            yield
+            folder.mkdir(parents=True, exist_ok=True)
+            yield lock
         finally:
             try:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             finally:
-                os.close(descriptor)
+                lock.release(path)
+
+    def is_shared(self, within: float) -> bool:
+        """By what every machine that takes a lock leaves in ``locks/machines``."""
+        others = (f"locks/{_MACHINES}/{name}" for name in self.names(f"locks/{_MACHINES}") if name != _machine_name())
+        return any(self.age(other) < within for other in others)
 
     def place(self, key: str) -> Path:
         """Where Zarr finds a run."""
         return self.root / key
 
 
-def _locked(folder: Path) -> int:
-    """A locked descriptor of a folder that still stands at its place."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists() and folder.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise RetryError(f"another process is at work on {folder.name}; call again when it is done") from None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+def _machine_name() -> str:
+    return hashlib.sha256(machine().encode()).hexdigest()[:16]

@@ -9,6 +9,9 @@ FORMAT = 1
 TABLES = ("items", "users")
 DIMENSION = {"items": "item", "users": "user"}
 ATTRIBUTE = "embstab"
+SERIES_MARK = "series.json"
+SERIES_FOLDERS = ("runs", "references", "versions", "digests", "bases", "candidates", "pins", "locks", "attempts")
+"""The file that makes a folder a series, and the folders in it: nobody else writes there."""
 INCOMPLETE = "incomplete"
 """Key in the run's attributes while it is being written; taken away last, so that half a run never looks whole."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.recorded import Recorded
-from dask_embstab.tables.store import open_node, place_name, reading_metadata, table_without_group, without_group
+from dask_embstab.tables.store import (
+    of_one_folder,
+    open_node,
+    place_name,
+    reading_metadata,
+    table_without_group,
+    without_group,
+)
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table, require_one_width, table_of
 
@@ -97,8 +105,10 @@ def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorde
     `InputError` where a table is not made of full-width float rows; `DamageError` where its metadata cannot be read.
     With ``digests``, every file that is read of it is compared with those that were recorded.
     """
-    if isinstance(path, Run):
-        return path
+    return path if isinstance(path, Run) else of_one_folder(path, partial(_opened, path, digests))
+
+
+def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) -> Run:
     where, node = place_name(path), open_node(path, digests)
     if not isinstance(node, zarr.Group):
         raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
-from dask_embstab.errors import InputError, NotARunError
+from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
 from dask_embstab.repairs import call
@@ -22,6 +22,8 @@ from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.write.swap import finish_swap
 
+_MOST_READS = 100
+V = TypeVar("V")
 _METADATA = ("zarr.json", ".zgroup", ".zarray")
 _FORMATS = {b"\x89HDF\r\n\x1a\n": "HDF5", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy (npy)", b"PK\x03\x04": "ZIP (or npz)",
             b"ARROW1": "Arrow", b"CDF": "NetCDF", b"SQLite format 3": "SQLite"}  # fmt: skip
@@ -65,6 +67,30 @@ def open_node(
             return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error
+
+
+def of_one_folder(place: Any, read: Callable[[], V]) -> V:
+    """What ``read`` finds at a place; read again where another run took the place meanwhile, so that it is all of one."""
+    local = local_path(place)
+    for _ in range(_MOST_READS):
+        before = _folder(local)
+        try:
+            found = read()
+        except EmbstabError:
+            if _folder(local) == before:
+                raise
+        else:
+            if _folder(local) == before:
+                return found
+    raise RetryError(f"{place_name(place)} was replaced {_MOST_READS} times while it was opened; call again")
+
+
+def _folder(local: Path | None) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        if local is not None:
+            found = local.stat()
+            return found.st_dev, found.st_ino
+    return None
 
 
 def fresh(node: zarr.Group | zarr.Array[Any]) -> zarr.Group | zarr.Array[Any]:

@@ -20,14 +20,16 @@ from dask_embstab.tables.write.run_writer import require_place
 _SAME_PROCESS = (None, dask.get, dask.local.get_sync, dask.threaded.get)
 
 
-def require_output(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+def require_output(
+    out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False, for_series: bool = False
+) -> None:
     """Raise unless a run may be written at ``out``, and what tasks write into its store is seen here.
 
     A pickled copy of a store may be private to a worker process: a task makes the run's root group, marked as unfinished,
     which is then looked for and removed. Not for a local folder (each task looks whether it is there), nor where tasks run
     in this process.
     """
-    require_place(out, inputs, overwrite=overwrite)
+    require_place(out, inputs, overwrite=overwrite, for_series=for_series)
     if local_path(out) is not None or get_scheduler() in _SAME_PROCESS:
         return
     name, probe = place_name(out), {ATTRIBUTE: {"format": FORMAT, INCOMPLETE: True, "probe": uuid.uuid4().hex}}

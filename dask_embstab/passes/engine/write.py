@@ -75,6 +75,7 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
             where,
             None if table.stored_ids is None else table.stored_ids.block(rows.start, rows.stop),
             table.where,
+            table.chunk_rows,
         )
         for rows in ranges
     ]
@@ -84,15 +85,25 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
 
 
 def write_block(
-    block: Openable, rows: RowRange, grid: Grid, landing: Landing, sink: Sink, ids: IdBlock | None, where: str
+    block: Openable,
+    rows: RowRange,
+    grid: Grid,
+    landing: Landing,
+    sink: Sink,
+    ids: IdBlock | None,
+    where: str,
+    input_rows: int,
 ) -> Written:
-    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids."""
+    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids.
+
+    Chunks of the input hold ``input_rows`` rows.
+    """
     ensure_one_thread()
+    if ids is not None:
+        sink.write_ids(rows.start, rows.stop, ids)
+    if (kept := _kept(block, rows, grid, sink, input_rows)) is not None:
+        return kept
     reader = block.open()
-    if sink.is_written(rows.start, rows.stop):
-        for start in grid.cuts(rows):  # a resumed write skips the work, not the check and digest of its input
-            reader.take(start, min(start + grid.rows, rows.stop))
-        return Written(rows.start, rows.stop, reader.digests())
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
@@ -106,9 +117,21 @@ def write_block(
             _raise_not_finite(stored, landed, writer.dtype, start, where)
         writer.put(landed)
     writer.finish()
-    if ids is not None:
-        sink.write_ids(rows.start, rows.stop, ids)
+    sink.record(sink.made_of(rows.start, rows.stop, reader.digests(), input_rows), writer.digests)
     return Written(rows.start, rows.stop, reader.digests(), writer.digests)
+
+
+def _kept(block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int) -> Written | None:
+    """What an interrupted call left of these rows: whole, and made of the input as it is read now."""
+    kept = sink.kept(rows.start, rows.stop)
+    if kept is None:
+        return None
+    reader = block.open()
+    for start in grid.cuts(rows):
+        reader.take(start, min(start + grid.rows, rows.stop))
+    read = reader.digests()
+    same = kept.made_of == sink.made_of(rows.start, rows.stop, read, input_rows)
+    return Written(rows.start, rows.stop, read, kept.digests) if same else None
 
 
 class _Multiply:

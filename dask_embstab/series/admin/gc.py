@@ -1,7 +1,8 @@
 """What may go? Leftovers of publishes that were interrupted and are not at work; never what a version or a reader holds.
 
 A publish holds the lock of its run's name from before its first chunk until its version is created, and gc takes the
-same lock before it looks at the log: what it then finds without a version belongs to nobody.
+same lock before it looks at the log: what it then finds without a version belongs to nobody. On a series that another
+machine has worked on as well, locks may not reach all, so what is younger than a grace period stays.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from dask_embstab.series.log.versions import reference_key, run_key
 from dask_embstab.series.publish.candidate import candidate_key
 from dask_embstab.series.store import Store
 
-DAY = 86_400.0
+DAY, HOUR = 86_400.0, 3600.0
 REBASING = ".rebase"
 """The lock of rebases; no run has this name."""
-_HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.(?:[0-9a-f]{12}\.(?:partial|new|trash)|replaced)")
+_HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.[0-9a-f]{12}\.(?:partial|new|trash)")
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
 """A small file that was being written; any other hidden file is somebody else's."""
 _KNOWN = re.compile(r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}")
@@ -40,23 +41,32 @@ def pin(store: Store, run: str) -> Iterator[None]:
         store.remove(key)
 
 
-def collect(store: Store, *, pin_age: float) -> list[str]:
-    """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended."""
+def collect(store: Store, *, pin_age: float, grace: float) -> list[str]:
+    """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended.
+
+    Where another machine was at work within the last ``grace`` seconds, what is younger than that stays.
+    """
     removed = _swept(store, pin_age)
-    pinned = _pinned(store)
     needed = _needed(read_log(store))
     for name, keys in sorted(_by_name(store).items()):
-        if needed.issuperset(map(_owner, keys)):
+        if keys and needed.issuperset(map(_owner, keys)):
             continue
-        with contextlib.suppress(RetryError), store.lock(name):
+        with contextlib.suppress(RetryError), store.lock(name) as lock:
             needed = _needed(read_log(store))
+            youngest = grace if store.is_shared(grace) else 0.0
             for key in keys:
                 owner = _owner(key)
-                held = owner == run_key(name) and name in pinned
-                if owner not in needed and not held and _exists(store, key):
-                    store.remove(key)
-                    removed.append(key)
+                with contextlib.suppress(FileNotFoundError):
+                    is_young = store.age(key) < youngest
+                    if owner not in needed and not is_young and not _is_pinned(store, owner) and lock.is_held():
+                        store.remove(key)
+                        removed.append(key)
     return removed
+
+
+def _is_pinned(store: Store, key: str) -> bool:
+    """Whether a reader holds this run: asked right before it would go."""
+    return any(key == run_key(name) for name in _pinned(store))
 
 
 def _needed(log: Log) -> set[str]:
@@ -98,6 +108,9 @@ def _by_name(store: Store) -> dict[str, list[str]]:
             found.setdefault(named["name"], []).append(named[0])
     if bases := store.names("bases"):
         found[REBASING] = [f"bases/{entry}" for entry in bases]
+    for entry in store.names("locks"):
+        if entry.endswith(".lock"):
+            found.setdefault(entry.removesuffix(".lock"), [])  # of a killed process: whoever takes it removes it
     for name in store.folders("candidates"):
         found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
         found[name].append(candidate_key(name))
@@ -113,7 +126,7 @@ def _owner(key: str) -> str:
 def _swept(store: Store, pin_age: float) -> list[str]:
     """Old pins, and half-written small files that nobody can be writing any more."""
     removed = []
-    for folder in ("pins", "versions", "attempts"):
+    for folder in ("pins", "versions", "digests", "bases", "attempts"):
         for name in store.names(folder):
             key = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
@@ -122,8 +135,3 @@ def _swept(store: Store, pin_age: float) -> list[str]:
                     store.remove(key)
                     removed.append(key)
     return removed
-
-
-def _exists(store: Store, key: str) -> bool:
-    folder, _, name = key.rpartition("/")
-    return name in store.names(folder)

@@ -53,7 +53,7 @@ Told = dict[str, Any]
 
 def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: bool) -> Added:
     """Move all stored runs onto a version's run, onto another run, or (None) back to before the last rebase."""
-    with store.lock(REBASING), contextlib.ExitStack() as held:
+    with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
         log = read_log(store)
         log.version(None)  # something must be published
         settings = settings_in(log, initial)
@@ -76,7 +76,7 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
             basis=basis | store_matrices(store, changed),
             moved=moved,
         )
-        publish(store, made)
+        publish(store, made, lock)
     return Added(made, published=True, note=REWRITTEN if rewrite else LAZILY)
 
 

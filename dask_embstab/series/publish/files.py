@@ -100,7 +100,7 @@ def resumed_run(store: Store, key: str, name: str, origin: str, more: Mapping[st
     place = store.place(key)
     resume, attributes = local_path(place) is not None, {**more, "origin": origin}
     store.make(key.rpartition("/")[0])
-    with begin_run(place, name=name, fingerprint=origin, resume=resume, more=attributes) as writer:
+    with begin_run(place, name=name, fingerprint=origin, resume=resume, for_series=True, more=attributes) as writer:
         yield writer
 
 

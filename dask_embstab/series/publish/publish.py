@@ -48,7 +48,8 @@ from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
 from dask_embstab.series.publish.selecting import Selected, selected
-from dask_embstab.series.store import Store
+from dask_embstab.series.publish.withdraw import withdraw_unless_whole
+from dask_embstab.series.store import Held, Store
 from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.run import Run, open_run
 
@@ -85,7 +86,7 @@ def add_run(
     model_named = model or model_of(source) or name
     require_run_name(name)
     require_model(model_named)
-    with store.lock(name), attempting(store, name, source.where):
+    with store.lock(name) as lock, attempting(store, name, source.where):
         log = read_log(store)
         if name in log.runs:
             added = _again(log.runs[name], source, model)
@@ -138,7 +139,7 @@ def add_run(
             details=details,
             **record_digests(store, name, Digests(run=checked.digests, reference=moved.digests, inputs=checked.inputs)),
         )
-        publish(store, version)
+        publish(store, version, lock)
         with contextlib.suppress(OSError):  # what is left is known to be nobody's: the run is published
             _cleared(store, name)
     seen = ", a shadow that readers of the head do not see" if shadow else ""
@@ -192,13 +193,20 @@ def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
     }
 
 
-def publish(store: Store, version: Version) -> None:
-    """Create the version's file; one of all who try for this number wins. The one before is made durable first."""
+def publish(store: Store, version: Version, lock: Held | None = None) -> None:
+    """Create the version's file; one of all who try for this number wins. The one before is made durable first.
+
+    What the version needs was made under ``lock``. It is looked at once more when the version is there: where another
+    machine removed it, because its locks and its clock told it that this process is gone, the version is withdrawn.
+    """
     if version.version > 1:
         store.sync(version_key(version.version - 1))
+    if lock is not None and not lock.is_held():
+        raise RetryError(f"another process has taken over the work on {version.run}; nothing was published; call again")
     try:
         with publishing(f"version {version.version}"):
             store.create(version_key(version.version), version.encoded())
+            withdraw_unless_whole(store, version)
     except FileExistsError:
         raise RetryError(
             f"version {version.version} was published by another process meanwhile, so the parent has changed; call again"
@@ -288,6 +296,7 @@ def _write(place: Any, source: Run, candidate: Candidate) -> None:
         dtype=candidate.plan["settings"]["dtype"],
         overwrite=False,
         resume=local_path(place) is not None,
+        for_series=True,
         inputs=() if source.path is None else (source.path,),
     )
 

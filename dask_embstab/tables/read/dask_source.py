@@ -46,11 +46,11 @@ class DaskSource:
 
     def block(self, start: int, stop: int) -> Any:
         """A delayed `ArrayBlock` of these rows."""
-        return _delayed_block(self.array[start:stop], start, start // self.chunk_rows)
+        return _delayed_block(self.array[start:stop], start, self.chunk_rows, self.shape[0])
 
     def gather(self, rows: RowNumbers) -> Any:
         """A delayed `ArrayBlock` of these rows, numbered from 0."""
-        return _delayed_block(self.array[rows], 0, 0)
+        return _delayed_block(self.array[rows])
 
 
 def require_whole_rows(array: Any, where: str) -> None:
@@ -81,11 +81,11 @@ def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
     return make(*arguments)
 
 
-def _delayed_block(rows: Any, start: int, chunk: int) -> Any:
+def _delayed_block(rows: Any, *place: int) -> Any:
     pieces = rows.to_delayed().ravel().tolist()
-    return dask.delayed(_joined, pure=False)(pieces, start, chunk)
+    return dask.delayed(_joined, pure=False)(pieces, *place)
 
 
-def _joined(pieces: list[Any], start: int, chunk: int) -> ArrayBlock:
+def _joined(pieces: list[Any], *place: int) -> ArrayBlock:
     rows = np.asarray(pieces[0]) if len(pieces) == 1 else np.concatenate([np.asarray(p) for p in pieces])
-    return ArrayBlock(rows, start, chunk)
+    return ArrayBlock(rows, *place)

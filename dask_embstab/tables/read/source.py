@@ -82,11 +82,15 @@ def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ArrayBlock:
-    """Rows held in memory; row 0 of ``array`` is row ``start`` of the table, chunk ``chunk`` of its digests."""
+    """Rows held in memory; row 0 of ``array`` is row ``start`` of a table of ``n_rows`` in chunks of ``chunk_rows``.
+
+    Picked rows, which are no part of one, have ``chunk_rows`` 0.
+    """
 
     array: Rows
-    start: int
-    chunk: int = 0
+    start: int = 0
+    chunk_rows: int = 0
+    n_rows: int = 0
 
     def open(self) -> ArrayReader:
         """Start reading."""
@@ -94,21 +98,35 @@ class ArrayBlock:
 
 
 class ArrayReader:
-    """Slices of an array in memory, and their running digest."""
+    """Slices of an array in memory, and the digests of its chunks."""
 
     def __init__(self, block: ArrayBlock) -> None:
         self._block = block
-        self._crc = 0
+        self._at, self._crc = -1, 0
+        self._digests: Digests = {}
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of the table."""
-        rows = np.ascontiguousarray(self._block.array[start - self._block.start : stop - self._block.start])
-        self._crc = checksum(rows, self._crc)
+        block = self._block
+        rows = np.ascontiguousarray(block.array[start - block.start : stop - block.start])
+        if block.chunk_rows:
+            for first in range(start - start % block.chunk_rows, stop, block.chunk_rows):
+                last = min(first + block.chunk_rows, block.n_rows)
+                cut = max(start, first), min(stop, last)
+                self._digest(rows[cut[0] - start : cut[1] - start], *cut, first, last)
         return rows
 
+    def _digest(self, rows: Rows, start: int, stop: int, first: int, last: int) -> None:
+        """Go on with the digest of the chunk of rows ``first`` to ``last``; one that is not read from its start has none."""
+        if start not in (first, self._at):
+            return
+        self._crc, self._at = checksum(rows, 0 if start == first else self._crc), stop
+        if stop == last:
+            self._digests[first // self._block.chunk_rows] = self._crc
+
     def digests(self) -> Digests:
-        """The digest of what was taken."""
-        return {self._block.chunk: self._crc}
+        """Of the chunks that were read whole."""
+        return self._digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +187,7 @@ class ArraySource:
 
     def block(self, start: int, stop: int) -> ArrayBlock:
         """A view of these rows."""
-        return ArrayBlock(self.array[start:stop], start, start // self.chunk_rows)
+        return ArrayBlock(self.array[start:stop], start, self.chunk_rows, len(self.array))
 
     def gather(self, rows: RowNumbers) -> ArrayGather:
         """Picks rows when its task runs."""

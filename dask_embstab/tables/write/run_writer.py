@@ -1,21 +1,15 @@
 """How does a run appear whole or not at all?
 
-On a local file system it is written in a hidden folder beside its place and renamed when the last byte is in it. On any
-other store it is written in place, and a mark in its attributes, taken away last, says that it is not whole. The mark
-stands in both cases, so a half-written run is refused wherever it is found.
-
-A folder left behind by a kill carries the fingerprint of what was being written; ``resume`` adopts it by renaming it to
-a new token (so that two processes cannot both adopt it) and keeps the chunks that are in it.
+On a local file system it is written in a hidden folder beside its place (`workplace`) and renamed when the last byte is in
+it. On any other store it is written in place, and a mark in its attributes, taken away last, says that it is not whole. The
+mark stands in both cases, so a half-written run is refused wherever it is found.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,20 +22,20 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
-from dask_embstab.files.atomic import new_token
-from dask_embstab.files.owned import remove_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.files.warning_filters import left_out
-from dask_embstab.repairs import option
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
-from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, run_attributes
+from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, SERIES_FOLDERS, SERIES_MARK, run_attributes
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
+from dask_embstab.tables.write.journal import Journal
 from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
 from dask_embstab.tables.write.sink import Sink
-from dask_embstab.tables.write.swap import finish_swap, partial_path, put, swap, taken
+from dask_embstab.tables.write.swap import finish_swap, taken
+from dask_embstab.tables.write.workplace import WorkPlace, work_place
 
 _ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -52,7 +46,7 @@ class RunWriter:
 
     group: zarr.Group
     attributes: dict[str, Any]
-    fresh: bool
+    work: WorkPlace | None
     _tables: list[str] = field(default_factory=list)
 
     def table(
@@ -71,9 +65,10 @@ class RunWriter:
         """
         n, d = shape
         self._tables.append(key)
-        if not self.fresh and (made := self._leftover(key, ids, weights=weights)) is not None:
-            return made
-        node = self.group.create_group(key, overwrite=not self.fresh)
+        resumed = self.work is not None and self.work.resumed
+        if resumed and (left := self._leftover(key, shape, dtype, chunk_rows, ids, weights=weights)) is not None:
+            return left
+        node = self.group.create_group(key, overwrite=resumed)
         row, rows = DIMENSION[key], min(chunk_rows, n)
         with _quiet():
             vectors = node.create_array(
@@ -100,14 +95,31 @@ class RunWriter:
                 if weights
                 else None
             )
-        return Sink(vectors, identifiers, resume=False, weights=numbers)
+        return Sink(vectors, identifiers, numbers, self._journal(key, vectors, numbers))
 
-    def _leftover(self, key: str, ids: IdKind | None, *, weights: bool) -> Sink | None:
-        """The table as an interrupted write left it; None where its metadata is not there, or not whole."""
+    def _journal(self, key: str, *arrays: zarr.Array[Any] | None) -> Journal | None:
+        return None if self.work is None else self.work.journal(key, *(array for array in arrays if array is not None))
+
+    def _leftover(
+        self,
+        key: str,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        chunk_rows: int,
+        ids: IdKind | None,
+        *,
+        weights: bool,
+    ) -> Sink | None:
+        """The table as an interrupted write left it; None where its metadata is not there, or not what it should be."""
         with contextlib.suppress(Exception):
-            made = self.group[key]
-            numbers = made["weight"] if weights else None  # type: ignore[index]
-            return Sink(made["vectors"], made["id"] if ids else None, resume=True, weights=numbers)  # type: ignore[index, arg-type]
+            made: Any = self.group[key]
+            vectors, identifiers = made["vectors"], made["id"] if ids else None
+            numbers = made["weight"] if weights else None
+            wanted = shape, (min(chunk_rows, shape[0]), shape[1]), dtype.newbyteorder("=")
+            columns = (column for column in (identifiers, numbers) if column is not None)
+            if (vectors.shape, vectors.chunks, vectors.dtype) == wanted and all(c.shape == shape[:1] for c in columns):
+                journal = self._journal(key, vectors, numbers)
+                return Sink(vectors, identifiers, numbers, journal, resume=True)
         return None
 
     def transform(
@@ -146,11 +158,14 @@ def begin_run(
     fingerprint: str,
     overwrite: bool = False,
     resume: bool = False,
+    sync: bool = True,
+    for_series: bool = False,
     inputs: tuple[str, ...] = (),
     more: Mapping[str, Any] | None = None,
 ) -> Iterator[RunWriter]:
     """Write a run at ``out``: it is published when the block ends well, and leaves nothing behind when it does not
-    (with ``resume``: its whole chunks, to go on from). ``more`` are further attributes of its root group.
+    (with ``resume``: its whole chunks, to go on from). With ``sync`` it is on the disk before it is seen; a series, which
+    alone writes into its own folders, makes that sure itself. ``more`` are further attributes of its root group.
     """
     attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
@@ -158,17 +173,13 @@ def begin_run(
         require_place(out, inputs, overwrite=overwrite)
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
-    require_place(place, inputs, overwrite=overwrite)
-    with _claimed(place, fingerprint, resume=resume) as (folder, fresh):
-        group = _root(folder, attributes, fingerprint, fresh=fresh)
-        yield RunWriter(group, attributes, fresh)
-        _remove_half_written(folder)
+    require_place(place, inputs, overwrite=overwrite, for_series=for_series)
+    with work_place(place, fingerprint, resume=resume) as work:
+        group = _root(work, attributes)
+        yield RunWriter(group, attributes, work)
+        work.remove_half_written()
         _finish(group, attributes)
-        with publishing(place):
-            if overwrite and place.exists():
-                swap(folder, place)
-            else:
-                put(folder, place)
+        work.publish(overwrite=overwrite, sync=sync and not for_series)
 
 
 def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: bool) -> Iterator[RunWriter]:
@@ -179,7 +190,7 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
         )
     group = begin_group(out, _marked(attributes))
     try:
-        yield RunWriter(group, attributes, fresh=True)
+        yield RunWriter(group, attributes, None)
         require_stored(group)
     except BaseException:
         sweep(group)
@@ -188,8 +199,11 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
         _finish(group, attributes)
 
 
-def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None:
-    """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it) outside of every input."""
+def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_series: bool = False) -> None:
+    """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it) outside of every input.
+
+    A series alone writes into its folders.
+    """
     place = local_path(out)
     if place is None:
         require_store(out)
@@ -202,6 +216,8 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
         target = place.resolve()
         if source != target and (source in target.parents or target in source.parents):
             raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")
+    if not for_series:
+        _require_no_series(place)
     if os.path.lexists(place) and not overwrite:
         raise taken(place)
     if os.path.lexists(place) and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
@@ -210,83 +226,21 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool) -> None
         )
 
 
-@contextlib.contextmanager
-def _claimed(place: Path, fingerprint: str, *, resume: bool) -> Iterator[tuple[Path, bool]]:
-    """A locked folder to write in: a leftover with this fingerprint where ``resume`` asks for it, else a new one.
-
-    The lock is on the folder itself: the system frees it when the process dies, however it dies.
-    """
-    folder, adopted = partial_path(place, new_token()), None
-    for leftover in _leftovers(place):
-        lock = _try_lock(leftover)
-        if lock is None:
-            continue
-        if resume and adopted is None and _fingerprint(leftover) == fingerprint:
-            leftover.rename(folder)
-            adopted = lock
-            _remove_half_written(folder)
-        else:
-            shutil.rmtree(leftover, ignore_errors=True)
-            os.close(lock)
-    lock = _new_locked(folder) if adopted is None else adopted
-    try:
-        yield folder, adopted is None
-    except BaseException:
-        if not resume:
-            remove_folder(folder)
-        raise
-    finally:
-        os.close(lock)
+def _require_no_series(place: Path) -> None:
+    target = place.parent.resolve() / place.name
+    for folder in target.parents:
+        if target.relative_to(folder).parts[0] in SERIES_FOLDERS and (folder / SERIES_MARK).is_file():
+            raise InputError(
+                f"{place} lies in the series {folder}, whose files change by its own verbs alone; choose another place, and"
+                f" publish a run with {call('Series.add')}"
+            )
 
 
-def _remove_half_written(folder: Path) -> None:
-    """What killed processes, workers of a cluster among them, were writing."""
-    for half_written in folder.rglob("*.partial"):
-        half_written.unlink()
-
-
-def _leftovers(place: Path) -> list[Path]:
-    """Folders that writes of this very place are in, or were when they were killed."""
-    known = re.compile(re.escape(str(partial_path(place, "TOKEN").name)).replace("TOKEN", "[0-9a-f]{12}"))
-    return sorted(path for path in place.parent.iterdir() if known.fullmatch(path.name))
-
-
-def _new_locked(folder: Path) -> int:
-    """Make the folder under another name, lock it, and only then let others see it as a write in progress."""
-    nursery = folder.with_suffix(".new")
-    try:
-        nursery.mkdir()
-    except OSError as error:
-        raise InputError(
-            f"a run must be written into a folder that can be written in; {folder.parent} cannot ({error.strerror})"
-        ) from error
-    lock = _try_lock(nursery)
-    assert lock is not None, "nobody else knows this folder yet"
-    nursery.rename(folder)
-    return lock
-
-
-def _try_lock(folder: Path) -> int | None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _fingerprint(folder: Path) -> str | None:
-    with contextlib.suppress(Exception):
-        mark = dict(zarr.open_group(folder, mode="r").attrs)[ATTRIBUTE]
-        return str(mark["fingerprint"])  # type: ignore[index, call-overload]
-    return None
-
-
-def _root(folder: Path, attributes: dict[str, Any], fingerprint: str, *, fresh: bool) -> zarr.Group:
-    if not fresh:
-        return zarr.open_group(folder, mode="r+")
-    return zarr.open_group(folder, mode="a", zarr_format=3, attributes=_marked(attributes, fingerprint=fingerprint))
+def _root(work: WorkPlace, attributes: dict[str, Any]) -> zarr.Group:
+    if work.resumed:
+        return zarr.open_group(work.run, mode="r+")
+    marked = _marked(attributes, fingerprint=work.fingerprint)
+    return zarr.open_group(work.run, mode="a", zarr_format=3, attributes=marked)
 
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:

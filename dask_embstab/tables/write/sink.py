@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,21 @@ from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
 from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
+from dask_embstab.tables.write.journal import Journal, Kept, made_of
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A picklable handle on the arrays of one table; ``resume`` skips chunks that are there (each was renamed whole)."""
+    """A picklable handle on the arrays of one table, and the journal of its chunks (None off local disks).
+
+    ``resume``: chunks that an earlier call left are looked for.
+    """
 
     vectors: zarr.Array[Any]
     ids: zarr.Array[Any] | None
-    resume: bool
-    weights: zarr.Array[Any] | None = None
+    weights: zarr.Array[Any] | None
+    journal: Journal | None
+    resume: bool = False
 
     @property
     def chunk_rows(self) -> int:
@@ -38,15 +44,22 @@ class Sink:
         """Rows of the table."""
         return int(self.vectors.shape[0])
 
-    def is_written(self, start: int, stop: int) -> bool:
-        """Whether every chunk of these rows is there already, vectors and ids; asked only where a write is resumed."""
-        if not self.resume:
-            return False
-        chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
-        columns = [array for array in (self.ids, self.weights) if array is not None]
-        return all(_is_stored(self.vectors, (chunk, 0)) for chunk in chunks) and all(
-            _is_stored(array, (chunk,)) for array in columns for chunk in chunks
-        )
+    def chunks(self, start: int, stop: int) -> range:
+        """Numbers of the chunks of these rows."""
+        return range(start // self.chunk_rows, -(-stop // self.chunk_rows))
+
+    def kept(self, start: int, stop: int) -> Kept | None:
+        """The chunks of these rows, where an earlier call left them whole: vectors and weights; ids are written again."""
+        return self.journal.kept(self.chunks(start, stop)) if self.resume and self.journal is not None else None
+
+    def made_of(self, start: int, stop: int, digests: Digests, input_rows: int) -> dict[int, int | None]:
+        """What the chunks of these rows are made of, by the digests of the input, whose chunks hold ``input_rows`` rows."""
+        return made_of(digests, input_rows, self.chunks(start, stop), self.chunk_rows, self.n_rows)
+
+    def record(self, made_of: Mapping[int, int | None], *checksums: Digests) -> None:
+        """Note chunks that were written, with the checksums of vectors and weights, to be kept by a later call."""
+        if self.journal is not None:
+            self.journal.record(made_of, *checksums)
 
     def writer(self, start: int, stop: int) -> RowWriter | DirectWriter:
         """A writer for these rows, which must be whole chunks of the table."""
@@ -57,17 +70,18 @@ class Sink:
             return DirectWriter(files, start, stop)
         return RowWriter(self.vectors, start, stop, self.chunk_rows)
 
-    def write_weights(self, start: int, values: Vector) -> None:
+    def write_weights(self, start: int, values: Vector) -> Digests:
         """Write the numbers of whole chunks, from row ``start`` on."""
         assert self.weights is not None
         files = chunk_files(self.weights)
         if files is None:
             with writing(str(self.weights.store_path)):
                 self.weights[start : start + len(values)] = values
-            return
+            return {}
         writer = DirectWriter(files, start, start + len(values))
         writer.put(values[:, None])
         writer.finish()
+        return writer.digests
 
     def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
         """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""
@@ -135,10 +149,3 @@ def _require_folder(array: zarr.Array[Any]) -> None:
     """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
     if isinstance(array.store, LocalStore):
         require_seen(Path(array.store.root) / array.path)
-
-
-def _is_stored(array: zarr.Array[Any], chunk: tuple[int, ...]) -> bool:
-    store = array.store
-    if not isinstance(store, LocalStore):
-        return False
-    return (Path(store.root) / array.path / array.metadata.encode_chunk_key(chunk)).exists()
