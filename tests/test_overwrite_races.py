@@ -14,6 +14,7 @@ from hosts import elsewhere, tell
 from oracle import hidden, world
 
 import dask_embstab as es
+from dask_embstab.tables.write import run_writer
 from dask_embstab.tables.write import swap as swapping
 
 T, W = world(3)
@@ -105,6 +106,31 @@ def test_a_folder_that_vanished_is_no_error_of_the_loser(
     landed = es.apply(transform, run, out, overwrite=True, dtype="float32")
     assert landed.items.dtype == np.float32
     assert hidden(tmp_path) == []
+
+
+def test_a_run_that_another_writer_swaps_while_it_is_looked_at_may_be_replaced(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its two renames neither the old run's files are at the place nor the new one's."""
+    run, out, other = make_run("in", T, W), tmp_path / "out.zarr", make_run("other", T, W).path
+    transform = es.fit(run)
+    es.apply(transform, run, out)
+    original, looks = run_writer._standing, []
+
+    def look(place: Path) -> Any:
+        looks.append(original(place))
+        if len(looks) == 1:
+            out.rename(tmp_path / "taken out")
+        if len(looks) == 2:
+            Path(str(other)).rename(out)
+        return looks[-1]
+
+    monkeypatch.setattr(run_writer, "_standing", look)
+    es.apply(transform, run, out, overwrite=True, dtype="float32")
+    assert len(looks) > 2
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(es.OutputExistsError, match="no Zarr store"):
+        es.apply(transform, run, tmp_path / "folder", overwrite=True)
 
 
 def test_a_reader_waits_for_a_writer_that_is_between_its_renames(make_run: MakeRun, tmp_path: Path) -> None:

@@ -220,10 +220,27 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_ser
         _require_no_series(place)
     if os.path.lexists(place) and not overwrite:
         raise taken(place)
-    if os.path.lexists(place) and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+    if not _may_be_replaced(place):
         raise OutputExistsError(
             f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another place"
         )
+
+
+def _may_be_replaced(place: Path) -> bool:
+    """Whether nothing but a Zarr store stands there; looked at again where another writer swaps it meanwhile."""
+    while (before := _standing(place)) is not None:
+        if any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+            return True
+        if _standing(place) == before:
+            return False
+    return True
+
+
+def _standing(place: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        found = place.lstat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _require_no_series(place: Path) -> None:
