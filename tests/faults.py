@@ -86,9 +86,11 @@ class Faults:
         return text.startswith(self.root) or (bool(text) and not text.startswith("/"))
 
     def _cut(self) -> None:
+        """The machine comes back a minute later: a lock whose owner is not told is nobody's then."""
         for path in Path(self.root).rglob("*"):
             if path.is_file() and path.stat().st_ino not in self.synced | self.before:
                 os.truncate(path, 0)
+                os.utime(path, ns=(0, path.stat().st_mtime_ns - 60 * 10**9))
 
 
 _faults = Faults()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -276,3 +277,37 @@ def test_a_folder_that_is_just_being_made_is_not_reclaimed(tmp_path: Path) -> No
     with owned_folder(tmp_path, "run"):
         pass
     assert hidden(tmp_path) == [young]
+
+
+# --- an owner that is not told
+
+
+def test_a_lock_without_a_name_is_waited_for_and_is_nobodys_in_the_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power cut leaves it, or a host that is just writing its name."""
+    place.write_bytes(b"")
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            age(place, 60)
+
+    monkeypatch.setattr(time, "sleep", wait)
+    require(try_lock(place)).release(place)
+    assert len(waits) == 3
+
+
+def test_a_full_disk_leaves_no_lock_that_names_nobody(place: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            try_lock(place)
+        with pytest.raises(OSError, match="No space left"):
+            make_owned(place.parent, "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(place.parent.iterdir())
+    require(try_lock(place)).release(place)

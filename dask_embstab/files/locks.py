@@ -30,6 +30,7 @@ LEASE_SECONDS = 60.0
 """An owner on another machine that has not written for so long is gone."""
 _UNFINISHED_SECONDS = 5.0
 """A lock that names no owner is just being made, or was when its process was killed."""
+_POLL_SECONDS = 0.05
 _RECORD_BYTES = 512
 _RELEASED = b"released"
 _WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -117,7 +118,8 @@ _beating: threading.Thread | None = None
 def try_lock(path: str | os.PathLike[str]) -> Lock | None:
     """Lock the file at ``path``, which is made where it is missing; None where another owner is alive.
 
-    A dead process holds no lock. Raises FileNotFoundError where the folder is missing.
+    A dead process holds no lock; one that names no owner is waited for, a few seconds. Raises FileNotFoundError where the
+    folder is missing, another OSError where the owner cannot be written.
     """
     while True:
         with _guard:
@@ -128,13 +130,15 @@ def try_lock(path: str | os.PathLike[str]) -> Lock | None:
             try:
                 verdict = _verdict(path, descriptor, is_new=is_new)
                 if verdict == "free":
-                    lock = _taken(descriptor)
+                    lock = _taken(path, descriptor)
                     return lock
             finally:
                 if lock is None:
                     os.close(descriptor)
             if verdict == "taken":
                 return None
+        if verdict == "unnamed":
+            time.sleep(_POLL_SECONDS)
 
 
 def holder(path: str | os.PathLike[str]) -> str:
@@ -157,8 +161,14 @@ def _opened(path: str | os.PathLike[str]) -> tuple[int, bool]:
             return os.open(path, flags), False
 
 
-def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> Literal["free", "taken", "gone"]:
-    """Whether the lock may be taken; ``gone`` where the file was removed by the owner before."""
+_Verdict = Literal["free", "taken", "gone", "unnamed"]
+
+
+def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> _Verdict:
+    """Whether the lock may be taken; ``gone`` where the file was removed by the owner before.
+
+    ``unnamed`` where its owner is just writing his name, or died when he did.
+    """
     if not _kernel_lock(descriptor):
         return "taken"
     try:
@@ -169,15 +179,20 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
         if error.errno == errno.ESTALE:
             return "gone"
         raise
-    return "taken" if not is_new and _is_alive(path, descriptor) else "free"
+    return "free" if is_new else _of_its_owner(path, descriptor)
 
 
-def _taken(descriptor: int) -> Lock:
+def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
     global _beating
     now = _now()
     owner = Owner(new_token(), machine(), os.getpid(), _started(os.getpid()), now, now)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, owner.encoded(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        if os.pwrite(descriptor, owner.encoded(), 0) < _RECORD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+    except OSError:  # half a name would keep others waiting
+        Path(path).unlink(missing_ok=True)
+        raise
     lock = _held[_inode(os.fstat(descriptor))] = Lock(descriptor, owner)
     if _beating is None:
         _beating = threading.Thread(target=_keep_beating, name="embstab-heartbeat", daemon=True)
@@ -210,15 +225,18 @@ def _kernel_lock(descriptor: int) -> bool:
     return True
 
 
-def _is_alive(path: str | os.PathLike[str], descriptor: int) -> bool:
-    """Whether an owner is at work whom the kernel's lock says nothing of."""
+def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
+    """The same by what the file says of its owner: one may be at work of whom the kernel's lock says nothing."""
     data = os.pread(descriptor, _RECORD_BYTES, 0)
     owner = Owner.decoded(data)
     if owner is None:
-        return not data.startswith(_RELEASED) and _age(path, descriptor) < _UNFINISHED_SECONDS
+        may_come = not data.startswith(_RELEASED) and _age(path, descriptor) < _UNFINISHED_SECONDS
+        return "unnamed" if may_come else "free"
     if owner.machine == machine():
-        return owner.process != os.getpid() and _started(owner.process) == owner.started != ""
-    return _age(path, descriptor) < LEASE_SECONDS
+        is_alive = owner.process != os.getpid() and _started(owner.process) == owner.started != ""
+    else:
+        is_alive = _age(path, descriptor) < LEASE_SECONDS
+    return "taken" if is_alive else "free"
 
 
 def _started(process: int) -> str:

@@ -52,7 +52,11 @@ def make_owned(parent: Path, name: str, *, mode: int = 0o777) -> OwnedFolder:
     """A new folder for something called ``name``, beside it."""
     made = parent / hidden_name(name, new_token(), _NEW)
     made.mkdir(mode)
-    lock = try_lock(made / LOCK)
+    try:
+        lock = try_lock(made / LOCK)
+    except BaseException:
+        remove_folder(made)
+        raise
     assert lock is not None, "nobody else knows this folder yet"
     path = made.with_suffix(PARTIAL)
     try:
