@@ -156,7 +156,7 @@ def _key(run: str) -> str:
     return f"{_FOLDER}/{hashlib.sha256(run.encode(errors='surrogatepass')).hexdigest()[:16]}.json"
 
 
-def _locked(store: Store, run: str) -> AbstractContextManager[None]:
+def _locked(store: Store, run: str) -> AbstractContextManager[Any]:
     """The lock of a name; nobody else delivers what cannot be a name."""
     try:
         require_run_name(run)
