@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,8 +21,8 @@ from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import Landing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
-from dask_embstab.passes.fit.options import Balance, FitOptions, Method, selections
-from dask_embstab.passes.fit.reference import as_reference, balance_for
+from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
+from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import kept, land
 from dask_embstab.passes.verify_run import verify_run
@@ -185,10 +186,10 @@ def fit(
     rotation_only: bool = False,
     only: Any = None,
     counts: Any = None,
-    min_count: float | None = None,
-    sample: int | None = None,
-    anchors: int | None = None,
-    seed: int = 0,
+    min_count: float | Mapping[str, float] | None = None,
+    sample: int | Mapping[str, int] | None = None,
+    anchors: int | Mapping[str, int] | None = None,
+    seed: int | Mapping[str, int] = 0,
     pairs: Any = None,
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
@@ -244,7 +245,7 @@ def fit(
     only, counts, min_count, sample, seed
         Rows that decide the rotation: those with these ids; those with ``counts`` (one per row) of at least
         ``min_count``; a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,
-        ``only`` and ``counts`` as a dict by table name.
+        ``only`` and ``counts`` as a dict by table name; the others may be one, or are the same for both tables.
     anchors
         Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
         these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` estimates
@@ -278,7 +279,8 @@ def fit(
         "pairs": pairs,
     }
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
-    landed_on = as_reference(reference)
+    taken = moments_of(items, users)
+    landed_on = as_reference(reference) if taken is None else reference_of(taken, aligned_tables(align_on), reference)
     choices: dict[str, Any] = {
         "align_on": align_on,
         "method": method,
@@ -293,8 +295,8 @@ def fit(
         "selections": selections(align_on, chosen),
         "joining": joined,
     }
-    if isinstance(items, TableMoments):
-        return fit_moments(items, users, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
+    if taken is not None:
+        return fit_moments(taken, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
     options = FitOptions(keep=kept(keep, users=user_table), **choices)
@@ -320,10 +322,12 @@ def moments(
 ) -> TableMoments:
     """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
 
-    Moments save, load, add (a shard per region, a table in parts) and subtract (deleted rows); `fit` takes them in place
-    of tables. ``key`` names the reference run's table whose rows belong to these; the other options are those of `fit`.
+    Moments save, load, add (a shard per region, a table in parts, which may share no row with the reference) and subtract
+    (deleted rows); `fit` takes them in place of tables, and gives the same or refuses for the same reason. ``key`` names
+    the reference run's table whose rows belong to these; the other options are those of `fit`. What is about rows is given
+    here (weights, selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
     """
-    run = as_run(reference)
+    run, known = as_run(reference), as_reference(reference)
     theirs = run.table(key) if run is not None else None if reference is None else as_table(reference, key=key)
     chosen = {
         "weights": weights,
@@ -349,7 +353,7 @@ def moments(
         selections=selections("items", chosen),
         joining=joined,
     )
-    return summarize(as_table(table, key=key), theirs, options)
+    return summarize(as_table(table, key=key), theirs, {} if known is None else known.described, options)
 
 
 @verb()

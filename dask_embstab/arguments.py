@@ -50,6 +50,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _can_be_told(kind: Any) -> bool:
+    if get_origin(kind) is Mapping:
+        return _can_be_told(get_args(kind)[1])
     return kind in (int, float, bool, str, type(None)) or get_origin(kind) in (Literal, os.PathLike)
 
 
@@ -57,6 +59,8 @@ def _is_one(value: Any, kind: Any) -> bool:
     is_truth = isinstance(value, bool) or type(value).__name__ == "bool_"
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is Mapping:
+        return isinstance(value, Mapping) and all(_is_one(inner, get_args(kind)[1]) for inner in value.values())
     if kind is bool:
         return is_truth
     if kind is int:
@@ -69,6 +73,8 @@ def _is_one(value: Any, kind: Any) -> bool:
 def _text(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
+    if get_origin(kind) is Mapping:
+        return "a dict of them by table name"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", type(None): ""}
     return names.get(kind, "a path")
 

@@ -128,7 +128,7 @@ def test_pairs_leave_no_room_for_another_choice_of_rows(make_run: Callable[..., 
     for options in ({"sample": 5}, {"only": [1]}, {"weights": np.ones(len(T))}):
         with pytest.raises(es.InputError, match="pairs= says which rows decide"):
             es.fit(run, reference=run, pairs=[(1, 1)] * 9, **options)
-    with pytest.raises(es.InputError, match="needs another read"):
+    with pytest.raises(es.InputError, match="pairs= is about rows"):
         es.fit(es.moments(T), es.moments(W, key="users"), pairs=[(1, 1)])
 
 

@@ -132,6 +132,23 @@ def test_options_of_another_kind(name: str, value: Any) -> None:
     refuses(lambda: es.fit(T, W, reference=T, **{name: value}))
 
 
+@pytest.mark.parametrize("name", ["sample", "anchors", "min_count", "seed"])
+def test_numbers_by_table_are_numbers(name: str) -> None:
+    with pytest.raises(
+        es.InputError, match=f"{name} must be a.* number.* or a dict of them by table name; it is a dict"
+    ):
+        es.fit(T, W, reference={"items": T, "users": W}, align_on="both", **{name: {"items": "many"}})
+
+
+def test_what_one_table_of_two_is_chosen_by() -> None:
+    """Counts of the items alone: their least count is no option of the users."""
+    reference, options = {"items": T, "users": W}, {"align_on": "both", "counts": {"items": np.arange(len(T))}}
+    found = es.fit(T, W, reference=reference, min_count=20, **options)
+    by_table = es.fit(T, W, reference=reference, min_count={"items": 20}, **options)
+    np.testing.assert_array_equal(found.items, by_table.items)
+    assert [found.diagnostics[key]["aligned"] for key in ("items", "users")] == [len(T) - 20, len(W)]
+
+
 @pytest.mark.parametrize("ids", ["-5", "5"])
 def test_a_negative_id_is_an_id_on_the_command_line(tmp_path: Path, ids: str) -> None:
     es.create_run(tmp_path / "in.zarr", T, item_ids=np.arange(60) - 30)

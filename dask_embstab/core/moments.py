@@ -160,14 +160,25 @@ class Moments:
     @property
     def gramian(self) -> Matrix:
         """T'T over all rows, (d, d): without weights the sum of the two parts."""
-        with_partner = self.partnered
-        if with_partner is None and self.pairs is not None:
-            with_partner = self.pairs.gramian_x
-        total = _plus(self.rest, with_partner)
+        total = _plus(self.rest, self.gramian_of_pairs)
         return np.zeros((self.d, self.d)) if total is None else total
+
+    @property
+    def gramian_of_pairs(self) -> Matrix | None:
+        """T'T over the rows with a partner, each counted once."""
+        if self.partnered is None and self.pairs is not None:
+            return self.pairs.gramian_x
+        return self.partnered
+
+    @property
+    def counted_once(self) -> Moments:
+        """The same with the Gramian of the rows with a partner apart: the weights of their pairs may then be changed."""
+        return replace(self, partnered=self.gramian_of_pairs)
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
+        if self.pairs and other.pairs and (self.partnered is None) != (other.partnered is None):
+            return self.counted_once + other.counted_once
         return Moments(
             self.n + other.n,
             self.d,
@@ -180,6 +191,8 @@ class Moments:
 
     def __sub__(self, other: Moments) -> Moments:
         """Moments of the rows of this that are not in ``other`` (deleted rows, a part taken out)."""
+        if self.pairs and other.pairs and (self.partnered is None) != (other.partnered is None):
+            return self.counted_once - other.counted_once
         return Moments(
             self.n - other.n,
             self.d,

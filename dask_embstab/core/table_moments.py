@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,29 @@ _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a fit must know of the reference beside the sums over pairs.
+
+    ``matched`` rows of the table have a reference row, before any weights or selection. The reference has ``rows`` rows of
+    ``d`` components, of which ``zero_rows`` were read as zeros; ``described`` is what is recorded of it (its balance).
+    """
+
+    matched: int
+    rows: int
+    d: int
+    zero_rows: int = 0
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Shared) -> Shared:
+        """Of both parts of a table."""
+        return replace(self, matched=self.matched + other.matched, zero_rows=max(self.zero_rows, other.zero_rows))
+
+    def __sub__(self, other: Shared) -> Shared:
+        """Of this without a part of it."""
+        return replace(self, matched=self.matched - other.matched)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class TableMoments(Displayed):
     """Moments of one table with what must agree before they are merged: d, dtype and the reference's identity.
@@ -35,6 +59,7 @@ class TableMoments(Displayed):
     dtype: str
     where: str
     reference: str | None = None
+    shared: Shared | None = None
 
     @property
     def n_rows(self) -> int:
@@ -48,8 +73,8 @@ class TableMoments(Displayed):
 
     @property
     def matched(self) -> int:
-        """Rows with a reference row, rows of zeros among them."""
-        return self.moments.zeros.pairs + (0 if self.moments.pairs is None else self.moments.pairs.n)
+        """Rows with a reference row, before any weights or selection."""
+        return 0 if self.shared is None else self.shared.matched
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -57,7 +82,7 @@ class TableMoments(Displayed):
             "rows": self.n_rows,
             "components": self.d,
             "dtype": self.dtype,
-            "matched": None if self.moments.pairs is None else self.matched,
+            "matched": None if self.shared is None else self.matched,
         }
 
     @property
@@ -72,7 +97,8 @@ class TableMoments(Displayed):
 
     def __add__(self, other: TableMoments) -> TableMoments:
         """Moments of the rows of both."""
-        return self._with(other, self.moments + self._mergeable(other).moments)
+        shared = self.shared + other.shared if self.shared and other.shared else self.shared
+        return self._with(other, self.moments + self._mergeable(other).moments, shared)
 
     def __sub__(self, other: TableMoments) -> TableMoments:
         """Moments of the rows of this that are not in ``other``."""
@@ -82,12 +108,14 @@ class TableMoments(Displayed):
                 f"only rows that are there can be taken away; {self.where} has {ours.n} rows ({self.matched} matched) and"
                 f" {other.where} {theirs.n} ({other.matched})"
             )
-        return self._with(other, ours - theirs)
+        shared = self.shared - other.shared if self.shared and other.shared else self.shared
+        return self._with(other, ours - theirs, shared)
 
     def digest(self) -> str:
         """sha256 of the counts and of every bit of the sums: equal moments, equal digest."""
         header = self._header()
-        found = hashlib.sha256(json.dumps([header["counts"], header["zeros"]]).encode())
+        matched = self.shared and self.shared.matched
+        found = hashlib.sha256(json.dumps([header["counts"], header["zeros"], matched]).encode())
         for name, array in sorted(self._arrays().items()):
             found.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
@@ -113,7 +141,8 @@ class TableMoments(Displayed):
             sums = {name: arrays.get(name) for name in _ARRAYS}
             zeros = ZeroRows(**header["zeros"])
             moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs, zeros=zeros)
-            return cls(moments, header["dtype"], header["where"], header["reference"])
+            shared = None if header["shared"] is None else Shared(**header["shared"])
+            return cls(moments, header["dtype"], header["where"], header["reference"], shared)
         except EmbstabError:
             raise
         except FileNotFoundError:
@@ -132,17 +161,17 @@ class TableMoments(Displayed):
                 )
         return other
 
-    def _with(self, other: TableMoments, moments: Moments) -> TableMoments:
+    def _with(self, other: TableMoments, moments: Moments, shared: Shared | None) -> TableMoments:
         where = self.where if self.where == other.where else f"{Path(self.where).name} with {Path(other.where).name}"
-        return replace(self, moments=moments, where=where)
+        return replace(self, moments=moments, where=where, shared=shared)
 
     def _header(self) -> dict[str, Any]:
         pairs = self.moments.pairs
         counts: dict[str, Any] = {"n": self.n_rows, "d": self.d}
         if pairs is not None:
             counts |= {"pairs": pairs.n, "weight": pairs.weight, "squares": pairs.squares}
-        zeros = asdict(self.moments.zeros)
-        return {"counts": counts, "zeros": zeros, "dtype": self.dtype, "where": self.where, "reference": self.reference}
+        known = {"zeros": asdict(self.moments.zeros), "shared": self.shared and asdict(self.shared)}
+        return {"counts": counts, **known, "dtype": self.dtype, "where": self.where, "reference": self.reference}
 
     def _arrays(self) -> dict[str, Matrix]:
         named = {name: getattr(self.moments, name) for name in _ARRAYS}

@@ -24,7 +24,7 @@ from dask_embstab.core.moments import Pairs
 from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.sums import total
-from dask_embstab.core.table_moments import TableMoments
+from dask_embstab.core.table_moments import Shared, TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
@@ -84,8 +84,7 @@ class TableRead:
         """Rows shared with the reference, before any selection; None where that was not needed."""
         if self.pairs is not None:
             return self.pairs.pairing.changes[0]
-        moments = self.summary.moments
-        return self.summary.matched if moments.pairs is not None or moments.zeros.pairs else None
+        return None if self.summary.shared is None else self.summary.matched
 
     @property
     def evidence(self) -> int:
@@ -99,14 +98,17 @@ class TableRead:
 
     @property
     def smaller(self) -> int:
-        """Rows of the run's or of the reference's table, whichever has fewer; of moments, those that are matched.
+        """Rows of the run's or of the reference's table, whichever has fewer; 0 of listed pairs.
 
         Rows of zeros do not count, as far as they were read.
         """
-        if self.pairs is None or self.pairs.pairing.listed:
-            return 0 if self.pairs else self.evidence
-        matched, _, gone = self.pairs.pairing.changes
-        reference = matched - self.zeros.reference + gone - self.pairs.gone_zero_rows
+        if self.pairs is not None and not self.pairs.pairing.listed:
+            matched, _, gone = self.pairs.pairing.changes
+            reference = matched - self.zeros.reference + gone - self.pairs.gone_zero_rows
+        elif self.pairs is None and (shared := self.summary.shared) is not None:
+            reference = shared.rows - max(shared.zero_rows, self.zeros.reference)  # a part knows of its own, at least
+        else:
+            return 0
         return min(self.summary.moments.n_nonzero, reference)
 
 
@@ -124,26 +126,32 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
         return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
 
-def fit_moments(items: TableMoments, users: Any, reference: Reference | None, options: FitOptions) -> Transform:
-    """Fit from moments that were taken before; no table is read."""
-    if users is not None and not isinstance(users, TableMoments):
-        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
-    if any(choice.pairs is not None for choice in options.selections.values()):
-        raise InputError(
-            f"{option('pairs')} needs another read of the tables; fit from the tables, not from their moments"
-        )
-    reads = {"items": TableRead(items)} | ({} if users is None else {"users": TableRead(users)})
-    landed_on = None if reference is None else reference.described
-    for key, read in reads.items():
-        theirs: Table | None = getattr(reference, key, None)
-        if theirs is not None and read.summary.reference not in (None, identity(theirs)):
+def fit_moments(tables: Mapping[str, TableMoments], reference: Reference | None, options: FitOptions) -> Transform:
+    """Fit from moments that were taken before; no table is read.
+
+    What only a read can do is refused: what chooses rows or scales them belongs to `summarize`.
+    """
+    again = {"method": "qr" if options.method == "qr" else None, "unit_rows": options.unit_rows or None}
+    for name, value in again.items():
+        if value is not None:
+            raise InputError(f"{option(**{name: value})} needs another read of the tables; fit from the tables")
+    for choice in options.selections.values():
+        for name in choice.given:
             raise InputError(
-                f"moments hold the pairs with their own reference; those of {read.summary.where} were taken with another"
-                f" than {theirs.where}; give that one, or take them again with {call('moments', reference=theirs.where)}"
+                f"{option(name)} is about rows, and moments hold their sums alone",
+                f"{call('moments', **{name: None})} takes it" if name != "pairs" else "fit from the tables",
             )
-    if landed_on is None and any(read.matched is not None for read in reads.values()):
-        landed_on = {"path": None, "name": None, "identity": items.reference or (users and users.reference)}
-    return fit_reads(reads, None if users is None else users.n_rows, landed_on, options)
+    for key in options.aligned if reference is not None else ():
+        if (shared := tables[key].shared) is not None:
+            _require_width(options, shared.d)
+        if not tables[key].matched:
+            raise TooFewMatchedError(
+                f"{tables[key].where} and its reference share no id; a run is aligned on the rows it shares with its"
+                " reference"
+            )
+    reads = {key: TableRead(summary) for key, summary in tables.items()}
+    n_users = tables["users"].n_rows if "users" in tables else None
+    return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
 
 def fit_reads(
@@ -178,10 +186,10 @@ def read_tables(
 ) -> dict[str, TableRead]:
     """One read of every table, with its reference rows where it is aligned on.
 
-    ``whole`` tables (not parts of one) that share too few rows are refused before anything is read.
+    ``whole`` tables (not parts of one) that share too few rows are refused before anything is read; a part may share none.
     """
     require_memory([_load(table, reference, options, key) for key, table in tables.items()])
-    found = {} if reference is None else _pairings(tables, reference, options, how)
+    found = {} if reference is None else _pairings(tables, reference, options, how, whole=whole)
     aligned = {key: table for key, (table, _) in found.items()}
     pairings = {key: pairing for key, (_, pairing) in found.items()}
     if pairings and whole:
@@ -234,12 +242,22 @@ def read_tables(
     return reads
 
 
-def summarize(table: Table, reference: Table | None, options: FitOptions) -> TableMoments:
-    """Moments of one table (or of a part of one) with its reference rows, from one read."""
+def summarize(table: Table, reference: Table | None, described: Mapping[str, Any], options: FitOptions) -> TableMoments:
+    """Moments of one table (or of a part of one) with its reference rows, from one read.
+
+    A few rows that were drawn count for all that they stand for, as in a fit of two tables.
+    """
     paired = None if reference is None else Reference(reference, None, {})
     with joining(**options.joining) as how:
         read = read_tables({"items": table}, paired, options, how)["items"]
-    return replace(read.summary, reference=None if reference is None else identity(reference))
+    if reference is None:
+        return read.summary
+    moments, found = read.summary.moments, read.pairs
+    zero_rows = moments.zeros.reference + (found.gone_zero_rows if found else 0)
+    shared = Shared(found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described)
+    if found and moments.pairs and found.pairing.n_represented > found.pairing.n_used:
+        moments = replace(moments.counted_once, pairs=_for_all(moments.pairs, read))
+    return replace(read.summary, moments=moments, reference=identity(reference), shared=shared)
 
 
 def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> tuple[Transform, dict[str, Any]]:
@@ -260,8 +278,8 @@ def _reference_width(reads: dict[str, TableRead], options: FitOptions) -> int | 
     for read in (reads[key] for key in options.aligned):
         if read.pairs is not None:
             return int(read.pairs.pairing.reference.shape[1])
-        if (sums := read.summary.moments.pairs) is not None:
-            return int(sums.cross.shape[1])
+        if read.summary.shared is not None:
+            return read.summary.shared.d
     return None
 
 
@@ -277,11 +295,11 @@ def _require_pairs(found: Mapping[str, Pairs | None], reads: dict[str, TableRead
 
 
 def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
-    """Sums over a table's anchors with the weight of all the rows they stand for: another table may stand beside it."""
+    """Sums over drawn rows with the weight of all the rows they stand for: another table may be aligned too."""
     found = read.pairs
-    if found is None or found.pairing.verified:
+    if found is None or found.pairing.n_represented == found.pairing.n_used:
         return pairs
-    return pairs.times(found.pairing.n_eligible / found.pairing.n_used)
+    return pairs.times(found.pairing.n_represented / found.pairing.n_used)
 
 
 def _anchor_bound(
@@ -336,12 +354,14 @@ def _unit_pairs(basis: Basis, target: Target, reads: dict[str, TableRead], optio
 
 
 def _pairings(
-    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
+    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining, *, whole: bool
 ) -> dict[str, tuple[Table, Pairing]]:
     """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
     pairings = {}
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
+        if theirs is not None:
+            _require_width(options, theirs.d)
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(
@@ -356,8 +376,8 @@ def _pairings(
         if listed is not None:
             pairings[key] = pair_listed(tables[key], theirs, listed)
         else:
-            pairings[key] = tables[key], pair(tables[key], theirs, how, live=reference.live.get(key))
-    return pairings
+            pairings[key] = tables[key], pair(tables[key], theirs, how, live=reference.live.get(key), part=not whole)
+    return pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
 
 
 def _with_lags(
@@ -405,11 +425,6 @@ def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRea
     narrows = options.width is not None and options.keep == "geometry" and reference_width is not None
     if r > width and not narrows:
         raise _too_narrow(r, width, reference_width, options)
-    if reference_width is not None and width < reference_width:
-        raise InputError(
-            f"{option(width=width)} is less than the {reference_width} components of the reference; give at least"
-            " that many"
-        )
     target = Target(
         width,
         options.aligned,
@@ -427,6 +442,15 @@ def _counted(target: Target, reads: dict[str, TableRead]) -> Target:
     aligned = [reads[key] for key in target.on if key in reads]
     matched, smaller = (sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller"))
     return replace(target, matched=matched, smaller=smaller)
+
+
+def _require_width(options: FitOptions, reference_width: int) -> None:
+    """Raise, before anything is read, where the aligned tables are to be narrower than the reference."""
+    if options.width is not None and options.width < reference_width:
+        raise InputError(
+            f"{option(width=options.width)} is less than the {reference_width} components of the reference; give at"
+            " least that many"
+        )
 
 
 def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> InputError:

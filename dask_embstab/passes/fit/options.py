@@ -73,6 +73,12 @@ class Selection:
             )
 
     @property
+    def given(self) -> list[str]:
+        """The options that were given."""
+        names = ("pairs", "weights", "only", "counts", "sample", "anchors")
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
     def weighted(self) -> bool:
         """Whether rows count differently."""
         return self.weights is not None or self.times_norm
@@ -95,7 +101,8 @@ class Selection:
             pairing = pairing.drawn(np.sort(kept), table.n_rows)
         if self.anchors is not None and self.anchors < pairing.n_used:
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
-            pairing = replace(few, verified=False)
+            stands_for = pairing.n_represented
+            pairing = replace(few, verified=False, eligible=pairing.n_used, represented=stands_for)
         return pairing
 
     def chosen(self, table: Table) -> np.ndarray[Any, Any] | None:
@@ -168,16 +175,21 @@ class FitOptions:
     @property
     def aligned(self) -> tuple[str, ...]:
         """The tables that decide the rotation."""
-        return ("items", "users") if self.align_on == "both" else (self.align_on,)
+        return aligned_tables(self.align_on)
 
     def selection(self, key: str) -> Selection:
         """The rows of table ``key`` that decide the rotation."""
         return self.selections.get(key, Selection())
 
 
+def aligned_tables(align_on: str) -> tuple[str, ...]:
+    """The tables that decide the rotation."""
+    return ("items", "users") if align_on == "both" else (align_on,)
+
+
 def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection]:
     """One selection per aligned table: an option given as a dict by table name, or once for the only aligned table."""
-    keys = ("items", "users") if align_on == "both" else (align_on,)
+    keys = aligned_tables(align_on)
     per_table: dict[str, dict[str, Any]] = {key: {} for key in keys}
     for name, value in options.items():
         if name == "pairs":
@@ -195,7 +207,8 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
                 per_table[key][name] = inner
         elif value is not None:
             _require_one_table(name, value, keys)
-            for key in keys:
+            by_table = name == "min_count" and isinstance(options.get("counts"), Mapping)
+            for key in options["counts"] if by_table else keys:
                 per_table[key][name] = value
     return {key: Selection(**given) for key, given in per_table.items() if given}
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dask_embstab.errors import EmbstabWarning
+from dask_embstab.core.table_moments import TableMoments
+from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.fit.options import Balance
-from dask_embstab.repairs import option
+from dask_embstab.passes.join.rows import identity
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
 
@@ -53,6 +55,54 @@ def as_reference(reference: Any) -> Reference | None:
     balance = None if made is None else made.diagnostics.get("balance")
     described = {"path": run.path, "name": run.name, "stabilized": made is not None, "balance": balance}
     return Reference(run.items, run.users, described)
+
+
+def moments_of(items: Any, users: Any) -> dict[str, TableMoments] | None:
+    """Moments by table, where moments were given in place of tables; both then, and of one width."""
+    if not isinstance(items, TableMoments):
+        return None
+    if users is None:
+        return {"items": items}
+    if not isinstance(users, TableMoments):
+        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+    if items.d != users.d:
+        raise InputError(
+            f"items and users need one number of components; {items.where} has {items.d} and {users.where} {users.d}"
+        )
+    return {"items": items, "users": users}
+
+
+def reference_of(tables: Mapping[str, TableMoments], aligned: tuple[str, ...], given: Any) -> Reference | None:
+    """The reference that moments were taken with; ``given``, where it is not None, must be that one.
+
+    Raises `InputError` where it is another, where the ``aligned`` tables' moments were taken without one, or with two.
+    """
+    named = as_reference(given)
+    for key, table in tables.items() if named is not None else ():
+        theirs: Table | None = getattr(named, key)
+        if theirs is not None and table.shared is not None and table.reference != identity(theirs):
+            raise InputError(
+                f"moments hold the pairs with their own reference; those of {table.where} were taken with another"
+                f" than {theirs.where}; give that one, or take them again with {call('moments', reference=theirs.where)}"
+            )
+    known = [dict(table.shared.described) for key, table in tables.items() if key in aligned and table.shared]
+    if named is not None or any(table.shared for table in tables.values()):
+        for key in aligned:
+            if key not in tables:
+                raise InputError(
+                    f"the {key} are to decide the rotation, and only moments of items came; give theirs too"
+                )
+            if tables[key].shared is None:
+                raise InputError(
+                    f"the moments of {tables[key].where} were taken without a reference, so they hold no pairs; take"
+                    f" them again: {call('moments', reference=None)}"
+                )
+    if any(described != known[0] for described in known):
+        raise InputError(
+            f"moments of items and users must be taken with one reference; these with {known[0].get('path')} and"
+            f" {known[1].get('path')}; take one of them again: {call('moments', reference=None)}"
+        )
+    return named or (Reference(None, None, known[0]) if known else None)
 
 
 def balance_for(asked: Balance | None, reference: Reference | None) -> Balance:

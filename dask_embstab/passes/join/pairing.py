@@ -52,7 +52,8 @@ class Pairing:
 
     ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
     the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
-    drawn of ``eligible`` ones. Anchors are not ``verified``: these rows are read without their chunks' checksums.
+    drawn of ``eligible`` ones and standing for ``represented`` ones: a sample for what it was drawn of, anchors for what
+    theirs stood for. Anchors are not ``verified``: these rows are read without their chunks' checksums.
     Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not found by
     equal ids.
     """
@@ -71,6 +72,7 @@ class Pairing:
     used: int | None = None
     verified: bool = True
     eligible: int | None = None
+    represented: int | None = None
     live: Live | None = None
     listed: bool = False
 
@@ -93,8 +95,13 @@ class Pairing:
 
     @property
     def n_eligible(self) -> int:
-        """Rows that could take part before a few were drawn of them."""
-        return self.matched if self.eligible is None else self.eligible
+        """Rows that could take part before the last few were drawn of them."""
+        return self.n_used if self.eligible is None else self.eligible
+
+    @property
+    def n_represented(self) -> int:
+        """Rows that those which take part stand for."""
+        return self.n_used if self.represented is None else self.represented
 
     @property
     def n_used(self) -> int:
@@ -119,12 +126,12 @@ class Pairing:
         rows = used_rows(self, n_rows, ordinals)
         chosen = np.zeros(n_rows, bool)
         chosen[rows] = True
-        return replace(self.only(chosen), eligible=self.n_used)
+        return replace(self.only(chosen), eligible=self.n_used, represented=self.n_represented)
 
     def sparse(self, rows: RowNumbers) -> Pairing:
         """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""
         index = SparseIndex(rows, picked(self.partners, rows))
-        return replace(self, index=index, chosen=None, used=len(rows), eligible=self.n_used)
+        return replace(self, index=index, chosen=None, used=len(rows))
 
 
 def used_ranges(pairing: Pairing, n_rows: int) -> Iterator[tuple[int, RowNumbers]]:
@@ -145,7 +152,7 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
     return np.concatenate(found)
 
 
-def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None) -> Pairing:
+def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None, part: bool = False) -> Pairing:
     """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
 
     The rows of a reference without ids are known by their numbers; a table without ids meets no reference that has some.
@@ -153,13 +160,13 @@ def pair(table: Table, reference: Table, how: Joining, *, live: int | None = Non
     Of a reference that holds more than one run, the first ``live`` rows are those of the last one.
 
     Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
-    none is shared.
+    none is shared (unless this is a ``part`` of a table).
     """
-    found = _paired(table, reference, how, live)
+    found = _paired(table, reference, how, live, part=part)
     return found if live is None else replace(found, live=_live(found, table.n_rows, live))
 
 
-def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> Pairing:
+def _paired(table: Table, reference: Table, how: Joining, live: int | None, *, part: bool) -> Pairing:
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
     if table.stored_ids is None:
@@ -177,7 +184,7 @@ def _paired(table: Table, reference: Table, how: Joining, live: int | None) -> P
     in_step = len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs))
     if in_step and not may_repeat(theirs if live is None else ours, table.key, how):
         return _row_by_row(table, reference, "identical ids")
-    return _joined(table, reference, how)
+    return _joined(table, reference, how, part=part)
 
 
 def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
@@ -193,7 +200,7 @@ def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
     return Pairing(reference.source, None, None, matched, new, gone, how)
 
 
-def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
+def _joined(table: Table, reference: Table, how: Joining, *, part: bool) -> Pairing:
     ours, theirs = table.row_ids, reference.row_ids
     found = _merged(ours, theirs, how) or _in_memory(ours, theirs, how) or _out_of_core(ours, theirs, how)
     index, inverse, matched, doubled, path, n_bytes = found
@@ -205,7 +212,7 @@ def _joined(table: Table, reference: Table, how: Joining) -> Pairing:
     spelled = []
     if new and gone and isinstance(ours, Ids) and isinstance(theirs, Ids) and ours.kind == "string":
         spelled = differences(Unmatched(ours, index), Unmatched(theirs, inverse))
-    if not matched:
+    if not matched and not part:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         hint = "; ".join(map(str, spelled)) or "a run is aligned on the rows it shares with its reference"
         raise TooFewMatchedError(
