@@ -29,6 +29,7 @@ from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of, with_ids
+from dask_embstab.tables.inputs import one_reading, unchanged
 from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
@@ -155,6 +156,7 @@ def create_run(
     with (
         made_parents(local_path(path)),
         begin_run(path, name=naming, fingerprint="", overwrite=overwrite, sync=sync) as writer,
+        unchanged(*tables.values()),
     ):
         passes = {}
         for key, table in tables.items():
@@ -437,8 +439,9 @@ def stabilize(
     """
     source = run_of(run, users)
     require_output(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
-    transform = fit(source, reference=reference, **options)
-    return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)
+    with one_reading():
+        transform = fit(source, reference=reference, **options)
+        return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)
 
 
 @verb()

@@ -12,6 +12,7 @@
     │   └── OutputExistsError (FileExistsError) the output's place is taken
     ├── DamageError (OSError)                   stored bytes that cannot be read back as they were written
     ├── AccessError (OSError)                   a place out of reach: permissions, the network
+    ├── InputChangedError (InputError, RetryError)  an input that was written while it was read
     ├── HoldError (RuntimeError)                a run that was looked at and not published
     └── RetryError (RuntimeError)               another process was quicker, or the scheduler went away
 
@@ -110,6 +111,10 @@ class HoldError(EmbstabError, RuntimeError):
 
 class RetryError(EmbstabError, RuntimeError):
     """Another process was quicker or is at work on the same thing, or a cluster's scheduler went away; call again."""
+
+
+class InputChangedError(InputError, RetryError):
+    """An input was written or replaced while it was read: what was made of it is of no use, and nothing was published."""
 
 
 class EmbstabWarning(UserWarning):

@@ -200,7 +200,7 @@ def _within(memory_limit: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _one_line_errors(published: list[str]) -> Iterator[None]:
     """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
-    from dask_embstab.errors import EmbstabError, EmbstabWarning, HoldError, RetryError
+    from dask_embstab.errors import EmbstabError, EmbstabWarning, HoldError, InputError, RetryError
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, EmbstabWarning):
@@ -212,7 +212,8 @@ def _one_line_errors(published: list[str]) -> Iterator[None]:
         try:
             yield
         except EmbstabError as error:
-            code = _HELD if isinstance(error, HoldError) else _OTHER if isinstance(error, RetryError) else _BAD_INPUT
+            retry = isinstance(error, RetryError) and not isinstance(error, InputError)
+            code = _HELD if isinstance(error, HoldError) else _OTHER if retry else _BAD_INPUT
             _fail(str(error), code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

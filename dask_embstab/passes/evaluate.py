@@ -27,6 +27,7 @@ from dask_embstab.passes.join.reference_rows import beside
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.tables.ids.row_index import RowIndex, picked
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -208,7 +209,7 @@ def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Ma
         raise InputError(f"{a.where} and {b.where} have no table in common, so nothing can be compared")
     for pair_ in tables.values():
         _require_comparable(*pair_)
-    with joining(**options) as how:
+    with unchanged(*(table for both in tables.values() for table in both)), joining(**options) as how:
         pairings = {key: pair(*both, how) for key, both in tables.items()}
         found = {
             key: agreement_of(a_table, pairings[key], how, size=n_users if key == "users" else 0, seed=seed)

@@ -12,6 +12,7 @@ from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.repairs import option
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import begin_run
 
@@ -42,16 +43,19 @@ def land(
     """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and open it."""
     require_output(out, inputs, overwrite=overwrite, for_series=for_series)
     work = Apply(transform, source, None if dtype is None else _float_dtype(dtype))
-    with begin_run(
-        out,
-        name=name,
-        fingerprint=work.fingerprint(),
-        overwrite=overwrite,
-        resume=resume,
-        sync=sync,
-        for_series=for_series,
-        inputs=inputs,
-    ) as writer:
+    with (
+        begin_run(
+            out,
+            name=name,
+            fingerprint=work.fingerprint(),
+            overwrite=overwrite,
+            resume=resume,
+            sync=sync,
+            for_series=for_series,
+            inputs=inputs,
+        ) as writer,
+        unchanged(*work.tables.values()),
+    ):
         work.write(writer)
     return open_run(out)
 

@@ -20,6 +20,7 @@ from dask.delayed import Delayed
 from dask_embstab.passes.engine.blas import one_thread
 from dask_embstab.passes.engine.cluster import active_client, on_cluster
 from dask_embstab.passes.engine.memory import Load, require_memory
+from dask_embstab.tables.inputs import compare
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -63,6 +64,7 @@ class Pass(Generic[V]):
 
     ``node`` is the last task of its graph, ``n_tasks`` the number of tasks that read or write rows, ``load`` what one
     of them holds in memory (None: next to nothing). ``finalize`` makes the result of the value of ``node``, here.
+    ``reads`` are the sources (or ids) of which that value tells ``read_digests``, to be compared with earlier passes.
     """
 
     node: Delayed
@@ -70,6 +72,7 @@ class Pass(Generic[V]):
     label: str
     finalize: Callable[[Any], V]
     load: Load | None = None
+    reads: tuple[Any, ...] = ()
 
     def run(self) -> V:
         """The result of this pass alone."""
@@ -84,6 +87,9 @@ def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
     nodes = [one.node for one in passes.values()]
     label = next(iter(passes.values())).label
     values = compute(nodes, label=label, n_tasks=sum(one.n_tasks for one in passes.values()))
+    for one, value in zip(passes.values(), values, strict=True):
+        if one.reads:
+            compare(one.reads, value.read_digests())
     return {key: one.finalize(value) for (key, one), value in zip(passes.items(), values, strict=True)}
 
 
@@ -120,6 +126,7 @@ class Graph:
         label: str,
         finalize: Callable[[Any], V] = _unchanged,
         load: Load | None = None,
+        reads: tuple[Any, ...] = (),
     ) -> Pass[V]:
         """The pass whose value is that of these tasks, joined in their order by a tree of tasks."""
         level, shared = list(keys), self.shared(join)
@@ -128,7 +135,7 @@ class Graph:
             level = [
                 self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0] for group in groups
             ]
-        return Pass(Delayed(level[0], self._tasks), len(keys), label, finalize, load)
+        return Pass(Delayed(level[0], self._tasks), len(keys), label, finalize, load, reads)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         key = f"{prefix}-{self._name}-{len(self._tasks)}"

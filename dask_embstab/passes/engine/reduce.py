@@ -55,6 +55,10 @@ class Partial(Generic[V]):
     digests: Digests = field(default_factory=dict)
     partner_digests: Digests = field(default_factory=dict)
 
+    def read_digests(self) -> tuple[Digests, Digests]:
+        """Of the chunks read of the table and of its reference."""
+        return self.digests, self.partner_digests
+
 
 @dataclass(frozen=True, slots=True)
 class Reduced(Generic[V]):
@@ -90,7 +94,8 @@ def reduce_table(
     ]
     load = load_of(table, width=width, values=(1 if pairs is None else 4) + reduction.n_factors)
     finalize = partial(_reduced, merge=reduction.merge)
-    return graph.tree(keys, _Join(reduction.merge), label=label, finalize=finalize, load=load)
+    reads = (table.source, None if pairs is None else pairs.pairing.reference)
+    return graph.tree(keys, _Join(reduction.merge), label=label, finalize=finalize, load=load, reads=reads)
 
 
 def _reduced(found: Partial[V], *, merge: Callable[[V, V], V]) -> Reduced[V]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from dask_embstab.passes.engine.memory import load_of
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
 from dask_embstab.passes.engine.reduce import require_finite
 from dask_embstab.repairs import option
+from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS
 from dask_embstab.tables.ids.ids import IdBlock
+from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.direct_source import stored_digests
 from dask_embstab.tables.read.source import Digests, Openable
 from dask_embstab.tables.table import Table
@@ -52,12 +54,20 @@ class Landing:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows ``start`` to ``stop`` are in the output; digests of the chunks that were read for it and of those written."""
+    """Rows ``start`` to ``stop`` are in the output; digests of the chunks that were read for it and of those written.
+
+    ``ids`` is the digest of the rows' ids, where their place does not tell whether they change.
+    """
 
     start: int
     stop: int
     read: Digests = field(default_factory=dict)
     written: Digests = field(default_factory=dict)
+    ids: int = 0
+
+    def read_digests(self) -> tuple[Digests, Digests]:
+        """Of the chunks read of the table, and of its ids (see `digest_of_ids`)."""
+        return self.read, {ALL_IDS: self.ids % ID_DIGESTS}
 
 
 def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pass[Written]:
@@ -81,7 +91,8 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
     ]
     load = load_of(table, width=sink.vectors.shape[1], values=1)
     finalize = partial(require_whole, n_rows=table.n_rows)
-    return graph.tree(keys, join_written, label=label, finalize=finalize, load=load)
+    reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
+    return graph.tree(keys, join_written, label=label, finalize=finalize, load=load, reads=reads)
 
 
 def write_block(
@@ -99,10 +110,9 @@ def write_block(
     Chunks of the input hold ``input_rows`` rows.
     """
     ensure_one_thread()
-    if ids is not None:
-        sink.write_ids(rows.start, rows.stop, ids)
+    ids_digest = 0 if ids is None else sink.write_ids(rows.start, rows.stop, ids)
     if (kept := _kept(block, rows, grid, sink, input_rows)) is not None:
-        return kept
+        return replace(kept, ids=ids_digest)
     reader = block.open()
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(landing, grid.rows)
@@ -118,7 +128,7 @@ def write_block(
         writer.put(landed)
     writer.finish()
     sink.record(sink.made_of(rows.start, rows.stop, reader.digests(), input_rows), writer.digests)
-    return Written(rows.start, rows.stop, reader.digests(), writer.digests)
+    return Written(rows.start, rows.stop, reader.digests(), writer.digests, ids_digest)
 
 
 def _kept(block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int) -> Written | None:
@@ -168,7 +178,7 @@ def join_written(parts: Sequence[Written]) -> Written:
     for part in parts:
         read.update(part.read)
         written.update(part.written)
-    return Written(parts[0].start, parts[-1].stop, read, written)
+    return Written(parts[0].start, parts[-1].stop, read, written, sum(part.ids for part in parts))
 
 
 def require_whole(written: Written, *, n_rows: int) -> Written:

@@ -50,6 +50,7 @@ from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
 from dask_embstab.passes.join.rows import has_zero_rows, identity
 from dask_embstab.repairs import call, option
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -120,7 +121,8 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
     if options.keep == "scores":
         for table in tables.values():
             _require_rows(table.where, table.n_rows, table.d)
-    with joining(**options.joining) as how:
+    theirs = [] if reference is None else reference.tables
+    with unchanged(*tables.values(), *theirs, *options.columns), joining(**options.joining) as how:
         reads = read_tables(tables, reference, options, how, whole=True)
         n_users = None if users is None else users.n_rows
         return fit_reads(reads, n_users, None if reference is None else reference.described, options)
@@ -248,8 +250,9 @@ def summarize(table: Table, reference: Table | None, described: Mapping[str, Any
     A few rows that were drawn count for all that they stand for, as in a fit of two tables.
     """
     paired = None if reference is None else Reference(reference, None, {})
-    with joining(**options.joining) as how:
+    with unchanged(table, reference, *options.columns), joining(**options.joining) as how:
         read = read_tables({"items": table}, paired, options, how)["items"]
+        known = None if reference is None else identity(reference)
     if reference is None:
         return read.summary
     moments, found = read.summary.moments, read.pairs
@@ -257,7 +260,7 @@ def summarize(table: Table, reference: Table | None, described: Mapping[str, Any
     shared = Shared(found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described)
     if found and moments.pairs and found.pairing.n_represented > found.pairing.n_used:
         moments = replace(moments.counted_once, pairs=_for_all(moments.pairs, read))
-    return replace(read.summary, moments=moments, reference=identity(reference), shared=shared)
+    return replace(read.summary, moments=moments, reference=known, shared=shared)
 
 
 def _rotated(basis: Basis, reads: dict[str, TableRead], options: FitOptions) -> tuple[Transform, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import zarr
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.errors import InputError
@@ -171,6 +172,12 @@ class FitOptions:
             raise InputError(
                 f"{option(center=True)} moves the origin, which changes scores; use {option(keep='geometry')} with it"
             )
+
+    @property
+    def columns(self) -> list[zarr.Array[Any]]:
+        """Stored weights and counts."""
+        given = (column for choice in self.selections.values() for column in (choice.weights, choice.counts))
+        return [column for column in given if isinstance(column, zarr.Array)]
 
     @property
     def aligned(self) -> tuple[str, ...]:

@@ -41,6 +41,12 @@ class Reference:
     lags: tuple[Lag, ...] = ()
     weight: float = 1.0
 
+    @property
+    def tables(self) -> list[Table]:
+        """All tables that a fit may read."""
+        found = [self.items, self.users, *(table for lag in self.lags for table in lag.tables.values())]
+        return [table for table in found if table is not None]
+
 
 def as_reference(reference: Any) -> Reference | None:
     """A reference from a run, its path, or a table of items."""

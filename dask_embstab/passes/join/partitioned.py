@@ -18,11 +18,12 @@ from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import Joining
-from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
+from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, Spread, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import FileIndex
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.inputs import compare_ids
 
 _DISK_BYTES = {"int64": 64, "string": 160, "uuid": 112}
 _FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
@@ -61,11 +62,13 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
     pairs = [Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts) for i, cuts in enumerate(blocks)]
     indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
     spread = [
-        (ids.block(*cut), cut[0], spill, number)
-        for ids, spill, cuts in zip(sides, spills, blocks, strict=True)
+        (ids.block(*cut), cut[0], spill, number, side)
+        for side, (ids, spill, cuts) in enumerate(zip(sides, spills, blocks, strict=True))
         for number, cut in enumerate(cuts)
     ]
-    n_spread: int = _sum_of(spread_rows, spread, label="ids: spreading")
+    done: Spread = _sum_of(spread_rows, spread, label="ids: spreading")
+    for ids, digest in zip(sides, (done.ours, done.theirs), strict=True):
+        compare_ids(ids, digest)
     parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
     found: _Part = _sum_of(_match_part, parts, label="ids: matching")
     put = [
@@ -77,7 +80,7 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
     for pair in pairs:
         for number in range(n_parts):
             pair.remove(number)
-    n_bytes = n_spread + found.n_bytes + n_put
+    n_bytes = done.n_bytes + found.n_bytes + n_put
     return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
 
 

@@ -56,6 +56,10 @@ class Scan:
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
 
+    def read_digests(self) -> tuple[Digests]:
+        """Of the reference's chunks."""
+        return (self.digests,)
+
 
 def scan_reference(
     pairing: Pairing, how: Joining, *, n_rows: int, label: str, move: bool
@@ -87,7 +91,7 @@ def scan_reference(
         )
         for number, start in enumerate(range(0, n, rows))
     ]
-    return shuffled, graph.tree(keys, _sum, label=label).run()
+    return shuffled, graph.tree(keys, _sum, label=label, reads=(source,)).run()
 
 
 def _task_rows(chunk_rows: int, most: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from dask_embstab.errors import (
     HoldError,
+    InputChangedError,
     InputError,
     NotFiniteError,
     RetryError,
@@ -46,10 +47,11 @@ from dask_embstab.series.publish.consensus import advance_consensus
 from dask_embstab.series.publish.figures import content_of, delivered, figures_of
 from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
-from dask_embstab.series.publish.readback import ChangedInputError, Checked, check, is_landed_by
+from dask_embstab.series.publish.readback import Checked, check, is_landed_by
 from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.publish.withdraw import withdraw_unless_whole
 from dask_embstab.series.store import Held, Store
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.run import Run, open_run
 
@@ -102,13 +104,14 @@ def add_run(
         reference = reference_in(log, settings.policy)
         first = _compared(log, reference, settings)
         theirs = _first_run(store, first, reference, settings)
-        with _refusals_hold(name):
-            lagged = log.lagged(settings.lags.keys())
-            chosen = selected(source, settings, selection or {})
-            candidate = candidate_of(store, source, name, reference, lagged, chosen, settings)
-            checked = _landed(store, source, candidate, theirs, chosen)
-        landed = open_run(store.place(run_key(name)))
-        verdicts, sampled = _verdicts(store, log, source, landed, checked, chosen, settings)
+        with _one_delivery(store, source, name):
+            with _refusals_hold(name):
+                lagged = log.lagged(settings.lags.keys())
+                chosen = selected(source, settings, selection or {})
+                candidate = candidate_of(store, source, name, reference, lagged, chosen, settings)
+                checked = _landed(store, source, candidate, theirs, chosen)
+            landed = open_run(store.place(run_key(name)))
+            verdicts, sampled = _verdicts(store, log, source, landed, checked, chosen, settings)
         if held(verdicts) and accept is None:
             store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
             raise hold(name, verdicts)
@@ -144,6 +147,18 @@ def add_run(
             _cleared(store, name)
     seen = ", a shadow that readers of the head do not see" if shadow else ""
     return Added(version, published=True, note=f"{name} is version {version.version}{seen}")
+
+
+@contextlib.contextmanager
+def _one_delivery(store: Store, source: Run, name: str) -> Iterator[None]:
+    """What was made of a run that changed meanwhile goes again: neither the transform nor the rows serve any more."""
+    try:
+        with unchanged(source.items, source.users):
+            yield
+    except InputChangedError:
+        store.remove(run_key(name))
+        store.remove(candidate_key(name))
+        raise
 
 
 def _cleared(store: Store, name: str) -> None:
@@ -273,18 +288,13 @@ def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None, 
     """The run written (as far as it is not), durable and verified."""
     name = candidate.plan["run"]
     key = run_key(name)
-    try:
-        return made_whole(
-            store,
-            key,
-            is_ours=lambda left: is_landed_by(left, candidate.transform),
-            write=partial(_write, store.place(key), source, candidate),
-            check=lambda landed: check(store, key, landed, candidate, first, chosen.rows),
-        )
-    except ChangedInputError:
-        store.remove(key)
-        store.remove(candidate_key(name))
-        raise
+    return made_whole(
+        store,
+        key,
+        is_ours=lambda left: is_landed_by(left, candidate.transform),
+        write=partial(_write, store.place(key), source, candidate),
+        check=lambda landed: check(store, key, landed, candidate, first, chosen.rows),
+    )
 
 
 def _write(place: Any, source: Run, candidate: Candidate) -> None:

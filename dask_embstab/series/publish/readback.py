@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.transform import Transform
-from dask_embstab.errors import DamageError, RetryError
+from dask_embstab.errors import DamageError, InputChangedError
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
@@ -24,10 +24,6 @@ from dask_embstab.series.publish.files import run_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
-
-
-class ChangedInputError(RetryError):
-    """What was landed is not what was fitted: neither serves any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ def check(
 ) -> Checked:
     """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
 
-    Raises `DamageError` where a file is not what was written, `ChangedInputError` where the input has changed meanwhile.
+    Raises `DamageError` where a file is not what was written, `InputChangedError` where the input has changed meanwhile.
     """
     inputs = _inputs(landed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
@@ -93,7 +89,7 @@ def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
     for name, table in candidate.plan["source"]["tables"].items():
         fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
         if fitted and fitted != read[name]:
-            raise ChangedInputError(
+            raise InputChangedError(
                 f"the {name} of {candidate.plan['source']['path']} changed while they were read; add it again"
             )
         tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.ids.keys import Keyed, Keys, Texts, joined, keyed, keys_of
 from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.inputs import needs_digests
 
 RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}
 """What an id takes while it is joined or sorted, copies and orders included."""
@@ -26,9 +30,20 @@ def parts_for(n_ids: int, record_bytes: int, memory: int) -> int:
     return min(_MOST_PARTS, 1 << (n_ids * record_bytes // memory).bit_length())
 
 
-def spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
-    """Keys of these rows (the first is row ``start`` of its table), written as file ``number``; returns its bytes."""
-    records = keyed(block.ids.open().take(block.start, block.stop), start)
+@dataclass(frozen=True, slots=True)
+class Spread(Sums):
+    """Bytes that were written, and the digests of the ids of both sides, where their places do not tell them."""
+
+    n_bytes: int
+    ours: int
+    theirs: int
+
+
+def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int = 0) -> Spread:
+    """Keys of these rows (the first is row ``start`` of its table, of that ``side``), written as file ``number``."""
+    ids = block.ids.open().take(block.start, block.stop)
+    digest = digest_of_ids(ids, start) if needs_digests(block.ids) else 0
+    records = keyed(ids, start)
     order, cuts = _by_part(records.key, spill.n_parts)
     columns: list[Any] = [records.key[order], records.row[order]]
     all_cuts = [cuts, cuts]
@@ -36,7 +51,7 @@ def spread_rows(block: IdBlock, start: int, spill: Spill, number: int) -> int:
         lengths = records.texts.lengths[order]
         columns += [lengths.astype(np.uint32), records.texts.picked(order)]
         all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
-    return spill.write(number, columns, all_cuts)
+    return Spread(spill.write(number, columns, all_cuts), *((0, digest) if side else (digest, 0)))
 
 
 def spread_keys(block: IdBlock, spill: Spill, number: int) -> int:

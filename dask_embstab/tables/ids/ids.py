@@ -13,7 +13,9 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import IdError
+from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind, checked_ids, kind_of, listed_ids, require_stored
+from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files, require_seen
 from dask_embstab.tables.read.direct import DirectBlock
@@ -93,9 +95,18 @@ class SlicedIds:
         self._ids = ids
         self._rows = int(ids.array.chunks[0]) if isinstance(ids.array, zarr.Array) else ID_RANGE
         self._number, self._chunk = -1, np.empty(0)
+        self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""
+        taken = self._take(start, stop)
+        if start == self._at:
+            self._digest, self._at = self._digest + digest_of_ids(taken, start), stop
+            if stop == len(self._ids):
+                compare_ids(self._ids, self._digest)
+        return taken
+
+    def _take(self, start: int, stop: int) -> IdArray:
         pieces = []
         while start < stop:
             number = start // self._rows

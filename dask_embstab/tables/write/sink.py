@@ -12,8 +12,10 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows, Vector
+from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
-from dask_embstab.tables.ids.kinds import encoded_texts, require_stored
+from dask_embstab.tables.ids.kinds import IdArray, encoded_texts, require_stored
+from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
@@ -83,10 +85,14 @@ class Sink:
         writer.finish()
         return writer.digests
 
-    def write_ids(self, start: int, stop: int, block: IdBlock) -> None:
-        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr."""
+    def write_ids(self, start: int, stop: int, block: IdBlock) -> int:
+        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr.
+
+        Returns their digest, or 0 where their place tells whether they change.
+        """
         assert self.ids is not None
         reader, shift = block.ids.open(), block.start - start
+        digest_of, digest = digest_of_ids if needs_digests(block.ids) else _no_digest, 0
         files = chunk_files(self.ids)
         if files is None:
             for at in range(start, stop, self.chunk_rows):
@@ -99,12 +105,20 @@ class Sink:
                     encoded_texts(ids, str(self.ids.store_path), at)
                 with writing(str(self.ids.store_path)):
                     self.ids[at:end] = ids
-            return
+                digest += digest_of(ids, at)
+            return digest
         writer = DirectWriter(files, start, stop)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
-            writer.put(reader.take(at + shift, end + shift)[:, None])
+            ids = reader.take(at + shift, end + shift)
+            writer.put(ids[:, None])
+            digest += digest_of(ids, at)
         writer.finish()
+        return digest
+
+
+def _no_digest(ids: IdArray, start: int) -> int:  # noqa: ARG001
+    return 0
 
 
 class RowWriter:

@@ -1,0 +1,181 @@
+"""Were the tables that a verb read the same from its first read to its last?
+
+`unchanged` looks at the place of each table before and after (`tables/identity.py`); what every pass read is compared with
+what earlier ones did, by the digests of its chunks. No row is read for it. `one_reading` joins the passes of several verbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from dask_embstab.errors import InputChangedError
+from dask_embstab.tables.identity import ArrayIdentity, tells_by_place
+from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS
+from dask_embstab.tables.read.source import Digests
+
+if TYPE_CHECKING:
+    from dask_embstab.tables.table import Table
+
+_Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """An array that is read, what messages call it, and its identity before the first read."""
+
+    array: Any
+    where: str
+    identity: ArrayIdentity | None
+
+
+@dataclass(slots=True)
+class _Inputs:
+    """What was read so far, and the digests of it."""
+
+    known: dict[_Key, _Input] = field(default_factory=dict)
+    digests: dict[_Key, Digests] = field(default_factory=dict)
+
+
+_inputs: ContextVar[_Inputs | None] = ContextVar("embstab_inputs", default=None)
+
+
+@contextlib.contextmanager
+def one_reading() -> Iterator[None]:
+    """Within it every table is one thing, whichever verbs and passes read it."""
+    token = _inputs.set(_inputs.get() or _Inputs())
+    try:
+        yield
+    finally:
+        _inputs.reset(token)
+
+
+@contextlib.contextmanager
+def unchanged(*given: Table | zarr.Array[Any] | None) -> Iterator[None]:
+    """Raise `InputChangedError` at the end of the block unless these tables are what they were when it began.
+
+    Or when an outer `one_reading` first saw them. Whatever went wrong within is told as a change, where there was one.
+    """
+    with one_reading():
+        inputs = _inputs.get()
+        assert inputs is not None
+        watched = [entry for table in given if table is not None for entry in _arrays(table)]
+        for array, where in watched:
+            if _key(array) not in inputs.known:
+                inputs.known[_key(array)] = _first_seen(array, where)
+        try:
+            yield
+        except InputChangedError:
+            raise
+        except Exception as error:
+            if (changed := _changed(inputs, watched)) is not None:
+                raise changed from error
+            raise
+        if (changed := _changed(inputs, watched)) is not None:
+            raise changed
+
+
+def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:
+    """Compare what a pass has read of these sources (or ids; None: nothing) with what earlier passes did.
+
+    Raises `InputChangedError`.
+    """
+    inputs = _inputs.get()
+    for source, digests in zip(sources, read, strict=True):
+        if inputs is not None and source is not None:
+            _compare(inputs, _array_of(source), digests)
+
+
+def needs_digests(ids: Any) -> bool:
+    """Whether ids (of a table or of one task) must be read to know that they are the same: their place does not tell."""
+    return hasattr(ids, "array") and not tells_by_place(ids.array)
+
+
+def compare_ids(ids: Any, digest: int) -> None:
+    """Compare the digest of all ids of a table with that of an earlier read. Raises `InputChangedError`."""
+    if (inputs := _inputs.get()) is not None and needs_digests(ids):
+        _compare(inputs, ids.array, {ALL_IDS: digest % ID_DIGESTS})
+
+
+def is_watched(array: Any) -> bool:
+    """Whether what is read of the array here is compared with what others read."""
+    inputs = _inputs.get()
+    return inputs is not None and _key(array) in inputs.known
+
+
+def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
+    known = inputs.known.get(key := _key(array))
+    if known is None or not digests:
+        return
+    before = inputs.digests.setdefault(key, digests)
+    if before is digests:
+        return
+    for chunk, now in digests.items():
+        if before.get(chunk, now) != now:
+            raise _changed_by(known.where, _digests_differ(chunk, before[chunk], now, array))
+    if digests.keys() - before.keys():
+        inputs.digests[key] = before | digests
+
+
+def _digests_differ(chunk: int, before: int, now: int, array: Any) -> str:
+    which = "they" if chunk == ALL_IDS else f"chunk {chunk}"
+    repair = "" if isinstance(array, zarr.Array) else " (what is computed anew at every read must be equal each time)"
+    return f"{which} had the digest {before:#010x} in one read and {now:#010x} in a later one{repair}"
+
+
+def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChangedError | None:
+    for array, where in watched:
+        before = inputs.known[_key(array)].identity
+        if before is not None and (change := before.change(array)) is not None:
+            return _changed_by(where, change)
+    return None
+
+
+def _changed_by(where: str, change: str) -> InputChangedError:
+    return InputChangedError(
+        f"an input must stay as it is while it is read; {where} changed: {change}; nothing was published; call again when"
+        " nobody writes it"
+    )
+
+
+def _first_seen(array: Any, where: str) -> _Input:
+    identity = ArrayIdentity.of(array) if isinstance(array, zarr.Array) else None
+    if identity is not None and identity.opened_before(array):
+        raise _changed_by(where, "it has another shape than when it was opened; open it again")
+    return _Input(array, where, identity)
+
+
+def _arrays(table: Table | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:
+    """The arrays behind a table, those of its ids and of what stands side by side with it included."""
+    if isinstance(table, zarr.Array):
+        yield table, str(table.store_path)
+        return
+    yield from ((array, table.where) for array in _behind(table.source))
+    if table.stored_ids is not None:
+        yield table.stored_ids.array, f"the ids of {table.where}"
+
+
+def _behind(source: Any) -> Iterator[Any]:
+    while hasattr(source, "source"):  # a view, known by what it is a view of
+        if hasattr(source, "right"):
+            yield from _behind(source.right)
+        source = source.source
+    yield source.array
+
+
+def _array_of(source: Any) -> Any:
+    return source.array if hasattr(source, "kind") else list(_behind(source))[-1]
+
+
+def _key(array: Any) -> _Key:
+    """Of one array however often it is opened: its place, the name of a Dask array, the object itself in memory."""
+    if isinstance(array, zarr.Array):
+        place = str(array.store.root) if isinstance(array.store, LocalStore) else id(array.store)
+        return place, array.path
+    return (array.name,) if hasattr(array, "to_delayed") else (id(array),)
