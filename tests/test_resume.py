@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from oracle import Stop, data_of, hidden, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, view_of
+from dask_embstab.series.admin.basis import moved_table
 from dask_embstab.tables.write.journal import Journal, made_of
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
@@ -213,3 +215,26 @@ def test_a_run_of_other_rows_is_not_mixed_with_what_was_left(
     es.apply(transform, other, tmp_path / "out.zarr", resume=True)
     whole = es.apply(transform, other, tmp_path / "whole.zarr")
     np.testing.assert_array_equal(vectors_of(es.open_run(tmp_path / "out.zarr")), vectors_of(whole))
+
+
+@pytest.mark.parametrize("then", ["the same matrix", "another matrix", "as it is stored"])
+def test_a_run_that_is_read_through_another_matrix_is_another_input(
+    run: es.Run, tmp_path: Path, writing: Writing, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """As a version of a series is, once it was rebased: the stored rows and the transform are the same."""
+    transform = es.fit(run)
+    turned, again = (rebased(run, M) for M in (np.eye(4)[::-1].copy() for _ in range(2)))
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWriter, "transform", stop)
+        with pytest.raises(Stop):
+            es.apply(transform, turned, tmp_path / "out.zarr", resume=True)
+    source = {"the same matrix": again, "another matrix": rebased(run, np.eye(4)[[1, 0, 2, 3]])}.get(then, run)
+    written: list[int] = []
+    with writing(written.append):
+        es.apply(transform, source, tmp_path / "out.zarr", resume=True)
+    assert len(written) == (0 if then == "the same matrix" else 10)
+    assert data_of(tmp_path / "out.zarr") == data_of(es.apply(transform, source, tmp_path / "whole.zarr").path)
+
+
+def rebased(run: es.Run, M: Any) -> es.Run:
+    return replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))

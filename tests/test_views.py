@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -14,7 +16,15 @@ from hypothesis import strategies as st
 from oracle import Array
 
 from dask_embstab.tables.read.source import Source
-from dask_embstab.tables.read.views import MappedSource, Padded, SideBySide, column_source, with_ones
+from dask_embstab.tables.read.views import (
+    Gathered,
+    MappedSource,
+    Padded,
+    SideBySide,
+    column_source,
+    source_written,
+    with_ones,
+)
 from dask_embstab.tables.table import make_table
 
 N, D = 23, 3
@@ -66,3 +76,36 @@ def test_any_part_of_a_view_is_numpy_s(name: str, data: Any, form: str, of_colum
     np.testing.assert_array_equal(taken(view.block(start, stop), start, stop, panel), expected[start:stop])
     rows = np.array(data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1)), dtype=np.int64)
     np.testing.assert_array_equal(taken(view.gather(rows), 0, len(rows), panel), expected[rows])
+
+
+def test_what_a_view_does_is_part_of_what_it_reads(tmp_path: Path) -> None:
+    """The same text for the same view, in any process; another for another function, matrix, column or length."""
+    array = zarr.create_array(tmp_path / "rows.zarr", data=ROWS, chunks=(8, D))
+    column = zarr.create_array(tmp_path / "column.zarr", data=COLUMN, chunks=(8,), compressors=None)
+    weight = zarr.create_array(tmp_path / "weight.zarr", data=COLUMN, chunks=(8,), compressors=None)
+    rows = make_table(array, where="rows").source
+
+    def views() -> list[Source]:
+        return [
+            rows,
+            MappedSource(rows, partial(np.matmul, x2=np.eye(D)), D, rows.dtype),
+            MappedSource(rows, partial(np.matmul, x2=2 * np.eye(D)), D, rows.dtype),
+            MappedSource(rows, doubled, 2 * D, rows.dtype),
+            SideBySide(rows, column_source(column)),
+            SideBySide(rows, column_source(weight)),
+            with_ones(rows),
+            with_ones(with_ones(rows)),
+            Padded(rows, N + 1),
+            Padded(rows, N + 2),
+            Gathered(rows, np.arange(5)),
+            Gathered(rows, np.arange(5)[::-1].copy()),
+        ]
+
+    told = list(map(source_written, views()))
+    assert len(set(told)) == len(told)
+    assert told == list(map(source_written, views()))
+    unknown = MappedSource(rows, lambda block: block, D, rows.dtype)
+    assert source_written(unknown) != source_written(unknown), "nothing is known of a function without a name"
+    zarr.create_array(tmp_path / "rows.zarr", data=2 * ROWS, chunks=(8, D), overwrite=True)
+    now = list(map(source_written, views()))
+    assert not set(now) & set(told), "what they are views of was written anew"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows
 from dask_embstab.display import Displayed
@@ -25,6 +22,7 @@ from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_wh
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.source import ArraySource, Source
+from dask_embstab.tables.read.views import source_written
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
 
@@ -75,21 +73,10 @@ class Table(Displayed):
 
     @property
     def written(self) -> str | None:
-        """Another text once the table is written anew (its metadata is another file then), or is not stored at all.
-
-        None on other stores than local ones.
+        """Another text once the table is written anew (its metadata is another file then), is read by another view, or is
+        not stored at all. None on other stores than local ones, of what is no view.
         """
-        source: Any = self.source
-        while hasattr(source, "source"):  # a view, known by what it is a view of
-            source = source.source
-        array = source.array
-        if not isinstance(array, zarr.Array):
-            return uuid.uuid4().hex
-        if not isinstance(array.store, LocalStore):
-            return None
-        folder = Path(array.store.root) / array.path
-        stat = next(file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()).stat()
-        return f"{stat.st_ino} {stat.st_mtime_ns}"
+        return source_written(self.source)
 
     @property
     def vectors(self) -> Any:

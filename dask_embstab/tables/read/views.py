@@ -5,13 +5,18 @@ They are read through the passes as stored ones are, a panel at a time; nothing 
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import InputError
@@ -235,6 +240,33 @@ class _ShiftedReader(_ViewReader):
     def digests(self) -> Digests:
         """None: no chunk of the source is read whole."""
         return {}
+
+
+def source_written(source: Any) -> str | None:
+    """Another text once what is read of a source is another: it is written anew, or a view does something else with it.
+
+    Different each time where that is not known, as of arrays in memory; None on other stores than local ones.
+    """
+    if isinstance(source, _View):
+        parts = [getattr(source, field.name) for field in fields(source)]
+        known = [source_written(part) if hasattr(part, "chunk_rows") else _content(part) for part in parts]
+        return f"{type(source).__name__} {known}"
+    array = source.array
+    if not isinstance(array, zarr.Array):
+        return uuid.uuid4().hex
+    if not isinstance(array.store, LocalStore):
+        return None
+    folder = Path(array.store.root) / array.path
+    stat = next(file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()).stat()
+    return f"{stat.st_ino} {stat.st_mtime_ns}"
+
+
+def _content(value: Any) -> str:
+    """The same text for the same function, matrix or row numbers, in any process."""
+    try:
+        return hashlib.sha256(pickle.dumps(value, protocol=5)).hexdigest()[:32]
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function without a name
+        return uuid.uuid4().hex
 
 
 def column_source(array: Any) -> Source:
