@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,20 @@ def test_digests_tell_where_no_place_does(
     with refused(r"chunk \d had the digest"), between("fit: reading")(other_rows):
         es.stabilize(given, tmp_path / "out.zarr", **options)
     assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["vectors", "id"])
+def test_a_listing_tells_what_changes_within_a_pass_over_an_object_store(within: When, name: str) -> None:
+    url = f"memory://{uuid.uuid4().hex}.zarr"
+    es.create_run(url, T, item_ids=IDS, chunk_rows=16)
+    es.fit(url, reference=B, keep="geometry")
+
+    def change() -> None:
+        array = zarr.open_group(url, mode="r+")[f"items/{name}"]
+        array[:16] = array[:16]
+
+    with refused(f"chunk c/0(/0)? of .*items/{name} was written anew"), within(change):
+        es.fit(url, reference=es.table(B, ids=IDS))
 
 
 def test_a_dataset_of_xarray_that_is_written_meanwhile(

@@ -1,7 +1,7 @@
 """Is an array still what it was when a verb began to read it? What its place tells of it, without reading a row.
 
-Of an array in a folder: its metadata, and the size and time of every chunk file. Other stores tell their metadata; what no
-place tells, the digests of two reads do (`tables/inputs.py`).
+Its metadata, and of every chunk the size and time that a folder tells, or the entity tag that a listing of an object store
+does. What no place tells, the digests of two reads do (`tables/inputs.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,36 +19,55 @@ import numpy.typing as npt
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 from dask_embstab.files.regular import read_regular
 
 _MARKER = 7_777_777
+_TOLD = (
+    "size",
+    "ETag",
+    "etag",
+    "LastModified",
+    "last_modified",
+    "generation",
+    "updated",
+    "modified",
+    "mtime",
+    "created",
+)
+"""What file systems call the things that change with an object."""
+_UNLISTED = {"http", "https"}
+Stamps = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayIdentity:
-    """What a place tells of a Zarr array: the bytes of its metadata, and a number for the size and time of each chunk file.
+    """What a place tells of a Zarr array: the bytes of its metadata, and a number for what it tells of each chunk.
 
-    ``stamps``, (n_chunks,), is 0 where a file is missing, and empty on other stores than folders.
+    ``stamps``, (n_chunks,), is 0 where a chunk is missing, and empty where the place tells nothing of chunks.
     """
 
     metadata: bytes
-    stamps: npt.NDArray[np.int64]
+    stamps: Stamps
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ArrayIdentity:
         """As it is now."""
-        return cls(_metadata(array), np.fromiter(map(_stamp, _chunk_paths(array)), np.int64))
+        return cls(_metadata(array), _stamps(array))
 
     def change(self, array: zarr.Array[Any]) -> str | None:
         """What is not as it was, in words; None where everything is."""
         if self.metadata != _metadata(array):
             return "its metadata was written anew"
-        for path, before in zip(_chunk_paths(array), self.stamps, strict=True):
-            if _stamp(path) != before:
-                return f"chunk file {path} {_when(path)}"
-        return None
+        now = _stamps(array)
+        if len(now) != len(self.stamps) or not len(now):
+            return None  # a listing that failed: the store tells nothing any more
+        changed = np.flatnonzero(now != self.stamps)
+        if not len(changed):
+            return None
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        return f"{_described(array, int(changed[0]), is_gone=not now[changed[0]])}{more}"
 
     def opened_before(self, array: zarr.Array[Any]) -> bool:
         """Whether the array was opened before its place was given another shape."""
@@ -71,14 +91,20 @@ def _metadata(array: zarr.Array[Any]) -> bytes:
     return b""
 
 
-def _chunk_paths(array: zarr.Array[Any]) -> Any:
-    """Files of the chunks (or shards) of whole rows, in order; none on other stores than folders."""
-    if not isinstance(array.store, LocalStore) or not array.ndim:
-        return ()
+def _stamps(array: zarr.Array[Any]) -> Stamps:
+    if isinstance(array.store, LocalStore):
+        root = f"{array.store.root}/{array.path}"
+        return np.fromiter((_stamp(f"{root}/{key}") for key in _chunk_keys(array)), np.int64)
+    listed = _listed(array.store, array.path) if isinstance(array.store, FsspecStore) else {}
+    return np.fromiter((listed.get(key, 0) for key in _chunk_keys(array)) if listed else (), np.int64)
+
+
+def _chunk_keys(array: zarr.Array[Any]) -> Iterator[str]:
+    """Of the chunks (or shards) of whole rows, in order, below the array."""
     key = array.metadata.encode_chunk_key((_MARKER,) + (0,) * (array.ndim - 1))
     before, _, after = key.partition(str(_MARKER))
-    root, rows = f"{array.store.root}/{array.path}/{before}", (array.shards or array.chunks)[0]
-    return (f"{root}{number}{after}" for number in range(-(-array.shape[0] // rows)))
+    rows = (array.shards or array.chunks)[0]
+    return (f"{before}{number}{after}" for number in range(-(-array.shape[0] // rows)))
 
 
 def _stamp(path: str) -> int:
@@ -89,10 +115,29 @@ def _stamp(path: str) -> int:
     return hash((found.st_size, found.st_mtime_ns))
 
 
-def _when(path: str) -> str:
+def _listed(store: FsspecStore, path: str) -> dict[str, int]:
+    """What one listing tells of every object below an array; nothing where it cannot be listed."""
+    protocols = store.fs.protocol
+    if _UNLISTED & {protocols} if isinstance(protocols, str) else _UNLISTED & {*protocols}:
+        return {}
+    with contextlib.suppress(Exception):
+        place = str(store.fs._strip_protocol(f"{store.path}/{path}".rstrip("/")))  # noqa: SLF001
+        store.fs.invalidate_cache(place)
+        found: dict[str, dict[str, Any]] = sync(store.fs._find(place, detail=True))  # noqa: SLF001 (its own async form)
+        return {
+            name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _TOLD)) for name, info in found.items()
+        }
+    return {}
+
+
+def _described(array: zarr.Array[Any], number: int, *, is_gone: bool) -> str:
+    key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
+    if not isinstance(array.store, LocalStore):
+        return f"chunk {key} of {array.store_path} {'is gone' if is_gone else 'was written anew'}"
+    path = f"{array.store.root}/{array.path}/{key}"
     try:
         written = os.stat(path).st_mtime  # noqa: PTH116
     except OSError:
-        return "is gone"
+        return f"chunk file {path} is gone"
     at = dt.datetime.fromtimestamp(written, dt.UTC).isoformat(timespec="milliseconds")
-    return f"was written anew ({at})"
+    return f"chunk file {path} was written anew ({at})"
