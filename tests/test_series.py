@@ -217,7 +217,7 @@ def test_an_input_that_changes_while_it_is_read(
 
     with monkeypatch.context() as patched:
         patched.setattr(publishing, "land", meanwhile)
-        with pytest.raises(es.RetryError, match="changed while they were read"):
+        with pytest.raises(es.InputChangedError, match="items changed: chunk 0 had the digest"):
             series.add(days[3].path)
     assert series.head().version == 3
     series.add(days[3].path, name="2026-01-04")
