@@ -90,8 +90,8 @@ def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
         fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
         if fitted and fitted != read[name]:
             raise InputChangedError(
-                f"an input must stay as it is until it is published; the {name} of {candidate.plan['source']['path']} are not"
-                " what an interrupted call fitted; nothing was published; add it again"
+                f"an input must stay as it is until it is published; the {name} of {candidate.plan['source']['path']} are"
+                " not what an interrupted call fitted; nothing was published; add it again"
             )
         tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}
     return {"path": candidate.plan["source"]["path"], "tables": tables}
