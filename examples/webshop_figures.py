@@ -95,14 +95,19 @@ def decides(ids: NDArray[np.str_]) -> NDArray[np.bool_]:
     return np.array([hashlib.blake2b(str(name).encode()).digest()[0] % 2 == 0 for name in ids], bool)
 
 
-def shares(weeks: Sequence[Items | None], gap: int, *, halves: bool = False) -> dict[str, float | None]:
+def shares(
+    weeks: Sequence[Items | None], gap: int, *, halves: bool = False, late: bool | None = None
+) -> dict[str, float | None]:
     """Mean cosines of runs a gap apart over their ceilings, in per cent: of all items, or of either half.
 
     The ceiling is that of orthogonal Procrustes between just the two runs, decided by the same items as the series' own
-    rotations: all of them, or those of the one half, and measured on the other half too.
+    rotations: all of them, or those of the one half, and measured on the other half too. With ``late`` the pairs whose
+    later run is in the second half of the series, without (False) those of the first half alone.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for _, a, b in pairs(weeks, gap):
+    for k, a, b in pairs(weeks, gap):
+        if late is not None and late != (k + gap >= len(weeks) // 2):
+            continue
         ids, x, y = shared(a, b)
         half = decides(ids) if halves else np.ones(len(ids), bool)
         Q, _ = orthogonal_procrustes(y[half], x[half])

@@ -73,7 +73,7 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 """Settings of `Series.init`; the first one's are the default."""
 _GATES = {"low_agreement": None, "chance_share": None}
 """Every policy is measured on every week, rarely trained rows included."""
-HELD_OUT = ("consensus", "gaps")
+HELD_OUT = ("consensus", "gaps", "gaps, weighed")
 """Policies that are tried once more with half of the items held out."""
 
 
@@ -140,6 +140,7 @@ def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
         name: {
             "gaps": {gap: by_gap(outcome.weeks, gap) for gap in GAPS},
             "shares": {gap: shares(outcome.weeks, gap, halves=name not in POLICIES) for gap in EVERY_GAP},
+            "late": {late: {gap: shares(outcome.weeks, gap, late=late) for gap in EVERY_GAP} for late in (False, True)},
             "ages": by_age(outcome.weeks),
             "passed": sum(week is not None for week in outcome.weeks),
             "held": sum(week is None for week in outcome.weeks),
@@ -205,6 +206,19 @@ def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return [*rows, ["mean", *over(statistics.fmean)], ["least", *over(min)]]
 
 
+def half_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Per policy and half of the series: shares at the gaps asked for, their mean over every gap, and the least."""
+    rows = []
+    for late, half in ((False, "first"), (True, "second")):
+        for name in POLICIES:
+            of_seeds = [{gap: cell.get("all") for gap, cell in one[name]["late"][late].items()} for one in found]
+            known = [[share for share in shares.values() if share is not None] for shares in of_seeds]
+            asked = [spread([shares[gap] for shares in of_seeds], digits=1) for gap in GAPS]
+            over = [spread([of(one) for one in known if one], digits=1) for of in (statistics.fmean, min)]
+            rows.append([half, name, *asked, *over])
+    return rows
+
+
 def age_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Cosine of an item's vectors of two successive weeks, by its age in weeks."""
     default = next(iter(POLICIES))
@@ -250,6 +264,8 @@ def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[l
         ("Share of the ceiling, %, at every gap in weeks; in the last columns half of the items decide",
          ["weeks", *POLICIES, *(f"{name}: {of}" for name in HELD_OUT for of in ("deciding half", "held-out half"))],
          share_table(found)),
+        ("Share of the ceiling, %, of pairs in the first half of the series, and of those that end in the second",
+         ["half", "policy", *gaps, "mean over every gap", "least"], half_table(found)),
         ("Mean cosine of an item's vectors of two successive weeks, by the weeks since the first run that has it",
          ["age", "pairs", CEILING, *POLICIES], age_table(found)),
         ("Adding a run: seconds, MB read, MB kept beside the runs, and how many passed and were held",

@@ -215,7 +215,7 @@ def test_gc_takes_what_was_rewritten_and_no_reader_holds(series: es.Series, temp
     for n in N:
         np.testing.assert_array_equal(read(copy.open(n)), read(series.open(n)))
     taken = series.log().moved["day-0"]["run"]
-    with pytest.raises(es.InputError, match="where a rebase stores the run day-0"):
+    with pytest.raises(es.InputError, match="where the run day-0 was written anew"):
         series.add(template / "day-3.zarr", name=taken)
     assert not series.add(template / "day-1.zarr").published, "it is known by its own name"
     series.rollback(1)

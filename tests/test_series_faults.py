@@ -46,8 +46,9 @@ STEPS = {"hold": 330, "accept": 330, "shadow": 1000, "promote": 1}
 
 
 @pytest.fixture(autouse=True)
-def _plainly() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
+def _plainly(tmp_path: Path) -> Iterator[None]:
+    """Scratch of its own: that of killed processes, which every join looks for, would be counted too."""
+    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
         yield
     gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
@@ -133,7 +134,7 @@ _wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
 def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
     """What an undisturbed verb leaves."""
     if (start, verb) not in _wanted:
-        place = runs / "undisturbed" / "series"
+        place = runs / "work" / "series"  # the same place: what is read of it once per process is read now
         shutil.copytree(start, place)
         VERBS[verb](es.Series(place), runs)
         _wanted[start, verb] = ended(place)
@@ -154,7 +155,7 @@ def test_a_fault_at_the_nth_operation(
     offset = faults.MODES.index(mode) * 22 if step > 1 else 0
     chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 5), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
-    assert struck >= len(chosen) - 4, "a first call looks up a little more than later ones"
+    assert struck == len(chosen)
     record_property("tried", struck)
 
 

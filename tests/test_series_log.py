@@ -253,7 +253,7 @@ def forged(version: Version, line: int, old: str, new: str) -> bytes:
     return f'{body}"crc32c": {crc32c.crc32c(body.encode())}}}\n'.encode()
 
 
-MOVED = '{"run": "../../victim", "digests_crc32c": null, "digests_file": null, "has_reference": false}'
+MOVED = '{"run": "../../victim", "digests_crc32c": null, "digests_file": null, "has_reference": false, "reference_at": null}'
 FORGED = {
     "a run elsewhere": ('"run": "2026-01-03"', '"run": "../../victim"'),
     "a run that is hidden": ('"run": "2026-01-03"', '"run": ".hidden"'),

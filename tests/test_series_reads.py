@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracle import snapshot
 
 import dask_embstab as es
 from dask_embstab.series.publish import publish as publishing
@@ -77,6 +78,28 @@ def week(folder: Path, number: int) -> es.Run:
     tables = [(a + 0.1 * b).astype("f4") for a, b in zip(world, noise, strict=True)]
     ids = {"item_ids": np.arange(N_ITEMS), "user_ids": np.arange(N_USERS)}
     return es.create_run(folder / f"{number}.zarr", *tables, **ids, chunk_rows=1000)
+
+
+def test_gaps_read_each_lagged_run_once_and_rewrite_nothing(
+    tmp_path: Path, rows_read: Counter[str], of_gates: Counter[str]
+) -> None:
+    """One read of its aligned table, the head's too; what was published before has the same bytes afterwards."""
+    (tmp_path / "in").mkdir()
+    series = es.Series.init(tmp_path / "series", gaps=[1, 2, 9])
+    for number in (1, 2, 3, 4):
+        series.add(week(tmp_path / "in", number))
+    published, run = snapshot(tmp_path / "series"), week(tmp_path / "in", 5)
+    rows_read.clear()
+    of_gates.clear()
+    series.add(run)
+    wanted = {"in/5": 3, "runs/5": 2, "references/4": 2, "references/5": 1, "runs/4": 1, "runs/3": 1, "runs/1": 1}
+    times = {f"{at}/items": n * N_ITEMS for at, n in wanted.items()} | {
+        "in/5/users": 2 * N_USERS,
+        "runs/5/users": N_USERS,
+    }
+    assert rows_read - of_gates == times
+    after = snapshot(tmp_path / "series")
+    assert {name: after.get(name) for name in published} == published
 
 
 @pytest.mark.parametrize(

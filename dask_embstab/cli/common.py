@@ -104,6 +104,14 @@ def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
     return click.argument(name, type=click.Path(), required=required)
 
 
+def require_ids(ids: tuple[str, ...], name: str) -> None:
+    """Raise where an option that a command does not have would be taken for an id (-5 is one)."""
+    if unknown := next((given for given in ids if given.startswith("--")), None):
+        from dask_embstab.errors import InputError
+
+        raise InputError(f"there is no option {unknown}; see embstab {name} --help")
+
+
 MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB.")
 SYNC = click.option(
     "--sync/--no-sync", default=True, show_default=True, help="Be on the disk before being seen; no: scratch work."
@@ -184,6 +192,16 @@ def _quiet_loggers(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def joins_within(scratch: str | None, join_memory: str | None) -> Iterator[None]:
+    """Joins of the block use this folder and memory, where they are given."""
+    import dask
+
+    named = {"embstab.scratch": scratch, "embstab.join-memory": join_memory}
+    with dask.config.set({name: value for name, value in named.items() if value is not None}):
+        yield
 
 
 @contextlib.contextmanager

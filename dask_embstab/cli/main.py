@@ -7,44 +7,31 @@ from typing import Any
 import click
 
 from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
-from dask_embstab.cli.common import MEMORY, SCHEDULER, SYNC, argument, clock, cluster, command, described, main
+from dask_embstab.cli.common import (
+    MEMORY,
+    SCHEDULER,
+    SYNC,
+    argument,
+    clock,
+    cluster,
+    command,
+    described,
+    main,
+    require_ids,
+)
+from dask_embstab.cli.fit_options import JOIN_MEMORY, SCRATCH, fit_options, given
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing
 
 __all__ = ["main"]
 
-_JOIN_OPTIONS = (
-    click.option("--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True),
-    click.option("--scratch", type=click.Path(), metavar="DIR", help="Folder for joins beyond memory."),
-    click.option("--join-memory", metavar="BYTES", help="Memory of a join, e.g. 2GiB; default 1GiB."),
-)
 _FIT_OPTIONS = (
     click.option(
         "--reference", type=click.Path(), metavar="RUN", help="Run to land on; without one, standardize only."
     ),
-    click.option(
-        "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
-    ),
-    click.option("--align-on", type=click.Choice(["items", "users", "both"]), default="items", show_default=True),
-    click.option("--method", type=click.Choice(["auto", "gram", "qr"]), default="auto", show_default=True),
-    click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of rank K."),
-    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
-    click.option(
-        "--max-lost-energy",
-        type=click.FloatRange(0, 1),
-        default=0.5,
-        show_default=True,
-        help="Refuse a narrower --width that loses more.",
-    ),
-    click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
-    click.option("--center", is_flag=True, help="Remove the means first (geometry)."),
-    click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Refuse fewer shared rows."),
-    click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Other anchors."),
-    click.option(
-        "--pairs", type=click.Path(), metavar="FILE", help="CSV or Parquet: ids of RUN, ids of the reference."
-    ),
-    *_JOIN_OPTIONS,
+    *fit_options(),
+    SCRATCH,
+    JOIN_MEMORY,
     SCHEDULER,
 )
 _APPLY_OPTIONS = (
@@ -62,7 +49,7 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> d
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:
-        landed = api.stabilize(run, out, **options)
+        landed = api.stabilize(run, out, **given(options))
     assert landed.transform is not None
     return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
 
@@ -74,7 +61,7 @@ def fit(run: str, transform: str, *, scheduler: str | None, sync: bool, **option
     from dask_embstab.tables.run import open_run
 
     with cluster(scheduler), clock() as seconds:
-        fitted = api.fit(open_run(run), **options)
+        fitted = api.fit(open_run(run), **given(options))
         with publishing(transform):
             fitted.save(transform, sync=sync)
     return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
@@ -98,7 +85,9 @@ def apply(transform: str, run: str, out: str, *, scheduler: str | None, **option
     ),
     click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
     click.option("--seed", type=int, default=0, show_default=True),
-    *_JOIN_OPTIONS,
+    click.option("--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True),
+    SCRATCH,
+    JOIN_MEMORY,
     SCHEDULER,
 )
 def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
@@ -116,10 +105,7 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
 )
 def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
-    if unknown := next((name for name in ids if name.startswith("--")), None):
-        from dask_embstab.errors import InputError
-
-        raise InputError(f"there is no option {unknown}; see embstab lookup --help")
+    require_ids(ids, "lookup")
     from dask_embstab.tables.run import open_run
 
     with clock() as seconds:

@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dask_embstab.cli.common import MEMORY, SCHEDULER, SYNC, argument, clock, cluster, command, described, main
+from dask_embstab.cli.common import (
+    MEMORY,
+    SCHEDULER,
+    SYNC,
+    argument,
+    clock,
+    cluster,
+    command,
+    described,
+    joins_within,
+    main,
+    require_ids,
+)
+from dask_embstab.cli.fit_options import JOIN_MEMORY, NONE, OF_ALL_RUNS, SCRATCH, fit_options, given_settings
 from dask_embstab.files.published import publishing
 
 if TYPE_CHECKING:
+    from dask_embstab.series.admin.forget import Forgotten
     from dask_embstab.series.publish.publish import Added
 
-_NONE = "none"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -53,7 +66,7 @@ def series() -> None:
 def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
     """A number of runs, or none."""
     try:
-        return value if value in (None, _NONE, "auto") else float(str(value))
+        return value if value in (None, NONE, "auto") else float(str(value))
     except ValueError:
         raise click.BadParameter(f"it is a number of runs, none or auto; it is {value!r}") from None
 
@@ -63,18 +76,12 @@ def _gap_weights(_: click.Context, __: click.Parameter, value: str | None) -> di
     if value is None:
         return None
     try:
-        parts = [] if value == _NONE else [part.partition("=") for part in value.split(",")]
+        parts = [] if value == NONE else [part.partition("=") for part in value.split(",")]
         return {gap: float(weight) if equals else 1.0 for gap, equals, weight in parts}
     except ValueError:
         raise click.BadParameter(f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}") from None
 
 
-_ROWS = (
-    click.option("--weights", metavar="NAME|FILE|norm", help="Of rows: an array stored with the run, or a file."),
-    click.option("--only", metavar="FILE", help="Align on these ids alone: CSV, Parquet or npy."),
-    click.option("--counts", metavar="NAME|FILE", help="How often rows were seen: an array of the run, or a file."),
-    click.option("--min-count", type=click.IntRange(0), metavar="N", help="Align on rows seen at least so often."),
-)
 _SETTINGS = (
     click.option(
         "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
@@ -94,26 +101,10 @@ _SETTINGS = (
         "--forget-below", type=float, metavar="W", help="Weight below which a row that is gone leaves. Default: 1."
     ),
     click.option("--keep-references", type=click.IntRange(1), metavar="N", help="Running references kept. Default: 8."),
-    click.option(
-        "--keep", type=click.Choice(["scores", "geometry"]), help="Default: scores with users, else geometry."
-    ),
+    *fit_options(takes_back=True),
     click.option("--tables", type=click.Choice(["items", "both"]), help="Of every run. Default: the first run's."),
-    click.option("--align-on", type=click.Choice(["items", "users", "both"]), help="Default: items."),
-    click.option("--duplicates", type=click.Choice(["error", "first"]), help="Of an id that repeats. Default: error."),
-    click.option("--balance", type=click.Choice(["rows", "gramians"]), help="Default: the reference's, else rows."),
     click.option("--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the runs. Default: kept."),
-    click.option("--rank", type=click.IntRange(1), metavar="K", help="Keep the best scores of this rank."),
-    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of the landed tables."),
-    click.option("--min-matched", type=click.IntRange(1), metavar="N", help="Hold a run with fewer shared rows."),
-    click.option("--unit-rows/--raw-rows", default=None, help="Align directions. Default: with consensus."),
-    click.option("--method", type=click.Choice(["auto", "gram", "qr"]), help="Route to the factors. Default: auto."),
-    click.option("--center/--no-center", default=None, help="Remove the means first (geometry). Default: do not."),
-    click.option("--rotation-only/--reflections", default=None, help="Allow no reflection. Default: allow."),
-    *_ROWS,
-    click.option("--sample", type=click.IntRange(1), metavar="N", help="Align on N shared rows, drawn with the seed."),
-    click.option("--anchors", type=click.IntRange(1), metavar="N", help="Align on N shared rows, chosen by their ids."),
-    click.option("--seed", type=int, help="Other samples and anchors. Default: 0."),
     click.option(
         "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
     ),
@@ -135,7 +126,7 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     """Make an empty series in the folder SERIES."""
     from dask_embstab.series.series import Series
 
-    made = Series.init(series, **_given(settings))
+    made = Series.init(series, **given_settings(settings))
     return {"series": series, "settings": made.settings.to_dict()}
 
 
@@ -144,25 +135,29 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     argument("run"),
     click.option("--name", help="Name of the run. Default: its recorded name."),
     click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
+    click.option("--new-model", metavar="NAME", help="A planned change: the first run of this model, of any width."),
     click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
     click.option("--shadow", is_flag=True, help="Publish a version that readers of the head do not see."),
     click.option(
         "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
     ),
-    click.option("--width", type=click.IntRange(1), metavar="K", help="Components of this run. Default: the series'."),
-    click.option("--duplicates", type=click.Choice(["error", "first"]), help="Of an id that this run repeats."),
-    *_ROWS,
+    *fit_options(but=OF_ALL_RUNS),
+    SCRATCH,
+    JOIN_MEMORY,
     SCHEDULER,
     MEMORY,
     group=series,
     through="Series.change",
 )
-def add(series: str, run: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+def add(
+    series: str, run: str, *, scheduler: str | None, scratch: str | None, join_memory: str | None, **options: Any
+) -> dict[str, Any]:
     """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
     from dask_embstab.series.series import Series, delivering
 
     opened = Series(series)
-    with delivering(opened, run, name=options["name"]), cluster(scheduler), clock() as seconds:
+    joins = joins_within(scratch, join_memory)
+    with delivering(opened, run, name=options["name"]), cluster(scheduler), joins, clock() as seconds:
         added = opened.add(run, **options)
     return {**_added(added), "seconds": seconds()}
 
@@ -233,6 +228,26 @@ def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, schedule
     with cluster(scheduler), clock() as seconds:
         made = Series(series).rebase(target, rewrite=rewrite)
     return {**_added(made), "seconds": seconds()}
+
+
+@command(
+    _PLACE,
+    click.argument("ids", nargs=-1, required=True, metavar="ID..."),
+    click.option("--table", type=click.Choice(["items", "users"]), help="Whose ids. Default: the one that has them."),
+    click.option("--rewrite", is_flag=True, help="Write the runs that hold them anew too, not only the references."),
+    SCHEDULER,
+    MEMORY,
+    group=series,
+)
+def forget(series: str, ids: tuple[str, ...], *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Remove the IDs from the running references and, with --rewrite, from all runs; `series gc` then frees the disk."""
+    from dask_embstab.series.series import Series
+
+    require_ids(ids, "series forget")
+    with cluster(scheduler), clock() as seconds:
+        made = Series(series).forget(list(ids), **options)
+    told = {name: list(getattr(made, name)) for name in ("runs", "references", "still_in", "unknown")}
+    return {**_added(made), "table": made.table, **told, "seconds": seconds()}
 
 
 @command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
@@ -332,8 +347,8 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
     """Show the settings, or change them for the runs to come by a recorded version."""
     from dask_embstab.series.series import Series
 
-    opened, given = Series(series), _given(changes)
-    changed = _added(opened.change(**given)) if given else {}
+    opened, wanted = Series(series), given_settings(changes)
+    changed = _added(opened.change(**wanted)) if wanted else {}
     return {**changed, "settings": opened.settings.to_dict()}
 
 
@@ -391,7 +406,7 @@ def replay(
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
-        told = Series(series).replay(scratch, first=first, last=last, **_given(changes))
+        told = Series(series).replay(scratch, first=first, last=last, **given_settings(changes))
     as_json = click.get_current_context().params["as_json"]
     return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
 
@@ -403,9 +418,8 @@ def _write(file: str, text: str) -> None:
         write_whole(file, lambda out: out.write(text.encode()))
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value == _NONE else value for name, value in options.items() if value is not None}
-
-
-def _added(added: Added) -> dict[str, Any]:
+def _added(added: Added | Forgotten) -> dict[str, Any]:
     return {**added.version.in_brief(), "published": added.published, "note": added.note}
+
+
+forget.ignore_unknown_options = True  # -5 is an id

@@ -31,6 +31,11 @@ def pull(rows: Matrix, *, head_weight: float) -> Matrix:
     return rows[:, :d] * rows[:, d : d + 1] + head_weight * rows[:, d + 1 :]
 
 
+def sums(rows: Matrix) -> Matrix:
+    """The same without the last run, (n, d), from [mean weight] in the rows, (n, d + 1)."""
+    return rows[:, :-1] * rows[:, -1:]
+
+
 def decay_of(half_life: float | None) -> float:
     """What a run's weight is multiplied by with every run that follows it."""
     return 1.0 if half_life is None else float(0.5 ** (1.0 / half_life))

@@ -94,23 +94,24 @@ def advance(
         run_all({key: _pass(writer, key, table, old, aging, how) for key, (table, old) in tables.items()})
 
 
-def turn_means(writer: RunWriter, tables: Mapping[str, Table], group: zarr.Group, M: Matrix) -> None:
-    """Write stored means anew, every row times ``M``, with their ids and weights as they are in ``group``."""
+def rewrite_means(
+    writer: RunWriter, tables: Mapping[str, Table], weights: Mapping[str, Any], M: Matrix | None = None
+) -> None:
+    """Write stored means anew, every row times ``M`` (None: as it is), with their ids and ``weights``, which slice."""
     passes = {}
     for key, table in tables.items():
-        ids, weights = table.stored_ids, group[f"{key}/weight"]
-        assert isinstance(weights, zarr.Array)
+        ids = table.stored_ids
         sink = writer.table(
             key,
-            shape=(table.n_rows, M.shape[1]),
+            shape=(table.n_rows, table.d if M is None else M.shape[1]),
             dtype=table.dtype,
             chunk_rows=table.chunk_rows,
             ids=None if ids is None else ids.kind,
             weights=True,
         )
         for start in range(0, table.n_rows, sink.chunk_rows):
-            sink.write_weights(start, np.asarray(weights[start : min(start + sink.chunk_rows, table.n_rows)]))
-        passes[key] = write_table(table, Landing(M), sink, label="rebase")
+            sink.write_weights(start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)]))
+        passes[key] = write_table(table, Landing(M), sink, label="consensus")
     run_all(passes)
 
 

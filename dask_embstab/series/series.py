@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import crc32c
 
@@ -18,12 +18,14 @@ from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExi
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.attempts import Attempt, recording_refusals
-from dask_embstab.series.admin.basis import read_run
+from dask_embstab.series.admin.basis import read_run, widened
+from dask_embstab.series.admin.forget import Forgotten, forget
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
@@ -112,15 +114,28 @@ class Series(Displayed):
         *,
         name: str | None = None,
         model: str | None = None,
+        new_model: str | None = None,
         retries: int = 0,
         shadow: bool = False,
         accept: str | None = None,
+        method: Method | None = None,
+        rank: int | None = None,
         width: int | None = None,
-        duplicates: KeepDuplicates | None = None,
+        max_lost_energy: float | None = None,
+        balance: Balance | None = None,
+        center: bool | None = None,
+        min_matched: int | None = None,
+        unit_rows: bool | None = None,
+        rotation_only: bool | None = None,
         weights: Any = None,
         only: Any = None,
         counts: Any = None,
         min_count: float | None = None,
+        sample: int | None = None,
+        anchors: int | None = None,
+        seed: int | None = None,
+        pairs: Any = None,
+        duplicates: KeepDuplicates | None = None,
     ) -> Added:
         """Fit, apply, verify, ask the gates, and publish a run.
 
@@ -128,10 +143,15 @@ class Series(Displayed):
         A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
         ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
         the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
-        ``width`` and ``duplicates`` are for this run alone what the settings of these names are for all.
-        ``weights``, ``only``, ``counts`` and ``min_count`` are those of `fit` for this run (arrays, names of arrays stored
-        with its tables, or files), in place of the settings: rows that ``only`` and ``min_count`` leave out are published
-        and have no say in the rotation, the running reference and the gates.
+        ``new_model`` is a planned change: the first run of another model, of that name. Gates that compare it with the model
+        before do not hold it; the space gets as many components as this run has, where they are more, or ``width``. With
+        fewer, earlier versions are read in the narrower space from then on (one read of the head's tables; no stored vector
+        changes, and `rebase` goes back).
+
+        All other options are those of `fit` for this run alone, in place of the settings of these names: arrays, names of
+        arrays stored with its tables, or files. Rows that ``only`` and ``min_count`` leave out are published and have no
+        say in the rotation, the running reference and the gates. ``pairs`` says which rows of the reference decide the
+        rotation of a run that renames ids; the running reference and the gates go by the ids as they are.
 
         The first run fixes which tables the runs of the series have, and whether scores or geometry are kept (the settings
         ``tables`` and ``keep``): a run with others is held, and only `change` lets it in.
@@ -149,7 +169,33 @@ class Series(Displayed):
         run, `InputError` where the run cannot be used or its name is taken by other content.
         """
         source = open_run(run)
-        own = {key: value for key, value in (("width", width), ("duplicates", duplicates)) if value is not None}
+        own: dict[str, Any] = {
+            "method": method,
+            "rank": rank,
+            "width": width,
+            "max_lost_energy": max_lost_energy,
+            "balance": balance,
+            "center": center,
+            "min_matched": min_matched,
+            "unit_rows": unit_rows,
+            "rotation_only": rotation_only,
+            "duplicates": duplicates,
+        }
+        rows = {
+            "weights": weights,
+            "only": only,
+            "counts": counts,
+            "min_count": min_count,
+            "sample": sample,
+            "anchors": anchors,
+            "seed": seed,
+            "pairs": pairs,
+        }
+        if model is not None and new_model not in (None, model):
+            raise InputError(
+                f"a run belongs to one model; {option('model')} and {option('new_model')} name two ({model!r},"
+                f" {new_model!r}); give {option('new_model')} alone"
+            )
         for left in range(retries, -1, -1):
             try:
                 return add_run(
@@ -157,11 +203,12 @@ class Series(Displayed):
                     self._initial,
                     source,
                     name=name,
-                    model=model,
+                    model=model if new_model is None else new_model,
+                    planned=new_model is not None,
                     shadow=shadow,
                     accept=accept,
-                    selection={"weights": weights, "only": only, "counts": counts, "min_count": min_count},
-                    own=own,
+                    selection=rows,
+                    own={option: value for option, value in own.items() if value is not None},
                 )
             except RetryError:
                 if not left:
@@ -255,6 +302,20 @@ class Series(Displayed):
             self.store, self._initial, open_run(onto) if not isinstance(onto, int | None) else onto, rewrite=rewrite
         )
 
+    @verb()
+    def forget(self, ids: Any, *, table: Literal["items", "users"] | None = None, rewrite: bool = False) -> Forgotten:
+        """Remove ids for good (a duty to delete), by a new version that holds the head's run.
+
+        Every running reference that is kept is written anew without their rows; with ``rewrite`` every run that holds one of
+        them too (one read and one write each; the other rows are copied as they are). ``table`` says whose ids they are; it
+        may be left out where only one of the tables has any of them. Nothing is published where nothing holds them.
+
+        The ids of all runs are read once. In memory are the given ids and the numbers of their rows. The old files stay
+        until `gc`. Raises `InputError` where both tables have some of the ids, a table's rows have none, or no row would
+        be left.
+        """
+        return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
+
     def verify(self) -> Verified:
         """Read every file of every published run and compare it with what was recorded."""
         return verify(self.store, self.log())
@@ -269,9 +330,13 @@ class Series(Displayed):
 
     @verb()
     def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
-        """`evaluate` the runs of two versions (``b`` by default the head)."""
+        """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
         options = {"duplicates": self.settings.duplicates}
-        return measure_runs(self.open(a), self.open(b), k=k, n_users=users, seed=seed, options=options)
+        runs = [self.open(a), self.open(b)]
+        width = max(
+            run.table("items").d for run in runs
+        )  # of two widths the narrower one has zeros in the last components
+        return measure_runs(*(widened(run, width) for run in runs), k=k, n_users=users, seed=seed, options=options)
 
     @verb(Settings)
     def replay(

@@ -41,6 +41,12 @@ def read_run(store: Store, version: Version) -> Run:
     return replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M), then=then)
 
 
+def widened(run: Run, width: int) -> Run:
+    """The run with zeros behind its components, up to ``width``."""
+    M = np.eye(run.table("items").d, width)
+    return run if len(M) == width else replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))
+
+
 def moved_table(table: Table | None, M: Matrix | None) -> Table | None:
     """A view of the table with every row multiplied by ``M``."""
     if table is None or M is None:

@@ -22,7 +22,7 @@ from dask_embstab.series.store import Store
 
 DAY, HOUR = 86_400.0, 3600.0
 REBASING = ".rebase"
-"""The lock of rebases; no run has this name."""
+"""The lock of whoever moves what is stored: rebases and forgets; no run has this name."""
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.[0-9a-f]{12}\.(?:partial|new|trash)")
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
 """A small file that was being written; any other hidden file is somebody else's."""
@@ -72,7 +72,7 @@ def _is_pinned(store: Store, key: str) -> bool:
 def _needed(log: Log) -> set[str]:
     """The runs of all versions where they are stored now, their running references, digests, the matrices of rebases."""
     stored = log.stored.values()
-    references = {reference_key(str(v.run)) for v in stored if v.has_reference}
+    references = {reference_key(v.reference_name) for v in stored if v.has_reference}
     return references | {run_key(str(v.run)) for v in stored} | log.digests_files.keys() | log.bases.keys()
 
 

@@ -23,7 +23,7 @@ from dask_embstab.errors import DamageError, HoldError, InputError, TooFewMatche
 from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
-from dask_embstab.passes.running_mean import turn_means
+from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import call
 from dask_embstab.series.admin.basis import read_matrices, rotation, store_matrices, stored_matrices
 from dask_embstab.series.admin.gc import REBASING
@@ -161,7 +161,8 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
     means: Mapping[str, Any] = {}
     if placed.has_reference:
         means = made_of(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
-    return {"run": new, **record_digests(store, new, Digests(run=digests, reference=means, inputs=placed.inputs))}
+    found = Digests(run=digests, reference=means, inputs=placed.inputs)
+    return {"run": new, "reference_at": None, **record_digests(store, new, found)}
 
 
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
@@ -177,9 +178,14 @@ def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, or
 
 def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
     state = published_reference(store, placed)
-    more = {which: state.attrs[ATTRIBUTE][which] for which in ("kind", "live")}
+    more = {
+        which: state.attrs[ATTRIBUTE][which]
+        for which in ("kind", "live", "forgotten")
+        if which in state.attrs[ATTRIBUTE]
+    }
+    tables = {which: state.table(which) for which in more["live"]}
     with resumed_run(store, key, name, origin, more) as writer:
-        turn_means(writer, {which: state.table(which) for which in more["live"]}, state.group, M)
+        rewrite_means(writer, tables, {which: state.group[f"{which}/weight"] for which in tables}, M)
 
 
 def _described(onto: Run | int | None) -> Told | None:

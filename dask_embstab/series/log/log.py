@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
-from dask_embstab.series.log.versions import Version, version_key
+from dask_embstab.series.log.versions import MOVING, Version, version_key
 from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -53,11 +53,11 @@ class Log(Displayed):
         return {v.run: v for v in self.versions if v.kind == "publish" and v.run is not None}
 
     @cached_property
-    def rebases(self) -> tuple[Version, ...]:
-        """Those that are rebases, oldest first: each version names the last one before it."""
+    def moves(self) -> tuple[Version, ...]:
+        """Those that moved what is stored (rebases, forgets), oldest first: each version names the last one before it."""
         found: list[Version] = []
         last = self.versions[-1] if self.versions else None
-        number = None if last is None else last.version if last.kind == "rebase" else last.rebased
+        number = None if last is None else last.version if last.kind in MOVING else last.rebased
         while number is not None:
             found.append(self.versions[number - 1])
             number = found[-1].rebased
@@ -66,12 +66,12 @@ class Log(Displayed):
     @cached_property
     def basis(self) -> Mapping[str, Any]:
         """What the last rebase recorded."""
-        return self.rebases[-1].basis if self.rebases else {}
+        return self.moves[-1].basis if self.moves else {}
 
     @cached_property
     def moved(self) -> dict[str, Mapping[str, Any]]:
-        """Where runs are stored that a rebase rewrote, by their names; of several times, the last."""
-        return {name: place for version in self.rebases for name, place in version.moved.items()}
+        """Where runs are stored that were written anew, by their names; of several times, the last."""
+        return {name: place for version in self.moves for name, place in version.moved.items()}
 
     def placed(self, version: Version) -> Version:
         """A version as it is to be read now: with the place of its stored run, and the basis in which it is read.
@@ -129,13 +129,13 @@ class Log(Displayed):
     @cached_property
     def digests_files(self) -> dict[str, int]:
         """Files of digests and their checksums: of every run as it was published, and where it was written anew."""
-        places = [v.place for v in self.runs.values()] + [place for v in self.rebases for place in v.moved.values()]
+        places = [v.place for v in self.runs.values()] + [place for v in self.moves for place in v.moved.values()]
         return {place["digests_file"]: place["digests_crc32c"] for place in places if place["digests_file"]}
 
     @cached_property
     def bases(self) -> dict[str, int]:
         """Files of matrices and their digests."""
-        return {v.basis["file"]: v.basis["crc32c"] for v in self.rebases if v.basis["file"]}
+        return {v.basis["file"]: v.basis["crc32c"] for v in self.moves if v.basis.get("file")}
 
     @cached_property
     def live_runs(self) -> dict[str, Version]:

@@ -23,7 +23,7 @@ def published_run(store: Store, version: Version) -> Run:
 
 def published_reference(store: Store, version: Version) -> Run:
     """Its running reference, which it must have."""
-    return _opened(store, version, reference_key(str(version.run)), "reference", version.recorded.reference)
+    return _opened(store, version, reference_key(version.reference_name), "reference", version.recorded.reference)
 
 
 def _opened(store: Store, version: Version, key: str, part: str, files: Files) -> Run:

@@ -54,9 +54,9 @@ class Settings:
     A row that is gone leaves the running reference once it weighs less than ``forget_below`` (1: an id seen once); the
     references of the last ``keep_references`` runs are kept for rollbacks.
 
-    ``method``, ``center``, ``rotation_only``, ``weights``, ``only``, ``counts``, ``min_count``, ``sample``, ``anchors`` and
-    ``seed`` are those of `fit`; weights and counts are the name of an array stored with every run's table (or "norm"), or
-    a file, ``only`` is a file of ids. Rows that ``only`` and ``min_count`` leave out have no say in the running reference
+    All others are those of `fit`. ``weights`` and ``counts`` are the name of an array stored with every run's table (or
+    "norm"), or a file, ``only`` and ``pairs`` are files of ids; where both tables are aligned, one for both or a dict by
+    table name. Rows that ``only`` and ``min_count`` leave out have no say in the running reference
     and the gates.
 
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
@@ -71,6 +71,7 @@ class Settings:
     dtype: str | None = None
     rank: int | None = None
     width: int | None = None
+    max_lost_energy: float = 0.5
     min_matched: int | None = None
     unit_rows: bool | None = None
     chain_minus_first: bool = True
@@ -83,13 +84,14 @@ class Settings:
     method: Method = "auto"
     center: bool = False
     rotation_only: bool = False
-    weights: str | None = None
-    only: str | None = None
-    counts: str | None = None
+    weights: str | Mapping[str, str] | None = None
+    only: str | Mapping[str, str] | None = None
+    counts: str | Mapping[str, str] | None = None
     min_count: float | None = None
     sample: int | None = None
     anchors: int | None = None
     seed: int = 0
+    pairs: str | Mapping[str, str] | None = None
     duplicates: KeepDuplicates = "error"
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -113,12 +115,19 @@ class Settings:
         for name in ("head_weight", "sum_weight", "forget_below"):
             if not _is_number(value := getattr(self, name)):
                 raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
-        for name in ("weights", "only", "counts"):
-            if not isinstance(value := getattr(self, name), str | None):
-                raise InputError(
-                    f"the setting {name} must be the name of an array stored with every run, or of a file; it is"
-                    f" {type(value).__name__}: give {option(name)} with the run that it belongs to"
-                )
+        if not _is_number(self.max_lost_energy) or self.max_lost_energy > 1:
+            raise InputError(f"the setting max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"the setting seed must be a whole number of at least 0; it is {self.seed!r}")
+        for name in ("weights", "only", "counts", "pairs"):
+            value = getattr(self, name)
+            of_tables = value if isinstance(value, Mapping) else {"items": value}
+            if set(of_tables) <= {"items", "users"} and all(isinstance(one, str | None) for one in of_tables.values()):
+                continue
+            raise InputError(
+                f"the setting {name} must be the name of an array stored with every run, or of a file (or a dict of such by"
+                f" table name); it is {type(value).__name__}: give {option(name)} with the run that it belongs to"
+            )
 
     def _require_together(self) -> None:
         """What goes with what."""
@@ -177,7 +186,8 @@ class Settings:
     def fitting(self, **own: Any) -> FitOptions:
         """Options of a fit: what all fits of the series share, and this one's ``own``."""
         shared: dict[str, Any] = {
-            name: getattr(self, name) for name in ("align_on", "method", "center", "rotation_only", "min_matched")
+            name: getattr(self, name)
+            for name in ("align_on", "method", "center", "rotation_only", "min_matched", "max_lost_energy")
         }
         shared |= {"unit_rows": self.units, "joining": {"duplicates": self.duplicates}}
         return FitOptions(**shared | own)

@@ -23,7 +23,9 @@ from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files
 
-Kind = Literal["publish", "promote", "rollback", "settings", "rebase"]
+Kind = Literal["publish", "promote", "rollback", "settings", "rebase", "forget"]
+MOVING = ("rebase", "forget")
+"""Kinds of versions that say where runs are stored from then on."""
 State = Literal["live", "shadow"]
 FORMAT = 1
 _RUN_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
@@ -33,7 +35,7 @@ _REWRITTEN = re.compile(r"(?P<name>.+)@[0-9a-f]{8}")
 _BASIS_KEY = re.compile(r"bases/[0-9a-f]{16}\.npz")
 _MODEL_BYTES = 1024
 _CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
-_PLACE = ("run", "digests_file", "digests_crc32c", "has_reference")
+_PLACE = ("run", "digests_file", "digests_crc32c", "has_reference", "reference_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,10 @@ class Version(Displayed):
     of the input; ``content`` is one text for the input's rows, ids and chunks. A rollback and a promotion repeat the
     version that they ``restores``. A rebase records its ``basis`` (where its matrices lie, what they lead onto) and, where
     it rewrote runs, what ``moved`` where: by the name of the run, the name and the digests under which it is stored from
-    then on; ``rebased`` is the last version before this one that is a rebase. ``accepted`` is the reason to publish in
-    spite of a gate; ``references`` are the runs whose running references are kept from this version on (None: all).
+    then on; ``rebased`` is the last version before this one that is a rebase or a forget. A forget records how many ids
+    of which table it ``forgot``, and ``moved`` as a rebase does; ``reference_at`` is the name under which the running
+    reference is stored where that is not the run's. ``accepted`` is the reason to publish in spite of a gate;
+    ``references`` are the runs whose running references are kept from this version on (None: all).
 
     Verdicts, settings, figures, spectra, digests and inputs are read from ``store`` when they are asked for: a log of ten
     thousand versions stays small.
@@ -76,6 +80,8 @@ class Version(Displayed):
     digests_file: str | None = None
     digests_crc32c: int | None = None
     has_reference: bool = False
+    reference_at: str | None = None
+    forgot: Mapping[str, Any] = field(default_factory=dict)
     basis: Mapping[str, Any] = field(default_factory=dict)
     moved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     references: tuple[str, ...] | None = None
@@ -95,6 +101,7 @@ class Version(Displayed):
         dt.datetime.fromisoformat(self.created)
         _require(isinstance(self.accepted, str | None) and isinstance(self.content, str | None), "a reason is a text")
         _require(isinstance(self.basis, Mapping), "its basis is an object")
+        _require(isinstance(self.forgot, Mapping), "what it forgot is an object")
         matrices = self.basis.get("file")
         _require(matrices is None or _matches(_BASIS_KEY, matrices), f"it names matrices at {matrices!r}")
         if self.model is not None:
@@ -168,6 +175,11 @@ class Version(Displayed):
         return replace(self, basis=basis, **place)
 
     @property
+    def reference_name(self) -> str:
+        """Under which its running reference is stored."""
+        return self.reference_at or str(self.run)
+
+    @property
     def place(self) -> dict[str, Any]:
         """Where its run and digests are stored; what ``moved`` says of a run that a rebase writes anew."""
         return {name: getattr(self, name) for name in _PLACE}
@@ -209,6 +221,7 @@ class Version(Displayed):
             "digests_file",
             "digests_crc32c",
             "has_reference",
+            "reference_at",
         )
         known, told = {name: value for name, value in self._core().items() if name not in left_out}, self.told
         known |= {"verdicts": list(told.verdicts), "figures": told.figures}
@@ -249,7 +262,7 @@ def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
     found = version.recorded
     places = [(run_key(str(version.run)), found.run)]
     if version.has_reference:
-        places.append((reference_key(str(version.run)), found.reference))
+        places.append((reference_key(version.reference_name), found.reference))
     for place, digests in places:
         for kind in ("chunks", "metadata"):
             for path, digest in digests.get(kind, {}).items():
@@ -284,10 +297,10 @@ def _n_bytes(name: str) -> int:
 
 
 def _require_place(place: Mapping[str, Any]) -> None:
-    run, file, crc = place["run"], place["digests_file"], place["digests_crc32c"]
-    if run is not None:
-        rewritten = _REWRITTEN.fullmatch(run) if isinstance(run, str) else None
-        require_run_name(rewritten["name"] if rewritten else run)
+    file, crc = place["digests_file"], place["digests_crc32c"]
+    for name in filter(lambda given: given is not None, (place["run"], place["reference_at"])):
+        rewritten = _REWRITTEN.fullmatch(name) if isinstance(name, str) else None
+        require_run_name(rewritten["name"] if rewritten else name)
     _require(file is None or _matches(DIGESTS_KEY, file), f"it names digests at {file!r}")
     _require((crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum")
     _require(isinstance(place["has_reference"], bool), "a run has a running reference or not")

@@ -63,6 +63,7 @@ def candidate_of(
         "run": name,
         "source": {"path": source.path, "tables": described(source)},
         "reference": None if reference is None else reference.run,
+        "running_reference": None if reference is None else reference.reference_at,
         "lags": {str(gap): version.run for gap, version in lagged.items()},
         "selected": selected.recorded,
         "basis": None if reference is None else reference.basis.get("file"),

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import zarr
 
-from dask_embstab.core.running_mean import pull
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.running_mean import pull, sums
+from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
 from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, seen_once, unit_rows, view_of
 from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
@@ -29,6 +30,7 @@ from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.views import Padded, SideBySide, column_source
+from dask_embstab.tables.remaining import without_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
 
@@ -49,9 +51,17 @@ class Consensus:
         """Rows of a table that are the version's run's; None for all of them."""
         return None if self.state is None else int(self.state.attrs[ATTRIBUTE]["live"][key])
 
+    def forgotten(self, key: str) -> RowNumbers:
+        """Rows of the version's run, ascending, that the average has no rows for: their ids were forgotten."""
+        known = {} if self.state is None else self.state.attrs[ATTRIBUTE].get("forgotten", {})
+        return np.asarray(known.get(key, ()), np.int64)
+
     def table(self, key: str) -> Table | None:
-        """What its rows ask of a run that lands on them (`core.consensus.pull`)."""
-        table = self._moved(self.run, key)
+        """What its rows ask of a run that lands on them (`core.running_mean.pull`)."""
+        if self.state is not None and not self.head_weight:
+            mean = self.mean(key).table
+            return view_of(mean, sums, mean.d - 1)
+        table = without_rows(self._moved(self.run, key), self.forgotten(key))
         head = view_of(table, unit_rows, table.d)
         if self.state is None:
             return head
@@ -91,7 +101,7 @@ def landed_on(store: Store, version: Version, lagged: Mapping[int, Version], set
         live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
         lags = tuple(_lag(store, gap, before, settings) for gap, before in lagged.items())
         found = replace(found, live=live, lags=lags, weight=settings.sum_weight, **tables)
-        key = key if known.state is None else reference_key(str(version.run))
+        key = key if known.state is None else reference_key(version.reference_name)
     return replace(found, described={**found.described, "path": key})
 
 
@@ -117,7 +127,7 @@ class Advanced:
     """The digests of a running reference's files, and by table its rows and how many have left it."""
 
     digests: dict[str, dict[str, int]] = field(default_factory=dict)
-    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
 
 def advance_consensus(
@@ -129,7 +139,7 @@ def advance_consensus(
     matched: Mapping[str, int],
     selected: Selected,
 ) -> Advanced:
-    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before.
+    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before (where that is known).
 
     Nothing is written, and nothing returned, where none is kept. Rows that ``selected`` leaves out only age.
     """
@@ -142,8 +152,9 @@ def advance_consensus(
     for name in settings.aligned:
         union, now = run.table(name).n_rows, stored.table(name).n_rows
         if version is not None:
-            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched[name]
-        rows[name] = {"rows": now, "left": union - now}
+            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched.get(name, 0)
+        known = version is None or name in matched
+        rows[name] = {"rows": now, "left": union - now if known else None}
     return Advanced(made, rows)
 
 

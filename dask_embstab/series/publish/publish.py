@@ -29,6 +29,7 @@ from dask_embstab.passes.transform_run import land
 from dask_embstab.repairs import call
 from dask_embstab.series.admin.attempts import attempting
 from dask_embstab.series.admin.basis import read_run
+from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.policies import reference_in
@@ -47,6 +48,7 @@ from dask_embstab.series.publish.consensus import advance_consensus
 from dask_embstab.series.publish.figures import content_of, delivered, figures_of
 from dask_embstab.series.publish.files import made_whole
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
+from dask_embstab.series.publish.planned import narrowed_basis, planned_change
 from dask_embstab.series.publish.readback import Checked, check, is_landed_by
 from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.publish.withdraw import withdraw_unless_whole
@@ -74,12 +76,14 @@ def add_run(
     model: str | None,
     shadow: bool = False,
     accept: str | None = None,
+    planned: bool = False,
     own: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
 ) -> Added:
     """Publish a run as the next version; a run that is published already is left as it is.
 
-    ``own`` are settings of this run alone, ``selection`` `fit`'s options weights, only, counts and min_count for it.
+    ``own`` are settings of this run alone, ``selection`` `fit`'s options that say which of its rows decide. ``planned``: it
+    is the first run of the new model ``model`` (`publish/planned.py`).
 
     Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same call with ``accept``
     (a reason) publishes it without fitting or writing again.
@@ -88,7 +92,7 @@ def add_run(
     model_named = model or model_of(source) or name
     require_run_name(name)
     require_model(model_named)
-    with store.lock(name) as lock, attempting(store, name, source.where):
+    with store.lock(name) as lock, attempting(store, name, source.where), contextlib.ExitStack() as locks:
         log = read_log(store)
         if name in log.runs:
             added = _again(log.runs[name], source, model)
@@ -101,6 +105,17 @@ def add_run(
         recorded_settings = _settled(settings_in(log, settings), log, source, name)
         settings = recorded_settings.changed(own or {})
         _require_free(name, log)
+        narrower = None
+        if planned and log.head is not None:
+            asked = settings.width if own and "width" in own else None
+            change = planned_change(store, log, source, model_named, settings, recorded_settings, asked)
+            settings, recorded_settings = change.settings, change.recorded
+            if change.narrows:
+                change.require_no_shadow(shadow=shadow)
+                moving = locks.enter_context(store.lock(REBASING))
+                basis = narrowed_basis(store, log, settings, change.width)
+                narrower = again_as(log.head, log, "rebase", recorded_settings, restores=None, basis=basis)
+                log = Log((*log.versions, narrower))  # published with the run, or not at all
         reference = reference_in(log, settings.policy)
         first = _compared(log, reference, settings)
         theirs = _first_run(store, first, reference, settings)
@@ -119,7 +134,7 @@ def add_run(
         shared = {
             key: fitted[key]["matched"] + fitted[key].get("returned", 0)
             for key in settings.aligned
-            if reference is not None
+            if reference is not None and chosen.joined(key)
         }
         moved = advance_consensus(store, landed, checked.digests, reference, settings, shared, chosen)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
@@ -142,6 +157,8 @@ def add_run(
             details=details,
             **record_digests(store, name, Digests(run=checked.digests, reference=moved.digests, inputs=checked.inputs)),
         )
+        if narrower is not None:
+            publish(store, narrower, moving)
         publish(store, version, lock)
         with contextlib.suppress(OSError):  # what is left is known to be nobody's: the run is published
             _cleared(store, name)
@@ -200,10 +217,11 @@ def _next(log: Log, kind: Kind, settings: Settings) -> dict[str, Any]:
         "version": len(log.versions) + 1,
         "kind": kind,
         "parent": None if log.head is None else log.head.version,
-        "rebased": log.rebases[-1].version if log.rebases else None,
+        "rebased": log.moves[-1].version if log.moves else None,
         "policy": settings.policy,
         "basis": {},
         "moved": {},
+        "forgot": {},
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
@@ -348,6 +366,6 @@ def _figures(candidate: Candidate, checked: Checked, chain: float | None) -> dic
 
 
 def _require_free(name: str, log: Log) -> None:
-    """Raise where a rebase stores another run under this name."""
-    if taken := [run for run, place in log.moved.items() if place["run"] == name]:
-        raise InputError(f"{name} is where a rebase stores the run {taken[0]}; give this one another name")
+    """Raise where another run, or its running reference, is stored under this name since it was written anew."""
+    if taken := [run for run, place in log.moved.items() if name in (place["run"], place["reference_at"])]:
+        raise InputError(f"{name} is where the run {taken[0]} was written anew; give this one another name")

@@ -7,7 +7,7 @@ no sign of life of this one for a minute, it may have removed a run between its 
 from __future__ import annotations
 
 from dask_embstab.errors import DamageError, RetryError
-from dask_embstab.series.log.versions import Version, artifacts, version_key
+from dask_embstab.series.log.versions import MOVING, Version, artifacts, version_key
 from dask_embstab.series.store import Store
 
 
@@ -36,7 +36,7 @@ def _missing(store: Store, version: Version) -> str | None:
     made = [version.at(place, {}) for place in version.moved.values()]
     made += [version] if version.kind == "publish" else []
     listed: list[str | None] = [stored.digests_file for stored in made] + [
-        version.basis.get("file") if version.kind == "rebase" else None
+        version.basis.get("file") if version.kind in MOVING else None
     ]
     there = {
         f"{folder}/{name}" for folder in ("digests", "bases", "runs", "references") for name in store.names(folder)

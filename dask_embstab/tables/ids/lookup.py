@@ -38,6 +38,7 @@ from dask_embstab.tables.read.recorded import CHECKSUM_BYTES, stored_checksum
 _MEMORY = 1 << 28
 _ROWS = 1 << 19
 _NAMED = 5
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str) -> RowNumbers:
@@ -45,7 +46,7 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
 
     Raises `IdError`, naming the first few, where one is of another type or in no row.
     """
-    asked = _of_kind(wanted, ids.kind)
+    asked = asked_ids(wanted, ids.kind)
     if isinstance(ids, RowNumberIds):
         rows = np.where((asked >= 0) & (asked < len(ids)), asked, -1)
     elif (place := place_beside(ids, key, "ids")) is None:
@@ -173,8 +174,11 @@ def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
     return np.asarray(rows[known.get_indexer(pd.Index(asked.tolist()))])
 
 
-def _of_kind(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
-    """The ids as they are stored; texts of numbers and of UUIDs are read."""
+def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
+    """The ids that somebody asks for in the form in which they are stored; texts of numbers and of UUIDs are read.
+
+    Raises `IdError` where one cannot be of this kind.
+    """
     if not isinstance(wanted, Iterable):
         raise IdError(f"ids must be a list or an array of ids; a {type(wanted).__name__} came; give [id]")
     values = np.asarray(wanted).tolist() if isinstance(wanted, np.ndarray) else list(wanted)
@@ -190,8 +194,10 @@ def _of_kind(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
 
 
 def _int64(value: Any) -> int:
+    if isinstance(value, bool | float) or (isinstance(value, str) and not _WHOLE.fullmatch(value)):
+        raise ValueError(value)
     number = int(value)
-    if isinstance(value, float) or not -(1 << 63) <= number < 1 << 63:
+    if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(value)
     return number
 
@@ -199,6 +205,7 @@ def _int64(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
+    value.encode()  # half of a pair of surrogates is no text
     return value
 
 

@@ -1,0 +1,93 @@
+"""Numbers of rows, and ids, that are known by a name: an array stored with the table itself, or a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from dask_embstab.errors import InputError
+from dask_embstab.repairs import option
+from dask_embstab.tables.ids.id_pairs import ids_of_kind
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
+
+NAMED = ("weights", "counts", "only")
+"""Options of a fit that may be given by a name."""
+_NOT_NUMBERS = ("vectors", "id")
+
+
+def is_name(value: Any) -> bool:
+    """Whether something is the name of an array or file; ``"norm"`` is the name of a rule."""
+    return isinstance(value, str | os.PathLike) and value != "norm"
+
+
+def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run | None) -> dict[str, Any]:
+    """Options of a fit with what is known by a name read, by table: ``tables`` are those that are aligned."""
+    found = dict(options)
+    for name in set(NAMED) & set(options):
+        given = options[name]
+        if is_name(given):
+            given = dict.fromkeys(tables, given)
+        if isinstance(given, Mapping):
+            found[name] = {
+                key: value_of(name, value, tables[key], run) if key in tables else value for key, value in given.items()
+            }
+    return found
+
+
+def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
+    """One option for one table: as given, or from where a name says."""
+    if not is_name(value):
+        return value
+    return _ids(value) if name == "only" else _numbers(value, table, run)
+
+
+def _numbers(value: Any, table: Table, run: Run | None) -> Any:
+    """One number per row."""
+    group = None if run is None else run.group.get(table.key)
+    stored = group.get(str(value)) if isinstance(group, zarr.Group) and value not in _NOT_NUMBERS else None
+    if isinstance(stored, zarr.Array):
+        return stored
+    path = Path(value)
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.suffix in (".csv", ".parquet", ".pq"):
+            return _labelled(_frame(path), table, path)
+        return zarr.open_array(path, mode="r")
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+        raise InputError(
+            f"{value} is no array stored with {table.where}, and no file of numbers (.npy, a Zarr array, or CSV or Parquet"
+            f" with a column of ids and one of numbers): {error}"
+        ) from error
+
+
+def _labelled(frame: pd.DataFrame, table: Table, path: Path) -> pd.Series[Any]:
+    """Numbers by id."""
+    if frame.shape[1] != 2:
+        raise ValueError(f"it has {frame.shape[1]} columns")
+    ids = ids_of_kind(frame.iloc[:, 0].to_numpy(), table.row_ids, str(path))
+    return pd.Series(pd.to_numeric(frame.iloc[:, 1]).to_numpy(), index=pd.Index(ids))
+
+
+def _ids(value: Any) -> Any:
+    """The first column of a CSV or Parquet file, or what a .npy file holds."""
+    path = Path(value)
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return _frame(path).iloc[:, 0].to_numpy()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}") from error
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    if path.suffix in (".parquet", ".pq"):
+        return pd.read_parquet(path)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -1,0 +1,170 @@
+"""A table without some of its rows: the rows that remain, in their order, read through the passes.
+
+Which rows leave is held in memory, (k,) row numbers; everything else is read a bounded number of rows at a time, whatever k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.tables.ids.ids import Ids
+from dask_embstab.tables.read.dask_source import lifted
+from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
+from dask_embstab.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered anew."""
+
+    n: int
+    gone: RowNumbers
+
+    def __len__(self) -> int:
+        """Rows that remain."""
+        return self.n - len(self.gone)
+
+    def before(self, rows: RowNumbers) -> RowNumbers:
+        """The old numbers of remaining rows."""
+        # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <= i.
+        found: RowNumbers = rows + np.searchsorted(self.gone - np.arange(len(self.gone)), rows, side="right")
+        return found
+
+    def now(self, rows: RowNumbers) -> RowNumbers:
+        """The new numbers of old ones, without those of rows that are gone."""
+        left = np.setdiff1d(rows, self.gone, assume_unique=True)
+        found: RowNumbers = left - np.searchsorted(self.gone, left)
+        return found
+
+    def spans(self, start: int, stop: int) -> tuple[int, int]:
+        """Old rows that hold the remaining rows ``start`` to ``stop``: a span goes on where the one before it ended."""
+        first, last = self.before(np.array([max(start - 1, 0), stop - 1])) + 1
+        return (int(first) if start else 0), int(last)
+
+    def of(self, take: Callable[[int, int], Any], start: int, stop: int) -> Any:
+        """The remaining ones of what ``take(first, last)`` gives, in pieces of at most ``stop - start`` old rows."""
+        first, last = self.spans(start, stop)
+        pieces = []
+        for at in range(first, last, stop - start):
+            end = min(at + stop - start, last)
+            low, high = np.searchsorted(self.gone, [at, end])
+            pieces.append(np.delete(take(at, end), self.gone[low:high] - at, axis=0))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class RemainingSource:
+    """The vectors of the rows that remain of ``source``."""
+
+    source: Source
+    rows: Remaining
+
+    @property
+    def array(self) -> Any:
+        """A lazy view that slices."""
+        return RemainingColumn(self.source.array, self.rows, self.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows that remain, d)."""
+        return len(self.rows), self.source.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def chunk_rows(self) -> int:
+        """As the source."""
+        return self.source.chunk_rows
+
+    def block(self, start: int, stop: int) -> Any:
+        """A block of these rows: one of the source that spans them."""
+        return lifted(partial(_Block, self.rows), self.source.block(*self.rows.spans(start, stop)))
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These rows."""
+        return self.source.gather(self.rows.before(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    rows: Remaining
+    block: Openable
+
+    def open(self) -> _Reader:
+        """Start reading."""
+        return _Reader(self.rows, self.block.open())
+
+
+class _Reader:
+    def __init__(self, rows: Remaining, reader: Reader) -> None:
+        self._rows, self._reader = rows, reader
+
+    def take(self, start: int, stop: int) -> Rows:
+        """Remaining rows ``start`` to ``stop``."""
+        taken: Rows = self._rows.of(self._reader.take, start, stop)
+        return taken
+
+    def digests(self) -> Digests:
+        """None: the chunks are cut otherwise."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class RemainingColumn:
+    """What remains of anything that slices by rows (ids, weights); it slices alike."""
+
+    column: Any
+    rows: Remaining
+    dtype: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows that remain, ...)."""
+        return len(self.rows), *self.column.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """As the column."""
+        return len(self.shape)
+
+    def __getitem__(self, at: slice) -> Any:
+        """Remaining rows of a range."""
+        start, stop, _ = at.indices(len(self.rows))
+        if stop <= start:
+            return np.asarray(self.column[0:0])
+        return self.rows.of(lambda first, last: np.asarray(self.column[first:last]), start, stop)
+
+
+def without_rows(table: Table, gone: RowNumbers) -> Table:
+    """The table without these rows (distinct, ascending); the table itself where there are none."""
+    if not len(gone):
+        return table
+    rows = Remaining(table.n_rows, gone)
+    ids = table.stored_ids
+    left = ids and replace(ids, array=RemainingColumn(_IdColumn(ids), rows, ids.array.dtype))
+    return replace(table, source=RemainingSource(table.source, rows), stored_ids=left)
+
+
+@dataclass(frozen=True, slots=True)
+class _IdColumn:
+    """Stored ids that slice as they are read elsewhere: checked, and of their kind."""
+
+    ids: Ids
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n,)."""
+        return (len(self.ids),)
+
+    def __getitem__(self, at: slice) -> Any:
+        """Ids of a range."""
+        return self.ids.open().take(at.start, at.stop)
