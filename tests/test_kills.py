@@ -21,7 +21,7 @@ import dask_embstab as es
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(8, 400, 300)
-LONG = pytest.param(400, marks=pytest.mark.long)
+LONG = pytest.param(150, marks=pytest.mark.long)
 
 
 @pytest.fixture
