@@ -1,6 +1,7 @@
-"""How many faults were tried on a series? Run the tests that make them and write their counts into the docs.
+"""How many faults were tried? Run the tests that make them and write their counts into the docs.
 
-    python benchmarks/faults.py docs/series.md            # the long campaigns; about half an hour on two cores
+    python benchmarks/faults.py docs/series.md            # on a series; the long campaigns, half an hour on two cores
+    python benchmarks/faults.py docs/damage.md            # on writes of runs, by other processes; a quarter of an hour
     python benchmarks/faults.py docs/series.md a.xml ...  # from results of ``pytest --junitxml`` that are there
 
 Every test that strikes records how often it did; a failed test ends the command and leaves the docs as they are.
@@ -29,14 +30,23 @@ KINDS = {
     "several_publishers": "publishes by several processes at once",
     "full_disk": "write beyond a file-size limit (a full disk)",
     "a_year": "fault, kill or power cut in {0} scripted days, with rollbacks and gc",
+    "resumed_writes": "`--resume`: SIGKILL at a random time, a damaged chunk of what it left, an input written in between",
+    "overwriting_writers": "three `--overwrite` at one place, one killed at a random time, a reader beside them ({0})",
+    "writers_and_readers": "`--overwrite` calls of several processes at one place, two readers beside them",
+    "written_all_the_time": "`stabilize` of an input that another process writes all the time ({0})",
 }
+CAMPAIGNS = {
+    "series.md": ("test_series_faults.py", "test_series_processes.py"),
+    "damage.md": ("test_kills.py", "test_input_races.py", "test_overwrite_races.py"),
+}
+"""The tests whose counts a page of the docs has."""
 WORDS = {"fail": "fails", "kill": "is the last of a killed process", "power": "is the last before a power cut"}
 
 
 def main(docs: Path, results: Sequence[Path]) -> None:
     """Write the table."""
     counts: Counter[str] = Counter()
-    for result in results or [run()]:
+    for result in results or [run(CAMPAIGNS[docs.name])]:
         counts += tried(result)
     text = docs.read_text()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
@@ -46,10 +56,10 @@ def main(docs: Path, results: Sequence[Path]) -> None:
     print(made)
 
 
-def run() -> Path:
+def run(names: Sequence[str]) -> Path:
     """Run the long tests that strike."""
     result = Path(tempfile.mkdtemp()) / "faults.xml"
-    files = [str(HERE / "tests" / name) for name in ("test_series_faults.py", "test_series_processes.py")]
+    files = [str(HERE / "tests" / name) for name in names]
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *files, "--junitxml", str(result), *_PROPERTIES], cwd=HERE, check=True
     )

@@ -98,8 +98,8 @@ def needs_digests(ids: Any) -> bool:
 
 
 def compare_ids(ids: Any, digest: int) -> None:
-    """Compare the digest of all ids of a table with that of an earlier read. Raises `InputChangedError`."""
-    if (inputs := _inputs.get()) is not None and needs_digests(ids):
+    """The same of all ids of a table that were read here, not by a pass."""
+    if (inputs := _inputs.get()) is not None:
         _compare(inputs, ids.array, {ALL_IDS: digest % ID_DIGESTS})
 
 
@@ -125,7 +125,11 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
 
 def _digests_differ(chunk: int, before: int, now: int, array: Any) -> str:
     which = "they" if chunk == ALL_IDS else f"chunk {chunk}"
-    repair = "" if isinstance(array, zarr.Array) else " (what is computed anew at every read must be equal each time)"
+    repair = (
+        ""
+        if isinstance(array, zarr.Array)
+        else " (what is computed anew at every read must be equal each time; else store it first)"
+    )
     return f"{which} had the digest {before:#010x} in one read and {now:#010x} in a later one{repair}"
 
 

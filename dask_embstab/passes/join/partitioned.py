@@ -23,7 +23,7 @@ from dask_embstab.tables.ids.ids import Ids, RowNumberIds
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import FileIndex
 from dask_embstab.tables.ids.spill import Spill
-from dask_embstab.tables.inputs import compare_ids
+from dask_embstab.tables.inputs import needs_digests
 
 _DISK_BYTES = {"int64": 64, "string": 160, "uuid": 112}
 _FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
@@ -66,9 +66,8 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
         for side, (ids, spill, cuts) in enumerate(zip(sides, spills, blocks, strict=True))
         for number, cut in enumerate(cuts)
     ]
-    done: Spread = _sum_of(spread_rows, spread, label="ids: spreading")
-    for ids, digest in zip(sides, (done.ours, done.theirs), strict=True):
-        compare_ids(ids, digest)
+    told = tuple(ids if needs_digests(ids) else None for ids in sides)
+    done: Spread = _sum_of(spread_rows, spread, label="ids: spreading", reads=told)
     parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
     found: _Part = _sum_of(_match_part, parts, label="ids: matching")
     put = [
@@ -84,11 +83,13 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joini
     return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
 
 
-def _sum_of(task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str) -> Any:
+def _sum_of(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str, reads: tuple[Any, ...] = ()
+) -> Any:
     """The sum of what these tasks hand on, computed."""
     graph = Graph()
     keys = [graph.read(task, *given) for given in arguments]
-    return graph.tree(keys, total, label=label).run()
+    return graph.tree(keys, total, label=label, reads=reads).run()
 
 
 def _match_part(

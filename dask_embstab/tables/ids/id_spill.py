@@ -9,13 +9,14 @@ import numpy as np
 
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.id_digest import digest_of_ids
+from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS, digest_of_ids
 from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.ids.keys import Keyed, Keys, Texts, joined, keyed, keys_of
 from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
 from dask_embstab.tables.inputs import needs_digests
+from dask_embstab.tables.read.source import Digests
 
 RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}
 """What an id takes while it is joined or sorted, copies and orders included."""
@@ -37,6 +38,10 @@ class Spread(Sums):
     n_bytes: int
     ours: int
     theirs: int
+
+    def read_digests(self) -> tuple[Digests, Digests]:
+        """Of the ids of both sides."""
+        return {ALL_IDS: self.ours % ID_DIGESTS}, {ALL_IDS: self.theirs % ID_DIGESTS}
 
 
 def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int = 0) -> Spread:
