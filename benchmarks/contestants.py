@@ -64,12 +64,12 @@ def product_fit(data: Data, _: Setting) -> Rows:
 
 def product_apply(data: Data, out: Path, _: Setting) -> None:
     """``es.apply`` of a saved transform."""
-    es.apply(data.transform, product_run(data), out / "run.zarr")
+    es.apply(data.transform, product_run(data), out / "run.zarr", sync=False)
 
 
 def product_whole(data: Data, out: Path, _: Setting) -> None:
     """``es.stabilize``; the paper's literal balance, as the rivals have it."""
-    es.stabilize(data.run(), out / "run.zarr", reference=data.run("reference"), balance="gramians")
+    es.stabilize(data.run(), out / "run.zarr", reference=data.run("reference"), balance="gramians", sync=False)
 
 
 # --- Dask arrays

@@ -42,7 +42,7 @@ def test_all_are_the_exported_names_and_nothing_else() -> None:
     assert es.__all__ == sorted(es.__all__)
     assert set(es.__all__) == {name for names in _HOME.values() for name in names}
     assert set(es.__all__) >= CONTRACT
-    assert dir(es) == es.__all__
+    assert dir(es) == sorted([*es.__all__, "__version__"])
     public = {name for name, value in vars(es).items() if name[0] != "_" and not isinstance(value, types.ModuleType)}
     assert public - {"annotations", "import_module", "Any", "TYPE_CHECKING"} <= set(es.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
