@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import version
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import dask_embstab`` and ``embstab --help`` are quick."""
     if name == "__version__":
-        return version("dask_embstab")
+        return metadata.version("dask_embstab")
     for module, names in _HOME.items():
         if name in names:
             value = getattr(import_module(f"dask_embstab.{module}"), name)
