@@ -76,7 +76,9 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
         "fit": timed_job(size, lambda: es.fit(run.items)),
         "zarr_read": timed_job(size, lambda: zarr_read(array, threads)),
         "fit_reference": timed_job(size, lambda: es.fit(run.items, reference=reference.items)),
-        "apply": timed_job(size, lambda: es.apply(transform, run, folder / "out.zarr", sync=False), folder / "out.zarr"),
+        "apply": timed_job(
+            size, lambda: es.apply(transform, run, folder / "out.zarr", sync=False), folder / "out.zarr"
+        ),
         "zarr_copy": timed_job(
             size, lambda: zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
         ),
