@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, EmbstabError
-from dask_embstab.files.atomic import PARTIAL, create_new, new_token, write_all
+from dask_embstab.files.atomic import PARTIAL, begin_sync, create_new, new_token, write_all
 from dask_embstab.files.libc import call
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_seen
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
@@ -30,10 +30,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DirectWriter:
-    """Appends panels to chunk files, each written beside its place with a running checksum and then renamed."""
+    """Appends panels to chunk files, each written beside its place with a running checksum and then renamed.
 
-    def __init__(self, files: ChunkFiles, start: int, stop: int) -> None:
-        self._files, self._stop = files, stop
+    ``sync``: they will be synced in the end, so the system begins to write them to the disk at once.
+    """
+
+    def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
+        self._files, self._stop, self._sync = files, stop, sync
         self._at = start
         self._crc = 0
         self._descriptor = -1
@@ -105,6 +108,8 @@ class DirectWriter:
         self.digests[number] = self._crc
         if self._files.checksummed:
             write_all(self._descriptor, memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
+        if self._sync:
+            begin_sync(self._descriptor)
         self._close()
         os.rename(self._beside, self._files.path(number))  # noqa: PTH104
 

@@ -47,6 +47,7 @@ class RunWriter:
     group: zarr.Group
     attributes: dict[str, Any]
     work: WorkPlace | None
+    sync: bool = False
     _tables: list[str] = field(default_factory=list)
 
     def table(
@@ -95,7 +96,7 @@ class RunWriter:
                 if weights
                 else None
             )
-        return Sink(vectors, identifiers, numbers, self._journal(key, vectors, numbers))
+        return Sink(vectors, identifiers, numbers, self._journal(key, vectors, numbers), sync=self.sync)
 
     def _journal(self, key: str, *arrays: zarr.Array[Any] | None) -> Journal | None:
         return None if self.work is None else self.work.journal(key, *(array for array in arrays if array is not None))
@@ -119,7 +120,7 @@ class RunWriter:
             columns = (column for column in (identifiers, numbers) if column is not None)
             if (vectors.shape, vectors.chunks, vectors.dtype) == wanted and all(c.shape == shape[:1] for c in columns):
                 journal = self._journal(key, vectors, numbers)
-                return Sink(vectors, identifiers, numbers, journal, resume=True)
+                return Sink(vectors, identifiers, numbers, journal, resume=True, sync=self.sync)
         return None
 
     def transform(
@@ -176,7 +177,7 @@ def begin_run(
     require_place(place, inputs, overwrite=overwrite, for_series=for_series)
     with work_place(place, fingerprint, resume=resume) as work:
         group = _root(work, attributes)
-        yield RunWriter(group, attributes, work)
+        yield RunWriter(group, attributes, work, sync or for_series)
         work.remove_half_written()
         _finish(group, attributes)
         work.publish(overwrite=overwrite, sync=sync and not for_series)

@@ -27,7 +27,7 @@ from dask_embstab.tables.write.journal import Journal, Kept, made_of
 class Sink:
     """A picklable handle on the arrays of one table, and the journal of its chunks (None off local disks).
 
-    ``resume``: chunks that an earlier call left are looked for.
+    ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the end.
     """
 
     vectors: zarr.Array[Any]
@@ -35,6 +35,7 @@ class Sink:
     weights: zarr.Array[Any] | None
     journal: Journal | None
     resume: bool = False
+    sync: bool = False
 
     @property
     def chunk_rows(self) -> int:
@@ -69,7 +70,7 @@ class Sink:
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
         files = chunk_files(self.vectors)
         if files is not None and files.compression is None:
-            return DirectWriter(files, start, stop)
+            return DirectWriter(files, start, stop, sync=self.sync)
         return RowWriter(self.vectors, start, stop, self.chunk_rows)
 
     def write_weights(self, start: int, values: Vector) -> Digests:
@@ -80,7 +81,7 @@ class Sink:
             with writing(str(self.weights.store_path)):
                 self.weights[start : start + len(values)] = values
             return {}
-        writer = DirectWriter(files, start, start + len(values))
+        writer = DirectWriter(files, start, start + len(values), sync=self.sync)
         writer.put(values[:, None])
         writer.finish()
         return writer.digests
@@ -107,7 +108,7 @@ class Sink:
                     self.ids[at:end] = ids
                 digest += digest_of(ids, at)
             return digest
-        writer = DirectWriter(files, start, stop)
+        writer = DirectWriter(files, start, stop, sync=self.sync)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
             ids = reader.take(at + shift, end + shift)
