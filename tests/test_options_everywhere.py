@@ -201,6 +201,27 @@ def test_a_setting_may_be_taken_back_and_given_by_table(make_run: Callable[..., 
     run_command("stabilize", run.path, tmp_path / "out.zarr", "--rank", "none", wanted=2)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--weights", ""),
+        ("--weights", "../r.zarr/items/vectors"),
+        ("--weights", "id"),
+        ("--counts", "norm"),
+        ("--only", "norm"),
+    ],
+)
+def test_names_of_nothing_are_one_line(
+    make_run: Callable[..., es.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, str]
+) -> None:
+    run = make_run("r", np.eye(4), np.eye(4))
+    more = ("--min-count", "1") if given[0] == "--counts" else ()
+    run_command("stabilize", run.path, tmp_path / "out.zarr", "--reference", run.path, *given, *more, wanted=2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no array stored with" in said or "CSV, Parquet or .npy file of ids" in said
+
+
 def test_a_run_called_none_is_no_setting_taken_back(
     make_run: Callable[..., es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,8 @@ def test_what_is_no_change_of_all_is_refused(tmp_path: Path) -> None:
     other = run(tmp_path, 2, 16)
     with pytest.raises(es.InputError, match="one model"):
         series.add(other, model="a", new_model="b")
+    with pytest.raises(es.InputError, match="a model's name is a text"):
+        series.add(other, new_model="")
     with pytest.raises(es.InputError, match="readers do not see a shadow"):
         series.add(other, new_model="b", width=16, shadow=True)
     assert len(series.log().versions) == 2

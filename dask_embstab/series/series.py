@@ -33,7 +33,7 @@ from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.settings import SETTINGS, Settings
-from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, run_key
+from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model, run_key
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
@@ -191,6 +191,8 @@ class Series(Displayed):
             "seed": seed,
             "pairs": pairs,
         }
+        if new_model is not None:
+            require_model(new_model)
         if model is not None and new_model not in (None, model):
             raise InputError(
                 f"a run belongs to one model; {option('model')} and {option('new_model')} name two ({model!r},"

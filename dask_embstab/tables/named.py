@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from dask_embstab.tables.table import Table
 
 NAMED = ("weights", "counts", "only")
 """Options of a fit that may be given by a name."""
+_ARRAY = re.compile(r"[^./\\][^/\\]*")
 _NOT_NUMBERS = ("vectors", "id")
 
 
-def is_name(value: Any) -> bool:
-    """Whether something is the name of an array or file; ``"norm"`` is the name of a rule."""
-    return isinstance(value, str | os.PathLike) and value != "norm"
+def is_name(option: str, value: Any) -> bool:
+    """Whether this option's value is the name of an array or file; the weights ``"norm"`` are the name of a rule."""
+    return isinstance(value, str | os.PathLike) and (option, value) != ("weights", "norm")
 
 
 def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run | None) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run
     found = dict(options)
     for name in set(NAMED) & set(options):
         given = options[name]
-        if is_name(given):
+        if is_name(name, given):
             given = dict.fromkeys(tables, given)
         if isinstance(given, Mapping):
             found[name] = {
@@ -43,7 +45,7 @@ def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run
 
 def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
     """One option for one table: as given, or from where a name says."""
-    if not is_name(value):
+    if not is_name(name, value):
         return value
     return _ids(value) if name == "only" else _numbers(value, table, run)
 
@@ -51,7 +53,8 @@ def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
 def _numbers(value: Any, table: Table, run: Run | None) -> Any:
     """One number per row."""
     group = None if run is None else run.group.get(table.key)
-    stored = group.get(str(value)) if isinstance(group, zarr.Group) and value not in _NOT_NUMBERS else None
+    may_be_stored = isinstance(group, zarr.Group) and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
+    stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
     if isinstance(stored, zarr.Array):
         return stored
     path = Path(value)
@@ -63,8 +66,8 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
         return zarr.open_array(path, mode="r")
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(
-            f"{value} is no array stored with {table.where}, and no file of numbers (.npy, a Zarr array, or CSV or Parquet"
-            f" with a column of ids and one of numbers): {error}"
+            f"{str(value)!r} is no array stored with {table.where}, and no file of numbers (.npy, a Zarr array, or CSV or"
+            f" Parquet with a column of ids and one of numbers): {error}"
         ) from error
 
 

@@ -81,7 +81,7 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
         own: dict[str, Any] = {
             name: value.get(key) if isinstance(value, Mapping) else value for name, value in options.items()
         }
-        named = {name: str(own[name]) for name in (*NAMED, "pairs") if is_name(own[name])}
+        named = {name: str(own[name]) for name in (*NAMED, "pairs") if is_name(name, own[name])}
         own |= {name: value_of(name, own[name], table, source) for name in NAMED}
         own["pairs"] = None if own["pairs"] is None else as_pairs(own["pairs"])
         selections[key] = choice = Selection(**own)
