@@ -172,7 +172,7 @@ def test_what_is_missing_is_said(tmp_path: Path, refused: Any) -> None:
     series = es.Series.init(tmp_path / "s", min_count=5)
     with refused(es.InputError, "min_count is 5", r"counts= gives those of this run"):
         series.add(run)
-    with refused(es.InputError, "clicks is no array stored with the items of", "no file of numbers"):
+    with refused(es.InputError, "'clicks' is no array stored with .*items", "no file of numbers"):
         series.add(run, counts="clicks")
     with refused(es.InputError, "only= are ids, or a CSV, Parquet or .npy file"):
         series.add(run, counts="events", only=tmp_path / "no.csv")
