@@ -224,6 +224,8 @@ class Version(Displayed):
             "reference_at",
         )
         known, told = {name: value for name, value in self._core().items() if name not in left_out}, self.told
+        if not self.forgot:
+            known.pop("forgot")
         known |= {"verdicts": list(told.verdicts), "figures": told.figures}
         return known if self.details is None else dict(json.loads(json.dumps(known)))
 
