@@ -11,6 +11,13 @@ year), steps of 7 days 23 runs. So no figure here is of vectors that are a year 
 
 The lines "first half" are of pairs within the first half of the runs, "second half" of those that end in the second.
 
+*The default.* On the first halves of both series no policy holds more than `consensus` at every gap asked for. On the web
+shop `gaps` hold 99.3, 99.3 and 100.1 % at 1, 4 and 13 weeks (99.1 over every gap), all runs alike 98.9, 99.1 and 100.5 (99.4),
+`consensus` 99.4, 99.0 and 99.8 (99.0). Here, in steps of 7 days, the three are within 0.2 % of each other, a standard
+deviation. So the default stays, and `gaps` are for who asks for them. Second halves: at 26 weeks on the web shop `consensus`
+holds 95.9, `gaps` 97.0, all runs alike 97.6 %, over every gap 98.3, 98.5 and 98.6; here 99.3, 99.3 and 99.2 over every gap.
+Yearly gaps, asked for before a default moves, are in neither series.
+
     python examples/movielens_series.py LOG [--step-days 30 7] [--gaps 1 3 12] [--seeds 6 7 8] [--markdown FILE]
 """
 
@@ -159,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
         given = [Path(options.log).name, *(sys.argv[2:] if argv is None else list(argv)[1:])]
         command = shlex.join(["python", "examples/movielens_series.py", *given])
         about = f"Made by `{command}`: {len(options.seeds)} series of each; mean ± standard deviation over them."
-        parts = ["# Reference policies on MovieLens ratings", about, *(__doc__ or "").split("\n\n")[1:4]]
+        parts = ["# Reference policies on MovieLens ratings", about, *(__doc__ or "").split("\n\n")[1:5]]
         for days, rows in tables.items():
             parts += [f"{titles[days]}:", as_table(header, rows)]
         options.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
