@@ -13,8 +13,8 @@ The lines "first half" are of pairs within the first half of the runs, "second h
 
 *The default.* No policy holds more than `consensus` at every gap asked for on the first halves of both series. On the web
 shop `gaps` hold 99.3, 99.3 and 100.1 % at 1, 4 and 13 weeks (99.1 over every gap), all runs alike 98.9, 99.1 and 100.5
-(99.4), `consensus` 99.4, 99.0 and 99.8 (99.0). Here, in steps of 7 days, the three are within 0.2 % of each other, a standard
-deviation. So the default stays, and `gaps` are for who asks for them. Second halves: at 26 weeks on the web shop `consensus`
+(99.4), `consensus` 99.4, 99.0 and 99.8 (99.0). Here, in steps of 7 days, the three are within 0.2 %, one standard
+deviation. The default stays, and `gaps` are for who asks for them. Second halves: at 26 weeks on the web shop `consensus`
 holds 95.9, `gaps` 97.0, all runs alike 97.6 %, over every gap 98.3, 98.5 and 98.6; here 99.3, 99.3 and 99.2 over every gap.
 Yearly gaps, asked for before a default moves, are in neither series.
 
