@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -320,6 +321,16 @@ def test_remaining_rows_are_numpy_s(data: st.DataObject) -> None:
     picked = np.array(data.draw(st.lists(st.integers(0, len(wanted) - 1), min_size=1)))
     np.testing.assert_array_equal(table.source.gather(picked).open().take(0, len(picked)), wanted[picked])
     np.testing.assert_array_equal(table.row_ids.open().take(start, stop), np.delete(ids, gone)[start:stop])
+    block = table.row_ids.block(start, stop)
+    np.testing.assert_array_equal(block.ids.open().take(block.start, block.stop), np.delete(ids, gone)[start:stop])
     kept = np.setdiff1d(np.arange(n), gone)
     np.testing.assert_array_equal(Remaining(n, gone).before(np.arange(len(kept))), kept)
     np.testing.assert_array_equal(Remaining(n, gone).now(np.arange(n)), np.arange(len(kept)))
+
+
+def test_a_task_is_told_of_its_own_rows_alone() -> None:
+    """However many ids are forgotten, a graph stays as large as its table."""
+    n = 100_000
+    table = without_rows(make_table(np.zeros((n, 2)), np.arange(n), where="t"), np.arange(0, n, 2))
+    told = pickle.dumps((table.source.block(70, 90).rows, table.row_ids.block(70, 90).ids.rows))
+    assert len(told) < 2000

@@ -12,28 +12,38 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.ids.ids import Ids
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.ids.ids import IdBlock, Ids
 from dask_embstab.tables.read.dask_source import lifted
-from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
+from dask_embstab.tables.read.source import Digests, Openable, Source
 from dask_embstab.tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered anew."""
+    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered anew.
+
+    Of a ``part`` of them, ``gone`` are those in the part alone, and ``earlier`` counts those before it.
+    """
 
     n: int
     gone: RowNumbers
+    earlier: int = 0
 
     def __len__(self) -> int:
         """Rows that remain."""
         return self.n - len(self.gone)
 
+    def part(self, start: int, stop: int) -> Remaining:
+        """What a task needs to know for the remaining rows ``start`` to ``stop``."""
+        low, high = np.searchsorted(self.gone, self.spans(start, stop))
+        return Remaining(self.n, self.gone[low:high].copy(), self.earlier + int(low))
+
     def before(self, rows: RowNumbers) -> RowNumbers:
         """The old numbers of remaining rows."""
         # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <= i.
-        found: RowNumbers = rows + np.searchsorted(self.gone - np.arange(len(self.gone)), rows, side="right")
+        later = self.gone - np.arange(self.earlier, self.earlier + len(self.gone))
+        found: RowNumbers = rows + self.earlier + np.searchsorted(later, rows, side="right")
         return found
 
     def now(self, rows: RowNumbers) -> RowNumbers:
@@ -87,7 +97,7 @@ class RemainingSource:
 
     def block(self, start: int, stop: int) -> Any:
         """A block of these rows: one of the source that spans them."""
-        return lifted(partial(_Block, self.rows), self.source.block(*self.rows.spans(start, stop)))
+        return lifted(partial(_Block, self.rows.part(start, stop)), self.source.block(*self.rows.spans(start, stop)))
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows."""
@@ -105,13 +115,12 @@ class _Block:
 
 
 class _Reader:
-    def __init__(self, rows: Remaining, reader: Reader) -> None:
+    def __init__(self, rows: Remaining, reader: Any) -> None:
         self._rows, self._reader = rows, reader
 
-    def take(self, start: int, stop: int) -> Rows:
-        """Remaining rows ``start`` to ``stop``."""
-        taken: Rows = self._rows.of(self._reader.take, start, stop)
-        return taken
+    def take(self, start: int, stop: int) -> Any:
+        """Remaining rows (or ids) ``start`` to ``stop``."""
+        return self._rows.of(self._reader.take, start, stop)
 
     def digests(self) -> Digests:
         """None: the chunks are cut otherwise."""
@@ -150,8 +159,25 @@ def without_rows(table: Table, gone: RowNumbers) -> Table:
         return table
     rows = Remaining(table.n_rows, gone)
     ids = table.stored_ids
-    left = ids and replace(ids, array=RemainingColumn(_IdColumn(ids), rows, ids.array.dtype))
+    left = ids and replace(ids, array=_RemainingIds(_IdColumn(ids), rows, ids.array.dtype))
     return replace(table, source=RemainingSource(table.source, rows), stored_ids=left)
+
+
+@dataclass(frozen=True, slots=True)
+class _RemainingIds(RemainingColumn):
+    def id_block(self, start: int, stop: int) -> IdBlock:
+        """What a task is given to read these rows' ids by."""
+        return IdBlock(_PartIds(self.column.ids, self.rows.part(start, stop)), start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _PartIds:
+    ids: Ids
+    rows: Remaining
+
+    def open(self) -> _Reader:
+        """Start reading."""
+        return _Reader(self.rows, self.ids.open())
 
 
 @dataclass(frozen=True, slots=True)

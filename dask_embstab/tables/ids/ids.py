@@ -65,7 +65,8 @@ class Ids:
             return dask.delayed(_in_memory, pure=False)(self.array[start:stop], self.kind, self.where, start)
         if isinstance(self.array, np.ndarray):
             return _in_memory(self.array[start:stop], self.kind, self.where, start)
-        return IdBlock(self, start, stop)
+        part = getattr(self.array, "id_block", None)  # of a view that leaves out what only other tasks need
+        return IdBlock(self, start, stop) if part is None else part(start, stop)
 
 
 @dataclass(frozen=True, slots=True)
