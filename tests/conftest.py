@@ -16,7 +16,11 @@ from hypothesis import HealthCheck, settings
 from oracle import snapshot, world
 
 import dask_embstab as es
+from dask_embstab.passes.engine import graph, reduce, write
 from dask_embstab.tables.write.sink import Sink
+
+Change = Callable[[], None]
+Changing = Callable[[Change], contextlib.AbstractContextManager[None]]
 
 settings.register_profile(
     "disk",
@@ -107,3 +111,55 @@ def refused(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[N
         assert files() == before
 
     return check
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Changing]:
+    """``with between("fit: reading")(change):`` changes an input when the pass of this label has ended."""
+
+    def after(label: str) -> Changing:
+        @contextlib.contextmanager
+        def hooked(change: Change) -> Iterator[None]:
+            original, done = graph.compute, []
+
+            def computed(nodes: Any, **how: Any) -> Any:
+                values = original(nodes, **how)
+                if how["label"] == label and not done:
+                    done.append(change())
+                return values
+
+            with monkeypatch.context() as patched:
+                patched.setattr(graph, "compute", computed)
+                yield
+            assert done, "the pass was there"
+
+        return hooked
+
+    return after
+
+
+@pytest.fixture
+def within(monkeypatch: pytest.MonkeyPatch) -> Changing:
+    """``with within(change):`` changes an input when the first task of the first pass has read its rows."""
+
+    @contextlib.contextmanager
+    def hooked(change: Change) -> Iterator[None]:
+        done: list[None] = []
+
+        def then(function: Any) -> Any:
+            def task(*arguments: Any) -> Any:
+                value = function(*arguments)
+                if not done:
+                    done.append(None)
+                    change()
+                return value
+
+            return task
+
+        with monkeypatch.context() as patched, dask.config.set(scheduler="synchronous"):
+            for module, name in ((reduce, "reduce_block"), (write, "write_block")):
+                patched.setattr(module, name, then(getattr(module, name)))
+            yield
+        assert done, "a task has run"
+
+    return hooked
