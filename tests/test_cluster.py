@@ -305,7 +305,7 @@ def test_a_scheduler_started_elsewhere(
     with Client(where, set_as_default=False) as client:
         client.run(slow)
     program = _program("stabilize", run.path, tmp_path / "lost.zarr", "--scheduler", where, "--json")
-    while not list(tmp_path.glob(".lost.zarr.*/items/vectors/c/*")):
+    while not list(tmp_path.glob(".lost.zarr.*/run/items/vectors/c/*")):
         assert program.poll() is None, program.communicate()
         time.sleep(0.02)
     scheduler.kill()

@@ -86,7 +86,7 @@ def of_one_folder(place: Any, read: Callable[[], V]) -> V:
 
 
 def _folder(local: Path | None) -> tuple[int, int] | None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # no path at all: whoever opens it says so
         if local is not None:
             found = local.stat()
             return found.st_dev, found.st_ino

@@ -238,7 +238,7 @@ def _may_be_replaced(place: Path) -> bool:
 
 
 def _standing(place: Path) -> tuple[int, int] | None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, ValueError):
         found = place.lstat()
         return found.st_dev, found.st_ino
     return None
