@@ -1,4 +1,4 @@
-"""A few shared rows, the same ones every day, and a bound on what they cost that holds."""
+"""A few shared rows, the same ones every day, and an estimate of what they cost."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def test_the_bound_covers_and_is_not_idle(name: str) -> None:
         assert found.diagnostics["items"]["aligned"] == n
         distances.append(np.linalg.norm(found.items - full.items))
         bounds.append(found.diagnostics["anchor_bound"])
-    assert np.sum(np.array(bounds) >= distances) >= 0.95 * SEEDS
-    assert np.median(bounds) <= 5 * np.median(distances)
+    assert np.sum(np.array(bounds) < distances) <= 0.02 * SEEDS
+    # In two dimensions one angle is all, and its estimate has the few degrees of freedom of the heavy tail.
+    assert np.median(bounds) <= (8 if rows.shape[1] == 2 else 5) * np.median(distances)
     assert np.min(distances) > 0
 
 
@@ -153,7 +154,13 @@ def test_anchors_of_a_selection_stand_for_the_selection(make_run: MakeRun) -> No
         np.testing.assert_array_equal(found.items, selected.items)
         assert found.diagnostics["anchor_bound"] == 0.0
         found = es.fit(run, reference=known, only=ids[:n], anchors=n - 10)
-        assert 0 < np.linalg.norm(found.items - selected.items) < found.diagnostics["anchor_bound"] < 0.2
+        assert 0 < np.linalg.norm(found.items - selected.items) < found.diagnostics["anchor_bound"] < 0.6
+
+
+def test_onto_a_narrower_reference_anchors_state_no_bound() -> None:
+    rows, reference = drifted(4, 9, n=400)
+    found = es.fit(rows, reference=reference[:, :3], width=3, anchors=100)
+    assert found.diagnostics["anchor_bound"] is None
 
 
 def test_weighted_anchors_state_no_bound_and_free_directions_the_widest() -> None:

@@ -308,8 +308,10 @@ def _for_all(pairs: Pairs, read: TableRead) -> Pairs:
 def _anchor_bound(
     basis: Basis, target: Target, reads: dict[str, TableRead], pairs: Pairs, options: FitOptions
 ) -> float | None:
-    """99 % bound on the distance from the rotation of all rows; None without anchors, and where weights are given."""
+    """Estimate of the distance from the rotation of all rows; None without anchors, with weights or a narrower width."""
     sampled = []
+    if basis.items.shape[1] > target.width:
+        return None
     _, rotation = rotation_of(target, pairs)
     mean_x, mean_y = (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
     for key in options.aligned:
@@ -321,8 +323,10 @@ def _anchor_bound(
             continue  # no more rows than anchors are shared: all of them are used
         left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
         s = rotation.singular_values / pairs.n
-        influence = Influence(getattr(basis, key), left, right, s, mean_x, mean_y, options.unit_rows)
-        sampled.append((anchor_scatter(table, beside.pairing, influence), beside.pairing.n_eligible))
+        drawn = beside.pairing
+        share = drawn.n_represented / drawn.n_used / pairs.weight
+        influence = Influence(getattr(basis, key), left, right, s, share, mean_x, mean_y, options.unit_rows)
+        sampled.append((anchor_scatter(table, drawn, influence), drawn.n_eligible, drawn.n_represented))
     return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
 
 
