@@ -22,6 +22,7 @@ import numpy as np
 from common import launched, peak_bytes, table
 
 import dask_embstab as es
+from dask_embstab.cli.common import json_line
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import rows
 from dask_embstab.series.log.versions import version_key
@@ -32,7 +33,7 @@ QUESTIONS: dict[str, Callable[[es.Series], Any]] = {
     "open": es.Series.open,
     "log": lambda series: tuple(series.log().versions),
     "status": es.Series.status,
-    "rows of `series log`": lambda series: sum(1 for _ in rows(series.log())),
+    "`series log --json`": lambda series: len(json_line({"versions": rows(series.log())})),
 }
 LENGTHS = ((365, 3800), (10_000, 10))
 """Versions, and chunks of each of a run's two tables."""

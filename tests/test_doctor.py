@@ -20,9 +20,10 @@ from zarr.codecs import ZstdCodec
 import dask_embstab as es
 from dask_embstab import kernels
 from dask_embstab.cli.main import main
+from dask_embstab.diagnose import projection
+from dask_embstab.diagnose.projection import Line, factorize_seconds
 from dask_embstab.diagnose.rates import limits, measured, steps_of
 from dask_embstab.passes.engine import cluster
-from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
 
 T, W = world(7)
 AMD = "processor : 0\nvendor_id\t: AuthenticAMD\nflags\t\t: sse avx2 avx512f avx512dq avx512bw avx512vl\n\nprocessor : 1\n"
@@ -58,12 +59,15 @@ def test_it_projects_a_run_and_leaves_nothing(
     assert set(told["tables"]) == {"items", "users"}
     items = told["tables"]["items"]
     assert (items["rows"], items["components"], items["dtype"], items["bytes"]) == (60, 4, "float32", 60 * 4 * 4)
-    assert (items["read"], items["fits_page_cache"]) == ("by panels", True)
-    load, threads = load_of(run.items, width=4, values=4), told["machine"]["threads"]
-    assert items["peak_bytes"] == pytest.approx(projected_peak(load, threads=threads, base=base_bytes()), rel=0.2)
-    seconds = items["seconds"]
+    assert items["read"] == "by panels"
+    projected = told["run"]
+    assert projected["fits_page_cache"]
+    seconds, peaks = projected["seconds"], projected["peak_bytes"]
     assert seconds["stabilize"] == pytest.approx(seconds["fit"] + seconds["apply"])
-    assert seconds["fit"] == pytest.approx(960 / 1e9 / items["limit GB/s"]["fit"], rel=0.02)
+    assert seconds["stabilize_reference"] == pytest.approx(seconds["fit_reference"] + seconds["apply"])
+    assert 0 < projected["factorize_seconds"]["first"] < seconds["fit"]
+    assert projected["sampled_rows"]["items"] == {"fit": 60, "apply": 60, "fit_reference": 60}
+    assert 0 < peaks["stabilize"] <= peaks["stabilize_reference"]
     assert set(told["steps"]) == {"d = 4, float32"}
 
 
@@ -112,6 +116,27 @@ def test_rates_are_medians_after_a_warm_up_and_products_their_best_panel() -> No
     taken = iter([99.0, 99.0, 1.0, 7.0, 3.0, 9.0, 2.0, 8.0])
     found = measured({f"syrk {rows}": lambda: next(taken) for rows in (512, 1024)}, 3)
     assert found == {"syrk 512": 2.0, "syrk 1024": 8.0, "syrk": 8.0}
+
+
+def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, tried, clock = 1 << 20, [0], [0.0]
+    monkeypatch.setattr(projection.time, "perf_counter", lambda: clock[0])
+    table = es.table(np.broadcast_to(np.float32(1), (rows, 64)))
+
+    def job(head: Any) -> None:
+        tried.append(head.n_rows)
+        clock[0] += 0.25 + head.n_rows / 1e6
+
+    found = projection._line(job, table, 1, 0.6)
+    assert found.sampled == max(tried) < rows
+    assert found.seconds(rows) == pytest.approx(0.25 + rows / 1e6)
+    assert projection._line(job, table, 1, 10.0) == Line(0.0, (0.25 + rows / 1e6) / rows, rows)
+
+
+def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "_timed", lambda _, items, *__: float(items.d))
+    assert factorize_seconds(100, scores=True, aligned=False) == 100
+    assert factorize_seconds(3840, scores=True, aligned=True) == 384_000
 
 
 # --- kernels

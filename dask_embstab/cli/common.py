@@ -83,7 +83,7 @@ def command(
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
                     kernels = {"openblas_coretype": context.obj} if context.obj else {}
-                    broken = write_line(_json({**result, **kernels}))
+                    broken = write_line(json_line({**result, **kernels}))
                 else:
                     broken = write_line(_for_people(str(context.info_name), result))
             context.exit(code if broken is None else _unprinted(broken, code, published))
@@ -251,7 +251,7 @@ def _told_when_held(*, as_json: bool) -> Iterator[None]:
         yield
     except HoldError as error:
         if as_json:
-            write_line(_json({"published": False, "note": str(error), "verdicts": list(error.verdicts)}))
+            write_line(json_line({"published": False, "note": str(error), "verdicts": list(error.verdicts)}))
         raise
 
 
@@ -284,9 +284,19 @@ def _for_people(title: str, result: dict[str, Any]) -> str:
     return render(title, result)
 
 
-def _json(values: dict[str, Any]) -> str:
-    """One line of ASCII."""
-    return json.dumps(_finite(values)).replace("\x7f", "\\u007f")
+def json_line(values: dict[str, Any]) -> str:
+    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as anything but text."""
+    return "{" + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items()) + "}"
+
+
+def _json_value(value: Any) -> str:
+    if isinstance(value, Iterator):
+        return "[" + ", ".join(map(_json_value, value)) + "]"
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value))
+    return text.replace("\x7f", "\\u007f")
 
 
 @contextlib.contextmanager

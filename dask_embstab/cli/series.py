@@ -168,7 +168,7 @@ def log(series: str) -> dict[str, Any]:
     from dask_embstab.series.log.log import rows
     from dask_embstab.series.series import Series
 
-    return {"versions": list(rows(Series(series).log()))}
+    return {"versions": rows(Series(series).log())}
 
 
 @command(_PLACE, _VERSION, group=series)

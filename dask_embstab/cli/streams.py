@@ -8,13 +8,17 @@ import sys
 
 import click
 
+_BLOCK = 1 << 20
+
 
 def write_line(text: str, *, err: bool = False) -> OSError | None:
     """Write to stdout (or stderr) what it can encode, the rest escaped; the error where it takes nothing (any more)."""
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+        for at in range(0, len(text), _BLOCK):
+            click.echo(text[at : at + _BLOCK].encode(encoding, "backslashreplace").decode(encoding), err=err, nl=False)
+        click.echo(err=err)
     except OSError as error:
         with contextlib.suppress(Exception):  # what is buffered goes nowhere, so that the exit does not fail over it
             _redirect(stream.fileno())

@@ -1,7 +1,8 @@
 """What can this machine do, and what will a given table cost on it?
 
-Every figure is measured in a few seconds with the threads that a pass would use; times are those at the serial limit
-(`rates`), which fits come near to on quiet machines. Memory is the projection that passes are refused by.
+Every figure is measured in a few seconds with the threads that a pass would use: the machine's own limits by its steps
+(`rates`), what a run will cost by passes over its first rows (`projection`). Memory is the projection that passes are
+refused by.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ import numpy as np
 import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.diagnose.projection import project_run
 from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
 from dask_embstab.files.owned import owned_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.kernels import CORETYPE, better_kernels
 from dask_embstab.passes.engine.blas import AVX512
 from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
-from dask_embstab.passes.engine.memory import base_bytes, load_of, projected_peak
+from dask_embstab.passes.engine.memory import base_bytes
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.table import Table
 
 _READ_BYTES = 2 << 20
 _GIGA = 1e9
+_PASS_STEPS = 10
+"""A pass is tried for so many times the seconds of a step."""
 
 
 def place_beside(path: str | None) -> Path:
@@ -64,10 +68,12 @@ def examine(
             for (width, dtype), found in steps.items()
         },
         "tables": {
-            key: project(table, steps[table.d, table.dtype.newbyteorder("=")] | disk, threads, base)
-            for key, table in tables.items()
+            key: describe(table, steps[table.d, table.dtype.newbyteorder("=")] | disk) for key, table in tables.items()
         }
         or None,
+        "run": project(tables, folder, disk, threads=threads, base=base, seconds=_PASS_STEPS * seconds)
+        if tables
+        else None,
     }
 
 
@@ -148,15 +154,9 @@ def step_rates(d: int, dtype: np.dtype[Any], threads: int, seconds: float) -> di
     return {name: rate for name, rate in measured(jobs, 1).items() if " " not in name}
 
 
-def project(table: Table, rates: Mapping[str, float], threads: int, base: int) -> dict[str, Any]:
-    """Time and memory of a fit and an apply: at the serial limit, from the disk where the page cache is too small."""
-    n_bytes = table.n_rows * table.d * table.dtype.itemsize
-    cached = 2 * n_bytes < _available_memory()
-    found = dict(rates) if cached else {**rates, "read": rates["cold_read"], "write": rates["durable_write"]}
-    if not table.is_direct:
-        found["read"] = min(found["read"], threads * reader_rate(table))
-    limit = limits(found, table.dtype)
-    seconds = {job: n_bytes / rate for job, rate in limit.items()}
+def describe(table: Table, rates: Mapping[str, float]) -> dict[str, Any]:
+    """How a table is stored and read, and the machine's limit for it."""
+    n_bytes = _n_bytes(table)
     return {
         "rows": table.n_rows,
         "components": table.d,
@@ -168,20 +168,30 @@ def project(table: Table, rates: Mapping[str, float], threads: int, base: int) -
         else "by chunks"
         if isinstance(table.source, DirectSource)
         else "by Zarr",
-        "fits_page_cache": cached,
-        "limit GB/s": _giga(limit),
-        "seconds": seconds | {"stabilize": seconds["fit"] + seconds["apply"]},
-        "peak_bytes": projected_peak(load_of(table, width=table.d, values=4), threads=threads, base=base),
+        "limit GB/s": _giga(limits(rates, table.dtype)),
     }
 
 
-def reader_rate(table: Table) -> float:
-    """Bytes per second of one thread over the first chunk, decoding included."""
-    reader = table.source.block(0, stop := min(table.chunk_rows, table.n_rows)).open()
-    began = time.perf_counter()
-    for start in range(0, stop, rows := micro_block_rows(table.d)):
-        reader.take(start, min(start + rows, stop))
-    return stop * table.d * table.dtype.itemsize / (time.perf_counter() - began)
+def project(
+    tables: Mapping[str, Table], folder: Path, disk: Mapping[str, float], *, threads: int, base: int, seconds: float
+) -> dict[str, Any]:
+    """Time and memory of the run that these tables are: from the disk where the page cache is too small for them."""
+    with owned_folder(folder, "embstab-doctor") as place:
+        found = project_run(tables, place, threads=threads, base=base, seconds=seconds)
+    n_bytes = sum(map(_n_bytes, tables.values()))
+    cached = 2 * n_bytes < _available_memory()
+    if not cached:
+        once = n_bytes * (1 / disk["cold_read"] - 1 / disk["read"])
+        reads = {"fit": 1, "apply": 1, "stabilize": 2}
+        for name in found["seconds"]:
+            found["seconds"][name] += max(0.0, once) * (reads.get(name.removesuffix("_reference"), 1))
+            if name.endswith("_reference"):
+                found["seconds"][name] += max(0.0, once) / len(tables)
+    return {"fits_page_cache": cached, **found}
+
+
+def _n_bytes(table: Table) -> int:
+    return table.n_rows * table.d * table.dtype.itemsize
 
 
 def _available_memory() -> int:

@@ -26,7 +26,7 @@ _MOST_NAMED = 5
 
 def nothing_reduction() -> Reduction[int]:
     """A read for its digests alone."""
-    return Reduction(_nothing, add, float)
+    return Reduction(_nothing, add, float, n_squares=0)
 
 
 def table_digests(tables: Sequence[Table]) -> list[list[int]]:

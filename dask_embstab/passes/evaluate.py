@@ -62,7 +62,9 @@ def agreement(panel: Panel, *, size: int, seed: int) -> Agreement:
 
 def agreement_of(a: Table, pairing: Pairing, how: Joining, *, size: int, seed: int) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
-    reduction: Reduction[Agreement] = Reduction(partial(agreement, size=size, seed=seed), add, _agreement_probe)
+    reduction: Reduction[Agreement] = Reduction(
+        partial(agreement, size=size, seed=seed), add, _agreement_probe, n_squares=0, joint=False
+    )
     rows = beside(pairing, a, how, label="evaluate")
     return reduce_table(a, reduction, label="evaluate: cosines", pairs=rows).run().value
 
@@ -108,7 +110,7 @@ def rank_correlation_of(
     wanted = [rows_of(table, chosen) for table, chosen in zip(users, rows, strict=True)]
     queries = compute(wanted, label="evaluate: users", n_tasks=0)
     k = min(k, *(table.n_rows for table in items))
-    reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_probe)
+    reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_probe, n_squares=0)
     passes = [reduce_table(table, reduction, label="evaluate: rankings") for table in items]
     a, b = (read.value for read in run_all(dict(enumerate(passes))).values())
 

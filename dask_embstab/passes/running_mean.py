@@ -20,7 +20,7 @@ from dask_embstab.core.running_mean import advanced
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass, run_all
-from dask_embstab.passes.engine.memory import load_of, require_memory
+from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
 from dask_embstab.passes.engine.write import Landing, Written, join_written, require_whole, write_table
 from dask_embstab.passes.join.options import Joining, KeepDuplicates, joining
@@ -116,8 +116,6 @@ def rewrite_means(
 
 
 def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, how: Joining) -> Pass[Written]:
-    load = load_of(table, width=old.table.d, values=1)
-    require_memory([load])
     pairing = pair(table, old.table, how, live=old.live)
     found = beside(pairing, table, how, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
@@ -142,6 +140,7 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, ho
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
         keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
     finalize = partial(require_whole, n_rows=n_rows)
+    load = read_load(table, ranges, grid, width=old.table.d, copies=2)
     return graph.tree(keys, join_written, label="consensus", finalize=finalize, load=load)
 
 

@@ -28,7 +28,9 @@ def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield f"{indent}{key}:"
             yield from _lines(value, indent + "  ")
-        elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+        elif isinstance(value, Iterator) or (
+            isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value)
+        ):
             yield f"{indent}{key}:"
             yield from (f"{indent}  {_row(row)}" for row in value)
         else:

@@ -20,6 +20,7 @@ from dask.delayed import Delayed
 from dask_embstab.passes.engine.blas import one_thread
 from dask_embstab.passes.engine.cluster import active_client, on_cluster
 from dask_embstab.passes.engine.memory import Load, require_memory
+from dask_embstab.passes.engine.plan import FAN_IN
 from dask_embstab.tables.inputs import compare
 
 K = TypeVar("K")
@@ -131,7 +132,7 @@ class Graph:
         """The pass whose value is that of these tasks, joined in their order by a tree of tasks."""
         level, shared = list(keys), self.shared(join)
         while len(level) > 1:
-            groups = [level[i : i + _FAN_IN] for i in range(0, len(level), _FAN_IN)]
+            groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
             level = [
                 self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0] for group in groups
             ]
@@ -184,6 +185,5 @@ def _tasks_left(dask_scheduler: Any) -> int:
 
 
 _POLL_SECONDS = 0.5
-_FAN_IN = 4
 TASK = "embstab-read"
 """Prefix of the keys of tasks that read or write rows."""

@@ -2,10 +2,12 @@
 
 The limit is the user's: ``embstab.memory-limit`` in Dask's configuration (bytes, or "400MB"), or ``--memory-limit``.
 Nothing is projected without one. Workers of a cluster have limits of their own, which their nannies hold.
+The model is compared with measured peaks in `docs/doctor.md` (``benchmarks/projection.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,50 +15,95 @@ import dask
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process
+from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRanges
+from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.table import Table
 
-_OVERHEAD_BYTES = 48 * 2**20
-"""The scheduler's own state and what the allocator keeps."""
-_SMALL_MATRICES = 24
-"""d x d matrices alive at a time in the small factorizations, workspace of LAPACK included."""
+_OVERHEAD_BYTES = 20 * 2**20
+"""The scheduler, the threads' own heaps and BLAS buffers, and modules that only a pass imports."""
+_CHUNK_BYTES, _TASK_BYTES = 160, 4096
+"""Digests of a chunk on their way to the transform; a task in the graph."""
+_WRITTEN = 6
+"""A chunk that is written takes so many times the bytes of one that is read: its digests are recorded and compared."""
+_KEPT_BYTES = 32 * 2**20
+"""The allocator gives larger buffers back to the system when they are freed, and keeps smaller ones (glibc)."""
+_READ_BYTES = 2 * 2**20
+_SPREAD = 1.3
+"""Measured peaks were between the projection over this and the projection times this; a pass between them is tried."""
+_STANDARDIZE, _ROTATE = 16, 20
+"""d x d matrices alive at a time while scores are standardized, workspace of LAPACK included, and for the rotation (of
+(d + D) / 2 components, D of the reference)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one thread holds while it works on a table: ``d`` in, ``width`` beside it (reference or output).
+    """What one pass holds.
 
-    ``decoded_bytes``: a chunk that must be decoded whole, 0 on the direct path; ``values``: d x d results of one panel.
+    ``buffers`` are the bytes of every buffer of a task. Of partial results of ``value_bytes`` each, a task holds
+    ``at_once`` at most, and ``waiting`` of them wait in the tree for their neighbours.
     """
 
-    d: int
-    width: int
-    itemsize: int
-    decoded_bytes: int
-    values: int
+    buffers: tuple[int, ...]
+    value_bytes: int
+    at_once: int
+    waiting: int
+    n_chunks: int
+    n_tasks: int
+
+
+def read_load(
+    table: Table, ranges: RowRanges, grid: Grid, *, width: int = 0, values: tuple[int, int] = (0, 0), copies: int = 0
+) -> Load:
+    """The load of a reduction, with reference rows of ``width`` components beside the table's.
+
+    A result has ``values`` matrices of (d, d) and of (d + width, d + width); ``copies`` of a panel are made on the way.
+    """
+    d, rows = table.d, min(grid.rows, table.n_rows)
+    own, joint = values
+    value_bytes = 8 * (own * d**2 + joint * (d + width) ** 2)
+    upcast = 8 * rows * (d + width) if width or table.dtype.itemsize < 8 else 0
+    partners = (rows * width * table.dtype.itemsize,) if width else ()
+    buffers = (*_reader_buffers(table, rows), upcast, *partners, *[8 * rows * d] * copies)
+    panels = -(-min(ranges.rows, table.n_rows) // grid.rows)
+    return Load(buffers, value_bytes, panels.bit_length(), most_waiting(len(ranges)), _n_chunks(table), len(ranges))
+
+
+def write_load(table: Table, ranges: RowRanges, grid: Grid, *, width: int, itemsize: int) -> Load:
+    """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes."""
+    rows = min(grid.rows, table.n_rows)
+    products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
+    cast = rows * width * table.dtype.itemsize if itemsize != table.dtype.itemsize else 0
+    buffers = (*_reader_buffers(table, rows), *products, cast)
+    return Load(buffers, 0, 0, 0, _WRITTEN * _n_chunks(table), len(ranges))
+
+
+def small_matrices(d: int, width: int, *, scores: bool) -> int:
+    """Bytes of the matrices that a fit factorizes after its reads; ``width`` components of the reference, or 0."""
+    return 8 * (
+        (_STANDARDIZE if scores else _STANDARDIZE // 4) * d**2 + (_ROTATE * (d + width) ** 2 // 4 if width else 0)
+    )
+
+
+def projected_peak(loads: Sequence[Load], *, threads: int, base: int, small: int = 0) -> int:
+    """Bytes of the whole process at its peak, over passes that run side by side and the ``small`` work after them."""
+    busy = min(threads, sum(load.n_tasks for load in loads))
+    largest = max(loads, key=lambda load: sum(load.buffers))
+    panels, kept = sum(largest.buffers), sum(size for size in largest.buffers if size < _KEPT_BYTES)
+    # One table is read after another: of those that are done one value is left.
+    values = max(
+        (busy * load.at_once + 1 + load.waiting) * load.value_bytes
+        + sum(other.value_bytes for other in loads if other is not load)
+        for load in loads
+    )
+    book = sum(load.n_chunks * _CHUNK_BYTES + load.n_tasks * _TASK_BYTES for load in loads)
+    return base + _OVERHEAD_BYTES + book + max(busy * panels + values, busy * kept + small)
 
 
 def base_bytes() -> int:
-    """What this process holds now (its imports alone differ by 30 MB), and what any pass adds to that."""
-    return int(psutil.Process().memory_info().rss) + _OVERHEAD_BYTES
-
-
-def projected_peak(load: Load, *, threads: int, base: int) -> int:
-    """Bytes of the whole process at its peak: panels, decoded chunks and partial results per thread, small matrices."""
-    rows = micro_block_rows(load.d)
-    panels = rows * (load.d * (load.itemsize + 8) + load.width * (load.itemsize + 8))
-    square = 8 * max(load.d, load.width) ** 2
-    partials = load.values * square * 6  # the roots of a task, and those waiting in the tree
-    per_thread = panels + 3 * load.decoded_bytes + partials
-    return base + threads * per_thread + _SMALL_MATRICES * square
-
-
-def load_of(table: Table, *, width: int, values: int) -> Load:
-    """The load of one task over ``table``."""
-    decoded = 0 if table.is_direct else table.chunk_rows * table.d * table.dtype.itemsize
-    return Load(table.d, width, table.dtype.itemsize, decoded, values)
+    """What this process holds now: its imports alone differ by 30 MB."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def memory_limit() -> int | None:
@@ -70,15 +117,36 @@ def memory_limit() -> int | None:
         raise InputError(f"a memory limit is a number of bytes or like '400MB'; it is {limit!r}") from error
 
 
-def require_memory(loads: list[Load]) -> None:
-    """Raise where the projection of a pass is beyond the limit that the user gave."""
+def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
+    """Raise where even the least that the projection allows for is beyond the limit that the user gave."""
     allowed = memory_limit()
-    if allowed is None:
+    if allowed is None or not loads:
         return
-    base, threads = base_bytes(), threads_of_a_process()
-    peak = max(projected_peak(load, threads=threads, base=base) for load in loads)
-    if peak > allowed:
+    threads = threads_of_a_process()
+    peak = projected_peak(loads, threads=threads, base=base_bytes(), small=small)
+    if peak > _SPREAD * allowed:
         raise InputError(
             f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is {format_bytes(allowed)};"
             " raise the limit, use fewer threads (dask.config num_workers), or rewrite the table in smaller chunks"
         )
+
+
+def _reader_buffers(table: Table, rows: int) -> tuple[int, ...]:
+    """Of one task: a panel where rows are read by panels; else the whole chunk, encoded and decoded, and a panel."""
+    panel = max(rows * table.d * table.dtype.itemsize, min(_READ_BYTES, table.n_rows * table.d * table.dtype.itemsize))
+    if table.is_direct:
+        return (panel,)
+    chunk = table.chunk_rows * table.d * table.dtype.itemsize
+    return (chunk, chunk) if isinstance(table.source, DirectSource) else (chunk, chunk, chunk)
+
+
+def _n_chunks(table: Table) -> int:
+    return -(-table.n_rows // table.chunk_rows)
+
+
+def most_waiting(n_tasks: int) -> int:
+    """Results that wait at the same time in a tree where ``FAN_IN`` neighbours join: digits of a count in that base."""
+    waiting, most, power = n_tasks - 1, 0, 1
+    while waiting >= power:
+        most, power = most + FAN_IN - 1, power * FAN_IN
+    return min(waiting, most)

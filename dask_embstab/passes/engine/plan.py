@@ -16,6 +16,8 @@ from dask_embstab.tables.table import Table
 _TASK_BYTES = 16 * 2**20
 """Chunks smaller than this share a task (0.2 ms of scheduling each); ``embstab.task-bytes`` in Dask's configuration."""
 _MOST_BYTES = 8 * _TASK_BYTES
+FAN_IN = 4
+"""Neighbouring tasks whose results are joined at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
-from dask_embstab.passes.engine.memory import load_of
+from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.passes.join.reference_rows import Beside, Found, Mask, PartnerReader, Partners
 from dask_embstab.tables.read.column import Column, ColumnBlock
@@ -38,13 +38,16 @@ Weights = Column | Literal["norm"] | None
 class Reduction(Generic[V]):
     """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite.
 
-    ``n_factors``: d x d results of a panel besides its Gramian and what its pairs add.
+    For the projection of memory: a result has ``n_squares`` (d, d) matrices, and a joint one of (d + D, d + D) where
+    ``joint`` and reference rows of D components stand in the panel; ``n_copies`` of a panel are made on the way.
     """
 
     map: Callable[[Panel], V]
     merge: Callable[[V, V], V]
     probe: Callable[[V], float]
-    n_factors: int = 0
+    n_squares: int = 1
+    joint: bool = True
+    n_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,10 @@ def reduce_table(
         )
         for rows in ranges
     ]
-    load = load_of(table, width=width, values=(1 if pairs is None else 4) + reduction.n_factors)
+    # The joint matrix holds the Gramian of the matched rows already, where all of them count alike.
+    spared = int(pairs is not None and weights is None and pairs.pairing.n_used == table.n_rows and reduction.joint)
+    values = max(0, reduction.n_squares - spared), int(pairs is not None and reduction.joint)
+    load = read_load(table, ranges, grid, width=width, values=values, copies=reduction.n_copies)
     finalize = partial(_reduced, merge=reduction.merge)
     reads = (table.source, None if pairs is None else pairs.pairing.reference)
     return graph.tree(keys, _Join(reduction.merge), label=label, finalize=finalize, load=load, reads=reads)

@@ -16,7 +16,7 @@ from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
-from dask_embstab.passes.engine.memory import load_of
+from dask_embstab.passes.engine.memory import write_load
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
 from dask_embstab.passes.engine.reduce import require_finite
 from dask_embstab.repairs import option
@@ -89,7 +89,8 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
         )
         for rows in ranges
     ]
-    load = load_of(table, width=sink.vectors.shape[1], values=1)
+    itemsize = np.dtype(landing.product).itemsize
+    load = write_load(table, ranges, grid, width=sink.vectors.shape[1], itemsize=itemsize)
     finalize = partial(require_whole, n_rows=table.n_rows)
     reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
     return graph.tree(keys, join_written, label=label, finalize=finalize, load=load, reads=reads)

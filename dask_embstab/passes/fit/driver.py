@@ -30,7 +30,8 @@ from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.errors import ConditionError, InputError, TooFewMatchedError
 from dask_embstab.passes.engine.graph import run_all
-from dask_embstab.passes.engine.memory import Load, load_of, require_memory
+from dask_embstab.passes.engine.memory import Load, read_load, require_memory, small_matrices
+from dask_embstab.passes.engine.plan import plan
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.diagnostics import account
 from dask_embstab.passes.fit.options import FitOptions
@@ -190,7 +191,10 @@ def read_tables(
 
     ``whole`` tables (not parts of one) that share too few rows are refused before anything is read; a part may share none.
     """
-    require_memory([_load(table, reference, options, key) for key, table in tables.items()])
+    loads = {key: _load(table, reference, options, key) for key, table in tables.items()}
+    width = max((_width(reference, options, key) for key in tables), default=0)
+    small = small_matrices(tables["items"].d, width, scores=options.keep == "scores") if whole else 0
+    require_memory([*loads.values()], small=small)
     found = {} if reference is None else _pairings(tables, reference, options, how, whole=whole)
     aligned = {key: table for key, (table, _) in found.items()}
     pairings = {key: pairing for key, (_, pairing) in found.items()}
@@ -418,10 +422,17 @@ def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, k
 
 
 def _load(table: Table, reference: Reference | None, options: FitOptions, key: str) -> Load:
+    """The least that the read of this table holds: before rows are paired, all of them may be."""
+    width = _width(reference, options, key)
+    beside_it = width * (1 + len(reference.lags)) if reference else 0
+    values = (int(not width) + (options.method == "qr"), int(width > 0))
+    return read_load(table, *plan(table, beside=beside_it), width=beside_it, values=values)
+
+
+def _width(reference: Reference | None, options: FitOptions, key: str) -> int:
+    """Components of the reference rows of this table, or 0."""
     theirs: Table | None = getattr(reference, key) if reference is not None and key in options.aligned else None
-    paired = theirs is not None
-    width = theirs.d * (1 + len(reference.lags)) if theirs and reference else 0
-    return load_of(table, width=width, values=(4 if paired else 1) + (options.method == "qr"))
+    return 0 if theirs is None else theirs.d
 
 
 def _target(basis: Basis, reference_width: int | None, reads: dict[str, TableRead], options: FitOptions) -> Target:

@@ -44,12 +44,12 @@ class WithTriangle:
 
 def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
     """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q anywhere."""
-    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe, n_factors=1)
+    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe, n_squares=2, n_copies=2)
 
 
 def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
     """Gramian of the table times ``P`` (d, k)."""
-    return Reduction(partial(_preconditioned, P), add, np.trace)
+    return Reduction(partial(_preconditioned, P), add, np.trace, n_copies=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class UnitPairs(Sums):
 
 def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
     """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
-    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_probe)
+    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_probe, n_squares=0, n_copies=6)
 
 
 def pairs_reduction(*, centred: bool) -> Reduction[Moments]:
     """Sums over the pairs alone, without the table's own Gramian."""
-    return Reduction(partial(_pairs_alone, centred=centred), add, moments_probe)
+    return Reduction(partial(_pairs_alone, centred=centred), add, moments_probe, n_squares=0)
 
 
 def triangle(rows: Matrix) -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
-from dask_embstab.series.log.versions import MOVING, Version, version_key
+from dask_embstab.series.log.versions import MOVING, Details, Version, details_of, version_key
 from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -216,27 +216,38 @@ class _Stored(Sequence[Version]):
     def _get(self, number: int) -> Version:
         found = self._read[number - 1]
         if found is None:
-            found = self._read[number - 1] = _read(self._store, number)
+            found = self._read[number - 1] = _version(_data(self._store, number), number, self._store)
         return found
+
+    def in_full(self) -> Iterator[tuple[Version, Details]]:
+        """Every version with its details, from one read of its file."""
+        for number in range(1, len(self) + 1):
+            data = _data(self._store, number)
+            yield _version(data, number, self._store), details_of(data, version_key(number))
 
 
 def rows(log: Log) -> Iterator[dict[str, Any]]:
     """A line for every version: all but its digests, and the days since the run before, where names hold dates."""
     before: dt.date | None = None
-    for version in log.versions:
+    versions = log.versions
+    for version, details in versions.in_full() if isinstance(versions, _Stored) else ((v, v.told) for v in versions):
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
-        before, brief = date or before, version.in_brief()
+        before, brief = date or before, version.in_brief(details)
         drift = brief["figures"].get("chain_minus_first")
         yield {**brief, "days_since_previous": days, "chain_minus_first": drift}
 
 
-def _read(store: Store, number: int) -> Version:
+def _data(store: Store, number: int) -> bytes:
     key = version_key(number)
     try:
-        version = Version.decoded(store.read(key), key, store)
+        return store.read(key)
     except FileNotFoundError:
         raise DamageError(f"{key} is gone since the versions were listed; restore it from a copy") from None
+
+
+def _version(data: bytes, number: int, store: Store) -> Version:
+    version = Version.decoded(data, key := version_key(number), store)
     if version.version != number:
         raise DamageError(f"{key} holds version {version.version}; restore it from a copy")
     return version

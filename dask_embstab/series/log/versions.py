@@ -7,6 +7,7 @@ own (`series/log/digests.py`) that the version names with its checksum.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import re
@@ -195,10 +196,8 @@ class Version(Displayed):
     @classmethod
     def decoded(cls, data: bytes, where: str, store: Store | None = None) -> Version:
         """The inverse of ``encoded``, but for its details; DamageError where a byte has changed."""
-        try:
+        with _reading(where):
             return cls(**_plain(json.loads(_checked(data)[0][:-1] + b"}")), store=store)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: everything that is recorded."""
@@ -210,38 +209,45 @@ class Version(Displayed):
         """The same but for what lies in its file of digests."""
         return dict(json.loads(json.dumps(self._core() | asdict(self.told))))
 
-    def in_brief(self) -> dict[str, Any]:
-        """The same for a person: without whatever is long."""
-        left_out = (
-            "moved",
-            "references",
-            "format",
-            "content",
-            "rebased",
-            "digests_file",
-            "digests_crc32c",
-            "has_reference",
-            "reference_at",
-        )
-        known, told = {name: value for name, value in self._core().items() if name not in left_out}, self.told
+    def in_brief(self, told: Details | None = None) -> dict[str, Any]:
+        """The same for a person: without whatever is long; ``told`` are its details, where they were read already."""
+        known = {name: getattr(self, name) for name in _BRIEF}
         if not self.forgot:
             known.pop("forgot")
-        known |= {"verdicts": list(told.verdicts), "figures": told.figures}
+        found = self.told if told is None else told
+        known |= {"verdicts": list(found.verdicts), "figures": found.figures}
         return known if self.details is None else dict(json.loads(json.dumps(known)))
 
     def _core(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("details", "store")}
+        return {name: getattr(self, name) for name in _CORE}
 
     def _stored(self) -> Details:
         assert self.store is not None, "whoever makes a version gives its details"
         key = version_key(self.version)
-        try:
-            known = json.loads(_checked(self.store.read(key))[1].removeprefix(b'"details": ')[:-1])
-            return Details(**known | {"verdicts": tuple(known["verdicts"])})
-        except FileNotFoundError:
-            raise DamageError(f"{key} is gone since the log was read; restore it from a copy") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamageError(f"{key} cannot be read as a version ({error}); restore it from a copy") from error
+        with _reading(key):
+            return details_of(self.store.read(key), key)
+
+
+_CORE = tuple(f.name for f in fields(Version) if f.name not in ("details", "store"))
+_LONG = {
+    "moved",
+    "references",
+    "format",
+    "content",
+    "rebased",
+    "digests_file",
+    "digests_crc32c",
+    "has_reference",
+    "reference_at",
+}
+_BRIEF = tuple(name for name in _CORE if name not in _LONG)
+
+
+def details_of(data: bytes, where: str) -> Details:
+    """What a version's file says besides its core; DamageError where a byte has changed."""
+    with _reading(where):
+        known = json.loads(_checked(data)[1].removeprefix(b'"details": ')[:-1])
+        return Details(**known | {"verdicts": tuple(known["verdicts"])})
 
 
 def version_key(number: int) -> str:
@@ -315,6 +321,17 @@ def _matches(pattern: re.Pattern[str], text: Any) -> bool:
 def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 (a condition)
     if not holds:
         raise InputError(otherwise)
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """What reading a version raises, as one clear error."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DamageError(f"{where} is gone since the log was read; restore it from a copy") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
 
 
 def _plain(core: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def pairs_with(
 
 def direction_reduction() -> Reduction[Moments]:
     """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to length one."""
-    return Reduction(_with_directions, add, moments_probe)
+    return Reduction(_with_directions, add, moments_probe, n_copies=6)
 
 
 def _with_directions(panel: Panel) -> Moments:

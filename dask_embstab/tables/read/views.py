@@ -160,6 +160,26 @@ class _ReaderBeside(_ViewReader):
 
 
 @dataclass(frozen=True, slots=True)
+class Head(_View):
+    """The first ``n_rows`` rows of ``source``."""
+
+    n_rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, d)."""
+        return self.n_rows, self.source.shape[1]
+
+    def block(self, start: int, stop: int) -> Any:
+        """The source's own block."""
+        return self.source.block(start, stop)
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """The source's own rows."""
+        return self.source.gather(rows)
+
+
+@dataclass(frozen=True, slots=True)
 class Padded(_View):
     """``n_rows`` rows: those of ``source``, then rows of zeros."""
 
