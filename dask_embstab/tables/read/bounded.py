@@ -45,13 +45,8 @@ def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None
 
     ``exact``: its size, where only one is right.
     """
-    decode = _DECODERS.get(codec.codec_id)
-    if decode is None:
-        made = codec.decode(data)
-        _require(memoryview(made).nbytes, allowed)
-        return made
     plain: Any = np.ascontiguousarray(data)
-    return decode(codec, memoryview(plain).cast("B"), allowed, exact)
+    return DECODERS[codec.codec_id](codec, memoryview(plain).cast("B"), allowed, exact)
 
 
 def require_encoded_size(size: int, allowed: int, what: str) -> None:
@@ -155,7 +150,7 @@ def _zstd_bound(data: memoryview) -> int:
     return bound
 
 
-_DECODERS: dict[str, Decoder] = {
+DECODERS: dict[str, Decoder] = {
     "gzip": _members(lambda: zlib.decompressobj(31)),
     "zlib": _members(zlib.decompressobj, one=True),
     "bz2": _members(bz2.BZ2Decompressor),

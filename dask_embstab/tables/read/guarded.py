@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -16,19 +16,22 @@ import numcodecs
 import numpy as np
 import zarr
 from numcodecs.abc import Codec as Numcodec
-from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec, Codec
+from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec, Codec
 from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, StorePath
 
 from dask_embstab.errors import InputError
-from dask_embstab.tables.read.bounded import allowed_bytes, decode_bounded
+from dask_embstab.tables.read.bounded import DECODERS, allowed_bytes, decode_bounded
 from dask_embstab.tables.read.recorded import RunStore
 
 _OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
 _TEXTS = ("vlen-utf8", "vlen-bytes")
 _SAME_SIZE = ("bytes", "crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "shuffle", "transpose")
+_FILTERS = ("delta", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits", "base64")
+"""They make as many values as they are given, of a type that their configuration names (packbits: 8 of a byte)."""
+_TYPES = ("dtype", "astype", "encode_dtype", "decode_dtype")
 _PREFIX = "numcodecs."
 _INDEX_BYTES = 16
 """Of an inner chunk, in the index of a shard."""
@@ -39,13 +42,14 @@ _WIDEST = 16
 def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = InputError) -> zarr.Array[Any]:
     """The array with bounded decoders and, in a folder, files no longer than any encoding of its chunks.
 
-    Raises ``error`` where an object codec other than those of texts and bytes is among them: Pickle runs code.
+    Raises ``error`` where an object codec other than those of texts and bytes is among them (Pickle runs code), or a codec
+    of which nobody knows before it is decoded how much it becomes.
     """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         changes = _guarded_v2(metadata, what, error)
     else:
-        codecs = _guarded_v3(metadata.codecs)
+        codecs = _guarded_v3(metadata.codecs, what, error)
         changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
     inner, path = array.async_array, _limited(array)
     if path is array.store_path and not changes:
@@ -74,11 +78,15 @@ def _limited(array: zarr.Array[Any]) -> StorePath:
 # --- Zarr v3
 
 
-def _guarded_v3(codecs: Iterable[Any]) -> tuple[Codec, ...]:
+def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tuple[Codec, ...]:
     made: list[Codec] = []
     for codec in codecs:
+        if not (
+            type(codec).__module__.startswith("zarr.codecs.") and isinstance(codec, ArrayArrayCodec | ShardingCodec)
+        ):
+            _require_bounded(_name(codec), codec.to_dict().get("configuration") or {}, what, error)
         if isinstance(codec, ShardingCodec):
-            inner = _guarded_v3(codec.codecs)
+            inner = _guarded_v3(codec.codecs, what, error)
             guarded_ones = inner != tuple(codec.codecs)
             made.append(_sharding(_fields_of(codec) | {"codecs": inner}) if guarded_ones else codec)
         elif isinstance(codec, BytesBytesCodec) and _name(codec) not in _SAME_SIZE:
@@ -88,6 +96,20 @@ def _guarded_v3(codecs: Iterable[Any]) -> tuple[Codec, ...]:
             if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
                 made.append(_Counted())
     return tuple(made)
+
+
+def _require_bounded(name: str, options: Mapping[str, Any], what: str, error: type[InputError]) -> None:
+    """Raise where what a codec makes of a chunk is not bounded by the metadata."""
+    if name not in (*DECODERS, *_SAME_SIZE, *_TEXTS, *_FILTERS):
+        raise error(
+            f"{what} must be stored by codecs whose decoded size is known before; its chunks are encoded by {name!r}, which"
+            " may become anything; write it again without, e.g. by zstd"
+        )
+    wide = [str(options[key]) for key in _TYPES if options.get(key) and np.dtype(options[key]).itemsize > _WIDEST]
+    if wide:
+        raise error(
+            f"filters of {what} must make values of at most {_WIDEST} bytes; {name!r} makes {wide[0]}; write it again"
+        )
 
 
 class _GuardedSharding(ShardingCodec):
@@ -141,8 +163,6 @@ class _Bounded(_PassedOn):
         n_values, dtype = _chunk_bytes(chunk_spec)
         allowed = allowed_bytes(n_values, dtype)
         codec = _numcodec(self.inner)
-        if codec is None:
-            return await self.inner._decode_single(chunk_data, chunk_spec)  # noqa: SLF001
         exact = None if dtype.kind in "OT" else n_values * dtype.itemsize
         made = await asyncio.to_thread(decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact)
         found: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
@@ -166,13 +186,10 @@ class _Counted(_PassedOn):
 
 
 def _numcodec(codec: Any) -> Any:
-    """The same codec of numcodecs, for decoding; None where only Zarr, or another library, has it."""
+    """The same codec of numcodecs, for decoding."""
     values = codec.to_dict()
     name, options = values["name"].removeprefix(_PREFIX), values.get("configuration", {})
-    try:
-        return numcodecs.get_codec({"id": name} | (options if values["name"].startswith(_PREFIX) else {}))
-    except (ValueError, TypeError):
-        return None
+    return numcodecs.get_codec({"id": name} | (options if values["name"].startswith(_PREFIX) else {}))
 
 
 def _require_count(head: Any, n_values: int) -> None:
@@ -192,6 +209,7 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
                 f"{what} must be stored as numbers, texts or bytes; its chunks are encoded by {codec.codec_id}, which makes"
                 " objects of them (and may run code); write it again without, e.g. texts by vlen-utf8"
             )
+        _require_bounded(codec.codec_id, codec.get_config(), what, error)
     n_values, dtype = math.prod(metadata.chunks), np.dtype(metadata.dtype.to_native_dtype())
     wide = dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
     allowed = allowed_bytes(n_values, wide)
@@ -199,8 +217,15 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
     changes: dict[str, Any] = {}
     if compressor is not None and compressor.codec_id not in _SAME_SIZE:
         changes["compressor"] = _BoundedV2(compressor, allowed, exact)
-    if any(codec.codec_id in _TEXTS for codec in filters):
-        changes["filters"] = tuple(_CountedV2(f, n_values) if f.codec_id in _TEXTS else f for f in filters)
+    if any(codec.codec_id in (*_TEXTS, *DECODERS) for codec in filters):
+        changes["filters"] = tuple(
+            _CountedV2(f, n_values)
+            if f.codec_id in _TEXTS
+            else _BoundedV2(f, allowed, None)
+            if f.codec_id in DECODERS
+            else f
+            for f in filters
+        )
     return changes
 
 
