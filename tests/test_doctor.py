@@ -134,7 +134,7 @@ def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(monkeypatch: py
 
 
 def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "_timed", lambda _, items, *__: float(items.d))
+    monkeypatch.setattr(projection, "_timed", lambda _, tables, *__: float(tables["items"].d))
     assert factorize_seconds(100, scores=True, aligned=False) == 100
     assert factorize_seconds(5120, scores=True, aligned=True) == 512_000
 

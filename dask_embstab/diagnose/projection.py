@@ -121,6 +121,7 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
     ours, theirs = (
         TableMoments(moments, "float32", "a sample") for moments in (items, Moments(len(w), m, rest=w.T @ w))
     )
+    tables = {"items": ours} | ({"users": theirs} if scores else {})
     options = FitOptions(
         keep="scores" if scores else "geometry",
         align_on="items",
@@ -134,7 +135,7 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
         min_matched=1,
     )
     # What is multiplied by a large factor is measured more than once: other work on the machine only adds to it.
-    taken = min(_timed(fit_moments, ours, theirs if scores else None, None, options) for _ in range(_REPEATS))
+    taken = min(_timed(fit_moments, tables, None, options) for _ in range(_REPEATS))
     return taken * (d / m) ** 3
 
 
