@@ -95,10 +95,10 @@ def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) 
     """One read of every file, a bounded number of bytes at a time; None for a file that is missing."""
     if not keys:
         return []
-    graph = Graph()
+    graph = Graph("reading checksums")
     read = graph.shared(blocks)
     tasks = [graph.read(_digest_files, read, list(keys[at : at + _BATCH])) for at in range(0, len(keys), _BATCH)]
-    found: list[FileDigest | None] = graph.tree(tasks, _chained, label="reading checksums").run()
+    found: list[FileDigest | None] = graph.tree(tasks, _chained).run()
     return found
 
 

@@ -129,7 +129,7 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, ho
     chunk_rows = max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize)) if one else table.chunk_rows
     sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
     ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
-    graph = Graph()
+    graph = Graph("consensus")
     work = graph.shared(_Work(sink, pairing.reference, aging.decay, table.n_rows, grid.rows))
     keys = []
     for rows in ranges:
@@ -141,7 +141,7 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, ho
         keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
     finalize = partial(require_whole, n_rows=n_rows)
     load = read_load(table, ranges, grid, width=old.table.d, copies=2)
-    return graph.tree(keys, join_written, label="consensus", finalize=finalize, load=load)
+    return graph.tree(keys, join_written, finalize=finalize, load=load)
 
 
 def _gone(pairing: Pairing, old: Mean, aging: Aging, how: Joining, *, in_place: bool) -> tuple[RowIndex, int]:

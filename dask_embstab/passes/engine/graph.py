@@ -6,6 +6,7 @@ One BLAS thread per task, progress for whoever asked, memory projected before an
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -102,12 +103,14 @@ class Graph:
     """The tasks of one pass by key, written down as they are.
 
     `dask.delayed` inspects every argument of every call for collections, 1 ms a task: as long as a small chunk takes.
-    Here a Delayed among the arguments is found without looking into them.
+    Here a Delayed among the arguments is found without looking into them. Keys say what the pass does (its label) and which
+    step of it a task is, as Dask's dashboards show them: ``embstab-rows-fit-reading``, ``embstab-join-fit-reading``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
         self._tasks: dict[Any, Any] = {}
-        self._name = dask.base.tokenize(object())
+        self._label = label
+        self._name = f"{'-'.join(_WORD.findall(label.lower()))}-{dask.base.tokenize(object())}"
 
     def read(self, function: Callable[..., Any], *arguments: Any) -> str:
         """The key of a task that reads or writes rows: it counts in the progress report."""
@@ -124,7 +127,6 @@ class Graph:
         keys: Sequence[str],
         join: Callable[[Sequence[Any]], Any],
         *,
-        label: str,
         finalize: Callable[[Any], V] = _unchanged,
         load: Load | None = None,
         reads: tuple[Any, ...] = (),
@@ -136,7 +138,7 @@ class Graph:
             level = [
                 self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0] for group in groups
             ]
-        return Pass(Delayed(level[0], self._tasks), len(keys), label, finalize, load, reads)
+        return Pass(Delayed(level[0], self._tasks), len(keys), self._label, finalize, load, reads)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
         key = f"{prefix}-{self._name}-{len(self._tasks)}"
@@ -185,5 +187,6 @@ def _tasks_left(dask_scheduler: Any) -> int:
 
 
 _POLL_SECONDS = 0.5
-TASK = "embstab-read"
+_WORD = re.compile(r"[a-z]+")
+TASK = "embstab-rows"
 """Prefix of the keys of tasks that read or write rows."""

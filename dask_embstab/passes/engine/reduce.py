@@ -80,7 +80,7 @@ def reduce_table(
     in_step = None if pairs is None else pairs.chunk_rows()
     chunk_rows = None if in_step is None else common_rows(table, in_step)
     ranges, grid = plan(table, chunk_rows=chunk_rows, beside=width)
-    graph = Graph()
+    graph = Graph(label)
     folded = graph.shared(reduction)
     keys = [
         graph.read(
@@ -101,7 +101,7 @@ def reduce_table(
     load = read_load(table, ranges, grid, width=width, values=values, copies=reduction.n_copies)
     finalize = partial(_reduced, merge=reduction.merge)
     reads = (table.source, None if pairs is None else pairs.pairing.reference)
-    return graph.tree(keys, _Join(reduction.merge), label=label, finalize=finalize, load=load, reads=reads)
+    return graph.tree(keys, _Join(reduction.merge), finalize=finalize, load=load, reads=reads)
 
 
 def _reduced(found: Partial[V], *, merge: Callable[[V, V], V]) -> Reduced[V]:

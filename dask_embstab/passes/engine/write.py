@@ -73,7 +73,7 @@ class Written:
 def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pass[Written]:
     """The pass that writes the whole table."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
-    graph = Graph()
+    graph = Graph(label)
     how, where = graph.shared(landing), graph.shared(sink)
     keys = [
         graph.read(
@@ -93,7 +93,7 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
     load = write_load(table, ranges, grid, width=sink.vectors.shape[1], itemsize=itemsize)
     finalize = partial(require_whole, n_rows=table.n_rows)
     reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
-    return graph.tree(keys, join_written, label=label, finalize=finalize, load=load, reads=reads)
+    return graph.tree(keys, join_written, finalize=finalize, load=load, reads=reads)
 
 
 def write_block(

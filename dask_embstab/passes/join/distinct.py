@@ -65,15 +65,15 @@ def _repeat_on_disk(ids: Ids, how: Joining) -> bool:
     starts = range(0, len(ids), _BLOCK_ROWS)
     n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, how.per_thread)
     spill = Spill(how.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts))
-    graph = Graph()
+    graph = Graph("ids: spreading")
     spread = [
         graph.read(spread_keys, ids.block(start, min(start + _BLOCK_ROWS, len(ids))), spill, number)
         for number, start in enumerate(starts)
     ]
-    graph.tree(spread, total, label="ids: spreading").run()
-    graph = Graph()
+    graph.tree(spread, total).run()
+    graph = Graph("ids: are any repeated?")
     parts = [graph.read(_repeats_in_part, spill, part) for part in range(n_parts)]
-    found: int = graph.tree(parts, total, label="ids: are any repeated?").run()
+    found: int = graph.tree(parts, total).run()
     for number in range(spill.n_files):
         spill.remove(number)
     return bool(found)

@@ -87,9 +87,9 @@ def _sum_of(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str, reads: tuple[Any, ...] = ()
 ) -> Any:
     """The sum of what these tasks hand on, computed."""
-    graph = Graph()
+    graph = Graph(label)
     keys = [graph.read(task, *given) for given in arguments]
-    return graph.tree(keys, total, label=label, reads=reads).run()
+    return graph.tree(keys, total, reads=reads).run()
 
 
 def _match_part(

@@ -62,7 +62,7 @@ class RowSample:
 
 def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], V], *, label: str) -> Pass[V]:
     """The pass that sums ``function`` over panels of these pairs (float64)."""
-    graph = Graph()
+    graph = Graph(label)
     rows, partners = few.rows, few.partners
     keys = [
         graph.read(
@@ -75,7 +75,7 @@ def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], V], *, labe
         )
         for at in range(0, len(rows), _TASK_ROWS)
     ]
-    return graph.tree(keys, total, label=label)
+    return graph.tree(keys, total)
 
 
 def _folded(ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]) -> V:

@@ -77,7 +77,7 @@ def scan_reference(
         column = np.dtype((source.dtype, (d,)))
         shuffled = Shuffled(Spill(folder, (_ROW, column), -(-n_rows // slab), -(-n // rows)), slab)
     inverse = pairing.inverse or StepIndex(pairing.matched)
-    graph = Graph()
+    graph = Graph(label)
     keys = [
         graph.read(
             _scan,
@@ -91,7 +91,7 @@ def scan_reference(
         )
         for number, start in enumerate(range(0, n, rows))
     ]
-    return shuffled, graph.tree(keys, _sum, label=label, reads=(source,)).run()
+    return shuffled, graph.tree(keys, _sum, reads=(source,)).run()
 
 
 def _task_rows(chunk_rows: int, most: int) -> int:
@@ -144,13 +144,13 @@ def scan_gone(pairing: Pairing, *, label: str) -> Scan:
     """Energy and rows of zeros of the reference rows that are gone; reads these alone."""
     inverse = pairing.inverse or StepIndex(pairing.matched)
     n = pairing.reference.shape[0]
-    graph, keys = Graph(), []
+    graph, keys = Graph(label), []
     for start in range(0, n, ID_RANGE):
         stop = min(start + ID_RANGE, n)
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
             keys.append(graph.read(_scan_picked, few_rows(pairing.reference, rows), len(rows)))
-    scan: Scan = graph.tree(keys, _sum, label=label).run()
+    scan: Scan = graph.tree(keys, _sum).run()
     return scan
 
 
