@@ -229,6 +229,7 @@ def test_a_codec_whose_size_nobody_knows_is_refused_before_a_chunk_is_read(
     assert not out.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
 @pytest.mark.parametrize("name", ["numcodecs.pcodec", "numcodecs.zfpy", "somebody.elses"])
 def test_of_zarr_v3_too(tmp_path: Path, name: str) -> None:
     run = tmp_path / "in.zarr"
@@ -247,8 +248,9 @@ def test_a_compressor_among_the_filters_stops_as_well(tmp_path: Path, name: str)
     kept = {"compressors": None, "filters": [numcodecs.get_codec(V2[name])], "fill_value": np.nan}
     foreign_run(run, {"items": (T, None), "users": (W, None)}, zarr_format=2, **kept)
     assert es.fit(run).items.shape == (D, D)
-    (run / "items/vectors/1.0").write_bytes(ENCODE[name](BOMB[: 12 << 20]))
-    with within(11 << 20), pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
+    size = 12 << 20 if name in ("lz4", "blosc") else 40 << 20
+    (run / "items/vectors/1.0").write_bytes(ENCODE[name](BOMB[:size]))
+    with within(size - 1), pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
         es.fit(run)
 
 
@@ -264,5 +266,5 @@ def test_a_filter_makes_no_wide_values(tmp_path: Path, zarr_format: int) -> None
     else:
         metadata["codecs"] = [{"name": "numcodecs.astype", "configuration": options}, *metadata["codecs"]]
     file.write_text(json.dumps(metadata))
-    with pytest.raises(es.EmbstabError, match=r"at most 16 bytes; 'astype' makes <U1000000|cannot be read"):
+    with pytest.raises(es.EmbstabError, match=r"at most 16 bytes; 'astype' makes <U1000000"):
         es.fit(run)

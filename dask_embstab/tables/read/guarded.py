@@ -81,9 +81,7 @@ def _limited(array: zarr.Array[Any]) -> StorePath:
 def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tuple[Codec, ...]:
     made: list[Codec] = []
     for codec in codecs:
-        if not (
-            type(codec).__module__.startswith("zarr.codecs.") and isinstance(codec, ArrayArrayCodec | ShardingCodec)
-        ):
+        if not isinstance(codec, ShardingCodec) and not _is_zarr_s_filter(codec):
             _require_bounded(_name(codec), codec.to_dict().get("configuration") or {}, what, error)
         if isinstance(codec, ShardingCodec):
             inner = _guarded_v3(codec.codecs, what, error)
@@ -96,6 +94,12 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
             if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
                 made.append(_Counted())
     return tuple(made)
+
+
+def _is_zarr_s_filter(codec: Any) -> bool:
+    """Whether Zarr itself says what shape and type a filter makes."""
+    module = type(codec).__module__
+    return isinstance(codec, ArrayArrayCodec) and module.startswith("zarr.codecs.") and "numcodecs" not in module
 
 
 def _require_bounded(name: str, options: Mapping[str, Any], what: str, error: type[InputError]) -> None:
