@@ -19,6 +19,7 @@ from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
+from dask_embstab.files.npz import read_npz
 
 _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
@@ -130,8 +131,8 @@ class TableMoments(Displayed):
     def load(cls, path: str | os.PathLike[str]) -> TableMoments:
         """Read what ``save`` wrote."""
         try:
-            with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with open_file(path) as file:
+                arrays = read_npz(file)
             header = json.loads(str(arrays.pop("header")))
             counts = header["counts"]
             pairs = None

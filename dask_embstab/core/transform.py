@@ -16,6 +16,7 @@ from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
+from dask_embstab.files.npz import read_npz
 from dask_embstab.repairs import call
 
 _ARRAYS = {"items": 2, "users": 2, "singular_values": 1, "offsets": 1, "users_offsets": 1}
@@ -143,8 +144,8 @@ class Transform(Displayed):
     def load(cls, path: str | os.PathLike[str]) -> Transform:
         """Read what ``save`` wrote."""
         try:
-            with open_file(path) as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with open_file(path) as file:
+                arrays = read_npz(file)
             return cls.from_arrays(arrays, json.loads(str(arrays.pop("diagnostics"))))
         except EmbstabError:
             raise

@@ -19,6 +19,7 @@ from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.guarded import guarded
+from dask_embstab.tables.read.limits import require_stored
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.store import (
     of_one_folder,
@@ -78,7 +79,7 @@ class Run(Displayed):
         if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
             return None  # none, or somebody else's group of that name
         try:
-            arrays = {name: guarded(array, what=f"{self.path}/transform")[...] for name, array in node.arrays()}
+            arrays = {name: _whole(array, f"{self.path}/transform/{name}") for name, array in node.arrays()}
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
@@ -96,6 +97,12 @@ class Run(Displayed):
                 f"{key} are needed here; {self.where} holds only {present}; write them with {call('create_run')}"
             )
         return table
+
+
+def _whole(array: zarr.Array[Any], what: str) -> Any:
+    """A small array, all of it."""
+    require_stored(array, what)
+    return guarded(array, what=what)[...]
 
 
 def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorded | None = None) -> Run:

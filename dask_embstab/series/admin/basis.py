@@ -20,6 +20,7 @@ import numpy as np
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.errors import DamageError
+from dask_embstab.files.npz import read_npz
 from dask_embstab.series.log.published import published_run
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
@@ -77,8 +78,8 @@ def stored_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
         data = store.read(basis["file"])
         if crc32c.crc32c(data) != basis["crc32c"]:
             raise ValueError("it fails its checksum")
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[f"m{number}"] for number, name in enumerate(json.loads(str(file["names"])))}
+        arrays = read_npz(io.BytesIO(data))
+        return {name: arrays[f"m{number}"] for number, name in enumerate(json.loads(str(arrays["names"])))}
     except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DamageError(f"{basis['file']} cannot be read ({error}); restore it from a copy") from error
 

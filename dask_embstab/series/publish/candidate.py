@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.transform import Transform
+from dask_embstab.files.npz import read_npz
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection
@@ -129,8 +130,7 @@ def _encoded(candidate: Candidate) -> bytes:
 def _stored(store: Store, name: str) -> Candidate | None:
     """None where there is no candidate, or none that can be read: it is made again."""
     try:
-        with np.load(io.BytesIO(store.read(candidate_key(name))), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        arrays = read_npz(io.BytesIO(store.read(candidate_key(name))))
         header = json.loads(str(arrays.pop("header")))
         return Candidate(header["plan"], Transform.from_arrays(arrays, header["diagnostics"]))
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

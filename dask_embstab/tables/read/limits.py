@@ -17,6 +17,7 @@ _FEW_CHUNKS = 1 << 14
 """So many may be missing: reading finds that out before anything has grown."""
 _SPARSEST = 100
 """Of the chunks of a table one in so many is stored at least: others may be left out where the fill value is finite."""
+_LEAST_BYTES, _MOST_TIMES = 1 << 20, 32
 _TASK_BYTES = 1 << 10
 _SHARE = 0.5
 
@@ -41,6 +42,16 @@ def require_held(array: zarr.Array[Any], what: str) -> None:
         raise DamageError(
             f"{what} must be all there; its metadata claims {array.shape[0]} rows in {n_chunks} chunks, and {stored} are"
             " stored; restore it from its source, or write the table again"
+        )
+
+
+def require_stored(array: zarr.Array[Any], what: str) -> None:
+    """Raise `DamageError` where a small array, to be read as a whole, claims far more bytes than are stored of it."""
+    stored = array.nbytes_stored()
+    if array.nbytes > _LEAST_BYTES + _MOST_TIMES * stored:
+        raise DamageError(
+            f"{what} must hold what its metadata claims; {array.nbytes} bytes are claimed, and {stored} are stored;"
+            " restore it from its source"
         )
 
 
