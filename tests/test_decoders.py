@@ -254,6 +254,7 @@ def test_a_compressor_among_the_filters_stops_as_well(tmp_path: Path, name: str)
         es.fit(run)
 
 
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_filter_makes_no_wide_values(tmp_path: Path, zarr_format: int) -> None:
     run = tmp_path / "in.zarr"

@@ -73,11 +73,15 @@ def project_run(
             lines[key] = {name: _line(job, table, threads, seconds) for name, job in jobs.items()}
         factor = {aligned: factorize_seconds(d, scores=scores, aligned=aligned) for aligned in (False, True)}
 
-    def total(name: str, key: str) -> float:
-        found = lines[key].get(name, lines[key]["fit"])
-        return found.seconds(tables[key].n_rows)
+    # Tables are passed over side by side: few tasks of one leave threads to the other, which alone would be idle.
+    busy = {key: min(threads, len(plan(table)[0])) for key, table in tables.items()}
+    at_once = min(threads, sum(busy.values()))
 
-    spent = {name: sum(total(name, key) for key in tables) for name in ("fit", "fit_reference", "apply")}
+    def total(name: str) -> float:
+        alone = {key: found.get(name, found["fit"]).seconds(tables[key].n_rows) for key, found in lines.items()}
+        return sum(alone[key] * busy[key] / at_once for key in tables)
+
+    spent = {name: total(name) for name in ("fit", "fit_reference", "apply")}
     spent["fit"] += factor[False]
     spent["fit_reference"] += factor[True]
     spent |= {"stabilize": spent["fit"] + spent["apply"]}
