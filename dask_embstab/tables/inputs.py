@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import zarr
 from zarr.storage import LocalStore
@@ -20,10 +20,23 @@ from dask_embstab.tables.identity import ArrayIdentity, tells_by_place
 from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS
 from dask_embstab.tables.read.source import Digests
 
-if TYPE_CHECKING:
-    from dask_embstab.tables.table import Table
-
 _Key = tuple[Any, ...]
+
+
+class Watched(Protocol):
+    """A table, as far as it is looked at here: where it is read from, its ids, and what messages call it."""
+
+    @property
+    def source(self) -> Any:
+        """Of the vectors."""
+
+    @property
+    def stored_ids(self) -> Any:
+        """Ids, or None."""
+
+    @property
+    def where(self) -> str:
+        """Its name in messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ def one_reading() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unchanged(*given: Table | zarr.Array[Any] | None) -> Iterator[None]:
+def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
     """Raise `InputChangedError` at the end of the block unless these tables are what they were when it began.
 
     Or when an outer `one_reading` first saw them. Whatever went wrong within is told as a change, where there was one.
@@ -155,7 +168,7 @@ def _first_seen(array: Any, where: str) -> _Input:
     return _Input(array, where, identity)
 
 
-def _arrays(table: Table | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:
+def _arrays(table: Watched | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:
     """The arrays behind a table, those of its ids and of what stands side by side with it included."""
     if isinstance(table, zarr.Array):
         yield table, str(table.store_path)

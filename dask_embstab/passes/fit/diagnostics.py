@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,9 @@ from dask_embstab.core.types import EPS, Vector
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.passes.engine.blas import kernel_family
 from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.join.lagged_rows import LaggedRows
 from dask_embstab.passes.join.reference_rows import Beside
-
-if TYPE_CHECKING:
-    from dask_embstab.passes.fit.driver import TableRead
 
 _ROUTES = ("qr", "preconditioned", "gram")
 
@@ -27,8 +26,8 @@ _ROUTES = ("qr", "preconditioned", "gram")
 def account(
     transform: Transform,
     basis: Basis,
-    reads: dict[str, TableRead],
-    roots: dict[str, Root],
+    reads: Mapping[str, TableRead],
+    roots: Mapping[str, Root],
     n_users: int | None,
     reference: dict[str, Any] | None,
     options: FitOptions,
@@ -163,7 +162,7 @@ def _shares(basis: Basis) -> list[float]:
     return share
 
 
-def _products(transform: Transform, roots: dict[str, Root]) -> dict[str, Any]:
+def _products(transform: Transform, roots: Mapping[str, Root]) -> dict[str, Any]:
     """The precision in which `apply` shall multiply, and the estimates that say so."""
     if not roots:
         # A rotation: every column of the product is as long as its inputs allow, and nothing is amplified.

@@ -7,7 +7,7 @@ more with a better one while the diagonally scaled Gramian of the preconditioned
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -33,10 +33,8 @@ from dask_embstab.errors import ConditionError
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import preconditioned_reduction
+from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.repairs import option
-
-if TYPE_CHECKING:
-    from dask_embstab.passes.fit.driver import TableRead
 
 _FLOAT64_ERROR, _STORED_ERROR = 1e-13, 5e-8
 _GRAM_LIMIT = 1e-4
@@ -45,7 +43,7 @@ _WELL_PRECONDITIONED = 1e4
 _MOST_READS = 4
 
 
-def graded_roots(reads: dict[str, TableRead], method: str) -> dict[str, Root]:
+def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]:
     """A graded root for every table; further reads are counted in ``reads``."""
     roots: dict[str, Root] = {}
     waiting: dict[str, Preconditioner] = {}
@@ -94,7 +92,7 @@ def _require_table(read: TableRead) -> None:
         )
 
 
-def _preconditioned_roots(reads: dict[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
+def _preconditioned_roots(reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
     roots: dict[str, Root] = {}
     while waiting:
         again: dict[str, Preconditioner] = {}
@@ -112,7 +110,7 @@ def _preconditioned_roots(reads: dict[str, TableRead], waiting: dict[str, Precon
 
 
 def _preconditioned_gramians(
-    reads: dict[str, TableRead], waiting: dict[str, Preconditioner]
+    reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]
 ) -> dict[str, tuple[Matrix, Preconditioner]]:
     """One more read: the Gramian of every table times its preconditioner, both without null directions."""
     passes = {}

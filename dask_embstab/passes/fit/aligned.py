@@ -1,0 +1,127 @@
+"""Which rows decide the rotation, and where are their reference rows? Asked before any vector is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dask_embstab.core.fit_transform import Target, require_matched
+from dask_embstab.errors import InputError, TooFewMatchedError
+from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.fit.reference import Reference
+from dask_embstab.passes.fit.target import require_width
+from dask_embstab.passes.join.lagged_rows import Term, lagged_rows
+from dask_embstab.passes.join.listed import pair_listed
+from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
+from dask_embstab.passes.join.rows import has_zero_rows
+from dask_embstab.repairs import option
+from dask_embstab.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedRows:
+    """A table (or a view of its listed rows) and the reference rows of those that decide the rotation."""
+
+    table: Table
+    pairs: Beside
+
+
+def aligned_rows(
+    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining, *, whole: bool
+) -> dict[str, AlignedRows]:
+    """Of every table that is aligned on.
+
+    ``whole`` tables (not parts of one) that share too few rows are refused; a part may share none.
+    """
+    if reference is None:
+        return {}
+    found = _pairings(tables, reference, options, how, whole=whole)
+    if whole:
+        _require_shared(tables, reference, found, options)
+
+    pairs = {key: _beside(table, pairing, options, how, key) for key, (table, pairing) in found.items()}
+    aligned = {key: table for key, (table, _) in found.items()}
+    if reference.lags:
+        pairs = _with_lags(pairs, aligned, reference, options, how)
+    return {key: AlignedRows(aligned[key], rows) for key, rows in pairs.items()}
+
+
+def _pairings(
+    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining, *, whole: bool
+) -> dict[str, tuple[Table, Pairing]]:
+    """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
+    pairings = {}
+    for key in options.aligned:
+        theirs: Table | None = getattr(reference, key)
+        if theirs is not None:
+            require_width(options, theirs.d)
+        if key not in tables or theirs is None:
+            whose = "the run" if key not in tables else "the reference"
+            raise InputError(
+                f"{option(align_on=options.align_on)} needs {key} in run and reference; {whose} has none",
+                *(
+                    f"{option(align_on=other)} aligns on the {other} that both have"
+                    for other in ("items", "users")
+                    if other in tables and getattr(reference, other) is not None
+                ),
+            )
+        listed = options.selection(key).pairs
+        if listed is not None:
+            pairings[key] = pair_listed(tables[key], theirs, listed)
+        else:
+            pairings[key] = tables[key], pair(tables[key], theirs, how, live=reference.live.get(key), part=not whole)
+    return pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
+
+
+def _require_shared(
+    tables: Mapping[str, Table],
+    reference: Reference,
+    found: Mapping[str, tuple[Table, Pairing]],
+    options: FitOptions,
+) -> None:
+    """Raise where the tables share too few rows with the reference."""
+    matched = sum(pairing.changes[0] for _, pairing in found.values())
+    smaller = sum(pairing.smaller for _, pairing in found.values())
+    others = tuple(k for k in tables if k not in options.aligned and getattr(reference, k) is not None)
+    target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller, others=others)
+    d, scores = tables["items"].d, options.keep == "scores"
+    try:
+        require_matched(d, target, scores=scores)
+    except TooFewMatchedError:
+        # Rows of zeros count for neither side: where there are some, only the read can tell the share.
+        require_matched(d, replace(target, smaller=0), scores=scores)
+        if not has_zero_rows([*(table for table, _ in found.values()), *(getattr(reference, key) for key in found)]):
+            raise
+
+
+def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
+    """The reference rows of those that decide the rotation, ready to be read beside the table's."""
+    choice = options.selection(key)
+    if pairing.listed:
+        return beside(pairing, table, how, label="fit")
+    found = beside(choice.applied(pairing, table), table, how, label="fit")
+    return with_energy(found, how, weighted=choice.weighted, label="fit")
+
+
+def _with_lags(
+    pairs: Mapping[str, Beside], aligned: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
+) -> dict[str, Beside]:
+    """The reference's rows and those of the lagged runs as one; a lag that shares no row is left out."""
+    terms: dict[str, list[Term]] = {key: [] for key in pairs}
+    for lag in reference.lags:
+        found: dict[str, Beside] = {}
+        for key in pairs:
+            with contextlib.suppress(TooFewMatchedError):
+                pairing = pair(aligned[key], lag.tables[key], how)
+                chosen = options.selection(key).applied(pairing, aligned[key])
+                found[key] = beside(chosen, aligned[key], how, label=f"fit: lag {lag.name}")
+        n = sum(rows.pairing.n_used for rows in found.values())
+        for key, rows in found.items():
+            terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
+    if not any(terms.values()):
+        return dict(pairs)
+    n_rows = sum(aligned[key].n_rows for key in pairs)
+    return {key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key])) for key, own in pairs.items()}

@@ -1,0 +1,92 @@
+"""How wide is the output, how many rows must be shared, and can these tables be fitted at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from dask_embstab.core.fit_transform import Basis, Target
+from dask_embstab.core.table_moments import TableMoments
+from dask_embstab.errors import ConditionError, InputError
+from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.passes.fit.state import TableRead
+from dask_embstab.repairs import option
+
+
+def target_of(basis: Basis, reads: Mapping[str, TableRead], options: FitOptions, *, rotated: bool) -> Target:
+    """How wide the aligned tables are: a silent loss of components is never an answer."""
+    d, r = basis.items.shape
+    reference_width = _reference_width(reads, options) if rotated else None
+    rank_or_d = (options.rank or d) if reference_width is None else reference_width
+    width = options.width or rank_or_d
+    narrows = options.width is not None and options.keep == "geometry" and reference_width is not None
+    if r > width and not narrows:
+        raise _too_narrow(r, width, reference_width, options)
+    target = Target(
+        width,
+        options.aligned,
+        center=options.center,
+        proper=options.rotation_only,
+        unit_rows=options.unit_rows,
+        min_matched=options.min_matched,
+        max_lost_energy=options.max_lost_energy,
+    )
+    return counted(target, reads)
+
+
+def counted(target: Target, reads: Mapping[str, TableRead]) -> Target:
+    """The same with the shared rows and the rows of the smaller tables, as far as they were read."""
+    aligned = [reads[key] for key in target.on if key in reads]
+    matched, smaller = (sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller"))
+    return replace(target, matched=matched, smaller=smaller)
+
+
+def require_width(options: FitOptions, reference_width: int) -> None:
+    """Raise, before anything is read, where the aligned tables are to be narrower than the reference."""
+    if options.width is not None and options.width < reference_width:
+        raise InputError(
+            f"{option(width=options.width)} is less than the {reference_width} components of the reference; give at"
+            " least that many"
+        )
+
+
+def require_rows(where: str, n: int, d: int) -> None:
+    """Raise where scores are to be kept of fewer rows than components."""
+    if n < d:
+        raise InputError(
+            f"keeping scores needs at least as many rows as components; {where} has {n} rows of {d} components; give"
+            " more rows",
+            f"{option(keep='geometry')} only rotates",
+        )
+
+
+def require_nonzero(summary: TableMoments) -> None:
+    """Raise where every value of a table is zero."""
+    if not np.trace(summary.gramian) > 0:
+        raise ConditionError(f"every value of {summary.where} is zero, so it spans no space; check how it was written")
+
+
+def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> InputError:
+    """What is wrong, and every way out of it."""
+    scores = options.keep == "scores"
+    name = "rank" if scores else "number of components"
+    whose = "width" if reference_width is None or options.width else "reference"
+    padded = "" if reference_width is None else " (the reference is zero-padded)"
+    repairs = [f"{option(width=r)} keeps all of them{padded}"]
+    if scores:
+        repairs.append(f"{option(rank=width)} keeps the best scores of that rank")
+    elif reference_width is not None:
+        repairs.append(f"{option(width=reference_width)} rotates onto the reference's own components alone")
+    return InputError(f"the {name} of the run is {r} and the {whose} has {width} components", *repairs)
+
+
+def _reference_width(reads: Mapping[str, TableRead], options: FitOptions) -> int | None:
+    """Components of the reference; None where nothing is known of it."""
+    for read in (reads[key] for key in options.aligned):
+        if read.pairs is not None:
+            return int(read.pairs.pairing.reference.shape[1])
+        if read.summary.shared is not None:
+            return read.summary.shared.d
+    return None
