@@ -17,7 +17,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process
-from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRanges
+from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRange
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.table import Table
 
@@ -54,7 +54,13 @@ class Load:
 
 
 def read_load(
-    table: Table, ranges: RowRanges, grid: Grid, *, width: int = 0, values: tuple[int, int] = (0, 0), copies: int = 0
+    table: Table,
+    ranges: Sequence[RowRange],
+    grid: Grid,
+    *,
+    width: int = 0,
+    values: tuple[int, int] = (0, 0),
+    copies: int = 0,
 ) -> Load:
     """The load of a reduction, with reference rows of ``width`` components beside the table's.
 
@@ -66,11 +72,12 @@ def read_load(
     upcast = 8 * rows * (d + width) if width or table.dtype.itemsize < 8 else 0
     partners = (rows * width * table.dtype.itemsize,) if width else ()
     buffers = (*_reader_buffers(table, rows), upcast, *partners, *[8 * rows * d] * copies)
-    panels = -(-min(ranges.rows, table.n_rows) // grid.rows)
+    first = ranges[0]
+    panels = -(-(first.stop - first.start) // grid.rows)
     return Load(buffers, value_bytes, panels.bit_length(), most_waiting(len(ranges)), _n_chunks(table), len(ranges))
 
 
-def write_load(table: Table, ranges: RowRanges, grid: Grid, *, width: int, itemsize: int) -> Load:
+def write_load(table: Table, ranges: Sequence[RowRange], grid: Grid, *, width: int, itemsize: int) -> Load:
     """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes."""
     rows = min(grid.rows, table.n_rows)
     products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
