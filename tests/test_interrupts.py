@@ -88,8 +88,8 @@ def test_another_signal_does_not_disturb_the_cleaning_up(place: Path) -> None:
     hook = (
         WRITING
         + """
-from dask_embstab.tables.write import run_writer
-run_writer.remove_folder = striking(run_writer.remove_folder)
+from dask_embstab.files.owned import OwnedFolder
+OwnedFolder.discard = striking(OwnedFolder.discard)
 """
     )
     ended = struck(hook, "SIGINT", "stabilize", place / "a", place / "out")
@@ -112,8 +112,8 @@ def test_a_signal_that_was_ignored_stays_so(place: Path) -> None:
 
 
 PUTTING = """
-from dask_embstab.tables.write import run_writer
-run_writer.put = striking(run_writer.put, after={after})
+from dask_embstab.tables.write import workplace
+workplace.put = striking(workplace.put, after={after})
 """
 
 
