@@ -445,7 +445,8 @@ def stabilize(
     table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
     source = run_of(run, users)
-    require_output(out, _paths(source.path, getattr(reference, "path", reference)), overwrite=overwrite)
+    landed_on = reference.path if isinstance(reference, Run) else reference
+    require_output(out, _paths(source.path, landed_on), overwrite=overwrite)
     with one_reading():
         transform = fit(source, reference=reference, **options)
         return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)
@@ -472,8 +473,6 @@ def evaluate(
     `RankCorrelation`). Reads every table of both runs once for the cosines and the items once more for the rankings. The
     options of the join are those of `fit`.
     """
-    if k < 1 or users < 1:
-        raise InputError(f"k and users must be at least 1; they are {k} and {users}")
     first, second = run_of(a), run_of(b)
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     return measure_runs(first, second, k=k, n_users=users, seed=seed, options=joined)

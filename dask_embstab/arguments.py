@@ -6,6 +6,7 @@ standard library is imported.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import numbers
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 _SHOWN = 60
+_INT64 = -(1 << 63), 1 << 63
+"""What whole numbers of arrays can be."""
 
 
 def mismatch(function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
@@ -29,7 +32,7 @@ def mismatch(function: Callable[..., Any], arguments: tuple[Any, ...], options: 
         members = kinds.get(name, ())
         if members and not any(_is_one(value, member) for member in members):
             required = " or ".join(text for member in members if (text := _text(member)))
-            return f"{name} must be {required}; it is {_shown(value)}"
+            return f"{name} must be {required}; it is {shown(value)}"
     return None
 
 
@@ -64,9 +67,9 @@ def _is_one(value: Any, kind: Any) -> bool:
     if kind is bool:
         return is_truth
     if kind is int:
-        return isinstance(value, numbers.Integral) and not is_truth
+        return isinstance(value, numbers.Integral) and not is_truth and _INT64[0] <= int(value) < _INT64[1]
     if kind is float:
-        return isinstance(value, numbers.Real) and not is_truth and value == value
+        return isinstance(value, numbers.Real) and not is_truth and _is_double(value)
     return isinstance(value, get_origin(kind) or kind)
 
 
@@ -79,6 +82,32 @@ def _text(kind: Any) -> str:
     return names.get(kind, "a path")
 
 
-def _shown(value: Any) -> str:
-    said = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
-    return said if said and len(said) <= _SHOWN else f"a {type(value).__name__}"
+def _is_double(value: numbers.Real) -> bool:
+    """Whether it is a number that fits float64."""
+    try:
+        return float(value) == float(value)
+    except OverflowError:
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: itself where that is short, else its kind."""
+    said = ""
+    with contextlib.suppress(ValueError):  # of a number with more digits than Python prints
+        said = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
+    kind = type(value).__name__
+    return (
+        said
+        if said and len(said) <= _SHOWN
+        else f"one of {said[:_SHOWN]}..."
+        if said and kind == "int"
+        else f"a {kind}"
+    )
+
+
+def offers(value: Any, name: str) -> bool:
+    """Whether it has such an attribute; a proxy of what is not there raises whatever is asked of it."""
+    try:
+        return hasattr(value, name)
+    except Exception:  # noqa: BLE001 (whatever a foreign type raises)
+        return False

@@ -104,3 +104,35 @@ def test_a_canonical_text_is_canonical(text: str) -> None:
     form = canonical(text)
     assert canonical(form) == form
     assert all(canonical(unicodedata.normalize(name, text)) == form for name in ("NFC", "NFD", "NFKC", "NFKD"))
+
+
+UUIDS = [f"aaaaaaaa-bbbb-cccc-dddd-{n:012x}" for n in range(60)]
+
+
+@pytest.mark.parametrize("asked", ["upper", "lower"])
+def test_only_says_which_of_its_ids_differ_by_their_spelling(asked: str) -> None:
+    T, _ = world(3)
+    stored = [text.upper() if asked == "lower" else text for text in UUIDS]
+    tables = es.table(T, ids=stored), es.table(T + 0.1 * world(4)[0], ids=stored)
+    alike, other = stored[:30], [text.swapcase() if text.islower() else text.lower() for text in stored[30:]]
+    with pytest.warns(es.EmbstabWarning, match="30 ids differ only by the case of a UUID"):
+        found = es.fit(tables[0], reference=tables[1], only=[*alike, *other])
+    assert found.diagnostics["items"]["aligned"] == 30
+    with pytest.raises(es.IdError, match=r"1 of 1 ids are in no row.*differs only by its spelling from"):
+        tables[0].rows_of([other[0]])
+    np.testing.assert_array_equal(tables[0].rows_of([alike[3]]), T[3:4])
+
+
+@pytest.mark.parametrize("write", [str, str.upper, lambda text: text.replace("-", ""), lambda text: f"{{{text}}}"])
+def test_texts_of_uuids_are_read_where_a_table_has_uuids(write: Any) -> None:
+    T, _ = world(3)
+    ids = [uuid.UUID(text) for text in UUIDS]
+    tables = es.table(T, ids=ids), es.table(T + 0.1 * world(4)[0], ids=ids)
+    asked = [write(text) for text in UUIDS[:40]]
+    expected = es.fit(tables[0], reference=tables[1], only=ids[:40])
+    np.testing.assert_array_equal(es.fit(tables[0], reference=tables[1], only=asked).items, expected.items)
+    np.testing.assert_array_equal(tables[0].rows_of(asked), T[:40])
+    paired = es.fit(tables[0], reference=tables[1], pairs=(asked, asked))
+    np.testing.assert_allclose(paired.items, expected.items, atol=1e-12)
+    with pytest.raises(es.IdError, match="uuid"):
+        es.fit(tables[0], reference=tables[1], only=["no uuid"])

@@ -8,81 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from click.testing import CliRunner
-from oracle import world
+from wrong_kinds import NO_TABLES, T, W, value
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-
-T, W = world(76)
-
-
-class Tensor:
-    """As a torch tensor that cannot become a NumPy array: it requires a gradient, is bfloat16 or lies on a GPU."""
-
-    shape, ndim, dtype = (60, 4), 2, "torch.bfloat16"
-
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-
-
-class Sparse:
-    """As scipy.sparse and sparse.COO: a shape and a dtype, and no array."""
-
-    shape, ndim, dtype = (60, 4), 2, np.dtype("f8")
-
-    def todense(self) -> Any:
-        """Not asked for."""
-        return T
-
-
-class LazyFrame:
-    """As a Dask DataFrame: a length that nobody knows yet."""
-
-    shape, ndim = (None, 4), 2
-
-    def to_dask_array(self) -> Any:
-        """Not asked for."""
-
-    def to_delayed(self) -> Any:
-        """Not asked for."""
-
-
-WRONG: dict[str, Any] = {
-    "a set": {1.0, 2.0},
-    "a frozenset": frozenset([1]),
-    "a dict": {"vectors": T},
-    "an empty dict": {},
-    "a number": 5,
-    "bytes": b"in.zarr",
-    "a generator": (row for row in T),
-    "an object": object(),
-    "a function": len,
-    "a class": es.Run,
-    "a complex number": 1j,
-    "a sparse matrix": Sparse(),
-    "a tensor": Tensor(),
-    "a lazy frame": LazyFrame(),
-    "a Dataset": xr.Dataset({"other": ("x", T[:, 0])}),
-    "a ragged list": [[1.0, 2.0], [3.0]],
-    "a pair of array and ids": (T, np.arange(60)),
-    "a masked array": np.ma.MaskedArray(T, mask=T > 0),
-    "texts": np.array([["a", "b"]] * 60),
-    "objects": np.array([[None, {}]] * 60, object),
-    "one axis": T[:, 0],
-    "three axes": T[None],
-    "an empty array": np.empty((0, 4)),
-    "a scalar": np.float64(3),
-    "dates": np.zeros((60, 4), "M8[s]"),
-    "structures": np.zeros(60, [("a", "f8")]),
-    "a path to nothing": "nothing-there.zarr",
-    "an empty path": "",
-    "a path with a zero": "a\0b",
-    "a very long path": "x" * 5000,
-    "a lone surrogate": "\ud800",
-    "an unknown protocol": "foo://bucket/run",
-}
 
 
 def refuses(call: Callable[[], Any]) -> None:
@@ -99,9 +29,9 @@ def run(tmp_path: Path) -> es.Run:
     return es.create_run(tmp_path / "in.zarr", T, W, item_ids=np.arange(60), chunk_rows=16)
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", NO_TABLES)
 def test_what_is_no_table_or_run(run: es.Run, tmp_path: Path, kind: str) -> None:
-    wrong, out, fitted = WRONG[kind], tmp_path / "out.zarr", es.fit(run)
+    wrong, out, fitted = value(kind), tmp_path / "out.zarr", es.fit(run)
     for call in (
         lambda: es.create_run(out, wrong),
         lambda: es.create_run(out, T, wrong),
@@ -169,9 +99,9 @@ def test_texts_that_no_file_can_hold_are_refused_as_ids(tmp_path: Path) -> None:
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", NO_TABLES)
 def test_what_is_no_version_series_or_transform(run: es.Run, tmp_path: Path, kind: str) -> None:
-    wrong, series = WRONG[kind], es.Series.init(tmp_path / "series")
+    wrong, series = value(kind), es.Series.init(tmp_path / "series")
     series.add(run)
     for call in (
         lambda: series.open(wrong),

@@ -99,9 +99,21 @@ def command(
     return decorate
 
 
+class _Place(click.Path):
+    """A path or URL as it was given: whoever opens it says what is wrong with it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Itself; nothing is looked up."""
+        del param, ctx
+        return value
+
+
+PLACE = _Place()
+
+
 def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
     """A path argument."""
-    return click.argument(name, type=click.Path(), required=required)
+    return click.argument(name, type=PLACE, required=required)
 
 
 def require_ids(ids: tuple[str, ...], name: str) -> None:
@@ -238,6 +250,8 @@ def _one_line_errors(published: list[str]) -> Iterator[None]:
         except KeyboardInterrupt as error:
             number = getattr(error, "number", signal.SIGINT)
             _fail(f"interrupted by {number.name}; {_what_is(published)} published", 128 + number)
+        except MemoryError as error:
+            _fail(f"this machine has not enough memory for it ({error}); ask for less, or use a larger one", _BAD_INPUT)
         except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
             _fail(f"{type(error).__name__}: {error}", _OTHER)
 

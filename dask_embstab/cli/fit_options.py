@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from dask_embstab.cli.common import PLACE
+
 NONE = "none"
 """What takes a setting back."""
 _TABLES = ("items", "users")
@@ -95,7 +97,7 @@ def fit_options(*, but: Collection[str] = (), takes_back: bool = False) -> tuple
     return tuple(made)
 
 
-SCRATCH = click.option("--scratch", type=click.Path(), metavar="DIR", help="Folder for joins beyond memory.")
+SCRATCH = click.option("--scratch", type=PLACE, metavar="DIR", help="Folder for joins beyond memory.")
 JOIN_MEMORY = click.option("--join-memory", metavar="BYTES", help="Memory of a join, e.g. 2GiB; default 1GiB.")
 
 

@@ -9,6 +9,7 @@ import click
 from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
 from dask_embstab.cli.common import (
     MEMORY,
+    PLACE,
     SCHEDULER,
     SYNC,
     argument,
@@ -26,9 +27,7 @@ from dask_embstab.files.published import publishing
 __all__ = ["main"]
 
 _FIT_OPTIONS = (
-    click.option(
-        "--reference", type=click.Path(), metavar="RUN", help="Run to land on; without one, standardize only."
-    ),
+    click.option("--reference", type=PLACE, metavar="RUN", help="Run to land on; without one, standardize only."),
     *fit_options(),
     SCRATCH,
     JOIN_MEMORY,
@@ -133,11 +132,11 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
 
 @command(
     argument("directory", required=False),
-    click.option("--users", type=click.IntRange(100), default=20_000, show_default=True),
-    click.option("--items", type=click.IntRange(100), default=5_000, show_default=True),
-    click.option("--days", type=click.IntRange(2), default=5, show_default=True),
-    click.option("--components", type=click.IntRange(2), default=16, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--users", type=click.IntRange(100, 10_000_000), default=20_000, show_default=True),
+    click.option("--items", type=click.IntRange(100, 1_000_000), default=5_000, show_default=True),
+    click.option("--days", type=click.IntRange(2, 1000), default=5, show_default=True),
+    click.option("--components", type=click.IntRange(2, 256), default=16, show_default=True),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
 )
 def demo(directory: str | None, **options: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
@@ -159,10 +158,11 @@ def doctor(
     path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
 ) -> dict[str, Any]:
     """Say what this machine can do, and what fitting and applying the run or array at PATH will cost on it."""
-    from dask.utils import parse_bytes
-
     from dask_embstab.diagnose.doctor import examine, place_beside
+    from dask_embstab.errors import InputError
     from dask_embstab.passes.engine.cluster import active_client, worker_families
+    from dask_embstab.passes.engine.memory import bytes_of
+    from dask_embstab.repairs import option
     from dask_embstab.tables.coerce import tables_at
 
     tables = {} if path is None else tables_at(path)
@@ -170,7 +170,9 @@ def doctor(
     with cluster(scheduler):
         client = active_client()
         workers = {} if client is None else {"workers": worker_families(client)}
-        size = parse_bytes(disk_bytes)
+        size = bytes_of(disk_bytes, option("disk_bytes"))
+        if size < 1:
+            raise InputError(f"{option('disk_bytes')} must be at least 1 byte; it is {size}")
         told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
     return told | workers
 

@@ -9,6 +9,7 @@ import click
 
 from dask_embstab.cli.common import (
     MEMORY,
+    PLACE,
     SCHEDULER,
     SYNC,
     argument,
@@ -298,7 +299,7 @@ def gc(series: str, **options: Any) -> dict[str, Any]:
     return {"removed": removed, "foreign": foreign(opened.store)}
 
 
-@command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
+@command(_PLACE, click.argument("file", type=PLACE, required=False), group=series)
 def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     """Every version in full and every file that a copy needs, as JSON on stdout or in FILE."""
     import json
@@ -378,7 +379,7 @@ def acknowledge(series: str, run: str, *, reason: str) -> dict[str, Any]:
     return {"run": known.run, "outcome": known.outcome, "at": known.at, "acknowledged": True}
 
 
-@command(_PLACE, click.argument("file", type=click.Path(), required=False), group=series)
+@command(_PLACE, click.argument("file", type=PLACE, required=False), group=series)
 def metrics(series: str, file: str | None) -> dict[str, Any]:
     """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
     from dask_embstab.series.series import Series
@@ -390,7 +391,7 @@ def metrics(series: str, file: str | None) -> dict[str, Any]:
 
 @command(
     _PLACE,
-    click.argument("scratch", type=click.Path()),
+    click.argument("scratch", type=PLACE),
     *_SETTINGS,
     click.option("--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."),
     click.option("--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
@@ -152,6 +153,10 @@ class TableMoments(Displayed):
             raise DamageError(f"{path} is not a whole file of moments ({error}); write it again") from error
 
     def _mergeable(self, other: TableMoments) -> TableMoments:
+        if not isinstance(other, TableMoments):
+            raise InputError(
+                f"moments are added to moments and taken from them; {shown(other)} came; reduce a table first"
+            )
         ours = {"d": self.d, "dtype": self.dtype, "reference": self.reference}
         theirs = {"d": other.d, "dtype": other.dtype, "reference": other.reference}
         for name, value in ours.items():

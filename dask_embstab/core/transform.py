@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import offers, shown
 from dask_embstab.core.inverse import pseudo_inverse
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.display import Displayed
@@ -19,8 +20,14 @@ from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import read_npz
 from dask_embstab.repairs import call
 
-_ARRAYS = {"items": 2, "users": 2, "singular_values": 1, "offsets": 1, "users_offsets": 1}
-"""Stored arrays and their axes."""
+_STORED = {
+    "items": "items",
+    "users": "users",
+    "singular_values": "singular_values",
+    "items_offset": "offsets",
+    "users_offset": "users_offsets",
+}
+"""By array, its name on disk."""
 _FIGURES: tuple[tuple[str, str, Any], ...] = (
     ("items", "energy", int | float),
     ("users", "energy", int | float),
@@ -49,10 +56,22 @@ class Transform(Displayed):
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.items.ndim != 2:
-            raise InputError(f"a transform's items must be a (d, k) matrix; it has the shape {self.items.shape}")
+        for name, n_axes in {
+            "items": 2,
+            "users": 2,
+            "singular_values": 1,
+            "items_offset": 1,
+            "users_offset": 1,
+        }.items():
+            if (array := getattr(self, name)) is not None or name in ("items", "singular_values"):
+                object.__setattr__(self, name, _real(array, f"the {name} of a transform", n_axes))
         if self.users is not None and self.users.shape != self.items.shape:
             raise InputError(f"both matrices need one shape; items has {self.items.shape}, users {self.users.shape}")
+        for name, offset in (("items_offset", self.items_offset), ("users_offset", self.users_offset)):
+            if offset is not None and len(offset) != self.width:
+                raise InputError(f"{name} must have one value per component, ({self.width},); it has {offset.shape}")
+        if not isinstance(self.diagnostics, Mapping):
+            raise InputError(f"the diagnostics of a transform must be a dict; they are {shown(self.diagnostics)}")
 
     @property
     def d(self) -> int:
@@ -96,6 +115,8 @@ class Transform(Displayed):
 
     def compose(self, other: Transform) -> Transform:
         """First this transform, then ``other``: ``a.compose(b).transform_items(x) == b(a(x))``."""
+        if not isinstance(other, Transform):
+            raise InputError(f"compose takes another transform; {shown(other)} came; load_transform reads a saved one")
         if other.d != self.width:
             raise InputError(
                 f"compose applies this transform first: it gives {self.width} components and the other takes {other.d}"
@@ -112,25 +133,18 @@ class Transform(Displayed):
 
     def arrays(self) -> dict[str, Matrix | Vector]:
         """Its arrays by the names they have on disk; absent ones are left out."""
-        named = {
-            "items": self.items,
-            "users": self.users,
-            "singular_values": self.singular_values,
-            "offsets": self.items_offset,
-            "users_offsets": self.users_offset,
-        }
-        return {name: array for name, array in named.items() if array is not None}
+        return {name: array for own, name in _STORED.items() if (array := getattr(self, own)) is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
-        """The inverse of ``arrays``; ValueError where they, or ``diagnostics``, cannot be those of a transform."""
+        """The inverse of ``arrays``; `InputError` where they, or ``diagnostics``, cannot be those of a transform."""
         _require_diagnostics(diagnostics)
-        made = {name: _stored(name, array) for name, array in arrays.items() if name in _ARRAYS}
-        users, offset, users_offset = (made.get(name) for name in ("users", "offsets", "users_offsets"))
-        for name, of in (("offsets", offset), ("users_offsets", users_offset)):
-            if of is not None and of.shape != made["items"].shape[1:]:
-                raise ValueError(f"its {name} have the shape {of.shape}, its items {made['items'].shape}")
-        return cls(made["items"], users, made["singular_values"], offset, users_offset, diagnostics)
+        if not isinstance(arrays, Mapping) or not {"items", "singular_values"} <= set(arrays):
+            raise InputError(
+                f"a transform is made of arrays by name, items and singular_values among them; {shown(arrays)} came"
+            )
+        named: dict[str, Any] = {field_: arrays.get(name) for field_, name in _STORED.items()}
+        return cls(**named, diagnostics=diagnostics)
 
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
         """Write one file (NumPy's npz) at ``path``, over what stood there.
@@ -146,44 +160,66 @@ class Transform(Displayed):
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)
-            return cls.from_arrays(arrays, json.loads(str(arrays.pop("diagnostics"))))
+            diagnostics = json.loads(str(arrays.pop("diagnostics")))
         except EmbstabError:
             raise
         except FileNotFoundError:
             raise InputError(f"there is no transform at {path}; write one with {call('fit')}") from None
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise DamageError(f"{path} is not a whole transform file ({error}); write it again") from error
+        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise _damaged(path, error) from error
+        try:
+            return cls.from_arrays(arrays, diagnostics)
+        except InputError as error:
+            raise _damaged(path, error) from error
 
 
-def _stored(name: str, array: Any) -> Any:
-    """An array as it was written: finite numbers along as many axes as it has."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiu" or array.ndim != _ARRAYS[name] or not np.isfinite(array).all():
-        raise ValueError(
-            f"its {name} must be finite numbers on {_ARRAYS[name]} axes; they are {array.dtype} {array.shape}"
-        )
+def _damaged(path: Any, error: Exception) -> DamageError:
+    return DamageError(f"{path} is not a whole transform file ({error}); write it again")
+
+
+def _numbers(given: Any) -> Any:
+    """An array in memory of real numbers; None for anything else, and where a value is masked."""
+    if offers(given, "__dask_graph__") or isinstance(given, Mapping):
+        return None
+    try:
+        array = np.asarray(given)
+        return None if array.dtype.kind not in "fiu" or np.ma.is_masked(given) else array
+    except Exception:  # noqa: BLE001 (whatever a foreign type raises, it cannot be read)
+        return None
+
+
+def _real(given: Any, what: str, n_axes: int) -> Any:
+    """Finite numbers along so many axes, in float64."""
+    array = _numbers(given)
+    if array is None or array.ndim != n_axes or not np.isfinite(array).all():
+        came = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else shown(given)
+        raise InputError(f"{what} must be finite numbers on {n_axes} {'axes' if n_axes > 1 else 'axis'}; {came} came")
     return array.astype(np.float64, copy=False)
 
 
 def _require_diagnostics(diagnostics: Any) -> None:
-    """Raise ValueError unless what the library itself asks them for has the form that it writes."""
+    """Raise unless what the library itself asks them for has the form that it writes."""
     if not isinstance(diagnostics, Mapping):
-        raise ValueError(f"its diagnostics must be an object; they are a {type(diagnostics).__name__}")
+        raise InputError(f"its diagnostics must be an object; they are {shown(diagnostics)}")
     for name in ("items", "users", "reference", "alignment", "truncation", "product"):
         value = diagnostics.get(name, {})
         if not isinstance(value, Mapping) and (value is not None or name == "product"):
-            raise ValueError(f"its {name} among the diagnostics must be an object; it is a {type(value).__name__}")
+            raise InputError(f"its {name} among the diagnostics must be an object; it is a {type(value).__name__}")
     for name, key, kind in _FIGURES:
         found = (diagnostics.get(name) or {}).get(key)
         if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
-            raise ValueError(f"its {name}.{key} among the diagnostics cannot be a {type(found).__name__}")
+            raise InputError(f"its {name}.{key} among the diagnostics cannot be a {type(found).__name__}")
     digests = [number for name in ("items", "users") for number in (diagnostics.get(name) or {}).get("digests") or []]
     if not all(type(number) is int for number in digests):
-        raise ValueError("its digests must be whole numbers")
+        raise InputError("its digests must be whole numbers")
 
 
 def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
-    rows = np.asarray(rows)
+    given, made = rows, _numbers(rows)
+    if made is None:
+        kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else shown(given)
+        raise InputError(f"rows must be an array of real numbers in memory, without masked ones; {kind} came")
+    rows = made
     if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
         raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
     dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)

@@ -30,10 +30,12 @@ from dask_embstab.demo.table1 import HEADER, LEGEND, Row, score_change, table1
 from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import write_whole
+from dask_embstab.files.place import local_path
 from dask_embstab.report.heatmap import heatmaps_svg
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.store_errors import writing
 
 Say = Callable[[str], object]
 
@@ -115,7 +117,11 @@ def run_demo(
         Where ``directory`` holds something of another's at a path that the demo writes.
     """
     began = time.perf_counter()
-    place = cleared(Path(directory))
+    folder = local_path(directory)
+    if folder is None:
+        raise InputError(f"a demo is written into a local folder; {directory} is the URL of another store")
+    with writing(f"the demo at {folder}"):
+        place = cleared(folder)
     world = World(n_users=users, n_items=items, n_days=days, n_tastes=components - 1, seed=seed)
     raw, stabilized = zip(*retrain(world, place, components=components, say=say), strict=True)
     say("measuring")

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
 
+from dask_embstab.arguments import offers, shown
 from dask_embstab.errors import AccessError, InputError
 from dask_embstab.files.libc import call
 from dask_embstab.files.place import local_path
@@ -35,7 +36,7 @@ _SYNC_BATCH = 1024
 
 def open_file(path: Any) -> IO[bytes]:
     """A file for reading, by its path or ``file://`` URL; one that is open already is handed on."""
-    if hasattr(path, "read"):
+    if offers(path, "read"):
         return cast("IO[bytes]", path)
     try:
         return os.fdopen(open_regular(_local(path)), "rb")
@@ -49,8 +50,8 @@ def open_file(path: Any) -> IO[bytes]:
 
 def _local(path: Any) -> Path:
     local = local_path(path)
-    if local is None or "\0" in str(local):
-        raise InputError(f"a file must be named by a path or a file:// URL; {path!r} came")
+    if local is None:
+        raise InputError(f"a file must be named by a path or a file:// URL; {shown(path)} came")
     return local
 
 

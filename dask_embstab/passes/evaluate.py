@@ -206,6 +206,8 @@ class Metrics(Displayed):
 
 def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Mapping[str, Any]) -> Metrics:
     """Every figure that the tables of both runs allow; ``options`` are those of `joining`."""
+    if k < 1 or n_users < 1:
+        raise InputError(f"k and users must be at least 1; they are {k} and {n_users}")
     tables = {key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)}
     if not tables:
         raise InputError(f"{a.where} and {b.where} have no table in common, so nothing can be compared")

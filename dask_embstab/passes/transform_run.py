@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.fit_transform import Keep
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError
@@ -61,10 +63,10 @@ def land(
 
 
 def _float_dtype(dtype: Any) -> np.dtype[Any]:
-    try:
-        made: np.dtype[Any] = np.dtype(dtype)
-    except TypeError:
-        made = np.dtype(object)
+    made = np.dtype(object)
+    if isinstance(dtype, str | type | np.dtype):  # what merely has a dtype is something else, given by mistake
+        with contextlib.suppress(TypeError, ValueError):
+            made = np.dtype(dtype)
     if made.kind != "f" or made.itemsize > 8:
-        raise InputError(f"dtype must be float16, float32 or float64; it is {dtype}")
+        raise InputError(f"dtype must be float16, float32 or float64; it is {shown(dtype)}")
     return made

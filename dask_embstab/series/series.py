@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import crc32c
 
+from dask_embstab.arguments import offers
 from dask_embstab.core.transform import Transform
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError, verb
@@ -39,6 +40,7 @@ from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, place_name
+from dask_embstab.tables.store_errors import writing
 
 RunLike = Run | str | os.PathLike[str]
 
@@ -67,8 +69,9 @@ class Series(Displayed):
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
         chosen, store = Settings.of(settings), _store(place)
-        for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
-            store.make(folder)
+        with writing(f"the series {place}"):
+            for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
+                store.make(folder)
         values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
             with publishing(place):
@@ -168,6 +171,8 @@ class Series(Displayed):
         Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``) where a gate holds the
         run, `InputError` where the run cannot be used or its name is taken by other content.
         """
+        if accept is not None and not accept.strip():
+            raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
         source = open_run(run)
         own: dict[str, Any] = {
             "method": method,
@@ -438,7 +443,7 @@ def _store(place: Any) -> Store:
         if (local := local_path(place)) is None:
             raise InputError(f"a series must lie in a local folder; {place} is the URL of another store; give a path")
         return Folder(local)
-    if not all(callable(getattr(place, verb, None)) for verb in ("names", "read", "create")):
+    if not all(offers(place, verb) for verb in ("names", "read", "create")):
         raise InputError(f"a series must be named by the path of its folder; a {type(place).__name__} came")
     store: Store = place
     return store

@@ -13,6 +13,7 @@ import pandas as pd
 import zarr
 
 from dask_embstab.errors import InputError
+from dask_embstab.files.place import local_path
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.run import Run
@@ -45,6 +46,8 @@ def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run
 
 def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
     """One option for one table: as given, or from where a name says."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)  # in one order, for its checksum
     if not is_name(name, value):
         return value
     return _ids(value) if name == "only" else _numbers(value, table, run)
@@ -57,7 +60,7 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
     stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
     if isinstance(stored, zarr.Array):
         return stored
-    path = Path(value)
+    path = _file(value)
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -71,6 +74,15 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
         ) from error
 
 
+def _file(value: Any) -> Path:
+    path = local_path(value)
+    if path is None:
+        raise InputError(
+            f"numbers and ids are read from a local file; {value} is the URL of another store; give a path"
+        )
+    return path
+
+
 def _labelled(frame: pd.DataFrame, table: Table, path: Path) -> pd.Series[Any]:
     """Numbers by id."""
     if frame.shape[1] != 2:
@@ -81,7 +93,7 @@ def _labelled(frame: pd.DataFrame, table: Table, path: Path) -> pd.Series[Any]:
 
 def _ids(value: Any) -> Any:
     """The first column of a CSV or Parquet file, or what a .npy file holds."""
-    path = Path(value)
+    path = _file(value)
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)

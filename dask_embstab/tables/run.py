@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.storage import StoreLike
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.transform import Transform
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
@@ -82,14 +83,19 @@ class Run(Displayed):
             arrays = {name: _whole(array, f"{self.path}/transform/{name}") for name, array in node.arrays()}
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
-            return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
         except EmbstabError:
             raise
         except Exception as error:
             raise read_error(error, f"the transform of {self.where}") from error
+        try:
+            return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
+        except InputError as error:
+            raise read_error(ValueError(str(error)), f"the transform of {self.where}") from error
 
     def table(self, key: str) -> Table:
         """Its ``"items"`` or ``"users"``; an error where it has none."""
+        if not isinstance(key, str) or key not in TABLES:
+            raise InputError(f"a run holds {' and '.join(TABLES)}; it has no table {shown(key)}")
         table: Table | None = getattr(self, key)
         if table is None:
             present = " and ".join(k for k in TABLES if getattr(self, k) is not None)

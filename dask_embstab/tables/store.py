@@ -13,6 +13,7 @@ from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
+from dask_embstab.arguments import shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
@@ -38,7 +39,9 @@ def place_name(place: Any) -> str:
     """What messages call a place."""
     if isinstance(place, zarr.Group):
         return str(place.store_path)
-    return f"the dict {hex(id(place))}" if isinstance(place, dict) else str(place)
+    if isinstance(place, dict):
+        return f"the dict {hex(id(place))}"
+    return str(place) if is_place(place) else shown(place)
 
 
 def open_node(

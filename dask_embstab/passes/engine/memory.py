@@ -15,6 +15,7 @@ import dask
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
+from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process
 from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRange
@@ -118,10 +119,15 @@ def memory_limit() -> int | None:
     limit: Any = dask.config.get("embstab.memory-limit", None)
     if limit is None:
         return None
+    return bytes_of(limit, "a memory limit")
+
+
+def bytes_of(given: Any, what: str) -> int:
+    """A number of bytes from itself, or from a text such as "400MB"."""
     try:
-        return int(parse_bytes(limit))
-    except ValueError as error:
-        raise InputError(f"a memory limit is a number of bytes or like '400MB'; it is {limit!r}") from error
+        return int(parse_bytes(given))
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
+        raise InputError(f"{what} is a number of bytes, or like '400MB'; it is {shown(given)}") from error
 
 
 def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:

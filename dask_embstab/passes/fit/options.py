@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
 import zarr
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
-from dask_embstab.errors import InputError
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.engine.reduce import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs, ids_of_kind
-from dask_embstab.tables.ids.ids import ID_RANGE, id_ranges
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, id_ranges
 from dask_embstab.tables.ids.kinds import hashable
+from dask_embstab.tables.ids.row_index import ArrayIndex
+from dask_embstab.tables.ids.spelling import Unmatched, differences
 from dask_embstab.tables.read.column import Column, as_column
+from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.table import Table
 
 Method = Literal["auto", "gram", "qr"]
@@ -118,8 +123,21 @@ class Selection:
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
         ids, only = table.row_ids, list(self.only) if isinstance(self.only, set | frozenset) else self.only
-        wanted = pd.Index(hashable(ids_of_kind(only, ids, option("only"))))
-        return np.concatenate([wanted.get_indexer(pd.Index(hashable(part))) >= 0 for part in id_ranges(ids)])
+        listed = ids_of_kind(only, ids, option("only"))
+        wanted = pd.Index(hashable(listed)).unique()
+        seen, found = np.zeros(len(wanted), bool), np.zeros(table.n_rows, bool)
+        start = 0
+        for part in id_ranges(ids):
+            places = wanted.get_indexer(pd.Index(hashable(part)))
+            seen[places[places >= 0]] = True
+            found[start : start + len(part)] = places >= 0
+            start += len(part)
+        if isinstance(ids, Ids) and ids.kind == "string":
+            asked = Ids(wanted.to_numpy(dtype=object), "string", option("only"))
+            partners = [ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, found)]
+            for difference in differences(Unmatched(asked, partners[0]), Unmatched(ids, partners[1])):
+                warnings.warn(EmbstabWarning(f"{ids.where} and {option('only')}: {difference}"), stacklevel=2)
+        return found
 
 
 def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]:
@@ -155,6 +173,7 @@ class FitOptions:
         for name in ("rank", "width", "min_matched"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1; it is {count}")
+        require_workable(0, self.width or 0, option("width"))
         if not 0.0 <= self.max_lost_energy <= 1.0:
             raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
         if self.keep == "geometry" and self.rank is not None:
@@ -203,14 +222,7 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
             for key, listed in _by_table(value, keys).items():
                 per_table[key][name] = as_pairs(listed)
         elif isinstance(value, Mapping):
-            unknown = set(value) - set(keys)
-            if unknown:
-                others = ", ".join(sorted(map(str, unknown)))
-                raise InputError(
-                    f"{option(name)} is given for {others}, which {option(align_on=align_on)} leaves"
-                    " out; align on both, or leave it out"
-                )
-            for key, inner in value.items():
+            for key, inner in given_by_table(name, value, keys).items():
                 per_table[key][name] = inner
         elif value is not None:
             _require_one_table(name, value, keys)
@@ -220,17 +232,23 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
     return {key: Selection(**given) for key, given in per_table.items() if given}
 
 
+def given_by_table(name: str, given: Mapping[Any, Any], keys: Collection[str]) -> dict[str, Any]:
+    """An option that is given as a dict by table name; raises where it is for none, or for others than ``keys``."""
+    if not given or not set(given) <= set(keys):
+        others = ", ".join(sorted(map(str, set(given) - set(keys)))) or "no table"
+        raise InputError(
+            f"{option(name)} is given for {others}; the fit aligns on {' and '.join(keys)}; give it for these, or"
+            " leave it out"
+        )
+    return dict(given)
+
+
 def _by_table(pairs: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     """Lists of pairs by table name."""
     if pairs is None:
         return {}
     if isinstance(pairs, Mapping):
-        if unknown := set(pairs) - set(keys):
-            names = ", ".join(sorted(map(str, unknown)))
-            raise InputError(
-                f"{option('pairs')} is given for {names}; the fit aligns on {' and '.join(keys)}; give pairs for those"
-            )
-        return dict(pairs)
+        return given_by_table("pairs", pairs, keys)
     if len(keys) > 1:
         raise _by_table_error("pairs")
     return {keys[0]: pairs}

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import dask
-from dask.utils import parse_bytes
 
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process
-from dask_embstab.passes.engine.memory import memory_limit
+from dask_embstab.passes.engine.memory import bytes_of, memory_limit
 from dask_embstab.tables.ids.scratch import Scratch, scratch_space
 
 KeepDuplicates = Literal["error", "first"]
@@ -42,10 +41,7 @@ def joining(*, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicat
     if duplicates not in get_args(KeepDuplicates):
         raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
     asked = memory if memory is not None else dask.config.get("embstab.join-memory", "1GiB")
-    try:
-        n_bytes = parse_bytes(asked)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"join_memory is a number of bytes or like '1GiB'; it is {asked!r}") from error
+    n_bytes = bytes_of(asked, "join_memory")
     if n_bytes < _LEAST:
         raise InputError(f"join_memory must be at least {_LEAST} bytes; it is {n_bytes}")
     limit = memory_limit()

@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.versions import MOVING, Details, Version, details_of, version_key
@@ -152,10 +153,10 @@ class Log(Displayed):
             return self.head
         if number is None or not self.versions:
             raise InputError("nothing is published in this series yet; add a run first")
-        if not isinstance(number, int | np.integer):
-            raise InputError(f"a version is a whole number; a {type(number).__name__} was asked for")
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            raise InputError(f"a version is a whole number; {shown(number)} was asked for")
         if not 1 <= number <= len(self.versions):
-            raise InputError(f"this series has the versions 1 to {len(self.versions)}; {number} was asked for")
+            raise InputError(f"this series has the versions 1 to {len(self.versions)}; {shown(number)} was asked for")
         return self.versions[number - 1]
 
     def with_run(self, number: int | None) -> Version:

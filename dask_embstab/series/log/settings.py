@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
+import numpy as np
+
+from dask_embstab.arguments import mismatch, shown
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
@@ -194,9 +199,9 @@ class Settings:
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
-        turned = {"unit_rows": None} if changes.get("policy") == "consensus" != self.policy else {}
         known = _known(changes)
-        return replace(self, **turned | known | {"gates": {**self.gates, **known.get("gates", {})}})
+        turned = {"unit_rows": None} if known.get("policy") == "consensus" != self.policy else {}
+        return replace(self, **turned | known | {"gates": {**self.gates, **thresholds(known.get("gates", {}), {})}})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -208,6 +213,8 @@ class Settings:
         return cls(**_known(values))
 
 
+_NAMES = ("weights", "only", "counts", "pairs")
+"""Settings that name an array or a file."""
 SETTINGS = frozenset(field.name for field in fields(Settings))
 
 
@@ -215,17 +222,20 @@ def _is_number(value: Any, *, above: bool = False) -> bool:
     return isinstance(value, int | float) and 0 <= value < math.inf and (value > 0 or not above)
 
 
-def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:
+def _gaps(given: Any) -> dict[str, float]:
     """Weights by gap, ascending; keys are texts, as in JSON."""
-    weights = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given or (), 1.0)
     try:
+        is_list = isinstance(given, list | tuple | range | np.ndarray)
+        if not is_list and not isinstance(given, Mapping | None):
+            raise TypeError
+        weights = dict.fromkeys(given, 1.0) if is_list else dict(given or {})
         found = {int(str(gap)): float(weight) for gap, weight in weights.items()}
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001 (whatever a foreign type raises, it holds no gaps)
         found = {0: 0.0}
     if not all(gap > 0 and 0 < weight < math.inf for gap, weight in found.items()):
         raise InputError(
-            f"the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is {given!r}: give a list"
-            " such as [1, 4, 13], or {1: 1.0, 4: 2.0}"
+            f"the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is {shown(given)}: give a"
+            " list such as [1, 4, 13], or {1: 1.0, 4: 2.0}"
         )
     return {str(gap): found[gap] for gap in sorted(found)}
 
@@ -233,4 +243,13 @@ def _gaps(given: Mapping[Any, Any] | Sequence[Any] | None) -> dict[str, float]:
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(values) - SETTINGS):
         raise InputError(f"a series has the settings {', '.join(sorted(SETTINGS))}; {', '.join(unknown)} came")
-    return dict(values)
+    if wrong := mismatch(Settings, (), {name: value for name, value in values.items() if name not in _NAMES}):
+        raise InputError(f"the setting {wrong}")
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, as JSON has them."""
+    if isinstance(value, Fraction | Decimal):
+        return float(value)
+    return value.item() if isinstance(value, np.generic) else value

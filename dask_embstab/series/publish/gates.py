@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
+from dask_embstab.arguments import shown
 from dask_embstab.errors import HoldError, InputError
 from dask_embstab.repairs import option
 
@@ -67,14 +69,18 @@ GATES: tuple[Gate, ...] = (
 THRESHOLDS: dict[str, float | None] = {gate.name: gate.threshold for gate in GATES}
 
 
-def thresholds(given: Thresholds) -> dict[str, float | None]:
-    """Every gate's threshold: the given ones, and the defaults of the others."""
+def thresholds(given: Any, default: Thresholds = THRESHOLDS) -> dict[str, float | None]:
+    """Every gate's threshold: the given ones, and the ``default`` of the others."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"gates are given as a dict of thresholds, such as {{'agreement': 0.2}}; {shown(given)} came")
     for name, value in given.items():
         if name not in THRESHOLDS:
-            raise InputError(f"the gates of a series are {', '.join(THRESHOLDS)}; {name!r} came")
-        if value is not None and not (isinstance(value, int | float) and value == value):
-            raise InputError(f"the threshold of the gate {name} must be a number, or None for off; it is {value!r}")
-    return {**THRESHOLDS, **given}
+            raise InputError(f"the gates of a series are {', '.join(THRESHOLDS)}; {shown(name)} came")
+        if value is not None and not (isinstance(value, Real) and value == value):
+            raise InputError(
+                f"the threshold of the gate {name} must be a number, or None for off; it is {shown(value)}"
+            )
+    return {**default, **{name: None if value is None else float(value) for name, value in given.items()}}
 
 
 def are_verdicts(values: Any) -> bool:

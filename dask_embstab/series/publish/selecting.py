@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import InputError
-from dask_embstab.passes.fit.options import Selection
+from dask_embstab.passes.fit.options import Selection, given_by_table
 from dask_embstab.repairs import option
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs
@@ -75,6 +75,9 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
     if not asked:
         return Selected()
 
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            options[name] = given_by_table(name, value, settings.aligned)
     selections, recorded, rows = {}, {}, {}
     for key in settings.aligned:
         table = source.table(key)
@@ -85,12 +88,13 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
         own |= {name: value_of(name, own[name], table, source) for name in NAMED}
         own["pairs"] = None if own["pairs"] is None else as_pairs(own["pairs"])
         selections[key] = choice = Selection(**own)
+        chosen = choice.chosen(table)
         recorded[key] = {name: own[name] for name in ("min_count", "sample", "anchors", "seed")} | {
             name: {"from": named.get(name), "crc32c": _checksum(name, own[name], table)}
             for name in (*NAMED, "pairs")
             if own[name] is not None
         }
-        if (chosen := choice.chosen(table)) is not None:
+        if chosen is not None:
             rows[key] = chosen
     return Selected(selections, recorded, rows)
 

@@ -7,7 +7,8 @@ with two columns. An id may stand in several pairs; a pair that is repeated coun
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError, InputError
+from dask_embstab.files.place import local_path
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
-from dask_embstab.tables.ids.kinds import IdArray, hashable, shown
+from dask_embstab.tables.ids.kinds import UUID, IdArray, hashable, listed_ids, shown
+from dask_embstab.tables.read.arrays import as_array
 
 _FORM = (
     "pairs are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
@@ -64,7 +67,9 @@ class IdPairs:
 def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
     """Two columns of ids from what a user gave."""
     if isinstance(given, str | os.PathLike):
-        return _from_file(Path(given))
+        if (path := local_path(given)) is None:
+            raise InputError(f"{_FORM}; {given} is the URL of another store; give a local file")
+        return _from_file(path)
     if isinstance(given, pd.DataFrame):
         given = [given.iloc[:, i].to_numpy() for i in range(given.shape[1])]
     try:
@@ -74,7 +79,7 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
             columns = [list(column) for column in zip(*columns, strict=True)]
         ours, theirs = columns
         n_ours, n_theirs = len(ours), len(theirs)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise InputError(f"{_FORM}; they are {type(given).__name__}") from error
     if isinstance(ours, str | Mapping) or n_ours != n_theirs or not n_ours:
         raise InputError(f"{_FORM}; these have {n_ours} and {n_theirs} ids")
@@ -97,15 +102,33 @@ def _from_file(path: Path) -> IdPairs:
     return IdPairs(frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy(), str(path))
 
 
+def _numbers(texts: IdArray) -> IdArray:
+    return np.array([int(text) for text in texts], np.int64)
+
+
+def _uuids(texts: IdArray) -> IdArray:
+    """However they are written: upper case, braces, without hyphens."""
+    return np.frombuffer(b"".join(uuid.UUID(text).bytes for text in texts), UUID)
+
+
+_FROM_TEXT: dict[str, Callable[[IdArray], IdArray]] = {"int64": _numbers, "uuid": _uuids}
+"""By the kind of a table's ids, how texts of such are read."""
+
+
 def ids_of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
-    """The column in the form of the table's ids: texts of a file become numbers where the table has numbers."""
-    checked = as_ids(column, len(column), where=where)
+    """The column in the form of the table's ids: texts become numbers, or UUIDs, where the table has such."""
+    column = as_array(listed_ids(column) if isinstance(column, list | tuple) else column, what=where, error=IdError)
+    if column.ndim != 1:
+        raise IdError(f"{where} must be a list or an array of ids, on one axis; it has the shape {tuple(column.shape)}")
+    if not column.shape[0]:
+        return np.empty(0, {"int64": np.dtype(np.int64), "uuid": UUID}.get(ids.kind, np.dtype(object)))
+    checked = as_ids(column, column.shape[0], where=where)
     values = checked.open().take(0, len(checked))
-    if ids.kind == "int64" and checked.kind == "string":
+    if checked.kind == "string" and ids.kind in _FROM_TEXT:
         try:
-            return np.array([int(value) for value in values], dtype=np.int64)
+            return _FROM_TEXT[ids.kind](values)
         except (ValueError, OverflowError) as error:
-            raise IdError(f"ids of {ids.where} are int64; {where} has {error.args[0]}; give numbers") from error
+            raise IdError(f"ids of {ids.where} are {ids.kind}; {where} has others ({error}); give such ids") from error
     if checked.kind != ids.kind:
         raise IdError(f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of that type")
     return values

@@ -17,7 +17,7 @@ from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind, checked_ids, kind_of, listed_ids, require_stored
 from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files, require_seen
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.recorded import require_recorded
 
@@ -124,8 +124,6 @@ class SlicedIds:
 
     def _decoded(self, start: int, stop: int) -> IdArray:
         ids, stored = self._ids, isinstance(self._ids.array, zarr.Array)
-        if stored and isinstance(ids.array.store, LocalStore):
-            require_seen(Path(ids.array.store.root) / ids.array.path)
         values = rows_in_memory(ids.array, start, stop, what=f"the ids of {ids.where}")
         if stored:
             require_stored(values, ids.where, start, ids.array.fill_value)

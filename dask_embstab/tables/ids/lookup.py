@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import pandas as pd
 import zarr
 from zarr.storage import LocalStore
 
+from dask_embstab.arguments import offers
+from dask_embstab.arguments import shown as said
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, IdError
 from dask_embstab.files.atomic import sync_tree
@@ -31,8 +33,10 @@ from dask_embstab.tables.ids.id_index import DamagedIndexError, IdIndex, record_
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
-from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, shown
+from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, listed_ids, shown
+from dask_embstab.tables.ids.spelling import spellings
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.read.arrays import as_numpy
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES, stored_checksum
 
 _MEMORY = 1 << 28
@@ -47,17 +51,31 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     Raises `IdError`, naming the first few, where one is of another type or in no row.
     """
     asked = asked_ids(wanted, ids.kind)
-    if isinstance(ids, RowNumberIds):
-        rows = np.where((asked >= 0) & (asked < len(ids)), asked, -1)
-    elif (place := place_beside(ids, key, "ids")) is None:
-        rows = _scanned(ids, asked)
-    else:
-        rows = _looked_up(ids, place, keyed(asked, 0))
+    rows = _rows(ids, asked, key)
     missing = np.flatnonzero(rows < 0)
     if len(missing):
         named = ", ".join(shown(asked[missing[:_NAMED]]))
-        raise IdError(f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example {named}")
+        others = "" if ids.kind != "string" else _other_spelling(ids, asked[missing[:_NAMED]], key)
+        raise IdError(f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example {named}{others}")
     return rows
+
+
+def _rows(ids: Ids | RowNumberIds, asked: IdArray, key: str) -> RowNumbers:
+    if isinstance(ids, RowNumberIds):
+        return np.where((asked >= 0) & (asked < len(ids)), asked, -1)
+    if (place := place_beside(ids, key, "ids")) is None:
+        return _scanned(ids, asked)
+    return _looked_up(ids, place, keyed(asked, 0))
+
+
+def _other_spelling(ids: Ids | RowNumberIds, missing: IdArray, key: str) -> str:
+    """What a message says of ids that are there in another normal form, or as a UUID in another case."""
+    for text in missing.tolist():
+        if forms := spellings(text):
+            found = np.flatnonzero(_rows(ids, np.array(forms, object), key) >= 0)
+            if len(found):
+                return f"; {text!a} differs only by its spelling from {forms[found[0]]!a}, which is there"
+    return ""
 
 
 def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
@@ -179,15 +197,20 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
 
     Raises `IdError` where one cannot be of this kind.
     """
-    if not isinstance(wanted, Iterable):
-        raise IdError(f"ids must be a list or an array of ids; a {type(wanted).__name__} came; give [id]")
-    values = np.asarray(wanted).tolist() if isinstance(wanted, np.ndarray) else list(wanted)
+    is_one = isinstance(wanted, str | bytes | bytearray | memoryview | Mapping)
+    if is_one or not offers(wanted, "__iter__") or offers(wanted, "to_dask_array"):
+        raise IdError(f"ids must be a list or an array of ids; {said(wanted)} came; give [id]")
+    listed = list(wanted) if isinstance(wanted, set | frozenset) else wanted
+    array = as_numpy(listed_ids(listed) if isinstance(listed, list | tuple) else listed, what="the ids", error=IdError)
+    if array.ndim != 1:
+        raise IdError(f"ids must be on one axis; they have the shape {array.shape}; give a list of ids")
+    values = array.tolist() if array.dtype != UUID else [value.tobytes() for value in array]
     made: list[Any] = []
     for value in values:
         try:
             made.append(_READ[kind](value))
         except (ValueError, TypeError, AttributeError) as error:
-            raise IdError(f"ids of this table are {kind}; {value!r} is none") from error
+            raise IdError(f"ids of this table are {kind}; {said(value)} is none") from error
     if kind == "uuid":
         return np.frombuffer(b"".join(made), UUID)
     return np.array(made, np.int64 if kind == "int64" else object)

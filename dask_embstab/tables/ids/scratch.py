@@ -15,6 +15,7 @@ from pathlib import Path
 from dask_embstab.errors import InputError
 from dask_embstab.files.atomic import new_token
 from dask_embstab.files.owned import OwnedFolder, make_owned, reclaim
+from dask_embstab.files.place import local_path
 from dask_embstab.repairs import option
 
 _NAME = "embstab"
@@ -30,7 +31,10 @@ class Scratch:
     @property
     def place(self) -> Path:
         """The folder in which it is made."""
-        return Path(self.parent or tempfile.gettempdir()).absolute()
+        place = local_path(self.parent or tempfile.gettempdir())
+        if place is None:
+            raise InputError(f"the scratch folder must be a local one; {self.parent} is the URL of another store")
+        return place
 
     def folder(self, *, needs: int) -> str:
         """A new folder for ``needs`` bytes at most.

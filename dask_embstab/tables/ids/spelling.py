@@ -68,6 +68,13 @@ def canonical(text: str) -> str:
     return plain.lower() if _UUID.fullmatch(plain) else plain
 
 
+def spellings(text: str) -> list[str]:
+    """How else the text may have been written: in the other normal forms; a UUID in either case."""
+    forms = {unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")}
+    forms |= {text.lower(), text.upper()} if _UUID.fullmatch(text) else set()
+    return sorted(forms - {text})
+
+
 def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
     """What keeps ids of two tables apart that would otherwise match; nothing where all are spelled canonically."""
     if not any(_odd(texts, {}) for side in (ours, theirs) for texts in side.texts(sampled=True)):

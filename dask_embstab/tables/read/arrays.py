@@ -13,9 +13,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from dask_embstab.arguments import offers
 from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.cf import decoded
+from dask_embstab.tables.read.chunk_layout import require_visible
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.limits import require_held
 from dask_embstab.tables.store_errors import reading
@@ -84,6 +86,7 @@ def rows_in_memory(array: Any, start: int, stop: int, *, what: str) -> Any:
     """Rows ``start`` to ``stop`` of what `as_array` returned, computed or decoded."""
     if isinstance(array, zarr.Array):
         with reading(what):
+            require_visible(array)
             return np.asarray(array[start:stop])
     return np.asarray(array[start:stop])  # what a user's own lazy blocks raise is told as it is
 
@@ -130,9 +133,9 @@ def _lazy(array: xr.DataArray) -> Any:
 
 def _stands_for_an_array(given: Any) -> bool:
     protocols = ("__array__", "__array_interface__", "__dlpack__")
-    if hasattr(given, "to_dask_array"):  # a Dask DataFrame would compute itself
+    if offers(given, "to_dask_array"):  # a Dask DataFrame would compute itself
         return False
-    return isinstance(given, list | tuple | range | memoryview) or any(hasattr(given, name) for name in protocols)
+    return isinstance(given, list | tuple | range | memoryview) or any(offers(given, name) for name in protocols)
 
 
 def _described(given: Any) -> str:
@@ -141,11 +144,11 @@ def _described(given: Any) -> str:
 
 
 def _repair(given: Any) -> str:
-    if hasattr(given, "todense"):
+    if offers(given, "todense"):
         return "make it dense with .toarray() or .todense()"
-    if hasattr(given, "to_dask_array"):
+    if offers(given, "to_dask_array"):
         return "call .to_dask_array(lengths=True) on it"
-    if hasattr(given, "collect"):
+    if offers(given, "collect"):
         return "call .collect() on it"
     if isinstance(given, xr.Dataset):
         return "give one of its variables, such as dataset['vectors']"

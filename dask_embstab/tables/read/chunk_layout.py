@@ -18,15 +18,17 @@ import crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dask_embstab.errors import DamageError
+from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.read.recorded import Recorded, RunStore, last_bytes
 from dask_embstab.tables.store_errors import read_error
 
 Compression = Literal["blosc", "zstd"]
 _BLOCK_BYTES = 1 << 20
+_V3 = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,33 @@ def require_seen(folder: str | Path) -> None:
             f"{folder} is not there, as seen from {socket.gethostname()}; every process that computes must see it: give"
             " the workers of a cluster a shared file system, or use an object store's URL"
         )
+
+
+_visible: set[tuple[str, str]] = set()
+
+
+def require_visible(array: zarr.Array[Any]) -> None:
+    """Raise where this process does not see the store of an array at all, as a worker does not that has a copy of its own.
+
+    Every chunk would read as left out, so as the fill value. Asked once per array and process; of a folder each time.
+    """
+    store, path = array.store, array.path
+    if isinstance(store, LocalStore):
+        require_seen(Path(store.root) / path)
+        return
+    known = f"{type(store).__name__} {store}", path
+    if known in _visible:
+        return
+    key = f"{path}/{'zarr.json' if array.metadata.zarr_format == _V3 else '.zarray'}".lstrip("/")
+    if not sync(store.exists(key)):
+        raise InputError(
+            f"{array.store_path} must be seen by every process that computes; this one, on {socket.gethostname()}, sees"
+            " nothing there, because its copy of the store is its own; give a path or a URL that all of them share, or"
+            " compute in threads"
+        )
+    if len(_visible) >= _MOST_REMEMBERED:
+        _visible.clear()
+    _visible.add(known)
 
 
 def require_checksum(found: int, stored: int, path: str) -> None:

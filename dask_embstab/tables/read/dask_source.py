@@ -13,10 +13,12 @@ from typing import Any, cast
 import dask
 import dask.array as da
 import numpy as np
+import zarr
 from dask.delayed import Delayed
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import InputError
+from dask_embstab.tables.read.chunk_layout import require_visible
 from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.read.source import ArrayBlock, default_chunk_rows
 
@@ -71,7 +73,35 @@ def as_dask(array: Any, chunk_rows: int) -> Any:
         return array
     require_task_count(-(-array.shape[0] // chunk_rows), "a Dask view of the table")
     chunks = (chunk_rows, *array.shape[1:])
-    return da.from_array(array, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
+    seen = Visible(array) if isinstance(array, zarr.Array) else array
+    return da.from_array(seen, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """A Zarr array that raises where the process which slices it does not see its store."""
+
+    array: zarr.Array[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return self.array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        return self.array.dtype
+
+    def __getitem__(self, item: Any) -> Any:
+        """Decoded values."""
+        require_visible(self.array)
+        return self.array[item]
 
 
 def lifted(make: Callable[..., Any], *arguments: Any) -> Any:

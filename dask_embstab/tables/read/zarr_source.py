@@ -13,7 +13,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import call
-from dask_embstab.tables.read.chunk_layout import require_seen
+from dask_embstab.tables.read.chunk_layout import require_visible
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import reading
 
@@ -52,8 +52,8 @@ class ZarrSource:
     def decode(self, chunk: int) -> Rows:
         """All rows of one chunk (or shard), decoded."""
         start = chunk * self.chunk_rows
-        if isinstance(self.array.store, LocalStore):
-            require_seen(Path(self.array.store.root) / self.array.path)  # else every chunk would read as left out
+        with reading(self._name(chunk)):
+            require_visible(self.array)
         if self._is_no_file(chunk):
             raise DamageError(
                 f"{self._name(chunk)} must be a file with bytes in it; it has none; restore it from its source"
