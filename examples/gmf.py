@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import dask_embstab as es
-from dask_embstab.demo.table1 import HEADER, LEGEND, score_change, table1
+from dask_embstab.demo.table1 import HEADER, LEGEND, ROWS_HEADER, ROWS_LEGEND, score_change, table1
 from dask_embstab.report.table import text_table
 
 NAMES = ("a", "b", "c")
@@ -49,6 +49,7 @@ def stabilize_all(folder: Path, out: Path) -> dict[str, Any]:
     rows = table1(raw, stabilized)
     change = max(map(score_change, raw, stabilized))
     print(text_table(("run", *HEADER), [row.cells() for row in rows]), *LEGEND, sep="\n")
+    print(text_table(("run", *ROWS_HEADER), [row.counts() for row in rows]), ROWS_LEGEND, sep="\n")
     print(f"Scores are kept: the largest change of a sampled score is {change:.1e} of the largest score.")
     return {"table": {row.name: row.to_dict() for row in rows}, "score_change": change}
 

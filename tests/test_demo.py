@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.demo.run import run_demo
+from dask_embstab.demo.table1 import ROWS_LEGEND
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table
 
@@ -123,6 +124,18 @@ def test_the_page_holds_the_table_and_the_picture(result: dict[str, Any], folder
     assert {"table", "svg"} <= set(parsed.seen)
     for row in result["table"].values():
         assert f"{row['rbo']['after']:.3f}" in parsed.text
+
+
+def test_the_page_says_over_how_many_rows_each_mean_is(result: dict[str, Any], folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    assert ROWS_LEGEND in " ".join(Tags(text).text)
+    for day, known in result["table"].items():
+        counts = [
+            known["rows"][key][name] for key in ("users", "items") for name in ("rows", "zero_rows", "unmatched_a")
+        ]
+        assert counts[0] > 0
+        line = next(row for row in text.split("<tr") if day in row and str(known["rows"]["rbo"]["users"]) in row)
+        assert all(f">{count}<" in line for count in counts)
 
 
 @pytest.mark.usefixtures("result")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dask_embstab.api import create_run, evaluate, stabilize
 from dask_embstab.demo.als import factorize
-from dask_embstab.demo.table1 import HEADER, LEGEND, Row, score_change, table1
+from dask_embstab.demo.table1 import HEADER, LEGEND, ROWS_HEADER, ROWS_LEGEND, Row, score_change, table1
 from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import write_whole
@@ -39,6 +39,9 @@ from dask_embstab.tables.store_errors import writing
 
 Say = Callable[[str], object]
 
+_CAPTION = (
+    "Mean cosine of the vectors of the same id, over the ids that both days have and whose rows are zeros on neither."
+)
 _MADE_BY = "embstab demo"
 
 
@@ -228,10 +231,12 @@ def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> s
                 (
                     table(("day", *HEADER), [row.cells() for row in rows]),
                     *map(paragraph, LEGEND),
+                    table(("day", *ROWS_HEADER), [row.counts() for row in rows]),
+                    paragraph(ROWS_LEGEND),
                     paragraph(_scores_kept(change)),
                 ),
             ),
-            Section("All days against each other", (figure(svg, "Mean cosine of the vectors of the same id."),)),
+            Section("All days against each other", (figure(svg, _CAPTION),)),
         ],
     )
 

@@ -27,13 +27,35 @@ HEADER = (
 )
 """Names of the figures of `Row.cells`, below the name of the run."""
 
+ROWS_HEADER = (
+    "users",
+    "of zeros",
+    "gone",
+    "new",
+    "items",
+    "of zeros",
+    "gone",
+    "new",
+    "users sampled",
+    "items of zeros",
+)
+"""Names of the counts of `Row.counts`, below the name of the run: users, items, rankings."""
+
 LEGEND = (
     "users, items: mean cosine of the vectors that one id has in the first run and in this one.",
     "RBO: rank-biased overlap of two rankings of the first run's items, by its own users and by this run's users.",
     "retrained: the overlap of each run's own rankings, its users on its items, which stabilizing does not change.",
     "Means are over rows that both runs have, rows of zeros left out.",
 )
+ROWS_LEGEND = (
+    "Rows behind these means: users and items that both runs have; how many of these were left out because one of their"
+    " rows is zeros; how many the first run alone has (gone) and this run alone (new); users sampled for the rankings, and"
+    " items of the first run that are zeros and in no ranking."
+)
 """What the figures say, a line for each group of them."""
+
+
+_COUNTS = ("rows", "zero_rows", "unmatched_a", "unmatched_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,12 @@ class Row:
         old, new = self.before, self.after
         return (self.name, old.users, new.users, old.items, new.items, old.rbo, new.rbo, new.retrained)
 
+    def counts(self) -> tuple[Cell, ...]:
+        """Its name, and its counts in the order of `ROWS_HEADER`."""
+        rows = self.after.rows
+        of_tables = [rows[key][name] for key in ("users", "items") for name in _COUNTS]
+        return (self.name, *of_tables, rows["rbo"]["users"], rows["rbo"]["zero_items"])
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values."""
         pairs = {
@@ -79,8 +107,9 @@ def compare(first: Run, later: Run) -> Comparison:
     assert users is not None, "both runs have users"
     assert items is not None, "both runs have items"
     assert ranked is not None, "both runs have users and items"
-    counts = ("rows", "zero_rows", "unmatched_a", "unmatched_b")
-    rows = {key: {name: getattr(table, name) for name in counts} for key, table in (("users", users), ("items", items))}
+    rows = {
+        key: {name: getattr(table, name) for name in _COUNTS} for key, table in (("users", users), ("items", items))
+    }
     rows["rbo"] = {"users": ranked.users, "zero_items": ranked.zero_items_a}
     return Comparison(users.mean_cosine, items.mean_cosine, ranked.rbo, ranked.retrained_rbo, rows)
 
