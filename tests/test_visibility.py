@@ -102,6 +102,27 @@ def test_tasks_that_outlive_a_failure_leave_nothing(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("table", ["vectors", "id"])
+def test_a_folder_that_is_removed_while_zarr_writes_never_comes_back(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """Between the look at the folder and the write: the narrowest place."""
+    run = make_run("in", T, W, item_ids=[str(i) for i in range(60)])
+    before = snapshot(tmp_path)
+
+    def look(array: Any) -> None:
+        if str(array.path).endswith(table):
+            root = Path(array.store.root)
+            root.parent.rename(root.parent.with_suffix(".trash"))
+
+    monkeypatch.setattr("dask_embstab.tables.write.sink._require_folder", look)
+    monkeypatch.setattr("dask_embstab.tables.write.sink.chunk_files", lambda _: None)  # all through Zarr
+    with pytest.raises(OSError, match="cannot be written"):
+        es.create_run(tmp_path / "out.zarr", run)
+    left = {name for name in snapshot(tmp_path) if name not in before}
+    assert not {name for name in left if ".partial/" in name}
+
+
 def test_half_a_run_is_refused_wherever_it_stands(run: es.Run, tmp_path: Path) -> None:
     node = zarr.open_group(run.path, mode="a")
     node.attrs.put({"embstab": {**node.attrs["embstab"], "incomplete": True}})

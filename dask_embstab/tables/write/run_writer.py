@@ -33,6 +33,7 @@ from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
 from dask_embstab.tables.write.journal import Journal
 from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
+from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.swap import finish_swap, taken
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
@@ -256,9 +257,9 @@ def _require_no_series(place: Path) -> None:
 
 def _root(work: WorkPlace, attributes: dict[str, Any]) -> zarr.Group:
     if work.resumed:
-        return zarr.open_group(work.run, mode="r+")
+        return zarr.open_group(OutputFolder(work.run), mode="r+")
     marked = _marked(attributes, fingerprint=work.fingerprint)
-    return zarr.open_group(work.run, mode="a", zarr_format=3, attributes=marked)
+    return zarr.open_group(OutputFolder(work.run), mode="a", zarr_format=3, attributes=marked)
 
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Where Zarr itself writes chunks of a run (encoded ids, sharded or strange codecs): a folder that never comes back.
+
+Tasks may outlive the failure of their pass, and its folder is removed meanwhile. `LocalStore` would make it anew for what
+such a task still writes; this one makes folders below it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
+
+from dask_embstab.files.atomic import PARTIAL, create_new, new_token, write_all
+
+
+class OutputFolder(LocalStore):
+    """A `LocalStore` that raises FileNotFoundError where its folder is gone."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a file beside its place, then rename it."""
+        if self.read_only:
+            raise ValueError("store was opened in read-only mode and does not support writing")
+        await asyncio.to_thread(_put, self.root, key, memoryview(value.as_numpy_array()).cast("B"))
+
+
+def _put(root: Path, key: str, data: memoryview) -> None:
+    path, folder = root / key, root
+    for name in Path(key).parts[:-1]:
+        folder /= name
+        folder.mkdir(exist_ok=True)
+    beside = f"{path}.{new_token()}{PARTIAL}"
+    descriptor = create_new(beside)
+    try:
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+        Path(beside).rename(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
