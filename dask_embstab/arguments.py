@@ -6,7 +6,6 @@ standard library is imported.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import numbers
@@ -92,17 +91,11 @@ def _is_double(value: numbers.Real) -> bool:
 
 def shown(value: Any) -> str:
     """A value as messages show it: itself where that is short, else its kind."""
-    said = ""
-    with contextlib.suppress(ValueError):  # of a number with more digits than Python prints
+    try:
         said = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
-    kind = type(value).__name__
-    return (
-        said
-        if said and len(said) <= _SHOWN
-        else f"one of {said[:_SHOWN]}..."
-        if said and kind == "int"
-        else f"a {kind}"
-    )
+    except ValueError:  # a number of more digits than Python prints
+        said = ""
+    return said if said and len(said) <= _SHOWN else f"a {type(value).__name__}"
 
 
 def offers(value: Any, name: str) -> bool:

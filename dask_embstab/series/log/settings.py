@@ -215,6 +215,8 @@ class Settings:
 
 _NAMES = ("weights", "only", "counts", "pairs")
 """Settings that name an array or a file."""
+_OWN = (*_NAMES, "gaps", "gates")
+"""Settings that say themselves what they must be."""
 SETTINGS = frozenset(field.name for field in fields(Settings))
 
 
@@ -243,7 +245,7 @@ def _gaps(given: Any) -> dict[str, float]:
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(values) - SETTINGS):
         raise InputError(f"a series has the settings {', '.join(sorted(SETTINGS))}; {', '.join(unknown)} came")
-    if wrong := mismatch(Settings, (), {name: value for name, value in values.items() if name not in _NAMES}):
+    if wrong := mismatch(Settings, (), {name: value for name, value in values.items() if name not in _OWN}):
         raise InputError(f"the setting {wrong}")
     return {name: _plain(value) for name, value in values.items()}
 

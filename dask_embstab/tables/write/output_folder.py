@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
@@ -23,7 +24,8 @@ class OutputFolder(LocalStore):
         """Write a file beside its place, then rename it."""
         if self.read_only:
             raise ValueError("store was opened in read-only mode and does not support writing")
-        await asyncio.to_thread(_put, self.root, key, memoryview(value.as_numpy_array()).cast("B"))
+        values: Any = value.as_numpy_array()
+        await asyncio.to_thread(_put, self.root, key, memoryview(values).cast("B"))
 
 
 def _put(root: Path, key: str, data: memoryview) -> None:
