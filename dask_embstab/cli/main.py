@@ -151,7 +151,9 @@ def demo(directory: str | None, **options: Any) -> dict[str, Any]:
     argument("path", required=False),
     click.option("--components", type=click.IntRange(1), default=64, show_default=True, help="Without a PATH."),
     click.option("--disk-bytes", metavar="BYTES", default="256MiB", show_default=True, help="Written, read, removed."),
-    click.option("--seconds", type=click.FloatRange(0.001), default=0.1, show_default=True, help="For every step."),
+    click.option(
+        "--seconds", type=click.FloatRange(0.001, 600), default=0.1, show_default=True, help="For every step."
+    ),
     SCHEDULER,
 )
 def doctor(
