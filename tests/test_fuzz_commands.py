@@ -72,6 +72,7 @@ CALLS: dict[str, list[str]] = {
     "series apply": ["series", "c.zarr", "new"],
     "series diff": ["series", "1", "2"],
     "series export-manifest": ["series"],
+    "series forget": ["series", "3", "--table", "items"],
     "series gc": ["series"],
     "series init": ["new"],
     "series log": ["series"],

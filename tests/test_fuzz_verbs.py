@@ -128,6 +128,7 @@ class Given:
             "Series.apply": lambda: {"self": s, "run": b, "out": new()},
             "Series.change": lambda: {"self": s},
             "Series.diff": lambda: {"self": s, "a": 1},
+            "Series.forget": lambda: {"self": self.another_series(), "ids": [3], "table": "items"},
             "Series.gc": lambda: {"self": s},
             "Series.head": lambda: {"self": s},
             "Series.init": lambda: {"place": new()},
