@@ -55,12 +55,12 @@ def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
 
 def _numbers(value: Any, table: Table, run: Run | None) -> Any:
     """One number per row."""
+    path = _file(value)
     group = None if run is None else run.group.get(table.key)
     may_be_stored = isinstance(group, zarr.Group) and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
     stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
     if isinstance(stored, zarr.Array):
         return stored
-    path = _file(value)
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
