@@ -135,7 +135,7 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     click.option("--users", type=click.IntRange(100, 10_000_000), default=20_000, show_default=True),
     click.option("--items", type=click.IntRange(100, 1_000_000), default=5_000, show_default=True),
     click.option("--days", type=click.IntRange(2, 1000), default=5, show_default=True),
-    click.option("--components", type=click.IntRange(2, 256), default=16, show_default=True),
+    click.option("--components", type=click.IntRange(3, 256), default=16, show_default=True),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
 )
 def demo(directory: str | None, **options: Any) -> dict[str, Any]:
