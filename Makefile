@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo-out
 WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all mutants lint bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ test-all: lint
 	  echo "tests on Python $$version ($$python)"; \
 	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$version" || exit; \
 	done
+
+# Which changes to the mathematics the tests notice: every mutant; hours. docs/mutation.md says how a sample fared.
+mutants: $(VENV)/.tested
+	$(BIN)/python benchmarks/mutation.py
 
 clean:
 	rm -rf $(VENV) .venv-* $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

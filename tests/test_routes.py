@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,41 @@ def test_one_more_read_is_enough_for_one_weak_direction(kappa: float) -> None:
     figures = es.fit(of_condition(kappa, 500, "float64"), USERS).diagnostics["items"]
     assert (figures["route"], figures["reads"]) == ("preconditioned", 2)
     assert kappa / 3 < figures["condition"] < 3 * kappa
+
+
+@pytest.mark.parametrize("method", ["auto", "qr"])
+@pytest.mark.parametrize("size", [1e150, 1e-140, 1e-150, 1e-160, 1e-170, 1e-300])
+def test_values_of_any_size_are_fitted_or_refused(size: float, method: str) -> None:
+    rows = of_condition(5, 500, "float64")
+    if size < 1e-147:
+        with pytest.raises(es.InputError, match="squares underflow float64; rescale"):
+            es.fit(rows * size, USERS, method=method)
+        with pytest.raises(es.InputError, match="squares underflow float64; rescale"):
+            es.fit(rows * size, reference=rows)
+        one = rows * [1, 1, 1, size]
+        with pytest.raises(es.InputError, match="squares underflow") if size > 1e-162 else contextlib.nullcontext():
+            es.fit(one, USERS, method=method)
+        with pytest.warns(es.EmbstabWarning, match="1 are free"):  # a rotation needs nothing of it
+            found = es.fit(one, reference=one)
+        np.testing.assert_allclose(found.items[:3, :3], np.eye(3), atol=1e-12)
+        return
+    found = es.fit(rows * size, USERS, method=method)
+    scores = (rows * size @ found.items) @ (USERS @ found.users).T
+    np.testing.assert_allclose(scores / size, rows @ USERS.T, rtol=0, atol=1e-12)
+
+
+def test_a_table_of_zeros_is_said_to_be_one() -> None:
+    with pytest.raises(es.ConditionError, match="is zero, so it spans no space"):
+        es.fit(np.zeros((500, D)), USERS)
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e-150, 1e-100, 1e100, 1e150, 1e200])
+def test_weights_of_any_size_are_used_or_refused(factor: float) -> None:
+    rows, reference = of_condition(5, 500, "float64"), of_condition(7, 500, "float64")
+    weights = np.random.default_rng(2).random(500)
+    if 1e-140 < factor < 1e140:
+        found, expected = (es.fit(rows, reference=reference, weights=by * weights) for by in (factor, 1.0))
+        np.testing.assert_allclose(found.items, expected.items, atol=1e-12)
+        return
+    with pytest.raises(es.InputError, match="weights of items must lie within"):
+        es.fit(rows, reference=reference, weights=factor * weights)

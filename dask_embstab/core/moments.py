@@ -254,7 +254,8 @@ def pair_sums(
         weight = squares = float(n)
     else:
         n, root = int(np.count_nonzero(weights)), np.sqrt(weights)
-        weight, squares = float(weights.sum()), float(weights @ weights)
+        with np.errstate(over="ignore"):  # weights of such sizes are refused by their sum
+            weight, squares = float(weights.sum()), float(weights @ weights)
         pairs = [rows * root[:, None] for rows in pairs]
     total = np.concatenate([root @ rows for rows in pairs]) if centred else None
     return Pairs(n, weight, squares, d, joint_gramian(pairs, in_place=in_place), total)

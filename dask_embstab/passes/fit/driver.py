@@ -113,7 +113,7 @@ def fit_reads(
 ) -> Transform:
     """The fit as in the paper; a table is read again where its condition number or unit rows ask for it."""
     for read in reads.values():
-        require_nonzero(read.summary)
+        require_nonzero(read.summary, every_component=options.keep == "scores")
         if options.keep == "scores":
             require_rows(read.summary.where, read.summary.n_rows, read.summary.d)
 

@@ -31,6 +31,9 @@ from dask_embstab.passes.fit.target import counted
 from dask_embstab.repairs import option
 from dask_embstab.tables.table import Table
 
+_MOST_WEIGHT = 1e140
+"""Sums of squares of weights within this and its inverse, on average, stay within float64."""
+
 
 def require_memory_for(
     tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, *, whole: bool
@@ -144,6 +147,12 @@ def pair_sums(found: Mapping[str, Pairs | None], reads: Mapping[str, TableRead])
             f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or all of weight 0;"
             " select others"
         )
+    for key, pairs in sums.items():
+        if not 1 / _MOST_WEIGHT < pairs.weight / pairs.n < _MOST_WEIGHT:
+            raise InputError(
+                f"weights of {key} must lie within {1 / _MOST_WEIGHT:g} and {_MOST_WEIGHT:g} on average; they are"
+                f" {pairs.weight / pairs.n:.3g}; multiply all of them by one number, which changes nothing else"
+            )
     return sums
 
 

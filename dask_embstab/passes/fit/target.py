@@ -14,6 +14,9 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.repairs import option
 
+_LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+"""A sum of squares below this has lost digits, or whole rows, to underflow."""
+
 
 def target_of(basis: Basis, reads: Mapping[str, TableRead], options: FitOptions, *, rotated: bool) -> Target:
     """How wide the aligned tables are: a silent loss of components is never an answer."""
@@ -62,9 +65,15 @@ def require_rows(where: str, n: int, d: int) -> None:
         )
 
 
-def require_nonzero(summary: TableMoments) -> None:
-    """Raise where every value of a table is zero."""
-    if not np.trace(summary.gramian) > 0:
+def require_nonzero(summary: TableMoments, *, every_component: bool) -> None:
+    """Raise for a table of zeros, and where squares underflow: of all components, or of one that scores may need."""
+    squares = np.diag(summary.gramian)
+    least = squares[squares > 0].min(initial=np.inf) if every_component else squares.max()
+    if summary.moments.n_nonzero and (least < _LEAST_SQUARES or not squares.any()):
+        raise InputError(
+            f"the values of {summary.where} are so small that their squares underflow float64; rescale the table"
+        )
+    if not squares.any():
         raise ConditionError(f"every value of {summary.where} is zero, so it spans no space; check how it was written")
 
 
