@@ -70,6 +70,9 @@ def test_a_refused_delivery_is_shown_until_it_is_delivered(series: es.Series, tm
     assert not status["well"]
     assert [found["run"] for found in status[outcome]] == ["next"]
     assert not status["held" if outcome == "failed" else "failed"]
+    if outcome == "held":
+        assert status["held"][0]["message"] == str(raised.value)
+        assert str(raised.value)[:100] in status["lines"][2]
     if outcome == "failed":
         shown = status["failed"][0]
         assert (shown["error"], shown["message"], shown["source"]) == (error, str(raised.value), str(place))

@@ -26,12 +26,13 @@ _SHOWN = 200
 class Unpublished:
     """Deliveries that nobody has acknowledged: ``held`` with their verdicts, ``failed``, and ``unfinished`` ones.
 
-    Unfinished is what is at work or was interrupted.
+    Unfinished is what is at work or was interrupted. ``messages`` say why what is held was held, as far as it is recorded.
     """
 
     held: dict[str, list[Mapping[str, Any]]]
     failed: list[Attempt]
     unfinished: list[str]
+    messages: Mapping[str, str]
 
 
 def status_of(store: Store, log: Log) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
         "head": None if head is None else {"version": head.version, "run": head.run, "created": head.created},
         "runs": len(log.live_runs),
         "held": [
-            {"run": name, "gates": [v["gate"] for v in held(verdicts)]} for name, verdicts in waiting.held.items()
+            {"run": name, "gates": [v["gate"] for v in held(verdicts)], "message": waiting.messages.get(name)}
+            for name, verdicts in waiting.held.items()
         ],
         "failed": [
             {name: getattr(attempt, name) for name in ("run", "source", "at", "error", "message")}
@@ -71,7 +73,8 @@ def unpublished(store: Store, log: Log) -> Unpublished:
     begun = {name for name, attempt in open_ones.items() if attempt.outcome in ("started", "interrupted")}
     begun |= {name for name in candidates if store.names(f"candidates/{name}")}
     done = verdicts.keys() | {attempt.run for attempt in failed}
-    return Unpublished(dict(sorted(verdicts.items())), failed, sorted(begun - done))
+    messages = {name: attempt.message for name, attempt in open_ones.items() if attempt.outcome == "held"}
+    return Unpublished(dict(sorted(verdicts.items())), failed, sorted(begun - done), messages)
 
 
 def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
@@ -119,7 +122,11 @@ def _gates_line(head: Version | None) -> str:
 
 
 def _rest_line(waiting: Unpublished, shadows: list[Version]) -> str:
-    holds = [f"{name} by {'; '.join(map(said, held(verdicts)))}" for name, verdicts in waiting.held.items()]
+    holds = []
+    for name, verdicts in waiting.held.items():
+        asked = all(verdict.get("figures") for verdict in held(verdicts)) if name in waiting.messages else True
+        why = f"by {'; '.join(map(said, held(verdicts)))}" if asked else f"({waiting.messages[name][:_SHOWN]})"
+        holds.append(f"{name} {why}")
     parts = {
         "held": ", ".join(holds),
         "failed": ", ".join(f"{a.run} ({a.error}: {a.message[:_SHOWN]})" for a in waiting.failed),
