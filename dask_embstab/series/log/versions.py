@@ -97,6 +97,7 @@ class Version(Displayed):
         numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
         _require(all(n is None or (type(n) is int and n > 0) for n in numbers), f"it counts versions as {numbers}")
         _require(self.version is not None, "it has no number")
+        _require(all(n is None or n < self.version for n in numbers[1:]), f"it follows on versions as {numbers}")
         _require(self.kind in get_args(Kind) and self.state in get_args(State), f"it is {self.kind!r}, {self.state!r}")
         _require(all(isinstance(text, str) for text in (self.policy, self.created)), "its policy and time are texts")
         dt.datetime.fromisoformat(self.created)
@@ -247,6 +248,9 @@ def details_of(data: bytes, where: str) -> Details:
     """What a version's file says besides its core; DamageError where a byte has changed."""
     with _reading(where):
         known = json.loads(_checked(data)[1].removeprefix(b'"details": ')[:-1])
+        parts = [known["settings"], known["figures"], known["spectra"], *known["verdicts"]]
+        if not all(isinstance(part, Mapping) for part in parts):
+            raise ValueError("its details are objects")
         return Details(**known | {"verdicts": tuple(known["verdicts"])})
 
 
