@@ -17,6 +17,7 @@ from oracle import foreign_run, world
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.passes.engine.plan import plan_rows
+from dask_embstab.tables.ids.ids import as_ids
 
 T, W = world(98)
 ROWS, D = 16, 4
@@ -155,3 +156,10 @@ def test_a_file_longer_than_any_encoding_of_its_chunk_is_refused(tmp_path: Path)
         file.truncate(1 << 31)
     with within(8 << 20), pytest.raises(es.DamageError, match="2147483648 bytes"):
         es.open_run(path)
+
+
+def test_a_chunk_of_texts_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    rows = 10**10
+    array = zarr.create_array(tmp_path / "ids.zarr", shape=(rows,), chunks=(rows,), dtype=str)
+    with within(1 << 24), pytest.raises(es.InputError, match="ids of it must be decoded whole"):
+        as_ids(array, rows, where="it")

@@ -19,9 +19,12 @@ from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
+from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.recorded import require_recorded
 
 _COMPARED_BYTES = 1 << 20
+_TEXT_BYTES = 64
+"""What a short text takes in memory."""
 ID_RANGE = 1 << 18
 """Ids that are held at a time where they are only passed by."""
 
@@ -210,6 +213,8 @@ def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
     if array.ndim != 1 or array.shape[0] != n_rows:
         raise IdError(f"{where} needs one id per row, ({n_rows},); the ids have the shape {tuple(array.shape)}")
     kind = kind_of(array, where)
+    if isinstance(array, zarr.Array) and kind == "string":
+        require_workable(array.chunks[0] * _TEXT_BYTES, 1, f"the ids of {where}")
     if hasattr(array, "to_delayed"):
         meta = np.empty(0, array.dtype)
         array = array.map_blocks(_stored_block, where=where, dtype=array.dtype, meta=meta)
