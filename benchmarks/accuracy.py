@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,6 @@ _CERTIFICATE_TEXT = (
     "The last two columns are the largest figures of any fit: a certificate holds where error / certificate is at most 1,"
     " and says something where it is not far above the error, or above the unit where the error is less: 2.2e-16 kappa, for"
     " a plain Gramian 2.2e-16 kappa^2. `tests/test_accuracy.py` holds 1 and 150."
-)
-_ELSEWHERE = (
-    "Which changes to this code the tests notice: [mutation.md](mutation.md), by `benchmarks/mutation.py`. How often the"
-    " estimate of anchors is exceeded: [anchors.md](anchors.md), by `benchmarks/anchors.py`."
 )
 CERTIFICATE = ("error / certificate", "certificate / max(error, unit)")
 
@@ -179,8 +176,19 @@ def markdown(results: dict[str, Any]) -> str:
         for row in results["scores"]
     ]
     lines += table(("kappa(A)", "chi", "error", "error / chi"), scores)
-    lines += ["", _ELSEWHERE]
+    lines += ["", _elsewhere()]
     return "\n".join([*lines, ""])
+
+
+def _elsewhere() -> str:
+    """The score of the last mutation campaign, and the other pages."""
+    campaign = (Path(__file__).parent.parent / "docs" / "mutation.md").read_text().splitlines()[0]
+    score = campaign.rpartition(": ")[2].rstrip(".")
+    return (
+        f"Changes to this code that the tests notice: {score}, in a campaign of `benchmarks/mutation.py` with two seconds of"
+        " tests per mutant ([mutation.md](mutation.md) has the command and what was left alive). How often the estimate of"
+        " anchors is exceeded: [anchors.md](anchors.md), by `benchmarks/anchors.py`."
+    )
 
 
 def _rounded(case: Case) -> dict[str, Array]:
