@@ -160,6 +160,8 @@ def doctor(
     path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
 ) -> dict[str, Any]:
     """Say what this machine can do, and what fitting and applying the run or array at PATH will cost on it."""
+    import shutil
+
     from dask_embstab.diagnose.doctor import examine, place_beside
     from dask_embstab.errors import InputError
     from dask_embstab.passes.engine.cluster import active_client, worker_families
@@ -175,6 +177,11 @@ def doctor(
         size = bytes_of(disk_bytes, option("disk_bytes"))
         if size < 1:
             raise InputError(f"{option('disk_bytes')} must be at least 1 byte; it is {size}")
+        free = shutil.disk_usage(place_beside(path)).free
+        if size > free // 2:
+            raise InputError(
+                f"{option('disk_bytes')} may take half of what is free beside {path or '.'}, {free}; it is {size}"
+            )
         told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
     return told | workers
 
