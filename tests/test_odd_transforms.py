@@ -27,6 +27,15 @@ ODD: dict[str, dict[str, Any]] = {
     "a matrix of singular values": {"singular_values": EYE},
     "offsets of another width": {"offsets": np.ones(7)},
     "users of another shape": {"users": np.ones((4, 3))},
+    "no components": {"items": np.ones((4, 0)), "users": np.ones((4, 0))},
+    "more singular values than components": {"singular_values": np.ones(99)},
+    "an energy beyond float64": {"diagnostics": {"items": {"energy": 10**400}}},
+    "an energy that is no number": {"diagnostics": {"users": {"energy": float("nan")}}},
+    "digests beyond 32 bits": {"diagnostics": {"items": {"digests": [1 << 32]}}},
+    "an error in words": {"diagnostics": {"alignment": {"relative_error": "x"}}},
+    "a name that is an object": {"diagnostics": {"reference": {"name": {}}}},
+    "a method that is an object": {"diagnostics": {"method": {}}},
+    "a list of modes": {"diagnostics": {"keep": [1, 2]}},
     "a list": {"diagnostics": []},
     "null": {"diagnostics": None},
     "a text": {"diagnostics": "x"},
@@ -71,6 +80,13 @@ def test_a_file_is_refused(run: es.Run, tmp_path: Path, what: str, capsys: pytes
     assert embstab("apply", file, run.path, tmp_path / "out.zarr") == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_diagnostics_nested_without_end_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "deep.npz"
+    np.savez(path, items=EYE, singular_values=np.ones(4), diagnostics=np.array("[" * 100_000))
+    with pytest.raises(es.DamageError, match="not a whole transform file"):
+        es.Transform.load(path)
 
 
 def test_a_whole_file_is_read(run: es.Run, tmp_path: Path) -> None:

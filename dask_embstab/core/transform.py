@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -34,9 +35,12 @@ _FIGURES: tuple[tuple[str, str, Any], ...] = (
     ("items", "digests", list | tuple),
     ("users", "digests", list | tuple),
     ("reference", "path", str),
+    ("reference", "name", str),
+    ("alignment", "relative_error", int | float),
     ("truncation", "frobenius_error", int | float),
 )
 """What is read of stored diagnostics, and what it must be where it is there."""
+_LARGEST = int(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -65,6 +69,11 @@ class Transform(Displayed):
         }.items():
             if (array := getattr(self, name)) is not None or name in ("items", "singular_values"):
                 object.__setattr__(self, name, _real(array, f"the {name} of a transform", n_axes))
+        if not self.items.size or len(self.singular_values) > max(self.items.shape):
+            raise InputError(
+                "a transform has components and at most one singular value for each; items has the shape"
+                f" {self.items.shape}, and there are {len(self.singular_values)} singular values"
+            )
         if self.users is not None and self.users.shape != self.items.shape:
             raise InputError(f"both matrices need one shape; items has {self.items.shape}, users {self.users.shape}")
         for name, offset in (("items_offset", self.items_offset), ("users_offset", self.users_offset)):
@@ -165,7 +174,7 @@ class Transform(Displayed):
             raise
         except FileNotFoundError:
             raise InputError(f"there is no transform at {path}; write one with {call('fit')}") from None
-        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, EOFError, OSError, RecursionError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
         try:
             return cls.from_arrays(arrays, diagnostics)
@@ -206,12 +215,22 @@ def _require_diagnostics(diagnostics: Any) -> None:
         if not isinstance(value, Mapping) and (value is not None or name == "product"):
             raise InputError(f"its {name} among the diagnostics must be an object; it is a {type(value).__name__}")
     for name, key, kind in _FIGURES:
-        found = (diagnostics.get(name) or {}).get(key)
-        if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
-            raise InputError(f"its {name}.{key} among the diagnostics cannot be a {type(found).__name__}")
+        _require_figure(f"{name}.{key}", (diagnostics.get(name) or {}).get(key), kind)
+    for name in ("keep", "method"):
+        if not isinstance(diagnostics.get(name), str | None):
+            raise InputError(f"its {name} among the diagnostics must be a text; it is {shown(diagnostics[name])}")
     digests = [number for name in ("items", "users") for number in (diagnostics.get(name) or {}).get("digests") or []]
-    if not all(type(number) is int for number in digests):
-        raise InputError("its digests must be whole numbers")
+    if not all(type(number) is int and 0 <= number < 1 << 32 for number in digests):
+        raise InputError("its digests must be checksums: whole numbers of 32 bits")
+
+
+def _require_figure(name: str, value: Any, kind: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"its {name} among the diagnostics cannot be a {type(value).__name__}")
+    if isinstance(value, int | float) and not 0 <= value <= _LARGEST:
+        raise InputError(f"its {name} among the diagnostics must be at least 0 and within float64")
 
 
 def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
