@@ -18,13 +18,13 @@ from dask_embstab.files.place import local_path
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
-from dask_embstab.passes.engine.write import Landing
+from dask_embstab.passes.engine.write import LinearMap
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.transform_run import kept, land
+from dask_embstab.passes.transform_run import resolve_keep, transform_run
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
@@ -163,7 +163,7 @@ def create_run(
         for key, table in tables.items():
             rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
             passes[key] = copy_table(
-                writer, key, table, Landing(), dtype=table.dtype, width=table.d, chunk_rows=rows, label="writing"
+                writer, key, table, LinearMap(), dtype=table.dtype, width=table.d, chunk_rows=rows, label="writing"
             )
         run_all(passes)
     return open_run(path)
@@ -286,30 +286,30 @@ def fit(
     }
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     taken = moments_of(items, users)
-    landed_on = as_reference(reference) if taken is None else reference_of(taken, aligned_tables(align_on), reference)
+    aligned_on = as_reference(reference) if taken is None else reference_of(taken, aligned_tables(align_on), reference)
     choices: dict[str, Any] = {
         "align_on": align_on,
         "method": method,
         "rank": rank,
         "width": width,
         "max_lost_energy": max_lost_energy,
-        "balance": balance_for(balance, landed_on),
+        "balance": balance_for(balance, aligned_on),
         "center": center,
         "unit_rows": unit_rows,
         "rotation_only": rotation_only,
         "min_matched": min_matched,
-        "joining": joined,
+        "join_options": joined,
     }
     if taken is not None:
         choices["selections"] = selections(align_on, chosen)
-        return fit_moments(taken, landed_on, FitOptions(keep=kept(keep, users=users), **choices))
+        return fit_moments(taken, aligned_on, FitOptions(keep=resolve_keep(keep, users=users), **choices))
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
     known = {"items": item_table, "users": user_table}
     aligned = {key: found for key in aligned_tables(align_on) if (found := known[key]) is not None}
     choices["selections"] = selections(align_on, read_named(chosen, aligned, as_run(items)))
-    options = FitOptions(keep=kept(keep, users=user_table), **choices)
-    return fit_tables(item_table, user_table, landed_on, options)
+    options = FitOptions(keep=resolve_keep(keep, users=user_table), **choices)
+    return fit_tables(item_table, user_table, aligned_on, options)
 
 
 @verb()
@@ -360,7 +360,7 @@ def moments(
         rotation_only=False,
         min_matched=None,
         selections=selections("items", chosen),
-        joining=joined,
+        join_options=joined,
     )
     return summarize(as_table(table, key=key), theirs, {} if known is None else known.described, options)
 
@@ -423,7 +423,7 @@ def apply(
     inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
     name = source.name if source.path is not None else _name_of(out)
     options: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
-    return land(how, source, out, name=name, inputs=inputs, **options)
+    return transform_run(how, source, out, name=name, inputs=inputs, **options)
 
 
 @verb(fit)
@@ -445,8 +445,8 @@ def stabilize(
     table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
     source = run_of(run, users)
-    landed_on = reference.path if isinstance(reference, Run) else reference
-    require_output(out, _paths(source.path, landed_on), overwrite=overwrite)
+    aligned_on = reference.path if isinstance(reference, Run) else reference
+    require_output(out, _paths(source.path, aligned_on), overwrite=overwrite)
     with one_reading():
         transform = fit(source, reference=reference, **options)
         return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)

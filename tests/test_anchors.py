@@ -96,12 +96,12 @@ def test_anchors_decide_the_rotation_alone() -> None:
     rows, reference = drifted(3, 9, n=200)
     found = es.fit(rows, reference=reference, anchors=40)
     from dask_embstab.passes.join.anchors import anchor_rows
-    from dask_embstab.passes.join.options import joining
+    from dask_embstab.passes.join.options import join_options
     from dask_embstab.passes.join.pairing import pair
     from dask_embstab.tables.table import make_table
 
     table, other = make_table(rows, where="a"), make_table(reference, where="b")
-    with joining() as how:
+    with join_options() as how:
         few = anchor_rows(pair(table, other, how), table, 40, 0)
     assert len(set(few.tolist())) == 40
     assert_close(found.items, rotation(rows[few], reference[few]), 1e-9)

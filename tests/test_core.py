@@ -20,7 +20,7 @@ from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.rankings import rank_biased_overlap, top_k
 from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
-from dask_embstab.core.tree import Node, fold, graft, micro_block_rows
+from dask_embstab.core.tree import Node, fold, merge_forests, micro_block_rows
 from dask_embstab.errors import ConditionError
 
 EPS = float(np.finfo(np.float64).eps)
@@ -41,10 +41,10 @@ def brackets(left: str, right: str) -> str:
 def test_the_order_of_additions_does_not_depend_on_the_tasks(data: Any, n: int) -> None:
     leaves = [Node(0, i, chr(ord("A") + i)) for i in range(n)]
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, n - 1)), max_size=8)) - {n})
-    tasks = [graft([leaves[a:b]], brackets) for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
+    tasks = [merge_forests([leaves[a:b]], brackets) for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
     middle = data.draw(st.integers(0, len(tasks)))
-    joined = graft([graft(tasks[:middle], brackets), graft(tasks[middle:], brackets)], brackets)
-    whole = graft([leaves], brackets)
+    joined = merge_forests([merge_forests(tasks[:middle], brackets), merge_forests(tasks[middle:], brackets)], brackets)
+    whole = merge_forests([leaves], brackets)
     assert joined == whole
     assert fold(joined, brackets) == fold(whole, brackets)
     assert fold(joined, brackets).replace("(", "").replace(")", "") == "".join(leaf.value for leaf in leaves)

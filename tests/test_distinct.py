@@ -17,7 +17,7 @@ from oracle import Array, assert_close, hidden, rotation
 
 import dask_embstab as es
 from dask_embstab.passes.join import distinct
-from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.options import join_options
 from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.ids.kinds import IdKind
@@ -44,7 +44,7 @@ def ids_of(kind: str, numbers: Any) -> Array:
 
 
 def repeats(ids: Array, memory: int | str) -> bool:
-    with joining(memory=memory) as how:
+    with join_options(memory=memory) as how:
         return distinct.may_repeat(as_ids(ids, len(ids), where="t"), "items", how)
 
 

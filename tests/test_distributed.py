@@ -16,7 +16,7 @@ from oracle import chunk_file, snapshot, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.options import join_options
 
 # A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was asked to.
 pytestmark = [
@@ -116,7 +116,7 @@ def test_an_error_on_a_worker_is_the_same_error(runs: tuple[es.Run, es.Run], cli
 
 
 def test_the_memory_of_a_join_is_shared_by_the_threads_of_one_process(client: Client) -> None:
-    with joining(memory="6MiB") as how:
+    with join_options(memory="6MiB") as how:
         with dask.config.set(num_workers=6):
             assert how.per_thread == 1 << 20
             with client.as_current():

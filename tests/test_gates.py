@@ -174,10 +174,12 @@ def test_a_transform_tampered_with_between_fit_and_apply_is_held(
     if data == "real":
         series = es.Series(shutil.copytree(request.getfixturevalue("real") / "series", tmp_path / "real"))
         week = gmf("c")
-    original = publishing.land
+    original = publishing.transform_run
     run = week.write(tmp_path / "run.zarr")
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "land", lambda t, *args, **options: original(tampered(t), *args, **options))
+        patched.setattr(
+            publishing, "transform_run", lambda t, *args, **options: original(tampered(t), *args, **options)
+        )
         with pytest.raises(es.HoldError) as error:
             series.add(run)
     assert holding(error) & gates
@@ -255,7 +257,7 @@ def test_what_is_accepted_is_neither_fitted_nor_written_again(
             series.add(bad)
     landed = vectors_of(es.open_run(tmp_path / "series" / "runs" / "bad.zarr"), "users")
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
-    monkeypatch.setattr(publishing, "land", lambda *_, **__: pytest.fail("it is written already"))
+    monkeypatch.setattr(publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already"))
     version = series.add(bad, accept="new units").version
     assert by_gate(version)["norm_ratio"]["verdict"] == "hold", "the verdict stays what it was"
     np.testing.assert_array_equal(vectors_of(series.open(), "users"), landed)

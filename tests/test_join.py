@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from oracle import Array, assert_close, hidden, land, pairs_by_id, vectors_of, world
 
 import dask_embstab as es
-from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids import scratch as scratching
@@ -71,7 +71,7 @@ def as_stored(ids: Array, chunk: int, how: str) -> Any:
 @contextmanager
 def paired(mine: Any, theirs: Any, memory: int, **options: Any) -> Iterator[Pairing]:
     tables = [make_table(np.ones((ids.shape[0], 2)), ids, where=name) for name, ids in (("run", mine), ("ref", theirs))]
-    with joining(memory=memory, **options) as how:
+    with join_options(memory=memory, **options) as how:
         yield pair(tables[0], tables[1], how)
 
 
@@ -121,7 +121,7 @@ def test_any_join_is_the_oracle_s(data: Any, kind: str, n: int, m: int, seed: in
             assert mine.tolist() == theirs.tolist()
         else:
             assert index_of(found, n, m) == (index, inverse)
-        if found.how == "partitioned ids":
+        if found.paired_by == "partitioned ids":
             assert found.n_bytes > 16 * (n + m)
 
 
@@ -139,7 +139,7 @@ def test_the_path_of_the_join_is_the_cheapest_and_stated(path: str, kind: str) -
     ids = ids_of(kind, np.random.default_rng(0).permutation(60))
     mine, theirs = (side.view(ids.dtype) for side in ORDERS[path](ids.view("S16") if kind == "uuid" else ids))
     with paired(mine, theirs, AMPLE if path == "joined ids" else TINY) as found:
-        assert found.how == path
+        assert found.paired_by == path
         if path != "identical ids":
             assert index_of(found, len(mine), len(theirs)) == expected(mine, theirs)
 
@@ -148,7 +148,7 @@ def test_ids_that_cease_to_ascend_are_not_merged() -> None:
     mine = np.arange(60)
     mine[50:] = mine[50:][::-1]
     with paired(mine, np.arange(60) + 1, AMPLE) as found:
-        assert found.how == "joined ids"
+        assert found.paired_by == "joined ids"
         assert index_of(found, 60, 60) == expected(mine, np.arange(60) + 1)
 
 
@@ -382,7 +382,7 @@ def test_scratch_that_cannot_serve_is_refused(
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"join_memory": "much"}, "like '1GiB'"),
+    ({"join_memory": "much"}, "like '400MB'"),
     ({"join_memory": 0}, "at least"),
     ({"duplicates": "last"}, "one of 'error', 'first'"),
     ({"anchors": 0}, "anchors must be at least 1"),
@@ -393,10 +393,10 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_join_takes_at_most_half_of_a_memory_limit() -> None:
-    with dask.config.set({"embstab.memory-limit": "1GB"}), joining() as how:
+    with dask.config.set({"embstab.memory-limit": "1GB"}), join_options() as how:
         assert how.memory == 500_000_000
-    with joining(memory="3 MiB") as how:
-        assert isinstance(how, Joining)
+    with join_options(memory="3 MiB") as how:
+        assert isinstance(how, JoinOptions)
         assert how.memory == 3 << 20
 
 

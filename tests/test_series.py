@@ -208,7 +208,7 @@ def test_two_at_work_on_one_name(series: es.Series, days: list[es.Run], monkeypa
 def test_an_input_that_changes_while_it_is_read(
     series: es.Series, days: list[es.Run], make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, other = publishing.land, make_run("other", *drifting(4), **IDS)
+    original, other = publishing.transform_run, make_run("other", *drifting(4), **IDS)
 
     def meanwhile(*arguments: Any, **options: Any) -> Any:
         shutil.rmtree(days[3].path)
@@ -216,7 +216,7 @@ def test_an_input_that_changes_while_it_is_read(
         return original(*arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "land", meanwhile)
+        patched.setattr(publishing, "transform_run", meanwhile)
         with pytest.raises(es.InputChangedError, match="items changed: chunk 0 had the digest"):
             series.add(days[3].path)
     assert series.head().version == 3
@@ -236,7 +236,7 @@ def test_a_scheduler_that_is_lost_loses_nothing_that_was_written(
         with pytest.raises(es.RetryError, match="went away"):
             series.add(days[3])
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
-    monkeypatch.setattr(publishing, "land", lambda *_, **__: pytest.fail("it is written already"))
+    monkeypatch.setattr(publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already"))
     assert series.add(days[3]).published
 
 
@@ -265,7 +265,7 @@ def test_an_interrupted_publish_goes_on_with_the_same_transform(
 def test_what_a_lost_worker_left_is_not_published(
     series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, written = publishing.land, []
+    original, written = publishing.transform_run, []
 
     def land(*arguments: Any, **options: Any) -> Any:
         landed = original(*arguments, **options)
@@ -273,7 +273,7 @@ def test_what_a_lost_worker_left_is_not_published(
         (Path(landed.path) / "items/vectors/c/1/0.77-88.partial").write_bytes(b"half")
         return landed
 
-    monkeypatch.setattr(publishing, "land", land)
+    monkeypatch.setattr(publishing, "transform_run", land)
     version = series.add(days[3]).version
     assert len(written) == 1
     assert not [name for name in version.digests["chunks"] if "partial" in name]

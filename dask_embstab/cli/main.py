@@ -48,9 +48,9 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> d
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:
-        landed = api.stabilize(run, out, **given(options))
-    assert landed.transform is not None
-    return {**landed.transform.diagnostics, "seconds": seconds(), "out": landed.path}
+        transformed = api.stabilize(run, out, **given(options))
+    assert transformed.transform is not None
+    return {**transformed.transform.diagnostics, "seconds": seconds(), "out": transformed.path}
 
 
 @command(argument("run"), argument("transform"), *_FIT_OPTIONS, SYNC, MEMORY)
@@ -72,8 +72,8 @@ def apply(transform: str, run: str, out: str, *, scheduler: str | None, **option
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:
-        landed = api.apply(transform, run, out, **options)
-    return {**described(landed), "seconds": seconds(), "out": landed.path}
+        transformed = api.apply(transform, run, out, **options)
+    return {**described(transformed), "seconds": seconds(), "out": transformed.path}
 
 
 @command(

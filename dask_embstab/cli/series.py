@@ -339,8 +339,8 @@ def apply(series: str, users: str, out: str, *, scheduler: str | None, **options
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
-        landed = Series(series).apply(users, out, **options)
-    return {**described(landed), "seconds": seconds(), "out": landed.path}
+        transformed = Series(series).apply(users, out, **options)
+    return {**described(transformed), "seconds": seconds(), "out": transformed.path}
 
 
 @command(_PLACE, *_SETTINGS, group=series)

@@ -49,8 +49,8 @@ def _perturbation(root: Root, M: Matrix, s: Vector) -> tuple[Matrix, Matrix]:
     """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one sign can add."""
     random, one_sign = root.units
     scaled = np.abs(np.linalg.norm(root.R, axis=0)[:, None] * M)
-    lengths, landed = np.linalg.norm(scaled, axis=0), np.sqrt(s)
-    rounding = np.outer(landed, lengths) + np.outer(lengths, landed) + random * np.outer(lengths, lengths)
+    lengths, transformed = np.linalg.norm(scaled, axis=0), np.sqrt(s)
+    rounding = np.outer(transformed, lengths) + np.outer(lengths, transformed) + random * np.outer(lengths, lengths)
     return EPS * rounding, EPS * one_sign * (scaled.T @ scaled)
 
 

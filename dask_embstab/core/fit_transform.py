@@ -92,9 +92,9 @@ def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
     return Basis(identity, identity if with_users else None, s, np.zeros(0), None, 1.0)
 
 
-def landed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
+def transformed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
     """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
-    return total(pairs[key].landed(getattr(basis, key)) for key in sorted(pairs))
+    return total(pairs[key].transformed(getattr(basis, key)) for key in sorted(pairs))
 
 
 def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:

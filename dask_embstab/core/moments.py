@@ -127,7 +127,7 @@ class Pairs:
         joint = self.joint - np.outer(total, total / self.weight)
         return replace(self, joint=joint, total=np.zeros_like(total))
 
-    def landed(self, M: Matrix) -> Pairs:
+    def transformed(self, M: Matrix) -> Pairs:
         """The same sums with every x multiplied by ``M`` (d, r)."""
         cross = M.T @ self.cross
         joint = np.block([[M.T @ self.gramian_x @ M, cross], [cross.T, self.gramian_y]])

@@ -41,15 +41,15 @@ def product_errors(
 
     The other table's matrices, with the ``size`` |T W'| of the scores (Frobenius), give the scores'.
     """
-    landed = _lengths(R @ M)
-    used = landed > EPS * landed.max()  # zero-filled columns have no error
+    transformed = _lengths(R @ M)
+    used = transformed > EPS * transformed.max()  # zero-filled columns have no error
     if not used.any():
         return ProductErrors(0.0, None)
     rounding = FLOAT32 * np.sqrt(1 + len(M) / 12) * _lengths(_lengths(R)[:, None] * M)
     scores = None
     if other_R is not None and other_M is not None:
         scores = float(np.linalg.norm((rounding * _lengths(other_R @ other_M))[used]) / size)
-    return ProductErrors(float((rounding[used] / landed[used]).max()), scores)
+    return ProductErrors(float((rounding[used] / transformed[used]).max()), scores)
 
 
 def _lengths(columns: Matrix) -> Vector:

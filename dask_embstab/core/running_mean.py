@@ -8,7 +8,7 @@ from dask_embstab.core.moments import unit
 from dask_embstab.core.types import Matrix, Vector
 
 
-def advanced(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tuple[Matrix, Vector]:
+def update_mean(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tuple[Matrix, Vector]:
     """Mean (n, d) and weight (n,) once ``rows`` (n, d) have been seen; ``mean`` and ``weight`` are those from before.
 
     The new mean is (decay weight mean + unit(row)) / (decay weight + 1). A row of zeros has no direction: it only ages.
@@ -20,7 +20,7 @@ def advanced(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tuple[
     return mean + share[:, None] * (unit(rows) - mean), total
 
 
-def pull(rows: Matrix, *, head_weight: float) -> Matrix:
+def consensus_target(rows: Matrix, *, head_weight: float) -> Matrix:
     """What an id's earlier runs ask of the rotation, (n, d), from [mean weight head] in the rows, (n, 2 d + 1).
 
     weight mean is the sum of the id's unit rows, older ones decayed: landing unit rows x_i on these sums S_i by

@@ -123,8 +123,8 @@ def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float
     """|X - Y| / |Y| over all these tables stacked, and how much of it a free rotation of X would take away."""
     sums: Pairs = total(found.unit if unit_rows else found.raw for found in likenesses)
     x, y = float(np.trace(sums.gramian_x)), float(np.trace(sums.gramian_y))
-    landed, best = float(np.trace(sums.cross)), float(np.linalg.svd(sums.cross, compute_uv=False).sum())
-    error, free = (float(np.sqrt(max(x + y - 2 * shared, 0.0) / max(y, _TINY))) for shared in (landed, best))
+    transformed, best = float(np.trace(sums.cross)), float(np.linalg.svd(sums.cross, compute_uv=False).sum())
+    error, free = (float(np.sqrt(max(x + y - 2 * shared, 0.0) / max(y, _TINY))) for shared in (transformed, best))
     return error, error - free
 
 
@@ -135,8 +135,8 @@ def spectrum_change(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(np.abs(p - q).sum() / 2)
 
 
-def score_error(source: tuple[Matrix, Matrix], landed: tuple[Matrix, Matrix]) -> float:
+def score_error(source: tuple[Matrix, Matrix], transformed: tuple[Matrix, Matrix]) -> float:
     """Largest root-mean-square difference of the scores of these rows, before and after, over that of the scores."""
-    before, after = source[0] @ source[1].T, landed[0] @ landed[1].T
+    before, after = source[0] @ source[1].T, transformed[0] @ transformed[1].T
     size = float(np.linalg.norm(before))
     return float(np.linalg.norm(after - before)) / size if size else float(np.linalg.norm(after))

@@ -106,13 +106,13 @@ class Transform(Displayed):
 
     def transform_items(self, rows: Rows) -> Rows:
         """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows' float dtype back."""
-        return _land(rows, self.items, self.items_offset)
+        return _transform_rows(rows, self.items, self.items_offset)
 
     def transform_users(self, rows: Rows) -> Rows:
         """Land user rows, as ``transform_items`` does items."""
         if self.users is None:
             raise InputError("this transform was fitted without users; fit it on a run that has them")
-        return _land(rows, self.users, self.users_offset)
+        return _transform_rows(rows, self.users, self.users_offset)
 
     def inverse(self) -> Transform:
         """The transform that undoes this one: the pseudo-inverse where it is rank-deficient."""
@@ -232,7 +232,7 @@ def _require_figure(name: str, value: Any, kind: Any) -> None:
         raise InputError(f"its {name} among the diagnostics must be at least 0 and within float64")
 
 
-def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
+def _transform_rows(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
     given, made = rows, _numbers(rows)
     if made is None:
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else shown(given)
@@ -241,8 +241,8 @@ def _land(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
     if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
         raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
     dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
-    landed = np.asarray(rows, dtype=np.float64, order="C") @ M
-    return np.asarray(landed if offset is None else landed + offset).astype(dtype, copy=False)
+    transformed = np.asarray(rows, dtype=np.float64, order="C") @ M
+    return np.asarray(transformed if offset is None else transformed + offset).astype(dtype, copy=False)
 
 
 def _inverse(M: Matrix, offset: Vector | None) -> tuple[Matrix, Vector | None]:

@@ -57,7 +57,7 @@ class Roots(Generic[V]):
         return tuple(self._roots)
 
 
-def graft(forests: Iterable[Sequence[Node[V]]], merge: Callable[[V, V], V]) -> Forest[V]:
+def merge_forests(forests: Iterable[Sequence[Node[V]]], merge: Callable[[V, V], V]) -> Forest[V]:
     """Join forests over adjacent rows (in row order)."""
     roots = Roots(merge)
     for forest in forests:

@@ -179,11 +179,11 @@ def retrain(world: World, place: Place, *, components: int, say: Say) -> Iterato
         began = time.perf_counter()
         raw = train(day, place.raw(day.name), components=components, seed=100 * (world.seed + 1) + k)
         trained = time.perf_counter()
-        landed = stabilize(raw, place.stabilized(day.name), reference=first)
+        transformed = stabilize(raw, place.stabilized(day.name), reference=first)
         ended = time.perf_counter()
         say(f"day {day.name}: trained in {trained - began:.1f} s, stabilized in {ended - trained:.2f} s")
-        first = first or landed
-        yield Pair(raw, landed)
+        first = first or transformed
+        yield Pair(raw, transformed)
 
 
 def train(day: Day, out: Path, *, components: int, seed: int) -> Run:

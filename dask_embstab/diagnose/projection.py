@@ -27,10 +27,10 @@ from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.driver import fit_moments
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.reductions import moments_reduction
-from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.pairing import pair
-from dask_embstab.passes.join.reference_rows import beside
-from dask_embstab.passes.transform_run import land
+from dask_embstab.passes.join.reference_rows import plan_reference_read
+from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -171,8 +171,8 @@ def _read(table: Table) -> object:
 def _read_with_itself(table: Table) -> object:
     """The table as its own reference, row by row."""
     alone = replace(table, stored_ids=None)
-    with joining() as how:
-        pairs = beside(pair(alone, alone, how), alone, how, label="doctor")
+    with join_options() as join:
+        pairs = plan_reference_read(pair(alone, alone, join), alone, join, label="doctor")
         read: Pass[Any] = reduce_table(alone, moments_reduction(centred=False), label="doctor", pairs=pairs)
         return read.run()
 
@@ -184,7 +184,7 @@ def _apply(table: Table, folder: Path) -> object:
     run = Run(None, None if users else table, table if users else None, {}, zarr.group({}))
     known = {"product": {"items": "float32", "users": "float32"}}
     try:
-        return land(
+        return transform_run(
             Transform(square, square, np.ones(table.d), diagnostics=known),
             run,
             out,

@@ -17,7 +17,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import Pass, run_all
-from dask_embstab.passes.engine.write import Landing, Product, Written, write_table
+from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -80,12 +80,12 @@ class Apply:
         return tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
 
     def _pass(self, writer: RunWriter, key: str, table: Table) -> Pass[Written]:
-        landing = Landing(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
+        linear_map = LinearMap(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
         return copy_table(
             writer,
             key,
             table,
-            landing,
+            linear_map,
             dtype=self._stored_as(table),
             width=self.transform.width,
             chunk_rows=table.chunk_rows,
@@ -130,7 +130,7 @@ def copy_table(
     writer: RunWriter,
     key: str,
     table: Table,
-    landing: Landing,
+    linear_map: LinearMap,
     *,
     dtype: np.dtype[Any],
     width: int,
@@ -140,4 +140,4 @@ def copy_table(
     """Make the arrays of one output table, and the pass that fills them."""
     ids = None if table.stored_ids is None else table.stored_ids.kind
     sink = writer.table(key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids)
-    return write_table(table, landing, sink, label=label)
+    return write_table(table, linear_map, sink, label=label)

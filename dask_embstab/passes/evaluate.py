@@ -21,12 +21,12 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.engine.reduce import Reduction, reduce_table
-from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.passes.join.reference_rows import beside
+from dask_embstab.passes.join.reference_rows import plan_reference_read
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import RowSample
-from dask_embstab.tables.ids.row_index import RowIndex, picked
+from dask_embstab.tables.ids.row_index import RowIndex, gather
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -60,12 +60,12 @@ def agreement(panel: Panel, *, size: int, seed: int) -> Agreement:
     return Agreement(len(a), panel.zeros.pairs, float(np.vdot(unit(a), unit(b))), length_a, length_b, sample)
 
 
-def agreement_of(a: Table, pairing: Pairing, how: Joining, *, size: int, seed: int) -> Agreement:
+def agreement_of(a: Table, pairing: Pairing, join: JoinOptions, *, size: int, seed: int) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
     reduction: Reduction[Agreement] = Reduction(
-        partial(agreement, size=size, seed=seed), add, _agreement_probe, n_squares=0, joint=False
+        partial(agreement, size=size, seed=seed), add, _agreement_finite_check, n_squares=0, joint=False
     )
-    rows = beside(pairing, a, how, label="evaluate")
+    rows = plan_reference_read(pairing, a, join, label="evaluate")
     return reduce_table(a, reduction, label="evaluate: cosines", pairs=rows).run().value
 
 
@@ -106,16 +106,16 @@ def rank_correlation_of(
     ``partners`` are the rows of b that belong to those of a, users' and items'. Reads the sampled user rows and each items
     table once; memory is 2 x users x (panel + 2 k) scores per thread.
     """
-    rows = sample, picked(partners[0], sample)
+    rows = sample, gather(partners[0], sample)
     wanted = [rows_of(table, chosen) for table, chosen in zip(users, rows, strict=True)]
     queries = compute(wanted, label="evaluate: users", n_tasks=0)
     k = min(k, *(table.n_rows for table in items))
-    reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_probe, n_squares=0)
+    reduction = Reduction(partial(rankings, queries, k=k), add, _rankings_finite_check, n_squares=0)
     passes = [reduce_table(table, reduction, label="evaluate: rankings") for table in items]
     a, b = (read.value for read in run_all(dict(enumerate(passes))).values())
 
     k = min(k, a.n_ranked, b.n_ranked)
-    known = picked(partners[1], a.by_a.rows[:, :k])
+    known = gather(partners[1], a.by_a.rows[:, :k])
     return RankCorrelation(
         rbo=_mean_overlap(a.by_a.rows[:, :k], a.by_b.rows[:, :k]),
         k=k,
@@ -133,11 +133,11 @@ def _mean_overlap(a: RowNumbers, b: RowNumbers) -> float:
     return float(np.mean(overlaps)) if overlaps else float("nan")
 
 
-def _agreement_probe(value: Agreement) -> float:
+def _agreement_finite_check(value: Agreement) -> float:
     return value.lengths_a + value.lengths_b
 
 
-def _rankings_probe(value: Rankings) -> float:
+def _rankings_finite_check(value: Rankings) -> float:
     return value.total
 
 
@@ -205,7 +205,7 @@ class Metrics(Displayed):
 
 
 def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Mapping[str, Any]) -> Metrics:
-    """Every figure that the tables of both runs allow; ``options`` are those of `joining`."""
+    """Every figure that the tables of both runs allow; ``options`` are those of `join_options`."""
     if k < 1 or n_users < 1:
         raise InputError(f"k and users must be at least 1; they are {k} and {n_users}")
     tables = {key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)}
@@ -213,10 +213,10 @@ def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Ma
         raise InputError(f"{a.where} and {b.where} have no table in common, so nothing can be compared")
     for pair_ in tables.values():
         _require_comparable(*pair_)
-    with unchanged(*(table for both in tables.values() for table in both)), joining(**options) as how:
-        pairings = {key: pair(*both, how) for key, both in tables.items()}
+    with unchanged(*(table for both in tables.values() for table in both)), join_options(**options) as join:
+        pairings = {key: pair(*both, join) for key, both in tables.items()}
         found = {
-            key: agreement_of(a_table, pairings[key], how, size=n_users if key == "users" else 0, seed=seed)
+            key: agreement_of(a_table, pairings[key], join, size=n_users if key == "users" else 0, seed=seed)
             for key, (a_table, _) in tables.items()
         }
         metrics = {key: _table_metrics(*both, pairings[key], found[key]) for key, both in tables.items()}

@@ -16,16 +16,16 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.moments import unit
-from dask_embstab.core.running_mean import advanced
+from dask_embstab.core.running_mean import update_mean
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass, run_all
 from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
-from dask_embstab.passes.engine.write import Landing, Written, join_written, require_whole, write_table
-from dask_embstab.passes.join.options import Joining, KeepDuplicates, joining
+from dask_embstab.passes.engine.write import LinearMap, Written, join_written, require_whole, write_table
+from dask_embstab.passes.join.options import JoinOptions, KeepDuplicates, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.passes.join.reference_rows import Partners, beside
+from dask_embstab.passes.join.reference_rows import Partners, plan_reference_read
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
 from dask_embstab.tables.ids.union import UnionIds
@@ -90,8 +90,8 @@ def advance(
     writer: RunWriter, tables: dict[str, tuple[Table, Mean]], aging: Aging, *, duplicates: KeepDuplicates = "error"
 ) -> None:
     """Write the means anew, once these tables of a run have been seen."""
-    with joining(duplicates=duplicates) as how:
-        run_all({key: _pass(writer, key, table, old, aging, how) for key, (table, old) in tables.items()})
+    with join_options(duplicates=duplicates) as join:
+        run_all({key: _pass(writer, key, table, old, aging, join) for key, (table, old) in tables.items()})
 
 
 def rewrite_means(
@@ -111,15 +111,15 @@ def rewrite_means(
         )
         for start in range(0, table.n_rows, sink.chunk_rows):
             sink.write_weights(start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)]))
-        passes[key] = write_table(table, Landing(M), sink, label="consensus")
+        passes[key] = write_table(table, LinearMap(M), sink, label="consensus")
     run_all(passes)
 
 
-def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, how: Joining) -> Pass[Written]:
-    pairing = pair(table, old.table, how, live=old.live)
-    found = beside(pairing, table, how, label="consensus")
+def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, join: JoinOptions) -> Pass[Written]:
+    pairing = pair(table, old.table, join, live=old.live)
+    found = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
-    gone, n_gone = _gone(pairing, old, aging, how, in_place=not with_ids)
+    gone, n_gone = _gone(pairing, old, aging, join, in_place=not with_ids)
     # Without ids row i has been row i all along.
     ids = UnionIds(table.row_ids, old.table.row_ids, gone, n_gone) if with_ids else None
     n_rows, dtype = table.n_rows + n_gone, mean_dtype(table.dtype)
@@ -144,7 +144,7 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, ho
     return graph.tree(keys, join_written, finalize=finalize, load=load)
 
 
-def _gone(pairing: Pairing, old: Mean, aging: Aging, how: Joining, *, in_place: bool) -> tuple[RowIndex, int]:
+def _gone(pairing: Pairing, old: Mean, aging: Aging, join: JoinOptions, *, in_place: bool) -> tuple[RowIndex, int]:
     """The old table's rows that the run does not have and that stay: the k-th at place k; how many.
 
     Rows that must stay ``in_place`` (they are known by their number) leave from the end alone.
@@ -156,8 +156,8 @@ def _gone(pairing: Pairing, old: Mean, aging: Aging, how: Joining, *, in_place: 
 
     index = (
         ArrayIndex(np.empty(pairing.gone, np.int64))
-        if n_bytes <= how.memory // 4
-        else FileIndex(f"{how.scratch.folder(needs=n_bytes)}/gone")
+        if n_bytes <= join.memory // 4
+        else FileIndex(f"{join.scratch.folder(needs=n_bytes)}/gone")
     )
     at, last = 0, pairing.matched
     for start in range(0, n, ID_RANGE):
@@ -233,7 +233,7 @@ def _seen(
             known, matched = found
             at: Any = slice(None) if matched is None else matched
             mean[at, : known.shape[1] - 1], weight[at] = known[:, :-1], known[:, -1]
-        yield advanced(seen, mean, weight, work.decay)
+        yield update_mean(seen, mean, weight, work.decay)
 
 
 def _aged(work: _Work, rows: RowRange, gone: RowIndex) -> Iterator[tuple[Matrix, Vector]]:

@@ -19,7 +19,7 @@ from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import begin_run
 
 
-def kept(keep: Keep | None, *, users: Any) -> Keep:
+def resolve_keep(keep: Keep | None, *, users: Any) -> Keep:
     """Scores where there are users, geometry where not, unless the user says."""
     if keep == "scores" and users is None:
         raise InputError(
@@ -29,7 +29,7 @@ def kept(keep: Keep | None, *, users: Any) -> Keep:
     return keep or ("geometry" if users is None else "scores")
 
 
-def land(
+def transform_run(
     transform: Transform,
     source: Run,
     out: Any,

@@ -21,7 +21,7 @@ from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.transform_run import land
+from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.attempts import Attempt, recording_refusals
@@ -401,7 +401,7 @@ class Series(Displayed):
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))
         how: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
-        return land(transform, source, out, name=source.name, inputs=inputs, **how)
+        return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
 
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs."""

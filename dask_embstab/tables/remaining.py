@@ -14,7 +14,7 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.ids import IdBlock, Ids
-from dask_embstab.tables.read.dask_source import lifted
+from dask_embstab.tables.read.dask_source import delayed_if_needed
 from dask_embstab.tables.read.source import Digests, Openable, Source
 from dask_embstab.tables.table import Table
 
@@ -97,7 +97,9 @@ class RemainingSource:
 
     def block(self, start: int, stop: int) -> Any:
         """A block of these rows: one of the source that spans them."""
-        return lifted(partial(_Block, self.rows.part(start, stop)), self.source.block(*self.rows.spans(start, stop)))
+        return delayed_if_needed(
+            partial(_Block, self.rows.part(start, stop)), self.source.block(*self.rows.spans(start, stop))
+        )
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows."""

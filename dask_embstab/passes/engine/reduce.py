@@ -1,6 +1,6 @@
 """One streaming read of a table, with its reference rows where there are any, into one small value.
 
-A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``probe`` of a value (not finite if any row was
+A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``finite_check`` of a value (not finite if any row was
 not). One task folds it over the panels of its rows and hands on the complete subtree roots it covers; a tree of tasks
 joins them, and the pass's result is folded from what is left. Memory: a few panels and a few small values per thread.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_embstab.core.moments import Panel, sides
 from dask_embstab.core.products import are_faster_apart
-from dask_embstab.core.tree import Forest, Node, Roots, fold, graft
+from dask_embstab.core.tree import Forest, Node, Roots, fold, merge_forests
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
@@ -24,7 +24,7 @@ from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
-from dask_embstab.passes.join.reference_rows import Beside, Found, Mask, PartnerReader, Partners
+from dask_embstab.passes.join.reference_rows import Found, Mask, PartnerReader, Partners, ReferenceRows
 from dask_embstab.tables.read.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
@@ -44,7 +44,7 @@ class Reduction(Generic[V]):
 
     map: Callable[[Panel], V]
     merge: Callable[[V, V], V]
-    probe: Callable[[V], float]
+    finite_check: Callable[[V], float]
     n_squares: int = 1
     joint: bool = True
     n_copies: int = 0
@@ -73,7 +73,7 @@ class Reduced(Generic[V]):
 
 
 def reduce_table(
-    table: Table, reduction: Reduction[V], *, label: str, pairs: Beside | None = None, weights: Weights = None
+    table: Table, reduction: Reduction[V], *, label: str, pairs: ReferenceRows | None = None, weights: Weights = None
 ) -> Pass[Reduced[V]]:
     """The pass that reduces the whole table, with its reference rows where ``pairs`` are given."""
     width = 0 if pairs is None else pairs.pairing.reference.shape[1]
@@ -128,7 +128,7 @@ def reduce_block(
         for number, panel in enumerate(panels, first):
             roots.push(Node(0, number, reduction.map(panel)))
         forest = roots.forest()
-        if not all(np.isfinite(reduction.probe(root.value)) for root in forest):
+        if not all(np.isfinite(reduction.finite_check(root.value)) for root in forest):
             again = None if partners is None else _PairReader(partners, rows, grid.rows, weights, where)
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
     if not grid.anchored:
@@ -275,7 +275,7 @@ class _Join(Generic[V]):
         for part in partials:
             digests.update(part.digests)
             partner_digests.update(part.partner_digests)
-        return Partial(graft((p.forest for p in partials), self.merge), digests, partner_digests)
+        return Partial(merge_forests((p.forest for p in partials), self.merge), digests, partner_digests)
 
 
 def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:

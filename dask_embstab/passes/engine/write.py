@@ -32,7 +32,7 @@ Product = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class LinearMap:
     """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are.
 
     ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range: they were
@@ -70,11 +70,11 @@ class Written:
         return self.read, {ALL_IDS: self.ids % ID_DIGESTS}
 
 
-def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pass[Written]:
+def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) -> Pass[Written]:
     """The pass that writes the whole table."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
     graph = Graph(label)
-    how, where = graph.shared(landing), graph.shared(sink)
+    how, where = graph.shared(linear_map), graph.shared(sink)
     keys = [
         graph.read(
             write_block,
@@ -89,7 +89,7 @@ def write_table(table: Table, landing: Landing, sink: Sink, *, label: str) -> Pa
         )
         for rows in ranges
     ]
-    itemsize = np.dtype(landing.product).itemsize
+    itemsize = np.dtype(linear_map.product).itemsize
     load = write_load(table, ranges, grid, width=sink.vectors.shape[1], itemsize=itemsize)
     finalize = partial(require_whole, n_rows=table.n_rows)
     reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
@@ -100,7 +100,7 @@ def write_block(
     block: Openable,
     rows: RowRange,
     grid: Grid,
-    landing: Landing,
+    linear_map: LinearMap,
     sink: Sink,
     ids: IdBlock | None,
     where: str,
@@ -116,17 +116,17 @@ def write_block(
         return replace(kept, ids=ids_digest)
     reader = block.open()
     writer = sink.writer(rows.start, rows.stop)
-    multiply = _Multiply(landing, grid.rows)
+    multiply = _Multiply(linear_map, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
-    unchecked = landing.needs_no_check(block)
+    unchecked = linear_map.needs_no_check(block)
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
-            landed = multiply(stored)
-            in_range = unchecked or math.sqrt(np.vdot(landed, landed)) <= largest
+            transformed = multiply(stored)
+            in_range = unchecked or math.sqrt(np.vdot(transformed, transformed)) <= largest
         if not in_range:
-            _raise_not_finite(stored, landed, writer.dtype, start, where)
-        writer.put(landed)
+            _raise_not_finite(stored, transformed, writer.dtype, start, where)
+        writer.put(transformed)
     writer.finish()
     sink.record(sink.made_of(rows.start, rows.stop, reader.digests(), input_rows), writer.digests)
     return Written(rows.start, rows.stop, reader.digests(), writer.digests, ids_digest)
@@ -148,9 +148,9 @@ def _kept(block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: i
 class _Multiply:
     """Multiplies panels into one reused buffer; the panel grid is fixed, so the bits do not depend on the chunking."""
 
-    def __init__(self, landing: Landing, rows: int) -> None:
-        self._M = None if landing.M is None else landing.M.astype(landing.product)
-        self._offset = None if landing.offset is None else landing.offset.astype(landing.product)
+    def __init__(self, linear_map: LinearMap, rows: int) -> None:
+        self._M = None if linear_map.M is None else linear_map.M.astype(linear_map.product)
+        self._offset = None if linear_map.offset is None else linear_map.offset.astype(linear_map.product)
         self._in_place = works_in_place()
         if self._M is not None:
             self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
@@ -159,14 +159,14 @@ class _Multiply:
     def __call__(self, stored: Rows) -> Rows:
         if self._M is None:
             return stored
-        rows, landed = stored, self._out[: len(stored)]
+        rows, transformed = stored, self._out[: len(stored)]
         if stored.dtype != self._M.dtype or not stored.dtype.isnative:
             rows = self._in[: len(stored)]
             np.copyto(rows, stored, casting="same_kind")
-        multiply(rows, self._M, landed, in_place=self._in_place)
+        multiply(rows, self._M, transformed, in_place=self._in_place)
         if self._offset is not None:
-            landed += self._offset
-        return landed
+            transformed += self._offset
+        return transformed
 
 
 def join_written(parts: Sequence[Written]) -> Written:
@@ -193,11 +193,11 @@ def _not_whole(found: str) -> str:
     return f"every row of a table must be written once; {found}; nothing was published; call again, and report this"
 
 
-def _raise_not_finite(stored: Rows, landed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:
+def _raise_not_finite(stored: Rows, transformed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:
     """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where none is."""
     require_finite(stored, start, where)
     with np.errstate(over="ignore"):
-        kept = landed.astype(dtype)
+        kept = transformed.astype(dtype)
     if not np.isfinite(kept).all():
         row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
         raise NotFiniteError(

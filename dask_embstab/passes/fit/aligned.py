@@ -13,9 +13,9 @@ from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.target import require_width
 from dask_embstab.passes.join.lagged_rows import Term, lagged_rows
 from dask_embstab.passes.join.listed import pair_listed
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.passes.join.reference_rows import Beside, beside, with_energy
+from dask_embstab.passes.join.reference_rows import ReferenceRows, plan_reference_read, with_energy
 from dask_embstab.passes.join.rows import has_zero_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.table import Table
@@ -26,11 +26,11 @@ class AlignedRows:
     """A table (or a view of its listed rows) and the reference rows of those that decide the rotation."""
 
     table: Table
-    pairs: Beside
+    pairs: ReferenceRows
 
 
 def aligned_rows(
-    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, how: Joining, *, whole: bool
+    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, join: JoinOptions, *, whole: bool
 ) -> dict[str, AlignedRows]:
     """Of every table that is aligned on.
 
@@ -38,19 +38,19 @@ def aligned_rows(
     """
     if reference is None:
         return {}
-    found = _pairings(tables, reference, options, how, whole=whole)
+    found = _pairings(tables, reference, options, join, whole=whole)
     if whole:
         _require_shared(tables, reference, found, options)
 
-    pairs = {key: _beside(table, pairing, options, how, key) for key, (table, pairing) in found.items()}
+    pairs = {key: _beside(table, pairing, options, join, key) for key, (table, pairing) in found.items()}
     aligned = {key: table for key, (table, _) in found.items()}
     if reference.lags:
-        pairs = _with_lags(pairs, aligned, reference, options, how)
+        pairs = _with_lags(pairs, aligned, reference, options, join)
     return {key: AlignedRows(aligned[key], rows) for key, rows in pairs.items()}
 
 
 def _pairings(
-    tables: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining, *, whole: bool
+    tables: Mapping[str, Table], reference: Reference, options: FitOptions, join: JoinOptions, *, whole: bool
 ) -> dict[str, tuple[Table, Pairing]]:
     """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
     pairings = {}
@@ -72,7 +72,7 @@ def _pairings(
         if listed is not None:
             pairings[key] = pair_listed(tables[key], theirs, listed)
         else:
-            pairings[key] = tables[key], pair(tables[key], theirs, how, live=reference.live.get(key), part=not whole)
+            pairings[key] = tables[key], pair(tables[key], theirs, join, live=reference.live.get(key), part=not whole)
     return pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
 
 
@@ -97,27 +97,31 @@ def _require_shared(
             raise
 
 
-def _beside(table: Table, pairing: Pairing, options: FitOptions, how: Joining, key: str) -> Beside:
+def _beside(table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str) -> ReferenceRows:
     """The reference rows of those that decide the rotation, ready to be read beside the table's."""
     choice = options.selection(key)
     if pairing.listed:
-        return beside(pairing, table, how, label="fit")
-    found = beside(choice.applied(pairing, table), table, how, label="fit")
-    return with_energy(found, how, weighted=choice.weighted, label="fit")
+        return plan_reference_read(pairing, table, join, label="fit")
+    found = plan_reference_read(choice.applied(pairing, table), table, join, label="fit")
+    return with_energy(found, join, weighted=choice.weighted, label="fit")
 
 
 def _with_lags(
-    pairs: Mapping[str, Beside], aligned: Mapping[str, Table], reference: Reference, options: FitOptions, how: Joining
-) -> dict[str, Beside]:
+    pairs: Mapping[str, ReferenceRows],
+    aligned: Mapping[str, Table],
+    reference: Reference,
+    options: FitOptions,
+    join: JoinOptions,
+) -> dict[str, ReferenceRows]:
     """The reference's rows and those of the lagged runs as one; a lag that shares no row is left out."""
     terms: dict[str, list[Term]] = {key: [] for key in pairs}
     for lag in reference.lags:
-        found: dict[str, Beside] = {}
+        found: dict[str, ReferenceRows] = {}
         for key in pairs:
             with contextlib.suppress(TooFewMatchedError):
-                pairing = pair(aligned[key], lag.tables[key], how)
+                pairing = pair(aligned[key], lag.tables[key], join)
                 chosen = options.selection(key).applied(pairing, aligned[key])
-                found[key] = beside(chosen, aligned[key], how, label=f"fit: lag {lag.name}")
+                found[key] = plan_reference_read(chosen, aligned[key], join, label=f"fit: lag {lag.name}")
         n = sum(rows.pairing.n_used for rows in found.values())
         for key, rows in found.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []

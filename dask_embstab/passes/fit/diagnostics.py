@@ -18,12 +18,12 @@ from dask_embstab.passes.engine.blas import kernel_family
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.join.lagged_rows import LaggedRows
-from dask_embstab.passes.join.reference_rows import Beside
+from dask_embstab.passes.join.reference_rows import ReferenceRows
 
 _ROUTES = ("qr", "preconditioned", "gram")
 
 
-def account(
+def fit_diagnostics(
     transform: Transform,
     basis: Basis,
     reads: Mapping[str, TableRead],
@@ -93,7 +93,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
     return figures
 
 
-def _paired(pairs: Beside, read: TableRead) -> dict[str, Any]:
+def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
     """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
     pairing, moments, zeros = pairs.pairing, read.summary.moments, read.zeros
     energies = read.energies
@@ -108,7 +108,7 @@ def _paired(pairs: Beside, read: TableRead) -> dict[str, Any]:
         "aligned": pairing.n_used - zeros.pairs,
         "zero_pairs": zeros.pairs,
         "reference_zero_rows": zeros.reference + pairs.gone_zero_rows,
-        "paired_by": pairing.how,
+        "paired_by": pairing.paired_by,
         "matched_energy": None if share is None else 1.0 - share,
         "gone_energy": share,
         "new_energy": _new_energy(pairs, moments, zeros, energies),
@@ -119,7 +119,7 @@ def _paired(pairs: Beside, read: TableRead) -> dict[str, Any]:
     }
 
 
-def _gone_share(pairs: Beside, matched: float) -> float | None:
+def _gone_share(pairs: ReferenceRows, matched: float) -> float | None:
     """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
     gone, total = pairs.gone_energy, pairs.energy
     if not pairs.pairing.gone:
@@ -131,7 +131,9 @@ def _gone_share(pairs: Beside, matched: float) -> float | None:
     return gone / total if total and np.isfinite(total) else None
 
 
-def _new_energy(pairs: Beside, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None) -> float | None:
+def _new_energy(
+    pairs: ReferenceRows, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None
+) -> float | None:
     """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
     pairing = pairs.pairing
     if not pairing.new:

@@ -27,7 +27,7 @@ from dask_embstab.core.table_moments import Shared, TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.fit.aligned import aligned_rows
-from dask_embstab.passes.fit.diagnostics import account
+from dask_embstab.passes.fit.diagnostics import fit_diagnostics
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.read import aligned_pairs, for_all_rows, read_moments, require_memory_for
 from dask_embstab.passes.fit.reference import Reference
@@ -35,7 +35,7 @@ from dask_embstab.passes.fit.reread import graded_roots
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.fit.target import require_nonzero, require_rows, require_width, target_of
 from dask_embstab.passes.join.anchors import anchor_scatter
-from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.inputs import unchanged
@@ -51,9 +51,9 @@ def fit_tables(items: Table, users: Table | None, reference: Reference | None, o
         for table in tables.values():
             require_rows(table.where, table.n_rows, table.d)
     theirs = [] if reference is None else reference.tables
-    with unchanged(*tables.values(), *theirs, *options.columns), joining(**options.joining) as how:
+    with unchanged(*tables.values(), *theirs, *options.columns), join_options(**options.join_options) as join:
         require_memory_for(tables, reference, options, whole=True)
-        aligned = aligned_rows(tables, reference, options, how, whole=True)
+        aligned = aligned_rows(tables, reference, options, join, whole=True)
         reads = read_moments(tables, aligned, options)
         n_users = None if users is None else users.n_rows
         return fit_reads(reads, n_users, None if reference is None else reference.described, options)
@@ -93,9 +93,9 @@ def summarize(table: Table, reference: Table | None, described: Mapping[str, Any
     A few rows that were drawn count for all that they stand for, as in a fit of two tables.
     """
     paired = None if reference is None else Reference(reference, None, {})
-    with unchanged(table, reference, *options.columns), joining(**options.joining) as how:
+    with unchanged(table, reference, *options.columns), join_options(**options.join_options) as join:
         require_memory_for({"items": table}, paired, options, whole=False)
-        aligned = aligned_rows({"items": table}, paired, options, how, whole=False)
+        aligned = aligned_rows({"items": table}, paired, options, join, whole=False)
         read = read_moments({"items": table}, aligned, options)["items"]
         known = None if reference is None else identity(reference)
     if reference is None:
@@ -130,7 +130,7 @@ def fit_reads(
         pairs, means = aligned_pairs(basis, target, reads, options)
         transform, figures = rotated(basis, target, pairs, means)
         figures |= {"anchor_bound": _anchor_bound(basis, target, reads, pairs, options)}
-    known = account(transform, basis, reads, roots, n_users, reference, options)
+    known = fit_diagnostics(transform, basis, reads, roots, n_users, reference, options)
     return replace(transform, diagnostics=figures | known)
 
 

@@ -148,7 +148,7 @@ def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]
 class FitOptions:
     """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per aligned table.
 
-    ``joining`` are the arguments of `passes.joining.joining`.
+    ``join_options`` are the arguments of `join_options`.
     """
 
     keep: Keep
@@ -163,7 +163,7 @@ class FitOptions:
     min_matched: int | None
     max_lost_energy: float = 0.5
     selections: Mapping[str, Selection] = field(default_factory=dict)
-    joining: Mapping[str, Any] = field(default_factory=dict)
+    join_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choices = {"keep": Keep, "align_on": AlignOn, "method": Method, "balance": Balance}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.fit_transform import Basis, Target, landed_pairs, require_matched
+from dask_embstab.core.fit_transform import Basis, Target, require_matched, transformed_pairs
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.sums import total
 from dask_embstab.core.table_moments import TableMoments
@@ -98,7 +98,7 @@ def aligned_pairs(
     """Sums over the pairs that decide the rotation, in the basis; and those that the means come from, where centred."""
     means = None
     if options.center or not options.unit_rows:
-        means = landed_pairs(
+        means = transformed_pairs(
             basis, pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads)
         )
     if options.unit_rows:

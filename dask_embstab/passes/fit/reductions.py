@@ -19,10 +19,10 @@ from dask_embstab.passes.engine.reduce import Reduction
 
 def moments_reduction(*, centred: bool) -> Reduction[Moments]:
     """Gramian of a table and the sums over its pairs, in float64."""
-    return Reduction(partial(moments, centred=centred), add, moments_probe)
+    return Reduction(partial(moments, centred=centred), add, moments_finite_check)
 
 
-def moments_probe(value: Moments) -> float:
+def moments_finite_check(value: Moments) -> float:
     """A sum that is finite only if every row and every partner was."""
     parts = [value.rest, value.partnered]
     if value.pairs is not None:
@@ -44,7 +44,7 @@ class WithTriangle:
 
 def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
     """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q anywhere."""
-    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_probe, n_squares=2, n_copies=2)
+    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_finite_check, n_squares=2, n_copies=2)
 
 
 def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
@@ -63,12 +63,12 @@ class UnitPairs(Sums):
 
 def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
     """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
-    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_probe, n_squares=0, n_copies=6)
+    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_finite_check, n_squares=0, n_copies=6)
 
 
 def pairs_reduction(*, centred: bool) -> Reduction[Moments]:
     """Sums over the pairs alone, without the table's own Gramian."""
-    return Reduction(partial(_pairs_alone, centred=centred), add, moments_probe, n_squares=0)
+    return Reduction(partial(_pairs_alone, centred=centred), add, moments_finite_check, n_squares=0)
 
 
 def triangle(rows: Matrix) -> Matrix:
@@ -81,8 +81,8 @@ def _with_triangle(panel: Panel, *, centred: bool) -> WithTriangle:
     return WithTriangle(moments(panel, centred=centred), triangle(panel.rows))
 
 
-def _triangle_probe(value: WithTriangle) -> Any:
-    return moments_probe(value.moments) + np.abs(value.R).sum()
+def _triangle_finite_check(value: WithTriangle) -> Any:
+    return moments_finite_check(value.moments) + np.abs(value.R).sum()
 
 
 def _pairs_alone(panel: Panel, *, centred: bool) -> Moments:
@@ -99,8 +99,8 @@ def _unit_pairs(M: Matrix, panel: Panel) -> UnitPairs:
     return UnitPairs(Moments(n, d, pairs=unit_pairs(panel, M), zeros=panel.zeros), *energies)
 
 
-def _unit_pairs_probe(value: UnitPairs) -> float:
-    return moments_probe(value.moments)
+def _unit_pairs_finite_check(value: UnitPairs) -> float:
+    return moments_finite_check(value.moments)
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
-from dask_embstab.passes.join.reference_rows import Beside
+from dask_embstab.passes.join.reference_rows import ReferenceRows
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
 
@@ -23,7 +23,7 @@ class TableRead:
 
     summary: TableMoments
     table: Table | None = None
-    pairs: Beside | None = None
+    pairs: ReferenceRows | None = None
     aligned: Table | None = None
     triangle: Matrix | None = None
     n_reads: int = 0

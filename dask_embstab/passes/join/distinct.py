@@ -14,7 +14,7 @@ import numpy as np
 from dask_embstab.core.sums import total
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.merge import sortable
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keys, keys_of
@@ -28,15 +28,15 @@ _REMEMBERED_ROWS = 1 << 20
 _BLOCK_ROWS = 1 << 20
 
 
-def may_repeat(ids: Ids | RowNumberIds, key: str, how: Joining) -> bool:
+def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
     """Whether an id may stand in two rows: certain where False, for a join to decide where True. ``key`` names the table."""
     if isinstance(ids, RowNumberIds):
         return False
     known = place_beside(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
     if (known is not None and known.exists()) or _ascend(ids):
         return False
-    fits = len(ids) * _SORTED_BYTES <= how.memory
-    found = _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)])) if fits else _repeat_on_disk(ids, how)
+    fits = len(ids) * _SORTED_BYTES <= join.memory
+    found = _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)])) if fits else _repeat_on_disk(ids, join)
     if known is not None and not found:
         with contextlib.suppress(OSError):  # a run that cannot be written beside is looked at every time
             known.touch()
@@ -60,11 +60,11 @@ def _repeat(keys: Keys) -> bool:
     return bool((keys[1:] == keys[:-1]).any())
 
 
-def _repeat_on_disk(ids: Ids, how: Joining) -> bool:
+def _repeat_on_disk(ids: Ids, join: JoinOptions) -> bool:
     """The same of keys that do not fit in memory, part by part; computes two graphs."""
     starts = range(0, len(ids), _BLOCK_ROWS)
-    n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, how.per_thread)
-    spill = Spill(how.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts))
+    n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, join.per_thread)
+    spill = Spill(join.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts))
     graph = Graph("ids: spreading")
     spread = [
         graph.read(spread_keys, ids.block(start, min(start + _BLOCK_ROWS, len(ids))), spill, number)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.passes.engine.plan import RowRange
-from dask_embstab.passes.join.reference_rows import Beside, Found, PartnerReader, Partners
-from dask_embstab.tables.read.dask_source import lifted
+from dask_embstab.passes.join.reference_rows import Found, PartnerReader, Partners, ReferenceRows
+from dask_embstab.tables.read.dask_source import delayed_if_needed
 from dask_embstab.tables.read.source import Digests
 
 
@@ -23,12 +23,12 @@ class Term:
     """Another run's rows, ready to be read, each times ``scale``; ``name`` says which they are in diagnostics."""
 
     name: str
-    rows: Beside
+    rows: ReferenceRows
     scale: float
 
 
 @dataclass(frozen=True, slots=True)
-class LaggedRows(Beside):
+class LaggedRows(ReferenceRows):
     """The reference's own rows times ``scale``, plus the terms. All else is known of the reference alone."""
 
     scale: float = 1.0
@@ -36,17 +36,19 @@ class LaggedRows(Beside):
 
     def of(self, rows: RowRange) -> Any:
         """What one task is given."""
-        found = [(self.scale, Beside.of(self, rows)), *((term.scale, term.rows.of(rows)) for term in self.terms)]
+        found = [(self.scale, ReferenceRows.of(self, rows)), *((term.scale, term.rows.of(rows)) for term in self.terms)]
         known = [(scale, partners) for scale, partners in found if partners is not None]
         if not known:
             return None
         make = partial(_weighted, tuple(scale for scale, _ in known), self.pairing.reference.shape[1])
-        return lifted(make, *(partners for _, partners in known))
+        return delayed_if_needed(make, *(partners for _, partners in known))
 
 
-def lagged_rows(own: Beside, scale: float, terms: tuple[Term, ...]) -> LaggedRows:
+def lagged_rows(own: ReferenceRows, scale: float, terms: tuple[Term, ...]) -> LaggedRows:
     """Those of the reference, with the terms added to them."""
-    return LaggedRows(**{field.name: getattr(own, field.name) for field in fields(Beside)}, scale=scale, terms=terms)
+    return LaggedRows(
+        **{field.name: getattr(own, field.name) for field in fields(ReferenceRows)}, scale=scale, terms=terms
+    )
 
 
 def _weighted(scales: tuple[float, ...], d: int, *partners: Partners) -> WeightedPartners:

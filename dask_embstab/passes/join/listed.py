@@ -43,6 +43,6 @@ def pair_listed(table: Table, reference: Table, pairs: IdPairs) -> tuple[Table, 
         matched=len(ours),
         new=table.n_rows - len(np.unique(ours)),
         gone=reference.n_rows - len(np.unique(theirs)),
-        how="listed pairs",
+        paired_by="listed pairs",
         listed=True,
     )

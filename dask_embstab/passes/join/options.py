@@ -19,7 +19,7 @@ _LEAST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class JoinOptions:
     """``memory`` bytes for a join and for what moves vectors, over all threads of a process (half of a limit at most).
 
     Files go to ``scratch``; of ``duplicates`` the first row counts where they are no error.
@@ -36,7 +36,9 @@ class Joining:
 
 
 @contextmanager
-def joining(*, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error") -> Iterator[Joining]:
+def join_options(
+    *, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error"
+) -> Iterator[JoinOptions]:
     """Options checked, defaults from Dask's configuration, and the scratch folder for the length of the block."""
     if duplicates not in get_args(KeepDuplicates):
         raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
@@ -49,4 +51,4 @@ def joining(*, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicat
     parent = scratch if scratch is not None else dask.config.get("embstab.scratch", None)
     parent = parent or dask.config.get("temporary-directory", None)
     with scratch_space(None if parent is None else str(parent)) as space:
-        yield Joining(n_bytes, duplicates, space)
+        yield JoinOptions(n_bytes, duplicates, space)

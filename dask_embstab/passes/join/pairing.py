@@ -17,7 +17,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
 from dask_embstab.passes.join.distinct import may_repeat
 from dask_embstab.passes.join.merge import merged, sortable
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
@@ -25,7 +25,7 @@ from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, are_identic
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
-from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, picked
+from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, gather
 from dask_embstab.tables.ids.spelling import Unmatched, differences
 from dask_embstab.tables.read.source import Source
 from dask_embstab.tables.table import Table
@@ -50,8 +50,8 @@ class Live:
 class Pairing:
     """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
 
-    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``how`` names
-    the path of the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
+    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``paired_by``
+    names the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
     drawn of ``eligible`` ones and standing for ``represented`` ones: a sample for what it was drawn of, anchors for what
     theirs stood for. Anchors are not ``verified``: these rows are read without their chunks' checksums.
     Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not found by
@@ -64,7 +64,7 @@ class Pairing:
     matched: int
     new: int
     gone: int
-    how: str
+    paired_by: str
     n_bytes: int = 0
     duplicates: dict[str, int] = field(default_factory=dict)
     differ_only_by: dict[str, int] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Pairing:
 
     def sparse(self, rows: RowNumbers) -> Pairing:
         """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""
-        index = SparseIndex(rows, picked(self.partners, rows))
+        index = SparseIndex(rows, gather(self.partners, rows))
         return replace(self, index=index, chosen=None, used=len(rows))
 
 
@@ -152,7 +152,7 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
     return np.concatenate(found)
 
 
-def pair(table: Table, reference: Table, how: Joining, *, live: int | None = None, part: bool = False) -> Pairing:
+def pair(table: Table, reference: Table, join: JoinOptions, *, live: int | None = None, part: bool = False) -> Pairing:
     """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
 
     The rows of a reference without ids are known by their numbers; a table without ids meets no reference that has some.
@@ -162,11 +162,11 @@ def pair(table: Table, reference: Table, how: Joining, *, live: int | None = Non
     Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
     none is shared (unless this is a ``part`` of a table).
     """
-    found = _paired(table, reference, how, live, part=part)
+    found = _paired(table, reference, join, live, part=part)
     return found if live is None else replace(found, live=_live(found, table.n_rows, live))
 
 
-def _paired(table: Table, reference: Table, how: Joining, live: int | None, *, part: bool) -> Pairing:
+def _paired(table: Table, reference: Table, join: JoinOptions, live: int | None, *, part: bool) -> Pairing:
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
     if table.stored_ids is None:
@@ -182,9 +182,9 @@ def _paired(table: Table, reference: Table, how: Joining, live: int | None, *, p
             f" {theirs.kind}; convert one of them when its run is written"
         )
     in_step = len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs))
-    if in_step and not may_repeat(theirs if live is None else ours, table.key, how):
+    if in_step and not may_repeat(theirs if live is None else ours, table.key, join):
         return _row_by_row(table, reference, "identical ids")
-    return _joined(table, reference, how, part=part)
+    return _joined(table, reference, join, part=part)
 
 
 def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
@@ -194,19 +194,19 @@ def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
     return Live(live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners))
 
 
-def _row_by_row(table: Table, reference: Table, how: str) -> Pairing:
+def _row_by_row(table: Table, reference: Table, paired_by: str) -> Pairing:
     matched = min(table.n_rows, reference.n_rows)
     new, gone = table.n_rows - matched, reference.n_rows - matched
-    return Pairing(reference.source, None, None, matched, new, gone, how)
+    return Pairing(reference.source, None, None, matched, new, gone, paired_by)
 
 
-def _joined(table: Table, reference: Table, how: Joining, *, part: bool) -> Pairing:
+def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> Pairing:
     ours, theirs = table.row_ids, reference.row_ids
-    found = _merged(ours, theirs, how) or _in_memory(ours, theirs, how) or _out_of_core(ours, theirs, how)
+    found = _merged(ours, theirs, join) or _in_memory(ours, theirs, join) or _out_of_core(ours, theirs, join)
     index, inverse, matched, doubled, path, n_bytes = found
     counts = {}
     for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
-        _require_distinct(ids, again, how)
+        _require_distinct(ids, again, join)
         counts[whose] = again.n
     new, gone = table.n_rows - matched, reference.n_rows - matched
     spelled = []
@@ -228,17 +228,17 @@ def _joined(table: Table, reference: Table, how: Joining, *, part: bool) -> Pair
 _Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
 
 
-def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
+def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found | None:
     """One pass over both where both ascend; looked at in their first ranges before anything is written."""
     if not (_ascends(ours) and _ascends(theirs)):
         return None
     n_bytes = 8 * (len(ours) + len(theirs))
     index: list[ArrayIndex] | list[FileIndex]
-    if n_bytes <= how.memory // 4:
+    if n_bytes <= join.memory // 4:
         index = [ArrayIndex(np.empty(len(ids), np.int64)) for ids in (ours, theirs)]
         n_bytes = 0
     else:
-        folder = how.scratch.folder(needs=n_bytes)
+        folder = join.scratch.folder(needs=n_bytes)
         index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
     found = merged(ours, theirs, index[0], index[1])
     if found is None:
@@ -247,8 +247,8 @@ def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) 
     return index[0], index[1], found.matched, doubled, "merged ids", n_bytes
 
 
-def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found | None:
-    if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > how.memory:
+def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found | None:
+    if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > join.memory:
         return None
     found = match(_all(ours), _all(theirs))
     index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
@@ -257,8 +257,8 @@ def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joinin
     return ArrayIndex(index), ArrayIndex(inverse), len(found.ours), doubled, "joined ids", 0
 
 
-def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> _Found:
-    found = partitioned(ours, theirs, how)
+def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found:
+    found = partitioned(ours, theirs, join)
     doubled = found.our_duplicates, found.their_duplicates
     return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes
 
@@ -275,12 +275,12 @@ def _ascends(ids: Ids | RowNumberIds) -> bool:
     return bool((first[1:] >= first[:-1]).all())
 
 
-def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, how: Joining) -> None:
+def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, join: JoinOptions) -> None:
     if not again.n:
         return
     reader = ids.open()
     named = dict.fromkeys(shown(reader.take(row, row + 1))[0] for row in again.rows)
-    if how.duplicates == "error":
+    if join.duplicates == "error":
         raise IdError(
             f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"
             f" example {', '.join(named)}; drop the duplicates and write the run again",

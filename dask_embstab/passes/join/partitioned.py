@@ -17,7 +17,7 @@ import numpy as np
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.engine.graph import Graph
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, Spread, parts_for, read_part, spread_rows
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds
 from dask_embstab.tables.ids.match import Duplicates, match
@@ -50,14 +50,14 @@ class _Part(Sums):
     n_bytes: int
 
 
-def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, how: Joining) -> Joined:
+def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> Joined:
     """Join ids of one kind, out of core; computes three graphs."""
     sides, lengths = (ours, theirs), (len(ours), len(theirs))
-    record, share = RECORD_BYTES[ours.kind], how.per_thread
+    record, share = RECORD_BYTES[ours.kind], join.per_thread
     n_parts = parts_for(sum(lengths), record, share)
     rows = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
     blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
-    folder = how.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
+    folder = join.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
     spills = [Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts)) for i, cuts in enumerate(blocks)]
     pairs = [Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts) for i, cuts in enumerate(blocks)]
     indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]

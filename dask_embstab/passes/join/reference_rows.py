@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.engine.plan import RowRange
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.passes.join.shuffle import Shuffled, ShuffledReader, scan_gone, scan_reference
 from dask_embstab.tables.ids.row_index import FileIndex, RowIndex, SparseIndex
-from dask_embstab.tables.read.dask_source import lifted
+from dask_embstab.tables.read.dask_source import delayed_if_needed
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource
@@ -29,7 +29,7 @@ Found = tuple[Rows, Mask | None] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class ReferenceRows:
     """A pairing whose reference rows can be read beside the run's, and what is known of the reference.
 
     ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run, ``energy`` that of all
@@ -59,7 +59,7 @@ class Beside:
         if pairing.index is None:
             stop = min(rows.stop, pairing.reference.shape[0])
             block = pairing.reference.block(rows.start, stop) if stop > rows.start else None
-            return None if block is None else lifted(StepPartners, block, stop, chosen)
+            return None if block is None else delayed_if_needed(StepPartners, block, stop, chosen)
         index = pairing.index.part(rows.start, rows.stop)
         if isinstance(index, FileIndex):
             return LatePartners(pairing.reference, index, chosen)
@@ -69,24 +69,24 @@ class Beside:
         if not len(wanted):
             return None
         gather = pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
-        return lifted(PickedPartners, gather(wanted), partner)
+        return delayed_if_needed(PickedPartners, gather(wanted), partner)
 
 
-def beside(pairing: Pairing, table: Table, how: Joining, *, label: str) -> Beside:
+def plan_reference_read(pairing: Pairing, table: Table, join: JoinOptions, *, label: str) -> ReferenceRows:
     """Decide how the reference's rows are read, and move them first where they lie in an unrelated order."""
     if pairing.index is None:
-        return Beside(pairing, "in step")
-    if isinstance(pairing.index, SparseIndex) or _can_be_picked(pairing, how):
-        return Beside(pairing, "picked", n_bytes=pairing.n_bytes)
+        return ReferenceRows(pairing, "in step")
+    if isinstance(pairing.index, SparseIndex) or _can_be_picked(pairing, join):
+        return ReferenceRows(pairing, "picked", n_bytes=pairing.n_bytes)
     shuffled, scan = scan_reference(
-        pairing, how, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
+        pairing, join, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
     )
     n_bytes = pairing.n_bytes + scan.n_bytes
     energies = scan.gone_energy, scan.energy
-    return Beside(pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows)
+    return ReferenceRows(pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows)
 
 
-def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> Beside:
+def with_energy(found: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str) -> ReferenceRows:
     """The same with the energy of what is gone: those rows alone are read where they are few, else the whole reference.
 
     Nothing is read where the reference was already, where nothing is gone, where it holds more than one run, or where
@@ -99,19 +99,19 @@ def with_energy(found: Beside, how: Joining, *, weighted: bool, label: str) -> B
     if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
         scan = scan_gone(pairing, label=f"{label}: what is gone")
         return replace(found, gone_energy=scan.gone_energy, gone_zero_rows=scan.gone_zero_rows)
-    _, scan = scan_reference(pairing, how, n_rows=0, label=f"{label}: the reference's energy", move=False)
+    _, scan = scan_reference(pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False)
     return replace(found, gone_energy=scan.gone_energy, energy=scan.energy, gone_zero_rows=scan.gone_zero_rows)
 
 
-def _can_be_picked(pairing: Pairing, how: Joining) -> bool:
+def _can_be_picked(pairing: Pairing, join: JoinOptions) -> bool:
     """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in the page cache."""
     source = pairing.reference
-    if pairing.how == "merged ids":
+    if pairing.paired_by == "merged ids":
         return not isinstance(pairing.index, FileIndex) or _is_stored(source)
     if isinstance(pairing.index, FileIndex):
         return False
     n, d = source.shape
-    return n * d * source.dtype.itemsize <= how.memory // 4
+    return n * d * source.dtype.itemsize <= join.memory // 4
 
 
 def _is_stored(source: Source) -> bool:

@@ -16,7 +16,7 @@ from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass
-from dask_embstab.tables.ids.keys import Keys, mixed
+from dask_embstab.tables.ids.keys import Keys, mix64
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable, Source
 
@@ -51,8 +51,8 @@ class RowSample:
     @classmethod
     def of(cls, rows: RowNumbers, size: int, seed: int, keys: Keys | None = None) -> RowSample:
         """Of rows with these numbers, by the hashes of ``keys``, or of the numbers themselves."""
-        salt = mixed(np.array([seed], np.int64).view(np.uint64))
-        return cls(size, rows, mixed((rows.view(np.uint64) if keys is None else keys) ^ salt))
+        salt = mix64(np.array([seed], np.int64).view(np.uint64))
+        return cls(size, rows, mix64((rows.view(np.uint64) if keys is None else keys) ^ salt))
 
     def __add__(self, other: RowSample) -> RowSample:
         """Of the rows of both."""

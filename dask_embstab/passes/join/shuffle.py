@@ -17,7 +17,7 @@ from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import Graph
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.ids.keys import stable_order
@@ -62,18 +62,18 @@ class Scan:
 
 
 def scan_reference(
-    pairing: Pairing, how: Joining, *, n_rows: int, label: str, move: bool
+    pairing: Pairing, join: JoinOptions, *, n_rows: int, label: str, move: bool
 ) -> tuple[Shuffled | None, Scan]:
     """One read of the whole reference: its energy and, where ``move`` asks for it, its rows in the run's order."""
     source = pairing.reference
     n, d = source.shape
-    row_bytes, share = d * source.dtype.itemsize, how.per_thread
+    row_bytes, share = d * source.dtype.itemsize, join.per_thread
     rows = _task_rows(source.chunk_rows, max(1, share // (4 * row_bytes)))
     shuffled = None
     if move:
         panel = micro_block_rows(d)
         slab = max(panel, share // (8 * row_bytes) // panel * panel)
-        folder = how.scratch.folder(needs=pairing.matched * (row_bytes + _ROW.itemsize))
+        folder = join.scratch.folder(needs=pairing.matched * (row_bytes + _ROW.itemsize))
         column = np.dtype((source.dtype, (d,)))
         shuffled = Shuffled(Spill(folder, (_ROW, column), -(-n_rows // slab), -(-n // rows)), slab)
     inverse = pairing.inverse or StepIndex(pairing.matched)

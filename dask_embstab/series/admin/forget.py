@@ -20,7 +20,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
-from dask_embstab.passes.engine.write import Landing
+from dask_embstab.passes.engine.write import LinearMap
 from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import option, told
 from dask_embstab.series.admin.basis import read_matrices, store_matrices
@@ -146,7 +146,7 @@ def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) ->
         passes = {}
         for which, found in tables.items():
             shape: Any = {"dtype": found.dtype, "width": found.d, "chunk_rows": found.chunk_rows}
-            passes[which] = copy_table(writer, which, found, Landing(), **shape, label="forget")
+            passes[which] = copy_table(writer, which, found, LinearMap(), **shape, label="forget")
         run_all(passes)
         attributes: Any = dict(source.group["transform"].attrs)
         writer.transform(transform, attributes)

@@ -167,13 +167,13 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
 
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
     source, turned = published_run(store, placed), rotation(M, {"origin": origin})
-    landed = replace(source, then=turned).transform
-    if landed is None:
+    transformed = replace(source, then=turned).transform
+    if transformed is None:
         raise DamageError(f"{run_key(str(placed.run))} has lost its transform; restore it")
-    how: Any = dict(source.group["transform"].attrs) | {"diagnostics": dict(landed.diagnostics)}
+    how: Any = dict(source.group["transform"].attrs) | {"diagnostics": dict(transformed.diagnostics)}
     with resumed_run(store, key, name, origin, {}) as writer:
         Apply(turned, source, None).write(writer)
-        writer.transform(landed, how)
+        writer.transform(transformed, how)
 
 
 def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:

@@ -15,7 +15,7 @@ from dask_embstab.series.admin.foreign import foreign
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import held_key
-from dask_embstab.series.publish.gates import GATES, are_verdicts, held, said
+from dask_embstab.series.publish.gates import GATES, are_verdicts, format_verdict, held
 from dask_embstab.series.store import Store
 
 _SHOWN = 200
@@ -115,9 +115,9 @@ def _gates_line(head: Version | None) -> str:
     if head is None or not head.verdicts:
         return "gates: none were asked"
     if ignored := held(head.verdicts):
-        return f"gates: {'; '.join(map(said, ignored))}; accepted: {head.accepted}"
+        return f"gates: {'; '.join(map(format_verdict, ignored))}; accepted: {head.accepted}"
     asked = [verdict for verdict in head.verdicts if verdict["verdict"] == "pass"]
-    named = [said(v) for v in asked if v["gate"] in ("alignment", "agreement")]
+    named = [format_verdict(v) for v in asked if v["gate"] in ("alignment", "agreement")]
     return f"gates: {len(asked)} of {len(GATES)} were asked and pass" + "".join(f"; {words}" for words in named)
 
 
@@ -125,7 +125,9 @@ def _rest_line(waiting: Unpublished, shadows: list[Version]) -> str:
     holds = []
     for name, verdicts in waiting.held.items():
         asked = all(verdict.get("figures") for verdict in held(verdicts)) if name in waiting.messages else True
-        why = f"by {'; '.join(map(said, held(verdicts)))}" if asked else f"({waiting.messages[name][:_SHOWN]})"
+        why = (
+            f"by {'; '.join(map(format_verdict, held(verdicts)))}" if asked else f"({waiting.messages[name][:_SHOWN]})"
+        )
         holds.append(f"{name} {why}")
     parts = {
         "held": ", ".join(holds),

@@ -17,7 +17,7 @@ from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.transform_run import kept
+from dask_embstab.passes.transform_run import resolve_keep
 from dask_embstab.repairs import option
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.publish.gates import thresholds
@@ -165,7 +165,7 @@ class Settings:
                 f"{option(align_on=self.align_on)} needs users; the first run of this series has none",
                 f"{option(align_on='items')} needs items alone",
             )
-        return replace(self, tables="both" if users else "items", keep=kept(self.keep, users=users or None))
+        return replace(self, tables="both" if users else "items", keep=resolve_keep(self.keep, users=users or None))
 
     @property
     def aligned(self) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ class Settings:
             name: getattr(self, name)
             for name in ("align_on", "method", "center", "rotation_only", "min_matched", "max_lost_energy")
         }
-        shared |= {"unit_rows": self.units, "joining": {"duplicates": self.duplicates}}
+        shared |= {"unit_rows": self.units, "join_options": {"duplicates": self.duplicates}}
         return FitOptions(**shared | own)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:

@@ -22,10 +22,10 @@ from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection
 from dask_embstab.passes.fit.reference import balance_for
-from dask_embstab.passes.transform_run import kept
+from dask_embstab.passes.transform_run import resolve_keep
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.publish.consensus import landed_on
+from dask_embstab.series.publish.consensus import aligned_on
 from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
@@ -104,11 +104,11 @@ def _fitted(
     settings: Settings,
 ) -> Transform:
     raw = version is None and settings.first_run == "raw"
-    reference = None if version is None else landed_on(store, version, lagged, settings)
+    reference = None if version is None else aligned_on(store, version, lagged, settings)
     # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are landed on.
     by_runs = reference is not None and settings.policy == "consensus" and settings.units
     options = settings.fitting(
-        keep="geometry" if raw else kept(settings.keep, users=source.users),
+        keep="geometry" if raw else resolve_keep(settings.keep, users=source.users),
         rank=None if raw else settings.rank,
         width=settings.width,
         balance=balance_for(settings.balance, reference),

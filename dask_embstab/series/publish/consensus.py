@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dask_embstab.core.running_mean import pull, sums
+from dask_embstab.core.running_mean import consensus_target, sums
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
 from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, seen_once, unit_rows, view_of
@@ -67,7 +67,7 @@ class Consensus:
             return head
         mean = self.mean(key).table
         beside = replace(mean, source=SideBySide(mean.source, Padded(head.source, mean.n_rows)))
-        return view_of(beside, partial(pull, head_weight=self.head_weight), head.d)
+        return view_of(beside, partial(consensus_target, head_weight=self.head_weight), head.d)
 
     def mean(self, key: str) -> Mean:
         """Its rows with their weights, to be moved on."""
@@ -85,7 +85,7 @@ class Consensus:
         return found
 
 
-def landed_on(store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings) -> Reference:
+def aligned_on(store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings) -> Reference:
     """What the next run is aligned to, recorded by its place in the series: a copied series says the same.
 
     ``lagged`` are the versions whose gaps to it are to be held.
@@ -167,20 +167,20 @@ def _origin(digests: Mapping[str, Any], version: Version | None, settings: Setti
 
 def _write(
     store: Store,
-    landed: Run,
+    transformed: Run,
     version: Version | None,
     settings: Settings,
     selected: Selected,
     key: str,
     origin: str,
 ) -> None:
-    tables = {name: selected.counted(landed, name) for name in settings.aligned}
+    tables = {name: selected.counted(transformed, name) for name in settings.aligned}
     if version is None:
         known = {name: Mean(view_of(table, never_seen, table.d + 1), None) for name, table in tables.items()}
     else:
         consensus = consensus_of(store, version, settings)
         known = {name: consensus.mean(name) for name in tables}
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
-    with resumed_run(store, key, landed.name, origin, more) as writer:
+    with resumed_run(store, key, transformed.name, origin, more) as writer:
         means = {name: (table, known[name]) for name, table in tables.items()}
         advance(writer, means, Aging(settings.decay, settings.forget_below), duplicates=settings.duplicates)

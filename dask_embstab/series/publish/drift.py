@@ -19,31 +19,31 @@ from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.products import gramian
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.reduce import Reduction
-from dask_embstab.passes.fit.reductions import moments_probe
-from dask_embstab.passes.join.options import Joining
+from dask_embstab.passes.fit.reductions import moments_finite_check
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Chosen, pair
-from dask_embstab.passes.join.reference_rows import Beside, beside
+from dask_embstab.passes.join.reference_rows import ReferenceRows, plan_reference_read
 from dask_embstab.tables.run import Run
 
 
 def pairs_with(
-    first: Run, landed: Run, keys: Sequence[str], chosen: Mapping[str, Chosen], how: Joining
-) -> dict[str, Beside]:
+    first: Run, transformed: Run, keys: Sequence[str], chosen: Mapping[str, Chosen], join: JoinOptions
+) -> dict[str, ReferenceRows]:
     """The first run's rows that belong to the landed ones, by table; a table without shared ids is left out."""
-    found: dict[str, Beside] = {}
+    found: dict[str, ReferenceRows] = {}
     for key in keys:
-        ours, theirs = getattr(landed, key), getattr(first, key)
+        ours, theirs = getattr(transformed, key), getattr(first, key)
         if ours is not None and theirs is not None:
             with contextlib.suppress(IdError):
-                pairing = pair(ours, theirs, how)
+                pairing = pair(ours, theirs, join)
                 pairing = pairing.only(chosen[key]) if key in chosen else pairing
-                found[key] = beside(pairing, ours, how, label="verify")
+                found[key] = plan_reference_read(pairing, ours, join, label="verify")
     return found
 
 
 def direction_reduction() -> Reduction[Moments]:
     """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to length one."""
-    return Reduction(_with_directions, add, moments_probe, n_copies=6)
+    return Reduction(_with_directions, add, moments_finite_check, n_copies=6)
 
 
 def _with_directions(panel: Panel) -> Moments:

@@ -25,7 +25,7 @@ from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.join.anchors import anchor_sample
-from dask_embstab.passes.join.options import Joining, joining
+from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Chosen, Pairing, pair
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
@@ -33,7 +33,7 @@ from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.readback import Checked
-from dask_embstab.tables.ids.row_index import picked
+from dask_embstab.tables.ids.row_index import gather
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -71,7 +71,7 @@ class Compared:
 def figures_of(
     log: Log,
     head: Run | None,
-    landed: Run,
+    transformed: Run,
     source: Run,
     settings: Settings,
     checked: Checked,
@@ -82,16 +82,16 @@ def figures_of(
     And over how many sampled rows of each table they are, and how many were left out as zeros. Rows that a selection left
     out (all but those ``chosen``, by table) are in no sample.
     """
-    found: dict[str, dict[str, float]] = {"finite": {_WHOLE_RUN: 0.0}, "scores": _scores(source, landed)}
+    found: dict[str, dict[str, float]] = {"finite": {_WHOLE_RUN: 0.0}, "scores": _scores(source, transformed)}
     if head is None or log.head is None:
         return found, {}
     tables = {
         key: Compared(a, b, a.n_rows - checked.zero_rows[key], b.n_rows - zero_rows_in(log.head, key))
         for key in TABLES
-        if (a := getattr(landed, key)) and (b := getattr(head, key))
+        if (a := getattr(transformed, key)) and (b := getattr(head, key))
     }
-    with joining(duplicates="first") as how:
-        likenesses, matched = _likenesses(tables, chosen, how)
+    with join_options(duplicates="first") as join:
+        likenesses, matched = _likenesses(tables, chosen, join)
     told = {key: found for key, found in likenesses.items() if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d}
     turned = {key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d}
     aligned = [told[key] for key in settings.aligned if key in told]
@@ -139,13 +139,13 @@ def content_of(tables: Mapping[str, Any]) -> str:
 
 
 def _likenesses(
-    tables: Mapping[str, Compared], chosen: Mapping[str, Chosen], how: Joining
+    tables: Mapping[str, Compared], chosen: Mapping[str, Chosen], join: JoinOptions
 ) -> tuple[dict[str, Likeness], dict[str, float]]:
     """Of sampled shared rows, by table, and the shares of the rows that are not zero that are shared."""
     pairings: dict[str, Pairing] = {}
     for key, both in tables.items():
         with contextlib.suppress(IdError):  # nothing shared, or ids of another type
-            pairings[key] = pair(both.ours, both.theirs, how)
+            pairings[key] = pair(both.ours, both.theirs, join)
     samples = {}
     for key, pairing in pairings.items():
         counted = pairing.only(chosen[key]) if key in chosen else pairing
@@ -156,13 +156,13 @@ def _likenesses(
     for key, sample in samples.items():
         n = _OTHERS * tables[key].sampled // max(_SAMPLE, _SAMPLE_PER_COMPONENT * tables[key].ours.d)
         fewer = RowSample(n, sample.rows, sample.hashes).rows
-        others.append(rows_of(tables[key].theirs, picked(pairings[key].partners, fewer), verified=False))
+        others.append(rows_of(tables[key].theirs, gather(pairings[key].partners, fewer), verified=False))
     read: tuple[Matrix, ...] = compute(others, label="gates: rows to compare with", n_tasks=0)
 
     passes = {}
     for (key, sample), compared_with in zip(samples.items(), read, strict=True):
         rows = np.sort(sample.rows)
-        few = FewRows(tables[key].ours.source, rows, tables[key].theirs.source, picked(pairings[key].partners, rows))
+        few = FewRows(tables[key].ours.source, rows, tables[key].theirs.source, gather(pairings[key].partners, rows))
         passes[key] = over_few_rows(few, partial(likeness, others=compared_with), label="gates")
     found = run_all(passes)
 
@@ -173,21 +173,21 @@ def _likenesses(
     return found, matched
 
 
-def _scores(source: Run, landed: Run) -> dict[str, float]:
+def _scores(source: Run, transformed: Run) -> dict[str, float]:
     """How far sampled scores (items with items where there are no users) moved, beyond what a truncation takes."""
     keys = ("items", "items") if source.users is None else ("users", "items")
-    rng, tables = np.random.default_rng(0), [(source.table(key), landed.table(key)) for key in keys]
+    rng, tables = np.random.default_rng(0), [(source.table(key), transformed.table(key)) for key in keys]
     for places in _PLACES:
         rows = [_spread(ours.n_rows, places, rng) for ours, _ in tables]
         wanted = [
             rows_of(table, chosen, verified=False) for both, chosen in zip(tables, rows, strict=True) for table in both
         ]
-        a, landed_a, b, landed_b = compute(wanted, label="gates: scores", n_tasks=0)
+        a, transformed_a, b, transformed_b = compute(wanted, label="gates: scores", n_tasks=0)
         kept = [np.flatnonzero(side.any(axis=1))[: _PLACES[0] * _ROWS_AT_PLACE] for side in (a, b)]
         if min(map(len, kept)) >= _PLACES[0]:
             break
-    moved = score_error((a[kept[0]], b[kept[1]]), (landed_a[kept[0]], landed_b[kept[1]]))
-    return {_WHOLE_RUN: max(0.0, moved - _truncated(landed))}
+    moved = score_error((a[kept[0]], b[kept[1]]), (transformed_a[kept[0]], transformed_b[kept[1]]))
+    return {_WHOLE_RUN: max(0.0, moved - _truncated(transformed))}
 
 
 def _spread(n: int, places: int, rng: np.random.Generator) -> RowNumbers:
@@ -197,9 +197,9 @@ def _spread(n: int, places: int, rng: np.random.Generator) -> RowNumbers:
     return found
 
 
-def _truncated(landed: Run) -> float:
+def _truncated(transformed: Run) -> float:
     """The relative error of all scores that the rank of the series costs."""
-    made = landed.transform
+    made = transformed.transform
     known = {} if made is None else made.diagnostics.get("truncation") or {}
     if made is None or not known:
         return 0.0

@@ -62,7 +62,7 @@ def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]
 
 def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
     """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files' digests."""
-    return made_whole(
+    return ensure_group(
         store,
         key,
         is_ours=lambda left: left.attrs[ATTRIBUTE].get("origin") == origin,
@@ -71,7 +71,7 @@ def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], Non
     )
 
 
-def made_whole(
+def ensure_group(
     store: Store, key: str, *, is_ours: Callable[[Run], bool], write: Callable[[], Any], check: Callable[[Run], V]
 ) -> V:
     """A run-format group at ``key``: written, durable, verified; what ``check`` says of it.

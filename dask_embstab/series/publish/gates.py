@@ -99,7 +99,7 @@ def held(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [verdict for verdict in verdicts if verdict["verdict"] == "hold"]
 
 
-def said(verdict: Mapping[str, Any]) -> str:
+def format_verdict(verdict: Mapping[str, Any]) -> str:
     """A verdict in words: gate, figure, threshold."""
     if verdict["figure"] is None:
         return f"{verdict['gate']}: {verdict['verdict']}"
@@ -110,7 +110,7 @@ def said(verdict: Mapping[str, Any]) -> str:
 
 def hold(name: str, verdicts: Sequence[Mapping[str, Any]]) -> HoldError:
     """The error that names every gate that held a run, with its figure and its threshold."""
-    why = "; ".join(said(verdict) for verdict in held(verdicts))
+    why = "; ".join(format_verdict(verdict) for verdict in held(verdicts))
     return HoldError(
         f"{name} is held and not published: {why}",
         f"{option(accept='reason')} publishes it all the same and records the reason",

@@ -25,7 +25,7 @@ from dask_embstab.errors import (
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.digest import table_digests
-from dask_embstab.passes.transform_run import land
+from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call
 from dask_embstab.series.admin.attempts import attempting
 from dask_embstab.series.admin.basis import read_run
@@ -46,10 +46,10 @@ from dask_embstab.series.log.versions import (
 from dask_embstab.series.publish.candidate import Candidate, candidate_key, candidate_of, described, held_key
 from dask_embstab.series.publish.consensus import advance_consensus
 from dask_embstab.series.publish.figures import content_of, delivered, figures_of
-from dask_embstab.series.publish.files import made_whole
+from dask_embstab.series.publish.files import ensure_group
 from dask_embstab.series.publish.gates import Verdict, held, hold, judge, refused
 from dask_embstab.series.publish.planned import narrowed_basis, planned_change
-from dask_embstab.series.publish.readback import Checked, check, is_landed_by
+from dask_embstab.series.publish.readback import Checked, check, is_transformed_by
 from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.publish.withdraw import withdraw_unless_whole
 from dask_embstab.series.store import Held, Store
@@ -124,9 +124,9 @@ def add_run(
                 lagged = log.lagged(settings.lags.keys())
                 chosen = selected(source, settings, selection or {})
                 candidate = candidate_of(store, source, name, reference, lagged, chosen, settings)
-                checked = _landed(store, source, candidate, theirs, chosen)
-            landed = open_run(store.place(run_key(name)))
-            verdicts, sampled = _verdicts(store, log, source, landed, checked, chosen, settings)
+                checked = _transformed(store, source, candidate, theirs, chosen)
+            transformed = open_run(store.place(run_key(name)))
+            verdicts, sampled = _verdicts(store, log, source, transformed, checked, chosen, settings)
         if held(verdicts) and accept is None:
             store.replace(held_key(name), json.dumps({"run": name, "verdicts": verdicts}).encode())
             raise hold(name, verdicts)
@@ -136,7 +136,7 @@ def add_run(
             for key in settings.aligned
             if reference is not None and chosen.joined(key)
         }
-        moved = advance_consensus(store, landed, checked.digests, reference, settings, shared, chosen)
+        moved = advance_consensus(store, transformed, checked.digests, reference, settings, shared, chosen)
         chain = 0.0 if first is not None and theirs is None else checked.chain_minus_first
         figures = {**_figures(candidate, checked, chain), "running_reference": moved.rows or None, "sampled": sampled}
         figures["selected"] = dict(chosen.recorded) or None
@@ -185,12 +185,12 @@ def _cleared(store: Store, name: str) -> None:
 
 
 def _verdicts(
-    store: Store, log: Log, source: Run, landed: Run, checked: Checked, chosen: Selected, settings: Settings
+    store: Store, log: Log, source: Run, transformed: Run, checked: Checked, chosen: Selected, settings: Settings
 ) -> tuple[tuple[Verdict, ...], dict[str, dict[str, int]]]:
     """What the gates say of a landed run, beside the run that is live now; over how many sampled rows of each table."""
     head = None if log.head is None else read_run(store, log.placed(log.head))
-    figures, sampled = figures_of(log, head, landed, source, settings, checked, chosen.rows)
-    again = delivered(log, landed.name, checked.inputs["tables"])
+    figures, sampled = figures_of(log, head, transformed, source, settings, checked, chosen.rows)
+    again = delivered(log, transformed.name, checked.inputs["tables"])
     return judge(figures | {"delivered": {"run": float(again is not None)}}, settings.gates), sampled
 
 
@@ -302,21 +302,21 @@ def _held_by(error: InputError, name: str, gate: str) -> HoldError:
     return HoldError(message, *error.repairs, verdicts=[refused(gate)])
 
 
-def _landed(store: Store, source: Run, candidate: Candidate, first: Run | None, chosen: Selected) -> Checked:
+def _transformed(store: Store, source: Run, candidate: Candidate, first: Run | None, chosen: Selected) -> Checked:
     """The run written (as far as it is not), durable and verified."""
     name = candidate.plan["run"]
     key = run_key(name)
-    return made_whole(
+    return ensure_group(
         store,
         key,
-        is_ours=lambda left: is_landed_by(left, candidate.transform),
+        is_ours=lambda left: is_transformed_by(left, candidate.transform),
         write=partial(_write, store.place(key), source, candidate),
-        check=lambda landed: check(store, key, landed, candidate, first, chosen.rows),
+        check=lambda transformed: check(store, key, transformed, candidate, first, chosen.rows),
     )
 
 
 def _write(place: Any, source: Run, candidate: Candidate) -> None:
-    land(
+    transform_run(
         candidate.transform,
         source,
         place,

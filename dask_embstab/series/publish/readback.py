@@ -15,7 +15,7 @@ from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
-from dask_embstab.passes.join.options import joining
+from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.pairing import Chosen
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.publish.candidate import Candidate
@@ -41,18 +41,18 @@ class Checked:
 
 
 def check(
-    store: Store, key: str, landed: Run, candidate: Candidate, first: Run | None, chosen: Mapping[str, Chosen]
+    store: Store, key: str, transformed: Run, candidate: Candidate, first: Run | None, chosen: Mapping[str, Chosen]
 ) -> Checked:
     """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
 
     Raises `DamageError` where a file is not what was written, `InputChangedError` where the input has changed meanwhile.
     """
-    inputs = _inputs(landed, candidate)
-    tables = {name: table for name in TABLES if (table := getattr(landed, name)) is not None}
+    inputs = _inputs(transformed, candidate)
+    tables = {name: table for name in TABLES if (table := getattr(transformed, name)) is not None}
     settings = Settings.of(candidate.plan["settings"])
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
-    with joining(duplicates=settings.duplicates) as how:
-        pairs = {} if first is None else pairs_with(first, landed, settings.aligned, chosen, how)
+    with join_options(duplicates=settings.duplicates) as join:
+        pairs = {} if first is None else pairs_with(first, transformed, settings.aligned, chosen, join)
         passes = {
             name: reduce_table(table, reduction, label="verify", pairs=pairs.get(name))
             for name, table in tables.items()
@@ -74,17 +74,17 @@ def _spectrum(moments: Moments) -> list[float]:
     return found
 
 
-def is_landed_by(landed: Run, transform: Transform) -> bool:
+def is_transformed_by(transformed: Run, transform: Transform) -> bool:
     """Whether the run was made by this very transform."""
-    made = landed.transform
+    made = transformed.transform
     if made is None or made.arrays().keys() != transform.arrays().keys():
         return False
     return all(np.array_equal(array, transform.arrays()[name]) for name, array in made.arrays().items())
 
 
-def _inputs(landed: Run, candidate: Candidate) -> dict[str, Any]:
+def _inputs(transformed: Run, candidate: Candidate) -> dict[str, Any]:
     """What was read: the same by the fit as by the apply, or it was changed between the two."""
-    read: Any = dict(landed.group["transform"].attrs)["digests"]
+    read: Any = dict(transformed.group["transform"].attrs)["digests"]
     tables = {}
     for name, table in candidate.plan["source"]["tables"].items():
         fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")

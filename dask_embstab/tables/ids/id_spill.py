@@ -54,7 +54,7 @@ def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int
     all_cuts = [cuts, cuts]
     if records.texts is not None:
         lengths = records.texts.lengths[order]
-        columns += [lengths.astype(np.uint32), records.texts.picked(order)]
+        columns += [lengths.astype(np.uint32), records.texts.gather(order)]
         all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
     return Spread(spill.write(number, columns, all_cuts), *((0, digest) if side else (digest, 0)))
 

@@ -35,7 +35,7 @@ class Texts:
         """Bytes of every string."""
         return np.diff(self.starts)
 
-    def picked(self, rows: RowNumbers) -> Bytes:
+    def gather(self, rows: RowNumbers) -> Bytes:
         """The bytes of these strings, one after the other."""
         begin, length = self.starts[rows], self.lengths[rows]
         ends = np.cumsum(length)
@@ -52,7 +52,7 @@ class Texts:
             a, b = rows[at : at + _COMPARED], other_rows[at : at + _COMPARED]
             if not np.array_equal(self.lengths[a], other.lengths[b]):
                 return False
-            if not np.array_equal(self.picked(a), other.picked(b)):
+            if not np.array_equal(self.gather(a), other.gather(b)):
                 return False
         return True
 
@@ -76,8 +76,8 @@ def keys_of(ids: IdArray) -> Keys:
         return _hashed(ids)
     if ids.dtype.kind == "V":
         halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
-        return mixed(halves[:, 0] ^ mixed(halves[:, 1]))
-    return mixed(ids.view(np.uint64))
+        return mix64(halves[:, 0] ^ mix64(halves[:, 1]))
+    return mix64(ids.view(np.uint64))
 
 
 def keyed(ids: IdArray, start: int) -> Keyed:
@@ -112,11 +112,11 @@ def chosen(records: Keyed, order: RowNumbers) -> Keyed:
     texts = records.texts
     if texts is not None:
         starts = np.concatenate([[0], np.cumsum(texts.lengths[order])])
-        texts = Texts(starts, texts.picked(order))
+        texts = Texts(starts, texts.gather(order))
     return Keyed(records.key[order], records.row[order], texts)
 
 
-def mixed(values: Keys) -> Keys:
+def mix64(values: Keys) -> Keys:
     """A bijection of 64 bits that spreads them evenly (the finalizer of SplitMix64, Steele, Lea & Flood 2014)."""
     x = values + np.uint64(0x9E3779B97F4A7C15)
     x ^= x >> np.uint64(30)

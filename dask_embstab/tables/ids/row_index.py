@@ -125,7 +125,7 @@ class SparseIndex:
         return SparseIndex(self.rows[first:last], self.partners[first:last])
 
 
-def picked(index: RowIndex, rows: RowNumbers) -> RowNumbers:
+def gather(index: RowIndex, rows: RowNumbers) -> RowNumbers:
     """Partners of single rows in any order; -1 for row -1 too."""
     order = np.argsort(rows, axis=None, kind="stable")
     flat = rows.ravel()

@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.files.atomic import write_whole
-from dask_embstab.tables.read.chunk_layout import require_seen
+from dask_embstab.tables.read.chunk_layout import require_visible_dir
 
 Columns = Sequence[np.ndarray[Any, Any]]
 _WORD = 8
@@ -38,7 +38,7 @@ class Spill:
         sizes = [header.nbytes, *(column.nbytes for column in columns)]
         header[: len(columns)] = np.cumsum(sizes)[:-1]
         path = self._path(number)
-        require_seen(self.folder)
+        require_visible_dir(self.folder)
 
         def write(file: IO[bytes]) -> None:
             for array in (header, *columns):

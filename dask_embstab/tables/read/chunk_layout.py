@@ -189,7 +189,7 @@ class OpenChunk:
         os.close(self.descriptor)
 
 
-def require_seen(folder: str | Path) -> None:
+def require_visible_dir(folder: str | Path) -> None:
     """Raise where a folder that should be there is not: a worker that cannot see it would read every chunk as missing."""
     if not Path(folder).is_dir():
         raise DamageError(
@@ -208,7 +208,7 @@ def require_visible(array: zarr.Array[Any]) -> None:
     """
     store, path = array.store, array.path
     if isinstance(store, LocalStore):
-        require_seen(Path(store.root) / path)
+        require_visible_dir(Path(store.root) / path)
         return
     known = f"{type(store).__name__} {store}", path
     if known in _visible:

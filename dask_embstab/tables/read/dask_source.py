@@ -104,7 +104,7 @@ class Visible:
         return self.array[item]
 
 
-def lifted(make: Callable[..., Any], *arguments: Any) -> Any:
+def delayed_if_needed(make: Callable[..., Any], *arguments: Any) -> Any:
     """``make(*arguments)``; a Dask value that becomes it where an argument is one."""
     if any(isinstance(argument, Delayed) for argument in arguments):
         return dask.delayed(make, pure=False)(*arguments)

@@ -21,7 +21,7 @@ from dask_embstab.tables.read.chunk_layout import (
     ChunkFiles,
     OpenChunk,
     require_checksum,
-    require_seen,
+    require_visible_dir,
     verify_once,
 )
 from dask_embstab.tables.read.recorded import stored_checksum
@@ -197,7 +197,7 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
     try:
         return OpenChunk(files, number)
     except FileNotFoundError:
-        require_seen(files.root)
+        require_visible_dir(files.root)
         if files.may_be_left_out(number):
             return None
         raise DamageError(

@@ -22,7 +22,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import chunk_files
-from dask_embstab.tables.read.dask_source import DaskSource, as_dask, lifted
+from dask_embstab.tables.read.dask_source import DaskSource, as_dask, delayed_if_needed
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.source import ArraySource, Digests, Openable, Reader, Source
 
@@ -71,7 +71,7 @@ class _ViewBlock:
 
 
 def _view_block(reader: Callable[..., Reader], *blocks: Any) -> Any:
-    return lifted(_made_of, reader, *blocks)
+    return delayed_if_needed(_made_of, reader, *blocks)
 
 
 def _made_of(reader: Callable[..., Reader], *blocks: Openable) -> _ViewBlock:

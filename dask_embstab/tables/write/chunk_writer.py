@@ -18,7 +18,7 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.files.atomic import PARTIAL, begin_sync, create_new, new_token, write_all
 from dask_embstab.files.libc import call
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_seen
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_visible_dir
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store_errors import write_error
@@ -92,7 +92,7 @@ class DirectWriter:
     def _make_folders(self, path: str) -> None:
         """Those below the array's own folder; where that one is gone, the write was given up and nothing may come back."""
         root = Path(self._files.root)
-        require_seen(root)
+        require_visible_dir(root)
         for folder in reversed(Path(path).relative_to(root).parents[:-1]):
             (root / folder).mkdir(exist_ok=True)
 

@@ -16,7 +16,7 @@ from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.kinds import IdArray, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
-from dask_embstab.tables.read.chunk_layout import chunk_files, require_seen
+from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_dir
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
 from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
@@ -163,4 +163,4 @@ class RowWriter:
 def _require_folder(array: zarr.Array[Any]) -> None:
     """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
     if isinstance(array.store, LocalStore):
-        require_seen(Path(array.store.root) / array.path)
+        require_visible_dir(Path(array.store.root) / array.path)
