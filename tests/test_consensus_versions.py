@@ -145,13 +145,13 @@ def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("half_life", [0, -1.0, float("inf"), float("nan"), "2"])
 def test_a_half_life_is_a_number_of_runs(tmp_path: Path, half_life: Any) -> None:
-    with pytest.raises(es.InputError, match="half_life must be a number of runs above 0"):
+    with pytest.raises(es.InputError, match="half_life must be a number"):
         es.Series.init(tmp_path / "series", half_life=half_life)
 
 
 @pytest.mark.parametrize("head_weight", [-1.0, float("inf"), "2"])
 def test_a_head_weight_is_a_number(tmp_path: Path, head_weight: Any) -> None:
-    with pytest.raises(es.InputError, match="head_weight must be a number of at least 0"):
+    with pytest.raises(es.InputError, match="head_weight must be a number"):
         es.Series.init(tmp_path / "series", head_weight=head_weight)
 
 

@@ -224,9 +224,9 @@ def test_a_transform_of_another_run(make_run: MakeRun, out: Path, refused: Refus
         es.apply(es.fit(T[:, :3], W[:, :3]), run, out)
     with refused(es.InputError, "fitted without", "fit it on a run that has them"):
         es.apply(es.fit(T), run, out)
-    with refused(es.InputError, "dtype must be float16, float32 or float64; it is int32"):
+    with refused(es.InputError, "dtype must be float16, float32 or float64; it is 'int32'"):
         es.apply(es.fit(run), run, out, dtype="int32")
-    with refused(es.InputError, "dtype must be float16, float32 or float64; it is nonsense"):
+    with refused(es.InputError, "dtype must be float16, float32 or float64; it is 'nonsense'"):
         es.apply(es.fit(run), run, out, dtype="nonsense")
     for call in (es.fit(T).transform_users, es.fit(T, W).transform_items):
         with refused(es.InputError, "fitted without users|rows must be"):

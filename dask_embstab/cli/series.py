@@ -118,6 +118,7 @@ _SETTINGS = (
         help="Threshold of a gate, or NAME=off. `series settings` shows all.",
     ),
 )
+_MOST_DIGITS = 20
 _PLACE = argument("series")
 _VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
 
@@ -225,7 +226,8 @@ def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, schedule
 
     if (onto is None) == (not back):
         raise click.UsageError("give --onto VERSION, --onto RUN or --back")
-    target = int(onto) if onto is not None and onto.isdecimal() else onto
+    # Python reads no number of more than 4,300 digits; one of 20 is no version either.
+    target = int(onto) if onto is not None and onto.isdecimal() and len(onto) < _MOST_DIGITS else onto
     with cluster(scheduler), clock() as seconds:
         made = Series(series).rebase(target, rewrite=rewrite)
     return {**_added(made), "seconds": seconds()}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +142,10 @@ def forget_pages(files: Sequence[Path]) -> None:
 
 
 def on_threads(work: Callable[[int], object], threads: int) -> None:
-    """``work(0)`` to ``work(threads - 1)``, each in a thread."""
-    started = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
+    """``work(0)`` to ``work(threads - 1)``, each in a thread; what one of them raises is raised here."""
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, i) for i in range(threads)]:
+            done.result()
 
 
 def _crc_step(rows: int, d: int, dtype: npt.DTypeLike) -> Step:

@@ -31,8 +31,8 @@ _WRITTEN = 6
 _KEPT_BYTES = 32 * 2**20
 """The allocator gives larger buffers back to the system when they are freed, and keeps smaller ones (glibc)."""
 _READ_BYTES = 2 * 2**20
-_SPREAD = 1.3
-"""Measured peaks were between the projection over this and the projection times this; a pass between them is tried."""
+_REFUSED = 1.5
+"""Projections were at most 1.35 times the measured peak: only what is beyond the limit by more than this is refused."""
 _STANDARDIZE, _ROTATE = 16, 20
 """d x d matrices alive at a time while scores are standardized, workspace of LAPACK included, and for the rotation (of
 (d + D) / 2 components, D of the reference)."""
@@ -137,7 +137,7 @@ def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
         return
     threads = threads_of_a_process()
     peak = projected_peak(loads, threads=threads, base=base_bytes(), small=small)
-    if peak > _SPREAD * allowed:
+    if peak > _REFUSED * allowed:
         raise InputError(
             f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is {format_bytes(allowed)};"
             " raise the limit, use fewer threads (dask.config num_workers), or rewrite the table in smaller chunks"

@@ -58,7 +58,7 @@ def listed(ids: Any) -> list[Any]:
             raise TypeError("its keys or its values could be meant")
         values = np.asarray(ids) if hasattr(ids, "__array__") else None
         wanted = list(dict.fromkeys(ids if values is None else values.tolist()))
-    except TypeError as error:
+    except Exception as error:  # whatever a foreign column raises, it gives no ids
         raise InputError(f"ids are a list or a column of ids; a {type(ids).__name__} came ({error})") from error
     if not wanted:
         raise InputError("at least one id must be given; none came; give the ids that are to be forgotten")
