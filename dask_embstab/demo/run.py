@@ -34,6 +34,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.report.heatmap import heatmaps_svg
 from dask_embstab.report.html import Section, figure, page, paragraph, table
 from dask_embstab.report.table import text_table
+from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.store_errors import writing
 
@@ -141,7 +142,8 @@ def run_demo(
         "seconds": time.perf_counter() - began,
     }
     place.write_record(result)
-    for line in (text_table(("day", *HEADER), [row.cells() for row in rows]), *_closing(change, place)):
+    figures = text_table(("day", *HEADER), [row.cells() for row in rows])
+    for line in (figures, *map(_rows_line, rows), *_closing(change, place)):
         say(line)
     return result
 
@@ -243,6 +245,13 @@ def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> s
 
 def _scores_kept(change: float) -> str:
     return f"Scores are kept: the largest change of a sampled score is {change:.1e} of the largest score."
+
+
+def _rows_line(row: Row) -> str:
+    """Over how many rows the means of one day are."""
+    known = row.after.rows
+    tables = ", ".join(f"{known[key]['rows']} {key} ({known[key]['zero_rows']} of zeros left out)" for key in TABLES)
+    return f"{row.name}: means over {tables}; rankings of {known['rbo']['users']} users"
 
 
 def _closing(change: float, place: Place) -> Iterator[str]:
