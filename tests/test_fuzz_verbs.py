@@ -208,10 +208,11 @@ def test_no_verb_raises_anything_but_a_clear_error(
     function, whole = public_verbs()[verb], "long" in (request.config.option.markexpr or "")
     raw: dict[str, str] = {}
     taken: set[str] = set()
+    step = 256 if verb in ("Series.add", "Series.replay") else 64  # a call of these takes seconds
     with dask.config.set(scheduler="synchronous"):
         for name in parameters(verb, function):
             for kind in KINDS:
-                if not whole and zlib.crc32(f"{verb} {name} {kind}".encode()) % 24:
+                if not whole and zlib.crc32(f"{verb} {name} {kind}".encode()) % step:
                     continue
                 arguments = {**given.arguments()[verb](), name: value(kind)}
                 on = arguments.pop("self", None)

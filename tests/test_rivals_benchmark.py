@@ -49,6 +49,7 @@ def test_it_takes_a_table(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.zarr"]
 
 
+@pytest.mark.long
 def test_it_takes_a_bare_array_and_a_scheduler(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((400, 6)).astype("f4")
     place = tmp_path / "mine.zarr"

@@ -165,9 +165,9 @@ def test_a_fault_at_the_nth_operation(
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool, every: bool
 ) -> None:
-    """At every one of them; the short form takes one in twelve, other ones before and after the operation."""
+    """At every one of them; the short form takes one in 36, other ones before and after the operation."""
     wanted(start, runs, verb)  # before the place is taken
-    step = 1 if every else 12
+    step = 1 if every else 36
     at, tried, struck, before = 1 + step // 2 * after, 0, True, ended(start)[0]
     while struck:
         place = runs / "work" / "series"

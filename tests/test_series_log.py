@@ -182,6 +182,7 @@ class Counted(tuple[Version, ...]):
 def gone_through(series: es.Series, n: int) -> int:
     """How often status, metrics, log, verify and a reader of every version go through a log of ``n`` versions, at most."""
     head = replace(series.head(), details=series.head().told)
+    head = replace(head, parent=None, reference=None, restores=None)
     live = [replace(head, version=k, run=f"day-{k}", state="shadow" if k % 3 == 0 else "live") for k in range(1, n)]
     moved = {v.run: v.place | {"run": f"{v.run}@01234567"} for v in live}
     basis = {"file": None, "crc32c": None}

@@ -6,9 +6,12 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "speed.py"
 
 
+@pytest.mark.long
 def test_every_rate_and_ratio_is_there(tmp_path: Path) -> None:
     main = runpy.run_path(str(BENCHMARK))["main"]
     table, record = tmp_path / "speed.md", tmp_path / "speed.json"

@@ -174,6 +174,7 @@ class FitOptions:
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1; it is {count}")
         require_workable(0, self.width or 0, option("width"))
+        require_workable(0, self.rank or 0, option("rank"))
         if not 0.0 <= self.max_lost_energy <= 1.0:
             raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
         if self.keep == "geometry" and self.rank is not None:
