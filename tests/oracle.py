@@ -5,8 +5,10 @@ Nothing here is shared with the library: whole tables in memory, tall QR, one sv
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,14 @@ def assert_close(a: Any, b: Any, tolerance: float) -> None:
     size = max(float(np.abs(b).max()), 1e-300)
     error = float(np.abs(a - b).max()) / size
     assert error <= tolerance, f"off by {error:.1e} of the largest value {size:.1e}; {tolerance:.1e} is allowed"
+
+
+@contextlib.contextmanager
+def memory_below(most_bytes: int) -> Iterator[None]:
+    """The block holds no more Python memory than this at its peak."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most_bytes
+    finally:
+        tracemalloc.stop()

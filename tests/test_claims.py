@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from oracle import foreign_run, world
+from oracle import foreign_run, memory_below, world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
@@ -21,16 +19,6 @@ from dask_embstab.tables.ids.ids import as_ids
 
 T, W = world(98)
 ROWS, D = 16, 4
-
-
-@contextlib.contextmanager
-def within(most_bytes: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most_bytes
-    finally:
-        tracemalloc.stop()
 
 
 def claiming(path: Path, arrays: tuple[str, ...], n: int, **options: Any) -> Path:
@@ -72,7 +60,7 @@ def test_rows_that_the_store_cannot_hold_are_refused(tmp_path: Path, how: str, n
         lambda: series.add(run),
         lambda: es.create_run(tmp_path / "out.zarr", str(run)),
     )
-    with within(8 << 20):
+    with memory_below(8 << 20):
         for call in calls:
             with pytest.raises(es.DamageError, match=rf"claims {n} rows in \d+ chunks, and [2-4] are stored"):
                 call()
@@ -81,7 +69,7 @@ def test_rows_that_the_store_cannot_hold_are_refused(tmp_path: Path, how: str, n
 
 @pytest.mark.parametrize("array", ["vectors", "id"])
 def test_one_array_that_claims_more_than_the_other_is_refused(tmp_path: Path, array: str) -> None:
-    with within(8 << 20), pytest.raises(es.EmbstabError):
+    with memory_below(8 << 20), pytest.raises(es.EmbstabError):
         es.open_run(claiming(tmp_path / "in.zarr", (array,), 10**15))
 
 
@@ -90,7 +78,7 @@ def test_rows_of_another_store_are_planned_only_if_they_can_be() -> None:
     store = zarr.storage.MemoryStore()
     zarr.create_array(store, name="items/vectors", shape=(10**15, D), chunks=(ROWS, D), dtype="f4", fill_value=np.nan)
     zarr.open_group(store, mode="a").require_group("items")
-    with within(8 << 20):
+    with memory_below(8 << 20):
         run = es.open_run(store)
         with pytest.raises(es.InputError, match="larger chunks"):
             es.fit(run, keep="geometry")
@@ -118,7 +106,7 @@ def test_a_chunk_that_no_memory_holds_is_refused_where_it_must_be_decoded_whole(
         values = json.loads(file.read_text())
         values["chunk_grid"]["configuration"]["chunk_shape"] = [rows, D]
         file.write_text(json.dumps(values))
-        with within(8 << 20), pytest.raises(es.InputError, match=r"decoded whole.*smaller chunks"):
+        with memory_below(8 << 20), pytest.raises(es.InputError, match=r"decoded whole.*smaller chunks"):
             es.open_run(path)
 
 
@@ -129,7 +117,7 @@ def test_components_without_end_are_refused(tmp_path: Path) -> None:
     values["shape"] = [60, 10**9]
     values["chunk_grid"]["configuration"]["chunk_shape"] = [16, 10**9]
     file.write_text(json.dumps(values))
-    with within(8 << 20), pytest.raises(es.InputError, match=r"1000000000 x 1000000000 matrix|decoded whole"):
+    with memory_below(8 << 20), pytest.raises(es.InputError, match=r"1000000000 x 1000000000 matrix|decoded whole"):
         es.open_run(path)
 
 
@@ -150,16 +138,16 @@ def test_a_file_longer_than_any_encoding_of_its_chunk_is_refused(tmp_path: Path)
         path = foreign_run(tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=codecs, fill_value=np.nan)
         with (path / "items/vectors/c/1/0").open("r+b") as file:
             file.truncate(1 << 31)
-        with within(8 << 20), pytest.raises(es.DamageError, match=r"2147483648 bytes and \d+ may stand there"):
+        with memory_below(8 << 20), pytest.raises(es.DamageError, match=r"2147483648 bytes and \d+ may stand there"):
             es.fit(path, keep="geometry")
     with (path / "items/vectors/zarr.json").open("r+b") as file:
         file.truncate(1 << 31)
-    with within(8 << 20), pytest.raises(es.DamageError, match="2147483648 bytes"):
+    with memory_below(8 << 20), pytest.raises(es.DamageError, match="2147483648 bytes"):
         es.open_run(path)
 
 
 def test_a_chunk_of_texts_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
     rows = 10**10
     array = zarr.create_array(tmp_path / "ids.zarr", shape=(rows,), chunks=(rows,), dtype=str)
-    with within(1 << 24), pytest.raises(es.InputError, match="ids of it must be decoded whole"):
+    with memory_below(1 << 24), pytest.raises(es.InputError, match="ids of it must be decoded whole"):
         as_ids(array, rows, where="it")

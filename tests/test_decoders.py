@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import json
 import lzma
 import pickle
-import tracemalloc
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
-from oracle import chunk_file, foreign_run, world
+from oracle import chunk_file, foreign_run, memory_below, world
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 from zarr.codecs import numcodecs as wrapped
 
@@ -60,16 +58,6 @@ ENCODE: dict[str, Encode] = {
     "zstd, unsized": unsized,
 }
 V2 = {name: {"id": name.partition(",")[0]} for name in ENCODE} | {"lzma": {"id": "lzma", "format": 1}}
-
-
-@contextlib.contextmanager
-def within(most_bytes: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most_bytes
-    finally:
-        tracemalloc.stop()
 
 
 def compressed(path: Path, codec: str, zarr_format: int, array: str) -> Path:
@@ -114,7 +102,7 @@ def test_a_decoder_stops_at_the_size_that_the_metadata_allows(
     size = 12 << 20 if codec in ("lz4", "blosc") else 40 << 20
     file.write_bytes(ENCODE[codec](BOMB[:size]))
     assert file.stat().st_size < 60_000, "no longer than an honest one might be"
-    with within(size - 1):
+    with memory_below(size - 1):
         with pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
             es.fit(good, reference=run)
         opened = es.open_run(run).items
@@ -140,7 +128,7 @@ def test_an_inner_chunk_of_a_shard_is_a_chunk(tmp_path: Path) -> None:
     index[:] = [0, len(bomb)] * 2
     tail = index.tobytes()
     file.write_bytes(bomb + tail + crc32c.crc32c(tail).to_bytes(4, "little"))
-    with within(20 << 20), pytest.raises(es.DamageError, match="metadata allows"):
+    with memory_below(20 << 20), pytest.raises(es.DamageError, match="metadata allows"):
         es.fit(path)
 
 
@@ -150,7 +138,7 @@ def test_a_number_of_texts_is_not_taken_for_granted(tmp_path: Path, zarr_format:
     good = es.create_run(tmp_path / "good.zarr", T, W, item_ids=[f"i{n}" for n in range(60)])
     file = run / "items" / "id" / ("1" if zarr_format == 2 else "c/1")
     file.write_bytes(ENCODE["zstd"]((1 << 28).to_bytes(4, "little")))
-    with within(20 << 20), pytest.raises(es.DamageError, match="claims 268435456 texts"):
+    with memory_below(20 << 20), pytest.raises(es.DamageError, match="claims 268435456 texts"):
         es.fit(good, reference=run)
 
 
@@ -250,7 +238,7 @@ def test_a_compressor_among_the_filters_stops_as_well(tmp_path: Path, name: str)
     assert es.fit(run).items.shape == (D, D)
     size = 12 << 20 if name in ("lz4", "blosc") else 40 << 20
     (run / "items/vectors/1.0").write_bytes(ENCODE[name](BOMB[:size]))
-    with within(size - 1), pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
+    with memory_below(size - 1), pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
         es.fit(run)
 
 

@@ -332,5 +332,5 @@ def test_a_task_is_told_of_its_own_rows_alone() -> None:
     """However many ids are forgotten, a graph stays as large as its table."""
     n = 100_000
     table = without_rows(make_table(np.zeros((n, 2)), np.arange(n), where="t"), np.arange(0, n, 2))
-    told = pickle.dumps((table.source.block(70, 90).rows, table.row_ids.block(70, 90).ids.rows))
+    told = pickle.dumps((table.source.block(70, 90).reader, table.row_ids.block(70, 90).ids.rows))
     assert len(told) < 2000

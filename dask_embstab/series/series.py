@@ -33,8 +33,9 @@ from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import SETTINGS, Settings
-from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model, run_key
+from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model
 from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
@@ -372,10 +373,7 @@ class Series(Displayed):
         log = self.log()
         found = log.with_run(version) if model is None else log.of_model(model)
         found = log.placed(found)
-        made = self._run(found).transform
-        if made is None:
-            raise DamageError(f"version {found.version}: {run_key(str(found.run))} has lost its transform; restore it")
-        return made
+        return transform_of(self._run(found), found)
 
     @verb()
     def apply(

@@ -14,8 +14,8 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.ids import IdBlock, Ids
-from dask_embstab.tables.read.dask_source import delayed_if_needed
-from dask_embstab.tables.read.source import Digests, Openable, Source
+from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.read.views import View, ViewReader, view_block
 from dask_embstab.tables.table import Table
 
 
@@ -69,10 +69,9 @@ class Remaining:
 
 
 @dataclass(frozen=True, slots=True)
-class RemainingSource:
+class RemainingSource(View):
     """The vectors of the rows that remain of ``source``."""
 
-    source: Source
     rows: Remaining
 
     @property
@@ -85,44 +84,24 @@ class RemainingSource:
         """(rows that remain, d)."""
         return len(self.rows), self.source.shape[1]
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the source."""
-        return self.source.dtype
-
-    @property
-    def chunk_rows(self) -> int:
-        """As the source."""
-        return self.source.chunk_rows
-
     def block(self, start: int, stop: int) -> Any:
         """A block of these rows: one of the source that spans them."""
-        return delayed_if_needed(
-            partial(_Block, self.rows.part(start, stop)), self.source.block(*self.rows.spans(start, stop))
-        )
+        spanning = self.source.block(*self.rows.spans(start, stop))
+        return view_block(partial(_Reader, self.rows.part(start, stop)), spanning)
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows."""
         return self.source.gather(self.rows.before(rows))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    rows: Remaining
-    block: Openable
-
-    def open(self) -> _Reader:
-        """Start reading."""
-        return _Reader(self.rows, self.block.open())
-
-
-class _Reader:
+class _Reader(ViewReader):
     def __init__(self, rows: Remaining, reader: Any) -> None:
-        self._rows, self._reader = rows, reader
+        super().__init__(reader)
+        self._rows = rows
 
     def take(self, start: int, stop: int) -> Any:
         """Remaining rows (or ids) ``start`` to ``stop``."""
-        return self._rows.of(self._reader.take, start, stop)
+        return self._rows.of(self._readers[0].take, start, stop)
 
     def digests(self) -> Digests:
         """None: the chunks are cut otherwise."""

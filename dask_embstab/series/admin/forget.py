@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.errors import DamageError, InputError
+from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.write import LinearMap
@@ -28,7 +28,7 @@ from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.admin.held_ids import HeldIds, attribute, listed, located, spelled_otherwise
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
-from dask_embstab.series.log.published import published_reference, published_run
+from dask_embstab.series.log.published import published_reference, published_run, transform_of
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
@@ -137,9 +137,7 @@ def _rewritten(
 
 def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) -> None:
     source = published_run(store, one.placed)
-    transform = source.transform
-    if transform is None:
-        raise DamageError(f"{run_key(str(one.placed.run))} has lost its transform; restore it")
+    transform = transform_of(source, one.placed)
     tables = {which: source.table(which) for which in TABLES if getattr(source, which) is not None}
     tables[table] = _without(tables[table], one.run)
     with resumed_run(store, key, one.name, origin, {}) as writer:

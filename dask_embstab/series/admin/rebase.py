@@ -19,7 +19,7 @@ import numpy as np
 
 from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
-from dask_embstab.errors import DamageError, HoldError, InputError, TooFewMatchedError
+from dask_embstab.errors import HoldError, InputError, TooFewMatchedError
 from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
@@ -29,7 +29,7 @@ from dask_embstab.series.admin.basis import read_matrices, rotation, store_matri
 from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
-from dask_embstab.series.log.published import published_reference, published_run
+from dask_embstab.series.log.published import published_reference, published_run, transform_of
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
@@ -167,9 +167,7 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
 
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
     source, turned = published_run(store, placed), rotation(M, {"origin": origin})
-    transformed = replace(source, then=turned).transform
-    if transformed is None:
-        raise DamageError(f"{run_key(str(placed.run))} has lost its transform; restore it")
+    transformed = transform_of(replace(source, then=turned), placed)
     how: Any = dict(source.group["transform"].attrs) | {"diagnostics": dict(transformed.diagnostics)}
     with resumed_run(store, key, name, origin, {}) as writer:
         Apply(turned, source, None).write(writer)

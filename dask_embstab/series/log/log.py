@@ -14,7 +14,7 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
-from dask_embstab.series.log.versions import MOVING, Details, Version, details_of, version_key
+from dask_embstab.series.log.versions import MOVING, Details, Version, version_key
 from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -217,14 +217,15 @@ class _Stored(Sequence[Version]):
     def _get(self, number: int) -> Version:
         found = self._read[number - 1]
         if found is None:
-            found = self._read[number - 1] = _version(_data(self._store, number), number, self._store)
+            decoded = Version.decoded(_data(self._store, number), version_key(number), self._store)
+            found = self._read[number - 1] = _numbered(decoded, number)
         return found
 
     def in_full(self) -> Iterator[tuple[Version, Details]]:
         """Every version with its details, from one read of its file."""
         for number in range(1, len(self) + 1):
-            data = _data(self._store, number)
-            yield _version(data, number, self._store), details_of(data, version_key(number))
+            found = Version.decoded_in_full(_data(self._store, number), version_key(number), self._store)
+            yield _numbered(found[0], number), found[1]
 
 
 def rows(log: Log) -> Iterator[dict[str, Any]]:
@@ -247,10 +248,9 @@ def _data(store: Store, number: int) -> bytes:
         raise DamageError(f"{key} is gone since the versions were listed; restore it from a copy") from None
 
 
-def _version(data: bytes, number: int, store: Store) -> Version:
-    version = Version.decoded(data, key := version_key(number), store)
+def _numbered(version: Version, number: int) -> Version:
     if version.version != number:
-        raise DamageError(f"{key} holds version {version.version}; restore it from a copy")
+        raise DamageError(f"{version_key(number)} holds version {version.version}; restore it from a copy")
     return version
 
 

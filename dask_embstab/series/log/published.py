@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError
 from dask_embstab.files.place import local_path
 from dask_embstab.series.log.versions import Version, reference_key, run_key
@@ -24,6 +25,13 @@ def published_run(store: Store, version: Version) -> Run:
 def published_reference(store: Store, version: Version) -> Run:
     """Its running reference, which it must have."""
     return _opened(store, version, reference_key(version.reference_name), "reference", version.recorded.reference)
+
+
+def transform_of(run: Run, version: Version) -> Transform:
+    """The transform of a version's run, opened; DamageError where the run has lost it."""
+    if (found := run.transform) is None:
+        raise DamageError(f"version {version.version}: {run_key(str(version.run))} has lost its transform; restore it")
+    return found
 
 
 def _opened(store: Store, version: Version, key: str, part: str, files: Files) -> Run:

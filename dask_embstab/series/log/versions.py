@@ -198,7 +198,18 @@ class Version(Displayed):
     def decoded(cls, data: bytes, where: str, store: Store | None = None) -> Version:
         """The inverse of ``encoded``, but for its details; DamageError where a byte has changed."""
         with _reading(where):
-            return cls(**_plain(json.loads(_checked(data)[0][:-1] + b"}")), store=store)
+            return cls._of(_checked(data)[0], store)
+
+    @classmethod
+    def decoded_in_full(cls, data: bytes, where: str, store: Store | None = None) -> tuple[Version, Details]:
+        """The same, and its details."""
+        with _reading(where):
+            core, details = _checked(data)
+            return cls._of(core, store), _details(details)
+
+    @classmethod
+    def _of(cls, core: bytes, store: Store | None) -> Version:
+        return cls(**_plain(json.loads(core[:-1] + b"}")), store=store)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: everything that is recorded."""
@@ -226,7 +237,7 @@ class Version(Displayed):
         assert self.store is not None, "whoever makes a version gives its details"
         key = version_key(self.version)
         with _reading(key):
-            return details_of(self.store.read(key), key)
+            return _details(_checked(self.store.read(key))[1])
 
 
 _CORE = tuple(f.name for f in fields(Version) if f.name not in ("details", "store"))
@@ -244,14 +255,13 @@ _LONG = {
 _BRIEF = tuple(name for name in _CORE if name not in _LONG)
 
 
-def details_of(data: bytes, where: str) -> Details:
-    """What a version's file says besides its core; DamageError where a byte has changed."""
-    with _reading(where):
-        known = json.loads(_checked(data)[1].removeprefix(b'"details": ')[:-1])
-        parts = [known["settings"], known["figures"], known["spectra"], *known["verdicts"]]
-        if not all(isinstance(part, Mapping) for part in parts):
-            raise ValueError("its details are objects")
-        return Details(**known | {"verdicts": tuple(known["verdicts"])})
+def _details(line: bytes) -> Details:
+    """What a version's file says besides its core."""
+    known = json.loads(line.removeprefix(b'"details": ')[:-1])
+    parts = [known["settings"], known["figures"], known["spectra"], *known["verdicts"]]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError("its details are objects")
+    return Details(**known | {"verdicts": tuple(known["verdicts"])})
 
 
 def version_key(number: int) -> str:

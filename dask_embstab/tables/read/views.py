@@ -32,7 +32,7 @@ _Place = Callable[[RowNumbers], RowNumbers]
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """What views have in common: they are cut and typed like ``source``, unless they say otherwise."""
 
     source: Source
@@ -70,7 +70,8 @@ class _ViewBlock:
         return self.reader(*(block.open() for block in self.blocks))
 
 
-def _view_block(reader: Callable[..., Reader], *blocks: Any) -> Any:
+def view_block(reader: Callable[..., Reader], *blocks: Any) -> Any:
+    """A block whose reader is made of those of ``blocks``, of which some may be delayed."""
     return delayed_if_needed(_made_of, reader, *blocks)
 
 
@@ -78,7 +79,7 @@ def _made_of(reader: Callable[..., Reader], *blocks: Openable) -> _ViewBlock:
     return _ViewBlock(reader, blocks)
 
 
-class _ViewReader:
+class ViewReader:
     """Reads through other readers."""
 
     def __init__(self, *readers: Reader) -> None:
@@ -90,7 +91,7 @@ class _ViewReader:
 
 
 @dataclass(frozen=True, slots=True)
-class MappedSource(_View):
+class MappedSource(View):
     """``map`` of the rows of ``source``: any number of rows at a time, each to ``width`` components of dtype ``to``."""
 
     map: Callable[[Rows], Rows]
@@ -115,14 +116,14 @@ class MappedSource(_View):
 
     def block(self, start: int, stop: int) -> Any:
         """A block of the rows."""
-        return _view_block(partial(_MappedReader, self.map), self.source.block(start, stop))
+        return view_block(partial(_MappedReader, self.map), self.source.block(start, stop))
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows."""
-        return _view_block(partial(_MappedReader, self.map), self.source.gather(rows))
+        return view_block(partial(_MappedReader, self.map), self.source.gather(rows))
 
 
-class _MappedReader(_ViewReader):
+class _MappedReader(ViewReader):
     def __init__(self, function: Callable[[Rows], Rows], reader: Reader) -> None:
         super().__init__(reader)
         self._map = function
@@ -133,7 +134,7 @@ class _MappedReader(_ViewReader):
 
 
 @dataclass(frozen=True, slots=True)
-class SideBySide(_View):
+class SideBySide(View):
     """The columns of ``right`` behind those of ``source``, row by row, in the dtype of ``source``."""
 
     right: Source
@@ -145,14 +146,14 @@ class SideBySide(_View):
 
     def block(self, start: int, stop: int) -> Any:
         """A block of both."""
-        return _view_block(_ReaderBeside, self.source.block(start, stop), self.right.block(start, stop))
+        return view_block(_ReaderBeside, self.source.block(start, stop), self.right.block(start, stop))
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows of both."""
-        return _view_block(_ReaderBeside, self.source.gather(rows), self.right.gather(rows))
+        return view_block(_ReaderBeside, self.source.gather(rows), self.right.gather(rows))
 
 
-class _ReaderBeside(_ViewReader):
+class _ReaderBeside(ViewReader):
     def take(self, start: int, stop: int) -> Rows:
         """Rows of both, in one."""
         left, right = (reader.take(start, stop) for reader in self._readers)
@@ -160,7 +161,7 @@ class _ReaderBeside(_ViewReader):
 
 
 @dataclass(frozen=True, slots=True)
-class Head(_View):
+class Head(View):
     """The first ``n_rows`` rows of ``source``."""
 
     n_rows: int
@@ -180,7 +181,7 @@ class Head(_View):
 
 
 @dataclass(frozen=True, slots=True)
-class Padded(_View):
+class Padded(View):
     """``n_rows`` rows: those of ``source``, then rows of zeros."""
 
     n_rows: int
@@ -202,10 +203,10 @@ class Padded(_View):
         return self._made(np.concatenate([[0], np.cumsum(stored)]).take, self.source.gather(rows[stored]))
 
     def _made(self, place: _Place, *blocks: Any) -> Any:
-        return _view_block(partial(_PaddedReader, place, self.shape[1], self.dtype), *blocks)
+        return view_block(partial(_PaddedReader, place, self.shape[1], self.dtype), *blocks)
 
 
-class _PaddedReader(_ViewReader):
+class _PaddedReader(ViewReader):
     """Row i is row ``place(i)`` of what is stored, or zeros where ``place(i + 1)`` is no further."""
 
     def __init__(self, place: _Place, d: int, dtype: np.dtype[Any], *readers: Reader) -> None:
@@ -222,7 +223,7 @@ class _PaddedReader(_ViewReader):
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered(_View):
+class Gathered(View):
     """Row i is row ``rows[i]`` of ``source``, which may repeat; cut into chunks of its own."""
 
     rows: RowNumbers
@@ -239,14 +240,14 @@ class Gathered(_View):
 
     def block(self, start: int, stop: int) -> Any:
         """These rows, by one gather."""
-        return _view_block(partial(_ShiftedReader, start), self.source.gather(self.rows[start:stop]))
+        return view_block(partial(_ShiftedReader, start), self.source.gather(self.rows[start:stop]))
 
     def gather(self, rows: RowNumbers) -> Any:
         """These of the rows."""
         return self.source.gather(self.rows[rows])
 
 
-class _ShiftedReader(_ViewReader):
+class _ShiftedReader(ViewReader):
     """Rows that are numbered from ``first`` on."""
 
     def __init__(self, first: int, reader: Reader) -> None:
@@ -267,7 +268,7 @@ def source_written(source: Any) -> str | None:
 
     Different each time where that is not known, as of arrays in memory; None on other stores than local ones.
     """
-    if isinstance(source, _View):
+    if isinstance(source, View):
         parts = [getattr(source, field.name) for field in fields(source)]
         known = [source_written(part) if hasattr(part, "chunk_rows") else _content(part) for part in parts]
         return f"{type(source).__name__} {known}"
