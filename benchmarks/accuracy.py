@@ -1,9 +1,11 @@
-"""How many digits does every route keep? Largest error of a landed column against 80-digit arithmetic, by condition number.
+"""How many digits does every route keep? Largest error of a landed column against 80-digit
+arithmetic, by condition number.
 
     python benchmarks/accuracy.py --seeds 20 --markdown docs/accuracy.md
 
-Two tables of 40 and 47 rows of 6 components and a separated spectrum, of every kind in `exact.KINDS`; kappa is the larger
-condition number of the two column-equilibrated tables. All figures are the worst over kinds and seeds.
+Two tables of 40 and 47 rows of 6 components and a separated spectrum, of every kind in
+`exact.KINDS`; kappa is the larger condition number of the two column-equilibrated tables. All
+figures are the worst over kinds and seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +17,17 @@ from typing import Any
 
 import numpy as np
 from common import command_line, parser, publish, table
-from exact import KINDS, UNIT, Array, Case, condition, opposed, score_error, separated, separated_biased
+from exact import (
+    KINDS,
+    UNIT,
+    Array,
+    Case,
+    condition,
+    opposed,
+    score_error,
+    separated,
+    separated_biased,
+)
 
 import dask_embstab as es
 from dask_embstab.errors import ConditionError
@@ -26,9 +38,10 @@ TABLES = ("items", "users")
 MEANS = (0, 1, 3, 100)
 REFUSED = float("inf")
 _CERTIFICATE_TEXT = (
-    "The last two columns are the largest figures of any fit: a certificate holds where error / certificate is at most 1,"
-    " and says something where it is not far above the error, or above the unit where the error is less: 2.2e-16 kappa, for"
-    " a plain Gramian 2.2e-16 kappa^2. `tests/test_accuracy.py` holds 1 and 150."
+    "The last two columns are the largest figures of any fit: a certificate holds where error /"
+    " certificate is at most 1, and says something where it is not far above the error, or above"
+    " the unit where the error is less: 2.2e-16 kappa, for a plain Gramian 2.2e-16 kappa^2."
+    " `tests/test_accuracy.py` holds 1 and 150."
 )
 CERTIFICATE = ("error / certificate", "certificate / max(error, unit)")
 
@@ -38,7 +51,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = _parser().parse_args(argv)
     results = {
         "command": command_line("accuracy", argv),
-        "columns": [by_kind(kinds, kappa, options.seeds) for kinds in options.kinds for kappa in options.kappa],
+        "columns": [
+            by_kind(kinds, kappa, options.seeds)
+            for kinds in options.kinds
+            for kappa in options.kappa
+        ],
         "means": [by_mean(mean, options.seeds) for mean in MEANS],
         "scores": [opposed_scores(kappa, options.seeds) for kappa in options.kappa],
     }
@@ -46,7 +63,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def by_kind(kinds: str, kappa: float, n_seeds: int) -> dict[str, Any]:
-    """Worst errors of all ways to transform the pairs of one kind, and how far the certificates lie above them."""
+    """Worst errors of all ways to transform the pairs of one kind, and how far the certificates lie
+    above them.
+    """
     errors: dict[str, float] = defaultdict(float)
     shares: list[float] = []
     above: list[float] = []
@@ -66,11 +85,19 @@ def by_kind(kinds: str, kappa: float, n_seeds: int) -> dict[str, Any]:
     if kappa <= 1e6:
         for case in separated(kinds, kappa, n_seeds, dtype="float32", d=5, n=30):
             noted("auto, float32 tables", case, "auto")
-    return {"kinds": kinds, "kappa": kappa, "errors": dict(errors), "share": max(shares), "above": max(above)}
+    return {
+        "kinds": kinds,
+        "kappa": kappa,
+        "errors": dict(errors),
+        "share": max(shares),
+        "above": max(above),
+    }
 
 
 def by_mean(mean: float, n_seeds: int) -> dict[str, Any]:
-    """Worst errors of the routes on tables whose components have a mean, and how far certificates lie above them."""
+    """Worst errors of the routes on tables whose components have a mean, and how far certificates
+    lie above them.
+    """
     errors: dict[str, float] = defaultdict(float)
     above: list[float] = []
     shares: list[float] = []
@@ -88,11 +115,18 @@ def by_mean(mean: float, n_seeds: int) -> dict[str, Any]:
                 shares.append(error / certificate)
                 above.append(certificate / max(error, unit))
     kappa = max(case.kappa for case in cases)
-    return {"mean": mean, "kappa": kappa, "errors": dict(errors), "share": max(shares), "above": max(above)}
+    return {
+        "mean": mean,
+        "kappa": kappa,
+        "errors": dict(errors),
+        "share": max(shares),
+        "above": max(above),
+    }
 
 
 def landed(case: Case, route: str) -> tuple[float, float, float]:
-    """Largest error of a column of both tables, the larger certificate (both infinite where the route refuses), its unit.
+    """Largest error of a column of both tables, the larger certificate (both infinite where the
+    route refuses), its unit.
 
     The unit is that of the route that was taken: the condition number, squared for a plain Gramian.
     """
@@ -112,14 +146,18 @@ def worst(case: Case, matrices: dict[str, Array]) -> float:
 
 
 def paper_formula(T: Array, W: Array) -> dict[str, Array]:
-    """M_T = R_W' V s^-1/2 and M_W = R_T' U s^-1/2 from plain LAPACK factors: what the recipe of this library replaces."""
+    """M_T = R_W' V s^-1/2 and M_W = R_T' U s^-1/2 from plain LAPACK factors: what the recipe of
+    this library replaces.
+    """
     R_T, R_W = (np.asarray(np.linalg.qr(rows, mode="r")) for rows in (T, W))
     U, s, Vh = np.linalg.svd(R_T @ R_W.T)
     return {"items": R_W.T @ Vh.T / np.sqrt(s), "users": R_T.T @ U / np.sqrt(s)}
 
 
 def opposed_scores(kappa: float, n_seeds: int) -> dict[str, Any]:
-    """Largest change of a score of T = X A, W = Z A^-T in float64, over the largest score, beside chi."""
+    """Largest change of a score of T = X A, W = Z A^-T in float64, over the largest score, beside
+    chi.
+    """
     errors, chis = [], []
     for seed in range(n_seeds):
         T, W = opposed(30, 5, kappa, np.random.default_rng(seed))
@@ -127,12 +165,23 @@ def opposed_scores(kappa: float, n_seeds: int) -> dict[str, Any]:
         errors.append(score_error(T, W, transform.transform_items(T), transform.transform_users(W)))
         lengths = [np.linalg.norm(rows, axis=1).max() for rows in (T, W)]
         chis.append(float(np.prod(lengths) / np.abs(T @ W.T).max()))
-    return {"kappa": kappa, "condition": max(condition(T), condition(W)), "error": max(errors), "chi": max(chis)}
+    return {
+        "kappa": kappa,
+        "condition": max(condition(T), condition(W)),
+        "error": max(errors),
+        "chi": max(chis),
+    }
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables for the documents."""
-    lines = [f"Made by `{results['command']}`; 2.2e-16 kappa is the unit that the errors are measured in.", ""]
+    lines = [
+        (
+            f"Made by `{results['command']}`; 2.2e-16 kappa is the unit that the errors are"
+            " measured in."
+        ),
+        "",
+    ]
     rows = results["columns"]
     names = list(dict.fromkeys(name for row in rows for name in row["errors"]))
     kappas = list(dict.fromkeys(row["kappa"] for row in rows))
@@ -142,7 +191,9 @@ def markdown(results: dict[str, Any]) -> str:
         here = [row for row in rows if row["kappa"] == kappa]
         cells = [_worst_cell([row["errors"].get(name) for row in here]) for name in names]
         share, above = (max(row[name] for row in here) for name in ("share", "above"))
-        figures.append([f"{kappa:.0e}", f"{UNIT * kappa:.0e}", *cells, f"{share:.2f}", f"{above:.0f}"])
+        figures.append(
+            [f"{kappa:.0e}", f"{UNIT * kappa:.0e}", *cells, f"{share:.2f}", f"{above:.0f}"]
+        )
     lines += table(("kappa", "2.2e-16 kappa", *names, *CERTIFICATE), figures)
     lines += [
         "",
@@ -150,7 +201,10 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     lines += [
-        "Tables of 40 and 384 rows whose components have a mean (in standard deviations), float32 and float64:",
+        (
+            "Tables of 40 and 384 rows whose components have a mean (in standard deviations),"
+            " float32 and float64:"
+        ),
         "",
     ]
     means = [
@@ -170,9 +224,16 @@ def markdown(results: dict[str, Any]) -> str:
         for kinds in dict.fromkeys(row["kinds"] for row in rows)
     ]
     lines += table(("kind", *(f"{kappa:.0e}" for kappa in kappas)), by_kinds)
-    lines += ["", "Scores of opposed tables (T = X A, W = Z A^-T), float64, relative to the largest score:", ""]
+    lines += [
+        "",
+        "Scores of opposed tables (T = X A, W = Z A^-T), float64, relative to the largest score:",
+        "",
+    ]
     scores = [
-        [*(f"{row[key]:.0e}" for key in ("kappa", "chi", "error")), f"{row['error'] / row['chi']:.0e}"]
+        [
+            *(f"{row[key]:.0e}" for key in ("kappa", "chi", "error")),
+            f"{row['error'] / row['chi']:.0e}",
+        ]
         for row in results["scores"]
     ]
     lines += table(("kappa(A)", "chi", "error", "error / chi"), scores)
@@ -185,9 +246,10 @@ def _elsewhere() -> str:
     campaign = (Path(__file__).parent.parent / "docs" / "mutation.md").read_text().splitlines()[0]
     score = campaign.rpartition(": ")[2].rstrip(".")
     return (
-        f"Changes to this code that the tests notice: {score}, in a campaign of `benchmarks/mutation.py` with two seconds of"
-        " tests per mutant ([mutation.md](mutation.md) has the command and what was left alive). How often the estimate of"
-        " anchors is exceeded: [anchors.md](anchors.md), by `benchmarks/anchors.py`."
+        f"Changes to this code that the tests notice: {score}, in a campaign of"
+        " `benchmarks/mutation.py` with two seconds of tests per mutant"
+        " ([mutation.md](mutation.md) has the command and what was left alive). How often the"
+        " estimate of anchors is exceeded: [anchors.md](anchors.md), by `benchmarks/anchors.py`."
     )
 
 

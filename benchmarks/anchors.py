@@ -1,9 +1,11 @@
-"""How often is the distance from the rotation of all rows larger than the estimate that anchors state?
+"""How often is the distance from the rotation of all rows larger than the estimate that anchors
+state?
 
     python benchmarks/anchors.py --seeds 120 --markdown docs/anchors.md
 
-Worlds of 4,000 rows and their turned and noisy reference rows, of every kind in `WORLDS`. Of each a sample of rows decides a
-rotation and the estimate of `core/scatter.py`; a third of the seeds makes another world. Seconds on one core.
+Worlds of 4,000 rows and their turned and noisy reference rows, of every kind in `WORLDS`. Of each a
+sample of rows decides a rotation and the estimate of `core/scatter.py`; a third of the seeds makes
+another world. Seconds on one core.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ WORLDS_PER_KIND = 3
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rows of ``d`` components with these ``lengths`` and spectrum, and reference rows of ``wider`` components more.
+    """Rows of ``d`` components with these ``lengths`` and spectrum, and reference rows of ``wider``
+    components more.
 
-    The noise is as long as the row (``even_noise``: the same for all rows). ``anchors`` rows are drawn, 20 per component by
-    default.
+    The noise is as long as the row (``even_noise``: the same for all rows). ``anchors`` rows are
+    drawn, 20 per component by default.
     """
 
     d: int
@@ -54,7 +57,9 @@ class World:
 
 
 def lengths_of(kind: str, rng: np.random.Generator) -> Array:
-    """N lengths: equal, of a heavy tail, or with a few much longer ones (``"1 % x 30"``, ``"3 rows x 100"``)."""
+    """N lengths: equal, of a heavy tail, or with a few much longer ones (``"1 % x 30"``, ``"3 rows
+    x 100"``).
+    """
     name, _, size = kind.partition(" ")
     if name == "pareto":
         return rng.pareto(float(size), N) + 0.5
@@ -67,12 +72,29 @@ def lengths_of(kind: str, rng: np.random.Generator) -> Array:
     return lengths
 
 
-TAILS = ("equal", "pareto 4", "pareto 3", "pareto 2.5", "pareto 2", "pareto 1.5", "lognormal 1", "lognormal 1.5",
-         "1 % x 5", "1 % x 10", "1 % x 30", "5 % x 10")  # fmt: skip
+TAILS = (
+    "equal",
+    "pareto 4",
+    "pareto 3",
+    "pareto 2.5",
+    "pareto 2",
+    "pareto 1.5",
+    "lognormal 1",
+    "lognormal 1.5",
+    "1 % x 5",
+    "1 % x 10",
+    "1 % x 30",
+    "5 % x 10",
+)
 WORLDS = {f"d = {d}, {kind}": World(d, kind, (2, 1)) for d in (2, 8) for kind in TAILS}
 WORLDS |= {f"one direction of {weak}": World(6, weak=weak) for weak in (0.1, 0.03, 0.01)}
-WORLDS |= {f"one direction of {weak}, pareto 3": World(6, "pareto 3", weak=weak) for weak in (0.1, 0.03)}
-WORLDS |= {f"one direction of {weak}, less noise": World(6, weak=weak, noise=0.1) for weak in (0.1, 0.03, 0.01)}
+WORLDS |= {
+    f"one direction of {weak}, pareto 3": World(6, "pareto 3", weak=weak) for weak in (0.1, 0.03)
+}
+WORLDS |= {
+    f"one direction of {weak}, less noise": World(6, weak=weak, noise=0.1)
+    for weak in (0.1, 0.03, 0.01)
+}
 WORLDS |= {
     "one free direction": World(6, weak=0.0),
     "spectrum of 1 to 0.03": World(16, spectrum=(1, 0.03)),
@@ -103,7 +125,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def exceedance(world: World, n_seeds: int) -> dict[str, float]:
-    """Share of seeds whose distance is beyond the estimate; how far beyond at worst, and the usual ratio of the two."""
+    """Share of seeds whose distance is beyond the estimate; how far beyond at worst, and the usual
+    ratio of the two.
+    """
     found = np.array([distance_and_bound(world, seed) for seed in range(n_seeds)])
     distances, bounds = found.T
     return {
@@ -114,7 +138,9 @@ def exceedance(world: World, n_seeds: int) -> dict[str, float]:
 
 
 def distance_and_bound(world: World, seed: int) -> tuple[float, float]:
-    """Distance (Frobenius) of the sample's rotation from that of all rows, and the estimate of it."""
+    """Distance (Frobenius) of the sample's rotation from that of all rows, and the estimate
+    of it.
+    """
     x, y = world.rows(np.random.default_rng(seed % WORLDS_PER_KIND))
     n = world.anchors or 20 * world.d
     few = np.random.default_rng(1000 + seed).choice(N, n, replace=False)
@@ -133,15 +159,17 @@ def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
     lines = [
         (
-            f"Made by `{results['command']}`. Each line: {results['seeds']} samples of {WORLDS_PER_KIND} worlds of {N:,}"
-            " rows, 20 anchors per component unless it says otherwise."
+            f"Made by `{results['command']}`. Each line: {results['seeds']} samples of"
+            f" {WORLDS_PER_KIND} worlds of {N:,} rows, 20 anchors per component unless it says"
+            " otherwise."
         ),
         "",
         (
-            "`anchor_bound` is an estimate of the distance (Frobenius) between the rotation of the anchors and that of all"
-            " rows, meant to be exceeded in 1 % of the samples at most. It is exceeded in up to 3.3 % where few anchors may"
-            " hold none of the long rows, and in most samples of the last two worlds: rows that are like none of the"
-            " anchors, and hold much of the energy, cannot be seen in a sample."
+            "`anchor_bound` is an estimate of the distance (Frobenius) between the rotation of the"
+            " anchors and that of all rows, meant to be exceeded in 1 % of the samples at most. It"
+            " is exceeded in up to 3.3 % where few anchors may hold none of the long rows, and in"
+            " most samples of the last two worlds: rows that are like none of the anchors, and hold"
+            " much of the energy, cannot be seen in a sample."
         ),
         "",
     ]

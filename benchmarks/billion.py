@@ -1,12 +1,14 @@
-"""A billion rows on this machine: a run of float16 items is stabilized alone, then a second such run is landed on it.
+"""A billion rows on this machine: a run of float16 items is stabilized alone, then a second such
+run is landed on it.
 
-    python benchmarks/billion.py --markdown docs/billion.md --json billion.json     # 1,000,000,000 x 8: 16 GB in, 16 GB out
-    python benchmarks/billion.py --rows 1e7
+    python benchmarks/billion.py --markdown docs/billion.md --json billion.json     # 1,000,000,000
+    x 8: 16 GB in, 16 GB out python benchmarks/billion.py --rows 1e7
 
-Free disk is looked at first: the second run is left out, or ids are row numbers instead of stored int64, where it is too
-small. Every job is the command line in a process of its own behind a tiny launcher (a child's peak memory starts from its
-parent's). The *limit* is the serial one of `dask_embstab.diagnose.rates`, with reads and writes of this very disk, as cold
-as those of the job. Items and users of the second run are those of the first in other axes, as a retraining leaves them.
+Free disk is looked at first: the second run is left out, or ids are row numbers instead of stored
+int64, where it is too small. Every job is the command line in a process of its own behind a tiny
+launcher (a child's peak memory starts from its parent's). The *limit* is the serial one of
+`dask_embstab.diagnose.rates`, with reads and writes of this very disk, as cold as those of the job.
+Items and users of the second run are those of the first in other axes, as a retraining leaves them.
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ from common import command_line, launched, machine, new_ids, new_vectors, parser
 from pages import timed_job
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.diagnose.rates import (
+    compute_steps,
+    forget_pages,
+    limits,
+    measured,
+    raw_read,
+    raw_write,
+)
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.read.source import default_chunk_rows
 
@@ -64,7 +73,11 @@ class Plan:
     @property
     def run_bytes(self) -> int:
         """Bytes of one run on the disk."""
-        return self.vector_bytes + self.rows * _ID_BYTES * self.ids + self.n_users * self.d * DTYPE.itemsize
+        return (
+            self.vector_bytes
+            + self.rows * _ID_BYTES * self.ids
+            + self.n_users * self.d * DTYPE.itemsize
+        )
 
     @property
     def disk_bytes(self) -> int:
@@ -79,13 +92,15 @@ class Plan:
 
 def plan(rows: int, d: int, free: int) -> Plan:
     """The most of the benchmark that ``free`` bytes of disk allow."""
-    choices = [Plan(rows, d, ids, second) for ids, second in ((True, True), (False, True), (False, False))]
+    choices = [
+        Plan(rows, d, ids, second) for ids, second in ((True, True), (False, True), (False, False))
+    ]
     for choice in choices:
         if choice.disk_bytes <= free:
             return choice
     raise SystemExit(
-        f"error: {rows:,} rows need {choices[-1].disk_bytes / 1e9:.1f} GB of free disk and there are {free / 1e9:.1f} GB;"
-        " pass fewer --rows or another --dir"
+        f"error: {rows:,} rows need {choices[-1].disk_bytes / 1e9:.1f} GB of free disk and there"
+        f" are {free / 1e9:.1f} GB; pass fewer --rows or another --dir"
     )
 
 
@@ -111,12 +126,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def measure(
     folder: Path, chosen: Plan, threads: int, seconds: float, results: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """One job after another; the rates of the steps go into ``results`` as soon as there is a file to read."""
+    """One job after another; the rates of the steps go into ``results`` as soon as there is a file
+    to read.
+    """
     first, second, landed = (folder / name for name in ("first.zarr", "second.zarr", "landed.zarr"))
     generated = generate(first, chosen, np.eye(chosen.d))
     rates = step_rates(folder, chunk_paths(first), chosen, threads, seconds)
     results["GB/s"] = {name: round(rate / 1e9, 3) for name, rate in rates.items()}
-    yield stabilize("alone", first, landed, None, chosen, threads, rates) | {"generated in": generated}
+    yield stabilize("alone", first, landed, None, chosen, threads, rates) | {
+        "generated in": generated
+    }
     if not chosen.second:
         return
     shutil.rmtree(first)
@@ -131,7 +150,9 @@ def generate(path: Path, chosen: Plan, A: npt.NDArray[np.float64]) -> float:
     began = time.perf_counter()
     root = zarr.open_group(path, mode="w", zarr_format=3)
     for key, n, axes in (("items", chosen.rows, A), ("users", chosen.n_users, np.linalg.inv(A).T)):
-        pool = np.random.default_rng(len(key) + n).standard_normal((_POOL, chosen.d)) * np.linspace(2, 0.5, chosen.d)
+        pool = np.random.default_rng(len(key) + n).standard_normal((_POOL, chosen.d)) * np.linspace(
+            2, 0.5, chosen.d
+        )
         pool = np.concatenate([pool, pool]) @ axes
         _fill(root.create_group(key), n, pool.astype(DTYPE), ids=chosen.ids and key == "items")
     return time.perf_counter() - began
@@ -170,8 +191,12 @@ def chunk_paths(run: Path) -> list[Path]:
     return sorted(files, key=lambda file: int(file.parent.name))
 
 
-def step_rates(folder: Path, files: list[Path], chosen: Plan, threads: int, seconds: float) -> dict[str, float]:
-    """Bytes of table per second of every step; reads and writes are those of this disk, warm or cold as the job's."""
+def step_rates(
+    folder: Path, files: list[Path], chosen: Plan, threads: int, seconds: float
+) -> dict[str, float]:
+    """Bytes of table per second of every step; reads and writes are those of this disk, warm or
+    cold as the job's.
+    """
     sample = files[: max(1, _SAMPLE_BYTES // files[0].stat().st_size)]
     n_bytes = sum(file.stat().st_size for file in sample)
     panel_bytes = micro_block_rows(chosen.d) * chosen.d * DTYPE.itemsize
@@ -182,13 +207,17 @@ def step_rates(folder: Path, files: list[Path], chosen: Plan, threads: int, seco
     raw = folder / "raw"
     disk = {
         "read": timed_job(n_bytes, lambda: raw_read(sample, panel_bytes, threads))(),
-        "write": timed_job(n_bytes, lambda: raw_write(raw, n_bytes, threads, sync=chosen.cold), raw)(),
+        "write": timed_job(
+            n_bytes, lambda: raw_write(raw, n_bytes, threads, sync=chosen.cold), raw
+        )(),
     }
     return disk | measured(compute_steps(chosen.d, threads, dtype=DTYPE, seconds=seconds), 1)
 
 
 def limit_seconds(chosen: Plan, rates: dict[str, float], *, onto: bool) -> float:
-    """The least time that the steps of a job take one after another: fit, apply, and the ids that go along."""
+    """The least time that the steps of a job take one after another: fit, apply, and the ids that
+    go along.
+    """
     limit = limits(rates, DTYPE)
     ids = chosen.rows * _ID_BYTES * chosen.ids
     copied = ids * (1 / rates["read"] + 2 / rates["crc"] + 1 / rates["write"])
@@ -198,7 +227,13 @@ def limit_seconds(chosen: Plan, rates: dict[str, float], *, onto: bool) -> float
 
 
 def stabilize(
-    job: str, run: Path, out: Path, reference: Path | None, chosen: Plan, threads: int, rates: dict[str, float]
+    job: str,
+    run: Path,
+    out: Path,
+    reference: Path | None,
+    chosen: Plan,
+    threads: int,
+    rates: dict[str, float],
 ) -> dict[str, Any]:
     """Time, throughput, share of the limit, whole-process peak of ``embstab stabilize``."""
     if chosen.cold:
@@ -226,19 +261,38 @@ def stabilize(
 
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
-    header = ("job", "rows", "GB in", "GB out", "seconds", "GB/s", "share of the limit", "peak MB", "relative error")
+    header = (
+        "job",
+        "rows",
+        "GB in",
+        "GB out",
+        "seconds",
+        "GB/s",
+        "share of the limit",
+        "peak MB",
+        "relative error",
+    )
     lines = [
-        f"Made by `{results['command']}` on {results['machine']}; ids: {results['ids']}; page cache {results['cache']}.",
+        (
+            f"Made by `{results['command']}` on {results['machine']}; ids: {results['ids']}; page"
+            f" cache {results['cache']}."
+        ),
         "",
     ]
     rows = []
     for job in results["jobs"]:
         error = job["relative error"]
         cells = [
-            job["job"], f"{job['rows']:,}", f"{job['bytes in'] / 1e9:.3g}", f"{job['bytes out'] / 1e9:.3g}",
-            f"{job['seconds']:.1f}", f"{job['GB/s']:.3f}", f"{job['share of the limit']:.2f}",
-            f"{job['peak bytes'] / 1e6:.0f}", "-" if error is None else f"{error:.1e}",
-        ]  # fmt: skip
+            job["job"],
+            f"{job['rows']:,}",
+            f"{job['bytes in'] / 1e9:.3g}",
+            f"{job['bytes out'] / 1e9:.3g}",
+            f"{job['seconds']:.1f}",
+            f"{job['GB/s']:.3f}",
+            f"{job['share of the limit']:.2f}",
+            f"{job['peak bytes'] / 1e6:.0f}",
+            "-" if error is None else f"{error:.1e}",
+        ]
         rows.append(cells)
     steps = results["GB/s"]
     wanted = [name for name in steps if " " not in name]

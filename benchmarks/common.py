@@ -1,7 +1,8 @@
-"""What every benchmark does: options, the machine, a scheduler, peaks of memory, and publishing its figures.
+"""What every benchmark does: options, the machine, a scheduler, peaks of memory, and publishing its
+figures.
 
-``ru_maxrss`` of a child starts from its parent's peak, so `launched` puts a tiny process in between; ``VmHWM`` of a process
-starts afresh with every program.
+``ru_maxrss`` of a child starts from its parent's peak, so `launched` puts a tiny process in
+between; ``VmHWM`` of a process starts afresh with every program.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 def parser(description: str | None, *, folder: bool = True) -> argparse.ArgumentParser:
     """A parser with the options of all benchmarks; ``folder`` adds the place of their data."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--markdown", metavar="FILE", help="write the table there as well")
     made.add_argument("--json", metavar="FILE", help="write every figure there")
     if folder:
-        made.add_argument("--dir", help="folder for the data; the system's temporary one by default")
+        made.add_argument(
+            "--dir", help="folder for the data; the system's temporary one by default"
+        )
     return made
 
 
@@ -52,11 +57,16 @@ def command_line(name: str, argv: list[str] | None) -> str:
 
 def machine(threads: int) -> str:
     """What the figures were measured on."""
-    return f"{os.cpu_count()} CPUs, {physical_memory() / 2**30:.0f} GiB, {threads} threads, {loaded_family()}"
+    return (
+        f"{os.cpu_count()} CPUs, {physical_memory() / 2**30:.0f} GiB, {threads} threads,"
+        f" {loaded_family()}"
+    )
 
 
 def publish(results: dict[str, Any], text: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Print the Markdown ``text``, write it and the figures where the options say, and hand the figures back."""
+    """Print the Markdown ``text``, write it and the figures where the options say, and hand the
+    figures back.
+    """
     print(text)
     if options.markdown:
         Path(options.markdown).write_text(text)
@@ -72,7 +82,9 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> list[st
 
 
 def launched(*command: object, environment: Mapping[str, str] | None = None) -> tuple[str, int]:
-    """Output and peak memory in bytes of a command in a process of its own; RuntimeError with its words where it fails."""
+    """Output and peak memory in bytes of a command in a process of its own; RuntimeError with its
+    words where it fails.
+    """
     done = subprocess.run(
         [sys.executable, "-c", _LAUNCHER, *map(str, command)],
         capture_output=True,
@@ -87,7 +99,9 @@ def launched(*command: object, environment: Mapping[str, str] | None = None) -> 
 
 
 def peak_bytes(process: int | str = "self") -> int | None:
-    """Most memory that this process, or another by its number, has held so far; None where the system does not say."""
+    """Most memory that this process, or another by its number, has held so far; None where the
+    system does not say.
+    """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -117,12 +131,16 @@ def new_vectors(
 
 def new_ids(group: zarr.Group, n: int, chunk_rows: int) -> zarr.Array[Any]:
     """An empty column of int64 ids in a group."""
-    return group.create_array("id", shape=(n,), chunks=(chunk_rows,), dtype="i8", compressors=[Crc32cCodec()])
+    return group.create_array(
+        "id", shape=(n,), chunks=(chunk_rows,), dtype="i8", compressors=[Crc32cCodec()]
+    )
 
 
 @contextlib.contextmanager
 def scheduler(address: str | None, threads: int) -> Iterator[Any]:
-    """Compute on the Dask scheduler at ``address`` (yields its client), or on so many threads (yields None)."""
+    """Compute on the Dask scheduler at ``address`` (yields its client), or on so many threads
+    (yields None).
+    """
     if address is None:
         with dask.config.set(scheduler="threads", num_workers=threads):
             yield None

@@ -1,9 +1,11 @@
-"""What does the running reference of a series cost? Weekly runs added under each policy: time, bytes, disk.
+"""What does the running reference of a series cost? Weekly runs added under each policy: time,
+bytes, disk.
 
     python benchmarks/consensus.py docs/series.md [--rows 400000]
 
-Bytes are those that the process asked the system for (`/proc/self/io`), files in the page cache; mapped pages are not among
-them. Every week a share of the ids is replaced. The last of the runs is measured.
+Bytes are those that the process asked the system for (`/proc/self/io`), files in the page cache;
+mapped pages are not among them. Every week a share of the ids is replaced. The last of the runs is
+measured.
 """
 
 from __future__ import annotations
@@ -32,18 +34,32 @@ def main(docs: Path | None, rows: int) -> None:
     """Measure, print, and write the table where there are docs."""
     megabytes = 2 * rows * D * 4 / 1e6
     lines = [
-        f"`python benchmarks/consensus.py docs/series.md --rows {rows}`: the last of {WEEKS} weeks, two cores (shared:",
-        f"take the ratios). A run has {rows} items and as many users, {D} components, float32: {megabytes:.0f} MB.",
+        (
+            f"`python benchmarks/consensus.py docs/series.md --rows {rows}`: the last of {WEEKS}"
+            " weeks, two cores (shared:"
+        ),
+        (
+            f"take the ratios). A run has {rows} items and as many users, {D} components, float32:"
+            f" {megabytes:.0f} MB."
+        ),
         "",
-        "| ids replaced a week | policy | seconds of `add` | MB read | MB written | MB on disk a version |",
+        (
+            "| ids replaced a week | policy | seconds of `add` | MB read | MB written | MB on disk"
+            " a version |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         for share in (0.0, 0.02):
             runs = weeks(Path(folder, f"{share}"), rows, share)
             for name, settings in POLICIES.items():
-                seconds, read, written, disk = added(Path(folder, f"{share}-{name.strip('`')}"), runs, settings)
-                lines.append(f"| {share:.0%} | {name} | {seconds:.2f} | {read:.0f} | {written:.0f} | {disk:.0f} |")
+                seconds, read, written, disk = added(
+                    Path(folder, f"{share}-{name.strip('`')}"), runs, settings
+                )
+                lines.append(
+                    f"| {share:.0%} | {name} | {seconds:.2f} | {read:.0f} | {written:.0f} |"
+                    f" {disk:.0f} |"
+                )
                 print(lines[-1], flush=True)
     if docs is not None:
         text = docs.read_text()
@@ -63,11 +79,15 @@ def weeks(folder: Path, rows: int, share: float) -> list[Path]:
         ids[replaced] = np.arange(len(replaced)) + 10 * rows * (week + 1)
         noisy = items + 0.1 * rng.normal(size=items.shape)
         paths.append(folder / f"week-{week}.zarr")
-        es.create_run(paths[-1], (noisy @ Q).astype(np.float32), (users @ Q).astype(np.float32), item_ids=ids)
+        es.create_run(
+            paths[-1], (noisy @ Q).astype(np.float32), (users @ Q).astype(np.float32), item_ids=ids
+        )
     return paths
 
 
-def added(place: Path, runs: Sequence[Path], settings: dict[str, Any]) -> tuple[float, float, float, float]:
+def added(
+    place: Path, runs: Sequence[Path], settings: dict[str, Any]
+) -> tuple[float, float, float, float]:
     """Seconds, MB read, MB written and MB kept of the last publish."""
     series = es.Series.init(place, **settings)
     for run in runs[:-1]:

@@ -1,6 +1,7 @@
 """One rival, one job, in a process of its own: what `rivals.py` starts and nobody calls by hand.
 
-A job is first done on a tiny table (imports, workers, compilers), then its input files are read once, then it is timed.
+A job is first done on a tiny table (imports, workers, compilers), then its input files are read
+once, then it is timed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ TASK_MIB = (64, 256)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a rival is run: threads, a Dask scheduler's address, and the Spark session that was started for it."""
+    """How a rival is run: threads, a Dask scheduler's address, and the Spark session that was
+    started for it.
+    """
 
     threads: int
     address: str | None = None
@@ -49,7 +52,9 @@ class Setting:
 
 
 def product_run(data: Data) -> Run:
-    """The run as a user opens it; a bare array, or a run whose users are not asked for, becomes a run of its items."""
+    """The run as a user opens it; a bare array, or a run whose users are not asked for, becomes a
+    run of its items.
+    """
     if data.table is None:
         return es.open_run(data.run())
     table = data.as_table("items")
@@ -69,7 +74,13 @@ def product_apply(data: Data, out: Path, _: Setting) -> None:
 
 def product_whole(data: Data, out: Path, _: Setting) -> None:
     """``es.stabilize``; the paper's literal balance, as the rivals have it."""
-    es.stabilize(data.run(), out / "run.zarr", reference=data.run("reference"), balance="gramians", sync=False)
+    es.stabilize(
+        data.run(),
+        out / "run.zarr",
+        reference=data.run("reference"),
+        balance="gramians",
+        sync=False,
+    )
 
 
 # --- Dask arrays
@@ -96,11 +107,19 @@ def dask_apply(data: Data, out: Path, _: Setting) -> None:
     _to_zarr(da.from_zarr(data.array("items")) @ data.matrix, out / "items.zarr")
 
 
-def dask_whole(data: Data, out: Path, _: Setting, *, factor: Callable[[Any], Any], root: Callable[[Any], Rows]) -> None:
-    """Factors and cross-product in one graph, the landing here, then both tables; row i is row i of the reference."""
-    items, users, reference = (da.from_zarr(data.array(name)) for name in ("items", "users", "reference"))
+def dask_whole(
+    data: Data, out: Path, _: Setting, *, factor: Callable[[Any], Any], root: Callable[[Any], Rows]
+) -> None:
+    """Factors and cross-product in one graph, the landing here, then both tables; row i is row i of
+    the reference.
+    """
+    items, users, reference = (
+        da.from_zarr(data.array(name)) for name in ("items", "users", "reference")
+    )
     T, W, C = dask.compute(factor(items), factor(users), items.T @ reference)
-    for name, table, M in zip(("items", "users"), (items, users), landing(root(T), root(W), C), strict=True):
+    for name, table, M in zip(
+        ("items", "users"), (items, users), landing(root(T), root(W), C), strict=True
+    ):
         _to_zarr(table @ M.astype(table.dtype), out / f"{name}.zarr")
 
 
@@ -125,9 +144,13 @@ def memmap_apply(data: Data, out: Path, _: Setting) -> None:
 
 def memmap_whole(data: Data, out: Path, _: Setting) -> None:
     """Four loops over memory maps and one landing; row i is row i of the reference."""
-    items, users, b = (np.load(data.path(name, "npy"), mmap_mode="r") for name in ("items", "users", "reference"))
+    items, users, b = (
+        np.load(data.path(name, "npy"), mmap_mode="r") for name in ("items", "users", "reference")
+    )
     R_T, R_W = (cholesky_factor(_loop_product(x, x)) for x in (items, users))
-    for name, x, M in zip(("items", "users"), (items, users), landing(R_T, R_W, _loop_product(items, b)), strict=True):
+    for name, x, M in zip(
+        ("items", "users"), (items, users), landing(R_T, R_W, _loop_product(items, b)), strict=True
+    ):
         _loop_apply(x, M.astype(x.dtype), out / f"{name}.npy")
 
 
@@ -205,25 +228,44 @@ _GRAM = {
 _SPARK = {job: spark_job(job) for job in ("fit", "apply", "whole")}
 PRODUCT = "embstab"
 CONTESTANTS = {
-    PRODUCT: Contestant("dask_embstab", "zarr", {"fit": product_fit, "apply": product_apply, "whole": product_whole}),
+    PRODUCT: Contestant(
+        "dask_embstab", "zarr", {"fit": product_fit, "apply": product_apply, "whole": product_whole}
+    ),
     "tsqr": _dask("Dask tsqr", _TSQR, slow=True),
     "tsqr-1": _dask("Dask tsqr", _TSQR, slow=True, one=True),
     "dask": _dask("Dask x.T @ x, x @ M", _GRAM),
     "dask-1": _dask("Dask x.T @ x, x @ M", _GRAM, one=True),
-    "memmap": Contestant("NumPy memmap loop", "npy", {"fit": memmap_fit, "apply": memmap_apply, "whole": memmap_whole}),
-    "spark": Contestant("PySpark mapInArrow", "parquet", _SPARK, one_blas_thread=True, slow=True, spark=True),
-    "rowmatrix": Contestant(
-        "PySpark RowMatrix", "parquet", {"fit": spark_job("row_matrix_fit")}, slow=True, small=True, spark=True
+    "memmap": Contestant(
+        "NumPy memmap loop",
+        "npy",
+        {"fit": memmap_fit, "apply": memmap_apply, "whole": memmap_whole},
     ),
-    "zarr": Contestant("zarr-python, bytes alone", "zarr", {"fit": bare_read, "apply": bare_copy}, works=False),
+    "spark": Contestant(
+        "PySpark mapInArrow", "parquet", _SPARK, one_blas_thread=True, slow=True, spark=True
+    ),
+    "rowmatrix": Contestant(
+        "PySpark RowMatrix",
+        "parquet",
+        {"fit": spark_job("row_matrix_fit")},
+        slow=True,
+        small=True,
+        spark=True,
+    ),
+    "zarr": Contestant(
+        "zarr-python, bytes alone", "zarr", {"fit": bare_read, "apply": bare_copy}, works=False
+    ),
 }
 
 
 # --- one of them at work
 
 
-def run(name: str, job: str, data: Data, tiny: Data, folder: Path, repeats: int, setting: Setting) -> dict[str, Any]:
-    """Seconds of every repeat, start-up, peak memory of the process tree, and what to compare the result by."""
+def run(
+    name: str, job: str, data: Data, tiny: Data, folder: Path, repeats: int, setting: Setting
+) -> dict[str, Any]:
+    """Seconds of every repeat, start-up, peak memory of the process tree, and what to compare the
+    result by.
+    """
     contestant, seconds = CONTESTANTS[name], []
     began = time.perf_counter()
     with _started(contestant, setting) as ready:
@@ -232,7 +274,9 @@ def run(name: str, job: str, data: Data, tiny: Data, folder: Path, repeats: int,
         raw_read(_inputs(data, contestant.kind, job), 1 << 20, setting.threads)
         for number in range(repeats):
             out = folder / str(number)
-            if job != "fit":  # fresh pages for all alike (see `pages`, whose supply would count in the peak)
+            if (
+                job != "fit"
+            ):  # fresh pages for all alike (see `pages`, whose supply would count in the peak)
                 raw_write(out.with_suffix(".pages"), data.n_bytes("items"), 1)
                 shutil.rmtree(out.with_suffix(".pages"))
             taken, found = _once(contestant, job, data, out, ready)
@@ -243,10 +287,17 @@ def run(name: str, job: str, data: Data, tiny: Data, folder: Path, repeats: int,
     if job != "fit" and contestant.works:
         found = sampled(out, data, job)
     np.save(folder / "found.npy", np.empty(0) if found is None else found)
-    return {"seconds": statistics.median(seconds), "repeats": seconds, "startup": startup, "peak": peak}
+    return {
+        "seconds": statistics.median(seconds),
+        "repeats": seconds,
+        "startup": startup,
+        "peak": peak,
+    }
 
 
-def _once(contestant: Contestant, job: str, data: Data, out: Path, setting: Setting) -> tuple[float, Any]:
+def _once(
+    contestant: Contestant, job: str, data: Data, out: Path, setting: Setting
+) -> tuple[float, Any]:
     out.mkdir()
     places = () if job == "fit" else (out,)
     began = time.perf_counter()
@@ -276,11 +327,18 @@ def _inputs(data: Data, kind: str, job: str) -> list[Path]:
         roots = [data.run(), *([data.run("reference")] if job == "whole" else [])]
     else:
         roots = [data.path(name, kind) for name in (data.rows if job == "whole" else ("items",))]
-    return [file for root in roots for file in ([root] if root.is_file() else root.rglob("*")) if file.is_file()]
+    return [
+        file
+        for root in roots
+        for file in ([root] if root.is_file() else root.rglob("*"))
+        if file.is_file()
+    ]
 
 
 def tree_peak() -> int:
-    """Sum of the peaks (VmHWM) of this process and of all that it started, forked workers' shared pages in each."""
+    """Sum of the peaks (VmHWM) of this process and of all that it started, forked workers' shared
+    pages in each.
+    """
     numbers = [child.pid for child in psutil.Process().children(recursive=True)]
     return (peak_bytes() or 0) + sum(peak_bytes(number) or 0 for number in numbers)
 
@@ -288,7 +346,9 @@ def tree_peak() -> int:
 def sampled(out: Path, data: Data, job: str) -> Rows:
     """First, middle and last rows of what was written, from whatever format."""
     names = ("items", "users") if job == "whole" else ("items",)
-    return np.concatenate([_rows(out, name, [0, data.rows[name] // 3, data.rows[name] - 1]) for name in names])
+    return np.concatenate(
+        [_rows(out, name, [0, data.rows[name] // 3, data.rows[name] - 1]) for name in names]
+    )
 
 
 def _rows(out: Path, name: str, wanted: list[int]) -> Rows:
@@ -308,16 +368,26 @@ def _rows(out: Path, name: str, wanted: list[int]) -> Rows:
 
 
 def cluster(data: Data, folder: Path, repeats: int, setting: Setting) -> list[dict[str, Any]]:
-    """The product on single-thread worker processes and on threads, in turn, for every size of a task."""
+    """The product on single-thread worker processes and on threads, in turn, for every size of a
+    task.
+    """
     from distributed import LocalCluster
 
-    how = {"n_workers": setting.threads, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    how = {
+        "n_workers": setting.threads,
+        "threads_per_worker": 1,
+        "processes": True,
+        "dashboard_address": ":0",
+    }
     rows = []
     with contextlib.ExitStack() as stack:
         address = setting.address or stack.enter_context(LocalCluster(**how)).scheduler_address
         for mib in TASK_MIB:
             with dask.config.set({"embstab.task-bytes": mib << 20}):
-                rows.append({"task MiB": mib} | _against(data, folder / str(mib), repeats, setting.threads, address))
+                rows.append(
+                    {"task MiB": mib}
+                    | _against(data, folder / str(mib), repeats, setting.threads, address)
+                )
     return rows
 
 
@@ -333,7 +403,10 @@ def _against(data: Data, folder: Path, repeats: int, threads: int, address: str)
                     shutil.rmtree(out)
                     taken.setdefault(f"{job} {where}", []).append(seconds)
     medians = {key: statistics.median(values[1:]) for key, values in taken.items()}
-    ratios = {f"{job} ratio": medians[f"{job} cluster"] / medians[f"{job} threads"] for job in ("fit", "apply")}
+    ratios = {
+        f"{job} ratio": medians[f"{job} cluster"] / medians[f"{job} threads"]
+        for job in ("fit", "apply")
+    }
     return medians | ratios
 
 

@@ -1,4 +1,5 @@
-"""Who finds which damage? Every kind is done to a copy of a series, of a stabilized run and of a raw run, and each is asked.
+"""Who finds which damage? Every kind is done to a copy of a series, of a stabilized run and of a
+raw run, and each is asked.
 
 python benchmarks/damage.py docs/damage.md
 """
@@ -31,7 +32,9 @@ def chunk(run: Path, array: str, number: int) -> Path:
     return run / array / "c" / (f"{number}/0" if array.endswith("vectors") else str(number))
 
 
-def changed(array: str, number: int, change: Callable[[bytearray], Any], *, mend: bool = False) -> Damage:
+def changed(
+    array: str, number: int, change: Callable[[bytearray], Any], *, mend: bool = False
+) -> Damage:
     """Other bytes in one chunk, and the checksum that they should have."""
 
     def damage(run: Path, other: Path) -> None:
@@ -160,12 +163,15 @@ KINDS: dict[str, Damage] = {
     "two chunks of texts exchanged": exchanged("users/id"),
     "a shape shrunk": metadata("items/vectors", shape=[48, _D]),
     "both shapes shrunk": lambda run, other: [
-        metadata(f"items/{name}", shape=shape)(run, other) for name, shape in (("vectors", [48, _D]), ("id", [48]))
+        metadata(f"items/{name}", shape=shape)(run, other)
+        for name, shape in (("vectors", [48, _D]), ("id", [48]))
     ],
     "a shape grown": metadata("items/vectors", shape=[4000, _D]),
     "another data type": metadata("users/vectors", data_type="int64"),
     "another fill value": metadata("items/vectors", fill_value=0.0),
-    "metadata cut short": lambda run, _: (run / "items/vectors/zarr.json").write_text('{"zarr_format": 3, "node_'),
+    "metadata cut short": (
+        lambda run, _: (run / "items/vectors/zarr.json").write_text('{"zarr_format": 3, "node_')
+    ),
     "metadata removed": lambda run, _: (run / "items/vectors/zarr.json").unlink(),
     "a bit of a transform flipped": _matrix(flip, mend=False),
     "a transform changed, its checksum mended": _matrix(flip, mend=True),
@@ -176,14 +182,20 @@ KINDS: dict[str, Damage] = {
 }
 """Done to a run."""
 OF_A_SERIES: dict[str, Callable[[Path], Any]] = {
-    "two chunks of the running reference exchanged": lambda place: exchanged("items/vectors")(_reference(place), place),
+    "two chunks of the running reference exchanged": lambda place: exchanged("items/vectors")(
+        _reference(place), place
+    ),
     "a weight of the running reference changed, its checksum mended": lambda place: changed(
         "items/weight", 1, flip, mend=True
     )(_reference(place), place),
     "the running reference removed": lambda place: shutil.rmtree(_reference(place)),
-    "a bit of a version flipped": lambda place: _rewrite(place / "versions/2.json", flip, mend=False),
+    "a bit of a version flipped": lambda place: _rewrite(
+        place / "versions/2.json", flip, mend=False
+    ),
     "a version removed": lambda place: (place / "versions/1.json").unlink(),
-    "a bit of its digests flipped": lambda place: _rewrite(next((place / "digests").glob("day-1.*")), flip, mend=False),
+    "a bit of its digests flipped": lambda place: _rewrite(
+        next((place / "digests").glob("day-1.*")), flip, mend=False
+    ),
     "its digests removed": lambda place: next((place / "digests").glob("day-1.*")).unlink(),
 }
 """Done to what lies beside the runs."""
@@ -194,15 +206,21 @@ def _reference(place: Path) -> Path:
 
 
 def template(folder: Path) -> Path:
-    """A series of two days, a third to add, and the two days stabilized outside of a series; all of them raw too."""
+    """A series of two days, a third to add, and the two days stabilized outside of a series; all of
+    them raw too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     series = es.Series.init(folder / "series")
     for day in range(3):
         rng, world = np.random.default_rng(day), np.random.default_rng(99)
-        items, users = (world.normal(size=(n, _D)) + 0.1 * rng.normal(size=(n, _D)) for n in (60, 90))
+        items, users = (
+            world.normal(size=(n, _D)) + 0.1 * rng.normal(size=(n, _D)) for n in (60, 90)
+        )
         order = np.roll(np.arange(60), day)
         ids: dict[str, Any] = {"item_ids": order + 7, "user_ids": [f"u{n}" for n in range(90)]}
-        raw = es.create_run(folder / f"day-{day}.zarr", items[order], users, chunk_rows=_ROWS, **ids)
+        raw = es.create_run(
+            folder / f"day-{day}.zarr", items[order], users, chunk_rows=_ROWS, **ids
+        )
         es.stabilize(raw, folder / f"run-{day}.zarr")
         if day < 2:
             series.add(raw, accept="unrelated days")
@@ -240,7 +258,9 @@ def _refuses(asked: str, folder: Path) -> bool:
     questions: dict[str, Callable[[], Any]] = {
         "open": lambda: es.Series(folder / "series").open(),
         "read": read,
-        "add": lambda: es.Series(folder / "series").add(folder / "day-2.zarr", accept="unrelated days"),
+        "add": (
+            lambda: es.Series(folder / "series").add(folder / "day-2.zarr", accept="unrelated days")
+        ),
         "series verify": lambda: es.Series(folder / "series").verify().require_whole(),
         "verify RUN": lambda: es.open_run(folder / "run-1.zarr", verify=True),
         "stabilize RAW": lambda: es.stabilize(folder / "day-1.zarr", folder / "out.zarr"),
@@ -259,7 +279,10 @@ def main(docs: Path | None, kinds: tuple[str, ...] = (*KINDS, *OF_A_SERIES)) -> 
         if any(_refuses(asked, shutil.copytree(source, Path(folder, asked))) for asked in ASKED):
             raise RuntimeError("what nothing was done to is refused")
         rows = [[what, *found(what, source, Path(folder, "copy"))] for what in kinds]
-    counts = [f"{sum(row[i] == 'yes' for row in rows)} of {sum(row[i] != '-' for row in rows)}" for i in range(1, 7)]
+    counts = [
+        f"{sum(row[i] == 'yes' for row in rows)} of {sum(row[i] != '-' for row in rows)}"
+        for i in range(1, 7)
+    ]
     shown = table(["done to it", *ASKED], [*rows, ["**found**", *counts]])
     print("\n".join(shown))
     if docs is not None:
@@ -270,6 +293,8 @@ def main(docs: Path | None, kinds: tuple[str, ...] = (*KINDS, *OF_A_SERIES)) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("docs", type=Path, nargs="?")
     main(parser.parse_args().docs)

@@ -1,4 +1,6 @@
-"""The ways in which a delivery of a run goes wrong: what gates must hold, in tests and in `benchmarks/gates.py`."""
+"""The ways in which a delivery of a run goes wrong: what gates must hold, in tests and in
+`benchmarks/gates.py`.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +35,27 @@ class Week:
         """A stored run, which must be small."""
         run = es.open_run(path)
         items, users = run.table("items"), run.table("users")
-        return cls(*(np.asarray(made) for made in (items.vectors, users.vectors, items.ids, users.ids)))
+        return cls(
+            *(np.asarray(made) for made in (items.vectors, users.vectors, items.ids, users.ids))
+        )
 
 
 def unrelated(week: Week, seed: int = 0) -> Week:
     """A model of something else, with this one's ids and column sizes."""
     rng = np.random.default_rng(seed)
-    tables = [rng.normal(size=rows.shape) * rows.std(0) + rows.mean(0) for rows in (week.items, week.users)]
+    tables = [
+        rng.normal(size=rows.shape) * rows.std(0) + rows.mean(0)
+        for rows in (week.items, week.users)
+    ]
     return replace(week, items=tables[0], users=tables[1])
 
 
 def shuffled(week: Week, *keys: str) -> Week:
     """The right ids in the wrong order."""
     rng = np.random.default_rng(1)
-    return replace(week, **{f"{key}_ids": rng.permutation(getattr(week, f"{key}_ids")) for key in keys})
+    return replace(
+        week, **{f"{key}_ids": rng.permutation(getattr(week, f"{key}_ids")) for key in keys}
+    )
 
 
 def halved(week: Week, key: str) -> Week:
@@ -96,18 +105,29 @@ BAD: dict[str, tuple[Callable[[Week, Week], Week], set[str]]] = {
         {"agreement", "rotation", "mirror"},
     ),
     "an unrelated model": (lambda week, _: unrelated(week), {"agreement", "alignment"}),
-    "unrelated items": (lambda week, _: replace(week, items=unrelated(week).items), {"agreement", "alignment"}),
+    "unrelated items": (
+        lambda week, _: replace(week, items=unrelated(week).items),
+        {"agreement", "alignment"},
+    ),
     "a fifth of the items stale": (lambda week, other: stale(week, other, "item"), _MINORITY),
     "a fifth of the users stale": (lambda week, other: stale(week, other, "user"), _MINORITY),
     "42 % of the item ids re-numbered": (lambda week, _: renumbered(week, "item"), _MINORITY),
     "42 % of the user ids re-numbered": (lambda week, _: renumbered(week, "user"), _MINORITY),
     "half the items zeros": (lambda week, _: zeroed(week, "item"), {"rows"}),
     "half the users zeros": (lambda week, _: zeroed(week, "user"), {"rows"}),
-    "items in other units": (lambda week, _: replace(week, items=week.items * 2.54), {"norm_ratio"}),
-    "users in other units": (lambda week, _: replace(week, users=week.users / 1000), {"norm_ratio"}),
+    "items in other units": (
+        lambda week, _: replace(week, items=week.items * 2.54),
+        {"norm_ratio"},
+    ),
+    "users in other units": (
+        lambda week, _: replace(week, users=week.users / 1000),
+        {"norm_ratio"},
+    ),
     "both in other units": (
         lambda week, _: replace(week, items=week.items * 100, users=week.users * 100),
         {"norm_ratio"},
     ),
 }
-"""How a delivery goes wrong (given the week's training and another training), and the gates of which one must hold it."""
+"""How a delivery goes wrong (given the week's training and another training), and the gates of
+which one must hold it.
+"""

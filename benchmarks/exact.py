@@ -1,7 +1,8 @@
 """What the paper's matrices are to 80 digits, and hostile tables to hold the library against.
 
-Small tables only. Gramians are summed in multiple precision, so everything after them is d x d, and the error of a landed
-column is a length in the metric of its table's Gramian: |T (m - x)|^2 = (m - x)' T'T (m - x).
+Small tables only. Gramians are summed in multiple precision, so everything after them is d x d, and
+the error of a landed column is a length in the metric of its table's Gramian: |T (m - x)|^2 = (m -
+x)' T'T (m - x).
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ GAP = 0.1
 
 def exactly(rows: Any) -> Array:
     """The same float64 numbers as multiple-precision objects."""
-    return np.asarray(np.frompyfunc(mp.mpf, 1, 1)(np.asarray(rows, dtype=np.float64).astype(object)))
+    return np.asarray(
+        np.frompyfunc(mp.mpf, 1, 1)(np.asarray(rows, dtype=np.float64).astype(object))
+    )
 
 
 @dataclass(frozen=True)
 class Exact:
-    """The standardized pair: Gramians (d, d), matrices (d, r) and singular values (r,), all to 80 digits."""
+    """The standardized pair: Gramians (d, d), matrices (d, r) and singular values (r,), all to 80
+    digits.
+    """
 
     gramians: dict[str, Array]
     matrices: dict[str, Array]
@@ -64,23 +69,31 @@ class Exact:
         return np.array(off, dtype=np.float64)
 
     def cluster_errors(self, key: str, M: Any) -> list[float]:
-        """The same for every cluster of singular values, once its columns are rotated onto the exact ones."""
+        """The same for every cluster of singular values, once its columns are rotated onto the
+        exact ones.
+        """
         edges = [0, *(np.flatnonzero(self.gaps >= GAP) + 1).tolist(), len(self.s)]
         with mp.workdps(DIGITS):
-            return [self._cluster_error(key, exactly(M), start, stop) for start, stop in pairwise(edges)]
+            return [
+                self._cluster_error(key, exactly(M), start, stop) for start, stop in pairwise(edges)
+            ]
 
     def _cluster_error(self, key: str, ours: Array, start: int, stop: int) -> float:
         X, Y = self.matrices[key][:, start:stop], ours[:, start:stop]
         U, _, Vh = mp.svd_r(mp.matrix((Y.T @ self.gramians[key] @ X).tolist()))
         rotated = Y @ _array(U * Vh)
-        return float(max(self._length(key, off) for off in (rotated - X).T) / mp.sqrt(self.s[stop - 1]))
+        return float(
+            max(self._length(key, off) for off in (rotated - X).T) / mp.sqrt(self.s[stop - 1])
+        )
 
     def _length(self, key: str, m: Array) -> Any:
         return mp.sqrt(abs(m @ self.gramians[key] @ m))
 
 
 def standardized(T: Any, W: Any) -> Exact:
-    """Algorithm 1 of arXiv 2508.07574 for two tables of full column rank (float64, or exact objects)."""
+    """Algorithm 1 of arXiv 2508.07574 for two tables of full column rank (float64, or exact
+    objects).
+    """
     with mp.workdps(DIGITS):
         items, users = (rows if rows.dtype == object else exactly(rows) for rows in (T, W))
         G_T, G_W = items.T @ items, users.T @ users
@@ -117,26 +130,37 @@ def orthogonal(rng: np.random.Generator, d: int) -> Array:
 def table(n: int, d: int, kappa: float, kind: str, rng: np.random.Generator) -> Array:
     """Rows (n, d) whose d singular values fall evenly to 1 / kappa.
 
-    ``random``: axes of their own. ``ascending``: along the components, the smallest first. ``tilted``: nearly so, and
-    ill-conditioned whatever the lengths of the columns. ``decades``: as random, columns spread over 12 decades.
+    ``random``: axes of their own. ``ascending``: along the components, the smallest first.
+    ``tilted``: nearly so, and ill-conditioned whatever the lengths of the columns. ``decades``: as
+    random, columns spread over 12 decades.
     """
     Q, s = np.linalg.qr(rng.standard_normal((n, d)))[0], np.geomspace(1, 1 / kappa, d)
     if kind == "ascending":
         return np.asarray(Q * s[::-1])
     if kind == "tilted":
-        return np.asarray(Q * s[::-1] @ (np.eye(d) + 0.3 * np.tril(rng.standard_normal((d, d)), -1)))
+        return np.asarray(
+            Q * s[::-1] @ (np.eye(d) + 0.3 * np.tril(rng.standard_normal((d, d)), -1))
+        )
     rows = Q * s @ orthogonal(rng, d)
-    return np.asarray(rows * np.geomspace(1e-6, 1e6, d)[rng.permutation(d)] if kind == "decades" else rows)
+    return np.asarray(
+        rows * np.geomspace(1e-6, 1e6, d)[rng.permutation(d)] if kind == "decades" else rows
+    )
 
 
 def biased(n: int, d: int, mean: float, rng: np.random.Generator) -> Array:
-    """Rows (n, d) over a decade of lengths, every component with a mean of ``mean`` of its standard deviations."""
+    """Rows (n, d) over a decade of lengths, every component with a mean of ``mean`` of its standard
+    deviations.
+    """
     rows = rng.standard_normal((n, d)) * np.geomspace(1, 0.1, d) @ orthogonal(rng, d)
     return np.asarray(rows + mean * rows.std(axis=0) * rng.choice([-1, 1], d))
 
 
-def opposed(n: int, d: int, kappa: float, rng: np.random.Generator, s: Any = None) -> tuple[Array, Array]:
-    """T = X A and W = Z A^-T with kappa(A) = ``kappa``: each large where the other is small; scores have spectrum ``s``."""
+def opposed(
+    n: int, d: int, kappa: float, rng: np.random.Generator, s: Any = None
+) -> tuple[Array, Array]:
+    """T = X A and W = Z A^-T with kappa(A) = ``kappa``: each large where the other is small; scores
+    have spectrum ``s``.
+    """
     root = np.sqrt(0.75 ** np.arange(d) if s is None else s)
     left, right, decades = orthogonal(rng, d), orthogonal(rng, d), np.geomspace(1, 1 / kappa, d)
     X, Z = (np.linalg.qr(rng.standard_normal((rows, d)))[0] * root for rows in (n, n + 7))
@@ -162,12 +186,18 @@ class Case:
     kappa: float
 
 
-def separated(kinds: str, kappa: float, n_seeds: int, *, dtype: Any = "float64", **size: int) -> Iterator[Case]:
-    """Pairs from the first seeds whose exact singular values are separated by relative gaps of 0.1 and more."""
+def separated(
+    kinds: str, kappa: float, n_seeds: int, *, dtype: Any = "float64", **size: int
+) -> Iterator[Case]:
+    """Pairs from the first seeds whose exact singular values are separated by relative gaps of 0.1
+    and more.
+    """
     return _separated(lambda seed: pair(kinds, kappa, seed, **size), n_seeds, dtype)
 
 
-def separated_biased(mean: float, n_seeds: int, *, dtype: Any = "float64", n: int = 40, d: int = 4) -> Iterator[Case]:
+def separated_biased(
+    mean: float, n_seeds: int, *, dtype: Any = "float64", n: int = 40, d: int = 4
+) -> Iterator[Case]:
     """The same of two tables with means."""
 
     def made(seed: int) -> tuple[Array, Array]:
@@ -177,7 +207,9 @@ def separated_biased(mean: float, n_seeds: int, *, dtype: Any = "float64", n: in
     return _separated(made, n_seeds, dtype)
 
 
-def _separated(make: Callable[[int], tuple[Array, Array]], n_seeds: int, dtype: Any) -> Iterator[Case]:
+def _separated(
+    make: Callable[[int], tuple[Array, Array]], n_seeds: int, dtype: Any
+) -> Iterator[Case]:
     found = 0
     for seed in count():
         T, W = (rows.astype(dtype) for rows in make(seed))

@@ -1,10 +1,12 @@
 """How many faults were tried? Run the tests that make them and write their counts into the docs.
 
-    python benchmarks/faults.py docs/series.md            # on a series; the long campaigns, half an hour on two cores
-    python benchmarks/faults.py docs/damage.md            # on writes of runs, by other processes; a quarter of an hour
-    python benchmarks/faults.py docs/series.md a.xml ...  # from results of ``pytest --junitxml`` that are there
+    python benchmarks/faults.py docs/series.md            # on a series; the long campaigns, half an
+    hour on two cores python benchmarks/faults.py docs/damage.md            # on writes of runs, by
+    other processes; a quarter of an hour python benchmarks/faults.py docs/series.md a.xml ...  #
+    from results of ``pytest --junitxml`` that are there
 
-Every test that strikes records how often it did; a failed test ends the command and leaves the docs as they are.
+Every test that strikes records how often it did; a failed test ends the command and leaves the docs
+as they are.
 """
 
 from __future__ import annotations
@@ -30,17 +32,30 @@ KINDS = {
     "several_publishers": "publishes by several processes at once",
     "full_disk": "write beyond a file-size limit (a full disk)",
     "a_year": "fault, kill or power cut in {0} scripted days, with rollbacks and gc",
-    "resumed_writes": "`--resume`: SIGKILL at a random time, a damaged chunk of what it left, an input written in between",
-    "overwriting_writers": "three `--overwrite` at one place, one killed at a random time, a reader beside them ({0})",
-    "writers_and_readers": "`--overwrite` calls of several processes at one place, two readers beside them",
-    "written_all_the_time": "`stabilize` of an input that another process writes all the time ({0})",
+    "resumed_writes": (
+        "`--resume`: SIGKILL at a random time, a damaged chunk of what it left, an input written in"
+        " between"
+    ),
+    "overwriting_writers": (
+        "three `--overwrite` at one place, one killed at a random time, a reader beside them ({0})"
+    ),
+    "writers_and_readers": (
+        "`--overwrite` calls of several processes at one place, two readers beside them"
+    ),
+    "written_all_the_time": (
+        "`stabilize` of an input that another process writes all the time ({0})"
+    ),
 }
 CAMPAIGNS = {
     "series.md": ("test_series_faults.py", "test_series_processes.py"),
     "damage.md": ("test_kills.py", "test_input_races.py", "test_overwrite_races.py"),
 }
 """The tests whose counts a page of the docs has."""
-WORDS = {"fail": "fails", "kill": "is the last of a killed process", "power": "is the last before a power cut"}
+WORDS = {
+    "fail": "fails",
+    "kill": "is the last of a killed process",
+    "power": "is the last before a power cut",
+}
 
 
 def main(docs: Path, results: Sequence[Path]) -> None:
@@ -51,7 +66,9 @@ def main(docs: Path, results: Sequence[Path]) -> None:
     text = docs.read_text()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     faults = counts.total() - counts[KINDS["several_publishers"]]  # these are no faults
-    made = "\n".join(table(("fault", "tried"), [*counts.items(), ("**faults in all**", f"**{faults}**")]))
+    made = "\n".join(
+        table(("fault", "tried"), [*counts.items(), ("**faults in all**", f"**{faults}**")])
+    )
     docs.write_text(f"{before}{BEGIN}\n\n{made}\n\n{after}")
     print(made)
 
@@ -61,7 +78,9 @@ def run(names: Sequence[str]) -> Path:
     result = Path(tempfile.mkdtemp()) / "faults.xml"
     files = [str(HERE / "tests" / name) for name in names]
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *files, "--junitxml", str(result), *_PROPERTIES], cwd=HERE, check=True
+        [sys.executable, "-m", "pytest", "-q", *files, "--junitxml", str(result), *_PROPERTIES],
+        cwd=HERE,
+        check=True,
     )
     return result
 
@@ -82,7 +101,8 @@ def tried(result: Path) -> Counter[str]:
 def _kind(name: str) -> str:
     arguments = re.sub(r"^[^\[]*\[|\]$", "", name).split("-")
     words = [
-        WORDS.get(word, {"True": "done and its reply lost", "False": "not done"}.get(word, word)) for word in arguments
+        WORDS.get(word, {"True": "done and its reply lost", "False": "not done"}.get(word, word))
+        for word in arguments
     ]
     template = next(said for part, said in KINDS.items() if part in name)
     return template.format(*words)

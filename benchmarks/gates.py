@@ -1,10 +1,12 @@
 """Which figures do the gates see on real weekly runs? Writes the table of docs/series.md.
 
-    python benchmarks/gates.py FOLDER... [--gaps 1 4] [--policies consensus previous first] [--page docs/series.md]
+    python benchmarks/gates.py FOLDER... [--gaps 1 4] [--policies consensus previous first] [--page
+    docs/series.md]
 
-Every FOLDER holds raw runs, named by their dates (``examples/webshop.py`` trains them). Each folder, policy and gap is a
-series of its own, with the default thresholds; a run that a gate holds is counted and published all the same. Then the last
-run is delivered wrongly in every way that `deliveries` knows, to a series of the default policy.
+Every FOLDER holds raw runs, named by their dates (``examples/webshop.py`` trains them). Each
+folder, policy and gap is a series of its own, with the default thresholds; a run that a gate holds
+is counted and published all the same. Then the last run is delivered wrongly in every way that
+`deliveries` knows, to a series of the default policy.
 """
 
 from __future__ import annotations
@@ -61,7 +63,11 @@ def weeks_in(folder: Path) -> list[Path]:
 
 def good_runs(folders: Sequence[Path], policies: Sequence[str], gaps: Sequence[int]) -> str:
     """Lowest and highest figure by gate, policy and gap."""
-    cases = {f"{policy}, every {gap}": passed_and_held(folders, policy, gap) for policy in policies for gap in gaps}
+    cases = {
+        f"{policy}, every {gap}": passed_and_held(folders, policy, gap)
+        for policy in policies
+        for gap in gaps
+    }
     rows = [
         [
             f"`{gate.name}`",
@@ -84,8 +90,15 @@ def bad_runs(folder: Path) -> str:
         for run in before[-4:]:
             series.add(run, accept="measured")
         for number, (what, (make, _)) in enumerate(BAD.items()):
-            rows.append([what, _held_by(series, make(week, other).write(Path(scratch) / f"{number}.zarr"))])
-        rows.append(["last week's file under a new name", _held_by(series, es.open_run(before[-1]), name="new")])
+            rows.append(
+                [what, _held_by(series, make(week, other).write(Path(scratch) / f"{number}.zarr"))]
+            )
+        rows.append(
+            [
+                "last week's file under a new name",
+                _held_by(series, es.open_run(before[-1]), name="new"),
+            ]
+        )
         rows.append(["the run as it is", _held_by(series, es.open_run(last))])
     return "\n".join(table(["delivered", "held by"], rows)) + "\n"
 
@@ -94,7 +107,9 @@ def _held_by(series: es.Series, run: es.Run, name: str | None = None) -> str:
     try:
         series.add(run, name=name)
     except es.HoldError as error:
-        return ", ".join(f"`{verdict['gate']}`" for verdict in error.verdicts if verdict["verdict"] == "hold")
+        return ", ".join(
+            f"`{verdict['gate']}`" for verdict in error.verdicts if verdict["verdict"] == "hold"
+        )
     return "nothing: published"
 
 
@@ -109,12 +124,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gaps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--policies", nargs="+", default=["consensus", "previous", "first"])
     options = parser.parse_args(argv)
-    made = f"{good_runs(options.folders, options.policies, options.gaps)}\n{bad_runs(options.folders[0])}"
+    good = good_runs(options.folders, options.policies, options.gaps)
+    made = f"{good}\n{bad_runs(options.folders[0])}"
     print(made)
     if options.page:
         text = options.page.read_text()
         pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-        options.page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL))
+        options.page.write_text(
+            re.sub(pattern, lambda _: f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL)
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""How is the house built? Sizes of modules and functions, and how many of them one call passes through.
+"""How is the house built? Sizes of modules and functions, and how many of them one call passes
+through.
 
     python benchmarks/house.py [--package FOLDER] [--json]
 
-The static figures are read off the source text: functions without their docstrings, tests left out. The figures
-of a call (distinct functions, distinct files, longest chain of own frames) are counted by a profiler on the
-synchronous scheduler while the main verbs run on two small runs; imports are done before.
+The static figures are read off the source text: functions without their docstrings, tests left out.
+The figures of a call (distinct functions, distinct files, longest chain of own frames) are counted
+by a profiler on the synchronous scheduler while the main verbs run on two small runs; imports are
+done before.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ def modules_of(package: Path) -> list[Module]:
     """Every module of the package but the ``__init__`` of folders that hold a docstring alone."""
     texts = {path: path.read_text() for path in sorted(package.rglob("*.py"))}
     found = [Module(path, text, ast.parse(text)) for path, text in texts.items()]
-    return [module for module in found if module.path.name != "__init__.py" or len(module.tree.body) > 1]
+    return [
+        module for module in found if module.path.name != "__init__.py" or len(module.tree.body) > 1
+    ]
 
 
 def figures_of_text(package: Path = PACKAGE) -> dict[str, Any]:
@@ -75,8 +79,12 @@ def figures_of_text(package: Path = PACKAGE) -> dict[str, Any]:
     modules = modules_of(package)
     sizes = [len(m.body_lines(f)) + 1 for m in modules for f in m.functions]
     public = [f for m in modules for f in _public(m.tree)]
-    long_bodies = [body for m in modules for f in m.functions if len(body := m.body_lines(f)) >= _LONG]
-    breathing = [any(not line.strip() or line.lstrip().startswith("#") for line in b) for b in long_bodies]
+    long_bodies = [
+        body for m in modules for f in m.functions if len(body := m.body_lines(f)) >= _LONG
+    ]
+    breathing = [
+        any(not line.strip() or line.lstrip().startswith("#") for line in b) for b in long_bodies
+    ]
     n_lines = sum(m.n_lines for m in modules)
     folders = Counter(path.parent for path in package.rglob("*.py") if path.name != "__init__.py")
     return {
@@ -85,9 +93,15 @@ def figures_of_text(package: Path = PACKAGE) -> dict[str, Any]:
         "functions": len(sizes),
         "function_lines": _spread(sizes),
         "file_lines": _spread([m.n_lines for m in modules]),
-        "public_docs_percent": round(100 * _share(ast.get_docstring(f) is not None for f in public)),
-        "parameters": _spread([len(f.args.args) + len(f.args.kwonlyargs) for m in modules for f in m.functions]),
-        "own_imports_per_module": round(statistics.fmean(len(m.own_imports(package.name)) for m in modules), 1),
+        "public_docs_percent": round(
+            100 * _share(ast.get_docstring(f) is not None for f in public)
+        ),
+        "parameters": _spread(
+            [len(f.args.args) + len(f.args.kwonlyargs) for m in modules for f in m.functions]
+        ),
+        "own_imports_per_module": round(
+            statistics.fmean(len(m.own_imports(package.name)) for m in modules), 1
+        ),
         "functions_per_100_lines": round(100 * len(sizes) / n_lines, 1),
         "helpers_with_one_caller_percent": round(100 * _share(_called_once(modules))),
         "long_functions_that_breathe_percent": round(100 * _share(breathing)),
@@ -97,15 +111,23 @@ def figures_of_text(package: Path = PACKAGE) -> dict[str, Any]:
 
 def _public(tree: ast.Module) -> Iterator[Function]:
     for node in tree.body:
-        within = node.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_") else [node]
+        within = (
+            node.body
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+            else [node]
+        )
         yield from (f for f in within if isinstance(f, Function) and not f.name.startswith("_"))
 
 
 def _called_once(modules: list[Module]) -> Iterator[bool]:
-    """For every private function of a module: whether its name stands once in it besides its definition."""
+    """For every private function of a module: whether its name stands once in it besides its
+    definition.
+    """
     for module in modules:
         used = Counter(_names(module.tree))
-        yield from (used[f.name] <= 1 for f in module.functions if f.name[0] == "_" and f.name[:2] != "__")
+        yield from (
+            used[f.name] <= 1 for f in module.functions if f.name[0] == "_" and f.name[:2] != "__"
+        )
 
 
 def _names(tree: ast.Module) -> Iterator[str]:
@@ -118,7 +140,11 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 def _spread(values: list[int]) -> dict[str, int]:
     ordered = sorted(values)
-    return {"median": ordered[len(ordered) // 2], "p90": ordered[int(0.9 * len(ordered))], "max": ordered[-1]}
+    return {
+        "median": ordered[len(ordered) // 2],
+        "p90": ordered[int(0.9 * len(ordered))],
+        "max": ordered[-1],
+    }
 
 
 def _share(flags: Any) -> float:
@@ -137,7 +163,11 @@ class Profile:
     def __call__(self, frame: FrameType, event: str, _argument: Any) -> None:
         """What `sys.setprofile` calls."""
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(self.package) or code.co_name[0] == "<":
+        if (
+            event != "call"
+            or not code.co_filename.startswith(self.package)
+            or code.co_name[0] == "<"
+        ):
             return
         self.functions.add((code.co_filename, code.co_firstlineno))
         depth, at = 0, cast("FrameType | None", frame)
@@ -149,7 +179,11 @@ class Profile:
     def figures(self) -> dict[str, int]:
         """By name."""
         files = {name for name, _ in self.functions}
-        return {"functions": len(self.functions), "files": len(files), "deepest_chain": self.deepest}
+        return {
+            "functions": len(self.functions),
+            "files": len(files),
+            "deepest_chain": self.deepest,
+        }
 
 
 def profiled(call: Callable[[], object]) -> dict[str, int]:
@@ -166,7 +200,9 @@ def profiled(call: Callable[[], object]) -> dict[str, int]:
 
 
 def figures_of_calls(folder: Path) -> dict[str, dict[str, int]]:
-    """Two runs that share most ids, in other orders; every verb is called once before it is counted."""
+    """Two runs that share most ids, in other orders; every verb is called once before it is
+    counted.
+    """
     import dask
     import numpy as np
 
@@ -174,9 +210,15 @@ def figures_of_calls(folder: Path) -> dict[str, dict[str, int]]:
 
     rng = np.random.default_rng(0)
     items, users, ids = rng.normal(size=(400, 8)), rng.normal(size=(600, 8)), rng.permutation(400)
-    a = es.create_run(folder / "a.zarr", items, users, item_ids=np.arange(400), user_ids=np.arange(600))
-    b = es.create_run(folder / "b.zarr", items[ids] + 0.01, users, item_ids=ids, user_ids=np.arange(600))
-    c = es.create_run(folder / "c.zarr", items[ids] + 0.02, users, item_ids=ids, user_ids=np.arange(600))
+    a = es.create_run(
+        folder / "a.zarr", items, users, item_ids=np.arange(400), user_ids=np.arange(600)
+    )
+    b = es.create_run(
+        folder / "b.zarr", items[ids] + 0.01, users, item_ids=ids, user_ids=np.arange(600)
+    )
+    c = es.create_run(
+        folder / "c.zarr", items[ids] + 0.02, users, item_ids=ids, user_ids=np.arange(600)
+    )
     with dask.config.set(scheduler="synchronous"):
         reference = es.stabilize(a, folder / "reference.zarr")
         transform = es.fit(b, reference=reference)
@@ -197,7 +239,12 @@ def figures_of_calls(folder: Path) -> dict[str, dict[str, int]]:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--package", type=Path, default=PACKAGE, help="another package's folder: static figures only")
+    parser.add_argument(
+        "--package",
+        type=Path,
+        default=PACKAGE,
+        help="another package's folder: static figures only",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     figures: dict[str, Any] = {"text": figures_of_text(options.package)}

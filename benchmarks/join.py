@@ -1,10 +1,11 @@
-"""What does it cost to find every row's reference row by its id, in whatever order the two tables are?
+"""What does it cost to find every row's reference row by its id, in whatever order the two tables
+are?
 
     python benchmarks/join.py --rows 1e6 1e7 2e7 --markdown docs/join.md --json join.json
 
-Each fit runs in a process of its own, behind a tiny launcher. The fit
-without ids is the measure of the others; vectors are float32, and every run is the reference in another order, so all
-transforms must agree.
+Each fit runs in a process of its own, behind a tiny launcher. The fit without ids is the measure of
+the others; vectors are float32, and every run is the reference in another order, so all transforms
+must agree.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def measure(folder: Path, n: int, options: argparse.Namespace) -> list[dict[str,
         if case != "random":
             _write(reference, ids if case == "none" else np.sort(ids), options)
         # One new id where both are sorted: else they would be identical.
-        orders = {"none": ids, "sorted": np.append(np.sort(ids), 4 * 10**9 + 3 * n), "random": rng.permutation(ids)}
+        orders = {
+            "none": ids,
+            "sorted": np.append(np.sort(ids), 4 * 10**9 + 3 * n),
+            "random": rng.permutation(ids),
+        }
         _write(run, orders[case], options)
         taken: dict[str, list[dict[str, Any]]] = {case: [] for case in cases}
         for _ in range(options.repeats):
@@ -86,17 +91,28 @@ def measure(folder: Path, n: int, options: argparse.Namespace) -> list[dict[str,
     return rows
 
 
-def _row(n: int, case: str, taken: list[dict[str, Any]], found: Any, base: dict[str, Any] | None) -> dict[str, Any]:
-    figures = {key: statistics.median(each[key] for each in taken) for key in ("seconds", "peak", "scratch")}
+def _row(
+    n: int, case: str, taken: list[dict[str, Any]], found: Any, base: dict[str, Any] | None
+) -> dict[str, Any]:
+    figures = {
+        key: statistics.median(each[key] for each in taken)
+        for key in ("seconds", "peak", "scratch")
+    }
     return {
-        "rows": n, "case": CASES[case], "path": taken[0]["path"], "vectors": taken[0]["vectors"],
-        "matched": taken[0]["matched"], **figures,
+        "rows": n,
+        "case": CASES[case],
+        "path": taken[0]["path"],
+        "vectors": taken[0]["vectors"],
+        "matched": taken[0]["matched"],
+        **figures,
         "ratio": figures["seconds"] / (base["seconds"] if base else figures["seconds"]),
         "difference": float(np.abs(found - np.eye(len(found))).max()),
-    }  # fmt: skip
+    }
 
 
-def _fit(run: Path, reference: Path, folder: Path, case: str, options: argparse.Namespace) -> dict[str, Any]:
+def _fit(
+    run: Path, reference: Path, folder: Path, case: str, options: argparse.Namespace
+) -> dict[str, Any]:
     arguments = [run, reference, folder / "out.npy", options.threads, folder, options.memory, case]
     told, peak = launched(sys.executable, "-c", _FIT, *arguments)
     return {**json.loads(told), "peak": peak}
@@ -105,7 +121,9 @@ def _fit(run: Path, reference: Path, folder: Path, case: str, options: argparse.
 def _write(path: Path, ids: Any, options: argparse.Namespace) -> None:
     """A run whose vectors follow from its ids."""
     n, d, chunk = len(ids), options.d, max(1, min(64 * 2**20 // (4 * options.d), -(-len(ids) // 4)))
-    pool = np.random.default_rng(1).standard_normal((_POOL, d)).astype(np.float32) * np.linspace(2, 0.5, d, dtype="f4")
+    pool = np.random.default_rng(1).standard_normal((_POOL, d)).astype(np.float32) * np.linspace(
+        2, 0.5, d, dtype="f4"
+    )
     group = zarr.open_group(path, mode="w", zarr_format=3).create_group("items")
     vectors, column = new_vectors(group, n, d, chunk), new_ids(group, n, chunk)
     for start in range(0, n, chunk):
@@ -117,17 +135,37 @@ def _write(path: Path, ids: Any, options: argparse.Namespace) -> None:
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
     lines = [
-        f"Made by `{results['command']}` on {results['machine']}; times of one fit with a reference of the same ids.",
+        (
+            f"Made by `{results['command']}` on {results['machine']}; times of one fit with a"
+            " reference of the same ids."
+        ),
         "The transform is the identity: *off by* is the largest difference from it.",
         "",
     ]
-    header = ("rows", "order", "join", "vectors", "seconds", "of no ids", "peak MB", "scratch MB", "off by")
+    header = (
+        "rows",
+        "order",
+        "join",
+        "vectors",
+        "seconds",
+        "of no ids",
+        "peak MB",
+        "scratch MB",
+        "off by",
+    )
     rows = []
     for row in results["rows"]:
         cells = [
-            f"{row['rows']:,}", row["case"], row["path"], row["vectors"], f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
-            f"{row['peak'] / 1e6:.0f}", f"{row['scratch'] / 1e6:.0f}", f"{row['difference']:.0e}",
-        ]  # fmt: skip
+            f"{row['rows']:,}",
+            row["case"],
+            row["path"],
+            row["vectors"],
+            f"{row['seconds']:.2f}",
+            f"{row['ratio']:.2f}",
+            f"{row['peak'] / 1e6:.0f}",
+            f"{row['scratch'] / 1e6:.0f}",
+            f"{row['difference']:.0e}",
+        ]
         rows.append(cells)
     return "\n".join([*lines, *table(header, rows), ""])
 

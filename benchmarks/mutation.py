@@ -1,9 +1,11 @@
-"""Which changes to the mathematics do the tests notice? Mutants of `core/` and of the routes of a fit, run one by one.
+"""Which changes to the mathematics do the tests notice? Mutants of `core/` and of the routes of a
+fit, run one by one.
 
     python benchmarks/mutation.py --limit 200 --markdown docs/mutation.md
 
-A mutant is one changed constant, comparison, sign or truth value. The tests run once; what functions each of them calls is
-noted, and every mutant runs only the tests that call it, quickest first, in a fork whose code was exchanged in place.
+A mutant is one changed constant, comparison, sign or truth value. The tests run once; what
+functions each of them calls is noted, and every mutant runs only the tests that call it, quickest
+first, in a fork whose code was exchanged in place.
 """
 
 from __future__ import annotations
@@ -31,9 +33,29 @@ from common import command_line, parser, publish, table
 ROOT = Path(__file__).parent.parent
 PACKAGE = "dask_embstab"
 CODE = ("core/*.py", "passes/fit/reread.py", "passes/fit/reductions.py")
-TESTS = ("accuracy", "chance", "core", "inverse", "rank", "routes", "survivors", "width", "zero_rows")
-QUIET = ("-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not long", "-x",
-         "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
+TESTS = (
+    "accuracy",
+    "chance",
+    "core",
+    "inverse",
+    "rank",
+    "routes",
+    "survivors",
+    "width",
+    "zero_rows",
+)
+QUIET = (
+    "-q",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "-m",
+    "not long",
+    "-x",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 CPU_SECONDS = 30
 SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -55,7 +77,9 @@ SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: the module's tree with it, where it is, and the function (None: the module's constants) that has it."""
+    """One change: the module's tree with it, where it is, and the function (None: the module's
+    constants) that has it.
+    """
 
     module: str
     line: int
@@ -103,18 +127,32 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     dask.config.set(scheduler="synchronous")  # a fork of a process with threads would hang
     baseline = Baseline()
-    files = [f"tests/test_{name}.py" for name in options.tests if Path(f"tests/test_{name}.py").exists()]
+    files = [
+        f"tests/test_{name}.py" for name in options.tests if Path(f"tests/test_{name}.py").exists()
+    ]
     if pytest.main([*QUIET, *files], plugins=[baseline]):
         raise SystemExit("the tests must pass before anything is changed")
 
-    mutants = [m for path in _paths(options.code) for m in mutants_of(path) if (options.match or "") in m.change]
+    mutants = [
+        m
+        for path in _paths(options.code)
+        for m in mutants_of(path)
+        if (options.match or "") in m.change
+    ]
     chosen = mutants
     if options.limit and options.limit < len(mutants):
         chosen = random.Random(options.seed).sample(mutants, options.limit)
     rows = []
     for mutant in chosen:
         verdict = run(mutant, tests_of(mutant, baseline, options.seconds))
-        rows.append({"module": mutant.module, "line": mutant.line, "change": mutant.change, "verdict": verdict})
+        rows.append(
+            {
+                "module": mutant.module,
+                "line": mutant.line,
+                "change": mutant.change,
+                "verdict": verdict,
+            }
+        )
         if verdict != "killed":
             print(f"{verdict}: {mutant.module}:{mutant.line} {mutant.change}", flush=True)
     results = {"command": command_line("mutation", argv), "mutants": len(mutants), "rows": rows}
@@ -126,14 +164,22 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     tree = ast.parse(path.read_text())
     for function, node, name in _places(tree):
-        for change, new in changes(getattr(node, name) if isinstance(name, str) else getattr(node, name[0])[name[1]]):
+        for change, new in changes(
+            getattr(node, name) if isinstance(name, str) else getattr(node, name[0])[name[1]]
+        ):
             changed = copy.deepcopy(tree)
             twin = _same_place(tree, node, changed)
             if isinstance(name, str):
                 setattr(twin, name, new)
             else:
                 getattr(twin, name[0])[name[1]] = new
-            yield Mutant(module, getattr(node, "lineno", 0), change, function, ast.fix_missing_locations(changed))
+            yield Mutant(
+                module,
+                getattr(node, "lineno", 0),
+                change,
+                function,
+                ast.fix_missing_locations(changed),
+            )
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -150,13 +196,21 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         elif isinstance(value, int):
             others = [value + 1]
         elif isinstance(value, float):
-            others = [1.0] if value == 0 else [value * 2] if 1e-2 <= abs(value) <= 1e2 else [value * 1e20, value * 1e-6]
+            others = (
+                [1.0]
+                if value == 0
+                else [value * 2]
+                if 1e-2 <= abs(value) <= 1e2
+                else [value * 1e20, value * 1e-6]
+            )
         for other in others:
             yield f"{value!r} becomes {other!r}", ast.copy_location(ast.Constant(other), node)
 
 
 def _places(tree: ast.Module) -> Iterator[tuple[str | None, ast.AST, Any]]:
-    """Every field of the code that is executed, and the function it is in (None: the module's constants)."""
+    """Every field of the code that is executed, and the function it is in (None: the module's
+    constants).
+    """
     for top in tree.body:
         if isinstance(top, ast.Assign):
             yield from _fields(top, None)
@@ -173,7 +227,11 @@ def _fields(node: ast.AST, function: str | None) -> Iterator[tuple[str | None, a
         return
     for name, value in ast.iter_fields(node):
         for index, child in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(child, ast.AST) and name not in ("annotation", "returns", "decorator_list"):
+            if isinstance(child, ast.AST) and name not in (
+                "annotation",
+                "returns",
+                "decorator_list",
+            ):
                 yield function, node, (name, index) if isinstance(value, list) else name
                 yield from _fields(child, function)
 
@@ -183,7 +241,9 @@ def _same_place(tree: ast.AST, node: ast.AST, twin: ast.AST) -> ast.AST:
 
 
 def tests_of(mutant: Mutant, baseline: Baseline, seconds: float) -> list[str]:
-    """The tests that call the changed function (or any of the module), quickest first, as many as the time allows."""
+    """The tests that call the changed function (or any of the module), quickest first, as many as
+    the time allows.
+    """
     path = str(ROOT / Path(*mutant.module.split(".")).with_suffix(".py"))
     found = {
         test
@@ -224,7 +284,9 @@ def run(mutant: Mutant, tests: list[str]) -> str:
 
 
 def exchange(mutant: Mutant) -> None:
-    """Put the changed code into the functions that everybody holds, or the changed constant wherever it was taken."""
+    """Put the changed code into the functions that everybody holds, or the changed constant
+    wherever it was taken.
+    """
     module = importlib.import_module(mutant.module)
     code = compile(mutant.tree, module.__file__ or "", "exec")
     if mutant.function is not None:
@@ -234,10 +296,19 @@ def exchange(mutant: Mutant) -> None:
                 function.__code__ = codes[function.__qualname__]
         return
     before = dict(vars(module))
-    here = [node for node in mutant.tree.body if node.lineno <= mutant.line <= (node.end_lineno or node.lineno)]
+    here = [
+        node
+        for node in mutant.tree.body
+        if node.lineno <= mutant.line <= (node.end_lineno or node.lineno)
+    ]
     constants = [node for node in here if isinstance(node, ast.Assign)]
     exec(compile(ast.Module([*constants], []), "constants", "exec"), vars(module))
-    names = {name.id for node in constants for name in ast.walk(node.targets[0]) if isinstance(name, ast.Name)}
+    names = {
+        name.id
+        for node in constants
+        for name in ast.walk(node.targets[0])
+        if isinstance(name, ast.Name)
+    }
     for name in names:
         new, old = vars(module)[name], before[name]
         for other in [m for key, m in sys.modules.items() if key.startswith(PACKAGE)]:
@@ -268,8 +339,8 @@ def markdown(results: dict[str, Any]) -> str:
     killed = sum(row["verdict"] == "killed" for row in rows)
     lines = [
         (
-            f"Made by `{results['command']}`: {len(rows)} of {results['mutants']} mutants, {killed} killed"
-            f" ({killed / max(1, len(rows)):.0%})."
+            f"Made by `{results['command']}`: {len(rows)} of {results['mutants']} mutants, {killed}"
+            f" killed ({killed / max(1, len(rows)):.0%})."
         ),
         "",
     ]
@@ -277,14 +348,23 @@ def markdown(results: dict[str, Any]) -> str:
     score = [
         [
             f"`{module.removeprefix(PACKAGE + '.')}`",
-            *(sum(row["module"] == module and row["verdict"] == verdict for row in rows) for verdict in VERDICTS),
+            *(
+                sum(row["module"] == module and row["verdict"] == verdict for row in rows)
+                for verdict in VERDICTS
+            ),
         ]
         for module in modules
     ]
     lines += table(("module", *VERDICTS), [[str(cell) for cell in row] for row in score])
     left = [row for row in rows if row["verdict"] != "killed"]
-    lines += ["", "What no test noticed within its time (on a busy machine fewer tests fit into it):", ""]
-    lines += [f"- `{row['module']}:{row['line']}` {row['change']} ({row['verdict']})" for row in left]
+    lines += [
+        "",
+        "What no test noticed within its time (on a busy machine fewer tests fit into it):",
+        "",
+    ]
+    lines += [
+        f"- `{row['module']}:{row['line']}` {row['change']} ({row['verdict']})" for row in left
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -292,18 +372,32 @@ VERDICTS = ("killed", "survived", "not reached")
 
 
 def _paths(patterns: list[str]) -> list[Path]:
-    return [path for pattern in patterns for path in sorted((ROOT / PACKAGE).glob(pattern)) if path.stem != "__init__"]
+    return [
+        path
+        for pattern in patterns
+        for path in sorted((ROOT / PACKAGE).glob(pattern))
+        if path.stem != "__init__"
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
     options = parser(__doc__, folder=False)
-    options.add_argument("--code", nargs="+", default=list(CODE), help="modules, as patterns below the package")
-    options.add_argument("--tests", nargs="+", default=list(TESTS), help="names of the test files without test_")
-    options.add_argument("--limit", type=int, help="so many of the mutants, drawn with --seed; all by default")
+    options.add_argument(
+        "--code", nargs="+", default=list(CODE), help="modules, as patterns below the package"
+    )
+    options.add_argument(
+        "--tests", nargs="+", default=list(TESTS), help="names of the test files without test_"
+    )
+    options.add_argument(
+        "--limit", type=int, help="so many of the mutants, drawn with --seed; all by default"
+    )
     options.add_argument("--match", help="only changes whose text has this")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument(
-        "--seconds", type=float, default=10.0, help="time of the tests of one mutant, as they are without it"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="time of the tests of one mutant, as they are without it",
     )
     return options
 

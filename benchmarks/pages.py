@@ -1,8 +1,10 @@
-"""How do all that write files find memory pages alike? By a supply that is freed little by little, as it is used.
+"""How do all that write files find memory pages alike? By a supply that is freed little by little,
+as it is used.
 
-A virtual machine gives pages back to its host about two seconds after they are freed, and the first write to such a page
-waits for the host: writes ran at a fifth to a third of the speed (Firecracker, Linux 6.18, free page reporting). Jobs of
-seconds would be timed on the host's pages and jobs of less than one on pages just freed.
+A virtual machine gives pages back to its host about two seconds after they are freed, and the first
+write to such a page waits for the host: writes ran at a fifth to a third of the speed (Firecracker,
+Linux 6.18, free page reporting). Jobs of seconds would be timed on the host's pages and jobs of
+less than one on pages just freed.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def timed_job(n_bytes: int, run: Step, leaves: Path | None = None) -> Job:
 def warm_pages(n_bytes: int) -> Iterator[None]:
     """While files of so many bytes are written there are always pages that were freed just before.
 
-    Memory of that size, and as much ahead as fits `_AHEAD_BYTES`, is held at the start; Linux only, nothing elsewhere.
+    Memory of that size, and as much ahead as fits `_AHEAD_BYTES`, is held at the start; Linux only,
+    nothing elsewhere.
     """
     if not _free_bytes():
         yield
@@ -76,5 +79,7 @@ def _keep(supply: mmap.mmap, wanted: int, stopped: threading.Event) -> None:
 def _free_bytes() -> int:
     """What the system has free; 0 where it does not say."""
     with contextlib.suppress(OSError), Path("/proc/meminfo").open() as lines:
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree:")), 0)
+        return next(
+            (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree:")), 0
+        )
     return 0

@@ -1,7 +1,9 @@
-"""Does `embstab doctor` project what `embstab stabilize` then takes, in seconds and in memory of the whole process?
+"""Does `embstab doctor` project what `embstab stabilize` then takes, in seconds and in memory of
+the whole process?
 
-Tables of random numbers; chunk files beyond a few thousand are links to the same few. Every command runs in a process of its
-own; ``seconds`` are those that it reports itself (its passes), peaks are the system's.
+Tables of random numbers; chunk files beyond a few thousand are links to the same few. Every command
+runs in a process of its own; ``seconds`` are those that it reports itself (its passes), peaks are
+the system's.
 
     python benchmarks/projection.py --markdown projection.md
 """
@@ -31,7 +33,9 @@ _EMBSTAB = (sys.executable, "-m", "dask_embstab")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Rows and components of every table, rows of a chunk; ``verbs`` to be measured, items alone where not ``users``."""
+    """Rows and components of every table, rows of a chunk; ``verbs`` to be measured, items alone
+    where not ``users``.
+    """
 
     d: int
     rows: int
@@ -119,9 +123,21 @@ def main(argv: list[str] | None = None, cases: Sequence[Case] = CASES) -> dict[s
         ]
         for one in found
     ]
-    header = ["d", "chunks", "verb", "seconds projected", "measured", "ratio", "MB projected", "measured", "ratio"]
+    header = [
+        "d",
+        "chunks",
+        "verb",
+        "seconds projected",
+        "measured",
+        "ratio",
+        "MB projected",
+        "measured",
+        "ratio",
+    ]
     where = machine(threads_of_a_process())
-    text = "\n".join([f"`{command_line('projection', argv)}` on {where}:", "", *table(header, lines), ""])
+    text = "\n".join(
+        [f"`{command_line('projection', argv)}` on {where}:", "", *table(header, lines), ""]
+    )
     return publish({"machine": where, "cases": found}, text, options)
 
 

@@ -1,4 +1,6 @@
-"""The same rows for every rival: a Zarr run, ``.npy`` files for memory maps, uncompressed Parquet with lists for Spark."""
+"""The same rows for every rival: a Zarr run, ``.npy`` files for memory maps, uncompressed Parquet
+with lists for Spark.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ Writer = Callable[[int, Rows], None]
 class Data:
     """Tables of one width in every format, in one folder.
 
-    ``rows`` by name of the table; ``table`` is the user's own run or Zarr array, which then takes the place of the items'
-    Zarr copy.
+    ``rows`` by name of the table; ``table`` is the user's own run or Zarr array, which then takes
+    the place of the items' Zarr copy.
     """
 
     folder: str
@@ -81,7 +83,9 @@ def load(file: str) -> Data:
 
 
 def make(folder: Path, data: Data, kinds: set[str], rows: Callable[[str, int, int], Rows]) -> Data:
-    """Write all tables of ``data`` in these formats; ``rows(name, start, stop)`` gives them, a chunk at a time."""
+    """Write all tables of ``data`` in these formats; ``rows(name, start, stop)`` gives them, a
+    chunk at a time.
+    """
     folder.mkdir()
     size = chunk_rows(max(data.rows.values()), data.d, data.dtype)
     for name, n in data.rows.items():
@@ -92,7 +96,9 @@ def make(folder: Path, data: Data, kinds: set[str], rows: Callable[[str, int, in
                 if not (kind == "zarr" and data.table)
             ]
             for start in range(0, n, size):
-                block = np.ascontiguousarray(rows(name, start, min(start + size, n)), dtype=data.dtype)
+                block = np.ascontiguousarray(
+                    rows(name, start, min(start + size, n)), dtype=data.dtype
+                )
                 for write in writers:
                     write(start, block)
     _write_transform(data, rows("items", 0, min(size, data.rows["items"]))[:20_000])
@@ -106,7 +112,9 @@ def chunk_rows(n: int, d: int, dtype: str) -> int:
 
 
 def random_rows(d: int) -> Callable[[str, int, int], Rows]:
-    """Seeded rows; the reference's are the items' in other axes, as an earlier training leaves them."""
+    """Seeded rows; the reference's are the items' in other axes, as an earlier training leaves
+    them.
+    """
     scales = np.linspace(2, 0.5, d)
     axes = np.linalg.qr(np.random.default_rng(d).standard_normal((d, d)))[0]
     mixed = np.diag(scales) @ (axes * np.linspace(1.2, 0.8, d))
@@ -114,7 +122,9 @@ def random_rows(d: int) -> Callable[[str, int, int], Rows]:
     def rows(name: str, start: int, stop: int) -> Rows:
         rng = np.random.default_rng([name == "users", start])
         made = rng.standard_normal((stop - start, d), np.float32)
-        return np.asarray(made @ mixed.astype("f4") if name == "reference" else made * scales.astype("f4"))
+        return np.asarray(
+            made @ mixed.astype("f4") if name == "reference" else made * scales.astype("f4")
+        )
 
     return rows
 
@@ -162,7 +172,9 @@ def _parquet_writer(data: Data, name: str, n: int, size: int) -> Iterator[Writer
                 "v": pa.ListArray.from_arrays(offsets, pa.array(wide.ravel())),
             }
         )
-        pq.write_table(table, folder / f"{start:012}.parquet", compression="none", use_dictionary=False)
+        pq.write_table(
+            table, folder / f"{start:012}.parquet", compression="none", use_dictionary=False
+        )
 
     yield write
 

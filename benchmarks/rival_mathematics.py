@@ -1,4 +1,6 @@
-"""What every rival computes after its reads: singular values to compare by, and the paper's landing from two factors."""
+"""What every rival computes after its reads: singular values to compare by, and the paper's landing
+from two factors.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def cholesky_factor(G: Matrix) -> Matrix:
 
 
 def landing(R_T: Matrix, R_W: Matrix, C: Matrix) -> tuple[Matrix, Matrix]:
-    """The paper's two matrices from the factors of both tables and the items' cross-product with the reference."""
+    """The paper's two matrices from the factors of both tables and the items' cross-product with
+    the reference.
+    """
     U, s, Vh = np.linalg.svd(np.asarray(R_T, np.float64) @ np.asarray(R_W, np.float64).T)
     M_T, M_W = R_W.T @ Vh.T / np.sqrt(s), R_T.T @ U / np.sqrt(s)
     P, _, Zh = np.linalg.svd(M_T.T @ C)

@@ -32,7 +32,9 @@ def bars_svg(groups: Mapping[str, Sequence[Bar]], *, title: str) -> str:
     for power in range(low, high + 1):
         at = x(10.0**power)
         parts.append(f'<path d="M{at} 40V{height - 28}" stroke="{_GRID}"/>')
-        parts.append(f'<text x="{at}" y="{height - 12}" text-anchor="middle">{10.0**power:g}</text>')
+        parts.append(
+            f'<text x="{at}" y="{height - 12}" text-anchor="middle">{10.0**power:g}</text>'
+        )
     top = 44
     for name, bars in groups.items():
         parts.append(f'<text x="16" y="{top + 18}" font-weight="bold">{escape(name)}</text>')
@@ -47,5 +49,7 @@ def _group(bars: Sequence[Bar], top: int, x: Callable[[float], float]) -> Iterat
         y, end, fill = top + number * _ROW, x(value), _OURS if ours else _THEIRS
         long = max(1.0, end - _LABEL)
         yield f'<text x="{_LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(label)}</text>'
-        yield f'<rect x="{_LABEL}" y="{y + 2}" width="{long:.1f}" height="{_ROW - 5}" fill="{fill}"/>'
+        yield (
+            f'<rect x="{_LABEL}" y="{y + 2}" width="{long:.1f}" height="{_ROW - 5}" fill="{fill}"/>'
+        )
         yield f'<text x="{end + 5}" y="{y + 13}">{value:.3g}</text>'

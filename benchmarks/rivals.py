@@ -1,15 +1,18 @@
-"""How long do others take for the same work on the same bytes, and how much memory? One command, one run, one table.
+"""How long do others take for the same work on the same bytes, and how much memory? One command,
+one run, one table.
 
-    python benchmarks/rivals.py --markdown docs/rivals.md --picture docs/rivals.svg --json docs/rivals.json
-    python benchmarks/rivals.py --table RUN_OR_ARRAY --scheduler ADDRESS       # the same for your own data and cluster
-    python benchmarks/rivals.py --jobs cluster --gb 3.221225472 --contestants embstab --markdown docs/cluster.md
+    python benchmarks/rivals.py --markdown docs/rivals.md --picture docs/rivals.svg --json
+    docs/rivals.json python benchmarks/rivals.py --table RUN_OR_ARRAY --scheduler ADDRESS       #
+    the same for your own data and cluster python benchmarks/rivals.py --jobs cluster --gb
+    3.221225472 --contestants embstab --markdown docs/cluster.md
 
-*fit*: a table to its d x d factor. *apply*: a table times a d x d matrix, to disk. *whole*: two tables landed on a
-reference (fit, cross-product, apply of both). *cluster*: fit and apply on worker processes and on threads, in turn. Every
-contestant runs in a process of its own: start-up and one round on a tiny table are off the clock, its input is read once
-before (warm page cache), what it writes need not be durable. Peak memory is the sum of the peaks (VmHWM) of the process
-and of all that it started. Results are compared, so nobody does easier work.
-Spark needs ``pip install dask_embstab[benchmarks]`` and Java; without them its rows are left out.
+*fit*: a table to its d x d factor. *apply*: a table times a d x d matrix, to disk. *whole*: two
+tables landed on a reference (fit, cross-product, apply of both). *cluster*: fit and apply on worker
+processes and on threads, in turn. Every contestant runs in a process of its own: start-up and one
+round on a tiny table are off the clock, its input is read once before (warm page cache), what it
+writes need not be durable. Peak memory is the sum of the peaks (VmHWM) of the process and of all
+that it started. Results are compared, so nobody does easier work. Spark needs ``pip install
+dask_embstab[benchmarks]`` and Java; without them its rows are left out.
 """
 
 from __future__ import annotations
@@ -45,8 +48,13 @@ TITLES = {
 AGREE = 1e-4
 """Largest relative difference between results: float32 sums and products are allowed."""
 WHY = {
-    "memmap": "a plain file without checksums, ids or metadata, and no scheduler: nothing but the loop",
-    "zarr": "it does no arithmetic at all; it is a bound for whoever reads or writes through zarr-python",
+    "memmap": (
+        "a plain file without checksums, ids or metadata, and no scheduler: nothing but the loop"
+    ),
+    "zarr": (
+        "it does no arithmetic at all; it is a bound for whoever reads or writes through"
+        " zarr-python"
+    ),
     "dask": "float32 sums, half the arithmetic of float64 ones, at float32's accuracy",
     "dask-1": "float32 sums, half the arithmetic of float64 ones, at float32's accuracy",
 }
@@ -68,13 +76,21 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="embstab-rivals-", dir=options.dir) as made:
         folder = Path(made)
         worlds = write_worlds(folder, names, options)
-        results["data"] = {"rows": dict(worlds["large"].rows), "d": worlds["large"].d, "dtype": worlds["large"].dtype}
+        results["data"] = {
+            "rows": dict(worlds["large"].rows),
+            "d": worlds["large"].d,
+            "dtype": worlds["large"].dtype,
+        }
         for name, job, size in plan(names, options):
             row = measure(folder, name, job, size, worlds, options)
             results["rows"].append(row)
-            print(json.dumps({key: value for key, value in row.items() if key != "found"}), flush=True)
+            print(
+                json.dumps({key: value for key, value in row.items() if key != "found"}), flush=True
+            )
         if "cluster" in options.jobs:
-            results["cluster"] = _child(folder, PRODUCT, "cluster", worlds["large"], worlds, options.repeats, options)
+            results["cluster"] = _child(
+                folder, PRODUCT, "cluster", worlds["large"], worlds, options.repeats, options
+            )
     compare(results["rows"])
     if options.picture:
         Path(options.picture).write_text(picture(results))
@@ -83,13 +99,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def taking_part(names: list[str]) -> Iterator[str]:
     """The contestants that can run here, the product always; one line says who cannot."""
-    missing = [what for what, found in (
-        ("pyspark", importlib.util.find_spec("pyspark")), ("pyarrow", importlib.util.find_spec("pyarrow")),
-        ("java", shutil.which("java") or os.environ.get("JAVA_HOME")),
-    ) if not found]  # fmt: skip
+    missing = [
+        what
+        for what, found in (
+            ("pyspark", importlib.util.find_spec("pyspark")),
+            ("pyarrow", importlib.util.find_spec("pyarrow")),
+            ("java", shutil.which("java") or os.environ.get("JAVA_HOME")),
+        )
+        if not found
+    ]
     left_out = [name for name in names if CONTESTANTS[name].spark and missing]
     if left_out:
-        print(f"left out: {', '.join(left_out)}; missing here: {', '.join(missing)}", file=sys.stderr)
+        print(
+            f"left out: {', '.join(left_out)}; missing here: {', '.join(missing)}", file=sys.stderr
+        )
     yield PRODUCT
     yield from (name for name in names if name != PRODUCT and name not in left_out)
 
@@ -97,11 +120,18 @@ def taking_part(names: list[str]) -> Iterator[str]:
 def plan(names: list[str], options: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Who does which job on which world; the product does it on every world where another does."""
     made = []
-    for job in (job for job in JOBS[:3] if job in options.jobs and not (job == "whole" and options.table)):
+    for job in (
+        job for job in JOBS[:3] if job in options.jobs and not (job == "whole" and options.table)
+    ):
         doing = [name for name in names if job in CONTESTANTS[name].jobs]
-        sizes = {name: "small" if job == "whole" or CONTESTANTS[name].small else "large" for name in doing}
+        sizes = {
+            name: "small" if job == "whole" or CONTESTANTS[name].small else "large"
+            for name in doing
+        }
         made += [
-            (PRODUCT, job, size) for size in ("large", "small") if size in sizes.values() and size != sizes[PRODUCT]
+            (PRODUCT, job, size)
+            for size in ("large", "small")
+            if size in sizes.values() and size != sizes[PRODUCT]
         ]
         made += [(name, job, sizes[name]) for name in doing]
     return made
@@ -122,9 +152,16 @@ def write_worlds(folder: Path, names: list[str], options: argparse.Namespace) ->
         n = max(8, int(options.gb * 1e9) // (4 * d))
     per_row = d * np.dtype(dtype).itemsize
     small = max(8, min(n, int(options.small_gb * 1e9) // per_row))
-    sizes = {"large": n, "small": small, "tiny": min(small, _TINY_ROWS), "tiny whole": min(small, _TINY_ROWS)}
+    sizes = {
+        "large": n,
+        "small": small,
+        "tiny": min(small, _TINY_ROWS),
+        "tiny whole": min(small, _TINY_ROWS),
+    }
     return {
-        size: make(folder / size, _described(folder / size, size, n, d, dtype, options), kinds, rows)
+        size: make(
+            folder / size, _described(folder / size, size, n, d, dtype, options), kinds, rows
+        )
         for size, n in sizes.items()
     }
 
@@ -133,7 +170,9 @@ def _given_rows(given: es.Table, _: str, start: int, stop: int) -> Rows:
     return np.asarray(given.vectors[start:stop].compute())
 
 
-def _described(folder: Path, size: str, n: int, d: int, dtype: str, options: argparse.Namespace) -> Data:
+def _described(
+    folder: Path, size: str, n: int, d: int, dtype: str, options: argparse.Namespace
+) -> Data:
     alone = options.table or size in ("large", "tiny")
     counts = {"items": n} if alone else {"items": n, "users": max(4, n // 4), "reference": n}
     return Data(str(folder), counts, d, dtype, options.table if size == "large" else None)
@@ -143,7 +182,12 @@ def _described(folder: Path, size: str, n: int, d: int, dtype: str, options: arg
 
 
 def measure(
-    folder: Path, name: str, job: str, size: str, worlds: dict[str, Data], options: argparse.Namespace
+    folder: Path,
+    name: str,
+    job: str,
+    size: str,
+    worlds: dict[str, Data],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """One row of the table; ``found`` is what the results are compared by."""
     data, contestant = worlds[size], CONTESTANTS[name]
@@ -151,20 +195,35 @@ def measure(
     repeats = 1 if contestant.slow else options.repeats
     told = _child(folder, name, job, data, worlds, repeats, options)
     return {
-        "name": name, "contestant": contestant.label, "job": job, "bytes": n_bytes,
-        "GB/s": n_bytes / told["seconds"] / 1e9, **told,
-    }  # fmt: skip
+        "name": name,
+        "contestant": contestant.label,
+        "job": job,
+        "bytes": n_bytes,
+        "GB/s": n_bytes / told["seconds"] / 1e9,
+        **told,
+    }
 
 
 def _child(
-    folder: Path, name: str, job: str, data: Data, worlds: dict[str, Data], repeats: int, options: argparse.Namespace
+    folder: Path,
+    name: str,
+    job: str,
+    data: Data,
+    worlds: dict[str, Data],
+    repeats: int,
+    options: argparse.Namespace,
 ) -> Any:
     place = folder / "work"
     place.mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")
+    }
     if CONTESTANTS[name].spark:
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    files = [Path(world.folder) / "data.json" for world in (data, worlds["tiny whole" if job == "whole" else "tiny"])]
+    files = [
+        Path(world.folder) / "data.json"
+        for world in (data, worlds["tiny whole" if job == "whole" else "tiny"])
+    ]
     arguments = [name, job, *files, place, repeats, options.threads, options.scheduler or ""]
     command = [sys.executable, str(_HERE / "contestants.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -178,17 +237,22 @@ def _child(
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
-    """Add how often the product's time a contestant took on the same bytes, and how far its result is off."""
+    """Add how often the product's time a contestant took on the same bytes, and how far its result
+    is off.
+    """
     ours = {(row["job"], row["bytes"]): row for row in rows if row["name"] == PRODUCT}
     found = {id(row): np.asarray(row.pop("found")) for row in rows}
     for row in rows:
         product = ours[row["job"], row["bytes"]]
         wanted, got = found[id(product)], found[id(row)]
         row["of ours"] = row["seconds"] / product["seconds"]
-        row["off by"] = float(np.abs(got - wanted).max() / np.abs(wanted).max()) if got.size else None
+        row["off by"] = (
+            float(np.abs(got - wanted).max() / np.abs(wanted).max()) if got.size else None
+        )
         if row["off by"] is not None and not row["off by"] <= AGREE:
             raise RuntimeError(
-                f"results must agree to {AGREE:g}; {row['name']}, {row['job']} is {row['off by']:.1e} off the product's"
+                f"results must agree to {AGREE:g}; {row['name']}, {row['job']} is"
+                f" {row['off by']:.1e} off the product's"
             )
 
 
@@ -201,14 +265,29 @@ def markdown(results: dict[str, Any]) -> str:
     spark = f"; Spark {results['spark']}" if results["spark"] else ""
     lines = [
         f"Made by `{results['command']}` on {results['machine']}{spark}.",
-        f"Tables of {data['rows']['items']:,} x {data['d']} {np.dtype(data['dtype']).name} and less (*GB*). Page cache",
-        "warm, output not synced; seconds are medians of the repeats, without start-up and a first round.",
+        (
+            f"Tables of {data['rows']['items']:,} x {data['d']} {np.dtype(data['dtype']).name} and"
+            " less (*GB*). Page cache"
+        ),
+        (
+            "warm, output not synced; seconds are medians of the repeats, without start-up and a"
+            " first round."
+        ),
     ]
     if results["rows"]:
         lines += [
-            "One process per line; the first round is on a tiny table (*start*). *times ours*: seconds over those of",
-            "dask_embstab on the same bytes. *peak*: VmHWM summed over the process and all that it started; about 150 MB of",
-            "every line are what this benchmark imports. *off by*: largest difference from our result (singular values, or",
+            (
+                "One process per line; the first round is on a tiny table (*start*). *times ours*:"
+                " seconds over those of"
+            ),
+            (
+                "dask_embstab on the same bytes. *peak*: VmHWM summed over the process and all that"
+                " it started; about 150 MB of"
+            ),
+            (
+                "every line are what this benchmark imports. *off by*: largest difference from our"
+                " result (singular values, or"
+            ),
             "rows of the output) over the largest value.",
         ]
     lines.append("")
@@ -226,12 +305,34 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    header = ("contestant", "GB", "repeats", "seconds", "GB/s", "times ours", "peak MB", "start s", "off by")
-    return table(header, [[
-        row["contestant"], f"{row['bytes'] / 1e9:.3g}", len(row["repeats"]), f"{row['seconds']:.2f}",
-        f"{row['GB/s']:.3f}", f"{row['of ours']:.2f}", f"{row['peak'] / 1e6:.0f}", f"{row['startup']:.1f}",
-        "-" if row["off by"] is None else f"{row['off by']:.0e}",
-    ] for row in rows])  # fmt: skip
+    header = (
+        "contestant",
+        "GB",
+        "repeats",
+        "seconds",
+        "GB/s",
+        "times ours",
+        "peak MB",
+        "start s",
+        "off by",
+    )
+    return table(
+        header,
+        [
+            [
+                row["contestant"],
+                f"{row['bytes'] / 1e9:.3g}",
+                len(row["repeats"]),
+                f"{row['seconds']:.2f}",
+                f"{row['GB/s']:.3f}",
+                f"{row['of ours']:.2f}",
+                f"{row['peak'] / 1e6:.0f}",
+                f"{row['startup']:.1f}",
+                "-" if row["off by"] is None else f"{row['off by']:.0e}",
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _wins(rows: list[dict[str, Any]]) -> list[str]:
@@ -245,14 +346,18 @@ def _wins(rows: list[dict[str, Any]]) -> list[str]:
         )
         if won and row["name"] != PRODUCT:
             lines.append(
-                f"- {row['contestant']} wins: {' and '.join(won)}; {WHY.get(row['name'], 'not explained yet')}."
+                f"- {row['contestant']} wins: {' and '.join(won)};"
+                f" {WHY.get(row['name'], 'not explained yet')}."
             )
     return [*lines, ""] if lines else []
 
 
 def _cluster_table(rows: list[dict[str, Any]]) -> list[str]:
     keys = [f"{job} {what}" for job in ("fit", "apply") for what in ("threads", "cluster", "ratio")]
-    return table(("task MiB", *keys), [[row["task MiB"], *(f"{row[key]:.2f}" for key in keys)] for row in rows])
+    return table(
+        ("task MiB", *keys),
+        [[row["task MiB"], *(f"{row[key]:.2f}" for key in keys)] for row in rows],
+    )
 
 
 def picture(results: dict[str, Any]) -> str:
@@ -260,7 +365,9 @@ def picture(results: dict[str, Any]) -> str:
     groups: dict[str, list[Bar]] = {}
     for row in results["rows"]:
         label = f"{row['contestant']}, {row['bytes'] / 1e9:.2g} GB"
-        groups.setdefault(TITLES[row["job"]], []).append((label, row["GB/s"], row["name"] == PRODUCT))
+        groups.setdefault(TITLES[row["job"]], []).append(
+            (label, row["GB/s"], row["name"] == PRODUCT)
+        )
     return bars_svg(groups, title="GB of table per second (log scale)")
 
 
@@ -272,17 +379,29 @@ def _spark_version() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     options = parser(__doc__)
-    options.add_argument("--gb", type=float, default=2.0, help="size of the large table, for fit and apply")
     options.add_argument(
-        "--small-gb", type=float, default=0.5, help="items of the whole job, and the table of RowMatrix"
+        "--gb", type=float, default=2.0, help="size of the large table, for fit and apply"
+    )
+    options.add_argument(
+        "--small-gb",
+        type=float,
+        default=0.5,
+        help="items of the whole job, and the table of RowMatrix",
     )
     options.add_argument("--d", type=int, default=64)
     options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--repeats", type=int, default=5, help="of the fast ones; the slow ones run once")
+    options.add_argument(
+        "--repeats", type=int, default=5, help="of the fast ones; the slow ones run once"
+    )
     options.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     options.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS[:3]))
-    options.add_argument("--table", help="a run or Zarr array of your own (fit, apply); converted for whoever needs it")
-    options.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler for dask_embstab and Dask")
+    options.add_argument(
+        "--table",
+        help="a run or Zarr array of your own (fit, apply); converted for whoever needs it",
+    )
+    options.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a Dask scheduler for dask_embstab and Dask"
+    )
     options.add_argument("--picture", metavar="FILE", help="write a bar chart there (SVG)")
     return options
 

@@ -1,7 +1,8 @@
 """What do the head and the log of a long series cost, in seconds and memory?
 
-A series of one real run whose version is repeated under other names, with digests of as many chunks as are asked for:
-every question is put in a process of its own, which has imported all it needs before the clock starts.
+A series of one real run whose version is repeated under other names, with digests of as many chunks
+as are asked for: every question is put in a process of its own, which has imported all it needs
+before the clock starts.
 
     python benchmarks/series_log.py docs/scale.md
 """
@@ -40,16 +41,28 @@ LENGTHS = ((365, 3800), (10_000, 10))
 
 
 def make(place: Path, versions: int, chunks: int) -> None:
-    """A series of so many versions; the last one's run is there to be opened, the others' are not."""
+    """A series of so many versions; the last one's run is there to be opened, the others'
+    are not.
+    """
     rng = np.random.default_rng(0)
     series = es.Series.init(place)
-    es.create_run(place / "in.zarr", *(rng.normal(size=(2000, 64)).astype("f4") for _ in range(2)), name="day-0")
+    es.create_run(
+        place / "in.zarr",
+        *(rng.normal(size=(2000, 64)).astype("f4") for _ in range(2)),
+        name="day-0",
+    )
     real = series.add(place / "in.zarr").version
-    named = {f"{key}/vectors/c/{n}/0": int(rng.integers(1 << 32)) for key in ("items", "users") for n in range(chunks)}
+    named = {
+        f"{key}/vectors/c/{n}/0": int(rng.integers(1 << 32))
+        for key in ("items", "users")
+        for n in range(chunks)
+    }
     for number in range(2, versions + 1):
         run = f"day-{number}"
         found = Digests(run={"chunks": named, "metadata": {}, "bytes": {}}, inputs=real.inputs)
-        place_of_run = {"run": run, **record_digests(series.store, run, found)} if number < versions else {}
+        place_of_run = (
+            {"run": run, **record_digests(series.store, run, found)} if number < versions else {}
+        )
         made = replace(real, version=number, parent=number - 1, details=real.told, **place_of_run)
         (place / version_key(number)).write_bytes(made.encoded())
 
@@ -61,11 +74,15 @@ def ask(place: Path, question: str) -> None:
     before = peak_bytes() or 0
     began = time.perf_counter()
     QUESTIONS[question](series)
-    print(json.dumps({"seconds": time.perf_counter() - began, "bytes": (peak_bytes() or 0) - before}))
+    print(
+        json.dumps({"seconds": time.perf_counter() - began, "bytes": (peak_bytes() or 0) - before})
+    )
 
 
 def main(docs: Path | None, lengths: tuple[tuple[int, int], ...] = LENGTHS) -> list[list[str]]:
-    """Ask everything of every length; rows of the table, written into ``docs`` between its marks."""
+    """Ask everything of every length; rows of the table, written into ``docs`` between its
+    marks.
+    """
     lines = []
     for versions, chunks in lengths:
         with tempfile.TemporaryDirectory() as folder:
@@ -79,13 +96,17 @@ def main(docs: Path | None, lengths: tuple[tuple[int, int], ...] = LENGTHS) -> l
     if docs is not None:
         text = docs.read_text()
         before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-        shown = table(["versions", "chunks a table", "question", "seconds", "MB beyond the imports"], lines)
+        shown = table(
+            ["versions", "chunks a table", "question", "seconds", "MB beyond the imports"], lines
+        )
         docs.write_text("\n".join([f"{before}{BEGIN}", "", *shown, "", after]))
     return lines
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("docs", type=Path, nargs="?")
     parser.add_argument("--ask", nargs=2, metavar=("QUESTION", "SERIES"), help=argparse.SUPPRESS)
     given = parser.parse_args()

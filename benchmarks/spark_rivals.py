@@ -1,6 +1,8 @@
-"""PySpark's ways to do the same: NumPy in ``mapInArrow``, ``RowMatrix``, and the Cholesky route of the LINE article in full.
+"""PySpark's ways to do the same: NumPy in ``mapInArrow``, ``RowMatrix``, and the Cholesky route of
+the LINE article in full.
 
-Imported only where Spark takes part. Vectors are a column of arrays, so a batch's values are one buffer for NumPy.
+Imported only where Spark takes part. Vectors are a column of arrays, so a batch's values are one
+buffer for NumPy.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ def apply(spark: SparkSession, data: Data, out: Path) -> None:
 
 
 def whole(spark: SparkSession, data: Data, out: Path) -> None:
-    """Gramians, cross-product with the reference joined by id, Cholesky and svd here, both tables applied."""
+    """Gramians, cross-product with the reference joined by id, Cholesky and svd here, both tables
+    applied.
+    """
     items, users, reference = (_read(spark, data, name) for name in ("items", "users", "reference"))
     R_T, R_W = (cholesky_factor(gramian(table, data.d)) for table in (items, users))
     pairs = items.join(reference.withColumnRenamed("v", "b"), "id").select("v", "b")
@@ -94,7 +98,9 @@ def gramian(table: DataFrame, d: int, *, other: str = "v") -> Rows:
 
 def write(table: DataFrame, M: Rows, path: Path) -> None:
     """Land a table, ids along, as uncompressed Parquet."""
-    table.mapInArrow(_landed(M), table.schema).write.option("compression", "none").parquet(str(path))
+    table.mapInArrow(_landed(M), table.schema).write.option("compression", "none").parquet(
+        str(path)
+    )
 
 
 def _landed(M: Rows) -> Callable[[Any], Iterator[Any]]:
@@ -104,7 +110,10 @@ def _landed(M: Rows) -> Callable[[Any], Iterator[Any]]:
         for batch in batches:
             made = _vectors(batch, "v", d) @ M
             offsets = pa.array(np.arange(0, made.size + 1, width, dtype="i4"))
-            columns = [batch.column("id"), pa.ListArray.from_arrays(offsets, pa.array(made.ravel()))]
+            columns = [
+                batch.column("id"),
+                pa.ListArray.from_arrays(offsets, pa.array(made.ravel())),
+            ]
             yield pa.RecordBatch.from_arrays(columns, ["id", "v"])
 
     return work

@@ -1,11 +1,13 @@
-"""How near to the machine's own limit are fit and apply? Every rate in one run, on hot data, with the same threads.
+"""How near to the machine's own limit are fit and apply? Every rate in one run, on hot data, with
+the same threads.
 
     python benchmarks/speed.py --gb 2.02 --d 32 64 256 768 --repeats 5 --markdown docs/speed.md
     python benchmarks/speed.py --gb 2.02 --d 64 --codec blosc zstd --repeats 5
 
-Rates are bytes of table per second. The serial limit of a job is 1 / sum(1 / rate) over the steps that its work needs:
-raw file read, crc32c, upcast, product (at the best panel size) and raw write. Reads, products and writes of two threads
-overlap, so a job can pass its limit. Whatever writes finds memory pages alike (`pages`).
+Rates are bytes of table per second. The serial limit of a job is 1 / sum(1 / rate) over the steps
+that its work needs: raw file read, crc32c, upcast, product (at the best panel size) and raw write.
+Reads, products and writes of two threads overlap, so a job can pass its limit. Whatever writes
+finds memory pages alike (`pages`).
 """
 
 from __future__ import annotations
@@ -57,18 +59,24 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for d in options.d:
         for codec in options.codec:
             with tempfile.TemporaryDirectory(prefix="embstab-speed-", dir=options.dir) as folder:
-                row = measure(Path(folder), d, int(options.gb * 1e9), codec, options.threads, options.repeats)
+                row = measure(
+                    Path(folder), d, int(options.gb * 1e9), codec, options.threads, options.repeats
+                )
             results["rows"].append(row)
             print(json.dumps(row), flush=True)
     return publish(results, markdown(results), options)
 
 
-def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeats: int) -> dict[str, Any]:
+def measure(
+    folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeats: int
+) -> dict[str, Any]:
     """All rates, limits and ratios for one width and codec; steps and jobs are measured in turn."""
     chunk_rows = max(1, min(DEFAULT_CHUNK_BYTES, n_bytes // (2 * threads)) // (4 * d))
     n = max(threads, n_bytes // (4 * d * chunk_rows)) * chunk_rows
     size = n * d * 4
-    run, reference = (_make_run(folder / name, n, d, chunk_rows, codec) for name in ("run.zarr", "reference.zarr"))
+    run, reference = (
+        _make_run(folder / name, n, d, chunk_rows, codec) for name in ("run.zarr", "reference.zarr")
+    )
     os.sync()  # else the system is still writing the tables to the disk while they are timed
     array = run.items.source.array
     transform = es.fit(run.items)
@@ -77,10 +85,14 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
         "zarr_read": timed_job(size, lambda: zarr_read(array, threads)),
         "fit_reference": timed_job(size, lambda: es.fit(run.items, reference=reference.items)),
         "apply": timed_job(
-            size, lambda: es.apply(transform, run, folder / "out.zarr", sync=False), folder / "out.zarr"
+            size,
+            lambda: es.apply(transform, run, folder / "out.zarr", sync=False),
+            folder / "out.zarr",
         ),
         "zarr_copy": timed_job(
-            size, lambda: zarr_copy(array, folder / "copy.zarr", threads, codec), folder / "copy.zarr"
+            size,
+            lambda: zarr_copy(array, folder / "copy.zarr", threads, codec),
+            folder / "copy.zarr",
         ),
     }
     steps = step_jobs(array, folder, d, threads) if codec == "none" else {}
@@ -90,17 +102,25 @@ def measure(folder: Path, d: int, n_bytes: int, codec: str, threads: int, repeat
     ratios = {f"{job}/limit": rates[job] / limit for job, limit in found.items()}
     ratios["fit time/zarr read time"] = rates["zarr_read"] / rates["fit"]
     ratios["apply time/zarr copy time"] = rates["zarr_copy"] / rates["apply"]
-    figures = {"GB/s": _giga(rates), "limit GB/s": _giga(found), "ratios": {k: round(v, 3) for k, v in ratios.items()}}
+    figures = {
+        "GB/s": _giga(rates),
+        "limit GB/s": _giga(found),
+        "ratios": {k: round(v, 3) for k, v in ratios.items()},
+    }
     return {"d": d, "codec": codec, "rows": n, "bytes": size, **figures}
 
 
 def step_jobs(array: zarr.Array[Any], folder: Path, d: int, threads: int) -> dict[str, Job]:
-    """The steps by themselves, each a function that gives bytes of table per second with all threads at work."""
+    """The steps by themselves, each a function that gives bytes of table per second with all
+    threads at work.
+    """
     files = sorted((folder / "run.zarr" / "items" / "vectors").glob("c/*/0"))
     n_bytes = array.shape[0] * d * 4
     return {
         "read": timed_job(n_bytes, lambda: raw_read(files, micro_block_rows(d) * d * 4, threads)),
-        "write": timed_job(n_bytes, lambda: raw_write(folder / "raw", n_bytes, threads), folder / "raw"),
+        "write": timed_job(
+            n_bytes, lambda: raw_write(folder / "raw", n_bytes, threads), folder / "raw"
+        ),
         **compute_steps(d, threads),
     }
 
@@ -109,14 +129,21 @@ def zarr_read(array: zarr.Array[Any], threads: int) -> None:
     """Read a table with zarr-python, a chunk at a time, and forget it."""
     rows = array.chunks[0]
     starts = range(0, array.shape[0], rows)
-    on_threads(lambda i: [array[start : start + rows].shape for start in starts[i::threads]], threads)  # type: ignore[union-attr]
+    on_threads(
+        lambda i: [array[start : start + rows].shape for start in starts[i::threads]],  # type: ignore[union-attr]
+        threads,
+    )
 
 
 def zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> None:
     """Copy a table with zarr-python, a chunk at a time."""
     rows = array.chunks[0]
     out = new_vectors(
-        zarr.open_group(path, mode="w", zarr_format=3), array.shape[0], array.shape[1], rows, codecs=CODECS[codec]
+        zarr.open_group(path, mode="w", zarr_format=3),
+        array.shape[0],
+        array.shape[1],
+        rows,
+        codecs=CODECS[codec],
     )
     starts = range(0, array.shape[0], rows)
 
@@ -143,7 +170,13 @@ def _giga(rates: dict[str, float]) -> dict[str, float]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
-    lines = [f"Made by `{results['command']}` on {results['machine']}; GB of table per second, medians, warm.", ""]
+    lines = [
+        (
+            f"Made by `{results['command']}` on {results['machine']}; GB of table per second,"
+            " medians, warm."
+        ),
+        "",
+    ]
     header = ["d", "codec"]
     for job in ("fit", "fit with reference", "apply"):
         header += [job, "its limit", "ratio"]
@@ -159,9 +192,18 @@ def markdown(results: dict[str, Any]) -> str:
         rows.append(cells)
     lines += [*table(header, rows), ""]
     wanted = ("read", "crc", "upcast", "syrk", "gemm64", "gemm32", "write")
-    steps = [[row["d"], *(row["GB/s"][step] for step in wanted)] for row in results["rows"] if "read" in row["GB/s"]]
+    steps = [
+        [row["d"], *(row["GB/s"][step] for step in wanted)]
+        for row in results["rows"]
+        if "read" in row["GB/s"]
+    ]
     if steps:
-        lines += ["The steps by themselves, in GB of table per second:", "", *table(("d", *wanted), steps), ""]
+        lines += [
+            "The steps by themselves, in GB of table per second:",
+            "",
+            *table(("d", *wanted), steps),
+            "",
+        ]
     return "\n".join(lines)
 
 

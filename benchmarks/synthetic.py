@@ -1,12 +1,14 @@
 """Does a fit cost the same per row at 1e9 rows as at 1e7, and what does the scheduler take of it?
 
-    python benchmarks/synthetic.py --rows 1e7 1e9 --d 64 --markdown docs/synthetic.md
-    python benchmarks/synthetic.py --table RUN_OR_ARRAY --scheduler ADDRESS       # the same figures for your own data
+    python benchmarks/synthetic.py --rows 1e7 1e9 --d 64 --markdown docs/synthetic.md python
+    benchmarks/synthetic.py --table RUN_OR_ARRAY --scheduler ADDRESS       # the same figures for
+    your own data
 
-The rows of the synthetic table are computed and not stored: a panel is a slice of one pool of random rows, at an offset
-that follows from its number, so a table of 256 GB needs no disk. Everything else is the real fit, checksums included; only
-the file read is missing, and the pool lies in the processor's cache. *Overhead* is the time of the same graph with empty
-task bodies (built, scheduled, joined) over that of the fit.
+The rows of the synthetic table are computed and not stored: a panel is a slice of one pool of
+random rows, at an offset that follows from its number, so a table of 256 GB needs no disk.
+Everything else is the real fit, checksums included; only the file read is missing, and the pool
+lies in the processor's cache. *Overhead* is the time of the same graph with empty task bodies
+(built, scheduled, joined) over that of the fit.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ _HEADER = (
 
 @cache
 def pool(d: int) -> Rows:
-    """Random rows that all panels are slices of, twice a panel long; every process makes its own."""
+    """Random rows that all panels are slices of, twice a panel long; every process makes
+    its own.
+    """
     rows = np.random.default_rng(d).standard_normal((2 * micro_block_rows(d), d))
     return (rows * np.linspace(2, 0.5, d)).astype(np.float32)
 
@@ -119,11 +123,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "machine": machine(options.threads),
         "rows": [],
     }
-    tables = [as_table(options.table)] if options.table else [synthetic_table(int(n), options.d) for n in options.rows]
+    tables = (
+        [as_table(options.table)]
+        if options.table
+        else [synthetic_table(int(n), options.d) for n in options.rows]
+    )
     with scheduler(options.scheduler, options.threads) as client:
         for file in (common.__file__, __file__) if client else ():
             client.upload_file(file)
-        es.fit(synthetic_table(10_000, tables[0].d), keep="geometry")  # imports and the first graph are not the fit's
+        es.fit(
+            synthetic_table(10_000, tables[0].d), keep="geometry"
+        )  # imports and the first graph are not the fit's
         for number, table in enumerate(tables):
             first = results["rows"][0] if number else None
             results["rows"].append(measure(table, 1 if number else options.repeats, first))
@@ -132,8 +142,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def measure(table: es.Table, repeats: int, first: dict[str, Any] | None) -> dict[str, Any]:
-    """Time of the fit, of its graph with nothing in it, and of the generator; tasks of the graph."""
-    seconds = statistics.median(_seconds(lambda: es.fit(table, keep="geometry")) for _ in range(repeats))
+    """Time of the fit, of its graph with nothing in it, and of the generator; tasks of the
+    graph.
+    """
+    seconds = statistics.median(
+        _seconds(lambda: es.fit(table, keep="geometry")) for _ in range(repeats)
+    )
     empty, n_reads, n_tasks = empty_graph(table)
     n, n_bytes, n_chunks = (
         table.n_rows,
@@ -160,7 +174,9 @@ def measure(table: es.Table, repeats: int, first: dict[str, Any] | None) -> dict
 
 
 def empty_graph(table: es.Table) -> tuple[float, int, int]:
-    """Seconds to build and run the graph of a read with empty task bodies; its tasks that read, and all."""
+    """Seconds to build and run the graph of a read with empty task bodies; its tasks that read, and
+    all.
+    """
     began = time.perf_counter()
     with mock.patch.object(reduce, "reduce_block", _empty):
         empty = reduce.reduce_table(table, nothing_reduction(), label="empty")
@@ -176,12 +192,18 @@ def _empty(_: Any, rows: Any, *__: Any) -> Partial[int]:
 
 
 def generator_seconds(table: es.Table) -> float:
-    """Time of one thread to make all panels of a synthetic table and do nothing with them, from those of a few chunks."""
+    """Time of one thread to make all panels of a synthetic table and do nothing with them, from
+    those of a few chunks.
+    """
     if not isinstance(table.source, SyntheticSource):
         return 0.0
     panel, n = micro_block_rows(table.d), min(table.n_rows, 64 * table.chunk_rows)
     reader = table.source.block(0, n).open()
-    return table.n_rows / n * _seconds(lambda: [reader.rows(at, min(at + panel, n)) for at in range(0, n, panel)])
+    return (
+        table.n_rows
+        / n
+        * _seconds(lambda: [reader.rows(at, min(at + panel, n)) for at in range(0, n, panel)])
+    )
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -194,30 +216,45 @@ def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
     lines = [
         f"Made by `{results['command']}` on {results['machine']}.",
-        "*generator*: what one thread needs to make the rows, within the cost per row. *overhead*: the same graph",
+        (
+            "*generator*: what one thread needs to make the rows, within the cost per row."
+            " *overhead*: the same graph"
+        ),
         "with empty tasks, over the fit.",
         "",
     ]
     rows = []
     for row in results["rows"]:
         cells = [
-            f"{row['rows']:,}", row["d"], f"{row['bytes'] / 1e9:.3g}", f"{row['seconds']:.2f}", f"{row['GB/s']:.2f}",
-            f"{row['ns per row']:.2f}", f"{row['of the first']:.3f}", f"{row['generator ns per row']:.4f}",
-            f"{row['overhead']:.2%}", f"{row['read tasks per chunk']:.2f}", f"{row['tree tasks per chunk']:.2f}",
+            f"{row['rows']:,}",
+            row["d"],
+            f"{row['bytes'] / 1e9:.3g}",
+            f"{row['seconds']:.2f}",
+            f"{row['GB/s']:.2f}",
+            f"{row['ns per row']:.2f}",
+            f"{row['of the first']:.3f}",
+            f"{row['generator ns per row']:.4f}",
+            f"{row['overhead']:.2%}",
+            f"{row['read tasks per chunk']:.2f}",
+            f"{row['tree tasks per chunk']:.2f}",
             "-" if row["peak bytes"] is None else f"{row['peak bytes'] / 1e6:.0f}",
-        ]  # fmt: skip
+        ]
         rows.append(cells)
     return "\n".join([*lines, *common.table(_HEADER, rows), ""])
 
 
 def _parser() -> argparse.ArgumentParser:
     options = parser(__doc__, folder=False)
-    options.add_argument("--rows", type=float, nargs="+", default=[1e7, 1e9], help="sizes; the first is the measure")
+    options.add_argument(
+        "--rows", type=float, nargs="+", default=[1e7, 1e9], help="sizes; the first is the measure"
+    )
     options.add_argument("--d", type=int, default=64)
     options.add_argument("--table", help="a run or a Zarr array of your own instead")
     options.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; threads without")
     options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--repeats", type=int, default=3, help="of the first size; the others run once")
+    options.add_argument(
+        "--repeats", type=int, default=3, help="of the first size; the others run once"
+    )
     return options
 
 

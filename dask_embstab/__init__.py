@@ -1,4 +1,5 @@
-"""Keep an embedding space stable while the model behind it is retrained: out-of-core, on Dask and Zarr.
+"""Keep an embedding space stable while the model behind it is retrained: out-of-core, on Dask and
+Zarr.
 
 >>> import dask_embstab as es
 >>> es.fit.__name__, es.stabilize.__name__
@@ -121,7 +122,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import dask_embstab`` and ``embstab --help`` are quick."""
+    """Import a public name when it is first used, so that ``import dask_embstab`` and ``embstab
+    --help`` are quick.
+    """
     if name == "__version__":
         return metadata.version("dask_embstab")
     for module, names in _HOME.items():

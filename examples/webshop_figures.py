@@ -1,4 +1,6 @@
-"""How alike are the items of two runs of a series? Mean cosines by the weeks between them, and by the age of an item."""
+"""How alike are the items of two runs of a series? Mean cosines by the weeks between them, and by
+the age of an item.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ Rows = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Items:
-    """A run's items: ids, ascending, and their unit vectors; ``rows`` are the vectors as they are."""
+    """A run's items: ids, ascending, and their unit vectors; ``rows`` are the vectors as
+    they are.
+    """
 
     ids: NDArray[np.str_]
     rows: Rows
@@ -65,7 +69,9 @@ def cosines(a: Rows, b: Rows) -> Rows:
 
 
 def turned(a: Rows, b: Rows, *, units: bool = False) -> Rows:
-    """``b`` by the rotation that lands it on ``a``, found on rows as they are or on their directions."""
+    """``b`` by the rotation that lands it on ``a``, found on rows as they are or on their
+    directions.
+    """
     Q, _ = orthogonal_procrustes(*((unit(b), unit(a)) if units else (b, a)))
     rotated: Rows = b @ Q
     return rotated
@@ -86,23 +92,31 @@ def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
     return {
         "landed": statistics.fmean(cosines(a, b).mean() for a, b in found),
         CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in found),
-        UNIT_CEILING: statistics.fmean(cosines(a, turned(a, b, units=True)).mean() for a, b in found),
+        UNIT_CEILING: statistics.fmean(
+            cosines(a, turned(a, b, units=True)).mean() for a, b in found
+        ),
     }
 
 
 def decides(ids: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Half of all ids, by their hash: the items that decide the rotations where the others are held out."""
-    return np.array([hashlib.blake2b(str(name).encode()).digest()[0] % 2 == 0 for name in ids], bool)
+    """Half of all ids, by their hash: the items that decide the rotations where the others are held
+    out.
+    """
+    return np.array(
+        [hashlib.blake2b(str(name).encode()).digest()[0] % 2 == 0 for name in ids], bool
+    )
 
 
 def shares(
     weeks: Sequence[Items | None], gap: int, *, halves: bool = False, late: bool | None = None
 ) -> dict[str, float | None]:
-    """Mean cosines of runs a gap apart over their ceilings, in per cent: of all items, or of either half.
+    """Mean cosines of runs a gap apart over their ceilings, in per cent: of all items, or of either
+    half.
 
-    The ceiling is that of orthogonal Procrustes between just the two runs, decided by the same items as the series' own
-    rotations: all of them, or those of the one half, and measured on the other half too. With ``late`` the pairs whose
-    later run is in the second half of the series, without (False) those of the first half alone.
+    The ceiling is that of orthogonal Procrustes between just the two runs, decided by the same
+    items as the series' own rotations: all of them, or those of the one half, and measured on the
+    other half too. With ``late`` the pairs whose later run is in the second half of the series,
+    without (False) those of the first half alone.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for k, a, b in pairs(weeks, gap):
@@ -120,9 +134,11 @@ def shares(
 
 
 def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
-    """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as landed, mean at the ceiling.
+    """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as
+    landed, mean at the ceiling.
 
-    The age is the weeks since the first run that has the item; items of the first run are a line of their own.
+    The age is the weeks since the first run that has the item; items of the first run are a line of
+    their own.
     """
     born: dict[str, int] = {}
     for k, week in enumerate(weeks):
@@ -136,10 +152,16 @@ def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
         best.append(cosines(x, turned(x, y)))
     if not ages:
         return {}
-    age, figures = np.concatenate(ages), {"landed": np.concatenate(landed), CEILING: np.concatenate(best)}
+    age, figures = (
+        np.concatenate(ages),
+        {"landed": np.concatenate(landed), CEILING: np.concatenate(best)},
+    )
     found = {}
     for name, limits in AGES.items():
         chosen = age < 0 if limits is None else (age >= limits[0]) & (age <= limits[1])
         if chosen.any():
-            found[name] = {"n": int(chosen.sum()), **{key: float(v[chosen].mean()) for key, v in figures.items()}}
+            found[name] = {
+                "n": int(chosen.sum()),
+                **{key: float(v[chosen].mean()) for key, v in figures.items()},
+            }
     return found

@@ -1,34 +1,40 @@
-"""Which reference policy drifts least? Series of a real shop's weekly factorizations, one per policy, side by side.
+"""Which reference policy drifts least? Series of a real shop's weekly factorizations, one per
+policy, side by side.
 
-Every week's model is trained from its own random start (`examples/webshop.py`) and added to a series of each
-policy. Two runs of a series are compared by the mean cosine of the items that both have. The *ceiling* of two
-runs is the same figure after orthogonal Procrustes between just these two, on their standardized rows as they
-are: no series can turn every pair so. On unit rows, which is what the cosine asks for, it would be higher:
-the line below it. At the end, the consensus series of the first seed is replayed: its recorded inputs once
-more under the policy `previous`, every figure of runs and gates beside.
+Every week's model is trained from its own random start (`examples/webshop.py`) and added to a
+series of each policy. Two runs of a series are compared by the mean cosine of the items that both
+have. The *ceiling* of two runs is the same figure after orthogonal Procrustes between just these
+two, on their standardized rows as they are: no series can turn every pair so. On unit rows, which
+is what the cosine asks for, it would be higher: the line below it. At the end, the consensus series
+of the first seed is replayed: its recorded inputs once more under the policy `previous`, every
+figure of runs and gates beside.
 
-The default of `consensus` (a half-life of 26 runs, 0.5 more for the last one) was chosen on gaps of 1 and 4
-weeks in the first 20 runs of three other series. What a consumer asks for can be said: `gaps` align a run to
-the runs so many weeks before it and to the running sum, together. Equal weights, a weight of 1 of the sum and
-a half-life of 4 times the longest gap were chosen on the first halves of this series (20 runs, gaps 1, 4, 13)
-and of two of MovieLens (`examples/movielens_series.py`, steps of 7 days, gaps 1, 3 and 7 or 8), each with
-three other seeds: of some 90 settings none had both a larger least share at the gaps asked for and a larger
-one over every gap. No first half has a gap of 26; that the half-life follows the longest gap was decided after
-a look at whole series of the seeds 6 and 7, where one of 26 runs did not hold it, so at 26 weeks these two
-seeds are not held out. Weights choose the gaps that gain: 1.2, 1.5, 0.75 and 2 at 1, 4, 13 and 26 weeks and
-0.25 of an undecayed sum (the line "gaps, weighed", found on whole series of other seeds) hold 99.1, 99.1, 99.2
-and 97.1 % of the ceiling there, and 99.1, 99.0, 99.3 and 96.6 % on held-out items; the gaps between them pay
-(98.0 % over every gap, where equal weights hold 98.6). A bound by semidefinite programming says that no policy
-exceeds 100.98 % on the mean of these four. New items weigh little: few runs saw them.
+The default of `consensus` (a half-life of 26 runs, 0.5 more for the last one) was chosen on gaps of
+1 and 4 weeks in the first 20 runs of three other series. What a consumer asks for can be said:
+`gaps` align a run to the runs so many weeks before it and to the running sum, together. Equal
+weights, a weight of 1 of the sum and a half-life of 4 times the longest gap were chosen on the
+first halves of this series (20 runs, gaps 1, 4, 13) and of two of MovieLens
+(`examples/movielens_series.py`, steps of 7 days, gaps 1, 3 and 7 or 8), each with three other
+seeds: of some 90 settings none had both a larger least share at the gaps asked for and a larger one
+over every gap. No first half has a gap of 26; that the half-life follows the longest gap was
+decided after a look at whole series of the seeds 6 and 7, where one of 26 runs did not hold it, so
+at 26 weeks these two seeds are not held out. Weights choose the gaps that gain: 1.2, 1.5, 0.75 and
+2 at 1, 4, 13 and 26 weeks and 0.25 of an undecayed sum (the line "gaps, weighed", found on whole
+series of other seeds) hold 99.1, 99.1, 99.2 and 97.1 % of the ceiling there, and 99.1, 99.0, 99.3
+and 96.6 % on held-out items; the gaps between them pay (98.0 % over every gap, where equal weights
+hold 98.6). A bound by semidefinite programming says that no policy exceeds 100.98 % on the mean of
+these four. New items weigh little: few runs saw them.
 
-*Halves.* A default is chosen on pairs within the first halves of this series and of MovieLens', and reported
-on pairs that end in the second halves. `docs/policies-movielens.md` says what they decide together.
+*Halves.* A default is chosen on pairs within the first halves of this series and of MovieLens', and
+reported on pairs that end in the second halves. `docs/policies-movielens.md` says what they decide
+together.
 
-*Held out*: in three more series only half of the items, by the hash of their ids, decide the rotations. The
-other half says what an item gets that has no say; its ceiling is measured on it and decided by the first
-half.
+*Held out*: in three more series only half of the items, by the hash of their ids, decide the
+rotations. The other half says what an item gets that has no say; its ceiling is measured on it and
+decided by the first half.
 
-    python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown docs/policies.md] [--small]
+    python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown
+    docs/policies.md] [--small]
 """
 
 from __future__ import annotations
@@ -47,7 +53,9 @@ from typing import Any
 import dask_embstab as es
 from dask_embstab.report.table import text_table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the example is run by another program
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # also where the example is run by another program
 
 from webshop import read_events, require_file, write_series
 from webshop_figures import (
@@ -66,7 +74,11 @@ from webshop_figures import (
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "consensus": {},
     "gaps": {"gaps": GAPS},
-    "gaps, weighed": {"gaps": {1: 1.2, 4: 1.5, 13: 0.75, 26: 2.0}, "sum_weight": 0.25, "half_life": None},
+    "gaps, weighed": {
+        "gaps": {1: 1.2, 4: 1.5, 13: 0.75, 26: 2.0},
+        "sum_weight": 0.25,
+        "half_life": None,
+    },
     "consensus, all runs alike": {"half_life": None, "head_weight": 0},
     "previous": {"policy": "previous"},
     "previous, unit rows": {"policy": "previous", "unit_rows": True},
@@ -90,7 +102,9 @@ class Cost:
 
 @dataclass
 class Outcome:
-    """One policy on one series: its landed items by week (None where the run was held), and what it took."""
+    """One policy on one series: its landed items by week (None where the run was held), and what it
+    took.
+    """
 
     weeks: list[Items | None] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
@@ -122,10 +136,16 @@ def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool = Fa
 
 
 def land(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
-    """Add every run to a series of each policy; the policies take turns, so that their times compare."""
-    series = {name: es.Series.init(folder / name, gates=_GATES, **settings) for name, settings in POLICIES.items()}
+    """Add every run to a series of each policy; the policies take turns, so that their times
+    compare.
+    """
+    series = {
+        name: es.Series.init(folder / name, gates=_GATES, **settings)
+        for name, settings in POLICIES.items()
+    }
     halves = {
-        f"{name}, half": es.Series.init(folder / f"{name}, half", gates=_GATES, **POLICIES[name]) for name in HELD_OUT
+        f"{name}, half": es.Series.init(folder / f"{name}, half", gates=_GATES, **POLICIES[name])
+        for name in HELD_OUT
     }
     found = {name: Outcome() for name in series | halves}
     for run in runs:
@@ -141,8 +161,13 @@ def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {
         name: {
             "gaps": {gap: by_gap(outcome.weeks, gap) for gap in GAPS},
-            "shares": {gap: shares(outcome.weeks, gap, halves=name not in POLICIES) for gap in EVERY_GAP},
-            "late": {late: {gap: shares(outcome.weeks, gap, late=late) for gap in EVERY_GAP} for late in (False, True)},
+            "shares": {
+                gap: shares(outcome.weeks, gap, halves=name not in POLICIES) for gap in EVERY_GAP
+            },
+            "late": {
+                late: {gap: shares(outcome.weeks, gap, late=late) for gap in EVERY_GAP}
+                for late in (False, True)
+            },
             "ages": by_age(outcome.weeks),
             "passed": sum(week is not None for week in outcome.weeks),
             "held": sum(week is None for week in outcome.weeks),
@@ -153,11 +178,14 @@ def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 
 def replayed(folder: Path) -> list[list[str]]:
-    """The recorded inputs of the default series under another policy: the mean of every figure over the runs."""
+    """The recorded inputs of the default series under another policy: the mean of every figure over
+    the runs.
+    """
     series = es.Series(folder / next(iter(POLICIES)))
     means = series.replay(folder / "replay", policy="previous")["means"]
     return [
-        [name, *(f"{figure[key]:.4g}" for key in ("series", "scratch", "difference"))] for name, figure in means.items()
+        [name, *(f"{figure[key]:.4g}" for key in ("series", "scratch", "difference"))]
+        for name, figure in means.items()
     ]
 
 
@@ -180,7 +208,11 @@ def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
             cells = [one[name]["gaps"][gap] for one in found]
             share = [100 * cell[key] / cell[CEILING] if cell[key] else None for cell in cells]
             absolute = spread([cell[key] for cell in cells])
-            shown.append(absolute if key == CEILING or absolute == "-" else f"{absolute} ({spread(share, digits=1)} %)")
+            shown.append(
+                absolute
+                if key == CEILING or absolute == "-"
+                else f"{absolute} ({spread(share, digits=1)} %)"
+            )
         return shown
 
     ceilings = [[key, *cells(default, key)] for key in (CEILING, UNIT_CEILING)]
@@ -188,20 +220,28 @@ def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Shares of the ceiling at every gap, their mean and the least; all items, deciding ones and those held out."""
+    """Shares of the ceiling at every gap, their mean and the least; all items, deciding ones and
+    those held out.
+    """
     columns = [(name, "all") for name in POLICIES]
     columns += [(f"{name}, half", of) for name in HELD_OUT for of in ("deciding", "held out")]
     known = [gap for gap in EVERY_GAP if found[0][columns[0][0]]["shares"][gap]]
     values = {
-        column: [[one[column[0]]["shares"][gap].get(column[1]) for one in found] for gap in known] for column in columns
+        column: [[one[column[0]]["shares"][gap].get(column[1]) for one in found] for gap in known]
+        for column in columns
     }
-    rows = [[str(gap), *(spread(values[column][at], digits=1) for column in columns)] for at, gap in enumerate(known)]
+    rows = [
+        [str(gap), *(spread(values[column][at], digits=1) for column in columns)]
+        for at, gap in enumerate(known)
+    ]
 
     def over(function: Any) -> list[str]:
         seeds = range(len(found))
         told = []
         for column in columns:
-            of_seeds = [[row[seed] for row in values[column] if row[seed] is not None] for seed in seeds]
+            of_seeds = [
+                [row[seed] for row in values[column] if row[seed] is not None] for seed in seeds
+            ]
             told.append(spread([function(one) for one in of_seeds if one], digits=1))
         return told
 
@@ -209,14 +249,24 @@ def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def half_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Per policy and half of the series: shares at the gaps asked for, their mean over every gap, and the least."""
+    """Per policy and half of the series: shares at the gaps asked for, their mean over every gap,
+    and the least.
+    """
     rows = []
     for late, half in ((False, "first"), (True, "second")):
         for name in POLICIES:
-            of_seeds = [{gap: cell.get("all") for gap, cell in one[name]["late"][late].items()} for one in found]
-            known = [[share for share in shares.values() if share is not None] for shares in of_seeds]
+            of_seeds = [
+                {gap: cell.get("all") for gap, cell in one[name]["late"][late].items()}
+                for one in found
+            ]
+            known = [
+                [share for share in shares.values() if share is not None] for shares in of_seeds
+            ]
             asked = [spread([shares[gap] for shares in of_seeds], digits=1) for gap in GAPS]
-            over = [spread([of(one) for one in known if one], digits=1) for of in (statistics.fmean, min)]
+            over = [
+                spread([of(one) for one in known if one], digits=1)
+                for of in (statistics.fmean, min)
+            ]
             rows.append([half, name, *asked, *over])
     return rows
 
@@ -260,21 +310,54 @@ def cost_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
 def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and rows of each table."""
     gaps = [f"{gap} week{'s' * (gap > 1)}" for gap in GAPS]
+    halves = ("deciding half", "held-out half")
     return [
-        ("Mean item cosine of two runs, by the weeks between them (and as a share of the ceiling)", ["policy", *gaps],
-         policy_table(found)),
-        ("Share of the ceiling, %, at every gap in weeks; in the last columns half of the items decide",
-         ["weeks", *POLICIES, *(f"{name}: {of}" for name in HELD_OUT for of in ("deciding half", "held-out half"))],
-         share_table(found)),
-        ("Share of the ceiling, %, of pairs in the first half of the series, and of those that end in the second",
-         ["half", "policy", *gaps, "mean over every gap", "least"], half_table(found)),
-        ("Mean cosine of an item's vectors of two successive weeks, by the weeks since the first run that has it",
-         ["age", "pairs", CEILING, *POLICIES], age_table(found)),
-        ("Adding a run: seconds, MB read, MB kept beside the runs, and how many passed and were held",
-         ["policy", "seconds", "MB read", "MB kept", "passed", "held"], cost_table(found)),
-        ("The first series replayed under `previous`: means over its runs of each figure, the gates' among them",
-         ["figure", "consensus", "previous", "difference"], found[0]["replay"]),
-    ]  # fmt: skip
+        (
+            "Mean item cosine of two runs, by the weeks between (and as a share of the ceiling)",
+            ["policy", *gaps],
+            policy_table(found),
+        ),
+        (
+            (
+                "Share of the ceiling, %, at every gap in weeks; in the last columns half of the"
+                " items decide"
+            ),
+            ["weeks", *POLICIES, *(f"{name}: {half}" for name in HELD_OUT for half in halves)],
+            share_table(found),
+        ),
+        (
+            (
+                "Share of the ceiling, %, of pairs in the first half of the series, and of those"
+                " that end in the second"
+            ),
+            ["half", "policy", *gaps, "mean over every gap", "least"],
+            half_table(found),
+        ),
+        (
+            (
+                "Mean cosine of an item's vectors of two successive weeks, by the weeks since the"
+                " first run that has it"
+            ),
+            ["age", "pairs", CEILING, *POLICIES],
+            age_table(found),
+        ),
+        (
+            (
+                "Adding a run: seconds, MB read, MB kept beside the runs, and how many passed and"
+                " were held"
+            ),
+            ["policy", "seconds", "MB read", "MB kept", "passed", "held"],
+            cost_table(found),
+        ),
+        (
+            (
+                "The first series replayed under `previous`: means over its runs of each figure,"
+                " the gates' among them"
+            ),
+            ["figure", "consensus", "previous", "difference"],
+            found[0]["replay"],
+        ),
+    ]
 
 
 def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -303,25 +386,44 @@ def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            runs = write_series(events, Path(folder) / "raw", seed=seed, n_weeks=options.weeks, **sizes)
+            runs = write_series(
+                events, Path(folder) / "raw", seed=seed, n_weeks=options.weeks, **sizes
+            )
             trained = time.perf_counter()
             one = measured(land(runs, Path(folder) / "series"))
             found.append(one if found else one | {"replay": replayed(Path(folder) / "series")})
         landed = time.perf_counter()
-        print(f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, landed in {landed - trained:.0f} s")
+        print(
+            f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, landed in"
+            f" {landed - trained:.0f} s"
+        )
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run the example, print the tables, return the figures by seed."""
-    parser = argparse.ArgumentParser(description="Compare reference policies on a web shop's weekly factorizations.")
-    parser.add_argument("--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[6, 7, 8], help="of the random starts: a series each")
+    parser = argparse.ArgumentParser(
+        description="Compare reference policies on a web shop's weekly factorizations."
+    )
+    parser.add_argument(
+        "--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[6, 7, 8],
+        help="of the random starts: a series each",
+    )
     parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
-    parser.add_argument("--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds")
+    parser.add_argument(
+        "--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds"
+    )
     options = parser.parse_args(argv)
-    command = shlex.join(["python", "examples/webshop_series.py", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(
+        ["python", "examples/webshop_series.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     if options.small:
         options.seeds, options.weeks = options.seeds[:1], min(options.weeks or 6, 6)
     try:

@@ -20,7 +20,9 @@ IDS, USER_IDS = np.arange(60) * 2, np.arange(90) * 3
 
 
 def replaced(run: es.Run) -> None:
-    es.create_run(run.path, 2 * T + 1, W, item_ids=IDS, user_ids=USER_IDS, chunk_rows=16, overwrite=True)
+    es.create_run(
+        run.path, 2 * T + 1, W, item_ids=IDS, user_ids=USER_IDS, chunk_rows=16, overwrite=True
+    )
 
 
 def written_in_place(run: es.Run) -> None:
@@ -50,14 +52,22 @@ def removed(run: es.Run) -> None:
 
 
 def _later(run: es.Run, files: str) -> None:
-    """The clock of some file systems ticks every few milliseconds: two writes may fall into one tick."""
+    """The clock of some file systems ticks every few milliseconds: two writes may fall into one
+    tick.
+    """
     for file in Path(run.path).glob(f"items/{files}"):
         os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
 
 
 CHANGES = {
-    "replaced": (replaced, r"(chunk 0 had the digest|chunk file .*c/0/0 was written anew|has another)"),
-    "in place": (written_in_place, r"(chunk 3 had the digest|chunk file .*vectors/c/3/0 was written anew)"),
+    "replaced": (
+        replaced,
+        r"(chunk 0 had the digest|chunk file .*c/0/0 was written anew|has another)",
+    ),
+    "in place": (
+        written_in_place,
+        r"(chunk 3 had the digest|chunk file .*vectors/c/3/0 was written anew)",
+    ),
     "appended": (appended, "its metadata was written anew"),
     "ids": (other_ids, r"ids of .*chunk file .*id/c/0 was written anew"),
     "removed": (removed, "its metadata|is gone"),
@@ -65,4 +75,6 @@ CHANGES = {
 
 
 def refused(pattern: str) -> Any:
-    return pytest.raises(es.InputChangedError, match=f"(?s)stay as it is.*{pattern}.*nothing was published")
+    return pytest.raises(
+        es.InputChangedError, match=f"(?s)stay as it is.*{pattern}.*nothing was published"
+    )

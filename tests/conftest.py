@@ -35,13 +35,17 @@ settings.load_profile("disk")
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test cuts the real power: what must be durable is counted (`faults`), the disk is not waited for."""
+    """No test cuts the real power: what must be durable is counted (`faults`), the disk is not
+    waited for.
+    """
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One task per chunk however small it is, and panels of 16 rows: small tables run through the whole tree."""
+    """One task per chunk however small it is, and panels of 16 rows: small tables run through the
+    whole tree.
+    """
     monkeypatch.setattr("dask_embstab.passes.engine.plan.micro_block_rows", lambda _: 16)
     with dask.config.set({"embstab.task-bytes": 1}):
         yield
@@ -51,8 +55,12 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def make_run(tmp_path: Path) -> Callable[..., es.Run]:
     """``make_run("a", T, W, ...)`` writes a run in chunks of 16 rows in the test's own folder."""
 
-    def make(name: str, items: Any = None, users: Any = None, *, dtype: Any = "float64", **options: Any) -> es.Run:
-        tables = [None if table is None else np.asarray(table).astype(dtype) for table in (items, users)]
+    def make(
+        name: str, items: Any = None, users: Any = None, *, dtype: Any = "float64", **options: Any
+    ) -> es.Run:
+        tables = [
+            None if table is None else np.asarray(table).astype(dtype) for table in (items, users)
+        ]
         return es.create_run(tmp_path / f"{name}.zarr", *tables, **{"chunk_rows": 16, **options})
 
     return make
@@ -68,8 +76,12 @@ def two_runs(make_run: Callable[..., es.Run]) -> tuple[es.Run, es.Run]:
 
 
 @pytest.fixture
-def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., contextlib.AbstractContextManager[None]]:
-    """``with writing(hook):`` calls ``hook(n)`` before the n-th chunk is written (from 1), one task after another."""
+def writing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """``with writing(hook):`` calls ``hook(n)`` before the n-th chunk is written (from 1), one task
+    after another.
+    """
 
     @contextlib.contextmanager
     def hooked(hook: Callable[[int], None]) -> Iterator[None]:
@@ -90,13 +102,16 @@ def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., contextlib.Abstrac
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[None]]:
-    """``with refused(Error, *patterns):`` - the error says all of it in one line, and no file has changed.
+    """``with refused(Error, *patterns):`` - the error says all of it in one line, and no file has
+    changed.
 
     A series records what it refuses.
     """
 
     def files() -> dict[str, Any]:
-        kept = re.compile(r"/(attempts/|locks(/machines.*)?$)")  # who was at work on a series, and on what
+        kept = re.compile(
+            r"/(attempts/|locks(/machines.*)?$)"
+        )  # who was at work on a series, and on what
         return {name: data for name, data in snapshot(tmp_path).items() if not kept.search(name)}
 
     @contextlib.contextmanager
@@ -115,7 +130,9 @@ def refused(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[N
 
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Changing]:
-    """``with between("fit: reading")(change):`` changes an input when the pass of this label has ended."""
+    """``with between("fit: reading")(change):`` changes an input when the pass of this label has
+    ended.
+    """
 
     def after(label: str) -> Changing:
         @contextlib.contextmanager
@@ -140,7 +157,9 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Changing]:
 
 @pytest.fixture
 def within(monkeypatch: pytest.MonkeyPatch) -> Changing:
-    """``with within(change):`` changes an input when the first task of the first pass has read its rows."""
+    """``with within(change):`` changes an input when the first task of the first pass has read its
+    rows.
+    """
 
     @contextlib.contextmanager
     def hooked(change: Change) -> Iterator[None]:

@@ -1,8 +1,10 @@
-"""A disk that fails, a process that dies and a power cut, at the n-th file operation below a folder.
+"""A disk that fails, a process that dies and a power cut, at the n-th file operation below a
+folder.
 
-Every file operation that Python's runtime audits (open, rename, link, remove, mkdir, rmdir, listing) and every write and
-fsync by descriptor counts. ``fail``: that one operation raises OSError. ``kill``: from it on nothing reaches the disk any
-more, cleaning up included. ``power``: the same, and every file that was not synced is cut to nothing.
+Every file operation that Python's runtime audits (open, rename, link, remove, mkdir, rmdir,
+listing) and every write and fsync by descriptor counts. ``fail``: that one operation raises
+OSError. ``kill``: from it on nothing reaches the disk any more, cleaning up included. ``power``:
+the same, and every file that was not synced is cut to nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Faults:
 
     @contextlib.contextmanager
     def armed(self, root: Path, at: int, mode: str) -> Iterator[None]:
-        """Strike at the ``at``-th operation; after the block, a power cut takes what was not synced."""
+        """Strike at the ``at``-th operation; after the block, a power cut takes what was not
+        synced.
+        """
         self.root, self.at, self.mode = str(root), at, mode
         self.count, self.struck, self.synced = 0, False, set()
         self.before = {path.stat().st_ino for path in root.rglob("*") if path.is_file()}
@@ -87,7 +91,9 @@ class Faults:
         return text.startswith(self.root) or (bool(text) and not text.startswith("/"))
 
     def _cut(self) -> None:
-        """The machine comes back a minute later: a lock whose owner is not told is nobody's then."""
+        """The machine comes back a minute later: a lock whose owner is not told is nobody's
+        then.
+        """
         for path in Path(self.root).rglob("*"):
             if path.is_file() and path.stat().st_ino not in self.synced | self.before:
                 os.truncate(path, 0)
@@ -104,24 +110,34 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def install(patched: pytest.MonkeyPatch) -> Faults:
-    """The one counter of this process: an audit hook cannot be taken away, only left without work."""
+    """The one counter of this process: an audit hook cannot be taken away, only left
+    without work.
+    """
     global _hooked
     if not _hooked:
         sys.addaudithook(_audit)
         _hooked = True
     patched.setattr(os, "write", _counted(os.write))
-    patched.setattr(os, "fsync", _counted(os.fsync, lambda descriptor: _faults.synced.add(os.fstat(descriptor).st_ino)))
-    patched.setattr(locks, "beat_all", lambda: None)  # signs of life come by the clock, and would be counted
+    patched.setattr(
+        os,
+        "fsync",
+        _counted(os.fsync, lambda descriptor: _faults.synced.add(os.fstat(descriptor).st_ino)),
+    )
+    patched.setattr(
+        locks, "beat_all", lambda: None
+    )  # signs of life come by the clock, and would be counted
     patched.setattr(swap, "_renameat2", _counted(swap._renameat2))
     return _faults
 
 
-def _counted(original: Callable[..., Any], then: Callable[..., Any] = lambda *_: None) -> Callable[..., Any]:
+def _counted(
+    original: Callable[..., Any], then: Callable[..., Any] = lambda *_: None
+) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         # Descriptors of pipes and event loops are nobody's files.
-        if not isinstance(arguments[0], int) or os.path.realpath(f"/proc/self/fd/{arguments[0]}").startswith(
-            _faults.root
-        ):
+        if not isinstance(arguments[0], int) or os.path.realpath(
+            f"/proc/self/fd/{arguments[0]}"
+        ).startswith(_faults.root):
             _faults.step()
         done = original(*arguments)
         then(*arguments)
@@ -131,7 +147,9 @@ def _counted(original: Callable[..., Any], then: Callable[..., Any] = lambda *_:
 
 
 class FaultyStore:
-    """A series' store that fails at its ``at``-th operation: before it is done, or after (the reply was lost)."""
+    """A series' store that fails at its ``at``-th operation: before it is done, or after (the reply
+    was lost).
+    """
 
     def __init__(self, inner: Any, at: int, *, after: bool) -> None:
         self._inner, self._at, self._after = inner, at, after
@@ -139,7 +157,11 @@ class FaultyStore:
 
     def __getattr__(self, name: str) -> Any:
         original = getattr(self._inner, name)
-        return original if name in ("place", "lock", "blocks") else lambda *arguments: self._call(original, arguments)
+        return (
+            original
+            if name in ("place", "lock", "blocks")
+            else lambda *arguments: self._call(original, arguments)
+        )
 
     def _call(self, original: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         self.count += 1

@@ -1,7 +1,8 @@
 """Other processes and other hosts at one place: workers that do one thing when they are told to.
 
-``python hosts.py MACHINE PLACE VERB ...`` says ``ready`` when it holds what it was asked for, waits for a line on stdin,
-then lets go. MACHINE is what the process takes itself to run on; empty for the machine it is on.
+``python hosts.py MACHINE PLACE VERB ...`` says ``ready`` when it holds what it was asked for, waits
+for a line on stdin, then lets go. MACHINE is what the process takes itself to run on; empty for the
+machine it is on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def elsewhere(machine: str, *command: Any, within: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+def elsewhere(
+    machine: str, *command: Any, within: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Such a process, once it is ready; killed at the end where it still runs."""
     call = [*within, sys.executable, str(Path(__file__)), machine, *map(str, command)]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
@@ -69,7 +72,9 @@ def _scratch(folder: str, name: str) -> None:
 
 
 def _between(place: str) -> None:
-    """Overwrite a run with one of 61 rows on a system without renameat2, and stop between the two renames."""
+    """Overwrite a run with one of 61 rows on a system without renameat2, and stop between the two
+    renames.
+    """
     import numpy as np
 
     import dask_embstab as es

@@ -1,6 +1,7 @@
 """What the library must compute, written plainly with NumPy, and runs as other people write them.
 
-Nothing here is shared with the library: whole tables in memory, tall QR, one svd. Row vectors throughout: y = x @ M.
+Nothing here is shared with the library: whole tables in memory, tall QR, one svd. Row vectors
+throughout: y = x @ M.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Standard:
-    """Matrices that keep every score and give both tables the Gramian diag(s) (arXiv 2508.07574, algorithm 1)."""
+    """Matrices that keep every score and give both tables the Gramian diag(s) (arXiv 2508.07574,
+    algorithm 1).
+    """
 
     items: Array
     users: Array
     s: Array
 
 
-def standardize(items: Array, users: Array, *, rank: int | None = None, balance: str = "gramians") -> Standard:
+def standardize(
+    items: Array, users: Array, *, rank: int | None = None, balance: str = "gramians"
+) -> Standard:
     """The paper's own M_T = R_W' V s^-1/2 and M_W = R_T' U s^-1/2, then the free scalar."""
     R_T, R_W = np.linalg.qr(items, mode="r"), np.linalg.qr(users, mode="r")
     U, s, Vh = np.linalg.svd(R_T @ R_W.T)
@@ -46,9 +51,16 @@ def rotation(x: Array, y: Array) -> Array:
 
 
 def land(
-    items: Array, users: Array, reference: Array, pairs: tuple[Array, Array] | None = None, *, balance: str = "rows"
+    items: Array,
+    users: Array,
+    reference: Array,
+    pairs: tuple[Array, Array] | None = None,
+    *,
+    balance: str = "rows",
 ) -> tuple[Array, Array]:
-    """Both tables in the reference's space; ``pairs`` are row numbers of items and of the reference, side by side."""
+    """Both tables in the reference's space; ``pairs`` are row numbers of items and of the
+    reference, side by side.
+    """
     mine, theirs = pairs or (np.arange(len(items)), np.arange(len(items)))
     frame = standardize(items, users, balance=balance)
     Q = rotation((items @ frame.items)[mine], reference[theirs])
@@ -68,9 +80,13 @@ def align_signs(table: Array, like: Array) -> Array:
 
 
 def rank_biased_overlap(a: list[int], b: list[int], p: float) -> float:
-    """Webber, Moffat & Zobel, truncated at the lists' length and normalized, one depth after the other."""
+    """Webber, Moffat & Zobel, truncated at the lists' length and normalized, one depth after the
+    other.
+    """
     k = len(a)
-    overlap = [sum(1 for x in a[: depth + 1] if x >= 0 and x in b[: depth + 1]) for depth in range(k)]
+    overlap = [
+        sum(1 for x in a[: depth + 1] if x >= 0 and x in b[: depth + 1]) for depth in range(k)
+    ]
     found = sum(overlap[depth] / (depth + 1) * p**depth for depth in range(k))
     return found / sum(p**depth for depth in range(k))
 
@@ -87,7 +103,11 @@ def world(seed: int, n_items: int = 60, n_users: int = 90, d: int = 4) -> tuple[
 def refactored(T: Array, W: Array, seed: int) -> tuple[Array, Array]:
     """The same scores from other factors: (T A, W A^-T)."""
     rng = np.random.default_rng(seed)
-    A = _orthogonal(rng, T.shape[1]) * np.linspace(0.5, 2.0, T.shape[1]) @ _orthogonal(rng, T.shape[1])
+    A = (
+        _orthogonal(rng, T.shape[1])
+        * np.linspace(0.5, 2.0, T.shape[1])
+        @ _orthogonal(rng, T.shape[1])
+    )
     return T @ A, W @ np.linalg.inv(A).T
 
 
@@ -95,8 +115,11 @@ def _orthogonal(rng: np.random.Generator, d: int) -> Array:
     return np.linalg.qr(rng.normal(size=(d, d)))[0]
 
 
-def foreign_run(path: Path, tables: dict[str, tuple[Array, Any]], *, chunk_rows: int = 16, **options: Any) -> Path:
-    """A run as another program writes it: plain zarr-python, no attributes of ours, not consolidated.
+def foreign_run(
+    path: Path, tables: dict[str, tuple[Array, Any]], *, chunk_rows: int = 16, **options: Any
+) -> Path:
+    """A run as another program writes it: plain zarr-python, no attributes of ours, not
+    consolidated.
 
     ``options`` go to ``Group.create_array`` of the vectors; ``zarr_format=2`` writes version 2.
     """
@@ -107,11 +130,15 @@ def foreign_run(path: Path, tables: dict[str, tuple[Array, Any]], *, chunk_rows:
         group = root.create_group(key)
         kind = np.dtype(dtype or vectors.dtype)
         chunks = (chunk_rows, vectors.shape[1])
-        stored = group.create_array("vectors", shape=vectors.shape, chunks=chunks, dtype=kind, **options)
+        stored = group.create_array(
+            "vectors", shape=vectors.shape, chunks=chunks, dtype=kind, **options
+        )
         stored[...] = vectors
         if ids is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zarr warns that strings have no final specification yet
+                warnings.simplefilter(
+                    "ignore"
+                )  # zarr warns that strings have no final specification yet
                 ids = np.asarray(ids)
                 whole = ids.dtype.kind in "iu"
                 kind = np.dtype(np.int64) if whole else str
@@ -169,7 +196,9 @@ def assert_close(a: Any, b: Any, tolerance: float) -> None:
     assert a.shape == b.shape, f"{a.shape} is not {b.shape}"
     size = max(float(np.abs(b).max()), 1e-300)
     error = float(np.abs(a - b).max()) / size
-    assert error <= tolerance, f"off by {error:.1e} of the largest value {size:.1e}; {tolerance:.1e} is allowed"
+    assert error <= tolerance, (
+        f"off by {error:.1e} of the largest value {size:.1e}; {tolerance:.1e} is allowed"
+    )
 
 
 @contextlib.contextmanager

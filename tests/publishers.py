@@ -12,7 +12,9 @@ import dask_embstab as es
 
 
 def publish_all(place: Path, folder: Path) -> None:
-    """Publish every run of a folder that is not published yet, in order of their names, and gc now and then."""
+    """Publish every run of a folder that is not published yet, in order of their names, and gc now
+    and then.
+    """
     with dask.config.set(scheduler="synchronous"):
         series = es.Series(place)
         known = series.log().runs
@@ -22,8 +24,12 @@ def publish_all(place: Path, folder: Path) -> None:
                 series.gc()
 
 
-def publish_in_step(number: int, place: Path, folder: Path, rounds: int, barrier: Any, told: Any) -> None:
-    """Publish a run of one's own in every round, all at once with others, again and again until it is in."""
+def publish_in_step(
+    number: int, place: Path, folder: Path, rounds: int, barrier: Any, told: Any
+) -> None:
+    """Publish a run of one's own in every round, all at once with others, again and again until it
+    is in.
+    """
     retries = 0
     with dask.config.set(scheduler="synchronous"):
         series = es.Series(place)
@@ -31,7 +37,9 @@ def publish_in_step(number: int, place: Path, folder: Path, rounds: int, barrier
             barrier.wait(120)
             while True:
                 try:
-                    assert series.add(folder / f"{turn % 5}.zarr", name=f"p{number}-{turn}").published
+                    assert series.add(
+                        folder / f"{turn % 5}.zarr", name=f"p{number}-{turn}"
+                    ).published
                     break
                 except es.RetryError:
                     retries += 1

@@ -18,24 +18,49 @@ def rotation(rng: np.random.Generator, d: int) -> Array:
 
 
 def drifting(
-    week: int, *, d: int = 8, n_items: int = 400, n_users: int = 600, size: float = 0.1, seed: int = 0
+    week: int,
+    *,
+    d: int = 8,
+    n_items: int = 400,
+    n_users: int = 600,
+    size: float = 0.1,
+    seed: int = 0,
 ) -> Week:
-    """Week after week in other axes; spectra fall off, a popularity direction that all rows share included."""
+    """Week after week in other axes; spectra fall off, a popularity direction that all rows share
+    included.
+    """
     rng = np.random.default_rng((seed, 10_000))
     spread = np.maximum(1.15 ** -np.arange(d), 0.3)
-    T, W = rng.normal(size=(n_items, d)) * spread + 0.5, rng.normal(size=(n_users, d)) * spread + 0.5
+    T, W = (
+        rng.normal(size=(n_items, d)) * spread + 0.5,
+        rng.normal(size=(n_users, d)) * spread + 0.5,
+    )
     for past in range(1, week + 1):
         step = np.random.default_rng((seed, past))
-        T, W = T + size * step.normal(size=T.shape) * spread, W + size * step.normal(size=W.shape) * spread
+        T, W = (
+            T + size * step.normal(size=T.shape) * spread,
+            W + size * step.normal(size=W.shape) * spread,
+        )
     A = rotation(np.random.default_rng((seed, week, 1)), d) * np.linspace(0.5, 2.0, d)
     # A tenth of the items are others every week.
     item_ids = np.arange(n_items) + week * (n_items // 40)
-    return Week(T[item_ids % n_items] @ A, W @ np.linalg.inv(A).T, item_ids, [f"u{i}" for i in range(n_users)])
+    return Week(
+        T[item_ids % n_items] @ A,
+        W @ np.linalg.inv(A).T,
+        item_ids,
+        [f"u{i}" for i in range(n_users)],
+    )
 
 
 def gmf(name: str) -> Week:
     """One of three real trainings of one recommender (its weight folded into the items)."""
-    folder = Path(os.environ.get("EMBSTAB_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "gmf"
+    folder = (
+        Path(
+            os.environ.get("EMBSTAB_DATA")
+            or Path(__file__).resolve().parents[2] / "shared" / "data"
+        )
+        / "gmf"
+    )
     if not folder.exists():
         pytest.skip(f"there are no real runs in {folder}; set EMBSTAB_DATA")
     with np.load(folder / f"gmf_{name}.npz") as stored:
@@ -47,4 +72,6 @@ def shop_weeks(folder: Path, n: int) -> list[es.Run]:
     """Real weekly trainings on a web shop's orders, from their own random starts."""
     if not webshop.default_file().exists():
         pytest.skip(f"there are no orders at {webshop.default_file()}; set EMBSTAB_DATA")
-    return webshop.write_series(webshop.read_events(webshop.default_file()), folder, seed=3, n_weeks=n)
+    return webshop.write_series(
+        webshop.read_events(webshop.default_file()), folder, seed=3, n_weeks=n
+    )

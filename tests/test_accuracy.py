@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact import GAP, KINDS, UNIT, Case, condition, opposed, score_error, separated, separated_biased, standardized
+from exact import (
+    GAP,
+    KINDS,
+    UNIT,
+    Case,
+    condition,
+    opposed,
+    score_error,
+    separated,
+    separated_biased,
+    standardized,
+)
 from oracle import vectors_of
 
 import dask_embstab as es
@@ -31,7 +42,9 @@ def unit(case: Case, transform: es.Transform) -> float:
 
 
 def require_accurate(case: Case, method: str, most: float) -> None:
-    """Every column within ``most``; the certificate neither below the error nor far above it; the condition known."""
+    """Every column within ``most``; the certificate neither below the error nor far above it; the
+    condition known.
+    """
     transform = es.fit(case.items, case.users, method=method, balance="gramians")  # type: ignore[arg-type]
     assert transform.diagnostics["rank"] == case.items.shape[1]
     for key, rows in (("items", case.items), ("users", case.users)):
@@ -47,7 +60,9 @@ def require_accurate(case: Case, method: str, most: float) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [40, 384])
 @pytest.mark.parametrize("mean", [0, 1, 3, 100])
-def test_certificates_hold_for_tables_with_means(mean: float, n: int, dtype: str, n_seeds: int) -> None:
+def test_certificates_hold_for_tables_with_means(
+    mean: float, n: int, dtype: str, n_seeds: int
+) -> None:
     for case in separated_biased(mean, n_seeds, dtype=dtype, n=n):
         for method in ("gram", "auto", "qr"):
             require_accurate(case, method, 1e-7)
@@ -57,7 +72,9 @@ def test_certificates_hold_for_tables_with_means(mean: float, n: int, dtype: str
 @pytest.mark.parametrize(("n", "d"), [(12, 2), (120, 6), (400, 3), (1500, 4), (5000, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("mean", [0, 0.5, 1, 3, 10, 100])
-def test_certificates_hold_for_tables_with_means_of_any_size(mean: float, dtype: str, n: int, d: int) -> None:
+def test_certificates_hold_for_tables_with_means_of_any_size(
+    mean: float, dtype: str, n: int, d: int
+) -> None:
     for case in separated_biased(mean, 20, dtype=dtype, n=n, d=d):
         for method in ("gram", "auto", "qr"):
             require_accurate(case, method, 1e-7)
@@ -85,25 +102,36 @@ def test_every_column_is_right_at_any_width(kinds: str, kappa: float, d: int, n:
 @SEEDS
 @pytest.mark.parametrize("kappa", [1e2, 1e4, 1e6])
 @pytest.mark.parametrize("kinds", KINDS)
-def test_float32_tables_are_held_to_their_own_rounding(kinds: str, kappa: float, n_seeds: int) -> None:
+def test_float32_tables_are_held_to_their_own_rounding(
+    kinds: str, kappa: float, n_seeds: int
+) -> None:
     for case in separated(kinds, kappa, n_seeds, dtype="float32", d=5, n=30):
         require_accurate(case, "auto", 1e-7)
 
 
-# A float16 table's own rounding is worth 4.9e-4 of its largest singular value; what lies below is cut as rank-deficiency,
-# so 1e3 is the largest condition number that such a table can honestly have. Nor does it hold 12 decades.
+# A float16 table's own rounding is worth 4.9e-4 of its largest singular value; what lies below is
+# cut as rank-deficiency, so 1e3 is the largest condition number that such a table can honestly
+# have. Nor does it hold 12 decades.
 @SEEDS
 @pytest.mark.parametrize("kappa", [1e1, 1e2, 7e2])
-@pytest.mark.parametrize("kinds", [kinds for kinds in KINDS if "decades" not in kinds and kinds != "opposed"])
-def test_float16_tables_are_held_to_float32_rounding(kinds: str, kappa: float, n_seeds: int) -> None:
+@pytest.mark.parametrize(
+    "kinds", [kinds for kinds in KINDS if "decades" not in kinds and kinds != "opposed"]
+)
+def test_float16_tables_are_held_to_float32_rounding(
+    kinds: str, kappa: float, n_seeds: int
+) -> None:
     for case in separated(kinds, kappa, n_seeds, dtype="float16", d=4, n=30):
         require_accurate(case, "auto", 1e-7)
 
 
 @SEEDS
-@pytest.mark.parametrize("spectrum", [(4, 4, 4, 1, 1, 1), (3, 2, 1 + 1e-9, 1, 1 - 1e-9, 0.5), (1, 1, 1, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "spectrum", [(4, 4, 4, 1, 1, 1), (3, 2, 1 + 1e-9, 1, 1 - 1e-9, 0.5), (1, 1, 1, 1, 1, 1)]
+)
 @pytest.mark.parametrize(("method", "kappa"), [("auto", 1e1), ("auto", 1e6), ("qr", 1e10)])
-def test_clusters_are_right_as_subspaces(spectrum: tuple[float, ...], method: Any, kappa: float, n_seeds: int) -> None:
+def test_clusters_are_right_as_subspaces(
+    spectrum: tuple[float, ...], method: Any, kappa: float, n_seeds: int
+) -> None:
     for seed in range(n_seeds):
         T, W = opposed(40, 6, kappa, np.random.default_rng(seed), np.array(spectrum))
         exact = standardized(T, W)
@@ -124,7 +152,9 @@ def chi(T: Any, W: Any) -> float:
 @SEEDS
 @pytest.mark.parametrize("method", ["auto", "qr"])
 @pytest.mark.parametrize("kappa", [1e1, 1e2, 1e3, 1e4, 1e5, 1e6])
-def test_scores_of_opposed_tables_are_kept_in_float64(kappa: float, method: Any, n_seeds: int) -> None:
+def test_scores_of_opposed_tables_are_kept_in_float64(
+    kappa: float, method: Any, n_seeds: int
+) -> None:
     for seed in range(n_seeds):
         T, W = opposed(30, 5, kappa, np.random.default_rng(seed))
         transform = es.fit(T, W, method=method)
@@ -134,10 +164,14 @@ def test_scores_of_opposed_tables_are_kept_in_float64(kappa: float, method: Any,
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kappa", [1e1, 1e3, 1e4, 1e6])
-def test_scores_of_opposed_tables_are_kept_on_disk(make_run: MakeRun, tmp_path: Path, kappa: float, dtype: str) -> None:
+def test_scores_of_opposed_tables_are_kept_on_disk(
+    make_run: MakeRun, tmp_path: Path, kappa: float, dtype: str
+) -> None:
     for seed in range(2):
         T, W = (rows.astype(dtype) for rows in opposed(60, 6, kappa, np.random.default_rng(seed)))
-        run = es.stabilize(make_run(f"{seed}", T, W, dtype=dtype), tmp_path / f"out-{seed}.zarr", dtype="float32")
+        run = es.stabilize(
+            make_run(f"{seed}", T, W, dtype=dtype), tmp_path / f"out-{seed}.zarr", dtype="float32"
+        )
         assert score_error(T, W, vectors_of(run), vectors_of(run, "users")) <= 1e-5
     if dtype == "float64":
         kept = es.stabilize(tmp_path / "0.zarr", tmp_path / "kept.zarr")
@@ -147,20 +181,29 @@ def test_scores_of_opposed_tables_are_kept_on_disk(make_run: MakeRun, tmp_path: 
 
 
 def test_opposed_tables_are_what_they_are_called() -> None:
-    """At 1e6 the rows are far longer than any score, and a float32 product would lose what the fit earned."""
+    """At 1e6 the rows are far longer than any score, and a float32 product would lose what the fit
+    earned.
+    """
     T, W = (rows.astype("float32") for rows in opposed(60, 6, 1e6, np.random.default_rng(0)))
     assert chi(T, W) > 1e4
     transform = es.fit(T, W)
-    coarse = [(rows @ M.astype("float32")) for rows, M in ((T, transform.items), (W, transform.users))]
+    coarse = [
+        (rows @ M.astype("float32")) for rows, M in ((T, transform.items), (W, transform.users))
+    ]
     assert score_error(T, W, *coarse) > 1e-3
 
 
 def product_error(rows: Any, M: Any) -> float:
-    """Relative error of the worst column of a float32 product, the transform itself taken for exact."""
+    """Relative error of the worst column of a float32 product, the transform itself taken for
+    exact.
+    """
     exact = rows.astype(np.longdouble) @ M.astype(np.longdouble)
     coarse = rows.astype("float32") @ M.astype("float32")
     return float(
-        (np.linalg.norm((coarse - exact).astype(float), axis=0) / np.linalg.norm(exact.astype(float), axis=0)).max()
+        (
+            np.linalg.norm((coarse - exact).astype(float), axis=0)
+            / np.linalg.norm(exact.astype(float), axis=0)
+        ).max()
     )
 
 
@@ -170,7 +213,10 @@ def test_the_product_is_as_precise_as_the_fit_needs(
     make_run: MakeRun, tmp_path: Path, kinds: str, kappa: float, product: str
 ) -> None:
     (case,) = separated(kinds, kappa, 1, dtype="float32", n=400)
-    run = es.stabilize(make_run("in", case.items, case.users, dtype="float32", chunk_rows=64), tmp_path / "out.zarr")
+    run = es.stabilize(
+        make_run("in", case.items, case.users, dtype="float32", chunk_rows=64),
+        tmp_path / "out.zarr",
+    )
     transform = run.transform
     assert transform is not None
     said = transform.diagnostics["product"]

@@ -1,4 +1,6 @@
-"""The estimate that anchors state holds in every world of `benchmarks/anchors.py`, as often as docs/anchors.md says."""
+"""The estimate that anchors state holds in every world of `benchmarks/anchors.py`, as often as
+docs/anchors.md says.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def test_the_estimate_is_exceeded_as_seldom_as_stated(name: str) -> None:
 def test_the_document_states_what_was_measured(tmp_path: Path) -> None:
     stated = (ROOT / "docs" / "anchors.md").read_text()
     found = {
-        name: float(share) / 100 for name, share in re.findall(r"^\| (.*?) \| ([0-9.]+)% \|", stated, re.MULTILINE)
+        name: float(share) / 100
+        for name, share in re.findall(r"^\| (.*?) \| ([0-9.]+)% \|", stated, re.MULTILINE)
     }
     assert list(found) == [*WORLDS, *UNSEEN]
     assert max(found[name] for name in WORLDS) == round(STATED, 3)

@@ -18,7 +18,9 @@ MakeRun = Callable[..., es.Run]
 SEEDS = 100
 
 
-def drifted(d: int, seed: int, n: int = 4000, noise: float = 0.3, wider: int = 0) -> tuple[Array, Array]:
+def drifted(
+    d: int, seed: int, n: int = 4000, noise: float = 0.3, wider: int = 0
+) -> tuple[Array, Array]:
     """Rows of an uneven spectrum and heavy tails, and the same rows turned, with noise."""
     rng = np.random.default_rng(seed)
     lengths = rng.pareto(4, size=(n, 1)) + 0.5
@@ -51,7 +53,8 @@ def test_the_bound_covers_and_is_not_idle(name: str) -> None:
         distances.append(np.linalg.norm(found.items - full.items))
         bounds.append(found.diagnostics["anchor_bound"])
     assert np.sum(np.array(bounds) < distances) <= 0.02 * SEEDS
-    # In two dimensions one angle is all, and its estimate has the few degrees of freedom of the heavy tail.
+    # In two dimensions one angle is all, and its estimate has the few degrees of freedom of the
+    # heavy tail.
     assert np.median(bounds) <= (8 if rows.shape[1] == 2 else 5) * np.median(distances)
     assert np.min(distances) > 0
 
@@ -59,14 +62,19 @@ def test_the_bound_covers_and_is_not_idle(name: str) -> None:
 def test_in_scores_mode_and_on_both_tables(make_run: MakeRun) -> None:
     T, B = drifted(4, 7, n=1500)
     W, A = drifted(4, 8, n=2500)
-    run, reference = make_run("in", T, W, chunk_rows=500), make_run("reference", B, A, chunk_rows=500)
+    run, reference = (
+        make_run("in", T, W, chunk_rows=500),
+        make_run("reference", B, A, chunk_rows=500),
+    )
     for options in ({}, {"align_on": "both", "keep": "geometry"}):
         full = es.fit(run, reference=reference, **options)
         missed, ratios = 0, []
         left = np.linalg.pinv(es.fit(run).items) if not options else np.eye(4)
         for seed in range(20):
             found = es.fit(run, reference=reference, anchors=120, seed=seed, **options)
-            distance = np.linalg.norm(left @ (found.items - full.items)) if options else _turn(found, full)
+            distance = (
+                np.linalg.norm(left @ (found.items - full.items)) if options else _turn(found, full)
+            )
             missed += found.diagnostics["anchor_bound"] < distance
             ratios.append(found.diagnostics["anchor_bound"] / distance)
         assert missed <= 1
@@ -85,7 +93,9 @@ def test_anchors_are_the_same_rows_in_any_order_and_memory(make_run: MakeRun) ->
     reference = make_run("reference", B, item_ids=ids)
     straight = es.fit(make_run("a", T, W, item_ids=ids), reference=reference, anchors=20)
     order = np.random.default_rng(0).permutation(60)
-    shuffled = es.fit(make_run("b", T[order], W, item_ids=ids[order]), reference=reference, anchors=20)
+    shuffled = es.fit(
+        make_run("b", T[order], W, item_ids=ids[order]), reference=reference, anchors=20
+    )
     assert_close(shuffled.items, straight.items, 1e-9)
     assert_close(shuffled.diagnostics["anchor_bound"], straight.diagnostics["anchor_bound"], 1e-9)
     other = es.fit(make_run("c", T, W, item_ids=ids), reference=reference, anchors=20, seed=1)
@@ -107,9 +117,14 @@ def test_anchors_decide_the_rotation_alone() -> None:
     assert_close(found.items, rotation(rows[few], reference[few]), 1e-9)
 
 
-def test_only_their_rows_of_the_reference_are_read(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_their_rows_of_the_reference_are_read(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, reference = drifted(3, 9, n=400)
-    run, known = make_run("in", rows, chunk_rows=100), make_run("reference", reference, chunk_rows=100)
+    run, known = (
+        make_run("in", rows, chunk_rows=100),
+        make_run("reference", reference, chunk_rows=100),
+    )
     taken: list[tuple[int, bool]] = []
     original = DirectGatherReader.take
 
@@ -120,7 +135,9 @@ def test_only_their_rows_of_the_reference_are_read(make_run: MakeRun, monkeypatc
     monkeypatch.setattr(DirectGatherReader, "take", noted)
     monkeypatch.setattr("dask_embstab.tables.read.direct_source.DirectSource.block", _but(known))
     found = es.fit(run, reference=known, anchors=60)
-    assert sum(n for n, _ in taken) == 3 * 60, "60 for the rotation, 60 of either table for the bound"
+    assert sum(n for n, _ in taken) == 3 * 60, (
+        "60 for the rotation, 60 of either table for the bound"
+    )
     assert not any(verified for _, verified in taken)
     assert found.diagnostics["items"]["matched_energy"] == 1.0
 
@@ -154,7 +171,12 @@ def test_anchors_of_a_selection_stand_for_the_selection(make_run: MakeRun) -> No
         np.testing.assert_array_equal(found.items, selected.items)
         assert found.diagnostics["anchor_bound"] == 0.0
         found = es.fit(run, reference=known, only=ids[:n], anchors=n - 10)
-        assert 0 < np.linalg.norm(found.items - selected.items) < found.diagnostics["anchor_bound"] < 0.6
+        assert (
+            0
+            < np.linalg.norm(found.items - selected.items)
+            < found.diagnostics["anchor_bound"]
+            < 0.6
+        )
 
 
 def test_onto_a_narrower_reference_anchors_state_no_bound() -> None:
@@ -176,7 +198,10 @@ def test_weighted_anchors_state_no_bound_and_free_directions_the_widest() -> Non
 def test_the_command_line(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     rows, reference = drifted(3, 9, n=200)
     paths = make_run("in", rows).path, make_run("reference", reference).path
-    for command in (["stabilize", paths[0], paths[0] + ".out"], ["fit", paths[0], paths[0] + ".npz"]):
+    for command in (
+        ["stabilize", paths[0], paths[0] + ".out"],
+        ["fit", paths[0], paths[0] + ".npz"],
+    ):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--reference", paths[1], "--anchors", "60", "--seed", "3", "--json"])
         assert ended.value.code == 0

@@ -30,7 +30,10 @@ CONTRACT = {
 }
 SIGNATURES = {
     "create_run": "path items users *item_ids *user_ids *name *chunk_rows",
-    "fit": "items users *reference *keep *align_on *method *rank *width *balance *center *weights *min_matched",
+    "fit": (
+        "items users *reference *keep *align_on *method *rank *width *balance *center *weights"
+        " *min_matched"
+    ),
     "apply": "transform run out *dtype *overwrite *resume",
     "stabilize": "run out *reference",
     "evaluate": "a b *k *users *seed",
@@ -43,7 +46,11 @@ def test_all_are_the_exported_names_and_nothing_else() -> None:
     assert set(es.__all__) == {name for names in _HOME.values() for name in names}
     assert set(es.__all__) >= CONTRACT
     assert dir(es) == sorted([*es.__all__, "__version__"])
-    public = {name for name, value in vars(es).items() if name[0] != "_" and not isinstance(value, types.ModuleType)}
+    public = {
+        name
+        for name, value in vars(es).items()
+        if name[0] != "_" and not isinstance(value, types.ModuleType)
+    }
     assert public - {"annotations", "import_module", "Any", "TYPE_CHECKING"} <= set(es.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         es.nothing  # noqa: B018
@@ -51,7 +58,12 @@ def test_all_are_the_exported_names_and_nothing_else() -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(es.__file__).read_text())
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert imported >= set(es.__all__)
 
 
@@ -61,7 +73,9 @@ def test_every_public_name_is_explained(name: str) -> None:
     assert inspect.getdoc(value)
     members = vars(value).items() if inspect.isclass(value) else []
     for member, function in members:
-        if member[0] != "_" and (inspect.isfunction(function) or isinstance(function, property | classmethod)):
+        if member[0] != "_" and (
+            inspect.isfunction(function) or isinstance(function, property | classmethod)
+        ):
             assert inspect.getdoc(getattr(value, member)), f"{name}.{member}"
 
 
@@ -72,7 +86,14 @@ def test_the_verbs_take_what_the_contract_says(name: str) -> None:
     wanted = SIGNATURES[name].split()
     assert found[: len(wanted)] == wanted
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    contract = {"method": "auto", "align_on": "items", "center": False, "overwrite": False, "resume": False, "k": 100}
+    contract = {
+        "method": "auto",
+        "align_on": "items",
+        "center": False,
+        "overwrite": False,
+        "resume": False,
+        "k": 100,
+    }
     assert {key: defaults[key] for key in contract.keys() & defaults.keys()} == {
         key: value for key, value in contract.items() if key in defaults
     }
@@ -81,7 +102,14 @@ def test_the_verbs_take_what_the_contract_says(name: str) -> None:
 def test_stabilize_takes_the_options_of_fit_and_of_apply_and_no_others(tmp_path: Path) -> None:
     rows = np.eye(4) + 0.1
     es.create_run(tmp_path / "in", rows, rows)
-    es.stabilize(tmp_path / "in", tmp_path / "out", keep="scores", balance="gramians", dtype="float32", resume=True)
+    es.stabilize(
+        tmp_path / "in",
+        tmp_path / "out",
+        keep="scores",
+        balance="gramians",
+        dtype="float32",
+        resume=True,
+    )
     with pytest.raises(TypeError, match="nonsense"):
         es.stabilize(tmp_path / "in", tmp_path / "out2", nonsense=1)
     assert not (tmp_path / "out2").exists()
@@ -103,6 +131,9 @@ def test_errors_are_one_tree_and_refine_the_builtins() -> None:
 
 
 def test_the_import_is_light() -> None:
-    code = "import sys, dask_embstab; print(*({'numpy', 'dask', 'zarr', 'xarray', 'scipy'} & set(sys.modules)))"
+    code = (
+        "import sys, dask_embstab; print(*({'numpy', 'dask', 'zarr', 'xarray', 'scipy'} &"
+        " set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,4 +1,6 @@
-"""Small files appear whole and durable or not at all, whoever else writes and whatever lies in wait."""
+"""Small files appear whole and durable or not at all, whoever else writes and whatever lies in
+wait.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def put(text: bytes) -> Callable[[Any], Any]:
 
 
 def test_every_file_of_the_product_is_made_by_one_helper() -> None:
-    opened = re.compile(r"\.open\(\"[wx]|\.write_text|\.write_bytes|O_CREAT|O_TRUNC|getpid|NamedTemporaryFile|mkstemp")
+    opened = re.compile(
+        r"\.open\(\"[wx]|\.write_text|\.write_bytes|O_CREAT|O_TRUNC|getpid|NamedTemporaryFile|mkstemp"
+    )
     found = {
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
         for path in PACKAGE.rglob("*.py")
@@ -37,7 +41,8 @@ def test_every_file_of_the_product_is_made_by_one_helper() -> None:
         if opened.search(line)
     }
     elsewhere = {line for line in found if not line.startswith("files/")}
-    # A private folder that this process has just made: the trial files of `doctor`, an index, a scratch index.
+    # A private folder that this process has just made: the trial files of `doctor`, an index, a
+    # scratch index.
     assert {line.partition(":")[0] for line in elsewhere} <= {
         "diagnose/rates.py",
         "tables/ids/id_index.py",
@@ -46,7 +51,9 @@ def test_every_file_of_the_product_is_made_by_one_helper() -> None:
     }, elsewhere
 
 
-def test_a_link_that_lies_in_wait_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_lies_in_wait_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"years of work")
     monkeypatch.setattr(atomic, "new_token", lambda: "0123456789ab")
@@ -97,7 +104,9 @@ def test_the_file_is_on_the_disk_before_its_name_is_and_then_the_name(
     fsync, rename = os.fsync, Path.replace
 
     def synced(descriptor: int) -> None:
-        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name.partition('.npz')[0]}")
+        steps.append(
+            f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name.partition('.npz')[0]}"
+        )
         fsync(descriptor)
 
     def renamed(self: Path, target: Any) -> Path:
@@ -134,8 +143,12 @@ def test_one_of_all_who_try_creates_a_file(tmp_path: Path) -> None:
     assert not hidden(tmp_path)
 
 
-def test_a_lost_reply_to_link_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS asks again where a reply was lost, and is told that the name is taken: by this very file."""
+def test_a_lost_reply_to_link_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS asks again where a reply was lost, and is told that the name is taken: by this
+    very file.
+    """
     link = os.link
 
     def lost(source: Any, target: Any, **options: Any) -> None:
@@ -149,7 +162,9 @@ def test_a_lost_reply_to_link_is_no_other_process(tmp_path: Path, monkeypatch: p
         write_whole(tmp_path / "3.json", put(b"theirs"), replace=False)
 
 
-def test_what_a_killed_process_left_is_removed_once_nobody_can_be_writing_it(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_once_nobody_can_be_writing_it(
+    tmp_path: Path,
+) -> None:
     old, young, others = (
         tmp_path / hidden_name(name, token)
         for name, token in (("out", "0" * 12), ("out", "1" * 12), ("another", "2" * 12))

@@ -1,4 +1,6 @@
-"""Every delivery that a series refuses is shown until a later one of its name, or an acknowledgement."""
+"""Every delivery that a series refuses is shown until a later one of its name, or an
+acknowledgement.
+"""
 
 from __future__ import annotations
 
@@ -42,17 +44,29 @@ def damaged(place: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "NaN": (with_nan, "held", "HoldError"),
     "other ids": (
-        lambda place: es.create_run(place, *world(1), item_ids=np.arange(60) + 999, user_ids=np.arange(90)),
+        lambda place: es.create_run(
+            place, *world(1), item_ids=np.arange(60) + 999, user_ids=np.arange(90)
+        ),
         "held",
         "HoldError",
     ),
-    "items alone": (lambda place: es.create_run(place, world(1)[0], item_ids=np.arange(60)), "held", "HoldError"),
+    "items alone": (
+        lambda place: es.create_run(place, world(1)[0], item_ids=np.arange(60)),
+        "held",
+        "HoldError",
+    ),
     "repeated ids": (
-        lambda place: es.create_run(place, *world(1), item_ids=np.r_[0, np.arange(59)], user_ids=np.arange(90)),
+        lambda place: es.create_run(
+            place, *world(1), item_ids=np.r_[0, np.arange(59)], user_ids=np.arange(90)
+        ),
         "failed",
         "IdError",
     ),
-    "a wider run": (lambda place: es.create_run(place, *world(1, d=6), **IDS), "failed", "InputError"),
+    "a wider run": (
+        lambda place: es.create_run(place, *world(1, d=6), **IDS),
+        "failed",
+        "InputError",
+    ),
     "damage": (damaged, "failed", "DamageError"),
     "nothing": (lambda _: None, "failed", "NotARunError"),
     "no run": (lambda place: place.mkdir(), "failed", "NotARunError"),
@@ -60,7 +74,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_refused_delivery_is_shown_until_it_is_delivered(series: es.Series, tmp_path: Path, what: str) -> None:
+def test_a_refused_delivery_is_shown_until_it_is_delivered(
+    series: es.Series, tmp_path: Path, what: str
+) -> None:
     place = tmp_path / "next"
     deliver, outcome, error = REFUSED[what]
     deliver(place)
@@ -75,7 +91,11 @@ def test_a_refused_delivery_is_shown_until_it_is_delivered(series: es.Series, tm
         assert str(raised.value)[:100] in status["lines"][2]
     if outcome == "failed":
         shown = status["failed"][0]
-        assert (shown["error"], shown["message"], shown["source"]) == (error, str(raised.value), str(place))
+        assert (shown["error"], shown["message"], shown["source"]) == (
+            error,
+            str(raised.value),
+            str(place),
+        )
         assert str(raised.value)[:100] in status["lines"][2]
     assert f'embstab_series_{outcome}_runs{{series="series"}} 1.0' in series.metrics()
     ended = CliRunner().invoke(main, ["series", "status", str(tmp_path / "series"), "--json"])
@@ -87,7 +107,9 @@ def test_a_refused_delivery_is_shown_until_it_is_delivered(series: es.Series, tm
     assert CliRunner().invoke(main, ["series", "status", str(tmp_path / "series")]).exit_code == 0
 
 
-def test_an_acknowledged_delivery_is_shown_no_more_and_the_next_one_is(series: es.Series, tmp_path: Path) -> None:
+def test_an_acknowledged_delivery_is_shown_no_more_and_the_next_one_is(
+    series: es.Series, tmp_path: Path
+) -> None:
     with_nan(tmp_path / "next")
     place = str(tmp_path / "series")
     for _ in range(2):
@@ -104,7 +126,9 @@ def test_an_acknowledged_delivery_is_shown_no_more_and_the_next_one_is(series: e
         series.acknowledge("next")
 
 
-def test_what_a_gate_holds_can_be_acknowledged_and_still_be_accepted(series: es.Series, tmp_path: Path) -> None:
+def test_what_a_gate_holds_can_be_acknowledged_and_still_be_accepted(
+    series: es.Series, tmp_path: Path
+) -> None:
     series.change(gates={"matched": 2.0})
     es.create_run(tmp_path / "next", *world(1), **IDS)
     with pytest.raises(es.HoldError):
@@ -114,7 +138,9 @@ def test_what_a_gate_holds_can_be_acknowledged_and_still_be_accepted(series: es.
     assert series.add(tmp_path / "next", accept="known").published
 
 
-def test_a_published_name_that_comes_again_with_other_content(series: es.Series, tmp_path: Path) -> None:
+def test_a_published_name_that_comes_again_with_other_content(
+    series: es.Series, tmp_path: Path
+) -> None:
     es.create_run(tmp_path / "other", *world(1), **IDS)
     with pytest.raises(es.InputError, match="other content"):
         series.add(tmp_path / "other", name="first")
@@ -174,7 +200,9 @@ def test_who_is_at_work_on_a_name_keeps_its_record(series: es.Series, tmp_path: 
         assert attempts_in(series.store)["next"].source == "elsewhere"
 
 
-def test_records_are_bounded(series: es.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_bounded(
+    series: es.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attempts, "_MOST", 5)
     for day in range(8):
         with pytest.raises(es.NotARunError):
@@ -183,7 +211,9 @@ def test_records_are_bounded(series: es.Series, tmp_path: Path, monkeypatch: pyt
     long = "x" * 100_000
     with attempts.recording_refusals(series.store, long, long), pytest.raises(es.InputError):
         raise es.InputError(long)
-    assert max(path.stat().st_size for path in (tmp_path / "series" / "attempts").iterdir()) < 20_000
+    assert (
+        max(path.stat().st_size for path in (tmp_path / "series" / "attempts").iterdir()) < 20_000
+    )
 
 
 def test_a_series_does_without_its_records(series: es.Series, tmp_path: Path) -> None:
@@ -199,7 +229,9 @@ def test_a_series_does_without_its_records(series: es.Series, tmp_path: Path) ->
     assert series.add(tmp_path / "next").published
 
 
-def test_a_source_that_could_not_be_opened_is_forgotten_once_it_is_delivered(series: es.Series, tmp_path: Path) -> None:
+def test_a_source_that_could_not_be_opened_is_forgotten_once_it_is_delivered(
+    series: es.Series, tmp_path: Path
+) -> None:
     (tmp_path / "latest.zarr").mkdir()
     with pytest.raises(es.NotARunError):
         series.add(tmp_path / "latest.zarr")
@@ -211,7 +243,8 @@ def test_a_source_that_could_not_be_opened_is_forgotten_once_it_is_delivered(ser
 
 
 @pytest.mark.parametrize(
-    "options", [{"retries": -1}, {"retries": "x"}, {"width": "x"}, {"weights": {1}}, {"model": "x" * 2000}]
+    "options",
+    [{"retries": -1}, {"retries": "x"}, {"width": "x"}, {"weights": {1}}, {"model": "x" * 2000}],
 )
 def test_options_that_are_refused_are_a_refused_delivery(
     series: es.Series, tmp_path: Path, options: dict[str, Any]
@@ -220,12 +253,25 @@ def test_options_that_are_refused_are_a_refused_delivery(
     with pytest.raises(es.InputError) as raised:
         series.add(tmp_path / "next", **options)
     (failed,) = series.status()["failed"]
-    assert (failed["run"], failed["error"], failed["message"]) == ("next", "InputError", str(raised.value)[:2000])
+    assert (failed["run"], failed["error"], failed["message"]) == (
+        "next",
+        "InputError",
+        str(raised.value)[:2000],
+    )
 
 
-def test_a_cluster_that_does_not_answer_is_a_refused_delivery(series: es.Series, tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_answer_is_a_refused_delivery(
+    series: es.Series, tmp_path: Path
+) -> None:
     run = es.create_run(tmp_path / "next", *world(1), **IDS)
-    arguments = ["series", "add", str(tmp_path / "series"), str(run.path), "--scheduler", "tcp://127.0.0.1:99999"]
+    arguments = [
+        "series",
+        "add",
+        str(tmp_path / "series"),
+        str(run.path),
+        "--scheduler",
+        "tcp://127.0.0.1:99999",
+    ]
     ended = CliRunner().invoke(main, arguments)
     assert ended.exit_code == 2
     (failed,) = series.status()["failed"]

@@ -1,4 +1,6 @@
-"""An alignment that is no better than one of unrelated rows says so; one of retrainings does not."""
+"""An alignment that is no better than one of unrelated rows says so; one of retrainings
+does not.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,15 @@ from dask_embstab.cli.main import main
 NO_BETTER = "the rows agree with their reference rows no better than unrelated rows would"
 
 
-def tables(rng: np.random.Generator, n: int, d: int, *, mean: float, decay: float) -> tuple[Array, Array]:
+def tables(
+    rng: np.random.Generator, n: int, d: int, *, mean: float, decay: float
+) -> tuple[Array, Array]:
     """Items of which the first direction may be shared by all, and users."""
     spread = decay ** np.arange(d)
-    return rng.normal(size=(n, d)) * spread + mean * (np.arange(d) == 0), rng.normal(size=(2 * n, d)) * spread
+    return (
+        rng.normal(size=(n, d)) * spread + mean * (np.arange(d) == 0),
+        rng.normal(size=(2 * n, d)) * spread,
+    )
 
 
 def told(*given: Any, **options: Any) -> tuple[dict[str, Any], list[str]]:
@@ -41,7 +48,13 @@ worlds = given(
     mean=st.sampled_from([0.0, 1.0, 5.0]),
     decay=st.sampled_from([1.0, 0.85]),
     options=st.sampled_from(
-        [{}, {"unit_rows": True}, {"align_on": "both"}, {"keep": "geometry"}, {"keep": "geometry", "center": True}]
+        [
+            {},
+            {"unit_rows": True},
+            {"align_on": "both"},
+            {"keep": "geometry"},
+            {"keep": "geometry", "center": True},
+        ]
     ),
 )
 
@@ -53,7 +66,9 @@ def test_unrelated_rows_are_told(
 ) -> None:
     rng = np.random.default_rng(seed)
     run, reference = (tables(rng, per_component * d, d, mean=mean, decay=decay) for _ in range(2))
-    alignment, said = told(*run, reference={"items": reference[0], "users": reference[1]}, **options)
+    alignment, said = told(
+        *run, reference={"items": reference[0], "users": reference[1]}, **options
+    )
     assert alignment["beyond_chance"] < 0.05
     assert alignment["relative_error"] == pytest.approx(alignment["chance_error"], rel=0.35)
     assert [text for text in said if NO_BETTER in text]
@@ -85,14 +100,18 @@ def test_an_exact_alignment_is_far_beyond_chance() -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_rows_that_are_too_few_to_tell_have_no_figure(n: int) -> None:
     rng = np.random.default_rng(0)
-    alignment, said = told(rng.normal(size=(n, 12)), reference=rng.normal(size=(n, 12)), min_matched=1)
+    alignment, said = told(
+        rng.normal(size=(n, 12)), reference=rng.normal(size=(n, 12)), min_matched=1
+    )
     assert not [text for text in said if NO_BETTER in text]
     assert alignment["beyond_chance"] is None
     assert alignment["chance_error"] is None
 
 
 def test_weights_count_as_fewer_rows() -> None:
-    """With one row in ten of weight 100 a tenth of the rows decides, and chance is what that many rows would give."""
+    """With one row in ten of weight 100 a tenth of the rows decides, and chance is what that many
+    rows would give.
+    """
     rng = np.random.default_rng(0)
     T, B = rng.normal(size=(2, 4000, 16))
     weights = np.where(rng.random(4000) < 0.1, 100.0, 1.0)
@@ -123,11 +142,15 @@ def test_real_trainings_in_the_wrong_order_or_under_wrong_ids(tmp_path: Path, ho
     if how == "ids":
         es.create_run(wrong, week.items, week.users, item_ids=order, user_ids=week.user_ids)
     else:
-        es.create_run(wrong, week.items[order], week.users, item_ids=week.item_ids, user_ids=week.user_ids)
+        es.create_run(
+            wrong, week.items[order], week.users, item_ids=week.item_ids, user_ids=week.user_ids
+        )
     with pytest.warns(es.EmbstabWarning, match=f"{NO_BETTER}.*another order.*ids.*another model"):
         es.stabilize(wrong, tmp_path / "wrong-stable.zarr", reference=first)
 
-    done = CliRunner().invoke(main, ["fit", str(wrong), str(tmp_path / "t.npz"), "--reference", str(first.path)])
+    done = CliRunner().invoke(
+        main, ["fit", str(wrong), str(tmp_path / "t.npz"), "--reference", str(first.path)]
+    )
     assert done.exit_code == 0
     assert done.stderr.startswith(f"warning: {NO_BETTER}")
     assert done.stderr.count("\n") == 1

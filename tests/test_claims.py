@@ -1,4 +1,6 @@
-"""Metadata may claim anything: what no store holds and no machine can work on is refused before anything grows."""
+"""Metadata may claim anything: what no store holds and no machine can work on is refused before
+anything grows.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def claiming(path: Path, arrays: tuple[str, ...], n: int, **options: Any) -> Pat
     """A run of 60 items whose metadata speaks of more."""
     foreign_run(path, {"items": (T, np.arange(60)), "users": (W, None)}, **options)
     for array in arrays:
-        file = path / "items" / array / (".zarray" if options.get("zarr_format") == 2 else "zarr.json")
+        file = (
+            path / "items" / array / (".zarray" if options.get("zarr_format") == 2 else "zarr.json")
+        )
         values = json.loads(file.read_text())
         values["shape"][0] = n
         file.write_text(json.dumps(values))
@@ -62,7 +66,9 @@ def test_rows_that_the_store_cannot_hold_are_refused(tmp_path: Path, how: str, n
     )
     with memory_below(8 << 20):
         for call in calls:
-            with pytest.raises(es.DamageError, match=rf"claims {n} rows in \d+ chunks, and [2-4] are stored"):
+            with pytest.raises(
+                es.DamageError, match=rf"claims {n} rows in \d+ chunks, and [2-4] are stored"
+            ):
                 call()
     assert (embstab("inspect", run), embstab("lookup", run, "3")) == (2, 2)
 
@@ -76,7 +82,14 @@ def test_one_array_that_claims_more_than_the_other_is_refused(tmp_path: Path, ar
 def test_rows_of_another_store_are_planned_only_if_they_can_be() -> None:
     """What lies there is not listed: the number of tasks is bounded by memory."""
     store = zarr.storage.MemoryStore()
-    zarr.create_array(store, name="items/vectors", shape=(10**15, D), chunks=(ROWS, D), dtype="f4", fill_value=np.nan)
+    zarr.create_array(
+        store,
+        name="items/vectors",
+        shape=(10**15, D),
+        chunks=(ROWS, D),
+        dtype="f4",
+        fill_value=np.nan,
+    )
     zarr.open_group(store, mode="a").require_group("items")
     with memory_below(8 << 20):
         run = es.open_run(store)
@@ -93,12 +106,16 @@ def test_a_plan_is_made_as_it_is_gone_through() -> None:
     assert (first.number, first.start, first.stop) == (0, 0, 1 << 20)
     few, _ = plan_rows(2_500_000, 64, 4, 1_000_000)
     assert [(r.number, r.start, r.stop) for r in few] == [
-        (0, 0, 10**6), (1, 10**6, 2 * 10**6), (2, 2 * 10**6, 2_500_000)
-    ]  # fmt: skip
+        (0, 0, 10**6),
+        (1, 10**6, 2 * 10**6),
+        (2, 2 * 10**6, 2_500_000),
+    ]
 
 
 @pytest.mark.parametrize("rows", [10**13, 10**17])
-def test_a_chunk_that_no_memory_holds_is_refused_where_it_must_be_decoded_whole(tmp_path: Path, rows: int) -> None:
+def test_a_chunk_that_no_memory_holds_is_refused_where_it_must_be_decoded_whole(
+    tmp_path: Path, rows: int
+) -> None:
     for how in ("gzip", "zstd"):
         codec = zarr.codecs.GzipCodec() if how == "gzip" else zarr.codecs.ZstdCodec()
         path = foreign_run(tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=[codec])
@@ -106,7 +123,10 @@ def test_a_chunk_that_no_memory_holds_is_refused_where_it_must_be_decoded_whole(
         values = json.loads(file.read_text())
         values["chunk_grid"]["configuration"]["chunk_shape"] = [rows, D]
         file.write_text(json.dumps(values))
-        with memory_below(8 << 20), pytest.raises(es.InputError, match=r"decoded whole.*smaller chunks"):
+        with (
+            memory_below(8 << 20),
+            pytest.raises(es.InputError, match=r"decoded whole.*smaller chunks"),
+        ):
             es.open_run(path)
 
 
@@ -117,7 +137,10 @@ def test_components_without_end_are_refused(tmp_path: Path) -> None:
     values["shape"] = [60, 10**9]
     values["chunk_grid"]["configuration"]["chunk_shape"] = [16, 10**9]
     file.write_text(json.dumps(values))
-    with memory_below(8 << 20), pytest.raises(es.InputError, match=r"1000000000 x 1000000000 matrix|decoded whole"):
+    with (
+        memory_below(8 << 20),
+        pytest.raises(es.InputError, match=r"1000000000 x 1000000000 matrix|decoded whole"),
+    ):
         es.open_run(path)
 
 
@@ -126,7 +149,10 @@ def test_a_sparse_table_of_another_writer_is_read(tmp_path: Path) -> None:
     rows = np.zeros((2000, D))
     rows[:60] = T
     path = foreign_run(
-        tmp_path / "in.zarr", {"items": (rows, None), "users": (W, None)}, chunk_rows=1, compressors=None
+        tmp_path / "in.zarr",
+        {"items": (rows, None), "users": (W, None)},
+        chunk_rows=1,
+        compressors=None,
     )
     assert len(list((path / "items/vectors/c").iterdir())) == 60
     assert es.fit(path).items.shape == (D, D)
@@ -135,10 +161,15 @@ def test_a_sparse_table_of_another_writer_is_read(tmp_path: Path) -> None:
 def test_a_file_longer_than_any_encoding_of_its_chunk_is_refused(tmp_path: Path) -> None:
     """A file of gigabytes that takes no room: it would be read into memory as it is."""
     for how, codecs in (("zstd", [zarr.codecs.ZstdCodec()]), ("gzip", [zarr.codecs.GzipCodec()])):
-        path = foreign_run(tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=codecs, fill_value=np.nan)
+        path = foreign_run(
+            tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=codecs, fill_value=np.nan
+        )
         with (path / "items/vectors/c/1/0").open("r+b") as file:
             file.truncate(1 << 31)
-        with memory_below(8 << 20), pytest.raises(es.DamageError, match=r"2147483648 bytes and \d+ may stand there"):
+        with (
+            memory_below(8 << 20),
+            pytest.raises(es.DamageError, match=r"2147483648 bytes and \d+ may stand there"),
+        ):
             es.fit(path, keep="geometry")
     with (path / "items/vectors/zarr.json").open("r+b") as file:
         file.truncate(1 << 31)
@@ -149,5 +180,8 @@ def test_a_file_longer_than_any_encoding_of_its_chunk_is_refused(tmp_path: Path)
 def test_a_chunk_of_texts_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
     rows = 10**10
     array = zarr.create_array(tmp_path / "ids.zarr", shape=(rows,), chunks=(rows,), dtype=str)
-    with memory_below(1 << 24), pytest.raises(es.InputError, match="ids of it must be decoded whole"):
+    with (
+        memory_below(1 << 24),
+        pytest.raises(es.InputError, match="ids of it must be decoded whole"),
+    ):
         as_ids(array, rows, where="it")

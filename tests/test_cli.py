@@ -32,7 +32,9 @@ COMMANDS = {"stabilize", "fit", "apply", "evaluate", "inspect", "lookup", "demo"
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run("stabilize", ...)`` gives the exit code, stdout and stderr of the command in this process."""
+    """``run("stabilize", ...)`` gives the exit code, stdout and stderr of the command in this
+    process.
+    """
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -67,11 +69,22 @@ def done(result: tuple[int, str, str]) -> dict[str, Any]:
 
 
 def test_stabilize_says_what_the_contract_says(runs: Path, run: Run) -> None:
-    told = done(run("stabilize", runs / "day.zarr", runs / "out", "--reference", runs / "reference.zarr", "--json"))
+    told = done(
+        run(
+            "stabilize",
+            runs / "day.zarr",
+            runs / "out",
+            "--reference",
+            runs / "reference.zarr",
+            "--json",
+        )
+    )
     assert (told["rank"], told["method"], told["balance"]) == (4, "gram", "rows")
     assert (told["items"]["rows"], told["items"]["matched"]) == (60, 60)
     assert (told["users"]["rows"], told["users"]["matched"]) == (90, None)
-    assert {"error", "relative_error", "gram_gap", "bound", "nuclear_bound"} <= set(told["alignment"])
+    assert {"error", "relative_error", "gram_gap", "bound", "nuclear_bound"} <= set(
+        told["alignment"]
+    )
     assert len(told["singular_values"]) == 4
     assert 0 < told["seconds"] < 20
     landed = es.open_run(runs / "out")
@@ -90,13 +103,50 @@ def test_stabilize_without_a_reference_or_users(runs: Path, run: Run) -> None:
 
 def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
     day, reference = runs / "day.zarr", runs / "reference.zarr"
-    options = ["--keep", "scores", "--align-on", "both", "--method", "qr", "--balance", "rows", "--min-matched", "60"]
-    told = done(run("stabilize", day, runs / "a", "--reference", reference, *options, "--dtype", "float32", "--json"))
+    options = [
+        "--keep",
+        "scores",
+        "--align-on",
+        "both",
+        "--method",
+        "qr",
+        "--balance",
+        "rows",
+        "--min-matched",
+        "60",
+    ]
+    told = done(
+        run(
+            "stabilize",
+            day,
+            runs / "a",
+            "--reference",
+            reference,
+            *options,
+            "--dtype",
+            "float32",
+            "--json",
+        )
+    )
     assert (told["method"], told["users"]["matched"]) == ("qr", 90)
     assert es.open_run(runs / "a").items.dtype == np.float32
-    told = done(run("stabilize", day, runs / "a", "--rank", "2", "--width", "3", "--overwrite", "--json"))
+    told = done(
+        run("stabilize", day, runs / "a", "--rank", "2", "--width", "3", "--overwrite", "--json")
+    )
     assert (told["rank"], es.open_run(runs / "a").items.d) == (2, 3)
-    done(run("stabilize", day, runs / "a", "--keep", "geometry", "--center", "--overwrite", "--resume", "--json"))
+    done(
+        run(
+            "stabilize",
+            day,
+            runs / "a",
+            "--keep",
+            "geometry",
+            "--center",
+            "--overwrite",
+            "--resume",
+            "--json",
+        )
+    )
     made = es.open_run(runs / "a").transform
     assert made is not None
     assert made.items_offset is not None
@@ -106,11 +156,20 @@ def test_what_is_matched_new_and_gone_is_told(runs: Path, run: Run, make_run: Ma
     ids = np.arange(60) + 15
     ids[3] = ids[2]
     make_run("later", T, W, item_ids=ids, user_ids=[f"u{i}" for i in range(90)])
-    command = ["stabilize", runs / "later.zarr", runs / "out", "--reference", runs / "reference.zarr", "--json"]
+    command = [
+        "stabilize",
+        runs / "later.zarr",
+        runs / "out",
+        "--reference",
+        runs / "reference.zarr",
+        "--json",
+    ]
     code, _, err = run(*command)
     assert code == 2
     assert "repeats 1 of them" in err
-    code, out, err = run(*command, "--duplicates", "first", "--scratch", runs, "--join-memory", "8MiB")
+    code, out, err = run(
+        *command, "--duplicates", "first", "--scratch", runs, "--join-memory", "8MiB"
+    )
     assert (code, err.count("\n")) == (0, 2), "repeated ids, and ids of other rows"
     assert "the first row of each counts" in err
     told = json.loads(out)["items"]
@@ -132,14 +191,26 @@ def test_fit_then_apply_is_stabilize(runs: Path, run: Run) -> None:
     assert told["items"]["rows"] == 60
     for key in ("items", "users"):
         np.testing.assert_array_equal(
-            vectors_of(es.open_run(runs / "in-two"), key), vectors_of(es.open_run(runs / "at-once"), key)
+            vectors_of(es.open_run(runs / "in-two"), key),
+            vectors_of(es.open_run(runs / "at-once"), key),
         )
     done(run("apply", runs / "in-two", day, runs / "again", "--json"))
     assert vectors_of(es.open_run(runs / "again")).shape == (60, 4)
 
 
 def test_evaluate_says_what_the_contract_says(runs: Path, run: Run) -> None:
-    told = done(run("evaluate", runs / "day.zarr", runs / "reference.zarr", "--k", "7", "--users", "20", "--json"))
+    told = done(
+        run(
+            "evaluate",
+            runs / "day.zarr",
+            runs / "reference.zarr",
+            "--k",
+            "7",
+            "--users",
+            "20",
+            "--json",
+        )
+    )
     for key, n in (("items", 60), ("users", 90)):
         assert told[key]["matched"] == n
         assert {"mean_cosine", "norm_ratio"} <= set(told[key])
@@ -153,13 +224,22 @@ def test_evaluate_says_what_the_contract_says(runs: Path, run: Run) -> None:
 
 def test_inspect_describes_a_run(runs: Path, run: Run) -> None:
     told = done(run("inspect", runs / "reference.zarr", "--json"))
-    assert told["users"] == {"rows": 90, "components": 4, "dtype": "float64", "chunk_rows": 16, "ids": "string"}
+    assert told["users"] == {
+        "rows": 90,
+        "components": 4,
+        "dtype": "float64",
+        "chunk_rows": 16,
+        "ids": "string",
+    }
     assert told["transform"]["rank"] == 4
     assert done(run("inspect", runs / "items.zarr", "--json"))["users"] is None
 
 
 def test_without_json_a_person_reads_it(runs: Path, run: Run) -> None:
-    for command in (("inspect", runs / "day.zarr"), ("evaluate", runs / "day.zarr", runs / "day.zarr")):
+    for command in (
+        ("inspect", runs / "day.zarr"),
+        ("evaluate", runs / "day.zarr", runs / "day.zarr"),
+    ):
         code, out, err = run(*command)
         assert (code, err) == (0, "")
         assert "items:" in out
@@ -205,8 +285,17 @@ def test_bad_input_ends_with_2(runs: Path, run: Run) -> None:
     failed(run("stabilize", day, out, "--reference", runs / "none"), 2, "nothing at .*none")
     failed(run("stabilize", day, runs / "items.zarr"), 2, "exists already.*--overwrite")
     failed(run("stabilize", runs / "items.zarr", out, "--keep", "scores"), 2, "needs users")
-    for address in ("nowhere://at-all", "tls://127.0.0.1:8786", "tcp://127.0.0.1:99999", "tcp://127.0.0.1"):
-        failed(run("stabilize", day, out, "--scheduler", address), 2, f"no Dask scheduler answers at {address}")
+    for address in (
+        "nowhere://at-all",
+        "tls://127.0.0.1:8786",
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1",
+    ):
+        failed(
+            run("stabilize", day, out, "--scheduler", address),
+            2,
+            f"no Dask scheduler answers at {address}",
+        )
     failed(run("stabilize", day, "/proc/out"), 2, "a folder that can be written in; /proc")
     failed(run("fit", day, runs / "none" / "t.npz"), 2, "folder")
     failed(run("apply", runs / "t.npz", day, out), 2, "no transform at")
@@ -241,7 +330,9 @@ def test_wrong_usage_ends_with_2_and_one_line(run: Run, arguments: list[str], sa
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the disk\nis on fire"), PermissionError("no")])
-def test_anything_else_ends_with_1(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+def test_anything_else_ends_with_1(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -253,7 +344,9 @@ def test_anything_else_ends_with_1(runs: Path, run: Run, monkeypatch: pytest.Mon
 
 
 def process(*arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [str(a) for a in arguments], capture_output=True, text=True, check=False, **options
+    )
 
 
 def test_the_installed_program(runs: Path) -> None:
@@ -274,12 +367,15 @@ def test_help_is_quick_and_imports_neither_numpy_nor_dask() -> None:
         times.append(time.perf_counter() - began)
     assert min(times) < 1.0, "half a second is promised; the rest is for noise"
     code = (
-        "import sys, atexit; atexit.register(lambda: print(*sorted({m.split('.')[0] for m in sys.modules}), file="
-        "sys.stderr)); sys.argv = ['embstab', '--help']; from dask_embstab.cli.main import main; main()"
+        "import sys, atexit; atexit.register(lambda: print(*sorted({m.split('.')[0] for m in"
+        " sys.modules}), file=sys.stderr)); sys.argv = ['embstab', '--help']; from"
+        " dask_embstab.cli.main import main; main()"
     )
     ended = process(sys.executable, "-c", code)
     assert ended.returncode == 0
-    assert not {"numpy", "dask", "zarr", "xarray", "scipy", "distributed", "rich"} & set(ended.stderr.split())
+    assert not {"numpy", "dask", "zarr", "xarray", "scipy", "distributed", "rich"} & set(
+        ended.stderr.split()
+    )
 
 
 def on_a_terminal(*arguments: Any) -> tuple[int, str, str]:
@@ -287,7 +383,11 @@ def on_a_terminal(*arguments: Any) -> tuple[int, str, str]:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     with subprocess.Popen(
-        [str(a) for a in arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment, text=True
+        [str(a) for a in arguments],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment,
+        text=True,
     ) as running:
         os.close(theirs)
         drawn, terminal = b"", select.poll()  # select() has no room for descriptors beyond 1023
@@ -306,7 +406,9 @@ def on_a_terminal(*arguments: Any) -> tuple[int, str, str]:
 
 def test_a_terminal_shows_bars(runs: Path) -> None:
     reference = ("--reference", runs / "reference.zarr")
-    code, out, drawn = on_a_terminal(SCRIPT, "stabilize", runs / "day.zarr", runs / "out", *reference)
+    code, out, drawn = on_a_terminal(
+        SCRIPT, "stabilize", runs / "day.zarr", runs / "out", *reference
+    )
     assert code == 0
     assert "rank: 4" in out
     assert "━" in drawn
@@ -333,8 +435,12 @@ for day, path in enumerate(sys.argv[1:]):
 
 
 def test_a_stranger_s_runs(tmp_path: Path, run: Run) -> None:
-    """Plain zarr-python by someone who only read the layout: no attributes of ours, default codecs, ids as text."""
-    before, second, first, out = (tmp_path / name for name in ("1.zarr", "2.zarr", "first.zarr", "second.zarr"))
+    """Plain zarr-python by someone who only read the layout: no attributes of ours, default codecs,
+    ids as text.
+    """
+    before, second, first, out = (
+        tmp_path / name for name in ("1.zarr", "2.zarr", "first.zarr", "second.zarr")
+    )
     process(sys.executable, "-W", "ignore", "-c", STRANGER, before, second)
     done(run("stabilize", before, first, "--json"))
     ended = process(SCRIPT, "stabilize", second, out, "--reference", first, "--json")
@@ -342,6 +448,8 @@ def test_a_stranger_s_runs(tmp_path: Path, run: Run) -> None:
     assert json.loads(ended.stdout)["items"]["matched"] == 500
     raw, landed = es.open_run(second), es.open_run(out)
     scores = vectors_of(raw, "users").astype(float) @ vectors_of(raw).astype(float).T
-    assert_close(vectors_of(landed, "users").astype(float) @ vectors_of(landed).astype(float).T, scores, 1e-6)
+    assert_close(
+        vectors_of(landed, "users").astype(float) @ vectors_of(landed).astype(float).T, scores, 1e-6
+    )
     assert landed.items.ids.compute().tolist() == raw.items.ids.compute().tolist()
     assert es.evaluate(first, out).items.mean_cosine > es.evaluate(before, second).items.mean_cosine

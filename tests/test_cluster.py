@@ -1,4 +1,6 @@
-"""A real cluster: what travels, who may die, what differs, and one clear error for each thing that is not as it must be."""
+"""A real cluster: what travels, who may die, what differs, and one clear error for each thing that
+is not as it must be.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ import dask_embstab as es
 from dask_embstab.passes.engine import cluster as cluster_module
 from dask_embstab.passes.engine.cluster import loaded_family
 
-# A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was asked to.
+# A cluster's own goodbye: sockets and event loops that distributed closes a moment after it was
+# asked to.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -40,7 +43,9 @@ B = world(42, 900, 400, 6)[0]
 def client(small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
     """Two worker processes of one thread, for this test alone: it may kill or change them."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as made,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as made,
         Client(made, set_as_default=False) as connected,
         connected.as_current(),
     ):
@@ -65,7 +70,9 @@ def _received(dask_worker: Any) -> list[int]:
 def test_no_table_travels(
     make_run: MakeRun, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
-    """Bytes through client and scheduler (they share this process), and between workers from the transfer log."""
+    """Bytes through client and scheduler (they share this process), and between workers from the
+    transfer log.
+    """
     n, d = 1 << 16, 64
     rows = np.random.default_rng(0).standard_normal((n, d), np.float32)
     ids = np.random.default_rng(1).permutation(n) if order == "shuffled" else np.arange(n)
@@ -81,13 +88,20 @@ def test_no_table_travels(
         return n_bytes
 
     async def counted_read(frames: Any, *arguments: Any, **options: Any) -> Any:
-        through.append(sum(memoryview(frame).nbytes for frame in (frames if isinstance(frames, list) else [frames])))
+        through.append(
+            sum(
+                memoryview(frame).nbytes
+                for frame in (frames if isinstance(frames, list) else [frames])
+            )
+        )
         return await read(frames, *arguments, **options)
 
     monkeypatch.setattr(tcp.TCP, "write", counted_write)
     monkeypatch.setattr(tcp, "from_frames", counted_read)
     (scratch := tmp_path / "scratch").mkdir()
-    landed = es.stabilize(run, tmp_path / "out.zarr", reference=reference, join_memory="1MiB", scratch=scratch)
+    landed = es.stabilize(
+        run, tmp_path / "out.zarr", reference=reference, join_memory="1MiB", scratch=scratch
+    )
     assert landed.transform is not None
     told = landed.transform.diagnostics["items"]
     assert told["vectors"] == {"equal": "in step", "shuffled": "shuffled"}[order]
@@ -130,7 +144,10 @@ def _killer(module: str, function: str, call: int) -> Callable[[], None]:
 
 @pytest.mark.parametrize(
     "where",
-    [("passes.engine.reduce", "Panel", 5), ("tables.write.chunk_writer", "DirectWriter._complete", 3)],
+    [
+        ("passes.engine.reduce", "Panel", 5),
+        ("tables.write.chunk_writer", "DirectWriter._complete", 3),
+    ],
     ids=["fit", "apply"],
 )
 def test_a_worker_killed_in_mid_pass_changes_no_bit(
@@ -152,16 +169,24 @@ def test_a_worker_killed_in_mid_pass_changes_no_bit(
 # --- what differs
 
 
-def test_workers_of_another_kernel_family_are_reported_once(runs: tuple[es.Run, es.Run], small_tasks: None) -> None:  # noqa: ARG001
+def test_workers_of_another_kernel_family_are_reported_once(
+    runs: tuple[es.Run, es.Run],
+    small_tasks: None,  # noqa: ARG001
+) -> None:
     other = "Haswell" if "Haswell" not in loaded_family() else "Nehalem"
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=":0", env={"OPENBLAS_CORETYPE": other}
+            n_workers=1,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            env={"OPENBLAS_CORETYPE": other},
         ) as made,
         Client(made, set_as_default=False) as client,
         client.as_current(),
     ):
-        with pytest.warns(es.EmbstabWarning, match=f"1 of 1 workers .* another kernel family .*{other}") as caught:
+        with pytest.warns(
+            es.EmbstabWarning, match=f"1 of 1 workers .* another kernel family .*{other}"
+        ) as caught:
             es.fit(runs[1])
         assert len(caught) == 1
         es.fit(runs[1])
@@ -174,7 +199,10 @@ def test_workers_of_the_same_kind_are_not(runs: tuple[es.Run, es.Run], client: C
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [("1.0", r"zarr 1\.0 \(here "), pytest.param(None, r"zarr not at all \(here ", marks=pytest.mark.long)],
+    [
+        ("1.0", r"zarr 1\.0 \(here "),
+        pytest.param(None, r"zarr not at all \(here ", marks=pytest.mark.long),
+    ],
     ids=["other", "missing"],
 )
 def test_other_libraries_on_a_worker(
@@ -200,9 +228,18 @@ def test_other_libraries_on_a_worker(
 
 
 @pytest.mark.parametrize(
-    "what", ["run", "run through zarr", "output", pytest.param("output ids", marks=pytest.mark.long), "scratch"]
+    "what",
+    [
+        "run",
+        "run through zarr",
+        "output",
+        pytest.param("output ids", marks=pytest.mark.long),
+        "scratch",
+    ],
 )
-def test_a_path_that_workers_cannot_see(make_run: MakeRun, client: Client, tmp_path: Path, what: str) -> None:
+def test_a_path_that_workers_cannot_see(
+    make_run: MakeRun, client: Client, tmp_path: Path, what: str
+) -> None:
     n, rng = 12_000, np.random.default_rng(0)
     (scratch := tmp_path / "scratch").mkdir()
     options: dict[str, Any] = {}
@@ -210,16 +247,22 @@ def test_a_path_that_workers_cannot_see(make_run: MakeRun, client: Client, tmp_p
     with dask.config.set(scheduler="threads"):
         if what == "run through zarr":
             group = zarr.open_group(tmp_path / "in.zarr", mode="w")
-            array = group.create_array("items/vectors", shape=(900, 6), chunks=(30, 6), shards=(90, 6), dtype="f4")
+            array = group.create_array(
+                "items/vectors", shape=(900, 6), chunks=(30, 6), shards=(90, 6), dtype="f4"
+            )
             array[:] = T
             run = es.open_run(tmp_path / "in.zarr")
         elif what == "scratch":  # more ids than 1 MiB holds, in another order
             run = make_run("in", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **how)
-            reference = make_run("reference", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **how)
+            reference = make_run(
+                "reference", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **how
+            )
             options = {"join_memory": "1MiB", "scratch": scratch, "reference": reference}
         else:
             run = make_run("in", T, item_ids=[f"i{i}" for i in range(900)])
-    place = {"run": run.path, "run through zarr": run.path, "scratch": str(scratch)}.get(what, str(tmp_path / ".out"))
+    place = {"run": run.path, "run through zarr": run.path, "scratch": str(scratch)}.get(
+        what, str(tmp_path / ".out")
+    )
     within = "/items/id" if what == "output ids" else ""
 
     def blind() -> None:
@@ -237,7 +280,10 @@ def test_a_path_that_workers_cannot_see(make_run: MakeRun, client: Client, tmp_p
         os.open, os.stat = without(os.open), without(os.stat)
 
     client.run(blind)
-    with pytest.raises(es.DamageError, match=f"{re.escape(place)}.* is not there, as seen from .*shared file system"):
+    with pytest.raises(
+        es.DamageError,
+        match=f"{re.escape(place)}.* is not there, as seen from .*shared file system",
+    ):
         es.stabilize(run, tmp_path / "out.zarr", **options)
     assert not (tmp_path / "out.zarr").exists()
     assert list(scratch.iterdir()) == []
@@ -247,13 +293,19 @@ def test_a_path_that_workers_cannot_see(make_run: MakeRun, client: Client, tmp_p
 
 
 @pytest.fixture
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a ``dask scheduler`` with two ``dask worker``, all separate processes, and the scheduler's own."""
+def address(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of a ``dask scheduler`` with two ``dask worker``, all separate processes, and the
+    scheduler's own.
+    """
     folder = tmp_path_factory.mktemp("cluster")
     dask, file = str(Path(sys.executable).with_name("dask")), folder / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     flags = ["--scheduler-file", str(file), "--no-dashboard"]
-    started = [subprocess.Popen([dask, "scheduler", "--port", "0", "--host", "127.0.0.1", *flags], **quiet)]
+    started = [
+        subprocess.Popen([dask, "scheduler", "--port", "0", "--host", "127.0.0.1", *flags], **quiet)
+    ]
     try:
         worker = [dask, "worker", "--nthreads", "1", "--death-timeout", "20", *flags]
         started += [subprocess.Popen(worker, **quiet) for _ in range(2)]
@@ -275,7 +327,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, sub
 def _program(*arguments: Any) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("embstab")), *map(str, arguments)]
     environment = {**os.environ, "DASK_EMBSTAB__TASK_BYTES": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def test_a_scheduler_started_elsewhere(
@@ -283,7 +337,14 @@ def test_a_scheduler_started_elsewhere(
 ) -> None:
     reference, run = runs
     where, scheduler = address
-    command = ["stabilize", run.path, tmp_path / "workers.zarr", "--reference", reference.path, "--json"]
+    command = [
+        "stabilize",
+        run.path,
+        tmp_path / "workers.zarr",
+        "--reference",
+        reference.path,
+        "--json",
+    ]
     program = _program(*command, "--scheduler", where)
     out, err = program.communicate(timeout=60)
     assert program.returncode == 0, err
@@ -304,7 +365,9 @@ def test_a_scheduler_started_elsewhere(
 
     with Client(where, set_as_default=False) as client:
         client.run(slow)
-    program = _program("stabilize", run.path, tmp_path / "lost.zarr", "--scheduler", where, "--json")
+    program = _program(
+        "stabilize", run.path, tmp_path / "lost.zarr", "--scheduler", where, "--json"
+    )
     while not list(tmp_path.glob(".lost.zarr.*/run/items/vectors/c/*")):
         assert program.poll() is None, program.communicate()
         time.sleep(0.02)
@@ -319,6 +382,8 @@ def test_a_scheduler_started_elsewhere(
 
 @pytest.mark.parametrize("where", ["nowhere", "nowhere://at:1"])
 def test_an_address_that_is_none(tmp_path: Path, where: str) -> None:
-    out, err = _program("stabilize", tmp_path / "a", tmp_path / "b", "--scheduler", where).communicate(timeout=60)
+    out, err = _program(
+        "stabilize", tmp_path / "a", tmp_path / "b", "--scheduler", where
+    ).communicate(timeout=60)
     assert out == ""
     assert re.fullmatch(r"error: no Dask scheduler answers at nowhere[^\n]*\n", err), err

@@ -27,7 +27,10 @@ DOCS = Path(__file__).parent.parent / "docs/command-line.md"
     ],
 )
 def test_a_line_is_completed(
-    words: tuple[str, ...], expected: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("_EMBSTAB_COMPLETE", "zsh_complete")
     monkeypatch.setenv("COMP_WORDS", " ".join(("embstab", *words)))
@@ -59,7 +62,9 @@ def test_completing_imports_neither_numpy_nor_dask() -> None:
     )
     asked = {"_EMBSTAB_COMPLETE": "zsh_complete", "COMP_WORDS": "embstab se", "COMP_CWORD": "1"}
     command = [sys.executable, "-c", code]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | asked).stdout
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | asked
+    ).stdout
     assert told.splitlines()[1] == "series"
     assert told.splitlines()[-1] == "[]"
 

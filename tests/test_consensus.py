@@ -1,4 +1,6 @@
-"""The running reference: the mean of every id's unit rows, against the same mean written plainly with NumPy."""
+"""The running reference: the mean of every id's unit rows, against the same mean written plainly
+with NumPy.
+"""
 
 from __future__ import annotations
 
@@ -40,19 +42,29 @@ def unit(rows: Array) -> Array:
 
 
 def moved(state: State, ids: list[Any], rows: Array, half_life: float | None) -> State:
-    """The mean and the weight of every id, one id after the other; the run's ids first, in the run's order."""
+    """The mean and the weight of every id, one id after the other; the run's ids first, in the
+    run's order.
+    """
     decay = 1.0 if half_life is None else 2.0 ** (-1.0 / half_life)
     aged = {key: (mean, weight * decay) for key, (mean, weight) in state.items()}
     after: State = {}
     for key, row in zip(ids, unit(rows), strict=True):
         mean, weight = aged.pop(key, (np.zeros(len(row)), 0.0))
-        after[key] = ((mean * weight + row) / (weight + 1), weight + 1) if row.any() else (mean, weight)
+        after[key] = (
+            ((mean * weight + row) / (weight + 1), weight + 1) if row.any() else (mean, weight)
+        )
     return after | aged
 
 
-def left(state: State, ids: list[Any], decay: float, least: float, *, first: bool, in_place: bool) -> State:
-    """The state without the ids that are gone and too light to stay once another run with ``ids`` has been seen."""
-    light = [key for key, (_, weight) in state.items() if (1.0 if first else weight) * decay < least]
+def left(
+    state: State, ids: list[Any], decay: float, least: float, *, first: bool, in_place: bool
+) -> State:
+    """The state without the ids that are gone and too light to stay once another run with ``ids``
+    has been seen.
+    """
+    light = [
+        key for key, (_, weight) in state.items() if (1.0 if first else weight) * decay < least
+    ]
     light = [key for key in light if key not in ids]
     if in_place:
         n = len(state)
@@ -63,14 +75,23 @@ def left(state: State, ids: list[Any], decay: float, least: float, *, first: boo
 
 
 def landed(
-    items: Array, users: Array, ids: list[Any], state: State, head: dict[Any, Array], head_weight: float
+    items: Array,
+    users: Array,
+    ids: list[Any],
+    state: State,
+    head: dict[Any, Array],
+    head_weight: float,
 ) -> Array:
-    """Algorithm 2: the run's standardized unit rows on the sums of those of all runs before it, the last counting more."""
+    """Algorithm 2: the run's standardized unit rows on the sums of those of all runs before it, the
+    last counting more.
+    """
     frame = standardize(items, users, balance="rows")
     known = list(state)
     mine, theirs = pairs_by_id(ids, known)
     pulls = [state[key][0] * state[key][1] + head_weight * head.get(key, 0.0) for key in known]
-    return items @ frame.items @ rotation(unit((items @ frame.items)[mine]), np.stack(pulls)[theirs])
+    return (
+        items @ frame.items @ rotation(unit((items @ frame.items)[mine]), np.stack(pulls)[theirs])
+    )
 
 
 def state_of(series: es.Series, name: str, key: str = "items") -> tuple[list[Any], Array, Array]:
@@ -80,7 +101,9 @@ def state_of(series: es.Series, name: str, key: str = "items") -> tuple[list[Any
     return ids, stored["vectors"].values, stored["weight"].values
 
 
-def assert_state(series: es.Series, name: str, wanted: State, tolerance: float, key: str = "items") -> None:
+def assert_state(
+    series: es.Series, name: str, wanted: State, tolerance: float, key: str = "items"
+) -> None:
     ids, means, weights = state_of(series, name, key)
     assert ids == list(wanted), "the run's ids in its own order, then those that are gone"
     assert_close(means, np.stack([mean for mean, _ in wanted.values()]), tolerance)
@@ -102,7 +125,9 @@ def quick() -> Iterator[None]:
 
 
 IDS = [np.arange(20), np.arange(20) + 2, np.roll(np.arange(20) + 1, 3), np.arange(20) + 1]
-"""Of four days: two new ones and two gone, one that comes back and others in another order, and so on."""
+"""Of four days: two new ones and two gone, one that comes back and others in another order, and so
+on.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +190,9 @@ def test_the_mean_of_any_catalogues(
     dtype: str,
     out_of_core: bool,
 ) -> None:
-    """Any overlap, order, chunking, half-life and path of the join; rows of zeros; tables that grow and shrink."""
+    """Any overlap, order, chunking, half-life and path of the join; rows of zeros; tables that grow
+    and shrink.
+    """
     folder = tmp_path_factory.mktemp("c")
     weighed = {"half_life": half_life, "head_weight": head_weight, "forget_below": least}
     series = es.Series.init(folder / "series", min_matched=1, gates=OFF, **weighed)
@@ -183,12 +210,19 @@ def test_the_mean_of_any_catalogues(
             T[day] *= not with_zeros
             ids = [f"i{row}" for row in rows] if kind == "string" else rows.tolist()
             named = {} if kind == "none" else {"item_ids": ids}
-            series.add(es.create_run(folder / f"day-{day}.zarr", T, W, chunk_rows=chunk_rows, **named))
+            series.add(
+                es.create_run(folder / f"day-{day}.zarr", T, W, chunk_rows=chunk_rows, **named)
+            )
             rows_landed = vectors_of(series.open())
             if sum(state[key][1] > 0 for key in ids if key in state) >= 8:
                 assert_close(rows_landed, landed(T, W, ids, state, head, head_weight), 1e4 * exact)
             stays = left(
-                state, ids, 2 ** (-1 / half_life) if half_life else 1.0, least, first=day == 1, in_place=kind == "none"
+                state,
+                ids,
+                2 ** (-1 / half_life) if half_life else 1.0,
+                least,
+                first=day == 1,
+                in_place=kind == "none",
             )
             told = series.head().figures["running_reference"]
             assert not day or told["items"]["left"] == len(state) - len(stays)
@@ -230,19 +264,32 @@ def test_the_first_link_is_a_fit_on_the_first_run_s_directions(
 def test_rows_count_against_the_last_live_run(series: es.Series, tmp_path: Path) -> None:
     """What was there once is aligned on, and is neither matched nor gone."""
     counts = [v.figures["items"] for v in series.log().versions]
-    assert [(c["matched"], c["new"], c["gone"], c["returned"]) for c in counts[1:]] == [(18, 2, 2, 0), (19, 1, 1, 1)]
+    assert [(c["matched"], c["new"], c["gone"], c["returned"]) for c in counts[1:]] == [
+        (18, 2, 2, 0),
+        (19, 1, 1, 1),
+    ]
     T, W = tables(3, 24)
-    old = es.create_run(tmp_path / "old.zarr", T[:20], W, item_ids=[0, 21, 1, 2, 3, *range(100, 115)])
+    old = es.create_run(
+        tmp_path / "old.zarr", T[:20], W, item_ids=[0, 21, 1, 2, 3, *range(100, 115)]
+    )
     series.change(min_matched=4)
     with pytest.raises(es.HoldError, match=r"at least 4 rows.* 3 are shared"):
         series.add(old)
     series.change(min_matched=3)
     assert series.add(old).version.figures["items"] | {"rows": 0} == {
-        "rows": 0, "matched": 3, "new": 17, "gone": 17, "returned": 2, "lags": None, "zero_rows": 0
-    }  # fmt: skip
+        "rows": 0,
+        "matched": 3,
+        "new": 17,
+        "gone": 17,
+        "returned": 2,
+        "lags": None,
+        "zero_rows": 0,
+    }
 
 
-def test_the_same_ids_in_the_same_order_are_read_row_by_row(series: es.Series, tmp_path: Path) -> None:
+def test_the_same_ids_in_the_same_order_are_read_row_by_row(
+    series: es.Series, tmp_path: Path
+) -> None:
     """Also once the mean holds others behind them."""
     T, W = tables(3, 24)
     again = es.create_run(tmp_path / "again.zarr", T[IDS[2]], W, item_ids=IDS[2], chunk_rows=8)

@@ -33,8 +33,12 @@ quick, template, days, series = (
 
 
 @pytest.mark.usefixtures("small_tasks")
-def test_an_interrupted_move_goes_on(series: es.Series, days: list[Path], tmp_path: Path, writing: Any) -> None:
-    """Whole chunks stay; what is whole and of these very files serves; what is torn, or of others, is written anew."""
+def test_an_interrupted_move_goes_on(
+    series: es.Series, days: list[Path], tmp_path: Path, writing: Any
+) -> None:
+    """Whole chunks stay; what is whole and of these very files serves; what is torn, or of others,
+    is written anew.
+    """
     undisturbed = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
     written: list[int] = []
     with writing(written.append):
@@ -51,7 +55,11 @@ def test_an_interrupted_move_goes_on(series: es.Series, days: list[Path], tmp_pa
             series.add(days[3])
     assert len(written) == 1
     place = tmp_path / "series" / "references" / "day-3.zarr"
-    for harm in (lambda: None, lambda: os.truncate(place / "items/vectors/c/1/0", 0), lambda: torn(place)):
+    for harm in (
+        lambda: None,
+        lambda: os.truncate(place / "items/vectors/c/1/0", 0),
+        lambda: torn(place),
+    ):
         harm()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(publishing, "publish", _dead)
@@ -96,7 +104,9 @@ def test_a_rollback_goes_on_from_that_version_s_mean(series: es.Series, days: li
 
 
 @pytest.mark.parametrize("before", ["previous", "first"])
-def test_a_change_of_policy_starts_from_the_head(days: list[Path], tmp_path: Path, before: str) -> None:
+def test_a_change_of_policy_starts_from_the_head(
+    days: list[Path], tmp_path: Path, before: str
+) -> None:
     series = es.Series.init(tmp_path / "series", policy=before, gates=OFF)
     for day in days[:2]:
         series.add(day)
@@ -135,7 +145,9 @@ def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> No
     del values["crc32c"], values["settings"]["half_life"]
     check = crc32c.crc32c(json.dumps(values, sort_keys=True).encode())
     file.write_text(json.dumps(values | {"crc32c": check}, indent=1, sort_keys=True))
-    settings = {name: value for name, value in series.head().settings.items() if name != "half_life"}
+    settings = {
+        name: value for name, value in series.head().settings.items() if name != "half_life"
+    }
     old = replace(series.head(), details=replace(series.head().told, settings=settings))
     (tmp_path / "series" / "versions" / "1.json").write_bytes(old.encoded())
     series = es.Series(tmp_path / "series")
@@ -167,8 +179,12 @@ def test_the_command_line_sets_both(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", ["items/vectors/c/1/0", "items/id/c/2", "items/weight/c/0", "zarr.json"])
-def test_damage_to_a_mean_is_found(series: es.Series, tmp_path: Path, file: str, damage: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["items/vectors/c/1/0", "items/id/c/2", "items/weight/c/0", "zarr.json"]
+)
+def test_damage_to_a_mean_is_found(
+    series: es.Series, tmp_path: Path, file: str, damage: str
+) -> None:
     DAMAGE[damage](tmp_path / "series" / "references" / "day-2.zarr" / file)
     assert any(f"references/day-2.zarr/{file}" in line for line in series.verify().damage)
 

@@ -41,13 +41,19 @@ def brackets(left: str, right: str) -> str:
 def test_the_order_of_additions_does_not_depend_on_the_tasks(data: Any, n: int) -> None:
     leaves = [Node(0, i, chr(ord("A") + i)) for i in range(n)]
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, n - 1)), max_size=8)) - {n})
-    tasks = [merge_forests([leaves[a:b]], brackets) for a, b in zip([0, *cuts], [*cuts, n], strict=True)]
+    tasks = [
+        merge_forests([leaves[a:b]], brackets) for a, b in zip([0, *cuts], [*cuts, n], strict=True)
+    ]
     middle = data.draw(st.integers(0, len(tasks)))
-    joined = merge_forests([merge_forests(tasks[:middle], brackets), merge_forests(tasks[middle:], brackets)], brackets)
+    joined = merge_forests(
+        [merge_forests(tasks[:middle], brackets), merge_forests(tasks[middle:], brackets)], brackets
+    )
     whole = merge_forests([leaves], brackets)
     assert joined == whole
     assert fold(joined, brackets) == fold(whole, brackets)
-    assert fold(joined, brackets).replace("(", "").replace(")", "") == "".join(leaf.value for leaf in leaves)
+    assert fold(joined, brackets).replace("(", "").replace(")", "") == "".join(
+        leaf.value for leaf in leaves
+    )
     assert len(joined) == n.bit_count(), "complete subtrees only"
 
 
@@ -81,14 +87,32 @@ def test_rank_biased_overlap_of_equal_and_of_disjoint_rankings() -> None:
 
 
 @settings(max_examples=100)
-@given(seed=seeds, n=st.integers(1, 80), k=st.integers(1, 9), cut=st.integers(0, 80), values=st.integers(1, 40))
-def test_top_k_of_parts_is_top_k_of_the_whole(seed: int, n: int, k: int, cut: int, values: int) -> None:
+@given(
+    seed=seeds,
+    n=st.integers(1, 80),
+    k=st.integers(1, 9),
+    cut=st.integers(0, 80),
+    values=st.integers(1, 40),
+)
+def test_top_k_of_parts_is_top_k_of_the_whole(
+    seed: int, n: int, k: int, cut: int, values: int
+) -> None:
     """Whole numbers make ties: the smaller row number comes first, however the rows were cut."""
     rng = np.random.default_rng(seed)
-    queries, rows = rng.integers(-3, 4, (5, 2)).astype(float), rng.integers(0, values, (n, 2)).astype(float)
+    queries, rows = (
+        rng.integers(-3, 4, (5, 2)).astype(float),
+        rng.integers(0, values, (n, 2)).astype(float),
+    )
     cut = min(cut, n)
     parts = [(rows[:cut], 0), (rows[cut:], cut)]
-    found = reduce(add, (top_k(queries, part, start + np.arange(len(part)), k=k) for part, start in parts if len(part)))
+    found = reduce(
+        add,
+        (
+            top_k(queries, part, start + np.arange(len(part)), k=k)
+            for part, start in parts
+            if len(part)
+        ),
+    )
     scores = queries @ rows.T
     for line, numbers, best in zip(scores, found.rows, found.scores, strict=True):
         wanted = sorted(range(n), key=lambda row: (-line[row], row))[:k]
@@ -104,7 +128,12 @@ def figures(X: Array, Y: Array) -> Any:
 
 
 @settings(max_examples=100)
-@given(seed=seeds, d=st.integers(1, 7), n=st.integers(8, 60), drift=st.sampled_from([1.0, 0.1, 1e-3, 1e-5]))
+@given(
+    seed=seeds,
+    d=st.integers(1, 7),
+    n=st.integers(8, 60),
+    drift=st.sampled_from([1.0, 0.1, 1e-3, 1e-5]),
+)
 def test_the_bounds_hold_the_error_between_them(seed: int, d: int, n: int, drift: float) -> None:
     rng = np.random.default_rng(seed)
     Y = rng.normal(size=(n, d)) * 1.5 ** -np.arange(d)
@@ -159,7 +188,9 @@ def test_figures_at_rounding_level_say_so() -> None:
     found = figures(X, X + 1e-13)
     assert (found.error, found.gram_gap) == (0, 0)
     assert set(found.at_rounding) == {"error", "gram_gap", "nuclear_bound"}
-    assert 0 < max(found.bound, found.nuclear_bound) < 1e-3 * np.linalg.norm(X), "a bound is never rounded down"
+    assert 0 < max(found.bound, found.nuclear_bound) < 1e-3 * np.linalg.norm(X), (
+        "a bound is never rounded down"
+    )
     assert figures(X, X + 0.1).at_rounding == ()
 
 
@@ -207,7 +238,9 @@ def test_the_gap_is_zero_where_a_mirror_is_free() -> None:
     C = np.diag([2.0, 1.0, 0.0])
     assert procrustes(C).gap == 0
     assert procrustes(np.diag([2.0, 1.0, 1e-13])).gap == 0
-    assert procrustes(C, proper=True).gap == pytest.approx(0.25), "two free directions would be needed for a rotation"
+    assert procrustes(C, proper=True).gap == pytest.approx(0.25), (
+        "two free directions would be needed for a rotation"
+    )
     assert procrustes(np.diag([2.0, 1.0, -0.5]), proper=True).gap == pytest.approx(0.125)
     assert procrustes(np.pad(C, ((0, 0), (0, 2)))).gap == 0
 
@@ -220,10 +253,16 @@ def root(table: Array) -> Root:
 
 
 @given(seed=seeds, d=st.integers(1, 6), route=st.sampled_from(["gram", "qr"]))
-def test_standardize_keeps_scores_and_gives_both_tables_one_diagonal(seed: int, d: int, route: str) -> None:
+def test_standardize_keeps_scores_and_gives_both_tables_one_diagonal(
+    seed: int, d: int, route: str
+) -> None:
     T, W = world(seed, d=d)
     roots = [
-        root_from_gramian(table.T @ table, n_rows=len(table), eps=EPS) if route == "gram" else root(table)
+        (
+            root_from_gramian(table.T @ table, n_rows=len(table), eps=EPS)
+            if route == "gram"
+            else root(table)
+        )
         for table in (T, W)
     ]
     frame, wanted = standardize(*roots), oracle.standardize(T, W)
@@ -248,7 +287,11 @@ def test_the_rank_of_scores_is_that_of_both_tables_together() -> None:
     T, W = world(0, d=4)
     line = standardize(root(T * [1, 1, 0, 0]), root(W * [0, 1, 1, 0]))
     assert line.rank == 1
-    assert_close((T * [1, 1, 0, 0]) @ line.items @ (W * [0, 1, 1, 0] @ line.users).T, np.outer(T[:, 1], W[:, 1]), 1e-12)
+    assert_close(
+        (T * [1, 1, 0, 0]) @ line.items @ (W * [0, 1, 1, 0] @ line.users).T,
+        np.outer(T[:, 1], W[:, 1]),
+        1e-12,
+    )
     assert standardize(root(T * [1, 1, 1, 0]), root(W)).rank == 3
     with pytest.raises(ConditionError, match="orthogonal"):
         standardize(root(T * [1, 1, 0, 0]), root(W * [0, 0, 1, 1]))

@@ -1,4 +1,6 @@
-"""Bytes that cannot be read back as they were written are noticed, and options that cannot be meant are refused."""
+"""Bytes that cannot be read back as they were written are noticed, and options that cannot be meant
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,18 @@ def lengthen(file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"\0" * 8)
 
 
-DAMAGE = {call.__name__: call for call in (flip, flip_the_first_bit, truncate, empty, lengthen, Path.unlink)}
+DAMAGE = {
+    call.__name__: call
+    for call in (flip, flip_the_first_bit, truncate, empty, lengthen, Path.unlink)
+}
 SAYS = "restore|write .*again"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("chunk", [0, 3])
-def test_a_damaged_chunk_of_a_run(make_run: MakeRun, out: Path, refused: Refused, damage: str, chunk: int) -> None:
+def test_a_damaged_chunk_of_a_run(
+    make_run: MakeRun, out: Path, refused: Refused, damage: str, chunk: int
+) -> None:
     run, good = make_run("in", T, W), make_run("good", T, W)
     transform = es.fit(good)
     DAMAGE[damage](chunk_file(run.path, "items", chunk))
@@ -91,7 +98,9 @@ def test_a_damaged_chunk_of_users_or_of_a_joined_reference(
 
 @pytest.mark.parametrize("kind", IDS)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_ids(make_run: MakeRun, out: Path, refused: Refused, damage: str, kind: str) -> None:
+def test_damaged_ids(
+    make_run: MakeRun, out: Path, refused: Refused, damage: str, kind: str
+) -> None:
     run, good = (make_run(name, T, W, item_ids=IDS[kind]) for name in ("in", "good"))
     DAMAGE[damage](chunk_file(run.path, "items", 1, "id"))
     with refused(es.DamageError, r"in\.zarr/items", SAYS):
@@ -134,13 +143,17 @@ def test_a_chunk_that_another_left_out_is_its_fill_value(tmp_path: Path, out: Pa
     """Zarr's own rule for arrays with a finite fill value; with NaN every chunk must be there."""
     rows = T.copy()
     rows[16:32] = 0
-    path = foreign_run(tmp_path / "in.zarr", {"items": (rows, None), "users": (W, None)}, compressors=None)
+    path = foreign_run(
+        tmp_path / "in.zarr", {"items": (rows, None), "users": (W, None)}, compressors=None
+    )
     assert not (path / "items/vectors/c/1/0").exists()
     assert not np.asarray(es.stabilize(path, out).items.vectors[16:32]).any()
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "items/vectors/zarr.json", "items/id/zarr.json"])
-def test_metadata_that_cannot_be_read(make_run: MakeRun, out: Path, refused: Refused, file: str) -> None:
+def test_metadata_that_cannot_be_read(
+    make_run: MakeRun, out: Path, refused: Refused, file: str
+) -> None:
     run = make_run("in", T, W, item_ids=IDS["int64"])
     root = Path(run.path) / "zarr.json"
     if file != "zarr.json":  # without the consolidated copy, the file itself is read
@@ -152,7 +165,9 @@ def test_metadata_that_cannot_be_read(make_run: MakeRun, out: Path, refused: Ref
         es.stabilize(run.path, out)
 
 
-def test_a_damaged_transform(make_run: MakeRun, tmp_path: Path, out: Path, refused: Refused) -> None:
+def test_a_damaged_transform(
+    make_run: MakeRun, tmp_path: Path, out: Path, refused: Refused
+) -> None:
     run = make_run("in", T, W)
     landed = es.stabilize(run, tmp_path / "landed.zarr")
     flip(Path(landed.path) / "transform/items/c/0/0")
@@ -202,7 +217,9 @@ def test_options_that_cannot_be_meant(
         es.stabilize(run, out, reference=run, **options)
 
 
-def test_a_run_that_is_wider_than_its_reference(make_run: MakeRun, tmp_path: Path, out: Path, refused: Refused) -> None:
+def test_a_run_that_is_wider_than_its_reference(
+    make_run: MakeRun, tmp_path: Path, out: Path, refused: Refused
+) -> None:
     run, narrow = make_run("in", T, W), make_run("narrow", T[:, :3], W[:, :3])
     with refused(es.InputError, r"\b4\b.*\b3\b", "width=4", "rank="):
         es.stabilize(run, out, reference=narrow)

@@ -1,4 +1,6 @@
-"""`docs/damage.md` says who finds which damage; the short form asks for a few kinds again, the long one for all."""
+"""`docs/damage.md` says who finds which damage; the short form asks for a few kinds again, the long
+one for all.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,18 @@ def test_the_page_says_who_finds_it(source: Path, tmp_path: Path, what: str) -> 
 
 
 def test_the_series_finds_every_kind() -> None:
-    """Whoever reads through it, or verifies it; only a running reference is read by the next run alone."""
-    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    told = {row[0]: dict(zip(damage.ASKED, row[1:], strict=True)) for row in rows if row[0] in damage.KINDS}
+    """Whoever reads through it, or verifies it; only a running reference is read by the next run
+    alone.
+    """
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    told = {
+        row[0]: dict(zip(damage.ASKED, row[1:], strict=True))
+        for row in rows
+        if row[0] in damage.KINDS
+    }
     assert len(told) == len(damage.KINDS) >= 26
     assert all(row["read"] == row["add"] == row["series verify"] == "yes" for row in told.values())

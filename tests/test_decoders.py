@@ -1,4 +1,6 @@
-"""Decoders stop at the size that the metadata allows, by whatever path and codec; others are refused."""
+"""Decoders stop at the size that the metadata allows, by whatever path and codec; others are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _lz4(data: bytes) -> bytes:
 
 
 def unsized(data: bytes) -> bytes:
-    """A frame of Zstandard that does not say how long its contents are: blocks of one repeated byte."""
+    """A frame of Zstandard that does not say how long its contents are: blocks of one repeated
+    byte.
+    """
     blocks, left = b"", len(data)
     while left:
         size = min(left, 128 << 10)
@@ -57,14 +61,22 @@ ENCODE: dict[str, Encode] = {
     "zstd": lambda data: bytes(numcodecs.Zstd().encode(data)),
     "zstd, unsized": unsized,
 }
-V2 = {name: {"id": name.partition(",")[0]} for name in ENCODE} | {"lzma": {"id": "lzma", "format": 1}}
+V2 = {name: {"id": name.partition(",")[0]} for name in ENCODE} | {
+    "lzma": {"id": "lzma", "format": 1}
+}
 
 
 def compressed(path: Path, codec: str, zarr_format: int, array: str) -> Path:
     """A run whose vectors or ids are compressed by a codec; all else as ever."""
-    of = {"compressors": numcodecs.get_codec(V2[codec])} if zarr_format == 2 else {"compressors": in_v3(codec)}
+    of = (
+        {"compressors": numcodecs.get_codec(V2[codec])}
+        if zarr_format == 2
+        else {"compressors": in_v3(codec)}
+    )
     fill = {"fill_value": np.nan}
-    foreign_run(path, {"items": (T, None), "users": (W, None)}, zarr_format=zarr_format, **of, **fill)
+    foreign_run(
+        path, {"items": (T, None), "users": (W, None)}, zarr_format=zarr_format, **of, **fill
+    )
     if array != "vectors":
         group = zarr.open_group(path / "items", mode="r+")
         texts = np.array([f"i{n}" for n in range(60)], object)
@@ -82,7 +94,11 @@ def in_v3(codec: str) -> list[Any]:
         return [known[name]()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [{"zlib": wrapped.Zlib, "bz2": wrapped.BZ2, "lzma": wrapped.LZMA, "lz4": wrapped.LZ4}[name]()]
+        return [
+            {"zlib": wrapped.Zlib, "bz2": wrapped.BZ2, "lzma": wrapped.LZMA, "lz4": wrapped.LZ4}[
+                name
+            ]()
+        ]
 
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -93,7 +109,12 @@ def test_a_decoder_stops_at_the_size_that_the_metadata_allows(
     tmp_path: Path, codec: str, zarr_format: int, array: str
 ) -> None:
     run = compressed(tmp_path / "in.zarr", codec, zarr_format, array)
-    good = es.create_run(tmp_path / "good.zarr", T, W, item_ids=[f"i{n}" for n in range(60)] if array == "id" else None)
+    good = es.create_run(
+        tmp_path / "good.zarr",
+        T,
+        W,
+        item_ids=[f"i{n}" for n in range(60)] if array == "id" else None,
+    )
     whole = es.fit(run, reference=good)
     np.testing.assert_allclose(whole.items @ whole.inverse().items, np.eye(D), atol=1e-9)
     folder = run / "items" / array
@@ -117,9 +138,15 @@ def test_an_inner_chunk_of_a_shard_is_a_chunk(tmp_path: Path) -> None:
     group = zarr.open_group(path, mode="r+").create_group("items")
     sharding = ShardingCodec(chunk_shape=(8, D), codecs=[BytesCodec(), GzipCodec()])
     made = zarr.create_array(
-        group.store_path / "vectors", shape=T.shape, chunks=(ROWS, D), dtype="f8", serializer=sharding,
-        compressors=None, filters=None, fill_value=np.nan,
-    )  # fmt: skip
+        group.store_path / "vectors",
+        shape=T.shape,
+        chunks=(ROWS, D),
+        dtype="f8",
+        serializer=sharding,
+        compressors=None,
+        filters=None,
+        fill_value=np.nan,
+    )
     made[...] = T
     assert es.fit(path).items.shape == (D, D)
     bomb = gzip.compress(BOMB)
@@ -144,7 +171,11 @@ def test_a_number_of_texts_is_not_taken_for_granted(tmp_path: Path, zarr_format:
 
 @pytest.mark.parametrize("codec", ENCODE)
 def test_what_is_small_enough_is_decoded_to_the_byte(codec: str) -> None:
-    data = b"7" * 5000 if "unsized" in codec else np.random.default_rng(0).integers(0, 9, 5000, "u1").tobytes()
+    data = (
+        b"7" * 5000
+        if "unsized" in codec
+        else np.random.default_rng(0).integers(0, 9, 5000, "u1").tobytes()
+    )
     made = decode_bounded(numcodecs.get_codec(V2[codec]), ENCODE[codec](data), 5000, 5000)
     assert bytes(made) == data
     made = decode_bounded(numcodecs.get_codec(V2[codec]), ENCODE[codec](data), 5000)
@@ -159,7 +190,10 @@ def test_what_is_small_enough_is_decoded_to_the_byte(codec: str) -> None:
 def test_members_one_after_another_are_one_file() -> None:
     for name in ("gzip", "bz2", "lzma"):
         both = ENCODE[name](b"a" * 100) + ENCODE[name](b"b" * 100)
-        assert bytes(decode_bounded(numcodecs.get_codec(V2[name]), both, 200)) == b"a" * 100 + b"b" * 100
+        assert (
+            bytes(decode_bounded(numcodecs.get_codec(V2[name]), both, 200))
+            == b"a" * 100 + b"b" * 100
+        )
         with pytest.raises(ValueError, match="metadata allows"):
             decode_bounded(numcodecs.get_codec(V2[name]), both, 199)
     assert allowed_bytes(10, np.dtype("f8")) > 80
@@ -168,7 +202,10 @@ def test_members_one_after_another_are_one_file() -> None:
 def test_arrays_without_compressors_stay_as_they_are(tmp_path: Path) -> None:
     run = es.create_run(tmp_path / "in.zarr", T, item_ids=np.arange(60))
     array = run.group["items/vectors"]
-    assert guarding.guarded(array, what="it").async_array.codec_pipeline == array.async_array.codec_pipeline
+    assert (
+        guarding.guarded(array, what="it").async_array.codec_pipeline
+        == array.async_array.codec_pipeline
+    )
     gzipped = zarr.open(compressed(tmp_path / "gz.zarr", "gzip", 3, "vectors"))["items/vectors"]
     again = pickle.loads(pickle.dumps(guarding.guarded(gzipped, what="it")))
     assert again is not gzipped
@@ -203,11 +240,20 @@ def test_a_codec_whose_size_nobody_knows_is_refused_before_a_chunk_is_read(
     tmp_path: Path, place: str, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = tmp_path / "in.zarr", tmp_path / "out.zarr"
-    kept = {"compressors": Opaque()} if place == "compressor" else {"compressors": None, "filters": [Opaque()]}
-    foreign_run(run, {"items": (T, None), "users": (W, None)}, zarr_format=2, fill_value=np.nan, **kept)
+    kept = (
+        {"compressors": Opaque()}
+        if place == "compressor"
+        else {"compressors": None, "filters": [Opaque()]}
+    )
+    foreign_run(
+        run, {"items": (T, None), "users": (W, None)}, zarr_format=2, fill_value=np.nan, **kept
+    )
     before = Opaque.decoded
     with pytest.raises(SystemExit) as ended:
-        main([verb, str(run), *([str(out)] if verb == "stabilize" else []), "--json"], prog_name="embstab")
+        main(
+            [verb, str(run), *([str(out)] if verb == "stabilize" else []), "--json"],
+            prog_name="embstab",
+        )
     told = capsys.readouterr().err
     assert ended.value.code == 2
     assert told.startswith("error: ")
@@ -238,7 +284,10 @@ def test_a_compressor_among_the_filters_stops_as_well(tmp_path: Path, name: str)
     assert es.fit(run).items.shape == (D, D)
     size = 12 << 20 if name in ("lz4", "blosc") else 40 << 20
     (run / "items/vectors/1.0").write_bytes(ENCODE[name](BOMB[:size]))
-    with memory_below(size - 1), pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"):
+    with (
+        memory_below(size - 1),
+        pytest.raises(es.DamageError, match=r"metadata allows|cannot be (read|decoded)"),
+    ):
         es.fit(run)
 
 
@@ -246,14 +295,19 @@ def test_a_compressor_among_the_filters_stops_as_well(tmp_path: Path, name: str)
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_filter_makes_no_wide_values(tmp_path: Path, zarr_format: int) -> None:
     run = tmp_path / "in.zarr"
-    foreign_run(run, {"items": (T, None), "users": (W, None)}, zarr_format=zarr_format, fill_value=np.nan)
+    foreign_run(
+        run, {"items": (T, None), "users": (W, None)}, zarr_format=zarr_format, fill_value=np.nan
+    )
     options = {"encode_dtype": "|u1", "decode_dtype": "<U1000000"}
     file = run / "items/vectors" / (".zarray" if zarr_format == 2 else "zarr.json")
     metadata = json.loads(file.read_text())
     if zarr_format == 2:
         metadata["filters"] = [{"id": "astype", **options}]
     else:
-        metadata["codecs"] = [{"name": "numcodecs.astype", "configuration": options}, *metadata["codecs"]]
+        metadata["codecs"] = [
+            {"name": "numcodecs.astype", "configuration": options},
+            *metadata["codecs"],
+        ]
     file.write_text(json.dumps(metadata))
     with pytest.raises(es.EmbstabError, match=r"at most 16 bytes; 'astype' makes <U1000000"):
         es.fit(run)

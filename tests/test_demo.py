@@ -39,7 +39,9 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.seen.append(tag)
-        assert not {"src", "href", "onload"} & {name for name, _ in attrs}, "a report needs nothing beside it"
+        assert not {"src", "href", "onload"} & {name for name, _ in attrs}, (
+            "a report needs nothing beside it"
+        )
         if tag != "meta":
             self.open.append(tag)
 
@@ -73,7 +75,9 @@ def result(folder: Path, said: list[str]) -> dict[str, Any]:
 # The demo
 
 
-def test_writes_a_raw_and_a_stabilized_run_for_each_day(result: dict[str, Any], folder: Path) -> None:
+def test_writes_a_raw_and_a_stabilized_run_for_each_day(
+    result: dict[str, Any], folder: Path
+) -> None:
     assert result["days"] == DAYS
     for day in DAYS:
         raw, landed = (es.open_run(folder / kind / f"{day}.zarr") for kind in ("raw", "stabilized"))
@@ -103,14 +107,18 @@ def test_scores_are_kept(result: dict[str, Any]) -> None:
     assert 0 <= result["score_change"] < 1e-5
 
 
-def test_the_result_is_json_and_is_what_the_record_says(result: dict[str, Any], folder: Path) -> None:
+def test_the_result_is_json_and_is_what_the_record_says(
+    result: dict[str, Any], folder: Path
+) -> None:
     recorded = json.loads((folder / "report.json").read_text())
     assert recorded.pop("made_by") == "embstab demo"
     assert recorded == result
     assert {Path(path).parent for path in result["paths"].values()} == {folder}
 
 
-def test_the_picture_shows_every_day_and_the_measured_cosines(result: dict[str, Any], folder: Path) -> None:
+def test_the_picture_shows_every_day_and_the_measured_cosines(
+    result: dict[str, Any], folder: Path
+) -> None:
     root = ET.fromstring((folder / "heatmaps.svg").read_text())
     shown = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"items, before", "items, after", "users, before", "users, after", *DAYS} <= set(shown)
@@ -126,15 +134,23 @@ def test_the_page_holds_the_table_and_the_picture(result: dict[str, Any], folder
         assert f"{row['rbo']['after']:.3f}" in parsed.text
 
 
-def test_the_page_says_over_how_many_rows_each_mean_is(result: dict[str, Any], folder: Path) -> None:
+def test_the_page_says_over_how_many_rows_each_mean_is(
+    result: dict[str, Any], folder: Path
+) -> None:
     text = (folder / "report.html").read_text()
     assert ROWS_LEGEND in " ".join(Tags(text).text)
     for day, known in result["table"].items():
         counts = [
-            known["rows"][key][name] for key in ("users", "items") for name in ("rows", "zero_rows", "unmatched_a")
+            known["rows"][key][name]
+            for key in ("users", "items")
+            for name in ("rows", "zero_rows", "unmatched_a")
         ]
         assert counts[0] > 0
-        line = next(row for row in text.split("<tr") if day in row and str(known["rows"]["rbo"]["users"]) in row)
+        line = next(
+            row
+            for row in text.split("<tr")
+            if day in row and str(known["rows"]["rbo"]["users"]) in row
+        )
         assert all(f">{count}<" in line for count in counts)
 
 
@@ -149,7 +165,11 @@ def test_says_what_it_does_and_ends_with_the_table(said: list[str], folder: Path
 @pytest.mark.usefixtures("result")
 def test_again_replaces_its_own_output_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(folder, tmp_path / "out")
-    for stranger in (folder / "notes.txt", folder / "raw" / "notes.txt", folder / "raw" / "2027-01-01.zarr"):
+    for stranger in (
+        folder / "notes.txt",
+        folder / "raw" / "notes.txt",
+        folder / "raw" / "2027-01-01.zarr",
+    ):
         stranger.write_text("mine")
     shorter = run_demo(folder, say=lambda _: None, **{**SIZE, "days": 2})
     assert shorter["days"] == DAYS[:2]
@@ -159,7 +179,9 @@ def test_again_replaces_its_own_output_and_nothing_else(folder: Path, tmp_path: 
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["raw/2026-01-01.zarr", "stabilized/2026-01-01.zarr", "report.html", "report.json"])
+@pytest.mark.parametrize(
+    "name", ["raw/2026-01-01.zarr", "stabilized/2026-01-01.zarr", "report.html", "report.json"]
+)
 def test_what_another_left_in_the_way_is_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("[]")
@@ -184,7 +206,9 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         run_demo(tmp_path / "file", say=lambda _: None, **SIZE)
 
 
-def test_the_command_prints_one_json_object_and_same_seed_same_figures(result: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_prints_one_json_object_and_same_seed_same_figures(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
     done = CliRunner().invoke(main, ["demo", str(tmp_path / "out"), *OPTIONS, "--json"])
     assert done.exit_code == 0, done.output
     again = json.loads(done.stdout)
@@ -199,7 +223,9 @@ def test_the_command_prints_one_json_object_and_same_seed_same_figures(result: d
 
 
 def test_numbers_stand_to_the_right() -> None:
-    lines = text_table(["run", "n", "cosine"], [["a", 12, -0.0001], ["long name", 7, None]]).splitlines()
+    lines = text_table(
+        ["run", "n", "cosine"], [["a", 12, -0.0001], ["long name", 7, None]]
+    ).splitlines()
     assert lines == [
         "run         n  cosine",
         "---------  --  ------",
@@ -217,7 +243,9 @@ def test_numpy_numbers_are_numbers() -> None:
 
 
 def test_a_row_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="every row must have 2 cells to fit the header; one has 1"):
+    with pytest.raises(
+        ValueError, match="every row must have 2 cells to fit the header; one has 1"
+    ):
         text_table(["a", "b"], [["x"]])
 
 

@@ -138,12 +138,16 @@ def test_half_step_equals_the_loop_over_dense_normal_equations() -> None:
     for row, x in zip(counts, solved, strict=True):
         weights = np.diag(1 + 2.0 * row)
         normal = fixed.T @ weights @ fixed + 0.3 * np.eye(3)
-        np.testing.assert_allclose(x, np.linalg.solve(normal, fixed.T @ weights @ (row > 0)), rtol=1e-10)
+        np.testing.assert_allclose(
+            x, np.linalg.solve(normal, fixed.T @ weights @ (row > 0)), rtol=1e-10
+        )
         gradient = -2 * fixed.T @ weights @ ((row > 0) - fixed @ x) + 2 * 0.3 * x
         np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
-def test_half_step_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch, days: list[Day]) -> None:
+def test_half_step_does_not_depend_on_its_blocks(
+    monkeypatch: pytest.MonkeyPatch, days: list[Day]
+) -> None:
     fixed = np.random.default_rng(0).standard_normal((SMALL.n_items, 4))
     whole = half_step(days[0].interactions, fixed, regularization=1.0, alpha=1.0)
     monkeypatch.setattr("dask_embstab.demo.als._BLOCK_BYTES", 7 * 4 * 4 * 8)
@@ -160,7 +164,11 @@ def test_every_iteration_lowers_the_loss(days: list[Day]) -> None:
     options = {"regularization": 0.5, "alpha": 2.0}
     counts = days[0].interactions
     losses = [
-        loss(counts.toarray(), factorize(counts, components=4, n_iterations=n, seed=0, **options), **options)
+        loss(
+            counts.toarray(),
+            factorize(counts, components=4, n_iterations=n, seed=0, **options),
+            **options,
+        )
         for n in range(1, 7)
     ]
     assert losses == sorted(losses, reverse=True)
@@ -168,14 +176,18 @@ def test_every_iteration_lowers_the_loss(days: list[Day]) -> None:
 
 
 def test_same_seed_same_factors(days: list[Day]) -> None:
-    one, other = (factorize(days[0].interactions, components=4, n_iterations=3, seed=5) for _ in range(2))
+    one, other = (
+        factorize(days[0].interactions, components=4, n_iterations=3, seed=5) for _ in range(2)
+    )
     assert one.users.dtype == one.items.dtype == np.float32
     assert np.array_equal(one.users, other.users)
     assert np.array_equal(one.items, other.items)
 
 
 def test_two_seeds_give_scrambled_axes_but_nearly_equal_scores(days: list[Day]) -> None:
-    one, other = (factorize(days[0].interactions, components=4, n_iterations=25, seed=s) for s in (0, 1))
+    one, other = (
+        factorize(days[0].interactions, components=4, n_iterations=25, seed=s) for s in (0, 1)
+    )
     scores = one.users @ one.items.T
     assert np.linalg.norm(scores - other.users @ other.items.T) < 0.02 * np.linalg.norm(scores)
     assert abs(mean_cosine(one.items, other.items)) < 0.5

@@ -82,7 +82,9 @@ def test_reads_what_zarr_reads(tmp_path: Path, codec: str, dtype: str) -> None:
     np.testing.assert_array_equal(direct, through_zarr)
     assert digests == zarr_digests
     assert len(digests) == -(-N // ROWS)
-    assert stored_digests(table.source.block(0, N)) == (digests if codec == "crc32c" else {}), "known before reading"
+    assert stored_digests(table.source.block(0, N)) == (digests if codec == "crc32c" else {}), (
+        "known before reading"
+    )
 
 
 @pytest.mark.parametrize("endian", ["little", "big"])
@@ -97,7 +99,11 @@ def test_both_byte_orders_have_the_same_values_and_digests(tmp_path: Path, endia
 def test_reads_version_2(tmp_path: Path, dtype: str, separator: str) -> None:
     import numcodecs
 
-    for name, compressor in (("none", None), ("blosc", numcodecs.Blosc()), ("zstd", numcodecs.Zstd())):
+    for name, compressor in (
+        ("none", None),
+        ("blosc", numcodecs.Blosc()),
+        ("zstd", numcodecs.Zstd()),
+    ):
         array = v2_array(tmp_path / name, dtype, compressor, separator)
         source = make_table(array, where="a").source
         assert isinstance(source, DirectSource), name
@@ -105,13 +111,19 @@ def test_reads_version_2(tmp_path: Path, dtype: str, separator: str) -> None:
 
 
 def test_other_layouts_go_through_zarr(tmp_path: Path) -> None:
-    gzip = zarr.create_array(tmp_path / "gzip", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=[GzipCodec()])
-    sharded = zarr.create_array(tmp_path / "s", shape=(N, D), chunks=(ROWS, D), shards=(2 * ROWS, D), dtype="f4")
+    gzip = zarr.create_array(
+        tmp_path / "gzip", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=[GzipCodec()]
+    )
+    sharded = zarr.create_array(
+        tmp_path / "s", shape=(N, D), chunks=(ROWS, D), shards=(2 * ROWS, D), dtype="f4"
+    )
     memory = zarr.create_array({}, shape=(N, D), chunks=(ROWS, D), dtype="f4")
     for array in (gzip, sharded, memory):
         array[:] = rows_of("float32")
         assert chunk_files(array) is None
-        np.testing.assert_array_equal(taken(make_table(array, where="a").source.block(0, N))[0], array[:])
+        np.testing.assert_array_equal(
+            taken(make_table(array, where="a").source.block(0, N))[0], array[:]
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -134,7 +146,9 @@ def test_writes_what_zarr_writes(tmp_path: Path, dtype: str) -> None:
     for chunk in range(-(-N // ROWS)):
         ours, theirs = (Path(chunk_files(a).path(chunk)).read_bytes() for a in (target, by_zarr))
         assert ours == theirs, f"chunk {chunk} differs, the last one's padding included"
-        assert writer.digests[chunk] == int.from_bytes(ours[-4:], "little"), "the digest is the stored checksum"
+        assert writer.digests[chunk] == int.from_bytes(ours[-4:], "little"), (
+            "the digest is the stored checksum"
+        )
 
 
 @pytest.mark.parametrize("length", [0, 3, None])
@@ -151,7 +165,9 @@ def test_files_that_tell_no_checksum_tell_no_digests(tmp_path: Path, length: int
 
 def test_a_chunk_that_does_not_fit_the_disk_shows_before_it_is_written(tmp_path: Path) -> None:
     rows = 1 << 45  # beyond what any file may hold
-    target = zarr.create_array(tmp_path / "a", shape=(rows, D), chunks=(rows, D), dtype="f4", compressors=None)
+    target = zarr.create_array(
+        tmp_path / "a", shape=(rows, D), chunks=(rows, D), dtype="f4", compressors=None
+    )
     writer = DirectWriter(chunk_files(target), 0, rows)
     with pytest.raises(OSError, match=r"too large|No space"):
         writer.put(rows_of("float32"))
@@ -165,7 +181,9 @@ def test_a_file_system_that_reserves_no_room_is_written_to_all_the_same(
     monkeypatch.setattr("dask_embstab.files.libc.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
     _reserve(-1, 10, "no file at all: the call fails")
     monkeypatch.setattr("dask_embstab.files.libc.ctypes.CDLL", lambda *_, **__: object())
-    target = zarr.create_array(tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None)
+    target = zarr.create_array(
+        tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None
+    )
     DirectWriter(chunk_files(target), 0, N).put(rows_of("float32"))
     np.testing.assert_array_equal(target[:], rows_of("float32"))
 
@@ -195,7 +213,9 @@ def test_gathers_rows_in_any_order(tmp_path: Path) -> None:
     array = v3_array(tmp_path / "a", "crc32c", "float32")
     wanted = np.random.default_rng(1).integers(0, N, 400)
     reader = DirectGather(chunk_files(array), wanted).open()
-    found = np.concatenate([reader.take(start, min(start + 64, 400)) for start in range(0, 400, 64)])
+    found = np.concatenate(
+        [reader.take(start, min(start + 64, 400)) for start in range(0, 400, 64)]
+    )
     np.testing.assert_array_equal(found, rows_of("float32")[wanted])
 
 
@@ -239,9 +259,13 @@ def test_a_chunk_of_zeros_that_zarr_left_out_reads_as_zeros(tmp_path: Path) -> N
     np.testing.assert_array_equal(taken(make_table(array, where="a").source.block(0, N))[0], rows)
 
 
-def test_stabilizing_gives_the_same_bits_by_either_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stabilizing_gives_the_same_bits_by_either_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(3)
-    es.create_run(tmp_path / "run", rng.normal(size=(900, 5)), rng.normal(size=(700, 5)), chunk_rows=100)
+    es.create_run(
+        tmp_path / "run", rng.normal(size=(900, 5)), rng.normal(size=(700, 5)), chunk_rows=100
+    )
     direct = es.stabilize(tmp_path / "run", tmp_path / "direct")
     for place in ("table", "write.sink", "ids.ids"):
         monkeypatch.setattr(f"dask_embstab.tables.{place}.chunk_files", lambda _: None)
@@ -255,7 +279,9 @@ def test_stabilizing_gives_the_same_bits_by_either_path(tmp_path: Path, monkeypa
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
 def test_chunks_read_in_part_are_closed(tmp_path: Path) -> None:
-    """A reader that goes from chunk to chunk without reading them to their ends keeps one open, and none once it is gone."""
+    """A reader that goes from chunk to chunk without reading them to their ends keeps one open, and
+    none once it is gone.
+    """
     files = chunk_files(v3_array(tmp_path / "a", "crc32c", "float32"))
     assert files is not None
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -43,8 +43,9 @@ def test_every_object_prints_within_a_line(printed: dict[str, object]) -> None:
 
 
 def test_the_line_says_what_the_object_is(printed: dict[str, object], tmp_path: Path) -> None:
-    assert repr(printed["run"]) == (
-        f"Run(name=week-1, path={tmp_path}/week-1.zarr, items=300 x 8 float32, int64 ids,"
+    assert (
+        repr(printed["run"])
+        == f"Run(name=week-1, path={tmp_path}/week-1.zarr, items=300 x 8 float32, int64 ids,"
         " users=200 x 8 float32, no ids, kind=as trained)"
     )
     assert "kind=stabilized" in repr(printed["stabilized"])

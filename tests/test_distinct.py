@@ -1,4 +1,6 @@
-"""An id in two rows is refused, or its first row counts, in whatever order the rows lie: equal order is no way around it."""
+"""An id in two rows is refused, or its first row counts, in whatever order the rows lie: equal
+order is no way around it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def ids_of(kind: str, numbers: Any) -> Array:
     if kind == "int64":
         return np.asarray(numbers, np.int64) * 7919 - 1000
     if kind == "uuid":
-        return np.array([uuid.uuid5(uuid.NAMESPACE_OID, str(i)).bytes for i in numbers], dtype="V16")
+        return np.array(
+            [uuid.uuid5(uuid.NAMESPACE_OID, str(i)).bytes for i in numbers], dtype="V16"
+        )
     return np.array([f"{'é' * (i % 3)}{i}" for i in numbers], dtype=object)
 
 
@@ -90,7 +94,9 @@ def test_the_result_does_not_depend_on_the_order_of_rows(
     rng = np.random.default_rng(3)
     T, B, ids = rng.normal(size=(8, 2)), rng.normal(size=(8, 2)), ids_of(kind, numbers)
     firsts = np.unique(numbers, return_index=True)[1]
-    moved = np.r_[firsts[::-1], np.setdiff1d(np.arange(8), firsts)]  # the first row of each id stays its first
+    moved = np.r_[
+        firsts[::-1], np.setdiff1d(np.arange(8), firsts)
+    ]  # the first row of each id stays its first
 
     def table(name: str, rows: Array, order: Array) -> Any:
         if stored:
@@ -109,7 +115,10 @@ def test_the_result_does_not_depend_on_the_order_of_rows(
     if len(firsts) > 1:
         assert_close(same.items, rotation(T[firsts], B[firsts]), 1e-12)
     assert same.diagnostics["items"]["matched"] == len(firsts)
-    assert same.diagnostics["items"]["duplicates"] == {"run": 8 - len(firsts), "reference": 8 - len(firsts)}
+    assert same.diagnostics["items"]["duplicates"] == {
+        "run": 8 - len(firsts),
+        "reference": 8 - len(firsts),
+    }
 
 
 def test_evaluate_refuses_them_too(make_run: MakeRun) -> None:
@@ -128,8 +137,13 @@ def test_what_was_found_is_remembered_until_the_ids_change(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(distinct, "_REMEMBERED_ROWS", 10)
-    rows, numbers = np.random.default_rng(5).normal(size=(30, 3)), np.random.default_rng(6).permutation(30)
-    runs = [make_run(name, rows, item_ids=ids_of("string", numbers)) for name in ("run", "reference")]
+    rows, numbers = (
+        np.random.default_rng(5).normal(size=(30, 3)),
+        np.random.default_rng(6).permutation(30),
+    )
+    runs = [
+        make_run(name, rows, item_ids=ids_of("string", numbers)) for name in ("run", "reference")
+    ]
     es.fit(runs[0], reference=runs[1])
     (mark,) = hidden(tmp_path)
     assert mark.name.startswith(".reference.zarr.items.distinct-")
@@ -141,7 +155,9 @@ def test_what_was_found_is_remembered_until_the_ids_change(
     with monkeypatch.context() as patched:
         patched.setattr(distinct, "keys_of", never)
         patched.setattr(distinct, "id_ranges", never)
-        assert es.fit(runs[0], reference=runs[1]).diagnostics["items"]["paired_by"] == "identical ids"
+        assert (
+            es.fit(runs[0], reference=runs[1]).diagnostics["items"]["paired_by"] == "identical ids"
+        )
     numbers[7] = numbers[20]
     for run in runs:
         rewrite(run, numbers)
@@ -159,7 +175,10 @@ def test_a_run_that_cannot_be_written_beside_is_looked_at_every_time(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(distinct, "_REMEMBERED_ROWS", 10)
-    rows, numbers = np.random.default_rng(5).normal(size=(30, 3)), np.random.default_rng(6).permutation(30)
+    rows, numbers = (
+        np.random.default_rng(5).normal(size=(30, 3)),
+        np.random.default_rng(6).permutation(30),
+    )
     runs = [make_run(name, rows, item_ids=numbers) for name in ("run", "reference")]
 
     def denied(*_: Any, **__: Any) -> None:
@@ -167,7 +186,9 @@ def test_a_run_that_cannot_be_written_beside_is_looked_at_every_time(
 
     monkeypatch.setattr(Path, "touch", denied)
     for _ in range(2):
-        assert es.fit(runs[0], reference=runs[1]).diagnostics["items"]["paired_by"] == "identical ids"
+        assert (
+            es.fit(runs[0], reference=runs[1]).diagnostics["items"]["paired_by"] == "identical ids"
+        )
     assert not hidden(tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""The machine's report; kernels chosen before NumPy is imported; workers that are not like the client."""
+"""The machine's report; kernels chosen before NumPy is imported; workers that are not like the
+client.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,14 @@ from dask_embstab.diagnose.rates import limits, measured, steps_of
 from dask_embstab.passes.engine import cluster
 
 T, W = world(7)
-AMD = "processor : 0\nvendor_id\t: AuthenticAMD\nflags\t\t: sse avx2 avx512f avx512dq avx512bw avx512vl\n\nprocessor : 1\n"
+AMD = (
+    "processor : 0\nvendor_id\t: AuthenticAMD\nflags\t\t: sse avx2 avx512f avx512dq avx512bw"
+    " avx512vl\n\nprocessor : 1\n"
+)
 QUICK = ("--disk-bytes", "1MiB", "--seconds", "0.001", "--json")
 linux = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="OPENBLAS_CORETYPE is set there alone"
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="OPENBLAS_CORETYPE is set there alone",
 )
 
 
@@ -58,23 +64,34 @@ def test_it_projects_a_run_and_leaves_nothing(
     assert told["blas"]["libraries"][0]["library"] == "openblas"
     assert set(told["tables"]) == {"items", "users"}
     items = told["tables"]["items"]
-    assert (items["rows"], items["components"], items["dtype"], items["bytes"]) == (60, 4, "float32", 60 * 4 * 4)
+    assert (items["rows"], items["components"], items["dtype"], items["bytes"]) == (
+        60,
+        4,
+        "float32",
+        60 * 4 * 4,
+    )
     assert items["read"] == "by panels"
     projected = told["run"]
     assert projected["fits_page_cache"]
     seconds, peaks = projected["seconds"], projected["peak_bytes"]
     assert seconds["stabilize"] == pytest.approx(seconds["fit"] + seconds["apply"])
-    assert seconds["stabilize_reference"] == pytest.approx(seconds["fit_reference"] + seconds["apply"])
+    assert seconds["stabilize_reference"] == pytest.approx(
+        seconds["fit_reference"] + seconds["apply"]
+    )
     assert 0 < projected["factorize_seconds"]["first"] < seconds["fit"]
     assert projected["sampled_rows"]["items"] == {"fit": 60, "apply": 60, "fit_reference": 60}
     assert 0 < peaks["stabilize"] <= peaks["stabilize_reference"]
     assert set(told["steps"]) == {"d = 4, float32"}
 
 
-def test_it_takes_arrays_of_any_codec_and_no_path_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_takes_arrays_of_any_codec_and_no_path_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     for key, how in (("items", {"compressors": [ZstdCodec()]}), ("users", {"shards": (40, 8)})):
-        array = group.create_array(f"{key}/vectors", shape=(100, 8), chunks=(20, 8), dtype="f2", **how)
+        array = group.create_array(
+            f"{key}/vectors", shape=(100, 8), chunks=(20, 8), dtype="f2", **how
+        )
         array[:] = np.ones((100, 8))
     told = doctor(capsys, tmp_path / "a.zarr")
     items, users = told["tables"]["items"], told["tables"]["users"]
@@ -85,7 +102,9 @@ def test_it_takes_arrays_of_any_codec_and_no_path_at_all(tmp_path: Path, capsys:
     assert told["steps"]["d = 9, float32"]["limit GB/s"]["fit"] > 0
 
 
-def test_a_path_with_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_with_nothing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["doctor", str(tmp_path / "none"), *QUICK])
     assert ended.value.code == 2
@@ -118,7 +137,9 @@ def test_rates_are_medians_after_a_warm_up_and_products_their_best_panel() -> No
     assert found == {"syrk 512": 2.0, "syrk 1024": 8.0, "syrk": 8.0}
 
 
-def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows, tried, clock = 1 << 22, [0], [0.0]
     monkeypatch.setattr(projection.time, "perf_counter", lambda: clock[0])
     table = es.table(np.broadcast_to(np.float32(1), (rows, 64)))
@@ -155,7 +176,9 @@ def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.Mon
         ("", None),
     ],
 )
-def test_better_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: str | None) -> None:
+def test_better_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: str | None
+) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(kernels, "_CPUINFO", tmp_path / "cpuinfo")
     assert kernels.better_kernels() == wanted
@@ -181,14 +204,18 @@ kernels._CPUINFO = kernels.Path(sys.argv.pop(1))
 ENTRIES = {
     "embstab": 'sys.argv[0] = "embstab"; from dask_embstab.cli.main import main; main()',
     "dask": 'sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
-    "dask, numpy first": 'import numpy; sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()',
+    "dask, numpy first": (
+        'import numpy; sys.argv[0:1] = ["dask", "embstab"]; from dask.__main__ import main; main()'
+    ),
 }
 
 
 def told_by(entry: str, cpuinfo: Path, *arguments: Any, **environment: str) -> dict[str, Any]:
     ours = {key: value for key, value in os.environ.items() if key != kernels.CORETYPE}
     command = [sys.executable, "-c", PROGRAM.format(ENTRIES[entry]), cpuinfo, *arguments]
-    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=ours | environment)
+    ended = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=ours | environment
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     return dict(json.loads(ended.stdout))
 
@@ -216,4 +243,6 @@ def test_the_user_s_own_choice_stays(make_run: Callable[..., es.Run], tmp_path: 
     told = told_by("embstab", cpuinfo, "doctor", *QUICK)["blas"]
     assert (told["set_by"], told["coretype"]) == ("embstab", "Haswell")
     cpuinfo.write_text("")
-    assert "openblas_coretype" not in told_by("embstab", cpuinfo, "fit", run.path, tmp_path / "t.npz", "--json")
+    assert "openblas_coretype" not in told_by(
+        "embstab", cpuinfo, "fit", run.path, tmp_path / "t.npz", "--json"
+    )

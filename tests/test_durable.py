@@ -1,4 +1,6 @@
-"""A run is on the disk before it is seen, and the name that it got after; scratch work waits for no disk."""
+"""A run is on the disk before it is seen, and the name that it got after; scratch work waits for no
+disk.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Verb = Callable[[Path, bool], Any]
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What is begun to be written, what is synced, and ``seen`` when a run takes its place; by path below the folder."""
+    """What is begun to be written, what is synced, and ``seen`` when a run takes its place; by path
+    below the folder.
+    """
     found: list[str] = []
 
     def path_of(descriptor: int) -> str:
@@ -47,20 +51,28 @@ VERBS: dict[str, Verb] = {
     "create_run": lambda out, sync: es.create_run(out, T, W, chunk_rows=16, sync=sync),
     "apply": lambda out, sync: es.apply(es.fit(T, W), {"items": T, "users": W}, out, sync=sync),
     "stabilize": lambda out, sync: es.stabilize({"items": T, "users": W}, out, sync=sync),
-    "overwrite": lambda out, sync: es.stabilize({"items": T, "users": W}, out, overwrite=True, sync=sync),
+    "overwrite": lambda out, sync: es.stabilize(
+        {"items": T, "users": W}, out, overwrite=True, sync=sync
+    ),
 }
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_file_is_on_the_disk_before_the_run_is_seen(tmp_path: Path, steps: list[str], verb: str) -> None:
+def test_every_file_is_on_the_disk_before_the_run_is_seen(
+    tmp_path: Path, steps: list[str], verb: str
+) -> None:
     if verb == "overwrite":
         VERBS["create_run"](tmp_path / "out.zarr", False)
     steps.clear()
     VERBS[verb](tmp_path / "out.zarr", True)
     seen = steps.index("seen")
-    synced = {step.partition("/run")[2] for step in steps[:seen] if step.startswith("synced .out.zarr.")}
+    synced = {
+        step.partition("/run")[2] for step in steps[:seen] if step.startswith("synced .out.zarr.")
+    }
     out = tmp_path / "out.zarr"
-    assert synced == {f"/{path.relative_to(out)}".removesuffix("/.") for path in [out, *out.rglob("*")]}
+    assert synced == {
+        f"/{path.relative_to(out)}".removesuffix("/.") for path in [out, *out.rglob("*")]
+    }
     assert "synced ." in steps[seen:], "the name"
     chunks = [path for path in out.rglob("vectors/c/*/*") if path.is_file()]
     assert sum(step.startswith("begun") for step in steps[:seen]) == len(chunks)
@@ -75,6 +87,8 @@ def test_scratch_work_waits_for_no_disk(tmp_path: Path, steps: list[str], verb: 
     assert [step for step in steps if not step.endswith("lock")] == ["seen"]
 
 
-def test_what_cannot_be_begun_is_synced_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_begun_is_synced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(atomic, "call", lambda *_: None)
     assert VERBS["create_run"](tmp_path / "out.zarr", True).items.n_rows == 60

@@ -1,4 +1,6 @@
-"""What `evaluate` measures, against plain NumPy: cosines, lengths, the paper's table 1, and what every mean left out."""
+"""What `evaluate` measures, against plain NumPy: cosines, lengths, the paper's table 1, and what
+every mean left out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ MakeRun = Callable[..., es.Run]
 
 
 def cold(seed: int, share: float) -> dict[str, Array]:
-    """Tables with rows of zeros at random places, and ids in a random order of which some are this run's alone."""
+    """Tables with rows of zeros at random places, and ids in a random order of which some are this
+    run's alone.
+    """
     rng = np.random.default_rng(seed)
     tables: dict[str, Array] = {}
     for key, rows in zip(("items", "users"), world(0), strict=True):
@@ -42,7 +46,9 @@ def top(query: Array, items: Array, k: int) -> list[int]:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) -> None:
     tables = [cold(seed, share) for seed in (1, 2)]
-    found = es.evaluate(*(make_run(f"run-{i}", **given) for i, given in enumerate(tables)), k=10, users=10_000)
+    found = es.evaluate(
+        *(make_run(f"run-{i}", **given) for i, given in enumerate(tables)), k=10, users=10_000
+    )
     shared = {}
     for key in ("items", "users"):
         mine, theirs = pairs_by_id(*(given[f"{key[:-1]}_ids"] for given in tables))
@@ -53,8 +59,12 @@ def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) ->
         lengths = [np.linalg.norm(rows, axis=1) for rows in (a, b)]
         told = getattr(found, key)
         assert (told.matched, told.rows, told.zero_rows) == (len(mine), len(a), len(mine) - len(a))
-        assert (told.unmatched_a, told.unmatched_b) == tuple(len(given[key]) - len(mine) for given in tables)
-        assert told.mean_cosine == pytest.approx(np.mean(np.sum(a * b, axis=1) / lengths[0] / lengths[1]), abs=1e-12)
+        assert (told.unmatched_a, told.unmatched_b) == tuple(
+            len(given[key]) - len(mine) for given in tables
+        )
+        assert told.mean_cosine == pytest.approx(
+            np.mean(np.sum(a * b, axis=1) / lengths[0] / lengths[1]), abs=1e-12
+        )
         assert told.norm_ratio == pytest.approx(lengths[1].sum() / lengths[0].sum())
 
     items = [given["items"] for given in tables]
@@ -87,7 +97,9 @@ def test_a_run_of_cold_users_is_still_like_itself(make_run: MakeRun) -> None:
     assert (ranked.rbo, ranked.retrained_rbo, ranked.new_catalogue_rbo) == (pytest.approx(1),) * 3
 
 
-def test_without_a_row_that_is_not_zero_a_mean_is_null(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_row_that_is_not_zero_a_mean_is_null(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     T, W = world(0)
     warm, cold_ = make_run("warm", T, W), make_run("cold", np.zeros_like(T), W)
     with pytest.raises(SystemExit) as ended:
@@ -109,7 +121,9 @@ def test_the_sample_of_users_does_not_depend_on_chunks(
         [es.create_run(place / f"{i}-{rows}.zarr", **cold(i, 0.2), chunk_rows=rows) for i in (1, 2)]
         for rows in (chunk_rows, 90)
     ]
-    found, expected = (es.evaluate(*pair, k=5, users=n_users, seed=seed).rank_correlation for pair in runs)
+    found, expected = (
+        es.evaluate(*pair, k=5, users=n_users, seed=seed).rank_correlation for pair in runs
+    )
     assert found is not None
     assert found == expected
     assert found.users <= n_users
@@ -133,7 +147,9 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, es.Run]:
     place = tmp_path_factory.mktemp("gmf")
     first = es.stabilize(gmf("a").write(place / "a.zarr"), place / "a-stable.zarr")
     later = {
-        name: es.stabilize(gmf(name).write(place / f"{name}.zarr"), place / f"{name}-stable.zarr", reference=first)
+        name: es.stabilize(
+            gmf(name).write(place / f"{name}.zarr"), place / f"{name}-stable.zarr", reference=first
+        )
         for name in ("b", "c")
     }
     return {"a": first, **later}
@@ -151,5 +167,13 @@ def test_real_trainings_have_the_known_rank_correlation(
     assert ranked.retrained_rbo < ranked.rbo
 
     compared = compare(trainings["a"], trainings[name])
-    assert (compared.rbo, compared.retrained) == (ranked.rbo, ranked.retrained_rbo), "the demo's figures are these"
-    assert compared.rows["users"] == {"rows": 6040, "zero_rows": 0, "unmatched_a": 0, "unmatched_b": 0}
+    assert (compared.rbo, compared.retrained) == (
+        ranked.rbo,
+        ranked.retrained_rbo,
+    ), "the demo's figures are these"
+    assert compared.rows["users"] == {
+        "rows": 6040,
+        "zero_rows": 0,
+        "unmatched_a": 0,
+        "unmatched_b": 0,
+    }

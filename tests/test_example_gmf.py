@@ -15,7 +15,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EMBSTAB_DATA") or REPOSITORY.parent / "shared" / "data")
 
 needs_data = pytest.mark.skipif(
-    not (DATA / "gmf" / "gmf_a.npz").exists(), reason=f"no gmf_a.npz in {DATA / 'gmf'}; set EMBSTAB_DATA"
+    not (DATA / "gmf" / "gmf_a.npz").exists(),
+    reason=f"no gmf_a.npz in {DATA / 'gmf'}; set EMBSTAB_DATA",
 )
 
 

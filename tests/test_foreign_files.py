@@ -1,4 +1,6 @@
-"""What others put into a series is left alone: it breaks no verb, and gc removes nothing through a link."""
+"""What others put into a series is left alone: it breaks no verb, and gc removes nothing through a
+link.
+"""
 
 from __future__ import annotations
 

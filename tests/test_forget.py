@@ -1,4 +1,6 @@
-"""Ids that must be deleted: what the series keeps is written anew without them, and everything else stays bit for bit."""
+"""Ids that must be deleted: what the series keeps is written anew without them, and everything else
+stays bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,20 @@ def item_ids(day: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days in a series, a quarter of the items new every day, users known by numbers; and a fourth day."""
+    """Three days in a series, a quarter of the items new every day, users known by numbers; and a
+    fourth day.
+    """
     folder = tmp_path_factory.mktemp("forget")
     series = es.Series.init(folder / "series", gates=OFF, forget_below=0, min_matched=1)
     for day in range(4):
         T, W = world(day, N_ITEMS, N_USERS, D)
         run = es.create_run(
-            folder / f"day-{day}.zarr", T, W, item_ids=item_ids(day), user_ids=np.arange(N_USERS) + 100, chunk_rows=8
+            folder / f"day-{day}.zarr",
+            T,
+            W,
+            item_ids=item_ids(day),
+            user_ids=np.arange(N_USERS) + 100,
+            chunk_rows=8,
         )
         assert day > 2 or series.add(run).published
     return folder
@@ -70,14 +79,22 @@ def rows(run: es.Run, key: str = "items") -> dict[Any, bytes]:
 
 def references(series: es.Series) -> dict[str, dict[Any, bytes]]:
     log = series.log()
-    return {n: rows(published_reference(series.store, v)) for n, v in log.stored.items() if v.has_reference}
+    return {
+        n: rows(published_reference(series.store, v))
+        for n, v in log.stored.items()
+        if v.has_reference
+    }
 
 
 def on_disk(folder: Path, text: str) -> list[str]:
-    """Files that hold a text id (ids are not compressed), the links to runs that were delivered left out."""
+    """Files that hold a text id (ids are not compressed), the links to runs that were delivered
+    left out.
+    """
     needle = len(text).to_bytes(4, "little") + text.encode()
     return [
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and needle in path.read_bytes()
     ]
 
 
@@ -88,10 +105,22 @@ def test_forgotten_ids_are_in_nothing_that_is_read_and_all_else_stays(
     runs, means = [rows(series.open(n)) for n in (1, 2, 3)], references(series)
     users = [rows(series.open(n), "users") for n in (1, 2, 3)]
     made = series.forget([GONE, LIVE, "nobody"], rewrite=rewrite)
-    assert (made.published, made.version.kind, made.table, made.unknown) == (True, "forget", "items", ("nobody",))
+    assert (made.published, made.version.kind, made.table, made.unknown) == (
+        True,
+        "forget",
+        "items",
+        ("nobody",),
+    )
     assert made.references == ("day-1", "day-2")
     assert (
-        made.version.forgot == {"table": "items", "ids": 2, "runs": 3 * rewrite - rewrite, "references": 2} or rewrite
+        made.version.forgot
+        == {
+            "table": "items",
+            "ids": 2,
+            "runs": 3 * rewrite - rewrite,
+            "references": 2,
+        }
+        or rewrite
     )
     forgotten = {GONE, LIVE}
     for n, before in zip((1, 2, 3), runs, strict=True):
@@ -100,7 +129,9 @@ def test_forgotten_ids_are_in_nothing_that_is_read_and_all_else_stays(
         assert list(rows(series.open(n))) == list(left), "in their order"
         assert rows(series.open(n), "users") == users[n - 1]
     for name, before in means.items():
-        assert references(series)[name] == {key: row for key, row in before.items() if key not in forgotten}
+        assert references(series)[name] == {
+            key: row for key, row in before.items() if key not in forgotten
+        }
     holding = tuple(f"day-{n}" for n in range(3) if not rewrite and forgotten & set(runs[n]))
     assert made.still_in == holding
     assert not series.verify().damage
@@ -123,25 +154,36 @@ def test_forgotten_ids_are_in_nothing_that_is_read_and_all_else_stays(
 
 
 def test_a_forgotten_row_asks_nothing_of_the_next_run(series: es.Series) -> None:
-    """The reference's rows still meet the head's own rows of the same ids, though the head's run has one more."""
+    """The reference's rows still meet the head's own rows of the same ids, though the head's run
+    has one more.
+    """
     series.forget([LIVE])
     log = series.log()
     head = log.placed(log.head)  # type: ignore[arg-type]
     target = consensus_of(series.store, head, series.settings).table("items")
     block = target.source.block(0, target.n_rows).open().take(0, target.n_rows)
     state = published_reference(series.store, head)
-    ids, mean = np.asarray(state.table("items").ids).tolist(), np.asarray(state.table("items").vectors)
+    ids, mean = (
+        np.asarray(state.table("items").ids).tolist(),
+        np.asarray(state.table("items").vectors),
+    )
     weight = np.asarray(state.group["items/weight"][:])  # type: ignore[index]
     run = series.open()
     own = dict(
-        zip(np.asarray(run.table("items").ids).tolist(), unit(np.asarray(run.table("items").vectors)), strict=True)
+        zip(
+            np.asarray(run.table("items").ids).tolist(),
+            unit(np.asarray(run.table("items").vectors)),
+            strict=True,
+        )
     )
     assert LIVE not in ids
     wanted = [m * w + 0.5 * own.get(name, 0) for name, m, w in zip(ids, mean, weight, strict=True)]
     np.testing.assert_allclose(block, wanted, atol=1e-6)
 
 
-def test_asked_twice_nothing_is_left_and_in_steps_it_is_the_same(series: es.Series, tmp_path: Path) -> None:
+def test_asked_twice_nothing_is_left_and_in_steps_it_is_the_same(
+    series: es.Series, tmp_path: Path
+) -> None:
     at_once = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "once"))
     at_once.forget([GONE, LIVE], rewrite=True)
     series.forget(GONE)
@@ -168,19 +210,30 @@ def test_numbers_are_forgotten_by_number_or_text(series: es.Series) -> None:
 
 
 def test_ids_are_given_as_a_person_has_them(tmp_path: Path) -> None:
-    """UUIDs as texts in any case, columns of any library; what is only spelled otherwise is another id, and named."""
+    """UUIDs as texts in any case, columns of any library; what is only spelled otherwise is another
+    id, and named.
+    """
     T, W = world(0, N_ITEMS, N_USERS, D)
     names = [f"caf\u00e9 {k}" for k in range(N_ITEMS)]
     keys = [uuid.UUID(int=0xABCD + k) for k in range(N_USERS)]
     series = es.Series.init(tmp_path / "s", gates=OFF)
-    series.add(es.create_run(tmp_path / "r.zarr", T, W, item_ids=names, user_ids=keys, chunk_rows=8))
+    series.add(
+        es.create_run(tmp_path / "r.zarr", T, W, item_ids=names, user_ids=keys, chunk_rows=8)
+    )
     assert series.forget([str(keys[0]).upper(), str(keys[1])], rewrite=True).table == "users"
     assert series.forget(pd.Series(names[:2]), rewrite=True).published
-    assert (series.open().table("users").n_rows, series.open().table("items").n_rows) == (N_USERS - 2, N_ITEMS - 2)
+    assert (series.open().table("users").n_rows, series.open().table("items").n_rows) == (
+        N_USERS - 2,
+        N_ITEMS - 2,
+    )
     other = series.forget(["cafe\u0301 5"], rewrite=True)
     assert not other.published
     assert "spelled otherwise (caf\u00e9 5)" in other.note
-    for wrong, match in (({"a": 1}, "keys or its values"), (pd.DataFrame({"id": names}), "DataFrame"), ([1.5], "none")):
+    for wrong, match in (
+        ({"a": 1}, "keys or its values"),
+        (pd.DataFrame({"id": names}), "DataFrame"),
+        ([1.5], "none"),
+    ):
         with pytest.raises(es.InputError, match=match):
             series.forget(wrong, rewrite=True)
 
@@ -221,8 +274,12 @@ def test_what_cannot_be_forgotten_is_refused_and_nothing_changes(tmp_path: Path)
     with pytest.raises(es.InputError, match="nothing is published in this series yet"):
         series.forget([1])
     numbers = np.arange(N_USERS)
-    series.add(es.create_run(tmp_path / "both.zarr", T, W, item_ids=numbers[:N_ITEMS], user_ids=numbers))
-    with pytest.raises(es.InputError, match="both items and users have some of these; table= says which"):
+    series.add(
+        es.create_run(tmp_path / "both.zarr", T, W, item_ids=numbers[:N_ITEMS], user_ids=numbers)
+    )
+    with pytest.raises(
+        es.InputError, match="both items and users have some of these; table= says which"
+    ):
         series.forget([3], rewrite=True)
     assert series.forget([3], table="users", rewrite=True).runs == ("both",)
     with pytest.raises(es.InputError, match="must keep at least one row"):
@@ -254,7 +311,9 @@ def test_the_head_s_first_run_is_its_own_reference(template: Path, tmp_path: Pat
     assert fresh.add(template / "day-1.zarr").version.figures["items"]["gone"] == 5
 
 
-def test_a_race_is_lost_and_gone_on_with(series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_is_lost_and_gone_on_with(
+    series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = forgetting.publish
 
     def meanwhile(*arguments: Any) -> Any:
@@ -319,10 +378,16 @@ def test_remaining_rows_are_numpy_s(data: st.DataObject) -> None:
         end = min(at + step, stop)
         np.testing.assert_array_equal(reader.take(at, end), wanted[at:end])
     picked = np.array(data.draw(st.lists(st.integers(0, len(wanted) - 1), min_size=1)))
-    np.testing.assert_array_equal(table.source.gather(picked).open().take(0, len(picked)), wanted[picked])
-    np.testing.assert_array_equal(table.row_ids.open().take(start, stop), np.delete(ids, gone)[start:stop])
+    np.testing.assert_array_equal(
+        table.source.gather(picked).open().take(0, len(picked)), wanted[picked]
+    )
+    np.testing.assert_array_equal(
+        table.row_ids.open().take(start, stop), np.delete(ids, gone)[start:stop]
+    )
     block = table.row_ids.block(start, stop)
-    np.testing.assert_array_equal(block.ids.open().take(block.start, block.stop), np.delete(ids, gone)[start:stop])
+    np.testing.assert_array_equal(
+        block.ids.open().take(block.start, block.stop), np.delete(ids, gone)[start:stop]
+    )
     kept = np.setdiff1d(np.arange(n), gone)
     np.testing.assert_array_equal(Remaining(n, gone).before(np.arange(len(kept))), kept)
     np.testing.assert_array_equal(Remaining(n, gone).now(np.arange(n)), np.arange(len(kept)))

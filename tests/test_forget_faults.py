@@ -1,4 +1,6 @@
-"""Forgetting ids that is interrupted or struck: the series reads as before or as after, and the same call ends it."""
+"""Forgetting ids that is interrupted or struck: the series reads as before or as after, and the
+same call ends it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ quick, template, series = test_forget.quick, test_forget.template, test_forget.s
 
 
 @pytest.mark.usefixtures("small_tasks")
-def test_what_was_written_before_an_interruption_is_gone_on_with(series: es.Series, writing: Any) -> None:
+def test_what_was_written_before_an_interruption_is_gone_on_with(
+    series: es.Series, writing: Any
+) -> None:
     with writing(stop_after(7)), pytest.raises(Stop):
         series.forget([LIVE], rewrite=True)
     assert len(series.log().versions) == 3
@@ -55,7 +59,10 @@ def test_a_fault_at_the_nth_operation(
         at = tried.pop()
         place = tmp_path / "work" / "series"
         shutil.copytree(template / "series", place)
-        with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
+        with (
+            contextlib.suppress(faults.Killed, OSError, es.EmbstabError),
+            disk.armed(place.parent, at, mode),
+        ):
             es.Series(place).forget([GONE, LIVE], rewrite=True)
         assert not es.Series(place).verify().damage
         if len(es.Series(place).log().versions) == 3:

@@ -1,4 +1,6 @@
-"""A running reference forgets what has faded, and a series keeps as many of them as a rollback may need."""
+"""A running reference forgets what has faded, and a series keeps as many of them as a rollback may
+need.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def added(place: Path, runs: list[es.Run], **settings: Any) -> es.Series:
 
 
 def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path) -> None:
-    """An id is seen twice here: it weighs 1 + decay when it goes, and stays for at most this many runs."""
+    """An id is seen twice here: it weighs 1 + decay when it goes, and stays for at most this many
+    runs.
+    """
     runs, half_life, kept = days(tmp_path, half_new(14)), 3.0, 2
     decay = 2 ** (-1 / half_life)
     stays = int(np.floor(np.log(1 + decay) / -np.log(decay)))
@@ -54,13 +58,17 @@ def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path)
         series.add(run)
         series.gc()
         sizes.append(size(tmp_path / "s" / "references"))
-        rows.append((series.head().figures["running_reference"] or {"items": {"rows": 0}})["items"]["rows"])
+        rows.append(
+            (series.head().figures["running_reference"] or {"items": {"rows": 0}})["items"]["rows"]
+        )
     assert max(rows) == rows[-1] == N + stays * N // 2
     assert len(set(rows[-6:])) == 1
     assert max(sizes[-6:]) - min(sizes[-6:]) < 0.01 * sizes[-1]
     assert len(series.store.names("references")) == kept
     assert not series.verify().damage
-    unbounded = added(tmp_path / "all", runs, half_life=half_life, forget_below=0, keep_references=100)
+    unbounded = added(
+        tmp_path / "all", runs, half_life=half_life, forget_below=0, keep_references=100
+    )
     unbounded.gc()
     assert size(tmp_path / "all" / "references") > 4 * sizes[-1]
 
@@ -69,7 +77,9 @@ def test_the_same_runs_forget_the_same_rows(tmp_path: Path) -> None:
     runs = days(tmp_path, half_new(6))
     one, other = (added(tmp_path / name, runs, half_life=2) for name in "ab")
     for name in one.store.names("references"):
-        assert data_of(tmp_path / "a" / "references" / name) == data_of(tmp_path / "b" / "references" / name)
+        assert data_of(tmp_path / "a" / "references" / name) == data_of(
+            tmp_path / "b" / "references" / name
+        )
     told = [version.figures["running_reference"] for version in one.log().versions]
     assert told == [version.figures["running_reference"] for version in other.log().versions]
     assert sum(figures["items"]["left"] for figures in told if figures) > 0
@@ -95,7 +105,9 @@ def test_references_are_kept_as_far_as_a_rollback_may_need(tmp_path: Path) -> No
     assert series.log().kept_references == ("day-3", "day-4")
     assert sorted(series.gc()) == ["references/day-1.zarr", "references/day-2.zarr"]
     assert not series.verify().damage
-    assert {name for name in series.manifest()["files"] if name.startswith("references/day-2")} == set()
+    assert {
+        name for name in series.manifest()["files"] if name.startswith("references/day-2")
+    } == set()
 
     assert "not kept" not in series.rollback(4).note
     series.add(runs[5], name="after")
@@ -136,7 +148,9 @@ def test_a_rebase_moves_the_references_that_are_kept(tmp_path: Path, *, rewrite:
     assert not series.verify().damage
 
 
-@pytest.mark.parametrize(("name", "value"), [("forget_below", -1.0), ("forget_below", "1"), ("keep_references", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("forget_below", -1.0), ("forget_below", "1"), ("keep_references", 0)]
+)
 def test_both_settings_are_checked(tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(es.InputError, match=f"{name} must be a"):
         es.Series.init(tmp_path / "s", **{name: value})

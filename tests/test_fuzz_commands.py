@@ -1,6 +1,8 @@
-"""Every command with every wrong text in every argument and option: exit 0, 2 or 3, one line, and never a traceback.
+"""Every command with every wrong text in every argument and option: exit 0, 2 or 3, one line, and
+never a traceback.
 
-Commands and their options are asked of the command line itself: a new command that is not called here fails.
+Commands and their options are asked of the command line itself: a new command that is not called
+here fails.
 """
 
 from __future__ import annotations
@@ -109,7 +111,9 @@ def lines(name: str, command: click.Command, text: str) -> Iterator[tuple[str, l
             whole[at : at + 1] = [text]
             yield str(parameter.name), [*name.split(), *whole]
             at += 1
-        elif not getattr(parameter, "is_flag", False) and not isinstance(parameter.type, click.Choice):
+        elif not getattr(parameter, "is_flag", False) and not isinstance(
+            parameter.type, click.Choice
+        ):
             yield str(parameter.name), [*name.split(), *CALLS[name], parameter.opts[-1], text]
 
 
@@ -152,7 +156,9 @@ def fresh(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 def fault(ended: Result) -> str:
-    """What is wrong with how a command ended; nothing where it is one clear line and the contract's exit code."""
+    """What is wrong with how a command ended; nothing where it is one clear line and the contract's
+    exit code.
+    """
     said = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
     if ended.exit_code not in (0, 2, 3) or "Traceback" in ended.stderr or len(said) > 1:
         return f"exit {ended.exit_code}: {ended.stderr[-300:]} {ended.exception!r}"[:400]

@@ -1,6 +1,8 @@
-"""Every public verb with every wrong kind in every argument: it is taken, or one clear error of this library says why not.
+"""Every public verb with every wrong kind in every argument: it is taken, or one clear error of
+this library says why not.
 
-Verbs, their parameters and the commands are asked of the package itself: a new one that is not called here fails.
+Verbs, their parameters and the commands are asked of the package itself: a new one that is not
+called here fails.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ TABLES: dict[str, set[str]] = {
     "Series.add": {"run", "weights", "counts"},
     "Series.apply": {"run"},
 }
-"""By verb, the arguments that are tables or columns: no kind of `NO_TABLES` may be taken for one."""
+"""By verb, the arguments that are tables or columns: no kind of `NO_TABLES` may be taken for one.
+"""
 OPERATORS = ("__add__", "__sub__")
 
 
@@ -91,8 +94,17 @@ class Given:
         return self.folder / f"new-{self.n}{ending}"
 
     def arguments(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """By verb, arguments that it takes; methods are given what they are called on as ``self``."""
-        a, b, t, m, s, new = self.run, self.other, self.transform, self.moments, self.series, self.fresh
+        """By verb, arguments that it takes; methods are given what they are called on as
+        ``self``.
+        """
+        a, b, t, m, s, new = (
+            self.run,
+            self.other,
+            self.transform,
+            self.moments,
+            self.series,
+            self.fresh,
+        )
         return {
             "apply": lambda: {"transform": t, "run": a, "out": new()},
             "create_run": lambda: {"path": new(), "items": T, "users": W},
@@ -164,7 +176,9 @@ def parameters(verb: str, function: Callable[..., Any]) -> Iterator[str]:
 
 
 def outcome(call: Callable[[], Any]) -> str:
-    """The name of the error, "taken" where there was none; a raw exception, or an unclear one, is raised."""
+    """The name of the error, "taken" where there was none; a raw exception, or an unclear one, is
+    raised.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", es.EmbstabWarning)
@@ -201,7 +215,11 @@ def test_every_public_verb_is_called(given: Given) -> None:
 
 @pytest.mark.parametrize("verb", sorted(public_verbs()))
 def test_no_verb_raises_anything_but_a_clear_error(
-    given: Given, verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+    given: Given,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("a,b\n1,2\n")

@@ -1,4 +1,6 @@
-"""What the gates promise: no real retraining is held, each way in which a delivery goes wrong is, a hold leaves no trace."""
+"""What the gates promise: no real retraining is held, each way in which a delivery goes wrong is, a
+hold leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -82,11 +84,15 @@ def by_gate(version: Version) -> dict[str, Any]:
 def test_weeks_of_drift_pass_and_say_by_how_much(series: es.Series) -> None:
     first, *later = (by_gate(version) for version in series.log().versions)
     assert list(first) == [gate.name for gate in GATES]
-    assert {name: v["verdict"] for name, v in first.items() if v["verdict"] != "not applicable"} == dict.fromkeys(
-        ("delivered", "finite", "scores"), "pass"
-    ), "a first run has nothing to be compared with"
+    assert {
+        name: v["verdict"] for name, v in first.items() if v["verdict"] != "not applicable"
+    } == dict.fromkeys(("delivered", "finite", "scores"), "pass"), (
+        "a first run has nothing to be compared with"
+    )
     for verdicts in later:
-        assert {v["verdict"] for name, v in verdicts.items() if name != "alignment_change"} == {"pass"}
+        assert {v["verdict"] for name, v in verdicts.items() if name != "alignment_change"} == {
+            "pass"
+        }
         assert set(verdicts["agreement"]["figures"]) == {"items", "users"}
     assert [v["alignment_change"]["verdict"] for v in later] == ["not applicable"] * 3 + ["pass"]
 
@@ -115,11 +121,15 @@ def test_a_bad_delivery_is_held(series: es.Series, tmp_path: Path, what: str) ->
     make, gates = BAD[what]
     bad = make(drifting(N_WEEKS), drifting(N_WEEKS + 1)).write(tmp_path / "bad.zarr")
     before = series.log()
-    with pytest.raises(es.HoldError, match=r"bad is held and not published: .*accept='reason'") as error:
+    with pytest.raises(
+        es.HoldError, match=r"bad is held and not published: .*accept='reason'"
+    ) as error:
         series.add(bad)
     assert holding(error) & gates
     for verdict in error.value.verdicts:
-        named = re.search(rf"[:;] {verdict['gate']}( of \w+)? \d", str(error.value).replace("-", ""))
+        named = re.search(
+            rf"[:;] {verdict['gate']}( of \w+)? \d", str(error.value).replace("-", "")
+        )
         assert bool(named) == (verdict["verdict"] == "hold")
     assert series.log() == before
 
@@ -156,9 +166,15 @@ TAMPERED: dict[str, tuple[Callable[[es.Transform], es.Transform], set[str]]] = {
     **{f"mirrored in {i}": (mirrored(i, "items", "users"), {"mirror"}) for i in (0, 3, 7)},
     "items mirrored": (mirrored(0, "items"), {"scores"}),
     "users mirrored": (mirrored(0, "users"), {"scores"}),
-    "transposed": (lambda t: replace(t, items=t.items.T, users=t.users.T), {"alignment", "agreement", "rotation"}),
+    "transposed": (
+        lambda t: replace(t, items=t.items.T, users=t.users.T),
+        {"alignment", "agreement", "rotation"},
+    ),
     "items transposed": (lambda t: replace(t, items=t.items.T), {"scores"}),
-    "columns in another order": (lambda t: replace(t, items=t.items[:, ::-1], users=t.users[:, ::-1]), {"agreement"}),
+    "columns in another order": (
+        lambda t: replace(t, items=t.items[:, ::-1], users=t.users[:, ::-1]),
+        {"agreement"},
+    ),
     "all signs": (lambda t: replace(t, items=-t.items, users=-t.users), {"mirror"}),
     "items for users": (lambda t: replace(t, items=t.users, users=t.items), {"norm_ratio"}),
 }
@@ -167,26 +183,39 @@ TAMPERED: dict[str, tuple[Callable[[es.Transform], es.Transform], set[str]]] = {
 @pytest.mark.parametrize("data", ["drifting", pytest.param("real", marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", TAMPERED)
 def test_a_transform_tampered_with_between_fit_and_apply_is_held(
-    series: es.Series, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, how: str
+    series: es.Series,
+    request: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data: str,
+    how: str,
 ) -> None:
     tampered, gates = TAMPERED[how]
     week = drifting(N_WEEKS)
     if data == "real":
-        series = es.Series(shutil.copytree(request.getfixturevalue("real") / "series", tmp_path / "real"))
+        series = es.Series(
+            shutil.copytree(request.getfixturevalue("real") / "series", tmp_path / "real")
+        )
         week = gmf("c")
     original = publishing.transform_run
     run = week.write(tmp_path / "run.zarr")
     with monkeypatch.context() as patched:
         patched.setattr(
-            publishing, "transform_run", lambda t, *args, **options: original(tampered(t), *args, **options)
+            publishing,
+            "transform_run",
+            lambda t, *args, **options: original(tampered(t), *args, **options),
         )
         with pytest.raises(es.HoldError) as error:
             series.add(run)
     assert holding(error) & gates
-    assert series.add(run).published, "as it was fitted, it passes: what was tampered with is written anew"
+    assert series.add(run).published, (
+        "as it was fitted, it passes: what was tampered with is written anew"
+    )
 
 
-def test_last_week_s_file_under_a_new_name_is_held(series: es.Series, template: Path, tmp_path: Path) -> None:
+def test_last_week_s_file_under_a_new_name_is_held(
+    series: es.Series, template: Path, tmp_path: Path
+) -> None:
     again = shutil.copytree(template / "week-3.zarr", tmp_path / "week-5.zarr")
     with pytest.raises(es.HoldError, match=r"delivered 1 \(at most 0\)") as error:
         series.add(again, name="week-5")
@@ -226,7 +255,9 @@ def test_models_without_users_are_compared_by_their_items(tmp_path: Path) -> Non
 # --- what a hold leaves, and what may be said to it
 
 
-def test_a_hold_on_the_command_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hold_on_the_command_line(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(*arguments: Any) -> tuple[int, Any, str]:
         with pytest.raises(SystemExit) as ended:
             main(["series", *map(str, arguments), "--json"], prog_name="embstab")
@@ -251,13 +282,17 @@ def test_a_hold_on_the_command_line(place: Path, tmp_path: Path, capsys: pytest.
 def test_what_is_accepted_is_neither_fitted_nor_written_again(
     series: es.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = BAD["users in other units"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
+    bad = BAD["users in other units"][0](drifting(N_WEEKS), drifting(0)).write(
+        tmp_path / "bad.zarr"
+    )
     for _ in range(2):
         with pytest.raises(es.HoldError):
             series.add(bad)
     landed = vectors_of(es.open_run(tmp_path / "series" / "runs" / "bad.zarr"), "users")
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
-    monkeypatch.setattr(publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already"))
+    monkeypatch.setattr(
+        publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already")
+    )
     version = series.add(bad, accept="new units").version
     assert by_gate(version)["norm_ratio"]["verdict"] == "hold", "the verdict stays what it was"
     np.testing.assert_array_equal(vectors_of(series.open(), "users"), landed)
@@ -273,11 +308,17 @@ def test_a_run_that_is_fitted_anew_is_no_longer_held(
     assert [found["run"] for found in series.status()["held"]] == ["bad"]
     series.change(half_life=3)
     with monkeypatch.context() as patched:
-        patched.setattr(candidate, "fit_tables", lambda *_: (_ for _ in ()).throw(OSError("the disk")))
+        patched.setattr(
+            candidate, "fit_tables", lambda *_: (_ for _ in ()).throw(OSError("the disk"))
+        )
         with pytest.raises(OSError, match="the disk"):
             series.add(bad)
     status = series.status()
-    assert (status["held"], status["unfinished"], [one["run"] for one in status["failed"]]) == ([], [], ["bad"])
+    assert (status["held"], status["unfinished"], [one["run"] for one in status["failed"]]) == (
+        [],
+        [],
+        ["bad"],
+    )
 
 
 def test_gc_takes_what_was_held(series: es.Series, tmp_path: Path) -> None:
@@ -292,7 +333,9 @@ def test_gc_takes_what_was_held(series: es.Series, tmp_path: Path) -> None:
 def test_a_gate_is_moved_or_turned_off_by_settings(series: es.Series, tmp_path: Path) -> None:
     week = drifting(N_WEEKS).write(tmp_path / "week.zarr")
     series.change(gates={"agreement": 0.9999})
-    with pytest.raises(es.HoldError, match=r"agreement of (items|users) 0\.\d+ \(at least 0\.9999\)"):
+    with pytest.raises(
+        es.HoldError, match=r"agreement of (items|users) 0\.\d+ \(at least 0\.9999\)"
+    ):
         series.add(week)
     series.change(gates={"agreement": None})
     verdict = by_gate(series.add(week).version)["agreement"]
@@ -301,9 +344,13 @@ def test_a_gate_is_moved_or_turned_off_by_settings(series: es.Series, tmp_path: 
 
 
 def test_a_jump_beyond_the_last_runs_level_is_held(series: es.Series, tmp_path: Path) -> None:
-    """The level of this series is 0.1; an alignment that is 0.6 away would pass in another series."""
+    """The level of this series is 0.1; an alignment that is 0.6 away would pass in another
+    series.
+    """
     week = drifting(N_WEEKS)
-    noisy = replace(week, items=week.items + 1.2 * np.random.default_rng(0).normal(size=week.items.shape))
+    noisy = replace(
+        week, items=week.items + 1.2 * np.random.default_rng(0).normal(size=week.items.shape)
+    )
     others = ("agreement", "low_agreement", "mirror", "spectrum", "norm_ratio")
     series.change(gates=dict.fromkeys(others))
     with pytest.raises(es.HoldError) as error:

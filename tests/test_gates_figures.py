@@ -1,4 +1,6 @@
-"""What gates look at and how they judge it: figures of sampled rows against those of whole tables, thresholds, verdicts."""
+"""What gates look at and how they judge it: figures of sampled rows against those of whole tables,
+thresholds, verdicts.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,13 @@ def test_figures_are_those_of_the_whole_tables(seed: int, n: int, d: int) -> Non
     chance = (cosines.sum() - own.sum()) / (len(u) * (len(u) - 1))
     assert both.agreement == pytest.approx((own.mean() - chance) / (1 - chance))
     low = np.sort(own)[int(np.ceil(0.1 * len(u))) - 1]
-    assert both.low_agreement == pytest.approx((low - chance) / (1 - chance), abs=0.01 / (1 - chance))
+    assert both.low_agreement == pytest.approx(
+        (low - chance) / (1 - chance), abs=0.01 / (1 - chance)
+    )
     others /= np.linalg.norm(others, axis=1, keepdims=True)
-    nearer, farther = (np.sum(sign * (u @ others.T - own[:, None]) > 1e-9, axis=1) for sign in (1, -1))
+    nearer, farther = (
+        np.sum(sign * (u @ others.T - own[:, None]) > 1e-9, axis=1) for sign in (1, -1)
+    )
     assert both.far == np.sum(nearer > farther) + np.sum((nearer == farther) & (nearer > 0)) / 2
 
 
@@ -81,7 +87,12 @@ def test_spectra_are_compared_by_their_shape() -> None:
 
 @pytest.mark.parametrize(
     ("gate", "passing", "holding_"),
-    [("rows", 0.4, 0.41), ("matched", 0.3, 0.29), ("norm_ratio", 1 / 1.4, 0.7), ("norm_ratio", 1.4, 1.41)],
+    [
+        ("rows", 0.4, 0.41),
+        ("matched", 0.3, 0.29),
+        ("norm_ratio", 1 / 1.4, 0.7),
+        ("norm_ratio", 1.4, 1.41),
+    ],
 )
 def test_the_worst_table_decides(gate: str, passing: float, holding_: float) -> None:
     def verdict(*figures: float) -> Any:
@@ -89,7 +100,10 @@ def test_the_worst_table_decides(gate: str, passing: float, holding_: float) -> 
         return next(v for v in found if v["gate"] == gate)
 
     assert verdict(passing, passing)["verdict"] == "pass"
-    assert (verdict(passing, holding_)["verdict"], verdict(passing, holding_)["at"]) == ("hold", "users")
+    assert (verdict(passing, holding_)["verdict"], verdict(passing, holding_)["at"]) == (
+        "hold",
+        "users",
+    )
     assert verdict(holding_, passing)["at"] == "items"
     assert verdict(float("nan"), passing)["verdict"] == "hold"
     assert verdict()["verdict"] == "not applicable"

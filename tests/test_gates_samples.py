@@ -1,4 +1,6 @@
-"""What the sample of the gates promises: no order of the rows changes a verdict, and rows of zeros are not in it."""
+"""What the sample of the gates promises: no order of the rows changes a verdict, and rows of zeros
+are not in it.
+"""
 
 from __future__ import annotations
 
@@ -34,24 +36,33 @@ def styles(week: int, order: Array) -> Week:
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_a_verdict_does_not_depend_on_the_order_of_rows(tmp_path: Path, *, with_ids: bool) -> None:
     found = []
-    for name, order in (("sorted", np.arange(2400)), ("shuffled", np.random.default_rng(7).permutation(2400))):
+    for name, order in (
+        ("sorted", np.arange(2400)),
+        ("shuffled", np.random.default_rng(7).permutation(2400)),
+    ):
         series = es.Series.init(tmp_path / name)
         for week in range(3):
             delivered = styles(week, order)
             if not with_ids:
                 delivered = replace(delivered, item_ids=None, user_ids=None)
-            version = series.add(delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}").version
+            version = series.add(
+                delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}"
+            ).version
         found.append(figures(version))
     for gate, by_table in found[0].items():
         for key, figure in by_table.items():
             # Without ids a row is its number, so another order is another sample.
-            assert found[1][gate][key] == pytest.approx(figure, rel=1e-6 if with_ids else 0.05, abs=1e-6), (gate, key)
+            assert found[1][gate][key] == pytest.approx(
+                figure, rel=1e-6 if with_ids else 0.05, abs=1e-6
+            ), (gate, key)
     assert found[0]["agreement"]["items"] > 0.8
     assert found[0]["chance_share"]["items"] == 0.0
 
 
 def cold(week: Week, n: int, seed: int) -> Week:
-    """With ``n`` cold rows in either table at random places; half of their ids are in every week, half are this week's."""
+    """With ``n`` cold rows in either table at random places; half of their ids are in every week,
+    half are this week's.
+    """
     rng = np.random.default_rng(seed)
     made: dict[str, Any] = {}
     for key in ("item", "user"):
@@ -70,7 +81,9 @@ def test_cold_rows_change_no_figure(tmp_path: Path) -> None:
         series = es.Series.init(tmp_path / name)
         for week in range(3):
             delivered = cold(drifting(week), n, week)
-            version = series.add(delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}").version
+            version = series.add(
+                delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}"
+            ).version
         found.append(version)
     warm, cold_ = (figures(version) for version in found)
     for gate, by_table in warm.items():
@@ -80,7 +93,10 @@ def test_cold_rows_change_no_figure(tmp_path: Path) -> None:
     assert cold_["scores"]["run"] < 1e-5
     assert [found[1].figures[key]["zero_rows"] for key in ("items", "users")] == [5000, 5000]
     sampled = found[1].figures["sampled"]
-    assert sampled["items"] == {"rows": 390, "zero_rows": 2500}, "every shared row that is not zero is in the sample"
+    assert sampled["items"] == {
+        "rows": 390,
+        "zero_rows": 2500,
+    }, "every shared row that is not zero is in the sample"
     assert found[0].figures["sampled"]["items"] == {"rows": 390, "zero_rows": 0}
 
 

@@ -56,7 +56,9 @@ def test_columns_are_labelled_on_every_panel_and_rows_once() -> None:
 
 
 def test_everything_lies_within_the_picture() -> None:
-    root = drawing(title="A title that is a good deal wider than two small panels are together " * 3)
+    root = drawing(
+        title="A title that is a good deal wider than two small panels are together " * 3
+    )
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     for element in [*root.iter(f"{SVG}rect"), *root.iter(f"{SVG}text")]:
         right = float(element.attrib["x"]) + float(element.get("width", 0))
@@ -66,7 +68,9 @@ def test_everything_lies_within_the_picture() -> None:
 
 
 def test_a_value_that_rounds_to_zero_has_no_sign() -> None:
-    assert "0.00" in texts(ET.fromstring(heatmaps_svg([("a", np.array([[-0.001]]))], ["x"], title="t")))
+    assert "0.00" in texts(
+        ET.fromstring(heatmaps_svg([("a", np.array([[-0.001]]))], ["x"], title="t"))
+    )
 
 
 def test_colours_diverge_from_near_white_and_saturate() -> None:

@@ -1,4 +1,6 @@
-"""The index of a lookup is believed only as far as its checksums go, and is built again where it is damaged."""
+"""The index of a lookup is believed only as far as its checksums go, and is built again where it is
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ IDS: dict[str, Any] = {
 }
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
-    "a flipped bit": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
+    "a flipped bit": lambda file: file.write_bytes(
+        bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]
+    ),
     "a cut": lambda file: file.write_bytes(file.read_bytes()[:-8]),
     "nothing": lambda file: file.write_bytes(b""),
     "no file": Path.unlink,

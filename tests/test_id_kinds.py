@@ -1,4 +1,6 @@
-"""Ids are what was given, exactly, or are refused by their rows: on every path, of every kind and library."""
+"""Ids are what was given, exactly, or are refused by their rows: on every path, of every kind and
+library.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ STORED: dict[str, dict[str, Any]] = {
 
 
 def run_with(store: Any, ids: Any, *, chunks: int = 16, **options: Any) -> Any:
-    """A run as another program writes it: its ids in chunks of 16 rows, stored as ``options`` say."""
+    """A run as another program writes it: its ids in chunks of 16 rows, stored as
+    ``options`` say.
+    """
     zarr_format = options.pop("zarr_format", 3)
     root = zarr.open_group(store, mode="w", zarr_format=zarr_format)
     items = root.create_group("items")
@@ -66,7 +70,9 @@ HUGE = IDS.astype(np.uint64) + np.uint64(2**63 - 30)
 
 
 @pytest.mark.parametrize("how", STORED)
-def test_stored_unsigned_ids_beyond_int64_are_refused(tmp_path: Path, refused: Refused, how: str) -> None:
+def test_stored_unsigned_ids_beyond_int64_are_refused(
+    tmp_path: Path, refused: Refused, how: str
+) -> None:
     run = run_with(tmp_path / "in.zarr", HUGE, **STORED[how])
     first = int(np.flatnonzero(HUGE >= 2**63)[0])
     says = "fit int64", rf"in\.zarr/items has {HUGE[first]} in row {first}\b", r"\.view\('int64'\)"
@@ -92,7 +98,9 @@ GIVEN_HUGE = {
 
 
 @pytest.mark.parametrize("how", GIVEN_HUGE)
-def test_given_unsigned_ids_beyond_int64_are_refused(tmp_path: Path, refused: Refused, how: str) -> None:
+def test_given_unsigned_ids_beyond_int64_are_refused(
+    tmp_path: Path, refused: Refused, how: str
+) -> None:
     ids = GIVEN_HUGE[how]()
     with refused(es.IdError, "fit int64", r"has \d+ in row \d+", "strings"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
@@ -120,7 +128,10 @@ EXACT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "S": (lambda: np.array([name.encode() for name in NAMES]), NAMES),
     "bytes objects": (lambda: np.array([name.encode() for name in NAMES], dtype=object), NAMES),
     "a list of bytes": (lambda: [name.encode() for name in NAMES], NAMES),
-    "bytes with zeros at their end": (lambda: [key.bytes[::-1] for key in KEYS], [key.bytes[::-1] for key in KEYS]),
+    "bytes with zeros at their end": (
+        lambda: [key.bytes[::-1] for key in KEYS],
+        [key.bytes[::-1] for key in KEYS],
+    ),
     "UUIDs": (lambda: KEYS, [key.bytes for key in KEYS]),
     "StringDType": (lambda: np.array(NAMES, dtype=np.dtypes.StringDType()), NAMES),
     "pandas Int64": (lambda: pd.Series(IDS, dtype="Int64"), IDS.tolist()),
@@ -158,28 +169,38 @@ MISSING: dict[str, Callable[[], Any]] = {
     "floats": lambda: np.where(np.arange(60) == 7, np.nan, np.arange(60.0)),
     "pandas Int64": lambda: pd.Series(range(60), dtype="Int64").where(lambda x: x != 7),
     "pandas categorical": lambda: pd.Series(NAMES, dtype="category").where(lambda x: x != NAMES[7]),
-    "pandas categorical numbers": lambda: pd.Categorical.from_codes([*range(7), -1, *range(8, 60)], range(60)),
+    "pandas categorical numbers": lambda: pd.Categorical.from_codes(
+        [*range(7), -1, *range(8, 60)], range(60)
+    ),
     "pandas str": lambda: pd.Series(NAMES).where(lambda x: x != NAMES[7]),
     "pandas objects": lambda: pd.Series([*NAMES[:7], pd.NA, *NAMES[8:]], dtype=object),
     "polars": lambda: polars([*NAMES[:7], None, *NAMES[8:]]),
     "polars numbers": lambda: polars([*range(7), None, *range(8, 60)]),
     "Arrow": lambda: arrow([*NAMES[:7], None, *NAMES[8:]]),
     "Arrow numbers": lambda: arrow([*range(7), None, *range(8, 60)]),
-    "Dask objects": lambda: da.from_array(np.array([*NAMES[:7], None, *NAMES[8:]], dtype=object), chunks=20),
+    "Dask objects": lambda: da.from_array(
+        np.array([*NAMES[:7], None, *NAMES[8:]], dtype=object), chunks=20
+    ),
 }
 
 
 @pytest.mark.parametrize("how", MISSING)
-def test_a_missing_id_is_refused_and_no_other_row_is_blamed(tmp_path: Path, refused: Refused, how: str) -> None:
+def test_a_missing_id_is_refused_and_no_other_row_is_blamed(
+    tmp_path: Path, refused: Refused, how: str
+) -> None:
     ids = MISSING[how]()
     with refused(es.IdError, r"in row 7;", "missing|null|have none"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
 
 
 @pytest.mark.parametrize("kind", ["Dask", "NumPy"])
-def test_a_bad_id_in_a_later_block_is_named_by_its_row(tmp_path: Path, refused: Refused, kind: str) -> None:
+def test_a_bad_id_in_a_later_block_is_named_by_its_row(
+    tmp_path: Path, refused: Refused, kind: str
+) -> None:
     ids = np.array(NAMES, dtype=object)
-    lazy = da.from_array(ids, chunks=16).map_blocks(lambda x: np.where(x == NAMES[50], 5, x), dtype=object)
+    lazy = da.from_array(ids, chunks=16).map_blocks(
+        lambda x: np.where(x == NAMES[50], 5, x), dtype=object
+    )
     given = lazy if kind == "Dask" else lazy.compute()
     with refused(es.IdError, r"5 in row 50\b"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=given, chunk_rows=16)
@@ -209,7 +230,10 @@ def test_a_missing_chunk_of_ids_is_damage(tmp_path: Path, how: str, url: bool, k
     reference = es.create_run(tmp_path / "good.zarr", T[::-1], item_ids=ids[::-1])
     run = es.open_run(f"file://{path}" if url else path)
     lose_chunk(path, 1)
-    for call in (lambda: es.fit(run, reference=reference), lambda: es.stabilize(run, tmp_path / "out.zarr")):
+    for call in (
+        lambda: es.fit(run, reference=reference),
+        lambda: es.stabilize(run, tmp_path / "out.zarr"),
+    ):
         with pytest.raises(es.DamageError, match="missing"):
             call()
         assert not (tmp_path / "out.zarr").exists()
@@ -220,7 +244,9 @@ def test_a_missing_chunk_of_ids_on_any_store(fill: int) -> None:
     store = run_with(MemoryStore(), IDS + 100, fill_value=fill)
     key = next(key for key in store._store_dict if key.startswith("items/id/c/2"))
     del store._store_dict[key]
-    with pytest.raises(es.DamageError, match=f"are all .*{fill}.* from row 32 to 48, as a missing chunk"):
+    with pytest.raises(
+        es.DamageError, match=f"are all .*{fill}.* from row 32 to 48, as a missing chunk"
+    ):
         es.stabilize(store, MemoryStore())
 
 
@@ -248,7 +274,9 @@ def test_id_zero_alone_in_a_chunk_is_an_id(tmp_path: Path, how: str, rows: int) 
 
 
 def test_weights_of_zero_that_were_left_out_are_zero(tmp_path: Path) -> None:
-    weights = zarr.create_array(tmp_path / "weights", data=np.repeat([1.0, 0.0, 1.0], 20), chunks=(20,))
+    weights = zarr.create_array(
+        tmp_path / "weights", data=np.repeat([1.0, 0.0, 1.0], 20), chunks=(20,)
+    )
     assert not (tmp_path / "weights" / "c" / "1").exists()
     found = es.fit(T, reference=T[::-1], weights=weights, keep="geometry")
     wanted = es.fit(T, reference=T[::-1], weights=np.repeat([1.0, 0.0, 1.0], 20), keep="geometry")

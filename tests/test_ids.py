@@ -21,7 +21,9 @@ B = standardize(T, W, balance="rows").items
 B = T @ B @ rotation(np.random.default_rng(0).normal(size=(4, 4)), np.eye(4)) + 0.05 * world(12)[0]
 IDS = {
     "int64": np.random.default_rng(1).permutation(10**12 + np.arange(60) * 97),
-    "string": np.array([f"naïve-{i:03d}" for i in np.random.default_rng(1).permutation(60)], dtype=object),
+    "string": np.array(
+        [f"naïve-{i:03d}" for i in np.random.default_rng(1).permutation(60)], dtype=object
+    ),
 }
 MakeRun = Callable[..., es.Run]
 
@@ -50,7 +52,9 @@ def test_rows_are_matched_by_id_and_new_ones_land_too(
     (mine, my_ids), (theirs, their_ids) = (some(kind, part) for part in OVERLAPS[overlap])
     reference = make_run("reference", B[theirs], item_ids=their_ids)
     make_run("in", T[mine], W, item_ids=my_ids)
-    run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr", reference=reference, min_matched=6)
+    run = es.stabilize(
+        tmp_path / "in.zarr", tmp_path / "out.zarr", reference=reference, min_matched=6
+    )
     pairs = pairs_by_id(my_ids, their_ids)
     items, users = land(T[mine], W, B[theirs], pairs)
     assert_close(vectors_of(run), items, 1e-8)
@@ -67,7 +71,10 @@ def test_rows_are_matched_by_id_and_new_ones_land_too(
 
 
 def test_ids_in_one_order_are_as_good_as_row_numbers(make_run: MakeRun) -> None:
-    with_ids = es.fit(make_run("a", T, W, item_ids=IDS["int64"]), reference=make_run("b", B, item_ids=IDS["int64"]))
+    with_ids = es.fit(
+        make_run("a", T, W, item_ids=IDS["int64"]),
+        reference=make_run("b", B, item_ids=IDS["int64"]),
+    )
     without = es.fit(make_run("c", T, W), reference=make_run("d", B))
     np.testing.assert_array_equal(with_ids.items, without.items)
     assert with_ids.diagnostics["items"]["paired_by"] == "identical ids"
@@ -83,7 +90,9 @@ def test_without_ids_row_i_belongs_to_row_i(n: int, m: int) -> None:
 
 
 def test_row_numbers_stand_for_ids_that_are_missing(make_run: MakeRun) -> None:
-    """A table without ids knows its rows by number, so int64 ids of the other side mean row numbers."""
+    """A table without ids knows its rows by number, so int64 ids of the other side mean row
+    numbers.
+    """
     order = np.random.default_rng(3).permutation(60)
     found = es.fit(make_run("a", T[order], W, item_ids=order), reference=B)
     assert_close(T @ found.items, land(T, W, B)[0], 1e-8)
@@ -101,7 +110,9 @@ def test_users_are_matched_by_id_too(make_run: MakeRun) -> None:
     assert found.diagnostics["users"]["matched"] == 50
 
 
-def test_a_later_batch_of_users_lands_by_a_saved_transform(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_later_batch_of_users_lands_by_a_saved_transform(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     transform = es.fit(T, W, reference=B)
     late = make_run("late", users=W[::-1], user_ids=np.arange(90) + 500)
     run = es.apply(transform, late, tmp_path / "out.zarr")
@@ -114,7 +125,10 @@ def test_a_later_batch_of_users_lands_by_a_saved_transform(make_run: MakeRun, tm
 
 
 def test_no_shared_id_is_an_error(make_run: MakeRun) -> None:
-    run, reference = make_run("a", T, W, item_ids=np.arange(60)), make_run("b", B, item_ids=np.arange(100, 160))
+    run, reference = (
+        make_run("a", T, W, item_ids=np.arange(60)),
+        make_run("b", B, item_ids=np.arange(100, 160)),
+    )
     for options in ({}, {"keep": "geometry"}, {"min_matched": 1}):
         with pytest.raises(es.IdError, match="share no id") as error:
             es.fit(run, reference=reference, **options)
@@ -124,17 +138,25 @@ def test_no_shared_id_is_an_error(make_run: MakeRun) -> None:
 def shares(make_run: MakeRun, n: int) -> tuple[es.Run, es.Run]:
     """A run and a reference with ``n`` rows in common."""
     ids = np.arange(60)
-    return make_run("a", T, W, item_ids=ids), make_run("b", B, item_ids=np.where(ids < n, ids, ids + 1000))
+    return make_run("a", T, W, item_ids=ids), make_run(
+        "b", B, item_ids=np.where(ids < n, ids, ids + 1000)
+    )
 
 
 @pytest.mark.parametrize(("keep", "floor"), [("scores", 16), ("geometry", 6)])
-def test_a_tenth_of_the_rows_and_four_per_component_are_needed(make_run: MakeRun, keep: Any, floor: int) -> None:
+def test_a_tenth_of_the_rows_and_four_per_component_are_needed(
+    make_run: MakeRun, keep: Any, floor: int
+) -> None:
     run, reference = shares(make_run, floor - 1)
-    with pytest.raises(es.InputError, match=rf"(?s)(?=.*\b{floor}\b)(?=.*\b{floor - 1}\b).*min_matched"):
+    with pytest.raises(
+        es.InputError, match=rf"(?s)(?=.*\b{floor}\b)(?=.*\b{floor - 1}\b).*min_matched"
+    ):
         es.fit(run, reference=reference, keep=keep)
 
 
-def test_too_few_are_refused_before_a_vector_is_read(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_are_refused_before_a_vector_is_read(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, reference = shares(make_run, 3)
     monkeypatch.setattr(DirectSource, "block", lambda *_: pytest.fail("vectors are read"))
     with pytest.raises(es.InputError, match="at least 16 rows"):
@@ -149,12 +171,18 @@ def test_as_many_are_enough(make_run: MakeRun, keep: Any, floor: int) -> None:
 
 def test_the_floor_is_of_the_smaller_table_and_of_all_shared_rows(make_run: MakeRun) -> None:
     many = np.arange(60)
-    run, reference = make_run("long", T, item_ids=many), make_run("short", B[:20], item_ids=many[:20] + 58)
+    run, reference = (
+        make_run("long", T, item_ids=many),
+        make_run("short", B[:20], item_ids=many[:20] + 58),
+    )
     with pytest.warns(es.EmbstabWarning, match="free"):
         assert es.fit(run, reference=reference).diagnostics["items"]["matched"] == 2
     run, reference = shares(make_run, 30)
     for few in ({"sample": 5}, {"only": many[:5]}, {"anchors": 5}):
-        assert es.fit(run, reference=reference, keep="geometry", **few).diagnostics["items"]["aligned"] == 5
+        assert (
+            es.fit(run, reference=reference, keep="geometry", **few).diagnostics["items"]["aligned"]
+            == 5
+        )
 
 
 def test_a_warning_names_the_directions_that_are_free(make_run: MakeRun) -> None:
@@ -173,7 +201,12 @@ def test_a_warning_names_the_directions_that_are_free(make_run: MakeRun) -> None
 def test_min_matched_decides(make_run: MakeRun, keep: Any) -> None:
     run, reference = shares(make_run, 3)
     with pytest.warns(es.EmbstabWarning, match="free"):
-        assert es.fit(run, reference=reference, keep=keep, min_matched=3).diagnostics["alignment"]["rows"] == 3
+        assert (
+            es.fit(run, reference=reference, keep=keep, min_matched=3).diagnostics["alignment"][
+                "rows"
+            ]
+            == 3
+        )
     with pytest.raises(es.InputError, match=r"(?s)(?=.*\b20\b)(?=.*\b3\b)"):
         es.fit(run, reference=reference, keep=keep, min_matched=20)
 
@@ -183,7 +216,12 @@ def test_enough_rows_are_silent(make_run: MakeRun, keep: Any) -> None:
     run, reference = shares(make_run, 30)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert es.fit(run, reference=reference, keep=keep, min_matched=30).diagnostics["items"]["matched"] == 30
+        assert (
+            es.fit(run, reference=reference, keep=keep, min_matched=30).diagnostics["items"][
+                "matched"
+            ]
+            == 30
+        )
 
 
 # --- evaluate
@@ -192,7 +230,9 @@ def test_enough_rows_are_silent(make_run: MakeRun, keep: Any) -> None:
 def test_evaluate_compares_rows_of_one_id(make_run: MakeRun) -> None:
     order = np.random.default_rng(3).permutation(60)[:45]
     a = make_run("a", T, W, item_ids=IDS["string"], user_ids=np.arange(90))
-    b = make_run("b", 2 * B[order], W[::-1], item_ids=IDS["string"][order], user_ids=np.arange(90)[::-1])
+    b = make_run(
+        "b", 2 * B[order], W[::-1], item_ids=IDS["string"][order], user_ids=np.arange(90)[::-1]
+    )
     metrics = es.evaluate(a, b, k=10, users=90)
     cosines = np.einsum("ij,ij->i", T[order], B[order])
     cosines /= np.linalg.norm(T[order], axis=1) * np.linalg.norm(B[order], axis=1)
@@ -205,7 +245,9 @@ def test_evaluate_compares_rows_of_one_id(make_run: MakeRun) -> None:
     assert (metrics.users.matched, round(metrics.users.mean_cosine, 12)) == (90, 1.0)
 
 
-def test_a_run_is_like_itself_and_like_its_stabilized_self_in_rankings(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_run_is_like_itself_and_like_its_stabilized_self_in_rankings(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     run = make_run("a", T, W)
     landed = es.stabilize(run, tmp_path / "out.zarr")
     assert es.evaluate(run, run).rank_correlation.rbo == pytest.approx(1)

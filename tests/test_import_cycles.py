@@ -16,14 +16,20 @@ def imports_of(path: Path, modules: set[str]) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {name if (name := f"{node.module}.{one.name}") in modules else node.module for one in node.names}
+            found |= {
+                name if (name := f"{node.module}.{one.name}") in modules else node.module
+                for one in node.names
+            }
         elif isinstance(node, ast.Import):
             found |= {one.name for one in node.names}
     return found & modules
 
 
 def test_no_module_imports_itself_over_others() -> None:
-    files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    files = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
     modules = {name.removesuffix(".__init__"): path for name, path in files.items()}
     assert len(modules) > 100
     graph = {name: imports_of(path, set(modules)) for name, path in modules.items()}

@@ -1,4 +1,6 @@
-"""Tables in memory are full citizens: every verb takes them in place of stored ones, with the same figures."""
+"""Tables in memory are full citizens: every verb takes them in place of stored ones, with the same
+figures.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +33,25 @@ HELD: dict[str, Callable[[], tuple[Any, Any]]] = {
         {"items": es.table(B, ids=NAMES), "users": es.table(A, ids=USERS)},
     ),
     "frames": lambda: (
-        {"items": pd.DataFrame(T[ORDER], index=np.array(NAMES)[ORDER]), "users": pd.DataFrame(W, index=USERS)},
+        {
+            "items": pd.DataFrame(T[ORDER], index=np.array(NAMES)[ORDER]),
+            "users": pd.DataFrame(W, index=USERS),
+        },
         {"items": pd.DataFrame(B, index=NAMES), "users": pd.DataFrame(A, index=USERS)},
     ),
     "Dask": lambda: (
-        {"items": es.table(da.from_array(T[ORDER], chunks=(16, 4)), ids=np.array(NAMES)[ORDER]),
-         "users": es.table(da.from_array(W, chunks=(16, 4)), ids=da.from_array(USERS, chunks=16))},
-        {"items": es.table(da.from_array(B, chunks=(16, 4)), ids=NAMES), "users": es.table(A, ids=USERS)},
+        {
+            "items": es.table(da.from_array(T[ORDER], chunks=(16, 4)), ids=np.array(NAMES)[ORDER]),
+            "users": es.table(
+                da.from_array(W, chunks=(16, 4)), ids=da.from_array(USERS, chunks=16)
+            ),
+        },
+        {
+            "items": es.table(da.from_array(B, chunks=(16, 4)), ids=NAMES),
+            "users": es.table(A, ids=USERS),
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -59,16 +71,27 @@ def test_every_verb_gives_what_it_gives_for_stored_runs(
     expected = es.apply(wanted, stored[0], tmp_path / "expected.zarr")
     made = {
         "apply": es.apply(wanted, run, tmp_path / "apply.zarr"),
-        "stabilize": es.stabilize(run, tmp_path / "out.zarr", reference=reference, align_on=align_on),
-        "users=": es.stabilize(
-            run["items"], tmp_path / "users.zarr", users=run["users"], reference=reference, align_on=align_on
+        "stabilize": es.stabilize(
+            run, tmp_path / "out.zarr", reference=reference, align_on=align_on
         ),
-        "apply, users=": es.apply(wanted, run["items"], tmp_path / "apply-users.zarr", users=run["users"]),
+        "users=": es.stabilize(
+            run["items"],
+            tmp_path / "users.zarr",
+            users=run["users"],
+            reference=reference,
+            align_on=align_on,
+        ),
+        "apply, users=": es.apply(
+            wanted, run["items"], tmp_path / "apply-users.zarr", users=run["users"]
+        ),
     }
     for found in made.values():
         for key in ("items", "users"):
             assert_close(vectors_of(found, key), vectors_of(expected, key), 1e-12)
-            assert getattr(found, key).ids.compute().tolist() == getattr(expected, key).ids.compute().tolist()
+            assert (
+                getattr(found, key).ids.compute().tolist()
+                == getattr(expected, key).ids.compute().tolist()
+            )
     figures = es.evaluate(*stored, k=10)
     for pair in ((run, reference), (stored[0], reference), (run, stored[1])):
         found = es.evaluate(*pair, k=10)
@@ -106,13 +129,25 @@ def test_records_name_what_is_in_memory(stored: tuple[es.Run, es.Run], tmp_path:
     run = es.stabilize(tuesday, tmp_path / "day-2.zarr", reference=monday)
     said = dict(run.group["transform"].attrs)
     assert said["run"] == {"path": None, "name": "tuesday"}
-    assert said["reference"] == {"path": None, "name": "monday", "stabilized": None, "balance": None}
+    assert said["reference"] == {
+        "path": None,
+        "name": "monday",
+        "stabilized": None,
+        "balance": None,
+    }
     assert run.name == "day-2"
     run = es.stabilize(T, tmp_path / "day-3.zarr", reference={"items": B})
     said = dict(run.group["transform"].attrs)
-    assert (said["run"], said["reference"]["name"]) == ({"path": None, "name": "the items array"}, "the items array")
-    named = es.stabilize(stored[0], tmp_path / "day-4.zarr", reference=Path(stored[1].path) / "items")
-    assert dict(named.group["transform"].attrs)["reference"]["path"] == str(Path(stored[1].path) / "items")
+    assert (said["run"], said["reference"]["name"]) == (
+        {"path": None, "name": "the items array"},
+        "the items array",
+    )
+    named = es.stabilize(
+        stored[0], tmp_path / "day-4.zarr", reference=Path(stored[1].path) / "items"
+    )
+    assert dict(named.group["transform"].attrs)["reference"]["path"] == str(
+        Path(stored[1].path) / "items"
+    )
 
 
 def test_messages_name_what_is_in_memory(tmp_path: Path, refused: Refused) -> None:
@@ -135,7 +170,9 @@ def test_messages_name_what_is_in_memory(tmp_path: Path, refused: Refused) -> No
 
 @pytest.mark.usefixtures("small_tasks")
 def test_a_resumed_call_never_takes_over_chunks_of_other_rows(
-    tmp_path: Path, writing: Callable[..., contextlib.AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    writing: Callable[..., contextlib.AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dask_embstab.tables.read.source.DEFAULT_CHUNK_BYTES", 16 * 4 * 8)
     transform, out = es.fit(T, W), tmp_path / "out.zarr"

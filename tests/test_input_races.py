@@ -1,4 +1,6 @@
-"""A process writes the input anew all the time while others read it: what is published is right, or nothing is."""
+"""A process writes the input anew all the time while others read it: what is published is right, or
+nothing is.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,19 @@ while True:
 @pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("rounds", [12, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["replaced", "in place"])
-def test_an_input_that_is_written_all_the_time(tmp_path: Path, record_property: Any, how: str, rounds: int) -> None:
+def test_an_input_that_is_written_all_the_time(
+    tmp_path: Path, record_property: Any, how: str, rounds: int
+) -> None:
     place, ended = tmp_path / "in.zarr", Counter[str]()
     es.create_run(place, *VERSIONS[0], chunk_rows=CHUNK)
     files = [str(tmp_path / f"{number}.npz") for number in range(2)]
     for file, version in zip(files, VERSIONS, strict=True):
         np.savez(file, *version)
     command = [sys.executable, "-c", _WRITER, place, how, *files]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer, contextlib.ExitStack() as ending:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as writer,
+        contextlib.ExitStack() as ending,
+    ):
         ending.callback(writer.kill)
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
@@ -75,7 +82,9 @@ def test_an_input_that_is_written_all_the_time(tmp_path: Path, record_property: 
 
 
 def require_right(run: es.Run, *, mixed: bool) -> None:
-    """Every chunk is one of a version, aligned; all are of one version, and the matrices are those of a fit of them all."""
+    """Every chunk is one of a version, aligned; all are of one version, and the matrices are those
+    of a fit of them all.
+    """
     assert run.transform is not None
     read: list[Array] = []
     of: set[int] = set()
@@ -84,7 +93,11 @@ def require_right(run: es.Run, *, mixed: bool) -> None:
         candidates = [version[key == "users"] for version in VERSIONS]
         for at in range(0, len(aligned), CHUNK):
             part = slice(at, at + CHUNK)
-            (number,) = (n for n, table in enumerate(candidates) if np.allclose(table[part] @ M, aligned[part]))
+            (number,) = (
+                n
+                for n, table in enumerate(candidates)
+                if np.allclose(table[part] @ M, aligned[part])
+            )
             of.add(number)
             rows.append(candidates[number][part])
         read.append(np.concatenate(rows))

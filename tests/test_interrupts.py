@@ -1,4 +1,6 @@
-"""What ends a command from outside (a signal, a stream that takes nothing) is told in one line, and what it left is true."""
+"""What ends a command from outside (a signal, a stream that takes nothing) is told in one line, and
+what it left is true.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ Sink.writer = striking(Sink.writer)
 """
 
 
-def struck(hook: str, number: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+def struck(
+    hook: str, number: str, *arguments: Any, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """A command that gets a signal where ``hook`` says."""
     words = [sys.executable, "-c", SETUP + hook + RUN, number, *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)
@@ -49,12 +53,20 @@ def struck(hook: str, number: str, *arguments: Any, **options: Any) -> subproces
 def place(tmp_path: Path) -> Path:
     ids = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
     es.create_run(tmp_path / "a", T, W, **ids, chunk_rows=16)
-    es.create_run(tmp_path / "b", *world(2), item_ids=np.arange(60)[::-1], user_ids=np.arange(90), chunk_rows=16)
+    es.create_run(
+        tmp_path / "b",
+        *world(2),
+        item_ids=np.arange(60)[::-1],
+        user_ids=np.arange(90),
+        chunk_rows=16,
+    )
     return tmp_path
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(place: Path, number: str, code: int) -> None:
+def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(
+    place: Path, number: str, code: int
+) -> None:
     before = sorted(path.name for path in place.iterdir())
     ended = struck(WRITING, number, "stabilize", place / "a", place / "out")
     assert (ended.returncode, ended.stdout) == (code, "")
@@ -71,16 +83,29 @@ def test_what_stood_there_stays(place: Path) -> None:
 
 def test_scratch_is_swept(place: Path) -> None:
     (place / "scratch").mkdir()
-    rows, order = np.random.default_rng(0).normal(size=(100_000, 4)), np.random.default_rng(1).permutation(100_000)
+    rows, order = (
+        np.random.default_rng(0).normal(size=(100_000, 4)),
+        np.random.default_rng(1).permutation(100_000),
+    )
     es.create_run(place / "long", rows, item_ids=order)
     es.create_run(place / "other", rows[order], item_ids=np.arange(100_000))
     hook = """
 from dask_embstab.tables.ids.scratch import Scratch
 Scratch.folder = striking(Scratch.folder, after=True)
 """
-    arguments = ("--reference", place / "other", "--scratch", place / "scratch", "--join-memory", "1MiB")
+    arguments = (
+        "--reference",
+        place / "other",
+        "--scratch",
+        place / "scratch",
+        "--join-memory",
+        "1MiB",
+    )
     ended = struck(hook, "SIGTERM", "stabilize", place / "long", place / "out", *arguments)
-    assert (ended.returncode, ended.stderr) == (143, "error: interrupted by SIGTERM; nothing was published\n")
+    assert (ended.returncode, ended.stderr) == (
+        143,
+        "error: interrupted by SIGTERM; nothing was published\n",
+    )
     assert not list((place / "scratch").iterdir())
 
 
@@ -93,7 +118,10 @@ OwnedFolder.discard = striking(OwnedFolder.discard)
 """
     )
     ended = struck(hook, "SIGINT", "stabilize", place / "a", place / "out")
-    assert (ended.returncode, ended.stderr) == (130, "error: interrupted by SIGINT; nothing was published\n")
+    assert (ended.returncode, ended.stderr) == (
+        130,
+        "error: interrupted by SIGINT; nothing was published\n",
+    )
     assert not hidden(place)
 
 
@@ -118,7 +146,9 @@ workplace.put = striking(workplace.put, after={after})
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_an_interrupt_while_a_run_is_published_says_that_it_was(place: Path, *, after: bool) -> None:
+def test_an_interrupt_while_a_run_is_published_says_that_it_was(
+    place: Path, *, after: bool
+) -> None:
     ended = struck(PUTTING.format(after=after), "SIGTERM", "stabilize", place / "a", place / "out")
     assert (ended.returncode, ended.stdout) == (143, "")
     assert ended.stderr == f"error: interrupted by SIGTERM; {place / 'out'} was published\n"
@@ -140,15 +170,24 @@ common.write_line = striking(common.write_line)
 
 def test_a_run_of_a_series_is_published_by_its_version_alone(place: Path) -> None:
     es.Series.init(place / "series")
-    ended = struck(PUTTING.format(after=True), "SIGTERM", "series", "add", place / "series", place / "a")
-    assert (ended.returncode, ended.stderr) == (143, "error: interrupted by SIGTERM; nothing was published\n")
+    ended = struck(
+        PUTTING.format(after=True), "SIGTERM", "series", "add", place / "series", place / "a"
+    )
+    assert (ended.returncode, ended.stderr) == (
+        143,
+        "error: interrupted by SIGTERM; nothing was published\n",
+    )
     assert es.Series(place / "series").head() is None
     hook = """
 from dask_embstab.series.store import Folder
-Folder.create = striking(Folder.create, lambda self, key, data: key == "versions/1.json", after=True)
+Folder.create = striking(Folder.create, lambda self, key, data: key == "versions/1.json",
+    after=True)
 """
     ended = struck(hook, "SIGTERM", "series", "add", place / "series", place / "a")
-    assert (ended.returncode, ended.stderr) == (143, "error: interrupted by SIGTERM; version 1 was published\n")
+    assert (ended.returncode, ended.stderr) == (
+        143,
+        "error: interrupted by SIGTERM; version 1 was published\n",
+    )
     assert es.Series(place / "series").head().run == "a"
 
 
@@ -166,11 +205,18 @@ def test_a_full_stdout_is_no_failed_run(place: Path, flags: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         ended = into(full, "stabilize", place / "a", place / "out", *flags)
         assert ended.returncode == 0
-        says = rf"warning: the result could not be printed \(No space left on device\); {place}/out was published\n"
+        says = (
+            rf"warning: the result could not be printed \(No space left on device\); {place}/out"
+            r" was published\n"
+        )
         assert re.fullmatch(says, ended.stderr)
         ended = into(full, "inspect", place / "out", *flags)
-        assert ended.returncode == 1, "where nothing is published, what it prints is all that it does"
-        assert re.fullmatch(r"error: the result could not be printed .*; nothing was published\n", ended.stderr)
+        assert ended.returncode == 1, (
+            "where nothing is published, what it prints is all that it does"
+        )
+        assert re.fullmatch(
+            r"error: the result could not be printed .*; nothing was published\n", ended.stderr
+        )
 
 
 def test_a_reader_that_has_left_is_no_failed_run(place: Path) -> None:

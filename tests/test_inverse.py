@@ -17,10 +17,16 @@ from dask_embstab.core.transform import Transform
 
 
 def tables(seed: int, d: int, decades: float, *, opposed: bool) -> tuple[Array, Array]:
-    """Items and users whose components spread over so many decades, in opposite orders or in orders of their own."""
+    """Items and users whose components spread over so many decades, in opposite orders or in orders
+    of their own.
+    """
     rng = np.random.default_rng(seed)
-    mine, theirs = (10.0 ** rng.permutation(np.linspace(-decades / 2, decades / 2, d)) for _ in range(2))
-    return rng.normal(size=(80, d)) * mine, rng.normal(size=(60, d)) * (1 / mine if opposed else theirs)
+    mine, theirs = (
+        10.0 ** rng.permutation(np.linspace(-decades / 2, decades / 2, d)) for _ in range(2)
+    )
+    return rng.normal(size=(80, d)) * mine, rng.normal(size=(60, d)) * (
+        1 / mine if opposed else theirs
+    )
 
 
 def off(found: Array, table: Array) -> float:
@@ -30,7 +36,9 @@ def off(found: Array, table: Array) -> float:
 
 @pytest.mark.parametrize("decades", [0, 6, 12, 18])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_compose_of_inverse_is_the_identity_over_eighteen_decades(decades: int, aligned: bool) -> None:
+def test_compose_of_inverse_is_the_identity_over_eighteen_decades(
+    decades: int, aligned: bool
+) -> None:
     T, W = tables(0, 6, decades, opposed=aligned)
     reference = np.random.default_rng(1).normal(size=T.shape) if aligned else None
     there = es.fit(T, W, reference=reference)
@@ -46,7 +54,12 @@ def test_compose_of_inverse_is_the_identity_over_eighteen_decades(decades: int, 
     np.testing.assert_allclose(again.users, np.eye(6), atol=1e-13)
 
 
-@given(seed=st.integers(0, 10_000), d=st.integers(1, 12), decades=st.integers(0, 18), centred=st.booleans())
+@given(
+    seed=st.integers(0, 10_000),
+    d=st.integers(1, 12),
+    decades=st.integers(0, 18),
+    centred=st.booleans(),
+)
 def test_any_scaling_is_undone_to_rounding(seed: int, d: int, decades: int, centred: bool) -> None:
     rng = np.random.default_rng(seed)
     Q = np.linalg.qr(rng.normal(size=(d, d)))[0]
@@ -67,9 +80,15 @@ def test_any_scaling_is_undone_to_rounding(seed: int, d: int, decades: int, cent
     rank=st.integers(0, 7),
     empty=st.integers(0, 2),
 )
-def test_it_is_the_pseudo_inverse_of_any_matrix(seed: int, d: int, k: int, rank: int, empty: int) -> None:
+def test_it_is_the_pseudo_inverse_of_any_matrix(
+    seed: int, d: int, k: int, rank: int, empty: int
+) -> None:
     rng = np.random.default_rng(seed)
-    M = rng.normal(size=(d, rank)) @ rng.normal(size=(rank, k)) if rank < min(d, k) else rng.normal(size=(d, k))
+    M = (
+        rng.normal(size=(d, rank)) @ rng.normal(size=(rank, k))
+        if rank < min(d, k)
+        else rng.normal(size=(d, k))
+    )
     M = np.pad(M, ((0, empty), (0, empty)))
     np.testing.assert_allclose(pseudo_inverse(M), np.linalg.pinv(M, rcond=1e-10), atol=1e-9)
 
@@ -94,7 +113,9 @@ def test_zeros_have_a_pseudo_inverse_of_zeros() -> None:
 
 
 def test_components_that_the_reference_leaves_empty_stay_empty() -> None:
-    """To the last bit: rounding in their place would be an honest direction to whoever scales columns."""
+    """To the last bit: rounding in their place would be an honest direction to whoever scales
+    columns.
+    """
     rng = np.random.default_rng(4)
     thin, W = rng.normal(size=(90, 4)) @ rng.normal(size=(4, 6)), rng.normal(size=(70, 6))
     first = es.fit(thin, W)
@@ -102,7 +123,9 @@ def test_components_that_the_reference_leaves_empty_stay_empty() -> None:
     assert not second.items[:, 4:].any()
     assert np.abs(second.inverse().items).max() < 1e3
     noise = np.pad(rng.normal(size=(6, 4)), ((0, 0), (0, 2))) + 1e-17 * rng.normal(size=(6, 6))
-    np.testing.assert_allclose(pseudo_inverse(noise), np.linalg.pinv(noise, rcond=1e-10), atol=1e-12)
+    np.testing.assert_allclose(
+        pseudo_inverse(noise), np.linalg.pinv(noise, rcond=1e-10), atol=1e-12
+    )
 
 
 def test_free_directions_may_take_what_the_reference_leaves_empty() -> None:

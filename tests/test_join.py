@@ -1,4 +1,6 @@
-"""Any permutation, any overlap, any chunking, any kind of id and any memory: the pairs are those of the oracle."""
+"""Any permutation, any overlap, any chunking, any kind of id and any memory: the pairs are those of
+the oracle.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ TINY, AMPLE = 1 << 13, 1 << 24
 @pytest.fixture
 def small_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges, windows and slabs of a few rows, so that a join of 60 ids runs through all of it."""
-    for name in ("tables.ids.ids.ID_RANGE", "passes.join.pairing.ID_RANGE", "passes.join.merge._WINDOW"):
+    for name in (
+        "tables.ids.ids.ID_RANGE",
+        "passes.join.pairing.ID_RANGE",
+        "passes.join.merge._WINDOW",
+    ):
         monkeypatch.setattr(f"dask_embstab.{name}", 8)
     monkeypatch.setattr("dask_embstab.passes.join.partitioned._FEWEST_ROWS", 7)
     monkeypatch.setattr("dask_embstab.passes.join.options._LEAST", 1)
@@ -51,7 +57,9 @@ def ids_of(kind: str, numbers: Array) -> Array:
     if kind == "int64":
         return np.asarray(numbers) * 7919 - 10**12
     if kind == "uuid":
-        return np.array([uuid.uuid5(uuid.NAMESPACE_OID, str(i)).bytes for i in numbers], dtype="V16")
+        return np.array(
+            [uuid.uuid5(uuid.NAMESPACE_OID, str(i)).bytes for i in numbers], dtype="V16"
+        )
     return np.array([f"{'é' * (i % 3)}{i}" for i in numbers], dtype=object)
 
 
@@ -61,16 +69,23 @@ def as_stored(ids: Array, chunk: int, how: str) -> Any:
     if how == "numpy":
         return ids
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr: strings and raw bytes have no final specification yet
+        warnings.simplefilter(
+            "ignore"
+        )  # zarr: strings and raw bytes have no final specification yet
         kind = str if ids.dtype.kind == "O" else ids.dtype
-        stored = zarr.create_array(zarr.storage.MemoryStore(), shape=ids.shape, chunks=(chunk,), dtype=kind)
+        stored = zarr.create_array(
+            zarr.storage.MemoryStore(), shape=ids.shape, chunks=(chunk,), dtype=kind
+        )
         stored[:] = ids
     return stored
 
 
 @contextmanager
 def paired(mine: Any, theirs: Any, memory: int, **options: Any) -> Iterator[Pairing]:
-    tables = [make_table(np.ones((ids.shape[0], 2)), ids, where=name) for name, ids in (("run", mine), ("ref", theirs))]
+    tables = [
+        make_table(np.ones((ids.shape[0], 2)), ids, where=name)
+        for name, ids in (("run", mine), ("ref", theirs))
+    ]
     with join_options(memory=memory, **options) as how:
         yield pair(tables[0], tables[1], how)
 
@@ -106,7 +121,11 @@ def test_any_join_is_the_oracle_s(data: Any, kind: str, n: int, m: int, seed: in
     mine, theirs = (ids_of(kind, part) for part in numbers)
     index, inverse = expected(mine, theirs)
     stored = [
-        as_stored(ids, data.draw(st.integers(1, 40)), data.draw(st.sampled_from(["dask", "numpy", "zarr"])))
+        as_stored(
+            ids,
+            data.draw(st.integers(1, 40)),
+            data.draw(st.sampled_from(["dask", "numpy", "zarr"])),
+        )
         for ids in (mine, theirs)
     ]
     memory = data.draw(st.sampled_from([TINY, AMPLE]))
@@ -137,7 +156,9 @@ ORDERS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 @pytest.mark.parametrize("path", ORDERS)
 def test_the_path_of_the_join_is_the_cheapest_and_stated(path: str, kind: str) -> None:
     ids = ids_of(kind, np.random.default_rng(0).permutation(60))
-    mine, theirs = (side.view(ids.dtype) for side in ORDERS[path](ids.view("S16") if kind == "uuid" else ids))
+    mine, theirs = (
+        side.view(ids.dtype) for side in ORDERS[path](ids.view("S16") if kind == "uuid" else ids)
+    )
     with paired(mine, theirs, AMPLE if path == "joined ids" else TINY) as found:
         assert found.paired_by == path
         if path != "identical ids":
@@ -153,8 +174,12 @@ def test_ids_that_cease_to_ascend_are_not_merged() -> None:
 
 
 @pytest.mark.parametrize("memory", [TINY, AMPLE])
-def test_texts_that_share_a_key_are_told_apart(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.array([len(value) % 2 for value in ids], np.uint64) << 63)
+def test_texts_that_share_a_key_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(
+        idkeys, "_hashed", lambda ids: np.array([len(value) % 2 for value in ids], np.uint64) << 63
+    )
     mine, theirs = ids_of("string", np.arange(50)), ids_of("string", np.arange(70)[::-1])
     with paired(mine, theirs, memory) as found:
         assert index_of(found, 50, 70) == expected(mine, theirs)
@@ -167,7 +192,9 @@ def test_texts_that_share_a_key_are_told_apart(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 @pytest.mark.parametrize("side", ["run", "ref"])
-def test_duplicates_are_refused_by_name_or_the_first_counts(memory: int, kind: str, order: str, side: str) -> None:
+def test_duplicates_are_refused_by_name_or_the_first_counts(
+    memory: int, kind: str, order: str, side: str
+) -> None:
     rng = np.random.default_rng(1)
     twice, once = np.sort(np.r_[np.arange(40), [3, 3, 17, 30, 39]]), np.arange(50)
     if order == "shuffled":
@@ -185,14 +212,23 @@ def test_duplicates_are_refused_by_name_or_the_first_counts(memory: int, kind: s
         warnings.simplefilter("always")
         with paired(*both, memory, duplicates="first") as found:
             assert index_of(found, len(both[0]), len(both[1])) == expected(*both)
-            assert found.duplicates == {"run": 0, "reference": 0, {"run": "run", "ref": "reference"}[side]: 5}
+            assert found.duplicates == {
+                "run": 0,
+                "reference": 0,
+                {"run": "run", "ref": "reference"}[side]: 5,
+            }
     (warning,) = caught
-    assert re.match(rf"{side} repeats 5 ids, for example .*; the first row of each counts", str(warning.message))
+    assert re.match(
+        rf"{side} repeats 5 ids, for example .*; the first row of each counts", str(warning.message)
+    )
 
 
 def test_one_id_in_most_rows_does_not_fill_the_memory() -> None:
     many = np.where(np.arange(5000) % 100 == 0, np.arange(5000), 7)
-    with pytest.raises(es.IdError, match=r"repeats 49\d\d of them"), paired(many, np.arange(60)[::-1], 16 * TINY):
+    with (
+        pytest.raises(es.IdError, match=r"repeats 49\d\d of them"),
+        paired(many, np.arange(60)[::-1], 16 * TINY),
+    ):
         pass
 
 
@@ -223,17 +259,24 @@ def test_a_list_of_raw_uuids_keeps_its_zeros() -> None:
     assert (made.kind, made.open().take(0, 3).tolist()) == ("uuid", raw)
 
 
-def test_a_fit_without_a_reference_reads_no_id(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_without_a_reference_reads_no_id(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run("a", T, W, item_ids=np.zeros(60, int))
     monkeypatch.setattr(Ids, "open", lambda _: pytest.fail("ids were opened"))
     es.fit(run)
 
 
-def test_equal_texts_are_compared_without_decoding_them(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_texts_are_compared_without_decoding_them(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = ids_of("string", np.arange(60))
     a, b = make_run("a", T, item_ids=ids), make_run("b", B, item_ids=ids)
     with monkeypatch.context() as patched:
-        patched.setattr("dask_embstab.passes.join.pairing.are_identical", lambda *_: pytest.fail("ids were decoded"))
+        patched.setattr(
+            "dask_embstab.passes.join.pairing.are_identical",
+            lambda *_: pytest.fail("ids were decoded"),
+        )
         assert es.fit(a, reference=b).diagnostics["items"]["paired_by"] == "identical ids"
     other = make_run("c", B, item_ids=ids[::-1])
     assert es.fit(a, reference=other).diagnostics["items"]["paired_by"] == "joined ids"
@@ -260,12 +303,16 @@ def test_ids_beyond_int64_are_refused(make_run: MakeRun) -> None:
 # --- fits
 
 
-def two(make_run: MakeRun, n: int = 50, m: int = 55, **options: Any) -> tuple[es.Run, es.Run, tuple[Array, Array]]:
+def two(
+    make_run: MakeRun, n: int = 50, m: int = 55, **options: Any
+) -> tuple[es.Run, es.Run, tuple[Array, Array]]:
     """A run and a reference that share some ids in unrelated orders, and the pairs of rows."""
     rng = np.random.default_rng(5)
     mine, theirs = rng.permutation(60)[:n], rng.permutation(60)[:m]
     run = make_run("in", T[mine], W, item_ids=mine, user_ids=np.arange(90), **options)
-    reference = make_run("reference", B[theirs], W, item_ids=theirs, user_ids=np.arange(90)[::-1], **options)
+    reference = make_run(
+        "reference", B[theirs], W, item_ids=theirs, user_ids=np.arange(90)[::-1], **options
+    )
     return run, reference, pairs_by_id(mine, theirs)
 
 
@@ -287,7 +334,10 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("choice", SELECTIONS)
 def test_bits_do_not_depend_on_how_rows_are_found(make_run: MakeRun, choice: str) -> None:
     run, reference, _ = two(make_run)
-    ample, tiny = (es.fit(run, reference=reference, join_memory=size, **SELECTIONS[choice]) for size in (AMPLE, TINY))
+    ample, tiny = (
+        es.fit(run, reference=reference, join_memory=size, **SELECTIONS[choice])
+        for size in (AMPLE, TINY)
+    )
     np.testing.assert_array_equal(ample.items, tiny.items)
     assert ample.diagnostics["alignment"] == tiny.diagnostics["alignment"]
     assert ample.diagnostics["anchor_bound"] == tiny.diagnostics["anchor_bound"]
@@ -300,13 +350,19 @@ def test_bits_do_not_depend_on_how_rows_are_found(make_run: MakeRun, choice: str
 
 
 @pytest.mark.parametrize("memory", [TINY, AMPLE])
-def test_the_answer_is_the_oracle_s_and_so_is_what_the_user_is_told(make_run: MakeRun, memory: int) -> None:
+def test_the_answer_is_the_oracle_s_and_so_is_what_the_user_is_told(
+    make_run: MakeRun, memory: int
+) -> None:
     run, reference, (mine, theirs) = two(make_run)
     found = es.fit(run, reference=reference, join_memory=memory)
     ours, known = vectors_of(run), vectors_of(reference)
     assert_close(ours @ found.items, land(ours, W, known, (mine, theirs))[0], 1e-9)
     told = found.diagnostics["items"]
-    assert (told["matched"], told["new"], told["gone"]) == (len(mine), 50 - len(mine), 55 - len(mine))
+    assert (told["matched"], told["new"], told["gone"]) == (
+        len(mine),
+        50 - len(mine),
+        55 - len(mine),
+    )
     share = np.sum(known[theirs] ** 2) / np.sum(known**2)
     assert_close([told["matched_energy"], told["gone_energy"]], [share, 1 - share], 1e-12)
     assert_close(told["new_energy"], 1 - np.sum(ours[mine] ** 2) / np.sum(ours**2), 1e-12)
@@ -326,22 +382,39 @@ def test_references_of_any_make(make_run: MakeRun, how: str, source: str) -> Non
     run, reference, (mine, theirs) = two(make_run)
     if how == "sorted":
         run, reference = (
-            make_run(name, vectors_of(r)[o := np.argsort(r.items.ids.compute())], W, item_ids=r.items.ids.compute()[o])
+            make_run(
+                name,
+                vectors_of(r)[o := np.argsort(r.items.ids.compute())],
+                W,
+                item_ids=r.items.ids.compute()[o],
+            )
             for name, r in (("s", run), ("t", reference))
         )
         mine, theirs = pairs_by_id(run.items.ids.compute(), reference.items.ids.compute())
     known = vectors_of(reference)
-    stored = {"numpy": known, "dask": da.from_array(known, chunks=9), "zarr": zarr.array(known, chunks=(9, 4))}
-    target = reference if source == "run" else make_table(stored[source], reference.items.stored_ids.array, where="r")
+    stored = {
+        "numpy": known,
+        "dask": da.from_array(known, chunks=9),
+        "zarr": zarr.array(known, chunks=(9, 4)),
+    }
+    target = (
+        reference
+        if source == "run"
+        else make_table(stored[source], reference.items.stored_ids.array, where="r")
+    )
     found = es.fit(run, reference=target, join_memory=TINY)
-    assert found.diagnostics["items"]["paired_by"] == ("merged ids" if how == "sorted" else "partitioned ids")
+    assert found.diagnostics["items"]["paired_by"] == (
+        "merged ids" if how == "sorted" else "partitioned ids"
+    )
     ours = vectors_of(run)
     assert_close(ours @ found.items, land(ours, W, known, (mine, theirs))[0], 1e-9)
 
 
 def test_evaluate_does_not_depend_on_memory(make_run: MakeRun) -> None:
     run, reference, _ = two(make_run)
-    ample, tiny = (es.evaluate(run, reference, k=7, users=20, join_memory=size) for size in (AMPLE, TINY))
+    ample, tiny = (
+        es.evaluate(run, reference, k=7, users=20, join_memory=size) for size in (AMPLE, TINY)
+    )
     assert ample == tiny
 
 
@@ -355,7 +428,9 @@ def test_scratch_is_where_the_user_says_and_gone_afterwards(
     (place := tmp_path / "scratch").mkdir()
     seen: list[int] = []
     original = scratching.make_owned
-    monkeypatch.setattr(scratching, "make_owned", lambda *of, **more: (seen.append(1), original(*of, **more))[1])
+    monkeypatch.setattr(
+        scratching, "make_owned", lambda *of, **more: (seen.append(1), original(*of, **more))[1]
+    )
     es.fit(run, reference=reference, scratch=place, join_memory=TINY)
     with dask.config.set({"embstab.scratch": str(place), "embstab.join-memory": TINY}):
         es.evaluate(run, reference)
@@ -381,12 +456,15 @@ def test_scratch_that_cannot_serve_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zarr", "reference.zarr"]
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"join_memory": "much"}, "like '400MB'"),
-    ({"join_memory": 0}, "at least"),
-    ({"duplicates": "last"}, "one of 'error', 'first'"),
-    ({"anchors": 0}, "anchors must be at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"join_memory": "much"}, "like '400MB'"),
+        ({"join_memory": 0}, "at least"),
+        ({"duplicates": "last"}, "one of 'error', 'first'"),
+        ({"anchors": 0}, "anchors must be at least 1"),
+    ],
+)
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(es.InputError, match=message):
         es.fit(T, W, reference=B, **options)

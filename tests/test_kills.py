@@ -1,4 +1,6 @@
-"""Writers are killed at random times, what they leave is damaged, inputs change: what is published is right."""
+"""Writers are killed at random times, what they leave is damaged, inputs change: what is published
+is right.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _plainly() -> Iterator[None]:
 
 
 def struck(work: Callable[[], Any], seconds: float) -> int:
-    """A child that does this and is killed after so many seconds; its exit code, or minus the signal's number."""
+    """A child that does this and is killed after so many seconds; its exit code, or minus the
+    signal's number.
+    """
     child = forked(work)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
@@ -72,7 +76,9 @@ def left_of(out: Path) -> list[Path]:
 
 
 def require_reclaimed(out: Path, write: Callable[[], Any]) -> None:
-    """The next write takes away all that was left; a folder that was just being made, once it is a minute old."""
+    """The next write takes away all that was left; a folder that was just being made, once it is a
+    minute old.
+    """
     for place in left_of(out):
         os.utime(place, (time.time() - 120,) * 2)
     write()
@@ -114,16 +120,27 @@ HARM = (zero, empty, cut, flip, exchange, lose)
 def test_resumed_writes(
     tmp_path: Path, make_run: Any, record_property: Any, chance: random.Random, rounds: int
 ) -> None:
-    run, out, tried = make_run("in", T, W, item_ids=np.arange(400)), tmp_path / "out.zarr", Counter[str]()
+    run, out, tried = (
+        make_run("in", T, W, item_ids=np.arange(400)),
+        tmp_path / "out.zarr",
+        Counter[str](),
+    )
     path, transform = Path(run.path), es.fit(run)
     limit = took(lambda: es.apply(transform, path, tmp_path / "once.zarr", resume=True, sync=False))
     for number in range(rounds):
         for _ in range(chance.randrange(1, 4)):
-            done = struck(lambda: es.apply(transform, path, out, resume=True, sync=False), chance.random() * limit)
+            done = struck(
+                lambda: es.apply(transform, path, out, resume=True, sync=False),
+                chance.random() * limit,
+            )
             tried["killed" if done < 0 else "ended"] += 1
             if done == 0:
                 break
-            left = [file for file in tmp_path.glob(".out.zarr.*/run/*/vectors/c/*/*") if file.stat().st_size]
+            left = [
+                file
+                for file in tmp_path.glob(".out.zarr.*/run/*/vectors/c/*/*")
+                if file.stat().st_size
+            ]
             if left and chance.random() < 0.6:
                 harm = chance.choice(HARM)
                 harm(chance.choice(left), chance.choice(left))
@@ -154,17 +171,25 @@ def test_overwriting_writers(
     renameat2: bool,
     rounds: int,
 ) -> None:
-    """Three at one place, one of which is killed, while another process reads all of what stands there."""
+    """Three at one place, one of which is killed, while another process reads all of what stands
+    there.
+    """
     if not renameat2:
         monkeypatch.setattr("dask_embstab.tables.write.swap._renameat2", lambda *_: False)
     out = tmp_path / "out.zarr"
     inputs = [make_run(f"in-{number}", T * (number + 1), W) for number in range(3)]
     transform = es.fit(inputs[0])
-    wanted = [data_of(es.apply(transform, run, tmp_path / "whole.zarr", overwrite=True).path) for run in inputs]
+    wanted = [
+        data_of(es.apply(transform, run, tmp_path / "whole.zarr", overwrite=True).path)
+        for run in inputs
+    ]
     es.apply(transform, inputs[0], out)
     limit = took(lambda: es.apply(transform, inputs[0], out, overwrite=True, sync=False))
     for _ in range(rounds):
-        writers = [forked(lambda run=run: es.apply(transform, run, out, overwrite=True, sync=False)) for run in inputs]
+        writers = [
+            forked(lambda run=run: es.apply(transform, run, out, overwrite=True, sync=False))
+            for run in inputs
+        ]
         reader = forked(lambda: read_whole(out))
         time.sleep(chance.random() * 3 * limit)
         victim = chance.choice(writers)
@@ -174,7 +199,9 @@ def test_overwriting_writers(
         assert codes[victim] in (0, -signal.SIGKILL)
         es.open_run(out, verify=True)
         vectors = {name: data for name, data in data_of(out).items() if "vectors" in name}
-        assert vectors in [{name: data for name, data in one.items() if "vectors" in name} for one in wanted]
+        assert vectors in [
+            {name: data for name, data in one.items() if "vectors" in name} for one in wanted
+        ]
     require_reclaimed(out, lambda: es.apply(transform, inputs[0], out, overwrite=True))
     record_property("tried", rounds)
 
@@ -183,6 +210,8 @@ def read_whole(out: Path) -> None:
     """Open and read again and again: a run that is replaced meanwhile is told, damage never."""
     for _ in range(5):
         try:
-            es.create_run(out.with_name(f"copy-{os.getpid()}.zarr"), out, overwrite=True, sync=False)
+            es.create_run(
+                out.with_name(f"copy-{os.getpid()}.zarr"), out, overwrite=True, sync=False
+            )
         except es.InputChangedError:
             continue

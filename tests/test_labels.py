@@ -1,4 +1,6 @@
-"""Labels are ids: whatever an object calls its rows by decides which rows meet, never their places."""
+"""Labels are ids: whatever an object calls its rows by decides which rows meet, never their
+places.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,14 @@ LABELLED: dict[str, Callable[[], Any]] = {
     "pandas index": lambda: pd.DataFrame(T[ORDER], index=NAMES[ORDER]),
     "pandas id column": lambda: frame("pandas", components(id=NAMES[ORDER])),
     "pandas item_id column": lambda: frame("pandas", components(item_id=NAMES[ORDER])),
-    "pandas filtered, with an id column": lambda: frame("pandas", components(id=NAMES[ORDER]))[lambda x: x.c0 < 9],
+    "pandas filtered, with an id column": lambda: frame("pandas", components(id=NAMES[ORDER]))[
+        lambda x: x.c0 < 9
+    ],
     "pandas lists": lambda: pd.DataFrame({"vector": RAGGED}, index=NAMES[ORDER]),
     "pandas Series of lists": lambda: pd.Series(RAGGED, index=NAMES[ORDER]),
-    "pandas categorical index": lambda: pd.DataFrame(T[ORDER], index=pd.CategoricalIndex(NAMES[ORDER])),
+    "pandas categorical index": lambda: pd.DataFrame(
+        T[ORDER], index=pd.CategoricalIndex(NAMES[ORDER])
+    ),
     "pandas nullable floats": lambda: pd.DataFrame(T[ORDER], index=NAMES[ORDER], dtype="Float64"),
     "polars id column": lambda: frame("polars", components(id=NAMES[ORDER])),
     "polars lists": lambda: frame("polars", {"item": NAMES[ORDER], "embedding": RAGGED}),
@@ -62,12 +68,16 @@ LABELLED: dict[str, Callable[[], Any]] = {
     "xarray index": lambda: array("item", "component", item=NAMES[ORDER]),
     "xarray index of another name": lambda: array("film", "factor", film=NAMES[ORDER]),
     "xarray coordinate": lambda: array("item", "component", id=("item", NAMES[ORDER])),
-    "xarray id beats an index": lambda: array("item", "component", item=np.arange(60), id=("item", NAMES[ORDER])),
+    "xarray id beats an index": lambda: array(
+        "item", "component", item=np.arange(60), id=("item", NAMES[ORDER])
+    ),
     "xarray turned": lambda: array("component", "item", item=NAMES[ORDER]),
     "xarray turned, by its id": lambda: array("item", "film", id=("film", NAMES[ORDER])),
     "xarray turned and lazy": lambda: array("component", "item", chunks=(4, 16), item=NAMES[ORDER]),
-    "xarray Dataset": lambda: xr.Dataset({"vectors": (("item", "component"), T[ORDER]), "id": ("item", NAMES[ORDER])}),
-}  # fmt: skip
+    "xarray Dataset": lambda: xr.Dataset(
+        {"vectors": (("item", "component"), T[ORDER]), "id": ("item", NAMES[ORDER])}
+    ),
+}
 
 
 @pytest.fixture
@@ -88,7 +98,9 @@ def test_rows_meet_by_their_labels(reference: es.Run, tmp_path: Path, how: str) 
 
 
 def test_labels_of_a_selection_are_ids() -> None:
-    """Rows that were selected, sorted or dropped keep the numbers they had, whatever their order now."""
+    """Rows that were selected, sorted or dropped keep the numbers they had, whatever their order
+    now.
+    """
     whole = pd.DataFrame(T)
     for part in (whole.sample(40, random_state=1), whole[20:50], whole.drop(index=[3, 30])):
         found = es.fit(part, W, reference=B)
@@ -104,16 +116,25 @@ def test_rows_without_labels_have_no_ids(tmp_path: Path, library: str) -> None:
 
 def test_given_ids_come_before_labels(tmp_path: Path) -> None:
     given = pd.DataFrame(T, index=NAMES[ORDER])
-    assert es.create_run(tmp_path / "out.zarr", given, item_ids=NAMES).items.ids.compute().tolist() == NAMES.tolist()
+    assert (
+        es.create_run(tmp_path / "out.zarr", given, item_ids=NAMES).items.ids.compute().tolist()
+        == NAMES.tolist()
+    )
 
 
 def test_given_ids_meet_labelled_rows_by_label(tmp_path: Path, refused: Refused) -> None:
     rows = pd.DataFrame(T, index=range(100, 160))
     ids = pd.Series(NAMES, index=range(100, 160))
     shuffled = ids.sample(frac=1, random_state=0)
-    for given in (ids, shuffled, xr.DataArray(shuffled.to_numpy(), dims="i", coords={"i": shuffled.index})):
+    for given in (
+        ids,
+        shuffled,
+        xr.DataArray(shuffled.to_numpy(), dims="i", coords={"i": shuffled.index}),
+    ):
         assert es.table(rows, ids=given).ids.compute().tolist() == NAMES.tolist()
-    assert es.table(T, ids=shuffled).ids.compute().tolist() == shuffled.tolist(), "rows that have no labels"
+    assert es.table(T, ids=shuffled).ids.compute().tolist() == shuffled.tolist(), (
+        "rows that have no labels"
+    )
     with refused(es.InputError, "matched by their labels", "100 in row 0 have none"):
         es.create_run(tmp_path / "out.zarr", rows, item_ids=ids[1:])
 
@@ -123,23 +144,39 @@ def test_given_ids_meet_labelled_rows_by_label(tmp_path: Path, refused: Refused)
 
 def test_columns_that_are_neither_ids_nor_components(tmp_path: Path, refused: Refused) -> None:
     for library in ("pandas", "polars", "pyarrow"):
-        with refused(es.InputError, "price .*int64", "float16, float32 or float64", "leave them out"):
+        with refused(
+            es.InputError, "price .*int64", "float16, float32 or float64", "leave them out"
+        ):
             es.create_run(tmp_path / "out.zarr", frame(library, components(price=np.arange(60))))
     with refused(es.InputError, "one length", "4 values in row 0 and 3 in row 7"):
-        es.create_run(tmp_path / "out.zarr", pd.Series([*RAGGED[:7], RAGGED[7][:3], *RAGGED[8:]], index=NAMES))
+        es.create_run(
+            tmp_path / "out.zarr", pd.Series([*RAGGED[:7], RAGGED[7][:3], *RAGGED[8:]], index=NAMES)
+        )
     with refused(es.InputError, "row 5"):
-        es.create_run(tmp_path / "out.zarr", frame("polars", {"id": NAMES, "v": [*RAGGED[:5], None, *RAGGED[6:]]}))
+        es.create_run(
+            tmp_path / "out.zarr",
+            frame("polars", {"id": NAMES, "v": [*RAGGED[:5], None, *RAGGED[6:]]}),
+        )
     with refused(es.IdError, "int64 or strings", "row 0"):
-        es.create_run(tmp_path / "out.zarr", pd.DataFrame(T, index=pd.MultiIndex.from_product([range(6), range(10)])))
+        es.create_run(
+            tmp_path / "out.zarr",
+            pd.DataFrame(T, index=pd.MultiIndex.from_product([range(6), range(10)])),
+        )
     with refused(es.IdError, "row 2"):
         es.create_run(tmp_path / "out.zarr", pd.DataFrame(T, index=[0, 1, np.nan, *range(3, 60)]))
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_stored_array_of_columns_is_refused(tmp_path: Path, refused: Refused, zarr_format: Any) -> None:
+def test_a_stored_array_of_columns_is_refused(
+    tmp_path: Path, refused: Refused, zarr_format: Any
+) -> None:
     group = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=zarr_format)
     names = ("component", "item")
-    options: Any = {"dimension_names": names} if zarr_format == 3 else {"attributes": {"_ARRAY_DIMENSIONS": names}}
+    options: Any = (
+        {"dimension_names": names}
+        if zarr_format == 3
+        else {"attributes": {"_ARRAY_DIMENSIONS": names}}
+    )
     stored = group.create_array("items/vectors", data=T.T.copy(), **options)
     for given in (tmp_path / "in.zarr", stored):
         with refused(es.InputError, r"axes \(row, component\)", r"\(component, item\)", "turn it"):
@@ -162,15 +199,25 @@ def test_ids_are_kept_through_xarray(make_run: MakeRun, tmp_path: Path) -> None:
                 same = es.fit(group, reference=reference, keep="geometry")
                 if len(rows) == 60:
                     assert_close(found.items, same.items, 1e-9)
-    assert es.fit(run.items.to_xarray().vectors[::-1], reference=reference).diagnostics["items"]["matched"] == 60
+    assert (
+        es.fit(run.items.to_xarray().vectors[::-1], reference=reference).diagnostics["items"][
+            "matched"
+        ]
+        == 60
+    )
 
 
 @pytest.mark.parametrize("given", ["array", "path", "root"])
-def test_vectors_alone_keep_the_ids_beside_them(make_run: MakeRun, reference: es.Run, given: str) -> None:
+def test_vectors_alone_keep_the_ids_beside_them(
+    make_run: MakeRun, reference: es.Run, given: str
+) -> None:
     run = make_run("in", T[ORDER], W, item_ids=NAMES[ORDER])
     path = Path(run.path) / "items" / "vectors"
-    table = {"array": lambda: zarr.open_group(run.path)["items/vectors"], "path": lambda: path,
-             "root": lambda: zarr.open_array(path, mode="r")}[given]()  # fmt: skip
+    table = {
+        "array": lambda: zarr.open_group(run.path)["items/vectors"],
+        "path": lambda: path,
+        "root": lambda: zarr.open_array(path, mode="r"),
+    }[given]()
     assert_close(T @ es.fit(table, W, reference=reference).items, land(T, W, B)[0], 1e-8)
 
 
@@ -186,7 +233,10 @@ def test_a_run_without_ids_never_meets_a_reference_that_stores_some(
         lambda: es.evaluate(run, reference),
     ):
         with refused(
-            es.IdError, "reference.zarr/items stores ids", "(in.zarr/items|items array) has none", "item_ids="
+            es.IdError,
+            "reference.zarr/items stores ids",
+            "(in.zarr/items|items array) has none",
+            "item_ids=",
         ):
             call()
     series = es.Series.init(tmp_path / "series", keep="geometry")
@@ -206,7 +256,9 @@ def appended(path: str, *, ids: Any = None, more: Any = B[:20]) -> None:
         group["items/id"].append(ids)
 
 
-def test_rows_that_were_appended_are_seen(make_run: MakeRun, reference: es.Run, refused: Refused) -> None:
+def test_rows_that_were_appended_are_seen(
+    make_run: MakeRun, reference: es.Run, refused: Refused
+) -> None:
     run = make_run("in", T, W, item_ids=NAMES)
     appended(run.path, ids=np.array([f"new-{i}" for i in range(20)]))
     for place in (run.path, f"file://{run.path}", zarr.open_group(run.path)):
@@ -223,7 +275,9 @@ def test_ids_that_were_added_are_seen(make_run: MakeRun, reference: es.Run) -> N
     run = make_run("in", T[ORDER], W)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # strings have no final specification yet
-        ids = zarr.open_group(run.path, mode="r+").create_array("items/id", shape=60, chunks=16, dtype=str)
+        ids = zarr.open_group(run.path, mode="r+").create_array(
+            "items/id", shape=60, chunks=16, dtype=str
+        )
         ids[...] = NAMES[ORDER]
     assert_close(T @ es.fit(run.path, reference=reference).items, land(T, W, B)[0], 1e-8)
 
@@ -233,9 +287,13 @@ def test_ids_that_were_added_are_seen(make_run: MakeRun, reference: es.Run) -> N
 
 SERIES: dict[str, Callable[[Any], Any]] = {
     "pandas": lambda values: pd.Series(values[ORDER], index=NAMES[ORDER]),
-    "pandas, of more items": lambda values: pd.Series([*values[ORDER], 7.0], index=[*NAMES[ORDER], "another"]),
+    "pandas, of more items": lambda values: pd.Series(
+        [*values[ORDER], 7.0], index=[*NAMES[ORDER], "another"]
+    ),
     "pandas Float64": lambda values: pd.Series(values[ORDER], index=NAMES[ORDER], dtype="Float64"),
-    "xarray": lambda values: xr.DataArray(values[ORDER], dims="item", coords={"item": NAMES[ORDER]}),
+    "xarray": lambda values: xr.DataArray(
+        values[ORDER], dims="item", coords={"item": NAMES[ORDER]}
+    ),
     "xarray, lazy": lambda values: xr.DataArray(
         da.from_array(values[ORDER], chunks=16), dims="item", coords={"id": ("item", NAMES[ORDER])}
     ),
@@ -246,7 +304,9 @@ SERIES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("how", SERIES)
-def test_weights_and_counts_meet_rows_by_label(make_run: MakeRun, reference: es.Run, how: str) -> None:
+def test_weights_and_counts_meet_rows_by_label(
+    make_run: MakeRun, reference: es.Run, how: str
+) -> None:
     run = make_run("in", T, W, item_ids=NAMES)
     values = np.random.default_rng(5).random(60) + 0.01
     for options in (lambda x: {"weights": x}, lambda x: {"counts": x, "min_count": 0.5}):
@@ -257,16 +317,23 @@ def test_weights_and_counts_meet_rows_by_label(make_run: MakeRun, reference: es.
 
 def test_a_bias_and_only_meet_rows_by_label(reference: es.Run) -> None:
     bias = np.random.default_rng(5).normal(size=60)
-    found = [es.fold_bias(pd.DataFrame(T, index=NAMES), W, SERIES[how](bias)) for how in ("pandas", "NumPy")]
+    found = [
+        es.fold_bias(pd.DataFrame(T, index=NAMES), W, SERIES[how](bias))
+        for how in ("pandas", "NumPy")
+    ]
     rows = [np.asarray(table.source.block(0, 60).open().take(0, 60)) for table, _ in found]
     np.testing.assert_array_equal(*rows)
     only = pd.Series(NAMES[ORDER][:30], index=range(100, 130))
     given = pd.DataFrame(T, index=NAMES)
     wanted = es.fit(given, W, reference=reference, only=NAMES[ORDER][:30].tolist())
-    np.testing.assert_array_equal(es.fit(given, W, reference=reference, only=only).items, wanted.items)
+    np.testing.assert_array_equal(
+        es.fit(given, W, reference=reference, only=only).items, wanted.items
+    )
 
 
-def test_labels_that_do_not_fit_the_table_are_refused(reference: es.Run, make_run: MakeRun, refused: Refused) -> None:
+def test_labels_that_do_not_fit_the_table_are_refused(
+    reference: es.Run, make_run: MakeRun, refused: Refused
+) -> None:
     run, ones = make_run("in", T, W, item_ids=NAMES), np.ones(60)
     for labels, says in (
         (range(100, 160), ("labels, which are int64", "string", "to_numpy")),
@@ -289,7 +356,9 @@ def test_row_numbers_are_labels_where_there_are_no_ids() -> None:
 
 
 def test_ids_of_a_run_by_another_writer(tmp_path: Path, reference: es.Run) -> None:
-    path = foreign_run(tmp_path / "in.zarr", {"items": (T[ORDER], NAMES[ORDER])}, compressors=GzipCodec())
+    path = foreign_run(
+        tmp_path / "in.zarr", {"items": (T[ORDER], NAMES[ORDER])}, compressors=GzipCodec()
+    )
     assert_close(T @ es.fit(path, W, reference=reference).items, land(T, W, B)[0], 1e-8)
 
 
@@ -299,7 +368,9 @@ def test_ids_of_a_run_by_another_writer(tmp_path: Path, reference: es.Run) -> No
 @pytest.mark.filterwarnings("ignore:The data type")  # raw bytes have no final specification yet
 @pytest.mark.parametrize("kind", ["int64", "string", "uuid"])
 def test_a_series_takes_ids_of_every_kind(make_run: MakeRun, tmp_path: Path, kind: str) -> None:
-    ids = {"int64": range(60), "string": NAMES, "uuid": [uuid.UUID(int=i + 1) for i in range(60)]}[kind]
+    ids = {"int64": range(60), "string": NAMES, "uuid": [uuid.UUID(int=i + 1) for i in range(60)]}[
+        kind
+    ]
     series = es.Series.init(tmp_path / "series")
     for name, order in (("day-1", np.arange(60)), ("day-2", ORDER)):
         series.add(make_run(name, T[order], W, item_ids=[ids[i] for i in order]))
@@ -308,9 +379,17 @@ def test_a_series_takes_ids_of_every_kind(make_run: MakeRun, tmp_path: Path, kin
 
 
 def test_only_takes_ids_as_whatever_holds_them(make_run: MakeRun) -> None:
-    run, reference = make_run("in", T, W, item_ids=range(60)), make_run("reference", B, item_ids=range(60))
+    run, reference = (
+        make_run("in", T, W, item_ids=range(60)),
+        make_run("reference", B, item_ids=range(60)),
+    )
     wanted = es.fit(run, reference=reference, only=np.arange(30)).items
-    for only in (set(range(30)), range(30), pd.Series(range(30), index=range(9, 39)), np.arange(30, dtype=np.uint64)):
+    for only in (
+        set(range(30)),
+        range(30),
+        pd.Series(range(30), index=range(9, 39)),
+        np.arange(30, dtype=np.uint64),
+    ):
         np.testing.assert_array_equal(es.fit(run, reference=reference, only=only).items, wanted)
     with pytest.raises(es.IdError, match="int64"):
         es.fit(run, reference=reference, only=["a", "b"])

@@ -38,7 +38,9 @@ widths = st.integers(1, 7)
 
 @st.composite
 def chunked(draw: Any, array: Array) -> Any:
-    """The same rows as a Dask array of random chunks, a Zarr array in memory, sharded or not, or as they are."""
+    """The same rows as a Dask array of random chunks, a Zarr array in memory, sharded or not, or as
+    they are.
+    """
     n, d = array.shape
     kind = draw(st.sampled_from(["dask", "zarr", "shards", "numpy"]))
     if kind == "dask":
@@ -48,14 +50,18 @@ def chunked(draw: Any, array: Array) -> Any:
         return array
     size = draw(st.integers(1, n))
     shards = (size * draw(st.integers(1, 4)), d) if kind == "shards" else None
-    return zarr.create_array(zarr.storage.MemoryStore(), data=array, chunks=(size, d), shards=shards)
+    return zarr.create_array(
+        zarr.storage.MemoryStore(), data=array, chunks=(size, d), shards=shards
+    )
 
 
 def correlated(seed: int, T: Array, W: Array) -> Array:
     """Reference items that say enough about T to fix every direction of its rotation."""
     rng = np.random.default_rng(seed + 1)
     R = standardize(T, W, balance="rows").items
-    return T @ R @ rotation(rng.normal(size=(T.shape[1],) * 2), np.eye(T.shape[1])) + 0.05 * rng.normal(size=T.shape)
+    return T @ R @ rotation(
+        rng.normal(size=(T.shape[1],) * 2), np.eye(T.shape[1])
+    ) + 0.05 * rng.normal(size=T.shape)
 
 
 # --- the answer does not depend on the chunking
@@ -67,7 +73,11 @@ def test_any_chunking_of_any_table_gives_the_oracle_s_answer(data: Any, seed: in
     B = correlated(seed, T, W)
     balance = data.draw(st.sampled_from(["rows", "gramians"]))
     found = es.fit(
-        data.draw(chunked(T)), data.draw(chunked(W)), reference=data.draw(chunked(B)), balance=balance, method="auto"
+        data.draw(chunked(T)),
+        data.draw(chunked(W)),
+        reference=data.draw(chunked(B)),
+        balance=balance,
+        method="auto",
     )
     items, users = land(T, W, B, balance=balance)
     assert_close(T @ found.items, items, 1e-9)
@@ -77,13 +87,17 @@ def test_any_chunking_of_any_table_gives_the_oracle_s_answer(data: Any, seed: in
 
 
 @given(data=st.data(), seed=seeds, d=widths, method=st.sampled_from(["auto", "gram", "qr"]))
-def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(data: Any, seed: int, d: int, method: Any) -> None:
+def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(
+    data: Any, seed: int, d: int, method: Any
+) -> None:
     T, W = world(seed, 60, 90, d)
     found = es.fit(data.draw(chunked(T)), data.draw(chunked(W)), method=method)
     frame = standardize(T, W, balance="rows")
     assert_close(align_signs(T @ found.items, T @ frame.items), T @ frame.items, 1e-8)
     assert_close(align_signs(W @ found.users, W @ frame.users), W @ frame.users, 1e-8)
-    assert (found.items[np.abs(found.items).argmax(axis=0), np.arange(d)] > 0).all(), "signs are fixed"
+    assert (found.items[np.abs(found.items).argmax(axis=0), np.arange(d)] > 0).all(), (
+        "signs are fixed"
+    )
 
 
 @settings(max_examples=8)
@@ -110,7 +124,10 @@ def test_on_the_fixed_grid_the_bits_are_equal(sizes: list[int], seed: int) -> No
     store = zarr.storage.MemoryStore
 
     def fitted(a: int, b: int, c: int) -> es.Transform:
-        tables = [zarr.create_array(store(), data=t, chunks=(n, 4)) for t, n in zip((T, W, B), (a, b, c), strict=True)]
+        tables = [
+            zarr.create_array(store(), data=t, chunks=(n, 4))
+            for t, n in zip((T, W, B), (a, b, c), strict=True)
+        ]
         return es.fit(tables[0], tables[1], reference=tables[2])
 
     one, other = fitted(*sizes[:3]), fitted(*sizes[1:])
@@ -118,7 +135,9 @@ def test_on_the_fixed_grid_the_bits_are_equal(sizes: list[int], seed: int) -> No
     np.testing.assert_array_equal(one.users, other.users)
 
 
-def test_without_a_common_grid_the_answer_is_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_common_grid_the_answer_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("dask_embstab.passes.engine.plan._MOST_BYTES", 0)
     T, W = world(8)
     path = foreign_run(tmp_path / "in", {"items": (T, None), "users": (W, None)}, chunk_rows=7)
@@ -129,7 +148,12 @@ def test_without_a_common_grid_the_answer_is_the_same(monkeypatch: pytest.Monkey
 # --- scores and balance
 
 
-@given(seed=seeds, d=widths, n=st.tuples(st.integers(10, 80), st.integers(10, 80)), reference=st.booleans())
+@given(
+    seed=seeds,
+    d=widths,
+    n=st.tuples(st.integers(10, 80), st.integers(10, 80)),
+    reference=st.booleans(),
+)
 def test_scores_are_kept(seed: int, d: int, n: tuple[int, int], reference: bool) -> None:
     T, W = world(seed, *n, d)
     found = es.fit(T, W, reference=T if reference else None, min_matched=1)
@@ -159,8 +183,13 @@ def test_balance_follows_the_reference_unless_told(tmp_path: Path) -> None:
     es.stabilize(tmp_path / "in", tmp_path / "literal", balance="gramians")
     assert es.fit(T, W, reference=tmp_path / "literal").diagnostics["balance"] == "gramians"
     assert es.fit(T, W, reference=tmp_path / "in").diagnostics["balance"] == "rows"
-    with pytest.warns(es.EmbstabWarning, match="'rows' was asked for and the reference was made with 'gramians'"):
-        assert es.fit(T, W, reference=tmp_path / "literal", balance="rows").diagnostics["balance"] == "rows"
+    with pytest.warns(
+        es.EmbstabWarning, match="'rows' was asked for and the reference was made with 'gramians'"
+    ):
+        assert (
+            es.fit(T, W, reference=tmp_path / "literal", balance="rows").diagnostics["balance"]
+            == "rows"
+        )
 
 
 @given(seed=seeds, rank=st.integers(1, 5))
@@ -177,7 +206,9 @@ def test_rank_keeps_the_best_scores_of_that_rank(seed: int, rank: int) -> None:
 
 @settings(max_examples=3)
 @given(seed=seeds, d=st.integers(2, 6))
-def test_refactored_scores_land_alike_by_the_previous_run_or_by_the_first(seed: int, d: int) -> None:
+def test_refactored_scores_land_alike_by_the_previous_run_or_by_the_first(
+    seed: int, d: int
+) -> None:
     T, W = world(seed, d=d)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -185,8 +216,12 @@ def test_refactored_scores_land_alike_by_the_previous_run_or_by_the_first(seed: 
         first = es.stabilize(path / "0", path / "chain-0")
         for day in (1, 2):
             es.create_run(path / str(day), *refactored(T, W, seed + day), chunk_rows=16)
-            chained = es.stabilize(path / str(day), path / f"chain-{day}", reference=path / f"chain-{day - 1}")
-            anchored = es.stabilize(path / str(day), path / f"anchor-{day}", reference=path / "chain-0")
+            chained = es.stabilize(
+                path / str(day), path / f"chain-{day}", reference=path / f"chain-{day - 1}"
+            )
+            anchored = es.stabilize(
+                path / str(day), path / f"anchor-{day}", reference=path / "chain-0"
+            )
             for run, key in itertools.product((chained, anchored), ("items", "users")):
                 assert_close(vectors_of(run, key), vectors_of(first, key), 1e-9)
 
@@ -248,9 +283,14 @@ def test_rows_land_as_apply_lands_them(seed: int, dtype: str, centred: bool) -> 
 
 
 @given(seed=seeds, d=widths, data=st.data())
-def test_geometry_is_scipy_s_orthogonal_procrustes_and_keeps_all_cosines(seed: int, d: int, data: Any) -> None:
+def test_geometry_is_scipy_s_orthogonal_procrustes_and_keeps_all_cosines(
+    seed: int, d: int, data: Any
+) -> None:
     T, W = world(seed, d=d)
-    B = T @ scipy.linalg.orth(np.random.default_rng(seed).normal(size=(d, d))) + 0.1 * world(seed + 1, d=d)[0]
+    B = (
+        T @ scipy.linalg.orth(np.random.default_rng(seed).normal(size=(d, d)))
+        + 0.1 * world(seed + 1, d=d)[0]
+    )
     found = es.fit(data.draw(chunked(T)), reference=data.draw(chunked(B)))
     Q, _ = scipy.linalg.orthogonal_procrustes(T, B)
     assert found.diagnostics["keep"] == "geometry"
@@ -267,12 +307,16 @@ def test_geometry_is_scipy_s_orthogonal_procrustes_and_keeps_all_cosines(seed: i
 def test_the_rotation_is_that_of_the_tables_it_is_aligned_on(tmp_path: Path, align_on: Any) -> None:
     (T, W), (B, A) = world(5), world(6)
     es.create_run(tmp_path / "reference", B, A)
-    pair = {"items": (T, B), "users": (W, A), "both": (np.vstack([T, W]), np.vstack([B, A]))}[align_on]
+    pair = {"items": (T, B), "users": (W, A), "both": (np.vstack([T, W]), np.vstack([B, A]))}[
+        align_on
+    ]
     found = es.fit(T, W, reference=tmp_path / "reference", keep="geometry", align_on=align_on)
     assert_close(found.items, rotation(*pair), 1e-9)
     scored = es.fit(T, W, reference=tmp_path / "reference", align_on=align_on)
     M = standardize(T, W, balance="rows")
-    x = {"items": T @ M.items, "users": W @ M.users, "both": np.vstack([T @ M.items, W @ M.users])}[align_on]
+    x = {"items": T @ M.items, "users": W @ M.users, "both": np.vstack([T @ M.items, W @ M.users])}[
+        align_on
+    ]
     assert_close(T @ scored.items, T @ M.items @ rotation(x, pair[1]), 1e-8)
 
 
@@ -281,7 +325,9 @@ def test_centred_geometry_is_procrustes_about_the_means() -> None:
     found = es.fit(T + 4, reference=B - 7, center=True)
     Q = rotation(T - T.mean(axis=0), B - B.mean(axis=0))
     assert_close(found.items, Q, 1e-9)
-    assert_close(found.transform_items(T + 4), (T - T.mean(axis=0)) @ Q + (B - 7).mean(axis=0), 1e-11)
+    assert_close(
+        found.transform_items(T + 4), (T - T.mean(axis=0)) @ Q + (B - 7).mean(axis=0), 1e-11
+    )
 
 
 def test_a_narrower_table_is_zero_padded() -> None:

@@ -1,4 +1,6 @@
-"""A lazy input's blocks are what it declares, or the call ends in one clear error and writes nothing."""
+"""A lazy input's blocks are what it declares, or the call ends in one clear error and writes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,17 @@ Change = Callable[[Any, int], Any]
 
 
 def lying(array: np.ndarray[Any, Any], change: Change, rows: int = 16) -> Any:
-    """A Dask array over ``array`` whose block n is ``change(block, n)``, declared as it was before."""
+    """A Dask array over ``array`` whose block n is ``change(block, n)``, declared as it was
+    before.
+    """
 
     def block(values: Any, block_info: Any = None) -> Any:
         return change(values, block_info[0]["chunk-location"][0])
 
     declared = da.from_array(array, chunks=(rows, *array.shape[1:]))
-    return declared.map_blocks(block, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
+    return declared.map_blocks(
+        block, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
+    )
 
 
 def only(number: int, change: Callable[[Any], Any]) -> Change:
@@ -54,7 +60,9 @@ WIDTHS = {
 
 
 def labelled(array: Any, ids: Any) -> Any:
-    return xr.DataArray(array, dims=("row", "component"), coords={} if ids is None else {"id": ("row", ids)})
+    return xr.DataArray(
+        array, dims=("row", "component"), coords={} if ids is None else {"id": ("row", ids)}
+    )
 
 
 @pytest.fixture
@@ -79,7 +87,9 @@ def test_vectors_are_as_declared(out: Path, refused: Refused, lie: str) -> None:
 
 @pytest.mark.parametrize("rows", [5, 7, 60])
 @pytest.mark.parametrize("lie", ["short by a row", "longer by a row", "wider"])
-def test_blocks_are_checked_however_they_are_cut(out: Path, refused: Refused, lie: str, rows: int) -> None:
+def test_blocks_are_checked_however_they_are_cut(
+    out: Path, refused: Refused, lie: str, rows: int
+) -> None:
     """An output's chunks cut the input's blocks: a row too many must not vanish in the cut."""
     change, says = (LIES | WIDTHS)[lie]
     with refused(es.InputError, says):
@@ -97,7 +107,9 @@ def test_ids_are_as_declared(out: Path, refused: Refused, lie: str, kind: str) -
         es.create_run(out, T, item_ids=lying(ids, change))
     items = es.create_run(out, T, item_ids=ids[::-1])
     with pytest.raises(es.IdError, match=says):
-        es.fit(es.create_run(out.with_name("lazy"), T, item_ids=lying(ids, change)), reference=items)
+        es.fit(
+            es.create_run(out.with_name("lazy"), T, item_ids=lying(ids, change)), reference=items
+        )
 
 
 @pytest.mark.parametrize("which", ["weights", "counts"])
@@ -121,8 +133,13 @@ def test_counts_are_numbers(refused: Refused, value: float) -> None:
 
 def test_blocks_as_declared_pass(tmp_path: Path) -> None:
     """Byte order is no lie: the values are those that were declared."""
-    for name, change in {"plain": lambda x, _: x, "big-endian": lambda x, _: x.astype(">f4")}.items():
-        run = es.create_run(tmp_path / name, lying(T, change), item_ids=lying(IDS, lambda x, _: x), chunk_rows=7)
+    for name, change in {
+        "plain": lambda x, _: x,
+        "big-endian": lambda x, _: x.astype(">f4"),
+    }.items():
+        run = es.create_run(
+            tmp_path / name, lying(T, change), item_ids=lying(IDS, lambda x, _: x), chunk_rows=7
+        )
         np.testing.assert_array_equal(vectors_of(run), T)
         assert run.items.ids.compute().tolist() == IDS.tolist()
 
@@ -148,7 +165,11 @@ def test_masked_rows_are_missing_rows(out: Path, refused: Refused, lazy: bool) -
         return da.from_array(made, chunks=16) if lazy else made
 
     vectors = given(T, [17, 30])  # one block: which block fails first is a race
-    for call in (lambda: es.create_run(out, vectors), lambda: es.fit(vectors, W), lambda: es.fit(T, reference=vectors)):
+    for call in (
+        lambda: es.create_run(out, vectors),
+        lambda: es.fit(vectors, W),
+        lambda: es.fit(T, reference=vectors),
+    ):
         with refused(es.InputError, r"the (items|reference)", "masked", r"row (17|33)", "filled"):
             call()
     with refused(es.IdError, "ids of", "masked", "row 18"):
@@ -157,4 +178,6 @@ def test_masked_rows_are_missing_rows(out: Path, refused: Refused, lazy: bool) -
         es.fit(T, W, reference=T, weights=given(np.ones(60), [19]))
     with refused(es.InputError, "counts of", "masked", "row 5"):
         es.fit(T, W, reference=T, counts=given(np.ones(60), [5]), min_count=1)
-    np.testing.assert_array_equal(vectors_of(es.create_run(out, given(T, []), item_ids=given(IDS, []))), T)
+    np.testing.assert_array_equal(
+        vectors_of(es.create_run(out, given(T, []), item_ids=given(IDS, []))), T
+    )

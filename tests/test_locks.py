@@ -1,4 +1,6 @@
-"""One owner at a time, among threads, processes and hosts, whatever kind of lock the file system carries."""
+"""One owner at a time, among threads, processes and hosts, whatever kind of lock the file system
+carries.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +52,14 @@ def test_a_lock_keeps_threads_apart_and_is_gone_when_released(place: Path) -> No
     require(try_lock(place)).release(place)
 
 
-def test_posix_locks_alone_keep_threads_apart_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_posix_locks_alone_keep_threads_apart_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(fcntl, "F_OFD_SETLK")
     lock = require(try_lock(place))
-    assert try_lock(place) is None, "a second descriptor that is closed would drop the lock of the first"
+    assert try_lock(place) is None, (
+        "a second descriptor that is closed would drop the lock of the first"
+    )
     with elsewhere("", "try", place) as other:
         assert tell(other) == b"taken\n"
     lock.release(place)
@@ -70,14 +76,18 @@ def test_reading_the_file_does_not_drop_the_lock(place: Path) -> None:
 
 
 @pytest.mark.parametrize("flock", ["as it is", "always succeeds"])
-def test_a_killed_process_holds_no_lock(place: Path, monkeypatch: pytest.MonkeyPatch, flock: str) -> None:
+def test_a_killed_process_holds_no_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch, flock: str
+) -> None:
     if flock == "always succeeds":
         monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     with elsewhere("", "lock", place) as other:
         assert try_lock(place) is None
         assert f"process {other.pid} on" in holder(place)
         other.send_signal(signal.SIGKILL)
-        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # a zombie: nobody has asked for its end yet
+        os.waitid(
+            os.P_PID, other.pid, os.WEXITED | os.WNOWAIT
+        )  # a zombie: nobody has asked for its end yet
         require(try_lock(place)).release(place)
 
 
@@ -127,7 +137,9 @@ def test_an_owner_on_another_host_that_does_not_beat_is_gone_and_learns_of_it(pl
         lock.release(place)
 
 
-def test_a_beat_is_a_sign_of_life_that_others_see(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_is_a_sign_of_life_that_others_see(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = require(try_lock(place))
     age(place, 2 * LEASE_SECONDS)
     beat_all()
@@ -159,15 +171,21 @@ def test_without_kernel_locks_the_process_number_tells_on_one_machine(
             lock.release(place)
 
 
-def test_the_clock_of_the_file_system_tells_the_age(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host whose clock is an hour ahead of the server's still sees that the owner has just written."""
+def test_the_clock_of_the_file_system_tells_the_age(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is an hour ahead of the server's still sees that the owner has just
+    written.
+    """
     monkeypatch.setattr(locks, "_kernel_lock", lambda _: True)
     monkeypatch.setattr(time, "time", lambda: 1e12)
     with elsewhere("beta", "lock", place):
         assert try_lock(place) is None
 
 
-def test_a_file_that_was_removed_meanwhile_is_no_lock(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_removed_meanwhile_is_no_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, calls = locks._kernel_lock, []
 
     def late(descriptor: int) -> bool:
@@ -198,7 +216,9 @@ HOSTS = all(shutil.which(tool) for tool in ("bindfs", "unshare", "fusermount"))
 
 @contextlib.contextmanager
 def mounted(folder: Path, at: Path, *options: str) -> Iterator[Path]:
-    """``folder`` once more, by a file system of its own: with caches and locks that are not those of the first."""
+    """``folder`` once more, by a file system of its own: with caches and locks that are not those
+    of the first.
+    """
     at.mkdir()
     made = subprocess.run(["bindfs", *options, folder, at], capture_output=True, check=False)
     if made.returncode:
@@ -210,13 +230,30 @@ def mounted(folder: Path, at: Path, *options: str) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(not HOSTS, reason="needs bindfs, unshare and fusermount")
-@pytest.mark.parametrize("carried", [True, False], ids=["locks are carried", "locks stay on their host"])
+@pytest.mark.parametrize(
+    "carried", [True, False], ids=["locks are carried", "locks stay on their host"]
+)
 def test_two_hosts_over_two_mounts(tmp_path: Path, carried: bool) -> None:
-    """Two mount, network and host name spaces on one exported folder, as two clients of a server."""
+    """Two mount, network and host name spaces on one exported folder, as two clients of a
+    server.
+    """
     (export := tmp_path / "export").mkdir()
     options = ["--enable-lock-forwarding", "--multithreaded"] if carried else []
-    other_host = ("unshare", "--mount", "--net", "--uts", "--", "sh", "-c", 'hostname other && exec "$@"', "-")
-    with mounted(export, tmp_path / "a", *options) as a, mounted(export, tmp_path / "b", *options) as b:
+    other_host = (
+        "unshare",
+        "--mount",
+        "--net",
+        "--uts",
+        "--",
+        "sh",
+        "-c",
+        'hostname other && exec "$@"',
+        "-",
+    )
+    with (
+        mounted(export, tmp_path / "a", *options) as a,
+        mounted(export, tmp_path / "b", *options) as b,
+    ):
         lock = require(try_lock(a / "run.lock"))
         with elsewhere("", "try", b / "run.lock", within=other_host) as other:
             assert tell(other) == b"taken\n"
@@ -228,8 +265,13 @@ def test_two_hosts_over_two_mounts(tmp_path: Path, carried: bool) -> None:
 # --- folders that are worked in
 
 
-def test_what_a_killed_process_left_is_reclaimed_and_what_a_live_one_works_in_is_not(tmp_path: Path) -> None:
-    with elsewhere("", "scratch", tmp_path, "embstab") as lives, elsewhere("", "scratch", tmp_path, "embstab") as dies:
+def test_what_a_killed_process_left_is_reclaimed_and_what_a_live_one_works_in_is_not(
+    tmp_path: Path,
+) -> None:
+    with (
+        elsewhere("", "scratch", tmp_path, "embstab") as lives,
+        elsewhere("", "scratch", tmp_path, "embstab") as dies,
+    ):
         assert len(hidden(tmp_path)) == 2
         dies.kill()
         dies.wait()
@@ -257,7 +299,12 @@ def test_a_leftover_is_taken_over_by_one(tmp_path: Path) -> None:
 
 
 def test_only_folders_of_this_very_name_are_looked_at(tmp_path: Path) -> None:
-    others = [".run.zarr.0123456789ab.partial", ".other.0123456789ab.partial", ".run.0123456789AB.partial", "run"]
+    others = [
+        ".run.zarr.0123456789ab.partial",
+        ".other.0123456789ab.partial",
+        ".run.0123456789AB.partial",
+        "run",
+    ]
     for name in others:
         (tmp_path / name).mkdir()
     (tmp_path / "victim").mkdir()
@@ -265,7 +312,9 @@ def test_only_folders_of_this_very_name_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / ".run.0123456789ab.partial").symlink_to(tmp_path / "victim")
     with owned_folder(tmp_path, "run"):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "victim", ".run.0123456789ab.partial"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*others, "victim", ".run.0123456789ab.partial"]
+    )
     assert (tmp_path / "victim" / "thesis").exists()
 
 

@@ -45,7 +45,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=10)
 @given(rows=st.lists(st.integers(0, 59), max_size=80), kind=st.sampled_from(list(IDS)))
-def test_any_rows_in_any_order(tmp_path_factory: pytest.TempPathFactory, rows: list[int], kind: str) -> None:
+def test_any_rows_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[int], kind: str
+) -> None:
     folder = tmp_path_factory.mktemp("lookup")
     run = es.create_run(folder / "a.zarr", T, W, item_ids=IDS[kind], chunk_rows=16)
     found = run.items.rows_of(IDS[kind][rows])
@@ -53,7 +55,9 @@ def test_any_rows_in_any_order(tmp_path_factory: pytest.TempPathFactory, rows: l
     np.testing.assert_array_equal(found, T[rows])
     np.testing.assert_array_equal(run.items.rows_of(list(IDS[kind][rows])), T[rows])
     np.testing.assert_array_equal(run.users.rows_of(rows), W[rows])
-    assert [path.name[: len(".a.zarr.items.ids-")] for path in hidden(folder)] == [".a.zarr.items.ids-"] * 1
+    assert [path.name[: len(".a.zarr.items.ids-")] for path in hidden(folder)] == [
+        ".a.zarr.items.ids-"
+    ] * 1
 
 
 @pytest.mark.parametrize("kind", IDS)
@@ -94,7 +98,9 @@ def test_the_first_row_of_a_repeated_id_counts(make_run: MakeRun) -> None:
     np.testing.assert_array_equal(table.rows_of(np.arange(30)), T[::2])
 
 
-def test_texts_that_share_a_key_are_told_apart(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_share_a_key_are_told_apart(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.zeros(len(ids), np.uint64))
     table = make_run("a", T, item_ids=IDS["string"]).items
     np.testing.assert_array_equal(table.rows_of(IDS["string"][::-1]), T[::-1])
@@ -109,7 +115,9 @@ def test_the_index_is_built_once_and_again_when_the_ids_changed(
     (index,) = hidden(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(Ids, "open", lambda _: pytest.fail("ids were read again"))
-        np.testing.assert_array_equal(es.open_run(tmp_path / "a.zarr").items.rows_of(ids[5:9]), T[5:9])
+        np.testing.assert_array_equal(
+            es.open_run(tmp_path / "a.zarr").items.rows_of(ids[5:9]), T[5:9]
+        )
         assert hidden(tmp_path) == [index]
     shutil.rmtree(tmp_path / "a.zarr")
     table = make_run("a", T, item_ids=ids[::-1]).items
@@ -129,7 +137,9 @@ def test_an_interrupted_index_leaves_nothing(
     assert hidden(tmp_path) == []
 
 
-def test_only_the_chunks_with_these_rows_are_opened(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chunks_with_these_rows_are_opened(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = make_run("a", T, item_ids=IDS["int64"]).items
     table.rows_of(IDS["int64"][:1])
     opened, read = Counter[int](), Counter[int]()
@@ -171,7 +181,9 @@ def test_a_thousand_ids_take_milliseconds(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("kind", IDS)
 def test_the_command_line(make_run: MakeRun, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     run = make_run("a", T, W, item_ids=IDS[kind])
-    names = [str(uuid.UUID(bytes=i)) if kind == "uuid" else str(i) for i in IDS[kind][[7, 2]].tolist()]
+    names = [
+        str(uuid.UUID(bytes=i)) if kind == "uuid" else str(i) for i in IDS[kind][[7, 2]].tolist()
+    ]
     with pytest.raises(SystemExit) as ended:
         main(["lookup", run.path, "--json", "--", *names])
     assert ended.value.code == 0

@@ -23,12 +23,17 @@ MB = 10**6
 
 def peak_of(*arguments: object) -> int:
     """The peak of ``embstab`` with these arguments."""
-    return launched(sys.executable, "-c", "from dask_embstab.cli.main import main; main()", *arguments)[1]
+    return launched(
+        sys.executable, "-c", "from dask_embstab.cli.main import main; main()", *arguments
+    )[1]
 
 
 def base_of_the_program() -> int:
     """What a new process starts from, with whatever is imported where this runs."""
-    code = "import dask_embstab.api; from dask_embstab.passes.engine.memory import base_bytes as n; print(n())"
+    code = (
+        "import dask_embstab.api; from dask_embstab.passes.engine.memory import base_bytes as n;"
+        " print(n())"
+    )
     return int(launched(sys.executable, "-c", code)[0])
 
 
@@ -36,7 +41,9 @@ def stabilize(*arguments: object) -> int:
     return peak_of("stabilize", *arguments)
 
 
-def make_run(path: Path, n: int, d: int, chunk_rows: int, *, codec: object = None, ids: bool = True) -> Path:
+def make_run(
+    path: Path, n: int, d: int, chunk_rows: int, *, codec: object = None, ids: bool = True
+) -> Path:
     group = zarr.open_group(path, mode="w", zarr_format=3)
     rows = np.random.default_rng(0).standard_normal((min(chunk_rows, n), d)).astype(np.float32)
     for key in ("items", "users"):
@@ -60,7 +67,9 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("n", "d", "chunk_rows"), SIZES)
-def test_peak_does_not_grow_with_table_or_chunk(tmp_path: Path, n: int, d: int, chunk_rows: int) -> None:
+def test_peak_does_not_grow_with_table_or_chunk(
+    tmp_path: Path, n: int, d: int, chunk_rows: int
+) -> None:
     run = make_run(tmp_path / "a.zarr", n, d, chunk_rows)
     allowed = 400 * MB + (400 * d * d if d > 256 else 0)
     first = stabilize(run, tmp_path / "first.zarr")
@@ -84,7 +93,9 @@ def test_peak_through_a_codec_is_bounded_by_chunks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [600_000, pytest.param(4_000_000, marks=pytest.mark.long)])
 def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> None:
-    """The ids alone would take 77 MB to join in memory and the reference's rows are 154 MB, of 600,000."""
+    """The ids alone would take 77 MB to join in memory and the reference's rows are 154 MB, of
+    600,000.
+    """
     run = make_run(tmp_path / "a.zarr", n, 64, 1 << 16)
     reference = make_run(tmp_path / "b.zarr", n, 64, 1 << 16)
     ids = zarr.open_group(reference)["items/id"]
@@ -102,7 +113,11 @@ def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> N
     ]
     assert peak_of(*arguments) <= 280 * MB
     told = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
-    assert (told["paired_by"], told["vectors"], told["matched"]) == ("partitioned ids", "shuffled", n)
+    assert (told["paired_by"], told["vectors"], told["matched"]) == (
+        "partitioned ids",
+        "shuffled",
+        n,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "t.npz"]
 
 
@@ -112,7 +127,10 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path) -> N
     with dask.config.set({"embstab.memory-limit": "50MB"}), needs:
         es.stabilize(run, tmp_path / "out.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
-    with dask.config.set({"embstab.memory-limit": "much"}), pytest.raises(InputError, match="like '400MB'"):
+    with (
+        dask.config.set({"embstab.memory-limit": "much"}),
+        pytest.raises(InputError, match="like '400MB'"),
+    ):
         es.fit(run)
     with dask.config.set({"embstab.memory-limit": "8GB"}):
         es.fit(run)

@@ -1,4 +1,6 @@
-"""How rows lie in memory changes no bit: Fortran order, strides and slices are as good as a contiguous copy."""
+"""How rows lie in memory changes no bit: Fortran order, strides and slices are as good as a
+contiguous copy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ def every_other(rows: Array) -> Array:
 
 def stored_by_columns(rows: Array) -> Any:
     return zarr.create_array(
-        zarr.storage.MemoryStore(), data=rows, chunks=(256, D), zarr_format=2, order="F", config={"order": "F"}
+        zarr.storage.MemoryStore(),
+        data=rows,
+        chunks=(256, D),
+        zarr_format=2,
+        order="F",
+        config={"order": "F"},
     )
 
 
@@ -58,9 +65,13 @@ def tables(request: pytest.FixtureRequest) -> tuple[Array, Array, Array]:
 
 @pytest.mark.parametrize("options", FITS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_layout_fits_to_the_same_bits(layout: str, options: str, tables: tuple[Array, ...]) -> None:
+def test_any_layout_fits_to_the_same_bits(
+    layout: str, options: str, tables: tuple[Array, ...]
+) -> None:
     # The grid of panels is that of a Dask array's chunks, so the same chunks are compared.
-    plain = [da.from_array(rows, chunks=(200, D)) for rows in tables] if layout == "dask" else tables
+    plain = (
+        [da.from_array(rows, chunks=(200, D)) for rows in tables] if layout == "dask" else tables
+    )
     laid = [LAYOUTS[layout](rows) for rows in tables]
     how = FITS[options]
     found, wanted = ([es.fit(t, w, reference=b, **how), es.moments(t)] for t, w, b in (laid, plain))

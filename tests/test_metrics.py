@@ -16,11 +16,15 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.admin.metrics import _escaped
 
-SAMPLE = re.compile(r'(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (?P<value>\S+)')
+SAMPLE = re.compile(
+    r'(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (?P<value>\S+)'
+)
 
 
 def parsed(text: str) -> dict[tuple[str, ...], float]:
-    """The exposition format 0.0.4, strictly: HELP and TYPE before samples, every line understood, no sample twice."""
+    """The exposition format 0.0.4, strictly: HELP and TYPE before samples, every line understood,
+    no sample twice.
+    """
     assert text.endswith("\n")
     typed, found = set(), {}
     for line in text.splitlines():
@@ -34,7 +38,10 @@ def parsed(text: str) -> dict[tuple[str, ...], float]:
             assert sample, line
             assert sample["name"] in typed
             labels = re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', sample["labels"])
-            key = (sample["name"].removeprefix("embstab_series_"), *(v for k, v in labels if k != "series"))
+            key = (
+                sample["name"].removeprefix("embstab_series_"),
+                *(v for k, v in labels if k != "series"),
+            )
             assert key not in found
             found[key] = float(sample["value"])
     return found
@@ -54,7 +61,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 0) -> s
     return capsys.readouterr().out
 
 
-def test_a_series_from_empty_to_held(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_series_from_empty_to_held(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     series = es.Series(place)
     assert run(capsys, "status", place).splitlines()[0] == "head: nothing is published yet"
     run(capsys, "metrics", place, tmp_path / "a.prom")
@@ -64,7 +73,9 @@ def test_a_series_from_empty_to_held(place: Path, tmp_path: Path, capsys: pytest
     lines = run(capsys, "status", place).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("head: version 2, run week-1")
-    assert re.match(r"gates: 13 of 14 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1])
+    assert re.match(
+        r"gates: 13 of 14 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1]
+    )
     assert lines[2] == "held: none; failed: none; unfinished: none; shadows: week-2 (version 3)"
     told = json.loads(run(capsys, "status", place, "--json"))
     assert (told["well"], told["shadows"]) == (True, [3])
@@ -99,4 +110,6 @@ def test_a_series_from_empty_to_held(place: Path, tmp_path: Path, capsys: pytest
 
 def test_labels_are_escaped() -> None:
     assert _escaped('a"b\\c\nd') == r"a\"b\\c\nd"
-    assert np.isfinite(parsed('# TYPE embstab_series_x gauge\nembstab_series_x{series="a\\"b"} 1.0\n')["x",])
+    assert np.isfinite(
+        parsed('# TYPE embstab_series_x gauge\nembstab_series_x{series="a\\"b"} 1.0\n')["x",]
+    )

@@ -1,4 +1,6 @@
-"""Fitting from moments, whole or in parts, is fitting from the tables, or is refused for the same reason."""
+"""Fitting from moments, whole or in parts, is fitting from the tables, or is refused for the same
+reason.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,15 @@ SELECTIONS = ("all", "weights", "norm", "only", "counts", "sample", "anchors")
 
 
 def tables(seed: int, n: int, m: int, zeros: int = 0) -> dict[str, Array]:
-    """Items and users whose scores are a product, the first ``zeros`` and the last one of the items without a direction."""
+    """Items and users whose scores are a product, the first ``zeros`` and the last one of the items
+    without a direction.
+    """
     rng = np.random.default_rng(seed)
     mixing = np.eye(D) + 0.2 * rng.normal(size=(D, D))
-    items, users = rng.normal(size=(n, D)) @ mixing, rng.normal(size=(m, D)) @ np.linalg.inv(mixing).T
+    items, users = (
+        rng.normal(size=(n, D)) @ mixing,
+        rng.normal(size=(m, D)) @ np.linalg.inv(mixing).T,
+    )
     items[:zeros] = items[n - min(zeros, 1) :] = 0
     return {"items": items, "users": users}
 
@@ -45,12 +52,18 @@ def selection(kind: str, n: int, seed: int) -> dict[str, Any]:
     }[kind]
 
 
-def moments_of(rows: Array, key: str, reference: Any, chosen: dict[str, Any], cuts: list[int]) -> es.TableMoments:
-    """Of the whole table, or of parts of it, some of which may be empty of matches, in any order."""
+def moments_of(
+    rows: Array, key: str, reference: Any, chosen: dict[str, Any], cuts: list[int]
+) -> es.TableMoments:
+    """Of the whole table, or of parts of it, some of which may be empty of matches, in any
+    order.
+    """
     ids, n = np.arange(len(rows)), len(rows)
 
     def part(start: int, stop: int) -> es.TableMoments:
-        per_row = [name for name in ("weights", "counts") if isinstance(chosen.get(name), np.ndarray)]
+        per_row = [
+            name for name in ("weights", "counts") if isinstance(chosen.get(name), np.ndarray)
+        ]
         own = chosen | {name: chosen[name][start:stop] for name in per_row}
         table = es.table(rows[start:stop], ids=ids[start:stop], name=key)
         return es.moments(table, reference=reference, key=key, **own)  # type: ignore[arg-type]
@@ -63,7 +76,9 @@ def moments_of(rows: Array, key: str, reference: Any, chosen: dict[str, Any], cu
 
 
 def outcome(fit: Any) -> Any:
-    """A transform with the warnings that came with it, or the kind of an error and its reason; repairs are the caller's."""
+    """A transform with the warnings that came with it, or the kind of an error and its reason;
+    repairs are the caller's.
+    """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", es.EmbstabWarning)
         try:
@@ -99,23 +114,36 @@ def drawn_options(draw: Any, keep: str) -> dict[str, Any]:
 
 
 def require_the_same(draw: Any, seed: int) -> None:
-    """Every option of a fit that moments can have, on whole runs and on parts, with and without what must be refused."""
+    """Every option of a fit that moments can have, on whole runs and on parts, with and without
+    what must be refused.
+    """
     zeros = draw(st.sampled_from([0, 0, 12]))
     rows = tables(seed, draw(st.integers(20, 60)), draw(st.integers(20, 60)), zeros)
     theirs = tables(seed + 1, draw(st.integers(20, 60)), 40, draw(st.sampled_from([0, 0, 15])))
     if draw(st.booleans()):
-        theirs = {key: other[: min(len(other), len(rows[key]))].copy() for key, other in theirs.items()}
+        theirs = {
+            key: other[: min(len(other), len(rows[key]))].copy() for key, other in theirs.items()
+        }
         for key, other in theirs.items():  # alike, so that nothing is at chance
             other[:] = rows[key][: len(other)] + 0.1 * other
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     rows = {key: table.astype(dtype) for key, table in rows.items()}
-    first = {key: draw(st.integers(0, 50)) for key in KEYS}  # the reference's ids, of which few may be shared
-    keep, align_on = draw(st.sampled_from(["scores", "geometry"])), draw(st.sampled_from(["items", "users", "both"]))
+    first = {
+        key: draw(st.integers(0, 50)) for key in KEYS
+    }  # the reference's ids, of which few may be shared
+    keep, align_on = (
+        draw(st.sampled_from(["scores", "geometry"])),
+        draw(st.sampled_from(["items", "users", "both"])),
+    )
     aligned = KEYS if align_on == "both" else (align_on,)
     options = {"keep": keep, "align_on": align_on, **drawn_options(draw, keep)}
-    kinds = {key: selection(draw(st.sampled_from(SELECTIONS)), len(rows[key]), seed) for key in aligned}
+    kinds = {
+        key: selection(draw(st.sampled_from(SELECTIONS)), len(rows[key]), seed) for key in aligned
+    }
     names = sorted({name for chosen in kinds.values() for name in chosen})
-    by_table = {name: {key: own[name] for key, own in kinds.items() if name in own} for name in names}
+    by_table = {
+        name: {key: own[name] for key, own in kinds.items() if name in own} for name in names
+    }
     cuts = {key: draw(st.lists(st.integers(1, len(rows[key]) - 1), max_size=2)) for key in KEYS}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -125,13 +153,17 @@ def require_the_same(draw: Any, seed: int) -> None:
             reference = es.stabilize(reference, Path(folder) / "s", balance="gramians")
         whole = [es.table(rows[key], ids=np.arange(len(rows[key])), name=key) for key in KEYS]
         wanted = outcome(lambda: es.fit(*whole, reference=reference, **options, **by_table))
-        taken = [moments_of(rows[key], key, reference, kinds.get(key, {}), cuts[key]) for key in KEYS]
+        taken = [
+            moments_of(rows[key], key, reference, kinds.get(key, {}), cuts[key]) for key in KEYS
+        ]
         if draw(st.booleans()):
             taken[0].save(Path(folder) / "m")
             taken[0] = es.TableMoments.load(Path(folder) / "m")
         named = draw(st.sampled_from([None, reference]))
         found = outcome(lambda: es.fit(*taken, reference=named, **options))
-        if found[0] is es.ConditionError:  # a table may be read again, and moments say that they cannot
+        if (
+            found[0] is es.ConditionError
+        ):  # a table may be read again, and moments say that they cannot
             found = outcome(lambda: es.fit(*taken, reference=named, **options | {"method": "gram"}))
     require_one_outcome(wanted, found, aligned)
 
@@ -163,7 +195,10 @@ def require_one_outcome(wanted: Any, found: Any, aligned: tuple[str, ...]) -> No
 
 
 def test_a_part_that_shares_no_id_has_no_pairs() -> None:
-    rows, theirs = tables(0, 60, 20)["items"], es.table(tables(1, 30, 20)["items"], ids=np.arange(30))
+    rows, theirs = (
+        tables(0, 60, 20)["items"],
+        es.table(tables(1, 30, 20)["items"], ids=np.arange(30)),
+    )
     shared = es.moments(es.table(rows[:30], ids=np.arange(30)), reference=theirs)
     alone = es.moments(es.table(rows[30:], ids=np.arange(30, 60)), reference=theirs)
     assert (alone.matched, alone.moments.pairs, alone.n_rows) == (0, None, 30)
@@ -177,9 +212,19 @@ def test_a_part_that_shares_no_id_has_no_pairs() -> None:
 
 def test_matched_counts_rows_before_weights_and_selection() -> None:
     rows, theirs = tables(0, 40, 20)["items"], tables(1, 40, 20)["items"]
-    for chosen in ({"weights": np.arange(40) % 2}, {"only": [1, 2, 3]}, {"sample": 5}, {"anchors": 5}, {}):
+    for chosen in (
+        {"weights": np.arange(40) % 2},
+        {"only": [1, 2, 3]},
+        {"sample": 5},
+        {"anchors": 5},
+        {},
+    ):
         found = es.moments(rows, reference=theirs, **chosen)
-        assert found.matched == es.fit(rows, reference=theirs, **chosen).diagnostics["items"]["matched"] == 40
+        assert (
+            found.matched
+            == es.fit(rows, reference=theirs, **chosen).diagnostics["items"]["matched"]
+            == 40
+        )
 
 
 def test_weighted_and_unweighted_parts_keep_the_gramian_of_the_whole() -> None:
@@ -199,13 +244,21 @@ def test_weighted_and_unweighted_parts_keep_the_gramian_of_the_whole() -> None:
 
 @pytest.mark.parametrize("name", ["sample", "anchors"])
 def test_drawn_rows_of_two_tables_stand_for_all_of_them(name: str, tmp_path: Path) -> None:
-    """As many of 400 items as of 100 users: an item that was drawn counts four times as much as a user."""
+    """As many of 400 items as of 100 users: an item that was drawn counts four times as much as a
+    user.
+    """
     rows, theirs = tables(0, 400, 100), tables(1, 400, 100)
     reference = es.create_run(tmp_path / "r", **theirs)
     chosen: dict[str, Any] = {name: 50, "seed": 3}
-    single = {key: es.fit(rows[key], reference=theirs[key], **chosen).diagnostics["items"]["aligned"] for key in KEYS}
+    single = {
+        key: es.fit(rows[key], reference=theirs[key], **chosen).diagnostics["items"]["aligned"]
+        for key in KEYS
+    }
     assert single == {"items": 50, "users": 50}
-    cross = {key: es.moments(rows[key], reference=reference, key=key, **chosen).moments.pairs for key in KEYS}  # type: ignore[arg-type]
+    cross = {
+        key: es.moments(rows[key], reference=reference, key=key, **chosen).moments.pairs
+        for key in KEYS
+    }  # type: ignore[arg-type]
     assert [cross[key].weight for key in KEYS] == [400, 100]  # type: ignore[union-attr]
     found = es.fit(*rows.values(), reference=reference, keep="geometry", align_on="both", **chosen)
     P, _, Zh = np.linalg.svd(sum(cross[key].cross for key in KEYS))  # type: ignore[union-attr]
@@ -235,7 +288,12 @@ def test_moments_of_another_reference_or_of_none_are_refused(tmp_path: Path) -> 
     rows, theirs, others = tables(0, 40, 40), tables(1, 40, 40), tables(2, 40, 40)
     with pytest.raises(es.InputError, match="taken without a reference"):
         es.fit(es.moments(rows["items"]), reference=theirs["items"])
-    first, second = (es.create_run(tmp_path / name, **made) for name, made in (("a", theirs), ("b", others)))
-    taken = [es.moments(rows[key], reference=run, key=key) for key, run in zip(KEYS, (first, second), strict=True)]  # type: ignore[arg-type]
+    first, second = (
+        es.create_run(tmp_path / name, **made) for name, made in (("a", theirs), ("b", others))
+    )
+    taken = [
+        es.moments(rows[key], reference=run, key=key)
+        for key, run in zip(KEYS, (first, second), strict=True)
+    ]  # type: ignore[arg-type]
     with pytest.raises(es.InputError, match="one reference"):
         es.fit(*taken, align_on="both", keep="geometry")

@@ -12,7 +12,11 @@ import pytest
 def log(place: Path, form: str) -> Path:
     """Eighty users who rate forty movies over 100 days, in the form of a release."""
     rng, between = np.random.default_rng(0), {"tab": "\t", "csv": ",", "dat": "::"}[form]
-    lines = ["userId,movieId,rating,timestamp"] if form == "csv" else ["user\tmovie\tscore\ttid"] * (form == "tab")
+    lines = (
+        ["userId,movieId,rating,timestamp"]
+        if form == "csv"
+        else ["user\tmovie\tscore\ttid"] * (form == "tab")
+    )
     for user in range(80):
         for movie in rng.choice(40, 25, replace=False):
             seconds = 874_724_710 + int(rng.integers(0, 100 * 86_400))

@@ -1,4 +1,6 @@
-"""Files of transforms and moments, and transforms in runs: nothing is read that the file could not hold."""
+"""Files of transforms and moments, and transforms in runs: nothing is read that the file could not
+hold.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MB = 1 << 20
 
 def header(descr: str, shape: tuple[int, ...]) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
     return file.getvalue()
 
 
@@ -63,7 +67,11 @@ def test_no_file_takes_more_memory_than_it_could_hold(
 
 def test_what_numpy_writes_is_read_as_it_is(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = {"a": rng.normal(size=(3, 4)), "b": np.array("text"), "c": np.asfortranarray(rng.normal(size=(5, 2)))}
+    arrays = {
+        "a": rng.normal(size=(3, 4)),
+        "b": np.array("text"),
+        "c": np.asfortranarray(rng.normal(size=(5, 2))),
+    }
     arrays |= {"d": np.zeros((0, 3)), "e": np.array(7)}
     for write in (np.savez, np.savez_compressed):
         write(path := tmp_path / "it.npz", **arrays)
@@ -77,14 +85,19 @@ def test_what_numpy_writes_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [10**8, 10**15])
 @pytest.mark.parametrize("name", ["items", "users", "singular_values"])
 @pytest.mark.parametrize("one_chunk", [False, True])
-def test_a_transform_in_a_run_holds_what_it_claims(tmp_path: Path, name: str, n: int, *, one_chunk: bool) -> None:
+def test_a_transform_in_a_run_holds_what_it_claims(
+    tmp_path: Path, name: str, n: int, *, one_chunk: bool
+) -> None:
     es.create_run(tmp_path / "in.zarr", T, W)
     run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr")
     shape = [n] if name == "singular_values" else [n, 4]
     changes: dict[str, Any] = {"shape": shape}
     if one_chunk:
         changes["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": shape}}
-    place, root = Path(str(run.path)) / "transform" / name / "zarr.json", Path(str(run.path)) / "zarr.json"
+    place, root = (
+        Path(str(run.path)) / "transform" / name / "zarr.json",
+        Path(str(run.path)) / "zarr.json",
+    )
     place.write_text(json.dumps(json.loads(place.read_text()) | changes))
     whole = json.loads(root.read_text())
     whole["consolidated_metadata"]["metadata"][f"transform/{name}"].update(changes)

@@ -1,4 +1,6 @@
-"""Routes, rank, width, geometry, selections, balance, inputs, bits and moments: what a fit promises, line by line."""
+"""Routes, rank, width, geometry, selections, balance, inputs, bits and moments: what a fit
+promises, line by line.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,18 @@ import dask_embstab as es
 from dask_embstab.errors import ConditionError, EmbstabWarning, InputError
 
 RNG = np.random.default_rng(5)
-T, W = RNG.normal(size=(400, 6)) @ RNG.normal(size=(6, 6)), RNG.normal(size=(300, 6)) @ RNG.normal(size=(6, 6))
+T, W = (
+    RNG.normal(size=(400, 6)) @ RNG.normal(size=(6, 6)),
+    RNG.normal(size=(300, 6)) @ RNG.normal(size=(6, 6)),
+)
 B = RNG.normal(size=(400, 6))
 SCORES = W @ T.T
 
 
 def hostile(kind: str) -> np.ndarray:
-    """Tables that fool samplers: lone rows that alone carry a direction, sorted, clustered or spiky rows."""
+    """Tables that fool samplers: lone rows that alone carry a direction, sorted, clustered or spiky
+    rows.
+    """
     rng = np.random.default_rng(1)
     table = rng.normal(size=(20_000, 5))
     if kind == "lone":
@@ -45,7 +52,9 @@ def hostile(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["lone", "sorted", "clustered", "spiky"])
 def test_auto_is_not_fooled(kind: str) -> None:
     table, users = hostile(kind), np.random.default_rng(2).normal(size=(500, 5))
-    auto, qr = (es.fit(table, users, method=method, balance="gramians") for method in ("auto", "qr"))
+    auto, qr = (
+        es.fit(table, users, method=method, balance="gramians") for method in ("auto", "qr")
+    )
     assert auto.diagnostics["rank"] == qr.diagnostics["rank"] == 5
     norms = np.linalg.norm(table, axis=0)
     true = np.linalg.cond(table / norms)
@@ -94,7 +103,9 @@ def test_truncation_is_the_best_of_its_rank() -> None:
     np.testing.assert_allclose(np.linalg.norm(error, 2), s[4])
     np.testing.assert_allclose(np.linalg.norm(error), np.linalg.norm(s[4:]))
     np.testing.assert_allclose(transform.diagnostics["truncation"]["spectral_error"], s[4])
-    np.testing.assert_allclose(transform.diagnostics["truncation"]["frobenius_error"], np.linalg.norm(s[4:]))
+    np.testing.assert_allclose(
+        transform.diagnostics["truncation"]["frobenius_error"], np.linalg.norm(s[4:])
+    )
 
 
 def test_width_never_loses_a_component_silently() -> None:
@@ -124,7 +135,9 @@ def test_centring_moves_the_means() -> None:
     X, Y = T + 5, B - 3
     transform = es.fit(X, reference=Y, center=True)
     Q, _ = orthogonal_procrustes(X - X.mean(0), Y - Y.mean(0))
-    np.testing.assert_allclose(transform.transform_items(X), (X - X.mean(0)) @ Q + Y.mean(0), atol=1e-10)
+    np.testing.assert_allclose(
+        transform.transform_items(X), (X - X.mean(0)) @ Q + Y.mean(0), atol=1e-10
+    )
     alone = es.fit(X, center=True)
     np.testing.assert_allclose(alone.transform_items(X), X - X.mean(0), atol=1e-10)
     back = transform.compose(transform.inverse())
@@ -143,11 +156,15 @@ def test_rotations_only_where_asked() -> None:
     np.testing.assert_array_equal(
         es.fit(T, reference=wider, rotation_only=True).items, es.fit(T, reference=wider).items
     )
-    assert proper.diagnostics["alignment"]["bound"] is proper.diagnostics["alignment"]["nuclear_bound"] is None
+    assert (
+        proper.diagnostics["alignment"]["bound"]
+        is proper.diagnostics["alignment"]["nuclear_bound"]
+        is None
+    )
     assert "mirror" in proper.diagnostics["alignment"]["bound_reason"]
-    unforced = es.fit(T, reference=-mirrored @ np.diag([1, 1, 1, 1, 1, -1]), rotation_only=True).diagnostics[
-        "alignment"
-    ]
+    unforced = es.fit(
+        T, reference=-mirrored @ np.diag([1, 1, 1, 1, 1, -1]), rotation_only=True
+    ).diagnostics["alignment"]
     assert unforced["error"] <= unforced["bound"]
     assert unforced["bound_reason"] is None
     with pytest.raises(InputError, match="sign convention"):
@@ -171,13 +188,25 @@ def test_both_tables_decide_one_rotation(tmp_path: Path) -> None:
 
 def test_weights_are_repetitions_in_the_alignment_alone(tmp_path: Path) -> None:
     weights = RNG.integers(0, 4, 400)
-    expected, _ = orthogonal_procrustes(np.repeat(T, weights, axis=0), np.repeat(B, weights, axis=0))
+    expected, _ = orthogonal_procrustes(
+        np.repeat(T, weights, axis=0), np.repeat(B, weights, axis=0)
+    )
     stored = zarr.create_array(tmp_path / "w", shape=(400,), chunks=(100,), dtype="f8")
     stored[:] = weights
-    for given in (weights, weights * 7.5, stored, da.from_array(weights, chunks=90), weights.tolist()):
-        np.testing.assert_allclose(es.fit(T, reference=B, weights=given).items, expected, atol=1e-12)
+    for given in (
+        weights,
+        weights * 7.5,
+        stored,
+        da.from_array(weights, chunks=90),
+        weights.tolist(),
+    ):
+        np.testing.assert_allclose(
+            es.fit(T, reference=B, weights=given).items, expected, atol=1e-12
+        )
     plain, weighted = es.fit(T, W, reference=B), es.fit(T, W, reference=B, weights=weights)
-    np.testing.assert_allclose(plain.items @ plain.items.T, weighted.items @ weighted.items.T, atol=1e-10)
+    np.testing.assert_allclose(
+        plain.items @ plain.items.T, weighted.items @ weighted.items.T, atol=1e-10
+    )
     assert not np.allclose(plain.items, weighted.items)
     norms = np.linalg.norm(B, axis=1)
     by_norm = orthogonal_procrustes(T * norms[:, None], B)[0]
@@ -192,12 +221,18 @@ def test_unit_rows_and_selected_rows() -> None:
         return X / np.linalg.norm(X, axis=1, keepdims=True)
 
     transform = es.fit(T, reference=B, unit_rows=True)
-    np.testing.assert_allclose(transform.items, orthogonal_procrustes(unit(T), unit(B))[0], atol=1e-12)
+    np.testing.assert_allclose(
+        transform.items, orthogonal_procrustes(unit(T), unit(B))[0], atol=1e-12
+    )
     assert transform.diagnostics["items"]["reads"] == 2
     only = orthogonal_procrustes(T[50:200], B[50:200])[0]
-    np.testing.assert_allclose(es.fit(T, reference=B, only=np.arange(50, 200)).items, only, atol=1e-12)
+    np.testing.assert_allclose(
+        es.fit(T, reference=B, only=np.arange(50, 200)).items, only, atol=1e-12
+    )
     counts = np.where((np.arange(400) >= 50) & (np.arange(400) < 200), 9, 1)
-    np.testing.assert_allclose(es.fit(T, reference=B, counts=counts, min_count=5).items, only, atol=1e-12)
+    np.testing.assert_allclose(
+        es.fit(T, reference=B, counts=counts, min_count=5).items, only, atol=1e-12
+    )
     samples = [es.fit(T, reference=B, sample=100, seed=seed) for seed in (0, 0, 1)]
     assert (samples[0].items == samples[1].items).all()
     assert not np.allclose(samples[0].items, samples[2].items)
@@ -275,7 +310,9 @@ def test_a_weight_matrix_is_read_as_its_transpose_without_a_copy(tmp_path: Path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < weights.nbytes / 2
-    np.testing.assert_allclose(fitted.items, es.fit(np.ascontiguousarray(weights.T), outputs).items, rtol=1e-9)
+    np.testing.assert_allclose(
+        fitted.items, es.fit(np.ascontiguousarray(weights.T), outputs).items, rtol=1e-9
+    )
 
 
 STORED: dict[str, Any] = {
@@ -290,7 +327,9 @@ STORED: dict[str, Any] = {
 @pytest.mark.parametrize("tables", ["numpy", "dask"])
 def test_a_folded_bias_is_part_of_the_score(tmp_path: Path, form: str, tables: str) -> None:
     bias = RNG.normal(size=400)
-    given = (T, W) if tables == "numpy" else (da.from_array(table, chunks=(90, -1)) for table in (T, W))
+    given = (
+        (T, W) if tables == "numpy" else (da.from_array(table, chunks=(90, -1)) for table in (T, W))
+    )
     items, users = es.fold_bias(*given, STORED[form](bias, tmp_path / "bias"))
     transform = es.fit(items, users)
     landed_items = np.column_stack([T, bias]) @ transform.items
@@ -305,7 +344,10 @@ def test_a_folded_bias_is_part_of_the_score(tmp_path: Path, form: str, tables: s
 @pytest.mark.parametrize("method", ["gram", "qr", "auto"])
 def test_the_same_bits_on_any_scheduler_and_chunking(tmp_path: Path, method: Any) -> None:
     rng = np.random.default_rng(8)
-    items, users = rng.normal(size=(30_000, 48)).astype("f4"), rng.normal(size=(9_000, 48)).astype("f4")
+    items, users = (
+        rng.normal(size=(30_000, 48)).astype("f4"),
+        rng.normal(size=(9_000, 48)).astype("f4"),
+    )
     found = []
     with dask.config.set({"embstab.task-bytes": 1}):
         for k, (chunk, scheduler) in enumerate(
@@ -319,7 +361,9 @@ def test_the_same_bits_on_any_scheduler_and_chunking(tmp_path: Path, method: Any
             transform = landed.transform
             assert transform is not None
             digest = transform.diagnostics["items"]["moments_digest"]
-            found.append((transform.items.tobytes(), digest, landed.items.vectors.compute().tobytes()))
+            found.append(
+                (transform.items.tobytes(), digest, landed.items.vectors.compute().tobytes())
+            )
     assert len(set(found)) == 1
 
 
@@ -332,7 +376,10 @@ def test_moments_are_a_product(tmp_path: Path) -> None:
     whole.save(tmp_path / "m.npz")
     loaded = es.TableMoments.load(tmp_path / "m.npz")
     assert loaded.digest() == whole.digest()
-    from_moments, from_tables = es.fit(loaded, es.moments(W), method="gram"), es.fit(T, W, reference=B, method="gram")
+    from_moments, from_tables = (
+        es.fit(loaded, es.moments(W), method="gram"),
+        es.fit(T, W, reference=B, method="gram"),
+    )
     np.testing.assert_allclose(from_moments.items, from_tables.items, atol=1e-12)
     with pytest.raises(InputError, match="reference"):
         whole + plain
@@ -342,7 +389,10 @@ def test_moments_are_a_product(tmp_path: Path) -> None:
         plain + es.moments(T.astype("f4"))
     with pytest.raises(es.InputError, match="taken with another"):
         es.fit(whole, es.moments(W), reference=B + 1)
-    assert es.fit(whole, es.moments(W), reference=B, method="gram").diagnostics["items"]["matched"] == 400
+    assert (
+        es.fit(whole, es.moments(W), reference=B, method="gram").diagnostics["items"]["matched"]
+        == 400
+    )
     with pytest.raises(InputError, match="rows that are there"):
         parts[0] - plain
 
@@ -355,7 +405,11 @@ def test_diagnostics_are_what_dense_arithmetic_says() -> None:
     np.testing.assert_allclose(figures["gram_gap"], np.linalg.norm(X @ X.T - B @ B.T))
     nuclear = np.sqrt(np.linalg.norm(X @ X.T - B @ B.T, "nuc"))
     np.testing.assert_allclose(figures["nuclear_bound"], nuclear, rtol=1e-6)
-    assert figures["lower_bound"] <= figures["error"] <= min(figures["nuclear_bound"], figures["bound"])
+    assert (
+        figures["lower_bound"]
+        <= figures["error"]
+        <= min(figures["nuclear_bound"], figures["bound"])
+    )
     np.testing.assert_allclose(sum(transform.diagnostics["explained_share"]), 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,7 +15,12 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 
 EYE = np.eye(4)
-WHOLE: dict[str, Any] = {"items": EYE, "users": EYE, "singular_values": np.ones(4), "diagnostics": {}}
+WHOLE: dict[str, Any] = {
+    "items": EYE,
+    "users": EYE,
+    "singular_values": np.ones(4),
+    "diagnostics": {},
+}
 ODD: dict[str, dict[str, Any]] = {
     "complex": {"items": EYE * (1 + 1j)},
     "infinite": {"users": np.full((4, 4), np.inf)},
@@ -67,13 +72,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> es.Run:
 def written(path: Path, changes: dict[str, Any]) -> Path:
     values = WHOLE | changes
     np.savez(
-        path, **{k: v for k, v in values.items() if k != "diagnostics"}, diagnostics=json.dumps(values["diagnostics"])
+        path,
+        **{k: v for k, v in values.items() if k != "diagnostics"},
+        diagnostics=json.dumps(values["diagnostics"]),
     )
     return path
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_a_file_is_refused(run: es.Run, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_refused(
+    run: es.Run, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = written(tmp_path / "t.npz", ODD[what])
     with pytest.raises(es.EmbstabError):
         es.Transform.load(file)
@@ -90,11 +99,15 @@ def test_diagnostics_nested_without_end_are_damage(tmp_path: Path) -> None:
 
 
 def test_a_whole_file_is_read(run: es.Run, tmp_path: Path) -> None:
-    done = es.apply(written(tmp_path / "t.npz", {"items": EYE.astype(int)}), run, tmp_path / "out.zarr")
+    done = es.apply(
+        written(tmp_path / "t.npz", {"items": EYE.astype(int)}), run, tmp_path / "out.zarr"
+    )
     np.testing.assert_array_equal(done.items.vectors, run.items.vectors)
 
 
-@pytest.mark.parametrize("what", [name for name, changes in ODD.items() if "diagnostics" in changes])
+@pytest.mark.parametrize(
+    "what", [name for name, changes in ODD.items() if "diagnostics" in changes]
+)
 def test_a_run_is_refused(run: es.Run, tmp_path: Path, what: str) -> None:
     made = es.stabilize(run, tmp_path / "run.zarr").path
     zarr.open_group(made, path="transform", mode="r+").attrs.update(ODD[what])

@@ -1,4 +1,6 @@
-"""What `fit` can do, every verb and command can: the matrix of options, derived from signatures and parsers."""
+"""What `fit` can do, every verb and command can: the matrix of options, derived from signatures and
+parsers.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,18 @@ FIT = parameters(es.fit) - {"items", "users"}
 OF_THE_MACHINE = {"scratch", "join_memory"}
 """In Python the Dask configuration says them for a whole series."""
 DECIDED_LATER = {
-    "keep", "align_on", "method", "rank", "width", "max_lost_energy", "balance", "center", "min_matched", "unit_rows",
+    "keep",
+    "align_on",
+    "method",
+    "rank",
+    "width",
+    "max_lost_energy",
+    "balance",
+    "center",
+    "min_matched",
+    "unit_rows",
     "rotation_only",
-}  # fmt: skip
+}
 """Moments are of one table, before anything is fitted; the fit from them says these."""
 NOT_IN_MOMENTS = {"pairs"}
 """They need another read of the table."""
@@ -50,15 +61,23 @@ MATRIX: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
     "es.stabilize": (lambda: parameters(es.stabilize), set()),
     "es.moments": (lambda: parameters(es.moments), DECIDED_LATER | NOT_IN_MOMENTS),
     "es.Series.init": (lambda: parameters(es.Series.init), OF_THE_MACHINE | {"reference"}),
-    "es.Series.add": (lambda: parameters(es.Series.add), OF_THE_MACHINE | OF_ALL_RUNS | {"reference"}),
+    "es.Series.add": (
+        lambda: parameters(es.Series.add),
+        OF_THE_MACHINE | OF_ALL_RUNS | {"reference"},
+    ),
     "embstab fit": (lambda: command("fit"), set()),
     "embstab stabilize": (lambda: command("stabilize"), set()),
     "embstab series init": (lambda: command("series", "init"), OF_THE_MACHINE | {"reference"}),
-    "embstab series settings": (lambda: command("series", "settings"), OF_THE_MACHINE | {"reference"}),
+    "embstab series settings": (
+        lambda: command("series", "settings"),
+        OF_THE_MACHINE | {"reference"},
+    ),
     "embstab series replay": (lambda: command("series", "replay"), OF_THE_MACHINE | {"reference"}),
     "embstab series add": (lambda: command("series", "add"), OF_ALL_RUNS | {"reference"}),
 }
-"""By verb: the options that it has, and those of `fit` that it cannot have (a series has its own reference)."""
+"""By verb: the options that it has, and those of `fit` that it cannot have (a series has its own
+reference).
+"""
 
 
 @pytest.mark.parametrize("verb", MATRIX)
@@ -90,7 +109,9 @@ def run_command(*arguments: Any, wanted: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """Two runs whose counts are stored with their items, and as a file; what `fit` makes of them in Python."""
+    """Two runs whose counts are stored with their items, and as a file; what `fit` makes of them in
+    Python.
+    """
     folder = tmp_path_factory.mktemp("shop")
     for day in (0, 1):
         T, W, counts = never_trained(day, 3000, 8)
@@ -99,24 +120,38 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     order = np.random.default_rng(0).permutation(3000)
     pd.DataFrame({"id": order, "n": counts[order]}).to_csv(folder / "counts.csv", index=False)
     es.stabilize(folder / "0.zarr", folder / "first.zarr")
-    es.stabilize(folder / "1.zarr", folder / "python.zarr", reference=folder / "first.zarr", counts=counts, min_count=5)
+    es.stabilize(
+        folder / "1.zarr",
+        folder / "python.zarr",
+        reference=folder / "first.zarr",
+        counts=counts,
+        min_count=5,
+    )
     return folder, counts
 
 
 def test_never_trained_rows_land_in_python(shop: tuple[Path, Any]) -> None:
     folder, counts = shop
     assert cosine(folder / "python.zarr", folder / "first.zarr", counts) > 0.98
-    run_command("stabilize", folder / "1.zarr", folder / "blind.zarr", "--reference", folder / "first.zarr")
+    run_command(
+        "stabilize", folder / "1.zarr", folder / "blind.zarr", "--reference", folder / "first.zarr"
+    )
     assert cosine(folder / "blind.zarr", folder / "first.zarr", counts) < 0.96
 
 
 @pytest.mark.parametrize("given", ["events", "counts.csv"])
-def test_never_trained_rows_land_on_the_command_line(shop: tuple[Path, Any], tmp_path: Path, given: str) -> None:
+def test_never_trained_rows_land_on_the_command_line(
+    shop: tuple[Path, Any], tmp_path: Path, given: str
+) -> None:
     folder, counts = shop
     named = folder / given if "." in given else given
     options = ("--reference", folder / "first.zarr", "--counts", named, "--min-count", "5")
     run_command("stabilize", folder / "1.zarr", tmp_path / "out.zarr", *options)
-    assert_close(vectors_of(es.open_run(tmp_path / "out.zarr")), vectors_of(es.open_run(folder / "python.zarr")), 1e-12)
+    assert_close(
+        vectors_of(es.open_run(tmp_path / "out.zarr")),
+        vectors_of(es.open_run(folder / "python.zarr")),
+        1e-12,
+    )
     run_command("fit", folder / "1.zarr", tmp_path / "fit.npz", *options)
     same = es.load_transform(tmp_path / "fit.npz")
     np.testing.assert_array_equal(same.items, es.open_run(folder / "python.zarr").transform.items)
@@ -124,13 +159,21 @@ def test_never_trained_rows_land_on_the_command_line(shop: tuple[Path, Any], tmp
 
 
 @pytest.mark.parametrize("when", ["init", "add"])
-def test_never_trained_rows_land_in_a_series_by_command(shop: tuple[Path, Any], tmp_path: Path, when: str) -> None:
+def test_never_trained_rows_land_in_a_series_by_command(
+    shop: tuple[Path, Any], tmp_path: Path, when: str
+) -> None:
     """By a setting, or with each run; no gate holds them."""
     folder, counts = shop
     options = ["--counts", "events", "--min-count", "5"]
     run_command("series", "init", tmp_path / "s", *(options if when == "init" else []))
     for day in (0, 1):
-        run_command("series", "add", tmp_path / "s", folder / f"{day}.zarr", *(options if when == "add" else []))
+        run_command(
+            "series",
+            "add",
+            tmp_path / "s",
+            folder / f"{day}.zarr",
+            *(options if when == "add" else []),
+        )
     series = es.Series(tmp_path / "s")
     assert cosine(series.open(1), series.open(2), counts) > 0.98
 
@@ -162,11 +205,18 @@ def test_an_option_of_one_run_is_that_of_fit(
     """The command says what Python says, and the run lands where `fit` alone puts it."""
     monkeypatch.chdir(tmp_path)
     pd.DataFrame({"id": np.arange(2, 20)}).to_csv("ids.csv", index=False)
-    pd.DataFrame([(k, k) for k in range(18)], columns=["ours", "theirs"]).to_csv("pairs.csv", index=False)
+    pd.DataFrame([(k, k) for k in range(18)], columns=["ours", "theirs"]).to_csv(
+        "pairs.csv", index=False
+    )
     rng = np.random.default_rng(0)
     T, W = rng.normal(size=(24, 4)), rng.normal(size=(30, 4))
     runs = [
-        make_run(f"{day}", T + 0.1 * rng.normal(size=T.shape), W @ np.diag([1, 2, 3, 4]), item_ids=np.arange(24))
+        make_run(
+            f"{day}",
+            T + 0.1 * rng.normal(size=T.shape),
+            W @ np.diag([1, 2, 3, 4]),
+            item_ids=np.arange(24),
+        )
         for day in (0, 1)
     ]
     arguments, value = ONE_RUN[name]
@@ -181,15 +231,30 @@ def test_an_option_of_one_run_is_that_of_fit(
         assert_close(vectors_of(series.open(2)), vectors_of(alone), 1e-9)
     asked = both[0].open(2).transform.diagnostics
     assert asked == both[1].open(2).transform.diagnostics
-    assert json.loads(json.dumps(both[0].settings.to_dict())) == both[1].settings.to_dict(), "the series' own stay"
+    assert json.loads(json.dumps(both[0].settings.to_dict())) == both[1].settings.to_dict(), (
+        "the series' own stay"
+    )
 
 
-def test_a_setting_may_be_taken_back_and_given_by_table(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
+def test_a_setting_may_be_taken_back_and_given_by_table(
+    make_run: Callable[..., es.Run], tmp_path: Path
+) -> None:
     place = tmp_path / "s"
-    given = ("--weights", "items=events", "--weights", "users=visits", "--align-on", "both", "--rank", "3")
+    given = (
+        "--weights",
+        "items=events",
+        "--weights",
+        "users=visits",
+        "--align-on",
+        "both",
+        "--rank",
+        "3",
+    )
     run_command("series", "init", place, *given)
     assert es.Series(place).settings.weights == {"items": "events", "users": "visits"}
-    run = make_run("r", np.eye(4)[[0, 1, 2, 3, 0, 1]], np.eye(4), item_ids=np.arange(6), user_ids=np.arange(4))
+    run = make_run(
+        "r", np.eye(4)[[0, 1, 2, 3, 0, 1]], np.eye(4), item_ids=np.arange(6), user_ids=np.arange(4)
+    )
     for key, name, n in (("items", "events", 6), ("users", "visits", 4)):
         zarr.open_group(run.path)[key].create_array(name, data=np.arange(1, n + 1))
     es.Series(place).add(run.path)
@@ -212,14 +277,29 @@ def test_a_setting_may_be_taken_back_and_given_by_table(make_run: Callable[..., 
     ],
 )
 def test_names_of_nothing_are_one_line(
-    make_run: Callable[..., es.Run], tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, str]
+    make_run: Callable[..., es.Run],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, str],
 ) -> None:
     run = make_run("r", np.eye(4), np.eye(4))
     more = ("--min-count", "1") if given[0] == "--counts" else ()
-    run_command("stabilize", run.path, tmp_path / "out.zarr", "--reference", run.path, *given, *more, wanted=2)
+    run_command(
+        "stabilize",
+        run.path,
+        tmp_path / "out.zarr",
+        "--reference",
+        run.path,
+        *given,
+        *more,
+        wanted=2,
+    )
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert any(what in said for what in ("no array stored with", "CSV, Parquet or .npy file of ids", "'' is empty"))
+    assert any(
+        what in said
+        for what in ("no array stored with", "CSV, Parquet or .npy file of ids", "'' is empty")
+    )
 
 
 def test_a_run_called_none_is_no_setting_taken_back(

@@ -1,4 +1,6 @@
-"""A store that is no folder holds the whole run where it was asked for, or is refused before a pass."""
+"""A store that is no folder holds the whole run where it was asked for, or is refused before a
+pass.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ def test_a_store_that_is_private_to_a_worker_is_refused_before_a_pass(
 
 @pytest.mark.parametrize("kind", ["MemoryStore", "dict", "memory URL"])
 @pytest.mark.parametrize("verb", ["create_run", "apply", "stabilize"])
-def test_in_one_process_such_a_store_holds_the_run(run: es.Run, tmp_path: Path, kind: str, verb: str) -> None:
+def test_in_one_process_such_a_store_holds_the_run(
+    run: es.Run, tmp_path: Path, kind: str, verb: str
+) -> None:
     out, transform = PRIVATE[kind](tmp_path), es.fit(run)
     made = verbs(run, transform, out)[verb]()
     expected = T if verb == "create_run" else transform.transform_items(T)
@@ -105,7 +109,9 @@ def test_in_one_process_such_a_store_holds_the_run(run: es.Run, tmp_path: Path, 
         verbs(run, transform, out)[verb]()
 
 
-def test_a_store_that_workers_share_is_written_by_them(tmp_path: Path, worker: ProcessPoolExecutor) -> None:
+def test_a_store_that_workers_share_is_written_by_them(
+    tmp_path: Path, worker: ProcessPoolExecutor
+) -> None:
     store = zarr.storage.LocalStore(tmp_path / "out.zarr")
     with dask.config.set(scheduler=worker):
         es.create_run(store, T, W, chunk_rows=16)
@@ -115,7 +121,9 @@ def test_a_store_that_workers_share_is_written_by_them(tmp_path: Path, worker: P
 
 @pytest.mark.parametrize("verb", ["create_run", "apply", "stabilize"])
 @pytest.mark.parametrize("lost", ["items/vectors/c/1", "users/vectors/c/0", "items/id/c/3"])
-def test_what_was_written_is_looked_for_where_it_was_asked_for(run: es.Run, lost: str, verb: str) -> None:
+def test_what_was_written_is_looked_for_where_it_was_asked_for(
+    run: es.Run, lost: str, verb: str
+) -> None:
     out, transform = Forgetful(), es.fit(run)
     out.lost = lost
     name = lost.partition("/c/")[0]
@@ -133,14 +141,21 @@ def test_a_store_without_consolidated_metadata_holds_the_run(run: es.Run, verb: 
     expected = T if verb == "create_run" else transform.transform_items(T)
     np.testing.assert_allclose(vectors_of(again), expected)
     assert "incomplete" not in again.attrs["embstab"]
-    np.testing.assert_allclose(xr.open_zarr(out, group="items", consolidated=False)["vectors"], expected)
+    np.testing.assert_allclose(
+        xr.open_zarr(out, group="items", consolidated=False)["vectors"], expected
+    )
 
 
 @pytest.mark.parametrize("verb", ["create_run", "apply", "stabilize"])
-def test_stores_that_cannot_replace_or_write_are_refused_before_a_pass(run: es.Run, tmp_path: Path, verb: str) -> None:
+def test_stores_that_cannot_replace_or_write_are_refused_before_a_pass(
+    run: es.Run, tmp_path: Path, verb: str
+) -> None:
     transform, passes = es.fit(run), []
     zipped = zarr.storage.ZipStore(tmp_path / "out.zip", mode="w")
-    for out, says in ((zipped, "replace what it holds"), (zarr.storage.MemoryStore(read_only=True), "read-only")):
+    for out, says in (
+        (zipped, "replace what it holds"),
+        (zarr.storage.MemoryStore(read_only=True), "read-only"),
+    ):
         with (
             progress(lambda label, *_: passes.append(label)),
             pytest.raises(es.InputError, match=f"the output store must be .*{says}"),
@@ -150,8 +165,12 @@ def test_stores_that_cannot_replace_or_write_are_refused_before_a_pass(run: es.R
     assert not (tmp_path / "out.zip").exists()
 
 
-def test_a_run_in_a_zip_file_is_an_input(run: es.Run, tmp_path: Path, worker: ProcessPoolExecutor) -> None:
-    """Written to a folder and put into a ZIP file, as the error says; also while the ZIP file is open for writing."""
+def test_a_run_in_a_zip_file_is_an_input(
+    run: es.Run, tmp_path: Path, worker: ProcessPoolExecutor
+) -> None:
+    """Written to a folder and put into a ZIP file, as the error says; also while the ZIP file is
+    open for writing.
+    """
     with zipfile.ZipFile(tmp_path / "run.zip", "w") as zipped:
         for name, data in snapshot(Path(run.path)).items():
             if data is not None:
@@ -166,16 +185,22 @@ def test_a_run_in_a_zip_file_is_an_input(run: es.Run, tmp_path: Path, worker: Pr
     store.close()
 
 
-def test_a_write_that_the_store_refuses_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, run: es.Run) -> None:
+def test_a_write_that_the_store_refuses_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, run: es.Run
+) -> None:
     async def refuse(*_: Any) -> None:
         raise PermissionError(13, "Access denied")
 
     out = zarr.storage.MemoryStore()
     with monkeypatch.context() as patched:
         patched.setattr(zarr.storage.MemoryStore, "set", refuse)
-        with pytest.raises(es.AccessError, match=r"cannot be written .*Access denied.*nothing was published"):
+        with pytest.raises(
+            es.AccessError, match=r"cannot be written .*Access denied.*nothing was published"
+        ):
             es.stabilize(run, out)
     for wrong in (5, {1, 2}, T, None, run, b"out.zarr", run.group):
         for call in verbs(run, es.fit(run), wrong).values():
-            with pytest.raises(es.InputError, match=r"the output must be a path, a URL or a Zarr store"):
+            with pytest.raises(
+                es.InputError, match=r"the output must be a path, a URL or a Zarr store"
+            ):
                 call()

@@ -1,4 +1,6 @@
-"""Jobs that overwrite one place at once: every call ends well, every reader finds a whole run, nothing is left behind."""
+"""Jobs that overwrite one place at once: every call ends well, every reader finds a whole run,
+nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -79,10 +81,16 @@ def test_writers_and_readers_of_one_place(
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("meanwhile", ["removed", "removed and made again", "taken out by another writer"])
+@pytest.mark.parametrize(
+    "meanwhile", ["removed", "removed and made again", "taken out by another writer"]
+)
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "two renames"])
 def test_a_folder_that_vanished_is_no_error_of_the_loser(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str, renameat2: bool
+    make_run: MakeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: str,
+    renameat2: bool,
 ) -> None:
     """It happens between the end of the write and its swap, at the worst moment."""
     run, out = make_run("in", T, W), tmp_path / "out.zarr"
@@ -133,7 +141,9 @@ def test_a_run_that_another_writer_swaps_while_it_is_looked_at_may_be_replaced(
         es.apply(transform, run, tmp_path / "folder", overwrite=True)
 
 
-def test_a_reader_waits_for_a_writer_that_is_between_its_renames(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_reader_waits_for_a_writer_that_is_between_its_renames(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     """And does not put back what that one took out: the writer is alive."""
     make_run("out", T, W)
     with elsewhere("", "between", tmp_path / "out.zarr") as writer:
@@ -145,7 +155,9 @@ def test_a_reader_waits_for_a_writer_that_is_between_its_renames(make_run: MakeR
     assert hidden(tmp_path) == []
 
 
-def test_what_a_killed_writer_took_out_comes_back_with_the_next_reader(make_run: MakeRun, tmp_path: Path) -> None:
+def test_what_a_killed_writer_took_out_comes_back_with_the_next_reader(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     make_run("out", T, W)
     with elsewhere("", "between", tmp_path / "out.zarr") as writer:
         writer.kill()

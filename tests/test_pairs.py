@@ -23,7 +23,9 @@ def number(kind: str, of: Array) -> Any:
 
 @pytest.fixture(params=["int64", "string"])
 def runs(request: pytest.FixtureRequest, make_run: Callable[..., es.Run]) -> Runs:
-    """Two runs without a common id, and pairs of their rows: some ids in several of them, one pair twice."""
+    """Two runs without a common id, and pairs of their rows: some ids in several of them, one pair
+    twice.
+    """
     T, W = world(0)
     U, V = world(1)
     rng = np.random.default_rng(5)
@@ -31,7 +33,9 @@ def runs(request: pytest.FixtureRequest, make_run: Callable[..., es.Run]) -> Run
     ours, theirs = rng.integers(0, n, size=(2, 3 * n // 2))
     ours, theirs = np.append(ours, ours[0]), np.append(theirs, theirs[0])
     run = make_run("run", T, W, item_ids=number(request.param, 1000 + np.arange(n)))
-    reference = make_run("reference", U + T, V + W, item_ids=number(request.param, 9000 + np.arange(n)[::-1]))
+    reference = make_run(
+        "reference", U + T, V + W, item_ids=number(request.param, 9000 + np.arange(n)[::-1])
+    )
     listed = [
         (number(request.param, 1000 + ours[[i]])[0], number(request.param, 9000 + theirs[[i]])[0])
         for i in range(len(ours))
@@ -47,9 +51,13 @@ def distinct(ours: Array, theirs: Array) -> tuple[Array, Array]:
 @pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("keep", ["scores", "geometry"])
 @pytest.mark.parametrize("method", ["auto", "qr"])
-def test_listed_pairs_decide_the_rotation_and_all_rows_the_standardizing(runs: Runs, keep: str, method: str) -> None:
+def test_listed_pairs_decide_the_rotation_and_all_rows_the_standardizing(
+    runs: Runs, keep: str, method: str
+) -> None:
     run, reference, listed, ours, theirs = runs
-    made = es.fit(run, reference=reference, keep=keep, pairs=(listed[:, 0], listed[:, 1]), method=method)
+    made = es.fit(
+        run, reference=reference, keep=keep, pairs=(listed[:, 0], listed[:, 1]), method=method
+    )
     T, W = run.items.vectors.compute(), run.users.vectors.compute()
     B = reference.items.vectors.compute()
     M = standardize(T, W, balance="rows").items if keep == "scores" else np.eye(T.shape[1])
@@ -64,7 +72,10 @@ def test_pairs_of_equal_ids_give_what_the_join_gives(make_run: Callable[..., es.
     T, W = world(0)
     U, _ = world(1)
     ids = np.arange(len(T))
-    run, reference = make_run("a", T, W, item_ids=ids), make_run("b", (T + 0.1 * U)[::-1], W, item_ids=ids[::-1])
+    run, reference = (
+        make_run("a", T, W, item_ids=ids),
+        make_run("b", (T + 0.1 * U)[::-1], W, item_ids=ids[::-1]),
+    )
     for options in ({}, {"unit_rows": True}, {"weights": "norm"}):
         joined = es.fit(run, reference=reference, **options)
         listed = es.fit(run, reference=reference, pairs=[(i, i) for i in ids.tolist()], **options)
@@ -74,7 +85,12 @@ def test_pairs_of_equal_ids_give_what_the_join_gives(make_run: Callable[..., es.
 
 def test_centred_pairs_bring_mean_to_mean() -> None:
     T, _ = world(0)
-    made = es.fit(T + 3, reference=T[::-1] - 1, center=True, pairs=(np.arange(len(T)), np.arange(len(T))[::-1]))
+    made = es.fit(
+        T + 3,
+        reference=T[::-1] - 1,
+        center=True,
+        pairs=(np.arange(len(T)), np.arange(len(T))[::-1]),
+    )
     np.testing.assert_allclose(made.transform_items(T + 3), T - 1, atol=1e-9)
 
 
@@ -87,7 +103,15 @@ def test_a_file_of_pairs_on_the_command_line(runs: Runs, tmp_path: Path) -> None
     ]
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "fit.npz"
-    arguments = ["fit", run.path, str(out), "--reference", reference.path, "--pairs", str(tmp_path / "pairs.csv")]
+    arguments = [
+        "fit",
+        run.path,
+        str(out),
+        "--reference",
+        reference.path,
+        "--pairs",
+        str(tmp_path / "pairs.csv"),
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.stderr
     wanted = es.fit(run, reference=reference, pairs=[tuple(pair) for pair in listed])
@@ -99,7 +123,9 @@ def test_both_tables_take_pairs_by_name(make_run: Callable[..., es.Run]) -> None
     run = make_run("a", T, W)
     items, users = ([(i, i) for i in range(len(table))] for table in (T, W))
     both = es.fit(run, reference=run, align_on="both", pairs={"items": items, "users": users})
-    np.testing.assert_allclose(both.items, es.fit(run, reference=run, align_on="both").items, atol=1e-10)
+    np.testing.assert_allclose(
+        both.items, es.fit(run, reference=run, align_on="both").items, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,8 +140,10 @@ def test_both_tables_take_pairs_by_name(make_run: Callable[..., es.Run]) -> None
         (([10**6], [10**6]), "no pair of pairs .*0 of 1 do"),
         ({"users": [(1, 2)]}, "given for users"),
     ],
-)  # fmt: skip
-def test_pairs_that_are_none_are_one_clear_error(make_run: Callable[..., es.Run], pairs: Any, says: str) -> None:
+)
+def test_pairs_that_are_none_are_one_clear_error(
+    make_run: Callable[..., es.Run], pairs: Any, says: str
+) -> None:
     T, W = world(0)
     run = make_run("a", T, W)
     with pytest.raises(es.InputError, match=says):

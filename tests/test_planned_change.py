@@ -1,4 +1,6 @@
-"""A model that changes its width, or is another one: one call, no gate in the way, and the series goes on."""
+"""A model that changes its width, or is another one: one call, no gate in the way, and the series
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,16 @@ def trained(day: int, d: int, *, world: int = 5, keep: str = "scores") -> tuple[
     T, W = (rows + 0.05 * rng.normal(size=rows.shape) * SPREAD for rows in (T, W))
     (Q_T, R_T), (Q_W, R_W) = np.linalg.qr(T), np.linalg.qr(W)
     U, s, Vh = np.linalg.svd(R_T @ R_W.T)
-    A = np.linalg.qr(rng.normal(size=(d, d)))[0] * (np.linspace(0.5, 2, d) if keep == "scores" else 1.0)
+    A = np.linalg.qr(rng.normal(size=(d, d)))[0] * (
+        np.linspace(0.5, 2, d) if keep == "scores" else 1.0
+    )
     return Q_T @ U[:, :d] * np.sqrt(s[:d]) @ A, Q_W @ Vh[:d].T * np.sqrt(s[:d]) @ np.linalg.inv(A).T
 
 
 def run(folder: Path, day: int, d: int, **options: Any) -> es.Run:
-    return es.create_run(folder / f"day-{day}.zarr", *trained(day, d, **options), item_ids=np.arange(N_ITEMS) * 3)
+    return es.create_run(
+        folder / f"day-{day}.zarr", *trained(day, d, **options), item_ids=np.arange(N_ITEMS) * 3
+    )
 
 
 def series_of(folder: Path, d: int, *, keep: str = "scores", **settings: Any) -> es.Series:
@@ -78,7 +84,9 @@ def test_a_wider_model_widens_the_space(tmp_path: Path, keep: str) -> None:
 
 @pytest.mark.parametrize("keep", ["scores", "geometry"])
 def test_a_narrower_model_may_narrow_the_space(tmp_path: Path, keep: str) -> None:
-    """Every version is then read in it, as the nearest rows that it can hold; and one can go back."""
+    """Every version is then read in it, as the nearest rows that it can hold; and one can
+    go back.
+    """
     series = series_of(tmp_path, 96, keep=keep)
     before = [np.asarray(series.open(n).items.vectors) for n in (1, 2)]  # type: ignore[union-attr]
     made = series.add(run(tmp_path, 2, 64, keep=keep), new_model="sixty-four", width=64)
@@ -118,7 +126,9 @@ def test_a_setting_follows(tmp_path: Path) -> None:
 
 
 def test_another_model_is_held_unless_it_is_planned(tmp_path: Path) -> None:
-    """An unrelated world: every gate on the model's likeness would hold it; those on the delivery still do."""
+    """An unrelated world: every gate on the model's likeness would hold it; those on the delivery
+    still do.
+    """
     series = series_of(tmp_path, 32)
     other = run(tmp_path, 2, 32, world=99)
     with pytest.raises(es.HoldError) as error:
@@ -133,7 +143,9 @@ def test_another_model_is_held_unless_it_is_planned(tmp_path: Path) -> None:
     assert made.version.accepted is None
     assert series.settings.gates["agreement"] == 0.15, "for this run alone"
     short = es.create_run(
-        tmp_path / "short.zarr", *(rows[:200] for rows in trained(3, 32)), item_ids=np.arange(200) * 3
+        tmp_path / "short.zarr",
+        *(rows[:200] for rows in trained(3, 32)),
+        item_ids=np.arange(200) * 3,
     )
     with pytest.raises(es.HoldError, match="rows"):
         series.add(short, new_model="yet another")
@@ -168,7 +180,9 @@ def test_what_is_no_change_of_all_is_refused(tmp_path: Path) -> None:
 
 def test_a_space_that_would_lose_too_much_is_refused(tmp_path: Path) -> None:
     series = series_of(tmp_path, 96)
-    with pytest.raises(es.InputError, match=r"may lose 0\.1 of the energy .* 16 components lose 0\."):
+    with pytest.raises(
+        es.InputError, match=r"may lose 0\.1 of the energy .* 16 components lose 0\."
+    ):
         series.add(run(tmp_path, 2, 16), new_model="sixteen", width=16, max_lost_energy=0.1)
     assert len(series.log().versions) == 2
 
@@ -198,7 +212,15 @@ def test_an_interruption_between_the_two_versions_is_gone_on_with(
 def test_it_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     series_of(tmp_path, 24)
     run(tmp_path, 2, 16)
-    arguments = [str(tmp_path / "series"), str(tmp_path / "day-2.zarr"), "--new-model", "m", "--width", "16", "--json"]
+    arguments = [
+        str(tmp_path / "series"),
+        str(tmp_path / "day-2.zarr"),
+        "--new-model",
+        "m",
+        "--width",
+        "16",
+        "--json",
+    ]
     with pytest.raises(SystemExit) as ended:
         main(["series", "add", *arguments], prog_name="embstab")
     told = json.loads(capsys.readouterr().out)

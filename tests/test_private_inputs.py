@@ -1,4 +1,6 @@
-"""An input in a store that a worker process has a copy of its own of: it would read as nothing but fill values."""
+"""An input in a store that a worker process has a copy of its own of: it would read as nothing but
+fill values.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             "vectors", shape=rows.shape, dtype="f8", chunks=(16, 4), fill_value=0
         )
         made[:] = rows
-    numbers = group["items"].create_array("seen", shape=(60,), dtype="f8", chunks=(16,), fill_value=0)
+    numbers = group["items"].create_array(
+        "seen", shape=(60,), dtype="f8", chunks=(16,), fill_value=0
+    )
     numbers[:] = 1 + np.arange(60)
     return place
 
@@ -44,7 +48,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 VERBS: dict[str, Callable[[str, Path], Any]] = {
     "fit": lambda url, _: es.fit(url),
     "moments": lambda url, _: es.moments(url),
-    "weights": lambda url, _: es.fit(T, reference=T, weights=zarr.open_group(url, mode="r")["items"]["seen"]),
+    "weights": lambda url, _: es.fit(
+        T, reference=T, weights=zarr.open_group(url, mode="r")["items"]["seen"]
+    ),
     "reference": lambda url, _: es.fit(T, W, reference=url),
     "evaluate": lambda url, _: es.evaluate({"items": T, "users": W}, url),
     "apply": lambda url, out: es.apply(es.fit(T, W), url, out / "out.zarr"),
@@ -60,7 +66,10 @@ def test_no_worker_reads_zeros_in_place_of_what_it_cannot_see(
     VERBS[verb](url, tmp_path)  # in one process it is read
     for path in tmp_path.iterdir():
         path.rename(tmp_path.with_name(f"{tmp_path.name}-{path.name}"))
-    with dask.config.set(scheduler=worker), pytest.raises(es.InputError, match="seen by every process that computes"):
+    with (
+        dask.config.set(scheduler=worker),
+        pytest.raises(es.InputError, match="seen by every process that computes"),
+    ):
         VERBS[verb](url, tmp_path)
     assert not (tmp_path / "out.zarr").exists()
 

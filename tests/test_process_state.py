@@ -1,4 +1,6 @@
-"""Whatever a call sets for the whole process (BLAS threads, warning filters) is as before once the last call has ended."""
+"""Whatever a call sets for the whole process (BLAS threads, warning filters) is as before once the
+last call has ended.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from dask_embstab.passes.engine.blas import one_thread
 
 
 def blas_threads() -> list[int]:
-    return [info["num_threads"] for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    return [
+        info["num_threads"]
+        for info in threadpoolctl.threadpool_info()
+        if info["user_api"] == "blas"
+    ]
 
 
 def overlapping(first: Any, second: Any, see: Callable[[], Any]) -> list[Any]:
@@ -83,5 +89,10 @@ def test_fits_from_several_threads_leave_the_process_as_it_was(tmp_path: Path) -
         before = blas_threads(), list(warnings.filters)
         for turn in range(3):
             with ThreadPoolExecutor(4) as pool, contextlib.suppress(es.EmbstabWarning):
-                list(pool.map(lambda i: es.stabilize(runs[i], tmp_path / f"out-{turn}-{i}"), range(4)))  # noqa: B023
+                list(
+                    pool.map(
+                        lambda i: es.stabilize(runs[i], tmp_path / f"out-{turn}-{i}"),  # noqa: B023
+                        range(4),
+                    )
+                )
         assert (blas_threads(), list(warnings.filters)) == before

@@ -18,7 +18,9 @@ from dask_embstab.core.products import gramian, joint_gramian, multiply
     in_place=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_strips_do_not_change_a_product(dtype: type, n: int, d: int, r: int, in_place: bool, seed: int) -> None:
+def test_strips_do_not_change_a_product(
+    dtype: type, n: int, d: int, r: int, in_place: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     rows, M = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((d, r)).astype(dtype)
     out = np.full((n, r), np.nan, dtype)
@@ -37,7 +39,12 @@ def test_where_a_panel_ends_does_not_change_the_rows_before() -> None:
     assert (whole[:2048] == part[:2048]).all()
 
 
-@given(n=st.integers(1, 5000), d=st.integers(1, 40), in_place=st.booleans(), seed=st.integers(0, 2**32 - 1))
+@given(
+    n=st.integers(1, 5000),
+    d=st.integers(1, 40),
+    in_place=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_strips_do_not_change_a_gramian(n: int, d: int, in_place: bool, seed: int) -> None:
     rows = np.random.default_rng(seed).standard_normal((n, d))
     square = gramian(rows, in_place=in_place)
@@ -53,7 +60,9 @@ def test_strips_do_not_change_a_gramian(n: int, d: int, in_place: bool, seed: in
     in_place=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_pairs_apart_or_in_one_array_have_the_same_sums(n: int, d: int, D: int, in_place: bool, seed: int) -> None:
+def test_pairs_apart_or_in_one_array_have_the_same_sums(
+    n: int, d: int, D: int, in_place: bool, seed: int
+) -> None:
     joint = np.random.default_rng(seed).standard_normal((n, d + D))
     apart = joint[:, :d].copy(), joint[:, d:].copy()
     bound = 64 * np.finfo(float).eps * (np.abs(joint).T @ np.abs(joint))

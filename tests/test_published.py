@@ -1,4 +1,6 @@
-"""Whoever reads a run through its series reads what was published, by whatever path its rows come."""
+"""Whoever reads a run through its series reads what was published, by whatever path its
+rows come.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ def mended(key: str, array: str) -> Damage:
 
 def of_another_run(key: str, array: str) -> Damage:
     return lambda place: shutil.copy(
-        chunk_file(place / "runs" / "day-0.zarr", key, 1, array), chunk_file(head(place), key, 1, array)
+        chunk_file(place / "runs" / "day-0.zarr", key, 1, array),
+        chunk_file(head(place), key, 1, array),
     )
 
 
@@ -98,7 +101,9 @@ IN_VECTORS = {"exchanged": exchanged, "mended": mended, "of another run": of_ano
 def test_vectors_are_those_that_were_published(place: Path, key: str, what: str, how: str) -> None:
     IN_VECTORS[what](key, "vectors")(place)
     run = es.Series(place).open()
-    with pytest.raises(es.DamageError, match=rf"{key}/vectors/c/[12]/0.* is not the chunk that was published"):
+    with pytest.raises(
+        es.DamageError, match=rf"{key}/vectors/c/[12]/0.* is not the chunk that was published"
+    ):
         READS[how](run.table(key))
 
 
@@ -119,7 +124,9 @@ def test_ids_are_those_that_were_published(place: Path, key: str, what: Any) -> 
 
 
 def test_equal_ids_of_a_tampered_run_are_no_shortcut(place: Path) -> None:
-    """Files of ids that are equal byte for byte are not read; whether they were published is asked all the same."""
+    """Files of ids that are equal byte for byte are not read; whether they were published is asked
+    all the same.
+    """
     new = place.parent / "day-2.zarr"
     for folder in (new, head(place)):
         exchange(*(chunk_file(folder, "items", n, "id") for n in (1, 2)))
@@ -135,7 +142,9 @@ def test_a_transform_is_the_one_that_was_published(place: Path) -> None:
     mend(file)
     series = es.Series(place)
     for ask in (lambda: series.open().transform, series.transform_for):
-        with pytest.raises(es.DamageError, match=r"transform/items/c/0/0.* is not the chunk that was published"):
+        with pytest.raises(
+            es.DamageError, match=r"transform/items/c/0/0.* is not the chunk that was published"
+        ):
             ask()
 
 
@@ -143,7 +152,10 @@ def reshaped(**changes: Any) -> Damage:
     """Other metadata, in the array's own file and in the copy of the run's."""
 
     def damage(place: Path) -> None:
-        for file, where in ((head(place) / "items/vectors/zarr.json", ()), (head(place) / "zarr.json", CONSOLIDATED)):
+        for file, where in (
+            (head(place) / "items/vectors/zarr.json", ()),
+            (head(place) / "zarr.json", CONSOLIDATED),
+        ):
             values = json.loads(file.read_text())
             part = values
             for name in where:
@@ -158,15 +170,36 @@ CONSOLIDATED = ("consolidated_metadata", "metadata", "items/vectors")
 AT_OPENING: dict[str, tuple[Damage, str]] = {
     "shrunk": (reshaped(shape=[48, D]), "zarr.json is not what was published"),
     "of another fill": (reshaped(fill_value=0.0), "zarr.json is not what was published"),
-    "a name": (lambda p: edit(head(p) / "zarr.json", "day-1", "day-7"), "zarr.json is not what was published"),
-    "a figure": (lambda p: edit(head(p) / "transform/zarr.json", '"rank": 4', '"rank": 3'), "is not what was published"),
-    "no metadata": (lambda p: (head(p) / "users/id/zarr.json").unlink(), "users/id/zarr.json is missing"),
-    "no chunk": (lambda p: chunk_file(head(p), "users", 3).unlink(), "users/vectors/c/3/0 is missing"),
+    "a name": (
+        lambda p: edit(head(p) / "zarr.json", "day-1", "day-7"),
+        "zarr.json is not what was published",
+    ),
+    "a figure": (
+        lambda p: edit(head(p) / "transform/zarr.json", '"rank": 4', '"rank": 3'),
+        "is not what was published",
+    ),
+    "no metadata": (
+        lambda p: (head(p) / "users/id/zarr.json").unlink(),
+        "users/id/zarr.json is missing",
+    ),
+    "no chunk": (
+        lambda p: chunk_file(head(p), "users", 3).unlink(),
+        "users/vectors/c/3/0 is missing",
+    ),
     "no ids": (lambda p: chunk_file(head(p), "items", 3, "id").unlink(), "items/id/c/3 is missing"),
-    "a cut chunk": (lambda p: os.truncate(chunk_file(head(p), "items", 0), 99), "should have 516 bytes and has 99"),
-    "no digests": (lambda p: next((p / "digests").glob("day-1.*")).unlink(), "digests/day-1.* is missing"),
-    "other digests": (lambda p: edit(next((p / "digests").glob("day-1.*")), "inputs", "inputz"), "fails its checksum"),
-}  # fmt: skip
+    "a cut chunk": (
+        lambda p: os.truncate(chunk_file(head(p), "items", 0), 99),
+        "should have 516 bytes and has 99",
+    ),
+    "no digests": (
+        lambda p: next((p / "digests").glob("day-1.*")).unlink(),
+        "digests/day-1.* is missing",
+    ),
+    "other digests": (
+        lambda p: edit(next((p / "digests").glob("day-1.*")), "inputs", "inputz"),
+        "fails its checksum",
+    ),
+}
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -191,7 +224,9 @@ def test_opening_compares_metadata_and_sizes(place: Path, what: str) -> None:
 
 @pytest.mark.parametrize("array", ["vectors", "weight"])
 def test_a_running_reference_is_the_one_that_was_published(place: Path, array: str) -> None:
-    """Exchanged chunks, and weights with a mended checksum, moved what was published next by 0.2 %."""
+    """Exchanged chunks, and weights with a mended checksum, moved what was published next
+    by 0.2 %.
+    """
     reference = place / "references" / "day-1.zarr"
     if array == "vectors":
         exchange(*(chunk_file(reference, "items", n) for n in (1, 2)))
@@ -200,7 +235,9 @@ def test_a_running_reference_is_the_one_that_was_published(place: Path, array: s
         file.write_bytes((np.frombuffer(file.read_bytes()[:-4]) * 2).tobytes() + bytes(4))
         mend(file)
     series = es.Series(place)
-    with pytest.raises(es.DamageError, match=rf"items/{array}/c/[12].* is not the chunk that was published"):
+    with pytest.raises(
+        es.DamageError, match=rf"items/{array}/c/[12].* is not the chunk that was published"
+    ):
         series.add(place.parent / "day-2.zarr", accept="they are of unrelated worlds")
     assert series.log().versions[-1].version == 2
     assert series.open().items.n_rows == 60

@@ -1,4 +1,6 @@
-"""Tables of less than full rank, of every kind, on every route: the answer of tall QR, or an error, never another one."""
+"""Tables of less than full rank, of every kind, on every route: the answer of tall QR, or an error,
+never another one.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +58,25 @@ KINDS: dict[str, Make] = {
     "a column that is the sum of the others": counts_that_sum_up,
     "a column twice": lambda rng, n, d: rng.normal(size=(n, d))[:, [*range(d - 1), 0]],
     "a column of zeros": lambda rng, n, d: rng.normal(size=(n, d)) * (np.arange(d) > 0),
-    "a constant column twice": lambda rng, n, d: np.column_stack([rng.normal(size=(n, d - 2)), np.full((n, 2), 3.0)]),
+    "a constant column twice": lambda rng, n, d: np.column_stack(
+        [rng.normal(size=(n, d - 2)), np.full((n, 2), 3.0)]
+    ),
     "one direction": lambda rng, n, d: np.outer(rng.normal(size=n), rng.normal(size=d)),
-    "half the directions": lambda rng, n, d: rng.normal(size=(n, d // 2)) @ rng.normal(size=(d // 2, d)),
-    "all but one direction": lambda rng, n, d: rng.normal(size=(n, d - 1)) @ rng.normal(size=(d - 1, d)),
+    "half the directions": lambda rng, n, d: (
+        rng.normal(size=(n, d // 2)) @ rng.normal(size=(d // 2, d))
+    ),
+    "all but one direction": lambda rng, n, d: (
+        rng.normal(size=(n, d - 1)) @ rng.normal(size=(d - 1, d))
+    ),
     "columns over twelve decades": decades,
     "a weak direction beside a null one": weak_beside_null,
     "a direction of a lone row": lambda rng, n, d: (
         rotated(rng.normal(size=(n, d)) * np.r_[np.ones(d - 1), 0.0], rng)
         + (np.arange(n) == n // 2)[:, None] * 1e-7 * rng.normal(size=d)
     ),
-    "a large mean": lambda rng, n, d: 100.0 + rng.normal(size=(n, d - 2)) @ rng.normal(size=(d - 2, d)),
+    "a large mean": lambda rng, n, d: (
+        100.0 + rng.normal(size=(n, d - 2)) @ rng.normal(size=(d - 2, d))
+    ),
 }
 
 
@@ -80,18 +90,24 @@ def require_the_same(T: Array, W: Array, route: Any) -> None:
     assert found.diagnostics["rank"] == qr.diagnostics["rank"]
     for key in ("items", "users"):
         assert found.diagnostics[key]["rank"] == qr.diagnostics[key]["rank"]
-    stated = max(t.diagnostics[key]["certificate"] for t in (qr, found) for key in ("items", "users"))
-    # To first order a singular value moves up to twice as far as its column, and here by two routes.
+    stated = max(
+        t.diagnostics[key]["certificate"] for t in (qr, found) for key in ("items", "users")
+    )
+    # To first order a singular value moves up to twice as far as its column, and here by two
+    # routes.
     np.testing.assert_allclose(found.singular_values, qr.singular_values, rtol=4 * stated)
     rows, others = T.astype(float), W.astype(float)
     scores = others @ rows.T
-    # What the rank leaves out is one part in the table's own precision of its largest singular value.
+    # What the rank leaves out is one part in the table's own precision of its largest singular
+    # value.
     size = np.linalg.norm(rows, 2) * np.linalg.norm(others, axis=1).max()
     cut = max(np.finfo(X.dtype).eps for X in (T, W)) + 8 * T.shape[1] * 2.2e-16
     assert np.abs((others @ found.users) @ (rows @ found.items).T - scores).max() <= 10 * cut * size
 
 
-@pytest.mark.parametrize(("dtype", "d"), [("float64", 4), ("float64", 16), ("float32", 8), ("float16", 8)])
+@pytest.mark.parametrize(
+    ("dtype", "d"), [("float64", 4), ("float64", 16), ("float32", 8), ("float16", 8)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_deficient_table_by_auto_is_the_table_by_qr(kind: str, d: int, dtype: str) -> None:
     rng = np.random.default_rng(d)
@@ -127,15 +143,23 @@ def test_the_gramian_alone_refuses_all_but_columns_of_zeros(kind: str) -> None:
     decades=st.integers(0, 6),
     dtype=st.sampled_from(["float32", "float64"]),
 )
-def test_any_deficient_table(seed: int, kind: str, d: int, n: int, decades: int, dtype: str) -> None:
+def test_any_deficient_table(
+    seed: int, kind: str, d: int, n: int, decades: int, dtype: str
+) -> None:
     rng = np.random.default_rng(seed)
-    T = (KINDS[kind](rng, n, d) * np.geomspace(1, 10.0**decades, d)[rng.permutation(d)]).astype(dtype)
+    T = (KINDS[kind](rng, n, d) * np.geomspace(1, 10.0**decades, d)[rng.permutation(d)]).astype(
+        dtype
+    )
     require_the_same(T, rng.normal(size=(n, d)).astype(dtype), "auto")
 
 
-@pytest.mark.parametrize("kind", ["one-hot columns beside a bias", "a weak direction beside a null one"])
+@pytest.mark.parametrize(
+    "kind", ["one-hot columns beside a bias", "a weak direction beside a null one"]
+)
 def test_the_inverse_of_a_preconditioner_stays_its_inverse(kind: str) -> None:
-    """However often it is refined: a row of the inverse keeps the size that its direction has in the table."""
+    """However often it is refined: a row of the inverse keeps the size that its direction has in
+    the table.
+    """
     T = KINDS[kind](np.random.default_rng(0), 500, 8)
     by = square_root.preconditioner(T.T @ T)
     for _ in range(5):
@@ -151,7 +175,11 @@ def test_a_factor_that_does_not_reproduce_the_gramian_is_refused(
 ) -> None:
     rng = np.random.default_rng(5)
     T, W = rng.normal(size=(200, 5)), rng.normal(size=(100, 5))
-    made = {"gram": "root_from_gramian", "qr": "root_from_triangle", "auto": "root_from_preconditioned"}[method]
+    made = {
+        "gram": "root_from_gramian",
+        "qr": "root_from_triangle",
+        "auto": "root_from_preconditioned",
+    }[method]
     original = getattr(reread, made)
 
     def wrong(*given: Any, **options: Any) -> square_root.Root:

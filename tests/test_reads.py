@@ -25,7 +25,9 @@ MakeRun = Callable[..., es.Run]
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
-    """Counts the chunks that are read, by array and number: chunk files that are opened, chunks that Zarr decodes."""
+    """Counts the chunks that are read, by array and number: chunk files that are opened, chunks
+    that Zarr decodes.
+    """
     counted: Counter[tuple[str, int]] = Counter()
     opened, decoded = OpenChunk.__init__, ZarrSource.decode
 
@@ -52,17 +54,27 @@ def by_table(counted: Counter[tuple[str, int]]) -> dict[str, list[int]]:
 
 @pytest.fixture
 def runs(make_run: MakeRun) -> tuple[es.Run, es.Run]:
-    """A float32 reference and a run over the same ids, in the same order: 4 chunks of items and 6 of users."""
+    """A float32 reference and a run over the same ids, in the same order: 4 chunks of items and 6
+    of users.
+    """
     ids = {"item_ids": np.arange(60) * 2, "user_ids": np.arange(90) * 3}
     B, A = world(22)
-    return make_run("reference", B, A, dtype="float32", **ids), make_run("in", T, W, dtype="float32", **ids)
+    return make_run("reference", B, A, dtype="float32", **ids), make_run(
+        "in", T, W, dtype="float32", **ids
+    )
 
 
-def test_a_fit_reads_every_chunk_once(runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]) -> None:
+def test_a_fit_reads_every_chunk_once(
+    runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]
+) -> None:
     reference, run = runs
     fitted = es.fit(run, reference=reference)
     assert fitted.diagnostics["method"] == "gram"
-    assert by_table(reads) == {"in.zarr/items": [1] * 4, "in.zarr/users": [1] * 6, "reference.zarr/items": [1] * 4}
+    assert by_table(reads) == {
+        "in.zarr/items": [1] * 4,
+        "in.zarr/users": [1] * 6,
+        "reference.zarr/items": [1] * 4,
+    }
     assert fitted.diagnostics["items"]["reads"] == fitted.diagnostics["users"]["reads"] == 1
 
 
@@ -81,10 +93,14 @@ def test_a_fit_reads_the_reference_tables_it_is_aligned_on(
 ) -> None:
     es.fit(runs[1], reference=runs[0], align_on=align_on)
     wanted = {"in.zarr/items": [1] * 4, "in.zarr/users": [1] * 6, "reference.zarr/users": [1] * 6}
-    assert by_table(reads) == wanted | ({"reference.zarr/items": [1] * 4} if align_on == "both" else {})
+    assert by_table(reads) == wanted | (
+        {"reference.zarr/items": [1] * 4} if align_on == "both" else {}
+    )
 
 
-def test_a_geometry_fit_reads_no_users(runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]) -> None:
+def test_a_geometry_fit_reads_no_users(
+    runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]
+) -> None:
     es.fit(runs[1], reference=runs[0], keep="geometry")
     assert by_table(reads) == {"in.zarr/items": [1] * 4, "reference.zarr/items": [1] * 4}
 
@@ -102,12 +118,22 @@ def test_stabilize_is_a_fit_and_an_apply(
     runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]], tmp_path: Path
 ) -> None:
     es.stabilize(runs[1], tmp_path / "out.zarr", reference=runs[0])
-    assert by_table(reads) == {"in.zarr/items": [2] * 4, "in.zarr/users": [2] * 6, "reference.zarr/items": [1] * 4}
+    assert by_table(reads) == {
+        "in.zarr/items": [2] * 4,
+        "in.zarr/users": [2] * 6,
+        "reference.zarr/items": [1] * 4,
+    }
 
 
-def test_opening_reads_nothing(runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]) -> None:
+def test_opening_reads_nothing(
+    runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]
+) -> None:
     run = es.open_run(runs[1].path)
-    assert (run.items.n_rows, run.items.vectors.shape, run.items.to_xarray().sizes["item"]) == (60, (60, 4), 60)
+    assert (run.items.n_rows, run.items.vectors.shape, run.items.to_xarray().sizes["item"]) == (
+        60,
+        (60, 4),
+        60,
+    )
     assert not +reads
 
 
@@ -123,7 +149,9 @@ def test_a_join_in_any_order_reads_a_reference_chunk_at_most_once_per_task(
 
 
 def test_a_shard_is_one_read(tmp_path: Path, reads: Counter[tuple[str, int]]) -> None:
-    path = foreign_run(tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, chunk_rows=8, shards=(32, 4))
+    path = foreign_run(
+        tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, chunk_rows=8, shards=(32, 4)
+    )
     run = es.stabilize(path, tmp_path / "out.zarr")
     assert by_table(reads) == {"in.zarr/items": [2] * 2, "in.zarr/users": [2] * 3}
     assert run.items.chunk_rows == 32
@@ -142,7 +170,10 @@ def test_every_chunk_has_a_task_of_its_own(runs: tuple[es.Run, es.Run], tmp_path
 
 def test_small_chunks_share_a_task(runs: tuple[es.Run, es.Run]) -> None:
     seen: list[int] = []
-    with dask.config.set({"embstab.task-bytes": 2**20}), progress(lambda *event: seen.append(event[2])):
+    with (
+        dask.config.set({"embstab.task-bytes": 2**20}),
+        progress(lambda *event: seen.append(event[2])),
+    ):
         es.fit(runs[1])
     assert set(seen) == {2}
 
@@ -159,8 +190,12 @@ def test_what_is_refused_is_refused_before_a_chunk_is_read(
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16, 30, 60, 1000])
-def test_a_task_writes_whole_chunks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Every chunk file of the output is put in its place once, whole: no task writes into a part of one."""
+def test_a_task_writes_whole_chunks_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Every chunk file of the output is put in its place once, whole: no task writes into a part of
+    one.
+    """
     foreign_run(tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, chunk_rows=rows)
     placed: Counter[str] = Counter()
 

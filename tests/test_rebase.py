@@ -1,4 +1,6 @@
-"""Another reference for all that is stored: scores stay, no published file changes, and one can go back."""
+"""Another reference for all that is stored: scores stay, no published file changes, and one can go
+back.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days in a series, two more as training left them, and a reference in axes of its own."""
+    """Three days in a series, two more as training left them, and a reference in axes of
+    its own.
+    """
     folder = tmp_path_factory.mktemp("template")
     series = es.Series.init(folder / "series")
     for day, ids in enumerate([*IDS, IDS[0]]):
@@ -71,14 +75,20 @@ def test_every_run_lands_on_the_reference_and_keeps_its_scores(
     made = series.rebase(template / "other.zarr", rewrite=rewrite)
     assert (made.published, made.version.kind, made.version.run) == (True, "rebase", "day-2")
     after = all_read(series)
-    for items, users, old_items, old_users in zip(after[::2], after[1::2], before[::2], before[1::2], strict=True):
+    for items, users, old_items, old_users in zip(
+        after[::2], after[1::2], before[::2], before[1::2], strict=True
+    ):
         assert_close(items @ users.T, old_items @ old_users.T, 1e-12)
     for day, n in enumerate(N):
         raw = template / f"day-{day}.zarr"
-        direct = es.stabilize(raw, tmp_path / f"d{n}.zarr", reference=template / "other.zarr", unit_rows=True)
+        direct = es.stabilize(
+            raw, tmp_path / f"d{n}.zarr", reference=template / "other.zarr", unit_rows=True
+        )
         assert_close(read(series.open(n)), vectors_of(direct), 1e-9)
         transform = series.transform_for(version=n)
-        assert_close(transform.transform_items(vectors_of(es.open_run(raw))), vectors_of(direct), 1e-9)
+        assert_close(
+            transform.transform_items(vectors_of(es.open_run(raw))), vectors_of(direct), 1e-9
+        )
         assert transform.diagnostics["balance"] == "rows"
     files = snapshot(tmp_path / "series")
     assert {name: files[name] for name in stored if not name.startswith("candidates")} == {
@@ -114,7 +124,10 @@ def test_back_undoes_it(series: es.Series, template: Path, *, there: bool, back:
     for now, then in zip(all_read(series), before, strict=True):
         assert_close(now, then, 1e-12)
     Q = rotation(between[4], before[4])
-    assert_close(read(series.open()), moved_too @ Q, 1e-12), "what was added meanwhile goes with the others"
+    (
+        assert_close(read(series.open()), moved_too @ Q, 1e-12),
+        "what was added meanwhile goes with the others",
+    )
     series.rebase(None)
     for now, then in zip(all_read(series), between, strict=True):
         assert_close(now, then, 1e-12)
@@ -136,15 +149,22 @@ def test_what_is_added_lands_in_the_new_space(
     Q = rotation(read(other.open(n)), read(series.open(n)))
     assert_close(read(series.open()), read(other.open()) @ Q, 1e-9)
     if policy == "consensus":
-        (ids, ours, weights), (known, theirs, before) = (state_of(s, "day-3") for s in (series, other))
+        (ids, ours, weights), (known, theirs, before) = (
+            state_of(s, "day-3") for s in (series, other)
+        )
         assert ids == known
         assert_close(ours, theirs @ Q, 1e-9)
         np.testing.assert_array_equal(weights, before)
-    assert series.head().figures["chain_minus_first"] is None or series.head().figures["chain_minus_first"] < 1
+    assert (
+        series.head().figures["chain_minus_first"] is None
+        or series.head().figures["chain_minus_first"] < 1
+    )
     assert not series.verify().damage
 
 
-def test_a_run_that_shares_nothing_goes_with_its_neighbour(series: es.Series, template: Path, tmp_path: Path) -> None:
+def test_a_run_that_shares_nothing_goes_with_its_neighbour(
+    series: es.Series, template: Path, tmp_path: Path
+) -> None:
     T, W = tables(7, 24)
     far = es.create_run(tmp_path / "far.zarr", T[:21], W, item_ids=np.arange(1000, 1021))
     with pytest.raises(es.HoldError, match="no stored run shares enough rows"):
@@ -161,16 +181,21 @@ def test_a_run_that_shares_nothing_goes_with_its_neighbour(series: es.Series, te
     assert_close(read(series.open()), before @ rotation(head, read(series.open(3))), 1e-12)
 
 
-def test_a_wider_reference_widens_what_is_read(series: es.Series, tmp_path: Path, *, rewrite: bool) -> None:
+def test_a_wider_reference_widens_what_is_read(
+    series: es.Series, tmp_path: Path, *, rewrite: bool
+) -> None:
     T, W = world(9, 24, 30, 6)
-    wide = es.stabilize(es.create_run(tmp_path / "w.zarr", T, W, item_ids=np.arange(24)), tmp_path / "wide.zarr")
+    wide = es.stabilize(
+        es.create_run(tmp_path / "w.zarr", T, W, item_ids=np.arange(24)), tmp_path / "wide.zarr"
+    )
     before = all_read(series)
     series.rebase(wide, rewrite=rewrite)
     after = all_read(series)
     assert after[4].shape == (20, 6)
     assert_close(after[4] @ after[5].T, before[4] @ before[5].T, 1e-12)
     narrow = es.stabilize(
-        es.create_run(tmp_path / "n.zarr", T[:, :2], W[:, :2], item_ids=np.arange(24)), tmp_path / "narrow.zarr"
+        es.create_run(tmp_path / "n.zarr", T[:, :2], W[:, :2], item_ids=np.arange(24)),
+        tmp_path / "narrow.zarr",
     )
     series.rebase(narrow, rewrite=rewrite)
     after = all_read(series)
@@ -193,19 +218,26 @@ def test_views_serve_every_verb(series: es.Series, template: Path, tmp_path: Pat
     landed_ = es.stabilize(template / "day-3.zarr", tmp_path / "a.zarr", reference=view)
     by_copy = es.stabilize(template / "day-3.zarr", tmp_path / "b.zarr", reference=copy)
     assert_close(vectors_of(landed_), vectors_of(by_copy), 1e-12)
-    users = es.create_run(tmp_path / "late.zarr", None, vectors_of(es.open_run(template / "day-1.zarr"), "users")[:9])
+    users = es.create_run(
+        tmp_path / "late.zarr", None, vectors_of(es.open_run(template / "day-1.zarr"), "users")[:9]
+    )
     late = series.apply(users, tmp_path / "landed.zarr", version=2)
     assert_close(vectors_of(late, "users"), read(view, "users")[:9], 1e-12)
     assert view.items.to_xarray()["vectors"].shape == (20, 4)
 
 
-def test_gc_takes_what_was_rewritten_and_no_reader_holds(series: es.Series, template: Path, tmp_path: Path) -> None:
+def test_gc_takes_what_was_rewritten_and_no_reader_holds(
+    series: es.Series, template: Path, tmp_path: Path
+) -> None:
     with series.pin(1):
         series.rebase(template / "other.zarr", rewrite=True)
         removed = series.gc()
     assert sorted(removed) == [
-        "references/day-1.zarr", "references/day-2.zarr", "runs/day-1.zarr", "runs/day-2.zarr"
-    ]  # fmt: skip
+        "references/day-1.zarr",
+        "references/day-2.zarr",
+        "runs/day-1.zarr",
+        "runs/day-2.zarr",
+    ]
     assert series.gc() == ["runs/day-0.zarr"]
     assert not series.verify().damage
     for name in series.manifest()["files"]:
@@ -243,12 +275,20 @@ def test_the_command_says_what_it_does(
 ) -> None:
     def call(*options: Any) -> tuple[int, Any, str]:
         with pytest.raises(SystemExit) as ended:
-            main(["series", "rebase", str(tmp_path / "series"), *options, "--json"], prog_name="embstab")
+            main(
+                ["series", "rebase", str(tmp_path / "series"), *options, "--json"],
+                prog_name="embstab",
+            )
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), json.loads(out) if out else None, err
 
     code, told, _ = call(*arguments)
-    assert (code, told["kind"], told["version"], told["basis"]["onto"]["version"]) == (0, "rebase", 4, 1)
+    assert (code, told["kind"], told["version"], told["basis"]["onto"]["version"]) == (
+        0,
+        "rebase",
+        4,
+        1,
+    )
     assert told["basis"]["moves"]["day-0"] == "itself"
     assert "indexes" in told["note"]
     assert ("no stored vector changes" in told["note"], ".308" in told["note"]) == (

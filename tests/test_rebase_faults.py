@@ -1,4 +1,6 @@
-"""A rebase that is interrupted, overtaken or struck: the series reads as before or as after, and nothing else."""
+"""A rebase that is interrupted, overtaken or struck: the series reads as before or as after, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ quick, template, series = test_rebase.quick, test_rebase.template, test_rebase.s
 
 
 @pytest.mark.usefixtures("small_tasks")
-def test_an_interrupted_rewrite_goes_on(series: es.Series, template: Path, tmp_path: Path, writing: Any) -> None:
+def test_an_interrupted_rewrite_goes_on(
+    series: es.Series, template: Path, tmp_path: Path, writing: Any
+) -> None:
     other = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
     written: list[int] = []
     with writing(written.append):
@@ -47,7 +51,9 @@ def stop_after(n: int) -> Callable[[int], None]:
     return hook
 
 
-def test_a_rebase_that_lost_the_race(series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebase_that_lost_the_race(
+    series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = rebasing.publish
 
     def meanwhile(*arguments: Any) -> Any:
@@ -70,14 +76,19 @@ def test_a_rebase_that_lost_the_race(series: es.Series, template: Path, monkeypa
 def test_a_fault_at_the_nth_operation(
     template: Path, tmp_path: Path, disk: faults.Faults, mode: str, step: int
 ) -> None:
-    """What is there reads as before or as after, and the same call ends in the same; the short form takes a few."""
+    """What is there reads as before or as after, and the same call ends in the same; the short form
+    takes a few.
+    """
     wanted: Any = None
     tried = [10**9]
     while tried:
         at = tried.pop()
         place = tmp_path / "work" / "series"
         shutil.copytree(template / "series", place)
-        with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
+        with (
+            contextlib.suppress(faults.Killed, OSError, es.EmbstabError),
+            disk.armed(place.parent, at, mode),
+        ):
             es.Series(place).rebase(1, rewrite=True)
         assert not es.Series(place).verify().damage
         if len(es.Series(place).log().versions) == 3:

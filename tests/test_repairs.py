@@ -1,4 +1,6 @@
-"""What an error tells people to do, the verb that they called can do, and it is written in their language."""
+"""What an error tells people to do, the verb that they called can do, and it is written in their
+language.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,18 @@ def commands(group: click.Group = main) -> Iterator[click.Command]:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
+    return {
+        name
+        for p in command.params
+        for name in (*p.opts, *p.secondary_opts)
+        if name.startswith("--")
+    }
 
 
 def public_verbs() -> dict[str, Any]:
-    verbs = {name: getattr(es, name) for name in es.__all__ if inspect.isfunction(getattr(es, name))}
+    verbs = {
+        name: getattr(es, name) for name in es.__all__ if inspect.isfunction(getattr(es, name))
+    }
     verbs |= {
         f"Series.{name}": getattr(es.Series, name)
         for name in dir(es.Series)
@@ -68,12 +77,22 @@ def strings(tree: ast.AST) -> Iterator[ast.Constant]:
 
 
 def marks() -> Iterator[tuple[str, str, set[str]]]:
-    """Every mark in the package: where, ``option`` or the verb's name, and the options that it names."""
+    """Every mark in the package: where, ``option`` or the verb's name, and the options that it
+    names.
+    """
     for path in TEXTS:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("option", "call"):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("option", "call")
+            ):
                 names = {keyword.arg for keyword in node.keywords if keyword.arg}
-                first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+                first = (
+                    node.args[0].value
+                    if node.args and isinstance(node.args[0], ast.Constant)
+                    else None
+                )
                 where = f"{path.name}:{node.lineno}"
                 if node.func.id == "call" and first:
                     yield where, str(first), names
@@ -112,7 +131,9 @@ def test_verbs_with_options_of_their_own_say_so() -> None:
             assert hasattr(function, "__wrapped__"), f"{name} must be decorated with errors.verb"
 
 
-@pytest.mark.parametrize("name", sorted({name for _, kind, names in marks() if kind == "option" for name in names}))
+@pytest.mark.parametrize(
+    "name", sorted({name for _, kind, names in marks() if kind == "option" for name in names})
+)
 def test_an_option_is_offered_by_those_verbs_alone_that_have_it(name: str) -> None:
     repair = f"{option(**{name: 'first'})} helps"
     for function, options in OPTIONS.items():
@@ -121,14 +142,22 @@ def test_an_option_is_offered_by_those_verbs_alone_that_have_it(name: str) -> No
     for command in commands():
         written = re.findall(r"--[a-z-]+", told("no", [repair], CommandLine(main, command)))
         assert set(written) <= options_of(command)
-        assert bool(written) == any(p.name == name for p in command.params if isinstance(p, click.Option))
+        assert bool(written) == any(
+            p.name == name for p in command.params if isinstance(p, click.Option)
+        )
 
 
 def test_what_a_series_adds_by_settings_is_told_so() -> None:
     for name in SETTINGS:
-        text = told("no", [option(**{name: 3})], CommandLine(main, COMMANDS["add"], "Series.change"))
+        text = told(
+            "no", [option(**{name: 3})], CommandLine(main, COMMANDS["add"], "Series.change")
+        )
         direct = any(p.name == name for p in COMMANDS["add"].params)
-        assert direct or re.fullmatch(r"no; `embstab series settings SERIES --[a-z-]+( 3)?`", text) or text == "no"
+        assert (
+            direct
+            or re.fullmatch(r"no; `embstab series settings SERIES --[a-z-]+( 3)?`", text)
+            or text == "no"
+        )
     python = PythonVerb(frozenset({"run"}), "Series.change", frozenset(SETTINGS))
     assert told("no", [option(rank=3)], python) == "no; series.change(rank=3)"
 
@@ -139,7 +168,9 @@ def test_what_a_series_adds_by_settings_is_told_so() -> None:
 def test_the_verb_that_was_called_names_its_own_options() -> None:
     @verb()
     def inner(width: int) -> None:
-        raise es.InputError(f"{option('width')} is {width}", f"{option(rank=2)} cuts", f"{option(width=9)} grows")
+        raise es.InputError(
+            f"{option('width')} is {width}", f"{option(rank=2)} cuts", f"{option(width=9)} grows"
+        )
 
     @verb()
     def outer(rank: int) -> None:
@@ -158,9 +189,16 @@ def test_the_verb_that_was_called_names_its_own_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, es.EmbstabError)]
+    "kind",
+    [
+        kind
+        for kind in vars(errors).values()
+        if inspect.isclass(kind) and issubclass(kind, es.EmbstabError)
+    ],
 )
-def test_errors_come_back_from_other_processes_with_their_repairs(kind: type[es.EmbstabError]) -> None:
+def test_errors_come_back_from_other_processes_with_their_repairs(
+    kind: type[es.EmbstabError],
+) -> None:
     sent = kind("it is 3", option(width=9), option(overwrite=True))
     back = pickle.loads(pickle.dumps(sent))
     assert (type(back), back.args) == (kind, sent.args)
@@ -186,8 +224,12 @@ def place(tmp_path: Path) -> Path:
     ids = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
     es.create_run(tmp_path / "a", *world(1), **ids)
     es.create_run(tmp_path / "b", *world(2), **ids)
-    es.create_run(tmp_path / "others", *world(3), item_ids=np.arange(60) + 1000, user_ids=np.arange(90))
-    es.create_run(tmp_path / "twice", *world(4), item_ids=np.r_[0, np.arange(59)], user_ids=np.arange(90) + 1)
+    es.create_run(
+        tmp_path / "others", *world(3), item_ids=np.arange(60) + 1000, user_ids=np.arange(90)
+    )
+    es.create_run(
+        tmp_path / "twice", *world(4), item_ids=np.r_[0, np.arange(59)], user_ids=np.arange(90) + 1
+    )
     es.create_run(tmp_path / "items", world(5)[0], item_ids=np.arange(60))
     return tmp_path
 
@@ -202,7 +244,9 @@ def both(place: Path, function: Any, command: list[str]) -> tuple[str, str]:
 
 
 def test_the_place_is_taken(place: Path) -> None:
-    python, shell = both(place, lambda: es.stabilize(place / "a", place / "b"), ["stabilize", "@a", "@b"])
+    python, shell = both(
+        place, lambda: es.stabilize(place / "a", place / "b"), ["stabilize", "@a", "@b"]
+    )
     assert python.endswith("; overwrite=True replaces the run there")
     assert shell.endswith("; --overwrite replaces the run there")
 
@@ -210,19 +254,27 @@ def test_the_place_is_taken(place: Path) -> None:
 def test_too_few_shared_rows(place: Path) -> None:
     given = {"reference": place / "b", "min_matched": 61}
     arguments = ["--reference", "@b", "--min-matched", "61"]
-    python, shell = both(place, lambda: es.fit(place / "a", **given), ["fit", "@a", "@t", *arguments])
+    python, shell = both(
+        place, lambda: es.fit(place / "a", **given), ["fit", "@a", "@t", *arguments]
+    )
     assert python.endswith(
-        "; align_on='users' aligns on the users that both have, or min_matched=60 accepts a rotation with free directions"
+        "; align_on='users' aligns on the users that both have, or min_matched=60 accepts a"
+        " rotation with free directions"
     )
     assert shell.endswith(
-        "; --align-on users aligns on the users that both have, or --min-matched 60 accepts a rotation with free directions"
+        "; --align-on users aligns on the users that both have, or --min-matched 60 accepts a"
+        " rotation with free directions"
     )
-    python, _ = both(place, lambda: es.fit(place / "items", **given), ["fit", "@items", "@t", *arguments])
+    python, _ = both(
+        place, lambda: es.fit(place / "items", **given), ["fit", "@items", "@t", *arguments]
+    )
     assert "align_on" not in python, "this run has no users"
 
 
 def test_repeated_ids(place: Path) -> None:
-    python, shell = both(place, lambda: es.evaluate(place / "twice", place / "a"), ["evaluate", "@twice", "@a"])
+    python, shell = both(
+        place, lambda: es.evaluate(place / "twice", place / "a"), ["evaluate", "@twice", "@a"]
+    )
     assert python.endswith("; duplicates='first' keeps the first row of each")
     assert shell.endswith("; --duplicates first keeps the first row of each")
 
@@ -247,5 +299,9 @@ def test_a_warning_names_options_too(place: Path) -> None:
     with pytest.warns(es.EmbstabWarning, match=r"; min_matched=4 refuses such a fit$"):
         es.fit(world(1)[0][:3], reference=world(2)[0][:3], keep="geometry")
     es.create_run(place / "few", world(6)[0][:3])
-    ended = CliRunner().invoke(main, ["fit", str(place / "few"), str(place / "t"), "--reference", str(place / "few")])
-    assert re.search(r"^warning: .*; --min-matched 4 refuses such a fit$", ended.stderr, re.MULTILINE)
+    ended = CliRunner().invoke(
+        main, ["fit", str(place / "few"), str(place / "t"), "--reference", str(place / "few")]
+    )
+    assert re.search(
+        r"^warning: .*; --min-matched 4 refuses such a fit$", ended.stderr, re.MULTILINE
+    )

@@ -1,4 +1,6 @@
-"""The recorded inputs under another policy: nothing published is touched, the differences are those of two series."""
+"""The recorded inputs under another policy: nothing published is touched, the differences are those
+of two series.
+"""
 
 from __future__ import annotations
 
@@ -53,14 +55,20 @@ def test_another_policy_into_a_scratch_series(
         for gate, figure in verdicts.items():
             assert last["figures"][f"gate_{gate}"][side] == pytest.approx(figure)
         a, b = (2, 4) if side == "series" else (2, 3)
-        assert last["figures"]["items_mean_cosine"][side] == pytest.approx(where.diff(a, b).items.mean_cosine)
+        assert last["figures"]["items_mean_cosine"][side] == pytest.approx(
+            where.diff(a, b).items.mean_cosine
+        )
     for figure in last["figures"].values():
         if figure["difference"] is not None:
             assert figure["difference"] == pytest.approx(figure["scratch"] - figure["series"])
     mean = told["means"]["relative_error"]["series"]
-    assert mean == pytest.approx(sum(row["figures"]["relative_error"]["series"] for row in told["runs"][1:]) / 2)
+    assert mean == pytest.approx(
+        sum(row["figures"]["relative_error"]["series"] for row in told["runs"][1:]) / 2
+    )
     lines = run(tmp_path / "series", tmp_path / "scratch", "--policy", "first").splitlines()
-    assert any(line.split()[:2] == ["mean", "relative_error"] for line in lines), "again: what is there is compared"
+    assert any(line.split()[:2] == ["mean", "relative_error"] for line in lines), (
+        "again: what is there is compared"
+    )
 
 
 def test_the_same_settings_make_no_difference(series: es.Series, tmp_path: Path) -> None:
@@ -77,13 +85,17 @@ def test_inputs_that_are_gone_or_changed(series: es.Series, tmp_path: Path) -> N
         replay(series, tmp_path / "a", {}, first=None, last=None)
     assert not (tmp_path / "a").exists(), "it is found out before anything is written"
     shutil.copytree(other.path, tmp_path / "week-3.zarr")
-    with pytest.raises(es.InputError, match=r"the input of version 4, .*week-3.zarr, is not what was aligned"):
+    with pytest.raises(
+        es.InputError, match=r"the input of version 4, .*week-3.zarr, is not what was aligned"
+    ):
         replay(series, tmp_path / "a", {}, first=None, last=None)
     shutil.rmtree(tmp_path / "week-3.zarr")
     week = drifting(3)
     week.items[0] += 1.0
     week.write(tmp_path / "week-3.zarr")
-    with pytest.raises(es.InputError, match=r"is not what was aligned; .*first= and last= leave versions out"):
+    with pytest.raises(
+        es.InputError, match=r"is not what was aligned; .*first= and last= leave versions out"
+    ):
         series.replay(tmp_path / "b")
     shutil.rmtree(tmp_path / "week-3.zarr")
     shutil.move(kept, tmp_path / "week-3.zarr")

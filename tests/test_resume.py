@@ -1,4 +1,6 @@
-"""A chunk that an interrupted call left is taken over where it is what it would be if it were made now, else made anew."""
+"""A chunk that an interrupted call left is taken over where it is what it would be if it were made
+now, else made anew.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def run(make_run: MakeRun) -> es.Run:
 
 @pytest.fixture
 def left(run: es.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The run in the hidden folder of a write that stopped when its 4 chunks of items and 6 of users were there."""
+    """The run in the hidden folder of a write that stopped when its 4 chunks of items and 6 of
+    users were there.
+    """
     transform = es.fit(run)
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "transform", stop)
@@ -92,12 +96,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], int]] = {
     "a chunk that is missing": (lambda left: chunk(left, "users", 4).unlink(), 1),
     "exchanged chunks": (exchange, 2),
     "a chunk of another table": (lambda left: mended(chunk(left, "items", 1)), 1),
-    "a pipe for a chunk": (lambda left: (chunk(left, "items", 0).unlink(), os.mkfifo(chunk(left, "items", 0))), 1),
-    "an id chunk that is zeroed": (lambda left: (left / "items/id/c/1").write_bytes(bytes(16 * 8 + 4)), 0),
+    "a pipe for a chunk": (
+        lambda left: (chunk(left, "items", 0).unlink(), os.mkfifo(chunk(left, "items", 0))),
+        1,
+    ),
+    "an id chunk that is zeroed": (
+        lambda left: (left / "items/id/c/1").write_bytes(bytes(16 * 8 + 4)),
+        0,
+    ),
     "an id chunk that is empty": (lambda left: (left / "users/id/c/1").write_bytes(b""), 0),
     "no journal": (lambda left: (left.parent / "journal-items").unlink(), 4),
     "a journal that is cut short": (lambda left: os.truncate(left.parent / "journal-items", 30), 3),
-    "a journal that is zeroed": (lambda left: (left.parent / "journal-items").write_bytes(bytes(80)), 4),
+    "a journal that is zeroed": (
+        lambda left: (left.parent / "journal-items").write_bytes(bytes(80)),
+        4,
+    ),
     "a flipped bit in the journal": (lambda left: flip(left.parent / "journal-users"), 1),
     "a journal of another order": (
         lambda left: (left.parent / "journal-items").write_bytes(
@@ -116,7 +129,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], int]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_not_whole_is_made_anew(run: es.Run, left: Path, tmp_path: Path, writing: Writing, damage: str) -> None:
+def test_what_is_not_whole_is_made_anew(
+    run: es.Run, left: Path, tmp_path: Path, writing: Writing, damage: str
+) -> None:
     harm, n_again = DAMAGE[damage]
     harm(left)
     assert len(resumed(run, tmp_path, writing)) == n_again
@@ -144,18 +159,26 @@ def test_chunks_of_an_input_that_was_written_in_place_since_are_made_anew(
 def test_an_earlier_chunk_of_another_call_is_never_taken_over(
     run: es.Run, left: Path, tmp_path: Path, writing: Writing
 ) -> None:
-    """A chunk file of an earlier write of the same place, whole and with a right checksum, stands where one was."""
+    """A chunk file of an earlier write of the same place, whole and with a right checksum, stands
+    where one was.
+    """
     es.apply(es.fit(run, balance="gramians"), run, tmp_path / "earlier.zarr")
     chunk(left, "users", 5).write_bytes(chunk(tmp_path / "earlier.zarr", "users", 5).read_bytes())
     assert resumed(run, tmp_path, writing) == [1]
 
 
-def test_the_journal_has_one_short_record_per_chunk_and_is_gone_in_the_end(left: Path, tmp_path: Path) -> None:
+def test_the_journal_has_one_short_record_per_chunk_and_is_gone_in_the_end(
+    left: Path, tmp_path: Path
+) -> None:
     assert left is not None
     sizes = {path.name: path.stat().st_size for path in left.parent.glob("journal-*")}
     assert sizes == {"journal-items": 4 * 20, "journal-users": 6 * 20}
     es.apply(es.fit(tmp_path / "in.zarr"), tmp_path / "in.zarr", tmp_path / "out.zarr", resume=True)
-    assert not [path for path in (tmp_path / "out.zarr").rglob("*") if "journal" in path.name or path.name == "lock"]
+    assert not [
+        path
+        for path in (tmp_path / "out.zarr").rglob("*")
+        if "journal" in path.name or path.name == "lock"
+    ]
 
 
 @pytest.mark.parametrize("damage", ["nothing", "vectors", "weights", "exchanged"])
@@ -192,7 +215,10 @@ def test_a_chunk_across_two_chunks_of_the_input_is_made_of_both() -> None:
     assert whole[0] == made_of(digests | {2: 99}, 16, range(2), 24, 48)[0]
     assert whole[0] != made_of(digests | {1: 99}, 16, range(2), 24, 48)[0]
     assert whole[1] != made_of(digests | {2: 99}, 16, range(2), 24, 48)[1]
-    assert made_of({0: 11}, 16, range(2), 24, 48) == {0: None, 1: None}, "what was not read whole is not known"
+    assert made_of({0: 11}, 16, range(2), 24, 48) == {
+        0: None,
+        1: None,
+    }, "what was not read whole is not known"
 
 
 def test_what_is_not_known_is_not_recorded(tmp_path: Path) -> None:
@@ -221,19 +247,26 @@ def test_a_run_of_other_rows_is_not_mixed_with_what_was_left(
 def test_a_run_that_is_read_through_another_matrix_is_another_input(
     run: es.Run, tmp_path: Path, writing: Writing, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    """As a version of a series is, once it was rebased: the stored rows and the transform are the same."""
+    """As a version of a series is, once it was rebased: the stored rows and the transform are the
+    same.
+    """
     transform = es.fit(run)
     turned, again = (rebased(run, M) for M in (np.eye(4)[::-1].copy() for _ in range(2)))
     with monkeypatch.context() as patched:
         patched.setattr(RunWriter, "transform", stop)
         with pytest.raises(Stop):
             es.apply(transform, turned, tmp_path / "out.zarr", resume=True)
-    source = {"the same matrix": again, "another matrix": rebased(run, np.eye(4)[[1, 0, 2, 3]])}.get(then, run)
+    source = {
+        "the same matrix": again,
+        "another matrix": rebased(run, np.eye(4)[[1, 0, 2, 3]]),
+    }.get(then, run)
     written: list[int] = []
     with writing(written.append):
         es.apply(transform, source, tmp_path / "out.zarr", resume=True)
     assert len(written) == (0 if then == "the same matrix" else 10)
-    assert data_of(tmp_path / "out.zarr") == data_of(es.apply(transform, source, tmp_path / "whole.zarr").path)
+    assert data_of(tmp_path / "out.zarr") == data_of(
+        es.apply(transform, source, tmp_path / "whole.zarr").path
+    )
 
 
 def rebased(run: es.Run, M: Any) -> es.Run:

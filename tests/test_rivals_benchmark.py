@@ -1,4 +1,6 @@
-"""The benchmark against others, at a small size and without Spark: everybody computes the same, and nothing is left."""
+"""The benchmark against others, at a small size and without Spark: everybody computes the same, and
+nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,18 @@ WITHOUT_SPARK = ["embstab", "tsqr-1", "dask-1", "memmap", "zarr"]
 
 def test_everybody_computes_the_same(tmp_path: Path) -> None:
     files = {kind: tmp_path / f"rivals.{kind}" for kind in ("markdown", "json", "picture")}
-    arguments = ["--gb", "1e-3", "--small-gb", "5e-4", "--d", "8", "--repeats", "1", "--dir", str(tmp_path)]
+    arguments = [
+        "--gb",
+        "1e-3",
+        "--small-gb",
+        "5e-4",
+        "--d",
+        "8",
+        "--repeats",
+        "1",
+        "--dir",
+        str(tmp_path),
+    ]
     places = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
     chosen = ["--contestants", *WITHOUT_SPARK, "--jobs", "fit", "apply", "whole"]
     results = rivals.main([*arguments, *places, *chosen])
@@ -35,13 +48,28 @@ def test_everybody_computes_the_same(tmp_path: Path) -> None:
     assert "| NumPy memmap loop |" in files["markdown"].read_text()
     assert files["picture"].read_text().count("<rect") == 1 + len(rows)
     assert json.loads(files["json"].read_text()) == results
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rivals.json", "rivals.markdown", "rivals.picture"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "rivals.json",
+        "rivals.markdown",
+        "rivals.picture",
+    ]
 
 
 def test_it_takes_a_table(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((400, 6)).astype("f4")
     run = es.create_run(tmp_path / "mine.zarr", rows, chunk_rows=100)
-    arguments = ["--table", run.path, "--repeats", "1", "--contestants", "embstab", "memmap", "--jobs", "fit", "apply"]
+    arguments = [
+        "--table",
+        run.path,
+        "--repeats",
+        "1",
+        "--contestants",
+        "embstab",
+        "memmap",
+        "--jobs",
+        "fit",
+        "apply",
+    ]
     results = rivals.main([*arguments, "--dir", str(tmp_path)])
     assert [(row["job"], row["name"], row["bytes"]) for row in results["rows"]] == [
         (job, name, rows.nbytes) for job in ("fit", "apply") for name in ("embstab", "memmap")
@@ -56,7 +84,14 @@ def test_it_takes_a_bare_array_and_a_scheduler(tmp_path: Path) -> None:
     array = zarr.create_array(place, shape=rows.shape, chunks=(100, 6), dtype="f4")
     array[:] = rows
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        arguments = ["--table", str(place), "--scheduler", cluster.scheduler_address, "--repeats", "1"]
+        arguments = [
+            "--table",
+            str(place),
+            "--scheduler",
+            cluster.scheduler_address,
+            "--repeats",
+            "1",
+        ]
         chosen = ["--contestants", "embstab", "dask-1", "--jobs", "fit", "apply"]
         results = rivals.main([*arguments, *chosen, "--dir", str(tmp_path)])
     assert [(row["job"], row["name"]) for row in results["rows"]] == [
@@ -73,7 +108,11 @@ def test_easier_work_is_an_error() -> None:
         rivals.compare(rows)
 
 
-def test_spark_is_left_out_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None if name == "pyspark" else name)
+def test_spark_is_left_out_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        rivals.importlib.util, "find_spec", lambda name: None if name == "pyspark" else name
+    )
     assert list(rivals.taking_part(["memmap", "spark", "rowmatrix"])) == ["embstab", "memmap"]
     assert capsys.readouterr().err.startswith("left out: spark, rowmatrix; missing here: pyspark")

@@ -1,4 +1,6 @@
-"""Which route a condition number and a dtype lead to: one read where the Gramian serves, another where it does not."""
+"""Which route a condition number and a dtype lead to: one read where the Gramian serves, another
+where it does not.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def of_condition(kappa: float, n: int, dtype: str) -> np.ndarray:
     return np.asarray(rows * np.sqrt(n)).astype(dtype)
 
 
-# What a column of a Gramian's root is off by is 2.2e-16 kappa^2: 1e-13 is allowed where another read is cheap or the dtype
-# says more, 5e-8 of a float32 table of several panels.
+# What a column of a Gramian's root is off by is 2.2e-16 kappa^2: 1e-13 is allowed where another
+# read is cheap or the dtype says more, 5e-8 of a float32 table of several panels.
 ROUTES = [
     (5, MANY, "float64", "gram"),
     (100, MANY, "float64", "preconditioned"),
@@ -40,7 +42,9 @@ def test_a_route_follows_the_condition_number_the_dtype_and_the_size(
     kappa: float, n: int, dtype: str, route: str
 ) -> None:
     rows = of_condition(kappa, n, dtype)
-    found, by_qr = (es.fit(rows, USERS, method=method, balance="gramians") for method in ("auto", "qr"))
+    found, by_qr = (
+        es.fit(rows, USERS, method=method, balance="gramians") for method in ("auto", "qr")
+    )
     figures = found.diagnostics["items"]
     assert (figures["route"], figures["reads"]) == (route, 1 if route == "gram" else 2)
     assert kappa / 3 < figures["condition"] < 3 * kappa
@@ -51,7 +55,9 @@ def test_a_route_follows_the_condition_number_the_dtype_and_the_size(
 
 
 @pytest.mark.parametrize(("kappa", "served"), [(1e5, True), (3e6, False)])
-def test_the_gramian_alone_serves_up_to_an_error_of_one_in_ten_thousand(kappa: float, served: bool) -> None:
+def test_the_gramian_alone_serves_up_to_an_error_of_one_in_ten_thousand(
+    kappa: float, served: bool
+) -> None:
     rows = of_condition(kappa, 500, "float64")
     if served:
         assert es.fit(rows, USERS, method="gram").diagnostics["items"]["route"] == "gram"
@@ -89,7 +95,11 @@ def test_values_of_any_size_are_fitted_or_refused(size: float, method: str) -> N
         with pytest.raises(es.InputError, match="squares underflow float64; rescale"):
             es.fit(rows * size, reference=rows)
         one = rows * [1, 1, 1, size]
-        with pytest.raises(es.InputError, match="squares underflow") if size > 1e-162 else contextlib.nullcontext():
+        with (
+            pytest.raises(es.InputError, match="squares underflow")
+            if size > 1e-162
+            else contextlib.nullcontext()
+        ):
             es.fit(one, USERS, method=method)
         with pytest.warns(es.EmbstabWarning, match="1 are free"):  # a rotation needs nothing of it
             found = es.fit(one, reference=one)
@@ -110,7 +120,9 @@ def test_weights_of_any_size_are_used_or_refused(factor: float) -> None:
     rows, reference = of_condition(5, 500, "float64"), of_condition(7, 500, "float64")
     weights = np.random.default_rng(2).random(500)
     if 1e-140 < factor < 1e140:
-        found, expected = (es.fit(rows, reference=reference, weights=by * weights) for by in (factor, 1.0))
+        found, expected = (
+            es.fit(rows, reference=reference, weights=by * weights) for by in (factor, 1.0)
+        )
         np.testing.assert_allclose(found.items, expected.items, atol=1e-12)
         return
     with pytest.raises(es.InputError, match="weights of items must lie within"):

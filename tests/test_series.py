@@ -1,4 +1,6 @@
-"""What a series promises: versions that never change, a head that can go back, runs that land where the policy says."""
+"""What a series promises: versions that never change, a head that can go back, runs that land where
+the policy says.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Stop, assert_close, chunk_file, data_of, refactored, snapshot, stop_at, vectors_of, world
+from oracle import (
+    Stop,
+    assert_close,
+    chunk_file,
+    data_of,
+    refactored,
+    snapshot,
+    stop_at,
+    vectors_of,
+    world,
+)
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
@@ -60,12 +72,17 @@ def series(template: Path, tmp_path: Path) -> es.Series:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
-    """``run("log", ...)`` gives the exit code, the JSON object and stderr of ``embstab series log ... --json``."""
+    """``run("log", ...)`` gives the exit code, the JSON object and stderr of ``embstab series log
+    ... --json``.
+    """
 
     def call(*arguments: Any) -> tuple[int, Any, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main(["series", *(str(argument) for argument in arguments), "--json"], prog_name="embstab")
+            main(
+                ["series", *(str(argument) for argument in arguments), "--json"],
+                prog_name="embstab",
+            )
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), json.loads(out) if out else None, err
 
@@ -75,13 +92,19 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str
 # --- publishing
 
 
-def test_add_is_stabilize_on_the_head(series: es.Series, days: list[es.Run], tmp_path: Path) -> None:
+def test_add_is_stabilize_on_the_head(
+    series: es.Series, days: list[es.Run], tmp_path: Path
+) -> None:
     first = es.stabilize(days[0], tmp_path / "a.zarr")
     second = es.stabilize(days[1], tmp_path / "b.zarr", reference=first)
     for number, by_hand in ((1, first), (2, second)):
         for key in ("items", "users"):
-            np.testing.assert_array_equal(vectors_of(series.open(number), key), vectors_of(by_hand, key))
-    assert [(v.run, v.parent, v.reference, v.state, v.policy, v.accepted) for v in series.log().versions] == [
+            np.testing.assert_array_equal(
+                vectors_of(series.open(number), key), vectors_of(by_hand, key)
+            )
+    assert [
+        (v.run, v.parent, v.reference, v.state, v.policy, v.accepted) for v in series.log().versions
+    ] == [
         ("2026-01-01", None, None, "live", "previous", None),
         ("2026-01-02", 1, 1, "live", "previous", None),
         ("2026-01-03", 2, 2, "live", "previous", None),
@@ -94,14 +117,20 @@ def test_a_version_says_what_was_read_and_written(series: es.Series, days: list[
     files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     assert files == set(version.digests["chunks"]) | set(version.digests["metadata"])
     for name, crc in version.digests["chunks"].items():
-        assert (place / name).read_bytes()[-4:] == crc.to_bytes(4, "little"), "the checksum that is stored already"
+        assert (place / name).read_bytes()[-4:] == crc.to_bytes(4, "little"), (
+            "the checksum that is stored already"
+        )
     stored = [chunk_file(days[1].path, "items", chunk).read_bytes()[-4:] for chunk in range(4)]
-    assert [crc.to_bytes(4, "little") for crc in version.inputs["tables"]["items"]["digests"]] == stored
+    assert [
+        crc.to_bytes(4, "little") for crc in version.inputs["tables"]["items"]["digests"]
+    ] == stored
     assert Version.decoded(version.encoded(), "", version.store).to_dict() == version.to_dict()
 
 
 def test_the_first_policy_lands_everything_on_the_first(tmp_path: Path, days: list[es.Run]) -> None:
-    series = es.Series.init(tmp_path / "frozen", policy="first", balance="gramians", align_on="both")
+    series = es.Series.init(
+        tmp_path / "frozen", policy="first", balance="gramians", align_on="both"
+    )
     for day in days[:3]:
         series.add(day)
     by_hand = es.stabilize(days[2], tmp_path / "a.zarr", reference=series.open(1), align_on="both")
@@ -119,7 +148,9 @@ def test_the_first_run_may_be_left_raw(tmp_path: Path, days: list[es.Run]) -> No
     assert_close(landed @ landed.T, raw @ raw.T, 1e-12)
 
 
-def test_the_same_run_twice_is_a_no_op_that_says_so(series: es.Series, days: list[es.Run], tmp_path: Path) -> None:
+def test_the_same_run_twice_is_a_no_op_that_says_so(
+    series: es.Series, days: list[es.Run], tmp_path: Path
+) -> None:
     before = snapshot(tmp_path / "series")
     again = series.add(days[1].path)
     assert (again.published, again.version.version) == (False, 2)
@@ -150,7 +181,9 @@ def test_the_same_name_with_other_content_is_an_error(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x" * 201, "a\nb"])
-def test_names_that_are_no_folders(series: es.Series, days: list[es.Run], refused: Refused, name: str) -> None:
+def test_names_that_are_no_folders(
+    series: es.Series, days: list[es.Run], refused: Refused, name: str
+) -> None:
     if name:
         with refused(es.InputError, r"; name= gives it another"):
             series.add(days[3], name=name)
@@ -168,7 +201,9 @@ def test_too_few_matched_rows_are_a_hold(
     assert [(v["gate"], v["verdict"]) for v in out["verdicts"]] == [("matched", "hold")]
     assert err.startswith("error: stranger is held")
     twice = make_run("twice", *drifting(3), item_ids=np.arange(60) // 2)
-    assert run("add", tmp_path / "series", twice.path)[0] == 2, "duplicated ids are bad input, and no hold"
+    assert run("add", tmp_path / "series", twice.path)[0] == 2, (
+        "duplicated ids are bad input, and no hold"
+    )
 
 
 def test_a_publisher_that_was_slower_is_told_to_retry(
@@ -183,7 +218,9 @@ def test_a_publisher_that_was_slower_is_told_to_retry(
         return original(*arguments)
 
     monkeypatch.setattr(publishing, "check", meanwhile)
-    with pytest.raises(es.RetryError, match=r"version 4 was published by another process.*call again"):
+    with pytest.raises(
+        es.RetryError, match=r"version 4 was published by another process.*call again"
+    ):
         series.add(days[3])
     assert series.head().run == "2026-01-05"
     assert series.add(days[3]).version.reference == 4, "fitted anew, on the new head"
@@ -191,7 +228,9 @@ def test_a_publisher_that_was_slower_is_told_to_retry(
     assert not series.add(days[3], retries=1).published
 
 
-def test_two_at_work_on_one_name(series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_at_work_on_one_name(
+    series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, seen = publishing.check, []
 
     def meanwhile(*arguments: Any) -> Any:
@@ -236,13 +275,19 @@ def test_a_scheduler_that_is_lost_loses_nothing_that_was_written(
         with pytest.raises(es.RetryError, match="went away"):
             series.add(days[3])
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
-    monkeypatch.setattr(publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already"))
+    monkeypatch.setattr(
+        publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already")
+    )
     assert series.add(days[3]).published
 
 
 @pytest.mark.usefixtures("small_tasks")
 def test_an_interrupted_publish_goes_on_with_the_same_transform(
-    series: es.Series, days: list[es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: Any
+    series: es.Series,
+    days: list[es.Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    writing: Any,
 ) -> None:
     undisturbed = es.Series(shutil.copytree(tmp_path / "series", tmp_path / "undisturbed"))
     undisturbed.add(days[3])
@@ -285,7 +330,9 @@ def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[s
         main(["series", "log", str(series.store.place(""))])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
-    assert re.search(r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4])
+    assert re.search(
+        r"version 3, kind publish, run 2026-01-03.*parent 2.*days_since_previous 1", lines[4]
+    )
     assert not any("{" in line for line in lines), "what is nested is for --json"
 
 
@@ -298,8 +345,12 @@ def test_a_later_batch_lands_with_its_model_s_transform(
     _, W = drifting(1)
     late = make_run("late", None, W[40:60], user_ids=[f"late-{i}" for i in range(20)])
     landed = series.apply(late, tmp_path / "a.zarr", model="2026-01-02")
-    np.testing.assert_array_equal(vectors_of(landed, "users"), vectors_of(series.open(2), "users")[40:60])
-    code, told, _ = run("apply", tmp_path / "series", late.path, tmp_path / "b.zarr", "--version", 2)
+    np.testing.assert_array_equal(
+        vectors_of(landed, "users"), vectors_of(series.open(2), "users")[40:60]
+    )
+    code, told, _ = run(
+        "apply", tmp_path / "series", late.path, tmp_path / "b.zarr", "--version", 2
+    )
     assert (code, told["users"]["rows"]) == (0, 20)
     assert data_of(tmp_path / "b.zarr") == data_of(tmp_path / "a.zarr")
     head = series.transform_for()
@@ -318,7 +369,9 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
 ) -> None:
     place, before = tmp_path / "series", snapshot(tmp_path / "series")
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "publish", lambda *_: (_ for _ in ()).throw(OSError("the disk")))
+        patched.setattr(
+            publishing, "publish", lambda *_: (_ for _ in ()).throw(OSError("the disk"))
+        )
         with pytest.raises(OSError, match="the disk"):
             series.add(days[3])
     (place / "runs" / "notes").mkdir()
@@ -329,8 +382,13 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
     with series.pin(2) as pinned:
         assert len(list((place / "pins").iterdir())) == 2
         assert pinned.name == "2026-01-02"
-    assert run("gc", place, "--pin-age", "0s")[1]["removed"] == ["pins/reader.json", "runs/2026-01-04.zarr"]
+    assert run("gc", place, "--pin-age", "0s")[1]["removed"] == [
+        "pins/reader.json",
+        "runs/2026-01-04.zarr",
+    ]
     (place / "runs" / "notes").rmdir()
     assert [failed["run"] for failed in series.status()["failed"]] == ["2026-01-04"]
-    assert {name: data for name, data in snapshot(place).items() if not name.startswith("attempts/")} == before
+    assert {
+        name: data for name, data in snapshot(place).items() if not name.startswith("attempts/")
+    } == before
     assert run("gc", place, "--pin-age", "soon")[0] == 2

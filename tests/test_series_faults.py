@@ -1,4 +1,6 @@
-"""Whatever fails or dies at whichever file operation: the series reads as before, and ends in the same bits."""
+"""Whatever fails or dies at whichever file operation: the series reads as before, and ends in the
+same bits.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,16 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "promote": lambda series, _: series.promote(3),
 }
 POINTS = 3
-"""So many operations the short form strikes, evenly spread, and the last ones; other ones in each mode."""
+"""So many operations the short form strikes, evenly spread, and the last ones; other ones in each
+mode.
+"""
 
 
 @pytest.fixture(autouse=True)
 def _plainly(tmp_path: Path) -> Iterator[None]:
-    """Scratch of its own: that of killed processes, which every join looks for, would be counted too."""
+    """Scratch of its own: that of killed processes, which every join looks for, would be counted
+    too.
+    """
     with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
         yield
     gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
@@ -60,14 +66,18 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted publish left.
+    """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted
+    publish left.
 
-    ``start`` asks no gate, ``strict`` one that nothing passes, ``held`` is the same with the third day held, ``shadow``
-    has it as a shadow.
+    ``start`` asks no gate, ``strict`` one that nothing passes, ``held`` is the same with the third
+    day held, ``shadow`` has it as a shadow.
     """
     folder = tmp_path_factory.mktemp("faults")
     for day in (1, 2, 3):
-        ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": [f"u{i}" for i in range(30)]}
+        ids: dict[str, Any] = {
+            "item_ids": np.arange(24) + day,
+            "user_ids": [f"u{i}" for i in range(30)],
+        }
         es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
     for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
         lagged: dict[str, Any] = {"gaps": [1, 2], "keep_references": 1}
@@ -75,7 +85,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for day in (1, 2):
             series.add(folder / f"day-{day}.zarr", accept="known")
         for place in PLACES:
-            shutil.copytree(folder / "day-2.zarr", folder / name / place / ".lost.zarr.0123456789ab.partial")
+            shutil.copytree(
+                folder / "day-2.zarr", folder / name / place / ".lost.zarr.0123456789ab.partial"
+            )
     hold(es.Series(shutil.copytree(folder / "strict", folder / "held")), folder)
     VERBS["shadow"](es.Series(shutil.copytree(folder / "start", folder / "shadow")), folder)
     return folder
@@ -93,7 +105,9 @@ def told(series: es.Series) -> list[dict[str, Any]]:
 
 
 def ended(place: Path) -> tuple[Any, ...]:
-    """Everything a reader can see of a series: its log, its runs, the references kept, what is held and why."""
+    """Everything a reader can see of a series: its log, its runs, the references kept, what is held
+    and why.
+    """
     series = es.Series(place)
     assert not series.verify().damage
     log = series.log()
@@ -107,7 +121,10 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
     place = runs / "work" / "series"
     shutil.copytree(start, place)
     before, do = ended(place), VERBS[verb]
-    with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(place.parent, at, mode):
+    with (
+        contextlib.suppress(faults.Killed, OSError, es.EmbstabError),
+        disk.armed(place.parent, at, mode),
+    ):
         do(es.Series(place), runs)
     after = ended(place)
     assert after[0][: len(before[0])] == before[0]
@@ -134,7 +151,9 @@ _wanted: dict[tuple[Path, str], tuple[Any, ...]] = {}
 def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
     """What an undisturbed verb leaves."""
     if (start, verb) not in _wanted:
-        place = runs / "work" / "series"  # the same place: what is read of it once per process is read now
+        place = (
+            runs / "work" / "series"
+        )  # the same place: what is read of it once per process is read now
         shutil.copytree(start, place)
         VERBS[verb](es.Series(place), runs)
         _wanted[start, verb] = ended(place)
@@ -146,14 +165,25 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_fault_at_the_nth_operation(
-    disk: faults.Faults, start: Path, runs: Path, record_property: Any, verb: str, mode: str, *, every: bool
+    disk: faults.Faults,
+    start: Path,
+    runs: Path,
+    record_property: Any,
+    verb: str,
+    mode: str,
+    *,
+    every: bool,
 ) -> None:
-    """At every one of them; the short form takes a few, and the last ones, around the publish itself."""
+    """At every one of them; the short form takes a few, and the last ones, around the publish
+    itself.
+    """
     wanted(start, runs, verb)  # a first call imports and looks up more than later ones
     assert not strike(disk, start, runs, verb, 10**9, mode)
     last, step = disk.count, 1 if every else max(1, disk.count // POINTS)
     offset = faults.MODES.index(mode) * step // len(faults.MODES)
-    chosen = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - (5 if every else 2)), last + 1)})
+    chosen = sorted(
+        {*range(1 + offset, last + 1, step), *range(max(1, last - (5 if every else 2)), last + 1)}
+    )
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
     assert struck == len(chosen)
     record_property("tried", struck)
@@ -165,7 +195,9 @@ def test_a_fault_at_the_nth_operation(
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool, every: bool
 ) -> None:
-    """At every one of them; the short form takes one in 36, other ones before and after the operation."""
+    """At every one of them; the short form takes one in 36, other ones before and after the
+    operation.
+    """
     wanted(start, runs, verb)  # before the place is taken
     step = 1 if every else 36
     at, tried, struck, before = 1 + step // 2 * after, 0, True, ended(start)[0]

@@ -1,4 +1,6 @@
-"""A series that several machines work on at once, whatever kind of lock its file system carries between them."""
+"""A series that several machines work on at once, whatever kind of lock its file system carries
+between them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,17 @@ from dask_embstab.series.publish.gates import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 MakeRun = Callable[..., es.Run]
-OTHER_HOST = ("unshare", "--mount", "--net", "--uts", "--", "sh", "-c", 'hostname other && exec "$@"', "-")
+OTHER_HOST = (
+    "unshare",
+    "--mount",
+    "--net",
+    "--uts",
+    "--",
+    "sh",
+    "-c",
+    'hostname other && exec "$@"',
+    "-",
+)
 
 
 @pytest.fixture
@@ -39,20 +51,26 @@ def place(tmp_path: Path, make_run: MakeRun) -> Path:
 
 @pytest.fixture
 def local_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`flock` and every other lock always succeed, as on a mount that keeps them to its own host."""
+    """`flock` and every other lock always succeed, as on a mount that keeps them to its own
+    host.
+    """
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     monkeypatch.setattr(fcntl, "lockf", lambda *_: None)
     monkeypatch.setattr(fcntl, "fcntl", lambda *_: 0)
 
 
 def publishing(place: Path, machine: str = "", within: tuple[str, ...] = ()) -> Any:
-    """Another process that publishes day 2 and stops when everything is written, right before its version is created."""
+    """Another process that publishes day 2 and stops when everything is written, right before its
+    version is created.
+    """
     return elsewhere(machine, "publish", place, place.parent.parent / "day-2.zarr", within=within)
 
 
 @pytest.mark.parametrize("machine", ["", "beta"], ids=["this machine", "another machine"])
 @pytest.mark.usefixtures("local_locks")
-def test_gc_leaves_alone_what_is_being_published_where_every_lock_is_granted(place: Path, machine: str) -> None:
+def test_gc_leaves_alone_what_is_being_published_where_every_lock_is_granted(
+    place: Path, machine: str
+) -> None:
     with publishing(place, machine) as publisher:
         assert es.Series(place).gc(grace=0.0) == []
         with pytest.raises(es.RetryError, match=r"at work on day-2.*last seen"):
@@ -65,12 +83,16 @@ def test_gc_leaves_alone_what_is_being_published_where_every_lock_is_granted(pla
 
 @pytest.mark.usefixtures("local_locks")
 def test_a_publisher_that_showed_no_sign_of_life_publishes_nothing_any_more(place: Path) -> None:
-    """Another machine took over its lock and cleared up; the publisher wakes and finds out before it publishes."""
+    """Another machine took over its lock and cleared up; the publisher wakes and finds out before
+    it publishes.
+    """
     with publishing(place, "beta") as publisher:
         lock = place / "locks" / "day-2.lock"
         os.utime(lock, (time.time() - 2 * locks.LEASE_SECONDS,) * 2)
         assert "runs/day-2.zarr" in es.Series(place).gc(grace=0.0)
-        assert tell(publisher).startswith(b"RetryError: another process has taken over the work on day-2; nothing")
+        assert tell(publisher).startswith(
+            b"RetryError: another process has taken over the work on day-2; nothing"
+        )
     assert [v.run for v in es.Series(place).log().versions] == ["day-1"]
     assert es.Series(place).add(place.parent.parent / "day-2.zarr").published
 
@@ -103,7 +125,9 @@ def test_gc_clears_up_at_once_where_this_machine_alone_was_at_work(place: Path) 
     assert not list((place / "locks").glob("*.lock"))
 
 
-def test_gc_looks_at_pins_again_before_it_removes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_looks_at_pins_again_before_it_removes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader pins a run after gc has begun: the run is one that a rebase has written anew."""
     series = es.Series(place)
     series.add(place.parent.parent / "day-2.zarr")
@@ -150,7 +174,9 @@ def test_a_version_whose_run_is_gone_is_withdrawn_loudly(
     assert not series.verify().damage
 
 
-def test_a_version_that_others_follow_is_not_withdrawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_others_follow_is_not_withdrawn(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     series, original = es.Series(place), Folder.create
 
     def create(self: Folder, key: str, data: bytes) -> None:
@@ -162,7 +188,8 @@ def test_a_version_that_others_follow_is_not_withdrawn(place: Path, monkeypatch:
 
     monkeypatch.setattr(Folder, "create", create)
     with pytest.raises(
-        es.DamageError, match=r"runs/day-2.zarr.* was removed .*version 2 cannot be withdrawn.*roll back"
+        es.DamageError,
+        match=r"runs/day-2.zarr.* was removed .*version 2 cannot be withdrawn.*roll back",
     ):
         series.add(place.parent.parent / "day-2.zarr")
     assert [v.version for v in series.log().versions] == [1, 2, 3]
@@ -178,7 +205,9 @@ def test_nobody_but_a_series_writes_into_its_folders(
 ) -> None:
     if linked:
         (tmp_path / "link").symlink_to(place / "runs")
-    out = (tmp_path / "link" if linked else place / "runs") / ("day-1.zarr" if overwrite else "new.zarr")
+    out = (tmp_path / "link" if linked else place / "runs") / (
+        "day-1.zarr" if overwrite else "new.zarr"
+    )
     run = es.open_run(tmp_path / "day-2.zarr")
     verbs: dict[str, Callable[[], Any]] = {
         "stabilize": lambda: es.stabilize(run, out, overwrite=overwrite),
@@ -191,24 +220,39 @@ def test_nobody_but_a_series_writes_into_its_folders(
     assert snapshot(place) == before
 
 
-def test_the_command_line_says_so_too(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_says_so_too(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["stabilize", str(tmp_path / "day-2.zarr"), str(place / "runs" / "day-1.zarr"), "--overwrite"])
+        main(
+            [
+                "stabilize",
+                str(tmp_path / "day-2.zarr"),
+                str(place / "runs" / "day-1.zarr"),
+                "--overwrite",
+            ]
+        )
     assert ended.value.code == 2
     assert "embstab series add" in capsys.readouterr().err
 
 
 def test_beside_a_series_runs_are_written_as_ever(place: Path, tmp_path: Path) -> None:
     out = place.parent / "out.zarr"
-    assert es.stabilize(tmp_path / "day-2.zarr", out, reference=place / "runs" / "day-1.zarr").path == str(out)
+    assert es.stabilize(
+        tmp_path / "day-2.zarr", out, reference=place / "runs" / "day-1.zarr"
+    ).path == str(out)
 
 
 # --- two mounts of one export, in name spaces of their own
 
 
 @pytest.mark.skipif(not HOSTS, reason="needs bindfs, unshare and fusermount")
-@pytest.mark.parametrize("carried", [True, False], ids=["locks are carried", "locks stay on their host"])
-def test_two_hosts_publish_and_collect_in_one_series(place: Path, tmp_path: Path, carried: bool) -> None:
+@pytest.mark.parametrize(
+    "carried", [True, False], ids=["locks are carried", "locks stay on their host"]
+)
+def test_two_hosts_publish_and_collect_in_one_series(
+    place: Path, tmp_path: Path, carried: bool
+) -> None:
     options = ["--enable-lock-forwarding", "--multithreaded"] if carried else []
     export = place.parent
     with (
@@ -227,7 +271,9 @@ def test_two_hosts_publish_and_collect_in_one_series(place: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(not HOSTS, reason="needs bindfs, unshare and fusermount")
-@pytest.mark.parametrize("carried", [True, False], ids=["locks are carried", "locks stay on their host"])
+@pytest.mark.parametrize(
+    "carried", [True, False], ids=["locks are carried", "locks stay on their host"]
+)
 def test_two_hosts_that_overwrite_one_place_do_not_delete_each_others_work(
     tmp_path: Path, make_run: MakeRun, carried: bool
 ) -> None:

@@ -28,18 +28,36 @@ from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Folder
 from dask_embstab.tables.layout import TABLES
 
-template, days, series, run = test_series.template, test_series.days, test_series.series, test_series.run
+template, days, series, run = (
+    test_series.template,
+    test_series.days,
+    test_series.series,
+    test_series.run,
+)
 
 
 @pytest.mark.usefixtures("series")
 def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path) -> None:
     make_run("2026-01-09-late", *drifting(4), **IDS)
-    code, told, _ = run("add", tmp_path / "series", tmp_path / "2026-01-09-late.zarr", "--model", "v7")
+    code, told, _ = run(
+        "add", tmp_path / "series", tmp_path / "2026-01-09-late.zarr", "--model", "v7"
+    )
     assert (code, told["version"], told["published"], told["model"]) == (0, 4, True, "v7")
     code, told, _ = run("log", tmp_path / "series")
     assert code == 0
     assert [v["days_since_previous"] for v in told["versions"]] == [None, 1, 1, 6]
-    keys = {"version", "run", "model", "parent", "state", "policy", "verdicts", "figures", "created", "kind"}
+    keys = {
+        "version",
+        "run",
+        "model",
+        "parent",
+        "state",
+        "policy",
+        "verdicts",
+        "figures",
+        "created",
+        "kind",
+    }
     assert keys <= set(told["versions"][0])
     assert run("log", tmp_path / "series")[1] == told, "nothing that changes between two calls"
     code, shown, _ = run("show", tmp_path / "series", 2)
@@ -47,9 +65,13 @@ def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path
     assert run("show", tmp_path / "series")[1]["version"] == 4
     code, manifest, _ = run("export-manifest", tmp_path / "series")
     assert all((tmp_path / "series" / name).is_file() for name in manifest["files"])
-    assert run("export-manifest", tmp_path / "series", tmp_path / "m.json")[1]["files"] == len(manifest["files"])
+    assert run("export-manifest", tmp_path / "series", tmp_path / "m.json")[1]["files"] == len(
+        manifest["files"]
+    )
     assert json.loads((tmp_path / "m.json").read_text()) == manifest
-    assert run("diff", tmp_path / "series", 1, 2, "--k", 5, "--users", 9)[1]["items"]["matched"] == 60
+    assert (
+        run("diff", tmp_path / "series", 1, 2, "--k", 5, "--users", 9)[1]["items"]["matched"] == 60
+    )
 
 
 def test_a_manifest_names_all_that_a_copy_needs(series: es.Series, tmp_path: Path) -> None:
@@ -61,10 +83,18 @@ def test_a_manifest_names_all_that_a_copy_needs(series: es.Series, tmp_path: Pat
     np.testing.assert_array_equal(vectors_of(copy.open()), vectors_of(series.open()))
 
 
-def test_rollback_is_a_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
+def test_rollback_is_a_version(
+    series: es.Series, days: list[es.Run], run: Any, tmp_path: Path
+) -> None:
     before = snapshot(tmp_path / "series")
     code, told, _ = run("rollback", tmp_path / "series", 1)
-    assert (code, told["version"], told["restores"], told["run"], told["parent"]) == (0, 4, 1, "2026-01-01", 3)
+    assert (code, told["version"], told["restores"], told["run"], told["parent"]) == (
+        0,
+        4,
+        1,
+        "2026-01-01",
+        3,
+    )
     assert series.head().version == 4
     after = snapshot(tmp_path / "series")
     assert {name: after[name] for name in before} == before, "nothing is rewritten"
@@ -77,7 +107,9 @@ def test_rollback_is_a_version(series: es.Series, days: list[es.Run], run: Any, 
             series.rollback(wrong)
 
 
-def test_settings_change_by_a_recorded_version(series: es.Series, days: list[es.Run], run: Any, tmp_path: Path) -> None:
+def test_settings_change_by_a_recorded_version(
+    series: es.Series, days: list[es.Run], run: Any, tmp_path: Path
+) -> None:
     code, told, _ = run("settings", tmp_path / "series", "--policy", "first")
     assert (code, told["kind"], told["settings"]["policy"]) == (0, "settings", "first")
     assert series.head().run == "2026-01-03"
@@ -100,7 +132,11 @@ def test_places_that_are_no_series(tmp_path: Path, run: Any) -> None:
     assert run("init", tmp_path / "series")[0] == 2
     assert run("log", tmp_path)[2].startswith("error: there is no series at")
     code, told, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
-    assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (0, "first", False)
+    assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (
+        0,
+        "first",
+        False,
+    )
     assert run("show", tmp_path / "new")[2].startswith("error: nothing is published")
     assert run("rollback", tmp_path / "new", 1)[2].startswith("error: nothing is published")
 
@@ -129,7 +165,9 @@ FILES = [
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.usefixtures("series")
-def test_damage_is_found_by_verify_and_by_the_next_reader(run: Any, tmp_path: Path, file: str, damage: str) -> None:
+def test_damage_is_found_by_verify_and_by_the_next_reader(
+    run: Any, tmp_path: Path, file: str, damage: str
+) -> None:
     code, told, _ = run("verify", tmp_path / "series")
     assert (code, told["versions"], told["runs"], told["damage"]) == (0, 3, 3, [])
     copy = shutil.copytree(tmp_path / "series", tmp_path / "copy")
@@ -147,7 +185,10 @@ def test_damage_is_found_by_verify_and_by_the_next_reader(run: Any, tmp_path: Pa
 
 def test_a_run_that_is_gone_or_exchanged(series: es.Series, run: Any, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
-    shutil.copytree(tmp_path / "series" / "runs" / "2026-01-02.zarr", tmp_path / "series" / "runs" / "2026-01-03.zarr")
+    shutil.copytree(
+        tmp_path / "series" / "runs" / "2026-01-02.zarr",
+        tmp_path / "series" / "runs" / "2026-01-03.zarr",
+    )
     assert "is not what was published" in run("verify", tmp_path / "series")[2]
     shutil.rmtree(tmp_path / "series" / "runs" / "2026-01-03.zarr")
     assert "is missing" in run("verify", tmp_path / "series")[2]
@@ -180,10 +221,15 @@ class Counted(tuple[Version, ...]):
 
 
 def gone_through(series: es.Series, n: int) -> int:
-    """How often status, metrics, log, verify and a reader of every version go through a log of ``n`` versions, at most."""
+    """How often status, metrics, log, verify and a reader of every version go through a log of
+    ``n`` versions, at most.
+    """
     head = replace(series.head(), details=series.head().told)
     head = replace(head, parent=None, reference=None, restores=None)
-    live = [replace(head, version=k, run=f"day-{k}", state="shadow" if k % 3 == 0 else "live") for k in range(1, n)]
+    live = [
+        replace(head, version=k, run=f"day-{k}", state="shadow" if k % 3 == 0 else "live")
+        for k in range(1, n)
+    ]
     moved = {v.run: v.place | {"run": f"{v.run}@01234567"} for v in live}
     basis = {"file": None, "crc32c": None}
     last = replace(live[0], version=n, kind="rebase", moved=moved, basis=basis)
@@ -207,7 +253,9 @@ def test_a_long_log_is_gone_through_as_seldom_as_a_short_one(series: es.Series) 
 
 
 @pytest.mark.usefixtures("days")
-def test_what_the_command_line_says_a_series_says_too(series: es.Series, run: Any, tmp_path: Path) -> None:
+def test_what_the_command_line_says_a_series_says_too(
+    series: es.Series, run: Any, tmp_path: Path
+) -> None:
     place = tmp_path / "series"
     assert run("status", place)[1] == series.status()
     assert run("show", place)[1] == series.show().to_dict()
@@ -217,17 +265,25 @@ def test_what_the_command_line_says_a_series_says_too(series: es.Series, run: An
     assert 'series="series"' in series.metrics()
     with contextlib.chdir(place):
         assert es.Series(".").metrics() == series.metrics()
-    assert told["samples"] == sum(not line.startswith("#") for line in series.metrics().splitlines())
+    assert told["samples"] == sum(
+        not line.startswith("#") for line in series.metrics().splitlines()
+    )
     told = run("replay", place, tmp_path / "a", "--policy", "first", "--to", 2)[1]
-    assert series.replay(tmp_path / "b", policy="first", last=2) == {k: v for k, v in told.items() if k != "seconds"}
+    assert series.replay(tmp_path / "b", policy="first", last=2) == {
+        k: v for k, v in told.items() if k != "seconds"
+    }
 
 
-def test_a_run_is_opened_from_a_handful_of_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_opened_from_a_handful_of_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever their number; the digests of one run alone are read, and the log reads none."""
     series_log.make(tmp_path / "series", 40, 3)
     series, read = es.Series(tmp_path / "series"), []
     original = Folder.read
-    monkeypatch.setattr(Folder, "read", lambda self, key: (read.append(key), original(self, key))[1])
+    monkeypatch.setattr(
+        Folder, "read", lambda self, key: (read.append(key), original(self, key))[1]
+    )
     assert series.head().version == 40
     assert read == ["versions/40.json"]
     series.open()
@@ -239,10 +295,16 @@ def test_a_run_is_opened_from_a_handful_of_versions(tmp_path: Path, monkeypatch:
     assert series.log().version(7).digests["chunks"].keys() == {
         f"{k}/vectors/c/{n}/0" for k in TABLES for n in range(3)
     }
-    wanted = {question: ask(series) for question, ask in series_log.QUESTIONS.items() if question != "open"}
-    assert (wanted["head"].version, len(wanted["log"]), wanted["status"]["runs"]) == (40, 40, 39), (
-        "the first and the last version share a run"
-    )
+    wanted = {
+        question: ask(series)
+        for question, ask in series_log.QUESTIONS.items()
+        if question != "open"
+    }
+    assert (wanted["head"].version, len(wanted["log"]), wanted["status"]["runs"]) == (
+        40,
+        40,
+        39,
+    ), "the first and the last version share a run"
 
 
 def forged(version: Version, line: int, old: str, new: str) -> bytes:
@@ -254,7 +316,10 @@ def forged(version: Version, line: int, old: str, new: str) -> bytes:
     return f'{body}"crc32c": {crc32c.crc32c(body.encode())}}}\n'.encode()
 
 
-MOVED = '{"run": "../../victim", "digests_crc32c": null, "digests_file": null, "has_reference": false, "reference_at": null}'
+MOVED = (
+    '{"run": "../../victim", "digests_crc32c": null, "digests_file": null, "has_reference": false,'
+    ' "reference_at": null}'
+)
 FORGED = {
     "a run elsewhere": ('"run": "2026-01-03"', '"run": "../../victim"'),
     "a run that is hidden": ('"run": "2026-01-03"', '"run": ".hidden"'),
@@ -275,7 +340,9 @@ FORGED = {
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_a_version_is_checked_as_it_is_read(series: es.Series, run: Any, tmp_path: Path, what: str) -> None:
+def test_a_version_is_checked_as_it_is_read(
+    series: es.Series, run: Any, tmp_path: Path, what: str
+) -> None:
     """Its checksum is right: whoever wrote it meant it."""
     file = tmp_path / "series" / "versions" / "3.json"
     file.write_bytes(forged(series.head(), 0, *FORGED[what]))
@@ -286,9 +353,16 @@ def test_a_version_is_checked_as_it_is_read(series: es.Series, run: Any, tmp_pat
 
 
 def test_details_and_digests_that_are_none(series: es.Series, run: Any, tmp_path: Path) -> None:
-    file, head = tmp_path / "series" / "versions" / "3.json", replace(series.head(), details=series.head().told)
+    file, head = (
+        tmp_path / "series" / "versions" / "3.json",
+        replace(series.head(), details=series.head().told),
+    )
     whole = file.read_bytes()
-    for old, new in (('"details": {', '"details": [{'), ('"verdicts": [', '"verdicts": 7, "x": ['), ("figures", "x")):
+    for old, new in (
+        ('"details": {', '"details": [{'),
+        ('"verdicts": [', '"verdicts": 7, "x": ['),
+        ("figures", "x"),
+    ):
         file.write_bytes(forged(head, 1, old, new))
         assert run("show", tmp_path / "series")[0] == 2
     file.write_bytes(whole)

@@ -1,4 +1,6 @@
-"""What the first run of a series fixes (its tables, what is kept), and what one delivery may ask for itself."""
+"""What the first run of a series fixes (its tables, what is kept), and what one delivery may ask
+for itself.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ def holds(error: pytest.ExceptionInfo[es.HoldError]) -> list[str]:
 @pytest.mark.parametrize(
     ("first", "later", "says", "changes"),
     [
-        ("items users", "items", "has items and users; it has items", {"tables": "items", "keep": "geometry"}),
+        (
+            "items users",
+            "items",
+            "has items and users; it has items",
+            {"tables": "items", "keep": "geometry"},
+        ),
         ("items", "items users", "has items; it has items and users", {"tables": "both"}),
     ],
 )
@@ -66,7 +73,9 @@ def test_a_run_with_other_tables_is_held_until_the_settings_let_it_in(
 def test_users_alone_are_held(tmp_path: Path) -> None:
     series = es.Series.init(tmp_path / "series")
     series.add(delivery(tmp_path, 0))
-    with pytest.raises(es.HoldError, match=r"has items and users; it has users; deliver items and users$"):
+    with pytest.raises(
+        es.HoldError, match=r"has items and users; it has users; deliver items and users$"
+    ):
         series.add(delivery(tmp_path, 1, "users"))
 
 
@@ -83,11 +92,15 @@ def test_a_first_run_left_raw_does_not_make_it_a_series_of_geometry(tmp_path: Pa
     assert series.add(delivery(tmp_path, 1)).version.figures["keep"] == "scores"
 
 
-def test_a_series_of_before_is_fixed_by_its_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_of_before_is_fixed_by_its_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     series = es.Series.init(tmp_path / "series")
     with monkeypatch.context() as before:
         before.setattr("dask_embstab.series.log.settings.Settings.settled", lambda self, _: self)
-        before.setattr("dask_embstab.series.publish.publish._settled", lambda settings, *_: settings)
+        before.setattr(
+            "dask_embstab.series.publish.publish._settled", lambda settings, *_: settings
+        )
         series.add(delivery(tmp_path, 0))
     assert series.settings.tables is None
     with pytest.raises(es.HoldError, match="it has items"):
@@ -98,13 +111,16 @@ def test_a_series_of_before_is_fixed_by_its_first_run(tmp_path: Path, monkeypatc
 
 def test_tables_that_the_other_settings_need_cannot_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(
-        es.InputError, match=r"keep='scores' needs users; tables='items' leaves them out; keep='geometry'"
+        es.InputError,
+        match=r"keep='scores' needs users; tables='items' leaves them out; keep='geometry'",
     ):
         es.Series.init(tmp_path / "a", keep="scores", tables="items")
     with pytest.raises(es.InputError, match=r"align_on='both' needs users"):
         es.Series.init(tmp_path / "b", align_on="both", tables="items")
     series = es.Series.init(tmp_path / "c", align_on="users")
-    with pytest.raises(es.InputError, match=r"the first run of this series has none; .*align_on='items'"):
+    with pytest.raises(
+        es.InputError, match=r"the first run of this series has none; .*align_on='items'"
+    ):
         series.add(delivery(tmp_path, 0, "items"))
     series = es.Series.init(tmp_path / "d", tables="both")
     with pytest.raises(es.HoldError, match="has items and users; it has items"):
@@ -114,14 +130,24 @@ def test_tables_that_the_other_settings_need_cannot_be_left_out(tmp_path: Path) 
 def test_on_the_command_line(tmp_path: Path) -> None:
     place = str(tmp_path / "series")
     es.Series.init(place).add(delivery(tmp_path, 0))
-    ended = CliRunner().invoke(main, ["series", "add", place, str(delivery(tmp_path, 1, "items")), "--json"])
+    ended = CliRunner().invoke(
+        main, ["series", "add", place, str(delivery(tmp_path, 1, "items")), "--json"]
+    )
     assert ended.exit_code == 3
-    repair = "`embstab series settings SERIES --tables items --keep geometry` changes what the series holds"
+    repair = (
+        "`embstab series settings SERIES --tables items --keep geometry` changes what the series"
+        " holds"
+    )
     assert ended.stderr.rstrip().endswith(repair)
     assert json.loads(ended.stdout)["verdicts"][0]["gate"] == "tables"
-    ended = CliRunner().invoke(main, ["series", "settings", place, "--tables", "items", "--keep", "geometry", "--json"])
+    ended = CliRunner().invoke(
+        main, ["series", "settings", place, "--tables", "items", "--keep", "geometry", "--json"]
+    )
     assert json.loads(ended.stdout)["settings"]["tables"] == "items"
-    assert CliRunner().invoke(main, ["series", "add", place, str(tmp_path / "week-1.zarr")]).exit_code == 0
+    assert (
+        CliRunner().invoke(main, ["series", "add", place, str(tmp_path / "week-1.zarr")]).exit_code
+        == 0
+    )
 
 
 # --- one delivery's own options
@@ -132,14 +158,22 @@ def repeating(place: Path, week: int) -> Path:
     found = drifting(week)
     ids = np.r_[found.item_ids, found.item_ids[0]]
     path = place / f"repeating-{week}.zarr"
-    es.create_run(path, np.vstack([found.items, found.items[-1:]]), found.users, item_ids=ids, user_ids=found.user_ids)
+    es.create_run(
+        path,
+        np.vstack([found.items, found.items[-1:]]),
+        found.users,
+        item_ids=ids,
+        user_ids=found.user_ids,
+    )
     return path
 
 
 @pytest.mark.filterwarnings("ignore:.*repeats 1 ids:dask_embstab.errors.EmbstabWarning")
 @pytest.mark.parametrize("how", ["of this run", "of the series"])
 def test_repeated_ids_where_the_first_counts(tmp_path: Path, how: str) -> None:
-    series = es.Series.init(tmp_path / "series", duplicates="first" if how == "of the series" else "error")
+    series = es.Series.init(
+        tmp_path / "series", duplicates="first" if how == "of the series" else "error"
+    )
     series.add(delivery(tmp_path, 0))
     own, odd = {"duplicates": "first"} if how == "of this run" else {}, repeating(tmp_path, 1)
     if own:
@@ -160,7 +194,11 @@ def test_the_first_of_repeated_ids_counts_as_if_the_others_were_not_there(tmp_pa
         place.mkdir()
         series = es.Series.init(place / "series", keep="geometry")
         series.add(delivery(place, 0))
-        with pytest.warns(es.EmbstabWarning, match="repeats 1 ids") if number else pytest.MonkeyPatch.context():
+        with (
+            pytest.warns(es.EmbstabWarning, match="repeats 1 ids")
+            if number
+            else pytest.MonkeyPatch.context()
+        ):
             series.add(write(place, 1), duplicates="first")
         placed.append(vectors_of(series.open()))
     assert_close(placed[1][:-1], placed[0], 1e-9)
@@ -168,13 +206,17 @@ def test_the_first_of_repeated_ids_counts_as_if_the_others_were_not_there(tmp_pa
 
 def test_one_run_may_be_wider(tmp_path: Path) -> None:
     series = es.Series.init(
-        tmp_path / "series", policy="previous", gates=dict.fromkeys(es.Series.init(tmp_path / "x").settings.gates)
+        tmp_path / "series",
+        policy="previous",
+        gates=dict.fromkeys(es.Series.init(tmp_path / "x").settings.gates),
     )
     series.add(delivery(tmp_path, 0))
     wide = drifting(1, d=12)
     path = tmp_path / "wide.zarr"
     es.create_run(path, wide.items, wide.users, item_ids=wide.item_ids, user_ids=wide.user_ids)
-    with pytest.raises(es.InputError, match=r"the rank of the run is 12 .*; width=12 keeps all of them"):
+    with pytest.raises(
+        es.InputError, match=r"the rank of the run is 12 .*; width=12 keeps all of them"
+    ):
         series.add(path)
     assert series.add(path, width=12).published
     assert series.open().items.d == 12
@@ -191,7 +233,9 @@ def test_a_model_that_is_not_there_is_answered_with_those_that_are_live(tmp_path
     series.add(delivery(tmp_path, 0), model="live")
     series.add(delivery(tmp_path, 1), model="hidden", shadow=True)
     for model in ("none", "hidden"):
-        with pytest.raises(es.InputError, match=r"the last models that are live are live; give one of them$"):
+        with pytest.raises(
+            es.InputError, match=r"the last models that are live are live; give one of them$"
+        ):
             series.transform_for(model=model)
 
 

@@ -37,7 +37,9 @@ def day_of(folder: Path, day: int, name: str) -> Path:
     T, W = world(0, 24, 30)
     U, V = world(day + 1, 24, 30)
     items, users = refactored(T + 0.1 * U, W + 0.1 * V, day)
-    es.create_run(folder / f"{name}.zarr", items, users, item_ids=np.arange(24) + day % 3, chunk_rows=16)
+    es.create_run(
+        folder / f"{name}.zarr", items, users, item_ids=np.arange(24) + day % 3, chunk_rows=16
+    )
     return folder / f"{name}.zarr"
 
 
@@ -56,7 +58,9 @@ def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: in
         es.Series.init(at, gates=dict.fromkeys(THRESHOLDS))
     chance, seen = random.Random(rounds), 0
     for _ in range(rounds):
-        with subprocess.Popen([sys.executable, PUBLISHER, place, inputs], stdout=subprocess.PIPE) as running:
+        with subprocess.Popen(
+            [sys.executable, PUBLISHER, place, inputs], stdout=subprocess.PIPE
+        ) as running:
             assert running.stdout is not None
             assert running.stdout.readline() == b"ready\n"
             time.sleep(chance.uniform(0.0, 0.7))
@@ -70,11 +74,15 @@ def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: in
                 es.Series(at).add(path)
     es.Series(place).gc()
     assert ended(place) == ended(undisturbed)
-    assert {path.name for path in (place / "runs").iterdir()} == {path.name for path in inputs.iterdir()}
+    assert {path.name for path in (place / "runs").iterdir()} == {
+        path.name for path in inputs.iterdir()
+    }
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(2, 5), pytest.param(4, 100, marks=pytest.mark.long)])
-def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int, rounds: int) -> None:
+def test_several_publishers_at_once(
+    tmp_path: Path, record_property: Any, n: int, rounds: int
+) -> None:
     record_property("tried", n * rounds)
     for turn in range(5):
         day_of(tmp_path, turn, str(turn))
@@ -82,7 +90,9 @@ def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int
     context = multiprocessing.get_context("spawn")
     barrier, told = context.Barrier(n), context.Queue()
     arguments = (tmp_path / "series", tmp_path, rounds, barrier, told)
-    others = [context.Process(target=publish_in_step, args=(number, *arguments)) for number in range(n)]
+    others = [
+        context.Process(target=publish_in_step, args=(number, *arguments)) for number in range(n)
+    ]
     for other in others:
         other.start()
     retries = sum(told.get(timeout=900) for _ in others)
@@ -90,8 +100,13 @@ def test_several_publishers_at_once(tmp_path: Path, record_property: Any, n: int
         other.join(60)
         assert other.exitcode == 0
     versions = series.log().versions
-    assert sorted(str(v.run) for v in versions) == sorted(f"p{i}-{turn}" for i in range(n) for turn in range(rounds))
-    assert [v.parent for v in versions] == [None, *range(1, n * rounds)], "each on the one before: none is torn off"
+    assert sorted(str(v.run) for v in versions) == sorted(
+        f"p{i}-{turn}" for i in range(n) for turn in range(rounds)
+    )
+    assert [v.parent for v in versions] == [
+        None,
+        *range(1, n * rounds),
+    ], "each on the one before: none is torn off"
     assert [v.reference for v in versions] == [None, *range(1, n * rounds)]
     assert retries >= rounds // 2, "they did meet"
     assert not series.verify().damage
@@ -117,7 +132,9 @@ def test_a_full_disk(tmp_path: Path, record_property: Any, limit: int) -> None:
     assert ended(place) == before
     assert series.add(third).published
     series.gc()
-    assert {path.name for path in (place / "runs").iterdir()} == {f"day-{day}.zarr" for day in range(3)}
+    assert {path.name for path in (place / "runs").iterdir()} == {
+        f"day-{day}.zarr" for day in range(3)
+    }
     assert not series.verify().damage
 
 
@@ -165,7 +182,9 @@ def test_a_year_of_daily_runs(
 
 
 class SeriesMachine(RuleBasedStateMachine):
-    """A series is a list of runs; adding appends, a rollback appends an old one, nothing else changes it."""
+    """A series is a list of runs; adding appends, a rollback appends an old one, nothing else
+    changes it.
+    """
 
     folder: Path
     inputs: list[Path]
@@ -189,7 +208,10 @@ class SeriesMachine(RuleBasedStateMachine):
 
     @rule(day=st.integers(0, 3), at=st.integers(1, 450), mode=st.sampled_from(faults.MODES))
     def add_and_be_struck(self, day: int, at: int, mode: str) -> None:
-        with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), self.disk.armed(self.place, at, mode):
+        with (
+            contextlib.suppress(faults.Killed, OSError, es.EmbstabError),
+            self.disk.armed(self.place, at, mode),
+        ):
             self.series.add(self.inputs[day])
         versions = self.series.log().versions
         if len(versions) > len(self.model):
@@ -222,9 +244,15 @@ class SeriesMachine(RuleBasedStateMachine):
         shutil.rmtree(self.place.parent)
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(5, 8), pytest.param(60, 25, marks=pytest.mark.long)])
-def test_a_series_is_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(5, 8), pytest.param(60, 25, marks=pytest.mark.long)]
+)
+def test_a_series_is_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: int, steps: int
+) -> None:
     SeriesMachine.folder, SeriesMachine.disk = tmp_path, faults.install(monkeypatch)
     SeriesMachine.inputs = [day_of(tmp_path, day, f"day-{day}") for day in range(4)]
     with dask.config.set(scheduler="synchronous"):
-        run_state_machine_as_test(SeriesMachine, settings=settings(max_examples=examples, stateful_step_count=steps))
+        run_state_machine_as_test(
+            SeriesMachine, settings=settings(max_examples=examples, stateful_step_count=steps)
+        )

@@ -21,7 +21,9 @@ from dask_embstab.tables.read.direct import DirectGatherReader
 
 N_ITEMS, N_USERS, D = 6000, 5000, 8
 SAMPLE, OTHERS, SCORED = 4096, 256, 256
-"""Rows that the gates look at, of tables that are longer: shared ones by the hash of their ids, and ones to score."""
+"""Rows that the gates look at, of tables that are longer: shared ones by the hash of their ids, and
+ones to score.
+"""
 _VECTORS = re.compile(r"([^/]+)/([^/]+)\.zarr/(items|users)/vectors/c/")
 
 
@@ -72,7 +74,9 @@ def of_gates(rows_read: Counter[str], monkeypatch: pytest.MonkeyPatch) -> Counte
 
 
 def week(folder: Path, number: int) -> es.Run:
-    """A world that drifts, with the same ids every week: no join, so that a row is read where it is needed only."""
+    """A world that drifts, with the same ids every week: no join, so that a row is read where it is
+    needed only.
+    """
     noise = [np.random.default_rng((number, n)).normal(size=(n, D)) for n in (N_ITEMS, N_USERS)]
     world = [np.random.default_rng(n).normal(size=(n, D)) for n in (N_ITEMS, N_USERS)]
     tables = [(a + 0.1 * b).astype("f4") for a, b in zip(world, noise, strict=True)]
@@ -83,7 +87,9 @@ def week(folder: Path, number: int) -> es.Run:
 def test_gaps_read_each_lagged_run_once_and_rewrite_nothing(
     tmp_path: Path, rows_read: Counter[str], of_gates: Counter[str]
 ) -> None:
-    """One read of its aligned table, the head's too; what was published before has the same bytes afterwards."""
+    """One read of its aligned table, the head's too; what was published before has the same bytes
+    afterwards.
+    """
     (tmp_path / "in").mkdir()
     series = es.Series.init(tmp_path / "series", gaps=[1, 2, 9])
     for number in (1, 2, 3, 4):
@@ -92,7 +98,15 @@ def test_gaps_read_each_lagged_run_once_and_rewrite_nothing(
     rows_read.clear()
     of_gates.clear()
     series.add(run)
-    wanted = {"in/5": 3, "runs/5": 2, "references/4": 2, "references/5": 1, "runs/4": 1, "runs/3": 1, "runs/1": 1}
+    wanted = {
+        "in/5": 3,
+        "runs/5": 2,
+        "references/4": 2,
+        "references/5": 1,
+        "runs/4": 1,
+        "runs/3": 1,
+        "runs/1": 1,
+    }
     times = {f"{at}/items": n * N_ITEMS for at, n in wanted.items()} | {
         "in/5/users": 2 * N_USERS,
         "runs/5/users": N_USERS,
@@ -107,15 +121,27 @@ def test_gaps_read_each_lagged_run_once_and_rewrite_nothing(
     [
         (
             "consensus",
-            {"in/3/items": 3, "runs/3/items": 2, "references/2/items": 2, "runs/2/items": 1, "references/3/items": 1},
+            {
+                "in/3/items": 3,
+                "runs/3/items": 2,
+                "references/2/items": 2,
+                "runs/2/items": 1,
+                "references/3/items": 1,
+            },
         ),
         ("previous", {"in/3/items": 2, "runs/3/items": 1, "runs/2/items": 1}),
     ],
 )
 def test_an_add_reads_every_row_as_often_as_it_says(
-    tmp_path: Path, rows_read: Counter[str], of_gates: Counter[str], policy: str, wanted: dict[str, int]
+    tmp_path: Path,
+    rows_read: Counter[str],
+    of_gates: Counter[str],
+    policy: str,
+    wanted: dict[str, int],
 ) -> None:
-    """As `Series.add` says it; the gates' share is the same whatever the policy, and however long the tables are."""
+    """As `Series.add` says it; the gates' share is the same whatever the policy, and however long
+    the tables are.
+    """
     (tmp_path / "in").mkdir()
     series = es.Series.init(tmp_path / "series", policy=policy)
     for number in (1, 2, 3):
@@ -129,4 +155,6 @@ def test_an_add_reads_every_row_as_often_as_it_says(
     assert of_gates == Counter(sampled) + Counter(scored)
     times = wanted | {"runs/1/items": 1, "in/3/users": 2, "runs/3/users": 1}
     rows = {"items": N_ITEMS, "users": N_USERS}
-    assert rows_read - of_gates == {key: n * rows[key.rpartition("/")[2]] for key, n in times.items()}
+    assert rows_read - of_gates == {
+        key: n * rows[key.rpartition("/")[2]] for key, n in times.items()
+    }

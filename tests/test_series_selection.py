@@ -1,4 +1,6 @@
-"""Which rows decide the rotation of a series' runs, and how much each counts: as `fit` says it, by settings or by add."""
+"""Which rows decide the rotation of a series' runs, and how much each counts: as `fit` says it, by
+settings or by add.
+"""
 
 from __future__ import annotations
 
@@ -36,29 +38,47 @@ def run_of(folder: Path, day: int, *, named: str | None = "events") -> es.Run:
     return es.open_run(run.path)
 
 
-def published(T: Array, W: Array, rows: Array, state: State, head: Array, head_rows: Array, weights: Array) -> Array:
-    """The consensus over the chosen rows alone: unit rows on the sums, each pair as often as its weight says."""
+def published(
+    T: Array, W: Array, rows: Array, state: State, head: Array, head_rows: Array, weights: Array
+) -> Array:
+    """The consensus over the chosen rows alone: unit rows on the sums, each pair as often as its
+    weight says.
+    """
     frame = standardize(T, W, balance="rows")
     X = T @ frame.items
     mine, theirs = pairs_by_id(list(rows), list(state))
-    sums = np.stack([mean * weight + 0.5 * head[key] * (key in head_rows) for key, (mean, weight) in state.items()])
+    sums = np.stack(
+        [
+            mean * weight + 0.5 * head[key] * (key in head_rows)
+            for key, (mean, weight) in state.items()
+        ]
+    )
     return X @ rotation(weights[rows][mine][:, None] * unit(X)[rows][mine], sums[theirs])
 
 
 @pytest.mark.parametrize("given", ["setting", "add"])
 def test_rows_seen_too_seldom_have_no_say(tmp_path: Path, given: str) -> None:
-    """Not in the rotation, not in the running reference, whose every row is a mean over the days that saw it often."""
+    """Not in the rotation, not in the running reference, whose every row is a mean over the days
+    that saw it often.
+    """
     options: dict[str, Any] = {"counts": "events", "min_count": 10}
-    series = es.Series.init(tmp_path / "s", gates=OFF, forget_below=0, **(options if given == "setting" else {}))
+    series = es.Series.init(
+        tmp_path / "s", gates=OFF, forget_below=0, **(options if given == "setting" else {})
+    )
     state: State = {}
     for day in range(4):
         run = run_of(tmp_path, day)
-        added = series.add(run, **({} if given == "setting" else {"counts": counts_of(day), "min_count": 10}))
+        added = series.add(
+            run, **({} if given == "setting" else {"counts": counts_of(day), "min_count": 10})
+        )
         rows = unit(vectors_of(series.open())) * (counts_of(day) >= 10)[:, None]
         state = moved(state, list(range(N)), rows, 26.0)
         assert_state(series, f"day-{day}", state, 1e-12)
         told = added.version.figures["selected"]["items"]
-        assert (told["min_count"], told["counts"]["from"]) == (10, "events" if given == "setting" else None)
+        assert (told["min_count"], told["counts"]["from"]) == (
+            10,
+            "events" if given == "setting" else None,
+        )
         assert (added.version.figures["alignment"] or {"rows": N})["rows"] < N or day == 0
     assert not series.verify().damage
 
@@ -80,7 +100,10 @@ def never_trained(day: int, n: int, d: int) -> tuple[Array, Array, Array]:
     """Four in five items were never trained: in every run they are where its start has put them."""
     rng = np.random.default_rng((7, day))
     world = np.random.default_rng(7)
-    T, W = world.normal(size=(n, d)) * 1.2 ** -np.arange(d), world.normal(size=(400, d)) * 1.2 ** -np.arange(d)
+    T, W = (
+        world.normal(size=(n, d)) * 1.2 ** -np.arange(d),
+        world.normal(size=(400, d)) * 1.2 ** -np.arange(d),
+    )
     counts = np.where(np.arange(n) % 5 == 0, 100, 0)
     T = T + 0.05 * rng.normal(size=T.shape)
     T[counts == 0] = rng.normal(size=(int((counts == 0).sum()), d))
@@ -89,9 +112,13 @@ def never_trained(day: int, n: int, d: int) -> tuple[Array, Array, Array]:
 
 
 def test_a_series_of_runs_that_are_mostly_never_trained(tmp_path: Path) -> None:
-    """With their counts they pass every gate and land as in Python; without, the gates hold them."""
+    """With their counts they pass every gate and land as in Python; without, the gates hold
+    them.
+    """
     n, d = 3000, 8
-    series, blind = (es.Series.init(tmp_path / name, min_count=c) for name, c in (("s", 5), ("blind", None)))
+    series, blind = (
+        es.Series.init(tmp_path / name, min_count=c) for name, c in (("s", 5), ("blind", None))
+    )
     aligned = []
     for day in range(4):
         T, W, counts = never_trained(day, n, d)
@@ -133,20 +160,36 @@ def test_numbers_and_ids_from_files(tmp_path: Path, kind: str) -> None:
     assert [one["crc32c"] for one in told] == [told[0]["crc32c"]] * 2
 
 
-@pytest.mark.parametrize("option", [{"sample": 20, "seed": 3}, {"anchors": 20, "seed": 3}, {"rotation_only": True}])
+@pytest.mark.parametrize(
+    "option", [{"sample": 20, "seed": 3}, {"anchors": 20, "seed": 3}, {"rotation_only": True}]
+)
 def test_other_options_of_fit_are_settings(tmp_path: Path, option: dict[str, Any]) -> None:
     """By the policy previous they say what they say in `stabilize`."""
     runs = [run_of(tmp_path, day) for day in range(2)]
     series = es.Series.init(
-        tmp_path / "s", policy="previous", gates=OFF, min_matched=1, method="qr", keep="geometry", **option
+        tmp_path / "s",
+        policy="previous",
+        gates=OFF,
+        min_matched=1,
+        method="qr",
+        keep="geometry",
+        **option,
     )
     for run in runs:
         series.add(run)
     by_hand = es.stabilize(
-        runs[1], tmp_path / "b.zarr", reference=series.open(1), method="qr", keep="geometry", min_matched=1, **option
+        runs[1],
+        tmp_path / "b.zarr",
+        reference=series.open(1),
+        method="qr",
+        keep="geometry",
+        min_matched=1,
+        **option,
     )
     assert_close(vectors_of(series.open()), vectors_of(by_hand), 1e-12)
-    centred = es.Series.init(tmp_path / "c", policy="previous", gates=OFF, keep="geometry", center=True)
+    centred = es.Series.init(
+        tmp_path / "c", policy="previous", gates=OFF, keep="geometry", center=True
+    )
     for run in runs:
         centred.add(run)
     for version in (1, 2):
@@ -195,7 +238,19 @@ def test_the_command_line_has_them(tmp_path: Path, capsys: pytest.CaptureFixture
         return found
 
     place, files = str(tmp_path / "s"), ["--weights", str(tmp_path / "w.npy"), "--seed", "4"]
-    known = told("init", place, "--counts", "events", "--min-count", "3", "--method", "qr", "--sample", "25", *files)
+    known = told(
+        "init",
+        place,
+        "--counts",
+        "events",
+        "--min-count",
+        "3",
+        "--method",
+        "qr",
+        "--sample",
+        "25",
+        *files,
+    )
     settings = known["settings"]
     assert (settings["counts"], settings["min_count"], settings["method"], settings["sample"]) == (
         "events",
@@ -203,6 +258,8 @@ def test_the_command_line_has_them(tmp_path: Path, capsys: pytest.CaptureFixture
         "qr",
         25,
     )
-    selected = told("add", place, str(tmp_path / "day-0.zarr"), "--min-count", "4")["figures"]["selected"]["items"]
+    selected = told("add", place, str(tmp_path / "day-0.zarr"), "--min-count", "4")["figures"][
+        "selected"
+    ]["items"]
     assert (selected["min_count"], selected["sample"], selected["seed"]) == (4, 25, 4)
     assert selected["weights"]["from"] == str(tmp_path / "w.npy")

@@ -23,7 +23,9 @@ def series(tmp_path: Path) -> es.Series:
         drifting(week).write(tmp_path / f"week-{week}.zarr")
     for week in range(2):
         made.add(tmp_path / f"week-{week}.zarr")
-    assert made.add(tmp_path / "week-2.zarr", model="candidate", shadow=True).version.state == "shadow"
+    assert (
+        made.add(tmp_path / "week-2.zarr", model="candidate", shadow=True).version.state == "shadow"
+    )
     return made
 
 
@@ -55,12 +57,20 @@ def test_promote_is_a_version_and_changes_no_other(
     code, told, _ = run(capsys, "diff", place, 3)
     assert (code, told["a"], told["b"]) == (0, 3, 2)
     code, told, _ = run(capsys, "promote", place, 3)
-    assert (code, told["version"], told["kind"], told["restores"], told["state"]) == (0, 4, "promote", 3, "live")
+    assert (code, told["version"], told["kind"], told["restores"], told["state"]) == (
+        0,
+        4,
+        "promote",
+        3,
+        "live",
+    )
     after = snapshot(place)
     assert {name: after[name] for name in before} == before
     assert series.head().run == "week-2"
     assert series.log().version(3).state == "shadow"
-    np.testing.assert_array_equal(series.transform_for(model="candidate").items, series.open(3).transform.items)
+    np.testing.assert_array_equal(
+        series.transform_for(model="candidate").items, series.open(3).transform.items
+    )
     assert not series.promote(3).published, "it is live"
     assert series.add(tmp_path / "week-3.zarr").version.reference == 4
     series.rollback(3)

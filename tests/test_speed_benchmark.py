@@ -15,11 +15,26 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "speed.py"
 def test_every_rate_and_ratio_is_there(tmp_path: Path) -> None:
     main = runpy.run_path(str(BENCHMARK))["main"]
     table, record = tmp_path / "speed.md", tmp_path / "speed.json"
-    arguments = ["--gb", "0.01", "--d", "16", "--repeats", "1", "--codec", "none", "zstd", "--dir", str(tmp_path)]
+    arguments = [
+        "--gb",
+        "0.01",
+        "--d",
+        "16",
+        "--repeats",
+        "1",
+        "--codec",
+        "none",
+        "zstd",
+        "--dir",
+        str(tmp_path),
+    ]
     results = main([*arguments, "--markdown", str(table), "--json", str(record)])
     plain, compressed = results["rows"]
     rates = plain["GB/s"]
-    assert all(rates[name] > 0 for name in ("fit", "apply", "fit_reference", "zarr_read", "zarr_copy", "syrk", "write"))
+    assert all(
+        rates[name] > 0
+        for name in ("fit", "apply", "fit_reference", "zarr_read", "zarr_copy", "syrk", "write")
+    )
     slowest = min(rates[step] for step in ("read", "crc", "upcast", "syrk"))
     assert plain["limit GB/s"]["fit"] < slowest
     assert not compressed["limit GB/s"]

@@ -1,4 +1,6 @@
-"""Not everything that cannot be read is damaged: access, networks, libraries and wrong places have their own errors."""
+"""Not everything that cannot be read is damaged: access, networks, libraries and wrong places have
+their own errors.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,32 @@ class OfAClient(Exception):
 
 
 RAISED: dict[str, tuple[BaseException, type[Exception], str]] = {
-    "permissions": (PermissionError(errno.EACCES, "Permission denied", "x"), es.AccessError, "readable for this user"),
-    "refused": (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), es.AccessError, "cannot be reached.*network"),
+    "permissions": (
+        PermissionError(errno.EACCES, "Permission denied", "x"),
+        es.AccessError,
+        "readable for this user",
+    ),
+    "refused": (
+        ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        es.AccessError,
+        "cannot be reached.*network",
+    ),
     "timeout": (TimeoutError("slow"), es.AccessError, "cannot be reached"),
-    "name": (socket.gaierror(-2, "Name or service not known"), es.AccessError, "cannot be reached.*address"),
+    "name": (
+        socket.gaierror(-2, "Name or service not known"),
+        es.AccessError,
+        "cannot be reached.*address",
+    ),
     "client": (OfAClient("NoCredentials"), es.AccessError, "cannot be reached.*credentials"),
     "host": (OSError(errno.EHOSTUNREACH, "No route to host"), es.AccessError, "cannot be reached"),
     "stale": (OSError(errno.ESTALE, "Stale file handle"), es.AccessError, "cannot be reached"),
     "files": (OSError(errno.EMFILE, "Too many open files"), es.AccessError, "ulimit"),
     "memory": (MemoryError(), es.InputError, "memory.*smaller chunks"),
-    "library": (ImportError("Install s3fs to access S3"), es.InputError, "library.*s3fs.*install it"),
+    "library": (
+        ImportError("Install s3fs to access S3"),
+        es.InputError,
+        "library.*s3fs.*install it",
+    ),
     "protocol": (ValueError("Protocol not known: foo"), es.InputError, "address.*foo"),
     "disk": (OSError(errno.EIO, "Input/output error"), es.DamageError, "restore"),
     "value": (ValueError("bad checksum"), es.DamageError, "bad checksum.*restore"),
@@ -71,7 +89,9 @@ def test_each_failure_has_its_own_error(kind: str) -> None:
 
 @pytest.mark.parametrize("where", ["metadata", "vectors", "ids", "compressed", "weights"])
 @pytest.mark.parametrize("kind", ["permissions", "client", "timeout"])
-def test_a_store_that_fails_is_no_damage(monkeypatch: pytest.MonkeyPatch, where: str, kind: str) -> None:
+def test_a_store_that_fails_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, where: str, kind: str
+) -> None:
     """A store without chunk files: what it raises for one key, every verb tells as what it is."""
     raised, error, says = RAISED[kind]
     store = zarr.storage.MemoryStore()
@@ -94,14 +114,18 @@ def test_a_store_that_fails_is_no_damage(monkeypatch: pytest.MonkeyPatch, where:
     if where == "metadata":
         plain = json.loads(store._store_dict["zarr.json"].to_bytes())
         del plain["consolidated_metadata"]
-        store._store_dict["zarr.json"] = type(store._store_dict["zarr.json"]).from_bytes(json.dumps(plain).encode())
+        store._store_dict["zarr.json"] = type(store._store_dict["zarr.json"]).from_bytes(
+            json.dumps(plain).encode()
+        )
     monkeypatch.setattr(zarr.storage.MemoryStore, "get", get)
     with pytest.raises(error, match=says):
         es.fit(store, reference=store, weights=numbers)
 
 
 @pytest.mark.parametrize("compressors", [None, "auto"])
-def test_a_chunk_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compressors: Any) -> None:
+def test_a_chunk_that_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compressors: Any
+) -> None:
     path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)}, compressors=compressors)
     original = os.open
 
@@ -116,7 +140,9 @@ def test_a_chunk_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize("how", ["written by this library", "compressed", "sharded"])
-def test_a_folder_in_the_place_of_a_chunk(make_run: MakeRun, tmp_path: Path, refused: Refused, how: str) -> None:
+def test_a_folder_in_the_place_of_a_chunk(
+    make_run: MakeRun, tmp_path: Path, refused: Refused, how: str
+) -> None:
     if how == "written by this library":
         path = Path(make_run("in", T).path)
     else:
@@ -133,13 +159,17 @@ def test_a_lazy_input_s_own_error_is_told_as_it_is(tmp_path: Path) -> None:
     def fail(_: Any) -> Any:
         raise KeyError("my own mistake")
 
-    broken = da.ones(60, chunks=16, dtype="int64").map_blocks(fail, dtype="int64", meta=np.empty(0, "int64"))
+    broken = da.ones(60, chunks=16, dtype="int64").map_blocks(
+        fail, dtype="int64", meta=np.empty(0, "int64")
+    )
     with pytest.raises(KeyError, match="my own mistake"):
         es.create_run(tmp_path / "run", T, item_ids=broken)
 
 
 def test_what_is_clear_already_is_raised_as_it_is() -> None:
-    """An error that were its own cause would keep a cluster busy with its chain of causes for ever."""
+    """An error that were its own cause would keep a cluster busy with its chain of causes
+    for ever.
+    """
     for block in (reading("x"), writing("x")):
         with pytest.raises(es.IdError, match="one id") as caught, block:
             raise es.IdError("one id")
@@ -159,10 +189,20 @@ V3, V2 = "items/vectors/zarr.json", "items/vectors/.zarray"
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 UNSUPPORTED: dict[str, tuple[int, str, dict[str, Any], str]] = {
     "bfloat16": (3, V3, {"data_type": "bfloat16"}, "bfloat16"),
-    "an unknown dtype": (3, V3, {"data_type": {"name": "numpy.float3", "configuration": {}}}, "float3"),
+    "an unknown dtype": (
+        3,
+        V3,
+        {"data_type": {"name": "numpy.float3", "configuration": {}}},
+        "float3",
+    ),
     "a codec alone": (3, V3, {"codecs": [{"name": "json2"}]}, "json2"),
     "a codec behind bytes": (3, V3, {"codecs": [BYTES, {"name": "mine"}]}, "mine"),
-    "a chunk grid": (3, V3, {"chunk_grid": {"name": "rectilinear", "configuration": {}}}, "hunk grid"),
+    "a chunk grid": (
+        3,
+        V3,
+        {"chunk_grid": {"name": "rectilinear", "configuration": {}}},
+        "hunk grid",
+    ),
     "a later format": (3, V3, {"zarr_format": 4}, "zarr_format"),
     "an extension": (3, V3, {"extra": {"must_understand": True}}, "extra"),
     "bfloat16, v2": (2, V2, {"dtype": "bfloat16"}, "bfloat16"),
@@ -172,10 +212,18 @@ UNSUPPORTED: dict[str, tuple[int, str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_what_this_zarr_does_not_know_is_no_damage(tmp_path: Path, out: Path, refused: Refused, kind: str) -> None:
+def test_what_this_zarr_does_not_know_is_no_damage(
+    tmp_path: Path, out: Path, refused: Refused, kind: str
+) -> None:
     version, file, changes, says = UNSUPPORTED[kind]
-    path = edited(foreign_run(tmp_path / "in", {"items": (T, None)}, zarr_format=version), file, **changes)
-    for call in (lambda: es.stabilize(path, out), lambda: es.fit(path / "items"), lambda: es.fit(T, reference=path)):
+    path = edited(
+        foreign_run(tmp_path / "in", {"items": (T, None)}, zarr_format=version), file, **changes
+    )
+    for call in (
+        lambda: es.stabilize(path, out),
+        lambda: es.fit(path / "items"),
+        lambda: es.fit(T, reference=path),
+    ):
         with refused(es.InputError, "data types and codecs that this Zarr knows", says, "install"):
             call()
     with pytest.raises(es.InputError) as caught:
@@ -205,12 +253,16 @@ OTHERS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_files_of_other_formats_are_named(tmp_path: Path, out: Path, refused: Refused, name: str) -> None:
+def test_files_of_other_formats_are_named(
+    tmp_path: Path, out: Path, refused: Refused, name: str
+) -> None:
     data, format_name = OTHERS[name]
     (tmp_path / name).write_bytes(data)
     for call in (lambda: es.stabilize(tmp_path / name, out), lambda: es.fit(str(tmp_path / name))):
         with refused(
-            es.NotARunError, rf"{name} must be a Zarr store; it is a file in the format {format_name}", "create_run"
+            es.NotARunError,
+            rf"{name} must be a Zarr store; it is a file in the format {format_name}",
+            "create_run",
         ):
             call()
 
@@ -224,7 +276,9 @@ def test_a_folder_of_parquet_files_is_named(tmp_path: Path, refused: Refused) ->
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("group", ["root", "items"])
-def test_arrays_without_a_group(tmp_path: Path, refused: Refused, group: str, zarr_format: int) -> None:
+def test_arrays_without_a_group(
+    tmp_path: Path, refused: Refused, group: str, zarr_format: int
+) -> None:
     path = foreign_run(tmp_path / "in", {"items": (T, None)}, zarr_format=zarr_format)
     for name in ("zarr.json", ".zgroup", ".zattrs"):
         (path / ("" if group == "root" else group) / name).unlink(missing_ok=True)
@@ -246,7 +300,8 @@ def test_a_missing_group(make_run: MakeRun, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["mine", 5, None, [1, 2], True, {"name": [1]}, {"format": "x"}, {"name": None, "model": 7}]
+    "value",
+    ["mine", 5, None, [1, 2], True, {"name": [1]}, {"format": "x"}, {"name": None, "model": 7}],
 )
 def test_foreign_attributes_of_our_name(tmp_path: Path, out: Path, value: Any) -> None:
     path = foreign_run(tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)})
@@ -267,7 +322,9 @@ def test_a_later_format_of_ours_is_named(make_run: MakeRun, refused: Refused) ->
 
 def test_a_foreign_group_called_transform(tmp_path: Path) -> None:
     path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)})
-    zarr.open_group(path, mode="a").create_group("transform", attributes={"kind": "cv2"}).create_array("m", data=T)
+    zarr.open_group(path, mode="a").create_group(
+        "transform", attributes={"kind": "cv2"}
+    ).create_array("m", data=T)
     assert es.open_run(path).transform is None
 
 
@@ -280,18 +337,31 @@ def test_addresses_that_nothing_knows(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [lambda p: p.as_uri(), lambda p: f"file://{p}", lambda p: f"file://localhost{p}", lambda p: f"local://{p}"]
+    "place",
+    [
+        lambda p: p.as_uri(),
+        lambda p: f"file://{p}",
+        lambda p: f"file://localhost{p}",
+        lambda p: f"local://{p}",
+    ],
 )
 def test_file_urls_name_whatever_paths_name(make_run: MakeRun, tmp_path: Path, place: Any) -> None:
-    run, other = make_run("in", T, W), make_run("other one", T[::-1], W, item_ids=np.arange(60)[::-1])
+    run, other = (
+        make_run("in", T, W),
+        make_run("other one", T[::-1], W, item_ids=np.arange(60)[::-1]),
+    )
     assert es.open_run(place(Path(other.path))).items.is_direct, "as quick as by its path"
     out = es.stabilize(place(Path(run.path)), place(tmp_path / "out.zarr"))
     assert (tmp_path / "out.zarr" / "zarr.json").exists()
     fitted = es.fit(place(Path(run.path)), reference=place(Path(run.path)))
     fitted.save(place(tmp_path / "t.npz"))
     for transform in (tmp_path / "t.npz", tmp_path / "out.zarr"):
-        np.testing.assert_array_equal(es.load_transform(place(transform)).items, es.load_transform(transform).items)
-        es.apply(place(transform), place(Path(run.path)), place(tmp_path / "again.zarr"), overwrite=True)
+        np.testing.assert_array_equal(
+            es.load_transform(place(transform)).items, es.load_transform(transform).items
+        )
+        es.apply(
+            place(transform), place(Path(run.path)), place(tmp_path / "again.zarr"), overwrite=True
+        )
     for table in ("", "/items", "/items/vectors"):
         assert es.fit(place(Path(run.path)) + table).items.shape == (4, 4)
     es.moments(place(Path(run.path))).save(place(tmp_path / "m.npz"))
@@ -316,7 +386,10 @@ def test_urls_of_other_stores_name_tables_and_transforms(make_run: MakeRun, tmp_
         np.testing.assert_array_equal(es.load_transform(f"{base}/{name}").items, transform.items)
     for table in ("", "/items", "/items/vectors"):
         assert es.fit(f"{base}/run.zarr{table}").items.shape == (4, 4)
-    assert es.fit(run, reference=f"{base}/run.zarr").diagnostics["reference"]["path"] == f"{base}/run.zarr"
+    assert (
+        es.fit(run, reference=f"{base}/run.zarr").diagnostics["reference"]["path"]
+        == f"{base}/run.zarr"
+    )
     with pytest.raises(es.InputError, match=r"nothing|no transform"):
         es.load_transform(f"{base}/none.npz")
     with pytest.raises(es.InputError, match="local folder"):

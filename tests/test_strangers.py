@@ -79,7 +79,9 @@ def test_object_codecs_are_refused_before_a_chunk_is_read(
 ) -> None:
     """Even where numcodecs was told to run what a store holds."""
     monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True)
-    more = {"categorize": {"labels": [], "dtype": "|O"}, "vlen-array": {"dtype": "<f8"}}.get(name, {})
+    more = {"categorize": {"labels": [], "dtype": "|O"}, "vlen-array": {"dtype": "<f8"}}.get(
+        name, {}
+    )
     evil = pickle.dumps(Evil(tmp_path / "evil"))
     run = by_objects(tmp_path / "in.zarr", array, {"id": name, **more}, where, evil)
     good = es.create_run(tmp_path / "good.zarr", T, W, item_ids=np.arange(60))
@@ -144,7 +146,10 @@ def test_pipes_devices_and_sockets_are_not_waited_for(tmp_path: Path, file: str,
     NO_FILES[what](Path(run) / file)
     calls: list[Callable[[], Any]] = [lambda: es.open_run(run, verify=True)]
     if file in FILES:
-        calls += [lambda: es.fit(raw, reference=run, align_on="both"), lambda: es.open_run(run).users.ids.compute()]
+        calls += [
+            lambda: es.fit(raw, reference=run, align_on="both"),
+            lambda: es.open_run(run).users.ids.compute(),
+        ]
     if file in STABILIZED:
         calls += [lambda: es.apply(run, raw, tmp_path / "out.zarr")]
     refused = 0

@@ -1,4 +1,6 @@
-"""An old run stays whole until the new one takes its place, whatever the system can do and whenever it stops."""
+"""An old run stays whole until the new one takes its place, whatever the system can do and whenever
+it stops.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Writing = Callable[..., contextlib.AbstractContextManager[None]]
 
 @pytest.fixture
 def run(make_run: MakeRun) -> es.Run:
-    return make_run("in", T, W, dtype="float32", item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)])
+    return make_run(
+        "in", T, W, dtype="float32", item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)]
+    )
 
 
 @pytest.fixture
@@ -50,7 +54,9 @@ def test_overwrite_keeps_the_old_run_whole_until_the_new_one_is(
     assert not hidden(tmp_path)
 
 
-def test_overwrite_without_an_old_run_and_over_the_input_itself(run: es.Run, tmp_path: Path) -> None:
+def test_overwrite_without_an_old_run_and_over_the_input_itself(
+    run: es.Run, tmp_path: Path
+) -> None:
     landed = es.stabilize(run, tmp_path / "out.zarr", overwrite=True)
     wanted = data_of(landed.path)
     assert data_of(es.stabilize(run, run.path, overwrite=True).path) == wanted
@@ -74,7 +80,9 @@ def test_overwrite_replaces_runs_and_nothing_else(run: es.Run, tmp_path: Path, w
     assert snapshot(tmp_path) == before
 
 
-def test_overwrite_of_a_link_leaves_what_it_links_to(run: es.Run, make_run: MakeRun, tmp_path: Path) -> None:
+def test_overwrite_of_a_link_leaves_what_it_links_to(
+    run: es.Run, make_run: MakeRun, tmp_path: Path
+) -> None:
     (tmp_path / "out.zarr").symlink_to(make_run("old", T).path)
     es.stabilize(run, tmp_path / "out.zarr", overwrite=True)
     assert es.open_run(tmp_path / "out.zarr").transform is not None
@@ -88,7 +96,9 @@ def no_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_renameat2")
-def test_without_renameat2_a_swap_is_two_renames(run: es.Run, transform: es.Transform, tmp_path: Path) -> None:
+def test_without_renameat2_a_swap_is_two_renames(
+    run: es.Run, transform: es.Transform, tmp_path: Path
+) -> None:
     out = tmp_path / "out.zarr"
     es.apply(transform, run, out)
     with pytest.raises(es.OutputExistsError):
@@ -148,7 +158,9 @@ def test_what_a_writer_that_was_killed_after_its_renames_left_is_removed_by_the_
     assert not hidden(tmp_path)
 
 
-def test_a_folder_that_appears_meanwhile_is_not_replaced(run: es.Run, tmp_path: Path, writing: Writing) -> None:
+def test_a_folder_that_appears_meanwhile_is_not_replaced(
+    run: es.Run, tmp_path: Path, writing: Writing
+) -> None:
     out = tmp_path / "out.zarr"
     with (
         writing(lambda n: out.mkdir() if n == 3 else None),

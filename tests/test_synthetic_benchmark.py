@@ -1,4 +1,6 @@
-"""The benchmark without a disk: computed rows through the real fit, its figures, and the user's own table."""
+"""The benchmark without a disk: computed rows through the real fit, its figures, and the user's own
+table.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-FIGURES = {"seconds", "ns per row", "of the first", "generator ns per row", "overhead", "read tasks per chunk"}
+FIGURES = {
+    "seconds",
+    "ns per row",
+    "of the first",
+    "generator ns per row",
+    "overhead",
+    "read tasks per chunk",
+}
 
 
 def test_every_figure_is_there(tmp_path: Path) -> None:
@@ -44,7 +53,9 @@ def test_the_fit_is_that_of_the_rows() -> None:
     """The same rows in memory have the same moments, and every chunk its digest."""
     table = synthetic.synthetic_table(70_000, 32)
     reader, panel = table.source.block(0, table.n_rows).open(), 8192
-    rows = np.concatenate([reader.rows(at, min(at + panel, 70_000)) for at in range(0, 70_000, panel)])
+    rows = np.concatenate(
+        [reader.rows(at, min(at + panel, 70_000)) for at in range(0, 70_000, panel)]
+    )
     assert len(np.unique(rows[:panel], axis=0)) == panel
     fitted, wanted = (es.fit(what, keep="geometry") for what in (table, rows))
     assert_close(fitted.singular_values, wanted.singular_values, 1e-12)
@@ -53,7 +64,9 @@ def test_the_fit_is_that_of_the_rows() -> None:
 
 def test_it_takes_a_table_and_a_scheduler(make_run: Callable[..., es.Run]) -> None:
     run = make_run("a", world(3)[0], dtype="float32")
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as cluster:
         options = ["--scheduler", cluster.scheduler_address, "--repeats", "1"]
         (row,) = synthetic.main(["--table", run.path, *options])["rows"]
         assert synthetic.main(["--rows", "5e4", "--d", "8", *options])["rows"][0]["rows"] == 50_000

@@ -28,7 +28,9 @@ NUMBERS = np.arange(90)[::-1] * 7
 
 
 def test_create_run_gives_the_run_that_open_run_opens(tmp_path: Path) -> None:
-    made = es.create_run(tmp_path / "day.zarr", T, W, item_ids=NAMES, user_ids=NUMBERS, chunk_rows=16)
+    made = es.create_run(
+        tmp_path / "day.zarr", T, W, item_ids=NAMES, user_ids=NUMBERS, chunk_rows=16
+    )
     run = es.open_run(tmp_path / "day.zarr")
     for one in (made, run):
         assert isinstance(one, es.Run)
@@ -52,7 +54,9 @@ def test_one_table_is_enough(tmp_path: Path, key: str) -> None:
     assert getattr(run, {"items": "users", "users": "items"}[key]) is None
 
 
-def test_a_table_knows_its_shape_and_stays_lazy(two_runs: tuple[es.Run, es.Run], tmp_path: Path) -> None:
+def test_a_table_knows_its_shape_and_stays_lazy(
+    two_runs: tuple[es.Run, es.Run], tmp_path: Path
+) -> None:
     table = two_runs[0].items
     assert (table.n_rows, table.d, table.dtype, table.chunk_rows) == (60, 4, np.float32, 16)
     assert isinstance(table.vectors, da.Array)
@@ -80,7 +84,9 @@ def test_plain_xarray_opens_a_run_without_a_warning(tmp_path: Path, as_written_b
         assert data["id"].dims == (row,)
         assert data["id"].chunks is not None, "lazy"
         assert not data.indexes
-        assert set(data.vectors.coords) == {"id"}, "a coordinate that is no index: selected rows keep their ids"
+        assert set(data.vectors.coords) == {"id"}, (
+            "a coordinate that is no index: selected rows keep their ids"
+        )
         assert not data.vectors.attrs
     assert xr.open_zarr(place, group="items")["id"].values.tolist() == NAMES
 
@@ -120,8 +126,12 @@ STORED = {
 
 
 @pytest.mark.parametrize("how", STORED)
-def test_any_full_width_array_is_read_as_it_is(tmp_path: Path, how: str, expected: tuple[Any, Any]) -> None:
-    path = foreign_run(tmp_path / "other.zarr", {"items": (T, NAMES), "users": (W, NUMBERS)}, **STORED[how])
+def test_any_full_width_array_is_read_as_it_is(
+    tmp_path: Path, how: str, expected: tuple[Any, Any]
+) -> None:
+    path = foreign_run(
+        tmp_path / "other.zarr", {"items": (T, NAMES), "users": (W, NUMBERS)}, **STORED[how]
+    )
     run = es.open_run(path)
     np.testing.assert_array_equal(run.items.vectors.compute(), T)
     assert run.items.ids.compute().tolist() == NAMES
@@ -137,17 +147,25 @@ def test_any_full_width_array_is_read_as_it_is(tmp_path: Path, how: str, expecte
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2", ">f4", ">f8"])
 def test_any_float_width_keeps_its_own(tmp_path: Path, dtype: str) -> None:
-    path = foreign_run(tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, zarr_format=2, dtype=dtype)
+    path = foreign_run(
+        tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, zarr_format=2, dtype=dtype
+    )
     landed = es.stabilize(path, tmp_path / "out.zarr")
     kept = np.dtype(dtype).newbyteorder("=")
     assert (landed.items.dtype, landed.users.dtype) == (kept, kept)
     assert landed.items.ids is None
     tolerance = 16 * np.finfo(kept).eps
-    assert_close(vectors_of(landed).astype(float) @ vectors_of(landed, "users").astype(float).T, T @ W.T, tolerance)
+    assert_close(
+        vectors_of(landed).astype(float) @ vectors_of(landed, "users").astype(float).T,
+        T @ W.T,
+        tolerance,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_dtype_changes_the_output(two_runs: tuple[es.Run, es.Run], tmp_path: Path, dtype: str) -> None:
+def test_dtype_changes_the_output(
+    two_runs: tuple[es.Run, es.Run], tmp_path: Path, dtype: str
+) -> None:
     landed = es.stabilize(two_runs[0], tmp_path / "out.zarr", dtype=dtype)
     assert (landed.items.dtype, landed.users.dtype) == (np.dtype(dtype), np.dtype(dtype))
 
@@ -158,10 +176,14 @@ def test_ids_of_fixed_width_are_read_as_text_or_int64(tmp_path: Path, kind: str)
     path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)}, zarr_format=2)
     zarr.open_group(path, mode="a")["items"].create_array("id", data=values, chunks=(16,))
     landed = es.stabilize(path, tmp_path / "out.zarr").items
-    assert landed.ids.compute().tolist() == [i * 3 if kind[0] in "iu" else str(i * 3) for i in range(60)]
+    assert landed.ids.compute().tolist() == [
+        i * 3 if kind[0] in "iu" else str(i * 3) for i in range(60)
+    ]
 
 
-def test_a_table_may_be_anything_that_holds_rows(two_runs: tuple[es.Run, es.Run], tmp_path: Path) -> None:
+def test_a_table_may_be_anything_that_holds_rows(
+    two_runs: tuple[es.Run, es.Run], tmp_path: Path
+) -> None:
     run = two_runs[0]
     items, users = vectors_of(run), vectors_of(run, "users")
     np.save(tmp_path / "items.npy", items)
@@ -189,7 +211,9 @@ def test_a_table_may_be_anything_that_holds_rows(two_runs: tuple[es.Run, es.Run]
 
 def test_a_dask_array_is_written_as_a_run(tmp_path: Path) -> None:
     ids = da.from_array(np.arange(60) * 5, chunks=11)
-    run = es.create_run(tmp_path / "a.zarr", da.from_array(T, chunks=(13, 4)), item_ids=ids, chunk_rows=10)
+    run = es.create_run(
+        tmp_path / "a.zarr", da.from_array(T, chunks=(13, 4)), item_ids=ids, chunk_rows=10
+    )
     np.testing.assert_array_equal(vectors_of(run), T)
     assert run.items.ids.compute().tolist() == (np.arange(60) * 5).tolist()
     assert run.items.chunk_rows == 10
@@ -217,13 +241,18 @@ def test_outputs_are_plain_checked_and_whole(tmp_path: Path, dtype: str) -> None
         assert stored(one, "users/vectors")["dimension_names"] == ["user", "component"]
         assert stored(one, "items/id")["dimension_names"] == ["item"]
         assert stored(one, "items/id")["chunk_grid"]["configuration"]["chunk_shape"] == [16]
-        assert json.loads((Path(one.path) / "zarr.json").read_text())["consolidated_metadata"] is not None
+        assert (
+            json.loads((Path(one.path) / "zarr.json").read_text())["consolidated_metadata"]
+            is not None
+        )
         for chunk in range(4):
             data = chunk_file(one.path, "items", chunk).read_bytes()
             assert len(data) == 16 * 4 * rows.itemsize + 4
             assert struct.unpack("<I", data[-4:])[0] == crc32c.crc32c(data[:-4])
             assert chunk_file(one.path, "items", chunk, "id").exists()
-        assert len(list((Path(one.path) / "items/vectors/c").rglob("*"))) == 8, "4 chunks and nothing else"
+        assert len(list((Path(one.path) / "items/vectors/c").rglob("*"))) == 8, (
+            "4 chunks and nothing else"
+        )
     assert not vectors_of(run)[16:32].any()
 
 
@@ -256,7 +285,9 @@ def test_a_run_is_cut_as_told_whatever_its_source(
     assert run.items.ids.compute().tolist() == NAMES
 
 
-def test_the_transform_group_says_everything(two_runs: tuple[es.Run, es.Run], tmp_path: Path) -> None:
+def test_the_transform_group_says_everything(
+    two_runs: tuple[es.Run, es.Run], tmp_path: Path
+) -> None:
     first, second = two_runs
     reference = es.stabilize(first, tmp_path / "landed-first.zarr")
     transform = es.fit(second, reference=reference)
@@ -291,5 +322,7 @@ def test_a_centred_fit_stores_its_offset(two_runs: tuple[es.Run, es.Run], tmp_pa
     run = es.stabilize(second, tmp_path / "out.zarr", reference=first, keep="geometry", center=True)
     offsets = zarr.open_group(run.path, mode="r")["transform/offsets"][...]
     assert run.transform is not None
-    assert_close(vectors_of(run), vectors_of(second).astype(float) @ run.transform.items + offsets, 1e-6)
+    assert_close(
+        vectors_of(run), vectors_of(second).astype(float) @ run.transform.items + offsets, 1e-6
+    )
     assert_close(vectors_of(run).mean(axis=0), vectors_of(first).mean(axis=0), 1e-6)

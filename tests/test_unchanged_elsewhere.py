@@ -1,4 +1,6 @@
-"""Inputs whose place tells nothing of a change: in memory, lazy, in object stores; and arrays by strangers."""
+"""Inputs whose place tells nothing of a change: in memory, lazy, in object stores; and arrays by
+strangers.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +36,25 @@ def runs(make_run: MakeRun) -> tuple[es.Run, es.Run]:
 
 def in_memory(texts: bool) -> tuple[Any, Change, Change]:
     rows, ids = T.copy(), _ids(texts)
-    return es.table(rows, ids=ids), lambda: rows.__imul__(2), lambda: ids.__setitem__(slice(0, 2), ids[1::-1].copy())
+    return (
+        es.table(rows, ids=ids),
+        lambda: rows.__imul__(2),
+        lambda: ids.__setitem__(slice(0, 2), ids[1::-1].copy()),
+    )
 
 
 def dask_arrays(texts: bool) -> tuple[Any, Change, Change]:
     rows, ids = T.copy(), _ids(texts)
-    lazy = [da.map_blocks(lambda block, of=of: of[slice(*block[0])], _blocks(), dtype=of.dtype,
-                          chunks=((16, 16, 16, 12), *((n,) for n in of.shape[1:])),
-                          **({"drop_axis": 1} if of.ndim == 1 else {})) for of in (rows, ids)]  # fmt: skip
+    lazy = [
+        da.map_blocks(
+            lambda block, of=of: of[slice(*block[0])],
+            _blocks(),
+            dtype=of.dtype,
+            chunks=((16, 16, 16, 12), *((n,) for n in of.shape[1:])),
+            **({"drop_axis": 1} if of.ndim == 1 else {}),
+        )
+        for of in (rows, ids)
+    ]
     return (
         es.table(lazy[0], ids=lazy[1]),
         lambda: rows.__imul__(2),
@@ -77,7 +90,13 @@ MADE = {"memory": in_memory, "dask": dask_arrays, "object store": in_an_object_s
 @pytest.mark.parametrize("texts", [False, True], ids=["int64", "texts"])
 @pytest.mark.parametrize("join", ["whole", "partitioned"])
 def test_digests_tell_where_no_place_does(
-    tmp_path: Path, make_run: MakeRun, between: Any, monkeypatch: pytest.MonkeyPatch, made: str, texts: bool, join: str
+    tmp_path: Path,
+    make_run: MakeRun,
+    between: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    made: str,
+    texts: bool,
+    join: str,
 ) -> None:
     order = np.random.default_rng(0).permutation(60)
     reference = make_run("reference", B[order], item_ids=_ids(texts)[order])
@@ -95,7 +114,9 @@ def test_digests_tell_where_no_place_does(
 
 
 @pytest.mark.parametrize("name", ["vectors", "id"])
-def test_a_listing_tells_what_changes_within_a_pass_over_an_object_store(within: When, name: str) -> None:
+def test_a_listing_tells_what_changes_within_a_pass_over_an_object_store(
+    within: When, name: str
+) -> None:
     url = f"memory://{uuid.uuid4().hex}.zarr"
     es.create_run(url, T, item_ids=IDS, chunk_rows=16)
     es.fit(url, reference=B, keep="geometry")
@@ -113,7 +134,10 @@ def test_a_dataset_of_xarray_that_is_written_meanwhile(
 ) -> None:
     opened = xr.open_zarr(runs[0].path, group="items")
     es.stabilize(opened.vectors, tmp_path / "whole.zarr", reference=runs[1])
-    for change, pattern in ((other_ids, "they had the digest"), (written_in_place, r"chunk \d had the digest")):
+    for change, pattern in (
+        (other_ids, "they had the digest"),
+        (written_in_place, r"chunk \d had the digest"),
+    ):
         with refused(pattern), between("fit: reading")(lambda change=change: change(runs[0])):
             es.stabilize(opened.vectors, tmp_path / "out.zarr", reference=runs[1])
     assert not (tmp_path / "out.zarr").exists()
@@ -121,7 +145,9 @@ def test_a_dataset_of_xarray_that_is_written_meanwhile(
 
 def test_rows_that_are_computed_anew_must_be_equal_each_time(tmp_path: Path) -> None:
     calls = iter(range(1000))
-    lazy = da.map_blocks(lambda block: block + next(calls), da.from_array(T, chunks=(16, 4)), dtype=float)
+    lazy = da.map_blocks(
+        lambda block: block + next(calls), da.from_array(T, chunks=(16, 4)), dtype=float
+    )
     with refused("computed anew at every read must be equal"):
         es.stabilize(lazy, tmp_path / "out.zarr", reference=B)
 

@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 import zarr
-from changes import CHANGES, IDS, USER_IDS, A, B, T, W, refused, replaced, with_its_old_time, written_in_place
+from changes import (
+    CHANGES,
+    IDS,
+    USER_IDS,
+    A,
+    B,
+    T,
+    W,
+    refused,
+    replaced,
+    with_its_old_time,
+    written_in_place,
+)
 from oracle import hidden, snapshot
 
 import dask_embstab as es
@@ -33,7 +45,10 @@ def test_stabilize_publishes_nothing_of_a_run_that_changes_between_passes(
     runs: tuple[es.Run, es.Run], tmp_path: Path, between: Any, change: str, label: str
 ) -> None:
     write_anew, pattern = CHANGES[change]
-    with refused("(?:)" if change == "removed" else pattern), between(label)(lambda: write_anew(runs[0])):
+    with (
+        refused("(?:)" if change == "removed" else pattern),
+        between(label)(lambda: write_anew(runs[0])),
+    ):
         es.stabilize(runs[0], tmp_path / "out.zarr", reference=runs[1])
     assert not (tmp_path / "out.zarr").exists()
     assert hidden(tmp_path) == []
@@ -51,7 +66,9 @@ def test_a_run_that_changes_within_a_pass_is_told(
         "apply": lambda: es.apply(transform, run, tmp_path / "out.zarr"),
         "moments": lambda: es.moments(run.items, reference=reference),
         "evaluate": lambda: es.evaluate(reference, run),
-        "create_run": lambda: es.create_run(tmp_path / "out.zarr", run.items, run.users, chunk_rows=16),
+        "create_run": lambda: es.create_run(
+            tmp_path / "out.zarr", run.items, run.users, chunk_rows=16
+        ),
     }
     with refused("(?:)"), within(lambda: CHANGES[change][0](run)):
         calls[verb]()
@@ -61,7 +78,11 @@ def test_a_run_that_changes_within_a_pass_is_told(
 
 @pytest.mark.parametrize(
     ("label", "options"),
-    [("fit: reading", {"unit_rows": True}), ("fit: unit rows", {"unit_rows": True}), ("fit: reading", {})],
+    [
+        ("fit: reading", {"unit_rows": True}),
+        ("fit: unit rows", {"unit_rows": True}),
+        ("fit: reading", {}),
+    ],
 )
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_fit_tells_a_change_of_the_run_and_of_the_reference(
@@ -71,7 +92,9 @@ def test_a_fit_tells_a_change_of_the_run_and_of_the_reference(
         es.fit(runs[0], reference=runs[1], **options)
 
 
-def test_a_second_read_of_an_ill_conditioned_table_is_of_the_first_ones_rows(make_run: MakeRun, between: Any) -> None:
+def test_a_second_read_of_an_ill_conditioned_table_is_of_the_first_ones_rows(
+    make_run: MakeRun, between: Any
+) -> None:
     run = make_run("in", T * [1, 1e-4, 1e-6, 1e-6] @ A[:4], W)
     with refused("chunk 3 had the digest"), between("fit: reading")(lambda: with_its_old_time(run)):
         es.fit(run)
@@ -80,13 +103,18 @@ def test_a_second_read_of_an_ill_conditioned_table_is_of_the_first_ones_rows(mak
 def test_digests_tell_what_the_time_of_a_file_does_not(
     runs: tuple[es.Run, es.Run], tmp_path: Path, between: Any
 ) -> None:
-    with refused("chunk 3 had the digest"), between("fit: reading")(lambda: with_its_old_time(runs[0])):
+    with (
+        refused("chunk 3 had the digest"),
+        between("fit: reading")(lambda: with_its_old_time(runs[0])),
+    ):
         es.stabilize(runs[0], tmp_path / "out.zarr", reference=runs[1])
     assert not (tmp_path / "out.zarr").exists()
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_evaluate_tells_a_change_between_its_passes(runs: tuple[es.Run, es.Run], between: Any, which: int) -> None:
+def test_evaluate_tells_a_change_between_its_passes(
+    runs: tuple[es.Run, es.Run], between: Any, which: int
+) -> None:
     with refused("(?:)"), between("evaluate: cosines")(lambda: replaced(runs[which])):
         es.evaluate(*runs)
 
@@ -95,7 +123,15 @@ def test_the_command_line_ends_with_2(
     runs: tuple[es.Run, es.Run], tmp_path: Path, between: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with between("fit: reading")(lambda: replaced(runs[0])), pytest.raises(SystemExit) as ended:
-        main(["stabilize", str(runs[0].path), str(tmp_path / "out.zarr"), "--reference", str(runs[1].path)])
+        main(
+            [
+                "stabilize",
+                str(runs[0].path),
+                str(tmp_path / "out.zarr"),
+                "--reference",
+                str(runs[1].path),
+            ]
+        )
     assert ended.value.code == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in told if line.startswith("error: ")]) == 1
@@ -113,10 +149,18 @@ def test_a_series_publishes_nothing_and_then_the_run_as_it_is(
 ) -> None:
     series = es.Series.init(tmp_path / "series")
     series.add(runs[1])
-    before = {name for name in snapshot(tmp_path / "series") if name.startswith(("runs", "versions", "candidates"))}
+    before = {
+        name
+        for name in snapshot(tmp_path / "series")
+        if name.startswith(("runs", "versions", "candidates"))
+    }
     with refused("(?:)"), between(label)(lambda: CHANGES[change][0](runs[0])):
         series.add(runs[0].path, accept="all changes are wanted here")
-    after = {name for name in snapshot(tmp_path / "series") if name.startswith(("runs", "versions", "candidates"))}
+    after = {
+        name
+        for name in snapshot(tmp_path / "series")
+        if name.startswith(("runs", "versions", "candidates"))
+    }
     assert {name for name in after if "/." not in name} == before
     series.add(runs[0].path, accept="all changes are wanted here")
     series.verify()
@@ -151,7 +195,9 @@ def test_what_changes_after_a_verb_is_no_error(runs: tuple[es.Run, es.Run], tmp_
 def test_a_run_that_was_written_anew_in_another_shape_since_it_was_opened(
     runs: tuple[es.Run, es.Run],
 ) -> None:
-    es.create_run(runs[0].path, T[:40], W, item_ids=IDS[:40], user_ids=USER_IDS, chunk_rows=16, overwrite=True)
+    es.create_run(
+        runs[0].path, T[:40], W, item_ids=IDS[:40], user_ids=USER_IDS, chunk_rows=16, overwrite=True
+    )
     with refused("another shape than when it was opened; open it again"):
         es.fit(runs[0], reference=runs[1])
     es.fit(runs[0].path, reference=runs[1])

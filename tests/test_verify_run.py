@@ -1,4 +1,6 @@
-"""A stabilized run outside of a series records the digests of its own files; who asks for it gets them compared."""
+"""A stabilized run outside of a series records the digests of its own files; who asks for it gets
+them compared.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two stabilized runs, and one as training left it."""
     folder = tmp_path_factory.mktemp("verify")
     for number in (0, 1):
-        raw = es.create_run(folder / f"raw-{number}.zarr", *world(90 + number), chunk_rows=16, **IDS)
+        raw = es.create_run(
+            folder / f"raw-{number}.zarr", *world(90 + number), chunk_rows=16, **IDS
+        )
         es.stabilize(raw, folder / f"run-{number}.zarr")
     return folder
 
@@ -76,33 +80,69 @@ def added(place: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
-    "exchanged chunks": (lambda p: exchange(*(chunk_file(p, "items", n) for n in (1, 2))), "items/vectors/c/1/0 is not"),
-    "exchanged ids": (lambda p: exchange(*(chunk_file(p, "users", n, "id") for n in (1, 2))), "users/id/c/1 is not"),
+    "exchanged chunks": (
+        lambda p: exchange(*(chunk_file(p, "items", n) for n in (1, 2))),
+        "items/vectors/c/1/0 is not",
+    ),
+    "exchanged ids": (
+        lambda p: exchange(*(chunk_file(p, "users", n, "id") for n in (1, 2))),
+        "users/id/c/1 is not",
+    ),
     "a value with a mended checksum": (mended("items/vectors/c/2/0"), "items/vectors/c/2/0 is not"),
     "an id with a mended checksum": (mended("items/id/c/2"), "items/id/c/2 is not"),
-    "a matrix with a mended checksum": (mended("transform/users/c/0/0"), "transform/users/c/0/0 is not"),
-    "a flipped bit": (lambda p: (p / "items/id/c/0").write_bytes(bytes(132)), "items/id/c/0 fails its checksum"),
+    "a matrix with a mended checksum": (
+        mended("transform/users/c/0/0"),
+        "transform/users/c/0/0 is not",
+    ),
+    "a flipped bit": (
+        lambda p: (p / "items/id/c/0").write_bytes(bytes(132)),
+        "items/id/c/0 fails its checksum",
+    ),
     "a chunk of another run": (
-        lambda p: shutil.copy(chunk_file(p.parent / "run-0.zarr", "items", 1), chunk_file(p, "items", 1)),
+        lambda p: shutil.copy(
+            chunk_file(p.parent / "run-0.zarr", "items", 1), chunk_file(p, "items", 1)
+        ),
         "items/vectors/c/1/0 is not",
     ),
     "no chunk": (lambda p: chunk_file(p, "users", 2).unlink(), "users/vectors/c/2/0 is missing"),
-    "a shape": (changed("items/vectors/zarr.json", shape=[48, 4]), "items/vectors/zarr.json is not|one id per row"),
-    "a fill value": (changed("items/vectors/zarr.json", fill_value=0.0), "items/vectors/zarr.json is not"),
+    "a shape": (
+        changed("items/vectors/zarr.json", shape=[48, 4]),
+        "items/vectors/zarr.json is not|one id per row",
+    ),
+    "a fill value": (
+        changed("items/vectors/zarr.json", fill_value=0.0),
+        "items/vectors/zarr.json is not",
+    ),
     "a copy of a shape": (
         changed("zarr.json", "consolidated_metadata", "metadata", "items/vectors", shape=[48, 4]),
         "consolidated copy of items/vectors/zarr.json is another",
     ),
-    "a name": (changed("zarr.json", "attributes", "embstab", name="x"), "attributes of its root are others"),
-    "a figure": (changed("transform/zarr.json", "attributes", "diagnostics", rank=3), "attributes fail their checksum"),
-    "a digest": (changed("transform/zarr.json", "attributes", "output", root={}), "attributes fail their checksum"),
-    "no digests": (changed("transform/zarr.json", attributes={"diagnostics": {}}), "it has no 'output'"),
-    "a list of digests": (changed("transform/zarr.json", "attributes", output=[]), "is not the run that was written"),
+    "a name": (
+        changed("zarr.json", "attributes", "embstab", name="x"),
+        "attributes of its root are others",
+    ),
+    "a figure": (
+        changed("transform/zarr.json", "attributes", "diagnostics", rank=3),
+        "attributes fail their checksum",
+    ),
+    "a digest": (
+        changed("transform/zarr.json", "attributes", "output", root={}),
+        "attributes fail their checksum",
+    ),
+    "no digests": (
+        changed("transform/zarr.json", attributes={"diagnostics": {}}),
+        "it has no 'output'",
+    ),
+    "a list of digests": (
+        changed("transform/zarr.json", "attributes", output=[]),
+        "is not the run that was written",
+    ),
     "a table of another run": (added, "users/vectors/c/0/0 is not"),
     "a table that was added": (
-        lambda p: shutil.copytree(p / "items/vectors", p / "items/weight"), "items/weight/zarr.json was added since"
+        lambda p: shutil.copytree(p / "items/vectors", p / "items/weight"),
+        "items/weight/zarr.json was added since",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", DAMAGE)
@@ -117,7 +157,9 @@ def test_a_stabilized_run_is_compared_with_what_it_records(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_whole_run_passes_wherever_it_lies(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_passes_wherever_it_lies(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (place / ".DS_Store").write_bytes(b"a foreign one")
     assert embstab("verify", place) == 0
     told = json.loads(capsys.readouterr().out)
@@ -126,7 +168,9 @@ def test_a_whole_run_passes_wherever_it_lies(place: Path, tmp_path: Path, capsys
     shutil.move(place, tmp_path / "moved.zarr")
     moved = es.open_run(tmp_path / "moved.zarr", verify=True)
     assert moved.transform is not None
-    np.testing.assert_array_equal(vectors_of(moved), vectors_of(es.open_run(tmp_path / "moved.zarr")))
+    np.testing.assert_array_equal(
+        vectors_of(moved), vectors_of(es.open_run(tmp_path / "moved.zarr"))
+    )
 
 
 def test_what_was_verified_is_compared_again_when_it_is_read(place: Path) -> None:
@@ -139,9 +183,13 @@ def test_what_was_verified_is_compared_again_when_it_is_read(place: Path) -> Non
         es.open_run(verified, verify=True)
 
 
-def test_runs_that_record_nothing_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_record_nothing_are_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = place.parent / "raw-1.zarr"
-    with pytest.raises(es.InputError, match=r"has no transform, so there is nothing to compare it with"):
+    with pytest.raises(
+        es.InputError, match=r"has no transform, so there is nothing to compare it with"
+    ):
         es.open_run(raw, verify=True)
     assert embstab("verify", raw) == 2
     assert embstab("verify", tmp_path / "none") == 2

@@ -12,7 +12,12 @@ import test_series
 
 import dask_embstab as es
 
-template, days, series, run = test_series.template, test_series.days, test_series.series, test_series.run
+template, days, series, run = (
+    test_series.template,
+    test_series.days,
+    test_series.series,
+    test_series.run,
+)
 
 ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the last rebase is itself": ({"rebased": 2}, {}),

@@ -1,4 +1,6 @@
-"""A view hands out the rows that NumPy makes of the whole tables, in any blocks, gathers and panels."""
+"""A view hands out the rows that NumPy makes of the whole tables, in any blocks, gathers and
+panels.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ VIEWS: dict[str, tuple[Callable[[Source, Any], Source], Array]] = {
         lambda rows, column: SideBySide(rows, column_source(column)),
         np.column_stack([ROWS, COLUMN.astype(np.float32)]),
     ),
-    "padded": (lambda rows, _: Padded(rows, N + 9), np.vstack([ROWS, np.zeros((9, D), np.float32)])),
+    "padded": (
+        lambda rows, _: Padded(rows, N + 9),
+        np.vstack([ROWS, np.zeros((9, D), np.float32)]),
+    ),
     "nested": (
         lambda rows, _: SideBySide(Padded(rows, N + 4), Padded(with_ones(rows), N + 4)),
         np.pad(np.column_stack([ROWS, ROWS, np.ones(N, np.float32)]), ((0, 4), (0, 0))),
@@ -62,24 +67,38 @@ forms = st.sampled_from(["numpy", "dask", "zarr"])
 
 def taken(block: Any, start: int, stop: int, panel: int) -> Array:
     reader = (block.compute() if hasattr(block, "compute") else block).open()
-    return np.concatenate([reader.take(at, min(at + panel, stop)).copy() for at in range(start, stop, panel)])
+    return np.concatenate(
+        [reader.take(at, min(at + panel, stop)).copy() for at in range(start, stop, panel)]
+    )
 
 
 @pytest.mark.parametrize("name", VIEWS)
-@given(data=st.data(), form=forms, of_column=forms, chunk=st.integers(1, 30), panel=st.integers(1, 40))
-def test_any_part_of_a_view_is_numpy_s(name: str, data: Any, form: str, of_column: str, chunk: int, panel: int) -> None:
+@given(
+    data=st.data(), form=forms, of_column=forms, chunk=st.integers(1, 30), panel=st.integers(1, 40)
+)
+def test_any_part_of_a_view_is_numpy_s(
+    name: str, data: Any, form: str, of_column: str, chunk: int, panel: int
+) -> None:
     make, expected = VIEWS[name]
-    view = make(make_table(stored(ROWS, chunk, form), where="rows").source, stored(COLUMN, chunk, of_column))
+    view = make(
+        make_table(stored(ROWS, chunk, form), where="rows").source, stored(COLUMN, chunk, of_column)
+    )
     assert (view.shape, view.dtype) == (expected.shape, expected.dtype)
     start = data.draw(st.integers(0, len(expected) - 1))
     stop = data.draw(st.integers(start + 1, len(expected)))
-    np.testing.assert_array_equal(taken(view.block(start, stop), start, stop, panel), expected[start:stop])
-    rows = np.array(data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1)), dtype=np.int64)
+    np.testing.assert_array_equal(
+        taken(view.block(start, stop), start, stop, panel), expected[start:stop]
+    )
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1)), dtype=np.int64
+    )
     np.testing.assert_array_equal(taken(view.gather(rows), 0, len(rows), panel), expected[rows])
 
 
 def test_what_a_view_does_is_part_of_what_it_reads(tmp_path: Path) -> None:
-    """The same text for the same view, in any process; another for another function, matrix, column or length."""
+    """The same text for the same view, in any process; another for another function, matrix, column
+    or length.
+    """
     array = zarr.create_array(tmp_path / "rows.zarr", data=ROWS, chunks=(8, D))
     column = zarr.create_array(tmp_path / "column.zarr", data=COLUMN, chunks=(8,), compressors=None)
     weight = zarr.create_array(tmp_path / "weight.zarr", data=COLUMN, chunks=(8,), compressors=None)
@@ -105,7 +124,9 @@ def test_what_a_view_does_is_part_of_what_it_reads(tmp_path: Path) -> None:
     assert len(set(told)) == len(told)
     assert told == list(map(source_written, views()))
     unknown = MappedSource(rows, lambda block: block, D, rows.dtype)
-    assert source_written(unknown) != source_written(unknown), "nothing is known of a function without a name"
+    assert source_written(unknown) != source_written(unknown), (
+        "nothing is known of a function without a name"
+    )
     zarr.create_array(tmp_path / "rows.zarr", data=2 * ROWS, chunks=(8, D), overwrite=True)
     now = list(map(source_written, views()))
     assert not set(now) & set(told), "what they are views of was written anew"

@@ -31,7 +31,9 @@ Writing = Callable[..., contextlib.AbstractContextManager[None]]
 
 @pytest.fixture
 def run(make_run: MakeRun) -> es.Run:
-    return make_run("in", T, W, dtype="float32", item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)])
+    return make_run(
+        "in", T, W, dtype="float32", item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)]
+    )
 
 
 @pytest.fixture
@@ -90,7 +92,9 @@ def test_tasks_that_outlive_a_failure_leave_nothing(
             raise Stop
         made = original(self, start, stop)
         failed.wait(10)
-        time.sleep(start / 200)  # some write on before the folder is removed, some while it is, some after
+        time.sleep(
+            start / 200
+        )  # some write on before the folder is removed, some while it is, some after
         return made
 
     with monkeypatch.context() as patched, dask.config.set(scheduler="threads", num_workers=8):
@@ -116,7 +120,9 @@ def test_a_folder_that_is_removed_while_zarr_writes_never_comes_back(
             root.parent.rename(root.parent.with_suffix(".trash"))
 
     monkeypatch.setattr("dask_embstab.tables.write.sink._require_folder", look)
-    monkeypatch.setattr("dask_embstab.tables.write.sink.chunk_files", lambda _: None)  # all through Zarr
+    monkeypatch.setattr(
+        "dask_embstab.tables.write.sink.chunk_files", lambda _: None
+    )  # all through Zarr
     with pytest.raises(OSError, match="cannot be written"):
         es.create_run(tmp_path / "out.zarr", run)
     left = {name for name in snapshot(tmp_path) if name not in before}
@@ -151,7 +157,9 @@ def test_resume_goes_on_and_ends_in_equal_bits(
         es.apply(transform, run, out, resume=True)
     assert len(written) == 10 - (stopped_at - 1), "chunks that are there are not written again"
     assert data_of(out) == data_of(whole.path)
-    assert dict(zarr.open_group(out)["transform"].attrs) == dict(zarr.open_group(whole.path)["transform"].attrs)
+    assert dict(zarr.open_group(out)["transform"].attrs) == dict(
+        zarr.open_group(whole.path)["transform"].attrs
+    )
     assert not hidden(tmp_path)
 
 
@@ -167,21 +175,35 @@ def test_resume_starts_anew_where_the_leftover_is_of_another_call(
     assert not hidden(tmp_path)
 
 
-def test_resume_does_not_mix_two_inputs(run: es.Run, transform: es.Transform, tmp_path: Path, writing: Writing) -> None:
-    """The run was trained anew, in the same shape and at the same place, before the write was resumed."""
+def test_resume_does_not_mix_two_inputs(
+    run: es.Run, transform: es.Transform, tmp_path: Path, writing: Writing
+) -> None:
+    """The run was trained anew, in the same shape and at the same place, before the write was
+    resumed.
+    """
     out = tmp_path / "out.zarr"
     with writing(stop_at(5)), pytest.raises(Stop):
         es.apply(transform, run.path, out, resume=True)
     shutil.rmtree(run.path)
     again = (2 * table.astype("float32") for table in (T, W))
-    es.create_run(run.path, *again, item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)], chunk_rows=16)
+    es.create_run(
+        run.path,
+        *again,
+        item_ids=np.arange(60),
+        user_ids=[f"u{i}" for i in range(90)],
+        chunk_rows=16,
+    )
     whole = es.apply(transform, run.path, tmp_path / "whole.zarr")
     assert data_of(es.apply(transform, run.path, out, resume=True).path) == data_of(whole.path)
 
 
 @pytest.mark.parametrize("array", ["items/vectors", "items/id", "users/vectors"])
 def test_resume_makes_up_for_arrays_that_were_never_made(
-    run: es.Run, transform: es.Transform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: str
+    run: es.Run,
+    transform: es.Transform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    array: str,
 ) -> None:
     whole = es.apply(transform, run, tmp_path / "whole.zarr")
     original = zarr.Group.create_array
@@ -221,7 +243,9 @@ def test_a_leftover_is_known_by_its_whole_name(
 ) -> None:
     with writing(stop_at(3)), pytest.raises(Stop):
         es.apply(transform, run, tmp_path / f"{name}.zarr", resume=True)
-    es.apply(transform, run, tmp_path / name)  # a neighbour whose name is the beginning of the other
+    es.apply(
+        transform, run, tmp_path / name
+    )  # a neighbour whose name is the beginning of the other
     assert len(hidden(tmp_path)) == 1
     es.apply(transform, run, tmp_path / f"{name}.zarr", resume=True)
     assert not hidden(tmp_path)
@@ -248,14 +272,18 @@ with dask.config.set({"embstab.task-bytes": 1}, scheduler="synchronous"):
 """
 
 
-def test_kill_9_leaves_nothing_at_the_place(run: es.Run, transform: es.Transform, tmp_path: Path) -> None:
+def test_kill_9_leaves_nothing_at_the_place(
+    run: es.Run, transform: es.Transform, tmp_path: Path
+) -> None:
     transform.save(tmp_path / "t.npz")
     whole = es.apply(transform, run, tmp_path / "whole.zarr")
     free, taken = tmp_path / "free.zarr", tmp_path / "taken.zarr"
     es.create_run(taken, T, chunk_rows=16)
     old = snapshot(taken)
     command = [sys.executable, "-c", WRITER, str(tmp_path / "t.npz"), run.path]
-    writers = [subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE) for out in (free, taken)]
+    writers = [
+        subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE) for out in (free, taken)
+    ]
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
@@ -294,7 +322,9 @@ def test_on_another_store_the_mark_is_taken_away_last(run: es.Run, writing: Writ
     assert es.stabilize(store, zarr.storage.MemoryStore(), reference=landed).items.n_rows == 60
 
 
-def test_on_another_store_half_a_run_is_refused_until_it_is_written_anew(run: es.Run, writing: Writing) -> None:
+def test_on_another_store_half_a_run_is_refused_until_it_is_written_anew(
+    run: es.Run, writing: Writing
+) -> None:
     store = zarr.storage.MemoryStore()
     with writing(stop_at(4)), pytest.raises(Stop):
         es.stabilize(run, store)

@@ -1,4 +1,6 @@
-"""The real weekly series: what its trainer sees and makes, what its figures are, and the example on a few of its weeks."""
+"""The real weekly series: what its trainer sees and makes, what its figures are, and the example on
+a few of its weeks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from dask_embstab.demo.als import descend, factorize, half_step
 from dask_embstab.series.publish.gates import THRESHOLDS
 
 DATA = webshop.default_file()
-needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no {DATA.name} in {DATA.parent}; set EMBSTAB_DATA")
+needs_data = pytest.mark.skipif(
+    not DATA.exists(), reason=f"no {DATA.name} in {DATA.parent}; set EMBSTAB_DATA"
+)
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 LOSS = {"regularization": 0.7, "alpha": 0.4}
@@ -31,19 +35,26 @@ LOSS = {"regularization": 0.7, "alpha": 0.4}
 def matrices(most: int = 4) -> st.SearchStrategy[sparse.csr_array]:
     shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
     return shapes.map(
-        lambda s: sparse.csr_array(np.random.default_rng(s[2]).integers(0, most, s[:2]).astype(np.float64))
+        lambda s: sparse.csr_array(
+            np.random.default_rng(s[2]).integers(0, most, s[:2]).astype(np.float64)
+        )
     )
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A small shop's file: 60 items, 40 customers, four months; a quarter of its lines do not count."""
+    """A small shop's file: 60 items, 40 customers, four months; a quarter of its lines do not
+    count.
+    """
     rng, lines = np.random.default_rng(0), [HEADER]
     for k in range(6000):
         item, user, day = rng.integers(60), rng.integers(40), rng.integers(120)
         when = np.datetime64("2011-01-01") + day
         quantity, customer = (-1 if k % 8 == 0 else 2), ("" if k % 8 == 1 else f"{10000 + user}.0")
-        lines.append(f'{k},S{item:02d}A,"A THING, RED",{quantity},{when} 08:26:00,1.5,{customer},United Kingdom')
+        lines.append(
+            f'{k},S{item:02d}A,"A THING, RED",{quantity},{when} 08:26:00,1.5,{customer},United'
+            " Kingdom"
+        )
     path = tmp_path / "shop.csv.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
     return path
@@ -59,14 +70,23 @@ def test_only_lines_with_a_customer_and_a_positive_quantity_count(shop: Path) ->
 def test_windows_are_a_week_apart_and_count_what_is_in_them(shop: Path) -> None:
     events = webshop.read_events(shop)
     weeks = list(webshop.weeks(events, window_days=90, min_events=1))
-    assert [week.name for week in weeks] == ["2011-03-31", "2011-04-07", "2011-04-14", "2011-04-21", "2011-04-28"]
+    assert [week.name for week in weeks] == [
+        "2011-03-31",
+        "2011-04-07",
+        "2011-04-14",
+        "2011-04-21",
+        "2011-04-28",
+    ]
     first = np.datetime64("2011-03-31").astype(int) + np.datetime64("1970-01-01").item().toordinal()
     inside = (events.days <= first) & (events.days > first - 90)
     assert weeks[0].interactions.sum() == inside.sum()
     user, item = events.users[inside][0], events.items[inside][0]
     count = ((events.users == user) & (events.items == item) & inside).sum()
     row = np.flatnonzero(weeks[0].user_ids == events.user_ids[user])
-    assert weeks[0].interactions[row[0], np.flatnonzero(weeks[0].item_ids == events.item_ids[item])[0]] == count
+    assert (
+        weeks[0].interactions[row[0], np.flatnonzero(weeks[0].item_ids == events.item_ids[item])[0]]
+        == count
+    )
 
 
 @given(counts=matrices(), least=st.integers(1, 8))
@@ -83,9 +103,14 @@ def test_the_rare_are_left_out_until_none_is_rare(counts: sparse.csr_array, leas
 
 
 @given(counts=matrices(), seed=st.integers(0, 99))
-def test_as_many_conjugate_gradient_steps_as_components_solve(counts: sparse.csr_array, seed: int) -> None:
+def test_as_many_conjugate_gradient_steps_as_components_solve(
+    counts: sparse.csr_array, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    fixed, start = rng.standard_normal((counts.shape[1], 3)), rng.standard_normal((counts.shape[0], 3))
+    fixed, start = (
+        rng.standard_normal((counts.shape[1], 3)),
+        rng.standard_normal((counts.shape[0], 3)),
+    )
     found = descend(counts, fixed, start, n_steps=3, **LOSS)
     assert_allclose(found, half_step(counts, fixed, **LOSS), atol=1e-8)
     assert_allclose(descend(counts, fixed, found, n_steps=1, **LOSS), found, atol=1e-8)
@@ -93,7 +118,10 @@ def test_as_many_conjugate_gradient_steps_as_components_solve(counts: sparse.csr
 
 def test_few_steps_end_where_exact_sweeps_do(shop: Path) -> None:
     week = next(webshop.weeks(webshop.read_events(shop)))
-    few, exact = (factorize(week.interactions, components=4, n_iterations=60, n_cg_steps=n, seed=0) for n in (3, None))
+    few, exact = (
+        factorize(week.interactions, components=4, n_iterations=60, n_cg_steps=n, seed=0)
+        for n in (3, None)
+    )
     scores = exact.users @ exact.items.T
     assert np.abs(few.users @ few.items.T - scores).max() < 0.02 * np.abs(scores).max()
 
@@ -104,11 +132,15 @@ def test_no_steps_are_refused(n: int) -> None:
         factorize(sparse.csr_array(np.ones((2, 2))), components=1, n_cg_steps=n, seed=0)
 
 
-def test_a_series_is_a_function_of_its_seed_and_every_week_starts_anew(shop: Path, tmp_path: Path) -> None:
+def test_a_series_is_a_function_of_its_seed_and_every_week_starts_anew(
+    shop: Path, tmp_path: Path
+) -> None:
     events = webshop.read_events(shop)
 
     def vectors(name: str, seed: int) -> list[Any]:
-        runs = webshop.write_series(events, tmp_path / name, seed=seed, n_weeks=2, components=4, n_iterations=2)
+        runs = webshop.write_series(
+            events, tmp_path / name, seed=seed, n_weeks=2, components=4, n_iterations=2
+        )
         assert [run.name for run in runs] == ["2011-03-31", "2011-04-07"]
         return [np.asarray(run.items.vectors) for run in runs if run.items is not None]
 
@@ -125,7 +157,11 @@ def items_of(ids: str, rows: Any) -> webshop_figures.Items:
 
 def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
     rng = np.random.default_rng(0)
-    weeks = [items_of("abcde", rng.standard_normal((5, 2))), None, items_of("bcdef", rng.standard_normal((5, 2)))]
+    weeks = [
+        items_of("abcde", rng.standard_normal((5, 2))),
+        None,
+        items_of("bcdef", rng.standard_normal((5, 2))),
+    ]
     weeks.append(items_of("abdfg", rng.standard_normal((5, 2))))
     found = webshop_figures.by_gap(weeks, 1)
 
@@ -138,12 +174,20 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
     # In the plane the best rotation or reflection can be searched for.
     X, Y = (np.array([one[name] for name in "bdf"]) for one in (x, y))
     angles = np.linspace(0, 2 * np.pi, 2001)
-    turns = [np.array([[np.cos(a), -f * np.sin(a)], [np.sin(a), f * np.cos(a)]]) for a in angles for f in (1, -1)]
+    turns = [
+        np.array([[np.cos(a), -f * np.sin(a)], [np.sin(a), f * np.cos(a)]])
+        for a in angles
+        for f in (1, -1)
+    ]
     best = min(turns, key=lambda Q: np.linalg.norm(Y @ Q - X))
     assert found["ceiling"] == pytest.approx(
         np.mean([cosine(*pair) for pair in zip(X, Y @ best, strict=True)]), abs=1e-3
     )
-    assert webshop_figures.by_gap(weeks, 4) == {"landed": None, "ceiling": None, "ceiling, unit rows": None}
+    assert webshop_figures.by_gap(weeks, 4) == {
+        "landed": None,
+        "ceiling": None,
+        "ceiling, unit rows": None,
+    }
 
 
 def test_ages_count_from_the_first_run_that_has_the_item() -> None:
@@ -151,13 +195,26 @@ def test_ages_count_from_the_first_run_that_has_the_item() -> None:
     weeks = [items_of(ids, rows) for ids in ("abc", "abd", "ade", "def")]
     found = webshop_figures.by_age(weeks)
     # Week by week: a and b are shared, then a and d (one week old next), then d and e.
-    assert {name: line["n"] for name, line in found.items()} == {"0": 2, "1": 1, "in the first run": 3}
-    e_d = np.array([webshop_figures.cosines(rows[[1]], rows[[0]])[0], webshop_figures.cosines(rows[[2]], rows[[1]])[0]])
+    assert {name: line["n"] for name, line in found.items()} == {
+        "0": 2,
+        "1": 1,
+        "in the first run": 3,
+    }
+    e_d = np.array(
+        [
+            webshop_figures.cosines(rows[[1]], rows[[0]])[0],
+            webshop_figures.cosines(rows[[2]], rows[[1]])[0],
+        ]
+    )
     assert found["1"]["landed"] == pytest.approx(e_d[0])
-    assert found["0"]["landed"] == pytest.approx(np.mean([webshop_figures.cosines(rows[[2]], rows[[1]])[0], e_d[1]]))
+    assert found["0"]["landed"] == pytest.approx(
+        np.mean([webshop_figures.cosines(rows[[2]], rows[[1]])[0], e_d[1]])
+    )
 
 
-def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
+def test_a_held_run_is_counted_and_left_out(
+    make_run: Callable[..., es.Run], tmp_path: Path
+) -> None:
     rng = np.random.default_rng(2)
     series, outcome = (
         es.Series.init(tmp_path / "series", min_matched=30, gates=dict.fromkeys(THRESHOLDS)),
@@ -175,7 +232,9 @@ def test_a_held_run_is_counted_and_left_out(make_run: Callable[..., es.Run], tmp
 def test_an_absent_file_is_one_line(tmp_path: Path) -> None:
     for program in (webshop, webshop_series):
         options = [str(tmp_path / "out")] if program is webshop else []
-        with pytest.raises(SystemExit, match=r"^error: there is no online_retail.csv.gz in .*; give the folder"):
+        with pytest.raises(
+            SystemExit, match=r"^error: there is no online_retail.csv.gz in .*; give the folder"
+        ):
             program.main([*options, "--data", str(tmp_path)])
 
 
@@ -198,7 +257,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
 
 
 @needs_data
-def test_landing_on_the_previous_run_is_the_ceiling_of_the_next_week(small: tuple[dict[str, Any], str]) -> None:
+def test_landing_on_the_previous_run_is_the_ceiling_of_the_next_week(
+    small: tuple[dict[str, Any], str],
+) -> None:
     found, _ = small
     for policy, key in (("previous", "ceiling"), ("previous, unit rows", "ceiling, unit rows")):
         figures = found[policy]["gaps"][1]
@@ -212,7 +273,9 @@ def test_no_policy_beats_the_ceiling_by_much(small: tuple[dict[str, Any], str]) 
         assert (found[policy]["passed"], found[policy]["held"]) == (6, 0)
         for gap in (1, 4):
             figures = found[policy]["gaps"][gap]
-            assert 0.5 * figures["ceiling"] < figures["landed"] < 1.02 * figures["ceiling, unit rows"]
+            assert (
+                0.5 * figures["ceiling"] < figures["landed"] < 1.02 * figures["ceiling, unit rows"]
+            )
         assert sum(line["n"] for line in found[policy]["ages"].values()) > 5000
 
 

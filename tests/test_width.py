@@ -1,4 +1,6 @@
-"""A run that is wider than the space it is aligned to: the rectangular rotation, and what it loses."""
+"""A run that is wider than the space it is aligned to: the rectangular rotation, and what
+it loses.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def wide_and_narrow(seed: int = 0, noise: float = 0.0) -> tuple[Array, Array]:
     """Rows of `WIDE` components whose first `NARROW` ones, in hidden axes, are the narrow rows."""
     rng = np.random.default_rng(seed)
     narrow = rng.normal(size=(N, NARROW))
-    hidden = np.hstack([narrow + noise * rng.normal(size=narrow.shape), 0.3 * rng.normal(size=(N, WIDE - NARROW))])
+    hidden = np.hstack(
+        [narrow + noise * rng.normal(size=narrow.shape), 0.3 * rng.normal(size=(N, WIDE - NARROW))]
+    )
     return hidden @ linalg.qr(rng.normal(size=(WIDE, WIDE)))[0], narrow
 
 
@@ -67,7 +71,10 @@ def test_the_rectangular_rotation_is_a_local_minimum_no_worse_than_dropping_colu
 
 def test_a_narrower_space_is_never_chosen_unasked() -> None:
     wide, narrow = wide_and_narrow()
-    with pytest.raises(es.InputError, match=f"is {WIDE} and the reference has {NARROW}.*width={WIDE}.*width={NARROW}"):
+    with pytest.raises(
+        es.InputError,
+        match=f"is {WIDE} and the reference has {NARROW}.*width={WIDE}.*width={NARROW}",
+    ):
         es.fit(wide, reference=narrow, keep="geometry")
     with pytest.raises(es.InputError, match="at least that many"):
         es.fit(wide, reference=narrow, keep="geometry", width=NARROW - 1)
@@ -79,7 +86,9 @@ def test_a_loss_beyond_what_is_allowed_is_refused_with_its_share() -> None:
     wide, narrow = wide_and_narrow()
     lost = es.fit(wide, reference=narrow, width=NARROW).diagnostics["alignment"]["lost_energy"]
     assert 0.01 < lost < 0.2
-    with pytest.raises(es.InputError, match=f"keep {1 - lost:.1%} .*at most 1.0% may be lost.*max_lost_energy="):
+    with pytest.raises(
+        es.InputError, match=f"keep {1 - lost:.1%} .*at most 1.0% may be lost.*max_lost_energy="
+    ):
         es.fit(wide, reference=narrow, width=NARROW, max_lost_energy=0.01)
     with pytest.raises(es.InputError, match=r"from 0 to 1; it is 1\.5"):
         es.fit(wide, reference=narrow, width=NARROW, max_lost_energy=1.5)
@@ -94,7 +103,14 @@ def test_a_centred_fit_onto_a_narrower_reference_meets_its_mean() -> None:
 def test_the_command_line_writes_the_narrow_run(make_run: Any, tmp_path: Path) -> None:
     wide, narrow = wide_and_narrow(noise=0.1)
     run, reference = make_run("wide", wide), make_run("narrow", narrow)
-    arguments = ["stabilize", run.path, str(tmp_path / "out"), "--reference", reference.path, "--json"]
+    arguments = [
+        "stabilize",
+        run.path,
+        str(tmp_path / "out"),
+        "--reference",
+        reference.path,
+        "--json",
+    ]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 2
     made = CliRunner().invoke(main, [*arguments, "--width", str(NARROW)])

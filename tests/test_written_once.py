@@ -34,7 +34,9 @@ AMOUNTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def changed(monkeypatch: pytest.MonkeyPatch, reader: Any, change: Callable[[Any], Any], at: int) -> None:
+def changed(
+    monkeypatch: pytest.MonkeyPatch, reader: Any, change: Callable[[Any], Any], at: int
+) -> None:
     """What the reader takes from row ``at`` on is another number of rows."""
     original = reader.take
 
@@ -85,7 +87,12 @@ PLANS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("fault", PLANS)
 @pytest.mark.parametrize("verb", ["create_run", "apply", "running mean"])
 def test_a_table_is_written_whole_and_once(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, fault: str, verb: str
+    make_run: MakeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    fault: str,
+    verb: str,
 ) -> None:
     run, out, original = make_run("in", T), PLACES[place](tmp_path), plan.plan_rows
     transform = es.fit(run)
@@ -106,7 +113,9 @@ def test_a_table_is_written_whole_and_once(
     }
     monkeypatch.setattr("dask_embstab.passes.engine.plan.plan_rows", plan_rows)
     monkeypatch.setattr("dask_embstab.passes.running_mean.plan_rows", plan_rows)
-    with pytest.raises(es.DamageError, match=r"every row of a table must be written once; .* nothing was published"):
+    with pytest.raises(
+        es.DamageError, match=r"every row of a table must be written once; .* nothing was published"
+    ):
         verbs[verb]()
     with pytest.raises(es.NotARunError):
         es.open_run(out)

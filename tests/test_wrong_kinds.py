@@ -1,4 +1,6 @@
-"""Every verb with every wrong kind: one clear error of this library, one line, and never a raw exception."""
+"""Every verb with every wrong kind: one clear error of this library, one line, and never a raw
+exception.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,32 @@ def test_what_is_no_table_or_run(run: es.Run, tmp_path: Path, kind: str) -> None
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["rank", "width", "min_matched", "sample", "anchors", "min_count", "keep", "align_on",
-                                  "method", "balance", "center", "unit_rows", "rotation_only", "max_lost_energy", "seed",
-                                  "duplicates", "scratch"])  # fmt: skip
 @pytest.mark.parametrize(
-    "value", [{1}, [], "nonsense\0", b"1", 1.5j, object(), float("nan"), T], ids=lambda v: type(v).__name__
+    "name",
+    [
+        "rank",
+        "width",
+        "min_matched",
+        "sample",
+        "anchors",
+        "min_count",
+        "keep",
+        "align_on",
+        "method",
+        "balance",
+        "center",
+        "unit_rows",
+        "rotation_only",
+        "max_lost_energy",
+        "seed",
+        "duplicates",
+        "scratch",
+    ],
+)
+@pytest.mark.parametrize(
+    "value",
+    [{1}, [], "nonsense\0", b"1", 1.5j, object(), float("nan"), T],
+    ids=lambda v: type(v).__name__,
 )
 def test_options_of_another_kind(name: str, value: Any) -> None:
     if name == "scratch" and isinstance(value, str):
@@ -65,18 +88,27 @@ def test_options_of_another_kind(name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", ["sample", "anchors", "min_count", "seed"])
 def test_numbers_by_table_are_numbers(name: str) -> None:
     with pytest.raises(
-        es.InputError, match=f"{name} must be a.* number.* or a dict of them by table name; it is a dict"
+        es.InputError,
+        match=f"{name} must be a.* number.* or a dict of them by table name; it is a dict",
     ):
-        es.fit(T, W, reference={"items": T, "users": W}, align_on="both", **{name: {"items": "many"}})
+        es.fit(
+            T, W, reference={"items": T, "users": W}, align_on="both", **{name: {"items": "many"}}
+        )
 
 
 def test_what_one_table_of_two_is_chosen_by() -> None:
     """Counts of the items alone: their least count is no option of the users."""
-    reference, options = {"items": T, "users": W}, {"align_on": "both", "counts": {"items": np.arange(len(T))}}
+    reference, options = (
+        {"items": T, "users": W},
+        {"align_on": "both", "counts": {"items": np.arange(len(T))}},
+    )
     found = es.fit(T, W, reference=reference, min_count=20, **options)
     by_table = es.fit(T, W, reference=reference, min_count={"items": 20}, **options)
     np.testing.assert_array_equal(found.items, by_table.items)
-    assert [found.diagnostics[key]["aligned"] for key in ("items", "users")] == [len(T) - 20, len(W)]
+    assert [found.diagnostics[key]["aligned"] for key in ("items", "users")] == [
+        len(T) - 20,
+        len(W),
+    ]
 
 
 @pytest.mark.parametrize("ids", ["-5", "5"])

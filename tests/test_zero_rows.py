@@ -1,4 +1,6 @@
-"""Rows of zeros are transformed and counted; they change no mean, no rotation, no balance, no floor and no figure."""
+"""Rows of zeros are transformed and counted; they change no mean, no rotation, no balance, no floor
+and no figure.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ Array = np.ndarray[Any, Any]
 
 
 @given(
-    seed=st.integers(0, 10_000), n=st.integers(0, 300), d=st.integers(1, 20), dtype=st.sampled_from(["f2", "f4", "f8"])
+    seed=st.integers(0, 10_000),
+    n=st.integers(0, 300),
+    d=st.integers(1, 20),
+    dtype=st.sampled_from(["f2", "f4", "f8"]),
 )
 def test_rows_of_zeros_are_found(seed: int, n: int, d: int, dtype: str) -> None:
     rng = np.random.default_rng(seed)
@@ -42,17 +47,24 @@ def test_what_is_tiny_or_not_finite_is_not_zero() -> None:
 @given(seed=st.integers(0, 1000), share=st.floats(0, 1))
 def test_moments_of_parts_count_them_as_those_of_the_whole(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
-    tables = [np.where(rng.random((60, 1)) < share, 0.0, world(number)[0]) for number in (seed, seed + 1)]
+    tables = [
+        np.where(rng.random((60, 1)) < share, 0.0, world(number)[0]) for number in (seed, seed + 1)
+    ]
     is_zero = [~rows.any(axis=1) for rows in tables]
     left_out = is_zero[0] | is_zero[1]
     whole = es.moments(tables[0], reference=tables[1])
     energies = [pytest.approx(float(np.square(rows[left_out]).sum())) for rows in tables]
-    expected = ZeroRows(int(is_zero[0].sum()), int(left_out.sum()), int(is_zero[1].sum()), *energies)
+    expected = ZeroRows(
+        int(is_zero[0].sum()), int(left_out.sum()), int(is_zero[1].sum()), *energies
+    )
     assert whole.moments.zeros == expected
     assert (whole.matched, whole.moments.n_nonzero) == (60, 60 - expected.rows)
 
     cut = int(rng.integers(1, 60))
-    parts = [es.moments(tables[0][part], reference=tables[1][part]) for part in (slice(cut), slice(cut, None))]
+    parts = [
+        es.moments(tables[0][part], reference=tables[1][part])
+        for part in (slice(cut), slice(cut, None))
+    ]
     a, b = (replace(part, reference=whole.reference) for part in parts)
     for name in ("rows", "pairs", "reference"):
         assert getattr((a + b).moments.zeros, name) == getattr(whole.moments.zeros, name)
@@ -74,9 +86,15 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.usefixtures("small_tasks")
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(map(str, options.values())))
-def test_added_rows_of_zeros_change_no_transform(make_run: MakeRun, options: dict[str, Any]) -> None:
-    """Cold rows at random places of either table, of either run: in one, in the other, or in both."""
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda options: " ".join(map(str, options.values()))
+)
+def test_added_rows_of_zeros_change_no_transform(
+    make_run: MakeRun, options: dict[str, Any]
+) -> None:
+    """Cold rows at random places of either table, of either run: in one, in the other, or
+    in both.
+    """
     rng = np.random.default_rng(3)
     (T, W), (U, V) = world(0), world(1)
     keys = {"items": (T, T + 0.1 * U), "users": (W, W + 0.1 * V)}
@@ -84,12 +102,16 @@ def test_added_rows_of_zeros_change_no_transform(make_run: MakeRun, options: dic
     for name, side in (("reference", 0), ("run", 1)):
         tables = {key: rows[side] for key, rows in keys.items()}
         ids = {key: np.arange(len(rows)) for key, rows in tables.items()}
-        plain[name] = make_run(f"plain-{name}", **tables, item_ids=ids["items"], user_ids=ids["users"])
+        plain[name] = make_run(
+            f"plain-{name}", **tables, item_ids=ids["items"], user_ids=ids["users"]
+        )
         for key, rows in tables.items():
             order = rng.permutation(3 * len(rows))
             tables[key] = np.vstack([rows, np.zeros((2 * len(rows), rows.shape[1]))])[order]
             ids[key] = order
-        cold[name] = make_run(f"cold-{name}", **tables, item_ids=ids["items"], user_ids=ids["users"])
+        cold[name] = make_run(
+            f"cold-{name}", **tables, item_ids=ids["items"], user_ids=ids["users"]
+        )
     expected = es.fit(plain["run"], reference=plain["reference"], **options)
     found = es.fit(cold["run"], reference=cold["reference"], **options)
     np.testing.assert_allclose(found.items, expected.items, rtol=0, atol=1e-9)
@@ -97,7 +119,9 @@ def test_added_rows_of_zeros_change_no_transform(make_run: MakeRun, options: dic
     if options.get("center"):
         np.testing.assert_allclose(found.items_offset, expected.items_offset, rtol=0, atol=1e-9)
     for name in ("relative_error", "rows", "gram_gap"):
-        assert found.diagnostics["alignment"][name] == pytest.approx(expected.diagnostics["alignment"][name], rel=1e-6)
+        assert found.diagnostics["alignment"][name] == pytest.approx(
+            expected.diagnostics["alignment"][name], rel=1e-6
+        )
     for key, rows in (("items", 120), ("users", 180)):
         assert found.diagnostics[key]["zero_rows"] == rows
 
@@ -116,12 +140,16 @@ def test_cold_users_do_not_change_the_lengths_of_items(make_run: MakeRun, tmp_pa
 
 def _cold(n_warm: int, n_cold: int, seed: int) -> tuple[Array, Array]:
     """Rows and ids: the same warm ones, beside cold ones that no other seed has."""
-    rows = np.vstack([world(7, n_items=n_warm)[0] + 0.01 * world(seed, n_items=n_warm)[0], np.zeros((n_cold, 4))])
+    rows = np.vstack(
+        [world(7, n_items=n_warm)[0] + 0.01 * world(seed, n_items=n_warm)[0], np.zeros((n_cold, 4))]
+    )
     return rows, np.concatenate([np.arange(n_warm), 1000 * seed + np.arange(n_cold)])
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(make_run: MakeRun, *, shuffled: bool) -> None:
+def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(
+    make_run: MakeRun, *, shuffled: bool
+) -> None:
     """All 20 warm rows are shared, and none of 400 cold ones: that is enough."""
     runs = []
     for seed in (1, 2):
@@ -129,7 +157,10 @@ def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(make_run: MakeRun, *, 
         order = np.random.default_rng(seed).permutation(420) if shuffled else np.arange(420)
         runs.append(make_run(f"run-{seed}", rows[order], item_ids=ids[order]))
     told = es.fit(runs[1], reference=runs[0]).diagnostics["items"]
-    assert {name: told[name] for name in ("matched", "aligned", "zero_rows", "zero_pairs", "new", "gone")} == {
+    assert {
+        name: told[name]
+        for name in ("matched", "aligned", "zero_rows", "zero_pairs", "new", "gone")
+    } == {
         "matched": 20,
         "aligned": 20,
         "zero_rows": 400,
@@ -141,7 +172,9 @@ def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(make_run: MakeRun, *, 
 
 
 def test_shared_rows_of_zeros_do_not_make_up_for_missing_ones(make_run: MakeRun) -> None:
-    """Of 320 shared ids 300 are cold in one of the runs; 20 are no tenth of the 220 that are not, and no min_matched."""
+    """Of 320 shared ids 300 are cold in one of the runs; 20 are no tenth of the 220 that are not,
+    and no min_matched.
+    """
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(size=(2, 520, 4))
     ours[20:320] = 0
@@ -149,9 +182,13 @@ def test_shared_rows_of_zeros_do_not_make_up_for_missing_ones(make_run: MakeRun)
         make_run(f"run-{i}", rows, item_ids=ids)
         for i, (rows, ids) in enumerate([(ours, np.arange(520)), (theirs, np.r_[:320, 1000:1200])])
     ]
-    with pytest.raises(es.TooFewMatchedError, match=r"at least 22 rows, not of zeros alone, .* 20 are shared"):
+    with pytest.raises(
+        es.TooFewMatchedError, match=r"at least 22 rows, not of zeros alone, .* 20 are shared"
+    ):
         es.fit(runs[0], reference=runs[1])
-    with pytest.raises(es.TooFewMatchedError, match=r"at least 21 rows, not of zeros alone, .* 20 are shared"):
+    with pytest.raises(
+        es.TooFewMatchedError, match=r"at least 21 rows, not of zeros alone, .* 20 are shared"
+    ):
         es.fit(runs[0], reference=runs[1], min_matched=21)
     assert es.fit(runs[0], reference=runs[1], min_matched=20).diagnostics["items"]["aligned"] == 20
 

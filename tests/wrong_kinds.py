@@ -21,12 +21,16 @@ T, W = world(76)
 
 
 class Tensor:
-    """As a torch tensor that cannot become a NumPy array: it requires a gradient, is bfloat16 or lies on a GPU."""
+    """As a torch tensor that cannot become a NumPy array: it requires a gradient, is bfloat16 or
+    lies on a GPU.
+    """
 
     shape, ndim, dtype = (60, 4), 2, "torch.bfloat16"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        raise RuntimeError(
+            "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+        )
 
 
 class Sparse:
@@ -132,12 +136,16 @@ MORE: dict[str, Any] = {
     "truth values": T > 0,
     "long doubles": T.astype(np.longdouble),
     "a Dask array of unknown chunks": da.from_array(T)[da.from_array(T[:, 0]) > 0],
-    "a Dask array of another shape than declared": da.from_array(T).map_blocks(lambda block: block[:-1], dtype=T.dtype),
+    "a Dask array of another shape than declared": (
+        da.from_array(T).map_blocks(lambda block: block[:-1], dtype=T.dtype)
+    ),
     "a Dask array without axes": da.from_array(np.array(3.0)),
     "a pandas DataFrame of texts": pd.DataFrame({"a": ["x"] * 60}),
     "a pandas Series of objects": pd.Series([{}] * 60),
     "a pandas Series with missing values": pd.Series([1.0, None] * 30),
-    "an index of several levels": pd.Series(range(60), pd.MultiIndex.from_arrays([range(60), range(60)])),
+    "an index of several levels": pd.Series(
+        range(60), pd.MultiIndex.from_arrays([range(60), range(60)])
+    ),
     "a DataArray of three axes": xr.DataArray(T[None]),
     "a list of texts": ["a", "b\0", "\ud800"],
     "a list of lists": [[1, [2]], 3],
@@ -177,7 +185,9 @@ def _foreign() -> dict[str, Callable[[Any], dict[str, Any]]]:
             "an Arrow table of texts": m.table({"a": ["x", "y"]}),
             "an Arrow array with nulls": m.array([1.0, None]),
         },
-        "dask.dataframe": lambda m: {"a Dask DataFrame": m.from_pandas(pd.DataFrame(T), npartitions=2)},
+        "dask.dataframe": lambda m: {
+            "a Dask DataFrame": m.from_pandas(pd.DataFrame(T), npartitions=2)
+        },
     }
 
 

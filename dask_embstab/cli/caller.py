@@ -1,4 +1,6 @@
-"""The command line as messages name it: ``--width 8``, ``embstab series settings SERIES --min-matched 5``."""
+"""The command line as messages name it: ``--width 8``, ``embstab series settings SERIES
+--min-matched 5``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _NAMES = {"Series.change": "series settings"}
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A command below ``root``, and the verb through which options are set that it does not take itself."""
+    """A command below ``root``, and the verb through which options are set that it does not take
+    itself.
+    """
 
     root: click.Group
     command: click.Command
@@ -34,14 +38,22 @@ class CommandLine:
         if written := _written(self.command, name, value):
             return written
         other = self._named(self.through)
-        return self.call(self.through, {name: value}) if other and _written(other, name, value) else None
+        return (
+            self.call(self.through, {name: value})
+            if other and _written(other, name, value)
+            else None
+        )
 
     def call(self, function: str, options: Mapping[str, Any]) -> str:
         """Another command; what only Python has is named as such."""
         command = self._named(function)
         if command is None:
             return f"{PythonVerb().call(function, options)} in Python"
-        places = [p.human_readable_name.upper() for p in command.params if isinstance(p, click.Argument) and p.required]
+        places = [
+            p.human_readable_name.upper()
+            for p in command.params
+            if isinstance(p, click.Argument) and p.required
+        ]
         given = [_written(command, name, value) or "" for name, value in options.items()]
         return f"`{' '.join(['embstab', _name(function), *places, *filter(None, given)])}`"
 
@@ -57,10 +69,18 @@ def _name(function: str) -> str:
 
 
 def _written(command: click.Command, name: str, value: Any) -> str | None:
-    """An option of a command, None where it has none of that name (or no way to give that value)."""
-    option = next((p for p in command.params if isinstance(p, click.Option) and p.name == name), None)
+    """An option of a command, None where it has none of that name (or no way to give that
+    value).
+    """
+    option = next(
+        (p for p in command.params if isinstance(p, click.Option) and p.name == name), None
+    )
     if option is None:
         return None
     names = option.secondary_opts if value is False else option.opts
     flag = max(names, key=len, default=None)
-    return flag if flag is None or option.is_flag or value is None else f"{flag} {shlex.quote(str(value))}"
+    return (
+        flag
+        if flag is None or option.is_flag or value is None
+        else f"{flag} {shlex.quote(str(value))}"
+    )

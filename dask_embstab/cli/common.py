@@ -1,4 +1,6 @@
-"""What every command shares: the group, options, errors as one line, exit codes, progress. Only click is imported."""
+"""What every command shares: the group, options, errors as one line, exit codes, progress. Only
+click is imported.
+"""
 
 from __future__ import annotations
 
@@ -66,10 +68,11 @@ def main(context: click.Context) -> None:
 def command(
     *options: Callable[..., Any], group: click.Group | None = None, through: str = ""
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
-    """A command whose function returns its JSON object; errors, progress and exit codes are the same for all.
+    """A command whose function returns its JSON object; errors, progress and exit codes are the
+    same for all.
 
-    ``through``: the verb that sets what the command itself takes no option for. Of the result, ``exit_code`` (0) is not
-    printed, and of ``lines`` nothing else is where a person reads it.
+    ``through``: the verb that sets what the command itself takes no option for. Of the result,
+    ``exit_code`` (0) is not printed, and of ``lines`` nothing else is where a person reads it.
     """
 
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
@@ -77,8 +80,17 @@ def command(
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
             limit = arguments.pop("memory_limit", None)
             caller = CommandLine(main, context.command, through)
-            with signals_interrupt(), noting() as published, called_by(caller), _one_line_errors(published):
-                with _told_when_held(as_json=as_json), _progress_bars(as_json=as_json), _within(limit):
+            with (
+                signals_interrupt(),
+                noting() as published,
+                called_by(caller),
+                _one_line_errors(published),
+            ):
+                with (
+                    _told_when_held(as_json=as_json),
+                    _progress_bars(as_json=as_json),
+                    _within(limit),
+                ):
                     result = function(**arguments)
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
@@ -90,7 +102,10 @@ def command(
 
         decorated: Callable[..., Any] = run
         for option in reversed(
-            (*options, click.option("--json", "as_json", is_flag=True, help="Print one JSON object."))
+            (
+                *options,
+                click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+            )
         ):
             decorated = option(decorated)
         name = function.__name__.strip("_").replace("_", "-")
@@ -124,29 +139,43 @@ def require_ids(ids: tuple[str, ...], name: str) -> None:
         raise InputError(f"there is no option {unknown}; see embstab {name} --help")
 
 
-MEMORY = click.option("--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB.")
-SYNC = click.option(
-    "--sync/--no-sync", default=True, show_default=True, help="Be on the disk before being seen; no: scratch work."
+MEMORY = click.option(
+    "--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB."
 )
-SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without.")
+SYNC = click.option(
+    "--sync/--no-sync",
+    default=True,
+    show_default=True,
+    help="Be on the disk before being seen; no: scratch work.",
+)
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without."
+)
 
 
 def described(run: Any) -> dict[str, Any]:
     """A run as ``embstab inspect`` tells of it."""
     tables = {
-        key: None
-        if (table := getattr(run, key)) is None
-        else {
-            "rows": table.n_rows,
-            "components": table.d,
-            "dtype": str(table.dtype),
-            "chunk_rows": table.chunk_rows,
-            "ids": None if table.stored_ids is None else table.stored_ids.kind,
-        }
+        key: (
+            None
+            if (table := getattr(run, key)) is None
+            else {
+                "rows": table.n_rows,
+                "components": table.d,
+                "dtype": str(table.dtype),
+                "chunk_rows": table.chunk_rows,
+                "ids": None if table.stored_ids is None else table.stored_ids.kind,
+            }
+        )
         for key in ("items", "users")
     }
     made = run.transform
-    return {"path": run.path, "name": run.name, **tables, "transform": None if made is None else dict(made.diagnostics)}
+    return {
+        "path": run.path,
+        "name": run.name,
+        **tables,
+        "transform": None if made is None else dict(made.diagnostics),
+    }
 
 
 @contextlib.contextmanager
@@ -186,13 +215,19 @@ def _require_address(address: str) -> None:
     _, port = get_address_host_port(address)
     if not 0 < port < 1 << 16:
         raise ValueError(f"a port lies between 1 and 65535; {port} was given")
-    if address.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
-        raise ValueError("no TLS certificates are configured; set distributed.comm.tls in Dask's configuration")
+    if address.startswith("tls://") and not Security().get_connection_args("client").get(
+        "ssl_context"
+    ):
+        raise ValueError(
+            "no TLS certificates are configured; set distributed.comm.tls in Dask's configuration"
+        )
 
 
 @contextlib.contextmanager
 def _quiet_loggers(*names: str) -> Iterator[None]:
-    """Distributed logs a lost scheduler with tracebacks; the contract is one line, and that comes from the error."""
+    """Distributed logs a lost scheduler with tracebacks; the contract is one line, and that comes
+    from the error.
+    """
     import logging
 
     loggers = [logging.getLogger(name) for name in names]
@@ -251,7 +286,11 @@ def _one_line_errors(published: list[str]) -> Iterator[None]:
             number = getattr(error, "number", signal.SIGINT)
             _fail(f"interrupted by {number.name}; {_what_is(published)} published", 128 + number)
         except MemoryError as error:
-            _fail(f"this machine has not enough memory for it ({error}); ask for less, or use a larger one", _BAD_INPUT)
+            _fail(
+                f"this machine has not enough memory for it ({error}); ask for less, or use a"
+                " larger one",
+                _BAD_INPUT,
+            )
         except Exception as error:  # noqa: BLE001 (the contract: one line and no traceback)
             _fail(f"{type(error).__name__}: {error}", _OTHER)
 
@@ -265,7 +304,11 @@ def _told_when_held(*, as_json: bool) -> Iterator[None]:
         yield
     except HoldError as error:
         if as_json:
-            write_line(json_line({"published": False, "note": str(error), "verdicts": list(error.verdicts)}))
+            write_line(
+                json_line(
+                    {"published": False, "note": str(error), "verdicts": list(error.verdicts)}
+                )
+            )
         raise
 
 
@@ -278,7 +321,10 @@ def _unprinted(broken: OSError, code: int, published: list[str]) -> int:
     """The exit code where stdout did not take the result: what was published is no failure."""
     if broken.errno != errno.EPIPE:
         kind = "warning" if published or code else "error"
-        say(f"{kind}: the result could not be printed ({broken.strerror}); {_what_is(published)} published")
+        say(
+            f"{kind}: the result could not be printed ({broken.strerror}); {_what_is(published)}"
+            " published"
+        )
     return code or (_DONE if published else _OTHER)
 
 
@@ -299,8 +345,14 @@ def _for_people(title: str, result: dict[str, Any]) -> str:
 
 
 def json_line(values: dict[str, Any]) -> str:
-    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as anything but text."""
-    return "{" + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items()) + "}"
+    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as
+    anything but text.
+    """
+    return (
+        "{"
+        + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items())
+        + "}"
+    )
 
 
 def _json_value(value: Any) -> str:

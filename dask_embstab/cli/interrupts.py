@@ -1,7 +1,9 @@
-"""Signals that end a command: as one line, with the exit code that a shell expects (128 and the signal's number).
+"""Signals that end a command: as one line, with the exit code that a shell expects (128 and the
+signal's number).
 
-Each becomes an exception in the main thread, so that every block cleans up after itself: scratch, half-written outputs,
-records. A second signal does not disturb that. A signal that was ignored before (``nohup``, a background job) stays so.
+Each becomes an exception in the main thread, so that every block cleans up after itself: scratch,
+half-written outputs, records. A second signal does not disturb that. A signal that was ignored
+before (``nohup``, a background job) stays so.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Signals that would end the process raise `Interrupted` in the block; other handlers are left alone."""
+    """Signals that would end the process raise `Interrupted` in the block; other handlers are left
+    alone.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,6 @@
-"""The command line: the verbs of `api`, one command each. Only click is imported before a command runs."""
+"""The command line: the verbs of `api`, one command each. Only click is imported before a command
+runs.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,26 @@ from dask_embstab.files.published import publishing
 __all__ = ["main"]
 
 _FIT_OPTIONS = (
-    click.option("--reference", type=PLACE, metavar="RUN", help="Run to land on; without one, standardize only."),
+    click.option(
+        "--reference",
+        type=PLACE,
+        metavar="RUN",
+        help="Run to land on; without one, standardize only.",
+    ),
     *fit_options(),
     SCRATCH,
     JOIN_MEMORY,
     SCHEDULER,
 )
 _APPLY_OPTIONS = (
-    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
-    click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32", "float64"]),
+        help="Of the output; default: kept.",
+    ),
+    click.option(
+        "--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."
+    ),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
     SYNC,
     MEMORY,
@@ -54,7 +67,9 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> d
 
 
 @command(argument("run"), argument("transform"), *_FIT_OPTIONS, SYNC, MEMORY)
-def fit(run: str, transform: str, *, scheduler: str | None, sync: bool, **options: Any) -> dict[str, Any]:
+def fit(
+    run: str, transform: str, *, scheduler: str | None, sync: bool, **options: Any
+) -> dict[str, Any]:
     """Fit the transform that lands RUN and save it as the file TRANSFORM."""
     from dask_embstab import api
     from dask_embstab.tables.run import open_run
@@ -67,7 +82,9 @@ def fit(run: str, transform: str, *, scheduler: str | None, sync: bool, **option
 
 
 @command(argument("transform"), argument("run"), argument("out"), *_APPLY_OPTIONS, SCHEDULER)
-def apply(transform: str, run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+def apply(
+    transform: str, run: str, out: str, *, scheduler: str | None, **options: Any
+) -> dict[str, Any]:
     """Apply a saved TRANSFORM (or that of a stabilized run) to RUN and write OUT."""
     from dask_embstab import api
 
@@ -80,11 +97,23 @@ def apply(transform: str, run: str, out: str, *, scheduler: str | None, **option
     argument("a"),
     argument("b"),
     click.option(
-        "--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the compared top lists."
+        "--k",
+        type=click.IntRange(1),
+        default=100,
+        show_default=True,
+        help="Length of the compared top lists.",
     ),
-    click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
+    click.option(
+        "--users",
+        type=click.IntRange(1),
+        default=1000,
+        show_default=True,
+        help="Shared users to sample.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True),
-    click.option("--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True),
+    click.option(
+        "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True
+    ),
     SCRATCH,
     JOIN_MEMORY,
     SCHEDULER,
@@ -100,7 +129,9 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
 @command(
     argument("run"),
     click.argument("ids", nargs=-1, required=True, metavar="ID..."),
-    click.option("--table", type=click.Choice(["items", "users"]), default="items", show_default=True),
+    click.option(
+        "--table", type=click.Choice(["items", "users"]), default="items", show_default=True
+    ),
 )
 def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
@@ -122,7 +153,9 @@ def inspect(path: str) -> dict[str, Any]:
 
 @command(argument("run"), SCHEDULER)
 def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
-    """Compare every file of the stabilized RUN with the digests that it records of itself; ends with 2 on damage."""
+    """Compare every file of the stabilized RUN with the digests that it records of itself; ends
+    with 2 on damage.
+    """
     from dask_embstab.passes.verify_run import verify_run
 
     with cluster(scheduler), clock() as seconds:
@@ -132,34 +165,58 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
 
 @command(
     argument("directory", required=False),
-    click.option("--users", type=click.IntRange(100, 10_000_000), default=20_000, show_default=True),
+    click.option(
+        "--users", type=click.IntRange(100, 10_000_000), default=20_000, show_default=True
+    ),
     click.option("--items", type=click.IntRange(100, 1_000_000), default=5_000, show_default=True),
     click.option("--days", type=click.IntRange(2, 1000), default=5, show_default=True),
     click.option("--components", type=click.IntRange(3, 256), default=16, show_default=True),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
 )
 def demo(directory: str | None, **options: Any) -> dict[str, Any]:
-    """Train a model for each day of a changing world, stabilize every run, and report into DIRECTORY."""
+    """Train a model for each day of a changing world, stabilize every run, and report into
+    DIRECTORY.
+    """
     from dask_embstab.demo.run import run_demo
 
     made = run_demo(directory or "demo-out", say=say, **options)
     context = click.get_current_context()
-    return made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
+    return (
+        made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
+    )
 
 
 @command(
     argument("path", required=False),
-    click.option("--components", type=click.IntRange(1), default=64, show_default=True, help="Without a PATH."),
-    click.option("--disk-bytes", metavar="BYTES", default="256MiB", show_default=True, help="Written, read, removed."),
     click.option(
-        "--seconds", type=click.FloatRange(0.001, 600), default=0.1, show_default=True, help="For every step."
+        "--components",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Without a PATH.",
+    ),
+    click.option(
+        "--disk-bytes",
+        metavar="BYTES",
+        default="256MiB",
+        show_default=True,
+        help="Written, read, removed.",
+    ),
+    click.option(
+        "--seconds",
+        type=click.FloatRange(0.001, 600),
+        default=0.1,
+        show_default=True,
+        help="For every step.",
     ),
     SCHEDULER,
 )
 def doctor(
     path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
 ) -> dict[str, Any]:
-    """Say what this machine can do, and what fitting and applying the run or array at PATH will cost on it."""
+    """Say what this machine can do, and what fitting and applying the run or array at PATH will
+    cost on it.
+    """
     import shutil
 
     from dask_embstab.diagnose.doctor import examine, place_beside
@@ -180,9 +237,17 @@ def doctor(
         free = shutil.disk_usage(place_beside(path)).free
         if size > free // 2:
             raise InputError(
-                f"{option('disk_bytes')} may take half of what is free beside {path or '.'}, {free}; it is {size}"
+                f"{option('disk_bytes')} may take half of what is free beside {path or '.'},"
+                f" {free}; it is {size}"
             )
-        told = examine(tables, place_beside(path), d=components, disk_bytes=size, seconds=seconds, chosen=chosen)
+        told = examine(
+            tables,
+            place_beside(path),
+            d=components,
+            disk_bytes=size,
+            seconds=seconds,
+            chosen=chosen,
+        )
     return told | workers
 
 

@@ -21,7 +21,14 @@ from dask_embstab.cli.common import (
     main,
     require_ids,
 )
-from dask_embstab.cli.fit_options import JOIN_MEMORY, NONE, OF_ALL_RUNS, SCRATCH, fit_options, given_settings
+from dask_embstab.cli.fit_options import (
+    JOIN_MEMORY,
+    NONE,
+    OF_ALL_RUNS,
+    SCRATCH,
+    fit_options,
+    given_settings,
+)
 from dask_embstab.files.published import publishing
 
 if TYPE_CHECKING:
@@ -47,7 +54,9 @@ def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str | N
     return value
 
 
-def _thresholds(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float | None] | None:
+def _thresholds(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float | None] | None:
     """Thresholds by gate from NAME=NUMBER and NAME=off."""
     given: dict[str, float | None] = {}
     for value in values:
@@ -55,7 +64,9 @@ def _thresholds(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
         try:
             given[name] = None if limit == "off" else float(limit)
         except ValueError:
-            raise click.BadParameter(f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}") from None
+            raise click.BadParameter(
+                f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}"
+            ) from None
     return given or None
 
 
@@ -72,7 +83,9 @@ def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | s
         raise click.BadParameter(f"it is a number of runs, none or auto; it is {value!r}") from None
 
 
-def _gap_weights(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, float] | None:
+def _gap_weights(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> dict[str, float] | None:
     """Weights by gap from 1,4,13 (all alike) or 1=1.2,4=1.5; none for no gaps."""
     if value is None:
         return None
@@ -80,12 +93,16 @@ def _gap_weights(_: click.Context, __: click.Parameter, value: str | None) -> di
         parts = [] if value == NONE else [part.partition("=") for part in value.split(",")]
         return {gap: float(weight) if equals else 1.0 for gap, equals, weight in parts}
     except ValueError:
-        raise click.BadParameter(f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}") from None
+        raise click.BadParameter(
+            f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}"
+        ) from None
 
 
 _SETTINGS = (
     click.option(
-        "--policy", type=click.Choice(["consensus", "previous", "first"]), help="What to land on. Default: consensus."
+        "--policy",
+        type=click.Choice(["consensus", "previous", "first"]),
+        help="What to land on. Default: consensus.",
     ),
     click.option(
         "--half-life",
@@ -94,20 +111,53 @@ _SETTINGS = (
         help="Of a run in the consensus. Default: 26; 4 times the longest of the gaps.",
     ),
     click.option(
-        "--gaps", callback=_gap_weights, metavar="1,4,13|1=W,4=W|none", help="Gaps to hold, in runs, with weights."
+        "--gaps",
+        callback=_gap_weights,
+        metavar="1,4,13|1=W,4=W|none",
+        help="Gaps to hold, in runs, with weights.",
     ),
-    click.option("--sum-weight", type=float, metavar="W", help="Of the sum of all runs beside the gaps. Default: 1."),
-    click.option("--head-weight", type=float, metavar="A", help="More that the last run counts. Default: 0.5."),
     click.option(
-        "--forget-below", type=float, metavar="W", help="Weight below which a row that is gone leaves. Default: 1."
+        "--sum-weight",
+        type=float,
+        metavar="W",
+        help="Of the sum of all runs beside the gaps. Default: 1.",
     ),
-    click.option("--keep-references", type=click.IntRange(1), metavar="N", help="Running references kept. Default: 8."),
+    click.option(
+        "--head-weight",
+        type=float,
+        metavar="A",
+        help="More that the last run counts. Default: 0.5.",
+    ),
+    click.option(
+        "--forget-below",
+        type=float,
+        metavar="W",
+        help="Weight below which a row that is gone leaves. Default: 1.",
+    ),
+    click.option(
+        "--keep-references",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Running references kept. Default: 8.",
+    ),
     *fit_options(takes_back=True),
-    click.option("--tables", type=click.Choice(["items", "both"]), help="Of every run. Default: the first run's."),
-    click.option("--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."),
-    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the runs. Default: kept."),
     click.option(
-        "--chain-minus-first/--no-chain-minus-first", default=None, help="Report the chain's drift. Default: do."
+        "--tables",
+        type=click.Choice(["items", "both"]),
+        help="Of every run. Default: the first run's.",
+    ),
+    click.option(
+        "--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32", "float64"]),
+        help="Of the runs. Default: kept.",
+    ),
+    click.option(
+        "--chain-minus-first/--no-chain-minus-first",
+        default=None,
+        help="Report the chain's drift. Default: do.",
     ),
     click.option(
         "--gate",
@@ -137,11 +187,26 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     argument("run"),
     click.option("--name", help="Name of the run. Default: its recorded name."),
     click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
-    click.option("--new-model", metavar="NAME", help="A planned change: the first run of this model, of any width."),
-    click.option("--retries", type=click.IntRange(0), default=0, show_default=True, help="After a quicker publisher."),
-    click.option("--shadow", is_flag=True, help="Publish a version that readers of the head do not see."),
     click.option(
-        "--accept", metavar="REASON", callback=_reason, help="Publish what a gate holds; the reason is recorded."
+        "--new-model",
+        metavar="NAME",
+        help="A planned change: the first run of this model, of any width.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="After a quicker publisher.",
+    ),
+    click.option(
+        "--shadow", is_flag=True, help="Publish a version that readers of the head do not see."
+    ),
+    click.option(
+        "--accept",
+        metavar="REASON",
+        callback=_reason,
+        help="Publish what a gate holds; the reason is recorded.",
     ),
     *fit_options(but=OF_ALL_RUNS),
     SCRATCH,
@@ -152,14 +217,27 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     through="Series.change",
 )
 def add(
-    series: str, run: str, *, scheduler: str | None, scratch: str | None, join_memory: str | None, **options: Any
+    series: str,
+    run: str,
+    *,
+    scheduler: str | None,
+    scratch: str | None,
+    join_memory: str | None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an interruption it goes on."""
+    """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an
+    interruption it goes on.
+    """
     from dask_embstab.series.series import Series, delivering
 
     opened = Series(series)
     joins = joins_within(scratch, join_memory)
-    with delivering(opened, run, name=options["name"]), cluster(scheduler), joins, clock() as seconds:
+    with (
+        delivering(opened, run, name=options["name"]),
+        cluster(scheduler),
+        joins,
+        clock() as seconds,
+    ):
         added = opened.add(run, **options)
     return {**_added(added), "seconds": seconds()}
 
@@ -185,19 +263,37 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     _PLACE,
     click.argument("a", type=click.IntRange(1)),
     click.argument("b", type=click.IntRange(1), required=False),
-    click.option("--k", type=click.IntRange(1), default=100, show_default=True, help="Length of the top lists."),
-    click.option("--users", type=click.IntRange(1), default=1000, show_default=True, help="Shared users to sample."),
+    click.option(
+        "--k",
+        type=click.IntRange(1),
+        default=100,
+        show_default=True,
+        help="Length of the top lists.",
+    ),
+    click.option(
+        "--users",
+        type=click.IntRange(1),
+        default=1000,
+        show_default=True,
+        help="Shared users to sample.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True),
     SCHEDULER,
     group=series,
 )
-def diff(series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+def diff(
+    series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any
+) -> dict[str, Any]:
     """Compare the runs of versions A and B (default: the head): cosines, lengths, top lists."""
     from dask_embstab.series.series import Series
 
     opened = Series(series)
     with cluster(scheduler):
-        return {"a": a, "b": opened.log().version(b).version, **opened.diff(a, b, **options).to_dict()}
+        return {
+            "a": a,
+            "b": opened.log().version(b).version,
+            **opened.diff(a, b, **options).to_dict(),
+        }
 
 
 @command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
@@ -210,24 +306,36 @@ def rollback(series: str, version: int) -> dict[str, Any]:
 
 @command(
     _PLACE,
-    click.option("--onto", metavar="VERSION|RUN", help="Reference: a version's run as it was published, or any run."),
+    click.option(
+        "--onto",
+        metavar="VERSION|RUN",
+        help="Reference: a version's run as it was published, or any run.",
+    ),
     click.option("--back", is_flag=True, help="Undo the last rebase instead."),
     click.option(
-        "--rewrite", is_flag=True, help="Write all runs anew; else readers multiply by one small matrix each."
+        "--rewrite",
+        is_flag=True,
+        help="Write all runs anew; else readers multiply by one small matrix each.",
     ),
     SCHEDULER,
     MEMORY,
     group=series,
     through="Series.change",
 )
-def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None) -> dict[str, Any]:
-    """Move all that is stored onto another reference: scores stay; says what becomes of stored vectors and indexes."""
+def rebase(
+    series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None
+) -> dict[str, Any]:
+    """Move all that is stored onto another reference: scores stay; says what becomes of stored
+    vectors and indexes.
+    """
     from dask_embstab.series.series import Series
 
     if (onto is None) == (not back):
         raise click.UsageError("give --onto VERSION, --onto RUN or --back")
     # Python reads no number of more than 4,300 digits; one of 20 is no version either.
-    target = int(onto) if onto is not None and onto.isdecimal() and len(onto) < _MOST_DIGITS else onto
+    target = (
+        int(onto) if onto is not None and onto.isdecimal() and len(onto) < _MOST_DIGITS else onto
+    )
     with cluster(scheduler), clock() as seconds:
         made = Series(series).rebase(target, rewrite=rewrite)
     return {**_added(made), "seconds": seconds()}
@@ -236,20 +344,34 @@ def rebase(series: str, *, onto: str | None, back: bool, rewrite: bool, schedule
 @command(
     _PLACE,
     click.argument("ids", nargs=-1, required=True, metavar="ID..."),
-    click.option("--table", type=click.Choice(["items", "users"]), help="Whose ids. Default: the one that has them."),
-    click.option("--rewrite", is_flag=True, help="Write the runs that hold them anew too, not only the references."),
+    click.option(
+        "--table",
+        type=click.Choice(["items", "users"]),
+        help="Whose ids. Default: the one that has them.",
+    ),
+    click.option(
+        "--rewrite",
+        is_flag=True,
+        help="Write the runs that hold them anew too, not only the references.",
+    ),
     SCHEDULER,
     MEMORY,
     group=series,
 )
-def forget(series: str, ids: tuple[str, ...], *, scheduler: str | None, **options: Any) -> dict[str, Any]:
-    """Remove the IDs from the running references and, with --rewrite, from all runs; `series gc` then frees the disk."""
+def forget(
+    series: str, ids: tuple[str, ...], *, scheduler: str | None, **options: Any
+) -> dict[str, Any]:
+    """Remove the IDs from the running references and, with --rewrite, from all runs; `series gc`
+    then frees the disk.
+    """
     from dask_embstab.series.series import Series
 
     require_ids(ids, "series forget")
     with cluster(scheduler), clock() as seconds:
         made = Series(series).forget(list(ids), **options)
-    told = {name: list(getattr(made, name)) for name in ("runs", "references", "still_in", "unknown")}
+    told = {
+        name: list(getattr(made, name)) for name in ("runs", "references", "still_in", "unknown")
+    }
     return {**_added(made), "table": made.table, **told, "seconds": seconds()}
 
 
@@ -325,19 +447,34 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     argument("users"),
     argument("out"),
     click.option(
-        "--model", help="Land with this model's transform. Default: the one that USERS names, else the head's."
+        "--model",
+        help=(
+            "Land with this model's transform. Default: the one that USERS names, else the head's."
+        ),
     ),
-    click.option("--version", type=click.IntRange(1), metavar="N", help="Land with this version's transform."),
-    click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the output; default: kept."),
-    click.option("--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."),
+    click.option(
+        "--version", type=click.IntRange(1), metavar="N", help="Land with this version's transform."
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32", "float64"]),
+        help="Of the output; default: kept.",
+    ),
+    click.option(
+        "--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."
+    ),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
     SYNC,
     SCHEDULER,
     MEMORY,
     group=series,
 )
-def apply(series: str, users: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
-    """Land USERS (a run of users, or of new items) with the transform of a published version, at OUT."""
+def apply(
+    series: str, users: str, out: str, *, scheduler: str | None, **options: Any
+) -> dict[str, Any]:
+    """Land USERS (a run of users, or of new items) with the transform of a published version, at
+    OUT.
+    """
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
@@ -357,7 +494,8 @@ def settings(series: str, **changes: Any) -> dict[str, Any]:
 
 @command(_PLACE, group=series)
 def status(series: str) -> dict[str, Any]:
-    """Say in three lines whether all is well: the head, its gates, what is held, failed, unfinished or a shadow.
+    """Say in three lines whether all is well: the head, its gates, what is held, failed, unfinished
+    or a shadow.
 
     Ends with 3 where a delivery is held or failed, until it is delivered again or acknowledged.
     """
@@ -374,7 +512,9 @@ def status(series: str) -> dict[str, Any]:
     group=series,
 )
 def acknowledge(series: str, run: str, *, reason: str) -> dict[str, Any]:
-    """Let status and metrics show the delivery NAME no more, which was held, failed or interrupted."""
+    """Let status and metrics show the delivery NAME no more, which was held, failed or
+    interrupted.
+    """
     from dask_embstab.series.series import Series
 
     known = Series(series).acknowledge(run, reason=reason)
@@ -383,7 +523,9 @@ def acknowledge(series: str, run: str, *, reason: str) -> dict[str, Any]:
 
 @command(_PLACE, click.argument("file", type=PLACE, required=False), group=series)
 def metrics(series: str, file: str | None) -> dict[str, Any]:
-    """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the series), whole at once."""
+    """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the
+    series), whole at once.
+    """
     from dask_embstab.series.series import Series
 
     text, out = Series(series).metrics(), file or str(Path(series) / "metrics.prom")
@@ -395,16 +537,28 @@ def metrics(series: str, file: str | None) -> dict[str, Any]:
     _PLACE,
     click.argument("scratch", type=PLACE),
     *_SETTINGS,
-    click.option("--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."),
-    click.option("--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."),
+    click.option(
+        "--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."
+    ),
+    click.option(
+        "--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."
+    ),
     SCHEDULER,
     MEMORY,
     group=series,
 )
 def replay(
-    series: str, scratch: str, *, first: int | None, last: int | None, scheduler: str | None, **changes: Any
+    series: str,
+    scratch: str,
+    *,
+    first: int | None,
+    last: int | None,
+    scheduler: str | None,
+    **changes: Any,
 ) -> dict[str, Any]:
-    """Land the recorded inputs again under other settings, in the new series SCRATCH, and print every difference."""
+    """Land the recorded inputs again under other settings, in the new series SCRATCH, and print
+    every difference.
+    """
     from dask_embstab.series.admin.replay import table_lines
     from dask_embstab.series.series import Series
 

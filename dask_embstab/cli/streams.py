@@ -1,4 +1,6 @@
-"""How do results and messages leave a command? A stream that is full, closed or of another encoding fails no run."""
+"""How do results and messages leave a command? A stream that is full, closed or of another encoding
+fails no run.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,23 @@ _BLOCK = 1 << 20
 
 
 def write_line(text: str, *, err: bool = False) -> OSError | None:
-    """Write to stdout (or stderr) what it can encode, the rest escaped; the error where it takes nothing (any more)."""
+    """Write to stdout (or stderr) what it can encode, the rest escaped; the error where it takes
+    nothing (any more).
+    """
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         for at in range(0, len(text), _BLOCK):
-            click.echo(text[at : at + _BLOCK].encode(encoding, "backslashreplace").decode(encoding), err=err, nl=False)
+            click.echo(
+                text[at : at + _BLOCK].encode(encoding, "backslashreplace").decode(encoding),
+                err=err,
+                nl=False,
+            )
         click.echo(err=err)
     except OSError as error:
-        with contextlib.suppress(Exception):  # what is buffered goes nowhere, so that the exit does not fail over it
+        with contextlib.suppress(
+            Exception
+        ):  # what is buffered goes nowhere, so that the exit does not fail over it
             _redirect(stream.fileno())
         return error
     except ValueError as error:  # a closed stream

@@ -1,19 +1,22 @@
-"""How far from the exact ones can the columns of T M_T be? A first-order bound from the d x d factors, after the fact.
+"""How far from the exact ones can the columns of T M_T be? A first-order bound from the d x d
+factors, after the fact.
 
-A route knows T'T up to a perturbation dG: the plain Gramian up to rounding of its entries, QR and the preconditioned
-Gramian up to dG = R'dR + dR'R with dR rounding of R. In the landed frame the perturbation is E = M_T' dG M_T, and with
-s the singular values of T W' the computed matrix is M_T (I + K) where, to first order,
+A route knows T'T up to a perturbation dG: the plain Gramian up to rounding of its entries, QR and
+the preconditioned Gramian up to dG = R'dR + dR'R with dR rounding of R. In the landed frame the
+perturbation is E = M_T' dG M_T, and with s the singular values of T W' the computed matrix is M_T
+(I + K) where, to first order,
 
     K_ik = -E_ik s_i / (s_i^2 - s_k^2),  K_kk = -E_kk / (4 s_k)      for E from the table itself,
-    K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)      for F = M_W' dG_W M_W from the other table.
+    K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)      for F = M_W' dG_W M_W from the
+    other table.
 
-(Both follow from M' G M = diag(s) for either table and M_W = M_T^-T. Where a table is deficient, its perturbation meets the
-other table before it meets M_T: the paper's M_T = R_W' V s^-1/2 takes its place, which also has what the table itself does
-not see.) Column k of T M_T is then off by
-sqrt(sum_i s_i K_ik^2 / s_k), relative to its length. Independent rounding gives the size of E; a factor covers what
-first order and independence leave out. The diagonal of a Gramian may be off by one sign as well, which is bounded apart.
-Columns whose singular values cluster are determined as a subspace only: their certificate is capped at 2, the largest
-distance between two unit vectors.
+(Both follow from M' G M = diag(s) for either table and M_W = M_T^-T. Where a table is deficient,
+its perturbation meets the other table before it meets M_T: the paper's M_T = R_W' V s^-1/2 takes
+its place, which also has what the table itself does not see.) Column k of T M_T is then off by
+sqrt(sum_i s_i K_ik^2 / s_k), relative to its length. Independent rounding gives the size of E; a
+factor covers what first order and independence leave out. The diagonal of a Gramian may be off by
+one sign as well, which is bounded apart. Columns whose singular values cluster are determined as a
+subspace only: their certificate is capped at 2, the largest distance between two unit vectors.
 """
 
 from __future__ import annotations
@@ -30,9 +33,14 @@ _FLOOR = 4.0
 
 
 def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector]:
-    """Relative errors of the columns of T M_T, (r,), and of W M_W (up to sign), float64 products taken for granted."""
+    """Relative errors of the columns of T M_T, (r,), and of W M_W (up to sign), float64 products
+    taken for granted.
+    """
     s = frame.singular_values
-    M_T, M_W = _met(items, frame.items, users, frame.users, s), _met(users, frame.users, items, frame.items, s)
+    M_T, M_W = (
+        _met(items, frame.items, users, frame.users, s),
+        _met(users, frame.users, items, frame.items, s),
+    )
     (E, E_sign), (F, F_sign) = _perturbation(items, M_T, s), _perturbation(users, M_W, s)
     floor = _FLOOR * EPS * np.sqrt(len(s))
     ours = _SAFETY * _column_errors(E, F, s) + _column_errors(E_sign, F_sign, s) + floor
@@ -46,18 +54,26 @@ def _met(root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector) -> Matr
 
 
 def _perturbation(root: Root, M: Matrix, s: Vector) -> tuple[Matrix, Matrix]:
-    """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one sign can add."""
+    """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one
+    sign can add.
+    """
     random, one_sign = root.units
     scaled = np.abs(np.linalg.norm(root.R, axis=0)[:, None] * M)
     lengths, transformed = np.linalg.norm(scaled, axis=0), np.sqrt(s)
-    rounding = np.outer(transformed, lengths) + np.outer(lengths, transformed) + random * np.outer(lengths, lengths)
+    rounding = (
+        np.outer(transformed, lengths)
+        + np.outer(lengths, transformed)
+        + random * np.outer(lengths, lengths)
+    )
     return EPS * rounding, EPS * one_sign * (scaled.T @ scaled)
 
 
 def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:
     difference = np.abs(np.subtract.outer(s**2, s**2))
     np.fill_diagonal(difference, np.inf)
-    K = np.hypot(own * s[:, None], other * s[None, :]) / np.maximum(difference, np.finfo(np.float64).tiny)
+    K = np.hypot(own * s[:, None], other * s[None, :]) / np.maximum(
+        difference, np.finfo(np.float64).tiny
+    )
     np.fill_diagonal(K, np.hypot(np.diag(own), np.diag(other)) / (4 * s))
     with np.errstate(over="ignore"):
         return np.asarray(np.sqrt((s[:, None] * K**2).sum(axis=0) / s))

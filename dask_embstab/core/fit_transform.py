@@ -1,7 +1,8 @@
 """From moments and roots to a transform: the paper, one step per function.
 
-Scores mode: standardize both tables, share out the free scalar, rotate onto the reference. Geometry mode (Maystre et
-al., arXiv 2510.13406): only the rotation, optionally centred, so that every cosine and distance stays.
+Scores mode: standardize both tables, share out the free scalar, rotate onto the reference. Geometry
+mode (Maystre et al., arXiv 2510.13406): only the rotation, optionally centred, so that every cosine
+and distance stays.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ _LEAST_SHARE, _LEAST_ROWS = 10, 4
 AT_CHANCE = 0.05
 """An alignment whose agreement beyond that of unrelated rows is less than this is none."""
 _WEAK = 1e-3
-"""A column with a certificate beyond this is called weakly determined (its singular value is one of a cluster)."""
+"""A column with a certificate beyond this is called weakly determined (its singular value is one of
+a cluster).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
     """Both matrices before the rotation, (d, r), with the balance in them.
 
-    ``certificates`` are the columns' error bounds, items' and users' (scores mode; before the rotation mixes them).
+    ``certificates`` are the columns' error bounds, items' and users' (scores mode; before the
+    rotation mixes them).
     """
 
     items: Matrix
@@ -57,9 +61,10 @@ class Basis:
 class Target:
     """Where the run shall land, and what the user demands of it.
 
-    ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least ``min_matched`` shared
-    rows (default: 10 % of the ``smaller`` table and, where scores are kept, 4 rows per component), of which there are
-    ``matched`` before any selection. ``others`` are the tables of both runs that could be aligned on instead.
+    ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least
+    ``min_matched`` shared rows (default: 10 % of the ``smaller`` table and, where scores are kept,
+    4 rows per component), of which there are ``matched`` before any selection. ``others`` are the
+    tables of both runs that could be aligned on instead.
     """
 
     width: int
@@ -74,7 +79,9 @@ class Target:
     others: tuple[str, ...] = ()
 
 
-def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str) -> Basis:
+def scores_basis(
+    items: Root, users: Root, n_items: int, n_users: int, *, rank: int | None, balance: str
+) -> Basis:
     """Steps 1 and 2: matrices that keep every score, with the free scalar shared out."""
     full = standardize(items, users)
     frame = full.truncated(rank)
@@ -82,18 +89,24 @@ def scores_basis(items: Root, users: Root, n_items: int, n_users: int, *, rank: 
     # What is cut off disturbs what is kept, so the bounds are those of the whole frame.
     ours, theirs = certificates(full, items, users)
     bounds = ours[: len(frame.singular_values)], theirs[: len(frame.singular_values)]
-    return Basis(frame.items * c, frame.users / c, frame.singular_values, frame.discarded, balance, c, bounds)
+    return Basis(
+        frame.items * c, frame.users / c, frame.singular_values, frame.discarded, balance, c, bounds
+    )
 
 
 def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
-    """The identity for both tables: every length and angle stays; the spectrum is that of the items table."""
+    """The identity for both tables: every length and angle stays; the spectrum is that of the items
+    table.
+    """
     s = np.sqrt(np.maximum(np.linalg.eigvalsh(items.gramian)[::-1], 0.0))
     identity = np.eye(items.d)
     return Basis(identity, identity if with_users else None, s, np.zeros(0), None, 1.0)
 
 
 def transformed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
-    """The pairs that the alignment uses, in the basis: sums over one table, or over both stacked."""
+    """The pairs that the alignment uses, in the basis: sums over one table, or over both
+    stacked.
+    """
     return total(pairs[key].transformed(getattr(basis, key)) for key in sorted(pairs))
 
 
@@ -105,22 +118,28 @@ def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, 
     if target.center:
         assert items.total is not None, "a centred fit reduces the sums of the rows"
         offset = -(items.total / items.n_nonzero) @ M_items
-    weak = [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
+    weak = (
+        [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
+    )
     figures = {"alignment": None, "weakly_determined_components": weak}
     return Transform(M_items, M_users, basis.singular_values, offset), figures
 
 
-def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = None) -> tuple[Transform, dict[str, Any]]:
+def rotated(
+    basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = None
+) -> tuple[Transform, dict[str, Any]]:
     """Step 3: onto the reference by the rotation of algorithm 2; one Q for both tables.
 
-    ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means`` (default: of ``pairs``).
+    ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means``
+    (default: of ``pairs``).
     """
     r, d = basis.items.shape[1], len(basis.items)
     require_matched(d, target, scores=basis.balance is not None)
     used, rotation = rotation_of(target, pairs)
     cross, Q = _padded(used.cross, target.width), rotation.Q
     free = rotation.free_directions
-    # In a reference that is narrower than the run, what is padded with zeros is free by construction.
+    # In a reference that is narrower than the run, what is padded with zeros is free by
+    # construction.
     if free > max(0, r - len(used.gramian_y)):
         _warn_free(free, r, pairs.n, rotation.weak_components(FREE))
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
@@ -129,7 +148,12 @@ def rotated(basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = No
     # The rows of every table have a mean of their own, unless a centred fit took it away.
     leading = rotation.Zh[: 0 if target.center else len(target.on)]
     by_chance = chance(
-        gramian_x, gramian_y, Q.T @ cross, leading, rank=min(used.cross.shape) - free, n_pairs=pairs.n_effective
+        gramian_x,
+        gramian_y,
+        Q.T @ cross,
+        leading,
+        rank=min(used.cross.shape) - free,
+        n_pairs=pairs.n_effective,
     )
     if by_chance is not None and by_chance.beyond < AT_CHANCE:
         _warn_at_chance(figures.relative_error, by_chance.error)
@@ -171,15 +195,20 @@ def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
 
 def require_matched(d: int, target: Target, *, scores: bool) -> None:
     """Raise where fewer rows are shared than the user, the tables' sizes, or the mode demand."""
-    # Rows of zeros determine no direction: neither ``matched`` nor ``smaller`` counts them once they were read.
+    # Rows of zeros determine no direction: neither ``matched`` nor ``smaller`` counts them once
+    # they were read.
     floor = target.min_matched
     if floor is None:
         floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
     if target.matched < floor:
         raise TooFewMatchedError(
-            f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the reference also has;"
-            f" {target.matched} are shared; check that both runs use the same ids",
-            *(f"{option(align_on=key)} aligns on the {key} that both have" for key in target.others),
+            f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the"
+            f" reference also has; {target.matched} are shared; check that both runs use the"
+            " same ids",
+            *(
+                f"{option(align_on=key)} aligns on the {key} that both have"
+                for key in target.others
+            ),
             f"{option(min_matched=max(1, target.matched))} accepts a rotation with free directions",
         )
 
@@ -190,12 +219,14 @@ def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:
 
 
 def _lost_energy(kept: Matrix, whole: Matrix, target: Target) -> float:
-    """Share of the aligned rows' energy that a narrower space cannot hold; raises beyond what is allowed."""
+    """Share of the aligned rows' energy that a narrower space cannot hold; raises beyond what is
+    allowed.
+    """
     lost = 1.0 - float(np.trace(kept) / np.trace(whole))
     if lost > target.max_lost_energy:
         raise InputError(
-            f"{target.width} of {len(whole)} components keep {1 - lost:.1%} of the aligned rows' energy, and at"
-            f" most {target.max_lost_energy:.1%} may be lost",
+            f"{target.width} of {len(whole)} components keep {1 - lost:.1%} of the aligned rows'"
+            f" energy, and at most {target.max_lost_energy:.1%} may be lost",
             f"a larger {option('width')} keeps more",
             f"{option(max_lost_energy=math.ceil(1000 * lost) / 1000)} accepts the loss",
         )
@@ -213,9 +244,10 @@ def _padded(M: Matrix, width: int) -> Matrix:
 
 def _warn_at_chance(error: float, unrelated: float) -> None:
     warnings.warn(
-        f"the rows agree with their reference rows no better than unrelated rows would: the relative error is {error:.3g},"
-        f" and unrelated rows would give about {unrelated:.3g}. Likely causes: the rows of one side are in another order"
-        " (without ids row i belongs to row i), the ids of one side name other rows, or the reference is of another model",
+        "the rows agree with their reference rows no better than unrelated rows would: the"
+        f" relative error is {error:.3g}, and unrelated rows would give about {unrelated:.3g}."
+        " Likely causes: the rows of one side are in another order (without ids row i belongs to"
+        " row i), the ids of one side name other rows, or the reference is of another model",
         EmbstabWarning,
         stacklevel=3,
     )
@@ -223,8 +255,9 @@ def _warn_at_chance(error: float, unrelated: float) -> None:
 
 def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:
     told = EmbstabWarning(
-        f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and land as the arithmetic"
-        f" happens to leave them, mostly in components {', '.join(map(str, components))}; match more rows",
+        f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and"
+        " land as the arithmetic happens to leave them, mostly in components"
+        f" {', '.join(map(str, components))}; match more rows",
         f"{option(min_matched=matched + 1)} refuses such a fit",
     )
     warnings.warn(told, stacklevel=3)

@@ -1,10 +1,12 @@
-"""What undoes a matrix, as accurately as its rows and columns are scaled? Scaling by powers of two costs no digit.
+"""What undoes a matrix, as accurately as its rows and columns are scaled? Scaling by powers of two
+costs no digit.
 
-The rows of a transform are as far apart as the columns of the table it was fitted on, its columns as the singular
-values. An svd knows small singular values only relative to the largest; solving does not see the scaling at all
-(van der Sluis 1970). Where the rank is smaller than both sides, the Moore-Penrose inverse depends on the scaling, and a
-complete orthogonal decomposition finds it: rows in descending order and pivoted columns make Householder QR as accurate
-in every row (Cox & Higham 1998).
+The rows of a transform are as far apart as the columns of the table it was fitted on, its columns
+as the singular values. An svd knows small singular values only relative to the largest; solving
+does not see the scaling at all (van der Sluis 1970). Where the rank is smaller than both sides, the
+Moore-Penrose inverse depends on the scaling, and a complete orthogonal decomposition finds it: rows
+in descending order and pivoted columns make Householder QR as accurate in every row (Cox & Higham
+1998).
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ _ROUNDING = 8
 def pseudo_inverse(M: Matrix) -> Matrix:
     """Moore-Penrose inverse of ``M`` (d, k), (k, d); the inverse of a square one of full rank.
 
-    The rank is that of the equilibrated matrix: its singular values above max(d, k) roundings of the largest. A column
-    that is nothing but rounding in every row is a column of zeros.
+    The rank is that of the equilibrated matrix: its singular values above max(d, k) roundings of
+    the largest. A column that is nothing but rounding in every row is a column of zeros.
     """
     d, k = M.shape
     out = np.zeros((k, d))
@@ -56,7 +58,9 @@ def _of_rank(M: Matrix, rank: int) -> Matrix:
 
 
 def _equilibrated(M: Matrix) -> tuple[Matrix, Vector, Vector]:
-    """``M`` with rows and columns of lengths near one, and the powers of two that they were divided by."""
+    """``M`` with rows and columns of lengths near one, and the powers of two that they were divided
+    by.
+    """
     by_row, by_column = np.ones(len(M)), np.ones(M.shape[1])
     for _ in range(4):
         by_row *= _power_of_two(np.abs(M / by_row[:, None] / by_column).max(axis=1))

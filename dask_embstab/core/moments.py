@@ -1,8 +1,9 @@
 """What must be known of a table, and of its pairs with the reference, to land it? Sums that merge.
 
-A panel is a few thousand rows in float64. One fold over the panels of a table gives its Gramian and, where a reference
-row belongs to a row, the sums over those pairs: both Gramians, the cross-product, both sums. Everything afterwards is
-d x d (steps 3, 4 and 8 of the design: weights act on the pairs alone).
+A panel is a few thousand rows in float64. One fold over the panels of a table gives its Gramian
+and, where a reference row belongs to a row, the sums over those pairs: both Gramians, the
+cross-product, both sums. Everything afterwards is d x d (steps 3, 4 and 8 of the design: weights
+act on the pairs alone).
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ A = TypeVar("A", Matrix, Vector, "Pairs")
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A few thousand rows in float64, (m, d), and those among them that have a reference row, with it.
+    """A few thousand rows in float64, (m, d), and those among them that have a reference row, with
+    it.
 
-    ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``); ``pairs`` are the p matched
-    rows x and their reference rows y, as one array [x y], (p, d + D), or as two (`are_faster_apart`); ``weights`` (p,) or
-    None. ``start`` is the first row's number in its table; ``in_place`` says how products are computed fastest in this
-    process (`gramian`). A row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
+    ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``);
+    ``pairs`` are the p matched rows x and their reference rows y, as one array [x y], (p, d + D),
+    or as two (`are_faster_apart`); ``weights`` (p,) or None. ``start`` is the first row's number in
+    its table; ``in_place`` says how products are computed fastest in this process (`gramian`). A
+    row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
     """
 
     rows: Matrix
@@ -56,8 +59,9 @@ def sides(pairs: Sequence[Matrix], d: int) -> tuple[Matrix, Matrix]:
 class Pairs:
     """Sums over the pairs (x, y) of a row and its reference row, each counted ``weight`` times.
 
-    ``joint`` = [X Y]'[X Y], (d + D, d + D), and ``total``, the sum of [x y] over the pairs, (d + D,), where means were
-    asked for (they cost a tenth of the read). ``weight`` and ``squares`` are the sums of the weights and of their squares.
+    ``joint`` = [X Y]'[X Y], (d + D, d + D), and ``total``, the sum of [x y] over the pairs, (d +
+    D,), where means were asked for (they cost a tenth of the read). ``weight`` and ``squares`` are
+    the sums of the weights and of their squares.
     """
 
     n: int
@@ -137,11 +141,13 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Mergeable sufficient statistics of a table: ``n`` rows, their Gramian in two parts, and the pairs.
+    """Mergeable sufficient statistics of a table: ``n`` rows, their Gramian in two parts, and the
+    pairs.
 
-    ``rest`` is the Gramian of the rows without a partner; the Gramian of those with one is ``pairs.gramian_x``, or
-    ``partnered`` where weights make the two differ; ``total`` is the sum of all rows. None stands for a sum over no rows
-    (``total``: for one that was not asked for). ``zeros`` counts the rows of zeros, and the pairs left out for one.
+    ``rest`` is the Gramian of the rows without a partner; the Gramian of those with one is
+    ``pairs.gramian_x``, or ``partnered`` where weights make the two differ; ``total`` is the sum of
+    all rows. None stands for a sum over no rows (``total``: for one that was not asked for).
+    ``zeros`` counts the rows of zeros, and the pairs left out for one.
     """
 
     n: int
@@ -172,7 +178,9 @@ class Moments:
 
     @property
     def counted_once(self) -> Moments:
-        """The same with the Gramian of the rows with a partner apart: the weights of their pairs may then be changed."""
+        """The same with the Gramian of the rows with a partner apart: the weights of their pairs
+        may then be changed.
+        """
         return replace(self, partnered=self.gramian_of_pairs)
 
     def __add__(self, other: Moments) -> Moments:
@@ -190,7 +198,9 @@ class Moments:
         )
 
     def __sub__(self, other: Moments) -> Moments:
-        """Moments of the rows of this that are not in ``other`` (deleted rows, a part taken out)."""
+        """Moments of the rows of this that are not in ``other`` (deleted rows, a part taken
+        out).
+        """
         if self.pairs and other.pairs and (self.partnered is None) != (other.partnered is None):
             return self.counted_once - other.counted_once
         return Moments(
@@ -215,14 +225,19 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
     if not panel.pairs:
         return Moments(n, d, total, rest=gramian(rows, in_place=in_place), zeros=panel.zeros)
     x, _ = sides(panel.pairs, d)
-    rest = None if panel.matched is None or len(x) == n else gramian(rows[~panel.matched], in_place=in_place)
+    rest = (
+        None
+        if panel.matched is None or len(x) == n
+        else gramian(rows[~panel.matched], in_place=in_place)
+    )
     partnered = None if panel.weights is None else gramian(x)
     pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=in_place)
     return Moments(n, d, total, rest, partnered, pairs, panel.zeros)
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
-    """Sums over the pairs of one panel with every row landed by ``M`` (d, r) and both sides scaled to length one.
+    """Sums over the pairs of one panel with every row landed by ``M`` (d, r) and both sides scaled
+    to length one.
 
     A pair with a row of zeros has no direction and takes no part.
     """
@@ -241,13 +256,19 @@ def unit(rows: Matrix) -> Matrix:
 
 
 def pair_sums(
-    pairs: Sequence[Matrix], d: int, weights: Vector | None = None, *, centred: bool, in_place: bool = False
+    pairs: Sequence[Matrix],
+    d: int,
+    weights: Vector | None = None,
+    *,
+    centred: bool,
+    in_place: bool = False,
 ) -> Pairs:
-    """Sums over the rows x (n, d) and y (n, D) of ``pairs`` ([x y], or x and y), each counted ``weights[i]`` times.
+    """Sums over the rows x (n, d) and y (n, D) of ``pairs`` ([x y], or x and y), each counted
+    ``weights[i]`` times.
 
-    Of one array, one product of twice the width gives both Gramians and the cross-product, at the flops of the three and
-    in wider kernels. A weight of 0 drops its row from the count too. Only a ``centred`` fit needs the sums of the rows
-    themselves.
+    Of one array, one product of twice the width gives both Gramians and the cross-product, at the
+    flops of the three and in wider kernels. A weight of 0 drops its row from the count too. Only a
+    ``centred`` fit needs the sums of the rows themselves.
     """
     if weights is None:
         n, root = len(pairs[0]), np.ones(len(pairs[0]) if centred else 0)
@@ -272,6 +293,7 @@ def _minus(a: A | None, b: A | None) -> A | None:
         return a
     if a is None:
         raise InputError(
-            "moments can only be subtracted from moments that include them; these hold rows the others lack"
+            "moments can only be subtracted from moments that include them; these hold rows the"
+            " others lack"
         )
     return a - b

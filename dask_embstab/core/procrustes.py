@@ -1,4 +1,6 @@
-"""Which rotation brings one set of rows nearest to another? (Schonemann 1966; algorithm 2 of arXiv 2508.07574)"""
+"""Which rotation brings one set of rows nearest to another? (Schonemann 1966; algorithm 2 of arXiv
+2508.07574)
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ FREE = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """``Q`` (r, D) with orthonormal rows (r <= D) or columns (r > D), and the singular values that decided it.
+    """``Q`` (r, D) with orthonormal rows (r <= D) or columns (r > D), and the singular values that
+    decided it.
 
-    ``proper``: mirrors were left out of the choice; the smallest singular value then has the sign of what that cost.
+    ``proper``: mirrors were left out of the choice; the smallest singular value then has the sign
+    of what that cost.
     """
 
     Q: Matrix
@@ -30,9 +34,11 @@ class Rotation:
 
     @property
     def gap(self) -> float:
-        """How well determined Q is: the two smallest singular values over twice the largest, 1 at best, 0 if free.
+        """How well determined Q is: the two smallest singular values over twice the largest, 1 at
+        best, 0 if free.
 
-        A single direction without a singular value is free to be mirrored, unless only rotations were allowed.
+        A single direction without a singular value is free to be mirrored, unless only rotations
+        were allowed.
         """
         s = self.singular_values
         if s[0] == 0.0 or (not self.proper and s[-1] <= FREE * s[0]):
@@ -52,7 +58,8 @@ class Rotation:
 
 
 def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
-    """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D) with r <= D.
+    """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D)
+    with r <= D.
 
     Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1): where
     r < D every Q is part of one, and it changes nothing.
@@ -71,9 +78,9 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
 def narrowing(cross: Matrix, gramian_x: Matrix) -> Rotation:
     """Q (r, D), r > D, with orthonormal columns that minimizes |X Q - Y|: unbalanced Procrustes.
 
-    No closed form is known. Y is padded with X Qc, Qc the complement of Q, and the balanced problem is
-    solved again (Park 1991; Gower & Dijksterhuis 2004, section 5.3.2): no step increases the error.
-    ``cross`` = X'Y (r, D), ``gramian_x`` = X'X (r, r); an iteration costs one (r, r) svd.
+    No closed form is known. Y is padded with X Qc, Qc the complement of Q, and the balanced problem
+    is solved again (Park 1991; Gower & Dijksterhuis 2004, section 5.3.2): no step increases the
+    error. ``cross`` = X'Y (r, D), ``gramian_x`` = X'X (r, r); an iteration costs one (r, r) svd.
     """
     D = cross.shape[1]
     P, s, Zh = linalg.svd(cross, full_matrices=True)

@@ -1,10 +1,11 @@
 """How are the products of tall panels with narrow results computed fastest? By NumPy, in strips.
 
-A product that is narrow on both other sides spends much of its time in packing its operands; OpenBLAS's AVX-512 kernels
-work on small products in place (``in_place``: whether those of this process do). Panels cut into strips that are small
-enough ran 1.4 times (64 columns) to 4 times (8 columns) as fast. A Gramian in place is a general product of twice the
-flops, and still 1.25 times (32 columns) to 3.4 times (8) as fast as the symmetric one. NumPy loops over the strips by
-itself. They lie at fixed places of a panel, so bits do not depend on how a table was chunked.
+A product that is narrow on both other sides spends much of its time in packing its operands;
+OpenBLAS's AVX-512 kernels work on small products in place (``in_place``: whether those of this
+process do). Panels cut into strips that are small enough ran 1.4 times (64 columns) to 4 times (8
+columns) as fast. A Gramian in place is a general product of twice the flops, and still 1.25 times
+(32 columns) to 3.4 times (8) as fast as the symmetric one. NumPy loops over the strips by itself.
+They lie at fixed places of a panel, so bits do not depend on how a table was chunked.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def multiply(rows: Rows, M: Matrix, out: Rows, *, in_place: bool) -> None:
 def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
     """X'X, (d, d), symmetric to the last bit.
 
-    NumPy sees that both operands are one array and calls SYRK, which packs them; in place they are its two halves.
+    NumPy sees that both operands are one array and calls SYRK, which packs them; in place they are
+    its two halves.
     """
     n, d = rows.shape
     halves = 2 if in_place and d % 2 == 0 else 1
@@ -48,7 +50,9 @@ def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
         return rows.T @ rows
     strips = rows[:whole].reshape(-1, 1, _STRIP_ROWS, d)
     parts = strips.reshape(-1, _STRIP_ROWS, halves, d // halves).transpose(0, 2, 1, 3)
-    square = np.matmul(strips.transpose(0, 1, 3, 2), parts).sum(axis=0).transpose(1, 0, 2).reshape(d, d)
+    square = (
+        np.matmul(strips.transpose(0, 1, 3, 2), parts).sum(axis=0).transpose(1, 0, 2).reshape(d, d)
+    )
     if whole < n:
         square += rows[whole:].T @ rows[whole:]
     symmetric: Matrix = (square + square.T) / 2
@@ -56,7 +60,9 @@ def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
 
 
 def are_faster_apart(d: int, D: int, *, in_place: bool) -> bool:
-    """Whether the products of rows x (n, d) and y (n, D) are computed faster from two arrays than from one array [x y]."""
+    """Whether the products of rows x (n, d) and y (n, D) are computed faster from two arrays than
+    from one array [x y].
+    """
     return in_place and max(d, D) <= _NARROW_SQUARE[True]
 
 
@@ -76,7 +82,11 @@ def joint_gramian(parts: Sequence[Matrix], *, in_place: bool = False) -> Matrix:
 def _cross(x: Matrix, y: Matrix, *, in_place: bool) -> Matrix:
     """X'Y, (d, D)."""
     strip = _strip_rows(x.shape[1], y.shape[1])
-    whole = len(x) // strip * strip if in_place and strip and x.flags.c_contiguous and y.flags.c_contiguous else 0
+    whole = (
+        len(x) // strip * strip
+        if in_place and strip and x.flags.c_contiguous and y.flags.c_contiguous
+        else 0
+    )
     if not whole:
         return x.T @ y
     ours, theirs = (rows[:whole].reshape(-1, strip, rows.shape[1]) for rows in (x, y))
@@ -85,5 +95,11 @@ def _cross(x: Matrix, y: Matrix, *, in_place: bool) -> Matrix:
 
 
 def _strip_rows(d: int, r: int) -> int:
-    """Rows of a strip whose product with ``d`` and ``r`` components is small enough; 0 where strips do not pay."""
-    return min(_STRIP_ROWS, 1 << (_SMALL // max(1, d * r)).bit_length() - 1) if max(d, r) <= _NARROW else 0
+    """Rows of a strip whose product with ``d`` and ``r`` components is small enough; 0 where strips
+    do not pay.
+    """
+    return (
+        min(_STRIP_ROWS, 1 << (_SMALL // max(1, d * r)).bit_length() - 1)
+        if max(d, r) <= _NARROW
+        else 0
+    )

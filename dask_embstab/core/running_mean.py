@@ -1,4 +1,6 @@
-"""Where does an id stand, all in all? The running mean of its unit rows, with a weight that older runs lose."""
+"""Where does an id stand, all in all? The running mean of its unit rows, with a weight that older
+runs lose.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from dask_embstab.core.types import Matrix, Vector
 
 
 def update_mean(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tuple[Matrix, Vector]:
-    """Mean (n, d) and weight (n,) once ``rows`` (n, d) have been seen; ``mean`` and ``weight`` are those from before.
+    """Mean (n, d) and weight (n,) once ``rows`` (n, d) have been seen; ``mean`` and ``weight`` are
+    those from before.
 
-    The new mean is (decay weight mean + unit(row)) / (decay weight + 1). A row of zeros has no direction: it only ages.
+    The new mean is (decay weight mean + unit(row)) / (decay weight + 1). A row of zeros has no
+    direction: it only ages.
     """
     known = weight * decay
     seen = rows.any(axis=1)
@@ -21,11 +25,13 @@ def update_mean(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tup
 
 
 def consensus_target(rows: Matrix, *, head_weight: float) -> Matrix:
-    """What an id's earlier runs ask of the rotation, (n, d), from [mean weight head] in the rows, (n, 2 d + 1).
+    """What an id's earlier runs ask of the rotation, (n, d), from [mean weight head] in the rows,
+    (n, 2 d + 1).
 
-    weight mean is the sum of the id's unit rows, older ones decayed: landing unit rows x_i on these sums S_i by
-    C = sum x_i' S_i maximizes the sum of the cosines with all earlier runs at once, so an id counts by the runs that saw
-    it. ``head_weight`` counts the last run (unit rows; zeros for ids that it does not have) so much more.
+    weight mean is the sum of the id's unit rows, older ones decayed: landing unit rows x_i on these
+    sums S_i by C = sum x_i' S_i maximizes the sum of the cosines with all earlier runs at once, so
+    an id counts by the runs that saw it. ``head_weight`` counts the last run (unit rows; zeros for
+    ids that it does not have) so much more.
     """
     d = rows.shape[1] // 2
     return rows[:, :d] * rows[:, d : d + 1] + head_weight * rows[:, d + 1 :]

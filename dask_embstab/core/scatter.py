@@ -1,22 +1,27 @@
-"""How far may the rotation that a sample of rows decides lie from that of all rows? An estimate from the sample's scatter.
+"""How far may the rotation that a sample of rows decides lie from that of all rows? An estimate
+from the sample's scatter.
 
-With C = sum of x_i y_i' = P S Z' (row vectors, x landed in the basis), a change dC turns the polar factor Q = P Z' by
+With C = sum of x_i y_i' = P S Z' (row vectors, x landed in the basis), a change dC turns the polar
+factor Q = P Z' by
 
     dQ = P (K + L) ,  K = ((P' dC Z - Z' dC' P) / (s_j + s_k)) Z' ,  L = S^-1 P' dC (I - Z Z') ,
 
-to first order (Kenney & Laub 1991). The influence of row i is that of dC = x_i y_i'; influences sum to zero, and the
-variance of a sum of N of n exchangeable rows follows from their squares (a sandwich estimate with the finite
-population's correction). A row that holds much of a singular value bends the fit to itself: its influence is divided by
-1 - h_i, as leaving it out would (HC3, MacKinnon & White 1985). |dQ|^2 is then a weighted sum of chi-square variables with a
-known mean; whatever the weights, its upper 1 % lies highest where one weight holds all (Szekely & Bakirov 2003), so the
-quantile of a single squared Student variable bounds it. Its degrees of freedom are those of the variance estimate
-(Satterthwaite): few where a few rows hold most of the influence.
+to first order (Kenney & Laub 1991). The influence of row i is that of dC = x_i y_i'; influences sum
+to zero, and the variance of a sum of N of n exchangeable rows follows from their squares (a
+sandwich estimate with the finite population's correction). A row that holds much of a singular
+value bends the fit to itself: its influence is divided by 1 - h_i, as leaving it out would (HC3,
+MacKinnon & White 1985). |dQ|^2 is then a weighted sum of chi-square variables with a known mean;
+whatever the weights, its upper 1 % lies highest where one weight holds all (Szekely & Bakirov
+2003), so the quantile of a single squared Student variable bounds it. Its degrees of freedom are
+those of the variance estimate (Satterthwaite): few where a few rows hold most of the influence.
 
-A weak direction is no matter of first order: where the mean of a_ij b_ij, whose sum is s_j, is not surely positive, all rows
-may reverse the direction, which moves Q by 2. The mean is surely positive if it or the mean of its values cut at a few
-times s_j, which is never larger, exceeds its own error.
+A weak direction is no matter of first order: where the mean of a_ij b_ij, whose sum is s_j, is not
+surely positive, all rows may reverse the direction, which moves Q by 2. The mean is surely positive
+if it or the mean of its values cut at a few times s_j, which is never larger, exceeds its own
+error.
 
-No estimate knows of rows that are like none in the sample. Where those hold much of the energy it is too small.
+No estimate knows of rows that are like none in the sample. Where those hold much of the energy it
+is too small.
 """
 
 from __future__ import annotations
@@ -38,8 +43,8 @@ _LEVEL, _CUT = 0.99, 3.0
 class Scatter(Sums):
     """Over ``n`` rows the sum of |K|^2 + |L|^2, and the sum of its squares.
 
-    ``products`` (2, r) are the sums of the products a_ij b_ij, and of the same cut at a few times s_j; ``product_squares``
-    (2, r) those of their squares.
+    ``products`` (2, r) are the sums of the products a_ij b_ij, and of the same cut at a few times
+    s_j; ``product_squares`` (2, r) those of their squares.
     """
 
     n: int
@@ -50,17 +55,21 @@ class Scatter(Sums):
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of ``total`` as an estimate: n for Gaussian influences, fewer where tails are heavy."""
+        """Degrees of freedom of ``total`` as an estimate: n for Gaussian influences, fewer where
+        tails are heavy.
+        """
         variance = self.squares * self.n - self.total**2
         return 2 * self.n * self.total**2 / variance if variance > 0 else float(self.n)
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What a panel of rows and reference rows adds to the `Scatter`; a function that can be sent to a worker.
+    """What a panel of rows and reference rows adds to the `Scatter`; a function that can be sent to
+    a worker.
 
-    ``M`` (d, r) lands the rows; ``left`` = P (r, r), ``right`` = Z (D, r), ``s`` (r,) of the mean of x y'; means are taken
-    away and rows made unit rows where the alignment did so. ``share`` is the weight of one row in that mean.
+    ``M`` (d, r) lands the rows; ``left`` = P (r, r), ``right`` = Z (D, r), ``s`` (r,) of the mean
+    of x y'; means are taken away and rows made unit rows where the alignment did so. ``share`` is
+    the weight of one row in that mean.
     """
 
     M: Matrix
@@ -98,10 +107,11 @@ class Influence:
 
 
 def anchor_bound(r: int, weight: float, scatters: Sequence[tuple[Scatter, int, int]]) -> float:
-    """99 % estimate of |Q_N - Q| (Frobenius) of rotations of ``r`` directions, at most the farthest that two can be apart.
+    """99 % estimate of |Q_N - Q| (Frobenius) of rotations of ``r`` directions, at most the farthest
+    that two can be apart.
 
-    ``weight`` is the number of rows that all anchors stand for. Each table's scatter comes with the number of rows that its
-    anchors were drawn of, and with its share of the weight.
+    ``weight`` is the number of rows that all anchors stand for. Each table's scatter comes with the
+    number of rows that its anchors were drawn of, and with its share of the weight.
     """
     farthest = 2 * float(np.sqrt(r))
     variance, spread = 0.0, 0.0

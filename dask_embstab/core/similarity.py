@@ -1,13 +1,16 @@
-"""How like are two sets of rows in one space, row by row? Sums over a sample of pairs, and figures from them.
+"""How like are two sets of rows in one space, row by row? Sums over a sample of pairs, and figures
+from them.
 
-X are landed rows and Y the last live run's rows with the same ids. What two rows have in common that have nothing to do with
-each other (a common direction, mostly) is chance, and agreement is counted beyond it. The mean cosine of unrelated rows is
-that of all pairs of an x with the y of another row, which the sums of unit rows tell: no order of the rows comes into it.
+X are landed rows and Y the last live run's rows with the same ids. What two rows have in common
+that have nothing to do with each other (a common direction, mostly) is chance, and agreement is
+counted beyond it. The mean cosine of unrelated rows is that of all pairs of an x with the y of
+another row, which the sums of unit rows tell: no order of the rows comes into it.
 
-A mean does not see a wrong minority. So every x is ranked too, with a few y of other rows beside its own: for a row that has
-nothing to do with its partner (a stale one, or another's id) each rank is as likely as any other, so half of these rows are
-nearer to most of the others than to their own (Storey 2002, doi:10.1111/1467-9868.00346, with lambda 1/2). A pair with a row
-of zeros has no direction and is counted apart.
+A mean does not see a wrong minority. So every x is ranked too, with a few y of other rows beside
+its own: for a row that has nothing to do with its partner (a stale one, or another's id) each rank
+is as likely as any other, so half of these rows are nearer to most of the others than to their own
+(Storey 2002, doi:10.1111/1467-9868.00346, with lambda 1/2). A pair with a row of zeros has no
+direction and is counted apart.
 """
 
 from __future__ import annotations
@@ -32,11 +35,12 @@ _EMPTY = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Likeness(Sums):
-    """Over pairs of rows: sums as they are and as unit rows, the sum of their cosines and how these are distributed.
+    """Over pairs of rows: sums as they are and as unit rows, the sum of their cosines and how these
+    are distributed.
 
-    ``histogram`` counts cosines in equal bins from -1 to 1; ``far`` counts rows to which most of the others they were
-    compared with are nearer than their own partner (a half where as many are nearer as farther); ``zero_pairs`` were left
-    out.
+    ``histogram`` counts cosines in equal bins from -1 to 1; ``far`` counts rows to which most of
+    the others they were compared with are nearer than their own partner (a half where as many are
+    nearer as farther); ``zero_pairs`` were left out.
     """
 
     raw: Pairs
@@ -54,7 +58,9 @@ class Likeness(Sums):
     @property
     def norm_ratio(self) -> float:
         """|X| / |Y|."""
-        return float(np.sqrt(np.trace(self.raw.gramian_x) / max(np.trace(self.raw.gramian_y), _TINY)))
+        return float(
+            np.sqrt(np.trace(self.raw.gramian_x) / max(np.trace(self.raw.gramian_y), _TINY))
+        )
 
     @property
     def chance(self) -> float:
@@ -64,7 +70,9 @@ class Likeness(Sums):
 
     @property
     def agreement(self) -> float:
-        """Mean cosine beyond chance: 1 where all rows are alike, 0 where they are as alike as unrelated rows."""
+        """Mean cosine beyond chance: 1 where all rows are alike, 0 where they are as alike as
+        unrelated rows.
+        """
         return self._beyond_chance(self.cosines / max(self.n, 1))
 
     @property
@@ -75,7 +83,9 @@ class Likeness(Sums):
 
     @property
     def chance_share(self) -> float:
-        """Share of the rows that have nothing to do with their partner; the lower end of what chance allows (2 sigma)."""
+        """Share of the rows that have nothing to do with their partner; the lower end of what
+        chance allows (2 sigma).
+        """
         share = self.far / max(self.n, 1)
         sigma = np.sqrt(share * (1 - share) / max(self.n, 1))
         return float(np.clip(2 * (share - 2 * sigma), 0.0, 1.0))
@@ -85,7 +95,9 @@ class Likeness(Sums):
 
     @property
     def lowest_correlation(self) -> float:
-        """Of one component of X with the same of Y, unit rows; the upper end of what chance allows (3 sigma)."""
+        """Of one component of X with the same of Y, unit rows; the upper end of what chance allows
+        (3 sigma).
+        """
         x, y = np.diag(self.unit.gramian_x), np.diag(self.unit.gramian_y)
         used = (x > _EMPTY * x.sum()) & (y > _EMPTY * y.sum())
         correlation = np.diag(self.unit.cross)[used] / np.sqrt(x[used] * y[used])
@@ -93,7 +105,8 @@ class Likeness(Sums):
 
 
 def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
-    """Of row i of ``x`` (n, d) with row i of ``y`` (n, D), and with a few ``others`` (m, D) of y's table.
+    """Of row i of ``x`` (n, d) with row i of ``y`` (n, D), and with a few ``others`` (m, D) of y's
+    table.
 
     The narrower rows are padded with zeros.
     """
@@ -107,7 +120,9 @@ def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
     cosines = np.einsum("ij,ij->i", u, v)
     unrelated = u @ unit(others).T
     # The row's own partner may be among the others, a rounding apart.
-    nearer, farther = (np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0))
+    nearer, farther = (
+        np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0)
+    )
     histogram, _ = np.histogram(np.clip(cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
         pair_sums((x, y), width, centred=False),
@@ -120,23 +135,37 @@ def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
 
 
 def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float, float]:
-    """|X - Y| / |Y| over all these tables stacked, and how much of it a free rotation of X would take away."""
+    """|X - Y| / |Y| over all these tables stacked, and how much of it a free rotation of X would
+    take away.
+    """
     sums: Pairs = total(found.unit if unit_rows else found.raw for found in likenesses)
     x, y = float(np.trace(sums.gramian_x)), float(np.trace(sums.gramian_y))
-    transformed, best = float(np.trace(sums.cross)), float(np.linalg.svd(sums.cross, compute_uv=False).sum())
-    error, free = (float(np.sqrt(max(x + y - 2 * shared, 0.0) / max(y, _TINY))) for shared in (transformed, best))
+    transformed, best = (
+        float(np.trace(sums.cross)),
+        float(np.linalg.svd(sums.cross, compute_uv=False).sum()),
+    )
+    error, free = (
+        float(np.sqrt(max(x + y - 2 * shared, 0.0) / max(y, _TINY)))
+        for shared in (transformed, best)
+    )
     return error, error - free
 
 
 def spectrum_change(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Half the sum of |differences| of the shares of energy of each direction: 0 equal, 1 nothing in common."""
+    """Half the sum of |differences| of the shares of energy of each direction: 0 equal, 1 nothing
+    in common.
+    """
     width = max(len(ours), len(theirs))
-    p, q = (np.pad(np.square(s), (0, width - len(s))) / np.sum(np.square(s)) for s in (ours, theirs))
+    p, q = (
+        np.pad(np.square(s), (0, width - len(s))) / np.sum(np.square(s)) for s in (ours, theirs)
+    )
     return float(np.abs(p - q).sum() / 2)
 
 
 def score_error(source: tuple[Matrix, Matrix], transformed: tuple[Matrix, Matrix]) -> float:
-    """Largest root-mean-square difference of the scores of these rows, before and after, over that of the scores."""
+    """Largest root-mean-square difference of the scores of these rows, before and after, over that
+    of the scores.
+    """
     before, after = source[0] @ source[1].T, transformed[0] @ transformed[1].T
     size = float(np.linalg.norm(before))
     return float(np.linalg.norm(after - before)) / size if size else float(np.linalg.norm(after))

@@ -1,14 +1,16 @@
 """Which pair of matrices keeps every score and gives both tables the same diagonal Gramian?
 
-Step 1 of the design (Zielnicki & Hsiao, arXiv 2508.07574, algorithm 1), in its accurate form: with T = Q_T R_T and
-W = Q_W R_W, the svd U s Vh of R_T R_W' gives M_T = R_T^-1 U s^1/2 and M_W = R_W^-1 V s^1/2, so that T M_T = Q_T U s^1/2
-and W M_W = Q_W V s^1/2 share the Gramian diag(s) and their product is T W'.
+Step 1 of the design (Zielnicki & Hsiao, arXiv 2508.07574, algorithm 1), in its accurate form: with
+T = Q_T R_T and W = Q_W R_W, the svd U s Vh of R_T R_W' gives M_T = R_T^-1 U s^1/2 and M_W = R_W^-1
+V s^1/2, so that T M_T = Q_T U s^1/2 and W M_W = Q_W V s^1/2 share the Gramian diag(s) and their
+product is T W'.
 
-Three things make it accurate on every hostile pair of tables. Scores do not change when a component of the items is
-multiplied by 2^a and that of the users by 2^-a, so first both tables get components of one length (exactly): else columns
-spread over many decades in both tables cost digits. Then both factors are column-pivoted, so that their product is graded,
-and a Jacobi svd keeps its small singular vectors. Last, M comes from solving with the pivoted triangle, not from
-multiplying by the other table's factor (V is only normwise accurate).
+Three things make it accurate on every hostile pair of tables. Scores do not change when a component
+of the items is multiplied by 2^a and that of the users by 2^-a, so first both tables get components
+of one length (exactly): else columns spread over many decades in both tables cost digits. Then both
+factors are column-pivoted, so that their product is graded, and a Jacobi svd keeps its small
+singular vectors. Last, M comes from solving with the pivoted triangle, not from multiplying by the
+other table's factor (V is only normwise accurate).
 """
 
 from __future__ import annotations
@@ -25,12 +27,15 @@ from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import ConditionError
 
 _COSINE_CUT = 1e-14
-"""Cosines between two row spaces below this are rounding: the directions are orthogonal and carry no score."""
+"""Cosines between two row spaces below this are rounding: the directions are orthogonal and carry
+no score.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """``items`` M_T (d, r) and ``users`` M_W (d, r), the kept ``singular_values`` (r,) and those cut by ``rank=``.
+    """``items`` M_T (d, r) and ``users`` M_W (d, r), the kept ``singular_values`` (r,) and those
+    cut by ``rank=``.
 
     ``rank`` counts the product's singular values before the truncation that was asked for.
     """
@@ -46,23 +51,34 @@ class Frame:
         return len(self.singular_values) + len(self.discarded)
 
     def truncated(self, rank: int | None) -> Frame:
-        """The best scores of rank ``rank`` (None: all); the values of the columns left out are kept as ``discarded``."""
+        """The best scores of rank ``rank`` (None: all); the values of the columns left out are kept
+        as ``discarded``.
+        """
         s, kept = self.singular_values, len(self.singular_values) if rank is None else rank
-        return Frame(self.items[:, :kept], self.users[:, :kept], s[:kept], np.concatenate([s[kept:], self.discarded]))
+        return Frame(
+            self.items[:, :kept],
+            self.users[:, :kept],
+            s[:kept],
+            np.concatenate([s[kept:], self.discarded]),
+        )
 
 
 def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
-    """Both matrices of algorithm 1, truncated to the best rank-``rank`` scores (Eckart & Young) where asked.
+    """Both matrices of algorithm 1, truncated to the best rank-``rank`` scores (Eckart & Young)
+    where asked.
 
-    The order is that of descending singular values and the largest entry of every column of M_T is positive, so the
-    result depends on the tables alone; columns of clustered singular values are determined as a subspace only.
+    The order is that of descending singular values and the largest entry of every column of M_T is
+    positive, so the result depends on the tables alone; columns of clustered singular values are
+    determined as a subspace only.
     """
     shift = _common_lengths(items.R, users.R)
     T, W = _pivoted(items, shift), _pivoted(users, 1 / shift)
     product_rank = _product_rank(T.R, W.R)
     U, s, V = (factor[..., :product_rank] for factor in graded_svd(T.R @ W.R.T))
     if not product_rank or s[-1] == 0.0:
-        raise ConditionError("every score is zero: the items' and the users' row spaces are orthogonal")
+        raise ConditionError(
+            "every score is zero: the items' and the users' row spaces are orthogonal"
+        )
     M_T, M_W = T.solve(U * np.sqrt(s)), W.solve(V * np.sqrt(s))
     signs = column_signs(M_T)
     return Frame(M_T * signs, M_W * signs, s, np.zeros(0)).truncated(rank)
@@ -70,7 +86,9 @@ def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Pivoted:
-    """A table's root times ``shift``, rotated so that R = r P' for a triangle r and a permutation P."""
+    """A table's root times ``shift``, rotated so that R = r P' for a triangle r and a permutation
+    P.
+    """
 
     R: Matrix
     triangle: Matrix
@@ -91,11 +109,15 @@ def _pivoted(root: Root, shift: Vector) -> _Pivoted:
     Q, triangle, pivots = linalg.qr(root.R * shift, mode="economic", pivoting=True)
     R = np.empty_like(triangle)
     R[:, pivots] = triangle
-    return _Pivoted(R, triangle, pivots, shift, None if root.right_inverse is None else root.right_inverse @ Q)
+    return _Pivoted(
+        R, triangle, pivots, shift, None if root.right_inverse is None else root.right_inverse @ Q
+    )
 
 
 def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
-    """Powers of two by which the items' components are multiplied (the users' divided) to have the users' lengths."""
+    """Powers of two by which the items' components are multiplied (the users' divided) to have the
+    users' lengths.
+    """
     items, users = np.linalg.norm(R_T, axis=0), np.linalg.norm(R_W, axis=0)
     used = (items > 0) & (users > 0)
     ratio = np.divide(users, items, out=np.ones_like(items), where=used)
@@ -103,11 +125,12 @@ def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
 
 
 def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
-    """U (m, k), s (k,) and V (n, k), k = min(m, n), with A = U diag(s) V', by one-sided Jacobi (LAPACK's ``gejsv``).
+    """U (m, k), s (k,) and V (n, k), k = min(m, n), with A = U diag(s) V', by one-sided Jacobi
+    (LAPACK's ``gejsv``).
 
-    Every pair of singular vectors is as accurate as the scaled matrix allows, however far its rows and columns spread
-    (Drmac & Veselic 2008). Bidiagonal QR turns neighbours by 1e-14 even where nothing is difficult, and 1e-12 was seen
-    where the singular values span 20 decades.
+    Every pair of singular vectors is as accurate as the scaled matrix allows, however far its rows
+    and columns spread (Drmac & Veselic 2008). Bidiagonal QR turns neighbours by 1e-14 even where
+    nothing is difficult, and 1e-12 was seen where the singular values span 20 decades.
     """
     if len(A) < A.shape[1]:
         V, s, U = graded_svd(A.T)
@@ -128,14 +151,16 @@ def column_signs(M: Matrix) -> Vector:
 def balance_factor(balance: str, n_items: int, n_users: int) -> float:
     """The scalar c that the scores leave free (items times c, users over c).
 
-    ``"rows"``: the same second moment per row, diag(s) / sqrt(n_T n_W), for both tables; ``"gramians"``: the paper's
-    Gramian diag(s) for both.
+    ``"rows"``: the same second moment per row, diag(s) / sqrt(n_T n_W), for both tables;
+    ``"gramians"``: the paper's Gramian diag(s) for both.
     """
     return (n_items / n_users) ** 0.25 if balance == "rows" else 1.0
 
 
 def _product_rank(R_T: Matrix, R_W: Matrix) -> int:
-    """Rank of T W': the smaller of the two ranks, unless both row spaces are proper and partly orthogonal."""
+    """Rank of T W': the smaller of the two ranks, unless both row spaces are proper and partly
+    orthogonal.
+    """
     smaller, larger = sorted((len(R_T), len(R_W)))
     if larger == R_T.shape[1]:
         return smaller

@@ -1,4 +1,6 @@
-"""Values that are sums over rows: those of two parts, added field by field, are those of the whole."""
+"""Values that are sums over rows: those of two parts, added field by field, are those of
+the whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Moments as a product: what is known of a table (or a part of one), to be stored, merged, subtracted and fitted from."""
+"""Moments as a product: what is known of a table (or a part of one), to be stored, merged,
+subtracted and fitted from.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ _ARRAYS = ("total", "rest", "partnered")
 class Shared:
     """What a fit must know of the reference beside the sums over pairs.
 
-    ``matched`` rows of the table have a reference row, before any weights or selection. The reference has ``rows`` rows of
-    ``d`` components, of which ``zero_rows`` were read as zeros; ``described`` is what is recorded of it (its balance).
+    ``matched`` rows of the table have a reference row, before any weights or selection. The
+    reference has ``rows`` rows of ``d`` components, of which ``zero_rows`` were read as zeros;
+    ``described`` is what is recorded of it (its balance).
     """
 
     matched: int
@@ -42,7 +45,11 @@ class Shared:
 
     def __add__(self, other: Shared) -> Shared:
         """Of both parts of a table."""
-        return replace(self, matched=self.matched + other.matched, zero_rows=max(self.zero_rows, other.zero_rows))
+        return replace(
+            self,
+            matched=self.matched + other.matched,
+            zero_rows=max(self.zero_rows, other.zero_rows),
+        )
 
     def __sub__(self, other: Shared) -> Shared:
         """Of this without a part of it."""
@@ -51,10 +58,12 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TableMoments(Displayed):
-    """Moments of one table with what must agree before they are merged: d, dtype and the reference's identity.
+    """Moments of one table with what must agree before they are merged: d, dtype and the
+    reference's identity.
 
-    ``a + b`` is the moments of the rows of both (a shard per region, a table in parts), ``a - b`` those of the rows of a
-    that are not in b (deleted rows). Both are exact but for float64 rounding.
+    ``a + b`` is the moments of the rows of both (a shard per region, a table in parts), ``a - b``
+    those of the rows of a that are not in b (deleted rows). Both are exact but for float64
+    rounding.
     """
 
     moments: Moments
@@ -107,8 +116,8 @@ class TableMoments(Displayed):
         ours, theirs = self.moments, self._mergeable(other).moments
         if theirs.n > ours.n or other.matched > self.matched:
             raise InputError(
-                f"only rows that are there can be taken away; {self.where} has {ours.n} rows ({self.matched} matched) and"
-                f" {other.where} {theirs.n} ({other.matched})"
+                f"only rows that are there can be taken away; {self.where} has {ours.n} rows"
+                f" ({self.matched} matched) and {other.where} {theirs.n} ({other.matched})"
             )
         shared = self.shared - other.shared if self.shared and other.shared else self.shared
         return self._with(other, ours - theirs, shared)
@@ -123,7 +132,9 @@ class TableMoments(Displayed):
         return found.hexdigest()
 
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
-        """Write one file (NumPy's npz) at ``path``, whole or not at all; with ``sync`` it is on the disk by then."""
+        """Write one file (NumPy's npz) at ``path``, whole or not at all; with ``sync`` it is on the
+        disk by then.
+        """
         header = np.array(json.dumps(self._header()))
         arrays: dict[str, Any] = {"header": header, **self._arrays()}
         write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
@@ -139,7 +150,9 @@ class TableMoments(Displayed):
             pairs = None
             if "pairs_joint" in arrays:
                 joint, total = arrays["pairs_joint"], arrays.get("pairs_total")
-                pairs = Pairs(counts["pairs"], counts["weight"], counts["squares"], counts["d"], joint, total)
+                pairs = Pairs(
+                    counts["pairs"], counts["weight"], counts["squares"], counts["d"], joint, total
+                )
             sums = {name: arrays.get(name) for name in _ARRAYS}
             zeros = ZeroRows(**header["zeros"])
             moments = Moments(counts["n"], counts["d"], **sums, pairs=pairs, zeros=zeros)
@@ -150,25 +163,32 @@ class TableMoments(Displayed):
         except FileNotFoundError:
             raise InputError(f"there are no moments at {path}; write them with save()") from None
         except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise DamageError(f"{path} is not a whole file of moments ({error}); write it again") from error
+            raise DamageError(
+                f"{path} is not a whole file of moments ({error}); write it again"
+            ) from error
 
     def _mergeable(self, other: TableMoments) -> TableMoments:
         if not isinstance(other, TableMoments):
             raise InputError(
-                f"moments are added to moments and taken from them; {shown(other)} came; reduce a table first"
+                f"moments are added to moments and taken from them; {shown(other)} came; reduce a"
+                " table first"
             )
         ours = {"d": self.d, "dtype": self.dtype, "reference": self.reference}
         theirs = {"d": other.d, "dtype": other.dtype, "reference": other.reference}
         for name, value in ours.items():
             if value != theirs[name]:
                 raise InputError(
-                    f"moments can be merged where {', '.join(ours)} are equal; {name} is {value} in {self.where} and"
-                    f" {theirs[name]} in {other.where}"
+                    f"moments can be merged where {', '.join(ours)} are equal; {name} is {value} in"
+                    f" {self.where} and {theirs[name]} in {other.where}"
                 )
         return other
 
     def _with(self, other: TableMoments, moments: Moments, shared: Shared | None) -> TableMoments:
-        where = self.where if self.where == other.where else f"{Path(self.where).name} with {Path(other.where).name}"
+        where = (
+            self.where
+            if self.where == other.where
+            else f"{Path(self.where).name} with {Path(other.where).name}"
+        )
         return replace(self, moments=moments, where=where, shared=shared)
 
     def _header(self) -> dict[str, Any]:
@@ -177,7 +197,13 @@ class TableMoments(Displayed):
         if pairs is not None:
             counts |= {"pairs": pairs.n, "weight": pairs.weight, "squares": pairs.squares}
         known = {"zeros": asdict(self.moments.zeros), "shared": self.shared and asdict(self.shared)}
-        return {"counts": counts, **known, "dtype": self.dtype, "where": self.where, "reference": self.reference}
+        return {
+            "counts": counts,
+            **known,
+            "dtype": self.dtype,
+            "where": self.where,
+            "reference": self.reference,
+        }
 
     def _arrays(self) -> dict[str, Matrix]:
         named = {name: getattr(self.moments, name) for name in _ARRAYS}

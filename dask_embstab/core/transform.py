@@ -1,4 +1,6 @@
-"""The result: two small matrices (row vectors, y = x @ M) that land a run, and what is known about them."""
+"""The result: two small matrices (row vectors, y = x @ M) that land a run, and what is known about
+them.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,12 @@ _LARGEST = int(np.finfo(np.float64).max)
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Transform(Displayed):
-    """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x lands at ``x @ items + offset``.
+    """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x lands at ``x @ items +
+    offset``.
 
-    ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry mode), descending.
-    ``items_offset`` and ``users_offset`` (k,) stand only where the fit was centred. ``diagnostics`` is a nested dict of
-    plain JSON values.
+    ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry
+    mode), descending. ``items_offset`` and ``users_offset`` (k,) stand only where the fit was
+    centred. ``diagnostics`` is a nested dict of plain JSON values.
     """
 
     items: Matrix
@@ -70,16 +73,28 @@ class Transform(Displayed):
                 object.__setattr__(self, name, _real(array, f"the {name} of a transform", n_axes))
         if not self.items.size or len(self.singular_values) > max(self.items.shape):
             raise InputError(
-                "a transform has components and at most one singular value for each; items has the shape"
-                f" {self.items.shape}, and there are {len(self.singular_values)} singular values"
+                "a transform has components and at most one singular value for each; items has the"
+                f" shape {self.items.shape}, and there are {len(self.singular_values)} singular"
+                " values"
             )
         if self.users is not None and self.users.shape != self.items.shape:
-            raise InputError(f"both matrices need one shape; items has {self.items.shape}, users {self.users.shape}")
-        for name, offset in (("items_offset", self.items_offset), ("users_offset", self.users_offset)):
+            raise InputError(
+                f"both matrices need one shape; items has {self.items.shape}, users"
+                f" {self.users.shape}"
+            )
+        for name, offset in (
+            ("items_offset", self.items_offset),
+            ("users_offset", self.users_offset),
+        ):
             if offset is not None and len(offset) != self.width:
-                raise InputError(f"{name} must have one value per component, ({self.width},); it has {offset.shape}")
+                raise InputError(
+                    f"{name} must have one value per component, ({self.width},); it has"
+                    f" {offset.shape}"
+                )
         if not isinstance(self.diagnostics, Mapping):
-            raise InputError(f"the diagnostics of a transform must be a dict; they are {shown(self.diagnostics)}")
+            raise InputError(
+                f"the diagnostics of a transform must be a dict; they are {shown(self.diagnostics)}"
+            )
 
     @property
     def d(self) -> int:
@@ -100,34 +115,52 @@ class Transform(Displayed):
             "tables": "items" if self.users is None else "items and users",
             "keep": known.get("keep"),
             "method": known.get("method"),
-            "reference": reference.get("name") or reference.get("path") if isinstance(reference, Mapping) else None,
-            "relative_error": alignment.get("relative_error") if isinstance(alignment, Mapping) else None,
+            "reference": (
+                reference.get("name") or reference.get("path")
+                if isinstance(reference, Mapping)
+                else None
+            ),
+            "relative_error": (
+                alignment.get("relative_error") if isinstance(alignment, Mapping) else None
+            ),
         }
 
     def transform_items(self, rows: Rows) -> Rows:
-        """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows' float dtype back."""
+        """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows'
+        float dtype back.
+        """
         return _transform_rows(rows, self.items, self.items_offset)
 
     def transform_users(self, rows: Rows) -> Rows:
         """Land user rows, as ``transform_items`` does items."""
         if self.users is None:
-            raise InputError("this transform was fitted without users; fit it on a run that has them")
+            raise InputError(
+                "this transform was fitted without users; fit it on a run that has them"
+            )
         return _transform_rows(rows, self.users, self.users_offset)
 
     def inverse(self) -> Transform:
         """The transform that undoes this one: the pseudo-inverse where it is rank-deficient."""
         items, items_offset = _inverse(self.items, self.items_offset)
-        users, users_offset = (None, None) if self.users is None else _inverse(self.users, self.users_offset)
+        users, users_offset = (
+            (None, None) if self.users is None else _inverse(self.users, self.users_offset)
+        )
         diagnostics = {"inverse_of": dict(self.diagnostics)}
-        return Transform(items, users, self.singular_values, items_offset, users_offset, diagnostics)
+        return Transform(
+            items, users, self.singular_values, items_offset, users_offset, diagnostics
+        )
 
     def compose(self, other: Transform) -> Transform:
         """First this transform, then ``other``: ``a.compose(b).transform_items(x) == b(a(x))``."""
         if not isinstance(other, Transform):
-            raise InputError(f"compose takes another transform; {shown(other)} came; load_transform reads a saved one")
+            raise InputError(
+                f"compose takes another transform; {shown(other)} came; load_transform reads a"
+                " saved one"
+            )
         if other.d != self.width:
             raise InputError(
-                f"compose applies this transform first: it gives {self.width} components and the other takes {other.d}"
+                f"compose applies this transform first: it gives {self.width} components and the"
+                f" other takes {other.d}"
             )
         users = None if self.users is None or other.users is None else self.users @ other.users
         return Transform(
@@ -135,21 +168,32 @@ class Transform(Displayed):
             users,
             self.singular_values,
             _chained(self.items_offset, other.items, other.items_offset),
-            None if other.users is None else _chained(self.users_offset, other.users, other.users_offset),
+            (
+                None
+                if other.users is None
+                else _chained(self.users_offset, other.users, other.users_offset)
+            ),
             {"composed_of": [dict(self.diagnostics), dict(other.diagnostics)]},
         )
 
     def arrays(self) -> dict[str, Matrix | Vector]:
         """Its arrays by the names they have on disk; absent ones are left out."""
-        return {name: array for own, name in _STORED.items() if (array := getattr(self, own)) is not None}
+        return {
+            name: array
+            for own, name in _STORED.items()
+            if (array := getattr(self, own)) is not None
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
-        """The inverse of ``arrays``; `InputError` where they, or ``diagnostics``, cannot be those of a transform."""
+        """The inverse of ``arrays``; `InputError` where they, or ``diagnostics``, cannot be those
+        of a transform.
+        """
         _require_diagnostics(diagnostics)
         if not isinstance(arrays, Mapping) or not {"items", "singular_values"} <= set(arrays):
             raise InputError(
-                f"a transform is made of arrays by name, items and singular_values among them; {shown(arrays)} came"
+                "a transform is made of arrays by name, items and singular_values among them;"
+                f" {shown(arrays)} came"
             )
         named: dict[str, Any] = {field_: arrays.get(name) for field_, name in _STORED.items()}
         return cls(**named, diagnostics=diagnostics)
@@ -159,7 +203,10 @@ class Transform(Displayed):
 
         It appears whole or not at all, and with ``sync`` it is on the disk by then.
         """
-        arrays: dict[str, Any] = {"diagnostics": np.array(json.dumps(dict(self.diagnostics))), **self.arrays()}
+        arrays: dict[str, Any] = {
+            "diagnostics": np.array(json.dumps(dict(self.diagnostics))),
+            **self.arrays(),
+        }
         write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
 
     @classmethod
@@ -172,8 +219,18 @@ class Transform(Displayed):
         except EmbstabError:
             raise
         except FileNotFoundError:
-            raise InputError(f"there is no transform at {path}; write one with {call('fit')}") from None
-        except (ValueError, TypeError, KeyError, EOFError, OSError, RecursionError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"there is no transform at {path}; write one with {call('fit')}"
+            ) from None
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            EOFError,
+            OSError,
+            RecursionError,
+            zipfile.BadZipFile,
+        ) as error:
             raise _damaged(path, error) from error
         try:
             return cls.from_arrays(arrays, diagnostics)
@@ -201,7 +258,10 @@ def _real(given: Any, what: str, n_axes: int) -> Any:
     array = _numbers(given)
     if array is None or array.ndim != n_axes or not np.isfinite(array).all():
         came = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else shown(given)
-        raise InputError(f"{what} must be finite numbers on {n_axes} {'axes' if n_axes > 1 else 'axis'}; {came} came")
+        raise InputError(
+            f"{what} must be finite numbers on {n_axes} {'axes' if n_axes > 1 else 'axis'}; {came}"
+            " came"
+        )
     return array.astype(np.float64, copy=False)
 
 
@@ -212,13 +272,22 @@ def _require_diagnostics(diagnostics: Any) -> None:
     for name in ("items", "users", "reference", "alignment", "truncation", "product"):
         value = diagnostics.get(name, {})
         if not isinstance(value, Mapping) and (value is not None or name == "product"):
-            raise InputError(f"its {name} among the diagnostics must be an object; it is a {type(value).__name__}")
+            raise InputError(
+                f"its {name} among the diagnostics must be an object; it is a"
+                f" {type(value).__name__}"
+            )
     for name, key, kind in _FIGURES:
         _require_figure(f"{name}.{key}", (diagnostics.get(name) or {}).get(key), kind)
     for name in ("keep", "method"):
         if not isinstance(diagnostics.get(name), str | None):
-            raise InputError(f"its {name} among the diagnostics must be a text; it is {shown(diagnostics[name])}")
-    digests = [number for name in ("items", "users") for number in (diagnostics.get(name) or {}).get("digests") or []]
+            raise InputError(
+                f"its {name} among the diagnostics must be a text; it is {shown(diagnostics[name])}"
+            )
+    digests = [
+        number
+        for name in ("items", "users")
+        for number in (diagnostics.get(name) or {}).get("digests") or []
+    ]
     if not all(type(number) is int and 0 <= number < 1 << 32 for number in digests):
         raise InputError("its digests must be checksums: whole numbers of 32 bits")
 
@@ -236,13 +305,17 @@ def _transform_rows(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
     given, made = rows, _numbers(rows)
     if made is None:
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else shown(given)
-        raise InputError(f"rows must be an array of real numbers in memory, without masked ones; {kind} came")
+        raise InputError(
+            f"rows must be an array of real numbers in memory, without masked ones; {kind} came"
+        )
     rows = made
     if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
         raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
     dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
     transformed = np.asarray(rows, dtype=np.float64, order="C") @ M
-    return np.asarray(transformed if offset is None else transformed + offset).astype(dtype, copy=False)
+    return np.asarray(transformed if offset is None else transformed + offset).astype(
+        dtype, copy=False
+    )
 
 
 def _inverse(M: Matrix, offset: Vector | None) -> tuple[Matrix, Vector | None]:

@@ -1,10 +1,12 @@
-"""In which order are partial results added, so that the bits do not depend on how a table was chunked?
+"""In which order are partial results added, so that the bits do not depend on how a table was
+chunked?
 
-Rows are cut into micro-blocks on a fixed grid anchored at row 0. A binary tree stands over the block numbers: node
-``(level, index)`` covers blocks ``index * 2**level`` up to ``(index + 1) * 2**level``. A chunk hands on the complete
-subtree roots that it covers, never one sum of its own, so any chunking into whole micro-blocks meets in the same nodes
-and every float64 addition has the same two operands. What is left at the end of a table (the roots of the binary
-representation of its number of blocks) is folded from the right.
+Rows are cut into micro-blocks on a fixed grid anchored at row 0. A binary tree stands over the
+block numbers: node ``(level, index)`` covers blocks ``index * 2**level`` up to ``(index + 1) *
+2**level``. A chunk hands on the complete subtree roots that it covers, never one sum of its own, so
+any chunking into whole micro-blocks meets in the same nodes and every float64 addition has the same
+two operands. What is left at the end of a table (the roots of the binary representation of its
+number of blocks) is folded from the right.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 _BY_WIDTH = ((8, 32768), (16, 16384), (32, 8192), (1024, 4096))
-"""Widest d, and rows of its micro-block: about 2 MiB of float64 for narrow tables (the Python cost of a panel is
-spread over more bytes), 4096 rows where the product itself is long; a constant table, never timed at run time."""
+"""Widest d, and rows of its micro-block: about 2 MiB of float64 for narrow tables (the Python cost
+of a panel is spread over more bytes), 4096 rows where the product itself is long; a constant table,
+never timed at run time.
+"""
 
 
 def micro_block_rows(d: int) -> int:
@@ -27,7 +31,9 @@ def micro_block_rows(d: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Node(Generic[V]):
-    """A complete subtree: its level, its index within the level, and what was reduced over its rows."""
+    """A complete subtree: its level, its index within the level, and what was reduced over its
+    rows.
+    """
 
     level: int
     index: int
@@ -39,7 +45,9 @@ Forest = tuple[Node[V], ...]
 
 
 class Roots(Generic[V]):
-    """Subtree roots that grow at the right end: siblings merge as soon as both are there, and so do their parents."""
+    """Subtree roots that grow at the right end: siblings merge as soon as both are there, and so do
+    their parents.
+    """
 
     def __init__(self, merge: Callable[[V, V], V]) -> None:
         self._merge = merge

@@ -1,7 +1,9 @@
-"""Which rows have no direction? Rows of zeros are transformed like all others, and are evidence of nothing.
+"""Which rows have no direction? Rows of zeros are transformed like all others, and are evidence of
+nothing.
 
-Cold users, empty documents and items that were never trained are stored as zeros. They take no part in a mean, a
-ranking, a minimum number of matches, a sample or a balance; they are counted, so that every figure can say what it left out.
+Cold users, empty documents and items that were never trained are stored as zeros. They take no part
+in a mean, a ranking, a minimum number of matches, a sample or a balance; they are counted, so that
+every figure can say what it left out.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from dask_embstab.core.types import RowNumbers, Rows
 class ZeroRows(Sums):
     """Counts of one read of a table, with its reference rows where it has any.
 
-    ``rows`` of the table are zero. ``pairs`` of a row and its reference row were left out because one of them is zero (in
-    ``reference`` of them the reference row is); ``energy`` and ``reference_energy`` are the sums of squares of the rows on
-    either side of these pairs.
+    ``rows`` of the table are zero. ``pairs`` of a row and its reference row were left out because
+    one of them is zero (in ``reference`` of them the reference row is); ``energy`` and
+    ``reference_energy`` are the sums of squares of the rows on either side of these pairs.
     """
 
     rows: int = 0
@@ -30,7 +32,9 @@ class ZeroRows(Sums):
     reference_energy: float = 0.0
 
     def __add__(self, other: ZeroRows) -> ZeroRows:
-        """Over the rows of both; mostly there is nothing to add, and this is done for every panel."""
+        """Over the rows of both; mostly there is nothing to add, and this is done for every
+        panel.
+        """
         return Sums.__add__(self, other) if other.rows or other.pairs else self
 
 
@@ -41,8 +45,8 @@ _NONE: RowNumbers = np.empty(0, np.int64)
 def zero_rows(rows: Rows) -> RowNumbers:
     """Numbers of the rows (n, d) whose components are all zero, ascending.
 
-    Where no row begins with a zero, which is the rule, one component per row is looked at: 2 to 3 % of the CPU time of
-    a fit at 64 components.
+    Where no row begins with a zero, which is the rule, one component per row is looked at: 2 to 3 %
+    of the CPU time of a fit at 64 components.
     """
     n, d = rows.shape
     if np.count_nonzero(rows[:, 0]) == n:
@@ -54,7 +58,8 @@ def zero_rows(rows: Rows) -> RowNumbers:
     if not len(found):
         return found
 
-    # A product sums a row faster than `any` reads it, and a sum of absolute values is zero for zeros alone.
+    # A product sums a row faster than `any` reads it, and a sum of absolute values is zero for
+    # zeros alone.
     many = 2 * len(found) > n
     sizes = np.abs(rows if many else rows[found])
     sizes = sizes.astype(np.float32) if sizes.dtype.itemsize < 4 else sizes

@@ -5,9 +5,9 @@ confidence c = 1 + alpha * count, the loss is
 
     sum over all pairs of c (p - x'y)^2  +  regularization * (|X|^2 + |Y|^2).
 
-For fixed items Y each user's minimum is x = (Y'Y + Y'(C - 1)Y + regularization)^-1 Y'C p, where C - 1 is
-sparse; and so for items.  Rotating X and Y together changes neither scores nor loss, so two random starts end
-with nearly the same scores on axes that have nothing to do with each other.
+For fixed items Y each user's minimum is x = (Y'Y + Y'(C - 1)Y + regularization)^-1 Y'C p, where C -
+1 is sparse; and so for items.  Rotating X and Y together changes neither scores nor loss, so two
+random starts end with nearly the same scores on axes that have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Factors:
     def __post_init__(self) -> None:
         """Check that both tables have the same components."""
         if self.users.shape[1] != self.items.shape[1]:
-            raise ValueError(f"factors must be equally wide, got {self.users.shape} and {self.items.shape}")
+            raise ValueError(
+                f"factors must be equally wide, got {self.users.shape} and {self.items.shape}"
+            )
 
 
 def factorize(
@@ -72,8 +74,8 @@ def factorize(
     alpha
         Confidence gained with each event.
     n_cg_steps
-        Steps of conjugate gradients towards each half-sweep's minimum, from where the sweep before it ended; the
-        default is the minimum itself.
+        Steps of conjugate gradients towards each half-sweep's minimum, from where the sweep before
+        it ended; the default is the minimum itself.
     seed
         Of the random start; same seed, same factors.
 
@@ -85,20 +87,26 @@ def factorize(
     Raises
     ------
     ValueError
-        If ``components``, ``n_iterations`` or ``n_cg_steps`` is less than 1, or ``regularization`` is not positive.
+        If ``components``, ``n_iterations`` or ``n_cg_steps`` is less than 1, or ``regularization``
+        is not positive.
 
     References
     ----------
-    Y. Hu, Y. Koren and C. Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008,
-    doi:10.1109/ICDM.2008.22.  G. Takacs, I. Pilaszy and D. Tikk, "Applications of the conjugate gradient method for implicit
-    feedback collaborative filtering", RecSys 2011, doi:10.1145/2043932.2043987.
+    Y. Hu, Y. Koren and C. Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM
+    2008, doi:10.1109/ICDM.2008.22.  G. Takacs, I. Pilaszy and D. Tikk, "Applications of the
+    conjugate gradient method for implicit feedback collaborative filtering", RecSys 2011,
+    doi:10.1145/2043932.2043987.
     """
     if components < 1 or n_iterations < 1:
-        raise ValueError(f"components and n_iterations must be positive, got {components} and {n_iterations}")
+        raise ValueError(
+            f"components and n_iterations must be positive, got {components} and {n_iterations}"
+        )
     if regularization <= 0:
         raise ValueError(f"regularization must be positive, got {regularization}")
     if n_cg_steps is not None and n_cg_steps < 1:
-        raise ValueError(f"n_cg_steps must be positive, or None for the exact solution, got {n_cg_steps}")
+        raise ValueError(
+            f"n_cg_steps must be positive, or None for the exact solution, got {n_cg_steps}"
+        )
     by_user = interactions.astype(np.float32)
     by_item = by_user.T.tocsr()
     rng = np.random.default_rng(seed)
@@ -106,7 +114,9 @@ def factorize(
     users = np.zeros((by_user.shape[0], components), np.float32)
     loss: dict[str, float] = {"regularization": regularization, "alpha": alpha}
 
-    def step(counts: sparse.csr_array, fixed: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def step(
+        counts: sparse.csr_array, fixed: NDArray[np.float32], rows: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         if n_cg_steps is None:
             return half_step(counts, fixed, **loss)
         return descend(counts, fixed, rows, n_steps=n_cg_steps, **loss)
@@ -134,8 +144,9 @@ def half_step(
     Returns
     -------
     ndarray
-        Shape (n, components), computed in the dtype of ``fixed``.  Memory is the packed outer products of
-        ``fixed``, n_fixed x components (components + 1) / 2, plus a few blocks of 16 MiB.
+        Shape (n, components), computed in the dtype of ``fixed``.  Memory is the packed outer
+        products of ``fixed``, n_fixed x components (components + 1) / 2, plus a few blocks of 16
+        MiB.
     """
     d = fixed.shape[1]
     upper = np.triu_indices(d)
@@ -170,7 +181,8 @@ def descend(
     Returns
     -------
     ndarray
-        Shape (n, components), computed in the dtype of ``fixed``.  Memory is twice ``components`` numbers per interaction.
+        Shape (n, components), computed in the dtype of ``fixed``.  Memory is twice ``components``
+        numbers per interaction.
     """
     extra = interactions.astype(fixed.dtype) * fixed.dtype.type(alpha)
     ridge = fixed.T @ fixed + regularization * np.eye(fixed.shape[1], dtype=fixed.dtype)
@@ -180,7 +192,8 @@ def descend(
         """Each vector times its own row's matrix of the normal equations."""
         weighted = extra.data * np.einsum("nd,nd->n", np.repeat(vectors, n_met, axis=0), met)
         product: NDArray[Real] = (
-            vectors @ ridge + type(extra)((weighted, extra.indices, extra.indptr), extra.shape) @ fixed
+            vectors @ ridge
+            + type(extra)((weighted, extra.indices, extra.indptr), extra.shape) @ fixed
         )
         return product
 
@@ -207,7 +220,11 @@ def _ratio(above: NDArray[Real], below: NDArray[Real]) -> NDArray[Real]:
 
 
 def _solve(
-    counts: sparse.csr_array, alpha: float, fixed: NDArray[Real], outer: NDArray[Real], ridge: NDArray[Real]
+    counts: sparse.csr_array,
+    alpha: float,
+    fixed: NDArray[Real],
+    outer: NDArray[Real],
+    ridge: NDArray[Real],
 ) -> NDArray[Real]:
     """Solve the normal equations of a block of rows."""
     extra = alpha * counts

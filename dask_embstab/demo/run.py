@@ -1,4 +1,5 @@
-"""What does stabilizing do to a service that retrains every day? Simulate one, stabilize it, and report.
+"""What does stabilizing do to a service that retrains every day? Simulate one, stabilize it, and
+report.
 
 What it writes in its folder::
 
@@ -26,7 +27,15 @@ from numpy.typing import NDArray
 
 from dask_embstab.api import create_run, evaluate, stabilize
 from dask_embstab.demo.als import factorize
-from dask_embstab.demo.table1 import HEADER, LEGEND, ROWS_HEADER, ROWS_LEGEND, Row, score_change, table1
+from dask_embstab.demo.table1 import (
+    HEADER,
+    LEGEND,
+    ROWS_HEADER,
+    ROWS_LEGEND,
+    Row,
+    score_change,
+    table1,
+)
 from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import write_whole
@@ -41,7 +50,8 @@ from dask_embstab.tables.store_errors import writing
 Say = Callable[[str], object]
 
 _CAPTION = (
-    "Mean cosine of the vectors of the same id, over the ids that both days have and whose rows are zeros on neither."
+    "Mean cosine of the vectors of the same id, over the ids that both days have and whose rows are"
+    " zeros on neither."
 )
 _MADE_BY = "embstab demo"
 
@@ -76,7 +86,9 @@ class Place:
         return self.root / "stabilized" / f"{day}.zarr"
 
     def take(self, days: Sequence[str]) -> None:
-        """Note days as the demo's own before the runs of the last are written, so that a killed demo is cleared too."""
+        """Note days as the demo's own before the runs of the last are written, so that a killed
+        demo is cleared too.
+        """
         for path in (self.raw(days[-1]), self.stabilized(days[-1])):
             if os.path.lexists(path):
                 raise _in_the_way(path)
@@ -96,14 +108,23 @@ class Pair(NamedTuple):
 
 
 def run_demo(
-    directory: str | os.PathLike[str], *, say: Say, users: int, items: int, days: int, components: int, seed: int
+    directory: str | os.PathLike[str],
+    *,
+    say: Say,
+    users: int,
+    items: int,
+    days: int,
+    components: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """Train a model for each day of a changing world, stabilize every run onto the first, and report.
+    """Train a model for each day of a changing world, stabilize every run onto the first, and
+    report.
 
     Parameters
     ----------
     directory
-        Where everything is written. An earlier demo's output there is replaced; nothing else is touched.
+        Where everything is written. An earlier demo's output there is replaced; nothing else is
+        touched.
     say
         Called with each line of progress, and at the end with the table.
     users, items, days, components, seed
@@ -112,8 +133,8 @@ def run_demo(
     Returns
     -------
     dict
-        Plain values: ``days``, ``table`` (by day, each figure before and after), ``score_change`` (the largest, over the
-        largest score), ``paths`` and ``seconds``.
+        Plain values: ``days``, ``table`` (by day, each figure before and after), ``score_change``
+        (the largest, over the largest score), ``paths`` and ``seconds``.
 
     Raises
     ------
@@ -123,7 +144,9 @@ def run_demo(
     began = time.perf_counter()
     folder = local_path(directory)
     if folder is None:
-        raise InputError(f"a demo is written into a local folder; {directory} is the URL of another store")
+        raise InputError(
+            f"a demo is written into a local folder; {directory} is the URL of another store"
+        )
     with writing(f"the demo at {folder}"):
         place = cleared(folder)
     world = World(n_users=users, n_items=items, n_days=days, n_tastes=components - 1, seed=seed)
@@ -138,7 +161,11 @@ def run_demo(
         "days": [run.name for run in raw],
         "table": {row.name: row.to_dict() for row in rows},
         "score_change": change,
-        "paths": {"picture": str(place.picture), "report": str(place.page), "record": str(place.record)},
+        "paths": {
+            "picture": str(place.picture),
+            "report": str(place.page),
+            "record": str(place.record),
+        },
         "seconds": time.perf_counter() - began,
     }
     place.write_record(result)
@@ -179,11 +206,16 @@ def retrain(world: World, place: Place, *, components: int, say: Say) -> Iterato
         days.append(day.name)
         place.take(days)
         began = time.perf_counter()
-        raw = train(day, place.raw(day.name), components=components, seed=100 * (world.seed + 1) + k)
+        raw = train(
+            day, place.raw(day.name), components=components, seed=100 * (world.seed + 1) + k
+        )
         trained = time.perf_counter()
         transformed = stabilize(raw, place.stabilized(day.name), reference=first)
         ended = time.perf_counter()
-        say(f"day {day.name}: trained in {trained - began:.1f} s, stabilized in {ended - trained:.2f} s")
+        say(
+            f"day {day.name}: trained in {trained - began:.1f} s, stabilized in"
+            f" {ended - trained:.2f} s"
+        )
         first = first or transformed
         yield Pair(raw, transformed)
 
@@ -191,7 +223,14 @@ def retrain(world: World, place: Place, *, components: int, say: Say) -> Iterato
 def train(day: Day, out: Path, *, components: int, seed: int) -> Run:
     """Factorize a day's interactions from a random start and write the factors as a run."""
     factors = factorize(day.interactions, components=components, seed=seed)
-    return create_run(out, factors.items, factors.users, item_ids=day.item_ids, user_ids=day.user_ids, name=day.name)
+    return create_run(
+        out,
+        factors.items,
+        factors.users,
+        item_ids=day.item_ids,
+        user_ids=day.user_ids,
+        name=day.name,
+    )
 
 
 def heatmaps(raw: Sequence[Run], stabilized: Sequence[Run]) -> str:
@@ -203,7 +242,9 @@ def heatmaps(raw: Sequence[Run], stabilized: Sequence[Run]) -> str:
         for when, matrices in (("before", before), ("after", after))
     ]
     names = [run.name for run in raw]
-    return heatmaps_svg(panels, names, title="Mean cosine of the same items, and of the same users, on two days")
+    return heatmaps_svg(
+        panels, names, title="Mean cosine of the same items, and of the same users, on two days"
+    )
 
 
 def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
@@ -220,9 +261,10 @@ def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
 def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> str:
     """The report for people."""
     about = (
-        f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its recommender anew on each"
-        f" of {world.n_days} days, from a random start every time. In between, tastes drift and"
-        f" {world.share_replaced:.0%} of the items are replaced. Every run was then landed on the first day's."
+        f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its"
+        f" recommender anew on each of {world.n_days} days, from a random start every time. In"
+        f" between, tastes drift and {world.share_replaced:.0%} of the items are replaced. Every"
+        " run was then landed on the first day's."
     )
     return page(
         "Embeddings of a daily retrained model, before and after stabilizing",
@@ -244,13 +286,19 @@ def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> s
 
 
 def _scores_kept(change: float) -> str:
-    return f"Scores are kept: the largest change of a sampled score is {change:.1e} of the largest score."
+    return (
+        f"Scores are kept: the largest change of a sampled score is {change:.1e} of the largest"
+        " score."
+    )
 
 
 def _rows_line(row: Row) -> str:
     """Over how many rows the means of one day are."""
     known = row.after.rows
-    tables = ", ".join(f"{known[key]['rows']} {key} ({known[key]['zero_rows']} of zeros left out)" for key in TABLES)
+    tables = ", ".join(
+        f"{known[key]['rows']} {key} ({known[key]['zero_rows']} of zeros left out)"
+        for key in TABLES
+    )
     return f"{row.name}: means over {tables}; rankings of {known['rbo']['users']} users"
 
 
@@ -275,4 +323,6 @@ def _earlier_days(place: Place) -> list[str]:
 
 
 def _in_the_way(path: Path) -> OutputExistsError:
-    return OutputExistsError(f"{path} was not made by the demo and stands in its way; choose another folder")
+    return OutputExistsError(
+        f"{path} was not made by the demo and stands in its way; choose another folder"
+    )

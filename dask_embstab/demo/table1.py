@@ -1,7 +1,9 @@
-"""The three figures of the first paper's table 1: how comparable is a retrained run with the first one?
+"""The three figures of the first paper's table 1: how comparable is a retrained run with the first
+one?
 
-Zielnicki & Hsiao, arXiv 2508.07574. Stabilizing keeps every score, so a run's own rankings are the same before and after;
-what it makes possible is to use vectors of two runs together. All figures are those of `evaluate`.
+Zielnicki & Hsiao, arXiv 2508.07574. Stabilizing keeps every score, so a run's own rankings are the
+same before and after; what it makes possible is to use vectors of two runs together. All figures
+are those of `evaluate`.
 """
 
 from __future__ import annotations
@@ -43,14 +45,21 @@ ROWS_HEADER = (
 
 LEGEND = (
     "users, items: mean cosine of the vectors that one id has in the first run and in this one.",
-    "RBO: rank-biased overlap of two rankings of the first run's items, by its own users and by this run's users.",
-    "retrained: the overlap of each run's own rankings, its users on its items, which stabilizing does not change.",
+    (
+        "RBO: rank-biased overlap of two rankings of the first run's items, by its own users and by"
+        " this run's users."
+    ),
+    (
+        "retrained: the overlap of each run's own rankings, its users on its items, which"
+        " stabilizing does not change."
+    ),
     "Means are over rows that both runs have, rows of zeros left out.",
 )
 ROWS_LEGEND = (
-    "Rows behind these means: users and items that both runs have; how many of these were left out because one of their"
-    " rows is zeros; how many the first run alone has (gone) and this run alone (new); users sampled for the rankings, and"
-    " items of the first run that are zeros and in no ranking."
+    "Rows behind these means: users and items that both runs have; how many of these were left out"
+    " because one of their rows is zeros; how many the first run alone has (gone) and this run"
+    " alone (new); users sampled for the rankings, and items of the first run that are zeros and in"
+    " no ranking."
 )
 """What the figures say, a line for each group of them."""
 
@@ -60,7 +69,8 @@ _COUNTS = ("rows", "zero_rows", "unmatched_a", "unmatched_b")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A run beside the first: mean same-id cosines of users and items, overlap across the runs and of each on its own.
+    """A run beside the first: mean same-id cosines of users and items, overlap across the runs and
+    of each on its own.
 
     ``rows`` says over how many rows each mean is, and how many were left out.
     """
@@ -83,7 +93,16 @@ class Row:
     def cells(self) -> tuple[Cell, ...]:
         """Its name, and its figures in the order of `HEADER`."""
         old, new = self.before, self.after
-        return (self.name, old.users, new.users, old.items, new.items, old.rbo, new.rbo, new.retrained)
+        return (
+            self.name,
+            old.users,
+            new.users,
+            old.items,
+            new.items,
+            old.rbo,
+            new.rbo,
+            new.retrained,
+        )
 
     def counts(self) -> tuple[Cell, ...]:
         """Its name, and its counts in the order of `ROWS_HEADER`."""
@@ -108,7 +127,8 @@ def compare(first: Run, later: Run) -> Comparison:
     assert items is not None, "both runs have items"
     assert ranked is not None, "both runs have users and items"
     rows = {
-        key: {name: getattr(table, name) for name in _COUNTS} for key, table in (("users", users), ("items", items))
+        key: {name: getattr(table, name) for name in _COUNTS}
+        for key, table in (("users", users), ("items", items))
     }
     rows["rbo"] = {"users": ranked.users, "zero_items": ranked.zero_items_a}
     return Comparison(users.mean_cosine, items.mean_cosine, ranked.rbo, ranked.retrained_rbo, rows)
@@ -134,7 +154,9 @@ def score_change(raw: Run, stabilized: Run, *, n_users: int = 200, seed: int = 0
 
 
 def _scores(run: Run, rows: Any) -> Any:
-    """Scores of some users on all items, (rows, items); a stabilized run has its rows in the order of the raw one's."""
+    """Scores of some users on all items, (rows, items); a stabilized run has its rows in the order
+    of the raw one's.
+    """
     users = run.table("users").vectors[rows].compute()
     items = run.table("items").vectors.compute()
     return users.astype(np.float64) @ items.astype(np.float64).T

@@ -3,11 +3,13 @@
 Users and items are unit vectors in a space of tastes.  Every day
 
 1. some items leave the catalogue and as many new ones enter it;
-2. each user draws items with a probability proportional to ``popularity * exp(sharpness * cosine)``;
+2. each user draws items with a probability proportional to ``popularity * exp(sharpness *
+   cosine)``;
 3. each user's taste takes one step along the sphere.
 
-The interactions of a day are the events of a rolling window of days that ends there, as in a service that
-retrains daily on its last days: consecutive models share most of their events, so they are alike, not equal.
+The interactions of a day are the events of a rolling window of days that ends there, as in a
+service that retrains daily on its last days: consecutive models share most of their events, so they
+are alike, not equal.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class World:
     share_replaced
         Share of the first day's items that is gone on the last day, in equal daily steps.
     n_tastes
-        Dimensions of the space of tastes.  Popularity takes one more, so ``n_tastes + 1`` components hold all
-        that a factorization can find; further ones hold noise.
+        Dimensions of the space of tastes.  Popularity takes one more, so ``n_tastes + 1``
+        components hold all that a factorization can find; further ones hold noise.
     drift
         Angle in radians by which each user's taste turns between two days.
     events_per_day
@@ -56,7 +58,8 @@ class World:
     sharpness
         How strongly taste decides; 0 leaves popularity alone.
     popularity_exponent
-        Exponent of the Pareto law of the items' popularity; the smaller, the heavier the few most popular.
+        Exponent of the Pareto law of the items' popularity; the smaller, the heavier the few most
+        popular.
     seed
         Everything is a function of these parameters and this seed.
 
@@ -117,14 +120,16 @@ class Day:
         """Check that rows and columns have one id each."""
         if self.interactions.shape != (self.user_ids.size, self.item_ids.size):
             raise ValueError(
-                f"interactions must have shape ({self.user_ids.size}, {self.item_ids.size}) to fit the ids, "
-                f"got {self.interactions.shape}"
+                f"interactions must have shape ({self.user_ids.size}, {self.item_ids.size}) to fit"
+                f" the ids, got {self.interactions.shape}"
             )
 
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """Every item of the series; item j is on offer from day ``born[j]`` until before day ``gone[j]``."""
+    """Every item of the series; item j is on offer from day ``born[j]`` until before day
+    ``gone[j]``.
+    """
 
     ids: NDArray[np.int64]
     tastes: NDArray[np.float32]
@@ -169,14 +174,17 @@ def _ids(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _catalogue(world: World, rng: np.random.Generator) -> _Catalogue:
-    """Lay out all items: the first day's, those that leave first, then the newcomers in order of entry."""
+    """Lay out all items: the first day's, those that leave first, then the newcomers in order of
+    entry.
+    """
     n_replaced = [world.n_replaced(day) for day in range(world.n_days)]
     turns = np.repeat(np.arange(1, world.n_days), np.diff(n_replaced))
     n = world.n_items + turns.size
     born = np.concatenate([np.full(world.n_items, -world.window_days), turns])
     gone = np.concatenate([turns, np.full(n - turns.size, world.n_days)])
     popularity = 1 + rng.pareto(world.popularity_exponent, n).astype(np.float32)
-    # Newcomers are promoted: they follow the law of the more popular half, so that they meet users at once.
+    # Newcomers are promoted: they follow the law of the more popular half, so that they meet users
+    # at once.
     popularity[world.n_items :] *= 2 ** (1 / world.popularity_exponent)
     return _Catalogue(
         ids=_ids(n, rng),
@@ -193,22 +201,33 @@ def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows / lengths
 
 
-def _step(tastes: NDArray[np.float32], angle: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _step(
+    tastes: NDArray[np.float32], angle: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Turn each unit row by one angle in a random direction: a random walk that keeps the norm."""
     noise = rng.standard_normal(tastes.shape, dtype=np.float32)
     tangent = noise - np.sum(noise * tastes, axis=1, keepdims=True) * tastes
-    # The second scaling changes nothing but the rounding, which would otherwise add up over a long series.
-    return _unit_rows(np.float32(np.cos(angle)) * tastes + np.float32(np.sin(angle)) * _unit_rows(tangent))
+    # The second scaling changes nothing but the rounding, which would otherwise add up over a long
+    # series.
+    return _unit_rows(
+        np.float32(np.cos(angle)) * tastes + np.float32(np.sin(angle)) * _unit_rows(tangent)
+    )
 
 
 def _events(
-    world: World, tastes: NDArray[np.float32], catalogue: _Catalogue, day: int, rng: np.random.Generator
+    world: World,
+    tastes: NDArray[np.float32],
+    catalogue: _Catalogue,
+    day: int,
+    rng: np.random.Generator,
 ) -> sparse.csr_array:
     """Count one day's events, shape (n_users, all items of the series)."""
     offered = catalogue.offered(day)
     items, popularity = world.sharpness * catalogue.tastes[offered].T, catalogue.popularity[offered]
     panels = (tastes[start : start + _PANEL_ROWS] for start in range(0, world.n_users, _PANEL_ROWS))
-    drawn = [_draw(np.exp(panel @ items) * popularity, world.events_per_day, rng) for panel in panels]
+    drawn = [
+        _draw(np.exp(panel @ items) * popularity, world.events_per_day, rng) for panel in panels
+    ]
     columns = offered[np.concatenate(drawn)].ravel()
     row_ends = np.arange(0, columns.size + 1, world.events_per_day)
     shape = (world.n_users, catalogue.ids.size)
@@ -219,7 +238,8 @@ def _events(
 
 def _draw(weights: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """For each row draw n columns with probability proportional to the weights, repeats allowed."""
-    # In float32 a share is off by a few parts in ten thousand at most: nothing, beside the noise of drawing.
+    # In float32 a share is off by a few parts in ten thousand at most: nothing, beside the noise of
+    # drawing.
     cumulated = np.cumsum(weights, axis=1)
     # random() < 1, so a level is at most the row's sum and the search ends within the row.
     levels = rng.random((len(weights), n), dtype=np.float32) * cumulated[:, -1:]

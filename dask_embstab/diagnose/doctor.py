@@ -1,8 +1,8 @@
 """What can this machine do, and what will a given table cost on it?
 
-Every figure is measured in a few seconds with the threads that a pass would use: the machine's own limits by its steps
-(`rates`), what a run will cost by passes over its first rows (`projection`). Memory is the projection that passes are
-refused by.
+Every figure is measured in a few seconds with the threads that a pass would use: the machine's own
+limits by its steps (`rates`), what a run will cost by passes over its first rows (`projection`).
+Memory is the projection that passes are refused by.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.diagnose.projection import project_run
-from dask_embstab.diagnose.rates import compute_steps, forget_pages, limits, measured, raw_read, raw_write
+from dask_embstab.diagnose.rates import (
+    compute_steps,
+    forget_pages,
+    limits,
+    measured,
+    raw_read,
+    raw_write,
+)
 from dask_embstab.files.owned import owned_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.kernels import CORETYPE, better_kernels
@@ -40,40 +47,65 @@ _PASS_STEPS = 10
 
 
 def place_beside(path: str | None) -> Path:
-    """A folder for the disk's trial: the one that holds ``path``, else the working one, else the system's temporary one."""
+    """A folder for the disk's trial: the one that holds ``path``, else the working one, else the
+    system's temporary one.
+    """
     local = Path.cwd() if path is None else local_path(path)
     folder = local if path is None or local is None else local.parent
-    return folder if folder is not None and os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    return (
+        folder if folder is not None and os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    )
 
 
 def examine(
-    tables: Mapping[str, Table], folder: Path, *, d: int, disk_bytes: int, seconds: float, chosen: str | None
+    tables: Mapping[str, Table],
+    folder: Path,
+    *,
+    d: int,
+    disk_bytes: int,
+    seconds: float,
+    chosen: str | None,
 ) -> dict[str, Any]:
     """The report: machine, BLAS, codecs, disk, steps, limits, and the projection for every table.
 
-    Tables of ``d`` float32 components stand for them where there are none; ``disk_bytes`` are written into ``folder`` and
-    removed, every step runs for ``seconds``, ``chosen`` is what this program set ``OPENBLAS_CORETYPE`` to.
+    Tables of ``d`` float32 components stand for them where there are none; ``disk_bytes`` are
+    written into ``folder`` and removed, every step runs for ``seconds``, ``chosen`` is what this
+    program set ``OPENBLAS_CORETYPE`` to.
     """
     threads, base = threads_of_a_process(), base_bytes()
     disk = disk_rates(folder, disk_bytes, threads)
-    kinds = {(table.d, table.dtype.newbyteorder("=")) for table in tables.values()} or {(d, np.dtype(np.float32))}
+    kinds = {(table.d, table.dtype.newbyteorder("=")) for table in tables.values()} or {
+        (d, np.dtype(np.float32))
+    }
     steps = {kind: step_rates(*kind, threads, seconds) for kind in kinds}
     return {
         "machine": machine(threads),
         "blas": blas(chosen),
         "codecs": codecs(),
-        "disk": {"folder": str(folder), "free_bytes": shutil.disk_usage(folder).free, "GB/s": _giga(disk)},
+        "disk": {
+            "folder": str(folder),
+            "free_bytes": shutil.disk_usage(folder).free,
+            "GB/s": _giga(disk),
+        },
         "steps": {
-            f"d = {width}, {dtype}": {"GB/s": _giga(found), "limit GB/s": _giga(limits(found | disk, dtype))}
+            f"d = {width}, {dtype}": {
+                "GB/s": _giga(found),
+                "limit GB/s": _giga(limits(found | disk, dtype)),
+            }
             for (width, dtype), found in steps.items()
         },
-        "tables": {
-            key: describe(table, steps[table.d, table.dtype.newbyteorder("=")] | disk) for key, table in tables.items()
-        }
-        or None,
-        "run": project(tables, folder, disk, threads=threads, base=base, seconds=_PASS_STEPS * seconds)
-        if tables
-        else None,
+        "tables": (
+            {
+                key: describe(table, steps[table.d, table.dtype.newbyteorder("=")] | disk)
+                for key, table in tables.items()
+            }
+            or None
+        ),
+        "run": (
+            project(tables, folder, disk, threads=threads, base=base, seconds=_PASS_STEPS * seconds)
+            if tables
+            else None
+        ),
     }
 
 
@@ -82,7 +114,9 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "threads": threads,
         "memory_bytes": physical_memory(),
         "page_cache_bytes": _available_memory(),
@@ -90,12 +124,15 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def blas(chosen: str | None) -> dict[str, Any]:
-    """BLAS libraries, the kernels that they chose, and whether ``OPENBLAS_CORETYPE`` would better them."""
+    """BLAS libraries, the kernels that they chose, and whether ``OPENBLAS_CORETYPE`` would better
+    them.
+    """
     family = loaded_family()
     loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
     better = better_kernels()
     helps = better is not None and any(
-        info["internal_api"] == "openblas" and info.get("architecture") not in AVX512 for info in loaded
+        info["internal_api"] == "openblas" and info.get("architecture") not in AVX512
+        for info in loaded
     )
     return {
         "family": family,
@@ -112,14 +149,18 @@ def blas(chosen: str | None) -> dict[str, Any]:
         "coretype": os.environ.get(CORETYPE),
         "set_by": "embstab" if chosen else "user" if CORETYPE in os.environ else None,
         "would_help": helps,
-        "advice": f"set {CORETYPE}={better} before Python starts: AVX-512 kernels, 1.3 to 2 times faster"
-        if helps
-        else None,
+        "advice": (
+            f"set {CORETYPE}={better} before Python starts: AVX-512 kernels, 1.3 to 2 times faster"
+            if helps
+            else None
+        ),
     }
 
 
 def codecs() -> dict[str, Any]:
-    """What is read and written without Zarr, and whether checksums are computed by the processor."""
+    """What is read and written without Zarr, and whether checksums are computed by the
+    processor.
+    """
     return {
         "without_zarr": ["none", "crc32c", "blosc", "zstd"],
         "through_zarr": "every other codec, sharded arrays, stores that are no local folder",
@@ -128,7 +169,9 @@ def codecs() -> dict[str, Any]:
 
 
 def disk_rates(folder: Path, n_bytes: int, threads: int) -> dict[str, float]:
-    """Bytes per second: reads from the page cache and from the disk, writes into the cache and down to the disk."""
+    """Bytes per second: reads from the page cache and from the disk, writes into the cache and down
+    to the disk.
+    """
     with owned_folder(folder, "embstab-doctor") as place:
         cached, durable = place / "cached", place / "durable"
 
@@ -150,7 +193,9 @@ def disk_rates(folder: Path, n_bytes: int, threads: int) -> dict[str, float]:
 def step_rates(d: int, dtype: np.dtype[Any], threads: int, seconds: float) -> dict[str, float]:
     """The steps that need no disk, with panels of the pass's own size and its neighbours."""
     panel = micro_block_rows(d)
-    jobs = compute_steps(d, threads, dtype=dtype, panels=(panel // 2, panel, 2 * panel), seconds=seconds)
+    jobs = compute_steps(
+        d, threads, dtype=dtype, panels=(panel // 2, panel, 2 * panel), seconds=seconds
+    )
     return {name: rate for name, rate in measured(jobs, 1).items() if " " not in name}
 
 
@@ -163,19 +208,29 @@ def describe(table: Table, rates: Mapping[str, float]) -> dict[str, Any]:
         "dtype": str(table.dtype),
         "bytes": n_bytes,
         "chunk_bytes": table.chunk_rows * table.d * table.dtype.itemsize,
-        "read": "by panels"
-        if table.is_direct
-        else "by chunks"
-        if isinstance(table.source, DirectSource)
-        else "by Zarr",
+        "read": (
+            "by panels"
+            if table.is_direct
+            else "by chunks"
+            if isinstance(table.source, DirectSource)
+            else "by Zarr"
+        ),
         "limit GB/s": _giga(limits(rates, table.dtype)),
     }
 
 
 def project(
-    tables: Mapping[str, Table], folder: Path, disk: Mapping[str, float], *, threads: int, base: int, seconds: float
+    tables: Mapping[str, Table],
+    folder: Path,
+    disk: Mapping[str, float],
+    *,
+    threads: int,
+    base: int,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Time and memory of the run that these tables are: from the disk where the page cache is too small for them."""
+    """Time and memory of the run that these tables are: from the disk where the page cache is too
+    small for them.
+    """
     with owned_folder(folder, "embstab-doctor") as place:
         found = project_run(tables, place, threads=threads, base=base, seconds=seconds)
     n_bytes = sum(map(_n_bytes, tables.values()))
@@ -184,7 +239,9 @@ def project(
         once = n_bytes * (1 / disk["cold_read"] - 1 / disk["read"])
         reads = {"fit": 1, "apply": 1, "stabilize": 2}
         for name in found["seconds"]:
-            found["seconds"][name] += max(0.0, once) * (reads.get(name.removesuffix("_reference"), 1))
+            found["seconds"][name] += max(0.0, once) * (
+                reads.get(name.removesuffix("_reference"), 1)
+            )
             if name.endswith("_reference"):
                 found["seconds"][name] += max(0.0, once) / len(tables)
     return {"fits_page_cache": cached, **found}
@@ -200,7 +257,10 @@ def _available_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return physical_memory()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), physical_memory())
+    return next(
+        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")),
+        physical_memory(),
+    )
 
 
 def _giga(rates: Mapping[str, float]) -> dict[str, float]:

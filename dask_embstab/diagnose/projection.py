@@ -1,7 +1,8 @@
-"""What will fitting and applying a run cost here? The real passes over its first rows, and a line through their times.
+"""What will fitting and applying a run cost here? The real passes over its first rows, and a line
+through their times.
 
-So a line has in it what a pass really does: bytes, products, codecs, files of chunks, ids, the scheduler. The d x d work
-of a fit is done for fewer components and scaled by their cube.
+So a line has in it what a pass really does: bytes, products, codecs, files of chunks, ids, the
+scheduler. The d x d work of a fit is done for fewer components and scaled by their cube.
 """
 
 from __future__ import annotations
@@ -58,27 +59,39 @@ class Line:
 def project_run(
     tables: Mapping[str, Table], folder: Path, *, threads: int, base: int, seconds: float
 ) -> dict[str, Any]:
-    """Seconds and peak bytes of a first run's stabilization, and of one onto a reference with the same ids in order.
+    """Seconds and peak bytes of a first run's stabilization, and of one onto a reference with the
+    same ids in order.
 
-    Tables are read from the page cache. Every pass is tried on more and more rows until it takes ``seconds``.
+    Tables are read from the page cache. Every pass is tried on more and more rows until it takes
+    ``seconds``.
     """
     scores = len(tables) == 2
     first, d = next(iter(tables)), next(iter(tables.values())).d
     lines: dict[str, dict[str, Line]] = {}
     with dask.config.set(scheduler="threads", num_workers=threads):
         for key, table in tables.items():
-            jobs: dict[str, Callable[[Table], object]] = {"fit": _read, "apply": lambda head: _apply(head, folder)}
+            jobs: dict[str, Callable[[Table], object]] = {
+                "fit": _read,
+                "apply": lambda head: _apply(head, folder),
+            }
             if key == first:
                 jobs["fit_reference"] = _read_with_itself
             lines[key] = {name: _line(job, table, threads, seconds) for name, job in jobs.items()}
-        factor = {aligned: factorize_seconds(d, scores=scores, aligned=aligned) for aligned in (False, True)}
+        factor = {
+            aligned: factorize_seconds(d, scores=scores, aligned=aligned)
+            for aligned in (False, True)
+        }
 
-    # Tables are passed over side by side: few tasks of one leave threads to the other, which alone would be idle.
+    # Tables are passed over side by side: few tasks of one leave threads to the other, which alone
+    # would be idle.
     busy = {key: min(threads, len(plan(table)[0])) for key, table in tables.items()}
     at_once = min(threads, sum(busy.values()))
 
     def total(name: str) -> float:
-        alone = {key: found.get(name, found["fit"]).seconds(tables[key].n_rows) for key, found in lines.items()}
+        alone = {
+            key: found.get(name, found["fit"]).seconds(tables[key].n_rows)
+            for key, found in lines.items()
+        }
         return sum(alone[key] * busy[key] / at_once for key in tables)
 
     spent = {name: total(name) for name in ("fit", "fit_reference", "apply")}
@@ -86,7 +99,9 @@ def project_run(
     spent["fit_reference"] += factor[True]
     spent |= {"stabilize": spent["fit"] + spent["apply"]}
     spent |= {"stabilize_reference": spent["fit_reference"] + spent["apply"]}
-    sampled = {key: {name: line.sampled for name, line in found.items()} for key, found in lines.items()}
+    sampled = {
+        key: {name: line.sampled for name, line in found.items()} for key, found in lines.items()
+    }
     return {
         "seconds": spent,
         "factorize_seconds": {"first": factor[False], "reference": factor[True]},
@@ -96,10 +111,15 @@ def project_run(
 
 
 def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> dict[str, int]:
-    """Bytes of the whole process, which holds ``base`` before, while it stabilizes this run: alone, and onto a reference."""
+    """Bytes of the whole process, which holds ``base`` before, while it stabilizes this run: alone,
+    and onto a reference.
+    """
     scores, first = len(tables) == 2, next(iter(tables))
     d = tables[first].d
-    writes = [write_load(one, *plan(one), width=d, itemsize=max(4, one.dtype.itemsize)) for one in tables.values()]
+    writes = [
+        write_load(one, *plan(one), width=d, itemsize=max(4, one.dtype.itemsize))
+        for one in tables.values()
+    ]
     # The matrices of the transform are there while it is applied.
     apply = projected_peak(writes, threads=threads, base=base) + 8 * len(tables) * d**2
     peaks = {}
@@ -108,7 +128,9 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
         for key, one in tables.items():
             beside_it = width if key == first else 0
             values = (0, 1) if beside_it else (1, 0)
-            reads.append(read_load(one, *plan(one, beside=beside_it), width=beside_it, values=values))
+            reads.append(
+                read_load(one, *plan(one, beside=beside_it), width=beside_it, values=values)
+            )
         small = small_matrices(d, width, scores=scores)
         peaks[name] = max(apply, projected_peak(reads, threads=threads, base=base, small=small))
     return peaks
@@ -123,7 +145,8 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
     pairs = Pairs(len(x), float(len(x)), float(len(x)), m, joint.T @ joint) if aligned else None
     items = Moments(len(x), m, rest=None if aligned else x.T @ x, pairs=pairs)
     ours, theirs = (
-        TableMoments(moments, "float32", "a sample") for moments in (items, Moments(len(w), m, rest=w.T @ w))
+        TableMoments(moments, "float32", "a sample")
+        for moments in (items, Moments(len(w), m, rest=w.T @ w))
     )
     tables = {"items": ours} | ({"users": theirs} if scores else {})
     options = FitOptions(
@@ -138,7 +161,8 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
         rotation_only=False,
         min_matched=1,
     )
-    # What is multiplied by a large factor is measured more than once: other work on the machine only adds to it.
+    # What is multiplied by a large factor is measured more than once: other work on the machine
+    # only adds to it.
     taken = min(_timed(fit_moments, tables, None, options) for _ in range(_REPEATS))
     return taken * (d / m) ** 3
 
@@ -150,7 +174,11 @@ def _line(job: Callable[[Table], object], table: Table, threads: int, seconds: f
     if task_rows * table.d * table.dtype.itemsize * threads > _MOST_SAMPLE_BYTES:
         rows = min(task_rows, table.n_rows)
     before, taken = (0, 0.0), _timed(job, _head(table, rows))
-    while taken < seconds and rows < table.n_rows and rows * table.d * table.dtype.itemsize < _MOST_SAMPLE_BYTES:
+    while (
+        taken < seconds
+        and rows < table.n_rows
+        and rows * table.d * table.dtype.itemsize < _MOST_SAMPLE_BYTES
+    ):
         before = rows, taken
         rows = min(_GROWTH * rows, table.n_rows)
         taken = _timed(job, _head(table, rows))
@@ -173,7 +201,9 @@ def _read_with_itself(table: Table) -> object:
     alone = replace(table, stored_ids=None)
     with join_options() as join:
         pairs = plan_reference_read(pair(alone, alone, join), alone, join, label="doctor")
-        read: Pass[Any] = reduce_table(alone, moments_reduction(centred=False), label="doctor", pairs=pairs)
+        read: Pass[Any] = reduce_table(
+            alone, moments_reduction(centred=False), label="doctor", pairs=pairs
+        )
         return read.run()
 
 

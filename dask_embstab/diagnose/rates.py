@@ -1,8 +1,9 @@
 """How fast is each step of a fit and of an apply by itself, on this machine?
 
-Rates are bytes of table per second with all threads at work. The serial limit of a job is 1 / sum(1 / rate) over the
-steps that its work needs: raw file read, crc32c, upcast, product (at the best panel size) and raw write. Reads, products
-and writes of two threads overlap, so a job can pass its limit.
+Rates are bytes of table per second with all threads at work. The serial limit of a job is 1 / sum(1
+/ rate) over the steps that its work needs: raw file read, crc32c, upcast, product (at the best
+panel size) and raw write. Reads, products and writes of two threads overlap, so a job can pass its
+limit.
 """
 
 from __future__ import annotations
@@ -45,11 +46,15 @@ def steps_of(dtype: npt.DTypeLike = np.float32) -> dict[str, list[str]]:
 
 def limits(rates: Mapping[str, float], dtype: npt.DTypeLike = np.float32) -> dict[str, float]:
     """Serial limit of every job, from the rates of the steps."""
-    return {job: 1 / sum(1 / rates[step] for step in needs) for job, needs in steps_of(dtype).items()}
+    return {
+        job: 1 / sum(1 / rates[step] for step in needs) for job, needs in steps_of(dtype).items()
+    }
 
 
 def measured(jobs: Mapping[str, Job], repeats: int) -> dict[str, float]:
-    """Median rate of every job, all of them in turn, after one round to warm up; of every product that of its best panel."""
+    """Median rate of every job, all of them in turn, after one round to warm up; of every product
+    that of its best panel.
+    """
     rates: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(repeats + 1):
         for name, job in jobs.items():
@@ -58,7 +63,10 @@ def measured(jobs: Mapping[str, Job], repeats: int) -> dict[str, float]:
             if turn:
                 rates[name].append(rate)
     found = {name: statistics.median(values) for name, values in rates.items()}
-    panels = {kind: [values for name, values in rates.items() if name.startswith(f"{kind} ")] for kind in PRODUCTS}
+    panels = {
+        kind: [values for name, values in rates.items() if name.startswith(f"{kind} ")]
+        for kind in PRODUCTS
+    }
     return found | {kind: best_of(of_panels) for kind, of_panels in panels.items() if of_panels}
 
 
@@ -76,9 +84,16 @@ def best_of(contestants: Sequence[Sequence[float]]) -> float:
 
 
 def compute_steps(
-    d: int, threads: int, *, dtype: npt.DTypeLike = np.float32, panels: Sequence[int] = PANELS, seconds: float = 0.4
+    d: int,
+    threads: int,
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    panels: Sequence[int] = PANELS,
+    seconds: float = 0.4,
 ) -> dict[str, Job]:
-    """The steps that need no disk: checksum, casts, products of every panel size (``seconds`` each)."""
+    """The steps that need no disk: checksum, casts, products of every panel size (``seconds``
+    each).
+    """
     size = d * np.dtype(dtype).itemsize
 
     def job(make: Callable[[], Step], rows: int) -> Job:
@@ -95,7 +110,10 @@ def compute_steps(
     for rows in panels:
         if rows * d * 8 <= _MOST_PANEL_BYTES:
             for kind in PRODUCTS:
-                jobs[f"{kind} {rows}"] = job(lambda kind=kind, rows=rows: _product_step(kind, rows, d), rows)  # type: ignore[misc]
+                jobs[f"{kind} {rows}"] = job(
+                    lambda kind=kind, rows=rows: _product_step(kind, rows, d),  # type: ignore[misc]
+                    rows,
+                )
     return jobs
 
 
@@ -115,14 +133,19 @@ def raw_read(files: Sequence[Path], buffer_bytes: int, threads: int) -> None:
 
 
 def raw_write(folder: Path, n_bytes: int, threads: int, *, sync: bool = False) -> None:
-    """Make a folder of files near the size of a chunk; with ``sync`` they are on the disk afterwards."""
+    """Make a folder of files near the size of a chunk; with ``sync`` they are on the disk
+    afterwards.
+    """
     folder.mkdir()
     n_files = max(threads, n_bytes // DEFAULT_CHUNK_BYTES)
 
     def work(i: int) -> None:
         data = memoryview(bytearray(b"x" * _WRITE_BYTES))
         for number in range(i, n_files, threads):
-            descriptor, left = os.open(folder / str(number), os.O_WRONLY | os.O_CREAT), n_bytes // n_files
+            descriptor, left = (
+                os.open(folder / str(number), os.O_WRONLY | os.O_CREAT),
+                n_bytes // n_files,
+            )
             while left > 0:
                 left -= os.write(descriptor, data[:left])
             if sync:
@@ -133,7 +156,9 @@ def raw_write(folder: Path, n_bytes: int, threads: int, *, sync: bool = False) -
 
 
 def forget_pages(files: Sequence[Path]) -> None:
-    """Write the files out and drop them from the page cache, as far as the system follows the advice."""
+    """Write the files out and drop them from the page cache, as far as the system follows the
+    advice.
+    """
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -142,7 +167,9 @@ def forget_pages(files: Sequence[Path]) -> None:
 
 
 def on_threads(work: Callable[[int], object], threads: int) -> None:
-    """``work(0)`` to ``work(threads - 1)``, each in a thread; what one of them raises is raised here."""
+    """``work(0)`` to ``work(threads - 1)``, each in a thread; what one of them raises is raised
+    here.
+    """
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work, i) for i in range(threads)]:
             done.result()

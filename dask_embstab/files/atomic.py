@@ -1,7 +1,9 @@
-"""How does a file appear whole and durable, or not at all? By one way to write it elsewhere and move it into place.
+"""How does a file appear whole and durable, or not at all? By one way to write it elsewhere and
+move it into place.
 
-A file is written under a name that nobody else can know or have taken (a random token, O_EXCL, so a link that lies in
-wait is never followed), flushed to the disk, and renamed; then the folder is flushed too, which makes the name durable.
+A file is written under a name that nobody else can know or have taken (a random token, O_EXCL, so a
+link that lies in wait is never followed), flushed to the disk, and renamed; then the folder is
+flushed too, which makes the name durable.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def open_file(path: Any) -> IO[bytes]:
             f"{path} must be readable for this user; permission was denied; allow it, or copy it"
         ) from error
     except IsADirectoryError:
-        raise InputError(f"{path} must be a file; it is a folder; give the path of a file") from None
+        raise InputError(
+            f"{path} must be a file; it is a folder; give the path of a file"
+        ) from None
 
 
 def _local(path: Any) -> Path:
@@ -66,7 +70,9 @@ def hidden_name(name: str, token: str, suffix: str = PARTIAL) -> str:
 
 
 def create_new(path: str | os.PathLike[str]) -> int:
-    """A descriptor of a file that this call made: FileExistsError where anything, a link too, has the name."""
+    """A descriptor of a file that this call made: FileExistsError where anything, a link too, has
+    the name.
+    """
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
 
@@ -77,13 +83,18 @@ def write_all(descriptor: int, data: memoryview) -> None:
 
 
 def write_whole(
-    path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any], *, sync: bool = True, replace: bool = True
+    path: str | os.PathLike[str],
+    write: Callable[[IO[bytes]], Any],
+    *,
+    sync: bool = True,
+    replace: bool = True,
 ) -> None:
     """Let ``write`` fill a file that then stands at ``path``, over what stood there.
 
-    With ``sync`` it is on the disk before it is seen. Without ``replace`` one of all who try for the name wins, and
-    FileExistsError tells the others. A link at ``path`` is replaced, not followed. Raises `InputError` where the folder is
-    missing or something else than a file stands there, `AccessError` where the folder cannot be written in.
+    With ``sync`` it is on the disk before it is seen. Without ``replace`` one of all who try for
+    the name wins, and FileExistsError tells the others. A link at ``path`` is replaced, not
+    followed. Raises `InputError` where the folder is missing or something else than a file stands
+    there, `AccessError` where the folder cannot be written in.
     """
     target = _local(path)
     _require_file_place(target)
@@ -95,7 +106,8 @@ def write_whole(
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise AccessError(
-                f"{target} must be writable for this user ({error.strerror}); allow it, or choose another folder"
+                f"{target} must be writable for this user ({error.strerror}); allow it, or choose"
+                " another folder"
             ) from error
         raise
     try:
@@ -115,7 +127,9 @@ def write_whole(
 
 
 def _link(temporary: Path, target: Path) -> None:
-    """Give the file its name if it is free. A reply that NFS lost and asked for again says taken: by this very file."""
+    """Give the file its name if it is free. A reply that NFS lost and asked for again says taken:
+    by this very file.
+    """
     try:
         os.link(temporary, target, follow_symlinks=False)
     except FileExistsError:
@@ -124,8 +138,16 @@ def _link(temporary: Path, target: Path) -> None:
 
 
 def begin_sync(descriptor: int) -> None:
-    """Let the system begin to write a file to the disk, where it can: a later sync has less to wait for."""
-    call(("sync_file_range",), descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+    """Let the system begin to write a file to the disk, where it can: a later sync has less to wait
+    for.
+    """
+    call(
+        ("sync_file_range",),
+        descriptor,
+        ctypes.c_int64(0),
+        ctypes.c_int64(0),
+        _SYNC_FILE_RANGE_WRITE,
+    )
 
 
 def sync_one(path: str | os.PathLike[str]) -> None:
@@ -140,7 +162,9 @@ def sync_one(path: str | os.PathLike[str]) -> None:
 def sync_tree(path: str | os.PathLike[str]) -> None:
     """The same for a file, or for a folder with everything in it; links in it are left alone."""
     entries = _entries_below(path) if Path(path).is_dir() else iter((Path(path),))
-    with ThreadPoolExecutor(_SYNC_THREADS) as pool:  # side by side: a journal takes many in one commit
+    with ThreadPoolExecutor(
+        _SYNC_THREADS
+    ) as pool:  # side by side: a journal takes many in one commit
         while batch := list(itertools.islice(entries, _SYNC_BATCH)):
             list(pool.map(sync_one, batch))
 
@@ -157,11 +181,15 @@ def _require_file_place(target: Path) -> None:
     if target.is_dir():
         raise InputError(f"{target} is a folder; give the path of a file")
     if target.exists() and not target.is_file():
-        raise InputError(f"{target} is no regular file, so it cannot be replaced by one; give the path of a file")
+        raise InputError(
+            f"{target} is no regular file, so it cannot be replaced by one; give the path of a file"
+        )
 
 
 def _remove_abandoned(target: Path) -> None:
-    """What processes that were killed left of this very file, once nobody can be writing it any more."""
+    """What processes that were killed left of this very file, once nobody can be writing it any
+    more.
+    """
     left = re.compile(re.escape(hidden_name(target.name, "TOKEN")).replace("TOKEN", "[0-9a-f]{12}"))
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:

@@ -7,9 +7,13 @@ from typing import Any
 
 
 def call(names: tuple[str, ...], *arguments: Any) -> int | None:
-    """The error number (0: it went well) of the first of these functions that the C library has; None where it has none."""
+    """The error number (0: it went well) of the first of these functions that the C library has;
+    None where it has none.
+    """
     library = ctypes.CDLL(None, use_errno=True)
-    function = next((found for name in names if (found := getattr(library, name, None)) is not None), None)
+    function = next(
+        (found for name in names if (found := getattr(library, name, None)) is not None), None
+    )
     if function is None:
         return None
     return ctypes.get_errno() if function(*arguments) else 0

@@ -1,9 +1,10 @@
 """Who is at work here? A lock between threads, processes and hosts, and whose it is.
 
-A regular file, opened for writing and locked as a range of bytes: NFS and 9p carry that to their server, which they do
-not do with every `flock`. Some mounts keep these locks to their own host as well (``nolock``, ``local_lock=all``), or
-have none. So the file also names its owner and is written every few seconds, and whoever gets a lock that an owner on
-another machine wrote a moment ago leaves it alone. The age is told by the file system's own clock, not by two hosts'.
+A regular file, opened for writing and locked as a range of bytes: NFS and 9p carry that to their
+server, which they do not do with every `flock`. Some mounts keep these locks to their own host as
+well (``nolock``, ``local_lock=all``), or have none. So the file also names its owner and is written
+every few seconds, and whoever gets a lock that an owner on another machine wrote a moment ago
+leaves it alone. The age is told by the file system's own clock, not by two hosts'.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @functools.cache
 def machine() -> str:
-    """Where this process runs: kernel locks and process numbers mean the same to all that give one answer."""
+    """Where this process runs: kernel locks and process numbers mean the same to all that give one
+    answer.
+    """
     told = [socket.gethostname()]
     with contextlib.suppress(OSError):
         told += [
@@ -81,10 +84,16 @@ class Lock:
         self.inode = _inode(os.fstat(descriptor))
 
     def is_held(self) -> bool:
-        """Whether the file is still there and names this owner: asked before anything is made visible."""
+        """Whether the file is still there and names this owner: asked before anything is made
+        visible.
+        """
         with contextlib.suppress(OSError):
             found = Owner.decoded(os.pread(self.descriptor, _RECORD_BYTES, 0))
-            return found is not None and found.token == self._owner.token and os.fstat(self.descriptor).st_nlink > 0
+            return (
+                found is not None
+                and found.token == self._owner.token
+                and os.fstat(self.descriptor).st_nlink > 0
+            )
         return False
 
     def beat(self) -> None:
@@ -110,16 +119,20 @@ class Lock:
 
 
 _held: dict[tuple[int, int], Lock] = {}
-"""The locks of this process. POSIX locks do not keep its threads apart, and closing any descriptor would drop them."""
+"""The locks of this process. POSIX locks do not keep its threads apart, and closing any descriptor
+would drop them.
+"""
 _guard = threading.RLock()
 _beating: threading.Thread | None = None
 
 
 def try_lock(path: str | os.PathLike[str]) -> Lock | None:
-    """Lock the file at ``path``, which is made where it is missing; None where another owner is alive.
+    """Lock the file at ``path``, which is made where it is missing; None where another owner is
+    alive.
 
-    A dead process holds no lock; one that names no owner is waited for, a few seconds. Raises FileNotFoundError where the
-    folder is missing, another OSError where the owner cannot be written.
+    A dead process holds no lock; one that names no owner is waited for, a few seconds. Raises
+    FileNotFoundError where the folder is missing, another OSError where the owner cannot be
+    written.
     """
     while True:
         with _guard:
@@ -148,7 +161,10 @@ def holder(path: str | os.PathLike[str]) -> str:
             return f"process {os.getpid()}, this one"
         owner = Owner.decoded(Path(path).read_bytes())
         if owner is not None:
-            return f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last seen {owner.beat}"
+            return (
+                f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last"
+                f" seen {owner.beat}"
+            )
     return "one that has not written its name yet"
 
 
@@ -203,7 +219,8 @@ def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
 def _kernel_lock(descriptor: int) -> bool:
     """Whether the system grants a lock, or has none on this file system.
 
-    A lock of the open file, where there is such a thing, is not lost when another descriptor of the file is closed.
+    A lock of the open file, where there is such a thing, is not lost when another descriptor of the
+    file is closed.
     """
     for is_of_open_file in (True, False):
         try:
@@ -226,7 +243,9 @@ def _kernel_lock(descriptor: int) -> bool:
 
 
 def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
-    """The same by what the file says of its owner: one may be at work of whom the kernel's lock says nothing."""
+    """The same by what the file says of its owner: one may be at work of whom the kernel's lock
+    says nothing.
+    """
     data = os.pread(descriptor, _RECORD_BYTES, 0)
     owner = Owner.decoded(data)
     if owner is None:
@@ -240,7 +259,9 @@ def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
 
 
 def _started(process: int) -> str:
-    """When a process of this machine began: its number may be another's by now. Empty where there is none (or a zombie)."""
+    """When a process of this machine began: its number may be another's by now. Empty where there
+    is none (or a zombie).
+    """
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
@@ -259,7 +280,9 @@ def _age(path: str | os.PathLike[str], descriptor: int) -> float:
 
 
 def file_system_time(folder: Path) -> float:
-    """The clock by which the files in a folder are dated: a server's may differ from this host's."""
+    """The clock by which the files in a folder are dated: a server's may differ from this
+    host's.
+    """
     probe = folder / hidden_name("clock", new_token())
     try:
         descriptor = create_new(probe)
@@ -291,7 +314,9 @@ def beat_all() -> None:
 
 
 def _forget_after_fork() -> None:
-    """A child holds none of its parent's locks: an inherited descriptor would keep a lock after the parent's death."""
+    """A child holds none of its parent's locks: an inherited descriptor would keep a lock after the
+    parent's death.
+    """
     global _guard, _beating
     _guard, _beating = threading.RLock(), None
     for lock in _held.values():

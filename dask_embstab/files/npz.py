@@ -10,13 +10,15 @@ from typing import IO, Any
 import numpy as np
 
 _RATIO, _LEAST_BYTES = 32, 1 << 20
-"""Arrays may take so many times the bytes of their file: this library compresses none, others may."""
+"""Arrays may take so many times the bytes of their file: this library compresses none, others may.
+"""
 
 
 def read_npz(file: IO[bytes]) -> dict[str, Any]:
     """All arrays of a file, by name.
 
-    Raises ValueError or `zipfile.BadZipFile` where it is no such file, or claims what it does not hold.
+    Raises ValueError or `zipfile.BadZipFile` where it is no such file, or claims what it does not
+    hold.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
@@ -31,12 +33,20 @@ def read_npz(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _require_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Raise unless the header of an array speaks of as many bytes as follow it: NumPy takes memory for what it says."""
+    """Raise unless the header of an array speaks of as many bytes as follow it: NumPy takes memory
+    for what it says.
+    """
     with archive.open(entry) as file:
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
         version = np.lib.format.read_magic(file)
         if version not in read:
             raise ValueError(f"{entry.filename} is of version {version} of NumPy's format")
         shape, _, dtype = read[version](file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
-            raise ValueError(f"{entry.filename} claims the shape {shape} of {dtype} and holds {entry.file_size} bytes")
+            raise ValueError(
+                f"{entry.filename} claims the shape {shape} of {dtype} and holds {entry.file_size}"
+                " bytes"
+            )

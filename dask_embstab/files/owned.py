@@ -1,8 +1,10 @@
-"""Where is something made that nobody shall see yet? In a hidden folder that says who is at work in it.
+"""Where is something made that nobody shall see yet? In a hidden folder that says who is at work in
+it.
 
-``.<name>.<token>.partial`` holds a lock from before it has this name until it is gone. What a killed process left is told
-by its lock, on whatever machine that ran: later calls take it over under a new name, so that two cannot both do so and a
-lost worker of the old call finds its folder gone, or remove it.
+``.<name>.<token>.partial`` holds a lock from before it has this name until it is gone. What a
+killed process left is told by its lock, on whatever machine that ran: later calls take it over
+under a new name, so that two cannot both do so and a lost worker of the old call finds its folder
+gone, or remove it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class OwnedFolder:
     lock: Lock
 
     def is_ours(self) -> bool:
-        """Whether no other has taken it over: one that saw no sign of life for a minute, on a mount without locks."""
+        """Whether no other has taken it over: one that saw no sign of life for a minute, on a mount
+        without locks.
+        """
         return self.lock.is_held() and self.path.is_dir()
 
     def release(self) -> None:
@@ -40,7 +44,9 @@ class OwnedFolder:
         self.lock.release()
 
     def discard(self) -> None:
-        """Remove it with everything in it: out of sight at once, then piece by piece. It never raises."""
+        """Remove it with everything in it: out of sight at once, then piece by piece. It never
+        raises.
+        """
         trash = self.path.with_suffix(_TRASH)
         with contextlib.suppress(OSError):
             self.path.rename(trash)
@@ -68,9 +74,11 @@ def make_owned(parent: Path, name: str, *, mode: int = 0o777) -> OwnedFolder:
 
 
 def abandoned(parent: Path, name: str) -> Iterator[OwnedFolder]:
-    """What killed processes left of work on ``name``, one after another, each taken over under a new name.
+    """What killed processes left of work on ``name``, one after another, each taken over under a
+    new name.
 
-    Each must be used or discarded. Folders whose owner is alive, and what is not ours, are passed over.
+    Each must be used or discarded. Folders whose owner is alive, and what is not ours, are passed
+    over.
     """
     for left in leftovers(parent, name):
         if left.suffix == _TRASH:
@@ -80,9 +88,14 @@ def abandoned(parent: Path, name: str) -> Iterator[OwnedFolder]:
 
 
 def take_over(left: Path, name: str) -> OwnedFolder | None:
-    """A leftover of work on ``name``, under a new name; None where its owner is alive, or it is gone."""
+    """A leftover of work on ``name``, under a new name; None where its owner is alive, or it is
+    gone.
+    """
     with contextlib.suppress(OSError):
-        if left.suffix == _NEW and file_system_time(left.parent) - left.lstat().st_mtime < LEASE_SECONDS:
+        if (
+            left.suffix == _NEW
+            and file_system_time(left.parent) - left.lstat().st_mtime < LEASE_SECONDS
+        ):
             return None
         lock = try_lock(left / LOCK)
         if lock is None:
@@ -106,10 +119,15 @@ def reclaim(parent: Path, name: str) -> None:
 def leftovers(parent: Path, name: str) -> list[Path]:
     """Folders of this user that work on ``name`` is done in, or was when it was killed."""
     ours = re.compile(
-        re.escape(hidden_name(name, "TOKEN", "")).replace("TOKEN", "[0-9a-f]{12}") + r"\.(partial|new|trash)"
+        re.escape(hidden_name(name, "TOKEN", "")).replace("TOKEN", "[0-9a-f]{12}")
+        + r"\.(partial|new|trash)"
     )
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        return sorted(Path(entry.path) for entry in entries if ours.fullmatch(entry.name) and _is_own_folder(entry))
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if ours.fullmatch(entry.name) and _is_own_folder(entry)
+        )
     return []
 
 
@@ -132,7 +150,9 @@ def owned_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder in which tasks of a failed pass may still be ending: none of them makes the folder itself anew."""
+    """Remove a folder in which tasks of a failed pass may still be ending: none of them makes the
+    folder itself anew.
+    """
     for _ in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

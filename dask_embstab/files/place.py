@@ -1,4 +1,6 @@
-"""Which file or folder of this machine does a path or a ``file://`` URL name, and can there be one of that name?"""
+"""Which file or folder of this machine does a path or a ``file://`` URL name, and can there be one
+of that name?
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _FILE_URL = re.compile(r"(file|local)://(localhost(?=/))?")
 def local_path(place: Any) -> Path | None:
     """The absolute local path; None for another URL and for a store object.
 
-    Raises `InputError` where no file can have such a path: it is empty, too long, holds a zero byte or is no text.
+    Raises `InputError` where no file can have such a path: it is empty, too long, holds a zero byte
+    or is no text.
     """
     if not isinstance(place, str | os.PathLike):
         return None
@@ -38,8 +41,14 @@ def _require_possible(text: str) -> None:
         names = os.fsencode(text).split(b"/")
     except UnicodeEncodeError:
         wrong, names = "holds half of a surrogate pair", []
-    if sum(map(len, names)) + len(names) > _MOST_BYTES or any(len(name) > _MOST_NAME_BYTES for name in names):
-        wrong = f"is too long (at most {_MOST_BYTES} bytes, and {_MOST_NAME_BYTES} for each name in it)"
+    if sum(map(len, names)) + len(names) > _MOST_BYTES or any(
+        len(name) > _MOST_NAME_BYTES for name in names
+    ):
+        wrong = (
+            f"is too long (at most {_MOST_BYTES} bytes, and {_MOST_NAME_BYTES} for each name in it)"
+        )
     if wrong:
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-        raise InputError(f"a path must be one that a file can have; {shown!r} {wrong}; give another path")
+        raise InputError(
+            f"a path must be one that a file can have; {shown!r} {wrong}; give another path"
+        )

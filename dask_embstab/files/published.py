@@ -1,6 +1,8 @@
-"""What has this process made visible? Whoever is interrupted, or cannot print, must say so, and never the opposite.
+"""What has this process made visible? Whoever is interrupted, or cannot print, must say so, and
+never the opposite.
 
-A place is noted in the same step that makes it visible: an interrupt that comes meanwhile waits until the step is done.
+A place is noted in the same step that makes it visible: an interrupt that comes meanwhile waits
+until the step is done.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def publishing(place: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unpublished() -> Iterator[None]:
-    """What the block makes visible is not published yet: nobody looks there before something else names it."""
+    """What the block makes visible is not published yet: nobody looks there before something else
+    names it.
+    """
     before = len(_places)
     try:
         yield

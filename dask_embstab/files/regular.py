@@ -1,4 +1,6 @@
-"""Files that somebody else may have put there: a pipe, a socket or a device is refused, not waited for."""
+"""Files that somebody else may have put there: a pipe, a socket or a device is refused, not waited
+for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dask_embstab.errors import DamageError
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """A descriptor to read a regular file by; DamageError where a pipe, socket or device is there, else as `open`."""
+    """A descriptor to read a regular file by; DamageError where a pipe, socket or device is there,
+    else as `open`.
+    """
     # A pipe that nobody writes would be waited for without O_NONBLOCK, which regular files ignore.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -29,7 +33,9 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
 
 def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None) -> None:
-    """Raise DamageError where what stands at ``path`` is neither a regular file (of so many bytes) nor a folder."""
+    """Raise DamageError where what stands at ``path`` is neither a regular file (of so many bytes)
+    nor a folder.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116 (called for every key that Zarr asks for)
     except (FileNotFoundError, NotADirectoryError):
@@ -37,11 +43,15 @@ def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise _not_regular(path)
     if most_bytes is not None and found.st_size > most_bytes:
-        raise DamageError(f"{path} has {found.st_size} bytes and {most_bytes} may stand there at most; restore it")
+        raise DamageError(
+            f"{path} has {found.st_size} bytes and {most_bytes} may stand there at most; restore it"
+        )
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a regular file (read without Python's own file objects: logs are made of ten thousand)."""
+    """All bytes of a regular file (read without Python's own file objects: logs are made of ten
+    thousand).
+    """
     descriptor = open_regular(path)
     try:
         parts = [os.read(descriptor, os.fstat(descriptor).st_size + 1)]
@@ -54,5 +64,6 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
 
 def _not_regular(path: str | os.PathLike[str]) -> DamageError:
     return DamageError(
-        f"{Path(path)} must be a regular file; it is a pipe, a socket or a device; restore it from its source"
+        f"{Path(path)} must be a regular file; it is a pipe, a socket or a device; restore it from"
+        " its source"
     )

@@ -1,1 +1,3 @@
-"""Floor 3: Dask - one streaming pass over tables per module, one task per chunk, one fixed-order tree."""
+"""Floor 3: Dask - one streaming pass over tables per module, one task per chunk, one fixed-order
+tree.
+"""

@@ -1,4 +1,6 @@
-"""The apply of one run: which matrix and precision for which table, and the record of how the output came to be."""
+"""The apply of one run: which matrix and precision for which table, and the record of how the
+output came to be.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from dask_embstab.tables.write.run_writer import RunWriter
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """One transform, the run that it lands, and the dtype of the output (None: each table's own)."""
+    """One transform, the run that it lands, and the dtype of the output (None: each table's
+    own).
+    """
 
     transform: Transform
     run: Run
@@ -36,12 +40,13 @@ class Apply:
         for key, table in self.tables.items():
             if table.d != self.transform.d:
                 raise InputError(
-                    f"the transform takes rows of {self.transform.d} components; the {key} of {self.run.where} have"
-                    f" {table.d}; apply it to the run it was fitted on"
+                    f"the transform takes rows of {self.transform.d} components; the {key} of"
+                    f" {self.run.where} have {table.d}; apply it to the run it was fitted on"
                 )
             if getattr(self.transform, key) is None:
                 raise InputError(
-                    f"{self.run.where} has {key} and the transform was fitted without; fit it on a run that has them"
+                    f"{self.run.where} has {key} and the transform was fitted without; fit it on a"
+                    " run that has them"
                 )
 
     @property
@@ -57,30 +62,41 @@ class Apply:
         writer.transform(self.transform, self._provenance(digests), written)
 
     def fingerprint(self) -> str:
-        """What must be equal for a write to be gone on with: the matrices, the inputs and the output's dtype."""
+        """What must be equal for a write to be gone on with: the matrices, the inputs and the
+        output's dtype.
+        """
         digest = hashlib.sha256()
         for name, array in self.transform.arrays().items():
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
         shapes = {
-            key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written] for key, t in self.tables.items()
+            key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written]
+            for key, t in self.tables.items()
         }
         digest.update(json.dumps([shapes, str(self.dtype)], sort_keys=True).encode())
         return digest.hexdigest()[:32]
 
     def in_range(self, key: str) -> tuple[int, ...]:
-        """Digests of the chunks that the fit read, if none of their rows can leave the range of the output; else none.
+        """Digests of the chunks that the fit read, if none of their rows can leave the range of the
+        output; else none.
 
-        The fit found them finite, and no row is longer than the root of the table's energy (Cauchy-Schwarz).
+        The fit found them finite, and no row is longer than the root of the table's energy
+        (Cauchy-Schwarz).
         """
         table, known = self.tables[key], self.transform.diagnostics.get(key) or {}
         M, offset = self._matrices(key)
-        longest = math.sqrt(math.inf if known.get("energy") is None else known["energy"]) * np.linalg.norm(M)
+        longest = math.sqrt(
+            math.inf if known.get("energy") is None else known["energy"]
+        ) * np.linalg.norm(M)
         longest += 0.0 if offset is None else np.linalg.norm(offset)
-        largest = min(np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table)))
+        largest = min(
+            np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table))
+        )
         return tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
 
     def _pass(self, writer: RunWriter, key: str, table: Table) -> Pass[Written]:
-        linear_map = LinearMap(*self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key))))
+        linear_map = LinearMap(
+            *self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key)))
+        )
         return copy_table(
             writer,
             key,
@@ -99,7 +115,9 @@ class Apply:
         return self.dtype or table.dtype
 
     def _product(self, key: str, table: Table) -> Product:
-        """float32 only where the fit's estimates allow it and neither side of the multiply is float64."""
+        """float32 only where the fit's estimates allow it and neither side of the multiply is
+        float64.
+        """
         if 8 in (table.dtype.itemsize, self._stored_as(table).itemsize):
             return "float64"
         allowed: Mapping[str, Any] = self.transform.diagnostics.get("product", {})
@@ -109,21 +127,28 @@ class Apply:
         """Attributes of ``transform/``: how the run came to be."""
         known = self.transform.diagnostics
         return {
-            "direction": "row vectors: landed = vectors @ items (or users), plus offsets where there are any",
+            "direction": (
+                "row vectors: landed = vectors @ items (or users), plus offsets where there are any"
+            ),
             "run": {"path": self.run.path, "name": self.run.name},
             "reference": known.get("reference"),
             "method": known.get("method"),
             "keep": known.get("keep"),
             "diagnostics": dict(known),
             "products": {key: self._product(key, table) for key, table in self.tables.items()},
-            "digests": {"algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian", **digests},
+            "digests": {
+                "algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian",
+                **digests,
+            },
             "versions": _versions(),
         }
 
 
 @cache
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")}
+    return {
+        name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")
+    }
 
 
 def copy_table(
@@ -139,5 +164,7 @@ def copy_table(
 ) -> Pass[Written]:
     """Make the arrays of one output table, and the pass that fills them."""
     ids = None if table.stored_ids is None else table.stored_ids.kind
-    sink = writer.table(key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids)
+    sink = writer.table(
+        key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids
+    )
     return write_table(table, linear_map, sink, label=label)

@@ -1,4 +1,6 @@
-"""Are these bytes the ones that were written? Digests of whole tables, of ids and of files, in one read each."""
+"""Are these bytes the ones that were written? Digests of whole tables, of ids and of files, in one
+read each.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ class FileDigest:
 def problem(found: FileDigest | None, recorded: int, kind: str) -> str | None:
     """What is wrong with a file of which a digest was recorded, in words; None where nothing is.
 
-    ``kind``: ``chunks`` end in their own checksum, which their digest leaves out; ``metadata`` does not.
+    ``kind``: ``chunks`` end in their own checksum, which their digest leaves out; ``metadata`` does
+    not.
     """
     if found is None:
         return "is missing"
@@ -91,13 +94,20 @@ def require_none(damage: Sequence[str], repair: str) -> None:
         raise DamageError(f"{named}{more}. {repair}")
 
 
-def file_digests(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:
-    """One read of every file, a bounded number of bytes at a time; None for a file that is missing."""
+def file_digests(
+    blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]
+) -> list[FileDigest | None]:
+    """One read of every file, a bounded number of bytes at a time; None for a file that is
+    missing.
+    """
     if not keys:
         return []
     graph = Graph("reading checksums")
     read = graph.shared(blocks)
-    tasks = [graph.read(_digest_files, read, list(keys[at : at + _BATCH])) for at in range(0, len(keys), _BATCH)]
+    tasks = [
+        graph.read(_digest_files, read, list(keys[at : at + _BATCH]))
+        for at in range(0, len(keys), _BATCH)
+    ]
     found: list[FileDigest | None] = graph.tree(tasks, _chained).run()
     return found
 
@@ -106,7 +116,9 @@ def _chained(parts: Iterable[list[FileDigest | None]]) -> list[FileDigest | None
     return [found for part in parts for found in part]
 
 
-def _digest_files(blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]) -> list[FileDigest | None]:
+def _digest_files(
+    blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]
+) -> list[FileDigest | None]:
     return [_digest_file(blocks, key) for key in keys]
 
 
@@ -120,7 +132,9 @@ def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDige
     except FileNotFoundError:
         return None
     whole = crc32c.crc32c(tail, body)
-    return FileDigest(int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == CHECKSUM_BYTES else -1)
+    return FileDigest(
+        int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == CHECKSUM_BYTES else -1
+    )
 
 
 def _nothing(panel: Panel) -> Any:

@@ -1,6 +1,8 @@
-"""How comparable are two runs? Same-id cosines and lengths, and the overlap of top lists (the paper's table 1).
+"""How comparable are two runs? Same-id cosines and lengths, and the overlap of top lists (the
+paper's table 1).
 
-A row of zeros has no direction and no place in a ranking: it is left out of every mean, and counted.
+A row of zeros has no direction and no place in a ranking: it is left out of every mean, and
+counted.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Agreement(Sums):
-    """Over the pairs of rows with one id, neither of them zeros: how many, sum of cosines, sums of both lengths.
+    """Over the pairs of rows with one id, neither of them zeros: how many, sum of cosines, sums of
+    both lengths.
 
     ``zero_pairs`` are the pairs that were left out; ``sample`` are some of the others.
     """
@@ -57,13 +60,21 @@ def agreement(panel: Panel, *, size: int, seed: int) -> Agreement:
     numbers = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
     sample = RowSample.of(panel.start + numbers, size, seed)
     length_a, length_b = (float(np.linalg.norm(rows, axis=1).sum()) for rows in (a, b))
-    return Agreement(len(a), panel.zeros.pairs, float(np.vdot(unit(a), unit(b))), length_a, length_b, sample)
+    return Agreement(
+        len(a), panel.zeros.pairs, float(np.vdot(unit(a), unit(b))), length_a, length_b, sample
+    )
 
 
-def agreement_of(a: Table, pairing: Pairing, join: JoinOptions, *, size: int, seed: int) -> Agreement:
+def agreement_of(
+    a: Table, pairing: Pairing, join: JoinOptions, *, size: int, seed: int
+) -> Agreement:
     """Same-id agreement of two tables in one read of each."""
     reduction: Reduction[Agreement] = Reduction(
-        partial(agreement, size=size, seed=seed), add, _agreement_finite_check, n_squares=0, joint=False
+        partial(agreement, size=size, seed=seed),
+        add,
+        _agreement_finite_check,
+        n_squares=0,
+        joint=False,
     )
     rows = plan_reference_read(pairing, a, join, label="evaluate")
     return reduce_table(a, reduction, label="evaluate: cosines", pairs=rows).run().value
@@ -71,7 +82,8 @@ def agreement_of(a: Table, pairing: Pairing, join: JoinOptions, *, size: int, se
 
 @dataclass(frozen=True, slots=True)
 class Rankings(Sums):
-    """The top rows of one items table by a's users and by b's; how many rows were ranked, and how many are zeros.
+    """The top rows of one items table by a's users and by b's; how many rows were ranked, and how
+    many are zeros.
 
     ``total`` is not finite where a component of a row is not.
     """
@@ -101,10 +113,11 @@ def rank_correlation_of(
     sample: RowNumbers,
     k: int,
 ) -> RankCorrelation:
-    """Mean rank-biased overlaps of the top ``k`` items of these users (rows of a), who have a row in both runs.
+    """Mean rank-biased overlaps of the top ``k`` items of these users (rows of a), who have a row
+    in both runs.
 
-    ``partners`` are the rows of b that belong to those of a, users' and items'. Reads the sampled user rows and each items
-    table once; memory is 2 x users x (panel + 2 k) scores per thread.
+    ``partners`` are the rows of b that belong to those of a, users' and items'. Reads the sampled
+    user rows and each items table once; memory is 2 x users x (panel + 2 k) scores per thread.
     """
     rows = sample, gather(partners[0], sample)
     wanted = [rows_of(table, chosen) for table, chosen in zip(users, rows, strict=True)]
@@ -143,11 +156,13 @@ def _rankings_finite_check(value: Rankings) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TableMetrics:
-    """Rows of both runs with one id: their mean cosine, and the second run's mean length over the first's.
+    """Rows of both runs with one id: their mean cosine, and the second run's mean length over the
+    first's.
 
-    ``matched`` rows have an id that both runs have. Both means are over ``rows`` of them: ``zero_rows`` were left out,
-    since the row of one run (or of both) is zeros and has no direction. ``unmatched_a`` and ``unmatched_b`` rows have an id
-    that the other run does not have. Without any row the means are not numbers (null in JSON).
+    ``matched`` rows have an id that both runs have. Both means are over ``rows`` of them:
+    ``zero_rows`` were left out, since the row of one run (or of both) is zeros and has no
+    direction. ``unmatched_a`` and ``unmatched_b`` rows have an id that the other run does not have.
+    Without any row the means are not numbers (null in JSON).
     """
 
     matched: int
@@ -161,12 +176,14 @@ class TableMetrics:
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """Mean rank-biased overlap (p = 0.9, truncated at ``k``, 1 for equal lists) of two top lists of ``k`` items.
+    """Mean rank-biased overlap (p = 0.9, truncated at ``k``, 1 for equal lists) of two top lists of
+    ``k`` items.
 
-    ``rbo`` is the paper's table 1 (Zielnicki & Hsiao, arXiv 2508.07574): a's items ranked by a's users and by b's.
-    ``new_catalogue_rbo``: the same of b's items. ``retrained_rbo``: each run's own items by its own users, which
-    stabilizing does not change. Means over ``users`` sampled users whose rows are zeros in neither run; ``zero_items_a`` and
-    ``zero_items_b`` items are zeros and in no ranking.
+    ``rbo`` is the paper's table 1 (Zielnicki & Hsiao, arXiv 2508.07574): a's items ranked by a's
+    users and by b's. ``new_catalogue_rbo``: the same of b's items. ``retrained_rbo``: each run's
+    own items by its own users, which stabilizing does not change. Means over ``users`` sampled
+    users whose rows are zeros in neither run; ``zero_items_a`` and ``zero_items_b`` items are zeros
+    and in no ranking.
     """
 
     rbo: float
@@ -192,7 +209,8 @@ class Metrics(Displayed):
             table: TableMetrics | None = getattr(self, key)
             if table is not None:
                 facts[key] = (
-                    f"mean cosine {table.mean_cosine:.4f}, norm ratio {table.norm_ratio:.4f}, {table.rows} rows"
+                    f"mean cosine {table.mean_cosine:.4f}, norm ratio {table.norm_ratio:.4f},"
+                    f" {table.rows} rows"
                 )
         ranked = self.rank_correlation
         if ranked is not None:
@@ -204,22 +222,35 @@ class Metrics(Displayed):
         return asdict(self)
 
 
-def measure_runs(a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Mapping[str, Any]) -> Metrics:
+def measure_runs(
+    a: Run, b: Run, *, k: int, n_users: int, seed: int, options: Mapping[str, Any]
+) -> Metrics:
     """Every figure that the tables of both runs allow; ``options`` are those of `join_options`."""
     if k < 1 or n_users < 1:
         raise InputError(f"k and users must be at least 1; they are {k} and {n_users}")
-    tables = {key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)}
+    tables = {
+        key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)
+    }
     if not tables:
-        raise InputError(f"{a.where} and {b.where} have no table in common, so nothing can be compared")
+        raise InputError(
+            f"{a.where} and {b.where} have no table in common, so nothing can be compared"
+        )
     for pair_ in tables.values():
         _require_comparable(*pair_)
-    with unchanged(*(table for both in tables.values() for table in both)), join_options(**options) as join:
+    with (
+        unchanged(*(table for both in tables.values() for table in both)),
+        join_options(**options) as join,
+    ):
         pairings = {key: pair(*both, join) for key, both in tables.items()}
         found = {
-            key: agreement_of(a_table, pairings[key], join, size=n_users if key == "users" else 0, seed=seed)
+            key: agreement_of(
+                a_table, pairings[key], join, size=n_users if key == "users" else 0, seed=seed
+            )
             for key, (a_table, _) in tables.items()
         }
-        metrics = {key: _table_metrics(*both, pairings[key], found[key]) for key, both in tables.items()}
+        metrics = {
+            key: _table_metrics(*both, pairings[key], found[key]) for key, both in tables.items()
+        }
         ranked = None
         if len(tables) == len(TABLES):
             partners = pairings["users"].partners, pairings["items"].partners
@@ -234,12 +265,14 @@ def _table_metrics(a: Table, b: Table, pairing: Pairing, found: Agreement) -> Ta
     # Rounding may take a mean of cosines beyond 1.
     cosine = min(1.0, max(-1.0, found.cosines / found.n)) if found.n else float("nan")
     ratio = found.lengths_b / found.lengths_a if found.n else float("nan")
-    return TableMetrics(pairing.matched, cosine, ratio, found.n, found.zero_pairs, pairing.new, pairing.gone)
+    return TableMetrics(
+        pairing.matched, cosine, ratio, found.n, found.zero_pairs, pairing.new, pairing.gone
+    )
 
 
 def _require_comparable(a: Table, b: Table) -> None:
     if a.d != b.d:
         raise InputError(
-            f"runs are compared in one space; {a.where} has {a.d} components and {b.where} {b.d}; stabilize one onto"
-            " the other first"
+            f"runs are compared in one space; {a.where} has {a.d} components and {b.where} {b.d};"
+            " stabilize one onto the other first"
         )

@@ -1,7 +1,9 @@
-"""One more run into a running mean: one read of the run, one of the mean so far, one write; ids are joined out of core.
+"""One more run into a running mean: one read of the run, one of the mean so far, one write; ids are
+joined out of core.
 
-The new table holds the run's rows in the run's order, then the rows of the old one that the run does not have. So the
-next run, mostly with the same ids in the same order, finds its partners row by row.
+The new table holds the run's rows in the run's order, then the rows of the old one that the run
+does not have. So the next run, mostly with the same ids in the same order, finds its partners row
+by row.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass, run_all
 from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
-from dask_embstab.passes.engine.write import LinearMap, Written, join_written, require_whole, write_table
+from dask_embstab.passes.engine.write import (
+    LinearMap,
+    Written,
+    join_written,
+    require_whole,
+    write_table,
+)
 from dask_embstab.passes.join.options import JoinOptions, KeepDuplicates, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import Partners, plan_reference_read
@@ -66,8 +74,9 @@ def never_seen(rows: Rows) -> Rows:
 def mean_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """float32, and float64 where the runs are.
 
-    float16 runs too: after n runs a new one moves the mean by 1/n of its distance, below what float16 resolves from a
-    few hundred on. Beyond float32 nothing is gained: a rotation from n rows averages their rounding.
+    float16 runs too: after n runs a new one moves the mean by 1/n of its distance, below what
+    float16 resolves from a few hundred on. Beyond float32 nothing is gained: a rotation from n rows
+    averages their rounding.
     """
     return np.dtype(np.float64 if dtype.itemsize == np.dtype(np.float64).itemsize else np.float32)
 
@@ -80,24 +89,40 @@ def view_of(table: Table, function: Any, width: int) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class Aging:
-    """``decay`` of all weights with every run; a row that is gone and weighs less than ``least`` leaves."""
+    """``decay`` of all weights with every run; a row that is gone and weighs less than ``least``
+    leaves.
+    """
 
     decay: float
     least: float = 0.0
 
 
 def advance(
-    writer: RunWriter, tables: dict[str, tuple[Table, Mean]], aging: Aging, *, duplicates: KeepDuplicates = "error"
+    writer: RunWriter,
+    tables: dict[str, tuple[Table, Mean]],
+    aging: Aging,
+    *,
+    duplicates: KeepDuplicates = "error",
 ) -> None:
     """Write the means anew, once these tables of a run have been seen."""
     with join_options(duplicates=duplicates) as join:
-        run_all({key: _pass(writer, key, table, old, aging, join) for key, (table, old) in tables.items()})
+        run_all(
+            {
+                key: _pass(writer, key, table, old, aging, join)
+                for key, (table, old) in tables.items()
+            }
+        )
 
 
 def rewrite_means(
-    writer: RunWriter, tables: Mapping[str, Table], weights: Mapping[str, Any], M: Matrix | None = None
+    writer: RunWriter,
+    tables: Mapping[str, Table],
+    weights: Mapping[str, Any],
+    M: Matrix | None = None,
 ) -> None:
-    """Write stored means anew, every row times ``M`` (None: as it is), with their ids and ``weights``, which slice."""
+    """Write stored means anew, every row times ``M`` (None: as it is), with their ids and
+    ``weights``, which slice.
+    """
     passes = {}
     for key, table in tables.items():
         ids = table.stored_ids
@@ -110,12 +135,16 @@ def rewrite_means(
             weights=True,
         )
         for start in range(0, table.n_rows, sink.chunk_rows):
-            sink.write_weights(start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)]))
+            sink.write_weights(
+                start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)])
+            )
         passes[key] = write_table(table, LinearMap(M), sink, label="consensus")
     run_all(passes)
 
 
-def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, join: JoinOptions) -> Pass[Written]:
+def _pass(
+    writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, join: JoinOptions
+) -> Pass[Written]:
     pairing = pair(table, old.table, join, live=old.live)
     found = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
@@ -126,8 +155,14 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, jo
     kind = None if ids is None else ids.kind
     # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
     one = table.n_rows <= table.chunk_rows
-    chunk_rows = max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize)) if one else table.chunk_rows
-    sink = writer.table(key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True)
+    chunk_rows = (
+        max(table.chunk_rows, default_chunk_rows(table.d, dtype.itemsize))
+        if one
+        else table.chunk_rows
+    )
+    sink = writer.table(
+        key, shape=(n_rows, table.d), dtype=dtype, chunk_rows=chunk_rows, ids=kind, weights=True
+    )
     ranges, grid = plan_rows(n_rows, table.d * dtype.itemsize, table.d, sink.chunk_rows)
     graph = Graph("consensus")
     work = graph.shared(_Work(sink, pairing.reference, aging.decay, table.n_rows, grid.rows))
@@ -135,16 +170,22 @@ def _pass(writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, jo
     for rows in ranges:
         mine = RowRange(rows.number, rows.start, min(rows.stop, table.n_rows))
         seen = mine.start < mine.stop
-        block, partners = (table.source.block(mine.start, mine.stop), found.of(mine)) if seen else (None, None)
+        block, partners = (
+            (table.source.block(mine.start, mine.stop), found.of(mine)) if seen else (None, None)
+        )
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
-        keys.append(graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows))
+        keys.append(
+            graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows)
+        )
     finalize = partial(require_whole, n_rows=n_rows)
     load = read_load(table, ranges, grid, width=old.table.d, copies=2)
     return graph.tree(keys, join_written, finalize=finalize, load=load)
 
 
-def _gone(pairing: Pairing, old: Mean, aging: Aging, join: JoinOptions, *, in_place: bool) -> tuple[RowIndex, int]:
+def _gone(
+    pairing: Pairing, old: Mean, aging: Aging, join: JoinOptions, *, in_place: bool
+) -> tuple[RowIndex, int]:
     """The old table's rows that the run does not have and that stay: the k-th at place k; how many.
 
     Rows that must stay ``in_place`` (they are known by their number) leave from the end alone.
@@ -198,12 +239,16 @@ def _advance_block(
     gone: RowIndex,
     ids: IdBlock | None,
 ) -> Written:
-    """One task: whole chunks of the new table, first those rows in them that the run has, then those that are gone."""
+    """One task: whole chunks of the new table, first those rows in them that the run has, then
+    those that are gone.
+    """
     ensure_one_thread()
     sink = work.sink
     if ids is not None:
         sink.write_ids(rows.start, rows.stop, ids)
-    origin = dict.fromkeys(sink.chunks(rows.start, rows.stop), None if sink.journal is None else sink.journal.origin)
+    origin = dict.fromkeys(
+        sink.chunks(rows.start, rows.stop), None if sink.journal is None else sink.journal.origin
+    )
     if (kept := sink.kept(rows.start, rows.stop)) is not None and kept.made_of == origin:
         return Written(rows.start, rows.stop)
     vectors, at = sink.writer(rows.start, rows.stop), 0
@@ -213,7 +258,9 @@ def _advance_block(
         weights[at : at + len(weight)] = weight
         at += len(weight)
     vectors.finish()
-    sink.record(origin, vectors.digests, sink.write_weights(rows.start, weights.astype(vectors.dtype)))
+    sink.record(
+        origin, vectors.digests, sink.write_weights(rows.start, weights.astype(vectors.dtype))
+    )
     return Written(rows.start, rows.stop)
 
 
@@ -237,7 +284,9 @@ def _seen(
 
 
 def _aged(work: _Work, rows: RowRange, gone: RowIndex) -> Iterator[tuple[Matrix, Vector]]:
-    """Panels of the rows that are gone: the means of before, bit for bit, with weights that have aged by a run."""
+    """Panels of the rows that are gone: the means of before, bit for bit, with weights that have
+    aged by a run.
+    """
     first, last = (max(0, row - work.n_seen) for row in (rows.start, rows.stop))
     if first == last:
         return

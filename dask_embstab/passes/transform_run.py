@@ -42,7 +42,9 @@ def transform_run(
     for_series: bool = False,
     inputs: tuple[str, ...],
 ) -> Run:
-    """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and open it."""
+    """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and
+    open it.
+    """
     require_output(out, inputs, overwrite=overwrite, for_series=for_series)
     work = Apply(transform, source, None if dtype is None else _float_dtype(dtype))
     with (
@@ -64,7 +66,9 @@ def transform_run(
 
 def _float_dtype(dtype: Any) -> np.dtype[Any]:
     made = np.dtype(object)
-    if isinstance(dtype, str | type | np.dtype):  # what merely has a dtype is something else, given by mistake
+    if isinstance(
+        dtype, str | type | np.dtype
+    ):  # what merely has a dtype is something else, given by mistake
         with contextlib.suppress(TypeError, ValueError):
             made = np.dtype(dtype)
     if made.kind != "f" or made.itemsize > 8:

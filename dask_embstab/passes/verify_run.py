@@ -1,4 +1,6 @@
-"""Is a stabilized run the one that was written? Every file of it is read once and compared with what the run records."""
+"""Is a stabilized run the one that was written? Every file of it is read once and compared with
+what the run records.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,16 @@ class VerifiedRun:
 
 
 def verify_run(place: Any) -> VerifiedRun:
-    """Read every file of a stabilized run on a local file system; `DamageError` naming those that are not what was written.
+    """Read every file of a stabilized run on a local file system; `DamageError` naming those that
+    are not what was written.
 
     Raises `InputError` where the run records no digests of itself (it was not stabilized).
     """
     folder = local_path(place)
     if folder is None:
         raise InputError(
-            f"a run is verified where it lies on a local file system; {place} is no local path; copy it there"
+            f"a run is verified where it lies on a local file system; {place} is no local path;"
+            " copy it there"
         )
     if not folder.is_dir():
         raise NotARunError(f"there is no run at {place}; give the path of a stabilized one")

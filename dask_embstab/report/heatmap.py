@@ -1,7 +1,7 @@
 """How alike the days are: square matrices of cosines side by side, drawn as one SVG by hand.
 
-Colours run over -1..1 from a red to a blue that stay apart for colour-blind readers, near white at 0.  The
-picture brings its own white ground, so it reads the same on light and dark pages.
+Colours run over -1..1 from a red to a blue that stay apart for colour-blind readers, near white at
+0.  The picture brings its own white ground, so it reads the same on light and dark pages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Rgb = tuple[int, int, int]
 
-# ColorBrewer's RdBu in 11 classes, evenly over -1..1 (Harrower & Brewer, doi:10.1179/000870403235002042).
+# ColorBrewer's RdBu in 11 classes, evenly over -1..1 (Harrower & Brewer,
+# doi:10.1179/000870403235002042).
 _SCALE: tuple[Rgb, ...] = (
     (103, 0, 31),
     (178, 24, 43),
@@ -88,13 +89,16 @@ class _Layout:
         return _MARGIN + self.label + panel * (self.side + _GAP)
 
 
-def heatmaps_svg(panels: Sequence[tuple[str, NDArray[np.floating]]], labels: Sequence[str], *, title: str) -> str:
+def heatmaps_svg(
+    panels: Sequence[tuple[str, NDArray[np.floating]]], labels: Sequence[str], *, title: str
+) -> str:
     """Draw square matrices of cosines side by side as a standalone SVG document.
 
     Parameters
     ----------
     panels
-        Name and matrix of each, shape (n, n), floating; NaN says there is no value and shows as a grey dash.
+        Name and matrix of each, shape (n, n), floating; NaN says there is no value and shows as a
+        grey dash.
     labels
         n names, such as days, for the rows and the columns of every matrix.
     title
@@ -108,12 +112,16 @@ def heatmaps_svg(panels: Sequence[tuple[str, NDArray[np.floating]]], labels: Seq
     Raises
     ------
     ValueError
-        If there are no panels or no labels, or a matrix is not as long and wide as there are labels.
+        If there are no panels or no labels, or a matrix is not as long and wide as there are
+        labels.
     """
     _check(panels, labels)
     layout = _Layout(len(panels), len(labels), max(map(len, labels)), len(title))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {layout.width} {layout.height}"',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {layout.width}'
+            f' {layout.height}"'
+        ),
         'font-family="system-ui, sans-serif" font-size="12" shape-rendering="crispEdges">',
         f"<title>{markup_text(title)}</title>",
         _rect(0, 0, layout.width, layout.height, _WHITE),
@@ -153,7 +161,9 @@ def _cell(value: float, x: float, y: float) -> str:
     """Draw one value on its colour."""
     fill = colour(value)
     shown = "\u2013" if np.isnan(value) else f"{value:z.2f}"
-    return _rect(x, y, _CELL, _CELL, fill) + _text(x + _CELL / 2, y + _CELL / 2 + 4, shown, fill=_ink(fill))
+    return _rect(x, y, _CELL, _CELL, fill) + _text(
+        x + _CELL / 2, y + _CELL / 2 + 4, shown, fill=_ink(fill)
+    )
 
 
 def _row_labels(labels: Sequence[str], layout: _Layout) -> Iterable[str]:
@@ -186,7 +196,9 @@ def colour(value: float) -> Rgb:
     if np.isnan(value):
         return _MISSING
     position = (np.clip(value, -1, 1) + 1) / 2 * (len(_SCALE) - 1)
-    red, green, blue = (round(np.interp(position, range(len(_SCALE)), c)) for c in zip(*_SCALE, strict=True))
+    red, green, blue = (
+        round(np.interp(position, range(len(_SCALE)), c)) for c in zip(*_SCALE, strict=True)
+    )
     return red, green, blue
 
 
@@ -218,7 +230,9 @@ def _rect(x: float, y: float, width: float, height: float, fill: Rgb) -> str:
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{_hex(fill)}"/>'
 
 
-def _text(x: float, y: float, text: str, *, fill: Rgb = _BLACK, anchor: str = "middle", style: str = "") -> str:
+def _text(
+    x: float, y: float, text: str, *, fill: Rgb = _BLACK, anchor: str = "middle", style: str = ""
+) -> str:
     """One line of text."""
     attributes = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{_hex(fill)}" {style}'
     return f"<text {attributes.rstrip()}>{markup_text(text)}</text>"

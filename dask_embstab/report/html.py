@@ -1,7 +1,7 @@
 """A report as one HTML file that needs nothing beside it: headings, text, tables and pictures.
 
-`Html` is text that is markup already. Whatever comes from outside is a plain string and is escaped on its way in, so the
-type checker tells the two apart.
+`Html` is text that is markup already. Whatever comes from outside is a plain string and is escaped
+on its way in, so the type checker tells the two apart.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dask_embstab.report.text import markup_text
 
 Html = NewType("Html", str)
 
-# System colours follow the reader's light or dark setting, with no second set of rules to keep in step.
+# System colours follow the reader's light or dark setting, with no second set of rules to keep in
+# step.
 _STYLE = """\
 :root { color-scheme: light dark; }
-body { background: Canvas; color: CanvasText; font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
+body { background: Canvas; color: CanvasText; font: 16px/1.5 system-ui,
+    sans-serif; margin: 2rem auto;
   max-width: 72rem; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; }
 p { max-width: 46rem; }
@@ -83,7 +85,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int 
     """
     right = [is_number(cell) for cell in rows[0]] if rows else [False] * len(header)
     names = [
-        f'<th scope="col"{_class(to_right)}>{markup_text(n)}</th>' for n, to_right in zip(header, right, strict=True)
+        f'<th scope="col"{_class(to_right)}>{markup_text(n)}</th>'
+        for n, to_right in zip(header, right, strict=True)
     ]
     lines = [
         '<div class="wide"><table>',
@@ -97,17 +100,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int 
 
 
 def figure(svg: str, caption: str) -> Html:
-    """A picture, given as one ``<svg>`` element (trusted: it is embedded as it is), and a caption in plain text."""
-    return Html(f"<figure>\n{svg.strip()}\n<figcaption>{markup_text(caption)}</figcaption>\n</figure>")
+    """A picture, given as one ``<svg>`` element (trusted: it is embedded as it is), and a caption
+    in plain text.
+    """
+    return Html(
+        f"<figure>\n{svg.strip()}\n<figcaption>{markup_text(caption)}</figcaption>\n</figure>"
+    )
 
 
 def _section(section: Section) -> str:
-    return "\n".join(["<section>", f"<h2>{markup_text(section.heading)}</h2>", *section.blocks, "</section>"])
+    return "\n".join(
+        ["<section>", f"<h2>{markup_text(section.heading)}</h2>", *section.blocks, "</section>"]
+    )
 
 
 def _row(row: Sequence[Cell], right: Sequence[bool], digits: int) -> str:
     name, *figures = (markup_text(cell_text(cell, digits=digits)) for cell in row)
-    cells = [f"<td{_class(to_right)}>{shown}</td>" for shown, to_right in zip(figures, right[1:], strict=True)]
+    cells = [
+        f"<td{_class(to_right)}>{shown}</td>"
+        for shown, to_right in zip(figures, right[1:], strict=True)
+    ]
     return f'<tr><th scope="row"{_class(right[0])}>{name}</th>{"".join(cells)}</tr>'
 
 

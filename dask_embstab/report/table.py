@@ -28,7 +28,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
 
     Examples
     --------
-    >>> print(text_table(["day", "rows", "cosine"], [["Monday", 12, 0.98765], ["Tuesday", 7, None]]))
+    >>> rows = [["Monday", 12, 0.98765], ["Tuesday", 7, None]]
+    >>> print(text_table(["day", "rows", "cosine"], rows))
     day      rows  cosine
     -------  ----  ------
     Monday     12   0.988
@@ -36,7 +37,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
     """
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(f"every row must have {len(header)} cells to fit the header; one has {len(row)}")
+            raise ValueError(
+                f"every row must have {len(header)} cells to fit the header; one has {len(row)}"
+            )
     shown = [list(header), *([cell_text(cell, digits=digits) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     shown.insert(1, ["-" * width for width in widths])

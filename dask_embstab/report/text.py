@@ -17,7 +17,9 @@ def render(title: str, result: Mapping[str, Any]) -> str:
 
 
 def markup_text(text: str) -> str:
-    """Plain text as the text of HTML or SVG: what both reserve, and what steers a terminal, is escaped."""
+    """Plain text as the text of HTML or SVG: what both reserve, and what steers a terminal, is
+    escaped.
+    """
     return escape(printable(text))
 
 
@@ -39,12 +41,18 @@ def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 def _row(row: Mapping[str, Any]) -> str:
     """One line of a table: what is there and not nested."""
-    shown = {key: value for key, value in row.items() if value not in (None, [], ()) and not _is_nested(value)}
+    shown = {
+        key: value
+        for key, value in row.items()
+        if value not in (None, [], ()) and not _is_nested(value)
+    }
     return ", ".join(f"{key} {_text(value)}" for key, value in shown.items())
 
 
 def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_is_nested, value)))
+    return isinstance(value, Mapping) or (
+        isinstance(value, list | tuple) and any(map(_is_nested, value))
+    )
 
 
 def _text(value: Any) -> str:

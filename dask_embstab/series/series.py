@@ -1,4 +1,6 @@
-"""`Series`: the verbs of a series. Whatever they answer follows from the log that is read when they are called."""
+"""`Series`: the verbs of a series. Whatever they answer follows from the log that is read when they
+are called.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ import crc32c
 from dask_embstab.arguments import offers
 from dask_embstab.core.transform import Transform
 from dask_embstab.display import Displayed
-from dask_embstab.errors import DamageError, EmbstabError, InputError, OutputExistsError, RetryError, verb
+from dask_embstab.errors import (
+    DamageError,
+    EmbstabError,
+    InputError,
+    OutputExistsError,
+    RetryError,
+    verb,
+)
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate import Metrics, measure_runs
@@ -36,7 +45,15 @@ from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import SETTINGS, Settings
 from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model
-from dask_embstab.series.publish.publish import Added, add_run, again_as, model_of, next_version, publish, settings_in
+from dask_embstab.series.publish.publish import (
+    Added,
+    add_run,
+    again_as,
+    model_of,
+    next_version,
+    publish,
+    settings_in,
+)
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, open_run
@@ -46,19 +63,26 @@ from dask_embstab.tables.store_errors import writing
 RunLike = Run | str | os.PathLike[str]
 
 
-def delivering(series: Series, run: Any = None, *, name: Any = None, **_: Any) -> AbstractContextManager[None]:
-    """Record an error of the block as a refused delivery of ``run``, which `Series.status` and `metrics` show.
+def delivering(
+    series: Series, run: Any = None, *, name: Any = None, **_: Any
+) -> AbstractContextManager[None]:
+    """Record an error of the block as a refused delivery of ``run``, which `Series.status` and
+    `metrics` show.
 
     `Series.add` does so itself; this is for what comes before it, such as connecting to a cluster.
     """
-    return recording_refusals(series.store, name if isinstance(name, str) else _name_at(run), _called(run))
+    return recording_refusals(
+        series.store, name if isinstance(name, str) else _name_at(run), _called(run)
+    )
 
 
 class Series(Displayed):
-    """Stabilized runs in order, on a plain folder, with versions that are published, inspected and rolled back.
+    """Stabilized runs in order, on a plain folder, with versions that are published, inspected and
+    rolled back.
 
-    ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any number of processes
-    may read, add, roll back and collect at once: a reader never sees half a publish, and each version has one winner.
+    ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any
+    number of processes may read, add, roll back and collect at once: a reader never sees half a
+    publish, and each version has one winner.
     """
 
     def __init__(self, place: str | os.PathLike[str] | Store) -> None:
@@ -68,7 +92,9 @@ class Series(Displayed):
     @classmethod
     @verb(Settings)
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
-        """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on, balance and the like)."""
+        """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on,
+        balance and the like).
+        """
         chosen, store = Settings.of(settings), _store(place)
         with writing(f"the series {place}"):
             for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
@@ -77,10 +103,15 @@ class Series(Displayed):
         try:
             with publishing(place):
                 store.create(
-                    SERIES_MARK, json.dumps(values | {"crc32c": _check(values)}, indent=1, sort_keys=True).encode()
+                    SERIES_MARK,
+                    json.dumps(
+                        values | {"crc32c": _check(values)}, indent=1, sort_keys=True
+                    ).encode(),
                 )
         except FileExistsError:
-            raise OutputExistsError(f"{place} is a series already; add runs to it, or choose another place") from None
+            raise OutputExistsError(
+                f"{place} is a series already; add runs to it, or choose another place"
+            ) from None
         return cls(place)
 
     def _facts(self) -> dict[str, object]:
@@ -143,34 +174,41 @@ class Series(Displayed):
     ) -> Added:
         """Fit, apply, verify, ask the gates, and publish a run.
 
-        Interrupted anywhere, the series reads as before, and the same call goes on from the whole chunks that are there.
-        A run that is published already is left as it is. ``name`` and ``model`` are by default the run's own name;
-        ``retries`` says how often to go on after another publisher was quicker. A ``shadow`` is published without becoming
-        the head; `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is recorded.
-        ``new_model`` is a planned change: the first run of another model, of that name. Gates that compare it with the model
-        before do not hold it; the space gets as many components as this run has, where they are more, or ``width``. With
-        fewer, earlier versions are read in the narrower space from then on (one read of the head's tables; no stored vector
+        Interrupted anywhere, the series reads as before, and the same call goes on from the whole
+        chunks that are there. A run that is published already is left as it is. ``name`` and
+        ``model`` are by default the run's own name; ``retries`` says how often to go on after
+        another publisher was quicker. A ``shadow`` is published without becoming the head;
+        `promote` makes it live. ``accept`` is the reason to publish what a gate would hold; it is
+        recorded. ``new_model`` is a planned change: the first run of another model, of that name.
+        Gates that compare it with the model before do not hold it; the space gets as many
+        components as this run has, where they are more, or ``width``. With fewer, earlier versions
+        are read in the narrower space from then on (one read of the head's tables; no stored vector
         changes, and `rebase` goes back).
 
-        All other options are those of `fit` for this run alone, in place of the settings of these names: arrays, names of
-        arrays stored with its tables, or files. Rows that ``only`` and ``min_count`` leave out are published and have no
-        say in the rotation, the running reference and the gates. ``pairs`` says which rows of the reference decide the
-        rotation of a run that renames ids; the running reference and the gates go by the ids as they are.
+        All other options are those of `fit` for this run alone, in place of the settings of these
+        names: arrays, names of arrays stored with its tables, or files. Rows that ``only`` and
+        ``min_count`` leave out are published and have no say in the rotation, the running reference
+        and the gates. ``pairs`` says which rows of the reference decide the rotation of a run that
+        renames ids; the running reference and the gates go by the ids as they are.
 
-        The first run fixes which tables the runs of the series have, and whether scores or geometry are kept (the settings
-        ``tables`` and ``keep``): a run with others is held, and only `change` lets it in.
+        The first run fixes which tables the runs of the series have, and whether scores or geometry
+        are kept (the settings ``tables`` and ``keep``): a run with others is held, and only
+        `change` lets it in.
 
-        How often a row is read, where ids are in the last run's order: of the run twice (fit, apply), of the landed run once
-        (to verify it), of the reference's aligned table once (fit), of the first run's once (`chain_minus_first`); where
-        directions are aligned, the fit reads the run's aligned tables once more. ``consensus`` reads those of the last run
-        beside the running reference's in the fit (and those of the run at each of the ``gaps`` once), those of the landed
-        run and of the running reference once more to move it on, and what it wrote once. The gates add a sample, however
-        long the tables are: 4,096 shared rows (16 per component where that is more) of each table of the landed and of the
-        last live run, 256 of each of the landed run and of the run. With ids in another order, chunks that rows are picked
-        from are read once more, for their checksums.
+        How often a row is read, where ids are in the last run's order: of the run twice (fit,
+        apply), of the landed run once (to verify it), of the reference's aligned table once (fit),
+        of the first run's once (`chain_minus_first`); where directions are aligned, the fit reads
+        the run's aligned tables once more. ``consensus`` reads those of the last run beside the
+        running reference's in the fit (and those of the run at each of the ``gaps`` once), those of
+        the landed run and of the running reference once more to move it on, and what it wrote once.
+        The gates add a sample, however long the tables are: 4,096 shared rows (16 per component
+        where that is more) of each table of the landed and of the last live run, 256 of each of the
+        landed run and of the run. With ids in another order, chunks that rows are picked from are
+        read once more, for their checksums.
 
-        Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``) where a gate holds the
-        run, `InputError` where the run cannot be used or its name is taken by other content.
+        Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``)
+        where a gate holds the run, `InputError` where the run cannot be used or its name is taken
+        by other content.
         """
         if accept is not None and not accept.strip():
             raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
@@ -201,8 +239,8 @@ class Series(Displayed):
             require_model(new_model)
         if model is not None and new_model not in (None, model):
             raise InputError(
-                f"a run belongs to one model; {option('model')} and {option('new_model')} name two ({model!r},"
-                f" {new_model!r}); give {option('new_model')} alone"
+                f"a run belongs to one model; {option('model')} and {option('new_model')} name two"
+                f" ({model!r}, {new_model!r}); give {option('new_model')} alone"
             )
         for left in range(retries, -1, -1):
             try:
@@ -225,35 +263,45 @@ class Series(Displayed):
 
     @verb()
     def acknowledge(self, run: str, *, reason: str = "") -> Attempt:
-        """Show a delivery that was held, failed or interrupted no more in `status` and `metrics`; a later one is shown.
+        """Show a delivery that was held, failed or interrupted no more in `status` and `metrics`; a
+        later one is shown.
 
-        What is held can still be accepted. ``reason`` is recorded. Raises `InputError` where there is no such delivery.
+        What is held can still be accepted. ``reason`` is recorded. Raises `InputError` where there
+        is no such delivery.
         """
         return acknowledge(self.store, self.log(), run, reason)
 
     def open(self, version: int | None = None) -> Run:
         """The run of a version (default: the head), which never changes once it is published.
 
-        After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the stored rows times one small
-        matrix, and its transform is composed with that matrix. ``path`` is where the stored rows lie.
+        After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the
+        stored rows times one small matrix, and its transform is composed with that matrix. ``path``
+        is where the stored rows lie.
         """
         log = self.log()
         return self._run(log.placed(log.with_run(version)))
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:
-        """The run of a version, left alone by gc while the block lasts (and no longer than gc's ``pin_age``)."""
+        """The run of a version, left alone by gc while the block lasts (and no longer than gc's
+        ``pin_age``).
+        """
         log = self.log()
         found = log.placed(log.with_run(version))
         with gc.pin(self.store, str(found.run)):
             yield self._run(found)
 
     def rollback(self, version: int) -> Added:
-        """Make the run of an earlier version the head again, by a new version; nothing is removed."""
+        """Make the run of an earlier version the head again, by a new version; nothing is
+        removed.
+        """
         log = self.log()
         target = log.with_run(version)
         if target.run not in log.live_runs:
-            raise InputError(f"version {version} is a shadow that was never live; promote {version} makes it live")
+            raise InputError(
+                f"version {version} is a shadow that was never live; promote {version} makes it"
+                " live"
+            )
         return self._head_again(log, target, "rollback")
 
     def promote(self, version: int) -> Added:
@@ -261,22 +309,32 @@ class Series(Displayed):
         log = self.log()
         target = log.with_run(version)
         if target.state != "shadow":
-            raise InputError(f"version {version} is no shadow; rollback {version} makes a run live that was so before")
+            raise InputError(
+                f"version {version} is no shadow; rollback {version} makes a run live that was so"
+                " before"
+            )
         return self._head_again(log, target, "promote")
 
     def _head_again(self, log: Log, target: Version, kind: Kind) -> Added:
         if log.head is not None and log.head.run == target.run:
-            note = f"version {log.head.version} is live and holds {target.run} already; nothing to do"
+            note = (
+                f"version {log.head.version} is live and holds {target.run} already; nothing to do"
+            )
             return Added(log.head, published=False, note=note)
         self._run(log.placed(target))
         settings = settings_in(log, self._initial)
         made = again_as(target, log, kind, settings, restores=target.version, state="live")
         publish(self.store, made)
         note = f"version {made.version} makes {made.run} of version {target.version} the head"
-        if settings.policy == "consensus" and target.has_reference and not log.placed(target).has_reference:
+        if (
+            settings.policy == "consensus"
+            and target.has_reference
+            and not log.placed(target).has_reference
+        ):
             note += (
-                f"; its running reference is not kept any more (keep_references is {settings.keep_references}): the"
-                " next run is aligned to this run alone, and starts a new one"
+                "; its running reference is not kept any more (keep_references is"
+                f" {settings.keep_references}): the next run is aligned to this run alone, and"
+                " starts a new one"
             )
         return Added(made, published=True, note=note)
 
@@ -287,9 +345,15 @@ class Series(Displayed):
         current = settings_in(log, self._initial)
         chosen = current.changed(settings)
         if chosen == current and log.versions:
-            return Added(log.versions[-1], published=False, note="these are the settings already; nothing to do")
+            return Added(
+                log.versions[-1],
+                published=False,
+                note="these are the settings already; nothing to do",
+            )
         if log.head is None:
-            made = next_version(self.store, log, "settings", chosen, run=None, model=None, reference=None)
+            made = next_version(
+                self.store, log, "settings", chosen, run=None, model=None, reference=None
+            )
         else:
             made = again_as(log.head, log, "settings", chosen, restores=None)
         publish(self.store, made)
@@ -297,30 +361,39 @@ class Series(Displayed):
 
     @verb(through="Series.change", settings=SETTINGS)
     def rebase(self, onto: int | RunLike | None, *, rewrite: bool = False) -> Added:
-        """Move all that is stored onto another reference, by a new version that holds the head's run; scores stay.
+        """Move all that is stored onto another reference, by a new version that holds the head's
+        run; scores stay.
 
-        ``onto``: the run of a version, in the space in which it was published, or any other run; every stored run is
-        rotated onto the rows that it shares with it. None goes back to how everything was read before the last rebase.
-        Lazily one small matrix per run is recorded and readers multiply by it; with ``rewrite`` all runs are written anew
-        in the new space (one read and one write each), and the old files stay until `gc`.
+        ``onto``: the run of a version, in the space in which it was published, or any other run;
+        every stored run is rotated onto the rows that it shares with it. None goes back to how
+        everything was read before the last rebase. Lazily one small matrix per run is recorded and
+        readers multiply by it; with ``rewrite`` all runs are written anew in the new space (one
+        read and one write each), and the old files stay until `gc`.
 
-        Either way vectors that were read before are of another space: indexes that hold them must be built anew.
+        Either way vectors that were read before are of another space: indexes that hold them must
+        be built anew.
         """
         return rebase(
-            self.store, self._initial, open_run(onto) if not isinstance(onto, int | None) else onto, rewrite=rewrite
+            self.store,
+            self._initial,
+            open_run(onto) if not isinstance(onto, int | None) else onto,
+            rewrite=rewrite,
         )
 
     @verb()
-    def forget(self, ids: Any, *, table: Literal["items", "users"] | None = None, rewrite: bool = False) -> Forgotten:
+    def forget(
+        self, ids: Any, *, table: Literal["items", "users"] | None = None, rewrite: bool = False
+    ) -> Forgotten:
         """Remove ids for good (a duty to delete), by a new version that holds the head's run.
 
-        Every running reference that is kept is written anew without their rows; with ``rewrite`` every run that holds one of
-        them too (one read and one write each; the other rows are copied as they are). ``table`` says whose ids they are; it
-        may be left out where only one of the tables has any of them. Nothing is published where nothing holds them.
+        Every running reference that is kept is written anew without their rows; with ``rewrite``
+        every run that holds one of them too (one read and one write each; the other rows are copied
+        as they are). ``table`` says whose ids they are; it may be left out where only one of the
+        tables has any of them. Nothing is published where nothing holds them.
 
-        The ids of all runs are read once. In memory are the given ids and the numbers of their rows. The old files stay
-        until `gc`. Raises `InputError` where both tables have some of the ids, a table's rows have none, or no row would
-        be left.
+        The ids of all runs are read once. In memory are the given ids and the numbers of their
+        rows. The old files stay until `gc`. Raises `InputError` where both tables have some of the
+        ids, a table's rows have none, or no row would be left.
         """
         return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
 
@@ -330,21 +403,27 @@ class Series(Displayed):
 
     @verb()
     def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> list[str]:
-        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds; returns the keys.
+        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds;
+        returns the keys.
 
-        On a series that another machine has worked on in the last ``grace`` seconds, nothing younger than that goes.
+        On a series that another machine has worked on in the last ``grace`` seconds, nothing
+        younger than that goes.
         """
         return gc.collect(self.store, pin_age=pin_age, grace=grace)
 
     @verb()
-    def diff(self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0) -> Metrics:
+    def diff(
+        self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0
+    ) -> Metrics:
         """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
         options = {"duplicates": self.settings.duplicates}
         runs = [self.open(a), self.open(b)]
         width = max(
             run.table("items").d for run in runs
         )  # of two widths the narrower one has zeros in the last components
-        return measure_runs(*(widened(run, width) for run in runs), k=k, n_users=users, seed=seed, options=options)
+        return measure_runs(
+            *(widened(run, width) for run in runs), k=k, n_users=users, seed=seed, options=options
+        )
 
     @verb(Settings)
     def replay(
@@ -355,20 +434,25 @@ class Series(Displayed):
         last: int | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
-        """Land the inputs of the live runs of versions ``first`` to ``last`` again and compare, run by run and in the mean.
+        """Land the inputs of the live runs of versions ``first`` to ``last`` again and compare, run
+        by run and in the mean.
 
-        ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate holds nothing there (its
-        verdict is recorded). A replay that was interrupted goes on. Besides what the versions hold, each run is compared
-        with the one before it in its own series (`diff`). Raises `InputError` where an input is gone or not what was landed.
+        ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate
+        holds nothing there (its verdict is recorded). A replay that was interrupted goes on.
+        Besides what the versions hold, each run is compared with the one before it in its own
+        series (`diff`). Raises `InputError` where an input is gone or not what was landed.
         """
         return replay(self, scratch, settings, first=first, last=last)
 
     @verb()
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
-        """The transform of a model's live version, of a version, or of the head: what lands rows made by that model."""
+        """The transform of a model's live version, of a version, or of the head: what lands rows
+        made by that model.
+        """
         if model is not None and version is not None:
             raise InputError(
-                f"a transform is that of a model or of a version; both came; give {option('model')} or {option('version')}"
+                f"a transform is that of a model or of a version; both came; give {option('model')}"
+                f" or {option('version')}"
             )
         log = self.log()
         found = log.with_run(version) if model is None else log.of_model(model)
@@ -388,9 +472,11 @@ class Series(Displayed):
         resume: bool = False,
         sync: bool = True,
     ) -> Run:
-        """Land a later batch of users or items with a published version's transform (`transform_for`) at ``out``.
+        """Land a later batch of users or items with a published version's transform
+        (`transform_for`) at ``out``.
 
-        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch itself names, else the head.
+        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
+        itself names, else the head.
         """
         source = open_run(run)
         if model is None and version is None:
@@ -398,7 +484,12 @@ class Series(Displayed):
         transform = self.transform_for(model=model, version=version)
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))
-        how: dict[str, Any] = {"dtype": dtype, "overwrite": overwrite, "resume": resume, "sync": sync}
+        how: dict[str, Any] = {
+            "dtype": dtype,
+            "overwrite": overwrite,
+            "resume": resume,
+            "sync": sync,
+        }
         return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
 
     def manifest(self) -> dict[str, Any]:
@@ -412,7 +503,11 @@ class Series(Displayed):
             "head": None if head is None else head.version,
             "settings": settings_in(log, self._initial).to_dict(),
             "versions": [version.without_digests() for version in log.versions],
-            "files": [SERIES_MARK, *(f"versions/{v.version}.json" for v in log.versions), *sorted(files)],
+            "files": [
+                SERIES_MARK,
+                *(f"versions/{v.version}.json" for v in log.versions),
+                *sorted(files),
+            ],
         }
 
     def _run(self, version: Version) -> Run:
@@ -439,10 +534,15 @@ def _name_at(run: Any) -> str:
 def _store(place: Any) -> Store:
     if isinstance(place, str | os.PathLike):
         if (local := local_path(place)) is None:
-            raise InputError(f"a series must lie in a local folder; {place} is the URL of another store; give a path")
+            raise InputError(
+                f"a series must lie in a local folder; {place} is the URL of another store; give a"
+                " path"
+            )
         return Folder(local)
     if not all(offers(place, verb) for verb in ("names", "read", "create")):
-        raise InputError(f"a series must be named by the path of its folder; a {type(place).__name__} came")
+        raise InputError(
+            f"a series must be named by the path of its folder; a {type(place).__name__} came"
+        )
     store: Store = place
     return store
 
@@ -454,9 +554,13 @@ def _marked(store: Store, place: str) -> Settings:
             raise ValueError("it fails its checksum")
         return Settings.of(values["settings"])
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"there is no series at {place}; make one with {call('Series.init')}") from None
+        raise InputError(
+            f"there is no series at {place}; make one with {call('Series.init')}"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy") from error
+        raise DamageError(
+            f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy"
+        ) from error
 
 
 def _check(values: dict[str, Any]) -> int:

@@ -1,8 +1,10 @@
-"""What does a series ask of the place it lives in? Few things, so that an object store fits as well as a folder.
+"""What does a series ask of the place it lives in? Few things, so that an object store fits as well
+as a folder.
 
-Every change of a series goes through `Store`; the vectors themselves are read and written by `tables/`, at `Store.place`.
-What decides is `create`: a file that appears whole and durable, or not at all, and for one of all who try
-(`If-None-Match: *` on an object store, a hard link on a file system).
+Every change of a series goes through `Store`; the vectors themselves are read and written by
+`tables/`, at `Store.place`. What decides is `create`: a file that appears whole and durable, or not
+at all, and for one of all who try (`If-None-Match: *` on an object store, a hard link on a file
+system).
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Store(Protocol):
         """Seconds since a file or folder was last changed."""
 
     def create(self, key: str, data: bytes) -> None:
-        """Make a file that is whole and durable once it is visible; FileExistsError where there is one."""
+        """Make a file that is whole and durable once it is visible; FileExistsError where there is
+        one.
+        """
 
     def replace(self, key: str, data: bytes) -> None:
         """The same, over what stands there."""
@@ -69,10 +73,14 @@ class Store(Protocol):
         """Return when a file, or a folder with everything in it, would outlive a power cut."""
 
     def remove(self, key: str) -> None:
-        """Remove a file, or a folder with everything in it; a folder is out of sight at once or not at all."""
+        """Remove a file, or a folder with everything in it; a folder is out of sight at once or not
+        at all.
+        """
 
     def lock(self, name: str) -> AbstractContextManager[Held]:
-        """Keep others from working on ``name``; RetryError where another does. A dead process holds no lock."""
+        """Keep others from working on ``name``; RetryError where another does. A dead process holds
+        no lock.
+        """
 
     def is_shared(self, within: float) -> bool:
         """Whether another machine has locked anything here in the last ``within`` seconds."""
@@ -104,7 +112,11 @@ class Folder:
     def folders(self, folder: str) -> list[str]:
         """The folders that lie directly in a folder, sorted; links are none."""
         path = self.root / folder
-        return [name for name in self.names(folder) if (path / name).is_dir() and not (path / name).is_symlink()]
+        return [
+            name
+            for name in self.names(folder)
+            if (path / name).is_dir() and not (path / name).is_symlink()
+        ]
 
     def files(self, folder: str) -> dict[str, int]:
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""
@@ -121,7 +133,9 @@ class Folder:
                 yield block
 
     def age(self, key: str) -> float:
-        """Seconds since a file, a folder or a lock in it was last changed, by the clock of its file system."""
+        """Seconds since a file, a folder or a lock in it was last changed, by the clock of its file
+        system.
+        """
         path = self.root / key
         changed = [path.lstat().st_mtime]
         with contextlib.suppress(OSError):
@@ -129,7 +143,9 @@ class Folder:
         return file_system_time(self.root) - max(changed)
 
     def create(self, key: str, data: bytes) -> None:
-        """Write, sync, then link: a link is refused where the name is taken, so one of all who try wins."""
+        """Write, sync, then link: a link is refused where the name is taken, so one of all who try
+        wins.
+        """
         write_whole(self.root / key, lambda file: file.write(data), replace=False)
 
     def replace(self, key: str, data: bytes) -> None:
@@ -146,7 +162,11 @@ class Folder:
         """Rename a folder out of sight, then remove it."""
         path = self.root / key
         if path.is_dir() and not path.is_symlink():
-            trash = path if path.name.startswith(".") else path.parent / f".{path.name}.{new_token()}.trash"
+            trash = (
+                path
+                if path.name.startswith(".")
+                else path.parent / f".{path.name}.{new_token()}.trash"
+            )
             if trash != path:
                 path.rename(trash)
             shutil.rmtree(trash)
@@ -155,13 +175,17 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Lock]:
-        """The lock ``locks/<name>.lock``; with the folder ``candidates/<name>``, which goes again once it is empty."""
+        """The lock ``locks/<name>.lock``; with the folder ``candidates/<name>``, which goes again
+        once it is empty.
+        """
         path, folder = self.root / "locks" / f"{name}.lock", self.root / "candidates" / name
         (path.parent / _MACHINES).mkdir(parents=True, exist_ok=True)
         (path.parent / _MACHINES / _machine_name()).touch()
         lock = try_lock(path)
         if lock is None:
-            raise RetryError(f"another process is at work on {name} ({holder(path)}); call again when it is done")
+            raise RetryError(
+                f"another process is at work on {name} ({holder(path)}); call again when it is done"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             yield lock
@@ -174,7 +198,11 @@ class Folder:
 
     def is_shared(self, within: float) -> bool:
         """By what every machine that takes a lock leaves in ``locks/machines``."""
-        others = (f"locks/{_MACHINES}/{name}" for name in self.names(f"locks/{_MACHINES}") if name != _machine_name())
+        others = (
+            f"locks/{_MACHINES}/{name}"
+            for name in self.names(f"locks/{_MACHINES}")
+            if name != _machine_name()
+        )
         return any(self.age(other) < within for other in others)
 
     def place(self, key: str) -> Path:

@@ -23,13 +23,17 @@ from dask_embstab.tables.store import is_place, open_node, place_name, reading_m
 from dask_embstab.tables.table import Table, make_table, require_one_width, table_of
 
 TableLike: TypeAlias = Any
-"""A path, `Table`, `zarr.Array`, `xarray.DataArray`, a frame, Dask array or NumPy array (or memory map)."""
+"""A path, `Table`, `zarr.Array`, `xarray.DataArray`, a frame, Dask array or NumPy array (or memory
+map).
+"""
 
 
 def as_table(table: TableLike, *, key: str = "items", where: str | None = None) -> Table:
-    """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of one or an array.
+    """A table from whatever stands for one; a path may name a run (its ``key`` table), a group of
+    one or an array.
 
-    The labels that an object has for its rows are the ids. ``where`` is what messages call an array.
+    The labels that an object has for its rows are the ids. ``where`` is what messages call an
+    array.
     """
     if isinstance(table, Table):
         return table if table.key == key else replace(table, key=key)
@@ -45,19 +49,25 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
 
 
 def with_ids(table: Table, ids: Any) -> Table:
-    """The table with these ids in place of its labels; where both are labelled, they meet by label as columns do."""
+    """The table with these ids in place of its labels; where both are labelled, they meet by label
+    as columns do.
+    """
     if ids is None:
         return table
     given, what = labelled_values(ids), f"the ids of {table.where}"
     array = given.array
     if given.labels is not None and table.stored_ids is not None:
         array = as_array(array, what=what, error=IdError)
-        array = by_label(array, as_ids(given.labels, array.shape[0], where=what), table.stored_ids, what)
+        array = by_label(
+            array, as_ids(given.labels, array.shape[0], where=what), table.stored_ids, what
+        )
     return replace(table, stored_ids=as_ids(array, table.n_rows, where=table.where))
 
 
 def as_run(given: Any) -> Run | None:
-    """The run that ``given`` is or is the path of, or a dict of its tables; None for anything else."""
+    """The run that ``given`` is or is the path of, or a dict of its tables; None for
+    anything else.
+    """
     if _holds_tables(given):
         return _in_memory(**given)
     if is_place(given):
@@ -69,7 +79,9 @@ def as_run(given: Any) -> Run | None:
 
 
 def run_of(given: Any, users: TableLike | None = None) -> Run:
-    """The run that ``given`` is, names or holds as a dict, or one of that table of items; with these ``users``."""
+    """The run that ``given`` is, names or holds as a dict, or one of that table of items; with
+    these ``users``.
+    """
     found = open_run(given) if isinstance(given, str | os.PathLike) else as_run(given)
     if found is None:
         return _in_memory(given, users)
@@ -77,7 +89,9 @@ def run_of(given: Any, users: TableLike | None = None) -> Run:
 
 
 def tables_at(path: str | os.PathLike[str]) -> dict[str, Table]:
-    """The tables of the run at ``path`` by name; one table where a Zarr array or the group of one table stands there."""
+    """The tables of the run at ``path`` by name; one table where a Zarr array or the group of one
+    table stands there.
+    """
     run = as_run(path)
     if run is None:
         return {"items": as_table(path)}
@@ -101,10 +115,19 @@ def _in_memory(items: TableLike | None = None, users: TableLike | None = None) -
     given = {"items": items, "users": users}
     tables = {key: as_table(table, key=key) for key, table in given.items() if table is not None}
     if not tables:
-        raise InputError("a run holds items, users or both; the dict that came has neither; give at least one table")
+        raise InputError(
+            "a run holds items, users or both; the dict that came has neither; give at least one"
+            " table"
+        )
     require_one_width(tables.get("items"), tables.get("users"))
     name = next(iter(tables.values())).where
-    return Run(None, tables.get("items"), tables.get("users"), run_attributes(name), zarr.group(MemoryStore()))
+    return Run(
+        None,
+        tables.get("items"),
+        tables.get("users"),
+        run_attributes(name),
+        zarr.group(MemoryStore()),
+    )
 
 
 def _from_place(place: Any, key: str) -> Table:
@@ -119,8 +142,14 @@ def _from_place(place: Any, key: str) -> Table:
 
 
 def _ids_beside(vectors: zarr.Array[Any] | str) -> Any:
-    """The ids that stand beside an array of vectors (or beside its path or URL) in a table's group; None where none do."""
-    whole = isinstance(vectors, zarr.Array) and not vectors.path and isinstance(vectors.store, LocalStore)
+    """The ids that stand beside an array of vectors (or beside its path or URL) in a table's group;
+    None where none do.
+    """
+    whole = (
+        isinstance(vectors, zarr.Array)
+        and not vectors.path
+        and isinstance(vectors.store, LocalStore)
+    )
     place = str(vectors.store.root) if whole else vectors  # type: ignore[union-attr]
     group, _, name = (place if isinstance(place, str) else place.path).rpartition("/")
     if name != "vectors":

@@ -1,7 +1,9 @@
-"""Is an array still what it was when a verb began to read it? What its place tells of it, without reading a row.
+"""Is an array still what it was when a verb began to read it? What its place tells of it, without
+reading a row.
 
-Its metadata, and of every chunk the size and time that a folder tells, or the entity tag that a listing of an object store
-does. What no place tells, the digests of two reads do (`tables/inputs.py`).
+Its metadata, and of every chunk the size and time that a folder tells, or the entity tag that a
+listing of an object store does. What no place tells, the digests of two reads do
+(`tables/inputs.py`).
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ Stamps = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayIdentity:
-    """What a place tells of a Zarr array: the bytes of its metadata, and a number for what it tells of each chunk.
+    """What a place tells of a Zarr array: the bytes of its metadata, and a number for what it tells
+    of each chunk.
 
-    ``stamps``, (n_chunks,), is 0 where a chunk is missing, and empty where the place tells nothing of chunks.
+    ``stamps``, (n_chunks,), is 0 where a chunk is missing, and empty where the place tells nothing
+    of chunks.
     """
 
     metadata: bytes
@@ -76,7 +80,9 @@ class ArrayIdentity:
 
 
 def tells_by_place(array: Any) -> bool:
-    """Whether the identity of an array says all: digests of what was read of it need not be compared."""
+    """Whether the identity of an array says all: digests of what was read of it need not be
+    compared.
+    """
     return isinstance(array, zarr.Array) and isinstance(array.store, LocalStore)
 
 
@@ -96,7 +102,9 @@ def _stamps(array: zarr.Array[Any]) -> Stamps:
         root = f"{array.store.root}/{array.path}"
         return np.fromiter((_stamp(f"{root}/{key}") for key in _chunk_keys(array)), np.int64)
     listed = _listed(array.store, array.path) if isinstance(array.store, FsspecStore) else {}
-    return np.fromiter((listed.get(key, 0) for key in _chunk_keys(array)) if listed else (), np.int64)
+    return np.fromiter(
+        (listed.get(key, 0) for key in _chunk_keys(array)) if listed else (), np.int64
+    )
 
 
 def _chunk_keys(array: zarr.Array[Any]) -> Iterator[str]:
@@ -125,7 +133,8 @@ def _listed(store: FsspecStore, path: str) -> dict[str, int]:
         store.fs.invalidate_cache(place)
         found: dict[str, dict[str, Any]] = sync(store.fs._find(place, detail=True))  # noqa: SLF001 (its own async form)
         return {
-            name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _TOLD)) for name, info in found.items()
+            name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _TOLD))
+            for name, info in found.items()
         }
     return {}
 

@@ -1,7 +1,8 @@
 """Were the tables that a verb read the same from its first read to its last?
 
-`unchanged` looks at the place of each table before and after (`tables/identity.py`); what every pass read is compared with
-what earlier ones did, by the digests of its chunks. No row is read for it. `one_reading` joins the passes of several verbs.
+`unchanged` looks at the place of each table before and after (`tables/identity.py`); what every
+pass read is compared with what earlier ones did, by the digests of its chunks. No row is read for
+it. `one_reading` joins the passes of several verbs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _Key = tuple[Any, ...]
 
 
 class Watched(Protocol):
-    """A table, as far as it is looked at here: where it is read from, its ids, and what messages call it."""
+    """A table, as far as it is looked at here: where it is read from, its ids, and what messages
+    call it.
+    """
 
     @property
     def source(self) -> Any:
@@ -71,9 +74,11 @@ def one_reading() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
-    """Raise `InputChangedError` at the end of the block unless these tables are what they were when it began.
+    """Raise `InputChangedError` at the end of the block unless these tables are what they were when
+    it began.
 
-    Or when an outer `one_reading` first saw them. Whatever went wrong within is told as a change, where there was one.
+    Or when an outer `one_reading` first saw them. Whatever went wrong within is told as a change,
+    where there was one.
     """
     with one_reading():
         inputs = _inputs.get()
@@ -95,7 +100,8 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
 
 
 def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:
-    """Compare what a pass has read of these sources (or ids; None: nothing) with what earlier passes did.
+    """Compare what a pass has read of these sources (or ids; None: nothing) with what earlier
+    passes did.
 
     Raises `InputChangedError`.
     """
@@ -106,7 +112,9 @@ def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:
 
 
 def needs_digests(ids: Any) -> bool:
-    """Whether ids (of a table or of one task) must be read to know that they are the same: their place does not tell."""
+    """Whether ids (of a table or of one task) must be read to know that they are the same: their
+    place does not tell.
+    """
     return hasattr(ids, "array") and not tells_by_place(ids.array)
 
 
@@ -143,7 +151,9 @@ def _digests_differ(chunk: int, before: int, now: int, array: Any) -> str:
         if isinstance(array, zarr.Array)
         else " (what is computed anew at every read must be equal each time; else store it first)"
     )
-    return f"{which} had the digest {before:#010x} in one read and {now:#010x} in a later one{repair}"
+    return (
+        f"{which} had the digest {before:#010x} in one read and {now:#010x} in a later one{repair}"
+    )
 
 
 def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChangedError | None:
@@ -156,8 +166,8 @@ def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChange
 
 def _changed_by(where: str, change: str) -> InputChangedError:
     return InputChangedError(
-        f"an input must stay as it is while it is read; {where} changed: {change}; nothing was published; call again when"
-        " nobody writes it"
+        f"an input must stay as it is while it is read; {where} changed: {change}; nothing was"
+        " published; call again when nobody writes it"
     )
 
 
@@ -169,7 +179,9 @@ def _first_seen(array: Any, where: str) -> _Input:
 
 
 def _arrays(table: Watched | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:
-    """The arrays behind a table, those of its ids and of what stands side by side with it included."""
+    """The arrays behind a table, those of its ids and of what stands side by side with it
+    included.
+    """
     if isinstance(table, zarr.Array):
         yield table, str(table.store_path)
         return
@@ -191,7 +203,9 @@ def _array_of(source: Any) -> Any:
 
 
 def _key(array: Any) -> _Key:
-    """Of one array however often it is opened: its place, the name of a Dask array, the object itself in memory."""
+    """Of one array however often it is opened: its place, the name of a Dask array, the object
+    itself in memory.
+    """
     if isinstance(array, zarr.Array):
         place = str(array.store.root) if isinstance(array.store, LocalStore) else id(array.store)
         return place, array.path

@@ -10,14 +10,28 @@ TABLES = ("items", "users")
 DIMENSION = {"items": "item", "users": "user"}
 ATTRIBUTE = "embstab"
 SERIES_MARK = "series.json"
-SERIES_FOLDERS = ("runs", "references", "versions", "digests", "bases", "candidates", "pins", "locks", "attempts")
+SERIES_FOLDERS = (
+    "runs",
+    "references",
+    "versions",
+    "digests",
+    "bases",
+    "candidates",
+    "pins",
+    "locks",
+    "attempts",
+)
 """The file that makes a folder a series, and the folders in it: nobody else writes there."""
 INCOMPLETE = "incomplete"
-"""Key in the run's attributes while it is being written; taken away last, so that half a run never looks whole."""
+"""Key in the run's attributes while it is being written; taken away last, so that half a run never
+looks whole.
+"""
 
 
 def recorded(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What this library recorded in a group's attributes; nothing where the key holds somebody else's value."""
+    """What this library recorded in a group's attributes; nothing where the key holds somebody
+    else's value.
+    """
     ours = attributes.get(ATTRIBUTE)
     return ours if isinstance(ours, Mapping) else {}
 

@@ -1,4 +1,6 @@
-"""Numbers of rows, and ids, that are known by a name: an array stored with the table itself, or a file."""
+"""Numbers of rows, and ids, that are known by a name: an array stored with the table itself, or a
+file.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,18 @@ _NOT_NUMBERS = ("vectors", "id")
 
 
 def is_name(option: str, value: Any) -> bool:
-    """Whether this option's value is the name of an array or file; the weights ``"norm"`` are the name of a rule."""
+    """Whether this option's value is the name of an array or file; the weights ``"norm"`` are the
+    name of a rule.
+    """
     return isinstance(value, str | os.PathLike) and (option, value) != ("weights", "norm")
 
 
-def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run | None) -> dict[str, Any]:
-    """Options of a fit with what is known by a name read, by table: ``tables`` are those that are aligned."""
+def read_named(
+    options: Mapping[str, Any], tables: Mapping[str, Table], run: Run | None
+) -> dict[str, Any]:
+    """Options of a fit with what is known by a name read, by table: ``tables`` are those that are
+    aligned.
+    """
     found = dict(options)
     for name in set(NAMED) & set(options):
         given = options[name]
@@ -39,7 +47,8 @@ def read_named(options: Mapping[str, Any], tables: Mapping[str, Table], run: Run
             given = dict.fromkeys(tables, given)
         if isinstance(given, Mapping):
             found[name] = {
-                key: value_of(name, value, tables[key], run) if key in tables else value for key, value in given.items()
+                key: value_of(name, value, tables[key], run) if key in tables else value
+                for key, value in given.items()
             }
     return found
 
@@ -57,7 +66,9 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
     """One number per row."""
     path = _file(value)
     group = None if run is None else run.group.get(table.key)
-    may_be_stored = isinstance(group, zarr.Group) and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
+    may_be_stored = (
+        isinstance(group, zarr.Group) and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
+    )
     stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
     if isinstance(stored, zarr.Array):
         return stored
@@ -69,8 +80,8 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
         return zarr.open_array(path, mode="r")
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(
-            f"{str(value)!r} is no array stored with {table.where}, and no file of numbers (.npy, a Zarr array, or CSV or"
-            f" Parquet with a column of ids and one of numbers): {error}"
+            f"{str(value)!r} is no array stored with {table.where}, and no file of numbers (.npy, a"
+            f" Zarr array, or CSV or Parquet with a column of ids and one of numbers): {error}"
         ) from error
 
 
@@ -78,7 +89,8 @@ def _file(value: Any) -> Path:
     path = local_path(value)
     if path is None:
         raise InputError(
-            f"numbers and ids are read from a local file; {value} is the URL of another store; give a path"
+            f"numbers and ids are read from a local file; {value} is the URL of another store; give"
+            " a path"
         )
     return path
 
@@ -99,7 +111,9 @@ def _ids(value: Any) -> Any:
             return np.load(path, allow_pickle=False)
         return _frame(path).iloc[:, 0].to_numpy()
     except (OSError, ValueError) as error:
-        raise InputError(f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}") from error
+        raise InputError(
+            f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}"
+        ) from error
 
 
 def _frame(path: Path) -> pd.DataFrame:

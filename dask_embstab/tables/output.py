@@ -1,7 +1,9 @@
-"""Is a stabilized run outside of a series still the one that was written? It records the digests of its own files.
+"""Is a stabilized run outside of a series still the one that was written? It records the digests of
+its own files.
 
-In the attributes of ``transform/``, as ``output``: the digests of all chunk files, in order, of all metadata but that of
-the root and of ``transform/`` itself; the root's attributes; and the checksum of all these attributes together.
+In the attributes of ``transform/``, as ``output``: the digests of all chunk files, in order, of all
+metadata but that of the root and of ``transform/`` itself; the root's attributes; and the checksum
+of all these attributes together.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.listing import files_below
 from dask_embstab.files.regular import read_regular
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.read.recorded import CHUNK, METADATA, Recorded, require_metadata, stored_checksum
+from dask_embstab.tables.read.recorded import (
+    CHUNK,
+    METADATA,
+    Recorded,
+    require_metadata,
+    stored_checksum,
+)
 from dask_embstab.tables.read.source import Digests
 
 OUTPUT, _CHECK = "output", "crc32c"
@@ -29,11 +37,16 @@ Json = dict[str, Any]
 
 
 def record_output(
-    folder: Path, root: Mapping[str, Any], transform: Mapping[str, Any], written: Mapping[str, Digests]
+    folder: Path,
+    root: Mapping[str, Any],
+    transform: Mapping[str, Any],
+    written: Mapping[str, Digests],
 ) -> Json:
-    """Attributes of ``transform/`` with the digests of all that lies in the folder of a run that is about to be finished.
+    """Attributes of ``transform/`` with the digests of all that lies in the folder of a run that is
+    about to be finished.
 
-    ``root`` are the attributes that its root will have. Raises `DamageError` where a chunk of vectors is not as ``written``.
+    ``root`` are the attributes that its root will have. Raises `DamageError` where a chunk of
+    vectors is not as ``written``.
     """
     numbered: dict[str, dict[int, int]] = {}
     metadata = {}
@@ -45,8 +58,12 @@ def record_output(
             digests[int(found["number"])] = stored_checksum(str(folder / path))
     for key, digests in written.items():
         if not digests.items() <= numbered[f"{key}/vectors/c/{{}}/0"].items():
-            raise DamageError(f"the {key} in {folder} are not those that were written; write the run again")
-    chunks = {name: [digests[number] for number in sorted(digests)] for name, digests in numbered.items()}
+            raise DamageError(
+                f"the {key} in {folder} are not those that were written; write the run again"
+            )
+    chunks = {
+        name: [digests[number] for number in sorted(digests)] for name, digests in numbered.items()
+    }
     output = {"root": dict(root), "arrays": chunks, "metadata": metadata}
     made: Json = json.loads(json.dumps({**transform, OUTPUT: output}))
     made[OUTPUT][_CHECK] = _checksum(made)
@@ -56,14 +73,15 @@ def record_output(
 def recorded_output(folder: Path) -> Recorded:
     """The digests that a stabilized run records of itself; its metadata is compared with them.
 
-    Raises `InputError` where it records none, `DamageError` where the record or any metadata is not what was written.
+    Raises `InputError` where it records none, `DamageError` where the record or any metadata is not
+    what was written.
     """
     try:
         data = read_regular(folder / _GROUP)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"a run records digests of its own files when it is stabilized; {folder} has no transform, so there is nothing"
-            " to compare it with"
+            f"a run records digests of its own files when it is stabilized; {folder} has no"
+            " transform, so there is nothing to compare it with"
         ) from None
     try:
         attributes = json.loads(data)["attributes"]
@@ -78,13 +96,17 @@ def recorded_output(folder: Path) -> Recorded:
             file = read_regular(folder / path)
             if path != _GROUP:
                 require_metadata(file, output["metadata"][path], f"{folder / path}")
-            if (copy := copies.get(str(Path(path).parent))) is not None and _node(copy) != _node(json.loads(file)):
+            if (copy := copies.get(str(Path(path).parent))) is not None and _node(copy) != _node(
+                json.loads(file)
+            ):
                 raise ValueError(f"the consolidated copy of {path} is another")
     except DamageError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise DamageError(f"{folder} is not the run that was written ({what}); restore it or write it again") from error
+        raise DamageError(
+            f"{folder} is not the run that was written ({what}); restore it or write it again"
+        ) from error
     return Recorded(str(folder / _GROUP), int(crc32c.crc32c(data)), ("attributes", OUTPUT))
 
 
@@ -95,7 +117,9 @@ def unrecorded(folder: Path, recorded: Recorded) -> list[str]:
     return [
         path
         for path in files_below(folder)
-        if path not in known and path.split("/")[0] in ours and (METADATA.fullmatch(path) or CHUNK.fullmatch(path))
+        if path not in known
+        and path.split("/")[0] in ours
+        and (METADATA.fullmatch(path) or CHUNK.fullmatch(path))
     ]
 
 

@@ -1,6 +1,7 @@
 """A table without some of its rows: the rows that remain, in their order, read through the passes.
 
-Which rows leave is held in memory, (k,) row numbers; everything else is read a bounded number of rows at a time, whatever k.
+Which rows leave is held in memory, (k,) row numbers; everything else is read a bounded number of
+rows at a time, whatever k.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered anew.
+    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered
+    anew.
 
-    Of a ``part`` of them, ``gone`` are those in the part alone, and ``earlier`` counts those before it.
+    Of a ``part`` of them, ``gone`` are those in the part alone, and ``earlier`` counts those before
+    it.
     """
 
     n: int
@@ -41,7 +44,8 @@ class Remaining:
 
     def before(self, rows: RowNumbers) -> RowNumbers:
         """The old numbers of remaining rows."""
-        # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <= i.
+        # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <=
+        # i.
         later = self.gone - np.arange(self.earlier, self.earlier + len(self.gone))
         found: RowNumbers = rows + self.earlier + np.searchsorted(later, rows, side="right")
         return found
@@ -53,12 +57,16 @@ class Remaining:
         return found
 
     def spans(self, start: int, stop: int) -> tuple[int, int]:
-        """Old rows that hold the remaining rows ``start`` to ``stop``: a span goes on where the one before it ended."""
+        """Old rows that hold the remaining rows ``start`` to ``stop``: a span goes on where the one
+        before it ended.
+        """
         first, last = self.before(np.array([max(start - 1, 0), stop - 1])) + 1
         return (int(first) if start else 0), int(last)
 
     def of(self, take: Callable[[int, int], Any], start: int, stop: int) -> Any:
-        """The remaining ones of what ``take(first, last)`` gives, in pieces of at most ``stop - start`` old rows."""
+        """The remaining ones of what ``take(first, last)`` gives, in pieces of at most ``stop -
+        start`` old rows.
+        """
         first, last = self.spans(start, stop)
         pieces = []
         for at in range(first, last, stop - start):

@@ -36,10 +36,12 @@ from dask_embstab.tables.table import Table, require_one_width, table_of
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run(Displayed):
-    """An items table and, mostly, a users table; stabilized runs also hold the transform that made them.
+    """An items table and, mostly, a users table; stabilized runs also hold the transform that made
+    them.
 
-    ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the attributes of its
-    root group. Where the tables are views of what is stored, ``then`` is the transform that makes them of the stored rows.
+    ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the
+    attributes of its root group. Where the tables are views of what is stored, ``then`` is the
+    transform that makes them of the stored rows.
     """
 
     path: str | None
@@ -53,7 +55,11 @@ class Run(Displayed):
     def name(self) -> str:
         """Its recorded name, or the last part of its path."""
         named = recorded(self.attrs).get("name")
-        return named if isinstance(named, str) and named else Path(self.where).name.removesuffix(".zarr")
+        return (
+            named
+            if isinstance(named, str) and named
+            else Path(self.where).name.removesuffix(".zarr")
+        )
 
     @property
     def where(self) -> str:
@@ -62,16 +68,21 @@ class Run(Displayed):
 
     @property
     def transform(self) -> Transform | None:
-        """The transform that made a stabilized run (these tables, if they are views); None for one as training left it."""
+        """The transform that made a stabilized run (these tables, if they are views); None for one
+        as training left it.
+        """
         made = self._stored_transform()
         if made is None or self.then is None:
             return made
         return replace(
-            made.compose(self.then), diagnostics={**made.diagnostics, "rebased": dict(self.then.diagnostics)}
+            made.compose(self.then),
+            diagnostics={**made.diagnostics, "rebased": dict(self.then.diagnostics)},
         )
 
     def _facts(self) -> dict[str, object]:
-        tables = {key: None if (table := getattr(self, key)) is None else table.summary for key in TABLES}
+        tables = {
+            key: None if (table := getattr(self, key)) is None else table.summary for key in TABLES
+        }
         kind = "stabilized" if "transform" in self.group else "as trained"
         return {"name": self.name, "path": self.path, **tables, "kind": kind}
 
@@ -80,7 +91,10 @@ class Run(Displayed):
         if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
             return None  # none, or somebody else's group of that name
         try:
-            arrays = {name: _whole(array, f"{self.path}/transform/{name}") for name, array in node.arrays()}
+            arrays = {
+                name: _whole(array, f"{self.path}/transform/{name}")
+                for name, array in node.arrays()
+            }
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
         except EmbstabError:
@@ -100,7 +114,8 @@ class Run(Displayed):
         if table is None:
             present = " and ".join(k for k in TABLES if getattr(self, k) is not None)
             raise InputError(
-                f"{key} are needed here; {self.where} holds only {present}; write them with {call('create_run')}"
+                f"{key} are needed here; {self.where} holds only {present}; write them with"
+                f" {call('create_run')}"
             )
         return table
 
@@ -111,12 +126,15 @@ def _whole(array: zarr.Array[Any], what: str) -> Any:
     return guarded(array, what=what)[...]
 
 
-def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorded | None = None) -> Run:
+def open_run(
+    path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorded | None = None
+) -> Run:
     """Open a run lazily: only metadata is read.
 
-    Raises `NotARunError` where ``path`` holds no Zarr group, no table, or a run whose writing was not finished;
-    `InputError` where a table is not made of full-width float rows; `DamageError` where its metadata cannot be read.
-    With ``digests``, every file that is read of it is compared with those that were recorded.
+    Raises `NotARunError` where ``path`` holds no Zarr group, no table, or a run whose writing was
+    not finished; `InputError` where a table is not made of full-width float rows; `DamageError`
+    where its metadata cannot be read. With ``digests``, every file that is read of it is compared
+    with those that were recorded.
     """
     return path if isinstance(path, Run) else of_one_folder(path, partial(_opened, path, digests))
 
@@ -124,17 +142,20 @@ def open_run(path: str | os.PathLike[str] | StoreLike | Run, *, digests: Recorde
 def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) -> Run:
     where, node = place_name(path), open_node(path, digests)
     if not isinstance(node, zarr.Group):
-        raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array")
+        raise NotARunError(
+            f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array"
+        )
     attrs = dict(node.attrs)
     ours = recorded(attrs)
     if isinstance(version := ours.get("format"), int) and version > FORMAT:
         raise InputError(
-            f"{where} must be of format {FORMAT} at most; it is of format {version}, which a later version of dask_embstab"
-            " wrote; update the library"
+            f"{where} must be of format {FORMAT} at most; it is of format {version}, which a later"
+            " version of dask_embstab wrote; update the library"
         )
     if ours.get(INCOMPLETE):
         raise NotARunError(
-            f"the writing of {where} was not finished, so it is no run; write it again (a call that resumes goes on from it)"
+            f"the writing of {where} was not finished, so it is no run; write it again (a call that"
+            " resumes goes on from it)"
         )
     with reading_metadata(where):
         groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}
@@ -142,7 +163,10 @@ def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) 
     if bare := table_without_group(node.store_path, [key for key in TABLES if key not in tables]):
         raise NotARunError(without_group(where, bare))
     if not tables:
-        raise NotARunError(f"a run is a Zarr group with items/vectors or users/vectors; {where} holds {_names(node)}")
+        raise NotARunError(
+            f"a run is a Zarr group with items/vectors or users/vectors; {where} holds"
+            f" {_names(node)}"
+        )
     require_one_width(tables.get("items"), tables.get("users"))
     return Run(where, tables.get("items"), tables.get("users"), attrs, node)
 

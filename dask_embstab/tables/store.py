@@ -26,12 +26,21 @@ from dask_embstab.tables.write.swap import finish_swap
 _MOST_READS = 100
 V = TypeVar("V")
 _METADATA = ("zarr.json", ".zgroup", ".zarray")
-_FORMATS = {b"\x89HDF\r\n\x1a\n": "HDF5", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy (npy)", b"PK\x03\x04": "ZIP (or npz)",
-            b"ARROW1": "Arrow", b"CDF": "NetCDF", b"SQLite format 3": "SQLite"}  # fmt: skip
+_FORMATS = {
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"PAR1": "Parquet",
+    b"\x93NUMPY": "NumPy (npy)",
+    b"PK\x03\x04": "ZIP (or npz)",
+    b"ARROW1": "Arrow",
+    b"CDF": "NetCDF",
+    b"SQLite format 3": "SQLite",
+}
 
 
 def is_place(given: Any) -> bool:
-    """Whether this names a place where a Zarr group can stand: a path, a URL, a store, a dict or the group itself."""
+    """Whether this names a place where a Zarr group can stand: a path, a URL, a store, a dict or
+    the group itself.
+    """
     return isinstance(given, str | os.PathLike | Store | StorePath | dict | zarr.Group)
 
 
@@ -47,23 +56,28 @@ def place_name(place: Any) -> str:
 def open_node(
     place: str | os.PathLike[str] | StoreLike, digests: Recorded | None = None
 ) -> zarr.Group | zarr.Array[Any]:
-    """The Zarr group or array at ``place``, after finishing a swap that an interruption left half done.
+    """The Zarr group or array at ``place``, after finishing a swap that an interruption left half
+    done.
 
     Whatever is read of a local path must have the ``digests``, if any were recorded.
     """
     if isinstance(place, zarr.Group | zarr.Array):
         return fresh(place)
-    if not is_place(place) or (isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)):
+    if not is_place(place) or (
+        isinstance(place, dict) and not any(str(key).endswith(_METADATA) for key in place)
+    ):
         raise InputError(
-            f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came; write arrays as a run"
-            f" with {call('create_run')}"
+            f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came;"
+            f" write arrays as a run with {call('create_run')}"
         )
     local, name = local_path(place), place_name(place)
     with reading_metadata(name):
         if local is not None:
             finish_swap(local)
             if not local.exists():
-                raise NotARunError(f"there is nothing at {name}; give the path of a run (a Zarr group)")
+                raise NotARunError(
+                    f"there is nothing at {name}; give the path of a run (a Zarr group)"
+                )
         try:
             if local is not None:
                 return fresh(zarr.open(RunStore(local, read_only=True, recorded=digests), mode="r"))
@@ -73,7 +87,9 @@ def open_node(
 
 
 def of_one_folder(place: Any, read: Callable[[], V]) -> V:
-    """What ``read`` finds at a place; read again where another run took the place meanwhile, so that it is all of one."""
+    """What ``read`` finds at a place; read again where another run took the place meanwhile, so
+    that it is all of one.
+    """
     local = local_path(place)
     for _ in range(_MOST_READS):
         before = _folder(local)
@@ -85,7 +101,9 @@ def of_one_folder(place: Any, read: Callable[[], V]) -> V:
         else:
             if _folder(local) == before:
                 return found
-    raise RetryError(f"{place_name(place)} was replaced {_MOST_READS} times while it was opened; call again")
+    raise RetryError(
+        f"{place_name(place)} was replaced {_MOST_READS} times while it was opened; call again"
+    )
 
 
 def _folder(local: Path | None) -> tuple[int, int] | None:
@@ -99,15 +117,25 @@ def _folder(local: Path | None) -> tuple[int, int] | None:
 def fresh(node: zarr.Group | zarr.Array[Any]) -> zarr.Group | zarr.Array[Any]:
     """A group on this machine with the metadata of its arrays as they are now.
 
-    Consolidated metadata is as it was when the run was written: rows that were appended since and ids that were added
-    would not be seen. Elsewhere it saves requests.
+    Consolidated metadata is as it was when the run was written: rows that were appended since and
+    ids that were added would not be seen. Elsewhere it saves requests.
     """
     fs = getattr(node.store, "fs", None)
-    protocols = () if fs is None else (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    is_near = isinstance(node.store, LocalStore | MemoryStore) or {"file", "local", "memory"} & set(protocols)
-    if not isinstance(node, zarr.Group) or not is_near or node.metadata.consolidated_metadata is None:
+    protocols = (
+        () if fs is None else (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    )
+    is_near = isinstance(node.store, LocalStore | MemoryStore) or {"file", "local", "memory"} & set(
+        protocols
+    )
+    if (
+        not isinstance(node, zarr.Group)
+        or not is_near
+        or node.metadata.consolidated_metadata is None
+    ):
         return node
-    return zarr.open_group(node.store, path=node.path, mode="r" if node.read_only else "r+", use_consolidated=False)
+    return zarr.open_group(
+        node.store, path=node.path, mode="r" if node.read_only else "r+", use_consolidated=False
+    )
 
 
 @contextlib.contextmanager
@@ -118,7 +146,9 @@ def reading_metadata(where: str) -> Iterator[None]:
 
 
 def table_without_group(place: Any, keys: Iterable[str] = TABLES) -> str | None:
-    """A table (of these) whose vectors stand at a place although a group above them has no metadata."""
+    """A table (of these) whose vectors stand at a place although a group above them has no
+    metadata.
+    """
     for key in keys:
         with contextlib.suppress(Exception):
             zarr.open_array(place, path=f"{key}/vectors", mode="r")
@@ -129,13 +159,16 @@ def table_without_group(place: Any, keys: Iterable[str] = TABLES) -> str | None:
 def without_group(name: str, key: str) -> str:
     """What messages say then."""
     return (
-        f"a run must be a Zarr group of groups; {name} holds the array {key}/vectors and no group metadata above it; make"
-        f" the groups, e.g. zarr.open_group({name!r}, mode='a').require_group({key!r})"
+        f"a run must be a Zarr group of groups; {name} holds the array {key}/vectors and no group"
+        f" metadata above it; make the groups, e.g. zarr.open_group({name!r},"
+        f" mode='a').require_group({key!r})"
     )
 
 
 def _can_be_read_only(place: Any) -> bool:
-    """Whether Zarr can open the store for reading alone; one that is open for writing may have no such copy."""
+    """Whether Zarr can open the store for reading alone; one that is open for writing may have no
+    such copy.
+    """
     if not isinstance(place, Store) or place.read_only:
         return True
     try:
@@ -152,8 +185,8 @@ def _no_node(place: Any, local: Path | None) -> str:
         return without_group(name, key)
     if local is not None and (found := _other_format(local)):
         return (
-            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it with"
-            f" {call('create_run')}"
+            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it"
+            f" with {call('create_run')}"
         )
     return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
 
@@ -162,7 +195,18 @@ def _other_format(path: Path) -> str | None:
     """What a file's first bytes, or the names in a folder, say it is."""
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
-        return "a folder of Parquet files" if any(name.endswith(".parquet") for name in names) else None
+        return (
+            "a folder of Parquet files"
+            if any(name.endswith(".parquet") for name in names)
+            else None
+        )
     with os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
-    return next((f"a file in the format {name}" for magic, name in _FORMATS.items() if head.startswith(magic)), None)
+    return next(
+        (
+            f"a file in the format {name}"
+            for magic, name in _FORMATS.items()
+            if head.startswith(magic)
+        ),
+        None,
+    )

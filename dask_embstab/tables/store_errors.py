@@ -1,4 +1,6 @@
-"""A store failed: is the place out of reach, is something missing to read it, or are the stored bytes damaged?"""
+"""A store failed: is the place out of reach, is something missing to read it, or are the stored
+bytes damaged?
+"""
 
 from __future__ import annotations
 
@@ -12,38 +14,76 @@ from zarr.errors import MetadataValidationError, UnknownCodecError
 from dask_embstab.errors import AccessError, DamageError, EmbstabError, InputError
 
 _RESTORE = "restore it from its source"
-_UNREACHABLE = {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+_UNREACHABLE = {
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
-_CLIENTS = {"aiohttp", "botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "azure", "google", "obstore", "requests",
-            "urllib3", "httpx", "socket", "ssl"}  # fmt: skip
+_CLIENTS = {
+    "aiohttp",
+    "botocore",
+    "aiobotocore",
+    "s3fs",
+    "gcsfs",
+    "adlfs",
+    "azure",
+    "google",
+    "obstore",
+    "requests",
+    "urllib3",
+    "httpx",
+    "socket",
+    "ssl",
+}
 """Libraries that speak to a network: what they raise says nothing about the stored bytes."""
 _UNSUPPORTED = ("No Zarr data type found", "hunk grid", "codec not available")
 
 
 def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> EmbstabError:
-    """The one clear error that stands for whatever Zarr, a codec or a store raised while ``what`` was read."""
+    """The one clear error that stands for whatever Zarr, a codec or a store raised while ``what``
+    was read.
+    """
     said, number = _said(error), getattr(error, "errno", None)
-    assert not isinstance(error, EmbstabError), "what is clear already is raised as it is: no error is its own cause"
+    assert not isinstance(error, EmbstabError), (
+        "what is clear already is raised as it is: no error is its own cause"
+    )
     if isinstance(error, PermissionError):
         return AccessError(
-            f"{what} must be readable for this user; permission was denied ({error}); allow it, or copy it"
+            f"{what} must be readable for this user; permission was denied ({error}); allow it, or"
+            " copy it"
         )
-    if isinstance(error, ConnectionError | TimeoutError) or number in _UNREACHABLE or _is_of_a_client(error):
-        return AccessError(f"{what} cannot be reached ({said}); check the address, the network and the credentials")
+    if (
+        isinstance(error, ConnectionError | TimeoutError)
+        or number in _UNREACHABLE
+        or _is_of_a_client(error)
+    ):
+        return AccessError(
+            f"{what} cannot be reached ({said}); check the address, the network and the credentials"
+        )
     if number in _EXHAUSTED:
-        return AccessError(f"{what} cannot be opened ({said}); allow more open files (ulimit -n), or use fewer threads")
+        return AccessError(
+            f"{what} cannot be opened ({said}); allow more open files (ulimit -n), or use fewer"
+            " threads"
+        )
     if isinstance(error, MemoryError):
-        return InputError(f"{what} does not fit in memory ({said}); write it again in smaller chunks")
+        return InputError(
+            f"{what} does not fit in memory ({said}); write it again in smaller chunks"
+        )
     if isinstance(error, ImportError):
         return InputError(f"{what} needs a library that is not installed ({error}); install it")
     if str(error).startswith("Protocol not known"):
         return InputError(
-            f"{what} must have an address that fsspec knows ({error}); give a path, or s3://, gs://, file://"
+            f"{what} must have an address that fsspec knows ({error}); give a path, or s3://,"
+            " gs://, file://"
         )
     if _is_unsupported(error):
         return InputError(
-            f"{what} must be stored with data types and codecs that this Zarr knows ({said}); install the library that"
-            " registers them, or write it again, e.g. as float32"
+            f"{what} must be stored with data types and codecs that this Zarr knows ({said});"
+            " install the library that registers them, or write it again, e.g. as float32"
         )
     return DamageError(f"{what} cannot be read ({said}); {repair}")
 
@@ -60,11 +100,15 @@ def reading(what: str, repair: str = _RESTORE) -> Iterator[None]:
 
 
 def write_error(error: BaseException, what: str) -> EmbstabError:
-    """The one clear error that stands for whatever a store or a disk raised while ``what`` was written."""
-    assert not isinstance(error, EmbstabError), "what is clear already is raised as it is: no error is its own cause"
+    """The one clear error that stands for whatever a store or a disk raised while ``what`` was
+    written.
+    """
+    assert not isinstance(error, EmbstabError), (
+        "what is clear already is raised as it is: no error is its own cause"
+    )
     return AccessError(
-        f"{what} cannot be written ({_said(error)}); check that the place can be reached, that this user may write there,"
-        " and that it has room; nothing was published"
+        f"{what} cannot be written ({_said(error)}); check that the place can be reached, that this"
+        " user may write there, and that it has room; nothing was published"
     )
 
 
@@ -88,7 +132,9 @@ def _is_of_a_client(error: BaseException) -> bool:
 
 
 def _is_unsupported(error: Any) -> bool:
-    """A codec, data type, chunk grid or format that is unknown here; metadata that makes no sense is damage."""
+    """A codec, data type, chunk grid or format that is unknown here; metadata that makes no sense
+    is damage.
+    """
     text = str(error)
     kinds = MetadataValidationError | UnknownCodecError
     return isinstance(error, kinds) or any(known in text for known in _UNSUPPORTED)

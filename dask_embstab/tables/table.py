@@ -28,7 +28,9 @@ from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Table(Displayed):
-    """n row vectors of d components; ``where`` names it in messages, ``key`` is "items" or "users"."""
+    """n row vectors of d components; ``where`` names it in messages, ``key`` is "items" or
+    "users".
+    """
 
     source: Source
     stored_ids: Ids | None
@@ -73,8 +75,9 @@ class Table(Displayed):
 
     @property
     def written(self) -> str | None:
-        """Another text once the table is written anew (its metadata is another file then), is read by another view, or is
-        not stored at all. None on other stores than local ones, of what is no view.
+        """Another text once the table is written anew (its metadata is another file then), is read
+        by another view, or is not stored at all. None on other stores than local ones, of what is
+        no view.
         """
         return source_written(self.source)
 
@@ -90,15 +93,18 @@ class Table(Displayed):
 
     @property
     def row_ids(self) -> Ids | RowNumberIds:
-        """Ids to be read a range at a time: the stored ones, or the row numbers that stand for them."""
+        """Ids to be read a range at a time: the stored ones, or the row numbers that stand for
+        them.
+        """
         return RowNumberIds(self.n_rows, self.where) if self.stored_ids is None else self.stored_ids
 
     def rows_of(self, ids: Any) -> Rows:
-        """The vectors of these ids, (len(ids), d) in their order and the stored dtype, without scanning the table.
+        """The vectors of these ids, (len(ids), d) in their order and the stored dtype, without
+        scanning the table.
 
-        The first call builds a sorted index of the ids, out of core, in a hidden folder beside the run; it is built again
-        when the ids are written anew. Single rows are read without their chunks' checksums. Raises `IdError` where an id
-        is in no row.
+        The first call builds a sorted index of the ids, out of core, in a hidden folder beside the
+        run; it is built again when the ids are written anew. Single rows are read without their
+        chunks' checksums. Raises `IdError` where an id is in no row.
         """
         rows = find_rows(self.row_ids, ids, self.key)
         block = few_rows(self.source, rows)
@@ -106,9 +112,13 @@ class Table(Displayed):
         return np.array(opened.open().take(0, len(rows)))
 
     def to_xarray(self) -> xr.Dataset:
-        """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a coordinate of the vectors and no index."""
+        """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a coordinate of the
+        vectors and no index.
+        """
         row = DIMENSION[self.key]
-        variables: dict[str, tuple[tuple[str, ...], Any]] = {"vectors": ((row, "component"), self.vectors)}
+        variables: dict[str, tuple[tuple[str, ...], Any]] = {
+            "vectors": ((row, "component"), self.vectors)
+        }
         if self.stored_ids is not None:
             variables["id"] = ((row,), self.ids)
         return xr.Dataset(variables).set_coords(set(variables) & {"id"})
@@ -120,15 +130,20 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
     if isinstance(vectors, zarr.Array):
         _require_rows_first(vectors, where)
     if vectors.ndim != 2:
-        raise InputError(f"vectors must have two axes, (row, component); {where} has the shape {tuple(vectors.shape)}")
+        raise InputError(
+            f"vectors must have two axes, (row, component); {where} has the shape"
+            f" {tuple(vectors.shape)}"
+        )
     source = _source(vectors, where)
     n, d = source.shape
     if not n or not d:
-        raise InputError(f"a table needs at least one row and one component; {where} has the shape {(n, d)}")
+        raise InputError(
+            f"a table needs at least one row and one component; {where} has the shape {(n, d)}"
+        )
     if source.dtype.kind != "f" or source.dtype.itemsize > 8:
         raise InputError(
-            f"vectors must be float16, float32 or float64; {where} has {source.dtype}; convert it, e.g. with"
-            " .astype('float32')"
+            f"vectors must be float16, float32 or float64; {where} has {source.dtype}; convert it,"
+            " e.g. with .astype('float32')"
         )
     table = Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
     stored = isinstance(vectors, zarr.Array) and not table.is_direct
@@ -138,11 +153,19 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
 
 def _require_rows_first(array: zarr.Array[Any], where: str) -> None:
     """Raise where the array itself says that its rows are the second axis."""
-    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
-    if len(names) == 2 and (names[0] == "component" or names[1] in DIMENSION.values()) and names[0] != names[1]:
+    names: Any = (
+        getattr(array.metadata, "dimension_names", None)
+        or array.attrs.get("_ARRAY_DIMENSIONS")
+        or ()
+    )
+    if (
+        len(names) == 2
+        and (names[0] == "component" or names[1] in DIMENSION.values())
+        and names[0] != names[1]
+    ):
         raise InputError(
-            f"vectors must have the axes (row, component); those of {where} are ({names[0]}, {names[1]}); turn it: give"
-            f" {call('create_run')} the Dask array da.from_zarr(array).T"
+            f"vectors must have the axes (row, component); those of {where} are ({names[0]},"
+            f" {names[1]}); turn it: give {call('create_run')} the Dask array da.from_zarr(array).T"
         )
 
 
@@ -159,8 +182,8 @@ def require_one_width(items: Table | None, users: Table | None) -> None:
     """Raise unless both tables have the same number of components."""
     if items is not None and users is not None and items.d != users.d:
         raise InputError(
-            f"items and users must have the same number of components; {items.where} has {items.d} and {users.where}"
-            f" {users.d}; a score is their dot product"
+            f"items and users must have the same number of components; {items.where} has {items.d}"
+            f" and {users.where} {users.d}; a score is their dot product"
         )
 
 

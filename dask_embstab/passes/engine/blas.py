@@ -1,7 +1,8 @@
-"""One BLAS thread per Dask thread: the scheduler has the cores already (default BLAS threads made it 3 to 10 times slower).
+"""One BLAS thread per Dask thread: the scheduler has the cores already (default BLAS threads made
+it 3 to 10 times slower).
 
-In the process that computes, the limit is scoped: the user's own settings come back. A worker process of a cluster gets
-it once, for good, if its nanny has not set it.
+In the process that computes, the limit is scoped: the user's own settings come back. A worker
+process of a cluster gets it once, for good, if its nanny has not set it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _forever: Any = None
 def one_thread() -> Iterator[None]:
     """Limit BLAS to one thread in this process for the duration.
 
-    Nested and concurrent uses count as one: the first one in sets the limit, the last one out restores what was before
-    it. Each restoring what it found itself would leave a limit behind where uses overlap.
+    Nested and concurrent uses count as one: the first one in sets the limit, the last one out
+    restores what was before it. Each restoring what it found itself would leave a limit behind
+    where uses overlap.
     """
     global _depth, _limit
     with _lock:
@@ -46,7 +48,9 @@ def one_thread() -> Iterator[None]:
 
 
 def ensure_one_thread() -> None:
-    """In a task: nothing where `one_thread` holds, else limit this (worker) process once and for all."""
+    """In a task: nothing where `one_thread` holds, else limit this (worker) process once and for
+    all.
+    """
     global _forever
     if _depth or _forever is not None:
         return
@@ -58,7 +62,9 @@ def ensure_one_thread() -> None:
 
 @contextlib.contextmanager
 def _in_control() -> Iterator[None]:
-    """Threadpoolctl (3.8) ignores all threads but the first that set a limit; here the last one out restores it."""
+    """Threadpoolctl (3.8) ignores all threads but the first that set a limit; here the last one out
+    restores it.
+    """
     release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
     if release is None:
         yield
@@ -82,6 +88,12 @@ def kernel_family() -> str:
 
 @functools.cache
 def works_in_place() -> bool:
-    """Whether all BLAS libraries of this process chose kernels that work on small products without packing them."""
-    chosen = [info.get("architecture") for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    """Whether all BLAS libraries of this process chose kernels that work on small products without
+    packing them.
+    """
+    chosen = [
+        info.get("architecture")
+        for info in threadpoolctl.threadpool_info()
+        if info["user_api"] == "blas"
+    ]
     return bool(chosen) and all(name in AVX512 for name in chosen)

@@ -1,4 +1,6 @@
-"""Is a cluster fit to compute on: the same libraries, the same kernels? And what if its scheduler goes away?"""
+"""Is a cluster fit to compute on: the same libraries, the same kernels? And what if its scheduler
+goes away?
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def active_client() -> Any:
 
 @contextlib.contextmanager
 def on_cluster(client: Any) -> Iterator[None]:
-    """Check the workers that are new to this client; a scheduler that goes away is one clear error."""
+    """Check the workers that are new to this client; a scheduler that goes away is one
+    clear error.
+    """
     if client is None:
         yield
         return
@@ -38,13 +42,15 @@ def on_cluster(client: Any) -> Iterator[None]:
         if client.status == "running":
             raise
         raise RetryError(
-            f"the Dask scheduler at {address} went away ({type(error).__name__}); nothing was published; start it and"
-            " call again"
+            f"the Dask scheduler at {address} went away ({type(error).__name__}); nothing was"
+            " published; start it and call again"
         ) from error
 
 
 def threads_of_a_process() -> int:
-    """Threads that compute side by side: of the worker that has most, or of Dask's threaded scheduler, as configured."""
+    """Threads that compute side by side: of the worker that has most, or of Dask's threaded
+    scheduler, as configured.
+    """
     client = active_client()
     with on_cluster(client):
         most = 0 if client is None else max(client.nthreads().values(), default=0)
@@ -75,9 +81,10 @@ def _check(client: Any) -> None:
     if others:
         worker, family = next(iter(others.items()))
         warnings.warn(
-            f"{len(others)} of {len(new)} workers compute with another kernel family than this process ({worker} with"
-            f" {family}, this process with {ours}): results agree to rounding, and their bits only within one family;"
-            " start all with the same OPENBLAS_CORETYPE and the same wheels",
+            f"{len(others)} of {len(new)} workers compute with another kernel family than this"
+            f" process ({worker} with {family}, this process with {ours}): results agree to"
+            " rounding, and their bits only within one family; start all with the same"
+            " OPENBLAS_CORETYPE and the same wheels",
             EmbstabWarning,
             stacklevel=2,
         )
@@ -89,7 +96,9 @@ def _families(client: Any, workers: list[str]) -> dict[str, str]:
 
 
 def _require_libraries(client: Any, workers: list[str]) -> None:
-    """Raise where a worker has another version of a library: tasks and bits are not comparable then."""
+    """Raise where a worker has another version of a library: tasks and bits are not comparable
+    then.
+    """
 
     # Within a function: it is sent by value, so a worker without this library can answer.
     def versions(names: tuple[str, ...]) -> dict[str, str | None]:
@@ -106,10 +115,12 @@ def _require_libraries(client: Any, workers: list[str]) -> None:
     ours = versions(LIBRARIES)
     for worker, theirs in client.run(versions, LIBRARIES, workers=workers).items():
         other = [
-            f"{name} {theirs[name] or 'not at all'} (here {ours[name]})" for name in ours if theirs[name] != ours[name]
+            f"{name} {theirs[name] or 'not at all'} (here {ours[name]})"
+            for name in ours
+            if theirs[name] != ours[name]
         ]
         if other:
             raise InputError(
-                f"workers must have the libraries of the client; the one at {worker} has {', '.join(other)}; install the"
-                " same versions there"
+                f"workers must have the libraries of the client; the one at {worker} has"
+                f" {', '.join(other)}; install the same versions there"
             )

@@ -44,7 +44,9 @@ def progress(hook: ProgressHook) -> Iterator[None]:
 
 
 def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...]:
-    """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a table."""
+    """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a
+    table.
+    """
     hook = _hook.get()
     client = active_client()
     with one_thread(), on_cluster(client):
@@ -64,9 +66,10 @@ def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...
 class Pass(Generic[V]):
     """One pass over a table as a value; nothing is read or written before it is run.
 
-    ``node`` is the last task of its graph, ``n_tasks`` the number of tasks that read or write rows, ``load`` what one
-    of them holds in memory (None: next to nothing). ``finalize`` makes the result of the value of ``node``, here.
-    ``reads`` are the sources (or ids) of which that value tells ``read_digests``, to be compared with earlier passes.
+    ``node`` is the last task of its graph, ``n_tasks`` the number of tasks that read or write rows,
+    ``load`` what one of them holds in memory (None: next to nothing). ``finalize`` makes the result
+    of the value of ``node``, here. ``reads`` are the sources (or ids) of which that value tells
+    ``read_digests``, to be compared with earlier passes.
     """
 
     node: Delayed
@@ -82,7 +85,9 @@ class Pass(Generic[V]):
 
 
 def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
-    """The results of passes that run side by side, under the label of the first; refused where memory will not do."""
+    """The results of passes that run side by side, under the label of the first; refused where
+    memory will not do.
+    """
     if not passes:
         return {}
     require_memory([one.load for one in passes.values() if one.load is not None])
@@ -92,7 +97,9 @@ def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
     for one, value in zip(passes.values(), values, strict=True):
         if one.reads:
             compare(one.reads, value.read_digests())
-    return {key: one.finalize(value) for (key, one), value in zip(passes.items(), values, strict=True)}
+    return {
+        key: one.finalize(value) for (key, one), value in zip(passes.items(), values, strict=True)
+    }
 
 
 def _unchanged(value: Any) -> Any:
@@ -102,9 +109,10 @@ def _unchanged(value: Any) -> Any:
 class Graph:
     """The tasks of one pass by key, written down as they are.
 
-    `dask.delayed` inspects every argument of every call for collections, 1 ms a task: as long as a small chunk takes.
-    Here a Delayed among the arguments is found without looking into them. Keys say what the pass does (its label) and which
-    step of it a task is, as Dask's dashboards show them: ``embstab-rows-fit-reading``, ``embstab-join-fit-reading``.
+    `dask.delayed` inspects every argument of every call for collections, 1 ms a task: as long as a
+    small chunk takes. Here a Delayed among the arguments is found without looking into them. Keys
+    say what the pass does (its label) and which step of it a task is, as Dask's dashboards show
+    them: ``embstab-rows-fit-reading``, ``embstab-join-fit-reading``.
     """
 
     def __init__(self, label: str) -> None:
@@ -117,7 +125,9 @@ class Graph:
         return self._add(TASK, function, arguments)
 
     def shared(self, value: Any) -> str:
-        """The key of a value that many tasks use: it goes to every worker once, and not once with every task."""
+        """The key of a value that many tasks use: it goes to every worker once, and not once with
+        every task.
+        """
         key = f"embstab-shared-{self._name}-{len(self._tasks)}"
         self._tasks[key] = value
         return key
@@ -136,7 +146,8 @@ class Graph:
         while len(level) > 1:
             groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
             level = [
-                self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0] for group in groups
+                self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0]
+                for group in groups
             ]
         return Pass(Delayed(level[0], self._tasks), len(keys), self._label, finalize, load, reads)
 
@@ -171,7 +182,9 @@ def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None
         yield
 
 
-def _watched(client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int) -> tuple[Any, ...]:
+def _watched(
+    client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int
+) -> tuple[Any, ...]:
     """On a cluster: the scheduler is asked twice a second how many tasks are left."""
     futures = client.compute(list(nodes))
     while not all(future.done() for future in futures):
@@ -183,7 +196,10 @@ def _watched(client: Any, nodes: Sequence[Any], report: Callable[[int, int], Non
 
 def _tasks_left(dask_scheduler: Any) -> int:
     waiting = ("waiting", "no-worker", "queued", "processing")
-    return sum(str(key).startswith(TASK) and task.state in waiting for key, task in dask_scheduler.tasks.items())
+    return sum(
+        str(key).startswith(TASK) and task.state in waiting
+        for key, task in dask_scheduler.tasks.items()
+    )
 
 
 _POLL_SECONDS = 0.5

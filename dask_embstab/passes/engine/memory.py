@@ -1,8 +1,10 @@
-"""How much memory will a pass need? Projected before it starts, from shapes alone, and refused where it cannot fit.
+"""How much memory will a pass need? Projected before it starts, from shapes alone, and refused
+where it cannot fit.
 
-The limit is the user's: ``embstab.memory-limit`` in Dask's configuration (bytes, or "400MB"), or ``--memory-limit``.
-Nothing is projected without one. Workers of a cluster have limits of their own, which their nannies hold.
-The model is compared with measured peaks in `docs/doctor.md` (``benchmarks/projection.py``).
+The limit is the user's: ``embstab.memory-limit`` in Dask's configuration (bytes, or "400MB"), or
+``--memory-limit``. Nothing is projected without one. Workers of a cluster have limits of their own,
+which their nannies hold. The model is compared with measured peaks in `docs/doctor.md`
+(``benchmarks/projection.py``).
 """
 
 from __future__ import annotations
@@ -27,23 +29,30 @@ _OVERHEAD_BYTES = 20 * 2**20
 _CHUNK_BYTES, _TASK_BYTES = 160, 4096
 """Digests of a chunk on their way to the transform; a task in the graph."""
 _WRITTEN = 6
-"""A chunk that is written takes so many times the bytes of one that is read: its digests are recorded and compared."""
+"""A chunk that is written takes so many times the bytes of one that is read: its digests are
+recorded and compared.
+"""
 _KEPT_BYTES = 32 * 2**20
-"""The allocator gives larger buffers back to the system when they are freed, and keeps smaller ones (glibc)."""
+"""The allocator gives larger buffers back to the system when they are freed, and keeps smaller ones
+(glibc).
+"""
 _READ_BYTES = 2 * 2**20
 _REFUSED = 1.5
-"""Projections were at most 1.35 times the measured peak: only what is beyond the limit by more than this is refused."""
+"""Projections were at most 1.35 times the measured peak: only what is beyond the limit by more than
+this is refused.
+"""
 _STANDARDIZE, _ROTATE = 16, 20
-"""d x d matrices alive at a time while scores are standardized, workspace of LAPACK included, and for the rotation (of
-(d + D) / 2 components, D of the reference)."""
+"""d x d matrices alive at a time while scores are standardized, workspace of LAPACK included, and
+for the rotation (of (d + D) / 2 components, D of the reference).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What one pass holds.
 
-    ``buffers`` are the bytes of every buffer of a task. Of partial results of ``value_bytes`` each, a task holds
-    ``at_once`` at most, and ``waiting`` of them wait in the tree for their neighbours.
+    ``buffers`` are the bytes of every buffer of a task. Of partial results of ``value_bytes`` each,
+    a task holds ``at_once`` at most, and ``waiting`` of them wait in the tree for their neighbours.
     """
 
     buffers: tuple[int, ...]
@@ -65,7 +74,8 @@ def read_load(
 ) -> Load:
     """The load of a reduction, with reference rows of ``width`` components beside the table's.
 
-    A result has ``values`` matrices of (d, d) and of (d + width, d + width); ``copies`` of a panel are made on the way.
+    A result has ``values`` matrices of (d, d) and of (d + width, d + width); ``copies`` of a panel
+    are made on the way.
     """
     d, rows = table.d, min(grid.rows, table.n_rows)
     own, joint = values
@@ -75,10 +85,19 @@ def read_load(
     buffers = (*_reader_buffers(table, rows), upcast, *partners, *[8 * rows * d] * copies)
     first = ranges[0]
     panels = -(-(first.stop - first.start) // grid.rows)
-    return Load(buffers, value_bytes, panels.bit_length(), most_waiting(len(ranges)), _n_chunks(table), len(ranges))
+    return Load(
+        buffers,
+        value_bytes,
+        panels.bit_length(),
+        most_waiting(len(ranges)),
+        _n_chunks(table),
+        len(ranges),
+    )
 
 
-def write_load(table: Table, ranges: Sequence[RowRange], grid: Grid, *, width: int, itemsize: int) -> Load:
+def write_load(
+    table: Table, ranges: Sequence[RowRange], grid: Grid, *, width: int, itemsize: int
+) -> Load:
     """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes."""
     rows = min(grid.rows, table.n_rows)
     products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
@@ -88,14 +107,19 @@ def write_load(table: Table, ranges: Sequence[RowRange], grid: Grid, *, width: i
 
 
 def small_matrices(d: int, width: int, *, scores: bool) -> int:
-    """Bytes of the matrices that a fit factorizes after its reads; ``width`` components of the reference, or 0."""
+    """Bytes of the matrices that a fit factorizes after its reads; ``width`` components of the
+    reference, or 0.
+    """
     return 8 * (
-        (_STANDARDIZE if scores else _STANDARDIZE // 4) * d**2 + (_ROTATE * (d + width) ** 2 // 4 if width else 0)
+        (_STANDARDIZE if scores else _STANDARDIZE // 4) * d**2
+        + (_ROTATE * (d + width) ** 2 // 4 if width else 0)
     )
 
 
 def projected_peak(loads: Sequence[Load], *, threads: int, base: int, small: int = 0) -> int:
-    """Bytes of the whole process at its peak, over passes that run side by side and the ``small`` work after them."""
+    """Bytes of the whole process at its peak, over passes that run side by side and the ``small``
+    work after them.
+    """
     busy = min(threads, sum(load.n_tasks for load in loads))
     largest = max(loads, key=lambda load: sum(load.buffers))
     panels, kept = sum(largest.buffers), sum(size for size in largest.buffers if size < _KEPT_BYTES)
@@ -127,11 +151,15 @@ def bytes_of(given: Any, what: str) -> int:
     try:
         return int(parse_bytes(given))
     except (ValueError, AttributeError, TypeError, OverflowError) as error:
-        raise InputError(f"{what} is a number of bytes, or like '400MB'; it is {shown(given)}") from error
+        raise InputError(
+            f"{what} is a number of bytes, or like '400MB'; it is {shown(given)}"
+        ) from error
 
 
 def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
-    """Raise where even the least that the projection allows for is beyond the limit that the user gave."""
+    """Raise where even the least that the projection allows for is beyond the limit that the user
+    gave.
+    """
     allowed = memory_limit()
     if allowed is None or not loads:
         return
@@ -139,14 +167,20 @@ def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
     peak = projected_peak(loads, threads=threads, base=base_bytes(), small=small)
     if peak > _REFUSED * allowed:
         raise InputError(
-            f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is {format_bytes(allowed)};"
-            " raise the limit, use fewer threads (dask.config num_workers), or rewrite the table in smaller chunks"
+            f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is"
+            f" {format_bytes(allowed)}; raise the limit, use fewer threads (dask.config"
+            " num_workers), or rewrite the table in smaller chunks"
         )
 
 
 def _reader_buffers(table: Table, rows: int) -> tuple[int, ...]:
-    """Of one task: a panel where rows are read by panels; else the whole chunk, encoded and decoded, and a panel."""
-    panel = max(rows * table.d * table.dtype.itemsize, min(_READ_BYTES, table.n_rows * table.d * table.dtype.itemsize))
+    """Of one task: a panel where rows are read by panels; else the whole chunk, encoded and
+    decoded, and a panel.
+    """
+    panel = max(
+        rows * table.d * table.dtype.itemsize,
+        min(_READ_BYTES, table.n_rows * table.d * table.dtype.itemsize),
+    )
     if table.is_direct:
         return (panel,)
     chunk = table.chunk_rows * table.d * table.dtype.itemsize
@@ -158,7 +192,9 @@ def _n_chunks(table: Table) -> int:
 
 
 def most_waiting(n_tasks: int) -> int:
-    """Results that wait at the same time in a tree where ``FAN_IN`` neighbours join: digits of a count in that base."""
+    """Results that wait at the same time in a tree where ``FAN_IN`` neighbours join: digits of a
+    count in that base.
+    """
     waiting, most, power = n_tasks - 1, 0, 1
     while waiting >= power:
         most, power = most + FAN_IN - 1, power * FAN_IN

@@ -1,4 +1,6 @@
-"""Can a run be written where it is asked for, by all processes that compute? Asked before the first pass."""
+"""Can a run be written where it is asked for, by all processes that compute? Asked before the first
+pass.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,27 @@ _SAME_PROCESS = (None, dask.get, dask.local.get_sync, dask.threaded.get)
 def require_output(
     out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False, for_series: bool = False
 ) -> None:
-    """Raise unless a run may be written at ``out``, and what tasks write into its store is seen here.
+    """Raise unless a run may be written at ``out``, and what tasks write into its store is seen
+    here.
 
-    A pickled copy of a store may be private to a worker process: a task makes the run's root group, marked as unfinished,
-    which is then looked for and removed. Not for a local folder (each task looks whether it is there), nor where tasks run
-    in this process.
+    A pickled copy of a store may be private to a worker process: a task makes the run's root group,
+    marked as unfinished, which is then looked for and removed. Not for a local folder (each task
+    looks whether it is there), nor where tasks run in this process.
     """
     require_place(out, inputs, overwrite=overwrite, for_series=for_series)
     if local_path(out) is not None or get_scheduler() in _SAME_PROCESS:
         return
-    name, probe = place_name(out), {ATTRIBUTE: {"format": FORMAT, INCOMPLETE: True, "probe": uuid.uuid4().hex}}
+    name, probe = (
+        place_name(out),
+        {ATTRIBUTE: {"format": FORMAT, INCOMPLETE: True, "probe": uuid.uuid4().hex}},
+    )
     repair = "give a path or a URL that all of them share, or compute in threads"
     try:
-        compute([dask.delayed(_write_probe, pure=False)(out, probe)], label="the output's store", n_tasks=0)
+        compute(
+            [dask.delayed(_write_probe, pure=False)(out, probe)],
+            label="the output's store",
+            n_tasks=0,
+        )
     except EmbstabError:
         raise
     except Exception as error:
@@ -47,8 +57,8 @@ def require_output(
         seen = zarr.open_group(out, mode="r+")
     except FileNotFoundError:
         raise InputError(
-            f"the output store must be shared by all processes that compute; what a worker writes into {name} is not seen"
-            f" here, its copy of the store is its own; {repair}"
+            "the output store must be shared by all processes that compute; what a worker writes"
+            f" into {name} is not seen here, its copy of the store is its own; {repair}"
         ) from None
     if dict(seen.attrs) == probe:
         sync(seen.store.delete(f"{seen.path}/zarr.json".lstrip("/")))

@@ -1,4 +1,6 @@
-"""Which rows does a task read? Whole chunks, enough of them to be worth a task, cut on the fixed grid where possible."""
+"""Which rows does a task read? Whole chunks, enough of them to be worth a task, cut on the fixed
+grid where possible.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.table import Table
 
 _TASK_BYTES = 16 * 2**20
-"""Chunks smaller than this share a task (0.2 ms of scheduling each); ``embstab.task-bytes`` in Dask's configuration."""
+"""Chunks smaller than this share a task (0.2 ms of scheduling each); ``embstab.task-bytes`` in
+Dask's configuration.
+"""
 _MOST_BYTES = 8 * _TASK_BYTES
 FAN_IN = 4
 """Neighbouring tasks whose results are joined at a time."""
@@ -31,7 +35,9 @@ class RowRange:
 
 @dataclass(frozen=True)
 class RowRanges(Sequence[RowRange]):
-    """All of them, ``rows`` rows each but for the last: made when they are asked for, however many there are."""
+    """All of them, ``rows`` rows each but for the last: made when they are asked for, however many
+    there are.
+    """
 
     n_rows: int
     rows: int
@@ -47,7 +53,11 @@ class RowRanges(Sequence[RowRange]):
     def __getitem__(self, at: int | slice) -> RowRange | list[RowRange]:
         """One of them, or some."""
         numbers = range(len(self))[at]
-        return self._made(numbers) if isinstance(numbers, int) else [self._made(number) for number in numbers]
+        return (
+            self._made(numbers)
+            if isinstance(numbers, int)
+            else [self._made(number) for number in numbers]
+        )
 
     def _made(self, number: int) -> RowRange:
         start = number * self.rows
@@ -58,8 +68,9 @@ class RowRanges(Sequence[RowRange]):
 class Grid:
     """Micro-blocks of ``rows`` rows.
 
-    On an ``anchored`` grid every task starts on a multiple of ``rows``, so results do not depend on the chunking; where
-    the chunks do not allow that, every task has a grid of its own and hands on one sum.
+    On an ``anchored`` grid every task starts on a multiple of ``rows``, so results do not depend on
+    the chunking; where the chunks do not allow that, every task has a grid of its own and hands on
+    one sum.
     """
 
     rows: int
@@ -71,11 +82,17 @@ class Grid:
 
 
 def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tuple[RowRanges, Grid]:
-    """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the panels within them.
+    """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the
+    panels within them.
 
     ``beside``: components of the reference rows that stand in the same panel.
     """
-    return plan_rows(table.n_rows, table.d * table.dtype.itemsize, table.d + beside, chunk_rows or table.chunk_rows)
+    return plan_rows(
+        table.n_rows,
+        table.d * table.dtype.itemsize,
+        table.d + beside,
+        chunk_rows or table.chunk_rows,
+    )
 
 
 def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[RowRanges, Grid]:
@@ -88,9 +105,11 @@ def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[Row
 
 
 def common_rows(table: Table, other_rows: int) -> int | None:
-    """Rows in which chunks of the table and chunks of ``other_rows`` rows both end; None where a task cannot hold them.
+    """Rows in which chunks of the table and chunks of ``other_rows`` rows both end; None where a
+    task cannot hold them.
 
-    A task that covers them reads every chunk of either table to its end, so that no chunk is read twice.
+    A task that covers them reads every chunk of either table to its end, so that no chunk is read
+    twice.
     """
     rows = math.lcm(table.chunk_rows, other_rows)
     return rows if rows * table.d * table.dtype.itemsize <= _MOST_BYTES else None

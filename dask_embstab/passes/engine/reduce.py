@@ -1,8 +1,9 @@
 """One streaming read of a table, with its reference rows where there are any, into one small value.
 
-A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``finite_check`` of a value (not finite if any row was
-not). One task folds it over the panels of its rows and hands on the complete subtree roots it covers; a tree of tasks
-joins them, and the pass's result is folded from what is left. Memory: a few panels and a few small values per thread.
+A reduction is data: ``map`` of a panel, ``merge`` of two neighbours, ``finite_check`` of a value
+(not finite if any row was not). One task folds it over the panels of its rows and hands on the
+complete subtree roots it covers; a tree of tasks joins them, and the pass's result is folded from
+what is left. Memory: a few panels and a few small values per thread.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
-from dask_embstab.passes.join.reference_rows import Found, Mask, PartnerReader, Partners, ReferenceRows
+from dask_embstab.passes.join.reference_rows import (
+    Found,
+    Mask,
+    PartnerReader,
+    Partners,
+    ReferenceRows,
+)
 from dask_embstab.tables.read.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
@@ -36,10 +43,12 @@ Weights = Column | Literal["norm"] | None
 
 @dataclass(frozen=True, slots=True)
 class Reduction(Generic[V]):
-    """What is done with a panel, with two neighbouring results, and how a result shows a row that is not finite.
+    """What is done with a panel, with two neighbouring results, and how a result shows a row that
+    is not finite.
 
-    For the projection of memory: a result has ``n_squares`` (d, d) matrices, and a joint one of (d + D, d + D) where
-    ``joint`` and reference rows of D components stand in the panel; ``n_copies`` of a panel are made on the way.
+    For the projection of memory: a result has ``n_squares`` (d, d) matrices, and a joint one of (d
+    + D, d + D) where ``joint`` and reference rows of D components stand in the panel; ``n_copies``
+    of a panel are made on the way.
     """
 
     map: Callable[[Panel], V]
@@ -65,7 +74,9 @@ class Partial(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Reduced(Generic[V]):
-    """The value of a whole table, and the digests of the chunks that were read for it, its own and its reference's."""
+    """The value of a whole table, and the digests of the chunks that were read for it, its own and
+    its reference's.
+    """
 
     value: V
     digests: Digests
@@ -73,7 +84,12 @@ class Reduced(Generic[V]):
 
 
 def reduce_table(
-    table: Table, reduction: Reduction[V], *, label: str, pairs: ReferenceRows | None = None, weights: Weights = None
+    table: Table,
+    reduction: Reduction[V],
+    *,
+    label: str,
+    pairs: ReferenceRows | None = None,
+    weights: Weights = None,
 ) -> Pass[Reduced[V]]:
     """The pass that reduces the whole table, with its reference rows where ``pairs`` are given."""
     width = 0 if pairs is None else pairs.pairing.reference.shape[1]
@@ -96,7 +112,12 @@ def reduce_table(
         for rows in ranges
     ]
     # The joint matrix holds the Gramian of the matched rows already, where all of them count alike.
-    spared = int(pairs is not None and weights is None and pairs.pairing.n_used == table.n_rows and reduction.joint)
+    spared = int(
+        pairs is not None
+        and weights is None
+        and pairs.pairing.n_used == table.n_rows
+        and reduction.joint
+    )
     values = max(0, reduction.n_squares - spared), int(pairs is not None and reduction.joint)
     load = read_load(table, ranges, grid, width=width, values=values, copies=reduction.n_copies)
     finalize = partial(_reduced, merge=reduction.merge)
@@ -124,19 +145,25 @@ def reduce_block(
     panels = _panels(reader, beside, rows, grid)
     first = rows.start // grid.rows if grid.anchored else 0
     roots = Roots(reduction.merge)
-    with np.errstate(all="ignore"):  # what is not finite shows in the sums; then it is found and named
+    with np.errstate(
+        all="ignore"
+    ):  # what is not finite shows in the sums; then it is found and named
         for number, panel in enumerate(panels, first):
             roots.push(Node(0, number, reduction.map(panel)))
         forest = roots.forest()
         if not all(np.isfinite(reduction.finite_check(root.value)) for root in forest):
-            again = None if partners is None else _PairReader(partners, rows, grid.rows, weights, where)
+            again = (
+                None if partners is None else _PairReader(partners, rows, grid.rows, weights, where)
+            )
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
     return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
 
 
-def _panels(reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Grid) -> Iterator[Panel]:
+def _panels(
+    reader: Reader, beside: _PairReader | None, rows: RowRange, grid: Grid
+) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
     buffer, in_place = Buffer(grid.rows), works_in_place()
     for start in grid.cuts(rows):
@@ -185,7 +212,9 @@ class _PairReader:
         self._reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else None
-        self._norms = weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
+        self._norms = (
+            weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
+        )
         self._buffers = Buffer(grid_rows), Buffer(grid_rows)
         self._in_place = works_in_place()
         self._where = where
@@ -194,7 +223,8 @@ class _PairReader:
         """The panel of rows ``start`` to ``stop`` with its partners beside them."""
         found = self._reader.take(start, stop)
         pairs = None if found is None else self._pairs(stored, found)
-        # Rows of zeros are looked for behind the copies, which leave what is looked at in the cache.
+        # Rows of zeros are looked for behind the copies, which leave what is looked at in the
+        # cache.
         nonzero, zeros = self._nonzero(found, stored, start)
         if nonzero is not found:
             pairs = None if nonzero is None else self._pairs(stored, nonzero)
@@ -238,7 +268,9 @@ class _PairReader:
         return (partners[~left_out], kept), counts
 
     def _pairs(self, stored: Rows, found: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
-        """Rows and partners in float64: one array or two, whichever their products are computed faster from."""
+        """Rows and partners in float64: one array or two, whichever their products are computed
+        faster from.
+        """
         partners, matched = found
         rows = stored if matched is None else stored[matched]
         d, D = rows.shape[1], partners.shape[1]
@@ -275,7 +307,9 @@ class _Join(Generic[V]):
         for part in partials:
             digests.update(part.digests)
             partner_digests.update(part.partner_digests)
-        return Partial(merge_forests((p.forest for p in partials), self.merge), digests, partner_digests)
+        return Partial(
+            merge_forests((p.forest for p in partials), self.merge), digests, partner_digests
+        )
 
 
 def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
@@ -283,9 +317,15 @@ def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:
     for panel in panels:
         require_finite(panel.rows, panel.start, where)
         if panel.paired is not None:
-            matched = np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+            matched = (
+                np.arange(len(panel.rows))
+                if panel.matched is None
+                else np.flatnonzero(panel.matched)
+            )
             require_finite(panel.paired[1], panel.start, reference_of(where), matched)
-    raise NotFiniteError(f"the values of {where} are so large that their squares overflow float64; rescale the table")
+    raise NotFiniteError(
+        f"the values of {where} are so large that their squares overflow float64; rescale the table"
+    )
 
 
 def reference_of(where: str) -> str:
@@ -294,11 +334,14 @@ def reference_of(where: str) -> str:
 
 
 def require_finite(rows: Rows, start: int, where: str, numbers: RowNumbers | None = None) -> None:
-    """Raise, naming the first few rows, unless every value is finite; ``rows[i]`` is row ``start + numbers[i]``."""
+    """Raise, naming the first few rows, unless every value is finite; ``rows[i]`` is row ``start +
+    numbers[i]``.
+    """
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if not len(bad):
         return
     named = first_few(bad if numbers is None else numbers[bad], start)
     raise NotFiniteError(
-        f"vectors must be finite; {where} has NaN or infinite values in row {named}; repair or drop these rows"
+        f"vectors must be finite; {where} has NaN or infinite values in row {named}; repair or drop"
+        " these rows"
     )

@@ -33,10 +33,11 @@ Product = Literal["float32", "float64"]
 
 @dataclass(frozen=True, slots=True)
 class LinearMap:
-    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the rows as they are.
+    """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the
+    rows as they are.
 
-    ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range: they were
-    read before.
+    ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range:
+    they were read before.
     """
 
     M: Matrix | None = None
@@ -45,7 +46,9 @@ class LinearMap:
     in_range: Digests = field(default_factory=dict)
 
     def needs_no_check(self, block: Openable) -> bool:
-        """Whether every row of these chunks is known to land in range; their files tell which they are."""
+        """Whether every row of these chunks is known to land in range; their files tell which they
+        are.
+        """
         if self.M is None or not self.in_range:
             return self.M is None
         digests = stored_digests(block)
@@ -54,7 +57,8 @@ class LinearMap:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Rows ``start`` to ``stop`` are in the output; digests of the chunks that were read for it and of those written.
+    """Rows ``start`` to ``stop`` are in the output; digests of the chunks that were read for it and
+    of those written.
 
     ``ids`` is the digest of the rows' ids, where their place does not tell whether they change.
     """
@@ -106,7 +110,8 @@ def write_block(
     where: str,
     input_rows: int,
 ) -> Written:
-    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their ids.
+    """One task: these rows read, multiplied panel by panel, and written as whole chunks; then their
+    ids.
 
     Chunks of the input hold ``input_rows`` rows.
     """
@@ -132,8 +137,12 @@ def write_block(
     return Written(rows.start, rows.stop, reader.digests(), writer.digests, ids_digest)
 
 
-def _kept(block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int) -> Written | None:
-    """What an interrupted call left of these rows: whole, and made of the input as it is read now."""
+def _kept(
+    block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int
+) -> Written | None:
+    """What an interrupted call left of these rows: whole, and made of the input as it is
+    read now.
+    """
     kept = sink.kept(rows.start, rows.stop)
     if kept is None:
         return None
@@ -146,11 +155,15 @@ def _kept(block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: i
 
 
 class _Multiply:
-    """Multiplies panels into one reused buffer; the panel grid is fixed, so the bits do not depend on the chunking."""
+    """Multiplies panels into one reused buffer; the panel grid is fixed, so the bits do not depend
+    on the chunking.
+    """
 
     def __init__(self, linear_map: LinearMap, rows: int) -> None:
         self._M = None if linear_map.M is None else linear_map.M.astype(linear_map.product)
-        self._offset = None if linear_map.offset is None else linear_map.offset.astype(linear_map.product)
+        self._offset = (
+            None if linear_map.offset is None else linear_map.offset.astype(linear_map.product)
+        )
         self._in_place = works_in_place()
         if self._M is not None:
             self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
@@ -170,12 +183,16 @@ class _Multiply:
 
 
 def join_written(parts: Sequence[Written]) -> Written:
-    """What neighbouring tasks wrote: each goes on where the one before ended, so no row is left out or written twice."""
+    """What neighbouring tasks wrote: each goes on where the one before ended, so no row is left out
+    or written twice.
+    """
     read: Digests = {}
     written: Digests = {}
     for before, part in pairwise(parts):
         if before.stop != part.start:
-            raise DamageError(_not_whole(f"rows {part.start} to {part.stop} follow on row {before.stop}"))
+            raise DamageError(
+                _not_whole(f"rows {part.start} to {part.stop} follow on row {before.stop}")
+            )
     for part in parts:
         read.update(part.read)
         written.update(part.written)
@@ -185,16 +202,25 @@ def join_written(parts: Sequence[Written]) -> Written:
 def require_whole(written: Written, *, n_rows: int) -> Written:
     """Raise unless the tasks together wrote all rows of the table."""
     if (written.start, written.stop) != (0, n_rows):
-        raise DamageError(_not_whole(f"rows {written.start} to {written.stop} of {n_rows} were written"))
+        raise DamageError(
+            _not_whole(f"rows {written.start} to {written.stop} of {n_rows} were written")
+        )
     return written
 
 
 def _not_whole(found: str) -> str:
-    return f"every row of a table must be written once; {found}; nothing was published; call again, and report this"
+    return (
+        f"every row of a table must be written once; {found}; nothing was published; call again,"
+        " and report this"
+    )
 
 
-def _raise_not_finite(stored: Rows, transformed: Rows, dtype: np.dtype[Any], start: int, where: str) -> None:
-    """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where none is."""
+def _raise_not_finite(
+    stored: Rows, transformed: Rows, dtype: np.dtype[Any], start: int, where: str
+) -> None:
+    """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where
+    none is.
+    """
     require_finite(stored, start, where)
     with np.errstate(over="ignore"):
         kept = transformed.astype(dtype)

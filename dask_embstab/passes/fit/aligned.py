@@ -1,4 +1,6 @@
-"""Which rows decide the rotation, and where are their reference rows? Asked before any vector is read."""
+"""Which rows decide the rotation, and where are their reference rows? Asked before any vector is
+read.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,21 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class AlignedRows:
-    """A table (or a view of its listed rows) and the reference rows of those that decide the rotation."""
+    """A table (or a view of its listed rows) and the reference rows of those that decide the
+    rotation.
+    """
 
     table: Table
     pairs: ReferenceRows
 
 
 def aligned_rows(
-    tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, join: JoinOptions, *, whole: bool
+    tables: Mapping[str, Table],
+    reference: Reference | None,
+    options: FitOptions,
+    join: JoinOptions,
+    *,
+    whole: bool,
 ) -> dict[str, AlignedRows]:
     """Of every table that is aligned on.
 
@@ -42,7 +51,9 @@ def aligned_rows(
     if whole:
         _require_shared(tables, reference, found, options)
 
-    pairs = {key: _beside(table, pairing, options, join, key) for key, (table, pairing) in found.items()}
+    pairs = {
+        key: _beside(table, pairing, options, join, key) for key, (table, pairing) in found.items()
+    }
     aligned = {key: table for key, (table, _) in found.items()}
     if reference.lags:
         pairs = _with_lags(pairs, aligned, reference, options, join)
@@ -50,7 +61,12 @@ def aligned_rows(
 
 
 def _pairings(
-    tables: Mapping[str, Table], reference: Reference, options: FitOptions, join: JoinOptions, *, whole: bool
+    tables: Mapping[str, Table],
+    reference: Reference,
+    options: FitOptions,
+    join: JoinOptions,
+    *,
+    whole: bool,
 ) -> dict[str, tuple[Table, Pairing]]:
     """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
     pairings = {}
@@ -61,7 +77,8 @@ def _pairings(
         if key not in tables or theirs is None:
             whose = "the run" if key not in tables else "the reference"
             raise InputError(
-                f"{option(align_on=options.align_on)} needs {key} in run and reference; {whose} has none",
+                f"{option(align_on=options.align_on)} needs {key} in run and reference; {whose} has"
+                " none",
                 *(
                     f"{option(align_on=other)} aligns on the {other} that both have"
                     for other in ("items", "users")
@@ -72,8 +89,13 @@ def _pairings(
         if listed is not None:
             pairings[key] = pair_listed(tables[key], theirs, listed)
         else:
-            pairings[key] = tables[key], pair(tables[key], theirs, join, live=reference.live.get(key), part=not whole)
-    return pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
+            pairings[key] = (
+                tables[key],
+                pair(tables[key], theirs, join, live=reference.live.get(key), part=not whole),
+            )
+    return (
+        pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
+    )
 
 
 def _require_shared(
@@ -85,19 +107,28 @@ def _require_shared(
     """Raise where the tables share too few rows with the reference."""
     matched = sum(pairing.changes[0] for _, pairing in found.values())
     smaller = sum(pairing.smaller for _, pairing in found.values())
-    others = tuple(k for k in tables if k not in options.aligned and getattr(reference, k) is not None)
-    target = Target(0, min_matched=options.min_matched, matched=matched, smaller=smaller, others=others)
+    others = tuple(
+        k for k in tables if k not in options.aligned and getattr(reference, k) is not None
+    )
+    target = Target(
+        0, min_matched=options.min_matched, matched=matched, smaller=smaller, others=others
+    )
     d, scores = tables["items"].d, options.keep == "scores"
     try:
         require_matched(d, target, scores=scores)
     except TooFewMatchedError:
-        # Rows of zeros count for neither side: where there are some, only the read can tell the share.
+        # Rows of zeros count for neither side: where there are some, only the read can tell the
+        # share.
         require_matched(d, replace(target, smaller=0), scores=scores)
-        if not has_zero_rows([*(table for table, _ in found.values()), *(getattr(reference, key) for key in found)]):
+        if not has_zero_rows(
+            [*(table for table, _ in found.values()), *(getattr(reference, key) for key in found)]
+        ):
             raise
 
 
-def _beside(table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str) -> ReferenceRows:
+def _beside(
+    table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str
+) -> ReferenceRows:
     """The reference rows of those that decide the rotation, ready to be read beside the table's."""
     choice = options.selection(key)
     if pairing.listed:
@@ -113,7 +144,9 @@ def _with_lags(
     options: FitOptions,
     join: JoinOptions,
 ) -> dict[str, ReferenceRows]:
-    """The reference's rows and those of the lagged runs as one; a lag that shares no row is left out."""
+    """The reference's rows and those of the lagged runs as one; a lag that shares no row is left
+    out.
+    """
     terms: dict[str, list[Term]] = {key: [] for key in pairs}
     for lag in reference.lags:
         found: dict[str, ReferenceRows] = {}
@@ -121,11 +154,16 @@ def _with_lags(
             with contextlib.suppress(TooFewMatchedError):
                 pairing = pair(aligned[key], lag.tables[key], join)
                 chosen = options.selection(key).applied(pairing, aligned[key])
-                found[key] = plan_reference_read(chosen, aligned[key], join, label=f"fit: lag {lag.name}")
+                found[key] = plan_reference_read(
+                    chosen, aligned[key], join, label=f"fit: lag {lag.name}"
+                )
         n = sum(rows.pairing.n_used for rows in found.values())
         for key, rows in found.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
     if not any(terms.values()):
         return dict(pairs)
     n_rows = sum(aligned[key].n_rows for key in pairs)
-    return {key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key])) for key, own in pairs.items()}
+    return {
+        key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key]))
+        for key, own in pairs.items()
+    }

@@ -1,4 +1,6 @@
-"""Everything that is known about a fit, as plain JSON values: what it read, how sure it is, what the apply may do."""
+"""Everything that is known about a fit, as plain JSON values: what it read, how sure it is, what
+the apply may do.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,10 @@ def fit_diagnostics(
         "balance_factor": basis.factor,
         "centred": options.center,
         "items": tables["items"],
-        "users": tables.get("users")
-        or (None if n_users is None else {"rows": n_users, "matched": None, "zero_rows": None}),
+        "users": (
+            tables.get("users")
+            or (None if n_users is None else {"rows": n_users, "matched": None, "zero_rows": None})
+        ),
         "reference": reference,
         "singular_values": basis.singular_values.tolist(),
         "truncation": _truncation(basis.discarded),
@@ -59,12 +63,17 @@ def fit_diagnostics(
 
 
 def _rank(basis: Basis) -> int:
-    """Components that carry scores: every one that was kept, however small (the product may honestly span 24 decades).
+    """Components that carry scores: every one that was kept, however small (the product may
+    honestly span 24 decades).
 
     Geometry mode keeps all; there it is the rank that float64 sees in the items' Gramian.
     """
     s = basis.singular_values
-    return len(s) if basis.balance is not None else int(np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0]))
+    return (
+        len(s)
+        if basis.balance is not None
+        else int(np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0]))
+    )
 
 
 def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
@@ -77,7 +86,9 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         "energy": float(np.trace(read.summary.gramian)),
         "moments_digest": read.summary.digest(),
         "digests": [read.digests[chunk] for chunk in sorted(read.digests)],
-        "reference_digests": [read.reference_digests[chunk] for chunk in sorted(read.reference_digests)],
+        "reference_digests": [
+            read.reference_digests[chunk] for chunk in sorted(read.reference_digests)
+        ],
     }
     if read.pairs is not None:
         figures |= _paired(read.pairs, read)
@@ -94,11 +105,16 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
 
 
 def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
-    """Rows that were matched, new and gone; what share of the reference's energy the matched ones hold, and the gone."""
+    """Rows that were matched, new and gone; what share of the reference's energy the matched ones
+    hold, and the gone.
+    """
     pairing, moments, zeros = pairs.pairing, read.summary.moments, read.zeros
     energies = read.energies
     if energies is None and moments.pairs is not None:
-        energies = float(np.trace(moments.pairs.gramian_x)), float(np.trace(moments.pairs.gramian_y))
+        energies = (
+            float(np.trace(moments.pairs.gramian_x)),
+            float(np.trace(moments.pairs.gramian_y)),
+        )
     share = _gone_share(pairs, zeros.reference_energy + (0.0 if energies is None else energies[1]))
     matched, new, gone = pairing.changes
     return {
@@ -120,7 +136,9 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
 
 
 def _gone_share(pairs: ReferenceRows, matched: float) -> float | None:
-    """The gone rows' share of the reference's energy; None where neither was read, or where it is not finite."""
+    """The gone rows' share of the reference's energy; None where neither was read, or where it is
+    not finite.
+    """
     gone, total = pairs.gone_energy, pairs.energy
     if not pairs.pairing.gone:
         return 0.0
@@ -134,7 +152,9 @@ def _gone_share(pairs: ReferenceRows, matched: float) -> float | None:
 def _new_energy(
     pairs: ReferenceRows, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None
 ) -> float | None:
-    """The new rows' share of the run's own energy; None where a selection mixes them with rows that were left out."""
+    """The new rows' share of the run's own energy; None where a selection mixes them with rows that
+    were left out.
+    """
     pairing = pairs.pairing
     if not pairing.new:
         return 0.0
@@ -158,7 +178,9 @@ def _truncation(discarded: Vector) -> dict[str, Any] | None:
 
 
 def _shares(basis: Basis) -> list[float]:
-    """Share of the squared scores (geometry: of the squared lengths) that each singular value explains."""
+    """Share of the squared scores (geometry: of the squared lengths) that each singular value
+    explains.
+    """
     squares = basis.singular_values**2
     share: list[float] = (squares / (squares.sum() + (basis.discarded**2).sum())).tolist()
     return share
@@ -167,7 +189,8 @@ def _shares(basis: Basis) -> list[float]:
 def _products(transform: Transform, roots: Mapping[str, Root]) -> dict[str, Any]:
     """The precision in which `apply` shall multiply, and the estimates that say so."""
     if not roots:
-        # A rotation: every column of the product is as long as its inputs allow, and nothing is amplified.
+        # A rotation: every column of the product is as long as its inputs allow, and nothing is
+        # amplified.
         return {"items": "float32", "users": "float32", "column_error": None, "score_error": None}
     assert transform.users is not None
     size = float(np.linalg.norm(transform.singular_values))

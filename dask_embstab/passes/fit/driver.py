@@ -1,7 +1,8 @@
 """A fit, from tables to a transform, one step of the paper after another.
 
-Pair the rows; read the moments of every table; factorize them (reading again where the condition number asks for it);
-standardize; rotate the aligned pairs onto the reference; record the diagnostics.
+Pair the rows; read the moments of every table; factorize them (reading again where the condition
+number asks for it); standardize; rotate the aligned pairs onto the reference; record the
+diagnostics.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.fit.aligned import aligned_rows
 from dask_embstab.passes.fit.diagnostics import fit_diagnostics
 from dask_embstab.passes.fit.options import FitOptions
-from dask_embstab.passes.fit.read import aligned_pairs, for_all_rows, read_moments, require_memory_for
+from dask_embstab.passes.fit.read import (
+    aligned_pairs,
+    for_all_rows,
+    read_moments,
+    require_memory_for,
+)
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.reread import graded_roots
 from dask_embstab.passes.fit.state import TableRead
@@ -42,58 +48,85 @@ from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.table import Table
 
 
-def fit_tables(items: Table, users: Table | None, reference: Reference | None, options: FitOptions) -> Transform:
-    """The transform that lands these tables on the reference (or standardizes them, where there is none)."""
+def fit_tables(
+    items: Table, users: Table | None, reference: Reference | None, options: FitOptions
+) -> Transform:
+    """The transform that lands these tables on the reference (or standardizes them, where there is
+    none).
+    """
     tables = {"items": items}
-    if users is not None and (options.keep == "scores" or (reference is not None and options.align_on != "items")):
+    if users is not None and (
+        options.keep == "scores" or (reference is not None and options.align_on != "items")
+    ):
         tables["users"] = users
     if options.keep == "scores":
         for table in tables.values():
             require_rows(table.where, table.n_rows, table.d)
     theirs = [] if reference is None else reference.tables
-    with unchanged(*tables.values(), *theirs, *options.columns), join_options(**options.join_options) as join:
+    with (
+        unchanged(*tables.values(), *theirs, *options.columns),
+        join_options(**options.join_options) as join,
+    ):
         require_memory_for(tables, reference, options, whole=True)
         aligned = aligned_rows(tables, reference, options, join, whole=True)
         reads = read_moments(tables, aligned, options)
         n_users = None if users is None else users.n_rows
-        return fit_reads(reads, n_users, None if reference is None else reference.described, options)
+        return fit_reads(
+            reads, n_users, None if reference is None else reference.described, options
+        )
 
 
-def fit_moments(tables: Mapping[str, TableMoments], reference: Reference | None, options: FitOptions) -> Transform:
+def fit_moments(
+    tables: Mapping[str, TableMoments], reference: Reference | None, options: FitOptions
+) -> Transform:
     """Fit from moments that were taken before; no table is read.
 
     What only a read can do is refused: what chooses rows or scales them belongs to `summarize`.
     """
-    again = {"method": "qr" if options.method == "qr" else None, "unit_rows": options.unit_rows or None}
+    again = {
+        "method": "qr" if options.method == "qr" else None,
+        "unit_rows": options.unit_rows or None,
+    }
     for name, value in again.items():
         if value is not None:
-            raise InputError(f"{option(**{name: value})} needs another read of the tables; fit from the tables")
+            raise InputError(
+                f"{option(**{name: value})} needs another read of the tables; fit from the tables"
+            )
     for choice in options.selections.values():
         for name in choice.given:
             raise InputError(
                 f"{option(name)} is about rows, and moments hold their sums alone",
-                f"{call('moments', **{name: None})} takes it" if name != "pairs" else "fit from the tables",
+                (
+                    f"{call('moments', **{name: None})} takes it"
+                    if name != "pairs"
+                    else "fit from the tables"
+                ),
             )
     for key in options.aligned if reference is not None else ():
         if (shared := tables[key].shared) is not None:
             require_width(options, shared.d)
         if not tables[key].matched:
             raise TooFewMatchedError(
-                f"{tables[key].where} and its reference share no id; a run is aligned on the rows it shares with its"
-                " reference"
+                f"{tables[key].where} and its reference share no id; a run is aligned on the rows"
+                " it shares with its reference"
             )
     reads = {key: TableRead(summary) for key, summary in tables.items()}
     n_users = tables["users"].n_rows if "users" in tables else None
     return fit_reads(reads, n_users, None if reference is None else reference.described, options)
 
 
-def summarize(table: Table, reference: Table | None, described: Mapping[str, Any], options: FitOptions) -> TableMoments:
+def summarize(
+    table: Table, reference: Table | None, described: Mapping[str, Any], options: FitOptions
+) -> TableMoments:
     """Moments of one table (or of a part of one) with its reference rows, from one read.
 
     A few rows that were drawn count for all that they stand for, as in a fit of two tables.
     """
     paired = None if reference is None else Reference(reference, None, {})
-    with unchanged(table, reference, *options.columns), join_options(**options.join_options) as join:
+    with (
+        unchanged(table, reference, *options.columns),
+        join_options(**options.join_options) as join,
+    ):
         require_memory_for({"items": table}, paired, options, whole=False)
         aligned = aligned_rows({"items": table}, paired, options, join, whole=False)
         read = read_moments({"items": table}, aligned, options)["items"]
@@ -102,16 +135,23 @@ def summarize(table: Table, reference: Table | None, described: Mapping[str, Any
         return read.summary
     moments, found = read.summary.moments, read.pairs
     zero_rows = moments.zeros.reference + (found.gone_zero_rows if found else 0)
-    shared = Shared(found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described)
+    shared = Shared(
+        found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described
+    )
     if found and moments.pairs and found.pairing.n_represented > found.pairing.n_used:
         moments = replace(moments.counted_once, pairs=for_all_rows(moments.pairs, read))
     return replace(read.summary, moments=moments, reference=known, shared=shared)
 
 
 def fit_reads(
-    reads: dict[str, TableRead], n_users: int | None, reference: dict[str, Any] | None, options: FitOptions
+    reads: dict[str, TableRead],
+    n_users: int | None,
+    reference: dict[str, Any] | None,
+    options: FitOptions,
 ) -> Transform:
-    """The fit as in the paper; a table is read again where its condition number or unit rows ask for it."""
+    """The fit as in the paper; a table is read again where its condition number or unit rows ask
+    for it.
+    """
     for read in reads.values():
         require_nonzero(read.summary, every_component=options.keep == "scores")
         if options.keep == "scores":
@@ -135,25 +175,36 @@ def fit_reads(
 
 
 def _standardized(
-    reads: Mapping[str, TableRead], roots: Mapping[str, Root], n_users: int | None, options: FitOptions
+    reads: Mapping[str, TableRead],
+    roots: Mapping[str, Root],
+    n_users: int | None,
+    options: FitOptions,
 ) -> Basis:
-    """The basis in which the tables are compared: standardized scores, or the items' own (only centred) space."""
+    """The basis in which the tables are compared: standardized scores, or the items' own (only
+    centred) space.
+    """
     items = reads["items"].summary.moments
     if options.keep == "geometry":
         return geometry_basis(items, with_users=n_users is not None)
     counts = items.n_nonzero, reads["users"].summary.moments.n_nonzero
-    return scores_basis(roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance)
+    return scores_basis(
+        roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance
+    )
 
 
 def _anchor_bound(
     basis: Basis, target: Target, reads: Mapping[str, TableRead], pairs: Pairs, options: FitOptions
 ) -> float | None:
-    """Estimate of the distance from the rotation of all rows; None without anchors, with weights or a narrower width."""
+    """Estimate of the distance from the rotation of all rows; None without anchors, with weights or
+    a narrower width.
+    """
     sampled = []
     if basis.items.shape[1] > target.width:
         return None
     _, rotation = rotation_of(target, pairs)
-    mean_x, mean_y = (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
+    mean_x, mean_y = (
+        (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
+    )
     for key in options.aligned:
         beside, table = reads[key].pairs, reads[key].table
         choice = options.selection(key)
@@ -165,6 +216,10 @@ def _anchor_bound(
         s = rotation.singular_values / pairs.n
         drawn = beside.pairing
         share = drawn.n_represented / drawn.n_used / pairs.weight
-        influence = Influence(getattr(basis, key), left, right, s, share, mean_x, mean_y, options.unit_rows)
-        sampled.append((anchor_scatter(table, drawn, influence), drawn.n_eligible, drawn.n_represented))
+        influence = Influence(
+            getattr(basis, key), left, right, s, share, mean_x, mean_y, options.unit_rows
+        )
+        sampled.append(
+            (anchor_scatter(table, drawn, influence), drawn.n_eligible, drawn.n_represented)
+        )
     return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0

@@ -33,14 +33,17 @@ Balance = Literal["rows", "gramians"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows of a table decide the rotation, and how much each counts; standardizing ignores all of it.
+    """Which rows of a table decide the rotation, and how much each counts; standardizing ignores
+    all of it.
 
-    ``pairs``: ids of the run and the other ids that they have in the reference, instead of a join by equal ids.
+    ``pairs``: ids of the run and the other ids that they have in the reference, instead of a join
+    by equal ids.
 
-    ``weights``: one number per row, or ``"norm"`` for the length of the reference's row; ``times_norm``: numbers times
-    that length. ``only``: the ids to align on.
-    ``counts`` with ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with ``seed``;
-    ``anchors``: that many of the rest by a hash of their ids and ``seed``, the same ones in every run.
+    ``weights``: one number per row, or ``"norm"`` for the length of the reference's row;
+    ``times_norm``: numbers times that length. ``only``: the ids to align on. ``counts`` with
+    ``min_count``: rows seen at least that often. ``sample``: that many of the rest, drawn with
+    ``seed``; ``anchors``: that many of the rest by a hash of their ids and ``seed``, the same ones
+    in every run.
     """
 
     weights: Any = None
@@ -57,8 +60,8 @@ class Selection:
         self._require_pairs_alone()
         if (self.counts is None) != (self.min_count is None):
             raise InputError(
-                f"{option('counts')} and {option('min_count')} belong together: rows with fewer counts stay out; one of"
-                " them came; give both"
+                f"{option('counts')} and {option('min_count')} belong together: rows with fewer"
+                " counts stay out; one of them came; give both"
             )
         for name in ("sample", "anchors"):
             if (count := getattr(self, name)) is not None and count < 1:
@@ -74,8 +77,9 @@ class Selection:
             given.remove("weights")
         if self.pairs is not None and given:
             raise InputError(
-                f"{option('pairs')} says which rows decide the rotation, so {option(given[0])} cannot; leave one of them"
-                f" out ({option(weights='norm')} goes with {option('pairs')})"
+                f"{option('pairs')} says which rows decide the rotation, so {option(given[0])}"
+                f" cannot; leave one of them out ({option(weights='norm')} goes with"
+                f" {option('pairs')})"
             )
 
     @property
@@ -103,7 +107,9 @@ class Selection:
         if (chosen := self.chosen(table)) is not None:
             pairing = pairing.only(chosen)
         if self.sample is not None and self.sample < pairing.n_used:
-            kept = np.random.default_rng(self.seed).choice(pairing.n_used, self.sample, replace=False)
+            kept = np.random.default_rng(self.seed).choice(
+                pairing.n_used, self.sample, replace=False
+            )
             pairing = pairing.drawn(np.sort(kept), table.n_rows)
         if self.anchors is not None and self.anchors < pairing.n_used:
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
@@ -112,7 +118,9 @@ class Selection:
         return pairing
 
     def chosen(self, table: Table) -> np.ndarray[Any, Any] | None:
-        """Whether each row is one of ``only`` and was seen often enough, (n,) of bool; None where every row will do."""
+        """Whether each row is one of ``only`` and was seen often enough, (n,) of bool; None where
+        every row will do.
+        """
         if self.only is None and self.counts is None:
             return None
         chosen = np.ones(table.n_rows, bool) if self.only is None else self._named(table)
@@ -122,7 +130,10 @@ class Selection:
         return chosen
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
-        ids, only = table.row_ids, list(self.only) if isinstance(self.only, set | frozenset) else self.only
+        ids, only = (
+            table.row_ids,
+            list(self.only) if isinstance(self.only, set | frozenset) else self.only,
+        )
         listed = ids_of_kind(only, ids, option("only"))
         wanted = pd.Index(hashable(listed)).unique()
         seen, found = np.zeros(len(wanted), bool), np.zeros(table.n_rows, bool)
@@ -134,19 +145,28 @@ class Selection:
             start += len(part)
         if isinstance(ids, Ids) and ids.kind == "string":
             asked = Ids(wanted.to_numpy(dtype=object), "string", option("only"))
-            partners = [ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, found)]
-            for difference in differences(Unmatched(asked, partners[0]), Unmatched(ids, partners[1])):
-                warnings.warn(EmbstabWarning(f"{ids.where} and {option('only')}: {difference}"), stacklevel=2)
+            partners = [
+                ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, found)
+            ]
+            for difference in differences(
+                Unmatched(asked, partners[0]), Unmatched(ids, partners[1])
+            ):
+                warnings.warn(
+                    EmbstabWarning(f"{ids.where} and {option('only')}: {difference}"), stacklevel=2
+                )
         return found
 
 
 def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]:
-    return np.concatenate([column.take(start, start + ID_RANGE) >= least for start in range(0, n_rows, ID_RANGE)])
+    return np.concatenate(
+        [column.take(start, start + ID_RANGE) >= least for start in range(0, n_rows, ID_RANGE)]
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per aligned table.
+    """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per
+    aligned table.
 
     ``join_options`` are the arguments of `join_options`.
     """
@@ -169,34 +189,45 @@ class FitOptions:
         choices = {"keep": Keep, "align_on": AlignOn, "method": Method, "balance": Balance}
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):
-                raise InputError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; it is {value!r}")
+                raise InputError(
+                    f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; it is"
+                    f" {value!r}"
+                )
         for name in ("rank", "width", "min_matched"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1; it is {count}")
         require_workable(0, self.width or 0, option("width"))
         require_workable(0, self.rank or 0, option("rank"))
         if not 0.0 <= self.max_lost_energy <= 1.0:
-            raise InputError(f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}")
+            raise InputError(
+                f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}"
+            )
         if self.keep == "geometry" and self.rank is not None:
             raise InputError(
-                f"{option('rank')} truncates scores; with {option(keep='geometry')} use {option('width')} instead"
+                f"{option('rank')} truncates scores; with {option(keep='geometry')} use"
+                f" {option('width')} instead"
             )
         if self.keep == "scores" and self.rotation_only:
             raise InputError(
-                f"{option(rotation_only=True)} chooses between a space and its mirror image, and the vectors that"
-                f" {option(keep='scores')} starts from are one or the other by a sign convention alone, so it would say"
-                " nothing about the run; leave it out",
+                f"{option(rotation_only=True)} chooses between a space and its mirror image, and"
+                f" the vectors that {option(keep='scores')} starts from are one or the other by a"
+                " sign convention alone, so it would say nothing about the run; leave it out",
                 f"{option(keep='geometry')} only rotates",
             )
         if self.keep == "scores" and self.center:
             raise InputError(
-                f"{option(center=True)} moves the origin, which changes scores; use {option(keep='geometry')} with it"
+                f"{option(center=True)} moves the origin, which changes scores; use"
+                f" {option(keep='geometry')} with it"
             )
 
     @property
     def columns(self) -> list[zarr.Array[Any]]:
         """Stored weights and counts."""
-        given = (column for choice in self.selections.values() for column in (choice.weights, choice.counts))
+        given = (
+            column
+            for choice in self.selections.values()
+            for column in (choice.weights, choice.counts)
+        )
         return [column for column in given if isinstance(column, zarr.Array)]
 
     @property
@@ -215,7 +246,9 @@ def aligned_tables(align_on: str) -> tuple[str, ...]:
 
 
 def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection]:
-    """One selection per aligned table: an option given as a dict by table name, or once for the only aligned table."""
+    """One selection per aligned table: an option given as a dict by table name, or once for the
+    only aligned table.
+    """
     keys = aligned_tables(align_on)
     per_table: dict[str, dict[str, Any]] = {key: {} for key in keys}
     for name, value in options.items():
@@ -234,12 +267,14 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
 
 
 def given_by_table(name: str, given: Mapping[Any, Any], keys: Collection[str]) -> dict[str, Any]:
-    """An option that is given as a dict by table name; raises where it is for none, or for others than ``keys``."""
+    """An option that is given as a dict by table name; raises where it is for none, or for others
+    than ``keys``.
+    """
     if not given or not set(given) <= set(keys):
         others = ", ".join(sorted(map(str, set(given) - set(keys)))) or "no table"
         raise InputError(
-            f"{option(name)} is given for {others}; the fit aligns on {' and '.join(keys)}; give it for these, or"
-            " leave it out"
+            f"{option(name)} is given for {others}; the fit aligns on {' and '.join(keys)}; give it"
+            " for these, or leave it out"
         )
     return dict(given)
 
@@ -262,6 +297,6 @@ def _require_one_table(name: str, value: Any, keys: tuple[str, ...]) -> None:
 
 def _by_table_error(name: str) -> InputError:
     return InputError(
-        f"{option(align_on='both')} needs {option(name)} by table; one for both came; give a dict with 'items' and"
-        " 'users'"
+        f"{option(align_on='both')} needs {option(name)} by table; one for both came; give a dict"
+        " with 'items' and 'users'"
     )

@@ -1,4 +1,6 @@
-"""The reads of a fit: moments of every table with its reference rows, and pairs of unit rows once the basis is known."""
+"""The reads of a fit: moments of every table with its reference rows, and pairs of unit rows once
+the basis is known.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +40,24 @@ _MOST_WEIGHT = 1e140
 def require_memory_for(
     tables: Mapping[str, Table], reference: Reference | None, options: FitOptions, *, whole: bool
 ) -> None:
-    """Raise, before rows are paired, where the least that the first read holds is beyond the limit that the user gave."""
+    """Raise, before rows are paired, where the least that the first read holds is beyond the limit
+    that the user gave.
+    """
     loads, widest = [], 0
     for key, table in tables.items():
-        theirs: Table | None = getattr(reference, key) if reference is not None and key in options.aligned else None
+        theirs: Table | None = (
+            getattr(reference, key) if reference is not None and key in options.aligned else None
+        )
         width = 0 if theirs is None else theirs.d
         rows_beside = width * (1 + len(reference.lags)) if reference else 0
         values = (int(not width) + (options.method == "qr"), int(width > 0))
-        loads.append(read_load(table, *plan(table, beside=rows_beside), width=rows_beside, values=values))
+        loads.append(
+            read_load(table, *plan(table, beside=rows_beside), width=rows_beside, values=values)
+        )
         widest = max(widest, width)
-    small = small_matrices(tables["items"].d, widest, scores=options.keep == "scores") if whole else 0
+    small = (
+        small_matrices(tables["items"].d, widest, scores=options.keep == "scores") if whole else 0
+    )
     require_memory(loads, small=small)
 
 
@@ -60,12 +70,19 @@ def read_moments(
     weights = {key: options.selection(key).row_weights(rows.table) for key, rows in now.items()}
     listed = [key for key, rows in now.items() if rows.pairs.pairing.listed]
 
-    reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(centred=options.center)
+    reduction: Any = (triangle_reduction if options.method == "qr" else moments_reduction)(
+        centred=options.center
+    )
     passes: dict[tuple[str, bool], Any] = {}
     for key, table in tables.items():
-        pairs, weigh = (now[key].pairs, weights[key]) if key in now and key not in listed else (None, None)
-        passes[key, False] = reduce_table(table, reduction, label="fit: reading", pairs=pairs, weights=weigh)
-    # Listed pairs are other rows than the table's, some of them several times: a small pass of their own.
+        pairs, weigh = (
+            (now[key].pairs, weights[key]) if key in now and key not in listed else (None, None)
+        )
+        passes[key, False] = reduce_table(
+            table, reduction, label="fit: reading", pairs=pairs, weights=weigh
+        )
+    # Listed pairs are other rows than the table's, some of them several times: a small pass of
+    # their own.
     alone = pairs_reduction(centred=options.center)
     for key in listed:
         rows = now[key]
@@ -77,29 +94,38 @@ def read_moments(
     reads = {}
     for key, table in tables.items():
         read, rows_of = found[key, False], aligned.get(key)
-        moments, R = (read.value.moments, read.value.R) if options.method == "qr" else (read.value, None)
+        moments, R = (
+            (read.value.moments, read.value.R) if options.method == "qr" else (read.value, None)
+        )
         if key in listed:
             # Every row is in `rest`; the pairs' own rows are counted there once already.
             sums = found[key, True].value
             zeros = replace(sums.zeros, rows=moments.zeros.rows, energy=0.0)
-            moments = replace(moments, pairs=sums.pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros)
+            moments = replace(
+                moments, pairs=sums.pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros
+            )
         summary = TableMoments(moments, str(table.dtype), table.where)
         if rows_of is None:
             reads[key] = TableRead(summary, table, triangle=R, n_reads=1, digests=read.digests)
         else:
             theirs = read.partner_digests | rows_of.pairs.digests
-            reads[key] = TableRead(summary, table, rows_of.pairs, rows_of.table, R, 1, read.digests, theirs)
+            reads[key] = TableRead(
+                summary, table, rows_of.pairs, rows_of.table, R, 1, read.digests, theirs
+            )
     return reads
 
 
 def aligned_pairs(
     basis: Basis, target: Target, reads: Mapping[str, TableRead], options: FitOptions
 ) -> tuple[Pairs, Pairs | None]:
-    """Sums over the pairs that decide the rotation, in the basis; and those that the means come from, where centred."""
+    """Sums over the pairs that decide the rotation, in the basis; and those that the means come
+    from, where centred.
+    """
     means = None
     if options.center or not options.unit_rows:
         means = transformed_pairs(
-            basis, pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads)
+            basis,
+            pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads),
         )
     if options.unit_rows:
         return read_unit_pairs(basis, target, reads, options), means
@@ -107,19 +133,25 @@ def aligned_pairs(
     return means, means
 
 
-def read_unit_pairs(basis: Basis, target: Target, reads: Mapping[str, TableRead], options: FitOptions) -> Pairs:
-    """One more read of the aligned tables: pairs with every row scaled to length one once it has landed."""
+def read_unit_pairs(
+    basis: Basis, target: Target, reads: Mapping[str, TableRead], options: FitOptions
+) -> Pairs:
+    """One more read of the aligned tables: pairs with every row scaled to length one once it has
+    landed.
+    """
     passes = {}
     for key in options.aligned:
         read = reads[key]
         if read.table is None:
             raise InputError(
-                f"{option(unit_rows=True)} needs another read of the tables; moments alone do not hold it; fit from"
-                " the tables"
+                f"{option(unit_rows=True)} needs another read of the tables; moments alone do not"
+                " hold it; fit from the tables"
             )
         reduction, aligned = unit_pairs_reduction(getattr(basis, key)), read.aligned or read.table
         weights = options.selection(key).row_weights(aligned)
-        passes[key] = reduce_table(aligned, reduction, label="fit: unit rows", pairs=read.pairs, weights=weights)
+        passes[key] = reduce_table(
+            aligned, reduction, label="fit: unit rows", pairs=read.pairs, weights=weights
+        )
         read.n_reads += 1
     found: dict[str, Pairs | None] = {}
     for key, done in run_all(passes).items():
@@ -130,34 +162,43 @@ def read_unit_pairs(basis: Basis, target: Target, reads: Mapping[str, TableRead]
     require_matched(len(basis.items), counted(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError(
-            f"{option(unit_rows=True)} needs matched rows that are not zero; all of them are; check how they were"
-            " written"
+            f"{option(unit_rows=True)} needs matched rows that are not zero; all of them are; check"
+            " how they were written"
         )
     stacked: Pairs = total(pair_sums(found, reads).values())
     return stacked
 
 
-def pair_sums(found: Mapping[str, Pairs | None], reads: Mapping[str, TableRead]) -> dict[str, Pairs]:
-    """The sums of every aligned table, anchors standing for all rows; an error where one has none."""
+def pair_sums(
+    found: Mapping[str, Pairs | None], reads: Mapping[str, TableRead]
+) -> dict[str, Pairs]:
+    """The sums of every aligned table, anchors standing for all rows; an error where one
+    has none.
+    """
     sums = {
-        key: for_all_rows(pairs, reads[key]) for key, pairs in found.items() if pairs is not None and pairs.weight > 0
+        key: for_all_rows(pairs, reads[key])
+        for key, pairs in found.items()
+        if pairs is not None and pairs.weight > 0
     }
     if len(sums) < len(found):
         raise InputError(
-            f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or all of weight 0;"
-            " select others"
+            f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or"
+            " all of weight 0; select others"
         )
     for key, pairs in sums.items():
         if not 1 / _MOST_WEIGHT < pairs.weight / pairs.n < _MOST_WEIGHT:
             raise InputError(
-                f"weights of {key} must lie within {1 / _MOST_WEIGHT:g} and {_MOST_WEIGHT:g} on average; they are"
-                f" {pairs.weight / pairs.n:.3g}; multiply all of them by one number, which changes nothing else"
+                f"weights of {key} must lie within {1 / _MOST_WEIGHT:g} and {_MOST_WEIGHT:g} on"
+                f" average; they are {pairs.weight / pairs.n:.3g}; multiply all of them by one"
+                " number, which changes nothing else"
             )
     return sums
 
 
 def for_all_rows(pairs: Pairs, read: TableRead) -> Pairs:
-    """Sums over drawn rows with the weight of all the rows they stand for: another table may be aligned too."""
+    """Sums over drawn rows with the weight of all the rows they stand for: another table may be
+    aligned too.
+    """
     found = read.pairs
     if found is None or found.pairing.n_represented == found.pairing.n_used:
         return pairs

@@ -43,8 +43,16 @@ class WithTriangle:
 
 
 def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
-    """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q anywhere."""
-    return Reduction(partial(_with_triangle, centred=centred), add, _triangle_finite_check, n_squares=2, n_copies=2)
+    """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q
+    anywhere.
+    """
+    return Reduction(
+        partial(_with_triangle, centred=centred),
+        add,
+        _triangle_finite_check,
+        n_squares=2,
+        n_copies=2,
+    )
 
 
 def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
@@ -54,7 +62,9 @@ def preconditioned_reduction(P: Matrix) -> Reduction[Matrix]:
 
 @dataclass(frozen=True, slots=True)
 class UnitPairs(Sums):
-    """Moments whose pairs are unit rows; sums of squares of the same rows, and of their partners, as they are."""
+    """Moments whose pairs are unit rows; sums of squares of the same rows, and of their partners,
+    as they are.
+    """
 
     moments: Moments
     energy_x: float
@@ -62,8 +72,12 @@ class UnitPairs(Sums):
 
 
 def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
-    """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d, r)."""
-    return Reduction(partial(_unit_pairs, M), add, _unit_pairs_finite_check, n_squares=0, n_copies=6)
+    """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d,
+    r).
+    """
+    return Reduction(
+        partial(_unit_pairs, M), add, _unit_pairs_finite_check, n_squares=0, n_copies=6
+    )
 
 
 def pairs_reduction(*, centred: bool) -> Reduction[Moments]:

@@ -19,7 +19,9 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """An earlier run that the alignment is to hold too: its tables, whose pairs weigh ``weight`` in all."""
+    """An earlier run that the alignment is to hold too: its tables, whose pairs weigh ``weight`` in
+    all.
+    """
 
     name: str
     weight: float
@@ -30,8 +32,9 @@ class Lag:
 class Reference:
     """The tables to land on, and what is recorded about them.
 
-    ``live``: how many rows of a table, its first ones, are of the run that was live last; by default all. Where there are
-    ``lags``, the tables' own pairs weigh ``weight`` over the number of the run's rows.
+    ``live``: how many rows of a table, its first ones, are of the run that was live last; by
+    default all. Where there are ``lags``, the tables' own pairs weigh ``weight`` over the number of
+    the run's rows.
     """
 
     items: Table | None
@@ -44,7 +47,11 @@ class Reference:
     @property
     def tables(self) -> list[Table]:
         """All tables that a fit may read."""
-        found = [self.items, self.users, *(table for lag in self.lags for table in lag.tables.values())]
+        found = [
+            self.items,
+            self.users,
+            *(table for lag in self.lags for table in lag.tables.values()),
+        ]
         return [table for table in found if table is not None]
 
 
@@ -55,69 +62,95 @@ def as_reference(reference: Any) -> Reference | None:
     run = as_run(reference)
     if run is None:
         table, is_named = as_table(reference), isinstance(reference, str | os.PathLike)
-        named = {"path": table.where if is_named else None, "name": None if is_named else table.where}
+        named = {
+            "path": table.where if is_named else None,
+            "name": None if is_named else table.where,
+        }
         return Reference(table, None, {**named, "stabilized": None, "balance": None})
     made = run.transform
     balance = None if made is None else made.diagnostics.get("balance")
-    described = {"path": run.path, "name": run.name, "stabilized": made is not None, "balance": balance}
+    described = {
+        "path": run.path,
+        "name": run.name,
+        "stabilized": made is not None,
+        "balance": balance,
+    }
     return Reference(run.items, run.users, described)
 
 
 def moments_of(items: Any, users: Any) -> dict[str, TableMoments] | None:
-    """Moments by table, where moments were given in place of tables; both then, and of one width."""
+    """Moments by table, where moments were given in place of tables; both then, and of one
+    width.
+    """
     if not isinstance(items, TableMoments):
         return None
     if users is None:
         return {"items": items}
     if not isinstance(users, TableMoments):
-        raise InputError(f"give both tables as moments, or neither; users are {type(users).__name__}")
+        raise InputError(
+            f"give both tables as moments, or neither; users are {type(users).__name__}"
+        )
     if items.d != users.d:
         raise InputError(
-            f"items and users need one number of components; {items.where} has {items.d} and {users.where} {users.d}"
+            f"items and users need one number of components; {items.where} has {items.d} and"
+            f" {users.where} {users.d}"
         )
     return {"items": items, "users": users}
 
 
-def reference_of(tables: Mapping[str, TableMoments], aligned: tuple[str, ...], given: Any) -> Reference | None:
-    """The reference that moments were taken with; ``given``, where it is not None, must be that one.
+def reference_of(
+    tables: Mapping[str, TableMoments], aligned: tuple[str, ...], given: Any
+) -> Reference | None:
+    """The reference that moments were taken with; ``given``, where it is not None, must be that
+    one.
 
-    Raises `InputError` where it is another, where the ``aligned`` tables' moments were taken without one, or with two.
+    Raises `InputError` where it is another, where the ``aligned`` tables' moments were taken
+    without one, or with two.
     """
     named = as_reference(given)
     for key, table in tables.items() if named is not None else ():
         theirs: Table | None = getattr(named, key)
         if theirs is not None and table.shared is not None and table.reference != identity(theirs):
             raise InputError(
-                f"moments hold the pairs with their own reference; those of {table.where} were taken with another"
-                f" than {theirs.where}; give that one, or take them again with {call('moments', reference=theirs.where)}"
+                f"moments hold the pairs with their own reference; those of {table.where} were"
+                f" taken with another than {theirs.where}; give that one, or take them again with"
+                f" {call('moments', reference=theirs.where)}"
             )
-    known = [dict(table.shared.described) for key, table in tables.items() if key in aligned and table.shared]
+    known = [
+        dict(table.shared.described)
+        for key, table in tables.items()
+        if key in aligned and table.shared
+    ]
     if named is not None or any(table.shared for table in tables.values()):
         for key in aligned:
             if key not in tables:
                 raise InputError(
-                    f"the {key} are to decide the rotation, and only moments of items came; give theirs too"
+                    f"the {key} are to decide the rotation, and only moments of items came; give"
+                    " theirs too"
                 )
             if tables[key].shared is None:
                 raise InputError(
-                    f"the moments of {tables[key].where} were taken without a reference, so they hold no pairs; take"
-                    f" them again: {call('moments', reference=None)}"
+                    f"the moments of {tables[key].where} were taken without a reference, so they"
+                    f" hold no pairs; take them again: {call('moments', reference=None)}"
                 )
     if any(described != known[0] for described in known):
         raise InputError(
-            f"moments of items and users must be taken with one reference; these with {known[0].get('path')} and"
-            f" {known[1].get('path')}; take one of them again: {call('moments', reference=None)}"
+            "moments of items and users must be taken with one reference; these with"
+            f" {known[0].get('path')} and {known[1].get('path')}; take one of them again:"
+            f" {call('moments', reference=None)}"
         )
     return named or (Reference(None, None, known[0]) if known else None)
 
 
 def balance_for(asked: Balance | None, reference: Reference | None) -> Balance:
-    """The balance that was asked for, else the reference's own, else rows; a warning where the two differ."""
+    """The balance that was asked for, else the reference's own, else rows; a warning where the two
+    differ.
+    """
     recorded: Balance | None = None if reference is None else reference.described["balance"]
     if asked is not None and recorded is not None and asked != recorded:
         told = EmbstabWarning(
-            f"{option(balance=asked)} was asked for and the reference was made with {recorded!r}: the lengths of"
-            " aligned rows will differ from the reference's by a constant factor",
+            f"{option(balance=asked)} was asked for and the reference was made with {recorded!r}:"
+            " the lengths of aligned rows will differ from the reference's by a constant factor",
             f"{option(balance=recorded)} keeps the reference's",
         )
         warnings.warn(told, stacklevel=3)

@@ -1,8 +1,10 @@
-"""From the first read of a table to a graded root of its Gramian, by the route its condition number allows.
+"""From the first read of a table to a graded root of its Gramian, by the route its condition number
+allows.
 
-``auto`` keeps the Gramian where its error, which grows with the square of the condition number, stays below what the
-input's precision asks for; beyond that it reads the table again with a preconditioner made of that same Gramian, and once
-more with a better one while the diagonally scaled Gramian of the preconditioned table is not near the identity.
+``auto`` keeps the Gramian where its error, which grows with the square of the condition number,
+stays below what the input's precision asks for; beyond that it reads the table again with a
+preconditioner made of that same Gramian, and once more with a better one while the diagonally
+scaled Gramian of the preconditioned table is not near the identity.
 """
 
 from __future__ import annotations
@@ -60,12 +62,16 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
     roots |= _preconditioned_roots(reads, waiting)
     for key, root in roots.items():
         summary = reads[key].summary
-        require_factor(root, *by_equal_lengths(summary.gramian), eps=summary.eps, where=summary.where)
+        require_factor(
+            root, *by_equal_lengths(summary.gramian), eps=summary.eps, where=summary.where
+        )
     return roots
 
 
 def _gram_serves(read: TableRead) -> bool:
-    """Whether one read is enough: more is asked of float64, and of tables so small that another read costs nothing."""
+    """Whether one read is enough: more is asked of float64, and of tables so small that another
+    read costs nothing.
+    """
     summary = read.summary
     condition = gramian_condition(summary.gramian)
     small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
@@ -76,10 +82,15 @@ def _gram_serves(read: TableRead) -> bool:
 def _require_gram_holds(summary: TableMoments) -> None:
     condition = gramian_condition(summary.gramian)
     if gramian_error(condition) > _GRAM_LIMIT:
-        seen = f"{condition:.1e}" if np.isfinite(condition) else "beyond what float64 can see in a Gramian"
+        seen = (
+            f"{condition:.1e}"
+            if np.isfinite(condition)
+            else "beyond what float64 can see in a Gramian"
+        )
         raise ConditionError(
-            f"the Gramian needs a condition number below {np.sqrt(_GRAM_LIMIT / gramian_error(1.0)):.0e} once columns are"
-            f" scaled; that of {summary.where} is {seen}",
+            "the Gramian needs a condition number below"
+            f" {np.sqrt(_GRAM_LIMIT / gramian_error(1.0)):.0e} once columns are scaled; that of"
+            f" {summary.where} is {seen}",
             f"{option(method='auto')} or {option(method='qr')} reads that table again",
         )
 
@@ -87,12 +98,15 @@ def _require_gram_holds(summary: TableMoments) -> None:
 def _require_table(read: TableRead) -> None:
     if read.table is None:
         raise ConditionError(
-            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for it; fit from the tables",
+            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for"
+            " it; fit from the tables",
             f"{option(method='gram')} accepts the larger error that the certificate then states",
         )
 
 
-def _preconditioned_roots(reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]) -> dict[str, Root]:
+def _preconditioned_roots(
+    reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]
+) -> dict[str, Root]:
     roots: dict[str, Root] = {}
     while waiting:
         again: dict[str, Preconditioner] = {}
@@ -112,12 +126,16 @@ def _preconditioned_roots(reads: Mapping[str, TableRead], waiting: dict[str, Pre
 def _preconditioned_gramians(
     reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]
 ) -> dict[str, tuple[Matrix, Preconditioner]]:
-    """One more read: the Gramian of every table times its preconditioner, both without null directions."""
+    """One more read: the Gramian of every table times its preconditioner, both without null
+    directions.
+    """
     passes = {}
     for key, by in waiting.items():
         table = reads[key].table
         assert table is not None
-        passes[key] = reduce_table(table, preconditioned_reduction(by.P), label="fit: reading again")
+        passes[key] = reduce_table(
+            table, preconditioned_reduction(by.P), label="fit: reading again"
+        )
         reads[key].n_reads += 1
     found = run_all(passes)
     return {key: without_null_directions(read.value, waiting[key]) for key, read in found.items()}

@@ -14,11 +14,13 @@ from dask_embstab.tables.table import Table
 
 @dataclass(slots=True)
 class TableRead:
-    """What is known of one table: its moments, and where they come from (``table`` is None where they were given).
+    """What is known of one table: its moments, and where they come from (``table`` is None where
+    they were given).
 
-    ``aligned`` holds the rows that ``pairs`` are read beside: the table, or a view of its listed rows.
-    ``energies`` are the sums of squares of the matched rows and of their reference rows, once they are known.
-    ``triangle`` is the R factor where the first read made one; ``n_reads`` counts the reads so far.
+    ``aligned`` holds the rows that ``pairs`` are read beside: the table, or a view of its listed
+    rows. ``energies`` are the sums of squares of the matched rows and of their reference rows, once
+    they are known. ``triangle`` is the R factor where the first read made one; ``n_reads`` counts
+    the reads so far.
     """
 
     summary: TableMoments
@@ -51,7 +53,9 @@ class TableRead:
             return 0
         shared = self.matched if self.pairs is None else self.pairs.pairing.matched
         nonzero = shared - self.zeros.pairs
-        listed = self.pairs is not None and self.pairs.pairing.listed  # a row may be in several pairs
+        listed = (
+            self.pairs is not None and self.pairs.pairing.listed
+        )  # a row may be in several pairs
         return nonzero if listed else min(self.matched, nonzero, self.summary.moments.n_nonzero)
 
     @property
@@ -64,7 +68,9 @@ class TableRead:
             matched, _, gone = self.pairs.pairing.changes
             reference = matched - self.zeros.reference + gone - self.pairs.gone_zero_rows
         elif self.pairs is None and (shared := self.summary.shared) is not None:
-            reference = shared.rows - max(shared.zero_rows, self.zeros.reference)  # a part knows of its own, at least
+            reference = shared.rows - max(
+                shared.zero_rows, self.zeros.reference
+            )  # a part knows of its own, at least
         else:
             return 0
         return min(self.summary.moments.n_nonzero, reference)

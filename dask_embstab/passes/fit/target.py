@@ -18,13 +18,17 @@ _LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 """A sum of squares below this has lost digits, or whole rows, to underflow."""
 
 
-def target_of(basis: Basis, reads: Mapping[str, TableRead], options: FitOptions, *, rotated: bool) -> Target:
+def target_of(
+    basis: Basis, reads: Mapping[str, TableRead], options: FitOptions, *, rotated: bool
+) -> Target:
     """How wide the aligned tables are: a silent loss of components is never an answer."""
     d, r = basis.items.shape
     reference_width = _reference_width(reads, options) if rotated else None
     rank_or_d = (options.rank or d) if reference_width is None else reference_width
     width = options.width or rank_or_d
-    narrows = options.width is not None and options.keep == "geometry" and reference_width is not None
+    narrows = (
+        options.width is not None and options.keep == "geometry" and reference_width is not None
+    )
     if r > width and not narrows:
         raise _too_narrow(r, width, reference_width, options)
     target = Target(
@@ -40,18 +44,24 @@ def target_of(basis: Basis, reads: Mapping[str, TableRead], options: FitOptions,
 
 
 def counted(target: Target, reads: Mapping[str, TableRead]) -> Target:
-    """The same with the shared rows and the rows of the smaller tables, as far as they were read."""
+    """The same with the shared rows and the rows of the smaller tables, as far as they were
+    read.
+    """
     aligned = [reads[key] for key in target.on if key in reads]
-    matched, smaller = (sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller"))
+    matched, smaller = (
+        sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller")
+    )
     return replace(target, matched=matched, smaller=smaller)
 
 
 def require_width(options: FitOptions, reference_width: int) -> None:
-    """Raise, before anything is read, where the aligned tables are to be narrower than the reference."""
+    """Raise, before anything is read, where the aligned tables are to be narrower than the
+    reference.
+    """
     if options.width is not None and options.width < reference_width:
         raise InputError(
-            f"{option(width=options.width)} is less than the {reference_width} components of the reference; give at"
-            " least that many"
+            f"{option(width=options.width)} is less than the {reference_width} components of the"
+            " reference; give at least that many"
         )
 
 
@@ -59,22 +69,28 @@ def require_rows(where: str, n: int, d: int) -> None:
     """Raise where scores are to be kept of fewer rows than components."""
     if n < d:
         raise InputError(
-            f"keeping scores needs at least as many rows as components; {where} has {n} rows of {d} components; give"
-            " more rows",
+            f"keeping scores needs at least as many rows as components; {where} has {n} rows of {d}"
+            " components; give more rows",
             f"{option(keep='geometry')} only rotates",
         )
 
 
 def require_nonzero(summary: TableMoments, *, every_component: bool) -> None:
-    """Raise for a table of zeros, and where squares underflow: of all components, or of one that scores may need."""
+    """Raise for a table of zeros, and where squares underflow: of all components, or of one that
+    scores may need.
+    """
     squares = np.diag(summary.gramian)
     least = squares[squares > 0].min(initial=np.inf) if every_component else squares.max()
     if summary.moments.n_nonzero and (least < _LEAST_SQUARES or not squares.any()):
         raise InputError(
-            f"the values of {summary.where} are so small that their squares underflow float64; rescale the table"
+            f"the values of {summary.where} are so small that their squares underflow float64;"
+            " rescale the table"
         )
     if not squares.any():
-        raise ConditionError(f"every value of {summary.where} is zero, so it spans no space; check how it was written")
+        raise ConditionError(
+            f"every value of {summary.where} is zero, so it spans no space; check how it was"
+            " written"
+        )
 
 
 def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOptions) -> InputError:
@@ -87,8 +103,12 @@ def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOpt
     if scores:
         repairs.append(f"{option(rank=width)} keeps the best scores of that rank")
     elif reference_width is not None:
-        repairs.append(f"{option(width=reference_width)} rotates onto the reference's own components alone")
-    return InputError(f"the {name} of the run is {r} and the {whose} has {width} components", *repairs)
+        repairs.append(
+            f"{option(width=reference_width)} rotates onto the reference's own components alone"
+        )
+    return InputError(
+        f"the {name} of the run is {r} and the {whose} has {width} components", *repairs
+    )
 
 
 def _reference_width(reads: Mapping[str, TableRead], options: FitOptions) -> int | None:

@@ -1,6 +1,8 @@
-"""Which few shared rows stand for all of them, and how far may the rotation they decide lie from that of all?
+"""Which few shared rows stand for all of them, and how far may the rotation they decide lie from
+that of all?
 
-Anchors are the rows with the smallest hash of their id: the same ones in every run, whatever its order.
+Anchors are the rows with the smallest hash of their id: the same ones in every run, whatever its
+order.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def anchor_sample(pairing: Pairing, table: Table, n: int, seed: int) -> RowSampl
 
 
 def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scatter:
-    """The scatter of the anchors' influence on the rotation; reads these rows of both tables and no other."""
+    """The scatter of the anchors' influence on the rotation; reads these rows of both tables and no
+    other.
+    """
     assert isinstance(pairing.index, SparseIndex)
     few = FewRows(table.source, pairing.index.rows, pairing.reference, pairing.index.partners)
     return over_few_rows(few, influence, label="fit: anchors").run()

@@ -1,8 +1,10 @@
-"""Can two rows of a table have one id? Asked where rows meet in equal order, so that no join has looked at their ids.
+"""Can two rows of a table have one id? Asked where rows meet in equal order, so that no join has
+looked at their ids.
 
-Keys are compared, not ids: distinct keys are distinct ids, and where two keys are equal a join decides. What was found
-of a large table of unsorted ids is remembered in an empty file beside its run, named after the stored ids' files (sizes
-and times) as an index of ids is, because the same ids come back with every run.
+Keys are compared, not ids: distinct keys are distinct ids, and where two keys are equal a join
+decides. What was found of a large table of unsorted ids is remembered in an empty file beside its
+run, named after the stored ids' files (sizes and times) as an index of ids is, because the same ids
+come back with every run.
 """
 
 from __future__ import annotations
@@ -29,16 +31,24 @@ _BLOCK_ROWS = 1 << 20
 
 
 def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
-    """Whether an id may stand in two rows: certain where False, for a join to decide where True. ``key`` names the table."""
+    """Whether an id may stand in two rows: certain where False, for a join to decide where True.
+    ``key`` names the table.
+    """
     if isinstance(ids, RowNumberIds):
         return False
     known = place_beside(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
     if (known is not None and known.exists()) or _ascend(ids):
         return False
     fits = len(ids) * _SORTED_BYTES <= join.memory
-    found = _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)])) if fits else _repeat_on_disk(ids, join)
+    found = (
+        _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)]))
+        if fits
+        else _repeat_on_disk(ids, join)
+    )
     if known is not None and not found:
-        with contextlib.suppress(OSError):  # a run that cannot be written beside is looked at every time
+        with contextlib.suppress(
+            OSError
+        ):  # a run that cannot be written beside is looked at every time
             known.touch()
             for stale in stale_beside(known):
                 stale.unlink()
@@ -49,7 +59,9 @@ def _ascend(ids: Ids) -> bool:
     """Whether every id is greater than the one before; the first range that is not ends it."""
     last = None
     for part in map(sortable, id_ranges(ids)):
-        if not bool((part[1:] > part[:-1]).all()) or (last is not None and len(part) and not part[0] > last):
+        if not bool((part[1:] > part[:-1]).all()) or (
+            last is not None and len(part) and not part[0] > last
+        ):
             return False
         last = part[-1] if len(part) else last
     return True
@@ -64,7 +76,9 @@ def _repeat_on_disk(ids: Ids, join: JoinOptions) -> bool:
     """The same of keys that do not fit in memory, part by part; computes two graphs."""
     starts = range(0, len(ids), _BLOCK_ROWS)
     n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, join.per_thread)
-    spill = Spill(join.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts))
+    spill = Spill(
+        join.scratch.folder(needs=len(ids) * _KEY.itemsize), (_KEY,), n_parts, len(starts)
+    )
     graph = Graph("ids: spreading")
     spread = [
         graph.read(spread_keys, ids.block(start, min(start + _BLOCK_ROWS, len(ids))), spill, number)
@@ -80,4 +94,6 @@ def _repeat_on_disk(ids: Ids, join: JoinOptions) -> bool:
 
 
 def _repeats_in_part(spill: Spill, part: int) -> int:
-    return int(_repeat(np.concatenate([spill.read(number, part)[0] for number in range(spill.n_files)])))
+    return int(
+        _repeat(np.concatenate([spill.read(number, part)[0] for number in range(spill.n_files)]))
+    )

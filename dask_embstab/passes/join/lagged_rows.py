@@ -1,7 +1,9 @@
-"""Reference rows of several runs as one: of every row of the run, the weighted sum of its partners in each.
+"""Reference rows of several runs as one: of every row of the run, the weighted sum of its partners
+in each.
 
-T_i = scale S_i + sum over lags of scale_g Y_(g, i), a partner that is missing counting as zeros. Aligning x_i to T_i is then
-aligning to all of them together: C = sum of x_i' T_i, in one read of the run and one of each reference's matched rows.
+T_i = scale S_i + sum over lags of scale_g Y_(g, i), a partner that is missing counting as zeros.
+Aligning x_i to T_i is then aligning to all of them together: C = sum of x_i' T_i, in one read of
+the run and one of each reference's matched rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from dask_embstab.tables.read.source import Digests
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Another run's rows, ready to be read, each times ``scale``; ``name`` says which they are in diagnostics."""
+    """Another run's rows, ready to be read, each times ``scale``; ``name`` says which they are in
+    diagnostics.
+    """
 
     name: str
     rows: ReferenceRows
@@ -29,25 +33,34 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class LaggedRows(ReferenceRows):
-    """The reference's own rows times ``scale``, plus the terms. All else is known of the reference alone."""
+    """The reference's own rows times ``scale``, plus the terms. All else is known of the reference
+    alone.
+    """
 
     scale: float = 1.0
     terms: tuple[Term, ...] = ()
 
     def of(self, rows: RowRange) -> Any:
         """What one task is given."""
-        found = [(self.scale, ReferenceRows.of(self, rows)), *((term.scale, term.rows.of(rows)) for term in self.terms)]
+        found = [
+            (self.scale, ReferenceRows.of(self, rows)),
+            *((term.scale, term.rows.of(rows)) for term in self.terms),
+        ]
         known = [(scale, partners) for scale, partners in found if partners is not None]
         if not known:
             return None
-        make = partial(_weighted, tuple(scale for scale, _ in known), self.pairing.reference.shape[1])
+        make = partial(
+            _weighted, tuple(scale for scale, _ in known), self.pairing.reference.shape[1]
+        )
         return delayed_if_needed(make, *(partners for _, partners in known))
 
 
 def lagged_rows(own: ReferenceRows, scale: float, terms: tuple[Term, ...]) -> LaggedRows:
     """Those of the reference, with the terms added to them."""
     return LaggedRows(
-        **{field.name: getattr(own, field.name) for field in fields(ReferenceRows)}, scale=scale, terms=terms
+        **{field.name: getattr(own, field.name) for field in fields(ReferenceRows)},
+        scale=scale,
+        terms=terms,
     )
 
 
@@ -65,11 +78,15 @@ class WeightedPartners:
 
     def open(self, start: int, stop: int) -> WeightedReader:
         """Start reading."""
-        return WeightedReader(self.scales, self.d, [found.open(start, stop) for found in self.partners])
+        return WeightedReader(
+            self.scales, self.d, [found.open(start, stop) for found in self.partners]
+        )
 
 
 class WeightedReader:
-    """Adds up the partners of one panel after another, in float64; those that are narrower are padded with zeros."""
+    """Adds up the partners of one panel after another, in float64; those that are narrower are
+    padded with zeros.
+    """
 
     def __init__(self, scales: tuple[float, ...], d: int, readers: list[PartnerReader]) -> None:
         self._scales, self._d, self._readers = scales, d, readers

@@ -1,4 +1,6 @@
-"""Ids that ascend in both tables meet in one pass over each, a range at a time: the merge of a merge sort."""
+"""Ids that ascend in both tables meet in one pass over each, a range at a time: the merge of a
+merge sort.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +85,12 @@ class _Window:
             self.advance(np.full(len(self.ids), -1, np.int64))
 
 
-def merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, ours_to: Sink, theirs_to: Sink) -> Merged | None:
-    """Partners of both sides to their sinks; None (and sinks half written) where one of them does not ascend."""
+def merged(
+    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, ours_to: Sink, theirs_to: Sink
+) -> Merged | None:
+    """Partners of both sides to their sinks; None (and sinks half written) where one of them does
+    not ascend.
+    """
     try:
         a, b = _Window(ours, ours_to), _Window(theirs, theirs_to)
         matched = 0

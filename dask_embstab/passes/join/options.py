@@ -20,7 +20,8 @@ _LEAST = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class JoinOptions:
-    """``memory`` bytes for a join and for what moves vectors, over all threads of a process (half of a limit at most).
+    """``memory`` bytes for a join and for what moves vectors, over all threads of a process (half
+    of a limit at most).
 
     Files go to ``scratch``; of ``duplicates`` the first row counts where they are no error.
     """
@@ -39,7 +40,9 @@ class JoinOptions:
 def join_options(
     *, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error"
 ) -> Iterator[JoinOptions]:
-    """Options checked, defaults from Dask's configuration, and the scratch folder for the length of the block."""
+    """Options checked, defaults from Dask's configuration, and the scratch folder for the length of
+    the block.
+    """
     if duplicates not in get_args(KeepDuplicates):
         raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
     asked = memory if memory is not None else dask.config.get("embstab.join-memory", "1GiB")

@@ -1,7 +1,8 @@
-"""Which reference row belongs to which row of the run? By id, in whatever order and with whatever overlap.
+"""Which reference row belongs to which row of the run? By id, in whatever order and with whatever
+overlap.
 
-The cheapest path that is exact: row by row (no ids, or identical ones in identical order), one merge (both ascend), in
-memory (few), and else over scratch files.
+The cheapest path that is exact: row by row (no ids, or identical ones in identical order), one
+merge (both ascend), in memory (few), and else over scratch files.
 """
 
 from __future__ import annotations
@@ -21,11 +22,25 @@ from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.id_spill import RECORD_BYTES
-from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, are_identical, id_ranges, stored_alike
+from dask_embstab.tables.ids.ids import (
+    ID_RANGE,
+    Ids,
+    RowNumberIds,
+    are_identical,
+    id_ranges,
+    stored_alike,
+)
 from dask_embstab.tables.ids.keys import Keyed, joined, keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
-from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, SparseIndex, StepIndex, gather
+from dask_embstab.tables.ids.row_index import (
+    ArrayIndex,
+    FileIndex,
+    RowIndex,
+    SparseIndex,
+    StepIndex,
+    gather,
+)
 from dask_embstab.tables.ids.spelling import Unmatched, differences
 from dask_embstab.tables.read.source import Source
 from dask_embstab.tables.table import Table
@@ -37,9 +52,11 @@ Chosen = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The first ``rows`` rows of a reference are of the run that was live last, and ``matched`` of them have a partner.
+    """The first ``rows`` rows of a reference are of the run that was live last, and ``matched`` of
+    them have a partner.
 
-    What lies behind them are rows that were there before: they are aligned on, and no row is missed or new for them.
+    What lies behind them are rows that were there before: they are aligned on, and no row is missed
+    or new for them.
     """
 
     rows: int
@@ -48,14 +65,16 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index`` and its ``inverse``.
+    """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index``
+    and its ``inverse``.
 
-    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in the run; ``paired_by``
-    names the join. Of the matched rows those ``chosen`` (None: all) take part in the alignment, ``used`` in number,
-    drawn of ``eligible`` ones and standing for ``represented`` ones: a sample for what it was drawn of, anchors for what
-    theirs stood for. Anchors are not ``verified``: these rows are read without their chunks' checksums.
-    Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not found by
-    equal ids.
+    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in
+    the run; ``paired_by`` names the join. Of the matched rows those ``chosen`` (None: all) take
+    part in the alignment, ``used`` in number, drawn of ``eligible`` ones and standing for
+    ``represented`` ones: a sample for what it was drawn of, anchors for what theirs stood for.
+    Anchors are not ``verified``: these rows are read without their chunks' checksums. Ids that
+    ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not
+    found by equal ids.
     """
 
     reference: Source
@@ -78,7 +97,9 @@ class Pairing:
 
     @property
     def changes(self) -> tuple[int, int, int]:
-        """Rows matched, new and gone: against the whole reference, or the part of it that is live."""
+        """Rows matched, new and gone: against the whole reference, or the part of it that
+        is live.
+        """
         if self.live is None:
             return self.matched, self.new, self.gone
         matched, n_rows = self.live.matched, self.matched + self.new
@@ -86,7 +107,8 @@ class Pairing:
 
     @property
     def smaller(self) -> int:
-        """Rows of the run or of the reference (of what is live in it), whichever has fewer; 0 of a list of pairs.
+        """Rows of the run or of the reference (of what is live in it), whichever has fewer; 0 of a
+        list of pairs.
 
         A list is short by nature, so no share of the tables is asked of it.
         """
@@ -105,7 +127,9 @@ class Pairing:
 
     @property
     def n_used(self) -> int:
-        """Rows that take part in the alignment: the matched ones, less those a selection left out."""
+        """Rows that take part in the alignment: the matched ones, less those a selection
+        left out.
+        """
         return self.matched if self.used is None else self.used
 
     @property
@@ -129,7 +153,9 @@ class Pairing:
         return replace(self.only(chosen), eligible=self.n_used, represented=self.n_represented)
 
     def sparse(self, rows: RowNumbers) -> Pairing:
-        """The pairing of these matched rows (ascending) alone; every other row takes no part in the alignment."""
+        """The pairing of these matched rows (ascending) alone; every other row takes no part in the
+        alignment.
+        """
         index = SparseIndex(rows, gather(self.partners, rows))
         return replace(self, index=index, chosen=None, used=len(rows))
 
@@ -139,11 +165,17 @@ def used_ranges(pairing: Pairing, n_rows: int) -> Iterator[tuple[int, RowNumbers
     for start in range(0, n_rows, ID_RANGE):
         stop = min(start + ID_RANGE, n_rows)
         has = pairing.partners.take(start, stop) >= 0
-        yield start, start + np.flatnonzero(has if pairing.chosen is None else has & pairing.chosen[start:stop])
+        yield (
+            start,
+            start
+            + np.flatnonzero(has if pairing.chosen is None else has & pairing.chosen[start:stop]),
+        )
 
 
 def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers:
-    """Row numbers of the rows with these ordinals (ascending), counted among the matched and chosen rows alone."""
+    """Row numbers of the rows with these ordinals (ascending), counted among the matched and chosen
+    rows alone.
+    """
     found, before = [ordinals[:0]], 0
     for _, rows in used_ranges(pairing, n_rows):
         first, last = np.searchsorted(ordinals, (before, before + len(rows)))
@@ -152,36 +184,49 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
     return np.concatenate(found)
 
 
-def pair(table: Table, reference: Table, join: JoinOptions, *, live: int | None = None, part: bool = False) -> Pairing:
-    """Pair rows by id; row by row where neither table has ids or the ids are identical in identical order.
+def pair(
+    table: Table,
+    reference: Table,
+    join: JoinOptions,
+    *,
+    live: int | None = None,
+    part: bool = False,
+) -> Pairing:
+    """Pair rows by id; row by row where neither table has ids or the ids are identical in identical
+    order.
 
-    The rows of a reference without ids are known by their numbers; a table without ids meets no reference that has some.
+    The rows of a reference without ids are known by their numbers; a table without ids meets no
+    reference that has some.
 
     Of a reference that holds more than one run, the first ``live`` rows are those of the last one.
 
-    Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall count), or where
-    none is shared (unless this is a ``part`` of a table).
+    Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall
+    count), or where none is shared (unless this is a ``part`` of a table).
     """
     found = _paired(table, reference, join, live, part=part)
     return found if live is None else replace(found, live=_live(found, table.n_rows, live))
 
 
-def _paired(table: Table, reference: Table, join: JoinOptions, live: int | None, *, part: bool) -> Pairing:
+def _paired(
+    table: Table, reference: Table, join: JoinOptions, live: int | None, *, part: bool
+) -> Pairing:
     if table.stored_ids is None and reference.stored_ids is None:
         return _row_by_row(table, reference, "row number")
     if table.stored_ids is None:
         raise IdError(
-            f"rows are matched by id; {reference.where} stores ids and {table.where} has none; give them:"
-            f" {call('create_run', **{f'{table.key[:-1]}_ids': None})}, or {call('table', ids=None)}"
-            f" (range({table.n_rows}) where the row numbers are the ids)"
+            f"rows are matched by id; {reference.where} stores ids and {table.where} has none; give"
+            f" them: {call('create_run', **{f'{table.key[:-1]}_ids': None})}, or"
+            f" {call('table', ids=None)} (range({table.n_rows}) where the row numbers are the ids)"
         )
     ours, theirs = table.row_ids, reference.row_ids
     if ours.kind != theirs.kind:
         raise IdError(
-            f"ids must be of one type; those of {table.where} are {ours.kind} and those of {reference.where}"
-            f" {theirs.kind}; convert one of them when its run is written"
+            f"ids must be of one type; those of {table.where} are {ours.kind} and those of"
+            f" {reference.where} {theirs.kind}; convert one of them when its run is written"
         )
-    in_step = len(ours) == (live or len(theirs)) and (stored_alike(ours, theirs) or are_identical(ours, theirs))
+    in_step = len(ours) == (live or len(theirs)) and (
+        stored_alike(ours, theirs) or are_identical(ours, theirs)
+    )
     if in_step and not may_repeat(theirs if live is None else ours, table.key, join):
         return _row_by_row(table, reference, "identical ids")
     return _joined(table, reference, join, part=part)
@@ -191,7 +236,9 @@ def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
     """How many of the live rows have a partner: a look at the index, a range at a time."""
     ranges = ((start, min(start + ID_RANGE, n_rows)) for start in range(0, n_rows, ID_RANGE))
     partners = (pairing.partners.take(*rows) for rows in ranges)
-    return Live(live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners))
+    return Live(
+        live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners)
+    )
 
 
 def _row_by_row(table: Table, reference: Table, paired_by: str) -> Pairing:
@@ -202,7 +249,11 @@ def _row_by_row(table: Table, reference: Table, paired_by: str) -> Pairing:
 
 def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> Pairing:
     ours, theirs = table.row_ids, reference.row_ids
-    found = _merged(ours, theirs, join) or _in_memory(ours, theirs, join) or _out_of_core(ours, theirs, join)
+    found = (
+        _merged(ours, theirs, join)
+        or _in_memory(ours, theirs, join)
+        or _out_of_core(ours, theirs, join)
+    )
     index, inverse, matched, doubled, path, n_bytes = found
     counts = {}
     for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
@@ -214,22 +265,34 @@ def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) ->
         spelled = differences(Unmatched(ours, index), Unmatched(theirs, inverse))
     if not matched and not part:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
-        hint = "; ".join(map(str, spelled)) or "a run is aligned on the rows it shares with its reference"
+        hint = (
+            "; ".join(map(str, spelled))
+            or "a run is aligned on the rows it shares with its reference"
+        )
         raise TooFewMatchedError(
-            f"{table.where} and {reference.where} share no id (for example {mine} and {known}); {hint}"
+            f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
+            f" {hint}"
         )
     for difference in spelled:
-        warnings.warn(f"{table.where} and {reference.where}: {difference}", EmbstabWarning, stacklevel=3)
+        warnings.warn(
+            f"{table.where} and {reference.where}: {difference}", EmbstabWarning, stacklevel=3
+        )
     counts = counts if any(counts.values()) else {}
     spellings = {difference.by: difference.n for difference in spelled}
-    return Pairing(reference.source, index, inverse, matched, new, gone, path, n_bytes, counts, spellings)
+    return Pairing(
+        reference.source, index, inverse, matched, new, gone, path, n_bytes, counts, spellings
+    )
 
 
 _Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
 
 
-def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found | None:
-    """One pass over both where both ascend; looked at in their first ranges before anything is written."""
+def _merged(
+    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
+) -> _Found | None:
+    """One pass over both where both ascend; looked at in their first ranges before anything is
+    written.
+    """
     if not (_ascends(ours) and _ascends(theirs)):
         return None
     n_bytes = 8 * (len(ours) + len(theirs))
@@ -247,7 +310,9 @@ def _merged(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOpti
     return index[0], index[1], found.matched, doubled, "merged ids", n_bytes
 
 
-def _in_memory(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found | None:
+def _in_memory(
+    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
+) -> _Found | None:
     if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > join.memory:
         return None
     found = match(_all(ours), _all(theirs))
@@ -265,7 +330,10 @@ def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Joi
 
 def _all(ids: Ids | RowNumberIds) -> Keyed:
     return joined(
-        [keyed(part, start) for part, start in zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)]
+        [
+            keyed(part, start)
+            for part, start in zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)
+        ]
     )
 
 
@@ -287,7 +355,8 @@ def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, join: JoinOpti
             f"{option(duplicates='first')} keeps the first row of each",
         )
     warnings.warn(
-        f"{ids.where} repeats {again.n} ids, for example {', '.join(named)}; the first row of each counts",
+        f"{ids.where} repeats {again.n} ids, for example {', '.join(named)}; the first row of each"
+        " counts",
         EmbstabWarning,
         stacklevel=3,
     )

@@ -1,8 +1,9 @@
-"""The join of ids that do not fit in memory: spread over parts by key, match part by part, put in row order.
+"""The join of ids that do not fit in memory: spread over parts by key, match part by part, put in
+row order.
 
-Three passes of tasks over scratch files, each reading and writing every record once. What a task holds is a fixed share of
-the memory that the join may take; a part that is much larger than its share can only repeat ids, and is thinned as it
-is read.
+Three passes of tasks over scratch files, each reading and writing every record once. What a task
+holds is a fixed share of the memory that the join may take; a part that is much larger than its
+share can only repeat ids, and is thinned as it is read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import JoinOptions
-from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, Spread, parts_for, read_part, spread_rows
+from dask_embstab.tables.ids.id_spill import (
+    COLUMNS,
+    RECORD_BYTES,
+    Spread,
+    parts_for,
+    read_part,
+    spread_rows,
+)
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import FileIndex
@@ -58,8 +66,14 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     rows = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
     blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
     folder = join.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
-    spills = [Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts)) for i, cuts in enumerate(blocks)]
-    pairs = [Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts) for i, cuts in enumerate(blocks)]
+    spills = [
+        Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
+        for i, cuts in enumerate(blocks)
+    ]
+    pairs = [
+        Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts)
+        for i, cuts in enumerate(blocks)
+    ]
     indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
     spread = [
         (ids.block(*cut), cut[0], spill, number, side)
@@ -84,7 +98,11 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
 
 
 def _sum_of(
-    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, label: str, reads: tuple[Any, ...] = ()
+    task: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    label: str,
+    reads: tuple[Any, ...] = (),
 ) -> Any:
     """The sum of what these tasks hand on, computed."""
     graph = Graph(label)
@@ -93,18 +111,27 @@ def _sum_of(
 
 
 def _match_part(
-    spills: Sequence[Spill], pairs: Sequence[Spill], part: int, lengths: tuple[int, int], rows: int, limit: int
+    spills: Sequence[Spill],
+    pairs: Sequence[Spill],
+    part: int,
+    lengths: tuple[int, int],
+    rows: int,
+    limit: int,
 ) -> _Part:
     """One task: the pairs of one part, written in the order of either side."""
     (ours, first), (theirs, second) = (read_part(spill, part, limit) for spill in spills)
     found = match(ours, theirs)
     written = 0
-    for pair, n, by, other in zip(pairs, lengths, (found.ours, found.theirs), (found.theirs, found.ours), strict=True):
+    for pair, n, by, other in zip(
+        pairs, lengths, (found.ours, found.theirs), (found.theirs, found.ours), strict=True
+    ):
         block = by // rows
         order = np.argsort(block.astype(np.uint16) if n // rows < 1 << 16 else block, kind="stable")
         cuts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=pair.n_parts))])
         written += pair.write(part, (by[order], other[order]), (cuts, cuts))
-    return _Part(len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written)
+    return _Part(
+        len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written
+    )
 
 
 def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int) -> int:

@@ -1,4 +1,6 @@
-"""How does a task get the reference rows of its rows, a panel at a time: in step, picked one by one, or shuffled?"""
+"""How does a task get the reference rows of its rows, a panel at a time: in step, picked one by
+one, or shuffled?
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,20 @@ Mask = npt.NDArray[np.bool_]
 Way = Literal["in step", "picked", "shuffled"]
 _FEW = 16
 Found = tuple[Rows, Mask | None] | None
-"""Reference rows of those rows of a panel that have one, and which these are (None: all); None where none has."""
+"""Reference rows of those rows of a panel that have one, and which these are (None: all); None
+where none has.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRows:
-    """A pairing whose reference rows can be read beside the run's, and what is known of the reference.
+    """A pairing whose reference rows can be read beside the run's, and what is known of the
+    reference.
 
-    ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run, ``energy`` that of all
-    (None where the matched rows' own sums will tell it); both None where they are not to be known. ``gone_zero_rows`` of
-    the gone rows are zeros, as far as these were read.
+    ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run,
+    ``energy`` that of all (None where the matched rows' own sums will tell it); both None where
+    they are not to be known. ``gone_zero_rows`` of the gone rows are zeros, as far as these were
+    read.
     """
 
     pairing: Pairing
@@ -51,7 +57,9 @@ class ReferenceRows:
         return self.pairing.reference.chunk_rows if self.way == "in step" else None
 
     def of(self, rows: RowRange) -> Any:
-        """What one task is given (`Partners`, or a Dask value that becomes it); None where no row has a partner."""
+        """What one task is given (`Partners`, or a Dask value that becomes it); None where no row
+        has a partner.
+        """
         pairing = self.pairing
         chosen = None if pairing.chosen is None else pairing.chosen[rows.start : rows.stop]
         if self.shuffled is not None:
@@ -68,12 +76,18 @@ class ReferenceRows:
         wanted = partner[partner >= 0]
         if not len(wanted):
             return None
-        gather = pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
+        gather = (
+            pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
+        )
         return delayed_if_needed(PickedPartners, gather(wanted), partner)
 
 
-def plan_reference_read(pairing: Pairing, table: Table, join: JoinOptions, *, label: str) -> ReferenceRows:
-    """Decide how the reference's rows are read, and move them first where they lie in an unrelated order."""
+def plan_reference_read(
+    pairing: Pairing, table: Table, join: JoinOptions, *, label: str
+) -> ReferenceRows:
+    """Decide how the reference's rows are read, and move them first where they lie in an unrelated
+    order.
+    """
     if pairing.index is None:
         return ReferenceRows(pairing, "in step")
     if isinstance(pairing.index, SparseIndex) or _can_be_picked(pairing, join):
@@ -83,28 +97,44 @@ def plan_reference_read(pairing: Pairing, table: Table, join: JoinOptions, *, la
     )
     n_bytes = pairing.n_bytes + scan.n_bytes
     energies = scan.gone_energy, scan.energy
-    return ReferenceRows(pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows)
+    return ReferenceRows(
+        pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows
+    )
 
 
-def with_energy(found: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str) -> ReferenceRows:
-    """The same with the energy of what is gone: those rows alone are read where they are few, else the whole reference.
+def with_energy(
+    found: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str
+) -> ReferenceRows:
+    """The same with the energy of what is gone: those rows alone are read where they are few, else
+    the whole reference.
 
-    Nothing is read where the reference was already, where nothing is gone, where it holds more than one run, or where
-    anchors are to spare a read.
+    Nothing is read where the reference was already, where nothing is gone, where it holds more than
+    one run, or where anchors are to spare a read.
     """
     pairing = found.pairing
-    if found.way == "shuffled" or not pairing.verified or not pairing.gone or pairing.live is not None:
+    if (
+        found.way == "shuffled"
+        or not pairing.verified
+        or not pairing.gone
+        or pairing.live is not None
+    ):
         return found
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
         scan = scan_gone(pairing, label=f"{label}: what is gone")
         return replace(found, gone_energy=scan.gone_energy, gone_zero_rows=scan.gone_zero_rows)
-    _, scan = scan_reference(pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False)
-    return replace(found, gone_energy=scan.gone_energy, energy=scan.energy, gone_zero_rows=scan.gone_zero_rows)
+    _, scan = scan_reference(
+        pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False
+    )
+    return replace(
+        found, gone_energy=scan.gone_energy, energy=scan.energy, gone_zero_rows=scan.gone_zero_rows
+    )
 
 
 def _can_be_picked(pairing: Pairing, join: JoinOptions) -> bool:
-    """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in the page cache."""
+    """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in
+    the page cache.
+    """
     source = pairing.reference
     if pairing.paired_by == "merged ids":
         return not isinstance(pairing.index, FileIndex) or _is_stored(source)

@@ -1,4 +1,6 @@
-"""A few rows of a table, brought into memory; and from them an identity that does not hang on a path."""
+"""A few rows of a table, brought into memory; and from them an identity that does not hang on a
+path.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _SAMPLED = 64
 
 
 def rows_of(table: Table, rows: RowNumbers, *, verified: bool = True) -> Any:
-    """Delayed float64 rows, (len(rows), d), in this order; without their chunks' checksums where not ``verified``."""
+    """Delayed float64 rows, (len(rows), d), in this order; without their chunks' checksums where
+    not ``verified``.
+    """
     gather = table.source.gather(rows) if verified else few_rows(table.source, rows)
     return dask.delayed(_read, pure=False)(gather, len(rows))
 
@@ -32,7 +36,9 @@ def has_zero_rows(tables: Sequence[Table]) -> bool:
 
 
 def identity(table: Table) -> str:
-    """A digest of the shape, the dtype and a fixed spread of rows: equal for equal tables, wherever they lie."""
+    """A digest of the shape, the dtype and a fixed spread of rows: equal for equal tables, wherever
+    they lie.
+    """
     (sample,) = compute([_spread(table)], label="identity", n_tasks=0)
     found = hashlib.sha256(f"{table.n_rows} {table.d} {table.dtype}".encode())
     found.update(np.ascontiguousarray(sample).tobytes())

@@ -1,4 +1,5 @@
-"""A few rows: drawn from a pass over all of them, or of two tables side by side, folded into one small value.
+"""A few rows: drawn from a pass over all of them, or of two tables side by side, folded into one
+small value.
 
 Where rows can be read alone, no others are read.
 """
@@ -36,7 +37,9 @@ class FewRows:
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
-    """The ``size`` rows with the smallest hashes (of their numbers or ids): random ones, however the rows were cut."""
+    """The ``size`` rows with the smallest hashes (of their numbers or ids): random ones, however
+    the rows were cut.
+    """
 
     size: int
     rows: RowNumbers
@@ -56,7 +59,10 @@ class RowSample:
 
     def __add__(self, other: RowSample) -> RowSample:
         """Of the rows of both."""
-        rows, hashes = (np.concatenate([getattr(part, name) for part in (self, other)]) for name in ("rows", "hashes"))
+        rows, hashes = (
+            np.concatenate([getattr(part, name) for part in (self, other)])
+            for name in ("rows", "hashes")
+        )
         return RowSample(self.size, rows, hashes)
 
 
@@ -78,8 +84,12 @@ def over_few_rows(few: FewRows, function: Callable[[Matrix, Matrix], V], *, labe
     return graph.tree(keys, total)
 
 
-def _folded(ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]) -> V:
+def _folded(
+    ours: Openable, theirs: Openable, n: int, panel: int, function: Callable[[Matrix, Matrix], V]
+) -> V:
     ensure_one_thread()
     a, b = ours.open(), theirs.open()
     cuts = [(start, min(start + panel, n)) for start in range(0, n, panel)]
-    return total(function(*(reader.take(*cut).astype(np.float64) for reader in (a, b))) for cut in cuts)
+    return total(
+        function(*(reader.take(*cut).astype(np.float64) for reader in (a, b))) for cut in cuts
+    )

@@ -1,8 +1,10 @@
-"""The reference's vectors in the run's order, each read once and written once: for references in unrelated orders.
+"""The reference's vectors in the run's order, each read once and written once: for references in
+unrelated orders.
 
-One task per range of reference rows reads it in order, sorts what it needs by row of the run, and writes one scratch file
-cut into slabs of run rows; whoever reads a slab takes its piece of every file. So the run's pass finds its partners
-in order, and its sums are those of equal order bit for bit.
+One task per range of reference rows reads it in order, sorts what it needs by row of the run, and
+writes one scratch file cut into slabs of run rows; whoever reads a slab takes its piece of every
+file. So the run's pass finds its partners in order, and its sums are those of equal order bit for
+bit.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading reference rows told: their energy (sum of squares), that of those gone and how many of these are zero.
+    """What reading reference rows told: their energy (sum of squares), that of those gone and how
+    many of these are zero.
 
     ``digests`` of the chunks read; ``n_bytes`` written.
     """
@@ -64,7 +67,9 @@ class Scan:
 def scan_reference(
     pairing: Pairing, join: JoinOptions, *, n_rows: int, label: str, move: bool
 ) -> tuple[Shuffled | None, Scan]:
-    """One read of the whole reference: its energy and, where ``move`` asks for it, its rows in the run's order."""
+    """One read of the whole reference: its energy and, where ``move`` asks for it, its rows in the
+    run's order.
+    """
     source = pairing.reference
     n, d = source.shape
     row_bytes, share = d * source.dtype.itemsize, join.per_thread
@@ -100,9 +105,17 @@ def _task_rows(chunk_rows: int, most: int) -> int:
 
 
 def _scan(
-    block: Openable, start: int, stop: int, inverse: RowIndex, to: Shuffled | None, number: int, gone: int
+    block: Openable,
+    start: int,
+    stop: int,
+    inverse: RowIndex,
+    to: Shuffled | None,
+    number: int,
+    gone: int,
 ) -> Scan:
-    """One task: these reference rows, a panel at a time, each to its place in the order of the run."""
+    """One task: these reference rows, a panel at a time, each to its place in the order of
+    the run.
+    """
     reader = block.open()
     partner = inverse.take(start, stop)
     wanted = np.flatnonzero(partner >= 0)
@@ -125,7 +138,9 @@ def _scan(
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
             moved[place[at : at + len(picked)]] = rows if len(picked) == len(rows) else rows[picked]
         at += len(picked)
-    n_bytes = 0 if to is None or moved is None else _write(to, number, partner[wanted[order]], moved)
+    n_bytes = (
+        0 if to is None or moved is None else _write(to, number, partner[wanted[order]], moved)
+    )
     return Scan(sums[0], sums[1], gone_zero_rows, reader.digests(), n_bytes)
 
 
@@ -184,7 +199,9 @@ class ShuffledReader:
         self._has = np.empty(0, bool)
 
     def take(self, start: int, stop: int) -> tuple[Rows, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Partners of rows ``start`` to ``stop``, row by row, and which of them there are; valid until the next call."""
+        """Partners of rows ``start`` to ``stop``, row by row, and which of them there are; valid
+        until the next call.
+        """
         size = self._from.slab_rows
         pieces = []
         while start < stop:
@@ -198,7 +215,9 @@ class ShuffledReader:
             start = end
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate([rows for rows, _ in pieces]), np.concatenate([has for _, has in pieces])
+        return np.concatenate([rows for rows, _ in pieces]), np.concatenate(
+            [has for _, has in pieces]
+        )
 
     def _load(self, slab: int) -> None:
         if slab == self._slab:

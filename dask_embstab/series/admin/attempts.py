@@ -1,7 +1,9 @@
-"""What became of the last delivery of each name that was not published? Small files beside the log, which never needs them.
+"""What became of the last delivery of each name that was not published? Small files beside the log,
+which never needs them.
 
-One file per name, written whole: ``started`` before anything is read, then ``held``, ``failed`` or ``interrupted``. A
-delivery that is published takes it away; a process that was killed leaves ``started``. The last `_MOST` names are kept.
+One file per name, written whole: ``started`` before anything is read, then ``held``, ``failed`` or
+``interrupted``. A delivery that is published takes it away; a process that was killed leaves
+``started``. The last `_MOST` names are kept.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ _RECORDED = "recorded_by_series"
 class Attempt:
     """A delivery of ``run`` from ``source``: what became of it ``at`` which time, and why.
 
-    ``acknowledged`` is None, or what a person said about it (possibly nothing): it is shown to nobody then.
+    ``acknowledged`` is None, or what a person said about it (possibly nothing): it is shown to
+    nobody then.
     """
 
     run: str
@@ -63,10 +66,11 @@ def attempting(store: Store, run: str, source: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recording_refusals(store: Store, run: str, source: str) -> Iterator[None]:
-    """Record an error of the block as a delivery that could not even begin, unless `attempting` has recorded it.
+    """Record an error of the block as a delivery that could not even begin, unless `attempting` has
+    recorded it.
 
-    A delivery of the same name that is at work keeps its own record. What ends well takes away what was recorded of the same
-    source before its own name could be read.
+    A delivery of the same name that is at work keeps its own record. What ends well takes away what
+    was recorded of the same source before its own name could be read.
     """
     try:
         yield
@@ -128,7 +132,9 @@ def _record(store: Store, attempt: Attempt) -> None:
         if sum(bool(_FILE.fullmatch(name)) for name in store.names(_FOLDER)) > _MOST:
             known = attempts_in(store).values()
             # What somebody has acknowledged is needed least; then what is oldest.
-            oldest_first = sorted(known, key=lambda attempt: (attempt.acknowledged is None, attempt.at))
+            oldest_first = sorted(
+                known, key=lambda attempt: (attempt.acknowledged is None, attempt.at)
+            )
             for old in oldest_first[: max(0, len(known) - _MOST)]:
                 store.remove(_key(old.run))
 
@@ -144,7 +150,10 @@ def _decoded(data: bytes) -> Attempt:
     known = {field.name: values[field.name] for field in fields(Attempt)}
     dt.datetime.fromisoformat(known["at"])
     verdicts = known["verdicts"]
-    if not all(isinstance(known[name], str) for name in ("run", "source", "at", "outcome", "error", "message")):
+    if not all(
+        isinstance(known[name], str)
+        for name in ("run", "source", "at", "outcome", "error", "message")
+    ):
         raise TypeError
     if known["outcome"] not in get_args(Outcome) or not are_verdicts(verdicts):
         raise ValueError

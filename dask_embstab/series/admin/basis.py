@@ -1,7 +1,9 @@
-"""In which space is a stored run read? In the one it was stored in, or, since a rebase, one small matrix further.
+"""In which space is a stored run read? In the one it was stored in, or, since a rebase, one small
+matrix further.
 
-Published files never change. A lazy rebase records one matrix per stored run; whoever opens a version through the series
-gets tables whose rows are multiplied as they are read, and the transform composed with the matrix.
+Published files never change. A lazy rebase records one matrix per stored run; whoever opens a
+version through the series gets tables whose rows are multiplied as they are read, and the transform
+composed with the matrix.
 """
 
 from __future__ import annotations
@@ -45,14 +47,20 @@ def read_run(store: Store, version: Version) -> Run:
 def widened(run: Run, width: int) -> Run:
     """The run with zeros behind its components, up to ``width``."""
     M = np.eye(run.table("items").d, width)
-    return run if len(M) == width else replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))
+    return (
+        run
+        if len(M) == width
+        else replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))
+    )
 
 
 def moved_table(table: Table | None, M: Matrix | None) -> Table | None:
     """A view of the table with every row multiplied by ``M``."""
     if table is None or M is None:
         return table
-    return replace(table, source=MappedSource(table.source, _Times(M, table.dtype), M.shape[1], table.dtype))
+    return replace(
+        table, source=MappedSource(table.source, _Times(M, table.dtype), M.shape[1], table.dtype)
+    )
 
 
 def rotation(M: Matrix, diagnostics: Mapping[str, Any]) -> Transform:
@@ -71,7 +79,9 @@ def read_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
 
 
 def stored_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
-    """All matrices that a rebase recorded, to be read by or written into the runs; none without one."""
+    """All matrices that a rebase recorded, to be read by or written into the runs; none without
+    one.
+    """
     if not basis.get("file"):
         return {}
     try:
@@ -79,9 +89,14 @@ def stored_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
         if crc32c.crc32c(data) != basis["crc32c"]:
             raise ValueError("it fails its checksum")
         arrays = read_npz(io.BytesIO(data))
-        return {name: arrays[f"m{number}"] for number, name in enumerate(json.loads(str(arrays["names"])))}
+        return {
+            name: arrays[f"m{number}"]
+            for number, name in enumerate(json.loads(str(arrays["names"])))
+        }
     except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DamageError(f"{basis['file']} cannot be read ({error}); restore it from a copy") from error
+        raise DamageError(
+            f"{basis['file']} cannot be read ({error}); restore it from a copy"
+        ) from error
 
 
 def store_matrices(store: Store, matrices: Matrices) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What in a series is nobody's of ours? It is left alone by every verb, and named by `series status` and `series gc`."""
+"""What in a series is nobody's of ours? It is left alone by every verb, and named by `series
+status` and `series gc`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,17 @@ _OURS = {
 
 
 def foreign(store: Store) -> list[str]:
-    """Keys of what lies in the folders of a series under names that this library does not give, each once."""
+    """Keys of what lies in the folders of a series under names that this library does not give,
+    each once.
+    """
     found = [
-        f"{folder}/{name}" for folder, ours in _OURS.items() for name in store.names(folder) if not ours.fullmatch(name)
+        f"{folder}/{name}"
+        for folder, ours in _OURS.items()
+        for name in store.names(folder)
+        if not ours.fullmatch(name)
     ]
     folders = set(store.folders("candidates"))
-    return [*found, *(f"candidates/{name}" for name in store.names("candidates") if name not in folders)]
+    return [
+        *found,
+        *(f"candidates/{name}" for name in store.names("candidates") if name not in folders),
+    ]

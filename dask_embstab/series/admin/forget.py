@@ -1,7 +1,9 @@
-"""Ids that a series must not hold any more: removed from running references and, on request, from the runs themselves.
+"""Ids that a series must not hold any more: removed from running references and, on request, from
+the runs themselves.
 
-What holds one of them is written anew without its rows, durable and verified, under a new name beside the old files; a
-version then says where everything is stored (as after a rewriting rebase), and gc removes the old files with the ids.
+What holds one of them is written anew without its rows, durable and verified, under a new name
+beside the old files; a version then says where everything is stored (as after a rewriting rebase),
+and gc removes the old files with the ids.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import option, told
 from dask_embstab.series.admin.basis import read_matrices, store_matrices
 from dask_embstab.series.admin.gc import REBASING
-from dask_embstab.series.admin.held_ids import HeldIds, attribute, listed, located, spelled_otherwise
+from dask_embstab.series.admin.held_ids import (
+    HeldIds,
+    attribute,
+    listed,
+    located,
+    spelled_otherwise,
+)
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import published_reference, published_run, transform_of
@@ -39,8 +47,9 @@ from dask_embstab.tables.remaining import Remaining, RemainingColumn, without_ro
 from dask_embstab.tables.table import Table
 
 AFTERWARDS = (
-    "the old files, and the ids in them, stay on the disk until `series gc`; what else holds them (deliveries, copies,"
-    " indexes) is not touched, and a delivery that has such an id brings it back"
+    "the old files, and the ids in them, stay on the disk until `series gc`; what else holds them"
+    " (deliveries, copies, indexes) is not touched, and a delivery that has such an id brings it"
+    " back"
 )
 _NAMED = 5
 
@@ -49,8 +58,8 @@ _NAMED = 5
 class Forgotten:
     """What came of it: the last version, and whether this call published it.
 
-    ``runs`` and ``references`` were written anew, by run; ``still_in`` are the runs that hold one of the ids still,
-    ``unknown`` the ids that nothing in the series held.
+    ``runs`` and ``references`` were written anew, by run; ``still_in`` are the runs that hold one
+    of the ids still, ``unknown`` the ids that nothing in the series held.
     """
 
     version: Version
@@ -63,7 +72,9 @@ class Forgotten:
     unknown: tuple[Any, ...] = ()
 
 
-def forget(store: Store, initial: Settings, ids: Any, *, table: str | None, rewrite: bool) -> Forgotten:
+def forget(
+    store: Store, initial: Settings, ids: Any, *, table: str | None, rewrite: bool
+) -> Forgotten:
     """Remove ids of one table from what the series keeps; ``rewrite``: from its runs too."""
     wanted = listed(ids)
     with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
@@ -71,21 +82,38 @@ def forget(store: Store, initial: Settings, ids: Any, *, table: str | None, rewr
         head = log.version(None)  # something must be published
         key, found = located(store, log, wanted, table)
         unknown = tuple(value for value, was in zip(wanted, found.known, strict=True) if not was)
-        near = found.similar & set(spelled_otherwise([value for value in unknown if isinstance(value, str)]))
+        near = found.similar & set(
+            spelled_otherwise([value for value in unknown if isinstance(value, str)])
+        )
         affected = [one for one in found.held if len(one.reference) or (rewrite and len(one.run))]
         runs = tuple(one.name for one in affected if rewrite and len(one.run))
         still_in = () if rewrite else tuple(one.name for one in found.held if len(one.run))
         if not affected:
             note = _note(len(wanted), unknown, near, runs, (), still_in)
             return Forgotten(
-                log.versions[-1], published=False, note=note, still_in=still_in, unknown=unknown, table=key
+                log.versions[-1],
+                published=False,
+                note=note,
+                still_in=still_in,
+                unknown=unknown,
+                table=key,
             )
 
-        moved = {one.name: _rewritten(store, one, key, held, with_run=one.name in runs) for one in affected}
+        moved = {
+            one.name: _rewritten(store, one, key, held, with_run=one.name in runs)
+            for one in affected
+        }
         references = tuple(
-            one.name for one in affected if one.placed.has_reference and moved[one.name]["has_reference"]
+            one.name
+            for one in affected
+            if one.placed.has_reference and moved[one.name]["has_reference"]
         )
-        counts = {"table": key, "ids": len(wanted) - len(unknown), "runs": len(runs), "references": len(references)}
+        counts = {
+            "table": key,
+            "ids": len(wanted) - len(unknown),
+            "runs": len(runs),
+            "references": len(references),
+        }
         made = again_as(
             head,
             log,
@@ -99,7 +127,14 @@ def forget(store: Store, initial: Settings, ids: Any, *, table: str | None, rewr
         publish(store, made, lock)
     note = _note(len(wanted), unknown, near, runs, references, still_in)
     return Forgotten(
-        made, published=True, note=note, table=key, runs=runs, references=references, still_in=still_in, unknown=unknown
+        made,
+        published=True,
+        note=note,
+        table=key,
+        runs=runs,
+        references=references,
+        still_in=still_in,
+        unknown=unknown,
     )
 
 
@@ -109,7 +144,9 @@ def forget(store: Store, initial: Settings, ids: Any, *, table: str | None, rewr
 def _rewritten(
     store: Store, one: HeldIds, key: str | None, held: contextlib.ExitStack, *, with_run: bool
 ) -> dict[str, Any]:
-    """A run and the running reference kept with it without these rows; where they are stored from now on."""
+    """A run and the running reference kept with it without these rows; where they are stored from
+    now on.
+    """
     placed, table = one.placed, str(key)
     digest = hashlib.sha256(json.dumps([placed.place, table, with_run], sort_keys=True).encode())
     for rows in (one.run, one.reference):
@@ -121,11 +158,15 @@ def _rewritten(
     run, means = recorded.run, recorded.reference
     if with_run:
         run = made_of(store, run_key(new), origin, partial(_write_run, store, one, table))
-    rewrites_reference = placed.has_reference and (len(one.reference) or (with_run and len(one.already)))
+    rewrites_reference = placed.has_reference and (
+        len(one.reference) or (with_run and len(one.already))
+    )
     if rewrites_reference:
-        write = partial(_write_reference, store, one, table, with_run)
+        write = partial(_write_reference, store, one, table, with_run=with_run)
         means = made_of(store, reference_key(new), origin, write)
-    found = Digests(run=run, reference=means if placed.has_reference else {}, inputs=recorded.inputs)
+    found = Digests(
+        run=run, reference=means if placed.has_reference else {}, inputs=recorded.inputs
+    )
     reference_at = new if rewrites_reference else placed.reference_name
     stored_as = new if with_run else str(placed.run)
     return {
@@ -150,7 +191,9 @@ def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) ->
         writer.transform(transform, attributes)
 
 
-def _write_reference(store: Store, one: HeldIds, table: str, with_run: bool, key: str, origin: str) -> None:  # noqa: FBT001
+def _write_reference(
+    store: Store, one: HeldIds, table: str, key: str, origin: str, *, with_run: bool
+) -> None:
     state = published_reference(store, one.placed)
     live, forgotten = dict(attribute(state, "live")), dict(attribute(state, "forgotten"))
     tables = {which: state.table(which) for which in live}
@@ -174,8 +217,8 @@ def _write_reference(store: Store, one: HeldIds, table: str, with_run: bool, key
 def _without(table: Table, gone: RowNumbers) -> Table:
     if len(gone) == table.n_rows:
         raise InputError(
-            f"a table must keep at least one row; {table.where} would have none; leave one of its ids in, or start a new"
-            " series"
+            f"a table must keep at least one row; {table.where} would have none; leave one of its"
+            " ids in, or start a new series"
         )
     return without_rows(table, gone)
 
@@ -186,7 +229,11 @@ def _basis(store: Store, log: Log, moved: Mapping[str, Mapping[str, Any]]) -> di
     matrices = read_matrices(store, known)
     if not matrices:
         return known
-    now = {str(placed.run): str(moved[name]["run"]) for name, placed in log.stored.items() if name in moved}
+    now = {
+        str(placed.run): str(moved[name]["run"])
+        for name, placed in log.stored.items()
+        if name in moved
+    }
     return known | store_matrices(store, {now.get(name, name): M for name, M in matrices.items()})
 
 
@@ -201,17 +248,26 @@ def _note(
     references: Sequence[str],
     still_in: Sequence[str],
 ) -> str:
-    others = f"it holds ids that are spelled otherwise ({_first(sorted(near))}), which are other ids" if near else ""
+    others = (
+        f"it holds ids that are spelled otherwise ({_first(sorted(near))}), which are other ids"
+        if near
+        else ""
+    )
     if not (runs or references or still_in):
         none = "nothing that this series reads holds any of these ids; nothing to do"
         return f"{none}; {others}" if near else none
-    written = f"{len(runs)} runs and {len(references)} running references were written anew without them"
+    written = (
+        f"{len(runs)} runs and {len(references)} running references were written anew without them"
+    )
     parts = [f"of {n} ids {n - len(unknown)} were found; {written}"]
     if unknown:
         parts.append(f"not found: {_first(unknown)}{'; ' * bool(near)}{others}")
     if still_in:
         anew = told(option(rewrite=True))
-        parts.append(f"{len(still_in)} runs hold some of them as they were published ({_first(still_in)}): {anew} too")
+        parts.append(
+            f"{len(still_in)} runs hold some of them as they were published ({_first(still_in)}):"
+            f" {anew} too"
+        )
     return "; ".join([*parts, *([AFTERWARDS] if runs or references else [])])
 
 

@@ -1,8 +1,10 @@
-"""What may go? Leftovers of publishes that were interrupted and are not at work; never what a version or a reader holds.
+"""What may go? Leftovers of publishes that were interrupted and are not at work; never what a
+version or a reader holds.
 
-A publish holds the lock of its run's name from before its first chunk until its version is created, and gc takes the
-same lock before it looks at the log: what it then finds without a version belongs to nobody. On a series that another
-machine has worked on as well, locks may not reach all, so what is younger than a grace period stays.
+A publish holds the lock of its run's name from before its first chunk until its version is created,
+and gc takes the same lock before it looks at the log: what it then finds without a version belongs
+to nobody. On a series that another machine has worked on as well, locks may not reach all, so what
+is younger than a grace period stays.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ REBASING = ".rebase"
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.[0-9a-f]{12}\.(?:partial|new|trash)")
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
 """A small file that was being written; any other hidden file is somebody else's."""
-_KNOWN = re.compile(r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}")
+_KNOWN = re.compile(
+    r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}"
+)
 """What is known of a run's ids lies beside it: an index of them, the mark that none is repeated."""
 
 
@@ -42,9 +46,11 @@ def pin(store: Store, run: str) -> Iterator[None]:
 
 
 def collect(store: Store, *, pin_age: float, grace: float) -> list[str]:
-    """Remove what no version needs and return the keys; readers' pins older than ``pin_age`` seconds have ended.
+    """Remove what no version needs and return the keys; readers' pins older than ``pin_age``
+    seconds have ended.
 
-    Where another machine was at work within the last ``grace`` seconds, what is younger than that stays.
+    Where another machine was at work within the last ``grace`` seconds, what is younger than that
+    stays.
     """
     removed = _swept(store, pin_age)
     needed = _needed(read_log(store))
@@ -58,7 +64,12 @@ def collect(store: Store, *, pin_age: float, grace: float) -> list[str]:
                 owner = _owner(key)
                 with contextlib.suppress(FileNotFoundError):
                     is_young = store.age(key) < youngest
-                    if owner not in needed and not is_young and not _is_pinned(store, owner) and lock.is_held():
+                    if (
+                        owner not in needed
+                        and not is_young
+                        and not _is_pinned(store, owner)
+                        and lock.is_held()
+                    ):
                         store.remove(key)
                         removed.append(key)
     return removed
@@ -70,10 +81,17 @@ def _is_pinned(store: Store, key: str) -> bool:
 
 
 def _needed(log: Log) -> set[str]:
-    """The runs of all versions where they are stored now, their running references, digests, the matrices of rebases."""
+    """The runs of all versions where they are stored now, their running references, digests, the
+    matrices of rebases.
+    """
     stored = log.stored.values()
     references = {reference_key(v.reference_name) for v in stored if v.has_reference}
-    return references | {run_key(str(v.run)) for v in stored} | log.digests_files.keys() | log.bases.keys()
+    return (
+        references
+        | {run_key(str(v.run)) for v in stored}
+        | log.digests_files.keys()
+        | log.bases.keys()
+    )
 
 
 def _pinned(store: Store) -> set[str]:
@@ -86,7 +104,9 @@ def _pinned(store: Store) -> set[str]:
 
 
 def _pin_of(store: Store, name: str) -> str | None:
-    """The run that a reader holds by a file among the pins; None where it is none, or its reader has just ended."""
+    """The run that a reader holds by a file among the pins; None where it is none, or its reader
+    has just ended.
+    """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         run = json.loads(store.read(f"pins/{name}"))["run"]
         return run if isinstance(run, str) and not name.startswith(".") else None
@@ -94,9 +114,15 @@ def _pin_of(store: Store, name: str) -> str | None:
 
 
 def _by_name(store: Store) -> dict[str, list[str]]:
-    """Everything that a publish of each name may have left: its candidate, its run, its hidden folders."""
+    """Everything that a publish of each name may have left: its candidate, its run, its hidden
+    folders.
+    """
     found: dict[str, list[str]] = {}
-    entries = [(entry, f"{folder}/{entry}") for folder in ("runs", "references") for entry in store.names(folder)]
+    entries = [
+        (entry, f"{folder}/{entry}")
+        for folder in ("runs", "references")
+        for entry in store.names(folder)
+    ]
     for entry, key in entries:
         hidden, owner = _HIDDEN.fullmatch(entry), _owner(key).rpartition("/")[2]
         if not hidden and (owner.startswith(".") or not owner.endswith(".zarr")):
@@ -110,9 +136,13 @@ def _by_name(store: Store) -> dict[str, list[str]]:
         found[REBASING] = [f"bases/{entry}" for entry in bases]
     for entry in store.names("locks"):
         if entry.endswith(".lock"):
-            found.setdefault(entry.removesuffix(".lock"), [])  # of a killed process: whoever takes it removes it
+            found.setdefault(
+                entry.removesuffix(".lock"), []
+            )  # of a killed process: whoever takes it removes it
     for name in store.folders("candidates"):
-        found.setdefault(name, []).extend(f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}"))
+        found.setdefault(name, []).extend(
+            f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}")
+        )
         found[name].append(candidate_key(name))
     return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
 
@@ -130,7 +160,9 @@ def _swept(store: Store, pin_age: float) -> list[str]:
         for name in store.names(folder):
             key = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                ours = _LEFT.fullmatch(name) or (folder == "pins" and _pin_of(store, name) is not None)
+                ours = _LEFT.fullmatch(name) or (
+                    folder == "pins" and _pin_of(store, name) is not None
+                )
                 if ours and store.age(key) > (pin_age if name[0] != "." else DAY):
                     store.remove(key)
                     removed.append(key)

@@ -1,4 +1,6 @@
-"""In which rows do ids stand that somebody asks for? In those of the runs of a series, and of their running references."""
+"""In which rows do ids stand that somebody asks for? In those of the runs of a series, and of their
+running references.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class HeldIds:
-    """Rows of one stored run, and of the running reference kept with it, that have one of the ids."""
+    """Rows of one stored run, and of the running reference kept with it, that have one of
+    the ids.
+    """
 
     name: str
     placed: Version
@@ -59,16 +63,24 @@ def listed(ids: Any) -> list[Any]:
         values = np.asarray(ids) if hasattr(ids, "__array__") else None
         wanted = list(dict.fromkeys(ids if values is None else values.tolist()))
     except Exception as error:  # whatever a foreign column raises, it gives no ids
-        raise InputError(f"ids are a list or a column of ids; a {type(ids).__name__} came ({error})") from error
+        raise InputError(
+            f"ids are a list or a column of ids; a {type(ids).__name__} came ({error})"
+        ) from error
     if not wanted:
-        raise InputError("at least one id must be given; none came; give the ids that are to be forgotten")
+        raise InputError(
+            "at least one id must be given; none came; give the ids that are to be forgotten"
+        )
     return wanted
 
 
-def located(store: Store, log: Log, wanted: list[Any], table: str | None) -> tuple[str | None, FoundIds]:
-    """The table that has the ids, which of them anything has, and the rows in every stored run: every id is read once.
+def located(
+    store: Store, log: Log, wanted: list[Any], table: str | None
+) -> tuple[str | None, FoundIds]:
+    """The table that has the ids, which of them anything has, and the rows in every stored run:
+    every id is read once.
 
-    Raises `InputError` where ids are of another kind, rows have none, or both tables have some of them and none is named.
+    Raises `InputError` where ids are of another kind, rows have none, or both tables have some of
+    them and none is named.
     """
     tried: dict[str, FoundIds] = {}
     refused: list[IdError] = []
@@ -82,7 +94,8 @@ def located(store: Store, log: Log, wanted: list[Any], table: str | None) -> tup
     having = {key: found for key, found in tried.items() if found.known.any()}
     if len(having) > 1:
         raise InputError(
-            f"an id belongs to one table; both items and users have some of these; {option('table')} says which are meant"
+            "an id belongs to one table; both items and users have some of these;"
+            f" {option('table')} says which are meant"
         )
     if not having:
         similar = {other for found in tried.values() for other in found.similar}
@@ -101,7 +114,10 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
         known |= seen
         similar |= others
         of_reference = already = np.empty(0, np.int64)
-        if placed.has_reference and getattr(state := published_reference(store, placed), key) is not None:
+        if (
+            placed.has_reference
+            and getattr(state := published_reference(store, placed), key) is not None
+        ):
             of_reference, seen, others = _rows_with(state.table(key), wanted)
             known |= seen
             similar |= others
@@ -110,15 +126,19 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
     return FoundIds(known, found, similar)
 
 
-def _rows_with(table: Table, wanted: list[Any]) -> tuple[RowNumbers, npt.NDArray[np.bool_], set[str]]:
-    """Rows with one of the ids, ascending; which ids have any; ids there that are only spelled otherwise.
+def _rows_with(
+    table: Table, wanted: list[Any]
+) -> tuple[RowNumbers, npt.NDArray[np.bool_], set[str]]:
+    """Rows with one of the ids, ascending; which ids have any; ids there that are only spelled
+    otherwise.
 
     A bounded number of the table's ids is held at a time.
     """
     if table.stored_ids is None:
         raise IdError(
-            f"rows must have ids to be forgotten by; those of {table.where} are known by their number, which would be that"
-            " of another row then; take the row out of the deliveries and make the series anew"
+            f"rows must have ids to be forgotten by; those of {table.where} are known by their"
+            " number, which would be that of another row then; take the row out of the deliveries"
+            " and make the series anew"
         )
     kind = table.stored_ids.kind
     codes, distinct = pd.factorize(hashable(asked_ids(wanted, kind)))  # two texts may be one number
@@ -139,8 +159,15 @@ def _rows_with(table: Table, wanted: list[Any]) -> tuple[RowNumbers, npt.NDArray
 
 
 def spelled_otherwise(texts: list[str]) -> list[str]:
-    """Other texts that a person would take for these: in another Unicode normal form, or another case."""
-    forms = (partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD"), str.lower, str.upper)
+    """Other texts that a person would take for these: in another Unicode normal form, or another
+    case.
+    """
+    forms = (
+        partial(unicodedata.normalize, "NFC"),
+        partial(unicodedata.normalize, "NFD"),
+        str.lower,
+        str.upper,
+    )
     return list(dict.fromkeys(form(text) for text in texts for form in forms).keys() - set(texts))
 
 

@@ -1,4 +1,6 @@
-"""A series as a Prometheus text file (exposition format 0.0.4), for the textfile collector of a node exporter."""
+"""A series as a Prometheus text file (exposition format 0.0.4), for the textfile collector of a
+node exporter.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +33,40 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
     created = 0.0 if head is None else dt.datetime.fromisoformat(head.created).timestamp()
     yield "versions", "Published versions.", [({}, len(log.versions))]
     yield "runs", "Runs that are or were live.", [({}, len(log.live_runs))]
-    yield "head_version", "Number of the live version, 0 where there is none.", [({}, head.version if head else 0)]
-    yield "head_created_seconds", "When the live version was published, as Unix time.", [({}, created)]
+    yield (
+        "head_version",
+        "Number of the live version, 0 where there is none.",
+        [({}, head.version if head else 0)],
+    )
+    yield (
+        "head_created_seconds",
+        "When the live version was published, as Unix time.",
+        [({}, created)],
+    )
     yield "shadows", "Shadow versions that were not promoted.", [({}, len(shadows_of(log)))]
     yield "held_runs", "Deliveries that are held and not acknowledged.", [({}, len(waiting.held))]
-    yield "failed_runs", "Deliveries that failed and are not acknowledged.", [({}, len(waiting.failed))]
+    yield (
+        "failed_runs",
+        "Deliveries that failed and are not acknowledged.",
+        [({}, len(waiting.failed))],
+    )
     yield "unfinished_runs", "Deliveries at work or interrupted.", [({}, len(waiting.unfinished))]
     yield (
         "failed_seconds",
         "When a delivery failed, as Unix time.",
-        [({"run": a.run, "error": a.error}, dt.datetime.fromisoformat(a.at).timestamp()) for a in waiting.failed],
+        [
+            ({"run": a.run, "error": a.error}, dt.datetime.fromisoformat(a.at).timestamp())
+            for a in waiting.failed
+        ],
     )
     yield (
         "gate_figure",
         "Figure of a gate of the live version, by table.",
-        [({"gate": v["gate"], "table": table}, value) for v in verdicts for table, value in v["figures"].items()],
+        [
+            ({"gate": v["gate"], "table": table}, value)
+            for v in verdicts
+            for table, value in v["figures"].items()
+        ],
     )
     yield (
         "gate_threshold",
@@ -58,7 +79,11 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
         [({"gate": v["gate"]}, float(v["verdict"] == "hold")) for v in verdicts],
     )
     tables = {key: figures[key] for key in ("items", "users") if figures.get(key)}
-    yield "rows", "Rows of the live run.", [({"table": key}, known["rows"]) for key, known in tables.items()]
+    yield (
+        "rows",
+        "Rows of the live run.",
+        [({"table": key}, known["rows"]) for key, known in tables.items()],
+    )
     drift = figures.get("chain_minus_first")
     yield (
         "chain_minus_first",
@@ -69,7 +94,9 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
 
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:
     inner = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-    return f"{_PREFIX}{name}{{{inner}}} {float(value)!r}".replace(" nan", " NaN").replace(" inf", " +Inf")
+    return f"{_PREFIX}{name}{{{inner}}} {float(value)!r}".replace(" nan", " NaN").replace(
+        " inf", " +Inf"
+    )
 
 
 def _escaped(label: str) -> str:

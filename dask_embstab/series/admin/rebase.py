@@ -1,8 +1,9 @@
 """All that is stored, moved onto another reference: every score stays, no published file changes.
 
-Every stored run gets a rotation of its own, onto the rows that it shares with the reference: for standardized runs that
-is where landing them on this reference would have put them. A run that shares too few rows with it moves as its nearest
-neighbour in the series does, with which it is in one space already.
+Every stored run gets a rotation of its own, onto the rows that it shares with the reference: for
+standardized runs that is where landing them on this reference would have put them. A run that
+shares too few rows with it moves as its nearest neighbour in the series does, with which it is in
+one space already.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run
 
 LAZILY = (
-    "no stored vector changes; whoever opens a version through the series reads rows times one small matrix, and transforms"
-    " composed with it. Copies and indexes made of earlier reads hold vectors of the old space: build them anew"
+    "no stored vector changes; whoever opens a version through the series reads rows times one"
+    " small matrix, and transforms composed with it. Copies and indexes made of earlier reads hold"
+    " vectors of the old space: build them anew"
 )
 REWRITTEN = (
-    "all stored vectors have moved, to new files; the old ones stay until `series gc`. Build indexes of them anew: rotating"
-    " the vectors under an IVFFlat index cut its recall from .853 to .308 until it was rebuilt"
+    "all stored vectors have moved, to new files; the old ones stay until `series gc`. Build"
+    " indexes of them anew: rotating the vectors under an IVFFlat index cut its recall from .853 to"
+    " .308 until it was rebuilt"
 )
 
 
@@ -52,14 +55,22 @@ Told = dict[str, Any]
 
 
 def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: bool) -> Added:
-    """Move all stored runs onto a version's run, onto another run, or (None) back to before the last rebase."""
+    """Move all stored runs onto a version's run, onto another run, or (None) back to before the
+    last rebase.
+    """
     with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
         log = read_log(store)
         log.version(None)  # something must be published
         settings = settings_in(log, initial)
         matrices, told = _back(store, log) if onto is None else _onto(store, log, onto, settings)
         changed = {name: M for name, M in matrices.items() if not _is_identity(M)}
-        basis: Told = {"onto": _described(onto), "moves": told, "file": None, "crc32c": None, "applied": rewrite}
+        basis: Told = {
+            "onto": _described(onto),
+            "moves": told,
+            "file": None,
+            "crc32c": None,
+            "applied": rewrite,
+        }
         moved: dict[str, Told] = {}
         if rewrite:
             moved = {
@@ -80,7 +91,9 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
     return Added(made, published=True, note=REWRITTEN if rewrite else LAZILY)
 
 
-def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[dict[str, Matrix], Told]:
+def _onto(
+    store: Store, log: Log, onto: Run | int, settings: Settings
+) -> tuple[dict[str, Matrix], Told]:
     """Every stored run's rotation onto the reference, by the name under which it is stored."""
     target = log.placed(log.with_run(onto)) if isinstance(onto, int) else None
     itself = None if target is None else str(target.run)
@@ -100,8 +113,8 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
             told[name] = {key: alignment[key] for key in ("rows", "relative_error")}
     if not found:
         raise HoldError(
-            "no stored run shares enough rows with the reference, so nothing was moved; take a run with the"
-            " ids of the series",
+            "no stored run shares enough rows with the reference, so nothing was moved; take a run"
+            " with the ids of the series",
             f"{call('Series.change', min_matched=1)} accepts fewer",
         )
     return _followed(store, log, found, told)
@@ -110,15 +123,21 @@ def _onto(store: Store, log: Log, onto: Run | int, settings: Settings) -> tuple[
 def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
     items = run.table("items")
     theirs = [table.d for table in (reference.items, reference.users) if table is not None]
-    options = settings.fitting(keep="geometry", center=False, rank=None, width=max(items.d, *theirs), balance="rows")
+    options = settings.fitting(
+        keep="geometry", center=False, rank=None, width=max(items.d, *theirs), balance="rows"
+    )
     return fit_tables(items, run.users, reference, options)
 
 
 def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
-    """The matrices that undo the last rebase: those from before it, less what it wrote into the runs themselves."""
+    """The matrices that undo the last rebase: those from before it, less what it wrote into the
+    runs themselves.
+    """
     last = next((v for v in reversed(log.versions) if v.kind == "rebase"), None)
     if last is None:
-        raise InputError("there is no rebase to go back from; give the version or the run to rebase onto")
+        raise InputError(
+            "there is no rebase to go back from; give the version or the run to rebase onto"
+        )
     before = Log(log.versions[: last.version - 1])
     earlier = read_matrices(store, before.basis)
     applied = stored_matrices(store, last.basis) if last.basis["applied"] else {}
@@ -128,14 +147,24 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
     for name, then in before.stored.items():
         start = np.eye(published_run(store, now[name]).table("items").d)
         undone = applied[str(then.run)].T if then.run in applied else start
-        found[str(now[name].run)] = undone @ earlier[str(then.run)] if then.run in earlier else undone
+        found[str(now[name].run)] = (
+            undone @ earlier[str(then.run)] if then.run in earlier else undone
+        )
         told[name] = "back"
     return _followed(store, log, found, told)
 
 
-def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> tuple[dict[str, Matrix], Told]:
-    """With matrices for the runs that have none yet: now they are in one space with their nearest, and shall stay so."""
-    known = {placed.version: (name, str(placed.run)) for name, placed in log.stored.items() if placed.run in found}
+def _followed(
+    store: Store, log: Log, found: dict[str, Matrix], told: Told
+) -> tuple[dict[str, Matrix], Told]:
+    """With matrices for the runs that have none yet: now they are in one space with their nearest,
+    and shall stay so.
+    """
+    known = {
+        placed.version: (name, str(placed.run))
+        for name, placed in log.stored.items()
+        if placed.run in found
+    }
     now = read_matrices(store, log.basis)
     made = dict(found)
     for name, placed in log.stored.items():
@@ -151,8 +180,12 @@ def _followed(store: Store, log: Log, found: dict[str, Matrix], told: Told) -> t
     return made, told
 
 
-def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack) -> Told:
-    """A run and the running reference kept with it, written anew in the new space; where they are from now on."""
+def _rewritten(
+    store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack
+) -> Told:
+    """A run and the running reference kept with it, written anew in the new space; where they are
+    from now on.
+    """
     read = json.dumps(placed.place, sort_keys=True).encode() + M.tobytes()
     origin = hashlib.sha256(read).hexdigest()[:32]
     new = f"{name}@{origin[:8]}"
@@ -160,7 +193,9 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
     digests = made_of(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
     means: Mapping[str, Any] = {}
     if placed.has_reference:
-        means = made_of(store, reference_key(new), origin, partial(_write_mean, store, placed, M, name))
+        means = made_of(
+            store, reference_key(new), origin, partial(_write_mean, store, placed, M, name)
+        )
     found = Digests(run=digests, reference=means, inputs=placed.inputs)
     return {"run": new, "reference_at": None, **record_digests(store, new, found)}
 
@@ -168,7 +203,9 @@ def _rewritten(store: Store, name: str, placed: Version, M: Matrix, held: contex
 def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
     source, turned = published_run(store, placed), rotation(M, {"origin": origin})
     transformed = transform_of(replace(source, then=turned), placed)
-    how: Any = dict(source.group["transform"].attrs) | {"diagnostics": dict(transformed.diagnostics)}
+    how: Any = dict(source.group["transform"].attrs) | {
+        "diagnostics": dict(transformed.diagnostics)
+    }
     with resumed_run(store, key, name, origin, {}) as writer:
         Apply(turned, source, None).write(writer)
         writer.transform(transformed, how)
@@ -183,13 +220,19 @@ def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, o
     }
     tables = {which: state.table(which) for which in more["live"]}
     with resumed_run(store, key, name, origin, more) as writer:
-        rewrite_means(writer, tables, {which: state.group[f"{which}/weight"] for which in tables}, M)
+        rewrite_means(
+            writer, tables, {which: state.group[f"{which}/weight"] for which in tables}, M
+        )
 
 
 def _described(onto: Run | int | None) -> Told | None:
     if onto is None:
         return None
-    return {"version": onto, "path": None} if isinstance(onto, int) else {"version": None, "path": onto.path}
+    return (
+        {"version": onto, "path": None}
+        if isinstance(onto, int)
+        else {"version": None, "path": onto.path}
+    )
 
 
 def _is_identity(M: Matrix) -> bool:

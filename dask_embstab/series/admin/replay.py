@@ -1,4 +1,6 @@
-"""What would another policy have done? The recorded inputs once more, into a scratch series, and every figure beside."""
+"""What would another policy have done? The recorded inputs once more, into a scratch series, and
+every figure beside.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,12 @@ class Replayable(Protocol):
 
 
 def replay(
-    series: Replayable, scratch: Any, settings: Mapping[str, Any], *, first: int | None, last: int | None
+    series: Replayable,
+    scratch: Any,
+    settings: Mapping[str, Any],
+    *,
+    first: int | None,
+    last: int | None,
 ) -> dict[str, Any]:
     """`Series.replay`."""
     chosen = series.settings.changed(settings)
@@ -63,7 +70,13 @@ def replay(
             _figures(where, now, None if before is None else before[side])
             for side, (where, now) in enumerate(zip((series, made), pairs, strict=True))
         )
-        rows.append({"run": version.run, "versions": [version.version, added.version], **_beside(ours, theirs)})
+        rows.append(
+            {
+                "run": version.run,
+                "versions": [version.version, added.version],
+                **_beside(ours, theirs),
+            }
+        )
         before = pairs
     return {"settings": chosen.to_dict(), "runs": rows, "means": _means(rows)}
 
@@ -72,10 +85,14 @@ def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
     """The versions that published what was live, in order, within these numbers."""
     live = log.live_runs
     found = [
-        v for name, v in log.runs.items() if name in live and (first or 1) <= v.version <= (last or len(log.versions))
+        v
+        for name, v in log.runs.items()
+        if name in live and (first or 1) <= v.version <= (last or len(log.versions))
     ]
     if not found:
-        raise InputError(f"no live run was published by the versions {first or 1} to {last or len(log.versions)}")
+        raise InputError(
+            f"no live run was published by the versions {first or 1} to {last or len(log.versions)}"
+        )
     return found
 
 
@@ -85,17 +102,23 @@ def _scratch(kind: type[Replayable], place: Any, settings: Mapping[str, Any]) ->
     except InputError:
         made = kind(place)
         if made.settings.to_dict() != settings:
-            raise InputError(f"{place} is a series with other settings; replay into another folder") from None
+            raise InputError(
+                f"{place} is a series with other settings; replay into another folder"
+            ) from None
     return made
 
 
 def _source(version: Version) -> Run:
-    """The input as it was, as far as can be told without reading its vectors (the add reads them, and tells the rest)."""
+    """The input as it was, as far as can be told without reading its vectors (the add reads them,
+    and tells the rest).
+    """
     path = version.inputs["path"]
     try:
         source = open_run(path)
     except EmbstabError as error:
-        raise InputError(f"the input of version {version.version} cannot be opened any more: {error}") from error
+        raise InputError(
+            f"the input of version {version.version} cannot be opened any more: {error}"
+        ) from error
     known = {key: {**table, "digests": None} for key, table in version.inputs["tables"].items()}
     found = {key: {**table, "digests": None} for key, table in described(source).items()}
     for table in found.values():
@@ -107,12 +130,15 @@ def _source(version: Version) -> Run:
 
 def _changed(version: Version) -> InputError:
     return InputError(
-        f"the input of version {version.version}, {version.inputs['path']}, is not what was aligned; restore it",
+        f"the input of version {version.version}, {version.inputs['path']}, is not what was"
+        " aligned; restore it",
         f"{option('first')} and {option('last')} leave versions out",
     )
 
 
-def _figures(series: Replayable, version: Version, before: Version | None) -> dict[str, float | None]:
+def _figures(
+    series: Replayable, version: Version, before: Version | None
+) -> dict[str, float | None]:
     """Metrics and gates of one run by name."""
     known = version.figures
     found: dict[str, float | None] = {
@@ -129,7 +155,11 @@ def _figures(series: Replayable, version: Version, before: Version | None) -> di
 
 
 def _beside(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, Any]:
-    return {"figures": {name: _difference(ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}}
+    return {
+        "figures": {
+            name: _difference(ours.get(name), theirs.get(name)) for name in {**ours, **theirs}
+        }
+    }
 
 
 def _difference(ours: float | None, theirs: float | None) -> dict[str, float | None]:
@@ -141,9 +171,13 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Over the runs that have a figure in both."""
     found = {}
     for name in dict.fromkeys(name for row in rows for name in row["figures"]):
-        both = [f for row in rows if (f := row["figures"].get(name)) and f["difference"] is not None]
+        both = [
+            f for row in rows if (f := row["figures"].get(name)) and f["difference"] is not None
+        ]
         if both:
-            found[name] = {key: fmean(f[key] for f in both) for key in ("series", "scratch", "difference")}
+            found[name] = {
+                key: fmean(f[key] for f in both) for key in ("series", "scratch", "difference")
+            }
     return found
 
 
@@ -154,6 +188,8 @@ def table_lines(told: Mapping[str, Any]) -> list[str]:
     for run, figures in groups:
         for name, figure in figures.items():
             if any(value is not None for value in figure.values()):
-                shown = " ".join("           -" if v is None else f"{v:12.6g}" for v in figure.values())
+                shown = " ".join(
+                    "           -" if v is None else f"{v:12.6g}" for v in figure.values()
+                )
                 lines.append(f"{run:24} {name:24} {shown}")
     return lines

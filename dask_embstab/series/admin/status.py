@@ -1,4 +1,6 @@
-"""Is all well? Three lines, and the facts behind them; nothing is read but the log and what is being held."""
+"""Is all well? Three lines, and the facts behind them; nothing is read but the log and what is
+being held.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
-    """Deliveries that nobody has acknowledged: ``held`` with their verdicts, ``failed``, and ``unfinished`` ones.
+    """Deliveries that nobody has acknowledged: ``held`` with their verdicts, ``failed``, and
+    ``unfinished`` ones.
 
-    Unfinished is what is at work or was interrupted. ``messages`` say why what is held was held, as far as it is recorded.
+    Unfinished is what is at work or was interrupted. ``messages`` say why what is held was held, as
+    far as it is recorded.
     """
 
     held: dict[str, list[Mapping[str, Any]]]
@@ -36,16 +40,29 @@ class Unpublished:
 
 
 def status_of(store: Store, log: Log) -> dict[str, Any]:
-    """``well`` unless a delivery is held, failed or interrupted, or the head was published in spite of a gate."""
+    """``well`` unless a delivery is held, failed or interrupted, or the head was published in spite
+    of a gate.
+    """
     waiting, head = unpublished(store, log), log.head
     ignored = [] if head is None else [verdict["gate"] for verdict in held(head.verdicts)]
     shadows = shadows_of(log)
     return {
-        "well": head is not None and not (waiting.held or waiting.failed or waiting.unfinished or ignored),
-        "head": None if head is None else {"version": head.version, "run": head.run, "created": head.created},
+        "well": (
+            head is not None
+            and not (waiting.held or waiting.failed or waiting.unfinished or ignored)
+        ),
+        "head": (
+            None
+            if head is None
+            else {"version": head.version, "run": head.run, "created": head.created}
+        ),
         "runs": len(log.live_runs),
         "held": [
-            {"run": name, "gates": [v["gate"] for v in held(verdicts)], "message": waiting.messages.get(name)}
+            {
+                "run": name,
+                "gates": [v["gate"] for v in held(verdicts)],
+                "message": waiting.messages.get(name),
+            }
             for name, verdicts in waiting.held.items()
         ],
         "failed": [
@@ -63,17 +80,27 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
 def unpublished(store: Store, log: Log) -> Unpublished:
     """What was delivered and is not published."""
     attempts = attempts_in(store)
-    seen = {name for name, attempt in attempts.items() if attempt.acknowledged is not None} | log.runs.keys()
+    seen = {
+        name for name, attempt in attempts.items() if attempt.acknowledged is not None
+    } | log.runs.keys()
     candidates = [name for name in store.folders("candidates") if name not in seen]
     open_ones = {name: attempt for name, attempt in attempts.items() if name not in seen}
-    verdicts = {name: list(attempt.verdicts) for name, attempt in open_ones.items() if attempt.outcome == "held"}
+    verdicts = {
+        name: list(attempt.verdicts)
+        for name, attempt in open_ones.items()
+        if attempt.outcome == "held"
+    }
     verdicts |= {name: known for name in candidates if (known := _stored_verdicts(store, name))}
     # A name that is published can be delivered again, with other content: that fails.
     failed = [a for a in attempts.values() if a.outcome == "failed" and a.acknowledged is None]
-    begun = {name for name, attempt in open_ones.items() if attempt.outcome in ("started", "interrupted")}
+    begun = {
+        name for name, attempt in open_ones.items() if attempt.outcome in ("started", "interrupted")
+    }
     begun |= {name for name in candidates if store.names(f"candidates/{name}")}
     done = verdicts.keys() | {attempt.run for attempt in failed}
-    messages = {name: attempt.message for name, attempt in open_ones.items() if attempt.outcome == "held"}
+    messages = {
+        name: attempt.message for name, attempt in open_ones.items() if attempt.outcome == "held"
+    }
     return Unpublished(dict(sorted(verdicts.items())), failed, sorted(begun - done), messages)
 
 
@@ -83,15 +110,22 @@ def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
     names = [*waiting.held, *(attempt.run for attempt in waiting.failed), *waiting.unfinished]
     if run not in names:
         said_ = ", ".join(names) or "none"
-        raise InputError(f"only what is held, failed or unfinished is acknowledged; {run!r} is not; these are: {said_}")
+        raise InputError(
+            f"only what is held, failed or unfinished is acknowledged; {run!r} is not; these are:"
+            f" {said_}"
+        )
     if found is None:
         created = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        found = Attempt(run=run, source="", at=created, outcome="held" if run in waiting.held else "interrupted")
+        found = Attempt(
+            run=run, source="", at=created, outcome="held" if run in waiting.held else "interrupted"
+        )
     return set_acknowledged(store, found, reason)
 
 
 def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:
-    """The verdicts by which a candidate is held; none where its record is torn or somebody else's."""
+    """The verdicts by which a candidate is held; none where its record is torn or somebody
+    else's.
+    """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         verdicts = json.loads(store.read(held_key(name)))["verdicts"]
         return verdicts if are_verdicts(verdicts) else []
@@ -100,7 +134,11 @@ def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:
 
 def shadows_of(log: Log) -> list[Version]:
     """Shadow versions whose run was never live."""
-    return [v for v in log.versions if v.state == "shadow" and v.kind == "publish" and v.run not in log.live_runs]
+    return [
+        v
+        for v in log.versions
+        if v.state == "shadow" and v.kind == "publish" and v.run not in log.live_runs
+    ]
 
 
 def _head_line(log: Log) -> str:
@@ -108,7 +146,9 @@ def _head_line(log: Log) -> str:
     if head is None:
         return "head: nothing is published yet"
     n = len(log.live_runs)
-    return f"head: version {head.version}, run {head.run}, of {head.created}; {n} run{'s' * (n > 1)}"
+    return (
+        f"head: version {head.version}, run {head.run}, of {head.created}; {n} run{'s' * (n > 1)}"
+    )
 
 
 def _gates_line(head: Version | None) -> str:
@@ -118,15 +158,23 @@ def _gates_line(head: Version | None) -> str:
         return f"gates: {'; '.join(map(format_verdict, ignored))}; accepted: {head.accepted}"
     asked = [verdict for verdict in head.verdicts if verdict["verdict"] == "pass"]
     named = [format_verdict(v) for v in asked if v["gate"] in ("alignment", "agreement")]
-    return f"gates: {len(asked)} of {len(GATES)} were asked and pass" + "".join(f"; {words}" for words in named)
+    return f"gates: {len(asked)} of {len(GATES)} were asked and pass" + "".join(
+        f"; {words}" for words in named
+    )
 
 
 def _rest_line(waiting: Unpublished, shadows: list[Version]) -> str:
     holds = []
     for name, verdicts in waiting.held.items():
-        asked = all(verdict.get("figures") for verdict in held(verdicts)) if name in waiting.messages else True
+        asked = (
+            all(verdict.get("figures") for verdict in held(verdicts))
+            if name in waiting.messages
+            else True
+        )
         why = (
-            f"by {'; '.join(map(format_verdict, held(verdicts)))}" if asked else f"({waiting.messages[name][:_SHOWN]})"
+            f"by {'; '.join(map(format_verdict, held(verdicts)))}"
+            if asked
+            else f"({waiting.messages[name][:_SHOWN]})"
         )
         holds.append(f"{name} {why}")
     parts = {

@@ -1,4 +1,6 @@
-"""Is every published version whole? Every file of every run is read and compared with what was recorded."""
+"""Is every published version whole? Every file of every run is read and compared with what was
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,16 @@ class Verified:
 
     def require_whole(self) -> Verified:
         """Itself; `DamageError` naming the first damaged files."""
-        require_none(self.damage, "Restore what is named from a copy, or roll back to a whole version")
+        require_none(
+            self.damage, "Restore what is named from a copy, or roll back to a whole version"
+        )
         return self
 
 
 def verify(store: Store, log: Log) -> Verified:
-    """Read every file of every published run and running reference once; candidates are nobody's yet, so not looked at."""
+    """Read every file of every published run and running reference once; candidates are nobody's
+    yet, so not looked at.
+    """
     damage: list[str] = []
     n_files = 0
     for version in log.versions:
@@ -41,8 +47,14 @@ def verify(store: Store, log: Log) -> Verified:
             version.told  # noqa: B018 (what lies behind its checksum may still be no version's)
         except DamageError as error:
             damage.append(f"version {version.version}: {error}")
-    now = {version.digests_file for version in log.stored.values()}  # these are read to know what to compare with
-    small = [("digests", key, "metadata", crc) for key, crc in log.digests_files.items() if key not in now]
+    now = {
+        version.digests_file for version in log.stored.values()
+    }  # these are read to know what to compare with
+    small = [
+        ("digests", key, "metadata", crc)
+        for key, crc in log.digests_files.items()
+        if key not in now
+    ]
     small += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
     for batch in _batches(chain(small, _artifacts(log, damage))):
         n_files += len(batch)
@@ -54,7 +66,9 @@ def verify(store: Store, log: Log) -> Verified:
 
 
 def _artifacts(log: Log, damage: list[str]) -> Iterator[_Wanted]:
-    """Files of one version after another; where they cannot be told, ``damage`` has that already."""
+    """Files of one version after another; where they cannot be told, ``damage`` has that
+    already.
+    """
     for version in log.stored.values():
         try:
             found = artifacts(version)

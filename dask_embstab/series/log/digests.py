@@ -1,7 +1,8 @@
 """Which bytes were published? The digests of every file of a run, in a file beside the versions.
 
-``digests/<run>.<checksum>.json`` is named after its own crc32c and durable before the version that names it is created.
-A digest is a number per chunk, so a log that held them would grow with the tables; they are read when a run is.
+``digests/<run>.<checksum>.json`` is named after its own crc32c and durable before the version that
+names it is created. A digest is a number per chunk, so a log that held them would grow with the
+tables; they are read when a run is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _PATH = re.compile(r"(?!\.\.?(/|$))[^/\x00]+(/(?!\.\.?(/|$))[^/\x00]+)*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digests:
-    """Of a run, of the running reference kept with it (empty where none is), and of what the run was made from."""
+    """Of a run, of the running reference kept with it (empty where none is), and of what the run
+    was made from.
+    """
 
     run: Files = field(default_factory=dict)
     reference: Files = field(default_factory=dict)

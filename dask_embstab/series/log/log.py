@@ -1,4 +1,6 @@
-"""What has been published? The versions in order; everything else about a series follows from them."""
+"""What has been published? The versions in order; everything else about a series follows
+from them.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ _MODELS_NAMED = 5
 
 @dataclass(frozen=True, repr=False)
 class Log(Displayed):
-    """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found once, when asked for.
+    """All versions, oldest first; version n is ``versions[n - 1]``. What follows from them is found
+    once, when asked for.
 
-    The head, the first run and where a run is stored need a few versions, whatever their number; names of runs need all.
+    The head, the first run and where a run is stored need a few versions, whatever their number;
+    names of runs need all.
     """
 
     versions: Sequence[Version] = ()
@@ -41,7 +45,9 @@ class Log(Displayed):
     @cached_property
     def head(self) -> Version | None:
         """The highest live version that holds a run."""
-        return next((v for v in reversed(self.versions) if v.state == "live" and v.run is not None), None)
+        return next(
+            (v for v in reversed(self.versions) if v.state == "live" and v.run is not None), None
+        )
 
     @cached_property
     def first(self) -> Version | None:
@@ -55,7 +61,9 @@ class Log(Displayed):
 
     @cached_property
     def moves(self) -> tuple[Version, ...]:
-        """Those that moved what is stored (rebases, forgets), oldest first: each version names the last one before it."""
+        """Those that moved what is stored (rebases, forgets), oldest first: each version names the
+        last one before it.
+        """
         found: list[Version] = []
         last = self.versions[-1] if self.versions else None
         number = None if last is None else last.version if last.kind in MOVING else last.rebased
@@ -71,11 +79,14 @@ class Log(Displayed):
 
     @cached_property
     def moved(self) -> dict[str, Mapping[str, Any]]:
-        """Where runs are stored that were written anew, by their names; of several times, the last."""
+        """Where runs are stored that were written anew, by their names; of several times,
+        the last.
+        """
         return {name: place for version in self.moves for name, place in version.moved.items()}
 
     def placed(self, version: Version) -> Version:
-        """A version as it is to be read now: with the place of its stored run, and the basis in which it is read.
+        """A version as it is to be read now: with the place of its stored run, and the basis in
+        which it is read.
 
         Without the digests of a running reference that is not kept any more.
         """
@@ -86,9 +97,11 @@ class Log(Displayed):
         return version.at(place, self.basis)
 
     def lagged(self, gaps: Collection[int]) -> dict[int, Version]:
-        """The live runs so many runs back (1: the head), as they are to be read now; those that are not there are left out.
+        """The live runs so many runs back (1: the head), as they are to be read now; those that are
+        not there are left out.
 
-        Along the head's own history: after a rollback, what was live before the run that is the head again.
+        Along the head's own history: after a rollback, what was live before the run that is the
+        head again.
         """
         found: dict[int, Version] = {}
         version = self.head
@@ -120,18 +133,32 @@ class Log(Displayed):
             kept = (*(name for name in kept if name != version.run), str(version.run))
         head = version if version.state == "live" else self.head
         last = kept[-most:]
-        return last if head is None or head.run in last or head.run not in kept else (str(head.run), *last[1:])
+        return (
+            last
+            if head is None or head.run in last or head.run not in kept
+            else (str(head.run), *last[1:])
+        )
 
     @cached_property
     def stored(self) -> dict[str, Version]:
-        """Every run's name and the version that published it, with the place where it is stored now."""
+        """Every run's name and the version that published it, with the place where it is stored
+        now.
+        """
         return {name: self.placed(version) for name, version in self.runs.items()}
 
     @cached_property
     def digests_files(self) -> dict[str, int]:
-        """Files of digests and their checksums: of every run as it was published, and where it was written anew."""
-        places = [v.place for v in self.runs.values()] + [place for v in self.moves for place in v.moved.values()]
-        return {place["digests_file"]: place["digests_crc32c"] for place in places if place["digests_file"]}
+        """Files of digests and their checksums: of every run as it was published, and where it was
+        written anew.
+        """
+        places = [v.place for v in self.runs.values()] + [
+            place for v in self.moves for place in v.moved.values()
+        ]
+        return {
+            place["digests_file"]: place["digests_crc32c"]
+            for place in places
+            if place["digests_file"]
+        }
 
     @cached_property
     def bases(self) -> dict[str, int]:
@@ -140,7 +167,9 @@ class Log(Displayed):
 
     @cached_property
     def live_runs(self) -> dict[str, Version]:
-        """Every run that is or was the head, by name, and the version that first made it so; oldest first."""
+        """Every run that is or was the head, by name, and the version that first made it so; oldest
+        first.
+        """
         found: dict[str, Version] = {}
         for version in self.versions:
             if version.state == "live" and version.run is not None:
@@ -156,14 +185,19 @@ class Log(Displayed):
         if not isinstance(number, int | np.integer) or isinstance(number, bool):
             raise InputError(f"a version is a whole number; {shown(number)} was asked for")
         if not 1 <= number <= len(self.versions):
-            raise InputError(f"this series has the versions 1 to {len(self.versions)}; {shown(number)} was asked for")
+            raise InputError(
+                f"this series has the versions 1 to {len(self.versions)}; {shown(number)} was"
+                " asked for"
+            )
         return self.versions[number - 1]
 
     def with_run(self, number: int | None) -> Version:
         """One version that holds a run."""
         version = self.version(number)
         if version.run is None:
-            raise InputError(f"version {number} holds settings and no run; give one that holds a run")
+            raise InputError(
+                f"version {number} holds settings and no run; give one that holds a run"
+            )
         return version
 
     def of_model(self, model: str) -> Version:
@@ -173,8 +207,8 @@ class Log(Displayed):
             live = [str(v.model) for v in reversed(self.versions) if v.state == "live" and v.model]
             known = ", ".join(list(dict.fromkeys(live))[:_MODELS_NAMED]) or "none"
             raise InputError(
-                f"a live version of this series must belong to the model {model!r}; none does; the last models that are"
-                f" live are {known}; give one of them"
+                f"a live version of this series must belong to the model {model!r}; none does; the"
+                f" last models that are live are {known}; give one of them"
             )
         return found[-1]
 
@@ -224,15 +258,21 @@ class _Stored(Sequence[Version]):
     def in_full(self) -> Iterator[tuple[Version, Details]]:
         """Every version with its details, from one read of its file."""
         for number in range(1, len(self) + 1):
-            found = Version.decoded_in_full(_data(self._store, number), version_key(number), self._store)
+            found = Version.decoded_in_full(
+                _data(self._store, number), version_key(number), self._store
+            )
             yield _numbered(found[0], number), found[1]
 
 
 def rows(log: Log) -> Iterator[dict[str, Any]]:
-    """A line for every version: all but its digests, and the days since the run before, where names hold dates."""
+    """A line for every version: all but its digests, and the days since the run before, where names
+    hold dates.
+    """
     before: dt.date | None = None
     versions = log.versions
-    for version, details in versions.in_full() if isinstance(versions, _Stored) else ((v, v.told) for v in versions):
+    for version, details in (
+        versions.in_full() if isinstance(versions, _Stored) else ((v, v.told) for v in versions)
+    ):
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
         before, brief = date or before, version.in_brief(details)
@@ -245,12 +285,16 @@ def _data(store: Store, number: int) -> bytes:
     try:
         return store.read(key)
     except FileNotFoundError:
-        raise DamageError(f"{key} is gone since the versions were listed; restore it from a copy") from None
+        raise DamageError(
+            f"{key} is gone since the versions were listed; restore it from a copy"
+        ) from None
 
 
 def _numbered(version: Version, number: int) -> Version:
     if version.version != number:
-        raise DamageError(f"{version_key(number)} holds version {version.version}; restore it from a copy")
+        raise DamageError(
+            f"{version_key(number)} holds version {version.version}; restore it from a copy"
+        )
     return version
 
 

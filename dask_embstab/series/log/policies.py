@@ -10,7 +10,9 @@ from dask_embstab.series.log.versions import Version
 
 
 class Policy(Protocol):
-    """A reference policy: a pure function of the log, so that whatever is rebuilt from the log is the same."""
+    """A reference policy: a pure function of the log, so that whatever is rebuilt from the log is
+    the same.
+    """
 
     def __call__(self, log: Log) -> Version | None:
         """The version whose run is the reference; None where the run to come is the first."""
@@ -27,7 +29,9 @@ def previous(log: Log) -> Version | None:
 
 
 def consensus(log: Log) -> Version | None:
-    """The run that is live now stands for all before it: the next one lands on the running mean kept with it."""
+    """The run that is live now stands for all before it: the next one lands on the running mean
+    kept with it.
+    """
     return log.head
 
 

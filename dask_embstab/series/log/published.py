@@ -1,7 +1,9 @@
-"""The run of a version, and the running reference kept with it, opened so that whoever reads them reads what was published.
+"""The run of a version, and the running reference kept with it, opened so that whoever reads them
+reads what was published.
 
-Opening compares the metadata with the recorded digests and the chunk files' sizes with the recorded ones; every chunk is
-compared with its own digest when it is read, by whatever path (`tables/read/recorded.py`).
+Opening compares the metadata with the recorded digests and the chunk files' sizes with the recorded
+ones; every chunk is compared with its own digest when it is read, by whatever path
+(`tables/read/recorded.py`).
 """
 
 from __future__ import annotations
@@ -24,13 +26,22 @@ def published_run(store: Store, version: Version) -> Run:
 
 def published_reference(store: Store, version: Version) -> Run:
     """Its running reference, which it must have."""
-    return _opened(store, version, reference_key(version.reference_name), "reference", version.recorded.reference)
+    return _opened(
+        store,
+        version,
+        reference_key(version.reference_name),
+        "reference",
+        version.recorded.reference,
+    )
 
 
 def transform_of(run: Run, version: Version) -> Transform:
     """The transform of a version's run, opened; DamageError where the run has lost it."""
     if (found := run.transform) is None:
-        raise DamageError(f"version {version.version}: {run_key(str(version.run))} has lost its transform; restore it")
+        raise DamageError(
+            f"version {version.version}: {run_key(str(version.run))} has lost its transform;"
+            " restore it"
+        )
     return found
 
 
@@ -49,4 +60,7 @@ def _opened(store: Store, version: Version, key: str, part: str, files: Files) -
     place: Any = store.place(key)
     if local_path(place) is None:
         return open_run(place)  # there `series verify` alone compares chunks
-    return open_run(place, digests=Recorded(str(store.place(version.digests_file)), version.digests_crc32c, (part,)))
+    return open_run(
+        place,
+        digests=Recorded(str(store.place(version.digests_file)), version.digests_crc32c, (part,)),
+    )

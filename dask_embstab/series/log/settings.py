@@ -1,4 +1,6 @@
-"""How are the runs of one series landed? Given at ``init``, kept with every version, changed only by a recorded one."""
+"""How are the runs of one series landed? Given at ``init``, kept with every version, changed only
+by a recorded one.
+"""
 
 from __future__ import annotations
 
@@ -45,24 +47,28 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 class Settings:
     """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
 
-    ``tables`` that every run has (``"items"``, or ``"both"`` with users) and what the transform is to ``keep`` are fixed by
-    the first run where they are None (`settled`); ``duplicates`` as in `fit`.
+    ``tables`` that every run has (``"items"``, or ``"both"`` with users) and what the transform is
+    to ``keep`` are fixed by the first run where they are None (`settled`); ``duplicates`` as in
+    `fit`.
 
-    ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported unless it is turned off.
-    ``unit_rows`` None means the policy's own: directions for ``consensus``, rows as they are for the others. With a
-    ``half_life`` a run counts half as much in the consensus once so many runs have followed it; else all count alike; the
-    last run counts ``head_weight`` more. Half-life "auto" is 26 runs, and 4 times the longest gap where gaps are held.
+    ``first_run`` is standardized, or left raw (LINE's way); ``chain_minus_first`` is reported
+    unless it is turned off. ``unit_rows`` None means the policy's own: directions for
+    ``consensus``, rows as they are for the others. With a ``half_life`` a run counts half as much
+    in the consensus once so many runs have followed it; else all count alike; the last run counts
+    ``head_weight`` more. Half-life "auto" is 26 runs, and 4 times the longest gap where gaps are
+    held.
 
-    ``gaps`` are those to hold, in runs, each with its weight (a list of gaps: all 1): the consensus then aligns a run to the
-    runs so many before it and to the sum of all (``sum_weight``, instead of ``head_weight``), together.
+    ``gaps`` are those to hold, in runs, each with its weight (a list of gaps: all 1): the consensus
+    then aligns a run to the runs so many before it and to the sum of all (``sum_weight``, instead
+    of ``head_weight``), together.
 
-    A row that is gone leaves the running reference once it weighs less than ``forget_below`` (1: an id seen once); the
-    references of the last ``keep_references`` runs are kept for rollbacks.
+    A row that is gone leaves the running reference once it weighs less than ``forget_below`` (1: an
+    id seen once); the references of the last ``keep_references`` runs are kept for rollbacks.
 
-    All others are those of `fit`. ``weights`` and ``counts`` are the name of an array stored with every run's table (or
-    "norm"), or a file, ``only`` and ``pairs`` are files of ids; where both tables are aligned, one for both or a dict by
-    table name. Rows that ``only`` and ``min_count`` leave out have no say in the running reference
-    and the gates.
+    All others are those of `fit`. ``weights`` and ``counts`` are the name of an array stored with
+    every run's table (or "norm"), or a file, ``only`` and ``pairs`` are files of ids; where both
+    tables are aligned, one for both or a dict by table name. Rows that ``only`` and ``min_count``
+    leave out have no say in the running reference and the gates.
 
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
@@ -113,59 +119,91 @@ class Settings:
     def _require_numbers(self) -> None:
         """Counts, weights, and names of what holds them."""
         for name in ("rank", "width", "min_matched", "keep_references", "sample", "anchors"):
-            if (count := getattr(self, name)) is not None and (not isinstance(count, int) or count < 1):
-                raise InputError(f"the setting {name} must be a whole number of at least 1; it is {count!r}")
+            if (count := getattr(self, name)) is not None and (
+                not isinstance(count, int) or count < 1
+            ):
+                raise InputError(
+                    f"the setting {name} must be a whole number of at least 1; it is {count!r}"
+                )
         if self.half_life not in (None, "auto") and not _is_number(self.half_life, above=True):
-            raise InputError(f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}")
+            raise InputError(
+                f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}"
+            )
         for name in ("head_weight", "sum_weight", "forget_below"):
             if not _is_number(value := getattr(self, name)):
-                raise InputError(f"the setting {name} must be a number of at least 0; it is {value!r}")
+                raise InputError(
+                    f"the setting {name} must be a number of at least 0; it is {value!r}"
+                )
         if not _is_number(self.max_lost_energy) or self.max_lost_energy > 1:
-            raise InputError(f"the setting max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy!r}")
+            raise InputError(
+                "the setting max_lost_energy is a share from 0 to 1; it is"
+                f" {self.max_lost_energy!r}"
+            )
         if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"the setting seed must be a whole number of at least 0; it is {self.seed!r}")
+            raise InputError(
+                f"the setting seed must be a whole number of at least 0; it is {self.seed!r}"
+            )
         for name in ("weights", "only", "counts", "pairs"):
             value = getattr(self, name)
             of_tables = value if isinstance(value, Mapping) else {"items": value}
-            if set(of_tables) <= {"items", "users"} and all(isinstance(one, str | None) for one in of_tables.values()):
+            if set(of_tables) <= {"items", "users"} and all(
+                isinstance(one, str | None) for one in of_tables.values()
+            ):
                 continue
             raise InputError(
-                f"the setting {name} must be the name of an array stored with every run, or of a file (or a dict of such by"
-                f" table name); it is {type(value).__name__}: give {option(name)} with the run that it belongs to"
+                f"the setting {name} must be the name of an array stored with every run, or of a"
+                f" file (or a dict of such by table name); it is {type(value).__name__}: give"
+                f" {option(name)} with the run that it belongs to"
             )
 
     def _require_together(self) -> None:
         """What goes with what."""
         if self.keep == "geometry" and self.rank is not None:
             raise InputError(
-                f"{option('rank')} truncates scores; with {option(keep='geometry')} use {option('width')} instead"
+                f"{option('rank')} truncates scores; with {option(keep='geometry')} use"
+                f" {option('width')} instead"
             )
         if self.center and (self.policy == "consensus" or self.keep != "geometry"):
             raise InputError(
-                f"center moves the origin, which directions and scores do not have; set {option(keep='geometry')} and the"
-                f" policy 'previous' or 'first' with it: they are {self.keep!r} and {self.policy!r}"
+                "center moves the origin, which directions and scores do not have; set"
+                f" {option(keep='geometry')} and the policy 'previous' or 'first' with it: they are"
+                f" {self.keep!r} and {self.policy!r}"
             )
         if self.tables == "items" and (self.keep == "scores" or self.align_on != "items"):
-            used = option(keep="scores") if self.keep == "scores" else option(align_on=self.align_on)
+            used = (
+                option(keep="scores") if self.keep == "scores" else option(align_on=self.align_on)
+            )
             raise InputError(
                 f"{used} needs users; {option(tables='items')} leaves them out",
                 f"{option(keep='geometry')} and {option(align_on='items')} need items alone",
             )
         if self.gaps and (self.policy != "consensus" or self.unit_rows is False):
-            given = f"the policy is {self.policy!r}" if self.policy != "consensus" else "unit_rows is False"
+            given = (
+                f"the policy is {self.policy!r}"
+                if self.policy != "consensus"
+                else "unit_rows is False"
+            )
             raise InputError(
-                f"gaps are held by the policy 'consensus', on unit rows; {given}: change it, or set no gaps"
+                f"gaps are held by the policy 'consensus', on unit rows; {given}: change it, or set"
+                " no gaps"
             )
 
     def settled(self, tables: Collection[str]) -> Settings:
-        """These settings with what they leave open fixed as by a first run with these ``tables``."""
+        """These settings with what they leave open fixed as by a first run with these
+        ``tables``.
+        """
         users = "users" in tables if self.tables is None else self.tables == "both"
         if not users and self.align_on != "items":
             raise InputError(
-                f"{option(align_on=self.align_on)} needs users; the first run of this series has none",
+                f"{option(align_on=self.align_on)} needs users; the first run of this series has"
+                " none",
                 f"{option(align_on='items')} needs items alone",
             )
-        return replace(self, tables="both" if users else "items", keep=resolve_keep(self.keep, users=users or None))
+        return replace(
+            self,
+            tables="both" if users else "items",
+            keep=resolve_keep(self.keep, users=users or None),
+        )
 
     @property
     def aligned(self) -> tuple[str, ...]:
@@ -179,7 +217,9 @@ class Settings:
 
     @property
     def decay(self) -> float:
-        """What a run's weight in the running reference is multiplied by with every run that follows."""
+        """What a run's weight in the running reference is multiplied by with every run that
+        follows.
+        """
         auto = 4.0 * max(self.lags) if self.gaps else 26.0
         return decay_of(auto if self.half_life == "auto" else self.half_life)
 
@@ -192,16 +232,28 @@ class Settings:
         """Options of a fit: what all fits of the series share, and this one's ``own``."""
         shared: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("align_on", "method", "center", "rotation_only", "min_matched", "max_lost_energy")
+            for name in (
+                "align_on",
+                "method",
+                "center",
+                "rotation_only",
+                "min_matched",
+                "max_lost_energy",
+            )
         }
         shared |= {"unit_rows": self.units, "join_options": {"duplicates": self.duplicates}}
         return FitOptions(**shared | own)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with some of them changed; who turns to the consensus turns to its ``unit_rows``."""
+        """These settings with some of them changed; who turns to the consensus turns to its
+        ``unit_rows``.
+        """
         known = _known(changes)
         turned = {"unit_rows": None} if known.get("policy") == "consensus" != self.policy else {}
-        return replace(self, **turned | known | {"gates": {**self.gates, **thresholds(known.get("gates", {}), {})}})
+        return replace(
+            self,
+            **turned | known | {"gates": {**self.gates, **thresholds(known.get("gates", {}), {})}},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -236,16 +288,20 @@ def _gaps(given: Any) -> dict[str, float]:
         found = {0: 0.0}
     if not all(gap > 0 and 0 < weight < math.inf for gap, weight in found.items()):
         raise InputError(
-            f"the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is {shown(given)}: give a"
-            " list such as [1, 4, 13], or {1: 1.0, 4: 2.0}"
+            "the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is"
+            f" {shown(given)}: give a list such as [1, 4, 13], or {{1: 1.0, 4: 2.0}}"
         )
     return {str(gap): found[gap] for gap in sorted(found)}
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(values) - SETTINGS):
-        raise InputError(f"a series has the settings {', '.join(sorted(SETTINGS))}; {', '.join(unknown)} came")
-    if wrong := mismatch(Settings, (), {name: value for name, value in values.items() if name not in _OWN}):
+        raise InputError(
+            f"a series has the settings {', '.join(sorted(SETTINGS))}; {', '.join(unknown)} came"
+        )
+    if wrong := mismatch(
+        Settings, (), {name: value for name, value in values.items() if name not in _OWN}
+    ):
         raise InputError(f"the setting {wrong}")
     return {name: _plain(value) for name, value in values.items()}
 

@@ -1,8 +1,9 @@
 """One version: what was published (or rolled back to, or set), when, and how it can be told whole.
 
-``versions/<n>.json`` is created once and never changed. It is one JSON object on three lines: what a log is made of, what
-is read of one version at a time (`Details`), and the crc32c of both. Digests, a number per chunk, lie in a file of their
-own (`series/log/digests.py`) that the version names with its checksum.
+``versions/<n>.json`` is created once and never changed. It is one JSON object on three lines: what
+a log is made of, what is read of one version at a time (`Details`), and the crc32c of both.
+Digests, a number per chunk, lie in a file of their own (`series/log/digests.py`) that the version
+names with its checksum.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _PLACE = ("run", "digests_file", "digests_crc32c", "has_reference", "reference_a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What the gates said, the settings from here on, the figures of the fit, the singular values of each table."""
+    """What the gates said, the settings from here on, the figures of the fit, the singular values
+    of each table.
+    """
 
     verdicts: tuple[Mapping[str, Any], ...] = ()
     settings: Mapping[str, Any]
@@ -51,19 +54,22 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Version(Displayed):
-    """``parent`` is the version that was the head before, ``reference`` the one whose run this one was aligned to.
+    """``parent`` is the version that was the head before, ``reference`` the one whose run this one
+    was aligned to.
 
-    ``digests_file`` holds the crc32c of every file of the run, of its running reference where it ``has_reference``, and
-    of the input; ``content`` is one text for the input's rows, ids and chunks. A rollback and a promotion repeat the
-    version that they ``restores``. A rebase records its ``basis`` (where its matrices lie, what they lead onto) and, where
-    it rewrote runs, what ``moved`` where: by the name of the run, the name and the digests under which it is stored from
-    then on; ``rebased`` is the last version before this one that is a rebase or a forget. A forget records how many ids
-    of which table it ``forgot``, and ``moved`` as a rebase does; ``reference_at`` is the name under which the running
-    reference is stored where that is not the run's. ``accepted`` is the reason to publish in spite of a gate;
-    ``references`` are the runs whose running references are kept from this version on (None: all).
+    ``digests_file`` holds the crc32c of every file of the run, of its running reference where it
+    ``has_reference``, and of the input; ``content`` is one text for the input's rows, ids and
+    chunks. A rollback and a promotion repeat the version that they ``restores``. A rebase records
+    its ``basis`` (where its matrices lie, what they lead onto) and, where it rewrote runs, what
+    ``moved`` where: by the name of the run, the name and the digests under which it is stored from
+    then on; ``rebased`` is the last version before this one that is a rebase or a forget. A forget
+    records how many ids of which table it ``forgot``, and ``moved`` as a rebase does;
+    ``reference_at`` is the name under which the running reference is stored where that is not the
+    run's. ``accepted`` is the reason to publish in spite of a gate; ``references`` are the runs
+    whose running references are kept from this version on (None: all).
 
-    Verdicts, settings, figures, spectra, digests and inputs are read from ``store`` when they are asked for: a log of ten
-    thousand versions stays small.
+    Verdicts, settings, figures, spectra, digests and inputs are read from ``store`` when they are
+    asked for: a log of ten thousand versions stays small.
     """
 
     version: int
@@ -92,33 +98,65 @@ class Version(Displayed):
     store: Store | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raise `InputError` where this could not be a version: the same when it is written and when it is read."""
+        """Raise `InputError` where this could not be a version: the same when it is written and
+        when it is read.
+        """
         _require(self.format == FORMAT, f"its format is {self.format}; this library knows {FORMAT}")
         numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
-        _require(all(n is None or (type(n) is int and n > 0) for n in numbers), f"it counts versions as {numbers}")
+        _require(
+            all(n is None or (type(n) is int and n > 0) for n in numbers),
+            f"it counts versions as {numbers}",
+        )
         _require(self.version is not None, "it has no number")
-        _require(all(n is None or n < self.version for n in numbers[1:]), f"it follows on versions as {numbers}")
-        _require(self.kind in get_args(Kind) and self.state in get_args(State), f"it is {self.kind!r}, {self.state!r}")
-        _require(all(isinstance(text, str) for text in (self.policy, self.created)), "its policy and time are texts")
+        _require(
+            all(n is None or n < self.version for n in numbers[1:]),
+            f"it follows on versions as {numbers}",
+        )
+        _require(
+            self.kind in get_args(Kind) and self.state in get_args(State),
+            f"it is {self.kind!r}, {self.state!r}",
+        )
+        _require(
+            all(isinstance(text, str) for text in (self.policy, self.created)),
+            "its policy and time are texts",
+        )
         dt.datetime.fromisoformat(self.created)
-        _require(isinstance(self.accepted, str | None) and isinstance(self.content, str | None), "a reason is a text")
+        _require(
+            isinstance(self.accepted, str | None) and isinstance(self.content, str | None),
+            "a reason is a text",
+        )
         _require(isinstance(self.basis, Mapping), "its basis is an object")
         _require(isinstance(self.forgot, Mapping), "what it forgot is an object")
         matrices = self.basis.get("file")
-        _require(matrices is None or _matches(_BASIS_KEY, matrices), f"it names matrices at {matrices!r}")
+        _require(
+            matrices is None or _matches(_BASIS_KEY, matrices), f"it names matrices at {matrices!r}"
+        )
         if self.model is not None:
             require_model(self.model)
         _require_place({name: getattr(self, name) for name in _PLACE})
         _require(isinstance(self.moved, Mapping), "what it moved is an object")
         for name, place in self.moved.items():
             require_run_name(name)
-            _require(isinstance(place, Mapping) and set(place) == set(_PLACE), f"it moved {name!r} to {place!r}")
+            _require(
+                isinstance(place, Mapping) and set(place) == set(_PLACE),
+                f"it moved {name!r} to {place!r}",
+            )
             _require_place(place)
         for name in self.references or ():
             require_run_name(name)
 
     def _facts(self) -> dict[str, object]:
-        names = ("version", "kind", "run", "model", "reference", "restores", "policy", "accepted", "created")
+        names = (
+            "version",
+            "kind",
+            "run",
+            "model",
+            "reference",
+            "restores",
+            "policy",
+            "accepted",
+            "created",
+        )
         state = None if self.state == "live" else self.state
         return {name: getattr(self, name) for name in names} | {"state": state}
 
@@ -159,7 +197,9 @@ class Version(Displayed):
 
     @property
     def digests(self) -> Files:
-        """The crc32c of every file of the run, ``chunks`` (of the encoded rows) and ``metadata``; ``bytes`` of chunks."""
+        """The crc32c of every file of the run, ``chunks`` (of the encoded rows) and ``metadata``;
+        ``bytes`` of chunks.
+        """
         return self.recorded.run
 
     @property
@@ -173,7 +213,9 @@ class Version(Displayed):
         return self.recorded.inputs
 
     def at(self, place: Mapping[str, Any], basis: Mapping[str, Any]) -> Version:
-        """The same, stored where a rebase has written it anew (``place``, if any), to be read in ``basis``."""
+        """The same, stored where a rebase has written it anew (``place``, if any), to be read in
+        ``basis``.
+        """
         return replace(self, basis=basis, **place)
 
     @property
@@ -183,14 +225,19 @@ class Version(Displayed):
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where its run and digests are stored; what ``moved`` says of a run that a rebase writes anew."""
+        """Where its run and digests are stored; what ``moved`` says of a run that a rebase writes
+        anew.
+        """
         return {name: getattr(self, name) for name in _PLACE}
 
     # --- as a file, and as plain values
 
     def encoded(self) -> bytes:
         """The file."""
-        core, details = json.dumps(self._core(), sort_keys=True), json.dumps(asdict(self.told), sort_keys=True)
+        core, details = (
+            json.dumps(self._core(), sort_keys=True),
+            json.dumps(asdict(self.told), sort_keys=True),
+        )
         body = f'{core[:-1]},\n"details": {details},\n'.encode()
         return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
 
@@ -201,7 +248,9 @@ class Version(Displayed):
             return cls._of(_checked(data)[0], store)
 
     @classmethod
-    def decoded_in_full(cls, data: bytes, where: str, store: Store | None = None) -> tuple[Version, Details]:
+    def decoded_in_full(
+        cls, data: bytes, where: str, store: Store | None = None
+    ) -> tuple[Version, Details]:
         """The same, and its details."""
         with _reading(where):
             core, details = _checked(data)
@@ -214,7 +263,11 @@ class Version(Displayed):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: everything that is recorded."""
         found = self.recorded
-        more = {"digests": found.run, "reference_digests": self.reference_digests, "inputs": found.inputs}
+        more = {
+            "digests": found.run,
+            "reference_digests": self.reference_digests,
+            "inputs": found.inputs,
+        }
         return self.without_digests() | dict(json.loads(json.dumps(more)))
 
     def without_digests(self) -> dict[str, Any]:
@@ -222,7 +275,9 @@ class Version(Displayed):
         return dict(json.loads(json.dumps(self._core() | asdict(self.told))))
 
     def in_brief(self, told: Details | None = None) -> dict[str, Any]:
-        """The same for a person: without whatever is long; ``told`` are its details, where they were read already."""
+        """The same for a person: without whatever is long; ``told`` are its details, where they
+        were read already.
+        """
         known = {name: getattr(self, name) for name in _BRIEF}
         if not self.forgot:
             known.pop("forgot")
@@ -295,8 +350,8 @@ def require_run_name(name: Any) -> None:
     """Raise `InputError` unless this may name a run: it becomes a folder's name."""
     if not _matches(_RUN_NAME, name) or not 0 < _n_bytes(name) <= _RUN_NAME_BYTES:
         raise InputError(
-            f"a run's name becomes a folder's: at most {_RUN_NAME_BYTES} bytes without slashes, no dot first; it is"
-            f" {name!r}",
+            f"a run's name becomes a folder's: at most {_RUN_NAME_BYTES} bytes without slashes, no"
+            f" dot first; it is {name!r}",
             f"{option('name')} gives it another",
         )
 
@@ -324,7 +379,9 @@ def _require_place(place: Mapping[str, Any]) -> None:
         rewritten = _REWRITTEN.fullmatch(name) if isinstance(name, str) else None
         require_run_name(rewritten["name"] if rewritten else name)
     _require(file is None or _matches(DIGESTS_KEY, file), f"it names digests at {file!r}")
-    _require((crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum")
+    _require(
+        (crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum"
+    )
     _require(isinstance(place["has_reference"], bool), "a run has a running reference or not")
 
 
@@ -343,9 +400,13 @@ def _reading(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DamageError(f"{where} is gone since the log was read; restore it from a copy") from None
+        raise DamageError(
+            f"{where} is gone since the log was read; restore it from a copy"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(f"{where} cannot be read as a version ({error}); restore it from a copy") from error
+        raise DamageError(
+            f"{where} cannot be read as a version ({error}); restore it from a copy"
+        ) from error
 
 
 def _plain(core: dict[str, Any]) -> dict[str, Any]:
@@ -355,7 +416,9 @@ def _plain(core: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(data: bytes) -> tuple[bytes, bytes]:
-    """The first two lines of a version's file, without its checksum; ValueError unless that is right."""
+    """The first two lines of a version's file, without its checksum; ValueError unless that is
+    right.
+    """
     at = data.rfind(b"\n", 0, -1) + 1
     check = _CHECK.fullmatch(data, at)
     body = memoryview(data)[:at]

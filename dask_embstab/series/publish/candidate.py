@@ -1,8 +1,8 @@
 """What shall be landed, on what, by which matrices? Made durable before the first chunk is written.
 
-A publish that was interrupted goes on from its candidate: the same transform, so the same bits, and the chunks that are
-there already stay. A candidate of another plan (another parent, other settings, a run that was delivered anew) is
-dropped.
+A publish that was interrupted goes on from its candidate: the same transform, so the same bits, and
+the chunks that are there already stay. A candidate of another plan (another parent, other settings,
+a run that was delivered anew) is dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from dask_embstab.tables.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plan (plain JSON values that must be equal for the transform to serve) and its transform."""
+    """A plan (plain JSON values that must be equal for the transform to serve) and its
+    transform.
+    """
 
     plan: dict[str, Any]
     transform: Transform
@@ -105,7 +107,8 @@ def _fitted(
 ) -> Transform:
     raw = version is None and settings.first_run == "raw"
     reference = None if version is None else aligned_on(store, version, lagged, settings)
-    # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are landed on.
+    # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are
+    # landed on.
     by_runs = reference is not None and settings.policy == "consensus" and settings.units
     options = settings.fitting(
         keep="geometry" if raw else resolve_keep(settings.keep, users=source.users),
@@ -113,7 +116,8 @@ def _fitted(
         width=settings.width,
         balance=balance_for(settings.balance, reference),
         selections={
-            name: replace(selected.selections.get(name, Selection()), times_norm=by_runs) for name in settings.aligned
+            name: replace(selected.selections.get(name, Selection()), times_norm=by_runs)
+            for name in settings.aligned
         },
     )
     return fit_tables(source.table("items"), source.users, reference, options)
@@ -121,7 +125,9 @@ def _fitted(
 
 def _encoded(candidate: Candidate) -> bytes:
     file = io.BytesIO()
-    header = json.dumps({"plan": candidate.plan, "diagnostics": dict(candidate.transform.diagnostics)})
+    header = json.dumps(
+        {"plan": candidate.plan, "diagnostics": dict(candidate.transform.diagnostics)}
+    )
     arrays: dict[str, Any] = {"header": np.array(header), **candidate.transform.arrays()}
     np.savez(file, **arrays)
     return file.getvalue()
@@ -133,5 +139,12 @@ def _stored(store: Store, name: str) -> Candidate | None:
         arrays = read_npz(io.BytesIO(store.read(candidate_key(name))))
         header = json.loads(str(arrays.pop("header")))
         return Candidate(header["plan"], Transform.from_arrays(arrays, header["diagnostics"]))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+    ):
         return None

@@ -1,8 +1,10 @@
-"""The `consensus` policy: a run lands on where every id ever seen stands on average, and then moves that average.
+"""The `consensus` policy: a run lands on where every id ever seen stands on average, and then moves
+that average.
 
-The average is kept per version as ``references/<run>.zarr``: a run-format group with the mean of each id's stabilized unit
-vectors and its weight, for the tables that are aligned on. The first run's is not stored: it is its own unit rows. So is
-that of a head that was published under another policy, or aligned on other tables: from it a new one is started.
+The average is kept per version as ``references/<run>.zarr``: a run-format group with the mean of
+each id's stabilized unit vectors and its weight, for the tables that are aligned on. The first
+run's is not stored: it is its own unit rows. So is that of a head that was published under another
+policy, or aligned on other tables: from it a new one is started.
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ import zarr
 from dask_embstab.core.running_mean import consensus_target, sums
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
-from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, seen_once, unit_rows, view_of
+from dask_embstab.passes.running_mean import (
+    Aging,
+    Mean,
+    advance,
+    never_seen,
+    seen_once,
+    unit_rows,
+    view_of,
+)
 from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
 from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
@@ -52,7 +62,9 @@ class Consensus:
         return None if self.state is None else int(self.state.attrs[ATTRIBUTE]["live"][key])
 
     def forgotten(self, key: str) -> RowNumbers:
-        """Rows of the version's run, ascending, that the average has no rows for: their ids were forgotten."""
+        """Rows of the version's run, ascending, that the average has no rows for: their ids were
+        forgotten.
+        """
         known = {} if self.state is None else self.state.attrs[ATTRIBUTE].get("forgotten", {})
         return np.asarray(known.get(key, ()), np.int64)
 
@@ -85,8 +97,11 @@ class Consensus:
         return found
 
 
-def aligned_on(store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings) -> Reference:
-    """What the next run is aligned to, recorded by its place in the series: a copied series says the same.
+def aligned_on(
+    store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings
+) -> Reference:
+    """What the next run is aligned to, recorded by its place in the series: a copied series says
+    the same.
 
     ``lagged`` are the versions whose gaps to it are to be held.
     """
@@ -119,12 +134,16 @@ def consensus_of(store: Store, version: Version, settings: Settings) -> Consensu
     state = published_reference(store, version) if version.has_reference else None
     serves = state is not None and all(getattr(state, key) for key in settings.aligned)
     # Where gaps are held the last run is one of the lags, with a weight of its own.
-    return Consensus(run, state if serves else None, M, 0.0 if settings.gaps else settings.head_weight)
+    return Consensus(
+        run, state if serves else None, M, 0.0 if settings.gaps else settings.head_weight
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """The digests of a running reference's files, and by table its rows and how many have left it."""
+    """The digests of a running reference's files, and by table its rows and how many have
+    left it.
+    """
 
     digests: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: dict[str, dict[str, int | None]] = field(default_factory=dict)
@@ -139,9 +158,11 @@ def advance_consensus(
     matched: Mapping[str, int],
     selected: Selected,
 ) -> Advanced:
-    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before (where that is known).
+    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before (where
+    that is known).
 
-    Nothing is written, and nothing returned, where none is kept. Rows that ``selected`` leaves out only age.
+    Nothing is written, and nothing returned, where none is kept. Rows that ``selected`` leaves out
+    only age.
     """
     if settings.policy != "consensus" or (version is None and not selected.rows):
         return Advanced()
@@ -152,15 +173,23 @@ def advance_consensus(
     for name in settings.aligned:
         union, now = run.table(name).n_rows, stored.table(name).n_rows
         if version is not None:
-            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched.get(name, 0)
+            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched.get(
+                name, 0
+            )
         known = version is None or name in matched
         rows[name] = {"rows": now, "left": union - now if known else None}
     return Advanced(made, rows)
 
 
-def _origin(digests: Mapping[str, Any], version: Version | None, settings: Settings, selected: Selected) -> str:
+def _origin(
+    digests: Mapping[str, Any], version: Version | None, settings: Settings, selected: Selected
+) -> str:
     """What must be equal for two averages to have the same bits."""
-    read = [selected.recorded] if version is None else [version.place, dict(version.basis), selected.recorded]
+    read = (
+        [selected.recorded]
+        if version is None
+        else [version.place, dict(version.basis), selected.recorded]
+    )
     made_of = [digests, read, settings.decay, settings.forget_below, settings.aligned]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -176,11 +205,19 @@ def _write(
 ) -> None:
     tables = {name: selected.counted(transformed, name) for name in settings.aligned}
     if version is None:
-        known = {name: Mean(view_of(table, never_seen, table.d + 1), None) for name, table in tables.items()}
+        known = {
+            name: Mean(view_of(table, never_seen, table.d + 1), None)
+            for name, table in tables.items()
+        }
     else:
         consensus = consensus_of(store, version, settings)
         known = {name: consensus.mean(name) for name in tables}
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, transformed.name, origin, more) as writer:
         means = {name: (table, known[name]) for name, table in tables.items()}
-        advance(writer, means, Aging(settings.decay, settings.forget_below), duplicates=settings.duplicates)
+        advance(
+            writer,
+            means,
+            Aging(settings.decay, settings.forget_below),
+            duplicates=settings.duplicates,
+        )

@@ -1,9 +1,10 @@
 """How far has the chain carried this run from where the first run would have put it?
 
-X are the landed rows and B the first run's rows with the same ids. Landing the same run on the first instead gives X R with
-R the rotation of algorithm 2 for X'B (the balance is the same; unit rows where directions are aligned), so the difference
-|X - X R| / |X| follows from the Gramian X'X and the cross-product X'B: one read of the first run's rows, beside the read
-that verifies the landed ones.
+X are the landed rows and B the first run's rows with the same ids. Landing the same run on the
+first instead gives X R with R the rotation of algorithm 2 for X'B (the balance is the same; unit
+rows where directions are aligned), so the difference |X - X R| / |X| follows from the Gramian X'X
+and the cross-product X'B: one read of the first run's rows, beside the read that verifies the
+landed ones.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from dask_embstab.tables.run import Run
 
 
 def pairs_with(
-    first: Run, transformed: Run, keys: Sequence[str], chosen: Mapping[str, Chosen], join: JoinOptions
+    first: Run,
+    transformed: Run,
+    keys: Sequence[str],
+    chosen: Mapping[str, Chosen],
+    join: JoinOptions,
 ) -> dict[str, ReferenceRows]:
-    """The first run's rows that belong to the landed ones, by table; a table without shared ids is left out."""
+    """The first run's rows that belong to the landed ones, by table; a table without shared ids is
+    left out.
+    """
     found: dict[str, ReferenceRows] = {}
     for key in keys:
         ours, theirs = getattr(transformed, key), getattr(first, key)
@@ -42,18 +49,24 @@ def pairs_with(
 
 
 def direction_reduction() -> Reduction[Moments]:
-    """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to length one."""
+    """Gramian of the rows as they are, and the sums over their pairs with both sides scaled to
+    length one.
+    """
     return Reduction(_with_directions, add, moments_finite_check, n_copies=6)
 
 
 def _with_directions(panel: Panel) -> Moments:
     d = panel.rows.shape[1]
     G = gramian(panel.rows, in_place=panel.in_place)
-    return Moments(len(panel.rows), d, partnered=G, pairs=unit_pairs(panel, np.eye(d)), zeros=panel.zeros)
+    return Moments(
+        len(panel.rows), d, partnered=G, pairs=unit_pairs(panel, np.eye(d)), zeros=panel.zeros
+    )
 
 
 def chain_minus_first(moments: Mapping[str, Moments]) -> float | None:
-    """|X - X R| / |X| over the aligned tables; None where fewer rows than components are shared with the first run."""
+    """|X - X R| / |X| over the aligned tables; None where fewer rows than components are shared
+    with the first run.
+    """
     paired = [m for m in moments.values() if m.pairs is not None]
     shared = sum(m.pairs.n for m in paired if m.pairs is not None)
     if not paired or shared < paired[0].d:

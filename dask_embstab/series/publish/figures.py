@@ -1,9 +1,10 @@
 """What the gates look at, measured on landed rows against the rows of the last live run.
 
-No pass is added: the Gramians ride on the read that verifies the run, and all else comes from a sample of at most
-4,096 rows (16 per component where that is more) by the hash of their ids, read from both runs, and of 256 rows of each
-table as it came. Rows of zeros are evidence of nothing: so many more are read that the sample has its size without them.
-The ids are joined once more, a range at a time.
+No pass is added: the Gramians ride on the read that verifies the run, and all else comes from a
+sample of at most 4,096 rows (16 per component where that is more) by the hash of their ids, read
+from both runs, and of 256 rows of each table as it came. Rows of zeros are evidence of nothing: so
+many more are read that the sample has its size without them. The ids are joined once more, a range
+at a time.
 """
 
 from __future__ import annotations
@@ -77,25 +78,39 @@ def figures_of(
     checked: Checked,
     chosen: Mapping[str, Chosen],
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
-    """Every gate's figures by table, but for those of the input's digests; without a live run those of the run itself.
+    """Every gate's figures by table, but for those of the input's digests; without a live run those
+    of the run itself.
 
-    And over how many sampled rows of each table they are, and how many were left out as zeros. Rows that a selection left
-    out (all but those ``chosen``, by table) are in no sample.
+    And over how many sampled rows of each table they are, and how many were left out as zeros. Rows
+    that a selection left out (all but those ``chosen``, by table) are in no sample.
     """
-    found: dict[str, dict[str, float]] = {"finite": {_WHOLE_RUN: 0.0}, "scores": _scores(source, transformed)}
+    found: dict[str, dict[str, float]] = {
+        "finite": {_WHOLE_RUN: 0.0},
+        "scores": _scores(source, transformed),
+    }
     if head is None or log.head is None:
         return found, {}
     tables = {
-        key: Compared(a, b, a.n_rows - checked.zero_rows[key], b.n_rows - zero_rows_in(log.head, key))
+        key: Compared(
+            a, b, a.n_rows - checked.zero_rows[key], b.n_rows - zero_rows_in(log.head, key)
+        )
         for key in TABLES
         if (a := getattr(transformed, key)) and (b := getattr(head, key))
     }
     with join_options(duplicates="first") as join:
         likenesses, matched = _likenesses(tables, chosen, join)
-    told = {key: found for key, found in likenesses.items() if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d}
-    turned = {key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d}
+    told = {
+        key: found
+        for key, found in likenesses.items()
+        if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d
+    }
+    turned = {
+        key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d
+    }
     aligned = [told[key] for key in settings.aligned if key in told]
-    found["alignment"] = {_WHOLE_RUN: distances(aligned, unit_rows=settings.units)[0]} if aligned else {}
+    found["alignment"] = (
+        {_WHOLE_RUN: distances(aligned, unit_rows=settings.units)[0]} if aligned else {}
+    )
     found |= {
         "rows": {key: _change_of_rows(pair_) for key, pair_ in tables.items()},
         "matched": matched,
@@ -112,16 +127,22 @@ def figures_of(
             if (theirs := log.head.spectra.get(key)) is not None
         },
     }
-    return found, {key: {"rows": like.n, "zero_rows": like.zero_pairs} for key, like in likenesses.items()}
+    return found, {
+        key: {"rows": like.n, "zero_rows": like.zero_pairs} for key, like in likenesses.items()
+    }
 
 
 def zero_rows_in(version: Version, key: str) -> int:
-    """Rows of zeros in a table of a published run; 0 where it was published before they were counted."""
+    """Rows of zeros in a table of a published run; 0 where it was published before they were
+    counted.
+    """
     return int((version.figures.get(key) or {}).get("zero_rows") or 0)
 
 
 def _change_of_rows(tables: Compared) -> float:
-    """Of all rows or of those that are not zero, whichever changed more: rows that turned to zeros are lost too."""
+    """Of all rows or of those that are not zero, whichever changed more: rows that turned to zeros
+    are lost too.
+    """
     counts = (tables.ours.n_rows, tables.theirs.n_rows), (tables.n_ours, tables.n_theirs)
     return max(abs(ours / theirs - 1) if theirs else float(ours > 0) for ours, theirs in counts)
 
@@ -134,14 +155,18 @@ def delivered(log: Log, name: str, tables: Mapping[str, Any]) -> int | None:
 
 def content_of(tables: Mapping[str, Any]) -> str:
     """One text for the rows, ids and chunks of an input: equal where all of them are."""
-    read = {key: [table["rows"], table["ids"], list(table["digests"])] for key, table in tables.items()}
+    read = {
+        key: [table["rows"], table["ids"], list(table["digests"])] for key, table in tables.items()
+    }
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _likenesses(
     tables: Mapping[str, Compared], chosen: Mapping[str, Chosen], join: JoinOptions
 ) -> tuple[dict[str, Likeness], dict[str, float]]:
-    """Of sampled shared rows, by table, and the shares of the rows that are not zero that are shared."""
+    """Of sampled shared rows, by table, and the shares of the rows that are not zero that are
+    shared.
+    """
     pairings: dict[str, Pairing] = {}
     for key, both in tables.items():
         with contextlib.suppress(IdError):  # nothing shared, or ids of another type
@@ -151,18 +176,30 @@ def _likenesses(
         counted = pairing.only(chosen[key]) if key in chosen else pairing
         samples[key] = anchor_sample(counted, tables[key].ours, tables[key].sampled, 0)
 
-    # Every row is compared with the same few rows of the head: those with the smallest hashes of all.
+    # Every row is compared with the same few rows of the head: those with the smallest hashes of
+    # all.
     others = []
     for key, sample in samples.items():
-        n = _OTHERS * tables[key].sampled // max(_SAMPLE, _SAMPLE_PER_COMPONENT * tables[key].ours.d)
+        n = (
+            _OTHERS
+            * tables[key].sampled
+            // max(_SAMPLE, _SAMPLE_PER_COMPONENT * tables[key].ours.d)
+        )
         fewer = RowSample(n, sample.rows, sample.hashes).rows
-        others.append(rows_of(tables[key].theirs, gather(pairings[key].partners, fewer), verified=False))
+        others.append(
+            rows_of(tables[key].theirs, gather(pairings[key].partners, fewer), verified=False)
+        )
     read: tuple[Matrix, ...] = compute(others, label="gates: rows to compare with", n_tasks=0)
 
     passes = {}
     for (key, sample), compared_with in zip(samples.items(), read, strict=True):
         rows = np.sort(sample.rows)
-        few = FewRows(tables[key].ours.source, rows, tables[key].theirs.source, gather(pairings[key].partners, rows))
+        few = FewRows(
+            tables[key].ours.source,
+            rows,
+            tables[key].theirs.source,
+            gather(pairings[key].partners, rows),
+        )
         passes[key] = over_few_rows(few, partial(likeness, others=compared_with), label="gates")
     found = run_all(passes)
 
@@ -174,13 +211,20 @@ def _likenesses(
 
 
 def _scores(source: Run, transformed: Run) -> dict[str, float]:
-    """How far sampled scores (items with items where there are no users) moved, beyond what a truncation takes."""
+    """How far sampled scores (items with items where there are no users) moved, beyond what a
+    truncation takes.
+    """
     keys = ("items", "items") if source.users is None else ("users", "items")
-    rng, tables = np.random.default_rng(0), [(source.table(key), transformed.table(key)) for key in keys]
+    rng, tables = (
+        np.random.default_rng(0),
+        [(source.table(key), transformed.table(key)) for key in keys],
+    )
     for places in _PLACES:
         rows = [_spread(ours.n_rows, places, rng) for ours, _ in tables]
         wanted = [
-            rows_of(table, chosen, verified=False) for both, chosen in zip(tables, rows, strict=True) for table in both
+            rows_of(table, chosen, verified=False)
+            for both, chosen in zip(tables, rows, strict=True)
+            for table in both
         ]
         a, transformed_a, b, transformed_b = compute(wanted, label="gates: scores", n_tasks=0)
         kept = [np.flatnonzero(side.any(axis=1))[: _PLACES[0] * _ROWS_AT_PLACE] for side in (a, b)]
@@ -191,7 +235,9 @@ def _scores(source: Run, transformed: Run) -> dict[str, float]:
 
 
 def _spread(n: int, places: int, rng: np.random.Generator) -> RowNumbers:
-    """Row numbers of a few rows at each of a few places: few chunks are read where chunks must be decoded whole."""
+    """Row numbers of a few rows at each of a few places: few chunks are read where chunks must be
+    decoded whole.
+    """
     starts = rng.integers(0, max(1, n - _ROWS_AT_PLACE + 1), places)
     found: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, _ROWS_AT_PLACE)))
     return found
@@ -217,4 +263,8 @@ def _change(log: Log, alignment: Mapping[str, float]) -> dict[str, float]:
         if verdict["gate"] == "alignment" and verdict["figure"] is not None
     )
     last = list(itertools.islice(known, _LAST))
-    return {key: value - statistics.median(last) for key, value in alignment.items() if len(last) >= _LEAST_LAST}
+    return {
+        key: value - statistics.median(last)
+        for key, value in alignment.items()
+        if len(last) >= _LEAST_LAST
+    }

@@ -23,17 +23,30 @@ from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 V = TypeVar("V")
 
 
-def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[str, dict[str, int]]:
-    """The crc32c of every file of a run, and the bytes of its chunk files; the digests of ``vectors`` are known already.
+def run_digests(
+    store: Store, key: str, vectors: Mapping[str, Digests]
+) -> dict[str, dict[str, int]]:
+    """The crc32c of every file of a run, and the bytes of its chunk files; the digests of
+    ``vectors`` are known already.
 
     Files that no run is made of are nobody's.
     """
-    known = {f"{table}/vectors/c/{n}/0": crc for table, crcs in vectors.items() for n, crc in crcs.items()}
+    known = {
+        f"{table}/vectors/c/{n}/0": crc
+        for table, crcs in vectors.items()
+        for n, crc in crcs.items()
+    }
     files = store.files(key)
     if missing := sorted(set(known) - set(files)):
         raise DamageError(f"chunk {missing[0]} of {key} is missing")
-    others = [name for name in files if name not in known and (CHUNK.fullmatch(name) or METADATA.fullmatch(name))]
-    found = dict(zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True))
+    others = [
+        name
+        for name in files
+        if name not in known and (CHUNK.fullmatch(name) or METADATA.fullmatch(name))
+    ]
+    found = dict(
+        zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True)
+    )
     chunks, metadata = dict(known), {}
     for name, digest in found.items():
         is_chunk = CHUNK.fullmatch(name)
@@ -53,15 +66,21 @@ def run_digests(store: Store, key: str, vectors: Mapping[str, Digests]) -> dict[
 def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]:
     """The same where nothing has read the run's chunks: all of them must be there."""
     found = run_digests(store, key, {})
-    groups = {name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)}
+    groups = {
+        name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)
+    }
     wanted = (chunk for name, group in groups.items() for chunk in _chunks(name, group))
     if missing := next((chunk for chunk in wanted if chunk not in found["chunks"]), None):
         raise DamageError(f"chunk {missing} of {key} is missing")
     return found
 
 
-def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], None]) -> dict[str, dict[str, int]]:
-    """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files' digests."""
+def made_of(
+    store: Store, key: str, origin: str, write: Callable[[str, str], None]
+) -> dict[str, dict[str, int]]:
+    """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files'
+    digests.
+    """
     return ensure_group(
         store,
         key,
@@ -72,18 +91,26 @@ def made_of(store: Store, key: str, origin: str, write: Callable[[str, str], Non
 
 
 def ensure_group(
-    store: Store, key: str, *, is_ours: Callable[[Run], bool], write: Callable[[], Any], check: Callable[[Run], V]
+    store: Store,
+    key: str,
+    *,
+    is_ours: Callable[[Run], bool],
+    write: Callable[[], Any],
+    check: Callable[[Run], V],
 ) -> V:
     """A run-format group at ``key``: written, durable, verified; what ``check`` says of it.
 
-    What an interrupted call left serves where it ``is_ours``; what a power cut tore is written anew.
+    What an interrupted call left serves where it ``is_ours``; what a power cut tore is written
+    anew.
     """
     for is_last in (False, True):
         if not _is_left(store, key, is_ours):
             with unpublished():  # a version names it later, or nothing does
                 write()
         for half_written in (file for file in store.files(key) if file.endswith(".partial")):
-            store.remove(f"{key}/{half_written}")  # of a worker that was lost; another one has done its task
+            store.remove(
+                f"{key}/{half_written}"
+            )  # of a worker that was lost; another one has done its task
         store.sync(key)
         try:
             return check(open_run(store.place(key)))
@@ -95,12 +122,16 @@ def ensure_group(
 
 
 @contextlib.contextmanager
-def resumed_run(store: Store, key: str, name: str, origin: str, more: Mapping[str, Any]) -> Iterator[RunWriter]:
+def resumed_run(
+    store: Store, key: str, name: str, origin: str, more: Mapping[str, Any]
+) -> Iterator[RunWriter]:
     """Write such a group, going on from the whole chunks that an interrupted call left."""
     place = store.place(key)
     resume, attributes = local_path(place) is not None, {**more, "origin": origin}
     store.make(key.rpartition("/")[0])
-    with begin_run(place, name=name, fingerprint=origin, resume=resume, for_series=True, more=attributes) as writer:
+    with begin_run(
+        place, name=name, fingerprint=origin, resume=resume, for_series=True, more=attributes
+    ) as writer:
         yield writer
 
 

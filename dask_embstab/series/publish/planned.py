@@ -1,8 +1,10 @@
-"""A planned change: the run of another model, perhaps of another width, comes into the series by one call.
+"""A planned change: the run of another model, perhaps of another width, comes into the series by
+one call.
 
-Gates that ask whether the model is still the same do not hold it. A wider model widens the space: earlier rows have zeros
-there. A narrower space keeps the directions that hold most of the head's rows, with axes as near to the old ones as can
-be; earlier versions are then read in it, as after a lazy rebase.
+Gates that ask whether the model is still the same do not hold it. A wider model widens the space:
+earlier rows have zeros there. A narrower space keeps the directions that hold most of the head's
+rows, with axes as near to the old ones as can be; earlier versions are then read in it, as after a
+lazy rebase.
 """
 
 from __future__ import annotations
@@ -27,15 +29,24 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 
 MODEL_GATES = (
-    "alignment", "alignment_change", "rotation", "mirror", "agreement", "low_agreement", "chance_share", "norm_ratio",
+    "alignment",
+    "alignment_change",
+    "rotation",
+    "mirror",
+    "agreement",
+    "low_agreement",
+    "chance_share",
+    "norm_ratio",
     "spectrum",
-)  # fmt: skip
+)
 """Gates that compare the run with the model before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The settings of the run and those that are recorded for the runs that follow; components of the space, and before."""
+    """The settings of the run and those that are recorded for the runs that follow; components of
+    the space, and before.
+    """
 
     settings: Settings
     recorded: Settings
@@ -51,61 +62,82 @@ class Change:
         """Raise where readers are not to see the run that narrows the space in which they read."""
         if shadow:
             raise InputError(
-                f"a narrower space is one that all versions are read in, and readers do not see a shadow; {self.width} of"
-                f" {self.before} components were asked for; leave out {option('width')}, or {option('shadow')}"
+                "a narrower space is one that all versions are read in, and readers do not see a"
+                f" shadow; {self.width} of {self.before} components were asked for; leave out"
+                f" {option('width')}, or {option('shadow')}"
             )
 
 
 def planned_change(
-    store: Store, log: Log, source: Run, model: str, settings: Settings, recorded: Settings, asked: int | None
+    store: Store,
+    log: Log,
+    source: Run,
+    model: str,
+    settings: Settings,
+    recorded: Settings,
+    asked: int | None,
 ) -> Change:
-    """What changes with the first run of ``model``: the space gets ``asked`` components, else as many as cut neither.
+    """What changes with the first run of ``model``: the space gets ``asked`` components, else as
+    many as cut neither.
 
     Raises `InputError` where the head is of this model already.
     """
     head = log.version(None)
     if head.model == model:
         raise InputError(
-            f"a planned change leads to another model; {model!r} is the head's (version {head.version}); give the new"
-            f" model's name, or add the run without {option('new_model')}"
+            f"a planned change leads to another model; {model!r} is the head's (version"
+            f" {head.version}); give the new model's name, or add the run without"
+            f" {option('new_model')}"
         )
     before = read_run(store, log.placed(head)).table("items").d
     width = max(before, source.table("items").d) if asked is None else asked
     own = replace(settings, width=width, gates={**settings.gates, **dict.fromkeys(MODEL_GATES)})
-    return Change(own, recorded if recorded.width is None else replace(recorded, width=width), width, before)
+    return Change(
+        own, recorded if recorded.width is None else replace(recorded, width=width), width, before
+    )
 
 
 def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> dict[str, Any]:
-    """A basis for all stored runs in which they are read with ``width`` components, fewer than the head has now.
+    """A basis for all stored runs in which they are read with ``width`` components, fewer than the
+    head has now.
 
-    One read of the head's tables. Raises `InputError` where more of their rows' sums of squares would be lost than
-    ``max_lost_energy`` allows.
+    One read of the head's tables. Raises `InputError` where more of their rows' sums of squares
+    would be lost than ``max_lost_energy`` allows.
     """
     head = read_run(store, log.placed(log.version(None)))
     tables = {key: table for key in TABLES if (table := getattr(head, key)) is not None}
     reduction = moments_reduction(centred=False)
-    reads = run_all({key: reduce_table(table, reduction, label="width") for key, table in tables.items()})
+    reads = run_all(
+        {key: reduce_table(table, reduction, label="width") for key, table in tables.items()}
+    )
     gramians = {key: read.value.gramian for key, read in reads.items()}
-    P = nearest_axes(sum(G / max(np.trace(G), np.finfo(float).tiny) for G in gramians.values()), width)
+    P = nearest_axes(
+        sum(G / max(np.trace(G), np.finfo(float).tiny) for G in gramians.values()), width
+    )
     lost = {key: 1.0 - float(np.trace(P.T @ G @ P) / np.trace(G)) for key, G in gramians.items()}
     worst = max(lost, key=lost.__getitem__)
     if lost[worst] > settings.max_lost_energy:
         raise InputError(
-            f"a narrower space may lose {settings.max_lost_energy:.3g} of the energy of the head's rows; {width} components"
-            f" lose {lost[worst]:.3g} of its {worst}; give more components",
+            f"a narrower space may lose {settings.max_lost_energy:.3g} of the energy of the head's"
+            f" rows; {width} components lose {lost[worst]:.3g} of its {worst}; give more"
+            " components",
             f"{option('max_lost_energy')} allows more",
         )
     found = {}
     for placed in log.stored.values():
         M, d = matrix_of(store, placed), published_run(store, placed).table("items").d
-        now = np.eye(d, len(P)) if M is None else M  # a run that is narrower has zeros in the space's last components
+        now = (
+            np.eye(d, len(P)) if M is None else M
+        )  # a run that is narrower has zeros in the space's last components
         found[str(placed.run)] = now @ P[: now.shape[1]]
     onto = {"version": None, "path": None, "width": width, "lost_energy": lost}
     return {"onto": onto, "moves": {}, "applied": False} | store_matrices(store, found)
 
 
 def nearest_axes(G: Matrix, width: int) -> Matrix:
-    """Orthonormal columns (d, width) that span the leading eigenvectors of ``G``, as near to the first axes as can be."""
+    """Orthonormal columns (d, width) that span the leading eigenvectors of ``G``, as near to the
+    first axes as can be.
+    """
     leading = np.linalg.eigh(G)[1][:, ::-1][:, :width]
     U, _, Vh = np.linalg.svd(leading[:width].T)
     P: Matrix = leading @ (U @ Vh)

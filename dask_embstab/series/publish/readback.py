@@ -28,7 +28,8 @@ from dask_embstab.tables.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Digests of every file, what was read to make them, the drift of the chain; of each table its singular values.
+    """Digests of every file, what was read to make them, the drift of the chain; of each table its
+    singular values.
 
     And how many of its rows are zeros.
     """
@@ -41,18 +42,27 @@ class Checked:
 
 
 def check(
-    store: Store, key: str, transformed: Run, candidate: Candidate, first: Run | None, chosen: Mapping[str, Chosen]
+    store: Store,
+    key: str,
+    transformed: Run,
+    candidate: Candidate,
+    first: Run | None,
+    chosen: Mapping[str, Chosen],
 ) -> Checked:
-    """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared with it.
+    """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared
+    with it.
 
-    Raises `DamageError` where a file is not what was written, `InputChangedError` where the input has changed meanwhile.
+    Raises `DamageError` where a file is not what was written, `InputChangedError` where the input
+    has changed meanwhile.
     """
     inputs = _inputs(transformed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(transformed, name)) is not None}
     settings = Settings.of(candidate.plan["settings"])
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
     with join_options(duplicates=settings.duplicates) as join:
-        pairs = {} if first is None else pairs_with(first, transformed, settings.aligned, chosen, join)
+        pairs = (
+            {} if first is None else pairs_with(first, transformed, settings.aligned, chosen, join)
+        )
         passes = {
             name: reduce_table(table, reduction, label="verify", pairs=pairs.get(name))
             for name, table in tables.items()
@@ -70,7 +80,9 @@ def check(
 
 def _spectrum(moments: Moments) -> list[float]:
     """Singular values of a table, descending."""
-    found: list[float] = np.sqrt(np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)).tolist()
+    found: list[float] = np.sqrt(
+        np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)
+    ).tolist()
     return found
 
 
@@ -79,7 +91,9 @@ def is_transformed_by(transformed: Run, transform: Transform) -> bool:
     made = transformed.transform
     if made is None or made.arrays().keys() != transform.arrays().keys():
         return False
-    return all(np.array_equal(array, transform.arrays()[name]) for name, array in made.arrays().items())
+    return all(
+        np.array_equal(array, transform.arrays()[name]) for name, array in made.arrays().items()
+    )
 
 
 def _inputs(transformed: Run, candidate: Candidate) -> dict[str, Any]:
@@ -90,8 +104,11 @@ def _inputs(transformed: Run, candidate: Candidate) -> dict[str, Any]:
         fitted = (candidate.transform.diagnostics.get(name) or {}).get("digests")
         if fitted and fitted != read[name]:
             raise InputChangedError(
-                f"an input must stay as it is until it is published; the {name} of {candidate.plan['source']['path']} are"
-                " not what an interrupted call fitted; nothing was published; add it again"
+                f"an input must stay as it is until it is published; the {name} of"
+                f" {candidate.plan['source']['path']} are not what an interrupted call fitted;"
+                " nothing was published; add it again"
             )
-        tables[name] = {key: value for key, value in table.items() if key != "written"} | {"digests": read[name]}
+        tables[name] = {key: value for key, value in table.items() if key != "written"} | {
+            "digests": read[name]
+        }
     return {"path": candidate.plan["source"]["path"], "tables": tables}

@@ -1,7 +1,9 @@
-"""Which rows of a run decide its rotation, and how much each counts? As the settings say, or the call that adds it.
+"""Which rows of a run decide its rotation, and how much each counts? As the settings say, or the
+call that adds it.
 
-Numbers (weights, counts) are an array stored with the run's own table, known by its name, or a file; so every run of a
-series brings its own. Ids to align on are a file. What was taken is recorded with a checksum.
+Numbers (weights, counts) are an array stored with the run's own table, known by its name, or a
+file; so every run of a series brings its own. Ids to align on are a file. What was taken is
+recorded with a checksum.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ OPTIONS = ("weights", "only", "counts", "min_count", "sample", "anchors", "seed"
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """By aligned table: the selection, what is recorded of it, and the rows that count (None: all)."""
+    """By aligned table: the selection, what is recorded of it, and the rows that count
+    (None: all).
+    """
 
     selections: Mapping[str, Selection] = field(default_factory=dict)
     recorded: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +49,9 @@ class Selected:
         return key not in self.selections or self.selections[key].pairs is None
 
     def counted(self, run: Run, key: str) -> Table:
-        """The stabilized run's table with zeros in place of rows that stay out: they have no say in a mean."""
+        """The stabilized run's table with zeros in place of rows that stay out: they have no say in
+        a mean.
+        """
         table = run.table(key)
         if key not in self.rows:
             return table
@@ -62,14 +68,15 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
     options |= {name: value for name, value in given.items() if value is not None}
     if options["min_count"] is not None and options["counts"] is None:
         raise InputError(
-            f"min_count is {options['min_count']}, and how often the rows of {source.path} were seen is not known; set"
-            " counts to the name of an array stored with every run",
+            f"min_count is {options['min_count']}, and how often the rows of {source.path} were"
+            " seen is not known; set counts to the name of an array stored with every run",
             f"{option('counts')} gives those of this run",
         )
     if options["pairs"] is not None and settings.gaps:
         raise InputError(
-            f"{option('pairs')} says which rows of the reference are met, and the runs that {option('gaps')} holds have"
-            " ids of their own; leave one of them out (a run that renames ids is aligned without gaps)"
+            f"{option('pairs')} says which rows of the reference are met, and the runs that"
+            f" {option('gaps')} holds have ids of their own; leave one of them out (a run that"
+            " renames ids is aligned without gaps)"
         )
     asked = any(value is not None for name, value in options.items() if name != "seed")
     if not asked:
@@ -82,7 +89,8 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
     for key in settings.aligned:
         table = source.table(key)
         own: dict[str, Any] = {
-            name: value.get(key) if isinstance(value, Mapping) else value for name, value in options.items()
+            name: value.get(key) if isinstance(value, Mapping) else value
+            for name, value in options.items()
         }
         named = {name: str(own[name]) for name in (*NAMED, "pairs") if is_name(name, own[name])}
         own |= {name: value_of(name, own[name], table, source) for name in NAMED}
@@ -109,8 +117,12 @@ def _checksum(name: str, value: Any, table: Table) -> int | None:
     if isinstance(value, str):
         return None
     if isinstance(value, IdPairs):
-        listed = zip(np.asarray(value.ours).tolist(), np.asarray(value.theirs).tolist(), strict=True)
-        return int(crc32c.crc32c("\n".join(f"{ours}\t{theirs}" for ours, theirs in listed).encode()))
+        listed = zip(
+            np.asarray(value.ours).tolist(), np.asarray(value.theirs).tolist(), strict=True
+        )
+        return int(
+            crc32c.crc32c("\n".join(f"{ours}\t{theirs}" for ours, theirs in listed).encode())
+        )
     if name == "only":
         return int(crc32c.crc32c("\n".join(map(str, np.asarray(value).tolist())).encode()))
     column = as_column(value, table.row_ids, what=f"{name} of {table.where}")

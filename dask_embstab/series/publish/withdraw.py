@@ -1,7 +1,9 @@
-"""Is everything that a version names still there, now that the version is? If not, it is taken back, loudly.
+"""Is everything that a version names still there, now that the version is? If not, it is taken
+back, loudly.
 
-Locks keep gc from what is being published. Where a file system does not carry them to another machine, and that machine saw
-no sign of life of this one for a minute, it may have removed a run between its last chunk and its version.
+Locks keep gc from what is being published. Where a file system does not carry them to another
+machine, and that machine saw no sign of life of this one for a minute, it may have removed a run
+between its last chunk and its version.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def withdraw_unless_whole(store: Store, version: Version) -> None:
             raise RetryError(f"{why}; version {version.version} was withdrawn; call again")
         store.create(key, version.encoded())  # a log has no gaps
     raise DamageError(
-        f"{why}; version {version.version} cannot be withdrawn, since others follow on it; roll back to one before it"
+        f"{why}; version {version.version} cannot be withdrawn, since others follow on it; roll"
+        " back to one before it"
     )
 
 
@@ -39,7 +42,9 @@ def _missing(store: Store, version: Version) -> str | None:
         version.basis.get("file") if version.kind in MOVING else None
     ]
     there = {
-        f"{folder}/{name}" for folder in ("digests", "bases", "runs", "references") for name in store.names(folder)
+        f"{folder}/{name}"
+        for folder in ("digests", "bases", "runs", "references")
+        for name in store.names(folder)
     }
     if lost := [key for key in listed if key is not None and key not in there]:
         return lost[0]

@@ -1,7 +1,9 @@
-"""The four files of a lookup's index, and the checksums without which none of what they say is believed.
+"""The four files of a lookup's index, and the checksums without which none of what they say is
+believed.
 
-A search goes through the mapped keys as they are; then the blocks that hold the answer are compared with their checksums.
-An id that is found stands in a block that is whole, and one that is not found between two keys that are.
+A search goes through the mapped keys as they are; then the blocks that hold the answer are compared
+with their checksums. An id that is found stands in a block that is whole, and one that is not found
+between two keys that are.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class DamagedIndexError(Exception):
 
 
 def record_checks(folder: Path, source: str) -> None:
-    """Write the checksums of every block of the four files, and the digest of the ids that they were made of."""
+    """Write the checksums of every block of the four files, and the digest of the ids that they
+    were made of.
+    """
     blocks: dict[str, list[int]] = {name: [] for name in NAMES}
     for name, found in blocks.items():
         with (folder / name).open("rb") as file:
@@ -45,7 +49,9 @@ def record_checks(folder: Path, source: str) -> None:
 
 @dataclass(slots=True)
 class IdIndex:
-    """An index of ids that were ``source``, opened; `DamagedIndexError` where it is another, now or when it is asked."""
+    """An index of ids that were ``source``, opened; `DamagedIndexError` where it is another, now or
+    when it is asked.
+    """
 
     folder: Path
     source: str

@@ -1,7 +1,9 @@
-"""Which ids of a run mean the same as which other ids of its reference? Two columns, from whatever holds them.
+"""Which ids of a run mean the same as which other ids of its reference? Two columns, from whatever
+holds them.
 
-A seed dictionary, merged or renamed products: given as two sequences, as a list of pairs, or as a CSV or Parquet file
-with two columns. An id may stand in several pairs; a pair that is repeated counts once.
+A seed dictionary, merged or renamed products: given as two sequences, as a list of pairs, or as a
+CSV or Parquet file with two columns. An id may stand in several pairs; a pair that is repeated
+counts once.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from dask_embstab.tables.ids.kinds import UUID, IdArray, hashable, listed_ids, s
 from dask_embstab.tables.read.arrays import as_array
 
 _FORM = (
-    "pairs are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs, or a CSV or"
-    " Parquet file"
+    "pairs are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs,"
+    " or a CSV or Parquet file"
 )
 
 
@@ -38,7 +40,8 @@ class IdPairs:
     where: str
 
     def rows_in(self, ids: Ids | RowNumberIds, *, reference: bool) -> RowNumbers:
-        """The row of every pair's id in a table, (n_pairs,), -1 where none has it: one read of the table's ids.
+        """The row of every pair's id in a table, (n_pairs,), -1 where none has it: one read of the
+        table's ids.
 
         Raises `IdError` where the ids are of two types, or where the table repeats one of them.
         """
@@ -55,8 +58,9 @@ class IdPairs:
             again = np.append(again, found[rows[place[found]] >= 0])
             if len(again):
                 raise IdError(
-                    f"ids that are paired must be unique; {ids.where} repeats {shown(part[again[:1]])[0]} in row"
-                    f" {start + again[0]}; drop the duplicates and write the run again"
+                    f"ids that are paired must be unique; {ids.where} repeats"
+                    f" {shown(part[again[:1]])[0]} in row {start + again[0]}; drop the duplicates"
+                    " and write the run again"
                 )
             rows[place[found]] = start + found
             start += len(part)
@@ -94,7 +98,9 @@ def _from_file(path: Path) -> IdPairs:
         else:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ImportError as error:
-        raise InputError(f"reading {path} needs pyarrow; install it, or give the pairs as CSV") from error
+        raise InputError(
+            f"reading {path} needs pyarrow; install it, or give the pairs as CSV"
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{_FORM}; {path} cannot be read ({error})") from error
     if frame.shape[1] != 2 or not len(frame):
@@ -116,19 +122,35 @@ _FROM_TEXT: dict[str, Callable[[IdArray], IdArray]] = {"int64": _numbers, "uuid"
 
 
 def ids_of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
-    """The column in the form of the table's ids: texts become numbers, or UUIDs, where the table has such."""
-    column = as_array(listed_ids(column) if isinstance(column, list | tuple) else column, what=where, error=IdError)
+    """The column in the form of the table's ids: texts become numbers, or UUIDs, where the table
+    has such.
+    """
+    column = as_array(
+        listed_ids(column) if isinstance(column, list | tuple) else column,
+        what=where,
+        error=IdError,
+    )
     if column.ndim != 1:
-        raise IdError(f"{where} must be a list or an array of ids, on one axis; it has the shape {tuple(column.shape)}")
+        raise IdError(
+            f"{where} must be a list or an array of ids, on one axis; it has the shape"
+            f" {tuple(column.shape)}"
+        )
     if not column.shape[0]:
-        return np.empty(0, {"int64": np.dtype(np.int64), "uuid": UUID}.get(ids.kind, np.dtype(object)))
+        return np.empty(
+            0, {"int64": np.dtype(np.int64), "uuid": UUID}.get(ids.kind, np.dtype(object))
+        )
     checked = as_ids(column, column.shape[0], where=where)
     values = checked.open().take(0, len(checked))
     if checked.kind == "string" and ids.kind in _FROM_TEXT:
         try:
             return _FROM_TEXT[ids.kind](values)
         except (ValueError, OverflowError) as error:
-            raise IdError(f"ids of {ids.where} are {ids.kind}; {where} has others ({error}); give such ids") from error
+            raise IdError(
+                f"ids of {ids.where} are {ids.kind}; {where} has others ({error}); give such ids"
+            ) from error
     if checked.kind != ids.kind:
-        raise IdError(f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of that type")
+        raise IdError(
+            f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of"
+            " that type"
+        )
     return values

@@ -1,4 +1,6 @@
-"""Ids spread over parts by their keys, for whatever must bring equal ones together without holding all of them."""
+"""Ids spread over parts by their keys, for whatever must bring equal ones together without holding
+all of them.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,26 @@ RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}
 """What an id takes while it is joined or sorted, copies and orders included."""
 _KEY, _ROW, _LENGTH, _BYTE = (np.dtype(t) for t in (np.uint64, np.int64, np.uint32, np.uint8))
 _HASHED = (_KEY, _ROW, _LENGTH, _BYTE)
-COLUMNS: dict[IdKind, tuple[np.dtype[Any], ...]] = {"int64": (_KEY, _ROW), "string": _HASHED, "uuid": _HASHED}
+COLUMNS: dict[IdKind, tuple[np.dtype[Any], ...]] = {
+    "int64": (_KEY, _ROW),
+    "string": _HASHED,
+    "uuid": _HASHED,
+}
 _MOST_PARTS = 1 << 14
 
 
 def parts_for(n_ids: int, record_bytes: int, memory: int) -> int:
-    """Parts (a power of two) so that one of them fits in ``memory``: repeated ids aside, keys spread evenly."""
+    """Parts (a power of two) so that one of them fits in ``memory``: repeated ids aside, keys
+    spread evenly.
+    """
     return min(_MOST_PARTS, 1 << (n_ids * record_bytes // memory).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
 class Spread(Sums):
-    """Bytes that were written, and the digests of the ids of both sides, where their places do not tell them."""
+    """Bytes that were written, and the digests of the ids of both sides, where their places do not
+    tell them.
+    """
 
     n_bytes: int
     ours: int
@@ -45,7 +55,9 @@ class Spread(Sums):
 
 
 def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int = 0) -> Spread:
-    """Keys of these rows (the first is row ``start`` of its table, of that ``side``), written as file ``number``."""
+    """Keys of these rows (the first is row ``start`` of its table, of that ``side``), written as
+    file ``number``.
+    """
     ids = block.ids.open().take(block.start, block.stop)
     digest = digest_of_ids(ids, start) if needs_digests(block.ids) else 0
     records = keyed(ids, start)
@@ -69,13 +81,17 @@ def spread_keys(block: IdBlock, spill: Spill, number: int) -> int:
 def _by_part(keys: Keys, n_parts: int) -> tuple[RowNumbers, RowNumbers]:
     """The order that groups keys by their first bits, and where each part begins."""
     bits = n_parts.bit_length() - 1
-    part = (keys >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(keys), np.uint16)
+    part = (
+        (keys >> np.uint64(64 - bits)).astype(np.uint16) if bits else np.zeros(len(keys), np.uint16)
+    )
     order = np.argsort(part.astype(np.uint8) if bits <= 8 else part, kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(part, minlength=n_parts))])
 
 
 def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
-    """Records of one part in row order; from ``limit`` records on, repeated ids are left out as they are read."""
+    """Records of one part in row order; from ``limit`` records on, repeated ids are left out as
+    they are read.
+    """
     pieces, doubled, n = [], Duplicates(), 0
     for number in range(spill.n_files):
         columns = spill.read(number, part)

@@ -1,4 +1,6 @@
-"""The ids of a table's rows: int64, strings or 16-byte UUIDs, read a range at a time in ascending order."""
+"""The ids of a table's rows: int64, strings or 16-byte UUIDs, read a range at a time in ascending
+order.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from zarr.storage import LocalStore
 
 from dask_embstab.errors import IdError
 from dask_embstab.tables.ids.id_digest import digest_of_ids
-from dask_embstab.tables.ids.kinds import IdArray, IdKind, checked_ids, kind_of, listed_ids, require_stored
+from dask_embstab.tables.ids.kinds import (
+    IdArray,
+    IdKind,
+    checked_ids,
+    kind_of,
+    listed_ids,
+    require_stored,
+)
 from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files
@@ -45,7 +54,9 @@ class OpenableIds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Ids in any one-dimensional array-like that slices lazily (Zarr, Dask, NumPy); messages number rows from ``first``."""
+    """Ids in any one-dimensional array-like that slices lazily (Zarr, Dask, NumPy); messages number
+    rows from ``first``.
+    """
 
     array: Any
     kind: IdKind
@@ -63,12 +74,18 @@ class Ids:
         return SlicedIds(self) if files is None else DirectIds(files, self.where)
 
     def block(self, start: int, stop: int) -> Any:
-        """What a task is given to read these rows' ids by (`IdBlock`), or a Dask value that becomes it."""
+        """What a task is given to read these rows' ids by (`IdBlock`), or a Dask value that becomes
+        it.
+        """
         if hasattr(self.array, "to_delayed"):
-            return dask.delayed(_in_memory, pure=False)(self.array[start:stop], self.kind, self.where, start)
+            return dask.delayed(_in_memory, pure=False)(
+                self.array[start:stop], self.kind, self.where, start
+            )
         if isinstance(self.array, np.ndarray):
             return _in_memory(self.array[start:stop], self.kind, self.where, start)
-        part = getattr(self.array, "id_block", None)  # of a view that leaves out what only other tasks need
+        part = getattr(
+            self.array, "id_block", None
+        )  # of a view that leaves out what only other tasks need
         return IdBlock(self, start, stop) if part is None else part(start, stop)
 
 
@@ -89,7 +106,9 @@ class DirectIds:
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""
-        return np.array(checked_ids(self._reader.take(start, stop)[:, 0], "int64", self._where, start))
+        return np.array(
+            checked_ids(self._reader.take(start, stop)[:, 0], "int64", self._where, start)
+        )
 
 
 class SlicedIds:
@@ -115,7 +134,9 @@ class SlicedIds:
         while start < stop:
             number = start // self._rows
             end = min(stop, (number + 1) * self._rows)
-            pieces.append(self._load(number)[start - number * self._rows : end - number * self._rows])
+            pieces.append(
+                self._load(number)[start - number * self._rows : end - number * self._rows]
+            )
             start = end
         return np.concatenate(pieces) if pieces else self._load(0)[:0]
 
@@ -168,28 +189,50 @@ def id_ranges(ids: Ids | RowNumberIds) -> Iterator[IdArray]:
 def are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     """Whether ``b`` begins with the ids of ``a``."""
     reader, starts = b.open(), range(0, len(a), ID_RANGE)
-    return all(np.array_equal(x, reader.take(i, i + len(x))) for x, i in zip(id_ranges(a), starts, strict=True))
+    return all(
+        np.array_equal(x, reader.take(i, i + len(x)))
+        for x, i in zip(id_ranges(a), starts, strict=True)
+    )
 
 
 def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
-    """Whether the ids are in equally encoded Zarr arrays whose chunk files are equal, byte for byte: none is decoded."""
-    if not (isinstance(a, Ids) and isinstance(b, Ids)) or a.array.dtype.kind in "SUV":  # of which Zarr warns
+    """Whether the ids are in equally encoded Zarr arrays whose chunk files are equal, byte for
+    byte: none is decoded.
+    """
+    if (
+        not (isinstance(a, Ids) and isinstance(b, Ids)) or a.array.dtype.kind in "SUV"
+    ):  # of which Zarr warns
         return False
     arrays = a.array, b.array
-    if not all(isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays):
+    if not all(
+        isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays
+    ):
         return False
     first, second = (_encoding(array) for array in arrays)
     for array in arrays:
         require_recorded(array)
     return first == second and all(
-        _same_bytes(*(_chunk_path(array, number) for array in arrays)) for number in range(a.array.nchunks)
+        _same_bytes(*(_chunk_path(array, number) for array in arrays))
+        for number in range(a.array.nchunks)
     )
 
 
 def _encoding(array: zarr.Array[Any]) -> dict[str, Any]:
     described = array.metadata.to_dict()
-    return {name: described.get(name) for name in ("shape", "data_type", "dtype", "chunk_grid", "chunks", "codecs",
-                                                   "filters", "compressor", "fill_value")}  # fmt: skip
+    return {
+        name: described.get(name)
+        for name in (
+            "shape",
+            "data_type",
+            "dtype",
+            "chunk_grid",
+            "chunks",
+            "codecs",
+            "filters",
+            "compressor",
+            "fill_value",
+        )
+    }
 
 
 def _chunk_path(array: Any, number: int) -> Path:
@@ -211,7 +254,10 @@ def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
     listed = listed_ids(array) if isinstance(array, list | tuple) else array
     array = as_array(listed, what=f"the ids of {where}", error=IdError)
     if array.ndim != 1 or array.shape[0] != n_rows:
-        raise IdError(f"{where} needs one id per row, ({n_rows},); the ids have the shape {tuple(array.shape)}")
+        raise IdError(
+            f"{where} needs one id per row, ({n_rows},); the ids have the shape"
+            f" {tuple(array.shape)}"
+        )
     kind = kind_of(array, where)
     if isinstance(array, zarr.Array) and kind == "string":
         require_workable(array.chunks[0] * _TEXT_BYTES, 1, f"the ids of {where}")

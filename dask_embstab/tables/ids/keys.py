@@ -1,7 +1,8 @@
-"""What stands for an id where ids are joined, sampled or looked up? A 64-bit key, and its text where two could share one.
+"""What stands for an id where ids are joined, sampled or looked up? A 64-bit key, and its text
+where two could share one.
 
-The key of an int64 id is a bijection of it, so equal keys are equal ids. Keys of texts (and of 16-byte UUIDs) are hashes:
-the bytes travel with them and are compared wherever two keys are equal.
+The key of an int64 id is a bijection of it, so equal keys are equal ids. Keys of texts (and of
+16-byte UUIDs) are hashes: the bytes travel with them and are compared wherever two keys are equal.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Texts:
         """The bytes of these strings, one after the other."""
         begin, length = self.starts[rows], self.lengths[rows]
         ends = np.cumsum(length)
-        found: Bytes = self.data[np.repeat(begin - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)]
+        found: Bytes = self.data[
+            np.repeat(begin - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)
+        ]
         return found
 
     def at(self, row: int) -> bytes:
@@ -87,14 +90,18 @@ def keyed(ids: IdArray, start: int) -> Keyed:
     if ids.dtype.kind == "O":
         texts = texts_of(encoded_texts(ids, "a table", start))
     elif ids.dtype.kind == "V":
-        texts = Texts(16 * np.arange(len(ids) + 1), np.ascontiguousarray(ids).view(np.uint8).reshape(-1))
+        texts = Texts(
+            16 * np.arange(len(ids) + 1), np.ascontiguousarray(ids).view(np.uint8).reshape(-1)
+        )
     return Keyed(keys_of(ids), rows, texts)
 
 
 def texts_of(strings: Sequence[bytes]) -> Texts:
     """Byte strings, one after the other."""
     lengths = np.fromiter(map(len, strings), np.int64, len(strings))
-    return Texts(np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(b"".join(strings), np.uint8))
+    return Texts(
+        np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(b"".join(strings), np.uint8)
+    )
 
 
 def joined(parts: Sequence[Keyed]) -> Keyed:
@@ -103,8 +110,12 @@ def joined(parts: Sequence[Keyed]) -> Keyed:
     if parts[0].texts is not None:
         all_texts = [part.texts for part in parts if part.texts is not None]
         lengths = np.concatenate([t.lengths for t in all_texts])
-        texts = Texts(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([t.data for t in all_texts]))
-    return Keyed(np.concatenate([p.key for p in parts]), np.concatenate([p.row for p in parts]), texts)
+        texts = Texts(
+            np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([t.data for t in all_texts])
+        )
+    return Keyed(
+        np.concatenate([p.key for p in parts]), np.concatenate([p.row for p in parts]), texts
+    )
 
 
 def chosen(records: Keyed, order: RowNumbers) -> Keyed:
@@ -117,7 +128,9 @@ def chosen(records: Keyed, order: RowNumbers) -> Keyed:
 
 
 def mix64(values: Keys) -> Keys:
-    """A bijection of 64 bits that spreads them evenly (the finalizer of SplitMix64, Steele, Lea & Flood 2014)."""
+    """A bijection of 64 bits that spreads them evenly (the finalizer of SplitMix64, Steele, Lea &
+    Flood 2014).
+    """
     x = values + np.uint64(0x9E3779B97F4A7C15)
     x ^= x >> np.uint64(30)
     x *= np.uint64(0xBF58476D1CE4E5B9)
@@ -128,9 +141,11 @@ def mix64(values: Keys) -> Keys:
 
 
 def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
-    """``argsort(kind="stable")`` of 64-bit keys, several times faster: positions ride in the low bits of one plain sort.
+    """``argsort(kind="stable")`` of 64-bit keys, several times faster: positions ride in the low
+    bits of one plain sort.
 
-    Keys that differ in those bits alone may come out of order; a second, nearly linear sort mends it.
+    Keys that differ in those bits alone may come out of order; a second, nearly linear sort mends
+    it.
     """
     bits = max(1, int(len(keys) - 1).bit_length())
     low = np.uint64((1 << bits) - 1)

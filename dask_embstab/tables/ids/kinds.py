@@ -1,6 +1,8 @@
-"""What kind of ids are these, and is every one of them of that kind? However they are stored or held, they pass here.
+"""What kind of ids are these, and is every one of them of that kind? However they are stored or
+held, they pass here.
 
-int64 (whatever integers fit it), strings (bytes are read as UTF-8) or 16-byte UUIDs; one kind per table, none missing.
+int64 (whatever integers fit it), strings (bytes are read as UTF-8) or 16-byte UUIDs; one kind per
+table, none missing.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ _INT64 = np.iinfo(np.int64)
 
 
 def listed_ids(values: list[Any] | tuple[Any, ...]) -> IdArray:
-    """A list as an array of its objects: NumPy would make texts or floats of what stands beside such."""
+    """A list as an array of its objects: NumPy would make texts or floats of what stands beside
+    such.
+    """
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def kind_of(array: Any, where: str) -> IdKind:
-    """The kind of an array of ids by its dtype; objects in memory tell it themselves, elsewhere the codec has decided."""
+    """The kind of an array of ids by its dtype; objects in memory tell it themselves, elsewhere the
+    codec has decided.
+    """
     dtype = array.dtype
     if dtype.kind in "iu":
         return "int64"
@@ -35,24 +41,31 @@ def kind_of(array: Any, where: str) -> IdKind:
         return _kind_of_objects(array.tolist())
     if dtype.kind in "USTO":
         return "string"
-    missing = np.flatnonzero(np.isnan(array)) if isinstance(array, np.ndarray) and dtype.kind == "f" else ()
+    missing = (
+        np.flatnonzero(np.isnan(array))
+        if isinstance(array, np.ndarray) and dtype.kind == "f"
+        else ()
+    )
     none = f" and have none in row {first_few(missing)}" if len(missing) else ""
     raise IdError(
-        f"ids must be int64 or strings (or 16-byte UUIDs); those of {where} are {dtype}{none}; convert them, or leave"
-        " them out where the rows are to be known by their number"
+        f"ids must be int64 or strings (or 16-byte UUIDs); those of {where} are {dtype}{none};"
+        " convert them, or leave them out where the rows are to be known by their number"
     )
 
 
 def checked_ids(values: IdArray, kind: IdKind, where: str, start: int) -> IdArray:
     """Ids from row ``start`` on in the form of their kind.
 
-    Raises `IdError`, naming the first few rows, where one is missing, of another type or out of range.
+    Raises `IdError`, naming the first few rows, where one is missing, of another type or out of
+    range.
     """
     return {"int64": _as_int64, "uuid": _as_uuids, "string": _as_texts}[kind](values, where, start)
 
 
 def require_stored(ids: IdArray, where: str, start: int, *fills: Any) -> None:
-    """Raise where two ids or more are all zero, empty or one of ``fills``: so reads a chunk that is missing."""
+    """Raise where two ids or more are all zero, empty or one of ``fills``: so reads a chunk that is
+    missing.
+    """
     nothing = np.zeros(1, ids.dtype)[0] if ids.dtype.kind != "O" else ""
     for fill in (nothing, *fills):
         if len(ids) > 1 and ids[0] == fill and bool((ids == fill).all()):
@@ -60,14 +73,16 @@ def require_stored(ids: IdArray, where: str, start: int, *fills: Any) -> None:
     else:
         return
     raise DamageError(
-        f"the ids of {where} are all {shown(ids[:1])[0]} from row {start} to {start + len(ids)}, as a missing chunk reads;"
-        " restore it from its source, or give every row an id of its own"
+        f"the ids of {where} are all {shown(ids[:1])[0]} from row {start} to {start + len(ids)}, as"
+        " a missing chunk reads; restore it from its source, or give every row an id of its own"
     )
 
 
 def shown(ids: IdArray) -> list[str]:
     """Ids as messages show them."""
-    return [str(UuidObject(bytes=value)) if ids.dtype == UUID else repr(value) for value in ids.tolist()]
+    return [
+        str(UuidObject(bytes=value)) if ids.dtype == UUID else repr(value) for value in ids.tolist()
+    ]
 
 
 def hashable(ids: IdArray) -> IdArray:
@@ -76,7 +91,9 @@ def hashable(ids: IdArray) -> IdArray:
 
 
 def _kind_of_objects(values: list[Any]) -> IdKind:
-    """That of the first value that can be an id; bytes are UUIDs where each has 16 of them, else texts."""
+    """That of the first value that can be an id; bytes are UUIDs where each has 16 of them, else
+    texts.
+    """
     for value in values:
         if isinstance(value, str):
             return "string"
@@ -104,8 +121,8 @@ def _as_int64(values: IdArray, where: str, start: int) -> IdArray:
         bad = np.flatnonzero(values > np.uint64(_INT64.max))
     if len(bad):
         raise IdError(
-            f"ids must fit int64; {where} has {values[bad[0]]} in row {first_few(bad, start)}; give them as"
-            " .view('int64') (the same 64 bits) or as strings, in every run alike"
+            f"ids must fit int64; {where} has {values[bad[0]]} in row {first_few(bad, start)}; give"
+            " them as .view('int64') (the same 64 bits) or as strings, in every run alike"
         )
     return values.astype(np.int64, copy=False)
 
@@ -113,14 +130,17 @@ def _as_int64(values: IdArray, where: str, start: int) -> IdArray:
 def _as_texts(values: IdArray, where: str, start: int) -> IdArray:
     listed = values.tolist()
     kind = bytes if listed and isinstance(listed[0], bytes) else str
-    _refuse([i for i, value in enumerate(listed) if not isinstance(value, kind)], values, where, start)
+    _refuse(
+        [i for i, value in enumerate(listed) if not isinstance(value, kind)], values, where, start
+    )
     if kind is str:
         return values.astype(object, copy=False)
     try:
         made = np.array([value.decode() for value in listed], dtype=object)
     except UnicodeDecodeError as error:
         raise IdError(
-            f"ids that are bytes must be texts in UTF-8; {where} has others ({error}); give UUIDs as V16"
+            f"ids that are bytes must be texts in UTF-8; {where} has others ({error}); give UUIDs"
+            " as V16"
         ) from error
     return made
 
@@ -129,20 +149,30 @@ def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
     if values.dtype == UUID:
         return values
     raw = [getattr(value, "bytes", value) for value in values.tolist()]
-    bad = [i for i, value in enumerate(raw) if not isinstance(value, bytes) or len(value) != UUID.itemsize]
+    bad = [
+        i
+        for i, value in enumerate(raw)
+        if not isinstance(value, bytes) or len(value) != UUID.itemsize
+    ]
     _refuse(bad, values, where, start)
     return np.frombuffer(b"".join(raw), UUID)
 
 
 def encoded_texts(ids: IdArray, where: str, start: int) -> list[bytes]:
-    """Texts as UTF-8; `IdError` naming the rows where one cannot be (half of a pair of surrogates)."""
+    """Texts as UTF-8; `IdError` naming the rows where one cannot be (half of a pair of
+    surrogates).
+    """
     try:
         return [value.encode() for value in ids.tolist()]
     except UnicodeEncodeError:
-        bad = [i for i, value in enumerate(ids.tolist()) if value.encode(errors="ignore").decode() != value]
+        bad = [
+            i
+            for i, value in enumerate(ids.tolist())
+            if value.encode(errors="ignore").decode() != value
+        ]
         raise IdError(
-            f"ids that are strings must be valid Unicode; {where} has halves of surrogate pairs in row"
-            f" {first_few(bad, start)}; decode these ids again, or drop the rows"
+            f"ids that are strings must be valid Unicode; {where} has halves of surrogate pairs in"
+            f" row {first_few(bad, start)}; decode these ids again, or drop the rows"
         ) from None
 
 
@@ -151,6 +181,6 @@ def _refuse(bad: list[int], values: IdArray, where: str, start: int) -> None:
         named = ", ".join(f"{values[i]!r} in row {start + i}" for i in bad[:5])
         more = f" and {len(bad) - 5} more near them" if len(bad) > 5 else ""
         raise IdError(
-            f"ids must be int64 or strings, all of one type and none null; {where} has {named}{more}; give all rows"
-            " such ids"
+            f"ids must be int64 or strings, all of one type and none null; {where} has"
+            f" {named}{more}; give all rows such ids"
         )

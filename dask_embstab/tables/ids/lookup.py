@@ -1,8 +1,10 @@
-"""Which rows have these ids? A sorted index of a stored table's ids, built once and kept beside its run.
+"""Which rows have these ids? A sorted index of a stored table's ids, built once and kept beside its
+run.
 
-Four plain files in a hidden folder named after the run, the table and a fingerprint of the stored ids (metadata and chunk
-files, by size and time of writing): keys in ascending order, their rows, and for hashed keys the texts. The folder
-appears whole; an index of ids that have been written anew has another name, is built again, and the old one removed.
+Four plain files in a hidden folder named after the run, the table and a fingerprint of the stored
+ids (metadata and chunk files, by size and time of writing): keys in ascending order, their rows,
+and for hashed keys the texts. The folder appears whole; an index of ids that have been written anew
+has another name, is built again, and the old one removed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ from dask_embstab.errors import DamageError, IdError
 from dask_embstab.files.atomic import sync_tree
 from dask_embstab.files.owned import make_owned, reclaim, remove_folder
 from dask_embstab.tables.ids.id_index import DamagedIndexError, IdIndex, record_checks
-from dask_embstab.tables.ids.id_spill import COLUMNS, RECORD_BYTES, parts_for, read_part, spread_rows
+from dask_embstab.tables.ids.id_spill import (
+    COLUMNS,
+    RECORD_BYTES,
+    parts_for,
+    read_part,
+    spread_rows,
+)
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keyed, chosen, keyed, stable_order
 from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, listed_ids, shown
@@ -56,7 +64,10 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     if len(missing):
         named = ", ".join(shown(asked[missing[:_NAMED]]))
         others = "" if ids.kind != "string" else _other_spelling(ids, asked[missing[:_NAMED]], key)
-        raise IdError(f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example {named}{others}")
+        raise IdError(
+            f"{len(missing)} of {len(rows)} ids are in no row of {ids.where}, for example"
+            f" {named}{others}"
+        )
     return rows
 
 
@@ -69,30 +80,41 @@ def _rows(ids: Ids | RowNumberIds, asked: IdArray, key: str) -> RowNumbers:
 
 
 def _other_spelling(ids: Ids | RowNumberIds, missing: IdArray, key: str) -> str:
-    """What a message says of ids that are there in another normal form, or as a UUID in another case."""
+    """What a message says of ids that are there in another normal form, or as a UUID in another
+    case.
+    """
     for text in missing.tolist():
         if forms := spellings(text):
             found = np.flatnonzero(_rows(ids, np.array(forms, object), key) >= 0)
             if len(found):
-                return f"; {text!a} differs only by its spelling from {forms[found[0]]!a}, which is there"
+                return (
+                    f"; {text!a} differs only by its spelling from {forms[found[0]]!a}, which is"
+                    " there"
+                )
     return ""
 
 
 def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
-    """The rows by the index, which is built where it is missing, and once more where it is not what was written."""
+    """The rows by the index, which is built where it is missing, and once more where it is not what
+    was written.
+    """
     source = place.name.rpartition("-")[2]
     for is_last in (False, True):
         try:
             return IdIndex(_built(ids, place), source).rows(asked)
         except DamagedIndexError:
             if is_last:
-                raise DamageError(f"the index {place} cannot be kept whole; check the disk, or copy the run") from None
+                raise DamageError(
+                    f"the index {place} cannot be kept whole; check the disk, or copy the run"
+                ) from None
             remove_folder(place)
     raise AssertionError("the second attempt returns or raises")
 
 
 def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
-    """Where what is known of stored ids belongs, beside their run; None where there is no folder of ours beside them."""
+    """Where what is known of stored ids belongs, beside their run; None where there is no folder of
+    ours beside them.
+    """
     array = ids.array if isinstance(ids, Ids) else None
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
         return None
@@ -104,12 +126,21 @@ def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
 
 
 def _fingerprint(folder: Path, n: int) -> str:
-    """Another text once the ids are written anew, or are hashed by another function: sizes, times and stored checksums."""
-    paths = ((str(path.relative_to(folder)), path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    """Another text once the ids are written anew, or are hashed by another function: sizes, times
+    and stored checksums.
+    """
+    paths = (
+        (str(path.relative_to(folder)), path, path.stat())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
     files = [
-        [name, stat.st_size, stat.st_mtime_ns, stat.st_ino, _last(path, stat.st_size)] for name, path, stat in paths
+        [name, stat.st_size, stat.st_mtime_ns, stat.st_ino, _last(path, stat.st_size)]
+        for name, path, stat in paths
     ]
-    probe = keyed(np.array(["embstab"], object), 0).key.tolist() + keyed(np.array([1]), 0).key.tolist()
+    probe = (
+        keyed(np.array(["embstab"], object), 0).key.tolist() + keyed(np.array([1]), 0).key.tolist()
+    )
     return hashlib.sha256(json.dumps([n, probe, files]).encode()).hexdigest()[:16]
 
 
@@ -128,8 +159,8 @@ def _built(ids: Ids, place: Path) -> Path:
         owned = make_owned(place.parent, stem.removeprefix("."))
     except OSError as error:
         raise IdError(
-            f"a lookup keeps its index beside the run, and {place.parent} cannot be written ({error.strerror}); copy the"
-            " run to a folder that can"
+            f"a lookup keeps its index beside the run, and {place.parent} cannot be written"
+            f" ({error.strerror}); copy the run to a folder that can"
         ) from error
     try:
         (made := owned.path / "index").mkdir()
@@ -149,13 +180,17 @@ def _built(ids: Ids, place: Path) -> Path:
 
 
 def stale_beside(place: Path) -> list[Path]:
-    """What else is known of the same ids, as they were before: names are compared as they are, not as patterns."""
+    """What else is known of the same ids, as they were before: names are compared as they are, not
+    as patterns.
+    """
     stem = re.compile(re.escape(place.name.rpartition("-")[0]) + "-[0-9a-f]{16}")
     return [path for path in place.parent.iterdir() if path != place and stem.fullmatch(path.name)]
 
 
 def _write(ids: Ids, folder: Path) -> None:
-    """Spread the ids over parts by the first bits of their keys, sort each, and append it: then all are sorted."""
+    """Spread the ids over parts by the first bits of their keys, sort each, and append it: then all
+    are sorted.
+    """
     n, n_parts = len(ids), parts_for(len(ids), RECORD_BYTES[ids.kind], _MEMORY)
     starts = range(0, n, _ROWS)
     with ExitStack() as stack:
@@ -193,7 +228,8 @@ def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
 
 
 def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
-    """The ids that somebody asks for in the form in which they are stored; texts of numbers and of UUIDs are read.
+    """The ids that somebody asks for in the form in which they are stored; texts of numbers and of
+    UUIDs are read.
 
     Raises `IdError` where one cannot be of this kind.
     """
@@ -201,9 +237,15 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
     if is_one or not offers(wanted, "__iter__") or offers(wanted, "to_dask_array"):
         raise IdError(f"ids must be a list or an array of ids; {said(wanted)} came; give [id]")
     listed = list(wanted) if isinstance(wanted, set | frozenset) else wanted
-    array = as_numpy(listed_ids(listed) if isinstance(listed, list | tuple) else listed, what="the ids", error=IdError)
+    array = as_numpy(
+        listed_ids(listed) if isinstance(listed, list | tuple) else listed,
+        what="the ids",
+        error=IdError,
+    )
     if array.ndim != 1:
-        raise IdError(f"ids must be on one axis; they have the shape {array.shape}; give a list of ids")
+        raise IdError(
+            f"ids must be on one axis; they have the shape {array.shape}; give a list of ids"
+        )
     values = array.tolist() if array.dtype != UUID else [value.tobytes() for value in array]
     made: list[Any] = []
     for value in values:
@@ -233,8 +275,14 @@ def _text(value: Any) -> str:
 
 
 def _uuid(value: Any) -> bytes:
-    value = value.item() if isinstance(value, np.void) else value  # as a list of stored ids has them
-    raw = value if isinstance(value, bytes) else getattr(value, "bytes", None) or uuid.UUID(value).bytes
+    value = (
+        value.item() if isinstance(value, np.void) else value
+    )  # as a list of stored ids has them
+    raw = (
+        value
+        if isinstance(value, bytes)
+        else getattr(value, "bytes", None) or uuid.UUID(value).bytes
+    )
     if not isinstance(raw, bytes) or len(raw) != UUID.itemsize:
         raise ValueError(value)
     return raw

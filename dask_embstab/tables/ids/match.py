@@ -1,4 +1,6 @@
-"""Which records of two sides have one id? A sort of the keys on either side, and the texts compared where keys are equal."""
+"""Which records of two sides have one id? A sort of the keys on either side, and the texts compared
+where keys are equal.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Rows with one id, side by side, and what was found twice on either side (the first row counts)."""
+    """Rows with one id, side by side, and what was found twice on either side (the first row
+    counts).
+    """
 
     ours: RowNumbers
     theirs: RowNumbers
@@ -79,17 +83,25 @@ def _by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
     hit = np.flatnonzero(at < len(known))
     hit = hit[known[at[hit]] == wanted[hit]]
     a, b = our_order[hit], their_order[at[hit]]
-    if ours.texts is not None and theirs.texts is not None and not ours.texts.equal(a, theirs.texts, b):
+    if (
+        ours.texts is not None
+        and theirs.texts is not None
+        and not ours.texts.equal(a, theirs.texts, b)
+    ):
         return None
     return Matched(ours.row[a], theirs.row[b], Duplicates.of(our_again), Duplicates.of(their_again))
 
 
 def _firsts(records: Keyed) -> tuple[RowNumbers | None, RowNumbers]:
-    """Positions in the order of keys, each id once, and the rows left out; None where two texts share a key."""
+    """Positions in the order of keys, each id once, and the rows left out; None where two texts
+    share a key.
+    """
     order = stable_order(records.key)
     keys = records.key[order]
     again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
-    if records.texts is not None and not records.texts.equal(order[again - 1], records.texts, order[again]):
+    if records.texts is not None and not records.texts.equal(
+        order[again - 1], records.texts, order[again]
+    ):
         return None, again
     return (np.delete(order, again) if len(again) else order), records.row[order[again]]
 

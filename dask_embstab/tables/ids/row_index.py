@@ -1,4 +1,6 @@
-"""Which row of the one table belongs to a row of the other? In memory, in a file, or for a few rows only."""
+"""Which row of the one table belongs to a row of the other? In memory, in a file, or for a few rows
+only.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _PICKED = 4096
 
 
 class RowIndex(Protocol):
-    """Partner of every row; -1 where it has none. Small to pickle, or cut to the rows of one task by ``part``."""
+    """Partner of every row; -1 where it has none. Small to pickle, or cut to the rows of one task
+    by ``part``.
+    """
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Partners of rows ``start`` to ``stop``."""

@@ -1,6 +1,8 @@
-"""Where do files of one call go that nobody needs afterwards, and how do they go away whatever happens?
+"""Where do files of one call go that nobody needs afterwards, and how do they go away whatever
+happens?
 
-At the end of the call; what a killed process left is found by its lock and removed by the next call.
+At the end of the call; what a killed process left is found by its lock and removed by the next
+call.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _NAME = "embstab"
 
 @dataclass(slots=True)
 class Scratch:
-    """A folder that is made when it is first asked for, in ``parent`` (None: the system's for temporary files)."""
+    """A folder that is made when it is first asked for, in ``parent`` (None: the system's for
+    temporary files).
+    """
 
     parent: str | None
     _owned: OwnedFolder | None = field(default=None)
@@ -33,7 +37,9 @@ class Scratch:
         """The folder in which it is made."""
         place = local_path(self.parent or tempfile.gettempdir())
         if place is None:
-            raise InputError(f"the scratch folder must be a local one; {self.parent} is the URL of another store")
+            raise InputError(
+                f"the scratch folder must be a local one; {self.parent} is the URL of another store"
+            )
         return place
 
     def folder(self, *, needs: int) -> str:
@@ -47,8 +53,8 @@ class Scratch:
         free = shutil.disk_usage(place).free
         if free < needs:
             raise InputError(
-                f"the join needs up to {needs} bytes of scratch and {place.parent} has {free} free; name a folder"
-                " with more room as embstab.scratch in Dask's configuration",
+                f"the join needs up to {needs} bytes of scratch and {place.parent} has {free} free;"
+                " name a folder with more room as embstab.scratch in Dask's configuration",
                 f"{option('scratch')} names one",
             )
         made = place / new_token()
@@ -76,4 +82,6 @@ def _made(parent: Path) -> OwnedFolder:
     try:
         return make_owned(parent, _NAME, mode=0o700)
     except OSError as error:
-        raise InputError(f"the scratch folder {parent} must exist and be writable ({error.strerror})") from error
+        raise InputError(
+            f"the scratch folder {parent} must exist and be writable ({error.strerror})"
+        ) from error

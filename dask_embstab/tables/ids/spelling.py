@@ -1,7 +1,9 @@
-"""Which ids have no partner, and would have one if they were spelled alike? Unicode normal forms, UUIDs in another case.
+"""Which ids have no partner, and would have one if they were spelled alike? Unicode normal forms,
+UUIDs in another case.
 
-They are other ids and are not matched; but nobody means them to be. Only ids without a partner are looked at, first those
-of a few ranges of either table: where each of these is in the one normal form, nothing more is read.
+They are other ids and are not matched; but nobody means them to be. Only ids without a partner are
+looked at, first those of a few ranges of either table: where each of these is in the one normal
+form, nothing more is read.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Unmatched:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``n`` ids of two tables differ only ``by`` something (at least so many where not all were ``counted``)."""
+    """``n`` ids of two tables differ only ``by`` something (at least so many where not all were
+    ``counted``).
+    """
 
     by: str
     n: int
@@ -57,8 +61,8 @@ class Difference:
         """As a message says it."""
         least = "" if self.counted else "at least "
         return (
-            f"{least}{self.n:,} ids differ only by {self.by} ({self.ours!a} and {self.theirs!a}) and are not"
-            f" matched; write them alike in both, {_REPAIR[self.by]}"
+            f"{least}{self.n:,} ids differ only by {self.by} ({self.ours!a} and {self.theirs!a})"
+            f" and are not matched; write them alike in both, {_REPAIR[self.by]}"
         )
 
 
@@ -76,7 +80,9 @@ def spellings(text: str) -> list[str]:
 
 
 def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
-    """What keeps ids of two tables apart that would otherwise match; nothing where all are spelled canonically."""
+    """What keeps ids of two tables apart that would otherwise match; nothing where all are spelled
+    canonically.
+    """
     if not any(_odd(texts, {}) for side in (ours, theirs) for texts in side.texts(sampled=True)):
         return []
     odd: tuple[dict[str, str], dict[str, str]] = {}, {}
@@ -92,7 +98,9 @@ def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
 
 
 def _odd(texts: list[str], found: dict[str, str]) -> dict[str, str]:
-    """Those that are not spelled canonically, by their canonical form; most ranges show at a glance that none is."""
+    """Those that are not spelled canonically, by their canonical form; most ranges show at a glance
+    that none is.
+    """
     glance = "".join(texts)
     if glance.isascii() and glance == glance.lower():
         return found
@@ -103,7 +111,9 @@ def _odd(texts: list[str], found: dict[str, str]) -> dict[str, str]:
 
 
 def _known(side: Unmatched, forms: dict[str, str]) -> Iterator[str]:
-    return (text for texts in side.texts() for text in texts if text in forms) if forms else iter(())
+    return (
+        (text for texts in side.texts() for text in texts if text in forms) if forms else iter(())
+    )
 
 
 def _counted(pairs: Iterable[tuple[str, str]], *, is_all: bool) -> list[Difference]:
@@ -113,4 +123,6 @@ def _counted(pairs: Iterable[tuple[str, str]], *, is_all: bool) -> list[Differen
         by = _CASE if all(text.isascii() for text in pair) else _FORM
         counts[by] += 1
         examples.setdefault(by, pair)
-    return [Difference(by, counts[by], mine, known, is_all) for by, (mine, known) in examples.items()]
+    return [
+        Difference(by, counts[by], mine, known, is_all) for by, (mine, known) in examples.items()
+    ]

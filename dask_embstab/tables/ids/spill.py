@@ -1,8 +1,9 @@
-"""How is a part of many small sorted files read back? Columns grouped by part, each part one contiguous piece.
+"""How is a part of many small sorted files read back? Columns grouped by part, each part one
+contiguous piece.
 
-A task that spreads its records over parts (of a hash, or of a table's rows) sorts them by part and writes one file; whoever
-owns a part reads its piece of every file. A file appears whole (written beside its place, renamed), so a task that
-is run twice leaves the same.
+A task that spreads its records over parts (of a hash, or of a table's rows) sorts them by part and
+writes one file; whoever owns a part reads its piece of every file. A file appears whole (written
+beside its place, renamed), so a task that is run twice leaves the same.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _WORD = 8
 
 @dataclass(frozen=True, slots=True)
 class Spill:
-    """Files ``folder/0`` to ``folder/n_files - 1`` of columns of these dtypes, cut into ``n_parts`` parts."""
+    """Files ``folder/0`` to ``folder/n_files - 1`` of columns of these dtypes, cut into ``n_parts``
+    parts.
+    """
 
     folder: str
     dtypes: tuple[np.dtype[Any], ...]
@@ -33,8 +36,12 @@ class Spill:
     n_files: int
 
     def write(self, number: int, columns: Columns, cuts: Sequence[RowNumbers]) -> int:
-        """Write one file; ``cuts[c]`` (n_parts + 1,) says where the parts of column ``c`` begin. Returns its bytes."""
-        header = np.concatenate([np.zeros(len(columns), np.int64), *(np.asarray(cut, np.int64) for cut in cuts)])
+        """Write one file; ``cuts[c]`` (n_parts + 1,) says where the parts of column ``c`` begin.
+        Returns its bytes.
+        """
+        header = np.concatenate(
+            [np.zeros(len(columns), np.int64), *(np.asarray(cut, np.int64) for cut in cuts)]
+        )
         sizes = [header.nbytes, *(column.nbytes for column in columns)]
         header[: len(columns)] = np.cumsum(sizes)[:-1]
         path = self._path(number)
@@ -69,7 +76,10 @@ class SpillReader:
         n = len(spill.dtypes)
         bases = self._words(0, n)
         at = [n + c * (spill.n_parts + 1) + part for c in range(n)]
-        self._spans = [(int(base), *map(int, self._words(word, 2))) for base, word in zip(bases, at, strict=True)]
+        self._spans = [
+            (int(base), *map(int, self._words(word, 2)))
+            for base, word in zip(bases, at, strict=True)
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -95,5 +105,8 @@ class SpillReader:
         while len(data):
             got = os.preadv(self._file, [data], offset)
             if not got:
-                raise OSError("a scratch file is shorter than it was written; is the scratch folder full or shared?")
+                raise OSError(
+                    "a scratch file is shorter than it was written; is the scratch folder full or"
+                    " shared?"
+                )
             data, offset = data[got:], offset + got

@@ -14,7 +14,9 @@ from dask_embstab.tables.ids.row_index import RowIndex
 
 @dataclass(frozen=True, slots=True)
 class UnionIds:
-    """All ids of ``first``, then those of the ``n_others`` rows of ``second`` that ``others`` lists, ascending."""
+    """All ids of ``first``, then those of the ``n_others`` rows of ``second`` that ``others``
+    lists, ascending.
+    """
 
     first: Ids | RowNumberIds
     second: Ids | RowNumberIds

@@ -1,7 +1,8 @@
-"""May this be read as an array? Vectors, ids, weights and counts of any kind pass through here once.
+"""May this be read as an array? Vectors, ids, weights and counts of any kind pass through here
+once.
 
-What is returned is a Zarr array, a Dask array or a NumPy array. Nothing is computed: the blocks of a Dask
-array are compared with its declaration when their task runs.
+What is returned is a Zarr array, a Dask array or a NumPy array. Nothing is computed: the blocks of
+a Dask array are compared with its declaration when their task runs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
 
 
 def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] = InputError) -> Any:
-    """An array in memory as a plain NumPy array, without a copy where it is one; row 0 of it is row ``start``.
+    """An array in memory as a plain NumPy array, without a copy where it is one; row 0 of it is row
+    ``start``.
 
     Masked values are missing values: they are refused by their rows.
     """
@@ -65,8 +67,10 @@ def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] =
         except Exception as raised:  # noqa: BLE001 (whatever a foreign type raises, it cannot be read)
             reason = str(raised)
     if made is None or not made.ndim:
-        raise error(f"{what} must be an array; {_described(given)} came, which cannot be read as one ({reason})"
-                    f"; {_repair(given)}")  # fmt: skip
+        raise error(
+            f"{what} must be an array; {_described(given)} came, which cannot be read as one"
+            f" ({reason}); {_repair(given)}"
+        )
     for mask in missing if made.ndim == 1 else []:
         _require_present(np.asarray(mask), what, start, error)
     return made
@@ -77,8 +81,9 @@ def _require_present(mask: Any, what: str, start: int, error: type[InputError]) 
     bad = np.flatnonzero(rows.any(axis=tuple(range(1, rows.ndim))))
     if len(bad):
         raise error(
-            f"{what} must have a value in every row; masked or missing values are in row {first_few(bad, start)};"
-            " drop these rows, or fill them: .filled(value), .fillna(value)"
+            f"{what} must have a value in every row; masked or missing values are in row"
+            f" {first_few(bad, start)}; drop these rows, or fill them: .filled(value),"
+            " .fillna(value)"
         )
 
 
@@ -95,7 +100,8 @@ def require_known_chunks(array: Any, what: str, error: type[InputError] = InputE
     """Raise unless a Dask array's shape is known."""
     if any(np.isnan(size) for size in array.shape):
         raise error(
-            f"a Dask array must know its chunk sizes; {what} has unknown ones; call .compute_chunk_sizes() on it first"
+            f"a Dask array must know its chunk sizes; {what} has unknown ones; call"
+            " .compute_chunk_sizes() on it first"
         )
 
 
@@ -103,31 +109,46 @@ def _checked_blocks(array: Any, what: str, error: type[InputError]) -> Any:
     """The same Dask array, whose blocks are refused where they are not what it declares."""
     require_known_chunks(array, what, error)
     meta = np.empty((0,) * array.ndim, array.dtype)
-    return array.map_blocks(_as_declared, what=what, declared=array.dtype, error=error, dtype=array.dtype, meta=meta)
+    return array.map_blocks(
+        _as_declared, what=what, declared=array.dtype, error=error, dtype=array.dtype, meta=meta
+    )
 
 
-def _as_declared(block: Any, *, what: str, declared: np.dtype[Any], error: type[InputError], block_info: Any) -> Any:
+def _as_declared(
+    block: Any, *, what: str, declared: np.dtype[Any], error: type[InputError], block_info: Any
+) -> Any:
     """One task: the block as a NumPy array of the declared shape and dtype (in any byte order)."""
     location = block_info[0]["array-location"]
     shape = tuple(stop - start for start, stop in location)
     start, stop = location[0] if location else (0, 1)
     name = f"the block of rows {start} to {stop} of {what}"
     rows = as_numpy(block, what=name, start=start, error=error)
-    texts = declared.kind in _TEXT_KINDS and rows.dtype.kind in _TEXT_KINDS  # ids: each one is looked at later
-    if rows.shape != shape or not (texts or rows.dtype.newbyteorder("=") == declared.newbyteorder("=")):
+    texts = (
+        declared.kind in _TEXT_KINDS and rows.dtype.kind in _TEXT_KINDS
+    )  # ids: each one is looked at later
+    if rows.shape != shape or not (
+        texts or rows.dtype.newbyteorder("=") == declared.newbyteorder("=")
+    ):
         raise error(
-            f"{name} must be what the Dask array declares, shape {shape} and dtype {declared}; it is {rows.shape} and"
-            f" {rows.dtype}; declare the chunks and dtype that the blocks have (da.from_delayed, map_blocks)"
+            f"{name} must be what the Dask array declares, shape {shape} and dtype {declared}; it"
+            f" is {rows.shape} and {rows.dtype}; declare the chunks and dtype that the blocks have"
+            " (da.from_delayed, map_blocks)"
         )
     return rows
 
 
 def _lazy(array: xr.DataArray) -> Any:
-    """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never read whole."""
+    """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never
+    read whole.
+    """
     variable = array.variable
     if variable.chunks is None and not variable._in_memory:  # noqa: SLF001 (xarray has no public question for this)
-        rows = _OBJECT_ROWS if variable.dtype.kind in "OT" else "auto"  # of objects, Dask does not know the size
-        variable = variable.chunk(dict(zip(variable.dims, [rows, *[-1] * (variable.ndim - 1)], strict=True)))
+        rows = (
+            _OBJECT_ROWS if variable.dtype.kind in "OT" else "auto"
+        )  # of objects, Dask does not know the size
+        variable = variable.chunk(
+            dict(zip(variable.dims, [rows, *[-1] * (variable.ndim - 1)], strict=True))
+        )
     return variable.data
 
 
@@ -135,12 +156,18 @@ def _stands_for_an_array(given: Any) -> bool:
     protocols = ("__array__", "__array_interface__", "__dlpack__")
     if offers(given, "to_dask_array"):  # a Dask DataFrame would compute itself
         return False
-    return isinstance(given, list | tuple | range | memoryview) or any(offers(given, name) for name in protocols)
+    return isinstance(given, list | tuple | range | memoryview) or any(
+        offers(given, name) for name in protocols
+    )
 
 
 def _described(given: Any) -> str:
     name = type(given).__name__
-    return f"a {name} of {', '.join(type(x).__name__ for x in given[:3])}" if isinstance(given, tuple) else f"a {name}"
+    return (
+        f"a {name} of {', '.join(type(x).__name__ for x in given[:3])}"
+        if isinstance(given, tuple)
+        else f"a {name}"
+    )
 
 
 def _repair(given: Any) -> str:

@@ -1,8 +1,8 @@
 """Decode what a stranger compressed into no more bytes than its metadata allows.
 
-A few megabytes of gzip become gigabytes. Decoders of the standard library are stopped at the allowed size; formats that say
-how long their contents are (Blosc, Zstandard, LZ4) are asked before they are decoded. Codecs that keep the size of
-their input need no bound.
+A few megabytes of gzip become gigabytes. Decoders of the standard library are stopped at the
+allowed size; formats that say how long their contents are (Blosc, Zstandard, LZ4) are asked before
+they are decoded. Codecs that keep the size of their input need no bound.
 """
 
 from __future__ import annotations
@@ -28,20 +28,25 @@ Decoder = Callable[[Any, memoryview, int, int | None], Any]
 
 
 def allowed_bytes(n_values: int, dtype: np.dtype[Any]) -> int:
-    """What a chunk of so many values may take when it is decoded, and between its codecs: some add a little."""
+    """What a chunk of so many values may take when it is decoded, and between its codecs: some add
+    a little.
+    """
     size = n_values * (_TEXT_BYTES if dtype.kind in "OT" else dtype.itemsize)
     return size + size // 8 + _SLACK_BYTES
 
 
 def decode_into(codec: Any, data: memoryview, out: np.ndarray[Any, Any]) -> None:
-    """Decode Blosc or Zstandard into an array of just the right size; ValueError where it is another."""
+    """Decode Blosc or Zstandard into an array of just the right size; ValueError where it is
+    another.
+    """
     if codec.codec_id == "blosc":
         _blosc_size(data)
     codec.decode(data, out=out)
 
 
 def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None) -> Any:
-    """What the numcodecs ``codec`` makes of ``data``; ValueError where that is more than ``allowed`` bytes.
+    """What the numcodecs ``codec`` makes of ``data``; ValueError where that is more than
+    ``allowed`` bytes.
 
     ``exact``: its size, where only one is right.
     """
@@ -50,9 +55,14 @@ def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None
 
 
 def require_encoded_size(size: int, allowed: int, what: str) -> None:
-    """Raise where a file is longer than what it holds may be: it would be read into memory as it is."""
+    """Raise where a file is longer than what it holds may be: it would be read into memory as it
+    is.
+    """
     if size > allowed:
-        raise DamageError(f"{what} has {size} bytes and {allowed} may stand there at most; restore it from its source")
+        raise DamageError(
+            f"{what} has {size} bytes and {allowed} may stand there at most; restore it from its"
+            " source"
+        )
 
 
 def _require(size: int, allowed: int) -> None:
@@ -118,14 +128,20 @@ def _zstd(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
 
 
 def _zstd_header(data: memoryview) -> tuple[int | None, int]:
-    """The size that a frame says its contents have, and where its blocks begin (RFC 8878, 3.1.1.1)."""
+    """The size that a frame says its contents have, and where its blocks begin (RFC 8878,
+    3.1.1.1).
+    """
     if int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
         raise ValueError("this is no frame of Zstandard")
     flags = data[4]
     single, size_flag = flags >> 5 & 1, flags >> 6
     at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
     length = (single, 2, 4, 8)[size_flag]
-    said = int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0) if length else None
+    said = (
+        int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0)
+        if length
+        else None
+    )
     return said, at + length
 
 

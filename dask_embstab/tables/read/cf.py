@@ -1,7 +1,9 @@
-"""Do attributes say that stored values stand for others? The conventions of xarray (CF), decoded by xarray itself.
+"""Do attributes say that stored values stand for others? The conventions of xarray (CF), decoded by
+xarray itself.
 
-So an array means the same by its path and as a DataArray: ``scale_factor``, ``add_offset``, ``_FillValue``,
-``missing_value``, ``units`` of time. Attributes that change no value (a NaN that marks NaN) leave an array as it is.
+So an array means the same by its path and as a DataArray: ``scale_factor``, ``add_offset``,
+``_FillValue``, ``missing_value``, ``units`` of time. Attributes that change no value (a NaN that
+marks NaN) leave an array as it is.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ _VALUES = "values"
 
 
 def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[InputError]) -> Any:
-    """The array itself where its attributes change no value; else the DataArray that xarray makes of it.
+    """The array itself where its attributes change no value; else the DataArray that xarray makes
+    of it.
 
-    Raises ``error`` where xarray cannot, and where ids become numbers with a fraction, dates or truth values.
+    Raises ``error`` where xarray cannot, and where ids become numbers with a fraction, dates or
+    truth values.
     """
     attributes = dict(array.attrs) if isinstance(array, xr.DataArray) else _attributes(array)
     if not (names := _changing(attributes, array.dtype)):
@@ -39,13 +43,14 @@ def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[Inp
         found = xr.decode_cf(xr.Dataset({_VALUES: variable}), decode_coords=False)[_VALUES]
     except Exception as raised:
         raise error(
-            f"{what} must have attributes that xarray can decode; it cannot ({type(raised).__name__}: {raised}); correct"
-            f" {', '.join(names)}"
+            f"{what} must have attributes that xarray can decode; it cannot"
+            f" ({type(raised).__name__}: {raised}); correct {', '.join(names)}"
         ) from raised
     if issubclass(error, IdError) and found.dtype.kind not in _KINDS_OF_IDS:
         raise error(
-            f"{what} must be integers or strings; xarray makes {found.dtype} of them by the attributes {', '.join(names)};"
-            " remove these attributes, or write the ids without an encoding"
+            f"{what} must be integers or strings; xarray makes {found.dtype} of them by the"
+            f" attributes {', '.join(names)}; remove these attributes, or write the ids without an"
+            " encoding"
         )
     return found
 
@@ -59,7 +64,9 @@ def _variable(array: zarr.Array[Any], attributes: Mapping[str, Any]) -> xr.Varia
 
 
 def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
-    """Those of a Zarr array as xarray sees them: the fill value of version 2 marks what is missing, unless it is zero."""
+    """Those of a Zarr array as xarray sees them: the fill value of version 2 marks what is missing,
+    unless it is zero.
+    """
     found, metadata = dict(array.attrs), array.metadata
     if metadata.zarr_format == 2:
         fill = metadata.fill_value
@@ -73,12 +80,24 @@ def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
 
 def _changing(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> list[str]:
     """Attributes that make other values of the stored ones when xarray decodes them."""
-    names = [name for name, neutral in _NEUTRAL.items() if name in attributes and attributes[name] != neutral]
-    names += [name for name in _MISSING if name in attributes and not _marks_nan(attributes[name], dtype)]
+    names = [
+        name
+        for name, neutral in _NEUTRAL.items()
+        if name in attributes and attributes[name] != neutral
+    ]
+    names += [
+        name for name in _MISSING if name in attributes and not _marks_nan(attributes[name], dtype)
+    ]
     units = attributes.get("units")
-    if isinstance(units, str) and dtype.kind in "iuf" and (" since " in units or units in _DURATIONS):
+    if (
+        isinstance(units, str)
+        and dtype.kind in "iuf"
+        and (" since " in units or units in _DURATIONS)
+    ):
         names += ["units", *(name for name in ("calendar",) if name in attributes)]
-    return names + [name for name in ("_Unsigned", "dtype") if name in attributes and dtype.kind in "iu"]
+    return names + [
+        name for name in ("_Unsigned", "dtype") if name in attributes and dtype.kind in "iu"
+    ]
 
 
 def _marks_nan(value: Any, dtype: np.dtype[Any]) -> bool:

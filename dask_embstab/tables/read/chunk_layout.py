@@ -1,8 +1,10 @@
-"""When are the chunks of a Zarr array plain files that can be read and written without Zarr, and where are they?
+"""When are the chunks of a Zarr array plain files that can be read and written without Zarr, and
+where are they?
 
-On a local store, in an unsharded array whose chunks hold whole rows in C order, and whose codecs are bytes and nothing
-but an optional crc32c, Blosc or Zstandard: then a chunk's file is its rows (compressed or not), and the last four bytes
-their checksum. Everything else goes through Zarr with the same kernels.
+On a local store, in an unsharded array whose chunks hold whole rows in C order, and whose codecs
+are bytes and nothing but an optional crc32c, Blosc or Zstandard: then a chunk's file is its rows
+(compressed or not), and the last four bytes their checksum. Everything else goes through Zarr with
+the same kernels.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ _V3 = 3
 class ChunkFiles:
     """Where the chunks of one array lie and how they are encoded; picklable and small.
 
-    Zarr leaves out a chunk of nothing but ``fill``, and a missing one reads so: never where the fill is not finite, and
-    of ``unique`` values only a chunk of one row. Where digests were ``recorded``, by the path ``within`` the run, every
-    chunk must be there.
+    Zarr leaves out a chunk of nothing but ``fill``, and a missing one reads so: never where the
+    fill is not finite, and of ``unique`` values only a chunk of one row. Where digests were
+    ``recorded``, by the path ``within`` the run, every chunk must be there.
     """
 
     root: str
@@ -83,12 +85,17 @@ class ChunkFiles:
 
 
 def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles | None:
-    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where Zarr must decode them.
+    """The layout of an array of numbers, (n, d) or (n,), whose chunks are plain files; None where
+    Zarr must decode them.
 
     ``unique``: no value stands in two rows (ids).
     """
     store = array.store
-    if not isinstance(store, LocalStore) or array.dtype.kind not in "fiu" or array.chunks[1:] != array.shape[1:]:
+    if (
+        not isinstance(store, LocalStore)
+        or array.dtype.kind not in "fiu"
+        or array.chunks[1:] != array.shape[1:]
+    ):
         return None
     encoding = _encoding(array)
     if encoding is None:
@@ -115,7 +122,9 @@ def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles |
 
 
 def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression | None] | None:
-    """Dtype as stored, whether a checksum ends the file, and the compression; None for any other chain of codecs."""
+    """Dtype as stored, whether a checksum ends the file, and the compression; None for any other
+    chain of codecs.
+    """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         if metadata.filters or metadata.order != "C":
@@ -133,7 +142,11 @@ def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression 
     if not rest:
         return dtype, checksummed, None
     compression: Compression | None = (
-        "blosc" if isinstance(rest[0], BloscCodec) else "zstd" if isinstance(rest[0], ZstdCodec) else None
+        "blosc"
+        if isinstance(rest[0], BloscCodec)
+        else "zstd"
+        if isinstance(rest[0], ZstdCodec)
+        else None
     )
     return (dtype, checksummed, compression) if len(rest) == 1 and compression else None
 
@@ -166,11 +179,15 @@ class OpenChunk:
             except OSError as error:
                 raise read_error(error, f"chunk file {self.path}") from error
             if not got:
-                raise DamageError(f"chunk file {self.path} is truncated; restore it from its source")
+                raise DamageError(
+                    f"chunk file {self.path} is truncated; restore it from its source"
+                )
             done += got
 
     def checksum(self, start: int, stop: int, before: int = 0) -> int:
-        """crc32c of a range of bytes, going on from ``before``; a bounded number in memory at a time."""
+        """crc32c of a range of bytes, going on from ``before``; a bounded number in memory at a
+        time.
+        """
         buffer = memoryview(bytearray(min(_BLOCK_BYTES, stop - start)))
         for at in range(start, stop, _BLOCK_BYTES):
             part = buffer[: stop - at]
@@ -183,18 +200,23 @@ class OpenChunk:
         return last_bytes(self.descriptor, self.path)
 
     def close(self, *, drop: bool = False) -> None:
-        """Close, and tell the system to forget the pages of a table that is much larger than memory."""
+        """Close, and tell the system to forget the pages of a table that is much larger than
+        memory.
+        """
         if drop:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self.descriptor)
 
 
 def require_visible_dir(folder: str | Path) -> None:
-    """Raise where a folder that should be there is not: a worker that cannot see it would read every chunk as missing."""
+    """Raise where a folder that should be there is not: a worker that cannot see it would read
+    every chunk as missing.
+    """
     if not Path(folder).is_dir():
         raise DamageError(
-            f"{folder} is not there, as seen from {socket.gethostname()}; every process that computes must see it: give"
-            " the workers of a cluster a shared file system, or use an object store's URL"
+            f"{folder} is not there, as seen from {socket.gethostname()}; every process that"
+            " computes must see it: give the workers of a cluster a shared file system, or use an"
+            " object store's URL"
         )
 
 
@@ -202,9 +224,11 @@ _visible: set[tuple[str, str]] = set()
 
 
 def require_visible(array: zarr.Array[Any]) -> None:
-    """Raise where this process does not see the store of an array at all, as a worker does not that has a copy of its own.
+    """Raise where this process does not see the store of an array at all, as a worker does not that
+    has a copy of its own.
 
-    Every chunk would read as left out, so as the fill value. Asked once per array and process; of a folder each time.
+    Every chunk would read as left out, so as the fill value. Asked once per array and process; of a
+    folder each time.
     """
     store, path = array.store, array.path
     if isinstance(store, LocalStore):
@@ -216,9 +240,9 @@ def require_visible(array: zarr.Array[Any]) -> None:
     key = f"{path}/{'zarr.json' if array.metadata.zarr_format == _V3 else '.zarray'}".lstrip("/")
     if not sync(store.exists(key)):
         raise InputError(
-            f"{array.store_path} must be seen by every process that computes; this one, on {socket.gethostname()}, sees"
-            " nothing there, because its copy of the store is its own; give a path or a URL that all of them share, or"
-            " compute in threads"
+            f"{array.store_path} must be seen by every process that computes; this one, on"
+            f" {socket.gethostname()}, sees nothing there, because its copy of the store is its"
+            " own; give a path or a URL that all of them share, or compute in threads"
         )
     if len(_visible) >= _MOST_REMEMBERED:
         _visible.clear()
@@ -229,7 +253,8 @@ def require_checksum(found: int, stored: int, path: str) -> None:
     """Raise unless both are equal."""
     if found != stored:
         raise DamageError(
-            f"chunk file {path} fails its checksum (crc32c {found:#010x}, stored {stored:#010x}); restore it from its source"
+            f"chunk file {path} fails its checksum (crc32c {found:#010x}, stored {stored:#010x});"
+            " restore it from its source"
         )
 
 
@@ -239,7 +264,9 @@ _MOST_REMEMBERED = 1 << 17
 
 
 def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
-    """Check a whole chunk's checksum before parts of it are read; once per file and process, in one sequential read."""
+    """Check a whole chunk's checksum before parts of it are read; once per file and process, in one
+    sequential read.
+    """
     if not files.checksummed:
         return
     key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_ctime_ns

@@ -1,6 +1,8 @@
-"""Vectors in a user's own Dask array (say, the output of model inference): its chunks become blocks of the passes.
+"""Vectors in a user's own Dask array (say, the output of model inference): its chunks become blocks
+of the passes.
 
-The one place below `passes/` that knows Dask, because the contract gives every table a Dask view of its vectors.
+The one place below `passes/` that knows Dask, because the contract gives every table a Dask view of
+its vectors.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from dask_embstab.tables.read.source import ArrayBlock, default_chunk_rows
 
 @dataclass(frozen=True, slots=True)
 class DaskSource:
-    """A two-dimensional Dask array with known, full-width chunks; its blocks are computed inside the tasks."""
+    """A two-dimensional Dask array with known, full-width chunks; its blocks are computed inside
+    the tasks.
+    """
 
     array: Any
 
@@ -41,7 +45,9 @@ class DaskSource:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of its first chunk that has any, whatever the others hold; the default where that is one huge chunk."""
+        """Rows of its first chunk that has any, whatever the others hold; the default where that is
+        one huge chunk.
+        """
         sizes = [size for size in self.array.chunks[0] if size]
         default = default_chunk_rows(self.shape[1], self.dtype.itemsize)
         return int(sizes[0]) if len(sizes) > 1 else min([default, *sizes])
@@ -59,13 +65,14 @@ def require_whole_rows(array: Any, where: str) -> None:
     """Raise unless the chunks of the Dask array hold whole rows."""
     if array.numblocks[1] > 1:
         raise InputError(
-            f"chunks must hold whole rows; {where} is a Dask array that splits its {array.shape[1]} components into"
-            f" {array.numblocks[1]} chunks; call .rechunk({{1: -1}}) on it first"
+            f"chunks must hold whole rows; {where} is a Dask array that splits its {array.shape[1]}"
+            f" components into {array.numblocks[1]} chunks; call .rechunk({{1: -1}}) on it first"
         )
 
 
 def as_dask(array: Any, chunk_rows: int) -> Any:
-    """A lazy Dask array over anything that slices, one chunk per ``chunk_rows`` rows; a Dask array stays as it is.
+    """A lazy Dask array over anything that slices, one chunk per ``chunk_rows`` rows; a Dask array
+    stays as it is.
 
     Named anew at each call: a name made from the path would outlive what is overwritten there.
     """
@@ -117,5 +124,9 @@ def _delayed_block(rows: Any, *place: int) -> Any:
 
 
 def _joined(pieces: list[Any], *place: int) -> ArrayBlock:
-    rows = np.asarray(pieces[0]) if len(pieces) == 1 else np.concatenate([np.asarray(p) for p in pieces])
+    rows = (
+        np.asarray(pieces[0])
+        if len(pieces) == 1
+        else np.concatenate([np.asarray(p) for p in pieces])
+    )
     return ArrayBlock(rows, *place)

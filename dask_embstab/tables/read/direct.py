@@ -1,8 +1,8 @@
 """Rows straight from chunk files into one reused panel buffer.
 
-`preadv`, with the checksum computed on the way and compared when a chunk has been read to its end. A range that
-is only a part of a chunk verifies the whole chunk first, once per process. Compressed chunks are decoded from the file
-into a reused buffer.
+`preadv`, with the checksum computed on the way and compared when a chunk has been read to its end.
+A range that is only a part of a chunk verifies the whole chunk first, once per process. Compressed
+chunks are decoded from the file into a reused buffer.
 """
 
 from __future__ import annotations
@@ -48,13 +48,17 @@ class DirectBlock:
         return DirectReader(self.files, self.start, self.stop, drop=self.drop)
 
     def stored_digests(self) -> Digests:
-        """Of every chunk, as its file tells before its rows are read (and compared with it); empty where one does not."""
+        """Of every chunk, as its file tells before its rows are read (and compared with it); empty
+        where one does not.
+        """
         if not self.files.checksummed or self.files.compression is not None:
             return {}
         chunks = range(self.start // self.files.chunk_rows, -(-self.stop // self.files.chunk_rows))
         try:
             return {number: stored_checksum(self.files.path(number)) for number in chunks}
-        except OSError:  # a chunk of nothing but its fill, or one that is lost or cut short: reading tells
+        except (
+            OSError
+        ):  # a chunk of nothing but its fill, or one that is lost or cut short: reading tells
             return {}
 
 
@@ -81,9 +85,15 @@ class DirectReader:
         return self._buffer[start - self._ahead[0] : stop - self._ahead[0]]
 
     def _fill(self, start: int, stop: int) -> None:
-        """Read these rows; a panel after another comes out of them. What is there already is not read twice."""
+        """Read these rows; a panel after another comes out of them. What is there already is not
+        read twice.
+        """
         first, last = self._ahead
-        kept = self._buffer[start - first : last - first] if first <= start < last else self._buffer[:0]
+        kept = (
+            self._buffer[start - first : last - first]
+            if first <= start < last
+            else self._buffer[:0]
+        )
         self._ahead = start, stop
         if len(self._buffer) < stop - start or len(kept):
             fresh = np.empty((stop - start, self._files.d), self._files.dtype)
@@ -109,7 +119,9 @@ class DirectReader:
         if self._chunk is None:
             np.frombuffer(target, self._files.dtype)[:] = self._files.fill
         else:
-            self._chunk.read_into(target, (start - number * self._files.chunk_rows) * self._files.row_bytes)
+            self._chunk.read_into(
+                target, (start - number * self._files.chunk_rows) * self._files.row_bytes
+            )
         if self._whole:
             self._crc = crc32c.crc32c(target, self._crc)
             if end == min((number + 1) * self._files.chunk_rows, self._files.n_rows):
@@ -133,7 +145,9 @@ class DirectReader:
         files = self._files
         padding = ((number + 1) * files.chunk_rows - end) * files.row_bytes
         if padding and self._chunk is not None:
-            self._crc = self._chunk.checksum(files.data_bytes - padding, files.data_bytes, self._crc)
+            self._crc = self._chunk.checksum(
+                files.data_bytes - padding, files.data_bytes, self._crc
+            )
         if self._chunk is not None:
             if files.checksummed:
                 require_checksum(self._crc, self._chunk.stored_checksum(), self._chunk.path)
@@ -162,7 +176,9 @@ class DecodedReader:
         self._digests: Digests = {}
 
     def take(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``: a view of the decoded chunk, or a copy where they straddle two."""
+        """Rows ``start`` to ``stop``: a view of the decoded chunk, or a copy where they straddle
+        two.
+        """
         size = self._files.chunk_rows
         first = start // size
         if (stop - 1) // size == first:
@@ -173,7 +189,9 @@ class DecodedReader:
         while start < stop:
             number = start // size
             end = min(stop, (number + 1) * size)
-            self._joined[at : at + end - start] = self._load(number)[start - number * size : end - number * size]
+            self._joined[at : at + end - start] = self._load(number)[
+                start - number * size : end - number * size
+            ]
             start, at = end, at + end - start
         return self._joined[:at]
 
@@ -201,7 +219,8 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
         if files.may_be_left_out(number):
             return None
         raise DamageError(
-            f"chunk file {files.path(number)} is missing; restore it from its source, or write the table again"
+            f"chunk file {files.path(number)} is missing; restore it from its source, or write the"
+            " table again"
         ) from None
 
 
@@ -210,7 +229,8 @@ def _require_size(files: ChunkFiles, chunk: OpenChunk) -> None:
     expected = files.data_bytes + (4 if files.checksummed else 0)
     if chunk.size != expected:
         raise DamageError(
-            f"chunk file {chunk.path} should have {expected} bytes and has {chunk.size}; restore it from its source"
+            f"chunk file {chunk.path} should have {expected} bytes and has {chunk.size}; restore it"
+            " from its source"
         )
 
 
@@ -221,7 +241,9 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
         out[...] = files.fill
         return
     try:
-        require_encoded_size(chunk.size, allowed_bytes(out.size, files.dtype), f"chunk file {chunk.path}")
+        require_encoded_size(
+            chunk.size, allowed_bytes(out.size, files.dtype), f"chunk file {chunk.path}"
+        )
         encoded = memoryview(bytearray(chunk.size))
         chunk.read_into(encoded, 0)
         if files.checksummed:
@@ -265,7 +287,9 @@ class DirectGatherReader:
         panel = np.empty((len(rows), self._files.d), self._files.dtype)
         chunks = rows // size
         order = np.argsort(chunks, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []:
+        for group in (
+            np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []
+        ):
             number = int(chunks[group[0]])
             panel[group] = self._mapped(number)[rows[group] - number * size]
         return panel

@@ -54,7 +54,9 @@ class DirectSource:
 
 
 def few_rows(source: Source, rows: RowNumbers) -> Any:
-    """A gather that reads these rows and no more where rows can be read by themselves; checksums are not compared then."""
+    """A gather that reads these rows and no more where rows can be read by themselves; checksums
+    are not compared then.
+    """
     if isinstance(source, DirectSource) and source.files.compression is None:
         return DirectGather(source.files, rows, verified=False)
     return source.gather(rows)

@@ -1,6 +1,8 @@
-"""A stranger's Zarr array, to be read without running his code and without more memory than his metadata speaks of.
+"""A stranger's Zarr array, to be read without running his code and without more memory than his
+metadata speaks of.
 
-The array stays what it is, metadata and all; only the codecs that it is decoded by are others (`tables/read/bounded.py`).
+The array stays what it is, metadata and all; only the codecs that it is decoded by are others
+(`tables/read/bounded.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +30,20 @@ from dask_embstab.tables.read.recorded import RunStore
 
 _OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
 _TEXTS = ("vlen-utf8", "vlen-bytes")
-_SAME_SIZE = ("bytes", "crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "shuffle", "transpose")
+_SAME_SIZE = (
+    "bytes",
+    "crc32c",
+    "crc32",
+    "adler32",
+    "fletcher32",
+    "jenkins_lookup3",
+    "shuffle",
+    "transpose",
+)
 _FILTERS = ("delta", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits", "base64")
-"""They make as many values as they are given, of a type that their configuration names (packbits: 8 of a byte)."""
+"""They make as many values as they are given, of a type that their configuration names (packbits: 8
+of a byte).
+"""
 _TYPES = ("dtype", "astype", "encode_dtype", "decode_dtype")
 _PREFIX = "numcodecs."
 _INDEX_BYTES = 16
@@ -39,11 +52,14 @@ _WIDEST = 16
 """Bytes of the widest value that a filter may make of one."""
 
 
-def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = InputError) -> zarr.Array[Any]:
-    """The array with bounded decoders and, in a folder, files no longer than any encoding of its chunks.
+def guarded(
+    array: zarr.Array[Any], *, what: str, error: type[InputError] = InputError
+) -> zarr.Array[Any]:
+    """The array with bounded decoders and, in a folder, files no longer than any encoding of its
+    chunks.
 
-    Raises ``error`` where an object codec other than those of texts and bytes is among them (Pickle runs code), or a codec
-    of which nobody knows before it is decoded how much it becomes.
+    Raises ``error`` where an object codec other than those of texts and bytes is among them (Pickle
+    runs code), or a codec of which nobody knows before it is decoded how much it becomes.
     """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
@@ -55,16 +71,22 @@ def guarded(array: zarr.Array[Any], *, what: str, error: type[InputError] = Inpu
     if path is array.store_path and not changes:
         return array
     made = zarr.AsyncArray(metadata, path, inner.config)
-    if changes and type(inner.codec_pipeline).__module__.startswith("zarr."):  # another one has decoders of its own
+    if changes and type(inner.codec_pipeline).__module__.startswith(
+        "zarr."
+    ):  # another one has decoders of its own
         other = copy.copy(metadata)
         for name, value in changes.items():
             object.__setattr__(other, name, value)
-        object.__setattr__(made, "codec_pipeline", zarr.AsyncArray(other, path, inner.config).codec_pipeline)
+        object.__setattr__(
+            made, "codec_pipeline", zarr.AsyncArray(other, path, inner.config).codec_pipeline
+        )
     return zarr.Array(made)
 
 
 def _limited(array: zarr.Array[Any]) -> StorePath:
-    """Where the array lies: in a folder, that of a store that knows how long its chunk files may be."""
+    """Where the array lies: in a folder, that of a store that knows how long its chunk files may
+    be.
+    """
     store = array.store
     if not isinstance(store, RunStore) and type(store) is not LocalStore:
         return array.store_path
@@ -99,25 +121,38 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
 def _is_zarr_s_filter(codec: Any) -> bool:
     """Whether Zarr itself says what shape and type a filter makes."""
     module = type(codec).__module__
-    return isinstance(codec, ArrayArrayCodec) and module.startswith("zarr.codecs.") and "numcodecs" not in module
+    return (
+        isinstance(codec, ArrayArrayCodec)
+        and module.startswith("zarr.codecs.")
+        and "numcodecs" not in module
+    )
 
 
-def _require_bounded(name: str, options: Mapping[str, Any], what: str, error: type[InputError]) -> None:
+def _require_bounded(
+    name: str, options: Mapping[str, Any], what: str, error: type[InputError]
+) -> None:
     """Raise where what a codec makes of a chunk is not bounded by the metadata."""
     if name not in (*DECODERS, *_SAME_SIZE, *_TEXTS, *_FILTERS):
         raise error(
-            f"{what} must be stored by codecs whose decoded size is known before; its chunks are encoded by {name!r}, which"
-            " may become anything; write it again without, e.g. by zstd"
+            f"{what} must be stored by codecs whose decoded size is known before; its chunks are"
+            f" encoded by {name!r}, which may become anything; write it again without, e.g. by zstd"
         )
-    wide = [str(options[key]) for key in _TYPES if options.get(key) and np.dtype(options[key]).itemsize > _WIDEST]
+    wide = [
+        str(options[key])
+        for key in _TYPES
+        if options.get(key) and np.dtype(options[key]).itemsize > _WIDEST
+    ]
     if wide:
         raise error(
-            f"filters of {what} must make values of at most {_WIDEST} bytes; {name!r} makes {wide[0]}; write it again"
+            f"filters of {what} must make values of at most {_WIDEST} bytes; {name!r} makes"
+            f" {wide[0]}; write it again"
         )
 
 
 class _GuardedSharding(ShardingCodec):
-    """Shards of guarded inner chunks; Zarr's own pickles by the names of codecs, and these have none."""
+    """Shards of guarded inner chunks; Zarr's own pickles by the names of codecs, and these have
+    none.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _sharding, (_fields_of(self),)
@@ -168,7 +203,9 @@ class _Bounded(_PassedOn):
         allowed = allowed_bytes(n_values, dtype)
         codec = _numcodec(self.inner)
         exact = None if dtype.kind in "OT" else n_values * dtype.itemsize
-        made = await asyncio.to_thread(decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact)
+        made = await asyncio.to_thread(
+            decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact
+        )
         found: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
         return found
 
@@ -178,7 +215,9 @@ class _Bounded(_PassedOn):
 
 @dataclass(frozen=True)
 class _Counted(_PassedOn):
-    """Looks at texts before they are decoded: their number is the first that is taken for granted."""
+    """Looks at texts before they are decoded: their number is the first that is taken for
+    granted.
+    """
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         _require_count(chunk_data.as_numpy_array()[:4], math.prod(chunk_spec.shape))
@@ -193,7 +232,9 @@ def _numcodec(codec: Any) -> Any:
     """The same codec of numcodecs, for decoding."""
     values = codec.to_dict()
     name, options = values["name"].removeprefix(_PREFIX), values.get("configuration", {})
-    return numcodecs.get_codec({"id": name} | (options if values["name"].startswith(_PREFIX) else {}))
+    return numcodecs.get_codec(
+        {"id": name} | (options if values["name"].startswith(_PREFIX) else {})
+    )
 
 
 def _require_count(head: Any, n_values: int) -> None:
@@ -210,12 +251,15 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
     for codec in (*filters, *(() if compressor is None else (compressor,))):
         if codec.codec_id in _OBJECTS or isinstance(codec, numcodecs.Pickle):
             raise error(
-                f"{what} must be stored as numbers, texts or bytes; its chunks are encoded by {codec.codec_id}, which makes"
-                " objects of them (and may run code); write it again without, e.g. texts by vlen-utf8"
+                f"{what} must be stored as numbers, texts or bytes; its chunks are encoded by"
+                f" {codec.codec_id}, which makes objects of them (and may run code); write it again"
+                " without, e.g. texts by vlen-utf8"
             )
         _require_bounded(codec.codec_id, codec.get_config(), what, error)
     n_values, dtype = math.prod(metadata.chunks), np.dtype(metadata.dtype.to_native_dtype())
-    wide = dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
+    wide = (
+        dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
+    )
     allowed = allowed_bytes(n_values, wide)
     exact = None if filters or dtype.kind in "OT" else n_values * dtype.itemsize
     changes: dict[str, Any] = {}
@@ -223,11 +267,13 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
         changes["compressor"] = _BoundedV2(compressor, allowed, exact)
     if any(codec.codec_id in (*_TEXTS, *DECODERS) for codec in filters):
         changes["filters"] = tuple(
-            _CountedV2(f, n_values)
-            if f.codec_id in _TEXTS
-            else _BoundedV2(f, allowed, None)
-            if f.codec_id in DECODERS
-            else f
+            (
+                _CountedV2(f, n_values)
+                if f.codec_id in _TEXTS
+                else _BoundedV2(f, allowed, None)
+                if f.codec_id in DECODERS
+                else f
+            )
             for f in filters
         )
     return changes

@@ -1,7 +1,9 @@
-"""Which labels do the rows of an object bring along? They are its ids: rows never meet by position where they are named.
+"""Which labels do the rows of an object bring along? They are its ids: rows never meet by position
+where they are named.
 
-A pandas index (a default one names nothing), the index coordinate of a DataArray's rows or a coordinate named id, the id
-column of a frame of pandas, Polars or Arrow. Nothing is computed, and neither Polars nor Arrow is imported.
+A pandas index (a default one names nothing), the index coordinate of a DataArray's rows or a
+coordinate named id, the id column of a frame of pandas, Polars or Arrow. Nothing is computed, and
+neither Polars nor Arrow is imported.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ class Labelled:
 
 
 def labelled_rows(given: Any, key: str, what: str) -> Labelled:
-    """Vectors as (row, component) with the labels of their rows; ``key`` is "items" or "users", ``what`` names them.
+    """Vectors as (row, component) with the labels of their rows; ``key`` is "items" or "users",
+    ``what`` names them.
 
-    A DataArray that says that its rows are columns is turned. Raises `InputError` where a frame has columns that are
-    neither ids nor components.
+    A DataArray that says that its rows are columns is turned. Raises `InputError` where a frame has
+    columns that are neither ids nor components.
     """
     if isinstance(given, xr.Dataset) and "vectors" in given.data_vars:
         ids = given.get("id")
@@ -44,7 +47,9 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
     if (names := _column_names(given)) is not None:
         return _of_frame(given, names, key, what)
     found = labelled_values(given)
-    is_column = isinstance(given, pd.Series) or type(given).__module__.partition(".")[0] in _COLUMNAR
+    is_column = (
+        isinstance(given, pd.Series) or type(given).__module__.partition(".")[0] in _COLUMNAR
+    )
     return Labelled(_stacked(found.array, what), found.labels) if is_column else found
 
 
@@ -65,12 +70,16 @@ def _index_labels(index: pd.Index) -> pd.Index | None:
 
 
 def _row_dimension(array: xr.DataArray) -> Any:
-    """That of an id coordinate, the one named like a row, or the other one of component; else the first."""
+    """That of an id coordinate, the one named like a row, or the other one of component; else the
+    first.
+    """
     first, second = array.dims
     if "id" in array.coords and array.coords["id"].dims in ((first,), (second,)):
         return array.coords["id"].dims[0]
     rows = set(DIMENSION.values())
-    is_turned = (second in rows and first not in rows) or (first == _COMPONENT and second != _COMPONENT)
+    is_turned = (second in rows and first not in rows) or (
+        first == _COMPONENT and second != _COMPONENT
+    )
     return second if is_turned else first
 
 
@@ -84,7 +93,9 @@ def _coordinate(array: xr.DataArray, row: Any) -> Any:
 
 
 def _column_names(given: Any) -> list[Any] | None:
-    """Names of a frame's columns; None where it is no frame, or one that is computed only when asked for."""
+    """Names of a frame's columns; None where it is no frame, or one that is computed only when
+    asked for.
+    """
     if isinstance(given, pd.DataFrame):
         return list(given.columns)
     if type(given).__module__.partition(".")[0] in _COLUMNAR and hasattr(given, "shape"):
@@ -107,26 +118,34 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
     if len(rest) == 1:
         values = _stacked(get(rest[0]), what)
         return Labelled(values if values.ndim > 1 else values[:, None], labels)
-    if isinstance(frame, pd.DataFrame) and {np.dtype(np.float32), np.dtype(np.float64)} >= set(frame.dtypes.iloc[rest]):
-        return Labelled((frame if at < 0 else frame.iloc[:, rest]).to_numpy(), labels)  # the whole of it is not copied
+    if isinstance(frame, pd.DataFrame) and {np.dtype(np.float32), np.dtype(np.float64)} >= set(
+        frame.dtypes.iloc[rest]
+    ):
+        return Labelled(
+            (frame if at < 0 else frame.iloc[:, rest]).to_numpy(), labels
+        )  # the whole of it is not copied
     columns = [as_numpy(get(i), what=f"column {names[i]} of {what}") for i in rest]
-    if others := [f"{names[i]} ({c.dtype})" for i, c in zip(rest, columns, strict=True) if c.dtype.kind != "f"]:
+    if others := [
+        f"{names[i]} ({c.dtype})" for i, c in zip(rest, columns, strict=True) if c.dtype.kind != "f"
+    ]:
         raise InputError(
-            f"columns of vectors must be float16, float32 or float64, one per component; {what} has {', '.join(others)};"
-            " convert them, or leave them out; a column of ids is named id"
+            f"columns of vectors must be float16, float32 or float64, one per component; {what} has"
+            f" {', '.join(others)}; convert them, or leave them out; a column of ids is named id"
         )
     return Labelled(np.stack(columns, axis=1) if columns else np.empty((len(frame), 0)), labels)
 
 
 def _stacked(column: Any, what: str) -> Any:
-    """A column of vectors (lists or arrays of one length) as an array of rows; one of numbers as it is."""
+    """A column of vectors (lists or arrays of one length) as an array of rows; one of numbers as it
+    is.
+    """
     values = as_numpy(column, what=what)
     if values.dtype.kind != "O" or not len(values):
         return values
     lengths = np.array([np.size(value) for value in values.tolist()])
     if other := np.flatnonzero(lengths != lengths[:1]).tolist():
         raise InputError(
-            f"vectors must all have one length; {what} has {lengths[0]} values in row 0 and {lengths[other[0]]} in row"
-            f" {other[0]}; drop or repair these rows"
+            f"vectors must all have one length; {what} has {lengths[0]} values in row 0 and"
+            f" {lengths[other[0]]} in row {other[0]}; drop or repair these rows"
         )
     return np.stack([np.asarray(value) for value in values])

@@ -1,4 +1,6 @@
-"""Can what the metadata claims be there, and can this machine work on it? Asked before anything grows with the claim."""
+"""Can what the metadata claims be there, and can this machine work on it? Asked before anything
+grows with the claim.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from dask_embstab.errors import DamageError, InputError
 _FEW_CHUNKS = 1 << 14
 """So many may be missing: reading finds that out before anything has grown."""
 _SPARSEST = 100
-"""Of the chunks of a table one in so many is stored at least: others may be left out where the fill value is finite."""
+"""Of the chunks of a table one in so many is stored at least: others may be left out where the fill
+value is finite.
+"""
 _LEAST_BYTES, _MOST_TIMES = 1 << 20, 32
 _TASK_BYTES = 1 << 10
 _SHARE = 0.5
@@ -28,8 +32,12 @@ def physical_memory() -> int:
 
 
 def require_held(array: zarr.Array[Any], what: str) -> None:
-    """Raise `DamageError` where a local array of very many chunks has not as many files; its folder is listed then."""
-    n_chunks = math.ceil(array.shape[0] / max(1, (array.shards or array.chunks)[0])) if array.ndim else 0
+    """Raise `DamageError` where a local array of very many chunks has not as many files; its folder
+    is listed then.
+    """
+    n_chunks = (
+        math.ceil(array.shape[0] / max(1, (array.shards or array.chunks)[0])) if array.ndim else 0
+    )
     if n_chunks <= _FEW_CHUNKS or not isinstance(array.store, LocalStore):
         return
     fill: Any = array.fill_value
@@ -37,21 +45,28 @@ def require_held(array: zarr.Array[Any], what: str) -> None:
     marker = 7_777_777
     key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
     folder = Path(array.store.root, array.path, key.partition(str(marker))[0] + "0").parent
-    stored = sum(not entry.name.startswith(".") for entry in os.scandir(folder)) if folder.is_dir() else 0
+    stored = (
+        sum(not entry.name.startswith(".") for entry in os.scandir(folder))
+        if folder.is_dir()
+        else 0
+    )
     if stored < (n_chunks if complete else n_chunks / _SPARSEST):
         raise DamageError(
-            f"{what} must be all there; its metadata claims {array.shape[0]} rows in {n_chunks} chunks, and {stored} are"
-            " stored; restore it from its source, or write the table again"
+            f"{what} must be all there; its metadata claims {array.shape[0]} rows in {n_chunks}"
+            f" chunks, and {stored} are stored; restore it from its source, or write the table"
+            " again"
         )
 
 
 def require_stored(array: zarr.Array[Any], what: str) -> None:
-    """Raise `DamageError` where a small array, to be read as a whole, claims far more bytes than are stored of it."""
+    """Raise `DamageError` where a small array, to be read as a whole, claims far more bytes than
+    are stored of it.
+    """
     stored = array.nbytes_stored()
     if array.nbytes > _LEAST_BYTES + _MOST_TIMES * stored:
         raise DamageError(
-            f"{what} must hold what its metadata claims; {array.nbytes} bytes are claimed, and {stored} are stored;"
-            " restore it from its source"
+            f"{what} must hold what its metadata claims; {array.nbytes} bytes are claimed, and"
+            f" {stored} are stored; restore it from its source"
         )
 
 
@@ -59,18 +74,22 @@ def require_task_count(n: int, what: str) -> None:
     """Raise `InputError` where a graph of so many tasks would not fit in memory beside the work."""
     if n * _TASK_BYTES > _SHARE * physical_memory():
         raise InputError(
-            f"{what} must be cut so that its tasks can be planned; {n} of them came, which this machine cannot hold; write"
-            " it again in larger chunks"
+            f"{what} must be cut so that its tasks can be planned; {n} of them came, which this"
+            " machine cannot hold; write it again in larger chunks"
         )
 
 
 def require_workable(n_decoded: int, d: int, what: str) -> None:
-    """Raise `InputError` where a chunk to be decoded whole (bytes), or one d x d matrix, is larger than memory."""
+    """Raise `InputError` where a chunk to be decoded whole (bytes), or one d x d matrix, is larger
+    than memory.
+    """
     memory = physical_memory()
     if n_decoded > memory:
         raise InputError(
-            f"the chunks of {what} must be decoded whole; {n_decoded} bytes are more than this machine has; write it again"
-            " in smaller chunks"
+            f"the chunks of {what} must be decoded whole; {n_decoded} bytes are more than this"
+            " machine has; write it again in smaller chunks"
         )
     if 8 * d * d > memory:
-        raise InputError(f"a {d} x {d} matrix must fit in memory; {what} has {d} components; reduce them first")
+        raise InputError(
+            f"a {d} x {d} matrix must fit in memory; {what} has {d} components; reduce them first"
+        )

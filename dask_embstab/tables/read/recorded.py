@@ -1,7 +1,9 @@
-"""Are the files of a run those that were written? Their digests, kept in a file that was recorded when they were.
+"""Are the files of a run those that were written? Their digests, kept in a file that was recorded
+when they were.
 
-A chunk file that ends in its own checksum says only that it is some chunk, whole. That it is *this* chunk of *this* run its
-digest says: exchanged chunks, chunks of another run and values with a mended checksum all have another one.
+A chunk file that ends in its own checksum says only that it is some chunk, whole. That it is *this*
+chunk of *this* run its digest says: exchanged chunks, chunks of another run and values with a
+mended checksum all have another one.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ _METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _MOST_METADATA = 1 << 30
 """Longer than any metadata: it is read whole."""
 Files = Mapping[str, Mapping[str, int]]
-"""``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the run; ``metadata``: of
-every other file; ``bytes``: how long each chunk file is."""
+"""``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the
+run; ``metadata``: of every other file; ``bytes``: how long each chunk file is.
+"""
 KINDS = ("chunks", "metadata", "bytes")
 CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
 METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
@@ -38,7 +41,9 @@ METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The digests in one part of a JSON file, which every process reads once: small, whatever their number."""
+    """The digests in one part of a JSON file, which every process reads once: small, whatever their
+    number.
+    """
 
     file: str
     crc32c: int
@@ -49,10 +54,14 @@ class Recorded:
         return _read(self.file, self.crc32c, self.part)
 
     def require_chunk(self, path: str, checksum: int, where: str) -> None:
-        """Raise unless the chunk at ``path`` below the run is the one that was written; ``checksum`` ends its file."""
+        """Raise unless the chunk at ``path`` below the run is the one that was written;
+        ``checksum`` ends its file.
+        """
         known = self.files()["chunks"].get(path)
         if known != checksum:
-            raise DamageError(f"{where} is not the chunk that was published; restore it from a copy")
+            raise DamageError(
+                f"{where} is not the chunk that was published; restore it from a copy"
+            )
 
 
 @lru_cache(maxsize=32)
@@ -66,9 +75,13 @@ def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
     found: Any = json.loads(data)
     for name in part:
         found = found[name]
-    if "arrays" in found:  # digests in the order of the chunks, as a run records its own (`tables/output.py`)
+    if (
+        "arrays" in found
+    ):  # digests in the order of the chunks, as a run records its own (`tables/output.py`)
         numbered = (
-            (name.replace("{}", str(n)), crc) for name, crcs in found["arrays"].items() for n, crc in enumerate(crcs)
+            (name.replace("{}", str(n)), crc)
+            for name, crcs in found["arrays"].items()
+            for n, crc in enumerate(crcs)
         )
         found = {"chunks": dict(numbered), "metadata": found["metadata"], "bytes": {}}
     files: Files = found
@@ -76,7 +89,8 @@ def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
 
 
 class RunStore(LocalStore):
-    """A folder of which Zarr is given regular files alone and, where ``recorded``, none but those that were recorded.
+    """A folder of which Zarr is given regular files alone and, where ``recorded``, none but those
+    that were recorded.
 
     None of them is longer than ``most_bytes``, but for metadata.
     """
@@ -94,21 +108,32 @@ class RunStore(LocalStore):
 
     def with_read_only(self, read_only: bool = False) -> RunStore:  # noqa: FBT001, FBT002 (Zarr's)
         """The same folder."""
-        return type(self)(self.root, read_only=read_only, recorded=self.recorded, most_bytes=self.most_bytes)
+        return type(self)(
+            self.root, read_only=read_only, recorded=self.recorded, most_bytes=self.most_bytes
+        )
 
     async def get(
-        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
         self._require_file(key)
         return self._compared(key, await super().get(key, prototype, byte_range), byte_range)
 
     def get_sync(
-        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """As Zarr, or `DamageError`."""
         self._require_file(key)
-        return self._compared(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+        return self._compared(
+            key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range
+        )
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -117,9 +142,13 @@ class RunStore(LocalStore):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     def _require_file(self, key: str) -> None:
-        require_regular(self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else self.most_bytes)
+        require_regular(
+            self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else self.most_bytes
+        )
 
-    def _compared(self, key: str, found: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+    def _compared(
+        self, key: str, found: Buffer | None, byte_range: ByteRequest | None
+    ) -> Buffer | None:
         if self.recorded is None or byte_range is not None:
             return found  # a part of a file is asked for of shards alone, and none are published
         files, where = self.recorded.files(), f"{self.root / key}"
@@ -131,7 +160,9 @@ class RunStore(LocalStore):
         if key in files["metadata"]:
             require_metadata(data, files["metadata"][key], where)
         elif not METADATA.fullmatch(key):
-            self.recorded.require_chunk(key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
+            self.recorded.require_chunk(
+                key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where
+            )
         return found
 
 
@@ -142,7 +173,9 @@ def require_metadata(data: Any, recorded: int, where: str) -> None:
 
 
 def require_recorded(array: Any) -> None:
-    """Raise unless the chunk files of a one-dimensional Zarr array end in the digests that were recorded, if any were."""
+    """Raise unless the chunk files of a one-dimensional Zarr array end in the digests that were
+    recorded, if any were.
+    """
     if not isinstance(array.store, RunStore) or array.store.recorded is None:
         return
     for number in range(array.nchunks):

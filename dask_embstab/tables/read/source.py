@@ -1,8 +1,9 @@
 """How does a task get at the rows of a table, whatever the table is made of?
 
-A `Source` is a picklable description of one table's vectors. It hands out blocks (row ranges, the unit of one task) and
-gathers (lists of rows); inside the task either one is opened as a `Reader`, from which rows are taken in ascending order,
-a panel at a time. Nothing above this folder knows what kind of array it reads.
+A `Source` is a picklable description of one table's vectors. It hands out blocks (row ranges, the
+unit of one task) and gathers (lists of rows); inside the task either one is opened as a `Reader`,
+from which rows are taken in ascending order, a panel at a time. Nothing above this folder knows
+what kind of array it reads.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """One table's vectors: shape, dtype, the rows of one task, and ways to get at them inside a task."""
+    """One table's vectors: shape, dtype, the rows of one task, and ways to get at them inside a
+    task.
+    """
 
     @property
     def array(self) -> Any:
@@ -52,7 +55,9 @@ class Source(Protocol):
         """An `Openable` for these rows, or a Dask value that becomes one in its task."""
 
     def gather(self, rows: RowNumbers) -> Any:
-        """An `Openable` for these rows in this order (numbered from 0 in it), or such a Dask value."""
+        """An `Openable` for these rows in this order (numbered from 0 in it), or such a
+        Dask value.
+        """
 
 
 class Openable(Protocol):
@@ -63,7 +68,9 @@ class Openable(Protocol):
 
 
 def checksum(rows: Rows, before: int = 0) -> int:
-    """crc32c of the rows in C order and little-endian, going on from ``before``; copied only where they are not so."""
+    """crc32c of the rows in C order and little-endian, going on from ``before``; copied only where
+    they are not so.
+    """
     plain: Any = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
     return int(crc32c.crc32c(plain, before))
 
@@ -72,9 +79,13 @@ _PADDING_ROWS = 4096
 
 
 def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
-    """Digest of one decoded chunk from the rows in it: the last chunk of a table is padded to full length with ``fill``."""
+    """Digest of one decoded chunk from the rows in it: the last chunk of a table is padded to full
+    length with ``fill``.
+    """
     missing, found = chunk_rows - len(rows), checksum(rows)
-    block = np.full((min(missing, _PADDING_ROWS), rows.shape[1]), 0 if fill is None else fill, rows.dtype)
+    block = np.full(
+        (min(missing, _PADDING_ROWS), rows.shape[1]), 0 if fill is None else fill, rows.dtype
+    )
     for at in range(0, missing, _PADDING_ROWS):
         found = checksum(block[: missing - at], found)
     return found
@@ -82,7 +93,8 @@ def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ArrayBlock:
-    """Rows held in memory; row 0 of ``array`` is row ``start`` of a table of ``n_rows`` in chunks of ``chunk_rows``.
+    """Rows held in memory; row 0 of ``array`` is row ``start`` of a table of ``n_rows`` in chunks
+    of ``chunk_rows``.
 
     Picked rows, which are no part of one, have ``chunk_rows`` 0.
     """
@@ -117,7 +129,9 @@ class ArrayReader:
         return rows
 
     def _digest(self, rows: Rows, start: int, stop: int, first: int, last: int) -> None:
-        """Go on with the digest of the chunk of rows ``first`` to ``last``; one that is not read from its start has none."""
+        """Go on with the digest of the chunk of rows ``first`` to ``last``; one that is not read
+        from its start has none.
+        """
         if start not in (first, self._at):
             return
         self._crc, self._at = checksum(rows, 0 if start == first else self._crc), stop
@@ -160,13 +174,17 @@ DEFAULT_CHUNK_BYTES = 64 * 2**20
 
 
 def default_chunk_rows(d: int, itemsize: int) -> int:
-    """Rows of a chunk near 64 MiB: a power of two, so that chunks are whole subtrees of every fixed grid."""
+    """Rows of a chunk near 64 MiB: a power of two, so that chunks are whole subtrees of every fixed
+    grid.
+    """
     return 1 << max(0, (DEFAULT_CHUNK_BYTES // (d * itemsize)).bit_length() - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySource:
-    """A NumPy array or memory map; a block is a view, so a memory map stays on disk until its task reads it."""
+    """A NumPy array or memory map; a block is a view, so a memory map stays on disk until its task
+    reads it.
+    """
 
     array: Rows
 

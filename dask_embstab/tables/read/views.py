@@ -1,4 +1,5 @@
-"""Views of stored tables: their rows through a function, or with the columns of one more beside them.
+"""Views of stored tables: their rows through a function, or with the columns of one more beside
+them.
 
 They are read through the passes as stored ones are, a panel at a time; nothing is computed before.
 """
@@ -33,14 +34,19 @@ _Place = Callable[[RowNumbers], RowNumbers]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What views have in common: they are cut and typed like ``source``, unless they say otherwise."""
+    """What views have in common: they are cut and typed like ``source``, unless they say
+    otherwise.
+    """
 
     source: Source
 
     @property
     def array(self) -> Any:
         """Most views cannot be sliced."""
-        raise InputError(f"a view is read through the passes alone; write it with {call('create_run')} to slice it")
+        raise InputError(
+            f"a view is read through the passes alone; write it with {call('create_run')} to"
+            " slice it"
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,7 +98,9 @@ class ViewReader:
 
 @dataclass(frozen=True, slots=True)
 class MappedSource(View):
-    """``map`` of the rows of ``source``: any number of rows at a time, each to ``width`` components of dtype ``to``."""
+    """``map`` of the rows of ``source``: any number of rows at a time, each to ``width`` components
+    of dtype ``to``.
+    """
 
     map: Callable[[Rows], Rows]
     width: int
@@ -135,7 +143,9 @@ class _MappedReader(ViewReader):
 
 @dataclass(frozen=True, slots=True)
 class SideBySide(View):
-    """The columns of ``right`` behind those of ``source``, row by row, in the dtype of ``source``."""
+    """The columns of ``right`` behind those of ``source``, row by row, in the dtype of
+    ``source``.
+    """
 
     right: Source
 
@@ -146,7 +156,9 @@ class SideBySide(View):
 
     def block(self, start: int, stop: int) -> Any:
         """A block of both."""
-        return view_block(_ReaderBeside, self.source.block(start, stop), self.right.block(start, stop))
+        return view_block(
+            _ReaderBeside, self.source.block(start, stop), self.right.block(start, stop)
+        )
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows of both."""
@@ -200,14 +212,18 @@ class Padded(View):
     def gather(self, rows: RowNumbers) -> Any:
         """These rows."""
         stored = rows < self.source.shape[0]
-        return self._made(np.concatenate([[0], np.cumsum(stored)]).take, self.source.gather(rows[stored]))
+        return self._made(
+            np.concatenate([[0], np.cumsum(stored)]).take, self.source.gather(rows[stored])
+        )
 
     def _made(self, place: _Place, *blocks: Any) -> Any:
         return view_block(partial(_PaddedReader, place, self.shape[1], self.dtype), *blocks)
 
 
 class _PaddedReader(ViewReader):
-    """Row i is row ``place(i)`` of what is stored, or zeros where ``place(i + 1)`` is no further."""
+    """Row i is row ``place(i)`` of what is stored, or zeros where ``place(i + 1)`` is no
+    further.
+    """
 
     def __init__(self, place: _Place, d: int, dtype: np.dtype[Any], *readers: Reader) -> None:
         super().__init__(*readers)
@@ -264,13 +280,18 @@ class _ShiftedReader(ViewReader):
 
 
 def source_written(source: Any) -> str | None:
-    """Another text once what is read of a source is another: it is written anew, or a view does something else with it.
+    """Another text once what is read of a source is another: it is written anew, or a view does
+    something else with it.
 
-    Different each time where that is not known, as of arrays in memory; None on other stores than local ones.
+    Different each time where that is not known, as of arrays in memory; None on other stores than
+    local ones.
     """
     if isinstance(source, View):
         parts = [getattr(source, field.name) for field in fields(source)]
-        known = [source_written(part) if hasattr(part, "chunk_rows") else _content(part) for part in parts]
+        known = [
+            source_written(part) if hasattr(part, "chunk_rows") else _content(part)
+            for part in parts
+        ]
         return f"{type(source).__name__} {known}"
     array = source.array
     if not isinstance(array, zarr.Array):
@@ -278,7 +299,9 @@ def source_written(source: Any) -> str | None:
     if not isinstance(array.store, LocalStore):
         return None
     folder = Path(array.store.root) / array.path
-    stat = next(file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()).stat()
+    stat = next(
+        file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()
+    ).stat()
     return f"{stat.st_ino} {stat.st_mtime_ns}"
 
 

@@ -1,4 +1,6 @@
-"""Vectors in any Zarr array (v2 or v3, any codec, any store): whole chunks are decoded by Zarr, one at a time per task."""
+"""Vectors in any Zarr array (v2 or v3, any codec, any store): whole chunks are decoded by Zarr, one
+at a time per task.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class ZarrSource:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk; of a shard where the array is sharded (a shard is one object in the store)."""
+        """Rows of a chunk; of a shard where the array is sharded (a shard is one object in the
+        store).
+        """
         return int((self.array.shards or self.array.chunks)[0])
 
     def block(self, start: int, stop: int) -> ZarrBlock:
@@ -56,24 +60,35 @@ class ZarrSource:
             require_visible(self.array)
         if self._is_no_file(chunk):
             raise DamageError(
-                f"{self._name(chunk)} must be a file with bytes in it; it has none; restore it from its source"
+                f"{self._name(chunk)} must be a file with bytes in it; it has none; restore it from"
+                " its source"
             )
         with reading(self._name(chunk)):
             return np.asarray(self.array[start : start + self.chunk_rows])
 
     def explain(self, chunk: int) -> None:
-        """Raise if the chunk is missing from a store that should hold every chunk (its fill value is not finite)."""
+        """Raise if the chunk is missing from a store that should hold every chunk (its fill value
+        is not finite).
+        """
         fill = self.array.fill_value
         if fill is None or np.isfinite(cast("float", fill)) or self._is_stored(chunk):
             return
-        raise DamageError(f"{self._name(chunk)} is missing; restore it from its source, or write the table again")
+        raise DamageError(
+            f"{self._name(chunk)} is missing; restore it from its source, or write the table again"
+        )
 
     def _is_stored(self, chunk: int) -> bool:
         file = self._file(chunk)
-        return bool(self.array.nchunks_initialized == self.array.nchunks) if file is None else file.exists()
+        return (
+            bool(self.array.nchunks_initialized == self.array.nchunks)
+            if file is None
+            else file.exists()
+        )
 
     def _is_no_file(self, chunk: int) -> bool:
-        """Whether something stands at its place that holds no byte: Zarr would take it for a chunk that was left out."""
+        """Whether something stands at its place that holds no byte: Zarr would take it for a chunk
+        that was left out.
+        """
         file = self._file(chunk)
         return file is not None and file.exists() and not (file.is_file() and file.stat().st_size)
 
@@ -101,7 +116,9 @@ class ZarrBlock:
 
 
 class ZarrReader:
-    """Holds the chunk that was decoded last; a panel that straddles two chunks is copied together."""
+    """Holds the chunk that was decoded last; a panel that straddles two chunks is copied
+    together.
+    """
 
     def __init__(self, source: ZarrSource) -> None:
         self._source = source
@@ -127,7 +144,9 @@ class ZarrReader:
         if chunk != self._chunk:
             self._rows = np.empty((0, 0))  # let go of the last chunk before the next one is decoded
             self._rows, self._chunk = self._source.decode(chunk), chunk
-            self._digests[chunk] = chunk_digest(self._rows, self._source.chunk_rows, self._source.array.fill_value)
+            self._digests[chunk] = chunk_digest(
+                self._rows, self._source.chunk_rows, self._source.array.fill_value
+            )
             if not np.isfinite(self._rows[0]).all():
                 self._source.explain(chunk)
         return self._rows
@@ -146,7 +165,9 @@ class ZarrGather:
 
 
 class ZarrGatherReader:
-    """Picks rows in batches of bounded size, so that a chunk is decoded once per batch and not once per panel."""
+    """Picks rows in batches of bounded size, so that a chunk is decoded once per batch and not once
+    per panel.
+    """
 
     def __init__(self, source: ZarrSource, rows: RowNumbers) -> None:
         self._source, self._rows = source, rows
@@ -169,7 +190,9 @@ class ZarrGatherReader:
         size = self._source.chunk_rows
         chunks = rows // size
         order = np.argsort(chunks, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []:
+        for group in (
+            np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []
+        ):
             chunk = int(chunks[group[0]])
             batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
         return batch
@@ -180,6 +203,6 @@ def require_full_width(array: zarr.Array[Any], name: str) -> None:
     rows, width = (array.shards or array.chunks)[:2]
     if width < array.shape[1]:
         raise InputError(
-            f"chunks must hold whole rows; {name} has chunks of {(rows, width)} but d is {array.shape[1]};"
-            f" rewrite it with {call('create_run', chunk_rows=rows)}"
+            f"chunks must hold whole rows; {name} has chunks of {(rows, width)} but d is"
+            f" {array.shape[1]}; rewrite it with {call('create_run', chunk_rows=rows)}"
         )

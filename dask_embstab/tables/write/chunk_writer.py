@@ -1,6 +1,7 @@
 """Rows straight from a panel into chunk files.
 
-Panels are appended to a file beside the chunk's place with a running checksum; it is renamed when it is whole.
+Panels are appended to a file beside the chunk's place with a running checksum; it is renamed when
+it is whole.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DirectWriter:
-    """Appends panels to chunk files, each written beside its place with a running checksum and then renamed.
+    """Appends panels to chunk files, each written beside its place with a running checksum and then
+    renamed.
 
-    ``sync``: they will be synced in the end, so the system begins to write them to the disk at once.
+    ``sync``: they will be synced in the end, so the system begins to write them to the disk at
+    once.
     """
 
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
@@ -86,11 +89,17 @@ class DirectWriter:
         self._make_folders(path)
         self._beside = f"{path}.{new_token()}{PARTIAL}"
         self._descriptor = create_new(self._beside)
-        _reserve(self._descriptor, self._files.data_bytes + CHECKSUM_BYTES * self._files.checksummed, self._beside)
+        _reserve(
+            self._descriptor,
+            self._files.data_bytes + CHECKSUM_BYTES * self._files.checksummed,
+            self._beside,
+        )
         self._crc = 0
 
     def _make_folders(self, path: str) -> None:
-        """Those below the array's own folder; where that one is gone, the write was given up and nothing may come back."""
+        """Those below the array's own folder; where that one is gone, the write was given up and
+        nothing may come back.
+        """
         root = Path(self._files.root)
         require_visible_dir(root)
         for folder in reversed(Path(path).relative_to(root).parents[:-1]):
@@ -102,7 +111,9 @@ class DirectWriter:
 
     def _complete(self, number: int, end: int) -> None:
         padding = (number + 1) * self._files.chunk_rows - end
-        fill: Any = np.full((min(padding, _PADDING_ROWS), self._files.d), self._files.fill, self.dtype)
+        fill: Any = np.full(
+            (min(padding, _PADDING_ROWS), self._files.d), self._files.fill, self.dtype
+        )
         for at in range(0, padding, _PADDING_ROWS):
             self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
@@ -125,24 +136,32 @@ class DirectWriter:
 
 
 def require_room(at: int, n: int, stop: int, place: str) -> None:
-    """Raise where ``n`` rows from row ``at`` on would go beyond row ``stop``: somebody else writes those."""
+    """Raise where ``n`` rows from row ``at`` on would go beyond row ``stop``: somebody else writes
+    those.
+    """
     if at + n > stop:
-        raise DamageError(f"rows up to {stop} of {place} were to be written and {n} came for row {at}; {_REPORT}")
+        raise DamageError(
+            f"rows up to {stop} of {place} were to be written and {n} came for row {at}; {_REPORT}"
+        )
 
 
 def require_end(at: int, stop: int, place: str) -> None:
     """Raise unless the rows that were written end where they should."""
     if at != stop:
         raise DamageError(
-            f"rows up to {stop} of {place} were to be written and those from {at} on are missing; {_REPORT}"
+            f"rows up to {stop} of {place} were to be written and those from {at} on are missing;"
+            f" {_REPORT}"
         )
 
 
 def _reserve(descriptor: int, n_bytes: int, path: str) -> None:
-    """Take the room of a whole file at once: writes into it are a fifth faster (ext4), and a full disk shows beforehand.
+    """Take the room of a whole file at once: writes into it are a fifth faster (ext4), and a full
+    disk shows beforehand.
 
     By the system's own call: `os.posix_fallocate` writes every block where a file system cannot.
     """
-    code = call(("fallocate64", "fallocate"), descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(n_bytes))
+    code = call(
+        ("fallocate64", "fallocate"), descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(n_bytes)
+    )
     if code in _FULL:
         raise OSError(code, os.strerror(code), path)

@@ -1,8 +1,10 @@
-"""Of what was each chunk of an interrupted write made? A record of fixed length per chunk, in a file beside the table.
+"""Of what was each chunk of an interrupted write made? A record of fixed length per chunk, in a
+file beside the table.
 
-A chunk is taken over only where its record is whole, says the digest of what it is to be made of, and tells the checksums
-that its files have. So a chunk that was torn, zeroed, flipped, exchanged, or made of an input that has changed since is
-written anew. Tasks write their own records, wherever they run; one that a power cut took is a chunk that is made again.
+A chunk is taken over only where its record is whole, says the digest of what it is to be made of,
+and tells the checksums that its files have. So a chunk that was torn, zeroed, flipped, exchanged,
+or made of an input that has changed since is written anew. Tasks write their own records, wherever
+they run; one that a power cut took is a chunk that is made again.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _CHECK_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Chunks that an earlier call left whole: what each was made of, and the checksums of its vectors."""
+    """Chunks that an earlier call left whole: what each was made of, and the checksums of its
+    vectors.
+    """
 
     made_of: dict[int, int]
     digests: Digests
@@ -34,7 +38,8 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The records of one table, in the file at ``path``; ``arrays`` are those whose chunks they tell of, two at most.
+    """The records of one table, in the file at ``path``; ``arrays`` are those whose chunks they
+    tell of, two at most.
 
     ``origin`` stands for what the whole write is made of.
     """
@@ -64,7 +69,9 @@ class Journal:
             origin, crcs = int(data["made_of"][0]), data["checksums"][0].tolist()
             if data.tobytes() != _encoded(chunk, origin, crcs):
                 return None
-            if not all(_is_whole(files, chunk, crc) for files, crc in zip(self.arrays, crcs, strict=False)):
+            if not all(
+                _is_whole(files, chunk, crc) for files, crc in zip(self.arrays, crcs, strict=False)
+            ):
                 return None
             found.made_of[chunk], found.digests[chunk] = origin, crcs[0]
         return found
@@ -73,14 +80,18 @@ class Journal:
 def made_of(
     digests: Digests, input_rows: int, chunks: Iterable[int], chunk_rows: int, n_rows: int
 ) -> dict[int, int | None]:
-    """A number for the input chunks that the rows of an output chunk lie in; None where one of them has no digest.
+    """A number for the input chunks that the rows of an output chunk lie in; None where one of them
+    has no digest.
 
-    Chunks hold ``input_rows`` rows in the input and ``chunk_rows`` in the output, of ``n_rows`` in all.
+    Chunks hold ``input_rows`` rows in the input and ``chunk_rows`` in the output, of ``n_rows`` in
+    all.
     """
     found: dict[int, int | None] = {}
     for chunk in chunks:
         first, last = chunk * chunk_rows, min((chunk + 1) * chunk_rows, n_rows)
-        read = [digests.get(number) for number in range(first // input_rows, -(-last // input_rows))]
+        read = [
+            digests.get(number) for number in range(first // input_rows, -(-last // input_rows))
+        ]
         found[chunk] = None if None in read else number_of(input_rows, first, read)
     return found
 
@@ -98,7 +109,9 @@ def _encoded(chunk: int, origin: int, crcs: list[int]) -> bytes:
 
 
 def _is_whole(files: ChunkFiles, chunk: int, crc: int) -> bool:
-    """Whether a chunk's file is there, as long as it should be, and has this checksum, stored and computed."""
+    """Whether a chunk's file is there, as long as it should be, and has this checksum, stored and
+    computed.
+    """
     try:
         opened = OpenChunk(files, chunk)
     except OSError:

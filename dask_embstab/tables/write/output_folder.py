@@ -1,7 +1,8 @@
-"""Where Zarr itself writes chunks of a run (encoded ids, sharded or strange codecs): a folder that never comes back.
+"""Where Zarr itself writes chunks of a run (encoded ids, sharded or strange codecs): a folder that
+never comes back.
 
-Tasks may outlive the failure of their pass, and its folder is removed meanwhile. `LocalStore` would make it anew for what
-such a task still writes; this one makes folders below it alone.
+Tasks may outlive the failure of their pass, and its folder is removed meanwhile. `LocalStore` would
+make it anew for what such a task still writes; this one makes folders below it alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How does a run appear whole or not at all?
 
-On a local file system it is written in a hidden folder beside its place (`workplace`) and renamed when the last byte is in
-it. On any other store it is written in place, and a mark in its attributes, taken away last, says that it is not whole. The
-mark stands in both cases, so a half-written run is refused wherever it is found.
+On a local file system it is written in a hidden folder beside its place (`workplace`) and renamed
+when the last byte is in it. On any other store it is written in place, and a mark in its
+attributes, taken away last, says that it is not whole. The mark stands in both cases, so a
+half-written run is refused wherever it is found.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from dask_embstab.files.published import publishing
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
-from dask_embstab.tables.layout import ATTRIBUTE, DIMENSION, INCOMPLETE, SERIES_FOLDERS, SERIES_MARK, run_attributes
+from dask_embstab.tables.layout import (
+    ATTRIBUTE,
+    DIMENSION,
+    INCOMPLETE,
+    SERIES_FOLDERS,
+    SERIES_MARK,
+    run_attributes,
+)
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
@@ -68,7 +76,11 @@ class RunWriter:
         n, d = shape
         self._tables.append(key)
         resumed = self.work is not None and self.work.resumed
-        if resumed and (left := self._leftover(key, shape, dtype, chunk_rows, ids, weights=weights)) is not None:
+        if (
+            resumed
+            and (left := self._leftover(key, shape, dtype, chunk_rows, ids, weights=weights))
+            is not None
+        ):
             return left
         node = self.group.create_group(key, overwrite=resumed)
         row, rows = DIMENSION[key], min(chunk_rows, n)
@@ -80,7 +92,9 @@ class RunWriter:
                 dtype=dtype.newbyteorder("="),
                 compressors=[Crc32cCodec()],
                 fill_value=math.nan,
-                attributes={} if ids is None else {"coordinates": "id"},  # so xarray keeps each row's id beside it
+                attributes=(
+                    {} if ids is None else {"coordinates": "id"}
+                ),  # so xarray keeps each row's id beside it
                 dimension_names=(row, "component"),
                 config={"write_empty_chunks": True},
             )
@@ -91,16 +105,26 @@ class RunWriter:
                 "dimension_names": (row,),
                 "config": {"write_empty_chunks": True},
             }
-            identifiers = None if ids is None else node.create_array("id", dtype=_ID_DTYPES[ids], **of_rows)
+            identifiers = (
+                None if ids is None else node.create_array("id", dtype=_ID_DTYPES[ids], **of_rows)
+            )
             numbers = (
-                node.create_array("weight", dtype=dtype.newbyteorder("="), fill_value=math.nan, **of_rows)
+                node.create_array(
+                    "weight", dtype=dtype.newbyteorder("="), fill_value=math.nan, **of_rows
+                )
                 if weights
                 else None
             )
-        return Sink(vectors, identifiers, numbers, self._journal(key, vectors, numbers), sync=self.sync)
+        return Sink(
+            vectors, identifiers, numbers, self._journal(key, vectors, numbers), sync=self.sync
+        )
 
     def _journal(self, key: str, *arrays: zarr.Array[Any] | None) -> Journal | None:
-        return None if self.work is None else self.work.journal(key, *(array for array in arrays if array is not None))
+        return (
+            None
+            if self.work is None
+            else self.work.journal(key, *(array for array in arrays if array is not None))
+        )
 
     def _leftover(
         self,
@@ -112,27 +136,40 @@ class RunWriter:
         *,
         weights: bool,
     ) -> Sink | None:
-        """The table as an interrupted write left it; None where its metadata is not there, or not what it should be."""
+        """The table as an interrupted write left it; None where its metadata is not there, or not
+        what it should be.
+        """
         with contextlib.suppress(Exception):
             made: Any = self.group[key]
             vectors, identifiers = made["vectors"], made["id"] if ids else None
             numbers = made["weight"] if weights else None
             wanted = shape, (min(chunk_rows, shape[0]), shape[1]), dtype.newbyteorder("=")
             columns = (column for column in (identifiers, numbers) if column is not None)
-            if (vectors.shape, vectors.chunks, vectors.dtype) == wanted and all(c.shape == shape[:1] for c in columns):
+            if (vectors.shape, vectors.chunks, vectors.dtype) == wanted and all(
+                c.shape == shape[:1] for c in columns
+            ):
                 journal = self._journal(key, vectors, numbers)
                 return Sink(vectors, identifiers, numbers, journal, resume=True, sync=self.sync)
         return None
 
     def transform(
-        self, transform: Transform, attributes: Mapping[str, Any], written: Mapping[str, Digests] | None = None
+        self,
+        transform: Transform,
+        attributes: Mapping[str, Any],
+        written: Mapping[str, Digests] | None = None,
     ) -> None:
-        """Write ``transform/``, after the tables: the small matrices, and in its attributes how the run came to be.
+        """Write ``transform/``, after the tables: the small matrices, and in its attributes how the
+        run came to be.
 
-        In a folder the digests of all files are recorded with it; ``written`` are those of the vectors, where known.
+        In a folder the digests of all files are recorded with it; ``written`` are those of the
+        vectors, where known.
         """
         node = self.group.create_group("transform", overwrite=True)
-        dims = {"singular_values": ("component",), "offsets": ("component",), "users_offsets": ("component",)}
+        dims = {
+            "singular_values": ("component",),
+            "offsets": ("component",),
+            "users_offsets": ("component",),
+        }
         for name, array in transform.arrays().items():
             names = dims.get(name, ("component_in", "component"))
             names = ("singular_value",) if name == "singular_values" else names
@@ -148,7 +185,9 @@ class RunWriter:
             stored[...] = array
         said = {name: value for name, value in attributes.items() if name != OUTPUT}
         if isinstance(self.group.store, LocalStore):
-            said = record_output(Path(self.group.store.root, self.group.path), self.attributes, said, written or {})
+            said = record_output(
+                Path(self.group.store.root, self.group.path), self.attributes, said, written or {}
+            )
         node.attrs.put(said)
 
 
@@ -165,9 +204,10 @@ def begin_run(
     inputs: tuple[str, ...] = (),
     more: Mapping[str, Any] | None = None,
 ) -> Iterator[RunWriter]:
-    """Write a run at ``out``: it is published when the block ends well, and leaves nothing behind when it does not
-    (with ``resume``: its whole chunks, to go on from). With ``sync`` it is on the disk before it is seen; a series, which
-    alone writes into its own folders, makes that sure itself. ``more`` are further attributes of its root group.
+    """Write a run at ``out``: it is published when the block ends well, and leaves nothing behind
+    when it does not (with ``resume``: its whole chunks, to go on from). With ``sync`` it is on the
+    disk before it is seen; a series, which alone writes into its own folders, makes that sure
+    itself. ``more`` are further attributes of its root group.
     """
     attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
@@ -184,11 +224,14 @@ def begin_run(
         work.publish(overwrite=overwrite, sync=sync and not for_series)
 
 
-def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: bool) -> Iterator[RunWriter]:
+def _in_place(
+    out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: bool
+) -> Iterator[RunWriter]:
     """On a store without renames: the mark alone says when the run is whole."""
     if overwrite or resume:
         raise InputError(
-            f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed; write to a new place"
+            f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed;"
+            " write to a new place"
         )
     group = begin_group(out, _marked(attributes))
     try:
@@ -201,8 +244,11 @@ def _in_place(out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: 
         _finish(group, attributes)
 
 
-def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_series: bool = False) -> None:
-    """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it) outside of every input.
+def require_place(
+    out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_series: bool = False
+) -> None:
+    """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it)
+    outside of every input.
 
     A series alone writes into its folders.
     """
@@ -213,23 +259,33 @@ def require_place(out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_ser
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
-    known = (local for given in inputs if (local := local_path(given)) is not None and os.path.exists(local))  # noqa: PTH110
+    known = (
+        local
+        for given in inputs
+        if (local := local_path(given)) is not None and os.path.exists(local)  # noqa: PTH110
+    )
     for source in (local.resolve() for local in known):
         target = place.resolve()
         if source != target and (source in target.parents or target in source.parents):
-            raise InputError(f"the output may not lie inside an input or around one; {place} and {source} overlap")
+            raise InputError(
+                f"the output may not lie inside an input or around one; {place} and {source}"
+                " overlap"
+            )
     if not for_series:
         _require_no_series(place)
     if os.path.lexists(place) and not overwrite:
         raise taken(place)
     if not _may_be_replaced(place):
         raise OutputExistsError(
-            f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another place"
+            f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another"
+            " place"
         )
 
 
 def _may_be_replaced(place: Path) -> bool:
-    """Whether nothing but a Zarr store stands there; looked at again where another writer swaps it meanwhile."""
+    """Whether nothing but a Zarr store stands there; looked at again where another writer swaps it
+    meanwhile.
+    """
     while (before := _standing(place)) is not None:
         if any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
             return True
@@ -248,10 +304,13 @@ def _standing(place: Path) -> tuple[int, int] | None:
 def _require_no_series(place: Path) -> None:
     target = place.parent.resolve() / place.name
     for folder in target.parents:
-        if target.relative_to(folder).parts[0] in SERIES_FOLDERS and (folder / SERIES_MARK).is_file():
+        if (
+            target.relative_to(folder).parts[0] in SERIES_FOLDERS
+            and (folder / SERIES_MARK).is_file()
+        ):
             raise InputError(
-                f"{place} lies in the series {folder}, whose files change by its own verbs alone; choose another place, and"
-                f" publish a run with {call('Series.add')}"
+                f"{place} lies in the series {folder}, whose files change by its own verbs alone;"
+                f" choose another place, and publish a run with {call('Series.add')}"
             )
 
 
@@ -276,7 +335,9 @@ def _finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Consolidated metadata and strings warn that other Zarr v3 readers may not know them: both are the contract's."""
+    """Consolidated metadata and strings warn that other Zarr v3 readers may not know them: both are
+    the contract's.
+    """
     unstable = zarr.errors.UnstableSpecificationWarning
     with left_out("Consolidated metadata"), left_out(category=unstable):
         yield

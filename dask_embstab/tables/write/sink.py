@@ -25,9 +25,11 @@ from dask_embstab.tables.write.journal import Journal, Kept, made_of
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A picklable handle on the arrays of one table, and the journal of its chunks (None off local disks).
+    """A picklable handle on the arrays of one table, and the journal of its chunks (None off local
+    disks).
 
-    ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the end.
+    ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the
+    end.
     """
 
     vectors: zarr.Array[Any]
@@ -52,15 +54,27 @@ class Sink:
         return range(start // self.chunk_rows, -(-stop // self.chunk_rows))
 
     def kept(self, start: int, stop: int) -> Kept | None:
-        """The chunks of these rows, where an earlier call left them whole: vectors and weights; ids are written again."""
-        return self.journal.kept(self.chunks(start, stop)) if self.resume and self.journal is not None else None
+        """The chunks of these rows, where an earlier call left them whole: vectors and weights; ids
+        are written again.
+        """
+        return (
+            self.journal.kept(self.chunks(start, stop))
+            if self.resume and self.journal is not None
+            else None
+        )
 
-    def made_of(self, start: int, stop: int, digests: Digests, input_rows: int) -> dict[int, int | None]:
-        """What the chunks of these rows are made of, by the digests of the input, whose chunks hold ``input_rows`` rows."""
+    def made_of(
+        self, start: int, stop: int, digests: Digests, input_rows: int
+    ) -> dict[int, int | None]:
+        """What the chunks of these rows are made of, by the digests of the input, whose chunks hold
+        ``input_rows`` rows.
+        """
         return made_of(digests, input_rows, self.chunks(start, stop), self.chunk_rows, self.n_rows)
 
     def record(self, made_of: Mapping[int, int | None], *checksums: Digests) -> None:
-        """Note chunks that were written, with the checksums of vectors and weights, to be kept by a later call."""
+        """Note chunks that were written, with the checksums of vectors and weights, to be kept by a
+        later call.
+        """
         if self.journal is not None:
             self.journal.record(made_of, *checksums)
 
@@ -87,7 +101,8 @@ class Sink:
         return writer.digests
 
     def write_ids(self, start: int, stop: int, block: IdBlock) -> int:
-        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time through Zarr.
+        """Write the ids of whole chunks: int64 streamed to chunk files, others a chunk at a time
+        through Zarr.
 
         Returns their digest, or 0 where their place tells whether they change.
         """
@@ -151,7 +166,9 @@ class RowWriter:
         _require_folder(self._vectors)
         with writing(str(self._vectors.store_path)):
             self._vectors[self._at : self._at + len(self._chunk)] = self._chunk
-        self.digests[self._at // self._size] = chunk_digest(self._chunk, self._size, self._vectors.fill_value)
+        self.digests[self._at // self._size] = chunk_digest(
+            self._chunk, self._size, self._vectors.fill_value
+        )
         self._at += len(self._chunk)
         self._chunk, self._filled = self._next_chunk(), 0
 
@@ -161,6 +178,8 @@ class RowWriter:
 
 
 def _require_folder(array: zarr.Array[Any]) -> None:
-    """Raise where the array's folder is gone: the write was given up, and Zarr would bring the folder back."""
+    """Raise where the array's folder is gone: the write was given up, and Zarr would bring the
+    folder back.
+    """
     if isinstance(array.store, LocalStore):
         require_visible_dir(Path(array.store.root) / array.path)

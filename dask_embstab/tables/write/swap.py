@@ -1,9 +1,9 @@
 """How does a finished folder take its place at once, and the old one leave it?
 
-A new folder is renamed into an empty place with RENAME_NOREPLACE, and swapped with an old one by RENAME_EXCHANGE, where
-the system has renameat2. Elsewhere a swap is two renames, the old one into the hidden folder of the writer and the new one
-out of it. Between them the place is empty: whoever opens or writes it then waits for a writer that is alive, and puts
-back what a killed one took out.
+A new folder is renamed into an empty place with RENAME_NOREPLACE, and swapped with an old one by
+RENAME_EXCHANGE, where the system has renameat2. Elsewhere a swap is two renames, the old one into
+the hidden folder of the writer and the new one out of it. Between them the place is empty: whoever
+opens or writes it then waits for a writer that is alive, and puts back what a killed one took out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"a run must be written into a folder; {folder} cannot be made ({error.strerror}); choose another place"
+            f"a run must be written into a folder; {folder} cannot be made ({error.strerror});"
+            " choose another place"
         ) from error
 
 
@@ -69,7 +70,8 @@ def put(new: Path, place: Path) -> None:
 
 
 def swap(new: Path, place: Path) -> None:
-    """Put ``new`` at ``place``; what stood there is then in the folder of ``new``, which is this writer's own.
+    """Put ``new`` at ``place``; what stood there is then in the folder of ``new``, which is this
+    writer's own.
 
     Other writers may do the same meanwhile: each takes out what it finds, and the last one stays.
     """
@@ -83,18 +85,25 @@ def swap(new: Path, place: Path) -> None:
         with contextlib.suppress(OutputExistsError):  # another writer has just put its own there
             put(new, place)
             return
-    raise RetryError(f"{place} was replaced {_MOST_TRIES} times while it was to be overwritten; call again")
+    raise RetryError(
+        f"{place} was replaced {_MOST_TRIES} times while it was to be overwritten; call again"
+    )
 
 
 def finish_swap(place: Path) -> None:
-    """Where a place is empty because a writer was killed between its two renames: the old folder comes back.
+    """Where a place is empty because a writer was killed between its two renames: the old folder
+    comes back.
 
     A writer that is alive finishes by itself, and is waited for.
     """
     for _ in range(_MOST_WAITS):
         if os.path.lexists(place):
             return
-        lefts = [left for left in leftovers(place.parent, place.name) if left.suffix == PARTIAL and _taken_out(left)]
+        lefts = [
+            left
+            for left in leftovers(place.parent, place.name)
+            if left.suffix == PARTIAL and _taken_out(left)
+        ]
         if not lefts:
             return
         for left in lefts:
@@ -126,13 +135,16 @@ def _taken_out(folder: Path) -> list[Path]:
 def taken(place: Path) -> OutputExistsError:
     """The error of a place at which something stands."""
     return OutputExistsError(
-        f"{place} exists already; choose another place", f"{option(overwrite=True)} replaces the run there"
+        f"{place} exists already; choose another place",
+        f"{option(overwrite=True)} replaces the run there",
     )
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
     """True if the system did it, False if it cannot; an error where it refused."""
-    code = call(("renameat2",), _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    code = call(
+        ("renameat2",), _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags
+    )
     if code is None or code in _UNSUPPORTED:
         return False
     if code == 0:

@@ -1,7 +1,9 @@
-"""Where is a run written until it is whole? In a hidden folder beside its place, which this process owns.
+"""Where is a run written until it is whole? In a hidden folder beside its place, which this process
+owns.
 
-In it lie the run, the journals of its tables, and, once it has taken its place, what it replaced. A folder that a kill left
-carries the fingerprint of what was being written: ``resume`` takes over the one with its own.
+In it lie the run, the journals of its tables, and, once it has taken its place, what it replaced. A
+folder that a kill left carries the fingerprint of what was being written: ``resume`` takes over the
+one with its own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _RUN = "run"
 
 @dataclass(frozen=True, slots=True)
 class WorkPlace:
-    """The hidden folder, the place that the run in it will take, and whether an earlier call has begun it."""
+    """The hidden folder, the place that the run in it will take, and whether an earlier call has
+    begun it.
+    """
 
     owned: OwnedFolder
     place: Path
@@ -56,13 +60,15 @@ class WorkPlace:
             half_written.unlink()
 
     def publish(self, *, overwrite: bool, sync: bool) -> None:
-        """Let the run, which is whole, take its place; with ``sync`` it is on the disk before it is seen."""
+        """Let the run, which is whole, take its place; with ``sync`` it is on the disk before it is
+        seen.
+        """
         if sync:
             sync_tree(self.run)
         if not self.owned.is_ours():
             raise RetryError(
-                f"the write of {self.place} was taken over by another process, which saw no sign of life of this one for a"
-                " minute; nothing was published; call again"
+                f"the write of {self.place} was taken over by another process, which saw no sign of"
+                " life of this one for a minute; nothing was published; call again"
             )
         with publishing(self.place):
             (swap if overwrite else put)(self.run, self.place)
@@ -72,7 +78,8 @@ class WorkPlace:
 
 @contextlib.contextmanager
 def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkPlace]:
-    """A folder to write in: a leftover with this fingerprint where ``resume`` asks for it, else a new one.
+    """A folder to write in: a leftover with this fingerprint where ``resume`` asks for it, else a
+    new one.
 
     It is removed at the end, and after an error too unless ``resume`` shall go on from it.
     """
@@ -87,7 +94,8 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
         owned = make_owned(place.parent, place.name) if found is None else found
     except OSError as error:
         raise AccessError(
-            f"a run must be written into a folder that can be written in; {place.parent} cannot ({error.strerror})"
+            f"a run must be written into a folder that can be written in; {place.parent} cannot"
+            f" ({error.strerror})"
         ) from error
     try:
         work = WorkPlace(owned, place, fingerprint, resumed=found is not None)
