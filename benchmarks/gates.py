@@ -21,7 +21,7 @@ from common import table
 from deliveries import BAD, Week
 
 import dask_embstab as es
-from dask_embstab.series.publish.gates import GATES
+from dask_embstab.series.log.thresholds import GATES
 
 BEGIN, END = "<!-- gates: written by benchmarks/gates.py -->\n", "<!-- gates: end -->\n"
 

@@ -17,6 +17,7 @@ from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
+from dask_embstab.files.swap import made_parents
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
@@ -38,16 +39,15 @@ from dask_embstab.tables.coerce import (
     run_of,
     with_ids,
 )
+from dask_embstab.tables.column import as_column
 from dask_embstab.tables.inputs import one_reading, unchanged
 from dask_embstab.tables.named import read_named
-from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.write.run_writer import begin_run
-from dask_embstab.tables.write.swap import made_parents
 
 RunLike = Run | str | os.PathLike[str]
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from dask_embstab.files import locks
-from dask_embstab.tables.write import swap
+from dask_embstab.files import locks, swap
 
 MODES = ("fail", "kill", "power")
 _EVENTS = {

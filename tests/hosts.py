@@ -78,7 +78,7 @@ def _between(place: str) -> None:
     import numpy as np
 
     import dask_embstab as es
-    from dask_embstab.tables.write import swap
+    from dask_embstab.files import swap
 
     original = swap.put
 
@@ -93,7 +93,7 @@ def _between(place: str) -> None:
 def _open(place: str) -> None:
     """Say how many items there are, having begun to look before the place is filled."""
     import dask_embstab as es
-    from dask_embstab.tables.write import swap
+    from dask_embstab.files import swap
 
     original = swap.leftovers
 

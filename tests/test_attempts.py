@@ -16,9 +16,9 @@ from oracle import world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.admin import attempts
-from dask_embstab.series.admin.attempts import attempts_in
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
+from dask_embstab.series.publish import attempts
+from dask_embstab.series.publish.attempts import attempts_in
 
 IDS: dict[str, Any] = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
 

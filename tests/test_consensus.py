@@ -28,7 +28,7 @@ from oracle import (
 import dask_embstab as es
 from dask_embstab.passes.join import pairing
 from dask_embstab.passes.join import reference_rows as partners
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 OFF = dict.fromkeys(THRESHOLDS)
 """Worlds made to be hard are not what gates are for."""

@@ -21,7 +21,7 @@ from oracle import world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 T, W = world(76)
 T2, W2 = world(77)

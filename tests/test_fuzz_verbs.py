@@ -23,7 +23,7 @@ from wrong_kinds import KINDS, NO_TABLES, value
 
 import dask_embstab as es
 from dask_embstab.series.log.settings import SETTINGS
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 T, W = world(76)
 T2, W2 = world(77)

@@ -21,10 +21,10 @@ from seriesworlds import drifting, gmf, rotation, shop_weeks
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.thresholds import GATES, THRESHOLDS
 from dask_embstab.series.log.versions import Details, Version
 from dask_embstab.series.publish import candidate
 from dask_embstab.series.publish import publish as publishing
-from dask_embstab.series.publish.gates import GATES, THRESHOLDS
 
 N_WEEKS = 5
 

@@ -14,7 +14,8 @@ from oracle import rotation as best_rotation
 
 import dask_embstab as es
 from dask_embstab.core.similarity import distances, likeness, spectrum_change
-from dask_embstab.series.publish.gates import THRESHOLDS, judge, thresholds
+from dask_embstab.series.log.thresholds import THRESHOLDS, thresholds
+from dask_embstab.series.publish.gates import judge
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(40, 200), d=st.integers(2, 6))

@@ -175,7 +175,7 @@ def test_overwriting_writers(
     there.
     """
     if not renameat2:
-        monkeypatch.setattr("dask_embstab.tables.write.swap._renameat2", lambda *_: False)
+        monkeypatch.setattr("dask_embstab.files.swap._renameat2", lambda *_: False)
     out = tmp_path / "out.zarr"
     inputs = [make_run(f"in-{number}", T * (number + 1), W) for number in range(3)]
     transform = es.fit(inputs[0])

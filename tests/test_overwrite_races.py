@@ -16,8 +16,8 @@ from hosts import elsewhere, tell
 from oracle import hidden, world
 
 import dask_embstab as es
+from dask_embstab.files import swap as swapping
 from dask_embstab.tables.write import run_writer
-from dask_embstab.tables.write import swap as swapping
 
 T, W = world(3)
 MakeRun = Callable[..., es.Run]

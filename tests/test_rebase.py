@@ -18,7 +18,7 @@ from test_consensus import IDS, state_of, tables
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 Array = np.ndarray[Any, Any]
 N = range(1, 4)

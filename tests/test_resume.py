@@ -18,7 +18,7 @@ from oracle import Stop, data_of, hidden, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.passes.running_mean import Aging, Mean, advance, seen_once, view_of
-from dask_embstab.series.admin.basis import moved_table
+from dask_embstab.series.log.basis import moved_table
 from dask_embstab.tables.write.journal import Journal, made_of
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 

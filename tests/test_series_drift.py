@@ -14,7 +14,7 @@ from oracle import assert_close, refactored, vectors_of, world
 from test_series import MakeRun, drifting
 
 import dask_embstab as es
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 template, days = test_series.template, test_series.days
 

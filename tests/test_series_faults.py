@@ -19,7 +19,7 @@ from oracle import data_of, world
 
 import dask_embstab as es
 from dask_embstab.series.admin.status import unpublished
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -22,7 +22,7 @@ from test_locks import HOSTS, mounted
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.files import locks
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 MakeRun = Callable[..., es.Run]

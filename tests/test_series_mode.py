@@ -16,7 +16,7 @@ from seriesworlds import drifting
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 NO_GATES: dict[str, Any] = {"gates": dict.fromkeys(THRESHOLDS)}
 

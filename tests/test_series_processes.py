@@ -26,7 +26,7 @@ from publishers import publish_in_step
 from test_series_faults import ended
 
 import dask_embstab as es
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 PUBLISHER = Path(__file__).with_name("publishers.py")

@@ -14,8 +14,8 @@ import pytest
 from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.files import swap as swapping
 from dask_embstab.files.owned import OwnedFolder
-from dask_embstab.tables.write import swap as swapping
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(5)

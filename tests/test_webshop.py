@@ -21,7 +21,7 @@ from scipy import sparse
 
 import dask_embstab as es
 from dask_embstab.demo.als import descend, factorize, half_step
-from dask_embstab.series.publish.gates import THRESHOLDS
+from dask_embstab.series.log.thresholds import THRESHOLDS
 
 DATA = webshop.default_file()
 needs_data = pytest.mark.skipif(

@@ -23,6 +23,7 @@ from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass, run_all
 from dask_embstab.passes.engine.memory import read_load
+from dask_embstab.passes.engine.paired import Partners
 from dask_embstab.passes.engine.plan import RowRange, plan_rows
 from dask_embstab.passes.engine.write import (
     LinearMap,
@@ -33,7 +34,7 @@ from dask_embstab.passes.engine.write import (
 )
 from dask_embstab.passes.join.options import JoinOptions, KeepDuplicates, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.passes.join.reference_rows import Partners, plan_reference_read
+from dask_embstab.passes.join.reference_rows import plan_reference_read
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
 from dask_embstab.tables.ids.union import UnionIds

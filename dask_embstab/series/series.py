@@ -33,18 +33,18 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
-from dask_embstab.series.admin.attempts import Attempt, recording_refusals
-from dask_embstab.series.admin.basis import read_run, widened
 from dask_embstab.series.admin.forget import Forgotten, forget
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
+from dask_embstab.series.log.basis import read_run, widened
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import SETTINGS, Settings
 from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model
+from dask_embstab.series.publish.attempts import Attempt, recording_refusals
 from dask_embstab.series.publish.publish import (
     Added,
     add_run,

@@ -13,10 +13,10 @@ from zarr.storage import LocalStore, MemoryStore
 
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.tables.column import by_label
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
-from dask_embstab.tables.read.column import by_label
 from dask_embstab.tables.read.labels import labelled_rows, labelled_values
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata

@@ -18,9 +18,12 @@ from zarr.storage import LocalStore
 
 from dask_embstab.errors import InputChangedError
 from dask_embstab.tables.identity import ArrayIdentity, tells_by_place
-from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS
 from dask_embstab.tables.read.source import Digests
 
+ALL_IDS = -1
+"""Stands for a chunk number where a digest is that of all ids of a table."""
+ID_DIGESTS = 1 << 64
+"""Sums of digests of ids are compared modulo this."""
 _Key = tuple[Any, ...]
 
 

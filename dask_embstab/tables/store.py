@@ -17,11 +17,11 @@ from dask_embstab.arguments import shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
+from dask_embstab.files.swap import finish_swap
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.store_errors import reading
-from dask_embstab.tables.write.swap import finish_swap
 
 _MOST_READS = 100
 V = TypeVar("V")

@@ -17,12 +17,11 @@ from dask_embstab.errors import DamageError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import write_load
+from dask_embstab.passes.engine.paired import require_finite
 from dask_embstab.passes.engine.plan import Grid, RowRange, plan
-from dask_embstab.passes.engine.reduce import require_finite
 from dask_embstab.repairs import option
-from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS
 from dask_embstab.tables.ids.ids import IdBlock
-from dask_embstab.tables.inputs import needs_digests
+from dask_embstab.tables.inputs import ALL_IDS, ID_DIGESTS, needs_digests
 from dask_embstab.tables.read.direct_source import stored_digests
 from dask_embstab.tables.read.source import Digests, Openable
 from dask_embstab.tables.table import Table

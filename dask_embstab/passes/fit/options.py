@@ -14,16 +14,16 @@ import zarr
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, InputError
-from dask_embstab.passes.engine.reduce import Weights
+from dask_embstab.passes.engine.paired import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.repairs import option
+from dask_embstab.tables.column import Column, as_column
 from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs, ids_of_kind
 from dask_embstab.tables.ids.ids import ID_RANGE, Ids, id_ranges
 from dask_embstab.tables.ids.kinds import hashable
 from dask_embstab.tables.ids.row_index import ArrayIndex
 from dask_embstab.tables.ids.spelling import Unmatched, differences
-from dask_embstab.tables.read.column import Column, as_column
 from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.table import Table
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.passes.engine.paired import Found, PartnerReader, Partners
 from dask_embstab.passes.engine.plan import RowRange
-from dask_embstab.passes.join.reference_rows import Found, PartnerReader, Partners, ReferenceRows
+from dask_embstab.passes.join.reference_rows import ReferenceRows
 from dask_embstab.tables.read.dask_source import delayed_if_needed
 from dask_embstab.tables.read.source import Digests
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.passes.engine.paired import Found, Mask
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
@@ -23,13 +23,8 @@ from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource
 from dask_embstab.tables.table import Table
 
-Mask = npt.NDArray[np.bool_]
 Way = Literal["in step", "picked", "shuffled"]
 _FEW = 16
-Found = tuple[Rows, Mask | None] | None
-"""Reference rows of those rows of a panel that have one, and which these are (None: all); None
-where none has.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +46,16 @@ class ReferenceRows:
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
     gone_zero_rows: int = 0
+
+    @property
+    def reference(self) -> Source:
+        """The vectors that the reference rows are of."""
+        return self.pairing.reference
+
+    @property
+    def n_used(self) -> int:
+        """Rows of the table whose reference row is used."""
+        return self.pairing.n_used
 
     def chunk_rows(self) -> int | None:
         """Rows of a reference chunk where both tables are read in step."""
@@ -146,23 +151,6 @@ def _can_be_picked(pairing: Pairing, join: JoinOptions) -> bool:
 
 def _is_stored(source: Source) -> bool:
     return isinstance(source, DirectSource | ZarrSource)
-
-
-class Partners(Protocol):
-    """What a task is given to read its rows' reference rows by."""
-
-    def open(self, start: int, stop: int) -> PartnerReader:
-        """Start reading, for the task's rows ``start`` to ``stop``."""
-
-
-class PartnerReader(Protocol):
-    """Reference rows of one panel after another."""
-
-    def take(self, start: int, stop: int) -> Found:
-        """Those of rows ``start`` to ``stop``."""
-
-    def digests(self) -> Digests:
-        """Of the reference chunks that were read whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,6 @@ from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.write import LinearMap
 from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import option, told
-from dask_embstab.series.admin.basis import read_matrices, store_matrices
-from dask_embstab.series.admin.gc import REBASING
 from dask_embstab.series.admin.held_ids import (
     HeldIds,
     attribute,
@@ -34,11 +32,12 @@ from dask_embstab.series.admin.held_ids import (
     located,
     spelled_otherwise,
 )
+from dask_embstab.series.log.basis import read_matrices, store_matrices
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import published_reference, published_run, transform_of
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.log.versions import REBASING, Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
 from dask_embstab.series.publish.publish import again_as, publish, settings_in
 from dask_embstab.series.store import Store

@@ -18,13 +18,11 @@ from collections.abc import Iterator
 from dask_embstab.errors import RetryError
 from dask_embstab.series.log.digests import DIGESTS_KEY
 from dask_embstab.series.log.log import Log, read_log
-from dask_embstab.series.log.versions import reference_key, run_key
+from dask_embstab.series.log.versions import REBASING, reference_key, run_key
 from dask_embstab.series.publish.candidate import candidate_key
 from dask_embstab.series.store import Store
 
 DAY, HOUR = 86_400.0, 3600.0
-REBASING = ".rebase"
-"""The lock of whoever moves what is stored: rebases and forgets; no run has this name."""
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.[0-9a-f]{12}\.(?:partial|new|trash)")
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
 """A small file that was being written; any other hidden file is somebody else's."""

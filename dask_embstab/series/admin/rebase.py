@@ -26,13 +26,12 @@ from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
 from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import call
-from dask_embstab.series.admin.basis import read_matrices, rotation, store_matrices, stored_matrices
-from dask_embstab.series.admin.gc import REBASING
+from dask_embstab.series.log.basis import read_matrices, rotation, store_matrices, stored_matrices
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import published_reference, published_run, transform_of
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.log.versions import REBASING, Version, reference_key, run_key
 from dask_embstab.series.publish.files import made_of, resumed_run
 from dask_embstab.series.publish.publish import Added, again_as, publish, settings_in
 from dask_embstab.series.store import Store

@@ -22,7 +22,7 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import resolve_keep
 from dask_embstab.repairs import option
 from dask_embstab.series.log.policies import POLICIES
-from dask_embstab.series.publish.gates import thresholds
+from dask_embstab.series.log.thresholds import thresholds
 
 FirstRun = Literal["standardized", "raw"]
 Tables = Literal["items", "both"]

@@ -27,6 +27,8 @@ from dask_embstab.tables.read.recorded import Files
 
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase", "forget"]
 MOVING = ("rebase", "forget")
+REBASING = ".rebase"
+"""The lock of whoever moves what is stored: rebases and forgets; no run has this name."""
 """Kinds of versions that say where runs are stored from then on."""
 State = Literal["live", "shadow"]
 FORMAT = 1

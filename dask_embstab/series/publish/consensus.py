@@ -31,7 +31,7 @@ from dask_embstab.passes.running_mean import (
     unit_rows,
     view_of,
 )
-from dask_embstab.series.admin.basis import matrix_of, moved_table, read_run
+from dask_embstab.series.log.basis import matrix_of, moved_table, read_run
 from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version, reference_key, run_key

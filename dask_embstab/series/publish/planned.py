@@ -20,7 +20,7 @@ from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.repairs import option
-from dask_embstab.series.admin.basis import matrix_of, read_run, store_matrices
+from dask_embstab.series.log.basis import matrix_of, read_run, store_matrices
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.published import published_run
 from dask_embstab.series.log.settings import Settings

@@ -29,14 +29,13 @@ from dask_embstab.files.published import publishing
 from dask_embstab.passes.digest import table_digests
 from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call
-from dask_embstab.series.admin.attempts import attempting
-from dask_embstab.series.admin.basis import read_run
-from dask_embstab.series.admin.gc import REBASING
+from dask_embstab.series.log.basis import read_run
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.policies import reference_in
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import (
+    REBASING,
     Details,
     Kind,
     Version,
@@ -45,6 +44,7 @@ from dask_embstab.series.log.versions import (
     run_key,
     version_key,
 )
+from dask_embstab.series.publish.attempts import attempting
 from dask_embstab.series.publish.candidate import (
     Candidate,
     candidate_key,

@@ -21,10 +21,10 @@ from dask_embstab.errors import InputError
 from dask_embstab.passes.fit.options import Selection, given_by_table
 from dask_embstab.repairs import option
 from dask_embstab.series.log.settings import Settings
+from dask_embstab.tables.column import as_column
 from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.named import NAMED, is_name, value_of
-from dask_embstab.tables.read.column import as_column
 from dask_embstab.tables.read.source import checksum
 from dask_embstab.tables.read.views import MappedSource, SideBySide, column_source
 from dask_embstab.tables.run import Run

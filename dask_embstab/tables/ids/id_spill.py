@@ -11,13 +11,12 @@ import numpy as np
 
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.id_digest import ALL_IDS, ID_DIGESTS, digest_of_ids
 from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.ids.keys import Keyed, Keys, Texts, joined, keyed, keys_of
-from dask_embstab.tables.ids.kinds import IdKind
+from dask_embstab.tables.ids.kinds import IdKind, digest_of_ids
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
-from dask_embstab.tables.inputs import needs_digests
+from dask_embstab.tables.inputs import ALL_IDS, ID_DIGESTS, needs_digests
 from dask_embstab.tables.read.source import Digests
 
 RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}

@@ -15,11 +15,11 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import IdError
-from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.kinds import (
     IdArray,
     IdKind,
     checked_ids,
+    digest_of_ids,
     kind_of,
     listed_ids,
     require_stored,

@@ -7,6 +7,7 @@ table, none missing.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Literal
 from uuid import UUID as UuidObject  # noqa: N811 (the dtype has the name)
 
@@ -184,3 +185,20 @@ def _refuse(bad: list[int], values: IdArray, where: str, start: int) -> None:
             f"ids must be int64 or strings, all of one type and none null; {where} has"
             f" {named}{more}; give all rows such ids"
         )
+
+
+def digest_of_ids(ids: IdArray, start: int) -> int:
+    """Sum of (2 i + 1) x_i modulo 2^64 over rows i from ``start`` on; x_i is an int64 id, or the
+    crc32 of a text.
+    """
+    numbers: Any
+    if ids.dtype.kind == "O":
+        numbers = np.fromiter(
+            map(zlib.crc32, encoded_texts(ids, "a table", start)), np.uint64, len(ids)
+        )
+    elif ids.dtype.kind == "V":
+        halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
+        numbers = halves[:, 0] + halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)
+    else:
+        numbers = ids.view(np.uint64)
+    return int(numbers @ np.arange(2 * start + 1, 2 * (start + len(ids)) + 1, 2, dtype=np.uint64))

@@ -25,6 +25,7 @@ from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
+from dask_embstab.files.swap import finish_swap, taken
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.kinds import UUID, IdKind
@@ -43,7 +44,6 @@ from dask_embstab.tables.write.journal import Journal
 from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
-from dask_embstab.tables.write.swap import finish_swap, taken
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
 
 _ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}

@@ -12,9 +12,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.types import Rows, Vector
-from dask_embstab.tables.ids.id_digest import digest_of_ids
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
-from dask_embstab.tables.ids.kinds import IdArray, encoded_texts, require_stored
+from dask_embstab.tables.ids.kinds import IdArray, digest_of_ids, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_dir
 from dask_embstab.tables.read.source import Digests, chunk_digest

@@ -21,10 +21,10 @@ from dask_embstab.errors import AccessError, RetryError
 from dask_embstab.files.atomic import PARTIAL, create_new, sync_one, sync_tree
 from dask_embstab.files.owned import OwnedFolder, abandoned, make_owned
 from dask_embstab.files.published import publishing
+from dask_embstab.files.swap import is_emptied, put, restore, swap
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.write.journal import Journal, number_of
-from dask_embstab.tables.write.swap import is_emptied, put, restore, swap
 
 _RUN = "run"
 
