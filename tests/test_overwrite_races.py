@@ -24,7 +24,7 @@ MakeRun = Callable[..., es.Run]
 
 _JOB = """
 import sys, dask, numpy as np, dask_embstab as es
-from dask_embstab.tables.write import swap
+from dask_embstab.files import swap
 kind, place, transform, run, rounds, renameat2 = sys.argv[1:]
 if renameat2 == "no":
     swap._renameat2 = lambda *_: False
