@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One task per chunk however small it is, and panels of 16 rows: small tables run through the
     whole tree.
     """
-    monkeypatch.setattr("dask_embstab.passes.engine.plan.micro_block_rows", lambda _: 16)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("dask_embstab.") and hasattr(module, "micro_block_rows"):
+            monkeypatch.setattr(module, "micro_block_rows", lambda _: 16)
     with dask.config.set({"embstab.task-bytes": 1}):
         yield
 

@@ -9,7 +9,6 @@ import re
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,13 +358,8 @@ def test_the_installed_program(runs: Path) -> None:
     assert re.fullmatch(r"error: [^\n]*exists already[^\n]*\n", ended.stderr)
 
 
-def test_help_is_quick_and_imports_neither_numpy_nor_dask() -> None:
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert "stabilize" in process(SCRIPT, "--help").stdout
-        times.append(time.perf_counter() - began)
-    assert min(times) < 1.0, "half a second is promised; the rest is for noise"
+def test_help_imports_neither_numpy_nor_dask() -> None:
+    assert "stabilize" in process(SCRIPT, "--help").stdout
     code = (
         "import sys, atexit; atexit.register(lambda: print(*sorted({m.split('.')[0] for m in"
         " sys.modules}), file=sys.stderr)); sys.argv = ['embstab', '--help']; from"
