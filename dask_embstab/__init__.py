@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         RetryError,
         TooFewMatchedError,
     )
-    from dask_embstab.passes.evaluate import Metrics
+    from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run
     from dask_embstab.tables.table import Table
@@ -78,7 +78,7 @@ _HOME = {
     ),
     "core.table_moments": ("TableMoments",),
     "core.transform": ("Transform",),
-    "passes.evaluate": ("Metrics",),
+    "passes.evaluate.results": ("Metrics",),
     "series.series": ("Series",),
     "tables.run": ("Run",),
     "tables.table": ("Table",),

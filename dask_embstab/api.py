@@ -22,7 +22,9 @@ from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap
-from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
@@ -529,6 +531,11 @@ def evaluate(
     k: int = 100,
     users: int = 1000,
     seed: int = 0,
+    metric: Metric | None = None,
+    groups: Any = None,
+    judgments: Any = None,
+    displacement: Any = None,
+    most_moved: int = 10,
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
@@ -546,7 +553,10 @@ def evaluate(
     """
     first, second = run_of(a), run_of(b)
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
-    return measure_runs(first, second, k=k, n_users=users, seed=seed, options=joined)
+    options = EvaluateOptions(
+        k, users, seed, metric, groups, judgments, displacement, most_moved, join=joined
+    )
+    return measure_runs(first, second, options)
 
 
 @verb()

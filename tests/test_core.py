@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from oracle import Array, assert_close, rotation, world
 from dask_embstab.core.alignment import alignment
 from dask_embstab.core.moments import Panel, moments
 from dask_embstab.core.procrustes import procrustes
-from dask_embstab.core.rankings import rank_biased_overlap, top_k
 from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
 from dask_embstab.core.tree import Node, fold, merge_forests, micro_block_rows
@@ -61,63 +58,6 @@ def test_micro_blocks_are_powers_of_two_that_shrink_with_the_width() -> None:
     sizes = [micro_block_rows(d) for d in (1, 4, 8, 9, 32, 33, 768, 1024, 1025, 2048)]
     assert all(size & (size - 1) == 0 for size in sizes)
     assert sizes == sorted(sizes, reverse=True)
-
-
-# --- rankings
-
-
-@settings(max_examples=100)
-@given(data=st.data(), k=st.integers(1, 12), p=st.sampled_from([0.5, 0.9, 0.98]))
-def test_rank_biased_overlap_is_the_plain_loop(data: Any, k: int, p: float) -> None:
-    numbers = st.lists(st.integers(0, 15), min_size=k, max_size=k, unique=True)
-    a, b = data.draw(numbers), data.draw(numbers)
-    a = [-1 if data.draw(st.integers(0, 9)) == 0 else x for x in a]
-    found = rank_biased_overlap(np.array(a), np.array(b), p=p)
-    assert found == pytest.approx(oracle.rank_biased_overlap(a, b, p), abs=1e-12)
-    assert 0 <= found <= 1
-    assert found == pytest.approx(rank_biased_overlap(np.array(b), np.array(a), p=p), abs=1e-12)
-
-
-def test_rank_biased_overlap_of_equal_and_of_disjoint_rankings() -> None:
-    a = np.random.default_rng(0).permutation(100)
-    assert rank_biased_overlap(a, a) == pytest.approx(1)
-    assert rank_biased_overlap(a, a) <= 1
-    assert rank_biased_overlap(a, a + 100) == 0
-    assert rank_biased_overlap(np.full(5, -1), np.full(5, -1)) == 0
-
-
-@settings(max_examples=100)
-@given(
-    seed=seeds,
-    n=st.integers(1, 80),
-    k=st.integers(1, 9),
-    cut=st.integers(0, 80),
-    values=st.integers(1, 40),
-)
-def test_top_k_of_parts_is_top_k_of_the_whole(
-    seed: int, n: int, k: int, cut: int, values: int
-) -> None:
-    """Whole numbers make ties: the smaller row number comes first, however the rows were cut."""
-    rng = np.random.default_rng(seed)
-    queries, rows = (
-        rng.integers(-3, 4, (5, 2)).astype(float),
-        rng.integers(0, values, (n, 2)).astype(float),
-    )
-    cut = min(cut, n)
-    parts = [(rows[:cut], 0), (rows[cut:], cut)]
-    found = reduce(
-        add,
-        (
-            top_k(queries, part, start + np.arange(len(part)), k=k)
-            for part, start in parts
-            if len(part)
-        ),
-    )
-    scores = queries @ rows.T
-    for line, numbers, best in zip(scores, found.rows, found.scores, strict=True):
-        wanted = sorted(range(n), key=lambda row: (-line[row], row))[:k]
-        assert numbers.tolist() == wanted + [-1] * (k - len(wanted))
-        assert best.tolist() == [line[row] for row in wanted] + [-np.inf] * (k - len(wanted))
 
 
 # --- alignment

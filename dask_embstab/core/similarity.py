@@ -86,12 +86,10 @@ class Likeness(Sums):
         """Share of the rows that have nothing to do with their partner; the lower end of what
         chance allows (2 sigma).
         """
-        share = self.far / max(self.n, 1)
-        sigma = np.sqrt(share * (1 - share) / max(self.n, 1))
-        return float(np.clip(2 * (share - 2 * sigma), 0.0, 1.0))
+        return chance_share(self.far, self.n)
 
     def _beyond_chance(self, cosine: float) -> float:
-        return (cosine - self.chance) / max(1.0 - self.chance, _TINY)
+        return beyond_chance(cosine, self.chance)
 
     @property
     def lowest_correlation(self) -> float:
@@ -104,6 +102,36 @@ class Likeness(Sums):
         return float(min(correlation.min(initial=1.0) + _SIGMAS / np.sqrt(self.n), 1.0))
 
 
+@dataclass(frozen=True, slots=True)
+class RowPairs:
+    """Row i of x with row i of y, none of them zeros: as they are and with length one, and each
+    pair's cosine.
+
+    ``far`` says of each x how it compares its own partner with a few rows of other partners: 1
+    where most of them are nearer, a half where as many are nearer as farther, else 0.
+    """
+
+    x: Matrix
+    y: Matrix
+    u: Matrix
+    v: Matrix
+    cosines: Vector
+    far: Vector
+
+
+def row_pairs(x: Matrix, y: Matrix, *, others: Matrix) -> RowPairs:
+    """Of rows x (n, d) and y (n, d) that are not zero, against ``others`` (m, d) of y's table."""
+    u, v = unit(x), unit(y)
+    cosines = np.einsum("ij,ij->i", u, v)
+    unrelated = u @ unit(others[others.any(axis=1)]).T
+    # The row's own partner may be among the others, a rounding apart.
+    nearer, farther = (
+        np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0)
+    )
+    far = (nearer > farther) + ((nearer == farther) & (nearer > 0)) / 2
+    return RowPairs(x, y, u, v, cosines, far)
+
+
 def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
     """Of row i of ``x`` (n, d) with row i of ``y`` (n, D), and with a few ``others`` (m, D) of y's
     table.
@@ -114,24 +142,37 @@ def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
     width = max(x.shape[1], y.shape[1])
     x, y, others = (
         np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
-        for rows in (x[nonzero], y[nonzero], others[others.any(axis=1)])
+        for rows in (x[nonzero], y[nonzero], others)
     )
-    u, v = unit(x), unit(y)
-    cosines = np.einsum("ij,ij->i", u, v)
-    unrelated = u @ unit(others).T
-    # The row's own partner may be among the others, a rounding apart.
-    nearer, farther = (
-        np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0)
-    )
-    histogram, _ = np.histogram(np.clip(cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
+    return likeness_of(row_pairs(x, y, others=others), zero_pairs=int(len(nonzero) - len(x)))
+
+
+def likeness_of(pairs: RowPairs, *, zero_pairs: int, in_place: bool = False) -> Likeness:
+    """Sums over pairs; ``zero_pairs`` more were left out."""
+    width = pairs.x.shape[1]
+    histogram, _ = np.histogram(np.clip(pairs.cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
-        pair_sums((x, y), width, centred=False),
-        pair_sums((u, v), width, centred=True),
-        float(cosines.sum()),
+        pair_sums((pairs.x, pairs.y), width, centred=True, in_place=in_place),
+        pair_sums((pairs.u, pairs.v), width, centred=True, in_place=in_place),
+        float(pairs.cosines.sum()),
         histogram.astype(np.float64),
-        float(np.sum(nearer > farther) + np.sum((nearer == farther) & (nearer > 0)) / 2),
-        int(len(nonzero) - len(x)),
+        float(pairs.far.sum()),
+        zero_pairs,
     )
+
+
+def beyond_chance(cosine: float, chance: float) -> float:
+    """A mean cosine as 1 where all rows are alike, and 0 at the mean of unrelated rows."""
+    return (cosine - chance) / max(1.0 - chance, _TINY)
+
+
+def chance_share(far: float, n: int) -> float:
+    """Share of ``n`` rows that have nothing to do with their partner, where ``far`` rows are nearer
+    to most others; the lower end of what chance allows (2 sigma).
+    """
+    share = far / max(n, 1)
+    sigma = np.sqrt(share * (1 - share) / max(n, 1))
+    return float(np.clip(2 * (share - 2 * sigma), 0.0, 1.0))
 
 
 def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float, float]:

@@ -27,7 +27,8 @@ from dask_embstab.errors import (
 )
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
-from dask_embstab.passes.evaluate import Metrics, measure_runs
+from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import transform_run
@@ -416,14 +417,12 @@ class Series(Displayed):
         self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0
     ) -> Metrics:
         """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
-        options = {"duplicates": self.settings.duplicates}
+        options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
         runs = [self.open(a), self.open(b)]
         width = max(
             run.table("items").d for run in runs
         )  # of two widths the narrower one has zeros in the last components
-        return measure_runs(
-            *(widened(run, width) for run in runs), k=k, n_users=users, seed=seed, options=options
-        )
+        return measure_runs(widened(runs[0], width), widened(runs[1], width), options)
 
     @verb(Settings)
     def replay(

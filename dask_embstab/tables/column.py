@@ -71,22 +71,32 @@ def as_column(array: Any, ids: Ids | RowNumberIds, *, what: str) -> Column:
     Numbers that are labelled (a Series, a DataArray with coordinates) are matched by label, others
     by row. Raises `InputError` where a row has none.
     """
+    values = as_values(array, ids, what=what, wanted="number", kinds="fiub")
+    return Column(values, what)
+
+
+def as_values(
+    array: Any, ids: Ids | RowNumberIds, *, what: str, wanted: str = "value", kinds: str = ""
+) -> Any:
+    """One value per row of the table of these ids, in its order, of a dtype of these ``kinds``
+    (empty: any).
+
+    Values that are labelled are matched by label, others by row.
+    """
     given, n_rows = labelled_values(array), len(ids)
     array = as_array(given.array, what=what)
     if (
         array.ndim != 1
-        or array.dtype.kind not in "fiub"
+        or (kinds and array.dtype.kind not in kinds)
         or (given.labels is None and array.shape[0] != n_rows)
     ):
         raise InputError(
-            f"{what} must be one number per row, ({n_rows},); they have the shape"
+            f"{what} must be one {wanted} per row, ({n_rows},); they have the shape"
             f" {tuple(array.shape)} and are {array.dtype}"
         )
     if given.labels is None:
-        return Column(array, what)
-    return Column(
-        by_label(array, as_ids(given.labels, array.shape[0], where=what), ids, what), what
-    )
+        return array
+    return by_label(array, as_ids(given.labels, array.shape[0], where=what), ids, what)
 
 
 def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> Any:

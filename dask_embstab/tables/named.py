@@ -59,11 +59,13 @@ def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
         return sorted(value, key=str)  # in one order, for its checksum
     if not is_name(name, value):
         return value
-    return _ids(value) if name == "only" else _numbers(value, table, run)
+    if name == "only":
+        return _ids(value)
+    return _values(value, table, run, texts=name == "groups")
 
 
-def _numbers(value: Any, table: Table, run: Run | None) -> Any:
-    """One number per row."""
+def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
+    """One number per row, or one text where these may be ``texts``."""
     path = _file(value)
     group = None if run is None else run.group.get(table.key)
     may_be_stored = (
@@ -76,12 +78,13 @@ def _numbers(value: Any, table: Table, run: Run | None) -> Any:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
         if path.suffix in (".csv", ".parquet", ".pq"):
-            return _labelled(_frame(path), table, path)
+            return _labelled(_frame(path), table, path, texts=texts)
         return zarr.open_array(path, mode="r")
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(
-            f"{str(value)!r} is no array stored with {table.where}, and no file of numbers (.npy, a"
-            f" Zarr array, or CSV or Parquet with a column of ids and one of numbers): {error}"
+            f"{str(value)!r} is no array stored with {table.where}, and no file of"
+            f" {'values' if texts else 'numbers'} (.npy, a Zarr array, or CSV or Parquet with a"
+            f" column of ids and one of {'values' if texts else 'numbers'}): {error}"
         ) from error
 
 
@@ -95,12 +98,18 @@ def _file(value: Any) -> Path:
     return path
 
 
-def _labelled(frame: pd.DataFrame, table: Table, path: Path) -> pd.Series[Any]:
-    """Numbers by id."""
+def _labelled(frame: pd.DataFrame, table: Table, path: Path, *, texts: bool) -> pd.Series[Any]:
+    """Numbers by id; ``texts`` where they may be and some are no numbers."""
     if frame.shape[1] != 2:
         raise ValueError(f"it has {frame.shape[1]} columns")
     ids = ids_of_kind(frame.iloc[:, 0].to_numpy(), table.row_ids, str(path))
-    return pd.Series(pd.to_numeric(frame.iloc[:, 1]).to_numpy(), index=pd.Index(ids))
+    values = frame.iloc[:, 1]
+    try:
+        values = pd.to_numeric(values)
+    except ValueError:
+        if not texts:
+            raise
+    return pd.Series(values.to_numpy(), index=pd.Index(ids))
 
 
 def _ids(value: Any) -> Any:

@@ -46,7 +46,7 @@ from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
 
-_ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
+ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class RunWriter:
             return left
         node = self.group.create_group(key, overwrite=resumed)
         row, rows = DIMENSION[key], min(chunk_rows, n)
-        with _quiet():
+        with quiet_metadata():
             vectors = node.create_array(
                 "vectors",
                 shape=shape,
@@ -106,7 +106,7 @@ class RunWriter:
                 "config": {"write_empty_chunks": True},
             }
             identifiers = (
-                None if ids is None else node.create_array("id", dtype=_ID_DTYPES[ids], **of_rows)
+                None if ids is None else node.create_array("id", dtype=ID_DTYPES[ids], **of_rows)
             )
             numbers = (
                 node.create_array(
@@ -328,13 +328,18 @@ def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
 def _finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
     """Take the mark away, in one write with the consolidated metadata."""
     group.attrs.put(attributes)
+    consolidate(group)
+
+
+def consolidate(group: zarr.Group) -> None:
+    """Write the metadata of all that lies in the group into its own, where the store can."""
     if group.store.supports_consolidated_metadata:
-        with _quiet():
+        with quiet_metadata():
             zarr.consolidate_metadata(group.store, path=group.path)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_metadata() -> Iterator[None]:
     """Consolidated metadata and strings warn that other Zarr v3 readers may not know them: both are
     the contract's.
     """

@@ -1,0 +1,170 @@
+"""One read of the rows that two tables share: all sums of `core.metrics.agreement`, a sample of
+rows, the rows that moved most and, where asked for, every pair's own figures in scratch files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from operator import add
+
+import numpy as np
+
+from dask_embstab.core.metrics.agreement import Agreement, agreement_of
+from dask_embstab.core.moments import Panel
+from dask_embstab.core.similarity import row_pairs
+from dask_embstab.core.sums import Sums
+from dask_embstab.core.types import Matrix, RowNumbers, Vector
+from dask_embstab.passes.engine.graph import Pass, compute, run_all
+from dask_embstab.passes.engine.reduce import Reduced, Reduction, reduce_table
+from dask_embstab.passes.evaluate.groups import Groups
+from dask_embstab.passes.join.options import JoinOptions
+from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.passes.join.reference_rows import plan_reference_read
+from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.sample import RowSample
+from dask_embstab.tables.ids.row_index import FileIndex
+from dask_embstab.tables.table import Table
+
+_PLACES, _ROWS_AT_PLACE, _OTHERS = 32, 8, 64
+"""Rows of other ids that every row is compared with, and where they are read."""
+_ANGLE_BYTES = 8 * 1024
+COLUMNS = ("cosine", "distance", "norm_a", "norm_b")
+"""Of one pair: the cosine of its rows, the length of their difference, and both lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairFiles:
+    """Scratch files of one float64 per row of the first table and per column; NaN where a row has
+    no pair.
+    """
+
+    files: tuple[FileIndex, ...]
+
+    @classmethod
+    def in_folder(cls, folder: str) -> PairFiles:
+        """New ones."""
+        return cls(tuple(FileIndex(f"{folder}/{name}") for name in COLUMNS))
+
+    def put(self, panel: Panel, columns: tuple[Vector, ...]) -> None:
+        """The columns of the pairs of one panel."""
+        for file, values in zip(self.files, columns, strict=True):
+            whole = np.full(len(panel.rows), np.nan)
+            whole[_numbers(panel)] = values
+            file.put(panel.start, whole.view(np.int64))
+
+    def take(self, start: int, stop: int) -> list[Vector]:
+        """All columns of these rows."""
+        return [file.take(start, stop).view(np.float64) for file in self.files]
+
+
+@dataclass(frozen=True, slots=True)
+class MostMoved:
+    """The ``size`` pairs of the smallest cosines, ascending, ties by row: row numbers and columns
+    (cosine, length, length).
+    """
+
+    size: int
+    rows: RowNumbers
+    columns: Matrix
+
+    def __post_init__(self) -> None:
+        order = np.lexsort((self.rows, self.columns[0]))[: self.size]
+        object.__setattr__(self, "rows", self.rows[order])
+        object.__setattr__(self, "columns", self.columns[:, order])
+
+    def __add__(self, other: MostMoved) -> MostMoved:
+        """Of the pairs of both."""
+        rows = np.concatenate([self.rows, other.rows])
+        return MostMoved(self.size, rows, np.hstack([self.columns, other.columns]))
+
+
+@dataclass(frozen=True, slots=True)
+class Matched(Sums):
+    """Of the pairs of rows with one id; ``zero_pairs`` were left out of all of it."""
+
+    agreement: Agreement
+    zero_pairs: int
+    sample: RowSample
+    most_moved: MostMoved
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedRows:
+    """What is measured of a table's pairs: against which ``others`` (m, d), how many rows are
+    sampled by which ``seed``, how many are listed, and in how many groups they are.
+    """
+
+    others: Matrix
+    sample: int
+    seed: int
+    listed: int
+    n_groups: int = 0
+    files: PairFiles | None = None
+
+    def __call__(self, panel: Panel) -> Matched:
+        """Of one panel; the number of each pair's group comes as its weight."""
+        d = panel.rows.shape[1]
+        a, b = panel.paired or (np.empty((0, d)), np.empty((0, d)))
+        pairs = row_pairs(a, b, others=self.others)
+        codes = (np.empty(0) if panel.weights is None else panel.weights) if self.n_groups else None
+        found = agreement_of(pairs, codes, self.n_groups, in_place=panel.in_place)
+        rows = panel.start + _numbers(panel)
+        lengths = [np.linalg.norm(side, axis=1) for side in (a, b)]
+        if self.files is not None:
+            apart = np.linalg.norm(b - a, axis=1)
+            self.files.put(panel, (pairs.cosines, apart, *lengths))
+        sample = RowSample.of(rows, self.sample, self.seed)
+        moved = MostMoved(self.listed, rows, np.stack([pairs.cosines, *lengths]))
+        return Matched(found, panel.zeros.pairs, sample, moved)
+
+
+def _numbers(panel: Panel) -> RowNumbers:
+    """Places of the pairs among the rows of a panel."""
+    if panel.paired is None:
+        return np.empty(0, np.int64)
+    return np.arange(len(panel.rows)) if panel.matched is None else np.flatnonzero(panel.matched)
+
+
+def _finite_check(value: Matched) -> float:
+    return float(value.agreement.lengths.sum())
+
+
+def measure_matched(
+    tables: Mapping[str, tuple[Table, Table]],
+    pairings: Mapping[str, Pairing],
+    join: JoinOptions,
+    measured: Mapping[str, MatchedRows],
+    groups: Mapping[str, Groups],
+) -> dict[str, Matched]:
+    """Of both tables of each name: one read of the first's rows and of the second's that match.
+
+    ``measured`` says what; its rows to compare with are read here.
+    """
+    wanted = {key: _others(b, measured[key].seed) for key, (_, b) in tables.items()}
+    read = compute(list(wanted.values()), label="evaluate: rows to compare with", n_tasks=0)
+    passes: dict[str, Pass[Reduced[Matched]]] = {}
+    for (key, (a, _)), others in zip(tables.items(), read, strict=True):
+        found = replace(measured[key], others=others[others.any(axis=1)][:_OTHERS])
+        reduction: Reduction[Matched] = Reduction(
+            found,
+            add,
+            _finite_check,
+            n_squares=4 + -(-found.n_groups * _ANGLE_BYTES // (8 * a.d**2)),
+            n_copies=8,
+        )
+        pairs = plan_reference_read(pairings[key], a, join, label="evaluate")
+        column = groups[key].column if key in groups else None
+        passes[key] = reduce_table(
+            a, reduction, label="evaluate: matched rows", pairs=pairs, weights=column
+        )
+    return {key: reduced.value for key, reduced in run_all(passes).items()}
+
+
+def _others(table: Table, seed: int) -> object:
+    """A few rows at each of a few places: few chunks are read where these are decoded whole."""
+    starts = np.random.default_rng(seed).integers(
+        0, max(1, table.n_rows - _ROWS_AT_PLACE + 1), _PLACES
+    )
+    rows = np.unique(starts[:, None] + np.arange(min(table.n_rows, _ROWS_AT_PLACE)))
+    return rows_of(table, np.random.default_rng(seed).permutation(rows), verified=False)
