@@ -32,6 +32,8 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import resolve_keep, transform_run
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
+from dask_embstab.series.log.basis import of_one_width
+from dask_embstab.series.series import series_version
 from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import (
     TableLike,
@@ -540,18 +542,53 @@ def evaluate(
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
 ) -> Metrics:
-    """How comparable two runs are: same-id cosine and length, and the overlap of their users' top
-    lists.
+    """How comparable two runs are: cosines and lengths of the rows with one id, overlaps of top
+    lists, recall of stale queries, and quality by judgments.
 
-    Either is a run, its path, a table of items or a dict with ``"items"`` and ``"users"``.
-    ``rank_correlation.rbo`` is the paper's table 1 (arXiv 2508.07574): a's items ranked by a's
-    users and by b's, for ``users`` sampled shared users; ``retrained_rbo`` is the overlap of each
-    run's own rankings, ``new_catalogue_rbo`` that of b's items by a's users and by b's. Rows of
-    zeros are left out of every mean and counted (`TableMetrics`, `RankCorrelation`). Reads every
-    table of both runs once for the cosines and the items once more for the rankings. The options of
-    the join are those of `fit`.
+    Reads the rows that match once, in both runs, and the items once more for the top lists of
+    sampled queries. Memory: a few panels and (d, d) matrices per thread, and about 100 bytes per
+    query and k. All figures, their formulas and sources, and what is good are in docs/metrics.md.
+
+    Parameters
+    ----------
+    a, b
+        Runs, their paths, tables of items (also paths of arrays), dicts with ``"items"`` and
+        ``"users"``, or versions of a series by the text ``"SERIES@3"`` or ``"SERIES@head"``.
+    k
+        Length of the top lists. Figures by depth are given at 1, 5, 10, 20, 50, 100 and so on up to
+        k, and at k.
+    users
+        Queries to sample of those that both runs have: users, or items where the runs have no
+        users. Confidence intervals (95 %) say what the sample leaves open.
+    seed
+        Another sample.
+    metric
+        ``"dot"`` or ``"cosine"``: how items are ranked. Default: dot products for users, cosines
+        among items.
+    groups
+        Group of each row of a's items, or a dict by table name: one value per row (an array, a
+        labelled Series, the name of an array stored with the run's table, a file: .npy, Zarr, or
+        CSV or Parquet with ids and values). Texts are groups; more than 20 different numbers are
+        cut into quarters of the rows. Cosines are given by group, top lists by the query's group.
+    judgments
+        Which items are relevant to which queries: triples of query id, item id and grade (a list,
+        three columns, a dict of dicts, a frame, or a file: CSV or TSV with a header, Parquet, TREC
+        qrels). Adds nDCG, recall, precision and MRR of all four rankings.
+    displacement
+        Write a table of every matched id with its cosine, the distance of its rows and both lengths
+        to this new place: a Zarr group, or a Parquet data set where the name ends with ``.parquet``
+        (with pyarrow).
+    most_moved
+        How many ids of the smallest cosines to list.
+    duplicates, scratch, join_memory
+        As in `fit`. Displacements take 32 bytes of scratch per row.
+
+    Raises
+    ------
+    InputError
+        Where nothing can be compared, or an option does not fit the tables.
     """
-    first, second = run_of(a), run_of(b)
+    first, second = _compared(a, b)
     joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     options = EvaluateOptions(
         k, users, seed, metric, groups, judgments, displacement, most_moved, join=joined
@@ -589,6 +626,16 @@ def _transform_at(url: str) -> Transform:
                 " stabilized run"
             ) from None
         return Transform.load(io.BytesIO(data))  # type: ignore[arg-type]
+
+
+def _compared(a: Any, b: Any) -> tuple[Run, Run]:
+    """Both as runs; versions of series in one space where their widths differ."""
+    versions = [series_version(given) for given in (a, b)]
+    first, second = (
+        found or as_run(given) or run_of({"items": as_table(given)})
+        for found, given in zip(versions, (a, b), strict=True)
+    )
+    return of_one_width(first, second) if all(versions) else (first, second)
 
 
 def _paths(*inputs: Any) -> tuple[str, ...]:

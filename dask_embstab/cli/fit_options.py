@@ -30,7 +30,7 @@ class _OrNone(click.ParamType):  # type: ignore[type-arg]
         return value if value == NONE else self._inner.convert(value, param, ctx)
 
 
-def _by_table(
+def by_table(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> str | dict[str, str] | None:
     """One value for whatever is aligned, or by table from items=VALUE and users=VALUE."""
@@ -94,7 +94,7 @@ FIT: dict[str, dict[str, Any]] = {
         "help": "Allow no reflection. Default: allow.",
     },
     **{
-        name: {"metavar": metavar, "multiple": True, "callback": _by_table, "help": text}
+        name: {"metavar": metavar, "multiple": True, "callback": by_table, "help": text}
         for name, (metavar, text) in _CHOSEN.items()
     },
     "min_count": {"type": float, "metavar": "N", "help": "Align on rows seen at least so often."},

@@ -22,7 +22,7 @@ from dask_embstab.cli.common import (
     main,
     require_ids,
 )
-from dask_embstab.cli.fit_options import JOIN_MEMORY, SCRATCH, fit_options, given
+from dask_embstab.cli.fit_options import JOIN_MEMORY, SCRATCH, by_table, fit_options, given
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing
 
@@ -108,9 +108,39 @@ def apply(
         type=click.IntRange(1),
         default=1000,
         show_default=True,
-        help="Shared users to sample.",
+        help="Shared users (without users: items) to sample.",
     ),
     click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--metric",
+        type=click.Choice(["dot", "cosine"]),
+        help="How items are ranked. Default: dot for users, cosine among items.",
+    ),
+    click.option(
+        "--groups",
+        metavar="NAME|FILE",
+        multiple=True,
+        callback=by_table,
+        help="Group of each item: an array of the run, or a file; also users=NAME.",
+    ),
+    click.option(
+        "--judgments",
+        metavar="FILE",
+        help="Query id, item id, grade: CSV, TSV, Parquet or TREC qrels.",
+    ),
+    click.option(
+        "--displacement",
+        type=PLACE,
+        metavar="PLACE",
+        help="Write every id's displacement: Zarr, or .parquet.",
+    ),
+    click.option(
+        "--most-moved",
+        type=click.IntRange(0),
+        default=10,
+        show_default=True,
+        help="Ids to list that moved most.",
+    ),
     click.option(
         "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True
     ),
@@ -119,11 +149,16 @@ def apply(
     SCHEDULER,
 )
 def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
-    """Compare runs A and B: same-id cosines and lengths, and the overlap of top lists."""
+    """Compare A and B (runs, tables, arrays, or versions SERIES@3): cosines and lengths by id,
+    overlaps of top lists, recall of stale queries, quality by judgments.
+    """
     from dask_embstab import api
+    from dask_embstab.report.comparison import comparison_lines
 
     with cluster(scheduler):
-        return api.evaluate(a, b, **options).to_dict()
+        found = api.evaluate(a, b, **options)
+    as_json = click.get_current_context().params["as_json"]
+    return found.to_dict() if as_json else {"lines": comparison_lines(found)}
 
 
 @command(

@@ -173,6 +173,18 @@ _PLACE = argument("series")
 _VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
 
 
+def _version_numbers(_: click.Context, __: click.Parameter, given: str | None) -> list[int] | None:
+    """Numbers of versions, separated by commas."""
+    if given is None:
+        return None
+    try:
+        return [int(number) for number in given.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"it is numbers of versions, such as 1,2,5; it is {given!r}"
+        ) from None
+
+
 @command(_PLACE, *_SETTINGS, group=series)
 def init(series: str, **settings: Any) -> dict[str, Any]:
     """Make an empty series in the folder SERIES."""
@@ -294,6 +306,44 @@ def diff(
             "b": opened.log().version(b).version,
             **opened.diff(a, b, **options).to_dict(),
         }
+
+
+@command(
+    _PLACE,
+    click.option(
+        "--versions",
+        metavar="N,N,...",
+        callback=_version_numbers,
+        help="At least two. Default: the last eight live ones.",
+    ),
+    click.option(
+        "--k", type=click.IntRange(1), default=10, show_default=True, help="Depth of the recall."
+    ),
+    click.option(
+        "--users",
+        type=click.IntRange(1),
+        default=200,
+        show_default=True,
+        help="Shared users (without users: items) to sample.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--metric",
+        type=click.Choice(["dot", "cosine"]),
+        help="How items are ranked. Default: dot for users, cosine among items.",
+    ),
+    SCHEDULER,
+    group=series,
+)
+def skew(series: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """What queries of one version find in another's table, and in a table mixed of several."""
+    from dask_embstab.report.comparison import skew_lines
+    from dask_embstab.series.series import Series
+
+    with cluster(scheduler):
+        found = Series(series).skew(**options)
+    as_json = click.get_current_context().params["as_json"]
+    return found.to_dict() if as_json else {"lines": skew_lines(found)}
 
 
 @command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)

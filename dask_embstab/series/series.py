@@ -28,7 +28,9 @@ from dask_embstab.errors import (
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
+from dask_embstab.passes.evaluate.skew import Skew
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.transform_run import transform_run
@@ -38,9 +40,10 @@ from dask_embstab.series.admin.forget import Forgotten, forget
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
+from dask_embstab.series.admin.skew import skew_of
 from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
-from dask_embstab.series.log.basis import read_run, widened
+from dask_embstab.series.log.basis import of_one_width, read_run
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import SETTINGS, Settings
@@ -418,11 +421,36 @@ class Series(Displayed):
     ) -> Metrics:
         """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
         options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
-        runs = [self.open(a), self.open(b)]
-        width = max(
-            run.table("items").d for run in runs
-        )  # of two widths the narrower one has zeros in the last components
-        return measure_runs(widened(runs[0], width), widened(runs[1], width), options)
+        return measure_runs(*of_one_width(self.open(a), self.open(b)), options)
+
+    @verb()
+    def skew(
+        self,
+        versions: Any = None,
+        *,
+        k: int = 10,
+        users: int = 200,
+        seed: int = 0,
+        metric: Metric | None = None,
+    ) -> Skew:
+        """What queries of one version find in another's table (recall@k), and in a table mixed of
+        all.
+
+        ``versions`` are numbers of at least two that hold a run; default: the last eight live ones.
+        ``users`` queries that all of them have are sampled (items where the series has no users);
+        ``metric`` as in `evaluate`. Reads each items table once; memory grows with versions x users
+        x k.
+        """
+        return skew_of(
+            self.log(),
+            self.open,
+            versions,
+            k=k,
+            n_queries=users,
+            seed=seed,
+            metric=metric,
+            duplicates=self.settings.duplicates,
+        )
 
     @verb(Settings)
     def replay(
@@ -515,6 +543,17 @@ class Series(Displayed):
             return read_run(self.store, version)
         except EmbstabError as error:
             raise DamageError(f"version {version.version} cannot be opened: {error}") from error
+
+
+def series_version(given: Any) -> Run | None:
+    """The run of the version that ``SERIES@3`` or ``SERIES@head`` names; None for anything else."""
+    if not isinstance(given, str | os.PathLike):
+        return None
+    place, at, version = os.fspath(given).rpartition("@")
+    local = local_path(place) if at and (version == "head" or version.isdecimal()) else None
+    if local is None or os.path.lexists(os.fspath(given)) or not (local / SERIES_MARK).is_file():
+        return None
+    return Series(local).open(None if version == "head" else int(version))
 
 
 def _called(run: Any) -> str:

@@ -77,7 +77,7 @@ class Lists:
     def without(self, rows: RowNumbers) -> Lists:
         """With each query's own row (2, q) left out, one place shorter."""
         own = rows[0], rows[0], rows[1], rows[1]
-        return Lists(*(_without(*both) for both in zip(self._all(), own, strict=True)))
+        return Lists(*(without_own(*both) for both in zip(self._all(), own, strict=True)))
 
     def _all(self) -> tuple[RowNumbers, ...]:
         return self.a_by_a, self.a_by_b, self.b_by_a, self.b_by_b
@@ -198,7 +198,7 @@ def _judged(judged: JudgedQueries, lists: Lists, k: int) -> Judged:
     )
 
 
-def _without(ranked: RowNumbers, own: RowNumbers) -> RowNumbers:
+def without_own(ranked: RowNumbers, own: RowNumbers) -> RowNumbers:
     """Each list without its query's own row, or without its last place where that is not in it."""
     q, k = ranked.shape
     place = places_in(own[:, None], ranked)[:, 0]

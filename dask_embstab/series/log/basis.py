@@ -46,12 +46,19 @@ def read_run(store: Store, version: Version) -> Run:
 
 def widened(run: Run, width: int) -> Run:
     """The run with zeros behind its components, up to ``width``."""
-    M = np.eye(run.table("items").d, width)
-    return (
-        run
-        if len(M) == width
-        else replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))
-    )
+    d = run.table("items" if run.items is not None else "users").d
+    if d == width:
+        return run
+    M = np.eye(d, width)
+    return replace(run, items=moved_table(run.items, M), users=moved_table(run.users, M))
+
+
+def of_one_width(a: Run, b: Run) -> tuple[Run, Run]:
+    """Two runs of one series in the wider one's space: the narrower has zeros in the last
+    components.
+    """
+    width = max(table.d for run in (a, b) for table in (run.items, run.users) if table is not None)
+    return widened(a, width), widened(b, width)
 
 
 def moved_table(table: Table | None, M: Matrix | None) -> Table | None:

@@ -1,0 +1,240 @@
+"""What do queries of one version find in the table of another, or in one that is mixed of several?
+
+A service that has new queries and old vectors (or a table of which only a part is written anew)
+answers from such a mixture. Every table is read once, for the queries of all versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.metrics.estimates import Estimate, estimate
+from dask_embstab.core.metrics.rankings import overlaps
+from dask_embstab.core.metrics.top_k import NO_CANDIDATES, TopKSearch
+from dask_embstab.core.moments import Panel, unit
+from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.display import Displayed
+from dask_embstab.errors import InputError
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.engine.reduce import Reduction, reduce_table
+from dask_embstab.passes.evaluate.ranked import Metric, RankedRows, Searched
+from dask_embstab.passes.evaluate.retrieval import without_own
+from dask_embstab.passes.join.options import JoinOptions
+from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.tables.ids.keys import mix64
+from dask_embstab.tables.ids.row_index import RowIndex, StepIndex, gather
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
+
+_TRIED = 16
+"""So many times the wanted queries are looked up, to find some that all versions have."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Skew(Displayed):
+    """Recall@k of queries of each of ``versions`` (ascending) on tables of each of them.
+
+    ``recall[i][j]``: what queries of version i find in the table of version j, of what version j's
+    own queries find there (1 where i is j). ``mixed[i]``: what they find in a table that holds each
+    item of the newest version as one of the versions has it, by a hash of its row, of what the
+    newest queries find in the newest table. Both over ``sampled`` ``queries`` that all versions
+    have, with 95 % confidence intervals.
+    """
+
+    versions: tuple[int, ...]
+    k: int
+    queries: str
+    metric: str
+    sampled: int
+    recall: tuple[tuple[Estimate, ...], ...]
+    mixed: tuple[Estimate, ...]
+
+    def _facts(self) -> dict[str, object]:
+        oldest = self.recall[0][-1]
+        return {
+            "versions": f"{self.versions[0]} to {self.versions[-1]}",
+            "recall": f"{oldest.mean:.4f} at {self.k}, oldest queries on the newest table",
+            "queries": f"{self.sampled} {self.queries}",
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``embstab series skew --json`` prints them."""
+
+        def plain(one: Estimate) -> dict[str, float]:
+            return {"mean": one.mean, "low": one.low, "high": one.high, "n": one.n}
+
+        return {
+            "versions": list(self.versions),
+            "k": self.k,
+            "queries": self.queries,
+            "metric": self.metric,
+            "sampled": self.sampled,
+            "recall": [[plain(one) for one in line] for line in self.recall],
+            "mixed": [plain(one) for one in self.mixed],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MixedRows:
+    """Which rows of one version's table are in the mixed one, and their row in the newest table.
+
+    ``newest`` gives that row (None: this is the newest). An item is of version ``number`` of
+    ``parts`` by a hash of its newest row; what that version lacks is of the newest, for which
+    ``partners`` are its rows in every other version.
+    """
+
+    newest: RowIndex | None
+    partners: tuple[RowIndex, ...]
+    number: int
+    parts: int
+
+    def take(self, start: int, stop: int) -> RowNumbers:
+        """Rows in the newest table; -1 where a row is not in the mixed one."""
+        if self.newest is not None:
+            rows = self.newest.take(start, stop)
+            return np.where((rows >= 0) & (self._parts(rows) == self.number), rows, -1)
+        rows = np.arange(start, stop, dtype=np.int64)
+        parts = self._parts(rows)
+        own = parts == self.number
+        for other, index in enumerate(self.partners):
+            own |= (parts == other) & (index.take(start, stop) < 0)
+        return np.where(own, rows, -1)
+
+    def _parts(self, rows: RowNumbers) -> RowNumbers:
+        hashes = mix64(rows.astype(np.int64).view(np.uint64))
+        return np.asarray((hashes % np.uint64(self.parts)).astype(np.int64))
+
+    def part(self, start: int, stop: int) -> MixedRows:
+        """Itself."""
+        del start, stop
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class BothRanked:
+    """Two searches in one read: all rows, and those of the mixed table."""
+
+    whole: RankedRows
+    mixed: RankedRows
+
+    def __call__(self, panel: Panel) -> tuple[Searched, Searched]:
+        """Of one panel."""
+        return self.whole(panel), self.mixed(panel)
+
+    def merge(
+        self, a: tuple[Searched, Searched], b: tuple[Searched, Searched]
+    ) -> tuple[Searched, Searched]:
+        """Of the rows of both."""
+        return self.whole.merge(a[0], b[0]), self.mixed.merge(a[1], b[1])
+
+
+def measure_skew(
+    runs: Mapping[int, Run],
+    join: JoinOptions,
+    *,
+    k: int,
+    n_queries: int,
+    seed: int,
+    metric: Metric | None,
+) -> Skew:
+    """Of the runs of these versions (ascending), all of one width. Reads every items table once."""
+    items = [run.table("items") for run in runs.values()]
+    users = [run.users for run in runs.values()]
+    tables = [table for table in users if table is not None]
+    by_users = len(tables) == len(users)
+    queried = tables if by_users else items
+    metric = metric or ("dot" if by_users else "cosine")
+    item_pairs = [pair(table, items[-1], join) for table in items[:-1]]
+    query_pairs = [pair(t, queried[-1], join) for t in queried[:-1]] if by_users else item_pairs
+
+    rows, queries = _shared_queries(queried, query_pairs, n_queries, seed)
+    itself = int(not by_users)
+    n, deepest = rows.shape[1], min(k + itself, *(table.n_rows for table in items))
+    k = deepest - itself
+    if metric == "cosine":
+        queries = unit(queries)
+    mixing = TopKSearch(queries, deepest)
+    mixed, recall = NO_CANDIDATES, []
+    partners = tuple(_inverse(one) for one in item_pairs)
+    own = fresh = np.empty((n, 0), np.int64)
+    for number, table in enumerate(items):
+        newest = item_pairs[number].partners if number < len(item_pairs) else None
+        part = MixedRows(newest, partners, number, len(items))
+        search = TopKSearch(queries, deepest)
+        ranked = BothRanked(RankedRows(search, metric), RankedRows(mixing, metric, part))
+        squares = 2 * search.value_bytes // (8 * table.d**2) + 1
+        reduction: Reduction[tuple[Searched, Searched]] = Reduction(
+            ranked, ranked.merge, _finite_check, n_squares=squares, n_copies=4
+        )
+        whole, added = reduce_table(table, reduction, label="skew: rankings").run().value
+        mixed = mixing.merge(mixed, added.found)
+        lists = search.best(whole.found).rows.reshape(len(items), n, deepest)
+        lists = _lists(lists, rows[number] if itself else None)
+        own = lists[number]
+        recall.append([_recall(one, own, k) for one in lists])
+        fresh = own
+    lists = mixing.best(mixed).rows.reshape(len(items), n, deepest)
+    lists = _lists(lists, rows[-1] if itself else None)
+    return Skew(
+        versions=tuple(runs),
+        k=k,
+        queries="users" if by_users else "items",
+        metric=metric,
+        sampled=n,
+        recall=tuple(zip(*recall, strict=True)),
+        mixed=tuple(_recall(one, fresh, k) for one in lists),
+    )
+
+
+def _shared_queries(
+    tables: Sequence[Table], pairings: Sequence[Pairing], size: int, seed: int
+) -> tuple[RowNumbers, Matrix]:
+    """Row numbers of sampled queries in every version, (versions, q), and their rows, those of one
+    version behind another's, (versions q, d): none of them zeros anywhere.
+    """
+    n = tables[-1].n_rows
+    tried = np.random.default_rng(seed).integers(0, n, _TRIED * size)
+    tried = np.arange(n) if n <= size else np.unique(tried)
+    tried = np.random.default_rng(seed).permutation(tried)
+    rows = np.stack([*(gather(_inverse(one), tried) for one in pairings), tried])
+    rows = rows[:, (rows >= 0).all(axis=0)][:, : 2 * size]
+    wanted = [rows_of(table, own) for table, own in zip(tables, rows, strict=True)]
+    found = compute(wanted, label="skew: queries", n_tasks=0)
+    nonzero = reduce(np.logical_and, [one.any(axis=1) for one in found])
+    kept = np.flatnonzero(nonzero)[:size]
+    if not len(kept):
+        raise InputError(
+            f"versions are compared by {tables[-1].key} that all of them have;"
+            f" {', '.join(table.where for table in tables)} share none that is not zeros; give"
+            " fewer versions"
+        )
+    return rows[:, kept], np.vstack([one[kept] for one in found])
+
+
+def _inverse(pairing: Pairing) -> RowIndex:
+    """The row of every row of the reference."""
+    return StepIndex(pairing.matched) if pairing.inverse is None else pairing.inverse
+
+
+def _lists(lists: RowNumbers, own: RowNumbers | None) -> RowNumbers:
+    """Top lists (versions, q, k), each without its query's own row where that is among them."""
+    if own is None:
+        return lists
+    return np.stack([without_own(one, own) for one in lists])
+
+
+def _recall(found: RowNumbers, wanted: RowNumbers, k: int) -> Estimate:
+    """The sample is a small part of all queries."""
+    shared = overlaps(found, wanted)[:, -1] if k else np.empty(0)
+    n_found = np.maximum(np.count_nonzero(wanted >= 0, axis=1), 1)
+    return estimate(shared / n_found, np.inf)
+
+
+def _finite_check(value: tuple[Searched, Searched]) -> float:
+    return value[0].total

@@ -1,0 +1,120 @@
+"""What `evaluate` measured, as lines for a person to read: the figures that say most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dask_embstab.core.metrics.estimates import Estimate
+from dask_embstab.passes.evaluate.results import (
+    Judged,
+    Metrics,
+    RankingAgreement,
+    Retrieval,
+    TableMetrics,
+)
+from dask_embstab.passes.evaluate.skew import Skew
+
+_LISTED = 5
+_LISTS = {
+    "stale_queries": "B's items by A's {queries}, found by B's own",
+    "stale_table": "A's items by B's {queries}, found by A's own",
+    "retrained": "each run's own items by its own {queries}",
+}
+
+
+def comparison_lines(found: Metrics) -> list[str]:
+    """A few lines for each table, for top lists and for judgments; JSON has all of it."""
+    lines: list[str] = []
+    for key in ("items", "users"):
+        if (table := getattr(found, key)) is not None:
+            lines += _table(key, table)
+    if found.retrieval is not None:
+        lines += _retrieval(found.retrieval)
+    if found.judged is not None:
+        lines += _judged(found.judged)
+    return lines
+
+
+def skew_lines(found: Skew) -> list[str]:
+    """The matrix of recalls as a table."""
+    width = max(len(f"{number}") for number in found.versions) + 8
+    head = "".join(f"{f'on {number}':>{width}}" for number in found.versions)
+    lines = [
+        f"recall@{found.k} by {found.metric} of {found.sampled} {found.queries}:",
+        f"{'':{width}}{head}{'on a mixture':>{width + 6}}",
+    ]
+    for number, line, mixed in zip(found.versions, found.recall, found.mixed, strict=True):
+        cells = "".join(f"{one.mean:>{width}.4f}" for one in line)
+        lines.append(f"{f'from {number}':<{width}}{cells}{mixed.mean:>{width + 6}.4f}")
+    return lines
+
+
+def _table(key: str, table: TableMetrics) -> Iterator[str]:
+    yield (
+        f"{key}: {table.matched} matched ({table.zero_rows} left out as zeros),"
+        f" {table.unmatched_a} in A alone, {table.unmatched_b} in B alone"
+    )
+    if table.cosine is None or table.norms is None or table.alignment is None:
+        return
+    cosine, norms = table.cosine, table.norms
+    yield (
+        f"  mean cosine {table.mean_cosine:.4f} (10th percentile {cosine.percentiles['10']:.4f},"
+        f" median {cosine.percentiles['50']:.4f}; {cosine.ceiling:.4f} after the best rotation)"
+    )
+    yield (
+        f"  beyond chance {cosine.beyond_chance:.4f}, share of rows at chance"
+        f" {cosine.share_at_chance:.2%}"
+    )
+    yield (
+        f"  norm ratio {table.norm_ratio:.4f} (medians {norms.ratio_of_medians:.4f}), linear CKA"
+        f" {table.cka:.4f}, relative alignment error {table.alignment.relative_error:.4f}"
+    )
+    for name, group in (table.groups or {}).items():
+        yield (
+            f"  {name}: mean cosine {group.mean_cosine:.4f}, norm ratio {group.norm_ratio:.4f},"
+            f" {group.rows} rows"
+        )
+    if table.most_moved:
+        named = ", ".join(f"{one.id} ({one.cosine:.3f})" for one in table.most_moved[:_LISTED])
+        yield f"  moved most: {named}"
+
+
+def _retrieval(found: Retrieval) -> Iterator[str]:
+    yield (
+        f"top {found.k} by {found.metric}, {found.sampled} of {found.population} {found.queries}"
+        " sampled (95 % intervals of what was sampled):"
+    )
+    if not found.k:
+        return
+    for name, text in _LISTS.items():
+        agreement: RankingAgreement = getattr(found, name)
+        yield (
+            f"  {text.format(queries=found.queries)}: {_by_depth('recall', agreement.recall)},"
+            f" rank-biased overlap {_text(agreement.rbo)}"
+        )
+        for group, one in (agreement.groups or {}).items():
+            yield f"    {group}: {_by_depth('recall', one.recall)}, {one.rbo.n} {found.queries}"
+
+
+def _judged(found: Judged) -> Iterator[str]:
+    yield (
+        f"judged queries: {found.queries}, {found.unknown_queries} not in both runs,"
+        f" {found.without_relevant} without a relevant item"
+    )
+    names = {"a": "A", "b": "B", "stale_queries": "A's queries on B", "stale_table": "B's on A"}
+    for key, name in names.items():
+        figures = getattr(found, key)
+        shown = (_by_depth(metric, getattr(figures, metric)) for metric in ("ndcg", "recall"))
+        yield f"  {name}: {', '.join(shown)}"
+
+
+def _by_depth(name: str, values: Mapping[int, Estimate]) -> str:
+    """At depth 10, where the lists are so long, and at their end."""
+    depths = sorted({depth for depth in values if depth == 10} | {max(values)}) if values else []
+    return ", ".join(f"{name}@{depth} {_text(values[depth])}" for depth in depths)
+
+
+def _text(value: Any) -> str:
+    interval = f" ({value.low:.4f} to {value.high:.4f})" if value.low < value.high else ""
+    return f"{value.mean:.4f}{interval}"
