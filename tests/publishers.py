@@ -21,7 +21,7 @@ def publish_all(place: Path, folder: Path) -> None:
         for path in sorted(folder.glob("*.zarr")):
             if path.stem not in known:
                 series.add(path)
-                series.gc()
+                series.gc(grace=0)
 
 
 def publish_in_step(

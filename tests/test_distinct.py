@@ -200,5 +200,8 @@ def test_gc_takes_what_is_known_of_runs_that_are_gone(make_run: MakeRun, tmp_pat
     for run in ("first", "gone"):
         (runs / f".{run}.zarr.{name}").touch()
         (runs / f".{run}.zarr.users.ids-{'1' * 16}").mkdir()
-    assert series.gc() == [f"runs/.gone.zarr.{name}", f"runs/.gone.zarr.users.ids-{'1' * 16}"]
+    assert series.gc(grace=0).removed == [
+        f"runs/.gone.zarr.{name}",
+        f"runs/.gone.zarr.users.ids-{'1' * 16}",
+    ]
     assert len(hidden(runs)) == 2

@@ -43,7 +43,7 @@ def test_gc_status_and_metrics_live_with_foreign_files(place: Path, tmp_path: Pa
     named |= {f"pins/{name}" for name in (".DS_Store", "garbage.json", "link", "null.json")}
     assert sorted(told["foreign"]) == sorted(named), "each once"
     assert "embstab_series_held_runs" in series.metrics()
-    assert series.gc(pin_age=-1.0) == ["candidates/list/held.json"]
+    assert series.gc(pin_age=-1.0, grace=0).removed == ["candidates/list/held.json"]
     after = snapshot(tmp_path)
     assert {name for name in before if name not in after} == {
         "series/candidates/list",
@@ -55,5 +55,5 @@ def test_gc_status_and_metrics_live_with_foreign_files(place: Path, tmp_path: Pa
 
 def test_a_link_to_a_run_is_removed_as_a_link(place: Path, tmp_path: Path) -> None:
     (place / "runs" / "linked.zarr").symlink_to(tmp_path / "day.zarr")
-    assert es.Series(place).gc() == ["runs/linked.zarr"]
+    assert es.Series(place).gc(grace=0).removed == ["runs/linked.zarr"]
     assert es.open_run(tmp_path / "day.zarr").items.n_rows == 60

@@ -136,7 +136,7 @@ def test_forgotten_ids_are_in_nothing_that_is_read_and_all_else_stays(
     assert made.still_in == holding
     assert not series.verify().damage
 
-    series.gc()
+    series.gc(grace=0)
     assert not series.verify().damage
     assert bool(on_disk(tmp_path / "series" / "runs", GONE)) is not rewrite
     assert not on_disk(tmp_path / "series" / "references", GONE)
@@ -196,7 +196,7 @@ def test_asked_twice_nothing_is_left_and_in_steps_it_is_the_same(
         again = one.forget([LIVE, GONE], rewrite=True)
         assert (again.published, again.unknown) == (False, (LIVE, GONE))
         assert "nothing that this series reads holds any of these ids" in again.note
-        one.gc()
+        one.gc(grace=0)
         assert not one.verify().damage
         assert not on_disk(Path(str(one.store.place(""))), LIVE)
 
@@ -254,7 +254,7 @@ def test_under_a_rebase_views_stay_as_they_were(
     for n, old in zip((1, 2, 3), before, strict=True):
         for name, row in rows(series.open(n)).items():
             np.testing.assert_allclose(np.frombuffer(row), np.frombuffer(old[name]), atol=1e-9)
-    series.gc()
+    series.gc(grace=0)
     assert not series.verify().damage
 
 
@@ -264,7 +264,7 @@ def test_a_rollback_and_a_rewriting_rebase_go_on_from_it(series: es.Series, temp
     assert series.add(template / "day-3.zarr").published
     series.rebase(1, rewrite=True)
     assert series.add(es.open_run(template / "day-0.zarr"), name="once more").published
-    series.gc()
+    series.gc(grace=0)
     assert not series.verify().damage
     assert LIVE not in references(series)["day-2"]
 
@@ -325,7 +325,7 @@ def test_a_race_is_lost_and_gone_on_with(
         with pytest.raises(es.RetryError):
             series.forget([LIVE], rewrite=True)
     assert series.forget([LIVE], rewrite=True).runs == ("day-2", "day-3")
-    series.gc()
+    series.gc(grace=0)
     assert not series.verify().damage
 
 

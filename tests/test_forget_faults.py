@@ -33,7 +33,7 @@ def test_what_was_written_before_an_interruption_is_gone_on_with(
     with writing(written.append):
         assert series.forget([LIVE], rewrite=True).published
     resumed = len(written)
-    series.gc()
+    series.gc(grace=0)
     written.clear()
     with writing(written.append):
         series.forget(["i29"], rewrite=True)
@@ -74,7 +74,7 @@ def test_a_fault_at_the_nth_operation(
             last, offset = disk.count, faults.MODES.index(mode) * 490 if step > 1 else 0
             tried = sorted({*range(1 + offset, last + 1, step), *range(max(1, last - 1), last + 1)})
         assert ended(es.Series(place)) == wanted
-        es.Series(place).gc()
+        es.Series(place).gc(grace=0)
         assert ended(es.Series(place)) == wanted
         assert not es.Series(place).verify().damage
         shutil.rmtree(place.parent)

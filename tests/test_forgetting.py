@@ -56,7 +56,7 @@ def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path)
     sizes, rows = [], []
     for run in runs:
         series.add(run)
-        series.gc()
+        series.gc(grace=0)
         sizes.append(size(tmp_path / "s" / "references"))
         rows.append(
             (series.head().figures["running_reference"] or {"items": {"rows": 0}})["items"]["rows"]
@@ -69,7 +69,7 @@ def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path)
     unbounded = added(
         tmp_path / "all", runs, half_life=half_life, forget_below=0, keep_references=100
     )
-    unbounded.gc()
+    unbounded.gc(grace=0)
     assert size(tmp_path / "all" / "references") > 4 * sizes[-1]
 
 
@@ -103,7 +103,7 @@ def test_references_are_kept_as_far_as_a_rollback_may_need(tmp_path: Path) -> No
     runs = days(tmp_path, [np.arange(N)] * 6)
     series = added(tmp_path / "s", runs[:5], keep_references=2)
     assert series.log().kept_references == ("day-3", "day-4")
-    assert sorted(series.gc()) == ["references/day-1.zarr", "references/day-2.zarr"]
+    assert sorted(series.gc(grace=0).removed) == ["references/day-1.zarr", "references/day-2.zarr"]
     assert not series.verify().damage
     assert {
         name for name in series.manifest()["files"] if name.startswith("references/day-2")
@@ -119,7 +119,7 @@ def test_references_are_kept_as_far_as_a_rollback_may_need(tmp_path: Path) -> No
     series.add(runs[5], name="again")
     assert set(state_of(series, "again")[2]) == {1 + 2 ** (-1 / 26)}
     assert not series.verify().damage
-    assert series.gc() == ["references/day-4.zarr"]
+    assert series.gc(grace=0).removed == ["references/day-4.zarr"]
 
 
 def test_shadows_do_not_drive_out_the_head_s_reference(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_shadows_do_not_drive_out_the_head_s_reference(tmp_path: Path) -> None:
     for run in runs[2:4]:
         series.add(run, shadow=True)
     assert series.log().kept_references == ("day-1",)
-    series.gc()
+    series.gc(grace=0)
     series.add(runs[4])
     np.testing.assert_allclose(state_of(series, "day-4")[2], sum(2 ** (-k / 26) for k in range(3)))
     series.promote(3)
@@ -139,9 +139,9 @@ def test_shadows_do_not_drive_out_the_head_s_reference(tmp_path: Path) -> None:
 def test_a_rebase_moves_the_references_that_are_kept(tmp_path: Path, *, rewrite: bool) -> None:
     runs = days(tmp_path, [np.arange(N)] * 5)
     series = added(tmp_path / "s", runs[:4], keep_references=1)
-    series.gc()
+    series.gc(grace=0)
     series.rebase(2, rewrite=rewrite)
-    series.gc()
+    series.gc(grace=0)
     assert len(series.store.names("references")) == 1
     series.add(runs[4])
     np.testing.assert_allclose(state_of(series, "day-4")[2], sum(2 ** (-k / 26) for k in range(5)))

@@ -321,12 +321,14 @@ def test_a_run_that_is_fitted_anew_is_no_longer_held(
     )
 
 
-def test_gc_takes_what_was_held(series: es.Series, tmp_path: Path) -> None:
+def test_gc_takes_what_was_held_when_its_grace_is_over(series: es.Series, tmp_path: Path) -> None:
     bad = BAD["shuffled ids"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
     with pytest.raises(es.HoldError):
         series.add(bad)
     kept = ["candidates/bad/candidate.npz", "candidates/bad/held.json", "runs/bad.zarr"]
-    assert sorted(series.gc()) == kept
+    assert sorted(series.gc().left) == kept
+    assert [one["run"] for one in series.status()["held"]] == ["bad"]
+    assert sorted(series.gc(grace=0).removed) == kept
     assert series.add(bad, accept="fitted anew").published
 
 

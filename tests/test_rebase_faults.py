@@ -66,7 +66,7 @@ def test_a_rebase_that_lost_the_race(
             series.rebase(1, rewrite=True)
     assert series.head().run == "day-3"
     assert series.rebase(1, rewrite=True).published
-    series.gc()
+    series.gc(grace=0)
     assert len(list((Path(series.store.place("runs"))).iterdir())) == 4
     assert not series.verify().damage
 
@@ -94,7 +94,7 @@ def test_a_fault_at_the_nth_operation(
         if len(es.Series(place).log().versions) == 3:
             assert disk.struck
             es.Series(place).rebase(1, rewrite=True)
-        es.Series(place).gc()
+        es.Series(place).gc(grace=0)
         ended = es.Series(place).log().moved, all_read(es.Series(place))
         if wanted is None:
             wanted = ended

@@ -236,7 +236,7 @@ def test_two_at_work_on_one_name(
     def meanwhile(*arguments: Any) -> Any:
         with pytest.raises(es.RetryError, match="at work on 2026-01-04"):
             series.add(days[3])
-        seen.append(series.gc())
+        seen.append(series.gc(grace=0).removed)
         return original(*arguments)
 
     monkeypatch.setattr(publishing, "check", meanwhile)
@@ -378,11 +378,20 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
     assert (place / "runs" / "2026-01-04.zarr").exists()
     (place / "pins" / "reader.json").write_text('{"run": "2026-01-04"}')
     (digests,) = (f"digests/{path.name}" for path in (place / "digests").glob("2026-01-04.*"))
-    assert run("gc", place)[1]["removed"] == [digests, "candidates/2026-01-04/candidate.npz"]
+    found = run("gc", place)[1]
+    assert found["removed"] == []
+    assert found["left"].keys() == {
+        digests,
+        "candidates/2026-01-04/candidate.npz",
+        "runs/2026-01-04.zarr",
+    }
+    found = run("gc", place, "--grace", "0")[1]
+    assert found["removed"] == [digests, "candidates/2026-01-04/candidate.npz"]
+    assert found["left"] == {"runs/2026-01-04.zarr": "a reader has pinned it"}
     with series.pin(2) as pinned:
         assert len(list((place / "pins").iterdir())) == 2
         assert pinned.name == "2026-01-02"
-    assert run("gc", place, "--pin-age", "0s")[1]["removed"] == [
+    assert run("gc", place, "--pin-age", "0s", "--grace", "0s")[1]["removed"] == [
         "pins/reader.json",
         "runs/2026-01-04.zarr",
     ]

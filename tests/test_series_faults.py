@@ -37,7 +37,7 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "add": lambda series, runs: series.add(runs / "day-3.zarr"),
     "rollback": lambda series, _: series.rollback(1),
     "change": lambda series, _: series.change(policy="first", gaps=None),
-    "gc": lambda series, _: series.gc(),
+    "gc": lambda series, _: series.gc(grace=0),
     "hold": hold,
     "accept": lambda series, runs: series.add(runs / "day-3.zarr", accept="known"),
     "shadow": lambda series, runs: series.add(runs / "day-3.zarr", shadow=True),
@@ -135,7 +135,7 @@ def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mod
     else:
         do(es.Series(place), runs)  # the same call again
     assert ended(place) == wanted(start, runs, verb)
-    es.Series(place).gc()
+    es.Series(place).gc(grace=0)
     assert ended(place)[:2] == wanted(start, runs, verb)[:2]
     known = {f"day-{day}.zarr" for day in (1, 2, 3)}
     leftovers = {path.name for at in PLACES for path in (place / at).iterdir()} - known

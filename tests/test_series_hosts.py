@@ -72,11 +72,11 @@ def test_gc_leaves_alone_what_is_being_published_where_every_lock_is_granted(
     place: Path, machine: str
 ) -> None:
     with publishing(place, machine) as publisher:
-        assert es.Series(place).gc(grace=0.0) == []
+        assert es.Series(place).gc(grace=0).removed == []
         with pytest.raises(es.RetryError, match=r"at work on day-2.*last seen"):
             es.Series(place).add(place.parent.parent / "day-2.zarr")
         assert tell(publisher) == b"published\n"
-    assert es.Series(place).gc(grace=0.0) == []
+    assert es.Series(place).gc(grace=0).removed == []
     assert [v.run for v in es.Series(place).log().versions] == ["day-1", "day-2"]
     assert not es.Series(place).verify().damage
 
@@ -89,7 +89,7 @@ def test_a_publisher_that_showed_no_sign_of_life_publishes_nothing_any_more(plac
     with publishing(place, "beta") as publisher:
         lock = place / "locks" / "day-2.lock"
         os.utime(lock, (time.time() - 2 * locks.LEASE_SECONDS,) * 2)
-        assert "runs/day-2.zarr" in es.Series(place).gc(grace=0.0)
+        assert "runs/day-2.zarr" in es.Series(place).gc(grace=0).removed
         assert tell(publisher).startswith(
             b"RetryError: another process has taken over the work on day-2; nothing"
         )
@@ -97,32 +97,67 @@ def test_a_publisher_that_showed_no_sign_of_life_publishes_nothing_any_more(plac
     assert es.Series(place).add(place.parent.parent / "day-2.zarr").published
 
 
-def test_gc_spares_what_is_young_where_another_machine_was_at_work(place: Path) -> None:
-    with publishing(place, "beta") as publisher:
+@pytest.mark.parametrize("machine", ["", "beta"], ids=["this machine", "another machine"])
+def test_gc_leaves_what_is_younger_than_the_grace(place: Path, machine: str) -> None:
+    with publishing(place, machine) as publisher:
         publisher.kill()
         publisher.wait()
     series, lock = es.Series(place), place / "locks" / "day-2.lock"
     os.utime(lock, (time.time() - 2 * locks.LEASE_SECONDS,) * 2)
-    assert series.gc() == []
-    for path in (
+    left = [
         place / "runs" / "day-2.zarr",
+        place / "references" / "day-2.zarr",
         *(place / "candidates" / "day-2").iterdir(),
-        *(place / "digests").iterdir(),
-    ):
-        os.utime(path, (time.time() - 7200,) * 2)
-    assert "runs/day-2.zarr" in series.gc()
+        *(place / "digests").glob("day-2.*"),
+    ]
+    keys = {str(path.relative_to(place)) for path in left}
+    for young in left:  # one young file keeps all that belongs to it
+        for path in left:
+            os.utime(path, (time.time() - (7200 if path != young else 60),) * 2)
+        found = series.gc()
+        assert found.removed == []
+        assert found.left.keys() == keys
+        assert all("within the grace of 3600 s" in why for why in found.left.values())
+        assert set(series.gc(grace=7500).left) == keys
+    assert not list((place / "locks").glob("*.lock")), "a dead process holds no lock"
+    os.utime(young, (time.time() - 7200,) * 2)
+    found = series.gc()
+    assert set(found.removed) == keys
+    assert found.left == {}
     assert [path.name for path in (place / "runs").iterdir()] == ["day-1.zarr"]
-    assert not list((place / "locks").glob("*.lock"))
+    assert not series.verify().damage
 
 
-def test_gc_clears_up_at_once_where_this_machine_alone_was_at_work(place: Path) -> None:
-    with publishing(place) as publisher:
-        publisher.kill()
-        publisher.wait()
-    assert (place / "locks" / "day-2.lock").exists()
-    removed = es.Series(place).gc()
-    assert {"runs/day-2.zarr", "candidates/day-2/candidate.npz"} < set(removed)
-    assert not list((place / "locks").glob("*.lock"))
+def test_gc_says_what_another_process_is_at_work_on(place: Path) -> None:
+    with publishing(place):
+        left = es.Series(place).gc(grace=0).left
+    assert left["runs/day-2.zarr"] == "another process is at work on it"
+
+
+@pytest.mark.parametrize(
+    "key", ["runs/.lost.zarr.0123456789ab.partial", "references/lost.zarr", "bases/" + "0" * 16]
+)
+def test_the_grace_holds_for_runs_references_scratch_and_matrices(place: Path, key: str) -> None:
+    (place / key).mkdir(parents=True)
+    assert es.Series(place).gc().left.keys() == {key}
+    assert es.Series(place).gc(grace=0).removed == [key]
+
+
+def test_gc_tells_ages_by_the_clock_of_the_file_system(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This host's own clock is a day ahead of the server's."""
+    (place / "runs" / "lost.zarr").mkdir()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 86_400)
+    assert es.Series(place).gc().removed == []
+
+
+def test_files_of_the_future_go_where_no_grace_is_asked_for(place: Path) -> None:
+    (lost := place / "runs" / "lost.zarr").mkdir()
+    os.utime(lost, (time.time() + 86_400,) * 2)
+    assert es.Series(place).gc().removed == []
+    assert es.Series(place).gc(grace=0).removed == ["runs/lost.zarr"]
 
 
 def test_gc_looks_at_pins_again_before_it_removes(
@@ -139,11 +174,11 @@ def test_gc_looks_at_pins_again_before_it_removes(
         return original(self, name)
 
     monkeypatch.setattr(Folder, "lock", lock)
-    removed = series.gc()
+    removed = series.gc(grace=0).removed
     assert entered
     assert "runs/day-2.zarr" not in removed
     (place / "pins" / "late.json").unlink()
-    assert "runs/day-2.zarr" in series.gc()
+    assert "runs/day-2.zarr" in series.gc(grace=0).removed
 
 
 @pytest.mark.parametrize("gone", ["runs/day-2.zarr", "references/day-2.zarr", "digests"])
@@ -261,12 +296,12 @@ def test_two_hosts_publish_and_collect_in_one_series(
         publishing(b / "series", within=OTHER_HOST) as publisher,
     ):
         series = es.Series(a / "series")
-        assert series.gc(grace=0.0) == []
+        assert series.gc(grace=0).removed == []
         with pytest.raises(es.RetryError, match=r"at work on day-2 .process .* on other"):
             series.add(tmp_path / "day-2.zarr")
         assert tell(publisher) == b"published\n"
         assert [v.run for v in series.log().versions] == ["day-1", "day-2"]
-        assert series.gc(grace=0.0) == []
+        assert series.gc(grace=0).removed == []
         assert not series.verify().damage
 
 

@@ -72,7 +72,7 @@ def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: in
         for at in (place, undisturbed):
             for path in sorted(inputs.glob("*.zarr")):
                 es.Series(at).add(path)
-    es.Series(place).gc()
+    es.Series(place).gc(grace=0)
     assert ended(place) == ended(undisturbed)
     assert {path.name for path in (place / "runs").iterdir()} == {
         path.name for path in inputs.iterdir()
@@ -131,7 +131,7 @@ def test_a_full_disk(tmp_path: Path, record_property: Any, limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ended(place) == before
     assert series.add(third).published
-    series.gc()
+    series.gc(grace=0)
     assert {path.name for path in (place / "runs").iterdir()} == {
         f"day-{day}.zarr" for day in range(3)
     }
@@ -164,13 +164,13 @@ def test_a_year_of_daily_runs(
                     disturbed.add(path)
                 struck += disk.struck
                 if chance.random() < 0.3:
-                    disturbed.gc(pin_age=0.0)
+                    disturbed.gc(pin_age=0.0, grace=0)
             for place in places.values():
                 es.Series(place).add(path)
                 if back is not None:
                     es.Series(place).rollback(back)
             shutil.rmtree(path)
-    es.Series(places["disturbed"]).gc()
+    es.Series(places["disturbed"]).gc(grace=0)
     assert struck >= n_days // 2
     record_property("tried", struck)
     assert ended(places["disturbed"]) == ended(places["undisturbed"])
@@ -228,7 +228,7 @@ class SeriesMachine(RuleBasedStateMachine):
 
     @rule()
     def gc(self) -> None:
-        self.series.gc(pin_age=0.0)
+        self.series.gc(pin_age=0.0, grace=0)
         runs = {path.name for path in (self.place / "runs").iterdir()}
         assert runs == {f"{name}.zarr" for name in self.model}
         assert not list((self.place / "candidates").iterdir())

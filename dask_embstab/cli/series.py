@@ -39,9 +39,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Seconds from 90s, 15m, 12h or 7d."""
+    """Seconds from 90s, 15m, 12h or 7d; 0 needs no unit."""
     try:
-        return float(value[:-1]) * _SECONDS[value[-1:]]
+        return 0.0 if value == "0" else float(value[:-1]) * _SECONDS[value[-1:]]
     except (ValueError, KeyError):
         raise click.BadParameter(
             f"an age is a number and a unit, such as 90s, 15m, 12h or 7d; it is {value!r}"
@@ -459,18 +459,20 @@ def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
         callback=_seconds,
         default="1h",
         show_default=True,
-        help="Where other machines are at work too, what is younger stays.",
+        help="What was changed later stays; 0 removes it at once.",
     ),
     group=series,
 )
 def gc(series: str, **options: Any) -> dict[str, Any]:
-    """Remove what no version needs: leftovers of interrupted publishes."""
+    """Remove what no version needs: leftovers of interrupted publishes, held candidates, and what
+    rebases and forgets have written anew; `left` says what stays, and why.
+    """
     from dask_embstab.series.admin.foreign import foreign
     from dask_embstab.series.series import Series
 
     opened = Series(series)
-    removed = opened.gc(**options)
-    return {"removed": removed, "foreign": foreign(opened.store)}
+    made = opened.gc(**options)
+    return {"removed": made.removed, "left": made.left, "foreign": foreign(opened.store)}
 
 
 @command(_PLACE, click.argument("file", type=PLACE, required=False), group=series)

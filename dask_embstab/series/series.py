@@ -37,6 +37,7 @@ from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.forget import Forgotten, forget
+from dask_embstab.series.admin.gc import Collected
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
@@ -406,12 +407,14 @@ class Series(Displayed):
         return verify(self.store, self.log())
 
     @verb()
-    def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> list[str]:
-        """Remove what no version needs and no reader has pinned in the last ``pin_age`` seconds;
-        returns the keys.
+    def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> Collected:
+        """Remove what no version needs, was last changed more than ``grace`` seconds ago, and no
+        reader has pinned in the last ``pin_age`` seconds.
 
-        On a series that another machine has worked on in the last ``grace`` seconds, nothing
-        younger than that goes.
+        The grace (default: an hour, by the file system's clock) keeps what is being written on a
+        machine that locks do not reach, and candidates that a gate holds, which `add` with
+        ``accept`` publishes as they are. ``grace=0`` removes them at once. What stays is in
+        ``left``, with the reason.
         """
         return gc.collect(self.store, pin_age=pin_age, grace=grace)
 

@@ -10,7 +10,6 @@ system).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,12 +21,11 @@ from typing import Any, Protocol
 from dask_embstab.errors import RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
 from dask_embstab.files.listing import files_below
-from dask_embstab.files.locks import Lock, file_system_time, holder, machine, try_lock
+from dask_embstab.files.locks import Lock, file_system_time, holder, try_lock
 from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
-_MACHINES = "machines"
 
 
 class Held(Protocol):
@@ -81,9 +79,6 @@ class Store(Protocol):
         """Keep others from working on ``name``; RetryError where another does. A dead process holds
         no lock.
         """
-
-    def is_shared(self, within: float) -> bool:
-        """Whether another machine has locked anything here in the last ``within`` seconds."""
 
     def place(self, key: str) -> Any:
         """Where Zarr finds a run."""
@@ -179,8 +174,7 @@ class Folder:
         once it is empty.
         """
         path, folder = self.root / "locks" / f"{name}.lock", self.root / "candidates" / name
-        (path.parent / _MACHINES).mkdir(parents=True, exist_ok=True)
-        (path.parent / _MACHINES / _machine_name()).touch()
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock = try_lock(path)
         if lock is None:
             raise RetryError(
@@ -196,19 +190,6 @@ class Folder:
             finally:
                 lock.release(path)
 
-    def is_shared(self, within: float) -> bool:
-        """By what every machine that takes a lock leaves in ``locks/machines``."""
-        others = (
-            f"locks/{_MACHINES}/{name}"
-            for name in self.names(f"locks/{_MACHINES}")
-            if name != _machine_name()
-        )
-        return any(self.age(other) < within for other in others)
-
     def place(self, key: str) -> Path:
         """Where Zarr finds a run."""
         return self.root / key
-
-
-def _machine_name() -> str:
-    return hashlib.sha256(machine().encode()).hexdigest()[:16]

@@ -46,9 +46,9 @@ from dask_embstab.tables.remaining import Remaining, RemainingColumn, without_ro
 from dask_embstab.tables.table import Table
 
 AFTERWARDS = (
-    "the old files, and the ids in them, stay on the disk until `series gc`; what else holds them"
-    " (deliveries, copies, indexes) is not touched, and a delivery that has such an id brings it"
-    " back"
+    "the old files, and the ids in them, stay on the disk until `series gc`, which leaves what is"
+    " younger than its grace (an hour; 0 removes all at once); what else holds them (deliveries,"
+    " copies, indexes) is not touched, and a delivery that has such an id brings it back"
 )
 _NAMED = 5
 

@@ -3,8 +3,8 @@ version or a reader holds.
 
 A publish holds the lock of its run's name from before its first chunk until its version is created,
 and gc takes the same lock before it looks at the log: what it then finds without a version belongs
-to nobody. On a series that another machine has worked on as well, locks may not reach all, so what
-is younger than a grace period stays.
+to nobody. Locks may not reach every machine, and a candidate that a gate holds waits for somebody
+to look at it. So everything of a name stays until the youngest of it is older than a grace period.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from dask_embstab.errors import RetryError
 from dask_embstab.series.log.digests import DIGESTS_KEY
@@ -23,6 +24,7 @@ from dask_embstab.series.publish.candidate import candidate_key
 from dask_embstab.series.store import Store
 
 DAY, HOUR = 86_400.0, 3600.0
+AT_WORK = "another process is at work on it"
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.zarr\.[0-9a-f]{12}\.(?:partial|new|trash)")
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8,32}\.(tmp|partial)")
 """A small file that was being written; any other hidden file is somebody else's."""
@@ -30,6 +32,14 @@ _KNOWN = re.compile(
     r"(?P<folder>.+)/\.(?P<run>.+\.zarr)\.(?:items|users)\.(?:ids|distinct)-[0-9a-f]{16}"
 )
 """What is known of a run's ids lies beside it: an index of them, the mark that none is repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What gc ``removed``, and what it ``left`` although no version needs it: keys, and why."""
+
+    removed: list[str]
+    left: dict[str, str]
 
 
 @contextlib.contextmanager
@@ -43,34 +53,50 @@ def pin(store: Store, run: str) -> Iterator[None]:
         store.remove(key)
 
 
-def collect(store: Store, *, pin_age: float, grace: float) -> list[str]:
-    """Remove what no version needs and return the keys; readers' pins older than ``pin_age``
-    seconds have ended.
+def collect(store: Store, *, pin_age: float, grace: float) -> Collected:
+    """Remove what no version needs and was last changed more than ``grace`` seconds ago; readers'
+    pins older than ``pin_age`` seconds have ended.
 
-    Where another machine was at work within the last ``grace`` seconds, what is younger than that
-    stays.
+    What belongs to one name goes together or not at all: a candidate without its run, or a run
+    without its candidate, would be of no use. Ages are told by the file system's clock.
     """
-    removed = _swept(store, pin_age)
+    removed, left = _swept(store, pin_age, grace), dict[str, str]()
     needed = _needed(read_log(store))
     for name, keys in sorted(_by_name(store).items()):
-        if keys and needed.issuperset(map(_owner, keys)):
+        unneeded = [key for key in keys if _owner(key) not in needed]
+        if keys and not unneeded:
             continue
-        with contextlib.suppress(RetryError), store.lock(name) as lock:
-            needed = _needed(read_log(store))
-            youngest = grace if store.is_shared(grace) else 0.0
-            for key in keys:
-                owner = _owner(key)
-                with contextlib.suppress(FileNotFoundError):
-                    is_young = store.age(key) < youngest
-                    if (
-                        owner not in needed
-                        and not is_young
-                        and not _is_pinned(store, owner)
-                        and lock.is_held()
-                    ):
+        try:
+            with store.lock(name) as lock:
+                needed = _needed(read_log(store))
+                ages = _ages(store, (key for key in unneeded if _owner(key) not in needed))
+                for key in ages:
+                    why = _why_left(store, key, min(ages.values()), grace)
+                    if why is not None or not lock.is_held():
+                        left[key] = why or AT_WORK
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
                         store.remove(key)
                         removed.append(key)
-    return removed
+        except RetryError:
+            left |= dict.fromkeys(unneeded, AT_WORK)
+    return Collected(removed, left)
+
+
+def _ages(store: Store, keys: Iterator[str]) -> dict[str, float]:
+    """How long ago each was changed; without those that are gone by now."""
+    ages = {}
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):
+            ages[key] = store.age(key)
+    return ages
+
+
+def _why_left(store: Store, key: str, age: float, grace: float) -> str | None:
+    """Why something that no version needs stays all the same; None where it may go."""
+    if age < grace > 0:  # a clock that was set back dates files in the future
+        return f"changed {max(age, 0.0):.0f} s ago, within the grace of {grace:.0f} s"
+    return "a reader has pinned it" if _is_pinned(store, _owner(key)) else None
 
 
 def _is_pinned(store: Store, key: str) -> bool:
@@ -151,8 +177,8 @@ def _owner(key: str) -> str:
     return f"{known['folder']}/{known['run']}" if known else key
 
 
-def _swept(store: Store, pin_age: float) -> list[str]:
-    """Old pins, and half-written small files that nobody can be writing any more."""
+def _swept(store: Store, pin_age: float, grace: float) -> list[str]:
+    """Old pins, and small files that nobody can be writing any more: half-written for a day."""
     removed = []
     for folder in ("pins", "versions", "digests", "bases", "attempts"):
         for name in store.names(folder):
@@ -161,7 +187,7 @@ def _swept(store: Store, pin_age: float) -> list[str]:
                 ours = _LEFT.fullmatch(name) or (
                     folder == "pins" and _pin_of(store, name) is not None
                 )
-                if ours and store.age(key) > (pin_age if name[0] != "." else DAY):
+                if ours and store.age(key) > (pin_age if name[0] != "." else max(DAY, grace)):
                     store.remove(key)
                     removed.append(key)
     return removed
