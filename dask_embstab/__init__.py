@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _HOME = {
     "api": (
         "apply",
+        "compress",
         "create_run",
         "evaluate",
         "fit",
@@ -109,6 +110,7 @@ __all__ = [
     "TooFewMatchedError",
     "Transform",
     "apply",
+    "compress",
     "create_run",
     "evaluate",
     "fit",

@@ -19,6 +19,7 @@ from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.swap import made_parents
 from dask_embstab.passes.apply import copy_table
+from dask_embstab.passes.compress import codes_of, compress_run
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap
@@ -523,6 +524,80 @@ def stabilize(
         return apply(
             transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync
         )
+
+
+@verb()
+def compress(
+    run: RunLike | TableLike,
+    out: Any,
+    *,
+    code: str = "int8",
+    rotate: bool = False,
+    rank: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    sync: bool = True,
+    users: TableLike | None = None,
+) -> Run:
+    """Write a run whose rows are stored as codes of a few bytes: one read and one write per table.
+
+    The result opens and reads like any run: rows are decoded, to float32, by whoever reads them.
+    The codes are fixed, not fitted: one row has one code on every day, so that the codes of runs
+    that are aligned to one space are comparable (``docs/compression.md`` says what each keeps).
+
+    Parameters
+    ----------
+    run
+        A run, or its path, with items, users or both; or tables in memory, as `apply` takes them.
+    out
+        Where the result appears, whole or not at all.
+    code
+        What a component becomes: ``"float16"``, ``"bfloat16"``, or a whole number of 8, 6, 5 or 4
+        bits with a float16 scale per row (``"int8"`` ... ``"int4"``), or its ``"sign"`` with the
+        row's length.
+    rotate
+        Turn rows by a random rotation first, the same for every run with this ``seed``: components
+        of very different size are then coded alike.
+    rank
+        Keep that many leading directions of the items: the best scores of that rank. One more read.
+    seed
+        Of the rotation.
+    overwrite, resume, sync
+        As in `apply`.
+    users
+        The table of users, where ``run`` is a table of items.
+
+    Raises
+    ------
+    InputError
+        Where the code or an option is none; `NotFiniteError` where a row is not finite, or lies
+        beyond the range of its code.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import dask_embstab as es
+    >>> items = np.random.default_rng(0).normal(size=(1000, 32))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     small = es.compress({"items": items}, f"{folder}/small.zarr", code="int8")
+    ...     print(small.items.dtype, round(es.evaluate(items, small).items.mean_cosine, 4))
+    float32 1.0
+    """
+    source = run_of(run, users)
+    codes = codes_of(source, code, rotate=rotate, rank=rank, seed=seed)
+    name = source.name if source.path is not None else _name_of(out)
+    return compress_run(
+        source,
+        out,
+        codes,
+        name=name,
+        overwrite=overwrite,
+        resume=resume,
+        sync=sync,
+        inputs=_paths(source.path),
+    )
 
 
 @verb()

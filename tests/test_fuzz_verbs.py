@@ -32,6 +32,7 @@ RESULTS = {es.Metrics, es.Run, es.Table, es.TableMoments}
 """Nobody makes these by calling them: verbs return them."""
 TABLES: dict[str, set[str]] = {
     "apply": {"run"},
+    "compress": {"run"},
     "create_run": {"items", "users"},
     "evaluate": {"a", "b"},
     "fit": {"items", "users", "reference", "weights", "counts", "pairs"},
@@ -107,6 +108,7 @@ class Given:
         )
         return {
             "apply": lambda: {"transform": t, "run": a, "out": new()},
+            "compress": lambda: {"run": a, "out": new()},
             "create_run": lambda: {"path": new(), "items": T, "users": W},
             "evaluate": lambda: {"a": a, "b": b},
             "fit": lambda: {"items": T, "users": W, "reference": {"items": T2, "users": W2}},

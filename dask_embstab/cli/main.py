@@ -40,18 +40,21 @@ _FIT_OPTIONS = (
     JOIN_MEMORY,
     SCHEDULER,
 )
-_APPLY_OPTIONS = (
-    click.option(
-        "--dtype",
-        type=click.Choice(["float16", "float32", "float64"]),
-        help="Of the output; default: kept.",
-    ),
+_WRITE_OPTIONS = (
     click.option(
         "--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."
     ),
     click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
     SYNC,
     MEMORY,
+)
+_APPLY_OPTIONS = (
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32", "float64"]),
+        help="Of the output; default: kept.",
+    ),
+    *_WRITE_OPTIONS,
 )
 
 
@@ -91,6 +94,31 @@ def apply(
     with cluster(scheduler), clock() as seconds:
         transformed = api.apply(transform, run, out, **options)
     return {**described(transformed), "seconds": seconds(), "out": transformed.path}
+
+
+@command(
+    argument("run"),
+    argument("out"),
+    click.option(
+        "--code",
+        metavar="CODE",
+        default="int8",
+        show_default=True,
+        help="float16, bfloat16, int8, int6, int5, int4 or sign.",
+    ),
+    click.option("--rotate", is_flag=True, help="Turn rows by a fixed random rotation first."),
+    click.option("--rank", type=int, metavar="K", help="Keep K leading directions."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the rotation."),
+    *_WRITE_OPTIONS,
+    SCHEDULER,
+)
+def compress(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+    """Write RUN with its rows stored as codes of a few bytes as OUT, which opens like any run."""
+    from dask_embstab import api
+
+    with cluster(scheduler), clock() as seconds:
+        small = api.compress(run, out, **options)
+    return {**described(small), "seconds": seconds(), "out": small.path}
 
 
 @command(

@@ -259,9 +259,8 @@ def _advance_block(
         weights[at : at + len(weight)] = weight
         at += len(weight)
     vectors.finish()
-    sink.record(
-        origin, vectors.digests, sink.write_weights(rows.start, weights.astype(vectors.dtype))
-    )
+    written = sink.write_weights(rows.start, weights.astype(vectors.dtype))
+    sink.record(origin, *vectors.checksums, written)
     return Written(rows.start, rows.stop)
 
 

@@ -17,6 +17,7 @@ from dask_embstab.tables.column import by_label
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
+from dask_embstab.tables.read.coded import CODES
 from dask_embstab.tables.read.labels import labelled_rows, labelled_values
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
@@ -135,7 +136,7 @@ def _from_place(place: Any, key: str) -> Table:
     if isinstance(node, zarr.Array):
         return make_table(node, _ids_beside(str(local_path(place) or place)), where=name, key=key)
     with reading_metadata(name):
-        if "vectors" in node:
+        if "vectors" in node or CODES in node:
             folder, _, last = name.rstrip("/").rpartition("/")
             return table_of(node, last, folder or ".")
     return open_run(place).table(key)

@@ -195,8 +195,9 @@ def _arrays(table: Watched | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:
 
 def _behind(source: Any) -> Iterator[Any]:
     while hasattr(source, "source"):  # a view, known by what it is a view of
-        if hasattr(source, "right"):
-            yield from _behind(source.right)
+        for other in ("right", "scale"):
+            if getattr(source, other, None) is not None:
+                yield from _behind(getattr(source, other))
         source = source.source
     yield source.array
 

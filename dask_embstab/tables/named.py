@@ -24,7 +24,7 @@ from dask_embstab.tables.table import Table
 NAMED = ("weights", "counts", "only")
 """Options of a fit that may be given by a name."""
 _ARRAY = re.compile(r"[^./\\][^/\\]*")
-_NOT_NUMBERS = ("vectors", "id")
+_NOT_NUMBERS = ("vectors", "id", "codes", "scale")
 
 
 def is_name(option: str, value: Any) -> bool:

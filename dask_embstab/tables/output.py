@@ -57,7 +57,8 @@ def record_output(
             digests = numbered.setdefault(f"{found['before']}{{}}{found['after']}", {})
             digests[int(found["number"])] = stored_checksum(str(folder / path))
     for key, digests in written.items():
-        if not digests.items() <= numbered[f"{key}/vectors/c/{{}}/0"].items():
+        rows = "codes" if f"{key}/codes/c/{{}}/0" in numbered else "vectors"
+        if not digests.items() <= numbered[f"{key}/{rows}/c/{{}}/0"].items():
             raise DamageError(
                 f"the {key} in {folder} are not those that were written; write the run again"
             )

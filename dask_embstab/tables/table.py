@@ -18,6 +18,7 @@ from dask_embstab.tables.ids.lookup import find_rows
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.coded import CODES, coded_source
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_whole_rows
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.limits import require_workable
@@ -171,11 +172,14 @@ def _require_rows_first(array: zarr.Array[Any], where: str) -> None:
 
 def table_of(group: zarr.Group, key: str, path: str) -> Table:
     """The table in a group that holds ``vectors`` and perhaps ``id``."""
-    vectors = group.get("vectors")
+    where, vectors, ids = f"{path}/{key}", group.get("vectors"), group.get("id")
     if not isinstance(vectors, zarr.Array):
-        raise InputError(f"a table is a group with an array named vectors; {path}/{key} has none")
-    ids = group.get("id")
-    return make_table(vectors, ids, where=f"{path}/{key}", key=key)
+        if CODES not in group:
+            raise InputError(f"a table is a group with an array named vectors; {where} has none")
+        source = coded_source(group, where)
+        n = source.shape[0]
+        return Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
+    return make_table(vectors, ids, where=where, key=key)
 
 
 def require_one_width(items: Table | None, users: Table | None) -> None:

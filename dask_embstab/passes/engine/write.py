@@ -122,7 +122,8 @@ def write_block(
     writer = sink.writer(rows.start, rows.stop)
     multiply = _Multiply(linear_map, grid.rows)
     largest = float(np.finfo(writer.dtype).max)
-    unchecked = linear_map.needs_no_check(block)
+    # What is encoded was not looked at by a fit, and a code holds no infinity.
+    unchecked = sink.code is None and linear_map.needs_no_check(block)
     for start in grid.cuts(rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
@@ -132,8 +133,9 @@ def write_block(
             _raise_not_finite(stored, transformed, writer.dtype, start, where)
         writer.put(transformed)
     writer.finish()
-    sink.record(sink.made_of(rows.start, rows.stop, reader.digests(), input_rows), writer.digests)
-    return Written(rows.start, rows.stop, reader.digests(), writer.digests, ids_digest)
+    written = writer.checksums
+    sink.record(sink.made_of(rows.start, rows.stop, reader.digests(), input_rows), *written)
+    return Written(rows.start, rows.stop, reader.digests(), written[0], ids_digest)
 
 
 def _kept(

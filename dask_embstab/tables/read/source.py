@@ -83,9 +83,8 @@ def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
     length with ``fill``.
     """
     missing, found = chunk_rows - len(rows), checksum(rows)
-    block = np.full(
-        (min(missing, _PADDING_ROWS), rows.shape[1]), 0 if fill is None else fill, rows.dtype
-    )
+    shape = min(missing, _PADDING_ROWS), *rows.shape[1:]
+    block = np.full(shape, 0 if fill is None else fill, rows.dtype)
     for at in range(0, missing, _PADDING_ROWS):
         found = checksum(block[: missing - at], found)
     return found

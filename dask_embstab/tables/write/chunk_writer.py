@@ -48,6 +48,11 @@ class DirectWriter:
         self._cast = np.empty((0, files.d), files.dtype)
         self.digests: Digests = {}
 
+    @property
+    def checksums(self) -> tuple[Digests, ...]:
+        """Digests of the chunks that were written."""
+        return (self.digests,)
+
     def put(self, rows: Rows) -> None:
         """Append rows, cast to the stored dtype."""
         require_room(self._at, len(rows), self._stop, self._files.root)

@@ -9,18 +9,17 @@ half-written run is refused wherever it is found.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
+from dask_embstab.core.codes.code import Code
 from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
@@ -28,10 +27,9 @@ from dask_embstab.files.published import publishing
 from dask_embstab.files.swap import finish_swap, taken
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import call, option
-from dask_embstab.tables.ids.kinds import UUID, IdKind
+from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.layout import (
     ATTRIBUTE,
-    DIMENSION,
     INCOMPLETE,
     SERIES_FOLDERS,
     SERIES_MARK,
@@ -40,13 +38,11 @@ from dask_embstab.tables.layout import (
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
-from dask_embstab.tables.write.journal import Journal
 from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
+from dask_embstab.tables.write.table_layout import TableLayout, write_matrix
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
-
-ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
 
 @dataclass(slots=True)
@@ -57,7 +53,6 @@ class RunWriter:
     attributes: dict[str, Any]
     work: WorkPlace | None
     sync: bool = False
-    _tables: list[str] = field(default_factory=list)
 
     def table(
         self,
@@ -68,89 +63,31 @@ class RunWriter:
         chunk_rows: int,
         ids: IdKind | None,
         weights: bool = False,
+        code: Code | None = None,
     ) -> Sink:
         """Make the arrays of one table and give the sink that tasks write it through.
 
-        ``weights``: with one number per row, in an array of that name.
+        ``weights``: with one number per row, in an array of that name. ``code``: rows are stored as
+        codes, with a scale per row where the code has one.
         """
-        n, d = shape
-        self._tables.append(key)
-        resumed = self.work is not None and self.work.resumed
-        if (
-            resumed
-            and (left := self._leftover(key, shape, dtype, chunk_rows, ids, weights=weights))
-            is not None
-        ):
-            return left
-        node = self.group.create_group(key, overwrite=resumed)
-        row, rows = DIMENSION[key], min(chunk_rows, n)
-        with quiet_metadata():
-            vectors = node.create_array(
-                "vectors",
-                shape=shape,
-                chunks=(rows, d),
-                dtype=dtype.newbyteorder("="),
-                compressors=[Crc32cCodec()],
-                fill_value=math.nan,
-                attributes=(
-                    {} if ids is None else {"coordinates": "id"}
-                ),  # so xarray keeps each row's id beside it
-                dimension_names=(row, "component"),
-                config={"write_empty_chunks": True},
-            )
-            of_rows: dict[str, Any] = {
-                "shape": (n,),
-                "chunks": (rows,),
-                "compressors": [Crc32cCodec()],
-                "dimension_names": (row,),
-                "config": {"write_empty_chunks": True},
-            }
-            identifiers = (
-                None if ids is None else node.create_array("id", dtype=ID_DTYPES[ids], **of_rows)
-            )
-            numbers = (
-                node.create_array(
-                    "weight", dtype=dtype.newbyteorder("="), fill_value=math.nan, **of_rows
-                )
-                if weights
-                else None
-            )
-        return Sink(
-            vectors, identifiers, numbers, self._journal(key, vectors, numbers), sync=self.sync
-        )
-
-    def _journal(self, key: str, *arrays: zarr.Array[Any] | None) -> Journal | None:
-        return (
+        layout = TableLayout(key, shape, dtype, chunk_rows, ids, weights, code)
+        resumed, left = self.work is not None and self.work.resumed, None
+        if resumed:  # whatever is wrong with what an interrupted write left, it is made anew
+            with contextlib.suppress(Exception):
+                left = layout.left(self.group)
+        if left is None:
+            with quiet_metadata():
+                arrays = layout.create(self.group, overwrite=resumed)
+        rows, identifiers, numbers = left or arrays
+        assert rows is not None
+        journal = (
             None
             if self.work is None
-            else self.work.journal(key, *(array for array in arrays if array is not None))
+            else self.work.journal(key, *(one for one in (rows, numbers) if one is not None))
         )
-
-    def _leftover(
-        self,
-        key: str,
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        chunk_rows: int,
-        ids: IdKind | None,
-        *,
-        weights: bool,
-    ) -> Sink | None:
-        """The table as an interrupted write left it; None where its metadata is not there, or not
-        what it should be.
-        """
-        with contextlib.suppress(Exception):
-            made: Any = self.group[key]
-            vectors, identifiers = made["vectors"], made["id"] if ids else None
-            numbers = made["weight"] if weights else None
-            wanted = shape, (min(chunk_rows, shape[0]), shape[1]), dtype.newbyteorder("=")
-            columns = (column for column in (identifiers, numbers) if column is not None)
-            if (vectors.shape, vectors.chunks, vectors.dtype) == wanted and all(
-                c.shape == shape[:1] for c in columns
-            ):
-                journal = self._journal(key, vectors, numbers)
-                return Sink(vectors, identifiers, numbers, journal, resume=True, sync=self.sync)
-        return None
+        return Sink(
+            rows, identifiers, numbers, journal, resume=left is not None, sync=self.sync, code=code
+        )
 
     def transform(
         self,
@@ -173,16 +110,7 @@ class RunWriter:
         for name, array in transform.arrays().items():
             names = dims.get(name, ("component_in", "component"))
             names = ("singular_value",) if name == "singular_values" else names
-            stored = node.create_array(
-                name,
-                shape=array.shape,
-                chunks=tuple(max(1, n) for n in array.shape),
-                dtype=np.float64,
-                compressors=[Crc32cCodec()],
-                fill_value=math.nan,
-                dimension_names=names,
-            )
-            stored[...] = array
+            write_matrix(node, name, array, names)
         said = {name: value for name, value in attributes.items() if name != OUTPUT}
         if isinstance(self.group.store, LocalStore):
             said = record_output(

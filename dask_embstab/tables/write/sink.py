@@ -11,7 +11,9 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from dask_embstab.core.codes.code import Code
 from dask_embstab.core.types import Rows, Vector
+from dask_embstab.errors import NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.kinds import IdArray, digest_of_ids, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
@@ -28,7 +30,7 @@ class Sink:
     disks).
 
     ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the
-    end.
+    end. With a ``code``, ``vectors`` are its codes and ``weights`` its scales.
     """
 
     vectors: zarr.Array[Any]
@@ -37,6 +39,7 @@ class Sink:
     journal: Journal | None
     resume: bool = False
     sync: bool = False
+    code: Code | None = None
 
     @property
     def chunk_rows(self) -> int:
@@ -77,14 +80,21 @@ class Sink:
         if self.journal is not None:
             self.journal.record(made_of, *checksums)
 
-    def writer(self, start: int, stop: int) -> RowWriter | DirectWriter:
+    def writer(self, start: int, stop: int) -> RowWriter | DirectWriter | CodeWriter:
         """A writer for these rows, which must be whole chunks of the table."""
         if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
-        files = chunk_files(self.vectors)
+        rows = self._writer(self.vectors, start, stop)
+        if self.code is None:
+            return rows
+        scales = None if self.weights is None else self._writer(self.weights, start, stop)
+        return CodeWriter(self.code, rows, scales, start, str(self.vectors.store_path))
+
+    def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
+        files = chunk_files(array)
         if files is not None and files.compression is None:
             return DirectWriter(files, start, stop, sync=self.sync)
-        return RowWriter(self.vectors, start, stop, self.chunk_rows)
+        return RowWriter(array, start, stop, self.chunk_rows)
 
     def write_weights(self, start: int, values: Vector) -> Digests:
         """Write the numbers of whole chunks, from row ``start`` on."""
@@ -136,6 +146,45 @@ def _no_digest(ids: IdArray, start: int) -> int:  # noqa: ARG001
     return 0
 
 
+class CodeWriter:
+    """Encodes panels, and writes codes and scales side by side."""
+
+    def __init__(
+        self,
+        code: Code,
+        codes: RowWriter | DirectWriter,
+        scales: RowWriter | DirectWriter | None,
+        start: int,
+        place: str,
+    ) -> None:
+        self._code, self._codes, self._scales = code, codes, scales
+        self._at, self._place = start, place
+        self.dtype = np.dtype(np.float32)
+
+    @property
+    def checksums(self) -> tuple[Digests, ...]:
+        """Digests of the chunks of codes, and of scales."""
+        return tuple(writer.digests for writer in (self._codes, self._scales) if writer is not None)
+
+    def put(self, rows: Rows) -> None:
+        """Append rows."""
+        codes, scale = self._code.encode(rows)
+        if self._code.overflows(codes, scale):
+            raise NotFiniteError(
+                f"a row of {self._place} between {self._at} and {self._at + len(rows)} lies beyond"
+                f" the range of {self._code.name} codes; a code with a scale per row, as int8,"
+                " holds more"
+            )
+        self._codes.put(codes)
+        if self._scales is not None and scale is not None:
+            self._scales.put(scale[:, None])
+        self._at += len(rows)
+
+    def finish(self) -> None:
+        """Raise unless every row was put."""
+        self._codes.finish()
+
+
 class RowWriter:
     """Collects panels into one chunk and writes every chunk once, whole."""
 
@@ -146,12 +195,19 @@ class RowWriter:
         self.digests: Digests = {}
         self.dtype = vectors.dtype
 
+    @property
+    def checksums(self) -> tuple[Digests, ...]:
+        """Digests of the chunks that were written."""
+        return (self.digests,)
+
     def put(self, rows: Rows) -> None:
         """Append rows."""
         require_room(self._at + self._filled, len(rows), self._stop, str(self._vectors.store_path))
         while len(rows):
             taken = min(len(rows), len(self._chunk) - self._filled)
-            self._chunk[self._filled : self._filled + taken] = rows[:taken]
+            self._chunk[self._filled : self._filled + taken] = rows[:taken].reshape(
+                taken, *self._chunk.shape[1:]
+            )
             self._filled += taken
             rows = rows[taken:]
             if self._filled == len(self._chunk):
@@ -173,7 +229,7 @@ class RowWriter:
 
     def _next_chunk(self) -> Rows:
         rows = min(self._size, self._stop - self._at)
-        return np.empty((rows, self._vectors.shape[1]), self._vectors.dtype)
+        return np.empty((rows, *self._vectors.shape[1:]), self._vectors.dtype)
 
 
 def _require_folder(array: zarr.Array[Any]) -> None:

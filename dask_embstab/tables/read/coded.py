@@ -1,0 +1,161 @@
+"""A table whose rows are stored as codes: decoded a panel at a time by whoever reads them.
+
+In its group ``codes`` (n, bytes) uint8 stands in the place of ``vectors``, ``scale`` (n,) beside
+it where the code has one, and ``matrix`` where components were rotated or left out; the attributes
+say what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_embstab.core.codes.code import BITS, Code
+from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.errors import InputError
+from dask_embstab.tables.layout import ATTRIBUTE, recorded
+from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.dask_source import as_dask
+from dask_embstab.tables.read.direct_source import DirectSource
+from dask_embstab.tables.read.guarded import guarded
+from dask_embstab.tables.read.limits import require_stored
+from dask_embstab.tables.read.source import Reader, Source
+from dask_embstab.tables.read.views import View, ViewReader, column_source, view_block
+from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
+
+CODES, SCALE, MATRIX = "codes", "scale", "matrix"
+
+
+@dataclass(frozen=True, slots=True)
+class CodedSource(View):
+    """The decoded rows, float32; ``source`` holds the codes and ``scale`` the rows' scales."""
+
+    scale: Source | None
+    code: Code
+
+    @property
+    def array(self) -> Any:
+        """A lazy Dask array."""
+        codes = as_dask(self.source.array, self.chunk_rows)
+        parts = [codes]
+        if self.scale is not None:
+            scale = self.scale.array
+            parts.append(as_dask(scale, self.chunk_rows).rechunk((codes.chunks[0],))[:, None])
+        rows, *more = parts
+        chunks = (rows.chunks[0], (self.code.d,))
+        return rows.map_blocks(partial(_decoded, self.code), *more, dtype=self.dtype, chunks=chunks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return self.source.shape[0], self.code.d
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What decoding gives."""
+        return np.dtype(np.float32)
+
+    def block(self, start: int, stop: int) -> Any:
+        """A block of the rows."""
+        scales = [] if self.scale is None else [self.scale.block(start, stop)]
+        return self._made(self.source.block(start, stop), *scales)
+
+    def gather(self, rows: RowNumbers) -> Any:
+        """These rows."""
+        scales = [] if self.scale is None else [self.scale.gather(rows)]
+        return self._made(self.source.gather(rows), *scales)
+
+    def _made(self, *blocks: Any) -> Any:
+        return view_block(partial(_CodedReader, self.code), *blocks)
+
+
+class _CodedReader(ViewReader):
+    def __init__(self, code: Code, *readers: Reader) -> None:
+        super().__init__(*readers)
+        self._code = code
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The decoded rows."""
+        return _decoded(self._code, *(reader.take(start, stop) for reader in self._readers))
+
+
+def _decoded(code: Code, codes: Any, scale: Any = None) -> Rows:
+    return code.decode(codes, None if scale is None else scale[:, 0])
+
+
+def code_attributes(code: Code) -> dict[str, Any]:
+    """What the group of a coded table records of its code; `code_of` reads it."""
+    told = {"name": code.name, "components": code.d, "unit": code.unit}
+    return {ATTRIBUTE: {"code": told, "meaning": meaning(code)}}
+
+
+def meaning(code: Code) -> str:
+    """How to decode the arrays, in words."""
+    numbers = {
+        "float16": "codes.view('<f2')",
+        "bfloat16": "the upper halves of float32 numbers",
+        "int8": "codes.view('i1')",
+        "sign": f"bits, lowest first: (2 bit - 1) / sqrt({code.width})",
+    }
+    packed = f"numbers of {code.bits} bits, lowest first, minus {(1 << (code.bits - 1)) - 1}"
+    told = f"y = {numbers.get(code.name, packed)}"
+    told += f" * scale * {code.unit!r}" if code.scaled else ""
+    return told if code.matrix is None else f"{told}; rows are y @ matrix.T"
+
+
+def code_of(group: zarr.Group, where: str) -> Code:
+    """The code of the table in a group; `InputError` where its record is no such code."""
+    told: Any = recorded(dict(group.attrs)).get("code")
+    try:
+        if not isinstance(told, Mapping):
+            raise ValueError("its attributes name no code")
+        name, d, unit = told["name"], told["components"], told["unit"]
+        if name not in BITS:
+            raise ValueError(f"it is coded as {name!r}, which this version does not know")
+        if not isinstance(d, int) or d < 1 or not 2.0**-101 < float(unit) < 2.0**101:
+            raise ValueError("its components or its unit are out of range")
+        matrix = group.get(MATRIX)
+        if matrix is None:
+            return Code(name, d, float(unit))
+        if not isinstance(matrix, zarr.Array) or matrix.ndim != 2 or matrix.shape[0] != d:
+            raise ValueError("its matrix has another shape than its components ask for")
+        require_stored(matrix, f"{where}/{MATRIX}")
+        values = guarded(matrix, what=f"{where}/{MATRIX}")[...]
+        if not np.isfinite(values).all():
+            raise ValueError("its matrix is not finite")
+        return Code(name, d, float(unit), np.asarray(values, np.float64))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"a coded table records its code in its attributes; {where} does not ({error});"
+            " compress the run again"
+        ) from error
+
+
+def coded_source(group: zarr.Group, where: str) -> CodedSource:
+    """The rows of the coded table in a group."""
+    code, codes, scale = code_of(group, where), group.get(CODES), group.get(SCALE)
+    if not isinstance(codes, zarr.Array) or codes.dtype != np.uint8 or codes.ndim != 2:
+        raise InputError(f"codes must be (row, byte) of uint8; those of {where} are not")
+    if codes.shape[1] != code.n_codes:
+        raise InputError(
+            f"a row of {code.name} codes has {code.n_codes} bytes for {code.width} components;"
+            f" those of {where} have {codes.shape[1]}"
+        )
+    require_full_width(codes, f"{where}/{CODES}")
+    # Writers leave out no chunk of codes, although its fill is a number.
+    files = chunk_files(codes, unique=True)
+    source: Source = ZarrSource(codes) if files is None else DirectSource(codes, files)
+    if not code.scaled:
+        return CodedSource(source, None, code)
+    if not isinstance(scale, zarr.Array) or scale.shape != codes.shape[:1]:
+        raise InputError(f"{code.name} codes need one scale per row; {where} has none or others")
+    if scale.dtype != np.float16 or scale.chunks[0] != codes.chunks[0]:
+        raise InputError(
+            f"scales must be float16 in the row chunks of the codes; those of {where} are not"
+        )
+    return CodedSource(source, column_source(scale), code)

@@ -1,0 +1,112 @@
+"""Which arrays does a table have on disk? The contract of DESIGN's disk layout, as a value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from dask_embstab.core.codes.code import Code
+from dask_embstab.tables.ids.kinds import UUID, IdKind
+from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.read.coded import CODES, MATRIX, SCALE, code_attributes
+
+ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """A table ``key`` of ``shape`` (n, d): ids of a kind (None: no ids), ``weights`` (a number per
+    row), and a ``code`` (None: rows as they are, of ``dtype``).
+    """
+
+    key: str
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    chunk_rows: int
+    ids: IdKind | None
+    weights: bool = False
+    code: Code | None = None
+
+    @property
+    def arrays(self) -> tuple[str, str | None, str | None]:
+        """Names of the arrays of rows, of ids and of numbers; None where there is none."""
+        ids = None if self.ids is None else "id"
+        if self.code is not None:
+            return CODES, ids, SCALE if self.code.scaled else None
+        return "vectors", ids, "weight" if self.weights else None
+
+    def create(self, group: zarr.Group, *, overwrite: bool) -> tuple[zarr.Array[Any] | None, ...]:
+        """Make the group of the table, with all its arrays; those of `arrays`."""
+        code = self.code
+        node = group.create_group(self.key, overwrite=overwrite)
+        if code is not None:
+            node.attrs.put(code_attributes(code))
+            if code.matrix is not None:
+                write_matrix(node, MATRIX, code.matrix, ("component", "code_component"))
+        return tuple(None if name is None else self._create(node, name) for name in self.arrays)
+
+    def left(self, group: zarr.Group) -> tuple[zarr.Array[Any] | None, ...]:
+        """The arrays as an earlier call left them; an error where any is another or not there."""
+        node: Any = group[self.key]
+        if self.code is not None and dict(node.attrs) != code_attributes(self.code):
+            raise ValueError("it is of another code")
+        found = tuple(None if name is None else node[name] for name in self.arrays)
+        for name in filter(None, self.arrays):
+            array = node[name]
+            shape, chunks, dtype = self._of(name)
+            if (array.shape, array.chunks) != (shape, chunks):
+                raise ValueError(f"{name} has another shape")
+            if name != "id" and array.dtype != dtype:
+                raise ValueError(f"{name} has another dtype")
+        return found
+
+    def _of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
+        """Shape, chunks and dtype of an array."""
+        n, d = self.shape
+        rows, stored = min(self.chunk_rows, n), self.dtype.newbyteorder("=")
+        if name == "id":
+            assert self.ids is not None
+            return (n,), (rows,), ID_DTYPES[self.ids]
+        if name == CODES:
+            assert self.code is not None
+            return (n, self.code.n_codes), (rows, self.code.n_codes), np.dtype(np.uint8)
+        if name == "vectors":
+            return (n, d), (rows, d), stored
+        return (n,), (rows,), np.dtype(np.float16) if name == SCALE else stored
+
+    def _create(self, node: zarr.Group, name: str) -> zarr.Array[Any]:
+        shape, chunks, dtype = self._of(name)
+        row = DIMENSION[self.key]
+        columns = {"vectors": ("component",), CODES: ("byte",)}.get(name, ())
+        more: dict[str, Any] = {} if name in ("id", CODES) else {"fill_value": math.nan}
+        if columns and self.ids is not None:
+            more["attributes"] = {"coordinates": "id"}  # so xarray keeps each row's id beside it
+        return node.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            compressors=[Crc32cCodec()],
+            dimension_names=(row, *columns),
+            config={"write_empty_chunks": True},
+            **more,
+        )
+
+
+def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:
+    """Write a small array, float64 in one chunk."""
+    stored = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=tuple(max(1, n) for n in values.shape),
+        dtype=np.float64,
+        compressors=[Crc32cCodec()],
+        fill_value=math.nan,
+        dimension_names=dimensions,
+    )
+    stored[...] = values

@@ -1,0 +1,244 @@
+"""Rows as codes: what is decoded is within the stated error, and a coded run is a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from oracle import snapshot, world
+
+import dask_embstab as es
+from dask_embstab.cli.main import main
+from dask_embstab.core.codes.code import (
+    BITS,
+    Code,
+    leading_directions,
+    random_rotation,
+    unit_of,
+)
+from dask_embstab.core.codes.packing import pack, packed_bytes, unpack
+from dask_embstab.tables.write.sink import Sink
+
+MakeRun = Callable[..., es.Run]
+T, W = world(81)
+IDS: dict[str, Any] = {"item_ids": np.arange(60) * 7, "user_ids": [f"u{i}" for i in range(90)]}
+CODES = pytest.mark.parametrize("code", BITS)
+rows_of_any_size = npst.arrays(
+    np.float32,
+    npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=19),
+    elements=st.floats(-1e4, 1e4, width=32),
+)
+
+
+def rows_of(run: es.Run) -> Any:
+    return np.asarray(run.table("items").vectors)
+
+
+@given(st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_unpacking_undoes_packing(bits: int, d: int, seed: int) -> None:
+    numbers = np.random.default_rng(seed).integers(0, 1 << bits, size=(5, d), dtype=np.uint8)
+    packed = pack(numbers, bits)
+    assert packed.shape == (5, packed_bytes(d, bits))
+    np.testing.assert_array_equal(unpack(packed, d, bits), numbers)
+
+
+@CODES
+@given(rows=rows_of_any_size, rotated=st.booleans())
+def test_every_row_is_decoded_within_the_stated_error(code: str, rows: Any, rotated: bool) -> None:
+    d = rows.shape[1]
+    made = Code(code, d, unit_of(1.0), random_rotation(d, 0) if rotated else None)
+    codes, scale = made.encode(rows)
+    assert codes.shape == (len(rows), made.n_codes)
+    error = np.linalg.norm(made.decode(codes, scale) - rows.astype(np.float64), axis=1)
+    assert (error <= made.error_bounds(rows)).all()
+
+
+@CODES
+@given(rows=rows_of_any_size)
+def test_a_decoded_row_keeps_its_code(code: str, rows: Any) -> None:
+    made = Code(code, rows.shape[1])
+    first = made.decode(*made.encode(rows))
+    again = made.decode(*made.encode(first))
+    step = np.abs(first).max(axis=1, keepdims=True) * 2.0**-9
+    assert (np.abs(again - first) <= step + 1e-6).all()
+
+
+@pytest.mark.parametrize(("code", "ours"), [("float16", "<f2"), ("bfloat16", None)])
+def test_16_bit_floats_round_to_nearest(code: str, ours: str | None) -> None:
+    rows = np.random.default_rng(1).normal(size=(50, 7)).astype(np.float32)
+    decoded = Code(code, 7).decode(*Code(code, 7).encode(rows))
+    if ours is not None:
+        np.testing.assert_array_equal(decoded, rows.astype(ours).astype(np.float32))
+        return
+    below = (rows.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    above = ((rows.view(np.uint32) & np.uint32(0xFFFF0000)) + np.uint32(0x10000)).view(np.float32)
+    nearest = np.where(np.abs(rows - below) < np.abs(rows - above), below, above)
+    np.testing.assert_array_equal(decoded, nearest)
+
+
+def test_leading_directions_keep_the_best_scores_of_their_rank() -> None:
+    rng = np.random.default_rng(2)
+    A, B = rng.normal(size=(60, 6)), rng.normal(size=(80, 6))
+    fitted = es.fit(A, B)
+    X, Y = fitted.transform_items(A), fitted.transform_users(B)
+    V = leading_directions(X.T @ X, 3)
+    U, s, Vh = np.linalg.svd(B @ A.T)
+    best = (U[:, :3] * s[:3]) @ Vh[:3]
+    np.testing.assert_allclose((Y @ V) @ (X @ V).T, best, atol=1e-9)
+
+
+@CODES
+@pytest.mark.usefixtures("small_tasks")
+def test_a_coded_run_is_a_run(code: str, make_run: MakeRun, tmp_path: Path) -> None:
+    run = es.stabilize(make_run("raw", T, W, **IDS), tmp_path / "run.zarr")
+    small = es.compress(run, tmp_path / "small.zarr", code=code)
+    assert es.open_run(small.path, verify=True).name == run.name
+    for key in ("items", "users"):
+        table, whole = small.table(key), run.table(key)
+        made, exact = table.source.code, np.asarray(whole.vectors)
+        error = np.linalg.norm(np.asarray(table.vectors) - exact, axis=1)
+        assert (error <= made.error_bounds(exact)).all()
+        np.testing.assert_array_equal(table.ids.compute(), whole.ids.compute())
+        wanted = table.ids.compute()[[5, 3, 17]]
+        np.testing.assert_array_equal(table.rows_of(wanted), np.asarray(table.vectors)[[5, 3, 17]])
+    np.testing.assert_array_equal(small.transform.items, run.transform.items)
+    assert es.evaluate(run, small).items.matched == 60
+    again = es.stabilize(small, tmp_path / "again.zarr", reference=run)
+    assert again.items.dtype == np.float32
+
+
+@pytest.mark.parametrize("code", ["int8", "int5", "sign", "float16"])
+@pytest.mark.usefixtures("small_tasks")
+def test_any_chunking_of_the_input_gives_the_same_codes(code: str, tmp_path: Path) -> None:
+    found = []
+    for rows in (16, 32, 60):
+        es.create_run(tmp_path / f"{rows}.zarr", T, chunk_rows=rows)
+        small = es.compress(tmp_path / f"{rows}.zarr", tmp_path / f"{rows}-small.zarr", code=code)
+        found.append(rows_of(small))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_an_interrupted_call_is_resumed(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("raw", T, W, **IDS)
+    with dask.config.set(scheduler="synchronous"):
+        es.compress(run, tmp_path / "whole.zarr", code="int6")
+        begun: list[int] = []
+        begin = Sink.writer
+
+        def writer(sink: Sink, start: int, stop: int) -> Any:
+            begun.append(start)
+            if len(begun) == 4:
+                raise KeyboardInterrupt
+            return begin(sink, start, stop)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Sink, "writer", writer)
+            with pytest.raises(KeyboardInterrupt):
+                es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
+            first = len(begun)
+            es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
+    assert len(begun) - first == 10 - 3, "three of ten chunks were there"
+    whole, again = (snapshot(tmp_path / f"{name}.zarr") for name in ("whole", "again"))
+    assert whole.keys() == again.keys()
+    assert [path for path in whole if whole[path] != again[path]] in ([], ["zarr.json"])
+
+
+def test_twenty_lines_of_numpy_decode_it(make_run: MakeRun, tmp_path: Path) -> None:
+    """The program in docs/compression.md, as it stands there."""
+    page = Path(__file__).resolve().parent.parent / "docs" / "compression.md"
+    (program,) = re.findall(r"```python\n(def decoded.*?)```", page.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(program, str(page), "exec"), names)
+    run = make_run("raw", T, W, **IDS)
+    for code in BITS:
+        for rotate in (False, True):
+            place = tmp_path / f"{code}-{rotate}.zarr"
+            small = es.compress(run, place, code=code, rotate=rotate)
+            dataset = xr.open_zarr(place, group="items")
+            rows = names["decoded"](dataset)
+            np.testing.assert_allclose(rows, rows_of(small), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"code": "int7"}, "code must be one of float16, .*; it is 'int7'"),
+        ({"rank": 0}, r"rank=0 must lie between 1 and 4"),
+        ({"rank": 9}, r"rank=9 must lie between 1 and 4"),
+    ],
+)
+def test_what_cannot_be_coded_is_refused(
+    options: dict[str, Any], said: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    with pytest.raises(es.InputError, match=said):
+        es.compress(make_run("raw", T), tmp_path / "out.zarr", **options)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_rows_beyond_the_range_are_one_error(value: float, tmp_path: Path) -> None:
+    rows = T.copy()
+    rows[7, 1] = value
+    with pytest.raises(es.NotFiniteError, match=r"row 7|between 0 and"):
+        es.compress({"items": rows}, tmp_path / "out.zarr", code="float16")
+    assert not list(tmp_path.iterdir())
+
+
+DAMAGE: dict[str, Callable[[zarr.Group], Any]] = {
+    "another code": lambda g: g.attrs.put({"embstab": {"code": {"name": "int9"}}}),
+    "no code": lambda g: g.attrs.put({}),
+    "a unit that is no number": lambda g: g.attrs.put(
+        {"embstab": {"code": {"name": "int8", "components": 4, "unit": "x"}}}
+    ),
+    "other components": lambda g: g.attrs.put(
+        {"embstab": {"code": {"name": "int8", "components": 5, "unit": 1.0}}}
+    ),
+    "no scale": lambda g: g.__delitem__("scale"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_coded_table_that_does_not_say_how_is_refused(
+    kind: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    es.compress(make_run("raw", T), tmp_path / "small.zarr")
+    group = zarr.open_group(tmp_path / "small.zarr", mode="r+", use_consolidated=False)
+    DAMAGE[kind](group["items"])
+    with pytest.raises(es.EmbstabError, match=r"small\.zarr/items"):
+        es.open_run(tmp_path / "small.zarr")
+
+
+@pytest.mark.parametrize("name", ["codes", "scale"])
+def test_a_missing_chunk_is_damage(name: str, make_run: MakeRun, tmp_path: Path) -> None:
+    small = es.compress(make_run("raw", T), tmp_path / "small.zarr")
+    next((tmp_path / "small.zarr/items" / name / "c").rglob("1*")).rename(tmp_path / "away")
+    with pytest.raises(es.DamageError):
+        es.evaluate(small, T)
+
+
+def test_the_command_line(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = make_run("raw", T, W, **IDS), tmp_path / "small.zarr"
+    arguments = ["compress", str(run.path), str(out), "--code", "int4", "--rotate", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["out"] == str(out)
+    assert es.open_run(out).items.source.code.name == "int4"
