@@ -86,6 +86,7 @@ CALLS: dict[str, list[str]] = {
     "series rollback": ["series", "1"],
     "series settings": ["series"],
     "series show": ["series"],
+    "series skew": ["series"],
     "series status": ["series"],
     "series verify": ["series"],
     "stabilize": ["a.zarr", "new", "--reference", "b.zarr"],

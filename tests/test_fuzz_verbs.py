@@ -156,6 +156,7 @@ class Given:
             "Series.replay": lambda: {"self": s, "scratch": new()},
             "Series.rollback": lambda: {"self": s, "version": 1},
             "Series.show": lambda: {"self": s, "version": 1},
+            "Series.skew": lambda: {"self": s, "versions": [1, self.shadow]},
             "Series.status": lambda: {"self": s},
             "Series.transform_for": lambda: {"self": s},
             "Series.verify": lambda: {"self": s},
