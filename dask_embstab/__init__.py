@@ -58,6 +58,7 @@ _HOME = {
         "load_transform",
         "moments",
         "open_run",
+        "search",
         "stabilize",
         "table",
     ),
@@ -118,6 +119,7 @@ __all__ = [
     "load_transform",
     "moments",
     "open_run",
+    "search",
     "stabilize",
     "table",
 ]

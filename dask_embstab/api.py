@@ -30,6 +30,7 @@ from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.search import nearest
 from dask_embstab.passes.transform_run import resolve_keep, transform_run
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
@@ -598,6 +599,60 @@ def compress(
         sync=sync,
         inputs=_paths(source.path),
     )
+
+
+@verb()
+def search(
+    queries: RunLike | TableLike,
+    run: RunLike | TableLike,
+    k: int = 10,
+    *,
+    metric: Metric | None = None,
+) -> tuple[Any, Any]:
+    """The k nearest rows of ``run``'s items for every query, exactly: ``(scores, ids)``.
+
+    Parameters
+    ----------
+    queries
+        A table of queries (q, d); of a run its users, or its items where it has no users.
+    run
+        A run, whose items are searched, or a table; d components. Compressed runs are decoded on
+        the way.
+    k
+        Rows for each query, at most the rows that are not zero; those never are an answer.
+    metric
+        ``"dot"`` or ``"cosine"``. Default: dot where the queries are users, else cosine.
+
+    Returns
+    -------
+    scores (q, k) in float64, descending, ties by row number; ids (q, k).
+
+    The table is read once for every million query-row pairs to be kept (q k), in float32 products
+    whose rounding is allowed for, so that the result is that of float64; memory does not grow with
+    the table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dask_embstab as es
+    >>> items = es.table(np.eye(3), ids=["a", "b", "c"])
+    >>> scores, ids = es.search(np.array([[0.1, 0.9, 0.2]]), items, 2)
+    >>> ids
+    array([['b', 'c']], dtype=object)
+    """
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"{option(k=k)} must be a whole number from 1 on")
+    asked, of_users = _queries(queries)
+    searched = run_of(run).table("items")
+    return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))
+
+
+def _queries(given: RunLike | TableLike) -> tuple[Table, bool]:
+    """Queries as a table, and whether they are users."""
+    run = as_run(given)
+    if run is None or run.users is None:
+        return as_table(given) if run is None else run.table("items"), False
+    return run.users, True
 
 
 @verb()

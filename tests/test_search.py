@@ -1,0 +1,94 @@
+"""The nearest rows are those that a whole matrix of scores gives, for any table and chunking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import world
+
+import dask_embstab as es
+from dask_embstab.passes import search as searching
+
+MakeRun = Callable[..., es.Run]
+T, W = world(82)
+TEXTS = [f"item {i}" for i in range(60)]
+
+
+def expected(queries: Any, rows: Any, k: int, metric: str) -> tuple[Any, Any]:
+    queries, rows = queries.astype(np.float64), rows.astype(np.float64)
+    if metric == "cosine":
+        queries, rows = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, rows))
+    scores = queries @ rows.T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), order
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
+@pytest.mark.parametrize("code", [None, "int8", "sign"])
+def test_the_best_rows_of_a_run(
+    code: str | None, metric: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("raw", T, W, item_ids=TEXTS)
+    if code is not None:
+        run = es.compress(run, tmp_path / "small.zarr", code=code)
+    scores, ids = es.search(W, run, 7, metric=metric)
+    wanted, rows = expected(W, np.asarray(run.table("items").vectors), 7, metric)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-12)
+    np.testing.assert_array_equal(ids, np.array(TEXTS, dtype=object)[rows])
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 12), n=st.integers(12, 90))
+def test_ties_go_by_row_number(seed: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(1, 3, size=(n, 2)).astype(np.float64)
+    queries = rng.integers(-2, 3, size=(5, 2)).astype(np.float64)
+    scores, ids = es.search(queries, rows, k, metric="dot")
+    wanted, order = expected(queries, rows, k, "dot")
+    np.testing.assert_array_equal(scores, wanted)
+    np.testing.assert_array_equal(ids, order)
+
+
+def test_batches_of_queries_give_what_all_at_once_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = np.random.default_rng(3).normal(size=(700, 4))
+    whole = es.search(queries, T, 5)
+    monkeypatch.setattr(searching, "_BATCH_BYTES", 1)
+    for a, b in zip(whole, es.search(queries, T, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_users_of_a_run_are_queries_by_their_scores(make_run: MakeRun) -> None:
+    run = make_run("raw", T, W)
+    scores, ids = es.search(run, run, 3)
+    wanted, order = expected(W, T, 3, "dot")
+    np.testing.assert_allclose(scores, wanted, rtol=1e-12)
+    np.testing.assert_array_equal(ids, order)
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "said"),
+    [
+        (W, 0, r"k=0 must be a whole number from 1 on"),
+        (W, 61, r"k=61 rows were asked for; .* has 60"),
+        (W[:, :3], 5, r"same number of components; .* has 3 and .* 4"),
+        (np.where(np.arange(90)[:, None] == 17, np.nan, W), 5, r"row 17 of .* is not finite"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_error(queries: Any, k: int, said: str) -> None:
+    with pytest.raises(es.EmbstabError, match=said):
+        es.search(queries, T, k)
+
+
+def test_rows_of_zeros_are_no_answer() -> None:
+    rows = T.copy()
+    rows[:50] = 0
+    _, ids = es.search(W, rows, 10, metric="dot")
+    assert ids.min() == 50
+    with pytest.raises(es.InputError, match="has 10 that are not zero"):
+        es.search(W, rows, 11)
