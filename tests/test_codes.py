@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import codes as codes_benchmark
 import dask
 import numpy as np
 import pytest
@@ -242,3 +243,12 @@ def test_the_command_line(
     said = json.loads(capsys.readouterr().out)
     assert said["out"] == str(out)
     assert es.open_run(out).items.source.code.name == "int4"
+
+
+def test_the_benchmark_measures_every_code(tmp_path: Path) -> None:
+    found = codes_benchmark.main(
+        ["--rows", "300", "-d", "8", "--repeats", "1", "--dir", str(tmp_path)]
+    )
+    assert [one["code"] for one in found["codes"]] == list(BITS)
+    assert all(one["encode"] > 0 and one["fit"] > 0 for one in found["codes"])
+    assert not list(tmp_path.iterdir())
