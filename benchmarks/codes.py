@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,16 +58,13 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> list[dict[str, Any
         es.apply(transform, run, folder / "applied.zarr", overwrite=repeat > 0, sync=False)
 
     apply_seconds = seconds(apply, repeats)
-    fit_seconds = seconds(lambda _: es.moments(plain), repeats)
+    fit_seconds = seconds(partial(_moments, plain), repeats)
     found = []
     for name in CODES:
-
-        def compress(repeat: int, name: str = name) -> None:
-            es.compress(run, folder / f"{name}.zarr", code=name, overwrite=repeat > 0, sync=False)
-
-        taken = seconds(compress, repeats)
-        coded = es.open_run(folder / f"{name}.zarr").table("items")
-        read = seconds(lambda _, coded=coded: es.moments(coded), repeats)
+        place = folder / f"{name}.zarr"
+        taken = seconds(partial(_compress, run, place, name), repeats)
+        coded = es.open_run(place).table("items")
+        read = seconds(partial(_moments, coded), repeats)
         found.append(
             {
                 "code": name,
@@ -77,6 +75,14 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> list[dict[str, Any
             }
         )
     return found
+
+
+def _compress(run: es.Run, place: Path, name: str, repeat: int) -> None:
+    es.compress(run, place, code=name, overwrite=repeat > 0, sync=False)
+
+
+def _moments(table: es.Table, _: int) -> None:
+    es.moments(table)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
