@@ -1,4 +1,4 @@
-"""How many digits does every route keep? Largest error of a landed column against 80-digit
+"""How many digits does every route keep? Largest error of a transformed column against 80-digit
 arithmetic, by condition number.
 
     python benchmarks/accuracy.py --seeds 20 --markdown docs/accuracy.md
@@ -71,7 +71,7 @@ def by_kind(kinds: str, kappa: float, n_seeds: int) -> dict[str, Any]:
     above: list[float] = []
 
     def noted(name: str, case: Case, route: str) -> None:
-        error, certificate, unit = landed(case, route)
+        error, certificate, unit = transformed(case, route)
         _note(errors, name, error)
         if np.isfinite(error):
             shares.append(error / certificate)
@@ -109,7 +109,7 @@ def by_mean(mean: float, n_seeds: int) -> dict[str, Any]:
     ]
     for case in cases:
         for route in ROUTES:
-            error, certificate, unit = landed(case, route)
+            error, certificate, unit = transformed(case, route)
             _note(errors, route, error)
             if np.isfinite(error):
                 shares.append(error / certificate)
@@ -124,7 +124,7 @@ def by_mean(mean: float, n_seeds: int) -> dict[str, Any]:
     }
 
 
-def landed(case: Case, route: str) -> tuple[float, float, float]:
+def transformed(case: Case, route: str) -> tuple[float, float, float]:
     """Largest error of a column of both tables, the larger certificate (both infinite where the
     route refuses), its unit.
 

@@ -1,5 +1,5 @@
 """A billion rows on this machine: a run of float16 items is stabilized alone, then a second such
-run is landed on it.
+run is aligned to it.
 
     python benchmarks/billion.py --markdown docs/billion.md --json billion.json     # 1,000,000,000
     x 8: 16 GB in, 16 GB out python benchmarks/billion.py --rows 1e7
@@ -129,18 +129,20 @@ def measure(
     """One job after another; the rates of the steps go into ``results`` as soon as there is a file
     to read.
     """
-    first, second, landed = (folder / name for name in ("first.zarr", "second.zarr", "landed.zarr"))
+    first, second, transformed = (
+        folder / name for name in ("first.zarr", "second.zarr", "transformed.zarr")
+    )
     generated = generate(first, chosen, np.eye(chosen.d))
     rates = step_rates(folder, chunk_paths(first), chosen, threads, seconds)
     results["GB/s"] = {name: round(rate / 1e9, 3) for name, rate in rates.items()}
-    yield stabilize("alone", first, landed, None, chosen, threads, rates) | {
+    yield stabilize("alone", first, transformed, None, chosen, threads, rates) | {
         "generated in": generated
     }
     if not chosen.second:
         return
     shutil.rmtree(first)
     generated = generate(second, chosen, _axes(chosen.d))
-    yield stabilize("onto it", second, folder / "out.zarr", landed, chosen, threads, rates) | {
+    yield stabilize("onto it", second, folder / "out.zarr", transformed, chosen, threads, rates) | {
         "generated in": generated
     }
 

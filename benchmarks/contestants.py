@@ -26,7 +26,7 @@ import threadpoolctl
 import zarr
 from common import new_vectors, peak_bytes, scheduler
 from rival_data import Data, Rows, load
-from rival_mathematics import cholesky_factor, landing, singular_values
+from rival_mathematics import alignment_matrices, cholesky_factor, singular_values
 from speed import zarr_copy, zarr_read
 
 import dask_embstab as es
@@ -110,15 +110,15 @@ def dask_apply(data: Data, out: Path, _: Setting) -> None:
 def dask_whole(
     data: Data, out: Path, _: Setting, *, factor: Callable[[Any], Any], root: Callable[[Any], Rows]
 ) -> None:
-    """Factors and cross-product in one graph, the landing here, then both tables; row i is row i of
-    the reference.
+    """Factors and cross-product in one graph, the alignment here, then both tables; row i is row i
+    of the reference.
     """
     items, users, reference = (
         da.from_zarr(data.array(name)) for name in ("items", "users", "reference")
     )
     T, W, C = dask.compute(factor(items), factor(users), items.T @ reference)
     for name, table, M in zip(
-        ("items", "users"), (items, users), landing(root(T), root(W), C), strict=True
+        ("items", "users"), (items, users), alignment_matrices(root(T), root(W), C), strict=True
     ):
         _to_zarr(table @ M.astype(table.dtype), out / f"{name}.zarr")
 
@@ -143,13 +143,16 @@ def memmap_apply(data: Data, out: Path, _: Setting) -> None:
 
 
 def memmap_whole(data: Data, out: Path, _: Setting) -> None:
-    """Four loops over memory maps and one landing; row i is row i of the reference."""
+    """Four loops over memory maps and one alignment; row i is row i of the reference."""
     items, users, b = (
         np.load(data.path(name, "npy"), mmap_mode="r") for name in ("items", "users", "reference")
     )
     R_T, R_W = (cholesky_factor(_loop_product(x, x)) for x in (items, users))
     for name, x, M in zip(
-        ("items", "users"), (items, users), landing(R_T, R_W, _loop_product(items, b)), strict=True
+        ("items", "users"),
+        (items, users),
+        alignment_matrices(R_T, R_W, _loop_product(items, b)),
+        strict=True,
     ):
         _loop_apply(x, M.astype(x.dtype), out / f"{name}.npy")
 

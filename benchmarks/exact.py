@@ -1,8 +1,8 @@
 """What the paper's matrices are to 80 digits, and hostile tables to hold the library against.
 
 Small tables only. Gramians are summed in multiple precision, so everything after them is d x d, and
-the error of a landed column is a length in the metric of its table's Gramian: |T (m - x)|^2 = (m -
-x)' T'T (m - x).
+the error of a transformed column is a length in the metric of its table's Gramian: |T (m - x)|^2 =
+(m - x)' T'T (m - x).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What every rival computes after its reads: singular values to compare by, and the paper's landing
-from two factors.
+"""What every rival computes after its reads: singular values to compare by, and the paper's
+alignment from two factors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cholesky_factor(G: Matrix) -> Matrix:
     return np.linalg.cholesky(np.asarray(G, np.float64)).T
 
 
-def landing(R_T: Matrix, R_W: Matrix, C: Matrix) -> tuple[Matrix, Matrix]:
+def alignment_matrices(R_T: Matrix, R_W: Matrix, C: Matrix) -> tuple[Matrix, Matrix]:
     """The paper's two matrices from the factors of both tables and the items' cross-product with
     the reference.
     """

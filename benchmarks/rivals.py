@@ -7,11 +7,11 @@ one run, one table.
     3.221225472 --contestants embstab --markdown docs/cluster.md
 
 *fit*: a table to its d x d factor. *apply*: a table times a d x d matrix, to disk. *whole*: two
-tables landed on a reference (fit, cross-product, apply of both). *cluster*: fit and apply on worker
-processes and on threads, in turn. Every contestant runs in a process of its own: start-up and one
-round on a tiny table are off the clock, its input is read once before (warm page cache), what it
-writes need not be durable. Peak memory is the sum of the peaks (VmHWM) of the process and of all
-that it started. Results are compared, so nobody does easier work. Spark needs ``pip install
+tables aligned to a reference (fit, cross-product, apply of both). *cluster*: fit and apply on
+worker processes and on threads, in turn. Every contestant runs in a process of its own: start-up
+and one round on a tiny table are off the clock, its input is read once before (warm page cache),
+what it writes need not be durable. Peak memory is the sum of the peaks (VmHWM) of the process and
+of all that it started. Results are compared, so nobody does easier work. Spark needs ``pip install
 dask_embstab[benchmarks]`` and Java; without them its rows are left out.
 """
 
@@ -43,7 +43,7 @@ JOBS = ("fit", "apply", "whole", "cluster")
 TITLES = {
     "fit": "fit: a table to d x d",
     "apply": "apply: a table times a matrix, written",
-    "whole": "whole: two tables landed on a reference, written",
+    "whole": "whole: two tables aligned to a reference, written",
 }
 AGREE = 1e-4
 """Largest relative difference between results: float32 sums and products are allowed."""

@@ -63,7 +63,9 @@ def make(place: Path, versions: int, chunks: int) -> None:
         place_of_run = (
             {"run": run, **record_digests(series.store, run, found)} if number < versions else {}
         )
-        made = replace(real, version=number, parent=number - 1, details=real.told, **place_of_run)
+        made = replace(
+            real, version=number, parent=number - 1, details=real.full_details, **place_of_run
+        )
         (place / version_key(number)).write_bytes(made.encoded())
 
 

@@ -22,7 +22,7 @@ from pyspark.mllib.linalg.distributed import RowMatrix
 from pyspark.mllib.util import MLUtils
 from pyspark.sql import DataFrame, SparkSession
 from rival_data import Data, Rows
-from rival_mathematics import cholesky_factor, landing, singular_values
+from rival_mathematics import alignment_matrices, cholesky_factor, singular_values
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 """Workers have no path to this file."""
@@ -76,7 +76,7 @@ def whole(spark: SparkSession, data: Data, out: Path) -> None:
     items, users, reference = (_read(spark, data, name) for name in ("items", "users", "reference"))
     R_T, R_W = (cholesky_factor(gramian(table, data.d)) for table in (items, users))
     pairs = items.join(reference.withColumnRenamed("v", "b"), "id").select("v", "b")
-    M_T, M_W = landing(R_T, R_W, gramian(pairs, data.d, other="b"))
+    M_T, M_W = alignment_matrices(R_T, R_W, gramian(pairs, data.d, other="b"))
     write(items, M_T.astype("f4"), out / "items.parquet")
     write(users, M_W.astype("f4"), out / "users.parquet")
 

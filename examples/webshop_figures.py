@@ -69,7 +69,7 @@ def cosines(a: Rows, b: Rows) -> Rows:
 
 
 def turned(a: Rows, b: Rows, *, units: bool = False) -> Rows:
-    """``b`` by the rotation that lands it on ``a``, found on rows as they are or on their
+    """``b`` by the rotation that aligns it to ``a``, found on rows as they are or on their
     directions.
     """
     Q, _ = orthogonal_procrustes(*((unit(b), unit(a)) if units else (b, a)))
@@ -85,12 +85,12 @@ def pairs(weeks: Sequence[Items | None], gap: int) -> Iterator[tuple[int, Items,
 
 
 def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
-    """The mean cosine of runs a gap apart: as they landed, and at either ceiling."""
+    """The mean cosine of runs a gap apart: as they were aligned, and at either ceiling."""
     found = [shared(a, b)[1:] for _, a, b in pairs(weeks, gap)]
     if not found:
-        return dict.fromkeys(("landed", CEILING, UNIT_CEILING))
+        return dict.fromkeys(("transformed", CEILING, UNIT_CEILING))
     return {
-        "landed": statistics.fmean(cosines(a, b).mean() for a, b in found),
+        "transformed": statistics.fmean(cosines(a, b).mean() for a, b in found),
         CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in found),
         UNIT_CEILING: statistics.fmean(
             cosines(a, turned(a, b, units=True)).mean() for a, b in found
@@ -130,12 +130,12 @@ def shares(
             both = cosines(x[rows], y[rows]).mean(), cosines(x[rows], y[rows] @ Q).mean()
             found.setdefault(name, []).append((float(both[0]), float(both[1])))
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
-    return {name: float(100 * landed / best) for name, (landed, best) in means.items()}
+    return {name: float(100 * transformed / best) for name, (transformed, best) in means.items()}
 
 
 def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
     """Cosines between runs a week apart by the item's age in the earlier one: how many, mean as
-    landed, mean at the ceiling.
+    transformed, mean at the ceiling.
 
     The age is the weeks since the first run that has the item; items of the first run are a line of
     their own.
@@ -144,17 +144,17 @@ def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
     for k, week in enumerate(weeks):
         for name in [] if week is None else week.ids:
             born.setdefault(str(name), k)
-    ages, landed, best = [], [], []
+    ages, transformed, best = [], [], []
     for k, a, b in pairs(weeks, 1):
         ids, x, y = shared(a, b)
         ages.append(np.array([k - born[name] if born[name] else -1 for name in map(str, ids)]))
-        landed.append(cosines(x, y))
+        transformed.append(cosines(x, y))
         best.append(cosines(x, turned(x, y)))
     if not ages:
         return {}
     age, figures = (
         np.concatenate(ages),
-        {"landed": np.concatenate(landed), CEILING: np.concatenate(best)},
+        {"transformed": np.concatenate(transformed), CEILING: np.concatenate(best)},
     )
     found = {}
     for name, limits in AGES.items():

@@ -93,7 +93,7 @@ HELD_OUT = ("consensus", "gaps", "gaps, weighed")
 
 @dataclass
 class Cost:
-    """What adding runs took: seconds, bytes read, bytes on disk beside the landed runs."""
+    """What adding runs took: seconds, bytes read, bytes on disk beside the transformed runs."""
 
     seconds: float = 0.0
     read_bytes: int = 0
@@ -102,8 +102,8 @@ class Cost:
 
 @dataclass
 class Outcome:
-    """One policy on one series: its landed items by week (None where the run was held), and what it
-    took.
+    """One policy on one series: its transformed items by week (None where the run was held), and
+    what it took.
     """
 
     weeks: list[Items | None] = field(default_factory=list)
@@ -122,7 +122,7 @@ def size_of(folder: Path) -> int:
 
 
 def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool = False) -> None:
-    """Add a run, and note how it landed and what that took; a run that is held counts too."""
+    """Add a run, and note how it was aligned and what that took; a run that is held counts too."""
     began, before = time.perf_counter(), bytes_read()
     ids = Items.of(run).ids if held_out else None
     try:
@@ -135,7 +135,7 @@ def add(series: es.Series, run: es.Run, outcome: Outcome, *, held_out: bool = Fa
     outcome.weeks.append(Items.of(series.open()) if passed else None)
 
 
-def land(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
+def stabilize_runs(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
     """Add every run to a series of each policy; the policies take turns, so that their times
     compare.
     """
@@ -216,7 +216,7 @@ def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
         return shown
 
     ceilings = [[key, *cells(default, key)] for key in (CEILING, UNIT_CEILING)]
-    return ceilings + [[name, *cells(name, "landed")] for name in POLICIES]
+    return ceilings + [[name, *cells(name, "transformed")] for name in POLICIES]
 
 
 def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -283,7 +283,7 @@ def age_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
             age,
             spread(cells(default, age, "n"), digits=0),
             spread(cells(default, age, CEILING)),
-            *(spread(cells(name, age, "landed")) for name in POLICIES),
+            *(spread(cells(name, age, "transformed")) for name in POLICIES),
         ]
         for age in AGES
     ]
@@ -379,7 +379,7 @@ def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> st
 
 
 def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train and land the series of every seed; scratch folders are gone at the end of each."""
+    """Train and stabilize the series of every seed; scratch folders are gone at the end of each."""
     events = read_events(require_file(options.data))
     found: list[dict[str, Any]] = []
     sizes = {"components": 8, "n_iterations": 4} if options.small else {}
@@ -390,12 +390,12 @@ def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
                 events, Path(folder) / "raw", seed=seed, n_weeks=options.weeks, **sizes
             )
             trained = time.perf_counter()
-            one = measured(land(runs, Path(folder) / "series"))
+            one = measured(stabilize_runs(runs, Path(folder) / "series"))
             found.append(one if found else one | {"replay": replayed(Path(folder) / "series")})
-        landed = time.perf_counter()
+        transformed = time.perf_counter()
         print(
-            f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, landed in"
-            f" {landed - trained:.0f} s"
+            f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, transformed in"
+            f" {transformed - trained:.0f} s"
         )
     return found
 

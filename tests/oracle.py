@@ -50,7 +50,7 @@ def rotation(x: Array, y: Array) -> Array:
     return P @ Zh
 
 
-def land(
+def align(
     items: Array,
     users: Array,
     reference: Array,

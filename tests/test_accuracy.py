@@ -224,6 +224,6 @@ def test_the_product_is_as_precise_as_the_fit_needs(
     assert dict(run.group["transform"].attrs)["products"]["items"] == product
     measured, estimate = product_error(case.items, transform.items), said["column_error"]["items"]
     assert estimate / 30 <= measured <= 10 * estimate
-    landed, wanted = vectors_of(run).astype(float), case.items.astype(float) @ transform.items
-    errors = np.linalg.norm(landed - wanted, axis=0) / np.linalg.norm(wanted, axis=0)
+    transformed, wanted = vectors_of(run).astype(float), case.items.astype(float) @ transform.items
+    errors = np.linalg.norm(transformed - wanted, axis=0) / np.linalg.norm(wanted, axis=0)
     assert errors.max() <= 1e-5

@@ -226,7 +226,7 @@ def test_a_landing_beyond_the_range_of_float16(
 def test_rows_written_after_the_fit(
     make_run: MakeRun, out: Path, refused: Refused, value: float
 ) -> None:
-    """What the fit read is known to be finite and to land in range; what has been written since is
+    """What the fit read is known to be finite and to stay in range; what has been written since is
     looked at.
     """
     run = make_run("in", T, W, dtype="float32")

@@ -86,10 +86,10 @@ def test_stabilize_says_what_the_contract_says(runs: Path, run: Run) -> None:
     )
     assert len(told["singular_values"]) == 4
     assert 0 < told["seconds"] < 20
-    landed = es.open_run(runs / "out")
-    items, reference = vectors_of(landed), vectors_of(es.open_run(runs / "reference.zarr"))
+    transformed = es.open_run(runs / "out")
+    items, reference = vectors_of(transformed), vectors_of(es.open_run(runs / "reference.zarr"))
     assert_close(told["alignment"]["error"], np.linalg.norm(items - reference), 1e-6)
-    assert_close(items @ vectors_of(landed, "users").T, T @ W.T, 1e-10)
+    assert_close(items @ vectors_of(transformed, "users").T, T @ W.T, 1e-10)
 
 
 def test_stabilize_without_a_reference_or_users(runs: Path, run: Run) -> None:
@@ -172,13 +172,24 @@ def test_what_is_matched_new_and_gone_is_told(runs: Path, run: Run, make_run: Ma
     assert (code, err.count("\n")) == (0, 2), "repeated ids, and ids of other rows"
     assert "the first row of each counts" in err
     told = json.loads(out)["items"]
-    assert (told["matched"], told["new"], told["gone"]) == (49, 11, 11)
-    assert 0 < told["gone_energy"] < 1
+    assert (told["matched"], told["new"], told["unmatched_reference"]) == (49, 11, 11)
+    assert 0 < told["unmatched_reference_energy"] < 1
     stored = es.open_run(runs / "out").transform
     assert stored is not None
-    assert stored.diagnostics["items"]["gone_energy"] == told["gone_energy"]
+    assert (
+        stored.diagnostics["items"]["unmatched_reference_energy"]
+        == told["unmatched_reference_energy"]
+    )
     code, out, _ = run(*[*command[:-1], "--duplicates", "first", "--overwrite"])
-    assert all(line in out for line in ("matched: 49", "new: 11", "gone: 11", "gone_energy: 0."))
+    assert all(
+        line in out
+        for line in (
+            "matched: 49",
+            "new: 11",
+            "unmatched_reference: 11",
+            "unmatched_reference_energy: 0.",
+        )
+    )
 
 
 def test_fit_then_apply_is_stabilize(runs: Path, run: Run) -> None:
@@ -440,10 +451,12 @@ def test_a_stranger_s_runs(tmp_path: Path, run: Run) -> None:
     ended = process(SCRIPT, "stabilize", second, out, "--reference", first, "--json")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert json.loads(ended.stdout)["items"]["matched"] == 500
-    raw, landed = es.open_run(second), es.open_run(out)
+    raw, transformed = es.open_run(second), es.open_run(out)
     scores = vectors_of(raw, "users").astype(float) @ vectors_of(raw).astype(float).T
     assert_close(
-        vectors_of(landed, "users").astype(float) @ vectors_of(landed).astype(float).T, scores, 1e-6
+        vectors_of(transformed, "users").astype(float) @ vectors_of(transformed).astype(float).T,
+        scores,
+        1e-6,
     )
-    assert landed.items.ids.compute().tolist() == raw.items.ids.compute().tolist()
+    assert transformed.items.ids.compute().tolist() == raw.items.ids.compute().tolist()
     assert es.evaluate(first, out).items.mean_cosine > es.evaluate(before, second).items.mean_cosine

@@ -99,12 +99,12 @@ def test_no_table_travels(
     monkeypatch.setattr(tcp.TCP, "write", counted_write)
     monkeypatch.setattr(tcp, "from_frames", counted_read)
     (scratch := tmp_path / "scratch").mkdir()
-    landed = es.stabilize(
+    transformed = es.stabilize(
         run, tmp_path / "out.zarr", reference=reference, join_memory="1MiB", scratch=scratch
     )
-    assert landed.transform is not None
-    told = landed.transform.diagnostics["items"]
-    assert told["vectors"] == {"equal": "in step", "shuffled": "shuffled"}[order]
+    assert transformed.transform is not None
+    told = transformed.transform.diagnostics["items"]
+    assert told["vectors"] == {"equal": "positional", "shuffled": "shuffle"}[order]
     between = [size for sizes in client.run(_received).values() for size in sizes]
     small = 8 * 8 * d * d
     assert max(between, default=0) <= small

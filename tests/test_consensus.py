@@ -74,7 +74,7 @@ def left(
     return {key: known for key, known in state.items() if key not in light}
 
 
-def landed(
+def transformed(
     items: Array,
     users: Array,
     ids: list[Any],
@@ -202,7 +202,7 @@ def test_the_mean_of_any_catalogues(
     with pytest.MonkeyPatch.context() as patched:
         if out_of_core:
             patched.setattr(pairing, "_in_memory", lambda *_: None)
-            patched.setattr(partners, "_can_be_picked", lambda *_: False)
+            patched.setattr(partners, "_can_gather", lambda *_: False)
         for day, (order, n, chunk_rows, with_zeros) in enumerate(catalogue):
             rows = np.arange(n) if kind == "none" else np.array(order[:n])
             T, W = (table.astype(dtype) for table in tables(day, 20))
@@ -215,7 +215,9 @@ def test_the_mean_of_any_catalogues(
             )
             rows_landed = vectors_of(series.open())
             if sum(state[key][1] > 0 for key in ids if key in state) >= 8:
-                assert_close(rows_landed, landed(T, W, ids, state, head, head_weight), 1e4 * exact)
+                assert_close(
+                    rows_landed, transformed(T, W, ids, state, head, head_weight), 1e4 * exact
+                )
             stays = left(
                 state,
                 ids,
@@ -264,7 +266,9 @@ def test_the_first_link_is_a_fit_on_the_first_run_s_directions(
 def test_rows_count_against_the_last_live_run(series: es.Series, tmp_path: Path) -> None:
     """What was there once is aligned on, and is neither matched nor gone."""
     counts = [v.figures["items"] for v in series.log().versions]
-    assert [(c["matched"], c["new"], c["gone"], c["returned"]) for c in counts[1:]] == [
+    assert [
+        (c["matched"], c["new"], c["unmatched_reference"], c["returned"]) for c in counts[1:]
+    ] == [
         (18, 2, 2, 0),
         (19, 1, 1, 1),
     ]
@@ -280,7 +284,7 @@ def test_rows_count_against_the_last_live_run(series: es.Series, tmp_path: Path)
         "rows": 0,
         "matched": 3,
         "new": 17,
-        "gone": 17,
+        "unmatched_reference": 17,
         "returned": 2,
         "lags": None,
         "zero_rows": 0,
@@ -295,7 +299,11 @@ def test_the_same_ids_in_the_same_order_are_read_row_by_row(
     again = es.create_run(tmp_path / "again.zarr", T[IDS[2]], W, item_ids=IDS[2], chunk_rows=8)
     series.add(again)
     items = series.open().transform.diagnostics["items"]
-    assert (items["paired_by"], items["vectors"], items["gone"]) == ("identical ids", "in step", 0)
+    assert (items["paired_by"], items["vectors"], items["unmatched_reference"]) == (
+        "identical ids",
+        "positional",
+        0,
+    )
     assert_state(series, "again", state_after(series, ["day-0", "day-1", "day-2", "again"]), 1e-12)
 
 

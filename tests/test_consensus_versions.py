@@ -148,7 +148,7 @@ def test_old_versions_keep_their_meaning(days: list[Path], tmp_path: Path) -> No
     settings = {
         name: value for name, value in series.head().settings.items() if name != "half_life"
     }
-    old = replace(series.head(), details=replace(series.head().told, settings=settings))
+    old = replace(series.head(), details=replace(series.head().full_details, settings=settings))
     (tmp_path / "series" / "versions" / "1.json").write_bytes(old.encoded())
     series = es.Series(tmp_path / "series")
     assert (series.settings.policy, series.settings.units) == ("previous", False)

@@ -207,8 +207,8 @@ def test_standardize_keeps_scores_and_gives_both_tables_one_diagonal(
     ]
     frame, wanted = standardize(*roots), oracle.standardize(T, W)
     for table, M in ((T, frame.items), (W, frame.users)):
-        landed = table @ M
-        assert_close(landed.T @ landed, np.diag(wanted.s), 1e-9)
+        transformed = table @ M
+        assert_close(transformed.T @ transformed, np.diag(wanted.s), 1e-9)
     assert_close((T @ frame.items) @ (W @ frame.users).T, T @ W.T, 1e-9)
     assert (np.diff(frame.singular_values) <= 0).all()
     assert (frame.items[np.abs(frame.items).argmax(axis=0), np.arange(d)] > 0).all()

@@ -169,10 +169,10 @@ def test_a_damaged_transform(
     make_run: MakeRun, tmp_path: Path, out: Path, refused: Refused
 ) -> None:
     run = make_run("in", T, W)
-    landed = es.stabilize(run, tmp_path / "landed.zarr")
-    flip(Path(landed.path) / "transform/items/c/0/0")
-    with refused(es.DamageError, r"transform of .*landed\.zarr", SAYS):
-        es.apply(landed.path, run, out)
+    transformed = es.stabilize(run, tmp_path / "transformed.zarr")
+    flip(Path(transformed.path) / "transform/items/c/0/0")
+    with refused(es.DamageError, r"transform of .*transformed\.zarr", SAYS):
+        es.apply(transformed.path, run, out)
     es.fit(run).save(tmp_path / "t.npz")
     truncate(tmp_path / "t.npz")
     with refused(es.DamageError, r"t\.npz is not a whole transform", SAYS):

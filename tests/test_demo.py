@@ -80,11 +80,13 @@ def test_writes_a_raw_and_a_stabilized_run_for_each_day(
 ) -> None:
     assert result["days"] == DAYS
     for day in DAYS:
-        raw, landed = (es.open_run(folder / kind / f"{day}.zarr") for kind in ("raw", "stabilized"))
-        assert raw.name == landed.name == day
+        raw, transformed = (
+            es.open_run(folder / kind / f"{day}.zarr") for kind in ("raw", "stabilized")
+        )
+        assert raw.name == transformed.name == day
         assert raw.transform is None
-        assert landed.transform is not None
-        assert landed.table("users").n_rows == SIZE["users"]
+        assert transformed.transform is not None
+        assert transformed.table("users").n_rows == SIZE["users"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "heatmaps.svg",
         "raw",

@@ -180,7 +180,7 @@ def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
     ):  # the threads of a worker: files are cut, and counted, alike
         threaded, plain = es.fit(run, **options), es.fit(run, reference=reference)
     assert threaded.diagnostics["items"]["paired_by"] == "partitioned ids"
-    assert threaded.diagnostics["items"]["vectors"] == "shuffled"
+    assert threaded.diagnostics["items"]["vectors"] == "shuffle"
     np.testing.assert_array_equal(threaded.items, plain.items)
     with client.as_current():
         found = es.fit(run, **options)

@@ -159,7 +159,7 @@ def test_a_forgotten_row_asks_nothing_of_the_next_run(series: es.Series) -> None
     """
     series.forget([LIVE])
     log = series.log()
-    head = log.placed(log.head)  # type: ignore[arg-type]
+    head = log.located(log.head)  # type: ignore[arg-type]
     target = consensus_of(series.store, head, series.settings).table("items")
     block = target.source.block(0, target.n_rows).open().take(0, target.n_rows)
     state = published_reference(series.store, head)
@@ -308,7 +308,7 @@ def test_the_head_s_first_run_is_its_own_reference(template: Path, tmp_path: Pat
     assert (made.published, made.still_in) == (False, ("day-0",))
     assert "rewrite=True" in made.note
     assert fresh.forget([GONE], rewrite=True).published
-    assert fresh.add(template / "day-1.zarr").version.figures["items"]["gone"] == 5
+    assert fresh.add(template / "day-1.zarr").version.figures["items"]["unmatched_reference"] == 5
 
 
 def test_a_race_is_lost_and_gone_on_with(

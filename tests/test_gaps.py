@@ -94,7 +94,7 @@ def test_every_run_is_aligned_as_the_formula_says(
     with pytest.MonkeyPatch.context() as patched:
         if out_of_core:
             patched.setattr(pairing, "_in_memory", lambda *_: None)
-            patched.setattr(partners, "_can_be_picked", lambda *_: False)
+            patched.setattr(partners, "_can_gather", lambda *_: False)
         for day, (order, n, chunk_rows, with_zeros) in enumerate(catalogue):
             rows = np.array(order[:n]) if with_ids else np.arange(n)
             T, W = tables(day, N)
@@ -171,8 +171,8 @@ def test_lags_follow_the_history_of_the_head(tmp_path: Path) -> None:
 def test_after_a_rebase_lagged_runs_are_read_in_the_new_space(
     tmp_path: Path, *, rewrite: bool
 ) -> None:
-    """Then all of the series has moved by one rotation, nearly, and the next run lands where it
-    would have, so moved.
+    """Then all of the series has moved by one rotation, nearly, and the next run is aligned where
+    it would have, so moved.
     """
     days = runs(tmp_path, 4)
     series, still = (series_of(tmp_path / name, days[:3], gaps=[1, 2, 3]) for name in "ab")

@@ -288,14 +288,14 @@ def test_what_is_accepted_is_neither_fitted_nor_written_again(
     for _ in range(2):
         with pytest.raises(es.HoldError):
             series.add(bad)
-    landed = vectors_of(es.open_run(tmp_path / "series" / "runs" / "bad.zarr"), "users")
+    transformed = vectors_of(es.open_run(tmp_path / "series" / "runs" / "bad.zarr"), "users")
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
     monkeypatch.setattr(
         publishing, "transform_run", lambda *_, **__: pytest.fail("it is written already")
     )
     version = series.add(bad, accept="new units").version
     assert by_gate(version)["norm_ratio"]["verdict"] == "hold", "the verdict stays what it was"
-    np.testing.assert_array_equal(vectors_of(series.open(), "users"), landed)
+    np.testing.assert_array_equal(vectors_of(series.open(), "users"), transformed)
     assert not list((tmp_path / "series" / "candidates").iterdir())
 
 

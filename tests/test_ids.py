@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Array, assert_close, land, pairs_by_id, rotation, standardize, vectors_of, world
+from oracle import Array, align, assert_close, pairs_by_id, rotation, standardize, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.tables.read.direct_source import DirectSource
@@ -56,7 +56,7 @@ def test_rows_are_matched_by_id_and_new_ones_land_too(
         tmp_path / "in.zarr", tmp_path / "out.zarr", reference=reference, min_matched=6
     )
     pairs = pairs_by_id(my_ids, their_ids)
-    items, users = land(T[mine], W, B[theirs], pairs)
+    items, users = align(T[mine], W, B[theirs], pairs)
     assert_close(vectors_of(run), items, 1e-8)
     assert_close(vectors_of(run, "users"), users, 1e-8)
     assert run.items.ids.compute().tolist() == my_ids.tolist()
@@ -64,7 +64,7 @@ def test_rows_are_matched_by_id_and_new_ones_land_too(
     figures = run.transform.diagnostics["items"]
     assert (figures["rows"], figures["matched"]) == (len(mine), len(pairs[0]))
     assert figures["new"] == len(mine) - len(pairs[0])
-    assert figures["gone"] == len(theirs) - len(pairs[0])
+    assert figures["unmatched_reference"] == len(theirs) - len(pairs[0])
     alignment = run.transform.diagnostics["alignment"]
     assert_close(alignment["error"], np.linalg.norm(items[pairs[0]] - B[theirs][pairs[1]]), 1e-5)
     assert alignment["rows"] == len(pairs[0])
@@ -85,7 +85,7 @@ def test_ids_in_one_order_are_as_good_as_row_numbers(make_run: MakeRun) -> None:
 def test_without_ids_row_i_belongs_to_row_i(n: int, m: int) -> None:
     shared = np.arange(min(n, m))
     found = es.fit(T[:n], W, reference=B[:m])
-    assert_close(T[:n] @ found.items, land(T[:n], W, B[:m], (shared, shared))[0], 1e-8)
+    assert_close(T[:n] @ found.items, align(T[:n], W, B[:m], (shared, shared))[0], 1e-8)
     assert found.diagnostics["items"]["matched"] == 35
 
 
@@ -95,7 +95,7 @@ def test_row_numbers_stand_for_ids_that_are_missing(make_run: MakeRun) -> None:
     """
     order = np.random.default_rng(3).permutation(60)
     found = es.fit(make_run("a", T[order], W, item_ids=order), reference=B)
-    assert_close(T @ found.items, land(T, W, B)[0], 1e-8)
+    assert_close(T @ found.items, align(T, W, B)[0], 1e-8)
     assert found.diagnostics["items"]["paired_by"] == "joined ids"
 
 
@@ -192,9 +192,9 @@ def test_a_warning_names_the_directions_that_are_free(make_run: MakeRun) -> None
     assert len(caught) == 1
     assert "3 matched rows" in str(caught[0].message)
     assert found.diagnostics["alignment"]["free_directions"] == 1
-    landed = T @ found.items
-    assert_close(landed @ landed.T, T @ T.T, 1e-12)
-    assert_close(landed[:3] @ np.eye(4), T[:3] @ rotation(T[:3], B[:3]), 1e-8)
+    transformed = T @ found.items
+    assert_close(transformed @ transformed.T, T @ T.T, 1e-12)
+    assert_close(transformed[:3] @ np.eye(4), T[:3] @ rotation(T[:3], B[:3]), 1e-8)
 
 
 @pytest.mark.parametrize("keep", ["scores", "geometry"])
@@ -249,8 +249,8 @@ def test_a_run_is_like_itself_and_like_its_stabilized_self_in_rankings(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run("a", T, W)
-    landed = es.stabilize(run, tmp_path / "out.zarr")
+    transformed = es.stabilize(run, tmp_path / "out.zarr")
     assert es.evaluate(run, run).rank_correlation.rbo == pytest.approx(1)
-    assert es.evaluate(run, landed).rank_correlation.retrained_rbo == pytest.approx(1)
+    assert es.evaluate(run, transformed).rank_correlation.retrained_rbo == pytest.approx(1)
     assert es.evaluate(run, run, k=7).rank_correlation.k == 7
-    assert es.evaluate(run, landed).items.mean_cosine < 0.99
+    assert es.evaluate(run, transformed).items.mean_cosine < 0.99

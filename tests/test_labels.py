@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from oracle import assert_close, foreign_run, land, vectors_of, world
+from oracle import align, assert_close, foreign_run, vectors_of, world
 from zarr.codecs import GzipCodec
 
 import dask_embstab as es
@@ -88,7 +88,7 @@ def reference(make_run: MakeRun) -> es.Run:
 @pytest.mark.parametrize("how", LABELLED)
 def test_rows_meet_by_their_labels(reference: es.Run, tmp_path: Path, how: str) -> None:
     given = LABELLED[how]()
-    wanted = land(T, W, B)[0]
+    wanted = align(T, W, B)[0]
     found = es.fit(given, W, reference=reference)
     assert_close(T @ found.items, wanted, 1e-8)
     assert found.diagnostics["items"]["matched"] == 60
@@ -105,7 +105,7 @@ def test_labels_of_a_selection_are_ids() -> None:
     for part in (whole.sample(40, random_state=1), whole[20:50], whole.drop(index=[3, 30])):
         found = es.fit(part, W, reference=B)
         rows = part.index.to_numpy()
-        assert_close(part.to_numpy() @ found.items, land(T[rows], W, B[rows])[0], 1e-8)
+        assert_close(part.to_numpy() @ found.items, align(T[rows], W, B[rows])[0], 1e-8)
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "xarray"])
@@ -218,7 +218,7 @@ def test_vectors_alone_keep_the_ids_beside_them(
         "path": lambda: path,
         "root": lambda: zarr.open_array(path, mode="r"),
     }[given]()
-    assert_close(T @ es.fit(table, W, reference=reference).items, land(T, W, B)[0], 1e-8)
+    assert_close(T @ es.fit(table, W, reference=reference).items, align(T, W, B)[0], 1e-8)
 
 
 def test_a_run_without_ids_never_meets_a_reference_that_stores_some(
@@ -279,7 +279,7 @@ def test_ids_that_were_added_are_seen(make_run: MakeRun, reference: es.Run) -> N
             "items/id", shape=60, chunks=16, dtype=str
         )
         ids[...] = NAMES[ORDER]
-    assert_close(T @ es.fit(run.path, reference=reference).items, land(T, W, B)[0], 1e-8)
+    assert_close(T @ es.fit(run.path, reference=reference).items, align(T, W, B)[0], 1e-8)
 
 
 # --- weights, counts and a bias
@@ -359,7 +359,7 @@ def test_ids_of_a_run_by_another_writer(tmp_path: Path, reference: es.Run) -> No
     path = foreign_run(
         tmp_path / "in.zarr", {"items": (T[ORDER], NAMES[ORDER])}, compressors=GzipCodec()
     )
-    assert_close(T @ es.fit(path, W, reference=reference).items, land(T, W, B)[0], 1e-8)
+    assert_close(T @ es.fit(path, W, reference=reference).items, align(T, W, B)[0], 1e-8)
 
 
 # --- every kind of id, everywhere

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import (
     Array,
+    align,
     align_signs,
     assert_close,
     foreign_run,
-    land,
     pairs_by_id,
     refactored,
     rotation,
@@ -79,7 +79,7 @@ def test_any_chunking_of_any_table_gives_the_oracle_s_answer(data: Any, seed: in
         balance=balance,
         method="auto",
     )
-    items, users = land(T, W, B, balance=balance)
+    items, users = align(T, W, B, balance=balance)
     assert_close(T @ found.items, items, 1e-9)
     assert_close(W @ found.users, users, 1e-9)
     assert_close(found.singular_values, standardize(T, W).s, 1e-10)
@@ -105,7 +105,7 @@ def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(
 def test_any_chunking_on_disk_lands_alike(sizes: tuple[int, ...], seed: int) -> None:
     T, W = world(seed)
     B = correlated(seed, T, W)
-    items, users = land(T, W, B)
+    items, users = align(T, W, B)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         es.create_run(path / "b", B, chunk_rows=sizes[0])
@@ -142,7 +142,7 @@ def test_without_a_common_grid_the_answer_is_the_same(
     T, W = world(8)
     path = foreign_run(tmp_path / "in", {"items": (T, None), "users": (W, None)}, chunk_rows=7)
     run = es.stabilize(path, tmp_path / "out", reference=T)
-    assert_close(vectors_of(run), land(T, W, T)[0], 1e-10)
+    assert_close(vectors_of(run), align(T, W, T)[0], 1e-10)
 
 
 # --- scores and balance
@@ -295,8 +295,8 @@ def test_geometry_is_scipy_s_orthogonal_procrustes_and_keeps_all_cosines(
     Q, _ = scipy.linalg.orthogonal_procrustes(T, B)
     assert found.diagnostics["keep"] == "geometry"
     assert_close(found.items, Q, 1e-8)
-    landed = T @ found.items
-    assert_close(landed @ landed.T, T @ T.T, 1e-12)
+    transformed = T @ found.items
+    assert_close(transformed @ transformed.T, T @ T.T, 1e-12)
     assert found.users is None
     both = es.fit(T, W, reference=B, keep="geometry")
     assert_close(both.users, Q, 1e-8)
@@ -360,4 +360,4 @@ def test_pairs_by_id_land_as_the_oracle_says(seed: int, shared: int) -> None:
         found = es.fit(Path(folder) / "in", reference=Path(folder) / "b", min_matched=8)
     pairs = pairs_by_id(mine, theirs)
     assert found.diagnostics["items"]["matched"] == shared == len(pairs[0])
-    assert_close(T @ found.items, land(T, W, B, pairs)[0], 1e-6)
+    assert_close(T @ found.items, align(T, W, B, pairs)[0], 1e-6)

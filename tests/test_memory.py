@@ -115,7 +115,7 @@ def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> N
     told = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
     assert (told["paired_by"], told["vectors"], told["matched"]) == (
         "partitioned ids",
-        "shuffled",
+        "shuffle",
         n,
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "t.npz"]

@@ -242,8 +242,10 @@ def test_unit_rows_and_selected_rows() -> None:
 
 def test_balance_by_rows_does_not_see_how_long_a_table_is() -> None:
     once, four = es.fit(T, W), es.fit(T, np.tile(W, (4, 1)))
-    landed = T @ once.items
-    np.testing.assert_allclose(T @ four.items, landed, rtol=0, atol=1e-12 * abs(landed).max())
+    transformed = T @ once.items
+    np.testing.assert_allclose(
+        T @ four.items, transformed, rtol=0, atol=1e-12 * abs(transformed).max()
+    )
     gramians = [es.fit(T, users, balance="gramians") for users in (W, W[:75])]
     ratio = np.linalg.norm(T @ gramians[1].items) / np.linalg.norm(T @ gramians[0].items)
     assert 0.6 < ratio < 0.8  # (1/4)^(1/4) = 0.71
@@ -256,11 +258,11 @@ def test_a_random_quarter_of_the_users_leaves_the_items_as_long(tmp_path: Path) 
     kept = rng.permutation(8000)[:2000]
     quarter = es.create_run(tmp_path / "b", T, users[kept], user_ids=kept)
     for balance, expected in (("rows", 1.0), ("gramians", 0.25**0.25)):
-        first, landed = (
+        first, transformed = (
             es.stabilize(run, tmp_path / f"{run.path[-1]}-{balance}", balance=balance)  # type: ignore[arg-type]
             for run in (whole, quarter)
         )
-        ratio = es.evaluate(first, landed).items.norm_ratio
+        ratio = es.evaluate(first, transformed).items.norm_ratio
         # A second moment of 2000 rows is off by sqrt(2 / 2000), and a length by half of that.
         assert abs(ratio / expected - 1) < 3 * 0.5 * np.sqrt(2 / 2000)
 
@@ -357,12 +359,12 @@ def test_the_same_bits_on_any_scheduler_and_chunking(tmp_path: Path, method: Any
                 continue
             run = es.create_run(tmp_path / f"{k}", items, users, chunk_rows=chunk)
             with dask.config.set(scheduler=scheduler, num_workers=1 + k % 4):
-                landed = es.stabilize(run, tmp_path / f"{k}-out", method=method)
-            transform = landed.transform
+                transformed = es.stabilize(run, tmp_path / f"{k}-out", method=method)
+            transform = transformed.transform
             assert transform is not None
             digest = transform.diagnostics["items"]["moments_digest"]
             found.append(
-                (transform.items.tobytes(), digest, landed.items.vectors.compute().tobytes())
+                (transform.items.tobytes(), digest, transformed.items.vectors.compute().tobytes())
             )
     assert len(set(found)) == 1
 

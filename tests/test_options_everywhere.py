@@ -202,7 +202,7 @@ ONE_RUN: dict[str, tuple[tuple[str, ...], Any]] = {
 def test_an_option_of_one_run_is_that_of_fit(
     make_run: Callable[..., es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The command says what Python says, and the run lands where `fit` alone puts it."""
+    """The command says what Python says, and the run is aligned as by `fit` alone."""
     monkeypatch.chdir(tmp_path)
     pd.DataFrame({"id": np.arange(2, 20)}).to_csv("ids.csv", index=False)
     pd.DataFrame([(k, k) for k in range(18)], columns=["ours", "theirs"]).to_csv(

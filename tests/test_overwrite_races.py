@@ -111,8 +111,8 @@ def test_a_folder_that_vanished_is_no_error_of_the_loser(
         return original(source, target, flags) if renameat2 else False
 
     monkeypatch.setattr(swapping, "_renameat2", late)
-    landed = es.apply(transform, run, out, overwrite=True, dtype="float32")
-    assert landed.items.dtype == np.float32
+    transformed = es.apply(transform, run, out, overwrite=True, dtype="float32")
+    assert transformed.items.dtype == np.float32
     assert hidden(tmp_path) == []
 
 

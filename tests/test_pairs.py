@@ -65,7 +65,10 @@ def test_listed_pairs_decide_the_rotation_and_all_rows_the_standardizing(
     np.testing.assert_allclose(made.items, M @ rotation((T @ M)[mine], B[other]), atol=1e-9)
     items = made.diagnostics["items"]
     assert (items["matched"], items["paired_by"]) == (len(mine), "listed pairs")
-    assert (items["new"], items["gone"]) == (len(T) - len(set(mine)), len(B) - len(set(other)))
+    assert (items["new"], items["unmatched_reference"]) == (
+        len(T) - len(set(mine)),
+        len(B) - len(set(other)),
+    )
 
 
 def test_pairs_of_equal_ids_give_what_the_join_gives(make_run: Callable[..., es.Run]) -> None:

@@ -77,8 +77,8 @@ def test_a_wider_model_widens_the_space(tmp_path: Path, keep: str) -> None:
     assert series.diff(2, 4).items.mean_cosine > 0.9  # type: ignore[union-attr]
     assert series.status()["well"]
     T, W = trained(2, 96, keep=keep)
-    landed = series.open(3)
-    assert_close(vectors_of(landed) @ np.asarray(landed.users.vectors).T, T @ W.T, 1e-9)  # type: ignore[union-attr]
+    transformed = series.open(3)
+    assert_close(vectors_of(transformed) @ np.asarray(transformed.users.vectors).T, T @ W.T, 1e-9)  # type: ignore[union-attr]
     assert not series.verify().damage
 
 
@@ -101,8 +101,10 @@ def test_a_narrower_model_may_narrow_the_space(tmp_path: Path, keep: str) -> Non
         rows = np.asarray(series.open(n).items.vectors)  # type: ignore[union-attr]
         best = np.sort(np.linalg.eigvalsh(old.T @ old))[:32].sum() / np.square(old).sum()
         assert 1 - np.square(rows).sum() / np.square(old).sum() == pytest.approx(best, rel=0.1)
-        landed = series.transform_for(version=n).transform_items(trained(n - 1, 96, keep=keep)[0])
-        assert_close(landed, rows, 1e-6)
+        transformed = series.transform_for(version=n).transform_items(
+            trained(n - 1, 96, keep=keep)[0]
+        )
+        assert_close(transformed, rows, 1e-6)
     assert series.status()["well"]
     assert not series.verify().damage
     series.rebase(None)

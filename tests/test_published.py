@@ -259,6 +259,6 @@ def test_a_store_with_recorded_digests_is_small_to_send(place: Path) -> None:
     assert len(pickle.dumps(store)) < 1000
     again = pickle.loads(pickle.dumps(store)).with_read_only(read_only=True)
     assert again.recorded == store.recorded
-    version = es.Series(place).log().placed(es.Series(place).head())
+    version = es.Series(place).log().located(es.Series(place).head())
     assert isinstance(published_reference(es.Series(place).store, version).group.store, RunStore)
     assert isinstance(store.recorded, Recorded)

@@ -11,7 +11,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from oracle import assert_close, foreign_run, land, vectors_of, world
+from oracle import align, assert_close, foreign_run, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.passes.engine.graph import progress
@@ -212,4 +212,4 @@ def test_a_task_writes_whole_chunks_only(
         run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr", reference=T)
     chunks = [n for target, n in placed.items() if "vectors/c/" in target]
     assert chunks == [1] * (-(-60 // rows) + -(-90 // rows))
-    assert_close(vectors_of(run), land(T, W, T)[0], 1e-9)
+    assert_close(vectors_of(run), align(T, W, T)[0], 1e-9)

@@ -221,7 +221,7 @@ def test_views_serve_every_verb(series: es.Series, template: Path, tmp_path: Pat
     users = es.create_run(
         tmp_path / "late.zarr", None, vectors_of(es.open_run(template / "day-1.zarr"), "users")[:9]
     )
-    late = series.apply(users, tmp_path / "landed.zarr", version=2)
+    late = series.apply(users, tmp_path / "transformed.zarr", version=2)
     assert_close(vectors_of(late, "users"), read(view, "users")[:9], 1e-12)
     assert view.items.to_xarray()["vectors"].shape == (20, 4)
 
@@ -252,7 +252,7 @@ def test_gc_takes_what_was_rewritten_and_no_reader_holds(
     assert not series.add(template / "day-1.zarr").published, "it is known by its own name"
     series.rollback(1)
     assert series.open().name == "day-0"
-    assert series.add(template / "day-3.zarr").version.figures["items"]["gone"] == 1
+    assert series.add(template / "day-3.zarr").version.figures["items"]["unmatched_reference"] == 1
 
 
 def test_damage_to_the_matrices_is_found(series: es.Series, template: Path, tmp_path: Path) -> None:

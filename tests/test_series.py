@@ -1,5 +1,5 @@
-"""What a series promises: versions that never change, a head that can go back, runs that land where
-the policy says.
+"""What a series promises: versions that never change, a head that can go back, runs that are
+aligned where the policy says.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def test_the_first_run_may_be_left_raw(tmp_path: Path, days: list[es.Run]) -> No
     for day in days[:2]:
         series.add(day)
     np.testing.assert_array_equal(vectors_of(series.open(1), "users"), vectors_of(days[0], "users"))
-    landed, raw = vectors_of(series.open(2)), vectors_of(days[1])
-    assert_close(landed @ landed.T, raw @ raw.T, 1e-12)
+    transformed, raw = vectors_of(series.open(2)), vectors_of(days[1])
+    assert_close(transformed @ transformed.T, raw @ raw.T, 1e-12)
 
 
 def test_the_same_run_twice_is_a_no_op_that_says_so(
@@ -312,13 +312,13 @@ def test_what_a_lost_worker_left_is_not_published(
 ) -> None:
     original, written = publishing.transform_run, []
 
-    def land(*arguments: Any, **options: Any) -> Any:
-        landed = original(*arguments, **options)
-        written.append(landed)
-        (Path(landed.path) / "items/vectors/c/1/0.77-88.partial").write_bytes(b"half")
-        return landed
+    def align(*arguments: Any, **options: Any) -> Any:
+        transformed = original(*arguments, **options)
+        written.append(transformed)
+        (Path(transformed.path) / "items/vectors/c/1/0.77-88.partial").write_bytes(b"half")
+        return transformed
 
-    monkeypatch.setattr(publishing, "transform_run", land)
+    monkeypatch.setattr(publishing, "transform_run", align)
     version = series.add(days[3]).version
     assert len(written) == 1
     assert not [name for name in version.digests["chunks"] if "partial" in name]
@@ -344,9 +344,9 @@ def test_a_later_batch_lands_with_its_model_s_transform(
 ) -> None:
     _, W = drifting(1)
     late = make_run("late", None, W[40:60], user_ids=[f"late-{i}" for i in range(20)])
-    landed = series.apply(late, tmp_path / "a.zarr", model="2026-01-02")
+    transformed = series.apply(late, tmp_path / "a.zarr", model="2026-01-02")
     np.testing.assert_array_equal(
-        vectors_of(landed, "users"), vectors_of(series.open(2), "users")[40:60]
+        vectors_of(transformed, "users"), vectors_of(series.open(2), "users")[40:60]
     )
     code, told, _ = run(
         "apply", tmp_path / "series", late.path, tmp_path / "b.zarr", "--version", 2

@@ -80,7 +80,7 @@ def test_the_comparison_needs_shared_ids_and_can_be_left_out(
 
 
 def chained(make_run: MakeRun, tmp_path: Path, n: int, dtype: str) -> tuple[Any, Any, Any]:
-    """The last of ``n`` re-factored runs, landed by both policies, and the chain's own figure."""
+    """The last of ``n`` re-factored runs, aligned by both policies, and the chain's own figure."""
     T, W = world(0)
     both = [es.Series.init(tmp_path / policy, policy=policy) for policy in ("previous", "first")]
     with dask.config.set(scheduler="synchronous"):

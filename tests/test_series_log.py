@@ -224,7 +224,7 @@ def gone_through(series: es.Series, n: int) -> int:
     """How often status, metrics, log, verify and a reader of every version go through a log of
     ``n`` versions, at most.
     """
-    head = replace(series.head(), details=series.head().told)
+    head = replace(series.head(), details=series.head().full_details)
     head = replace(head, parent=None, reference=None, restores=None)
     live = [
         replace(head, version=k, run=f"day-{k}", state="shadow" if k % 3 == 0 else "live")
@@ -244,7 +244,7 @@ def gone_through(series: es.Series, n: int) -> int:
         times(lambda log: metrics_text(series.store, log, "series")),
         times(lambda log: list(rows(log))),
         times(lambda log: verify(series.store, log)),
-        times(lambda log: [log.placed(version) for version in log.versions]),
+        times(lambda log: [log.located(version) for version in log.versions]),
     )
 
 
@@ -355,7 +355,7 @@ def test_a_version_is_checked_as_it_is_read(
 def test_details_and_digests_that_are_none(series: es.Series, run: Any, tmp_path: Path) -> None:
     file, head = (
         tmp_path / "series" / "versions" / "3.json",
-        replace(series.head(), details=series.head().told),
+        replace(series.head(), details=series.head().full_details),
     )
     whole = file.read_bytes()
     for old, new in (

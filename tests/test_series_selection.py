@@ -112,7 +112,7 @@ def never_trained(day: int, n: int, d: int) -> tuple[Array, Array, Array]:
 
 
 def test_a_series_of_runs_that_are_mostly_never_trained(tmp_path: Path) -> None:
-    """With their counts they pass every gate and land as in Python; without, the gates hold
+    """With their counts they pass every gate and are aligned as in Python; without, the gates hold
     them.
     """
     n, d = 3000, 8

@@ -57,8 +57,8 @@ def test_overwrite_keeps_the_old_run_whole_until_the_new_one_is(
 def test_overwrite_without_an_old_run_and_over_the_input_itself(
     run: es.Run, tmp_path: Path
 ) -> None:
-    landed = es.stabilize(run, tmp_path / "out.zarr", overwrite=True)
-    wanted = data_of(landed.path)
+    transformed = es.stabilize(run, tmp_path / "out.zarr", overwrite=True)
+    wanted = data_of(transformed.path)
     assert data_of(es.stabilize(run, run.path, overwrite=True).path) == wanted
     assert not hidden(tmp_path)
 

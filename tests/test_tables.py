@@ -96,7 +96,7 @@ def test_plain_xarray_opens_a_run_without_a_warning(tmp_path: Path, as_written_b
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """The landed tables of the run as this library wrote it, float64."""
+    """The transformed tables of the run as this library wrote it, float64."""
     folder = tmp_path_factory.mktemp("expected")
     es.create_run(folder / "plain.zarr", T, W, item_ids=NAMES, user_ids=NUMBERS, chunk_rows=16)
     run = es.stabilize(folder / "plain.zarr", folder / "out.zarr")
@@ -135,14 +135,14 @@ def test_any_full_width_array_is_read_as_it_is(
     run = es.open_run(path)
     np.testing.assert_array_equal(run.items.vectors.compute(), T)
     assert run.items.ids.compute().tolist() == NAMES
-    landed = es.stabilize(path, tmp_path / "out.zarr")
-    assert_close(vectors_of(landed), expected[0], 1e-12)
-    assert_close(vectors_of(landed, "users"), expected[1], 1e-12)
-    assert landed.items.ids.compute().tolist() == NAMES
-    assert landed.users.ids.compute().tolist() == NUMBERS.tolist()
-    assert landed.items.chunk_rows == min(run.items.chunk_rows, 60)
-    assert landed.items.dtype == np.float64
-    assert landed.items.dtype.isnative
+    transformed = es.stabilize(path, tmp_path / "out.zarr")
+    assert_close(vectors_of(transformed), expected[0], 1e-12)
+    assert_close(vectors_of(transformed, "users"), expected[1], 1e-12)
+    assert transformed.items.ids.compute().tolist() == NAMES
+    assert transformed.users.ids.compute().tolist() == NUMBERS.tolist()
+    assert transformed.items.chunk_rows == min(run.items.chunk_rows, 60)
+    assert transformed.items.dtype == np.float64
+    assert transformed.items.dtype.isnative
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2", ">f4", ">f8"])
@@ -150,13 +150,13 @@ def test_any_float_width_keeps_its_own(tmp_path: Path, dtype: str) -> None:
     path = foreign_run(
         tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, zarr_format=2, dtype=dtype
     )
-    landed = es.stabilize(path, tmp_path / "out.zarr")
+    transformed = es.stabilize(path, tmp_path / "out.zarr")
     kept = np.dtype(dtype).newbyteorder("=")
-    assert (landed.items.dtype, landed.users.dtype) == (kept, kept)
-    assert landed.items.ids is None
+    assert (transformed.items.dtype, transformed.users.dtype) == (kept, kept)
+    assert transformed.items.ids is None
     tolerance = 16 * np.finfo(kept).eps
     assert_close(
-        vectors_of(landed).astype(float) @ vectors_of(landed, "users").astype(float).T,
+        vectors_of(transformed).astype(float) @ vectors_of(transformed, "users").astype(float).T,
         T @ W.T,
         tolerance,
     )
@@ -166,8 +166,8 @@ def test_any_float_width_keeps_its_own(tmp_path: Path, dtype: str) -> None:
 def test_dtype_changes_the_output(
     two_runs: tuple[es.Run, es.Run], tmp_path: Path, dtype: str
 ) -> None:
-    landed = es.stabilize(two_runs[0], tmp_path / "out.zarr", dtype=dtype)
-    assert (landed.items.dtype, landed.users.dtype) == (np.dtype(dtype), np.dtype(dtype))
+    transformed = es.stabilize(two_runs[0], tmp_path / "out.zarr", dtype=dtype)
+    assert (transformed.items.dtype, transformed.users.dtype) == (np.dtype(dtype), np.dtype(dtype))
 
 
 @pytest.mark.parametrize("kind", ["U7", "S7", "int32", "uint16"])
@@ -175,8 +175,8 @@ def test_ids_of_fixed_width_are_read_as_text_or_int64(tmp_path: Path, kind: str)
     values = np.array([str(i * 3) for i in range(60)]).astype(kind)
     path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)}, zarr_format=2)
     zarr.open_group(path, mode="a")["items"].create_array("id", data=values, chunks=(16,))
-    landed = es.stabilize(path, tmp_path / "out.zarr").items
-    assert landed.ids.compute().tolist() == [
+    transformed = es.stabilize(path, tmp_path / "out.zarr").items
+    assert transformed.ids.compute().tolist() == [
         i * 3 if kind[0] in "iu" else str(i * 3) for i in range(60)
     ]
 
@@ -289,7 +289,7 @@ def test_the_transform_group_says_everything(
     two_runs: tuple[es.Run, es.Run], tmp_path: Path
 ) -> None:
     first, second = two_runs
-    reference = es.stabilize(first, tmp_path / "landed-first.zarr")
+    reference = es.stabilize(first, tmp_path / "transformed-first.zarr")
     transform = es.fit(second, reference=reference)
     run = es.apply(transform, second, tmp_path / "out.zarr")
     group = zarr.open_group(run.path, mode="r")["transform"]

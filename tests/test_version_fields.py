@@ -44,4 +44,4 @@ def test_odd_fields_are_damage(odd: str, run: Any, tmp_path: Path) -> None:
     for command in ("log", "verify"):
         assert run(command, tmp_path / "series")[0] == 2
     with pytest.raises(es.DamageError, match=r"versions/2.json cannot be read as a version"):
-        [version.told for version in es.Series(tmp_path / "series").log().versions]
+        [version.full_details for version in es.Series(tmp_path / "series").log().versions]

@@ -314,12 +314,12 @@ def test_on_another_store_the_mark_is_taken_away_last(run: es.Run, writing: Writ
             es.open_run(store)
 
     with writing(look):
-        landed = es.stabilize(run, store)
-    assert landed.transform is not None
+        transformed = es.stabilize(run, store)
+    assert transformed.transform is not None
     assert es.open_run(store).items.ids.compute().tolist() == list(range(60))
-    np.testing.assert_array_equal(vectors_of(es.open_run(store)), vectors_of(landed))
-    assert "incomplete" not in json.dumps(dict(landed.attrs))
-    assert es.stabilize(store, zarr.storage.MemoryStore(), reference=landed).items.n_rows == 60
+    np.testing.assert_array_equal(vectors_of(es.open_run(store)), vectors_of(transformed))
+    assert "incomplete" not in json.dumps(dict(transformed.attrs))
+    assert es.stabilize(store, zarr.storage.MemoryStore(), reference=transformed).items.n_rows == 60
 
 
 def test_on_another_store_half_a_run_is_refused_until_it_is_written_anew(

@@ -170,7 +170,9 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
 
     x = {name: weeks[2].rows[k] for k, name in enumerate("bcdef")}
     y = {name: weeks[3].rows[k] for k, name in enumerate("abdfg")}
-    assert found["landed"] == pytest.approx(np.mean([cosine(x[name], y[name]) for name in "bdf"]))
+    assert found["transformed"] == pytest.approx(
+        np.mean([cosine(x[name], y[name]) for name in "bdf"])
+    )
     # In the plane the best rotation or reflection can be searched for.
     X, Y = (np.array([one[name] for name in "bdf"]) for one in (x, y))
     angles = np.linspace(0, 2 * np.pi, 2001)
@@ -184,7 +186,7 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
         np.mean([cosine(*pair) for pair in zip(X, Y @ best, strict=True)]), abs=1e-3
     )
     assert webshop_figures.by_gap(weeks, 4) == {
-        "landed": None,
+        "transformed": None,
         "ceiling": None,
         "ceiling, unit rows": None,
     }
@@ -206,8 +208,8 @@ def test_ages_count_from_the_first_run_that_has_the_item() -> None:
             webshop_figures.cosines(rows[[2]], rows[[1]])[0],
         ]
     )
-    assert found["1"]["landed"] == pytest.approx(e_d[0])
-    assert found["0"]["landed"] == pytest.approx(
+    assert found["1"]["transformed"] == pytest.approx(e_d[0])
+    assert found["0"]["transformed"] == pytest.approx(
         np.mean([webshop_figures.cosines(rows[[2]], rows[[1]])[0], e_d[1]])
     )
 
@@ -225,8 +227,8 @@ def test_a_held_run_is_counted_and_left_out(
         ids = np.arange(start, start + 40)
         webshop_series.add(series, make_run(name, *rows, item_ids=ids, user_ids=ids), outcome)
     assert [week is None for week in outcome.weeks] == [False, True, False]
-    assert webshop_figures.by_gap(outcome.weeks, 1)["landed"] is None
-    assert webshop_figures.by_gap(outcome.weeks, 2)["landed"] is not None
+    assert webshop_figures.by_gap(outcome.weeks, 1)["transformed"] is None
+    assert webshop_figures.by_gap(outcome.weeks, 2)["transformed"] is not None
 
 
 def test_an_absent_file_is_one_line(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_landing_on_the_previous_run_is_the_ceiling_of_the_next_week(
     found, _ = small
     for policy, key in (("previous", "ceiling"), ("previous, unit rows", "ceiling, unit rows")):
         figures = found[policy]["gaps"][1]
-        assert figures["landed"] == pytest.approx(figures[key], abs=1e-4)
+        assert figures["transformed"] == pytest.approx(figures[key], abs=1e-4)
 
 
 @needs_data
@@ -274,7 +276,9 @@ def test_no_policy_beats_the_ceiling_by_much(small: tuple[dict[str, Any], str]) 
         for gap in (1, 4):
             figures = found[policy]["gaps"][gap]
             assert (
-                0.5 * figures["ceiling"] < figures["landed"] < 1.02 * figures["ceiling, unit rows"]
+                0.5 * figures["ceiling"]
+                < figures["transformed"]
+                < 1.02 * figures["ceiling, unit rows"]
             )
         assert sum(line["n"] for line in found[policy]["ages"].values()) > 5000
 
@@ -283,4 +287,4 @@ def test_no_policy_beats_the_ceiling_by_much(small: tuple[dict[str, Any], str]) 
 def test_the_page_says_how_it_was_made(small: tuple[dict[str, Any], str]) -> None:
     found, page = small
     assert "`python examples/webshop_series.py --small --markdown " in page
-    assert f"| consensus | {found['consensus']['gaps'][1]['landed']:.3f} (" in page
+    assert f"| consensus | {found['consensus']['gaps'][1]['transformed']:.3f} (" in page

@@ -130,8 +130,8 @@ def test_cold_users_do_not_change_the_lengths_of_items(make_run: MakeRun, tmp_pa
     T, W = world(0, n_items=200, n_users=600)
     lengths = []
     for name, users in (("warm", W), ("cold", np.vstack([W, np.zeros((1800, W.shape[1]))]))):
-        landed = es.stabilize(make_run(name, T, users), tmp_path / f"{name}-out.zarr")
-        lengths.append(np.linalg.norm(vectors_of(landed, "items"), axis=1))
+        transformed = es.stabilize(make_run(name, T, users), tmp_path / f"{name}-out.zarr")
+        lengths.append(np.linalg.norm(vectors_of(transformed, "items"), axis=1))
     np.testing.assert_allclose(*lengths, rtol=1e-12)
 
 
@@ -166,7 +166,7 @@ def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(
         "zero_rows": 400,
         "zero_pairs": 0,
         "new": 400,
-        "gone": 400,
+        "unmatched_reference": 400,
     }
     assert told["reference_zero_rows"] == 400
 

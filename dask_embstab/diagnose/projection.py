@@ -126,10 +126,15 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
     for name, width in (("stabilize", 0), ("stabilize_reference", d)):
         reads = []
         for key, one in tables.items():
-            beside_it = width if key == first else 0
-            values = (0, 1) if beside_it else (1, 0)
+            reference_width = width if key == first else 0
+            values = (0, 1) if reference_width else (1, 0)
             reads.append(
-                read_load(one, *plan(one, beside=beside_it), width=beside_it, values=values)
+                read_load(
+                    one,
+                    *plan(one, reference_width=reference_width),
+                    width=reference_width,
+                    values=values,
+                )
             )
         small = small_matrices(d, width, scores=scores)
         peaks[name] = max(apply, projected_peak(reads, threads=threads, base=base, small=small))

@@ -128,7 +128,8 @@ class Apply:
         known = self.transform.diagnostics
         return {
             "direction": (
-                "row vectors: landed = vectors @ items (or users), plus offsets where there are any"
+                "row vectors: transformed = vectors @ items (or users), plus offsets where there"
+                " are any"
             ),
             "run": {"path": self.run.path, "name": self.run.name},
             "reference": known.get("reference"),

@@ -191,13 +191,13 @@ def _gone(
 
     Rows that must stay ``in_place`` (they are known by their number) leave from the end alone.
     """
-    n, n_bytes = pairing.reference.shape[0], 8 * pairing.gone
+    n, n_bytes = pairing.reference.shape[0], 8 * pairing.unmatched_reference
     fading = aging.least > 0 and not (old.weights is None and aging.decay >= aging.least)
     if pairing.inverse is None and not fading:
-        return ShiftedIndex(pairing.matched), pairing.gone
+        return ShiftedIndex(pairing.matched), pairing.unmatched_reference
 
     index = (
-        ArrayIndex(np.empty(pairing.gone, np.int64))
+        ArrayIndex(np.empty(pairing.unmatched_reference, np.int64))
         if n_bytes <= join.memory // 4
         else FileIndex(f"{join.scratch.folder(needs=n_bytes)}/gone")
     )
@@ -271,12 +271,15 @@ def _seen(
     if block is None:
         return
     end = min(rows.stop, work.n_seen)
-    reader, beside_ = block.open(), None if partners is None else partners.open(rows.start, end)
+    reader, partner_reader = (
+        block.open(),
+        None if partners is None else partners.open(rows.start, end),
+    )
     for start in range(rows.start, end, work.panel_rows):
         stop = min(start + work.panel_rows, end)
         seen = reader.take(start, stop).astype(np.float64)
         mean, weight = np.zeros_like(seen), np.zeros(len(seen))
-        if beside_ is not None and (found := beside_.take(start, stop)) is not None:
+        if partner_reader is not None and (found := partner_reader.take(start, stop)) is not None:
             known, matched = found
             at: Any = slice(None) if matched is None else matched
             mean[at, : known.shape[1] - 1], weight[at] = known[:, :-1], known[:, -1]

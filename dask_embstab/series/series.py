@@ -284,7 +284,7 @@ class Series(Displayed):
         is where the stored rows lie.
         """
         log = self.log()
-        return self._run(log.placed(log.with_run(version)))
+        return self._run(log.located(log.with_run(version)))
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:
@@ -292,7 +292,7 @@ class Series(Displayed):
         ``pin_age``).
         """
         log = self.log()
-        found = log.placed(log.with_run(version))
+        found = log.located(log.with_run(version))
         with gc.pin(self.store, str(found.run)):
             yield self._run(found)
 
@@ -326,7 +326,7 @@ class Series(Displayed):
                 f"version {log.head.version} is live and holds {target.run} already; nothing to do"
             )
             return Added(log.head, published=False, note=note)
-        self._run(log.placed(target))
+        self._run(log.located(target))
         settings = settings_in(log, self._initial)
         made = again_as(target, log, kind, settings, restores=target.version, state="live")
         publish(self.store, made)
@@ -334,7 +334,7 @@ class Series(Displayed):
         if (
             settings.policy == "consensus"
             and target.has_reference
-            and not log.placed(target).has_reference
+            and not log.located(target).has_reference
         ):
             note += (
                 "; its running reference is not kept any more (keep_references is"
@@ -486,7 +486,7 @@ class Series(Displayed):
             )
         log = self.log()
         found = log.with_run(version) if model is None else log.of_model(model)
-        found = log.placed(found)
+        found = log.located(found)
         return transform_of(self._run(found), found)
 
     @verb()

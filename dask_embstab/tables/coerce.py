@@ -44,7 +44,7 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return _from_place(table, key)
     where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
     if isinstance(table, zarr.Array):
-        return make_table(table, _ids_beside(table), where=where, key=key)
+        return make_table(table, _sibling_ids(table), where=where, key=key)
     found = labelled_rows(table, key, where)
     return make_table(found.array, found.labels, where=where, key=key)
 
@@ -134,7 +134,7 @@ def _in_memory(items: TableLike | None = None, users: TableLike | None = None) -
 def _from_place(place: Any, key: str) -> Table:
     name, node = place_name(place), open_node(place)
     if isinstance(node, zarr.Array):
-        return make_table(node, _ids_beside(str(local_path(place) or place)), where=name, key=key)
+        return make_table(node, _sibling_ids(str(local_path(place) or place)), where=name, key=key)
     with reading_metadata(name):
         if "vectors" in node or CODES in node:
             folder, _, last = name.rstrip("/").rpartition("/")
@@ -142,7 +142,7 @@ def _from_place(place: Any, key: str) -> Table:
     return open_run(place).table(key)
 
 
-def _ids_beside(vectors: zarr.Array[Any] | str) -> Any:
+def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
     """The ids that stand beside an array of vectors (or beside its path or URL) in a table's group;
     None where none do.
     """

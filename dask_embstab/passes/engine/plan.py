@@ -81,16 +81,18 @@ class Grid:
         return range(rows.start, rows.stop, self.rows)
 
 
-def plan(table: Table, *, chunk_rows: int | None = None, beside: int = 0) -> tuple[RowRanges, Grid]:
+def plan(
+    table: Table, *, chunk_rows: int | None = None, reference_width: int = 0
+) -> tuple[RowRanges, Grid]:
     """Tasks over whole chunks of the table (or of ``chunk_rows``, those of its output), and the
     panels within them.
 
-    ``beside``: components of the reference rows that stand in the same panel.
+    ``reference_width``: components of the reference rows that stand in the same panel.
     """
     return plan_rows(
         table.n_rows,
         table.d * table.dtype.itemsize,
-        table.d + beside,
+        table.d + reference_width,
         chunk_rows or table.chunk_rows,
     )
 

@@ -91,9 +91,9 @@ def reduce_table(
 ) -> Pass[Reduced[V]]:
     """The pass that reduces the whole table, with its reference rows where ``pairs`` are given."""
     width = 0 if pairs is None else pairs.reference.shape[1]
-    in_step = None if pairs is None else pairs.chunk_rows()
-    chunk_rows = None if in_step is None else common_rows(table, in_step)
-    ranges, grid = plan(table, chunk_rows=chunk_rows, beside=width)
+    reference_chunk = None if pairs is None else pairs.chunk_rows()
+    chunk_rows = None if reference_chunk is None else common_rows(table, reference_chunk)
+    ranges, grid = plan(table, chunk_rows=chunk_rows, reference_width=width)
     graph = Graph(label)
     folded = graph.shared(reduction)
     keys = [
@@ -136,8 +136,10 @@ def reduce_block(
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
     reader = block.open()
-    beside = None if partners is None else PairReader(partners, rows, grid.rows, weights, where)
-    panels = _panels(reader, beside, rows, grid)
+    pair_reader = (
+        None if partners is None else PairReader(partners, rows, grid.rows, weights, where)
+    )
+    panels = _panels(reader, pair_reader, rows, grid)
     first = rows.start // grid.rows if grid.anchored else 0
     roots = Roots(reduction.merge)
     with np.errstate(
@@ -153,22 +155,22 @@ def reduce_block(
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
-    return Partial(forest, reader.digests(), {} if beside is None else beside.digests())
+    return Partial(forest, reader.digests(), {} if pair_reader is None else pair_reader.digests())
 
 
 def _panels(
-    reader: Reader, beside: PairReader | None, rows: RowRange, grid: Grid
+    reader: Reader, pair_reader: PairReader | None, rows: RowRange, grid: Grid
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
     buffer, in_place = Buffer(grid.rows), works_in_place()
     for start in grid.cuts(rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
-        if beside is None:
+        if pair_reader is None:
             upcast = buffer.upcast(stored)
             yield Panel(upcast, start, in_place=in_place, zeros=ZeroRows(len(zero_rows(stored))))
         else:
-            yield beside.panel(stored, buffer, start, stop)
+            yield pair_reader.panel(stored, buffer, start, stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ def aligned_rows(
         _require_shared(tables, reference, found, options)
 
     pairs = {
-        key: _beside(table, pairing, options, join, key) for key, (table, pairing) in found.items()
+        key: _plan_read(table, pairing, options, join, key)
+        for key, (table, pairing) in found.items()
     }
     aligned = {key: table for key, (table, _) in found.items()}
     if reference.lags:
@@ -126,7 +127,7 @@ def _require_shared(
             raise
 
 
-def _beside(
+def _plan_read(
     table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str
 ) -> ReferenceRows:
     """The reference rows of those that decide the rotation, ready to be read beside the table's."""

@@ -115,32 +115,34 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
             float(np.trace(moments.pairs.gramian_x)),
             float(np.trace(moments.pairs.gramian_y)),
         )
-    share = _gone_share(pairs, zeros.reference_energy + (0.0 if energies is None else energies[1]))
+    share = _unmatched_share(
+        pairs, zeros.reference_energy + (0.0 if energies is None else energies[1])
+    )
     matched, new, gone = pairing.changes
     return {
         "new": new,
-        "gone": gone,
+        "unmatched_reference": gone,
         "returned": pairing.matched - matched,
         "aligned": pairing.n_used - zeros.pairs,
         "zero_pairs": zeros.pairs,
-        "reference_zero_rows": zeros.reference + pairs.gone_zero_rows,
+        "reference_zero_rows": zeros.reference + pairs.unmatched_zero_rows,
         "paired_by": pairing.paired_by,
         "matched_energy": None if share is None else 1.0 - share,
-        "gone_energy": share,
+        "unmatched_reference_energy": share,
         "new_energy": _new_energy(pairs, moments, zeros, energies),
-        "vectors": pairs.way,
+        "vectors": pairs.strategy,
         "duplicates": dict(pairing.duplicates),
         "differ_only_by": dict(pairing.differ_only_by),
         "scratch_bytes": pairs.n_bytes,
     }
 
 
-def _gone_share(pairs: ReferenceRows, matched: float) -> float | None:
+def _unmatched_share(pairs: ReferenceRows, matched: float) -> float | None:
     """The gone rows' share of the reference's energy; None where neither was read, or where it is
     not finite.
     """
-    gone, total = pairs.gone_energy, pairs.energy
-    if not pairs.pairing.gone:
+    gone, total = pairs.unmatched_energy, pairs.energy
+    if not pairs.pairing.unmatched_reference:
         return 0.0
     if gone is None or pairs.pairing.live is not None:
         return None

@@ -134,7 +134,7 @@ def summarize(
     if reference is None:
         return read.summary
     moments, found = read.summary.moments, read.pairs
-    zero_rows = moments.zeros.reference + (found.gone_zero_rows if found else 0)
+    zero_rows = moments.zeros.reference + (found.unmatched_zero_rows if found else 0)
     shared = Shared(
         found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described
     )
@@ -206,15 +206,15 @@ def _anchor_bound(
         (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
     )
     for key in options.aligned:
-        beside, table = reads[key].pairs, reads[key].table
+        partners, table = reads[key].pairs, reads[key].table
         choice = options.selection(key)
-        if beside is None or table is None or choice.anchors is None or choice.weighted:
+        if partners is None or table is None or choice.anchors is None or choice.weighted:
             return None
-        if beside.pairing.verified:
+        if partners.pairing.verified:
             continue  # no more rows than anchors are shared: all of them are used
         left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
         s = rotation.singular_values / pairs.n
-        drawn = beside.pairing
+        drawn = partners.pairing
         share = drawn.n_represented / drawn.n_used / pairs.weight
         influence = Influence(
             getattr(basis, key), left, right, s, share, mean_x, mean_y, options.unit_rows

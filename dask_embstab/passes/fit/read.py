@@ -49,10 +49,15 @@ def require_memory_for(
             getattr(reference, key) if reference is not None and key in options.aligned else None
         )
         width = 0 if theirs is None else theirs.d
-        rows_beside = width * (1 + len(reference.lags)) if reference else 0
+        reference_width = width * (1 + len(reference.lags)) if reference else 0
         values = (int(not width) + (options.method == "qr"), int(width > 0))
         loads.append(
-            read_load(table, *plan(table, beside=rows_beside), width=rows_beside, values=values)
+            read_load(
+                table,
+                *plan(table, reference_width=reference_width),
+                width=reference_width,
+                values=values,
+            )
         )
         widest = max(widest, width)
     small = (

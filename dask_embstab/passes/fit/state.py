@@ -66,7 +66,7 @@ class TableRead:
         """
         if self.pairs is not None and not self.pairs.pairing.listed:
             matched, _, gone = self.pairs.pairing.changes
-            reference = matched - self.zeros.reference + gone - self.pairs.gone_zero_rows
+            reference = matched - self.zeros.reference + gone - self.pairs.unmatched_zero_rows
         elif self.pairs is None and (shared := self.summary.shared) is not None:
             reference = shared.rows - max(
                 shared.zero_rows, self.zeros.reference

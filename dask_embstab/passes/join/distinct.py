@@ -20,7 +20,7 @@ from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keys, keys_of
-from dask_embstab.tables.ids.lookup import place_beside, stale_beside
+from dask_embstab.tables.ids.lookup import sidecar_path, stale_sidecars
 from dask_embstab.tables.ids.spill import Spill
 
 _KEY = np.dtype(np.uint64)
@@ -36,7 +36,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
     """
     if isinstance(ids, RowNumberIds):
         return False
-    known = place_beside(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
+    known = sidecar_path(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
     if (known is not None and known.exists()) or _ascend(ids):
         return False
     fits = len(ids) * _SORTED_BYTES <= join.memory
@@ -50,7 +50,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
             OSError
         ):  # a run that cannot be written beside is looked at every time
             known.touch()
-            for stale in stale_beside(known):
+            for stale in stale_sidecars(known):
                 stale.unlink()
     return found
 

@@ -47,7 +47,7 @@ def pair_listed(table: Table, reference: Table, pairs: IdPairs) -> tuple[Table, 
         inverse=None,
         matched=len(ours),
         new=table.n_rows - len(np.unique(ours)),
-        gone=reference.n_rows - len(np.unique(theirs)),
+        unmatched_reference=reference.n_rows - len(np.unique(theirs)),
         paired_by="listed pairs",
         listed=True,
     )

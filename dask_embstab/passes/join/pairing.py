@@ -68,13 +68,13 @@ class Pairing:
     """Rows of a run and their reference rows: row by row where ``index`` is None, else by ``index``
     and its ``inverse``.
 
-    ``matched`` rows have a partner, ``new`` ones have none, ``gone`` reference rows have no row in
-    the run; ``paired_by`` names the join. Of the matched rows those ``chosen`` (None: all) take
-    part in the alignment, ``used`` in number, drawn of ``eligible`` ones and standing for
-    ``represented`` ones: a sample for what it was drawn of, anchors for what theirs stood for.
-    Anchors are not ``verified``: these rows are read without their chunks' checksums. Ids that
-    ``differ_only_by`` their spelling have no partner. ``listed`` pairs were given by the user, not
-    found by equal ids.
+    ``matched`` rows have a partner, ``new`` ones have none, ``unmatched_reference`` rows of the
+    reference have no row in the run; ``paired_by`` names the join. Of the matched rows those
+    ``chosen`` (None: all) take part in the alignment, ``used`` in number, drawn of ``eligible``
+    ones and standing for ``represented`` ones: a sample for what it was drawn of, anchors for what
+    theirs stood for. Anchors are not ``verified``: these rows are read without their chunks'
+    checksums. Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were
+    given by the user, not found by equal ids.
     """
 
     reference: Source
@@ -82,7 +82,7 @@ class Pairing:
     inverse: RowIndex | None
     matched: int
     new: int
-    gone: int
+    unmatched_reference: int
     paired_by: str
     n_bytes: int = 0
     duplicates: dict[str, int] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Pairing:
         is live.
         """
         if self.live is None:
-            return self.matched, self.new, self.gone
+            return self.matched, self.new, self.unmatched_reference
         matched, n_rows = self.live.matched, self.matched + self.new
         return matched, n_rows - matched, self.live.rows - matched
 

@@ -1,4 +1,4 @@
-"""How does a task get the reference rows of its rows, a panel at a time: in step, picked one by
+"""How does a task get the reference rows of its rows, a panel at a time: by position, picked one by
 one, or shuffled?
 """
 
@@ -15,7 +15,12 @@ from dask_embstab.passes.engine.paired import Found, Mask
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
-from dask_embstab.passes.join.shuffle import Shuffled, ShuffledReader, scan_gone, scan_reference
+from dask_embstab.passes.join.shuffle import (
+    Shuffled,
+    ShuffledReader,
+    scan_reference,
+    scan_unmatched,
+)
 from dask_embstab.tables.ids.row_index import FileIndex, RowIndex, SparseIndex
 from dask_embstab.tables.read.dask_source import delayed_if_needed
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
@@ -23,29 +28,29 @@ from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
 from dask_embstab.tables.read.zarr_source import ZarrSource
 from dask_embstab.tables.table import Table
 
-Way = Literal["in step", "picked", "shuffled"]
+Strategy = Literal["positional", "gather", "shuffle"]
 _FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRows:
-    """A pairing whose reference rows can be read beside the run's, and what is known of the
+    """A pairing whose reference rows can be read with the run's, and what is known of the
     reference.
 
-    ``gone_energy`` is the sum of squares of the reference's rows that have no row in the run,
+    ``unmatched_energy`` is the sum of squares of the reference's rows that have no row in the run,
     ``energy`` that of all (None where the matched rows' own sums will tell it); both None where
-    they are not to be known. ``gone_zero_rows`` of the gone rows are zeros, as far as these were
-    read.
+    they are not to be known. ``unmatched_zero_rows`` of these rows are zeros, as far as they
+    were read.
     """
 
     pairing: Pairing
-    way: Way
+    strategy: Strategy
     shuffled: Shuffled | None = None
-    gone_energy: float | None = None
+    unmatched_energy: float | None = None
     energy: float | None = None
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
-    gone_zero_rows: int = 0
+    unmatched_zero_rows: int = 0
 
     @property
     def reference(self) -> Source:
@@ -58,8 +63,8 @@ class ReferenceRows:
         return self.pairing.n_used
 
     def chunk_rows(self) -> int | None:
-        """Rows of a reference chunk where both tables are read in step."""
-        return self.pairing.reference.chunk_rows if self.way == "in step" else None
+        """Rows of a reference chunk where both tables are read by position."""
+        return self.pairing.reference.chunk_rows if self.strategy == "positional" else None
 
     def of(self, rows: RowRange) -> Any:
         """What one task is given (`Partners`, or a Dask value that becomes it); None where no row
@@ -72,10 +77,14 @@ class ReferenceRows:
         if pairing.index is None:
             stop = min(rows.stop, pairing.reference.shape[0])
             block = pairing.reference.block(rows.start, stop) if stop > rows.start else None
-            return None if block is None else delayed_if_needed(StepPartners, block, stop, chosen)
+            return (
+                None
+                if block is None
+                else delayed_if_needed(PositionalPartners, block, stop, chosen)
+            )
         index = pairing.index.part(rows.start, rows.stop)
         if isinstance(index, FileIndex):
-            return LatePartners(pairing.reference, index, chosen)
+            return IndexedPartners(pairing.reference, index, chosen)
         partner = index.take(rows.start, rows.stop)
         partner = partner if chosen is None else np.where(chosen, partner, -1)
         wanted = partner[partner >= 0]
@@ -84,7 +93,7 @@ class ReferenceRows:
         gather = (
             pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
         )
-        return delayed_if_needed(PickedPartners, gather(wanted), partner)
+        return delayed_if_needed(GatheredPartners, gather(wanted), partner)
 
 
 def plan_reference_read(
@@ -94,16 +103,16 @@ def plan_reference_read(
     order.
     """
     if pairing.index is None:
-        return ReferenceRows(pairing, "in step")
-    if isinstance(pairing.index, SparseIndex) or _can_be_picked(pairing, join):
-        return ReferenceRows(pairing, "picked", n_bytes=pairing.n_bytes)
+        return ReferenceRows(pairing, "positional")
+    if isinstance(pairing.index, SparseIndex) or _can_gather(pairing, join):
+        return ReferenceRows(pairing, "gather", n_bytes=pairing.n_bytes)
     shuffled, scan = scan_reference(
         pairing, join, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
     )
     n_bytes = pairing.n_bytes + scan.n_bytes
-    energies = scan.gone_energy, scan.energy
+    energies = scan.unmatched_energy, scan.energy
     return ReferenceRows(
-        pairing, "shuffled", shuffled, *energies, scan.digests, n_bytes, scan.gone_zero_rows
+        pairing, "shuffle", shuffled, *energies, scan.digests, n_bytes, scan.unmatched_zero_rows
     )
 
 
@@ -118,25 +127,32 @@ def with_energy(
     """
     pairing = found.pairing
     if (
-        found.way == "shuffled"
+        found.strategy == "shuffle"
         or not pairing.verified
-        or not pairing.gone
+        or not pairing.unmatched_reference
         or pairing.live is not None
     ):
         return found
     whole = not weighted and pairing.n_used == pairing.matched
-    if whole and pairing.gone * _FEW <= pairing.reference.shape[0]:
-        scan = scan_gone(pairing, label=f"{label}: what is gone")
-        return replace(found, gone_energy=scan.gone_energy, gone_zero_rows=scan.gone_zero_rows)
+    if whole and pairing.unmatched_reference * _FEW <= pairing.reference.shape[0]:
+        scan = scan_unmatched(pairing, label=f"{label}: what is gone")
+        return replace(
+            found,
+            unmatched_energy=scan.unmatched_energy,
+            unmatched_zero_rows=scan.unmatched_zero_rows,
+        )
     _, scan = scan_reference(
         pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False
     )
     return replace(
-        found, gone_energy=scan.gone_energy, energy=scan.energy, gone_zero_rows=scan.gone_zero_rows
+        found,
+        unmatched_energy=scan.unmatched_energy,
+        energy=scan.energy,
+        unmatched_zero_rows=scan.unmatched_zero_rows,
     )
 
 
-def _can_be_picked(pairing: Pairing, join: JoinOptions) -> bool:
+def _can_gather(pairing: Pairing, join: JoinOptions) -> bool:
     """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in
     the page cache.
     """
@@ -154,21 +170,21 @@ def _is_stored(source: Source) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class StepPartners:
+class PositionalPartners:
     """Row i belongs to row i, up to row ``stop``."""
 
     block: Openable
     stop: int
     chosen: Mask | None
 
-    def open(self, start: int, stop: int) -> StepReader:
+    def open(self, start: int, stop: int) -> PositionalReader:
         """Start reading."""
         del stop
-        return StepReader(self.block.open(), start, self.stop, self.chosen)
+        return PositionalReader(self.block.open(), start, self.stop, self.chosen)
 
 
-class StepReader:
-    """Reads the reference in step with the table."""
+class PositionalReader:
+    """Reads the reference by position with the table."""
 
     def __init__(self, reader: Reader, first: int, end: int, chosen: Mask | None) -> None:
         self._reader, self._first, self._end, self._chosen = reader, first, end, chosen
@@ -189,34 +205,34 @@ class StepReader:
 
 
 @dataclass(frozen=True, slots=True)
-class PickedPartners:
+class GatheredPartners:
     """``block`` holds the partners in order; ``index`` says which of the task's rows have one."""
 
     block: Openable
     index: RowNumbers
 
-    def open(self, start: int, stop: int) -> PickedReader:
+    def open(self, start: int, stop: int) -> GatheredReader:
         """Start reading."""
         del stop
-        return PickedReader(self.block.open(), start, self.index >= 0)
+        return GatheredReader(self.block.open(), start, self.index >= 0)
 
 
 @dataclass(frozen=True, slots=True)
-class LatePartners:
+class IndexedPartners:
     """The same where the index lies in a scratch file and is read by the task."""
 
     source: Source
     index: RowIndex
     chosen: Mask | None
 
-    def open(self, start: int, stop: int) -> PickedReader:
+    def open(self, start: int, stop: int) -> GatheredReader:
         """Start reading."""
         has = (index := self.index.take(start, stop)) >= 0
         has = has if self.chosen is None else has & self.chosen
-        return PickedReader(self.source.gather(index[has]).open(), start, has)
+        return GatheredReader(self.source.gather(index[has]).open(), start, has)
 
 
-class PickedReader:
+class GatheredReader:
     """Takes the gathered rows one after the other."""
 
     def __init__(self, reader: Reader, first: int, has: Mask) -> None:

@@ -54,8 +54,8 @@ class Scan:
     """
 
     energy: float = 0.0
-    gone_energy: float = 0.0
-    gone_zero_rows: int = 0
+    unmatched_energy: float = 0.0
+    unmatched_zero_rows: int = 0
     digests: Digests = field(default_factory=dict)
     n_bytes: int = 0
 
@@ -92,7 +92,7 @@ def scan_reference(
             inverse.part(start, stop),
             shuffled,
             number,
-            pairing.gone,
+            pairing.unmatched_reference,
         )
         for number, start in enumerate(range(0, n, rows))
     ]
@@ -122,7 +122,7 @@ def _scan(
     order = stable_order(partner[wanted])
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    sums, gone_zero_rows = [0.0, 0.0], 0
+    sums, unmatched_zero_rows = [0.0, 0.0], 0
     moved: Rows | None = None
     at = 0
     for first in range(start, stop, _PANEL):
@@ -133,7 +133,7 @@ def _scan(
             sums[0] += _energy(rows)
             lost = rows[partner[first - start : last - start] < 0]
             sums[1] += _energy(lost)
-            gone_zero_rows += len(zero_rows(lost))
+            unmatched_zero_rows += len(zero_rows(lost))
         if to is not None:
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
             moved[place[at : at + len(picked)]] = rows if len(picked) == len(rows) else rows[picked]
@@ -141,7 +141,7 @@ def _scan(
     n_bytes = (
         0 if to is None or moved is None else _write(to, number, partner[wanted[order]], moved)
     )
-    return Scan(sums[0], sums[1], gone_zero_rows, reader.digests(), n_bytes)
+    return Scan(sums[0], sums[1], unmatched_zero_rows, reader.digests(), n_bytes)
 
 
 def _write(to: Shuffled, number: int, targets: RowNumbers, rows: Rows) -> int:
@@ -155,7 +155,7 @@ def _energy(rows: Rows) -> float:
         return float(flat @ flat)
 
 
-def scan_gone(pairing: Pairing, *, label: str) -> Scan:
+def scan_unmatched(pairing: Pairing, *, label: str) -> Scan:
     """Energy and rows of zeros of the reference rows that are gone; reads these alone."""
     inverse = pairing.inverse or StepIndex(pairing.matched)
     n = pairing.reference.shape[0]
@@ -164,14 +164,14 @@ def scan_gone(pairing: Pairing, *, label: str) -> Scan:
         stop = min(start + ID_RANGE, n)
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
-            keys.append(graph.read(_scan_picked, few_rows(pairing.reference, rows), len(rows)))
+            keys.append(graph.read(_scan_gathered, few_rows(pairing.reference, rows), len(rows)))
     scan: Scan = graph.tree(keys, _sum).run()
     return scan
 
 
-def _scan_picked(block: Openable, n: int) -> Scan:
+def _scan_gathered(block: Openable, n: int) -> Scan:
     rows = block.open().take(0, n)
-    return Scan(gone_energy=_energy(rows), gone_zero_rows=len(zero_rows(rows)))
+    return Scan(unmatched_energy=_energy(rows), unmatched_zero_rows=len(zero_rows(rows)))
 
 
 def _sum(scans: Sequence[Scan]) -> Scan:
@@ -180,8 +180,8 @@ def _sum(scans: Sequence[Scan]) -> Scan:
         digests.update(scan.digests)
     return Scan(
         sum(scan.energy for scan in scans),
-        sum(scan.gone_energy for scan in scans),
-        sum(scan.gone_zero_rows for scan in scans),
+        sum(scan.unmatched_energy for scan in scans),
+        sum(scan.unmatched_zero_rows for scan in scans),
         digests,
         sum(scan.n_bytes for scan in scans),
     )

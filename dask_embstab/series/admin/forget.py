@@ -105,7 +105,7 @@ def forget(
         references = tuple(
             one.name
             for one in affected
-            if one.placed.has_reference and moved[one.name]["has_reference"]
+            if one.located.has_reference and moved[one.name]["has_reference"]
         )
         counts = {
             "table": key,
@@ -146,28 +146,28 @@ def _rewritten(
     """A run and the running reference kept with it without these rows; where they are stored from
     now on.
     """
-    placed, table = one.placed, str(key)
-    digest = hashlib.sha256(json.dumps([placed.place, table, with_run], sort_keys=True).encode())
+    located, table = one.located, str(key)
+    digest = hashlib.sha256(json.dumps([located.place, table, with_run], sort_keys=True).encode())
     for rows in (one.run, one.reference):
         digest.update(rows.tobytes())
     origin = digest.hexdigest()[:32]
     new = f"{one.name}@{origin[:8]}"
     held.enter_context(store.lock(new))
-    recorded = placed.recorded
+    recorded = located.recorded
     run, means = recorded.run, recorded.reference
     if with_run:
         run = made_of(store, run_key(new), origin, partial(_write_run, store, one, table))
-    rewrites_reference = placed.has_reference and (
+    rewrites_reference = located.has_reference and (
         len(one.reference) or (with_run and len(one.already))
     )
     if rewrites_reference:
         write = partial(_write_reference, store, one, table, with_run=with_run)
         means = made_of(store, reference_key(new), origin, write)
     found = Digests(
-        run=run, reference=means if placed.has_reference else {}, inputs=recorded.inputs
+        run=run, reference=means if located.has_reference else {}, inputs=recorded.inputs
     )
-    reference_at = new if rewrites_reference else placed.reference_name
-    stored_as = new if with_run else str(placed.run)
+    reference_at = new if rewrites_reference else located.reference_name
+    stored_as = new if with_run else str(located.run)
     return {
         **record_digests(store, new, found),
         "run": stored_as,
@@ -176,8 +176,8 @@ def _rewritten(
 
 
 def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) -> None:
-    source = published_run(store, one.placed)
-    transform = transform_of(source, one.placed)
+    source = published_run(store, one.located)
+    transform = transform_of(source, one.located)
     tables = {which: source.table(which) for which in TABLES if getattr(source, which) is not None}
     tables[table] = _without(tables[table], one.run)
     with resumed_run(store, key, one.name, origin, {}) as writer:
@@ -193,7 +193,7 @@ def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) ->
 def _write_reference(
     store: Store, one: HeldIds, table: str, key: str, origin: str, *, with_run: bool
 ) -> None:
-    state = published_reference(store, one.placed)
+    state = published_reference(store, one.located)
     live, forgotten = dict(attribute(state, "live")), dict(attribute(state, "forgotten"))
     tables = {which: state.table(which) for which in live}
     weights: dict[str, Any] = {which: state.group[f"{which}/weight"] for which in live}
@@ -205,7 +205,7 @@ def _write_reference(
     # Rows of the run as it will be stored that this reference has no rows for.
     rows = np.union1d(one.already, one.run)
     if with_run:
-        n_rows = published_run(store, one.placed).table(table).n_rows
+        n_rows = published_run(store, one.located).table(table).n_rows
         rows = Remaining(n_rows, one.run).now(one.already)
     forgotten[table] = rows.tolist()
     more = {"kind": "reference", "live": live, "forgotten": forgotten}
@@ -229,8 +229,8 @@ def _basis(store: Store, log: Log, moved: Mapping[str, Mapping[str, Any]]) -> di
     if not matrices:
         return known
     now = {
-        str(placed.run): str(moved[name]["run"])
-        for name, placed in log.stored.items()
+        str(located.run): str(moved[name]["run"])
+        for name, located in log.stored.items()
         if name in moved
     }
     return known | store_matrices(store, {now.get(name, name): M for name, M in matrices.items()})

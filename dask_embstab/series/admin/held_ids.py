@@ -37,7 +37,7 @@ class HeldIds:
     """
 
     name: str
-    placed: Version
+    located: Version
     run: RowNumbers
     reference: RowNumbers
     already: RowNumbers
@@ -106,8 +106,8 @@ def located(
 
 def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
     known, found, similar = np.zeros(len(wanted), bool), [], set()
-    for name, placed in log.stored.items():
-        run = published_run(store, placed)
+    for name, located in log.stored.items():
+        run = published_run(store, located)
         if getattr(run, key) is None:
             continue
         rows, seen, others = _rows_with(run.table(key), wanted)
@@ -115,14 +115,14 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
         similar |= others
         of_reference = already = np.empty(0, np.int64)
         if (
-            placed.has_reference
-            and getattr(state := published_reference(store, placed), key) is not None
+            located.has_reference
+            and getattr(state := published_reference(store, located), key) is not None
         ):
             of_reference, seen, others = _rows_with(state.table(key), wanted)
             known |= seen
             similar |= others
             already = np.asarray(attribute(state, "forgotten").get(key, ()), np.int64)
-        found.append(HeldIds(name, placed, rows, of_reference, already))
+        found.append(HeldIds(name, located, rows, of_reference, already))
     return FoundIds(known, found, similar)
 
 

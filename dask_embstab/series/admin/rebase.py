@@ -50,7 +50,7 @@ REWRITTEN = (
 )
 
 
-Told = dict[str, Any]
+Moves = dict[str, Any]
 
 
 def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: bool) -> Added:
@@ -61,21 +61,21 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
         log = read_log(store)
         log.version(None)  # something must be published
         settings = settings_in(log, initial)
-        matrices, told = _back(store, log) if onto is None else _onto(store, log, onto, settings)
+        matrices, moves = _back(store, log) if onto is None else _onto(store, log, onto, settings)
         changed = {name: M for name, M in matrices.items() if not _is_identity(M)}
-        basis: Told = {
+        basis: Moves = {
             "onto": _described(onto),
-            "moves": told,
+            "moves": moves,
             "file": None,
             "crc32c": None,
             "applied": rewrite,
         }
-        moved: dict[str, Told] = {}
+        moved: dict[str, Moves] = {}
         if rewrite:
             moved = {
-                name: _rewritten(store, name, placed, changed[str(placed.run)], held)
-                for name, placed in log.stored.items()
-                if placed.run in changed
+                name: _rewritten(store, name, located, changed[str(located.run)], held)
+                for name, located in log.stored.items()
+                if located.run in changed
             }
         made = again_as(
             log.version(None),
@@ -92,31 +92,31 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
 
 def _onto(
     store: Store, log: Log, onto: Run | int, settings: Settings
-) -> tuple[dict[str, Matrix], Told]:
+) -> tuple[dict[str, Matrix], Moves]:
     """Every stored run's rotation onto the reference, by the name under which it is stored."""
-    target = log.placed(log.with_run(onto)) if isinstance(onto, int) else None
+    target = log.located(log.with_run(onto)) if isinstance(onto, int) else None
     itself = None if target is None else str(target.run)
     reference = as_reference(onto if target is None else published_run(store, target))
     assert reference is not None
     found: dict[str, Matrix] = {}
-    told: Told = {}
-    for name, placed in log.stored.items():
-        run = published_run(store, placed)
-        if itself is not None and placed.run == itself:
-            found[itself], told[name] = np.eye(run.table("items").d), "itself"
+    moves: Moves = {}
+    for name, located in log.stored.items():
+        run = published_run(store, located)
+        if itself is not None and located.run == itself:
+            found[itself], moves[name] = np.eye(run.table("items").d), "itself"
             continue
         with contextlib.suppress(TooFewMatchedError):
             fitted = _rotation(run, reference, settings)
-            found[str(placed.run)] = fitted.items
+            found[str(located.run)] = fitted.items
             alignment = fitted.diagnostics["alignment"]
-            told[name] = {key: alignment[key] for key in ("rows", "relative_error")}
+            moves[name] = {key: alignment[key] for key in ("rows", "relative_error")}
     if not found:
         raise HoldError(
             "no stored run shares enough rows with the reference, so nothing was moved; take a run"
             " with the ids of the series",
             f"{call('Series.change', min_matched=1)} accepts fewer",
         )
-    return _followed(store, log, found, told)
+    return _followed(store, log, found, moves)
 
 
 def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
@@ -128,7 +128,7 @@ def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
     return fit_tables(items, run.users, reference, options)
 
 
-def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
+def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Moves]:
     """The matrices that undo the last rebase: those from before it, less what it wrote into the
     runs themselves.
     """
@@ -141,7 +141,7 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
     earlier = read_matrices(store, before.basis)
     applied = stored_matrices(store, last.basis) if last.basis["applied"] else {}
     found: dict[str, Matrix] = {}
-    told: Told = {}
+    moves: Moves = {}
     now = log.stored
     for name, then in before.stored.items():
         start = np.eye(published_run(store, now[name]).table("items").d)
@@ -149,59 +149,59 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Told]:
         found[str(now[name].run)] = (
             undone @ earlier[str(then.run)] if then.run in earlier else undone
         )
-        told[name] = "back"
-    return _followed(store, log, found, told)
+        moves[name] = "back"
+    return _followed(store, log, found, moves)
 
 
 def _followed(
-    store: Store, log: Log, found: dict[str, Matrix], told: Told
-) -> tuple[dict[str, Matrix], Told]:
+    store: Store, log: Log, found: dict[str, Matrix], moves: Moves
+) -> tuple[dict[str, Matrix], Moves]:
     """With matrices for the runs that have none yet: now they are in one space with their nearest,
     and shall stay so.
     """
     known = {
-        placed.version: (name, str(placed.run))
-        for name, placed in log.stored.items()
-        if placed.run in found
+        located.version: (name, str(located.run))
+        for name, located in log.stored.items()
+        if located.run in found
     }
     now = read_matrices(store, log.basis)
     made = dict(found)
-    for name, placed in log.stored.items():
-        if placed.run in found:
+    for name, located in log.stored.items():
+        if located.run in found:
             continue
-        nearest, theirs = known[min(known, key=lambda number: abs(number - placed.version))]
-        d = published_run(store, placed).table("items").d
-        ours = now.get(str(placed.run), np.eye(d))
+        nearest, theirs = known[min(known, key=lambda number: abs(number - located.version))]
+        d = published_run(store, located).table("items").d
+        ours = now.get(str(located.run), np.eye(d))
         step = found[theirs] if theirs not in now else now[theirs].T @ found[theirs]
         k = min(ours.shape[1], len(step))  # the narrower space is the wider one's first components
-        made[str(placed.run)] = ours[:, :k] @ step[:k]
-        told[name] = f"as {nearest}"
-    return made, told
+        made[str(located.run)] = ours[:, :k] @ step[:k]
+        moves[name] = f"as {nearest}"
+    return made, moves
 
 
 def _rewritten(
-    store: Store, name: str, placed: Version, M: Matrix, held: contextlib.ExitStack
-) -> Told:
+    store: Store, name: str, located: Version, M: Matrix, held: contextlib.ExitStack
+) -> Moves:
     """A run and the running reference kept with it, written anew in the new space; where they are
     from now on.
     """
-    read = json.dumps(placed.place, sort_keys=True).encode() + M.tobytes()
+    read = json.dumps(located.place, sort_keys=True).encode() + M.tobytes()
     origin = hashlib.sha256(read).hexdigest()[:32]
     new = f"{name}@{origin[:8]}"
     held.enter_context(store.lock(new))
-    digests = made_of(store, run_key(new), origin, partial(_write_run, store, placed, M, name))
+    digests = made_of(store, run_key(new), origin, partial(_write_run, store, located, M, name))
     means: Mapping[str, Any] = {}
-    if placed.has_reference:
+    if located.has_reference:
         means = made_of(
-            store, reference_key(new), origin, partial(_write_mean, store, placed, M, name)
+            store, reference_key(new), origin, partial(_write_mean, store, located, M, name)
         )
-    found = Digests(run=digests, reference=means, inputs=placed.inputs)
+    found = Digests(run=digests, reference=means, inputs=located.inputs)
     return {"run": new, "reference_at": None, **record_digests(store, new, found)}
 
 
-def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
-    source, turned = published_run(store, placed), rotation(M, {"origin": origin})
-    transformed = transform_of(replace(source, then=turned), placed)
+def _write_run(store: Store, located: Version, M: Matrix, name: str, key: str, origin: str) -> None:
+    source, turned = published_run(store, located), rotation(M, {"origin": origin})
+    transformed = transform_of(replace(source, then=turned), located)
     how: Any = dict(source.group["transform"].attrs) | {
         "diagnostics": dict(transformed.diagnostics)
     }
@@ -210,8 +210,10 @@ def _write_run(store: Store, placed: Version, M: Matrix, name: str, key: str, or
         writer.transform(transformed, how)
 
 
-def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, origin: str) -> None:
-    state = published_reference(store, placed)
+def _write_mean(
+    store: Store, located: Version, M: Matrix, name: str, key: str, origin: str
+) -> None:
+    state = published_reference(store, located)
     more = {
         which: state.attrs[ATTRIBUTE][which]
         for which in ("kind", "live", "forgotten")
@@ -224,7 +226,7 @@ def _write_mean(store: Store, placed: Version, M: Matrix, name: str, key: str, o
         )
 
 
-def _described(onto: Run | int | None) -> Told | None:
+def _described(onto: Run | int | None) -> Moves | None:
     if onto is None:
         return None
     return (

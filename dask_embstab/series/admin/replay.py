@@ -74,7 +74,7 @@ def replay(
             {
                 "run": version.run,
                 "versions": [version.version, added.version],
-                **_beside(ours, theirs),
+                **_compared(ours, theirs),
             }
         )
         before = pairs
@@ -154,7 +154,9 @@ def _figures(
     return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in version.verdicts}
 
 
-def _beside(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, Any]:
+def _compared(
+    ours: Mapping[str, float | None], theirs: Mapping[str, float | None]
+) -> dict[str, Any]:
     return {
         "figures": {
             name: _difference(ours.get(name), theirs.get(name)) for name in {**ours, **theirs}

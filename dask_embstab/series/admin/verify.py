@@ -44,7 +44,7 @@ def verify(store: Store, log: Log) -> Verified:
     n_files = 0
     for version in log.versions:
         try:
-            version.told  # noqa: B018 (what lies behind its checksum may still be no version's)
+            version.full_details  # noqa: B018 (what lies behind its checksum may still be no version's)
         except DamageError as error:
             damage.append(f"version {version.version}: {error}")
     now = {

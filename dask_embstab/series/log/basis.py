@@ -35,7 +35,7 @@ Matrices = Mapping[str, Matrix]
 
 
 def read_run(store: Store, version: Version) -> Run:
-    """The run of a version (as `Log.placed` gives it) in the space in which it is read now."""
+    """The run of a version (as `Log.located` gives it) in the space in which it is read now."""
     run = published_run(store, version)
     M = matrix_of(store, version)
     if M is None:

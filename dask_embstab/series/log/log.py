@@ -84,7 +84,7 @@ class Log(Displayed):
         """
         return {name: place for version in self.moves for name, place in version.moved.items()}
 
-    def placed(self, version: Version) -> Version:
+    def located(self, version: Version) -> Version:
         """A version as it is to be read now: with the place of its stored run, and the basis in
         which it is read.
 
@@ -112,7 +112,7 @@ class Log(Displayed):
             if version is None:
                 break
             if lag in gaps:
-                found[lag] = self.placed(version)
+                found[lag] = self.located(version)
             version = None if version.parent is None else self.versions[version.parent - 1]
         return found
 
@@ -144,7 +144,7 @@ class Log(Displayed):
         """Every run's name and the version that published it, with the place where it is stored
         now.
         """
-        return {name: self.placed(version) for name, version in self.runs.items()}
+        return {name: self.located(version) for name, version in self.runs.items()}
 
     @cached_property
     def digests_files(self) -> dict[str, int]:
@@ -271,7 +271,9 @@ def rows(log: Log) -> Iterator[dict[str, Any]]:
     before: dt.date | None = None
     versions = log.versions
     for version, details in (
-        versions.in_full() if isinstance(versions, _Stored) else ((v, v.told) for v in versions)
+        versions.in_full()
+        if isinstance(versions, _Stored)
+        else ((v, v.full_details) for v in versions)
     ):
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None

@@ -41,4 +41,4 @@ POLICIES: Mapping[str, Policy] = {"consensus": consensus, "previous": previous, 
 def reference_in(log: Log, policy: str) -> Version | None:
     """The version to land on, as it is to be read now."""
     found = POLICIES[policy](log)
-    return None if found is None else log.placed(found)
+    return None if found is None else log.located(found)

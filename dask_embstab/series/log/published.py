@@ -20,7 +20,7 @@ from dask_embstab.tables.run import Run, open_run
 
 
 def published_run(store: Store, version: Version) -> Run:
-    """The run of a version (as `Log.placed` gives it), as it is stored."""
+    """The run of a version (as `Log.located` gives it), as it is stored."""
     return _opened(store, version, run_key(str(version.run)), "run", version.recorded.run)
 
 

@@ -165,29 +165,29 @@ class Version(Displayed):
     # --- what is read when it is asked for
 
     @property
-    def told(self) -> Details:
+    def full_details(self) -> Details:
         """Verdicts, settings, figures and spectra."""
         return self.details if self.details is not None else self._stored()
 
     @property
     def verdicts(self) -> tuple[Mapping[str, Any], ...]:
         """Those of the gates."""
-        return self.told.verdicts
+        return self.full_details.verdicts
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Of the series, from this version on."""
-        return self.told.settings
+        return self.full_details.settings
 
     @property
     def figures(self) -> Mapping[str, Any]:
         """Matched rows, alignment, drift."""
-        return self.told.figures
+        return self.full_details.figures
 
     @property
     def spectra(self) -> Mapping[str, Sequence[float]]:
         """Singular values of the stabilized tables, descending."""
-        return self.told.spectra
+        return self.full_details.spectra
 
     @property
     def recorded(self) -> Digests:
@@ -238,7 +238,7 @@ class Version(Displayed):
         """The file."""
         core, details = (
             json.dumps(self._core(), sort_keys=True),
-            json.dumps(asdict(self.told), sort_keys=True),
+            json.dumps(asdict(self.full_details), sort_keys=True),
         )
         body = f'{core[:-1]},\n"details": {details},\n'.encode()
         return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
@@ -274,7 +274,7 @@ class Version(Displayed):
 
     def without_digests(self) -> dict[str, Any]:
         """The same but for what lies in its file of digests."""
-        return dict(json.loads(json.dumps(self._core() | asdict(self.told))))
+        return dict(json.loads(json.dumps(self._core() | asdict(self.full_details))))
 
     def in_brief(self, told: Details | None = None) -> dict[str, Any]:
         """The same for a person: without whatever is long; ``told`` are its details, where they
@@ -283,7 +283,7 @@ class Version(Displayed):
         known = {name: getattr(self, name) for name in _BRIEF}
         if not self.forgot:
             known.pop("forgot")
-        found = self.told if told is None else told
+        found = self.full_details if told is None else told
         known |= {"verdicts": list(found.verdicts), "figures": found.figures}
         return known if self.details is None else dict(json.loads(json.dumps(known)))
 

@@ -89,7 +89,7 @@ def planned_change(
             f" {head.version}); give the new model's name, or add the run without"
             f" {option('new_model')}"
         )
-    before = read_run(store, log.placed(head)).table("items").d
+    before = read_run(store, log.located(head)).table("items").d
     width = max(before, source.table("items").d) if asked is None else asked
     own = replace(settings, width=width, gates={**settings.gates, **dict.fromkeys(MODEL_GATES)})
     return Change(
@@ -104,7 +104,7 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
     One read of the head's tables. Raises `InputError` where more of their rows' sums of squares
     would be lost than ``max_lost_energy`` allows.
     """
-    head = read_run(store, log.placed(log.version(None)))
+    head = read_run(store, log.located(log.version(None)))
     tables = {key: table for key in TABLES if (table := getattr(head, key)) is not None}
     reduction = moments_reduction(centred=False)
     reads = run_all(
@@ -124,12 +124,12 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
             f"{option('max_lost_energy')} allows more",
         )
     found = {}
-    for placed in log.stored.values():
-        M, d = matrix_of(store, placed), published_run(store, placed).table("items").d
+    for located in log.stored.values():
+        M, d = matrix_of(store, located), published_run(store, located).table("items").d
         now = (
             np.eye(d, len(P)) if M is None else M
         )  # a run that is narrower has zeros in the space's last components
-        found[str(placed.run)] = now @ P[: now.shape[1]]
+        found[str(located.run)] = now @ P[: now.shape[1]]
     onto = {"version": None, "path": None, "width": width, "lost_energy": lost}
     return {"onto": onto, "moves": {}, "applied": False} | store_matrices(store, found)
 

@@ -232,7 +232,7 @@ def _verdicts(
     """What the gates say of a landed run, beside the run that is live now; over how many sampled
     rows of each table.
     """
-    head = None if log.head is None else read_run(store, log.placed(log.head))
+    head = None if log.head is None else read_run(store, log.located(log.head))
     figures, sampled = figures_of(log, head, transformed, source, settings, checked, chosen.rows)
     again = delivered(log, transformed.name, checked.inputs["tables"])
     return (
@@ -249,7 +249,7 @@ def next_version(store: Store, log: Log, kind: Kind, settings: Settings, **known
 
 def again_as(version: Version, log: Log, kind: Kind, settings: Settings, **more: Any) -> Version:
     """The next version with the run of an earlier one."""
-    details = replace(version.told, settings=settings.to_dict())
+    details = replace(version.full_details, settings=settings.to_dict())
     made = replace(version, details=details, **(_next(log, kind, settings) | more))
     return _with_references(log, made, settings)
 
@@ -335,7 +335,7 @@ def _compared(log: Log, reference: Version | None, settings: Settings) -> Versio
     with it.
     """
     wanted = reference is not None and settings.policy != "first" and settings.chain_minus_first
-    return log.placed(log.first) if wanted and log.first is not None else None
+    return log.located(log.first) if wanted and log.first is not None else None
 
 
 def _first_run(
@@ -435,7 +435,7 @@ def _figures(candidate: Candidate, checked: Checked, chain: float | None) -> dic
         key: (
             {
                 name: known[key].get(name)
-                for name in ("rows", "matched", "new", "gone", "returned", "lags")
+                for name in ("rows", "matched", "new", "unmatched_reference", "returned", "lags")
             }
             | {"zero_rows": checked.zero_rows.get(key)}
         )

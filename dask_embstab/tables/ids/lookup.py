@@ -74,7 +74,7 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
 def _rows(ids: Ids | RowNumberIds, asked: IdArray, key: str) -> RowNumbers:
     if isinstance(ids, RowNumberIds):
         return np.where((asked >= 0) & (asked < len(ids)), asked, -1)
-    if (place := place_beside(ids, key, "ids")) is None:
+    if (place := sidecar_path(ids, key, "ids")) is None:
         return _scanned(ids, asked)
     return _looked_up(ids, place, keyed(asked, 0))
 
@@ -111,7 +111,7 @@ def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
     raise AssertionError("the second attempt returns or raises")
 
 
-def place_beside(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
+def sidecar_path(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
     """Where what is known of stored ids belongs, beside their run; None where there is no folder of
     ours beside them.
     """
@@ -174,12 +174,12 @@ def _built(ids: Ids, place: Path) -> Path:
                 raise
     finally:
         owned.discard()
-    for stale in stale_beside(place):
+    for stale in stale_sidecars(place):
         shutil.rmtree(stale, ignore_errors=True)
     return place
 
 
-def stale_beside(place: Path) -> list[Path]:
+def stale_sidecars(place: Path) -> list[Path]:
     """What else is known of the same ids, as they were before: names are compared as they are, not
     as patterns.
     """

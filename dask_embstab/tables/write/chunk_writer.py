@@ -43,7 +43,7 @@ class DirectWriter:
         self._at = start
         self._crc = 0
         self._descriptor = -1
-        self._beside = ""
+        self._partial = ""
         self.dtype = files.dtype
         self._cast = np.empty((0, files.d), files.dtype)
         self.digests: Digests = {}
@@ -92,12 +92,12 @@ class DirectWriter:
     def _begin(self, number: int) -> None:
         path = self._files.path(number)
         self._make_folders(path)
-        self._beside = f"{path}.{new_token()}{PARTIAL}"
-        self._descriptor = create_new(self._beside)
+        self._partial = f"{path}.{new_token()}{PARTIAL}"
+        self._descriptor = create_new(self._partial)
         _reserve(
             self._descriptor,
             self._files.data_bytes + CHECKSUM_BYTES * self._files.checksummed,
-            self._beside,
+            self._partial,
         )
         self._crc = 0
 
@@ -127,7 +127,7 @@ class DirectWriter:
         if self._sync:
             begin_sync(self._descriptor)
         self._close()
-        os.rename(self._beside, self._files.path(number))  # noqa: PTH104
+        os.rename(self._partial, self._files.path(number))  # noqa: PTH104
 
     def _close(self) -> None:
         os.close(self._descriptor)
@@ -137,7 +137,7 @@ class DirectWriter:
         """Leave no half-written file behind an error."""
         if self._descriptor >= 0:
             self._close()
-            Path(self._beside).unlink(missing_ok=True)
+            Path(self._partial).unlink(missing_ok=True)
 
 
 def require_room(at: int, n: int, stop: int, place: str) -> None:

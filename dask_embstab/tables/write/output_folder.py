@@ -34,14 +34,14 @@ def _put(root: Path, key: str, data: memoryview) -> None:
     for name in Path(key).parts[:-1]:
         folder /= name
         folder.mkdir(exist_ok=True)
-    beside = f"{path}.{new_token()}{PARTIAL}"
-    descriptor = create_new(beside)
+    partial = f"{path}.{new_token()}{PARTIAL}"
+    descriptor = create_new(partial)
     try:
         try:
             write_all(descriptor, data)
         finally:
             os.close(descriptor)
-        Path(beside).rename(path)
+        Path(partial).rename(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(partial).unlink(missing_ok=True)
         raise
