@@ -35,7 +35,7 @@ from dask_embstab.passes.engine import reduce
 from dask_embstab.passes.engine.graph import TASK, compute
 from dask_embstab.passes.engine.reduce import Partial
 from dask_embstab.tables.coerce import as_table
-from dask_embstab.tables.read.source import Digests, checksum, default_chunk_rows
+from dask_embstab.tables.read.source import Access, Digests, checksum, default_chunk_rows
 
 _STRIDE = 2654435761
 """Knuth's multiplier: neighbouring panels start far apart in the pool."""
@@ -63,6 +63,7 @@ class SyntheticSource:
     chunk_rows: int
     dtype: np.dtype[Any] = np.dtype(np.float32)  # noqa: RUF009 (a dtype is immutable)
     array: None = None
+    access: Access = "computed"
 
     def block(self, start: int, stop: int) -> SyntheticBlock:  # noqa: ARG002 (its reader is told what to take)
         """These rows, computed when the task runs."""

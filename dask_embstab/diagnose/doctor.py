@@ -36,7 +36,6 @@ from dask_embstab.kernels import CORETYPE, better_kernels
 from dask_embstab.passes.engine.blas import AVX512
 from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
 from dask_embstab.passes.engine.memory import base_bytes
-from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.table import Table
 
@@ -212,7 +211,7 @@ def describe(table: Table, rates: Mapping[str, float]) -> dict[str, Any]:
             "by panels"
             if table.is_direct
             else "by chunks"
-            if isinstance(table.source, DirectSource)
+            if table.source.access == "chunks"
             else "by Zarr"
         ),
         "limit GB/s": _giga(limits(rates, table.dtype)),

@@ -70,9 +70,7 @@ class Table(Displayed):
     @property
     def is_direct(self) -> bool:
         """Whether rows are read a panel at a time, with no chunk decoded whole."""
-        return isinstance(self.source, ArraySource) or (
-            isinstance(self.source, DirectSource) and self.source.files.compression is None
-        )
+        return self.source.access in ("memory", "panels")
 
     @property
     def written(self) -> str | None:

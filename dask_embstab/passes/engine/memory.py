@@ -21,7 +21,6 @@ from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process
 from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRange
-from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.table import Table
 
 _OVERHEAD_BYTES = 20 * 2**20
@@ -184,7 +183,7 @@ def _reader_buffers(table: Table, rows: int) -> tuple[int, ...]:
     if table.is_direct:
         return (panel,)
     chunk = table.chunk_rows * table.d * table.dtype.itemsize
-    return (chunk, chunk) if isinstance(table.source, DirectSource) else (chunk, chunk, chunk)
+    return (chunk, chunk) if table.source.access == "chunks" else (chunk, chunk, chunk)
 
 
 def _n_chunks(table: Table) -> int:

@@ -9,7 +9,6 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
-import zarr
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.types import RowNumbers
@@ -24,6 +23,7 @@ from dask_embstab.tables.ids.ids import ID_RANGE, Ids, id_ranges
 from dask_embstab.tables.ids.kinds import hashable
 from dask_embstab.tables.ids.row_index import ArrayIndex
 from dask_embstab.tables.ids.spelling import Unmatched, differences
+from dask_embstab.tables.inputs import stored_arrays
 from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.table import Table
 
@@ -143,7 +143,7 @@ class Selection:
             seen[places[places >= 0]] = True
             found[start : start + len(part)] = places >= 0
             start += len(part)
-        if isinstance(ids, Ids) and ids.kind == "string":
+        if ids.kind == "string":
             asked = Ids(wanted.to_numpy(dtype=object), "string", option("only"))
             partners = [
                 ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, found)
@@ -221,14 +221,13 @@ class FitOptions:
             )
 
     @property
-    def columns(self) -> list[zarr.Array[Any]]:
+    def columns(self) -> list[Any]:
         """Stored weights and counts."""
-        given = (
+        return stored_arrays(
             column
             for choice in self.selections.values()
             for column in (choice.weights, choice.counts)
         )
-        return [column for column in given if isinstance(column, zarr.Array)]
 
     @property
     def aligned(self) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
     """Whether an id may stand in two rows: certain where False, for a join to decide where True.
     ``key`` names the table.
     """
-    if isinstance(ids, RowNumberIds):
+    if not ids.are_stored:
         return False
     known = sidecar_path(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
     if (known is not None and known.exists()) or _ascend(ids):
@@ -55,7 +55,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
     return found
 
 
-def _ascend(ids: Ids) -> bool:
+def _ascend(ids: Ids | RowNumberIds) -> bool:
     """Whether every id is greater than the one before; the first range that is not ends it."""
     last = None
     for part in map(sortable, id_ranges(ids)):
@@ -72,7 +72,7 @@ def _repeat(keys: Keys) -> bool:
     return bool((keys[1:] == keys[:-1]).any())
 
 
-def _repeat_on_disk(ids: Ids, join: JoinOptions) -> bool:
+def _repeat_on_disk(ids: Ids | RowNumberIds, join: JoinOptions) -> bool:
     """The same of keys that do not fit in memory, part by part; computes two graphs."""
     starts = range(0, len(ids), _BLOCK_ROWS)
     n_parts = parts_for(len(ids), 2 * _SORTED_BYTES, join.per_thread)

@@ -261,7 +261,7 @@ def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) ->
         counts[whose] = again.n
     new, gone = table.n_rows - matched, reference.n_rows - matched
     spelled = []
-    if new and gone and isinstance(ours, Ids) and isinstance(theirs, Ids) and ours.kind == "string":
+    if new and gone and ours.kind == "string":
         spelled = differences(Unmatched(ours, index), Unmatched(theirs, inverse))
     if not matched and not part:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))

@@ -21,15 +21,16 @@ from dask_embstab.passes.join.shuffle import (
     scan_reference,
     scan_unmatched,
 )
-from dask_embstab.tables.ids.row_index import FileIndex, RowIndex, SparseIndex
+from dask_embstab.tables.ids.row_index import RowIndex
 from dask_embstab.tables.read.dask_source import delayed_if_needed
-from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Digests, Openable, Reader, Source
-from dask_embstab.tables.read.zarr_source import ZarrSource
 from dask_embstab.tables.table import Table
 
 Strategy = Literal["positional", "gather", "shuffle"]
 _FEW = 16
+_STORED = ("panels", "chunks", "zarr")
+"""Access to sources that are read by row number in a task, whatever the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class ReferenceRows:
                 else delayed_if_needed(PositionalPartners, block, stop, chosen)
             )
         index = pairing.index.part(rows.start, rows.stop)
-        if isinstance(index, FileIndex):
+        if index.storage == "file":
             return IndexedPartners(pairing.reference, index, chosen)
         partner = index.take(rows.start, rows.stop)
         partner = partner if chosen is None else np.where(chosen, partner, -1)
@@ -104,7 +105,7 @@ def plan_reference_read(
     """
     if pairing.index is None:
         return ReferenceRows(pairing, "positional")
-    if isinstance(pairing.index, SparseIndex) or _can_gather(pairing, join):
+    if _can_gather(pairing, pairing.index, join):
         return ReferenceRows(pairing, "gather", n_bytes=pairing.n_bytes)
     shuffled, scan = scan_reference(
         pairing, join, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
@@ -152,21 +153,17 @@ def with_energy(
     )
 
 
-def _can_gather(pairing: Pairing, join: JoinOptions) -> bool:
-    """Where rows ascend (a chunk is read once), or where the reference is small enough to stay in
-    the page cache.
+def _can_gather(pairing: Pairing, index: RowIndex, join: JoinOptions) -> bool:
+    """Where few rows are wanted, where rows ascend (a chunk is read once), or where the reference
+    is small enough to stay in the page cache.
     """
     source = pairing.reference
+    if index.storage == "sparse":
+        return True
     if pairing.paired_by == "merged ids":
-        return not isinstance(pairing.index, FileIndex) or _is_stored(source)
-    if isinstance(pairing.index, FileIndex):
-        return False
+        return index.storage != "file" or source.access in _STORED
     n, d = source.shape
-    return n * d * source.dtype.itemsize <= join.memory // 4
-
-
-def _is_stored(source: Source) -> bool:
-    return isinstance(source, DirectSource | ZarrSource)
+    return index.storage != "file" and n * d * source.dtype.itemsize <= join.memory // 4
 
 
 @dataclass(frozen=True, slots=True)

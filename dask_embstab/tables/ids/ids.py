@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import dask
 import numpy as np
@@ -62,6 +62,7 @@ class Ids:
     kind: IdKind
     where: str
     first: int = 0
+    are_stored: ClassVar[bool] = True
 
     def __len__(self) -> int:
         """Rows."""
@@ -161,6 +162,7 @@ class RowNumberIds:
     n: int
     where: str
     kind: IdKind = "int64"
+    are_stored: ClassVar[bool] = False
 
     def __len__(self) -> int:
         """Rows."""

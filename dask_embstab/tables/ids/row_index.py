@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -16,10 +16,16 @@ _WORD = 8
 _PICKED = 4096
 
 
+Storage = Literal["memory", "file", "sparse", "computed"]
+"""Where the partners are: in memory, in a scratch file, in memory for a few rows, or computed."""
+
+
 class RowIndex(Protocol):
     """Partner of every row; -1 where it has none. Small to pickle, or cut to the rows of one task
     by ``part``.
     """
+
+    storage: ClassVar[Storage]
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Partners of rows ``start`` to ``stop``."""
@@ -34,6 +40,7 @@ class ArrayIndex:
 
     array: RowNumbers
     first: int = 0
+    storage: ClassVar[Storage] = "memory"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """A view."""
@@ -53,6 +60,7 @@ class FileIndex:
     """One int64 per row in a scratch file."""
 
     path: str
+    storage: ClassVar[Storage] = "file"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Read from the file."""
@@ -80,6 +88,7 @@ class StepIndex:
     """Row i belongs to row i, for the first ``n`` rows."""
 
     n: int
+    storage: ClassVar[Storage] = "computed"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """The row numbers themselves."""
@@ -98,6 +107,7 @@ class ShiftedIndex:
     """Row i belongs to row i + ``by``."""
 
     by: int
+    storage: ClassVar[Storage] = "computed"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """The row numbers themselves, shifted."""
@@ -115,6 +125,7 @@ class SparseIndex:
 
     rows: RowNumbers
     partners: RowNumbers
+    storage: ClassVar[Storage] = "sparse"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Mostly -1."""

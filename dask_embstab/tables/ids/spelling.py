@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from dask_embstab.tables.ids.ids import ID_RANGE, Ids
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds
 from dask_embstab.tables.ids.row_index import RowIndex
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
@@ -32,7 +32,7 @@ _FORM, _CASE = _REPAIR
 class Unmatched:
     """The ids of a table that have no partner in ``partners``."""
 
-    ids: Ids
+    ids: Ids | RowNumberIds
     partners: RowIndex
 
     def texts(self, *, sampled: bool = False) -> Iterator[list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import dask
 import dask.array as da
@@ -22,7 +22,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import InputError
 from dask_embstab.tables.read.chunk_layout import require_visible
 from dask_embstab.tables.read.limits import require_task_count
-from dask_embstab.tables.read.source import ArrayBlock, default_chunk_rows
+from dask_embstab.tables.read.source import Access, ArrayBlock, default_chunk_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class DaskSource:
     """
 
     array: Any
+    access: ClassVar[Access] = "computed"
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.read.chunk_layout import ChunkFiles
 from dask_embstab.tables.read.direct import DirectBlock, DirectGather
 from dask_embstab.tables.read.limits import physical_memory
-from dask_embstab.tables.read.source import Digests, Openable, Source
+from dask_embstab.tables.read.source import Access, Digests, Openable, Source
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
 _DROP_SHARE = 0.5
@@ -25,6 +25,11 @@ class DirectSource:
 
     array: zarr.Array[Any]
     files: ChunkFiles
+
+    @property
+    def access(self) -> Access:
+        """Compressed chunks are decoded whole."""
+        return "panels" if self.files.compression is None else "chunks"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,7 +62,7 @@ def few_rows(source: Source, rows: RowNumbers) -> Any:
     """A gather that reads these rows and no more where rows can be read by themselves; checksums
     are not compared then.
     """
-    if isinstance(source, DirectSource) and source.files.compression is None:
+    if isinstance(source, DirectSource) and source.access == "panels":
         return DirectGather(source.files, rows, verified=False)
     return source.gather(rows)
 

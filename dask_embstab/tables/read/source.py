@@ -9,7 +9,7 @@ what kind of array it reads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import crc32c
 import numpy as np
@@ -18,6 +18,12 @@ from dask_embstab.core.types import RowNumbers, Rows
 
 Digests = dict[int, int]
 """Chunk number to the crc32c of its decoded bytes (C order, little-endian)."""
+
+
+Access = Literal["memory", "panels", "chunks", "zarr", "computed"]
+"""How a task reads rows: from memory, from chunk files a panel at a time, from chunk files that
+are decoded whole, through Zarr, or computed (a Dask array, a view).
+"""
 
 
 class Reader(Protocol):
@@ -38,6 +44,10 @@ class Source(Protocol):
     @property
     def array(self) -> Any:
         """The array-like that holds the rows."""
+
+    @property
+    def access(self) -> Access:
+        """How its rows are read."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -186,6 +196,7 @@ class ArraySource:
     """
 
     array: Rows
+    access: ClassVar[Access] = "memory"
 
     @property
     def shape(self) -> tuple[int, int]:

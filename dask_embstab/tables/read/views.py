@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
@@ -25,7 +25,7 @@ from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, delayed_if_needed
 from dask_embstab.tables.read.direct_source import DirectSource
-from dask_embstab.tables.read.source import ArraySource, Digests, Openable, Reader, Source
+from dask_embstab.tables.read.source import Access, ArraySource, Digests, Openable, Reader, Source
 
 _COLUMN_ROWS = 1 << 18
 _GATHERED_ROWS = 1 << 14
@@ -39,6 +39,7 @@ class View:
     """
 
     source: Source
+    access: ClassVar[Access] = "computed"
 
     @property
     def array(self) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import zarr
@@ -16,7 +16,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import require_visible
-from dask_embstab.tables.read.source import Digests, chunk_digest
+from dask_embstab.tables.read.source import Access, Digests, chunk_digest
 from dask_embstab.tables.store_errors import reading
 
 _GATHER_BYTES = 64 * 2**20
@@ -27,6 +27,7 @@ class ZarrSource:
     """A two-dimensional Zarr array whose chunks hold whole rows."""
 
     array: zarr.Array[Any]
+    access: ClassVar[Access] = "zarr"
 
     @property
     def shape(self) -> tuple[int, int]:
