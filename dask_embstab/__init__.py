@@ -24,8 +24,6 @@ if TYPE_CHECKING:
         stabilize,
         table,
     )
-    from dask_embstab.core.table_moments import TableMoments
-    from dask_embstab.core.transform import Transform
     from dask_embstab.errors import (
         AccessError,
         ConditionError,
@@ -46,6 +44,8 @@ if TYPE_CHECKING:
     from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run
     from dask_embstab.tables.table import Table
+    from dask_embstab.tables.table_moments import TableMoments
+    from dask_embstab.tables.transform import Transform
 
 _HOME = {
     "api": (
@@ -78,8 +78,8 @@ _HOME = {
         "RetryError",
         "TooFewMatchedError",
     ),
-    "core.table_moments": ("TableMoments",),
-    "core.transform": ("Transform",),
+    "tables.table_moments": ("TableMoments",),
+    "tables.transform": ("Transform",),
     "passes.evaluate.results": ("Metrics",),
     "series.series": ("Series",),
     "tables.run": ("Run",),

@@ -13,8 +13,6 @@ from typing import Any, Literal
 import fsspec
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
-from dask_embstab.core.table_moments import TableMoments
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.swap import made_parents
@@ -53,6 +51,8 @@ from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.table import Table, require_one_width
+from dask_embstab.tables.table_moments import TableMoments
+from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import begin_run
 
 RunLike = Run | str | os.PathLike[str]

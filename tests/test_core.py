@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Array, assert_close, rotation, world
 
-from dask_embstab.core.alignment import alignment
 from dask_embstab.core.moments import Panel, moments
-from dask_embstab.core.procrustes import procrustes
+from dask_embstab.core.procrustes import alignment, procrustes
 from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
 from dask_embstab.core.tree import Node, fold, merge_forests, micro_block_rows

@@ -13,7 +13,7 @@ from oracle import Array
 import dask_embstab as es
 from dask_embstab.core.inverse import pseudo_inverse
 from dask_embstab.core.procrustes import procrustes
-from dask_embstab.core.transform import Transform
+from dask_embstab.tables.transform import Transform
 
 
 def tables(seed: int, d: int, decades: float, *, opposed: bool) -> tuple[Array, Array]:

@@ -11,18 +11,16 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from dask_embstab.core.alignment import alignment, chance
 from dask_embstab.core.error_bounds import certificates
 from dask_embstab.core.moments import Moments, Pairs
-from dask_embstab.core.procrustes import FREE, Rotation, narrowing, procrustes
+from dask_embstab.core.procrustes import FREE, Rotation, alignment, chance, narrowing, procrustes
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
 from dask_embstab.core.sums import total
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import EmbstabWarning, InputError, TooFewMatchedError
 from dask_embstab.repairs import option
@@ -55,6 +53,18 @@ class Basis:
     balance: str | None
     factor: float
     certificates: tuple[Vector, Vector] | None = None
+
+
+class FittedMatrices(NamedTuple):
+    """What a fit finds: ``items`` and ``users`` (d, k), the singular values, and offsets (k,) where
+    it was centred; row vectors, y = x @ M + offset.
+    """
+
+    items: Matrix
+    users: Matrix | None
+    singular_values: Vector
+    items_offset: Vector | None = None
+    users_offset: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,9 @@ def transformed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
     return total(pairs[key].transformed(getattr(basis, key)) for key in sorted(pairs))
 
 
-def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, dict[str, Any]]:
+def unrotated(
+    basis: Basis, target: Target, items: Moments
+) -> tuple[FittedMatrices, dict[str, Any]]:
     """A first run: nothing to land on; zero-filled to the target's width."""
     M_items = _padded(basis.items, target.width)
     M_users = None if basis.users is None else _padded(basis.users, target.width)
@@ -122,12 +134,12 @@ def unrotated(basis: Basis, target: Target, items: Moments) -> tuple[Transform, 
         [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
     )
     figures = {"alignment": None, "weakly_determined_components": weak}
-    return Transform(M_items, M_users, basis.singular_values, offset), figures
+    return FittedMatrices(M_items, M_users, basis.singular_values, offset), figures
 
 
 def rotated(
     basis: Basis, target: Target, pairs: Pairs, means: Pairs | None = None
-) -> tuple[Transform, dict[str, Any]]:
+) -> tuple[FittedMatrices, dict[str, Any]]:
     """Step 3: onto the reference by the rotation of algorithm 2; one Q for both tables.
 
     ``pairs`` decide the rotation; a centred fit takes its offset from the sums in ``means``
@@ -159,14 +171,14 @@ def rotated(
         _warn_at_chance(figures.relative_error, by_chance.error)
     lost = _lost_energy(gramian_x, used.gramian_x, target) if r > target.width else 0.0
     offset = _offset(means or pairs, Q, target.width) if target.center else None
-    transform = Transform(
+    matrices = FittedMatrices(
         basis.items @ Q,
         None if basis.users is None else basis.users @ Q,
         basis.singular_values,
         offset if "items" in target.on else None,
         offset if "users" in target.on else None,
     )
-    return transform, {
+    return matrices, {
         "alignment": {
             **asdict(figures),
             "at_rounding": list(figures.at_rounding),

@@ -1,5 +1,10 @@
-"""Which rotation brings one set of rows nearest to another? (Schonemann 1966; algorithm 2 of arXiv
-2508.07574)
+"""Which rotation brings one set of rows nearest to another, and how near are they then? (Schonemann
+1966; algorithm 2 of arXiv 2508.07574)
+
+How near is read off d x d matrices alone (step 6 of the design): with X the rotated rows and Y
+their reference rows, only G_x = X'X, G_y = Y'Y and C = X'Y are needed. The formulas cancel, so each
+has a floor relative to |X| below which its value is rounding: it is reported as 0 and named in
+``at_rounding``.
 """
 
 from __future__ import annotations
@@ -8,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import lapack
 
 from dask_embstab.core.types import Matrix, Vector
 
@@ -101,3 +107,144 @@ def narrowing(cross: Matrix, gramian_x: Matrix) -> Rotation:
 def _unbalanced_error(Q: Matrix, gramian_x: Matrix, cross: Matrix) -> float:
     """|X Q - Y|^2 less |Y|^2, which does not depend on Q."""
     return float(np.sum((gramian_x @ Q) * Q) - 2 * np.sum(cross * Q))
+
+
+_ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 2e-8, 3e-8, 2e-4
+"""Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|)."""
+_EMPTY = 1e-9
+"""Where this share of the energy is left beside the means, nothing is."""
+_NEAREST = 1e-9
+_NOT_NEAREST = (
+    "the bounds hold for the nearest orthogonal matrix, and the rotation is another: rotation_only"
+    " leaves out mirrors, or other rows decided it too"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Distance between landed rows X and reference rows Y.
+
+    ``error`` = |X - Y| exactly, ``relative_error`` over |Y|, ``gram_gap`` eps = |XX' - YY'|,
+    ``bound`` the paper's (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*), ``lower_bound``
+    eps / (s1(X) + s1(Y)). The upper bounds hold where no orthogonal matrix brings X nearer to Y;
+    elsewhere they are None, and ``bound_reason`` says why.
+    """
+
+    error: float
+    relative_error: float
+    gram_gap: float
+    lower_bound: float
+    bound: float | None
+    nuclear_bound: float | None
+    bound_reason: str | None
+    at_rounding: tuple[str, ...]
+
+
+def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
+    """Exact error and all bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
+    size_x, size_y = np.sqrt(np.trace(gramian_x)), np.sqrt(np.trace(gramian_y))
+    size = max(size_x, size_y)
+    error = _root(np.trace(gramian_x) + np.trace(gramian_y) - 2 * np.trace(cross))
+    gap = _root(np.sum(gramian_x**2) + np.sum(gramian_y**2) - 2 * np.sum(cross**2))
+    nuclear = _root(_nuclear_gap(gramian_x, gramian_y, cross))
+    floors = {
+        "error": (error, _ERROR_FLOOR * size),
+        "gram_gap": (gap, _GAP_FLOOR * size**2),
+        "nuclear_bound": (nuclear, _NUCLEAR_FLOOR * size),
+    }
+    noise = tuple(name for name, (value, floor) in floors.items() if value <= floor)
+    # A bound may not be rounded down: both are raised by their own rounding, and by what is known
+    # to lie below them.
+    bound = max(
+        float((2 * len(gramian_x)) ** 0.25 * np.sqrt(np.hypot(gap, floors["gram_gap"][1]))), error
+    )
+    nuclear = max(nuclear, floors["nuclear_bound"][1], error)
+    error, gap = (0.0 if name in noise else floors[name][0] for name in ("error", "gram_gap"))
+    # X is as near as it can be turned where C is symmetric and positive semidefinite: its trace is
+    # its nuclear norm.
+    nuclear_norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    nearest = float(np.trace(cross)) >= (1 - _NEAREST) * nuclear_norm
+    steepest = np.sqrt(_largest(gramian_x)) + np.sqrt(_largest(gramian_y))
+    return Alignment(
+        error=error,
+        relative_error=error / float(size_y) if size_y else 0.0,
+        gram_gap=gap,
+        lower_bound=gap / float(steepest) if steepest else 0.0,
+        bound=bound if nearest else None,
+        nuclear_bound=nuclear if nearest else None,
+        bound_reason=None if nearest else _NOT_NEAREST,
+        at_rounding=noise,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What unrelated rows would give: about this relative ``error``.
+
+    ``beyond`` is the agreement of X and Y beyond that: 1 where X is Y, 0 where they are as near as
+    unrelated rows.
+    """
+
+    error: float
+    beyond: float
+
+
+def chance(
+    gramian_x: Matrix,
+    gramian_y: Matrix,
+    cross: Matrix,
+    leading: Matrix,
+    *,
+    rank: int,
+    n_pairs: float,
+) -> Chance | None:
+    """From G_x, G_y and C = X'Y (k, k) of landed rows and their reference rows; None where these
+    are too few to tell.
+
+    The cross-product of rows that have nothing to do with each other is that of their means, of
+    rank one, and beyond it one of random entries: C = G_x^1/2 Z G_y^1/2 / sqrt(n) with a Z of
+    standard normals. A rotation gathers its nuclear norm on the diagonal: of rank k it is about 8 /
+    (3 pi) sqrt(k / n) |X| |Y| (Marchenko & Pastur 1967; less where the spectrum falls off), give or
+    take 0.6 / sqrt(k n) |X| |Y|, of which twice is allowed for.
+
+    ``leading`` (m, k) are the directions that means may account for: they are taken out of both
+    tables first. ``rank`` counts the directions that C determines, ``n_pairs`` the pairs (weighted
+    ones by their effective number).
+    """
+    free = rank - len(leading)
+    along_x, along_y, along = (
+        np.trace(leading @ M @ leading.T) for M in (gramian_x, gramian_y, cross)
+    )
+    size = float(
+        np.sqrt(max(np.trace(gramian_x) - along_x, 0.0) * max(np.trace(gramian_y) - along_y, 0.0))
+    )
+    whole = float(np.trace(gramian_x) + np.trace(gramian_y))
+    if free < 1 or not size > _EMPTY * whole:
+        return None
+    expected = (8 / (3 * np.pi) * np.sqrt(free) + 1.2 / np.sqrt(free)) / np.sqrt(n_pairs)
+    if not expected < 1.0:
+        return None
+    error = _root(whole - 2 * float(along) - 2 * expected * size) / np.sqrt(np.trace(gramian_y))
+    agreement = (float(np.trace(cross)) - float(along)) / size
+    return Chance(float(error), float((agreement - expected) / (1.0 - expected)))
+
+
+def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
+    """|XX' - YY'|_* = |R diag(I, -I) R'|_* for any R with R'R = [X Y]'[X Y]: the same eigenvalues,
+    and symmetric.
+
+    (The design reads them off diag(I, -I) [X Y]'[X Y], which is not symmetric: ten times the work,
+    and less accurate.)
+    """
+    factor, pivots, rank, _ = lapack.dpstrf(np.block([[gramian_x, cross], [cross.T, gramian_y]]))
+    R = np.triu(factor)[:rank]
+    signs = np.where(pivots <= len(gramian_x), 1.0, -1.0)
+    return float(np.abs(np.linalg.eigvalsh((R * signs) @ R.T)).sum())
+
+
+def _largest(gramian: Matrix) -> float:
+    return max(float(np.linalg.eigvalsh(gramian)[-1]), 0.0)
+
+
+def _root(square: float) -> float:
+    return float(np.sqrt(max(square, 0.0)))

@@ -19,8 +19,6 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.moments import Moments, Pairs
-from dask_embstab.core.table_moments import TableMoments
-from dask_embstab.core.transform import Transform
 from dask_embstab.passes.engine.graph import Pass
 from dask_embstab.passes.engine.memory import projected_peak, read_load, small_matrices, write_load
 from dask_embstab.passes.engine.plan import plan
@@ -35,6 +33,8 @@ from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.table_moments import TableMoments
+from dask_embstab.tables.transform import Transform
 
 _GROWTH = 4
 _MOST_SAMPLE_BYTES = 1 << 30

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import Pass, run_all
@@ -23,6 +22,7 @@ from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from dask_embstab.arguments import shown
 from dask_embstab.core.fit_transform import Keep
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import Apply
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.repairs import option
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import begin_run
 
 

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import crc32c
 
 from dask_embstab.arguments import offers
-from dask_embstab.core.transform import Transform
 from dask_embstab.display import Displayed
 from dask_embstab.errors import (
     DamageError,
@@ -64,6 +63,7 @@ from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, place_name
 from dask_embstab.tables.store_errors import writing
+from dask_embstab.tables.transform import Transform
 
 RunLike = Run | str | os.PathLike[str]
 

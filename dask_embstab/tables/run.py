@@ -14,7 +14,6 @@ import zarr
 from zarr.storage import StoreLike
 
 from dask_embstab.arguments import shown
-from dask_embstab.core.transform import Transform
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call
@@ -32,6 +31,7 @@ from dask_embstab.tables.store import (
 )
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table, require_one_width, table_of
+from dask_embstab.tables.transform import Transform
 
 
 @dataclass(frozen=True, slots=True, repr=False)

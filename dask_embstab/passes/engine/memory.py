@@ -2,8 +2,8 @@
 where it cannot fit.
 
 The limit is the user's: ``embstab.memory-limit`` in Dask's configuration (bytes, or "400MB"), or
-``--memory-limit``. Nothing is projected without one. Workers of a cluster have limits of their own,
-which their nannies hold. The model is compared with measured peaks in `docs/doctor.md`
+the option of a command. Nothing is projected without one. Workers of a cluster have limits of their
+own, which their nannies hold. The model is compared with measured peaks in `docs/doctor.md`
 (``benchmarks/projection.py``).
 """
 

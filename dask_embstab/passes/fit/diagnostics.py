@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.error_bounds import product_errors
 from dask_embstab.core.fit_transform import Basis
 from dask_embstab.core.moments import Moments
-from dask_embstab.core.precision import product_errors
 from dask_embstab.core.square_root import Root
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import EPS, Vector
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.passes.engine.blas import kernel_family
@@ -21,6 +20,7 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.join.lagged_rows import LaggedRows
 from dask_embstab.passes.join.reference_rows import ReferenceRows
+from dask_embstab.tables.transform import Transform
 
 _ROUTES = ("qr", "preconditioned", "gram")
 

@@ -24,8 +24,6 @@ from dask_embstab.core.fit_transform import (
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.square_root import Root
-from dask_embstab.core.table_moments import Shared, TableMoments
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.fit.aligned import aligned_rows
 from dask_embstab.passes.fit.diagnostics import fit_diagnostics
@@ -46,6 +44,8 @@ from dask_embstab.passes.join.rows import identity
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.table_moments import Shared, TableMoments
+from dask_embstab.tables.transform import Transform
 
 
 def fit_tables(
@@ -164,12 +164,13 @@ def fit_reads(
 
     # Rotate onto the reference: orthogonal Procrustes on the aligned pairs.
     if reference is None:
-        transform, figures = unrotated(basis, target, reads["items"].summary.moments)
+        matrices, figures = unrotated(basis, target, reads["items"].summary.moments)
     else:
         require_matched(len(basis.items), target, scores=basis.balance is not None)
         pairs, means = aligned_pairs(basis, target, reads, options)
-        transform, figures = rotated(basis, target, pairs, means)
+        matrices, figures = rotated(basis, target, pairs, means)
         figures |= {"anchor_bound": _anchor_bound(basis, target, reads, pairs, options)}
+    transform = Transform(*matrices)
     known = fit_diagnostics(transform, basis, reads, roots, n_users, reference, options)
     return replace(transform, diagnostics=figures | known)
 

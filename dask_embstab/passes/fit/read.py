@@ -13,7 +13,6 @@ import numpy as np
 from dask_embstab.core.fit_transform import Basis, Target, require_matched, transformed_pairs
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.sums import total
-from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.memory import read_load, require_memory, small_matrices
@@ -32,6 +31,7 @@ from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.fit.target import counted
 from dask_embstab.repairs import option
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.table_moments import TableMoments
 
 _MOST_WEIGHT = 1e140
 """Sums of squares of weights within this and its inverse, on average, stay within float64."""

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.fit.options import Balance
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.table_moments import TableMoments
 
 
 @dataclass(frozen=True, slots=True)

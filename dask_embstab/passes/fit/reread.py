@@ -28,7 +28,6 @@ from dask_embstab.core.square_root import (
     root_from_triangle,
     without_null_directions,
 )
-from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import ConditionError
@@ -37,6 +36,7 @@ from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import preconditioned_reduction
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.repairs import option
+from dask_embstab.tables.table_moments import TableMoments
 
 _FLOAT64_ERROR, _STORED_ERROR = 1e-13, 5e-8
 _GRAM_LIMIT = 1e-4

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.core.types import Matrix
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.passes.join.reference_rows import ReferenceRows
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.table_moments import TableMoments
 
 
 @dataclass(slots=True)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from dask_embstab.core.fit_transform import Basis, Target
-from dask_embstab.core.table_moments import TableMoments
 from dask_embstab.errors import ConditionError, InputError
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.repairs import option
+from dask_embstab.tables.table_moments import TableMoments
 
 _LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 """A sum of squares below this has lost digits, or whole rows, to underflow."""

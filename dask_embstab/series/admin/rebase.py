@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import HoldError, InputError, TooFewMatchedError
 from dask_embstab.passes.apply import Apply
@@ -37,6 +36,7 @@ from dask_embstab.series.publish.publish import Added, again_as, publish, settin
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.transform import Transform
 
 LAZILY = (
     "no stored vector changes; whoever opens a version through the series reads rows times one"

@@ -19,7 +19,6 @@ from typing import Any
 import crc32c
 import numpy as np
 
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.errors import DamageError
 from dask_embstab.files.npz import read_npz
@@ -29,6 +28,7 @@ from dask_embstab.series.store import Store
 from dask_embstab.tables.read.views import MappedSource
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.transform import Transform
 
 Matrices = Mapping[str, Matrix]
 """One (d, k) matrix with orthonormal rows per stored run that is not read as it is stored."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError
 from dask_embstab.files.place import local_path
 from dask_embstab.series.log.versions import Version, reference_key, run_key
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files, Recorded, require_metadata
 from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.transform import Transform
 
 
 def published_run(store: Store, version: Version) -> Run:

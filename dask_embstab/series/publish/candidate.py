@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.transform import Transform
 from dask_embstab.files.npz import read_npz
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.fit.driver import fit_tables
@@ -30,6 +29,7 @@ from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.transform import Transform
 
 
 @dataclass(frozen=True, slots=True)

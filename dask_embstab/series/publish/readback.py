@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.moments import Moments
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import DamageError, InputChangedError
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.engine.graph import run_all
@@ -24,6 +23,7 @@ from dask_embstab.series.publish.files import run_digests
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.transform import Transform
 
 
 @dataclass(frozen=True, slots=True)

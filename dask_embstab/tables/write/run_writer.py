@@ -20,7 +20,6 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.core.codes.code import Code
-from dask_embstab.core.transform import Transform
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
@@ -38,6 +37,7 @@ from dask_embstab.tables.layout import (
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
+from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink

@@ -1,0 +1,97 @@
+"""The rooms of the package keep what they promise: `core/` is mathematics, only `cli/` speaks of
+the command line, and kinds of sources are asked through their protocols. Import-linter holds the
+floors and that no package has a cycle between siblings.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dask_embstab
+
+PACKAGE = Path(dask_embstab.__file__).parent
+TREES = {
+    path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
+}
+IN_CORE = ("numpy", "scipy", "dask_embstab.core", "dask_embstab.errors", "dask_embstab.repairs")
+ABOVE_TABLES = ("passes", "series", "report", "diagnose", "demo", "cli", "api.py")
+OPTION = re.compile(r"(?:^|[\s(`'\"])--[a-z]")
+
+
+def trees(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
+    return ((path, tree) for path, tree in TREES.items() if path.parts[0] in rooms)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def test_core_imports_numpy_scipy_and_the_errors_alone() -> None:
+    allowed = (*sys.stdlib_module_names, *IN_CORE)
+    found = {
+        f"{path}: {name}"
+        for path, tree in trees("core")
+        for name in imported(tree)
+        if not any(name == root or name.startswith(f"{root}.") for root in allowed)
+    }
+    assert not found
+    files = {"os", "io", "pathlib", "tempfile", "shutil", "zipfile", "json"}
+    assert not files & {name for _, tree in trees("core") for name in imported(tree)}
+
+
+def test_only_the_command_line_names_its_options() -> None:
+    """Other rooms mark an option (`repairs.option`), which is rendered for whoever called."""
+    apart = ("cli", "repairs.py", "__init__.py")
+    told = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
+    found = [
+        f"{path}:{node.lineno}"
+        for path, tree in told.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and OPTION.search(str(node.value))
+    ]
+    assert len(told) > 100
+    assert not found
+
+
+def kinds() -> set[str]:
+    """Classes that stand for a kind of source, index or ids."""
+    rooms = [tree for path, tree in trees("tables") if path.parts[1] in ("read", "ids")]
+    return {
+        node.name
+        for tree in rooms
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and {"open", "block", "gather", "take"} & {getattr(part, "name", "") for part in node.body}
+    }
+
+
+def test_kinds_of_sources_are_asked_through_their_protocols() -> None:
+    known = kinds()
+    assert {"DirectSource", "ZarrSource", "DaskSource", "FileIndex", "RowNumberIds"} <= known
+    asserted, asked = set(), []
+    for path, tree in trees(*ABOVE_TABLES):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assert):  # for the type checker
+                asserted |= {id(part) for part in ast.walk(node)}
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                names = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                if names & known and id(node) not in asserted:
+                    asked.append(f"{path}:{node.lineno}")
+    assert not asked
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in TREES}), ids=str)
+def test_a_folder_has_at_most_16_files(folder: Path) -> None:
+    files = [path for path in TREES if path.parent == folder and path.name != "__init__.py"]
+    assert len(files) <= 16
