@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dask_embstab.core.alignment import Alignment, alignment
 from dask_embstab.core.metrics.estimates import QuantileSketch
+from dask_embstab.core.procrustes import Alignment, alignment
 from dask_embstab.core.similarity import (
     Likeness,
     RowPairs,

@@ -164,7 +164,7 @@ def _table_metrics(
         rows=sums.n,
         zero_rows=found.zero_pairs,
         unmatched_a=pairing.new,
-        unmatched_b=pairing.gone,
+        unmatched_b=pairing.unmatched_reference,
         **figures,
     )
 

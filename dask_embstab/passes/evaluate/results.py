@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dask_embstab.core.alignment import Alignment
 from dask_embstab.core.metrics.agreement import (
     ComponentFigures,
     CosineFigures,
@@ -14,6 +13,7 @@ from dask_embstab.core.metrics.agreement import (
     NormFigures,
 )
 from dask_embstab.core.metrics.estimates import Estimate
+from dask_embstab.core.procrustes import Alignment
 from dask_embstab.display import Displayed
 from dask_embstab.tables.layout import TABLES
 
