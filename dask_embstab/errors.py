@@ -81,7 +81,7 @@ class TooFewMatchedError(IdError):
 
 
 class NotFiniteError(InputError):
-    """Vectors with NaN or infinite values, or that would become so where they land."""
+    """Vectors with NaN or infinite values, or that would become so when transformed."""
 
 
 class ConditionError(InputError):

@@ -69,7 +69,7 @@ class FittedMatrices(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the run shall land, and what the user demands of it.
+    """What the run is aligned to, and what the user requires of it.
 
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least
     ``min_matched`` shared rows (default: 10 % of the ``smaller`` table and, where scores are kept,
@@ -123,7 +123,7 @@ def transformed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
 def unrotated(
     basis: Basis, target: Target, items: Moments
 ) -> tuple[FittedMatrices, dict[str, Any]]:
-    """A first run: nothing to land on; zero-filled to the target's width."""
+    """A first run: there is no reference; zero-filled to the target's width."""
     M_items = _padded(basis.items, target.width)
     M_users = None if basis.users is None else _padded(basis.users, target.width)
     offset = None
@@ -266,10 +266,10 @@ def _warn_at_chance(error: float, unrelated: float) -> None:
 
 
 def _warn_free(free: int, r: int, matched: int, components: list[int]) -> None:
-    told = EmbstabWarning(
+    warning = EmbstabWarning(
         f"the {matched} matched rows determine {r - free} of {r} directions; {free} are free and"
-        " land as the arithmetic happens to leave them, mostly in components"
+        " are left to rounding, mostly in components"
         f" {', '.join(map(str, components))}; match more rows",
         f"{option(min_matched=matched + 1)} refuses such a fit",
     )
-    warnings.warn(told, stacklevel=3)
+    warnings.warn(warning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What must be known of a table, and of its pairs with the reference, to land it? Sums that merge.
+"""Mergeable sufficient statistics of a table and of its pairs with the reference.
 
 A panel is a few thousand rows in float64. One fold over the panels of a table gives its Gramian
 and, where a reference row belongs to a row, the sums over those pairs: both Gramians, the
@@ -217,7 +217,7 @@ class Moments:
 def moments(panel: Panel, *, centred: bool = False) -> Moments:
     """Moments of one panel, with the sum of its rows where the fit will be ``centred``.
 
-    Every product is float64: a cross-product from float32 panels moves the landed table.
+    Every product is float64: a cross-product from float32 panels moves the transformed table.
     """
     rows, in_place = panel.rows, panel.in_place
     n, d = rows.shape
@@ -236,8 +236,8 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
 
 
 def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
-    """Sums over the pairs of one panel with every row landed by ``M`` (d, r) and both sides scaled
-    to length one.
+    """Sums over the pairs of one panel with every row transformed by ``M`` (d, r) and both sides
+    scaled to length one.
 
     A pair with a row of zeros has no direction and takes no part.
     """

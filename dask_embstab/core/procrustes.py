@@ -67,8 +67,8 @@ def procrustes(cross: Matrix, *, proper: bool = False) -> Rotation:
     """Q that minimizes |X Q - Y| over matrices with orthonormal rows, from ``cross`` = X'Y, (r, D)
     with r <= D.
 
-    Row vectors: landed rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1): where
-    r < D every Q is part of one, and it changes nothing.
+    Row vectors: rotated rows are ``x @ Q``. ``proper`` allows rotations only (determinant +1):
+    where r < D every Q is part of one, and it changes nothing.
     """
     P, s, Zh = linalg.svd(cross, full_matrices=False)
     proper = proper and cross.shape[0] == cross.shape[1]
@@ -112,7 +112,7 @@ def _unbalanced_error(Q: Matrix, gramian_x: Matrix, cross: Matrix) -> float:
 _ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 2e-8, 3e-8, 2e-4
 """Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|)."""
 _EMPTY = 1e-9
-"""Where this share of the energy is left beside the means, nothing is."""
+"""Where this share of the energy is left besides the means, nothing is."""
 _NEAREST = 1e-9
 _NOT_NEAREST = (
     "the bounds hold for the nearest orthogonal matrix, and the rotation is another: rotation_only"
@@ -122,7 +122,7 @@ _NOT_NEAREST = (
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Distance between landed rows X and reference rows Y.
+    """Distance between rotated rows X and reference rows Y.
 
     ``error`` = |X - Y| exactly, ``relative_error`` over |Y|, ``gram_gap`` eps = |XX' - YY'|,
     ``bound`` the paper's (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*), ``lower_bound``
@@ -198,7 +198,7 @@ def chance(
     rank: int,
     n_pairs: float,
 ) -> Chance | None:
-    """From G_x, G_y and C = X'Y (k, k) of landed rows and their reference rows; None where these
+    """From G_x, G_y and C = X'Y (k, k) of rotated rows and their reference rows; None where these
     are too few to tell.
 
     The cross-product of rows that have nothing to do with each other is that of their means, of

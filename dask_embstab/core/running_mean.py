@@ -1,6 +1,4 @@
-"""Where does an id stand, all in all? The running mean of its unit rows, with a weight that older
-runs lose.
-"""
+"""The running mean of every id's unit rows, with weights that decay from run to run."""
 
 from __future__ import annotations
 
@@ -25,13 +23,13 @@ def update_mean(rows: Matrix, mean: Matrix, weight: Vector, decay: float) -> tup
 
 
 def consensus_target(rows: Matrix, *, head_weight: float) -> Matrix:
-    """What an id's earlier runs ask of the rotation, (n, d), from [mean weight head] in the rows,
-    (n, 2 d + 1).
+    """Alignment targets (n, d): decayed sums of past unit rows, from [mean weight head] in the
+    rows, (n, 2 d + 1).
 
-    weight mean is the sum of the id's unit rows, older ones decayed: landing unit rows x_i on these
-    sums S_i by C = sum x_i' S_i maximizes the sum of the cosines with all earlier runs at once, so
-    an id counts by the runs that saw it. ``head_weight`` counts the last run (unit rows; zeros for
-    ids that it does not have) so much more.
+    weight mean is the sum of the id's unit rows, older ones decayed: aligning unit rows x_i to
+    these sums S_i by C = sum x_i' S_i maximizes the sum of the cosines with all earlier runs at
+    once, so an id is weighted by the runs that contain it. ``head_weight`` is added to the weight
+    of the last run (unit rows; zeros for ids that it does not have).
     """
     d = rows.shape[1] // 2
     return rows[:, :d] * rows[:, d : d + 1] + head_weight * rows[:, d + 1 :]

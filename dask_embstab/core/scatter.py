@@ -1,8 +1,8 @@
 """How far may the rotation that a sample of rows decides lie from that of all rows? An estimate
 from the sample's scatter.
 
-With C = sum of x_i y_i' = P S Z' (row vectors, x landed in the basis), a change dC turns the polar
-factor Q = P Z' by
+With C = sum of x_i y_i' = P S Z' (row vectors, x transformed to the basis), a change dC turns the
+polar factor Q = P Z' by
 
     dQ = P (K + L) ,  K = ((P' dC Z - Z' dC' P) / (s_j + s_k)) Z' ,  L = S^-1 P' dC (I - Z Z') ,
 
@@ -67,9 +67,9 @@ class Influence:
     """What a panel of rows and reference rows adds to the `Scatter`; a function that can be sent to
     a worker.
 
-    ``M`` (d, r) lands the rows; ``left`` = P (r, r), ``right`` = Z (D, r), ``s`` (r,) of the mean
-    of x y'; means are taken away and rows made unit rows where the alignment did so. ``share`` is
-    the weight of one row in that mean.
+    ``M`` (d, r) transforms the rows; ``left`` = P (r, r), ``right`` = Z (D, r), ``s`` (r,) of the
+    mean of x y'; means are taken away and rows made unit rows where the alignment did so. ``share``
+    is the weight of one row in that mean.
     """
 
     M: Matrix

@@ -55,7 +55,7 @@ class OwnedFolder:
 
 
 def make_owned(parent: Path, name: str, *, mode: int = 0o777) -> OwnedFolder:
-    """A new folder for something called ``name``, beside it."""
+    """A new folder for something called ``name``, next to it."""
     made = parent / hidden_name(name, new_token(), _NEW)
     made.mkdir(mode)
     try:

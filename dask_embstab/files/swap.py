@@ -109,7 +109,7 @@ def finish_swap(place: Path) -> None:
         for left in lefts:
             if (owned := take_over(left, place.name)) is not None:
                 restore(owned, place)
-                owned.release()  # what was to come may be gone on with
+                owned.release()  # what was to come may be resumed
         if not os.path.lexists(place):
             time.sleep(_WAIT_SECONDS)
 

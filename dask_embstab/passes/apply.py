@@ -28,7 +28,7 @@ from dask_embstab.tables.write.run_writer import RunWriter
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """One transform, the run that it lands, and the dtype of the output (None: each table's
+    """One transform, the run that it is applied to, and the dtype of the output (None: each table's
     own).
     """
 
@@ -62,7 +62,7 @@ class Apply:
         writer.transform(self.transform, self._provenance(digests), written)
 
     def fingerprint(self) -> str:
-        """What must be equal for a write to be gone on with: the matrices, the inputs and the
+        """What must be equal for a write to be resumed: the matrices, the inputs and the
         output's dtype.
         """
         digest = hashlib.sha256()

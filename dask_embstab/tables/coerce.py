@@ -143,7 +143,7 @@ def _from_place(place: Any, key: str) -> Table:
 
 
 def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
-    """The ids that stand beside an array of vectors (or beside its path or URL) in a table's group;
+    """The ids that belong to an array of vectors (or to its path or URL) in a table's group;
     None where none do.
     """
     whole = (

@@ -80,8 +80,8 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
     """Raise `InputChangedError` at the end of the block unless these tables are what they were when
     it began.
 
-    Or when an outer `one_reading` first saw them. Whatever went wrong within is told as a change,
-    where there was one.
+    Or when an outer `one_reading` first saw them. Whatever went wrong within is reported as a
+    change, where there was one.
     """
     with one_reading():
         inputs = _inputs.get()

@@ -30,7 +30,7 @@ _ARRAYS = ("total", "rest", "partnered")
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a fit must know of the reference beside the sums over pairs.
+    """What a fit must know of the reference besides the sums over pairs.
 
     ``matched`` rows of the table have a reference row, before any weights or selection. The
     reference has ``rows`` rows of ``d`` components, of which ``zero_rows`` were read as zeros;

@@ -1,5 +1,5 @@
-"""The result: two small matrices (row vectors, y = x @ M) that land a run, and what is known about
-them.
+"""The result: two small matrices (row vectors, y = x @ M) that align a run, with the diagnostics of
+the fit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LARGEST = int(np.finfo(np.float64).max)
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Transform(Displayed):
-    """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x lands at ``x @ items +
+    """``items`` (d, k) and ``users`` (d, k) or None, both float64: a row x becomes ``x @ items +
     offset``.
 
     ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry
@@ -126,13 +126,13 @@ class Transform(Displayed):
         }
 
     def transform_items(self, rows: Rows) -> Rows:
-        """Land item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the rows'
-        float dtype back.
+        """Transform item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the
+        rows' float dtype back.
         """
         return _transform_rows(rows, self.items, self.items_offset)
 
     def transform_users(self, rows: Rows) -> Rows:
-        """Land user rows, as ``transform_items`` does items."""
+        """Transform user rows, as ``transform_items`` does items."""
         if self.users is None:
             raise InputError(
                 "this transform was fitted without users; fit it on a run that has them"

@@ -71,7 +71,7 @@ def read_load(
     values: tuple[int, int] = (0, 0),
     copies: int = 0,
 ) -> Load:
-    """The load of a reduction, with reference rows of ``width`` components beside the table's.
+    """The load of a reduction, with reference rows of ``width`` components with the table's.
 
     A result has ``values`` matrices of (d, d) and of (d + width, d + width); ``copies`` of a panel
     are made on the way.

@@ -88,7 +88,7 @@ class Buffer:
 
 
 class PairReader:
-    """Puts the reference rows of one panel after another beside it, with their weights."""
+    """Adds the reference rows, and their weights, to one panel after another."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class PairReader:
         self._where = where
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
-        """The panel of rows ``start`` to ``stop`` with its partners beside them."""
+        """The panel of rows ``start`` to ``stop`` with its partners."""
         found = self._reader.take(start, stop)
         pairs = None if found is None else self._pairs(stored, found)
         # Rows of zeros are looked for behind the copies, which leave what is looked at in the

@@ -1,4 +1,4 @@
-"""One read and one write: land a table's rows (or copy them), whole chunks at a time."""
+"""One read and one write: transform a table's rows (or copy them), whole chunks at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LinearMap:
     """The multiply of one table, y = x @ M + offset, in ``product`` precision; M None copies the
     rows as they are.
 
-    ``in_range`` are the digests of chunks whose rows are known to be finite and to land in range:
+    ``in_range`` are the digests of chunks whose rows are known to be finite and to stay in range:
     they were read before.
     """
 
@@ -45,7 +45,7 @@ class LinearMap:
     in_range: Digests = field(default_factory=dict)
 
     def needs_no_check(self, block: Openable) -> bool:
-        """Whether every row of these chunks is known to land in range; their files tell which they
+        """Whether every row of these chunks is known to stay in range; their files tell which they
         are.
         """
         if self.M is None or not self.in_range:
@@ -219,8 +219,8 @@ def _not_whole(found: str) -> str:
 def _raise_not_finite(
     stored: Rows, transformed: Rows, dtype: np.dtype[Any], start: int, where: str
 ) -> None:
-    """Raise if a row is or lands out of range: the quick test (a sum of squares) also fails where
-    none is.
+    """Raise if a row is, or becomes, out of range: the quick test (a sum of squares) also fails
+    where none is.
     """
     require_finite(stored, start, where)
     with np.errstate(over="ignore"):
@@ -228,6 +228,6 @@ def _raise_not_finite(
     if not np.isfinite(kept).all():
         row = start + int(np.flatnonzero(~np.isfinite(kept).all(axis=1))[0])
         raise NotFiniteError(
-            f"row {row} of {where} lands beyond the range of {dtype}",
+            f"row {row} of {where} goes beyond the range of {dtype}",
             f"{option(dtype='float32' if dtype.itemsize < 4 else 'float64')} holds more",
         )

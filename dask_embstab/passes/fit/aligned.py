@@ -130,7 +130,7 @@ def _require_shared(
 def _plan_read(
     table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str
 ) -> ReferenceRows:
-    """The reference rows of those that decide the rotation, ready to be read beside the table's."""
+    """The reference rows of those that decide the rotation, ready to be read with the table's."""
     choice = options.selection(key)
     if pairing.listed:
         return plan_reference_read(pairing, table, join, label="fit")

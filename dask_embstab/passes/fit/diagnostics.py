@@ -1,6 +1,4 @@
-"""Everything that is known about a fit, as plain JSON values: what it read, how sure it is, what
-the apply may do.
-"""
+"""Fit diagnostics as plain JSON values: rows read, accuracy, and the precision for the apply."""
 
 from __future__ import annotations
 
@@ -105,9 +103,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
 
 
 def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
-    """Rows that were matched, new and gone; what share of the reference's energy the matched ones
-    hold, and the gone.
-    """
+    """Counts of matched and unmatched rows of either side, and their shares of the energy."""
     pairing, moments, zeros = pairs.pairing, read.summary.moments, read.zeros
     energies = read.energies
     if energies is None and moments.pairs is not None:
@@ -138,8 +134,8 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
 
 
 def _unmatched_share(pairs: ReferenceRows, matched: float) -> float | None:
-    """The gone rows' share of the reference's energy; None where neither was read, or where it is
-    not finite.
+    """The unmatched rows' share of the reference's energy; None where neither was read, or where it
+    is not finite.
     """
     gone, total = pairs.unmatched_energy, pairs.energy
     if not pairs.pairing.unmatched_reference:

@@ -51,7 +51,7 @@ from dask_embstab.tables.transform import Transform
 def fit_tables(
     items: Table, users: Table | None, reference: Reference | None, options: FitOptions
 ) -> Transform:
-    """The transform that lands these tables on the reference (or standardizes them, where there is
+    """The transform that aligns these tables to the reference (or standardizes them, where there is
     none).
     """
     tables = {"items": items}

@@ -141,8 +141,8 @@ def aligned_pairs(
 def read_unit_pairs(
     basis: Basis, target: Target, reads: Mapping[str, TableRead], options: FitOptions
 ) -> Pairs:
-    """One more read of the aligned tables: pairs with every row scaled to length one once it has
-    landed.
+    """One more read of the aligned tables: pairs with every row scaled to length one after it
+    was transformed.
     """
     passes = {}
     for key in options.aligned:

@@ -43,7 +43,7 @@ class WithTriangle:
 
 
 def triangle_reduction(*, centred: bool) -> Reduction[WithTriangle]:
-    """Tall-skinny QR beside the moments: R only, in float64, merged in the fixed tree; no Q
+    """Tall-skinny QR with the moments: R only, in float64, merged in the fixed tree; no Q
     anywhere.
     """
     return Reduction(
@@ -72,8 +72,8 @@ class UnitPairs(Sums):
 
 
 def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
-    """Sums over the pairs with both rows scaled to length one, the table's once landed by ``M`` (d,
-    r).
+    """Sums over the pairs with both rows scaled to length one, the table's once transformed by
+    ``M`` (d, r).
     """
     return Reduction(
         partial(_unit_pairs, M), add, _unit_pairs_finite_check, n_squares=0, n_copies=6

@@ -1,4 +1,4 @@
-"""What a run lands on: its tables, and what is recorded about them."""
+"""What a run is aligned to: the reference's tables, and what is recorded about them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The tables to land on, and what is recorded about them.
+    """The tables to align to, and what is recorded about them.
 
     ``live``: how many rows of a table, its first ones, are of the run that was live last; by
     default all. Where there are ``lags``, the tables' own pairs weigh ``weight`` over the number of

@@ -17,7 +17,7 @@ class TableRead:
     """What is known of one table: its moments, and where they come from (``table`` is None where
     they were given).
 
-    ``aligned`` holds the rows that ``pairs`` are read beside: the table, or a view of its listed
+    ``aligned`` holds the rows that ``pairs`` are read with: the table, or a view of its listed
     rows. ``energies`` are the sums of squares of the matched rows and of their reference rows, once
     they are known. ``triangle`` is the R factor where the first read made one; ``n_reads`` counts
     the reads so far.

@@ -97,8 +97,8 @@ class Pairing:
 
     @property
     def changes(self) -> tuple[int, int, int]:
-        """Rows matched, new and gone: against the whole reference, or the part of it that
-        is live.
+        """Rows matched, new, and unmatched in the reference: against the whole reference, or the
+        part of it that is live.
         """
         if self.live is None:
             return self.matched, self.new, self.unmatched_reference

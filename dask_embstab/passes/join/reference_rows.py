@@ -1,5 +1,5 @@
-"""How does a task get the reference rows of its rows, a panel at a time: by position, picked one by
-one, or shuffled?
+"""How does a task get the reference rows of its rows, a panel at a time: by position, gathered one
+by one, or shuffled?
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ def plan_reference_read(
 def with_energy(
     found: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str
 ) -> ReferenceRows:
-    """The same with the energy of what is gone: those rows alone are read where they are few, else
-    the whole reference.
+    """The same with the energy of the unmatched reference rows: they alone are read where they are
+    few, else the whole reference.
 
-    Nothing is read where the reference was already, where nothing is gone, where it holds more than
-    one run, or where anchors are to spare a read.
+    Nothing is read where the reference was already, where none is unmatched, where it holds more
+    than one run, or where anchors are to spare a read.
     """
     pairing = found.pairing
     if (
@@ -136,7 +136,7 @@ def with_energy(
         return found
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.unmatched_reference * _FEW <= pairing.reference.shape[0]:
-        scan = scan_unmatched(pairing, label=f"{label}: what is gone")
+        scan = scan_unmatched(pairing, label=f"{label}: unmatched reference rows")
         return replace(
             found,
             unmatched_energy=scan.unmatched_energy,

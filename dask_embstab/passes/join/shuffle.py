@@ -47,8 +47,8 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading reference rows told: their energy (sum of squares), that of those gone and how
-    many of these are zero.
+    """What reading reference rows found: their energy (sum of squares), that of the unmatched ones
+    and how many of these are zero.
 
     ``digests`` of the chunks read; ``n_bytes`` written.
     """
@@ -156,7 +156,7 @@ def _energy(rows: Rows) -> float:
 
 
 def scan_unmatched(pairing: Pairing, *, label: str) -> Scan:
-    """Energy and rows of zeros of the reference rows that are gone; reads these alone."""
+    """Energy and rows of zeros of the unmatched reference rows; reads these alone."""
     inverse = pairing.inverse or StepIndex(pairing.matched)
     n = pairing.reference.shape[0]
     graph, keys = Graph(label), []

@@ -1,7 +1,7 @@
 """All that is stored, moved onto another reference: every score stays, no published file changes.
 
 Every stored run gets a rotation of its own, onto the rows that it shares with the reference: for
-standardized runs that is where landing them on this reference would have put them. A run that
+standardized runs that is where aligning them to this reference would have put them. A run that
 shares too few rows with it moves as its nearest neighbour in the series does, with which it is in
 one space already.
 """

@@ -1,4 +1,4 @@
-"""On which version's run does the next one land?"""
+"""Which version's run is the next one aligned to?"""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def previous(log: Log) -> Version | None:
 
 
 def consensus(log: Log) -> Version | None:
-    """The run that is live now stands for all before it: the next one lands on the running mean
-    kept with it.
+    """The run that is live now stands for all before it: the next one is aligned to the running
+    mean kept with it.
     """
     return log.head
 
@@ -39,6 +39,6 @@ POLICIES: Mapping[str, Policy] = {"consensus": consensus, "previous": previous, 
 
 
 def reference_in(log: Log, policy: str) -> Version | None:
-    """The version to land on, as it is to be read now."""
+    """The version to align to, as it is to be read now."""
     found = POLICIES[policy](log)
     return None if found is None else log.located(found)

@@ -1,4 +1,4 @@
-"""How are the runs of one series landed? Given at ``init``, kept with every version, changed only
+"""How are the runs of one series aligned? Given at ``init``, kept with every version, changed only
 by a recorded one.
 """
 

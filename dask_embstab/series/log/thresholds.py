@@ -68,7 +68,7 @@ GATES: tuple[Gate, ...] = (
         "scores",
         "at most",
         0.02,
-        "change of sampled scores, from the run as it came to the landed rows",
+        "change of sampled scores, from the run as it came to the transformed rows",
     ),
     Gate(
         "alignment", "at most", 1.15, "relative distance of aligned rows from the last live run's"
@@ -78,7 +78,7 @@ GATES: tuple[Gate, ...] = (
         "rotation",
         "at most",
         0.35,
-        "relative distance that one more rotation of the landed rows would remove",
+        "relative distance that one more rotation of the transformed rows would remove",
     ),
     Gate(
         "mirror",

@@ -23,7 +23,7 @@ _INT64 = np.iinfo(np.int64)
 
 
 def listed_ids(values: list[Any] | tuple[Any, ...]) -> IdArray:
-    """A list as an array of its objects: NumPy would make texts or floats of what stands beside
+    """A list as an array of its objects: NumPy would make texts or floats of what is mixed with
     such.
     """
     return np.fromiter(values, dtype=object, count=len(values))

@@ -1,5 +1,5 @@
-"""Which rows have these ids? A sorted index of a stored table's ids, built once and kept beside its
-run.
+"""Which rows have these ids? A sorted index of a stored table's ids, built once and kept next to
+its run.
 
 Four plain files in a hidden folder named after the run, the table and a fingerprint of the stored
 ids (metadata and chunk files, by size and time of writing): keys in ascending order, their rows,
@@ -112,8 +112,8 @@ def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
 
 
 def sidecar_path(ids: Ids | RowNumberIds, key: str, what: str) -> Path | None:
-    """Where what is known of stored ids belongs, beside their run; None where there is no folder of
-    ours beside them.
+    """The sidecar file of stored ids, next to their run; None where their run is in no folder of
+    ours.
     """
     array = ids.array if isinstance(ids, Ids) else None
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):

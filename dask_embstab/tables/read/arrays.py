@@ -93,7 +93,7 @@ def rows_in_memory(array: Any, start: int, stop: int, *, what: str) -> Any:
         with reading(what):
             require_visible(array)
             return np.asarray(array[start:stop])
-    return np.asarray(array[start:stop])  # what a user's own lazy blocks raise is told as it is
+    return np.asarray(array[start:stop])  # what a user's own lazy blocks raise is not wrapped
 
 
 def require_known_chunks(array: Any, what: str, error: type[InputError] = InputError) -> None:

@@ -22,7 +22,7 @@ _TEXT_BYTES = 1 << 10
 """Bytes that a text may take on the average of its chunk: metadata does not say."""
 _ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
 _LZMA_DICTIONARIES = 96 << 20
-"""What a decoder holds beside its output: the dictionary of the strongest preset is 64 MiB."""
+"""What a decoder holds besides its output: the dictionary of the strongest preset is 64 MiB."""
 _BLOSC_HEADER = 16
 Decoder = Callable[[Any, memoryview, int, int | None], Any]
 

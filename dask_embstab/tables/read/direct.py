@@ -261,7 +261,7 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
 
 @dataclass(frozen=True, slots=True)
 class DirectGather:
-    """Rows picked from uncompressed chunk files.
+    """Rows gathered from uncompressed chunk files.
 
     Where ``verified``, a chunk is checked before its first row is used, which reads it whole.
     """

@@ -52,7 +52,7 @@ class DirectSource:
         return DirectBlock(self.files, start, stop, drop)
 
     def gather(self, rows: RowNumbers) -> DirectGather | ZarrGather:
-        """These rows, picked when the task runs."""
+        """These rows, gathered when the task runs."""
         if self.files.compression is not None:
             return ZarrGather(ZarrSource(self.array), rows)
         return DirectGather(self.files, rows)

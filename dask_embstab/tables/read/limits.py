@@ -71,7 +71,7 @@ def require_stored(array: zarr.Array[Any], what: str) -> None:
 
 
 def require_task_count(n: int, what: str) -> None:
-    """Raise `InputError` where a graph of so many tasks would not fit in memory beside the work."""
+    """Raise `InputError` where a graph of so many tasks would not fit in memory."""
     if n * _TASK_BYTES > _SHARE * physical_memory():
         raise InputError(
             f"{what} must be cut so that its tasks can be planned; {n} of them came, which this"

@@ -105,7 +105,7 @@ class ArrayBlock:
     """Rows held in memory; row 0 of ``array`` is row ``start`` of a table of ``n_rows`` in chunks
     of ``chunk_rows``.
 
-    Picked rows, which are no part of one, have ``chunk_rows`` 0.
+    Gathered rows, which are no part of one, have ``chunk_rows`` 0.
     """
 
     array: Rows
@@ -154,7 +154,7 @@ class ArrayReader:
 
 @dataclass(frozen=True, slots=True)
 class ArrayGather:
-    """Rows picked from an array in memory."""
+    """Rows gathered from an array in memory."""
 
     array: Rows
     rows: RowNumbers

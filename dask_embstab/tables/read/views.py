@@ -1,5 +1,5 @@
-"""Views of stored tables: their rows through a function, or with the columns of one more beside
-them.
+"""Views of stored tables: their rows through a function, or with the columns of another one
+appended.
 
 They are read through the passes as stored ones are, a panel at a time; nothing is computed before.
 """

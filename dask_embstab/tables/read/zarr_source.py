@@ -51,7 +51,7 @@ class ZarrSource:
         return ZarrBlock(self, start, stop)
 
     def gather(self, rows: RowNumbers) -> ZarrGather:
-        """These rows, picked when the task runs."""
+        """These rows, gathered when the task runs."""
         return ZarrGather(self, rows)
 
     def decode(self, chunk: int) -> Rows:
@@ -155,7 +155,7 @@ class ZarrReader:
 
 @dataclass(frozen=True, slots=True)
 class ZarrGather:
-    """Rows picked from a Zarr array."""
+    """Rows gathered from a Zarr array."""
 
     source: ZarrSource
     rows: RowNumbers

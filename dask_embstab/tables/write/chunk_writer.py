@@ -1,7 +1,7 @@
 """Rows straight from a panel into chunk files.
 
-Panels are appended to a file beside the chunk's place with a running checksum; it is renamed when
-it is whole.
+Panels are appended to a temporary file next to the chunk with a running checksum; it is renamed
+when it is whole.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DirectWriter:
-    """Appends panels to chunk files, each written beside its place with a running checksum and then
-    renamed.
+    """Appends panels to chunk files, each written to a temporary file with a running checksum and
+    then renamed.
 
     ``sync``: they will be synced in the end, so the system begins to write them to the disk at
     once.

@@ -22,7 +22,7 @@ class OutputFolder(LocalStore):
     """A `LocalStore` that raises FileNotFoundError where its folder is gone."""
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Write a file beside its place, then rename it."""
+        """Write a temporary file, then rename it."""
         if self.read_only:
             raise ValueError("store was opened in read-only mode and does not support writing")
         values: Any = value.as_numpy_array()

@@ -1,4 +1,4 @@
-"""Where is a run written until it is whole? In a hidden folder beside its place, which this process
+"""Where is a run written until it is whole? In a hidden folder next to its path, which this process
 owns.
 
 In it lie the run, the journals of its tables, and, once it has taken its place, what it replaced. A
