@@ -115,7 +115,7 @@ def test_digests_tell_what_the_time_of_a_file_does_not(
 def test_evaluate_tells_a_change_between_its_passes(
     runs: tuple[es.Run, es.Run], between: Any, which: int
 ) -> None:
-    with refused("(?:)"), between("evaluate: cosines")(lambda: replaced(runs[which])):
+    with refused("(?:)"), between("evaluate: matched rows")(lambda: replaced(runs[which])):
         es.evaluate(*runs)
 
 

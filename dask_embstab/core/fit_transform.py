@@ -186,7 +186,7 @@ def rotated(
             "unit_rows": target.unit_rows,
             "rows": pairs.n,
             "procrustes_gap": rotation.gap,
-            "determinant": _determinant(Q),
+            "determinant": float(np.sign(np.linalg.det(Q))) if r == target.width else None,
             "free_directions": free,
             "lost_energy": lost,
             "chance_error": None if by_chance is None else by_chance.error,
@@ -243,10 +243,6 @@ def _lost_energy(kept: Matrix, whole: Matrix, target: Target) -> float:
             f"{option(max_lost_energy=math.ceil(1000 * lost) / 1000)} accepts the loss",
         )
     return lost
-
-
-def _determinant(Q: Matrix) -> float | None:
-    return float(np.sign(np.linalg.det(Q))) if Q.shape[0] == Q.shape[1] else None
 
 
 def _padded(M: Matrix, width: int) -> Matrix:

@@ -55,8 +55,11 @@ class Roots(Generic[V]):
 
     def push(self, node: Node[V]) -> None:
         """Add the root of the rows that follow."""
-        while self._roots and _are_siblings(self._roots[-1], node):
-            left = self._roots.pop()
+        while self._roots:
+            left = self._roots[-1]
+            if (left.level, left.index) != (node.level, node.index - 1) or left.index % 2:
+                break
+            self._roots.pop()
             node = Node(left.level + 1, left.index // 2, self._merge(left.value, node.value))
         self._roots.append(node)
 
@@ -80,7 +83,3 @@ def fold(forest: Sequence[Node[V]], merge: Callable[[V, V], V]) -> V:
     for node in reversed(forest[:-1]):
         value = merge(node.value, value)
     return value
-
-
-def _are_siblings(left: Node[V], right: Node[V]) -> bool:
-    return left.level == right.level and left.index % 2 == 0 and left.index + 1 == right.index

@@ -17,7 +17,6 @@ from dask_embstab.core.codes.code import (
     random_rotation,
     unit_of,
 )
-from dask_embstab.core.transform import Transform
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import run_all
@@ -32,6 +31,7 @@ from dask_embstab.tables.read.coded import code_attributes
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 _SAMPLES, _SAMPLE_ROWS = 16, 256

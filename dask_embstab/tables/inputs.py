@@ -116,7 +116,8 @@ def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:
     inputs = _inputs.get()
     for source, digests in zip(sources, read, strict=True):
         if inputs is not None and source is not None:
-            _compare(inputs, _array_of(source), digests)
+            array = source.array if hasattr(source, "kind") else list(_behind(source))[-1]
+            _compare(inputs, array, digests)
 
 
 def needs_digests(ids: Any) -> bool:
@@ -147,21 +148,19 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
         return
     for chunk, now in digests.items():
         if before.get(chunk, now) != now:
-            raise _changed_by(known.where, _digests_differ(chunk, before[chunk], now, array))
+            which = "they" if chunk == ALL_IDS else f"chunk {chunk}"
+            change = (
+                f"{which} had the digest {before[chunk]:#010x} in one read and {now:#010x} in a"
+                " later one"
+            )
+            if not isinstance(array, zarr.Array):
+                change += (
+                    " (what is computed anew at every read must be equal each time; else store it"
+                    " first)"
+                )
+            raise _changed_by(known.where, change)
     if digests.keys() - before.keys():
         inputs.digests[key] = before | digests
-
-
-def _digests_differ(chunk: int, before: int, now: int, array: Any) -> str:
-    which = "they" if chunk == ALL_IDS else f"chunk {chunk}"
-    repair = (
-        ""
-        if isinstance(array, zarr.Array)
-        else " (what is computed anew at every read must be equal each time; else store it first)"
-    )
-    return (
-        f"{which} had the digest {before:#010x} in one read and {now:#010x} in a later one{repair}"
-    )
 
 
 def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChangedError | None:
@@ -205,10 +204,6 @@ def _behind(source: Any) -> Iterator[Any]:
                 yield from _behind(getattr(source, other))
         source = source.source
     yield source.array
-
-
-def _array_of(source: Any) -> Any:
-    return source.array if hasattr(source, "kind") else list(_behind(source))[-1]
 
 
 def _key(array: Any) -> _Key:

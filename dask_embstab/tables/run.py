@@ -165,12 +165,7 @@ def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) 
     if not tables:
         raise NotARunError(
             f"a run is a Zarr group with items/vectors or users/vectors; {where} holds"
-            f" {_names(node)}"
+            f" {', '.join(sorted(name for name, _ in node.members())) or 'nothing'}"
         )
     require_one_width(tables.get("items"), tables.get("users"))
     return Run(where, tables.get("items"), tables.get("users"), attrs, node)
-
-
-def _names(group: zarr.Group) -> str:
-    names = sorted(name for name, _ in group.members())
-    return ", ".join(names) if names else "nothing"

@@ -56,10 +56,11 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
             f"{what} must be readable for this user; permission was denied ({error}); allow it, or"
             " copy it"
         )
+    libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if (
         isinstance(error, ConnectionError | TimeoutError)
         or number in _UNREACHABLE
-        or _is_of_a_client(error)
+        or libraries & _CLIENTS
     ):
         return AccessError(
             f"{what} cannot be reached ({said}); check the address, the network and the credentials"
@@ -125,10 +126,6 @@ def writing(what: str) -> Iterator[None]:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _is_of_a_client(error: BaseException) -> bool:
-    return any(kind.__module__.partition(".")[0] in _CLIENTS for kind in type(error).__mro__)
 
 
 def _is_unsupported(error: Any) -> bool:

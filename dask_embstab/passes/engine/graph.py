@@ -6,6 +6,7 @@ One BLAS thread per task, progress for whoever asked, memory projected before an
 from __future__ import annotations
 
 import contextlib
+import operator
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,10 +103,6 @@ def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
     }
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 class Graph:
     """The tasks of one pass by key, written down as they are.
 
@@ -137,7 +134,7 @@ class Graph:
         keys: Sequence[str],
         join: Callable[[Sequence[Any]], Any],
         *,
-        finalize: Callable[[Any], V] = _unchanged,
+        finalize: Callable[[Any], V] = lambda value: value,
         load: Load | None = None,
         reads: tuple[Any, ...] = (),
     ) -> Pass[V]:
@@ -146,25 +143,21 @@ class Graph:
         while len(level) > 1:
             groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
             level = [
-                self._add("embstab-join", _call, (shared, group)) if len(group) > 1 else group[0]
+                self._add("embstab-join", operator.call, (shared, group))
+                if len(group) > 1
+                else group[0]
                 for group in groups
             ]
         return Pass(Delayed(level[0], self._tasks), len(keys), self._label, finalize, load, reads)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-        key = f"{prefix}-{self._name}-{len(self._tasks)}"
-        self._tasks[key] = (function, *(self._key(argument) for argument in arguments))
+        key, task = f"{prefix}-{self._name}-{len(self._tasks)}", [function, *arguments]
+        for at, argument in enumerate(arguments, 1):
+            if isinstance(argument, Delayed):
+                self._tasks.update(argument.__dask_graph__())
+                task[at] = argument.key
+        self._tasks[key] = tuple(task)
         return key
-
-    def _key(self, argument: Any) -> Any:
-        if not isinstance(argument, Delayed):
-            return argument
-        self._tasks.update(argument.__dask_graph__())
-        return argument.key
-
-
-def _call(function: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
-    return function(arguments)
 
 
 @contextlib.contextmanager

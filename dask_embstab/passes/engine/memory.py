@@ -89,7 +89,7 @@ def read_load(
         value_bytes,
         panels.bit_length(),
         most_waiting(len(ranges)),
-        _n_chunks(table),
+        -(-table.n_rows // table.chunk_rows),
         len(ranges),
     )
 
@@ -102,7 +102,7 @@ def write_load(
     products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
     cast = rows * width * table.dtype.itemsize if itemsize != table.dtype.itemsize else 0
     buffers = (*_reader_buffers(table, rows), *products, cast)
-    return Load(buffers, 0, 0, 0, _WRITTEN * _n_chunks(table), len(ranges))
+    return Load(buffers, 0, 0, 0, _WRITTEN * -(-table.n_rows // table.chunk_rows), len(ranges))
 
 
 def small_matrices(d: int, width: int, *, scores: bool) -> int:
@@ -184,10 +184,6 @@ def _reader_buffers(table: Table, rows: int) -> tuple[int, ...]:
         return (panel,)
     chunk = table.chunk_rows * table.d * table.dtype.itemsize
     return (chunk, chunk) if table.source.access == "chunks" else (chunk, chunk, chunk)
-
-
-def _n_chunks(table: Table) -> int:
-    return -(-table.n_rows // table.chunk_rows)
 
 
 def most_waiting(n_tasks: int) -> int:

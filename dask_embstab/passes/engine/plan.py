@@ -53,15 +53,11 @@ class RowRanges(Sequence[RowRange]):
     def __getitem__(self, at: int | slice) -> RowRange | list[RowRange]:
         """One of them, or some."""
         numbers = range(len(self))[at]
-        return (
-            self._made(numbers)
-            if isinstance(numbers, int)
-            else [self._made(number) for number in numbers]
-        )
-
-    def _made(self, number: int) -> RowRange:
-        start = number * self.rows
-        return RowRange(number, start, min(start + self.rows, self.n_rows))
+        found = [
+            RowRange(number, start := number * self.rows, min(start + self.rows, self.n_rows))
+            for number in ([numbers] if isinstance(numbers, int) else numbers)
+        ]
+        return found[0] if isinstance(numbers, int) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,14 @@ def plan(
 def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[RowRanges, Grid]:
     """The same for rows that are no table yet."""
     grid = micro_block_rows(d)
-    rows = chunk_rows * _chunks_per_task(row_bytes * chunk_rows, chunk_rows, grid)
+    chunk_bytes = row_bytes * chunk_rows
+    least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
+    chunks = max(1, -(-int(least) // chunk_bytes))
+
+    # As many more as end on the grid, where a task can hold them.
+    to_grid = grid // math.gcd(chunk_rows, grid)
+    aligned = -(-chunks // to_grid) * to_grid
+    rows = chunk_rows * (aligned if aligned * chunk_bytes <= _MOST_BYTES else chunks)
     ranges = RowRanges(n_rows, rows)
     require_task_count(len(ranges), "a table")
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
@@ -115,11 +118,3 @@ def common_rows(table: Table, other_rows: int) -> int | None:
     """
     rows = math.lcm(table.chunk_rows, other_rows)
     return rows if rows * table.d * table.dtype.itemsize <= _MOST_BYTES else None
-
-
-def _chunks_per_task(chunk_bytes: int, chunk_rows: int, grid: int) -> int:
-    least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
-    chunks = max(1, -(-int(least) // chunk_bytes))
-    to_grid = grid // math.gcd(chunk_rows, grid)
-    aligned = -(-chunks // to_grid) * to_grid
-    return aligned if aligned * chunk_bytes <= _MOST_BYTES else chunks

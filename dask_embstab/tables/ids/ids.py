@@ -32,6 +32,11 @@ from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.recorded import require_recorded
 
 _COMPARED_BYTES = 1 << 20
+_ENCODING = (
+    *("shape", "data_type", "dtype", "chunk_grid", "chunks"),
+    *("codecs", "filters", "compressor", "fill_value"),
+)
+"""What says in an array's metadata (v2 or v3) how its chunks are encoded."""
 _TEXT_BYTES = 64
 """What a short text takes in memory."""
 ID_RANGE = 1 << 18
@@ -123,36 +128,32 @@ class SlicedIds:
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""
-        taken = self._take(start, stop)
+        pieces, first = [], start
+        while first < stop:
+            number = first // self._rows
+            last = min(stop, (number + 1) * self._rows)
+            rows = slice(first - number * self._rows, last - number * self._rows)
+            pieces.append(self._load(number)[rows])
+            first = last
+        taken = np.concatenate(pieces) if pieces else self._load(0)[:0]
+
         if start == self._at:
             self._digest, self._at = self._digest + digest_of_ids(taken, start), stop
             if stop == len(self._ids):
                 compare_ids(self._ids, self._digest)
         return taken
 
-    def _take(self, start: int, stop: int) -> IdArray:
-        pieces = []
-        while start < stop:
-            number = start // self._rows
-            end = min(stop, (number + 1) * self._rows)
-            pieces.append(
-                self._load(number)[start - number * self._rows : end - number * self._rows]
-            )
-            start = end
-        return np.concatenate(pieces) if pieces else self._load(0)[:0]
-
     def _load(self, number: int) -> IdArray:
-        if number != self._number:
-            self._chunk = self._decoded(number * self._rows, (number + 1) * self._rows)
-            self._number = number
-        return self._chunk
-
-    def _decoded(self, start: int, stop: int) -> IdArray:
-        ids, stored = self._ids, isinstance(self._ids.array, zarr.Array)
-        values = rows_in_memory(ids.array, start, stop, what=f"the ids of {ids.where}")
-        if stored:
+        if number == self._number:
+            return self._chunk
+        ids, start = self._ids, number * self._rows
+        what = f"the ids of {ids.where}"
+        values = rows_in_memory(ids.array, start, start + self._rows, what=what)
+        if isinstance(ids.array, zarr.Array):
             require_stored(values, ids.where, start, ids.array.fill_value)
-        return checked_ids(values, ids.kind, ids.where, ids.first + start)
+        self._chunk = checked_ids(values, ids.kind, ids.where, ids.first + start)
+        self._number = number
+        return self._chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,35 +211,16 @@ def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
         isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays
     ):
         return False
-    first, second = (_encoding(array) for array in arrays)
+    first, second = (array.metadata.to_dict() for array in arrays)
     for array in arrays:
         require_recorded(array)
-    return first == second and all(
-        _same_bytes(*(_chunk_path(array, number) for array in arrays))
-        for number in range(a.array.nchunks)
-    )
-
-
-def _encoding(array: zarr.Array[Any]) -> dict[str, Any]:
-    described = array.metadata.to_dict()
-    return {
-        name: described.get(name)
-        for name in (
-            "shape",
-            "data_type",
-            "dtype",
-            "chunk_grid",
-            "chunks",
-            "codecs",
-            "filters",
-            "compressor",
-            "fill_value",
-        )
-    }
-
-
-def _chunk_path(array: Any, number: int) -> Path:
-    return Path(array.store.root, array.path, array.metadata.encode_chunk_key((number,)))
+    if any(first.get(name) != second.get(name) for name in _ENCODING):
+        return False
+    for number in range(a.array.nchunks):
+        keys = ((array, array.metadata.encode_chunk_key((number,))) for array in arrays)
+        if not _same_bytes(*(Path(array.store.root, array.path, key) for array, key in keys)):
+            return False
+    return True
 
 
 def _same_bytes(a: Path, b: Path) -> bool:

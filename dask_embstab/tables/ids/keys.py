@@ -76,7 +76,8 @@ class Keyed:
 def keys_of(ids: IdArray) -> Keys:
     """The key of every id: a bijection of an int64, the hash of a text or a UUID."""
     if ids.dtype.kind == "O":
-        return _hashed(ids)
+        found: Keys = pd.util.hash_array(ids, categorize=False)
+        return found
     if ids.dtype.kind == "V":
         halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
         return mix64(halves[:, 0] ^ mix64(halves[:, 1]))
@@ -157,8 +158,3 @@ def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
     if bool((found[1:] < found[:-1]).any()):
         order = order[np.argsort(found, kind="stable")]
     return order
-
-
-def _hashed(ids: IdArray) -> Keys:
-    found: Keys = pd.util.hash_array(ids, categorize=False)
-    return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.ids import ID_RANGE, IdReader, Ids, RowNumberIds
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
 from dask_embstab.tables.ids.row_index import RowIndex
@@ -49,15 +48,11 @@ class UnionReader:
         """Ids of rows ``start`` to ``stop``."""
         cut = max(start, min(stop, self._n))
         pieces = [self._first.take(start, cut)] if cut > start else []
-        if stop > cut:
-            pieces += self._picked(self._others.take(cut - self._n, stop - self._n))
-        return np.concatenate(pieces)
-
-    def _picked(self, rows: RowNumbers) -> list[IdArray]:
-        """A window of the ids after another."""
-        pieces = []
-        while len(rows):
+        if stop == cut:
+            return np.concatenate(pieces)
+        rows = self._others.take(cut - self._n, stop - self._n)
+        while len(rows):  # a window of the second one's ids after another
             n = int(np.searchsorted(rows, rows[0] + ID_RANGE))
             pieces.append(self._second.take(int(rows[0]), int(rows[n - 1]) + 1)[rows[:n] - rows[0]])
             rows = rows[n:]
-        return pieces
+        return np.concatenate(pieces)

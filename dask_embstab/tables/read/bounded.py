@@ -117,7 +117,7 @@ def _blosc_size(data: memoryview) -> int:
 
 
 def _zstd(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
-    said = _zstd_size(data)
+    said, _ = _zstd_header(data)
     if said is not None:
         _require(said, allowed)
     elif exact is not None:
@@ -143,10 +143,6 @@ def _zstd_header(data: memoryview) -> tuple[int | None, int]:
         else None
     )
     return said, at + length
-
-
-def _zstd_size(data: memoryview) -> int | None:
-    return _zstd_header(data)[0]
 
 
 def _zstd_bound(data: memoryview) -> int:

@@ -57,7 +57,11 @@ class DirectWriter:
         """Append rows, cast to the stored dtype."""
         require_room(self._at, len(rows), self._stop, self._files.root)
         if rows.dtype != self.dtype or not rows.flags.c_contiguous:
-            rows = self._as_stored(rows)
+            if len(self._cast) < len(rows):
+                self._cast = np.empty((len(rows), self._files.d), self.dtype)
+            cast = self._cast[: len(rows)]
+            np.copyto(cast, rows, casting="same_kind")
+            rows = cast
         try:
             self._write(rows)
         except EmbstabError:
@@ -82,16 +86,14 @@ class DirectWriter:
         """Raise unless every row was put."""
         require_end(self._at, self._stop, self._files.root)
 
-    def _as_stored(self, rows: Rows) -> Rows:
-        if len(self._cast) < len(rows):
-            self._cast = np.empty((len(rows), self._files.d), self.dtype)
-        cast = self._cast[: len(rows)]
-        np.copyto(cast, rows, casting="same_kind")
-        return cast
-
     def _begin(self, number: int) -> None:
-        path = self._files.path(number)
-        self._make_folders(path)
+        # Folders below the array's own; where that one is gone, the write was given up and nothing
+        # may come back.
+        path, root = self._files.path(number), Path(self._files.root)
+        require_visible_dir(root)
+        for folder in reversed(Path(path).relative_to(root).parents[:-1]):
+            (root / folder).mkdir(exist_ok=True)
+
         self._partial = f"{path}.{new_token()}{PARTIAL}"
         self._descriptor = create_new(self._partial)
         _reserve(
@@ -100,15 +102,6 @@ class DirectWriter:
             self._partial,
         )
         self._crc = 0
-
-    def _make_folders(self, path: str) -> None:
-        """Those below the array's own folder; where that one is gone, the write was given up and
-        nothing may come back.
-        """
-        root = Path(self._files.root)
-        require_visible_dir(root)
-        for folder in reversed(Path(path).relative_to(root).parents[:-1]):
-            (root / folder).mkdir(exist_ok=True)
 
     def _append(self, data: memoryview) -> None:
         self._crc = crc32c.crc32c(data, self._crc)

@@ -15,7 +15,7 @@ from dask_embstab.core.codes.code import Code
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.errors import NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
-from dask_embstab.tables.ids.kinds import IdArray, digest_of_ids, encoded_texts, require_stored
+from dask_embstab.tables.ids.kinds import digest_of_ids, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_dir
 from dask_embstab.tables.read.source import Digests, chunk_digest
@@ -117,7 +117,7 @@ class Sink:
         """
         assert self.ids is not None
         reader, shift = block.ids.open(), block.start - start
-        digest_of, digest = digest_of_ids if needs_digests(block.ids) else _no_digest, 0
+        compared, digest = needs_digests(block.ids), 0
         files = chunk_files(self.ids)
         if files is None:
             for at in range(start, stop, self.chunk_rows):
@@ -130,20 +130,16 @@ class Sink:
                     encoded_texts(ids, str(self.ids.store_path), at)
                 with writing(str(self.ids.store_path)):
                     self.ids[at:end] = ids
-                digest += digest_of(ids, at)
+                digest += digest_of_ids(ids, at) if compared else 0
             return digest
         writer = DirectWriter(files, start, stop, sync=self.sync)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
             ids = reader.take(at + shift, end + shift)
             writer.put(ids[:, None])
-            digest += digest_of(ids, at)
+            digest += digest_of_ids(ids, at) if compared else 0
         writer.finish()
         return digest
-
-
-def _no_digest(ids: IdArray, start: int) -> int:  # noqa: ARG001
-    return 0
 
 
 class CodeWriter:
