@@ -1,7 +1,7 @@
 """How like are two sets of rows in one space, row by row? Sums over a sample of pairs, and figures
 from them.
 
-X are landed rows and Y the last live run's rows with the same ids. What two rows have in common
+X are aligned rows and Y the last live run's rows with the same ids. What two rows have in common
 that have nothing to do with each other (a common direction, mostly) is chance, and agreement is
 counted beyond it. The mean cosine of unrelated rows is that of all pairs of an x with the y of
 another row, which the sums of unit rows tell: no order of the rows comes into it.

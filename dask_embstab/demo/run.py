@@ -4,7 +4,7 @@ report.
 What it writes in its folder::
 
     DIR/raw/<date>.zarr           a run per day, each trained from its own random start
-    DIR/stabilized/<date>.zarr    the same runs, landed on the first day's
+    DIR/stabilized/<date>.zarr    the same runs, aligned to the first day's
     DIR/heatmaps.svg              cosines between all days, before and after
     DIR/report.html, report.json  the figures
 """
@@ -264,7 +264,7 @@ def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> s
         f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its"
         f" recommender anew on each of {world.n_days} days, from a random start every time. In"
         f" between, tastes drift and {world.share_replaced:.0%} of the items are replaced. Every"
-        " run was then landed on the first day's."
+        " run was then aligned to the first day's."
     )
     return page(
         "Embeddings of a daily retrained model, before and after stabilizing",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.tables.ids.keys import mix64
-from dask_embstab.tables.ids.row_index import RowIndex, StepIndex, gather
+from dask_embstab.tables.ids.row_index import RowIndex, StepIndex, Storage, gather
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
@@ -93,6 +93,7 @@ class MixedRows:
     partners: tuple[RowIndex, ...]
     number: int
     parts: int
+    storage: ClassVar[Storage] = "computed"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Rows in the newest table; -1 where a row is not in the mixed one."""

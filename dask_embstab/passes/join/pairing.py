@@ -30,7 +30,7 @@ from dask_embstab.tables.ids.ids import (
     id_ranges,
     stored_alike,
 )
-from dask_embstab.tables.ids.keys import Keyed, joined, keyed
+from dask_embstab.tables.ids.keys import joined, keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import (
@@ -293,8 +293,10 @@ def _merged(
     """One pass over both where both ascend; looked at in their first ranges before anything is
     written.
     """
-    if not (_ascends(ours) and _ascends(theirs)):
-        return None
+    for ids in (ours, theirs):
+        first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
+        if not bool((first[1:] >= first[:-1]).all()):
+            return None
     n_bytes = 8 * (len(ours) + len(theirs))
     index: list[ArrayIndex] | list[FileIndex]
     if n_bytes <= join.memory // 4:
@@ -315,7 +317,12 @@ def _in_memory(
 ) -> _Found | None:
     if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > join.memory:
         return None
-    found = match(_all(ours), _all(theirs))
+    found = match(
+        *(
+            joined([keyed(part, at * ID_RANGE) for at, part in enumerate(id_ranges(ids))])
+            for ids in (ours, theirs)
+        )
+    )
     index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
     index[found.ours], inverse[found.theirs] = found.theirs, found.ours
     doubled = found.our_duplicates, found.their_duplicates
@@ -326,21 +333,6 @@ def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Joi
     found = partitioned(ours, theirs, join)
     doubled = found.our_duplicates, found.their_duplicates
     return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes
-
-
-def _all(ids: Ids | RowNumberIds) -> Keyed:
-    return joined(
-        [
-            keyed(part, start)
-            for part, start in zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)
-        ]
-    )
-
-
-def _ascends(ids: Ids | RowNumberIds) -> bool:
-    """Whether the first range of ids does."""
-    first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
-    return bool((first[1:] >= first[:-1]).all())
 
 
 def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, join: JoinOptions) -> None:
