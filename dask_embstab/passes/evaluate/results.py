@@ -182,7 +182,7 @@ class Metrics(Displayed):
         return facts
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values with texts as keys, as ``embstab evaluate --json`` prints them."""
+        """Nested plain values with texts as keys, as the command prints them with JSON."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 

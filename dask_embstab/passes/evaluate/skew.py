@@ -64,7 +64,7 @@ class Skew(Displayed):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as ``embstab series skew --json`` prints them."""
+        """Plain values, as the command prints them with JSON."""
 
         def plain(one: Estimate) -> dict[str, float]:
             return {"mean": one.mean, "low": one.low, "high": one.high, "n": one.n}
