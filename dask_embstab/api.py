@@ -27,6 +27,7 @@ from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
+from dask_embstab.passes.frontier import Budget, choose
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.search import nearest
 from dask_embstab.passes.transform_run import resolve_keep, transform_run
@@ -532,7 +533,8 @@ def compress(
     run: RunLike | TableLike,
     out: Any,
     *,
-    code: str = "int8",
+    code: str | None = None,
+    budget: str | None = None,
     rotate: bool = False,
     rank: int | None = None,
     seed: int = 0,
@@ -555,8 +557,14 @@ def compress(
         Where the result appears, whole or not at all.
     code
         What a component becomes: ``"float16"``, ``"bfloat16"``, or a whole number of 8, 6, 5 or 4
-        bits with a float16 scale per row (``"int8"`` ... ``"int4"``), or its ``"sign"`` with the
-        row's length.
+        bits with a float16 scale per row (``"int8"``, the default, ... ``"int4"``), or its
+        ``"sign"`` with the row's length.
+    budget
+        ``"recall@10=0.95"``: the smallest code that keeps 95 % of the ten best items of a query;
+        ``"bytes=24"``: the best one of at most so many bytes a row. Every code is measured on
+        sampled queries (users, or items where there are none) and items; the choice is certified on
+        other queries over all items, whose 95 % interval must reach the recall. What was measured
+        is recorded in the attributes of the run (``compressed``).
     rotate
         Turn rows by a random rotation first, the same for every run with this ``seed``: components
         of very different size are then coded alike.
@@ -572,8 +580,8 @@ def compress(
     Raises
     ------
     InputError
-        Where the code or an option is none; `NotFiniteError` where a row is not finite, or lies
-        beyond the range of its code.
+        Where the code or an option is none, or no code is within the budget; `NotFiniteError` where
+        a row is not finite, or lies beyond the range of its code.
 
     Examples
     --------
@@ -587,12 +595,23 @@ def compress(
     float32 1.0
     """
     source = run_of(run, users)
-    codes = codes_of(source, code, rotate=rotate, rank=rank, seed=seed)
+    record: dict[str, Any] = {}
+    if budget is not None:
+        if code is not None or rotate or rank is not None:
+            raise InputError(
+                f"{option('budget')} chooses the code itself; leave out {option('code')},"
+                f" {option('rotate')} and {option('rank')}"
+            )
+        found = choose(source, Budget.of(budget), seed=seed)
+        assert found.chosen is not None
+        code, rotate, record = found.chosen.code, found.chosen.rotate, found.to_dict()
+    codes = codes_of(source, code or "int8", rotate=rotate, rank=rank, seed=seed)
     name = source.name if source.path is not None else _name_of(out)
     return compress_run(
         source,
         out,
         codes,
+        record=record,
         name=name,
         overwrite=overwrite,
         resume=resume,

@@ -252,3 +252,89 @@ def test_the_benchmark_measures_every_code(tmp_path: Path) -> None:
     assert [one["code"] for one in found["codes"]] == list(BITS)
     assert all(one["encode"] > 0 and one["fit"] > 0 for one in found["codes"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> es.Run:
+    """A stabilized run of 700 items whose directions differ in size, and 900 users."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("trained")
+    items, users = rng.normal(size=(700, 16)) * np.linspace(3, 0.3, 16), rng.normal(size=(900, 16))
+    return es.stabilize({"items": items, "users": users}, folder / "run.zarr")
+
+
+def recall(run: es.Run, small: es.Run, k: int) -> float:
+    """Of all users, over all items."""
+    exact, coded = (es.search(run.users, one.items, k, metric="dot")[1] for one in (run, small))
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact, coded, strict=True)]))
+
+
+@pytest.mark.parametrize("budget", ["recall@10=0.9", "recall@3=0.97"])
+def test_a_budget_chooses_the_smallest_code_that_keeps_the_recall(
+    budget: str, trained: es.Run, tmp_path: Path
+) -> None:
+    small = es.compress(trained, tmp_path / "small.zarr", budget=budget)
+    record = small.attrs["embstab"]["compressed"]
+    k, wanted = record["k"], float(budget.partition("=")[2])
+    assert record["certified"]["low"] >= wanted
+    assert recall(trained, small, k) >= wanted - 0.02
+    smaller = [one for one in record["entries"] if one["n_bytes"] < record["chosen"]["n_bytes"]]
+    assert smaller
+    # A smaller one may have been enough in the sample, and was then not so for certain.
+    assert all(one["recall"]["low"] < wanted + 0.01 for one in smaller)
+    assert (record["chosen"]["code"], k) == (small.table("items").source.code.name, k)
+
+
+def test_a_budget_of_bytes_chooses_the_best_code_within_it(trained: es.Run, tmp_path: Path) -> None:
+    small = es.compress(trained, tmp_path / "small.zarr", budget="bytes=12")
+    record = small.attrs["embstab"]["compressed"]
+    within = [one for one in record["entries"] if one["n_bytes"] <= 12]
+    assert record["chosen"]["recall"]["mean"] == max(one["recall"]["mean"] for one in within)
+    assert small.table("items").source.code.row_bytes <= 12
+
+
+def test_the_frontier_is_measured_among_items_where_there_are_no_users(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(300, 8))
+    small = es.compress({"items": rows}, tmp_path / "small.zarr", budget="recall@5=0.8")
+    record = small.attrs["embstab"]["compressed"]
+    exact, coded = (es.search(rows, one, 6)[1][:, 1:] for one in (rows, small))
+    shared = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(exact, coded, strict=True)])
+    assert abs(shared - record["certified"]["mean"]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"budget": "small"}, r"a budget is like recall@10=0\.95 or bytes=24"),
+        ({"budget": "recall@10=2"}, r"a budget is like"),
+        ({"budget": "bytes=2"}, r"the smallest code, sign, takes 4 bytes a row; the budget is 2"),
+        ({"budget": "recall@10=1"}, r"no code keeps recall@10 of 1\.0 for certain"),
+        ({"budget": "recall@701=0.5"}, r"recall@701 needs more than 701 items"),
+        ({"budget": "bytes=9", "code": "int8"}, r"budget=.* chooses the code itself"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_one_error(
+    options: dict[str, Any], said: str, trained: es.Run, tmp_path: Path
+) -> None:
+    with pytest.raises(es.InputError, match=said):
+        es.compress(trained, tmp_path / "small.zarr", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_prints_the_frontier(
+    trained: es.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "compress",
+        str(trained.path),
+        str(tmp_path / "small.zarr"),
+        "--budget",
+        "bytes=12",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:4] == ["code", "rotated", "bytes", "recall@10"]
+    assert len(said) == 2 + 2 * len(BITS) + 2
+    assert said[-1].startswith("chosen: int")

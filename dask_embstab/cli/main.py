@@ -102,9 +102,12 @@ def apply(
     click.option(
         "--code",
         metavar="CODE",
-        default="int8",
-        show_default=True,
-        help="float16, bfloat16, int8, int6, int5, int4 or sign.",
+        help="float16, bfloat16, int8, int6, int5, int4 or sign. Default: int8.",
+    ),
+    click.option(
+        "--budget",
+        metavar="recall@10=0.95|bytes=24",
+        help="Let measurements on sampled rows choose the code.",
     ),
     click.option("--rotate", is_flag=True, help="Turn rows by a fixed random rotation first."),
     click.option("--rank", type=int, metavar="K", help="Keep K leading directions."),
@@ -115,10 +118,14 @@ def apply(
 def compress(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
     """Write RUN with its rows stored as codes of a few bytes as OUT, which opens like any run."""
     from dask_embstab import api
+    from dask_embstab.report.comparison import frontier_lines
 
     with cluster(scheduler), clock() as seconds:
         small = api.compress(run, out, **options)
-    return {**described(small), "seconds": seconds(), "out": small.path}
+    record = dict(small.attrs["embstab"]["compressed"])
+    if "entries" in record and not click.get_current_context().params["as_json"]:
+        return {"lines": frontier_lines(record)}
+    return {**described(small), "compressed": record, "seconds": seconds(), "out": small.path}
 
 
 @command(

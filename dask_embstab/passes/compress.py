@@ -123,6 +123,7 @@ def compress_run(
     out: Any,
     codes: Mapping[str, Code],
     *,
+    record: Mapping[str, Any],
     name: str | None,
     overwrite: bool,
     resume: bool,
@@ -141,6 +142,7 @@ def compress_run(
             resume=resume,
             sync=sync,
             inputs=inputs,
+            more={"compressed": {"path": source.path, "name": source.name, **record}},
         ) as writer,
         unchanged(*work.tables.values()),
     ):
@@ -149,10 +151,9 @@ def compress_run(
 
 
 def _attributes(source: Run) -> dict[str, Any]:
-    """Those of the transform of a stabilized run, which its codes keep."""
+    """Those of a stabilized run's transform, which its codes keep."""
     transform = source.transform
     if transform is None:
         return {}
     attributes: dict[str, Any] = dict(source.group["transform"].attrs)
-    attributes["diagnostics"] = dict(transform.diagnostics)
-    return {**attributes, "compressed": {"path": source.path, "name": source.name}}
+    return {**attributes, "diagnostics": dict(transform.diagnostics)}

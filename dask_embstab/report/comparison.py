@@ -14,6 +14,7 @@ from dask_embstab.passes.evaluate.results import (
     TableMetrics,
 )
 from dask_embstab.passes.evaluate.skew import Skew
+from dask_embstab.report.table import text_table
 
 _LISTED = 5
 _LISTS = {
@@ -48,6 +49,32 @@ def skew_lines(found: Skew) -> list[str]:
         cells = "".join(f"{one.mean:>{width}.4f}" for one in line)
         lines.append(f"{f'from {number}':<{width}}{cells}{mixed.mean:>{width + 6}.4f}")
     return lines
+
+
+def frontier_lines(found: Mapping[str, Any]) -> list[str]:
+    """What every code keeps, and the one that a budget chose (`Frontier.to_dict`)."""
+    k, chosen, sure = found["k"], found["chosen"], found["certified"]
+    header = ["code", "rotated", "bytes", f"recall@{k}", "overlap", "score error", "slope"]
+    rows = [
+        [
+            one["code"],
+            "yes" if one["rotate"] else "no",
+            one["n_bytes"],
+            f"{one['recall']['mean']:.4f}",
+            f"{one['overlap']['mean']:.4f}",
+            f"{one['score_error']:.2g}",
+            f"{one['slope']:.4f}",
+        ]
+        for one in found["entries"]
+    ]
+    name = f"{chosen['code']}{', rotated' * chosen['rotate']}"
+    certain = f"(95 % interval {sure['low']:.4f} to {sure['high']:.4f})"
+    over = f"recall@{k} of {sure['n']} other queries over all items {sure['mean']:.4f} {certain}"
+    return [
+        *text_table(header, rows).splitlines(),
+        f"measured on {found['n_queries']} queries and {found['n_items']} items",
+        f"chosen: {name}, {chosen['n_bytes']} bytes a row; {over}",
+    ]
 
 
 def _table(key: str, table: TableMetrics) -> Iterator[str]:
