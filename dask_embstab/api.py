@@ -17,7 +17,7 @@ from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.swap import made_parents
 from dask_embstab.passes.apply import copy_table
-from dask_embstab.passes.compress import codes_of, compress_run
+from dask_embstab.passes.compress import compress_run
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap
@@ -27,7 +27,7 @@ from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
-from dask_embstab.passes.frontier import Budget, choose
+from dask_embstab.passes.frontier import resolve_codes
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.search import nearest
 from dask_embstab.passes.transform_run import resolve_keep, transform_run
@@ -538,6 +538,8 @@ def compress(
     rotate: bool = False,
     rank: int | None = None,
     seed: int = 0,
+    like: RunLike | None = None,
+    force: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     sync: bool = True,
@@ -546,8 +548,8 @@ def compress(
     """Write a run whose rows are stored as codes of a few bytes: one read and one write per table.
 
     The result opens and reads like any run: rows are decoded, to float32, by whoever reads them.
-    The codes are fixed, not fitted: one row has one code on every day, so that the codes of runs
-    that are aligned to one space are comparable (``docs/compression.md`` says what each keeps).
+    Codes are fixed, or fitted once and frozen (``like``): one row has one code on every day, so
+    that the codes of runs aligned to one space are comparable (``docs/compression.md``).
 
     Parameters
     ----------
@@ -558,7 +560,8 @@ def compress(
     code
         What a component becomes: ``"float16"``, ``"bfloat16"``, or a whole number of 8, 6, 5 or 4
         bits with a float16 scale per row (``"int8"``, the default, ... ``"int4"``), or its
-        ``"sign"`` with the row's length.
+        ``"sign"`` with the row's length; or product quantization, ``"pq16"``: 16 parts, a byte
+        each, whose codebooks are fitted to up to 65,536 rows drawn by their ids.
     budget
         ``"recall@10=0.95"``: the smallest code that keeps 95 % of the ten best items of a query;
         ``"bytes=24"``: the best one of at most so many bytes a row. Every code is measured on
@@ -571,7 +574,11 @@ def compress(
     rank
         Keep that many leading directions of the items: the best scores of that rank. One more read.
     seed
-        Of the rotation.
+        Of the rotation, the sampled rows and the codebooks.
+    like
+        A compressed run whose code, codebooks included, is used as it is.
+    force
+        Fit codebooks to fewer rows than the 10,000 that they need.
     overwrite, resume, sync
         As in `apply`.
     users
@@ -595,17 +602,16 @@ def compress(
     float32 1.0
     """
     source = run_of(run, users)
-    record: dict[str, Any] = {}
-    if budget is not None:
-        if code is not None or rotate or rank is not None:
-            raise InputError(
-                f"{option('budget')} chooses the code itself; leave out {option('code')},"
-                f" {option('rotate')} and {option('rank')}"
-            )
-        found = choose(source, Budget.of(budget), seed=seed)
-        assert found.chosen is not None
-        code, rotate, record = found.chosen.code, found.chosen.rotate, found.to_dict()
-    codes = codes_of(source, code or "int8", rotate=rotate, rank=rank, seed=seed)
+    codes, record = resolve_codes(
+        source,
+        code=code,
+        budget=budget,
+        rotate=rotate,
+        rank=rank,
+        seed=seed,
+        like=None if like is None else run_of(like),
+        force=force,
+    )
     name = source.name if source.path is not None else _name_of(out)
     return compress_run(
         source,

@@ -29,6 +29,7 @@ from dask_embstab.core.codes.code import (
     unit_of,
 )
 from dask_embstab.core.codes.packing import pack, packed_bytes, unpack
+from dask_embstab.core.codes.product import ProductCode, fit_codebooks
 from dask_embstab.tables.write.sink import Sink
 
 MakeRun = Callable[..., es.Run]
@@ -166,10 +167,10 @@ def test_twenty_lines_of_numpy_decode_it(make_run: MakeRun, tmp_path: Path) -> N
     names: dict[str, Any] = {}
     exec(compile(program, str(page), "exec"), names)
     run = make_run("raw", T, W, **IDS)
-    for code in BITS:
+    for code in (*BITS, "pq2"):
         for rotate in (False, True):
             place = tmp_path / f"{code}-{rotate}.zarr"
-            small = es.compress(run, place, code=code, rotate=rotate)
+            small = es.compress(run, place, code=code, rotate=rotate, force=True)
             dataset = xr.open_zarr(place, group="items")
             rows = names["decoded"](dataset)
             np.testing.assert_allclose(rows, rows_of(small), atol=1e-5)
@@ -310,7 +311,7 @@ def test_the_frontier_is_measured_among_items_where_there_are_no_users(tmp_path:
         ({"budget": "bytes=2"}, r"the smallest code, sign, takes 4 bytes a row; the budget is 2"),
         ({"budget": "recall@10=1"}, r"no code keeps recall@10 of 1\.0 for certain"),
         ({"budget": "recall@701=0.5"}, r"recall@701 needs more than 701 items"),
-        ({"budget": "bytes=9", "code": "int8"}, r"budget=.* chooses the code itself"),
+        ({"budget": "bytes=9", "code": "int8"}, r"budget.* says which code it is"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_one_error(
@@ -338,3 +339,67 @@ def test_the_command_line_prints_the_frontier(
     assert said[0].split()[:4] == ["code", "rotated", "bytes", "recall@10"]
     assert len(said) == 2 + 2 * len(BITS) + 2
     assert said[-1].startswith("chosen: int")
+
+
+def test_product_codes_are_the_nearest_entries() -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(500, 8))
+    books = fit_codebooks(rows, 4, seed=0)
+    code = ProductCode(8, books)
+    codes, _ = code.encode(rows)
+    for part in range(4):
+        x = rows[:, 2 * part : 2 * part + 2]
+        far = np.linalg.norm(x[:, None] - books[part][None], axis=2)
+        np.testing.assert_allclose(
+            far[np.arange(500), codes[:, part]], far.min(axis=1), rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            code.decode(codes)[:, 2 * part : 2 * part + 2], books[part][codes[:, part]]
+        )
+
+
+def test_every_step_of_a_codebook_fits_no_worse() -> None:
+    rows = np.random.default_rng(5).normal(size=(3000, 4))
+    errors = []
+    for steps in (1, 3, 9, 27):
+        code = ProductCode(4, fit_codebooks(rows, 2, seed=0, steps=steps))
+        errors.append(np.linalg.norm(code.decode(code.encode(rows)[0]) - rows))
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_frozen_codebooks_give_one_row_one_code_on_every_day(
+    rotate: bool, make_run: MakeRun, tmp_path: Path
+) -> None:
+    order = np.random.default_rng(6).permutation(60)
+    monday = make_run("monday", T, W, **IDS)
+    tuesday = make_run("tuesday", T[order], W, item_ids=IDS["item_ids"][order])
+    first = es.compress(monday, tmp_path / "first.zarr", code="pq2", rotate=rotate, force=True)
+    later = es.compress(tuesday, tmp_path / "later.zarr", like=first)
+    codes = [np.asarray(run.group["items/codes"]) for run in (first, later)]
+    np.testing.assert_array_equal(codes[0][order], codes[1])
+    np.testing.assert_array_equal(rows_of(first)[order], rows_of(later))
+    again = es.compress(tuesday, tmp_path / "again.zarr", code="pq2", rotate=rotate, force=True)
+    np.testing.assert_array_equal(rows_of(again), rows_of(later))
+    made, now = (run.attrs["embstab"]["compressed"]["tables"]["items"] for run in (first, later))
+    assert now["error_when_made"] == made["error"]
+    assert 0 <= now["unused_entries"] < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"code": "pq2"}, "codebooks of 256 entries need about 10000 rows; .* has 60"),
+        ({"code": "pq3", "force": True}, "pq3 cuts rows into 3 parts; 4 components cannot"),
+        ({"like": "plain"}, "like.* must be a compressed run"),
+        ({"like": "plain", "code": "int8"}, "like.* says which code it is"),
+    ],
+)
+def test_a_codebook_that_cannot_be_had_is_one_error(
+    options: dict[str, Any], said: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("plain", T)
+    if "like" in options:
+        options = {**options, "like": run}
+    with pytest.raises(es.InputError, match=said):
+        es.compress(run, tmp_path / "out.zarr", **options)

@@ -102,7 +102,7 @@ def apply(
     click.option(
         "--code",
         metavar="CODE",
-        help="float16, bfloat16, int8, int6, int5, int4 or sign. Default: int8.",
+        help="float16, bfloat16, int8, int6, int5, int4, sign or pq16. Default: int8.",
     ),
     click.option(
         "--budget",
@@ -111,7 +111,9 @@ def apply(
     ),
     click.option("--rotate", is_flag=True, help="Turn rows by a fixed random rotation first."),
     click.option("--rank", type=int, metavar="K", help="Keep K leading directions."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the rotation."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn."),
+    click.option("--like", type=PLACE, metavar="RUN", help="Use the code of this compressed run."),
+    click.option("--force", is_flag=True, help="Fit codebooks to fewer than 10,000 rows."),
     *_WRITE_OPTIONS,
     SCHEDULER,
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,24 +19,32 @@ from dask_embstab.core.codes.code import (
     random_rotation,
     unit_of,
 )
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
+from dask_embstab.core.codes.row_code import RowCode
+from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import InputError
-from dask_embstab.passes.engine.graph import run_all
+from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
+from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.repairs import option
+from dask_embstab.tables.ids.ids import ID_RANGE
+from dask_embstab.tables.ids.keys import keyed
 from dask_embstab.tables.inputs import unchanged
-from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.read.coded import code_attributes
-from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 _SAMPLES, _SAMPLE_ROWS = 16, 256
+_PRODUCT = re.compile(r"pq([1-9][0-9]{0,3})")
+LEAST_FITTED, _FITTED = 10_000, 1 << 16
+"""Rows that 256 entries need, and at most are fitted to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Compress:
     """A run and the codes of its tables."""
 
     run: Run
-    codes: Mapping[str, Code]
+    codes: Mapping[str, RowCode]
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -53,9 +63,10 @@ class Compress:
         """What must be equal for a write to be resumed: the codes and the inputs."""
         digest = hashlib.sha256()
         for key, table in self.tables.items():
-            matrix = self.codes[key].matrix
-            digest.update(repr((key, code_attributes(self.codes[key]), table.written)).encode())
-            digest.update(b"" if matrix is None else np.ascontiguousarray(matrix).tobytes())
+            code = self.codes[key]
+            digest.update(repr((key, code_attributes(code), table.written)).encode())
+            for values, _ in code.arrays().values():
+                digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:32]
 
     def write(self, writer: RunWriter, transform: Transform | None, attributes: Any) -> None:
@@ -78,26 +89,106 @@ class Compress:
             writer.transform(transform, attributes, written)
 
 
-def codes_of(run: Run, name: str, *, rotate: bool, rank: int | None, seed: int) -> dict[str, Code]:
-    """The code of every table: one ``name`` and one matrix for all, a unit for each."""
-    if name not in BITS:
-        raise InputError(f"code must be one of {', '.join(BITS)}; it is {shown(name)}")
+def codes_of(
+    run: Run, name: str, *, rotate: bool, rank: int | None, seed: int, force: bool = False
+) -> dict[str, RowCode]:
+    """The code of every table: one ``name`` and one matrix for all, a unit or codebooks for each.
+
+    ``force``: codebooks may be fitted to fewer rows than they need.
+    """
     tables = {key: run.table(key) for key in TABLES if getattr(run, key) is not None}
     d = next(iter(tables.values())).d
+    parts = _parts(name, d if rank is None else rank)
     matrix: Matrix | None = None
     if rank is not None:
         if not 0 < rank <= d:
             raise InputError(f"{option(rank=rank)} must lie between 1 and {d}, the components")
         matrix = _leading(next(iter(tables.values())), rank)
     if rotate:
-        matrix = (
-            random_rotation(d, seed)
-            if matrix is None
-            else matrix @ random_rotation(matrix.shape[1], seed)
-        )
+        turn = random_rotation(d if matrix is None else matrix.shape[1], seed)
+        matrix = turn if matrix is None else matrix @ turn
+    if parts:
+        fit = partial(_product_code, parts=parts, matrix=matrix, seed=seed, force=force)
+        return {key: fit(table) for key, table in tables.items()}
     if "float" in name:
         return {key: Code(name, d, 1.0, matrix) for key in tables}
     return {key: Code(name, d, _unit(table), matrix) for key, table in tables.items()}
+
+
+def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
+    """The codes of a compressed run, for another one."""
+    found = {}
+    for key in (key for key in TABLES if getattr(run, key) is not None):
+        table, other = run.table(key), like.table(key)
+        code = getattr(other.source, "code", None)
+        if code is None:
+            raise InputError(
+                f"{option('like')} must be a compressed run; {other.where} is not compressed"
+            )
+        if code.d != table.d:
+            raise InputError(
+                f"codes are for rows of one width; those of {other.where} are for {code.d}"
+                f" components and {table.where} has {table.d}"
+            )
+        found[key] = code
+    return found
+
+
+def _parts(name: str, d: int) -> int:
+    """Parts of a product code; 0 for a code that needs no fit."""
+    if name in BITS:
+        return 0
+    found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
+    if found is None:
+        raise InputError(
+            f"code must be one of {', '.join(BITS)}, or pq16 and the like; it is {shown(name)}"
+        )
+    if d % (parts := int(found[1])):
+        raise InputError(f"{name} cuts rows into {parts} parts; {d} components cannot be cut so")
+    return parts
+
+
+def _product_code(
+    table: Table, *, parts: int, matrix: Matrix | None, seed: int, force: bool
+) -> ProductCode:
+    """Codebooks fitted to rows that are drawn by their ids: the same ones in any order of rows."""
+    if table.n_rows < LEAST_FITTED and not force:
+        raise InputError(
+            f"codebooks of {ENTRIES} entries need about {LEAST_FITTED} rows; {table.where} has"
+            f" {table.n_rows}",
+            f"{option(force=True)} fits them all the same",
+        )
+    sample, reader = RowSample.of(np.empty(0, np.int64), _FITTED, seed), table.row_ids.open()
+    for start in range(0, table.n_rows, ID_RANGE):
+        stop = min(start + ID_RANGE, table.n_rows)
+        key = keyed(reader.take(start, stop), start).key
+        sample += RowSample.of(np.arange(start, stop), _FITTED, seed, key)
+    order = np.argsort(sample.hashes, kind="stable")
+    rows = _taken(table, np.sort(sample.rows))
+    rows = rows[np.searchsorted(np.sort(sample.rows), sample.rows[order])]
+    fitted = fit_codebooks(rows if matrix is None else rows @ matrix, parts, seed)
+    return ProductCode(table.d, fitted, matrix)
+
+
+def code_figures(run: Run, codes: Mapping[str, RowCode], like: Run | None) -> dict[str, Any]:
+    """What is recorded of each table's code: its relative error on rows all over the table, beside
+    the error on the day that the code was made, and the share of entries that none of them uses.
+    """
+    found: dict[str, Any] = {}
+    before = {} if like is None else (recorded(like.attrs).get("compressed") or {})
+    for key, code in codes.items():
+        rows = _spread(run.table(key))
+        stored, scale = code.encode(rows)
+        size = float(np.linalg.norm(rows))
+        error = float(np.linalg.norm(code.decode(stored, scale) - rows)) / size if size else 0.0
+        then = ((before.get("tables") or {}).get(key) or {}).get("error_when_made")
+        used = [len(np.unique(column)) for column in stored.T] if hasattr(code, "codebooks") else []
+        found[key] = {
+            "error": error,
+            "error_when_made": error if like is None else then,
+            "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if used else None,
+        }
+    return found
 
 
 def _leading(table: Table, rank: int) -> Matrix:
@@ -107,21 +198,29 @@ def _leading(table: Table, rank: int) -> Matrix:
 
 
 def _unit(table: Table) -> float:
-    """By the size of a few rows all over the table, the same for any chunking."""
+    """By the size of a few rows all over the table."""
+    rows = _spread(table)
+    return unit_of(float(np.sqrt(np.mean(rows**2))) if rows.size else 0.0)
+
+
+def _spread(table: Table) -> Matrix:
+    """Some 4,096 finite rows all over the table, the same for any chunking."""
     starts = np.linspace(0, max(0, table.n_rows - _SAMPLE_ROWS), _SAMPLES).astype(np.int64)
     stops = np.minimum(starts + _SAMPLE_ROWS, table.n_rows)
     rows = np.unique(np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)]))
-    block = few_rows(table.source, rows)
-    opened = block.compute() if hasattr(block, "compute") else block
-    taken = np.asarray(opened.open().take(0, len(rows)), np.float64)
-    finite = taken[np.isfinite(taken).all(axis=1)]
-    return unit_of(float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0)
+    taken = _taken(table, rows)
+    return taken[np.isfinite(taken).all(axis=1)]
+
+
+def _taken(table: Table, rows: RowNumbers) -> Matrix:
+    (found,) = compute([rows_of(table, rows, verified=False)], label="compress: few", n_tasks=0)
+    return np.asarray(found)
 
 
 def compress_run(
     source: Run,
     out: Any,
-    codes: Mapping[str, Code],
+    codes: Mapping[str, RowCode],
     *,
     record: Mapping[str, Any],
     name: str | None,

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.arguments import shown
-from dask_embstab.core.codes.code import BITS, Code
+from dask_embstab.core.codes.code import BITS
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate, estimate
 from dask_embstab.core.metrics.rankings import Counts, overlaps, rank_biased_overlap
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.errors import InputError
-from dask_embstab.passes.compress import codes_of
+from dask_embstab.passes.compress import code_figures, codes_of, frozen_codes
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import rows_of
@@ -129,9 +130,40 @@ class _Search:
             np.maximum(overlaps(exact, ranked.rows)[:, own:] - own, 0) for ranked in found[1:]
         )
 
-    def code(self, name: str, *, rotate: bool) -> Code:
+    def code(self, name: str, *, rotate: bool) -> RowCode:
         """The code that the run's items would get."""
         return codes_of(self.run, name, rotate=rotate, rank=None, seed=self.seed)["items"]
+
+
+def resolve_codes(
+    run: Run,
+    *,
+    code: str | None,
+    budget: str | None,
+    rotate: bool,
+    rank: int | None,
+    seed: int,
+    like: Run | None,
+    force: bool,
+) -> tuple[dict[str, RowCode], dict[str, Any]]:
+    """The code of every table of a run, and what is recorded of the choice: as the user says, as a
+    budget chooses, or as an earlier run has it.
+    """
+    record: dict[str, Any] = {}
+    for name, value in (("budget", budget), ("like", like)):
+        others = code is not None or rotate or rank is not None or None not in (budget, like)
+        if value is not None and others:
+            one_alone = ", ".join(map(option, ("code", "rotate", "rank", "budget", "like")))
+            raise InputError(f"{option(name)} says which code it is; give it without {one_alone}")
+    if like is not None:
+        codes = frozen_codes(run, like)
+    else:
+        if budget is not None:
+            found = choose(run, Budget.of(budget), seed=seed)
+            assert found.chosen is not None
+            code, rotate, record = found.chosen.code, found.chosen.rotate, found.to_dict()
+        codes = codes_of(run, code or "int8", rotate=rotate, rank=rank, seed=seed, force=force)
+    return codes, {**record, "tables": code_figures(run, codes, like)}
 
 
 def measure(run: Run, *, k: int = _K, seed: int = 0) -> Frontier:
@@ -226,12 +258,12 @@ def _entry(
     )
 
 
-def through(code: Code, rows: Rows) -> Rows:
+def through(code: RowCode, rows: Rows) -> Rows:
     """The rows as their codes give them back."""
     return code.decode(*code.encode(rows))
 
 
-def _coded(table: Table, code: Code) -> Table:
+def _coded(table: Table, code: RowCode) -> Table:
     source = MappedSource(table.source, partial(through, code), table.d, np.dtype(np.float32))
     return replace(table, source=source)
 

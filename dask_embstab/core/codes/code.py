@@ -64,6 +64,11 @@ class Code:
         """Bytes of a row, its scale included."""
         return self.n_codes + 2 * self.scaled
 
+    def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
+        """What decoding needs beside the codes: arrays, and the names of their dimensions."""
+        named = ("component", "code_component")
+        return {} if self.matrix is None else {"matrix": (self.matrix, named)}
+
     def encode(self, rows: Rows) -> tuple[Bytes, Rows | None]:
         """Numbers (m, n_codes) and scales (m,) float16, None where the code has none.
 
@@ -123,7 +128,7 @@ class Code:
         if self.matrix is not None:
             beside = beside + np.linalg.norm(x - x @ self.matrix @ self.matrix.T, axis=1)
         if self.name == "sign":
-            return 2 * lengths + beside
+            return (2 + 2.0**-10) * lengths + 2.0**-24 * self.unit + beside
         if not self.scaled:
             half_a_unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[self.name]
             smallest = 2.0**-25 * root if self.name == "float16" else 0.0

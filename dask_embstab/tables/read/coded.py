@@ -16,6 +16,8 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.codes.code import BITS, Code
+from dask_embstab.core.codes.product import ENTRIES, ProductCode
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import InputError
 from dask_embstab.tables.layout import ATTRIBUTE, recorded
@@ -28,7 +30,7 @@ from dask_embstab.tables.read.source import Reader, Source
 from dask_embstab.tables.read.views import View, ViewReader, column_source, view_block
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
-CODES, SCALE, MATRIX = "codes", "scale", "matrix"
+CODES, SCALE, MATRIX, CODEBOOK = "codes", "scale", "matrix", "codebook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class CodedSource(View):
     """The decoded rows, float32; ``source`` holds the codes and ``scale`` the rows' scales."""
 
     scale: Source | None
-    code: Code
+    code: RowCode
 
     @property
     def array(self) -> Any:
@@ -75,7 +77,7 @@ class CodedSource(View):
 
 
 class _CodedReader(ViewReader):
-    def __init__(self, code: Code, *readers: Reader) -> None:
+    def __init__(self, code: RowCode, *readers: Reader) -> None:
         super().__init__(*readers)
         self._code = code
 
@@ -84,17 +86,17 @@ class _CodedReader(ViewReader):
         return _decoded(self._code, *(reader.take(start, stop) for reader in self._readers))
 
 
-def _decoded(code: Code, codes: Any, scale: Any = None) -> Rows:
+def _decoded(code: RowCode, codes: Any, scale: Any = None) -> Rows:
     return code.decode(codes, None if scale is None else scale[:, 0])
 
 
-def code_attributes(code: Code) -> dict[str, Any]:
+def code_attributes(code: RowCode) -> dict[str, Any]:
     """What the group of a coded table records of its code; `code_of` reads it."""
     told = {"name": code.name, "components": code.d, "unit": code.unit}
     return {ATTRIBUTE: {"code": told, "meaning": meaning(code)}}
 
 
-def meaning(code: Code) -> str:
+def meaning(code: RowCode) -> str:
     """How to decode the arrays, in words."""
     numbers = {
         "float16": "codes.view('<f2')",
@@ -102,38 +104,52 @@ def meaning(code: Code) -> str:
         "int8": "codes.view('i1')",
         "sign": f"bits, lowest first: (2 bit - 1) / sqrt({code.width})",
     }
-    packed = f"numbers of {code.bits} bits, lowest first, minus {(1 << (code.bits - 1)) - 1}"
-    told = f"y = {numbers.get(code.name, packed)}"
-    told += f" * scale * {code.unit!r}" if code.scaled else ""
+    told = numbers.get(code.name, "codebook[part, codes[:, part]] of all parts side by side")
+    if code.name in ("int6", "int5", "int4"):
+        bits = BITS[code.name]
+        told = f"numbers of {bits} bits, lowest first, minus {(1 << (bits - 1)) - 1}"
+    told = f"y = {told}" + (f" * scale * {code.unit!r}" if code.scaled else "")
     return told if code.matrix is None else f"{told}; rows are y @ matrix.T"
 
 
-def code_of(group: zarr.Group, where: str) -> Code:
+def code_of(group: zarr.Group, where: str) -> RowCode:
     """The code of the table in a group; `InputError` where its record is no such code."""
     told: Any = recorded(dict(group.attrs)).get("code")
     try:
         if not isinstance(told, Mapping):
             raise ValueError("its attributes name no code")
-        name, d, unit = told["name"], told["components"], told["unit"]
-        if name not in BITS:
-            raise ValueError(f"it is coded as {name!r}, which this version does not know")
-        if not isinstance(d, int) or d < 1 or not 2.0**-101 < float(unit) < 2.0**101:
+        name, d, unit = told["name"], told["components"], float(told["unit"])
+        if not isinstance(d, int) or d < 1 or not 2.0**-101 < unit < 2.0**101:
             raise ValueError("its components or its unit are out of range")
-        matrix = group.get(MATRIX)
-        if matrix is None:
-            return Code(name, d, float(unit))
-        if not isinstance(matrix, zarr.Array) or matrix.ndim != 2 or matrix.shape[0] != d:
+        matrix = _small(group, MATRIX, where)
+        if matrix is not None and (matrix.ndim != 2 or matrix.shape[0] != d):
             raise ValueError("its matrix has another shape than its components ask for")
-        require_stored(matrix, f"{where}/{MATRIX}")
-        values = guarded(matrix, what=f"{where}/{MATRIX}")[...]
-        if not np.isfinite(values).all():
-            raise ValueError("its matrix is not finite")
-        return Code(name, d, float(unit), np.asarray(values, np.float64))
+        if name in BITS:
+            return Code(name, d, unit, matrix)
+        books = _small(group, CODEBOOK, where)
+        if books is None or books.ndim != 3 or books.shape[1] != ENTRIES:
+            raise ValueError(f"it is coded as {name!r} and has no codebook of {ENTRIES} entries")
+        code = ProductCode(d, books.astype(np.float32), matrix)
+        if code.name != name or code.width != (d if matrix is None else matrix.shape[1]):
+            raise ValueError(f"it is coded as {name!r}, to which its codebook does not fit")
+        return code
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"a coded table records its code in its attributes; {where} does not ({error});"
             " compress the run again"
         ) from error
+
+
+def _small(group: zarr.Group, name: str, where: str) -> Any:
+    """A small array of the group, float64; None where there is none of that name."""
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        return None
+    require_stored(found, f"{where}/{name}")
+    values = np.asarray(guarded(found, what=f"{where}/{name}")[...], np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"its {name} is not finite")
+    return values
 
 
 def coded_source(group: zarr.Group, where: str) -> CodedSource:

@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.codes.code import Code
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
@@ -63,7 +63,7 @@ class RunWriter:
         chunk_rows: int,
         ids: IdKind | None,
         weights: bool = False,
-        code: Code | None = None,
+        code: RowCode | None = None,
     ) -> Sink:
         """Make the arrays of one table and give the sink that tasks write it through.
 

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.codes.code import Code
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.errors import NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
@@ -39,7 +39,7 @@ class Sink:
     journal: Journal | None
     resume: bool = False
     sync: bool = False
-    code: Code | None = None
+    code: RowCode | None = None
 
     @property
     def chunk_rows(self) -> int:
@@ -147,7 +147,7 @@ class CodeWriter:
 
     def __init__(
         self,
-        code: Code,
+        code: RowCode,
         codes: RowWriter | DirectWriter,
         scales: RowWriter | DirectWriter | None,
         start: int,

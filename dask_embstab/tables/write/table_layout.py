@@ -10,10 +10,10 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from dask_embstab.core.codes.code import Code
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.layout import DIMENSION
-from dask_embstab.tables.read.coded import CODES, MATRIX, SCALE, code_attributes
+from dask_embstab.tables.read.coded import CODES, SCALE, code_attributes
 
 ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -30,7 +30,7 @@ class TableLayout:
     chunk_rows: int
     ids: IdKind | None
     weights: bool = False
-    code: Code | None = None
+    code: RowCode | None = None
 
     @property
     def arrays(self) -> tuple[str, str | None, str | None]:
@@ -46,8 +46,8 @@ class TableLayout:
         node = group.create_group(self.key, overwrite=overwrite)
         if code is not None:
             node.attrs.put(code_attributes(code))
-            if code.matrix is not None:
-                write_matrix(node, MATRIX, code.matrix, ("component", "code_component"))
+            for name, (values, dimensions) in code.arrays().items():
+                write_matrix(node, name, values, dimensions)
         return tuple(None if name is None else self._create(node, name) for name in self.arrays)
 
     def left(self, group: zarr.Group) -> tuple[zarr.Array[Any] | None, ...]:

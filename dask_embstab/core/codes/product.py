@@ -1,0 +1,132 @@
+"""Product quantization: a row is cut into parts, and of each part the number of the nearest of 256
+entries is stored (Jegou, Douze & Schmid 2011, doi:10.1109/TPAMI.2010.57).
+
+The entries are fitted once, to rows of one day, and then stay: codes of later days mean the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.codes.packing import Bytes
+from dask_embstab.core.types import Matrix, Rows, Vector
+
+ENTRIES = 256
+_ROWS = 1 << 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductCode:
+    """Rows of ``d`` components by ``codebooks`` (m, 256, d / m), of x @ ``matrix`` (orthogonal)
+    where there is one.
+    """
+
+    d: int
+    codebooks: Rows
+    matrix: Matrix | None = None
+
+    @property
+    def name(self) -> str:
+        """``pq`` and the number of parts."""
+        return f"pq{len(self.codebooks)}"
+
+    @property
+    def unit(self) -> float:
+        """Entries are stored as they are."""
+        return 1.0
+
+    @property
+    def width(self) -> int:
+        """Components that are stored."""
+        return int(self.codebooks.shape[0] * self.codebooks.shape[2])
+
+    @property
+    def scaled(self) -> bool:
+        """No row has a scale."""
+        return False
+
+    @property
+    def n_codes(self) -> int:
+        """Bytes of a row: one for each part."""
+        return len(self.codebooks)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.n_codes
+
+    def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
+        """What decoding needs beside the codes: arrays, and the names of their dimensions."""
+        found: dict[str, tuple[Any, tuple[str, ...]]] = {
+            "codebook": (self.codebooks, ("part", "entry", "entry_component"))
+        }
+        if self.matrix is not None:
+            found["matrix"] = self.matrix, ("component", "code_component")
+        return found
+
+    def encode(self, rows: Rows) -> tuple[Bytes, None]:
+        """Numbers of the nearest entries, (m, parts); of two as near, the first."""
+        y = np.array(rows, np.float32, order="C")
+        if self.matrix is not None:
+            y = y @ self.matrix.astype(np.float32)
+        parts, _, w = self.codebooks.shape
+        codes = np.empty((len(y), parts), np.uint8)
+        for part, entries in enumerate(self.codebooks):
+            codes[:, part] = nearest(y[:, part * w : (part + 1) * w], entries)
+        return codes, None
+
+    def decode(self, codes: Bytes, scale: Rows | None = None) -> Rows:  # noqa: ARG002
+        """The rows (m, d) that the entries make, float32."""
+        made = [entries[codes[:, part]] for part, entries in enumerate(self.codebooks)]
+        y: Any = np.concatenate(made, axis=1)
+        return np.asarray(y if self.matrix is None else y @ self.matrix.T.astype(np.float32))
+
+    def overflows(self, codes: Bytes, scale: Rows | None) -> bool:  # noqa: ARG002
+        """Never: entries are finite."""
+        return False
+
+
+def nearest(rows: Rows, entries: Rows) -> Any:
+    """For every row (m, w) the number of the nearest entry (n, w)."""
+    half = np.einsum("ij,ij->i", entries, entries) / 2
+    found = np.empty(len(rows), np.intp)
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        found[start : start + _ROWS] = np.argmin(half - block @ entries.T, axis=1)
+    return found
+
+
+def fit_codebooks(rows: Matrix, parts: int, seed: int, *, steps: int = 20) -> Rows:
+    """Codebooks (parts, 256, d / parts), float32, of rows (m, d): Lloyd's algorithm on each part.
+
+    It starts from rows drawn by ``seed``. An entry that no row is nearest to becomes the row that
+    is worst off.
+    """
+    rng, w = np.random.default_rng(seed), rows.shape[1] // parts
+    books = np.empty((parts, ENTRIES, w), np.float32)
+    start = rng.choice(len(rows), ENTRIES, replace=len(rows) < ENTRIES)
+    for part in range(parts):
+        x = np.ascontiguousarray(rows[:, part * w : (part + 1) * w], np.float32)
+        entries = x[start].copy()
+        for _ in range(steps):
+            entries = _step(x, entries)
+        books[part] = entries
+    return books
+
+
+def _step(x: Rows, entries: Rows) -> Rows:
+    """The means of the rows that each entry is nearest to."""
+    codes = nearest(x, entries)
+    counts = np.bincount(codes, minlength=len(entries))
+    sums = np.stack([np.bincount(codes, column, minlength=len(entries)) for column in x.T], axis=1)
+    means = sums / np.maximum(counts, 1)[:, None]
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        errors: Vector = np.einsum("ij,ij->i", x - entries[codes], x - entries[codes])
+        worst = np.argsort(-errors, kind="stable")[: len(empty)]
+        means[empty] = entries[empty]
+        means[empty[: len(worst)]] = x[worst]
+    return np.asarray(means, np.float32)
