@@ -1,0 +1,58 @@
+"""The example of codes on real data, at reduced size: its tables, and what frozen codebooks are
+for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import frontier
+import gmf
+import numpy as np
+import pytest
+
+import dask_embstab as es
+from dask_embstab.core.codes.code import BITS
+
+DATA = gmf.default_folder()
+
+
+def test_frozen_codebooks_keep_codes_that_refitted_ones_change(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    items, users = rng.normal(size=(900, 8)), rng.normal(size=(200, 8))
+    # Two thirds of a week's items are known from the week before.
+    weeks = [np.arange(150 * week, 150 * week + 600) for week in range(3)]
+    runs = [
+        es.create_run(
+            tmp_path / f"{week}.zarr",
+            items[ids] + 0.01 * rng.normal(size=(600, 8)),
+            users,
+            item_ids=ids,
+            user_ids=np.arange(200),
+        )
+        for week, ids in enumerate(weeks)
+    ]
+    rows = list(frontier.weekly(runs, tmp_path, ("int8", "pq2")))
+    found = {(code, kind): list(map(float, figures)) for code, kind, *figures in rows}
+    assert found["int8", "frozen"][1] > 0.9
+    assert found["pq2", "frozen"][3] > 0.8
+    assert found["pq2", "refitted"][3] < 0.4
+
+
+@pytest.mark.skipif(
+    not (DATA / "gmf" / "gmf_a.npz").exists(), reason="no gmf_a.npz; set EMBSTAB_DATA"
+)
+def test_the_frontier_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frontier.webshop, "default_file", lambda _: tmp_path / "none")
+    monkeypatch.setattr(frontier, "glove", lambda: None)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{frontier.BEGIN}\nold\n{frontier.END}\nafter\n")
+    ((_, header, rows),) = frontier.main(["--page", str(page)])
+    assert len(rows) == 2 * len(BITS)
+    by_code = {row[1]: float(row[header.index("recall@10")]) for row in rows}
+    assert by_code["int4"] < by_code["int5"] < by_code["int6"] < by_code["int8"]
+    text = page.read_text()
+    assert "| GMF | int8 |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
