@@ -1,0 +1,170 @@
+"""Experiment 3: the queries of one model on the documents of another, two models that have nothing
+in common but texts.
+
+Maystre et al. (arXiv 2510.13406) combine text models by a rotation found on documents that both
+have embedded. Here two collections and up to four models (`text_vectors.py`) are combined in every
+order. A part of the documents, drawn at random, decides the rotation (`es.fit` in geometry mode);
+the queries of the first model are then turned into the second model's space, and all of its stored
+documents ranked by cosine, untouched. The narrower model is padded with zeros.
+
+    python examples/text_models.py [--data FOLDER] [--seeds 0 1 2] [--shared 50 100 200 400 800]
+    [--cache FOLDER] [--markdown docs/experiments.md] [--small]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+
+import dask_embstab as es
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent)
+)  # also where the example is run by another program
+
+from papers import (
+    Rows,
+    Titled,
+    columns_of,
+    command_line,
+    ndcg,
+    parser_of,
+    report,
+    require_data,
+    spread,
+)
+from text_vectors import Collection, Vectors, models, read_collection
+
+FIGURES = ("unaligned", "Procrustes", "centred", "ceiling", "query model's own")
+Found = dict[tuple[str, str], dict[str, float]]
+"""Of the models of queries and of documents: nDCG@10 by figure, and by number of shared pairs."""
+
+
+def aligned_queries(
+    ours: Vectors, theirs: Vectors, rows: Rows, *, center: bool
+) -> tuple[Rows, Rows]:
+    """Queries of the one model in the other's space, and the other's documents, of one width."""
+    width = max(ours.documents.shape[1], theirs.documents.shape[1])
+    with warnings.catch_warnings():
+        # Of few pairs the fit says that they may agree by chance; how much is the table's question.
+        warnings.simplefilter("ignore", es.EmbstabWarning)
+        transform = es.fit(
+            ours.documents[rows],
+            reference=theirs.documents[rows],
+            keep="geometry",
+            center=center,
+            width=width,
+        )
+    return transform.transform_items(ours.queries), padded(theirs.documents, width)
+
+
+def padded(rows: Rows, width: int) -> Rows:
+    """Components of zeros up to a width."""
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+def quality(queries: Rows, documents: Rows, gains: Rows) -> float:
+    """Mean nDCG@10 of the queries; the documents have length one, so a dot product ranks as the
+    cosine does.
+    """
+    return float(ndcg(queries @ documents.T, gains).mean())
+
+
+def combined(
+    collection: Collection, vectors: Mapping[str, Vectors], n_shared: Sequence[int], *, seed: int
+) -> Found:
+    """Every pair of models, in either order."""
+    order = np.random.default_rng((seed, 1)).permutation(len(collection.documents))
+    own = {
+        name: quality(one.queries, one.documents, collection.gains)
+        for name, one in vectors.items()
+    }  # fmt: skip
+    found: Found = {}
+    for a, b in permutations(vectors, 2):
+        ours, theirs = vectors[a], vectors[b]
+        width = max(ours.documents.shape[1], theirs.documents.shape[1])
+        figures = {"ceiling": own[b], "query model's own": own[a]}
+        figures["unaligned"] = quality(
+            padded(ours.queries, width), padded(theirs.documents, width), collection.gains
+        )
+        for n in (*n_shared, len(order)):
+            name = "all" if n == len(order) else str(n)
+            for center in (False, True):
+                moved = aligned_queries(ours, theirs, np.sort(order[:n]), center=center)
+                key = f"{'centred' if center else 'Procrustes'} {name}"
+                figures[key] = quality(*moved, collection.gains)
+        figures |= {key: figures[f"{key} all"] for key in ("Procrustes", "centred")}
+        found[a, b] = figures
+    return found
+
+
+def tables(found: Mapping[str, Sequence[Found]], n_shared: Sequence[int]) -> list[Titled]:
+    """All pairs decide; then against how many do."""
+    made: list[Titled] = []
+    for collection, repetitions in found.items():
+        names = list(repetitions[0])
+        lines = [
+            [*pair, *columns_of([one[pair] for one in repetitions], FIGURES)] for pair in names
+        ]
+        made.append(
+            (f"{collection}: nDCG@10, every document decides",
+             ("queries of", "documents of", *FIGURES), lines)
+        )  # fmt: skip
+    sizes = [*map(str, n_shared), "all"]
+    lines = []
+    for collection, repetitions in found.items():
+        for key in ("Procrustes", "centred"):
+            shares = [
+                spread([share_of_ceiling(one, f"{key} {size}") for one in repetitions])
+                for size in sizes
+            ]
+            lines.append([collection, key, *shares])
+    made.append(
+        ("Share of the ceiling by the number of shared documents, mean over the pairs of models",
+         ("collection", "alignment", *sizes), lines)
+    )  # fmt: skip
+    return made
+
+
+def share_of_ceiling(found: Found, name: str) -> float:
+    """A figure over the ceiling, mean over the pairs of models."""
+    return statistics.fmean(figures[name] / figures["ceiling"] for figures in found.values())
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
+    """Run the experiment; the figures of every repetition by collection."""
+    parser = parser_of("Queries of one text model on the documents of another.")
+    parser.add_argument("--shared", type=int, nargs="+", default=[50, 100, 200, 400, 800])
+    parser.add_argument("--cache", type=Path, help="a folder to keep MiniLM's vectors in")
+    parser.add_argument("--small", action="store_true", help="Cranfield, two models, one seed")
+    options = parser.parse_args(argv)
+    if options.small:
+        options.seeds, options.shared = options.seeds[:1], options.shared[-1:]
+    found: dict[str, list[Found]] = {}
+    known: set[str] = set()
+    for file in ("cran",) if options.small else ("cran", "cisi"):
+        collection = read_collection(require_data(options.data, f"text/{file}.tar.gz"))
+        for seed in options.seeds:
+            vectors = models(collection, seed=seed, cache=options.cache, small=options.small)
+            known |= set(vectors)
+            one = combined(collection, vectors, options.shared, seed=seed)
+            found.setdefault(collection.name, []).append(one)
+    left_out = sorted({"GloVe 50", "MiniLM 384"} - known)
+    about = (
+        f"{len(options.seeds)} repetitions (which half of the documents LSA is trained on, which"
+        " documents are shared); mean ± standard deviation over them."
+        + (f" Left out: {', '.join(left_out)}." if left_out else "")
+    )
+    command = command_line("text_models.py", argv)
+    report(3, command, about, tables(found, options.shared), options.markdown)
+    return found
+
+
+if __name__ == "__main__":
+    main()
