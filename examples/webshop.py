@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True)
 class Events:
     """Invoice lines: at ``days[k]`` (ordinals) customer ``user_ids[users[k]]`` bought
-    ``item_ids[items[k]]``; ids sorted.
+    ``item_ids[items[k]]``, ``pieces[k]`` of it where the data say how many; ids sorted.
     """
 
     days: NDArray[np.int64]
@@ -44,6 +44,7 @@ class Events:
     items: NDArray[np.int64]
     user_ids: NDArray[np.str_]
     item_ids: NDArray[np.str_]
+    pieces: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,17 @@ def read_events(path: Path) -> Events:
             names.index, ("InvoiceDate", "CustomerID", "StockCode", "Quantity")
         )
         kept = [
-            (row[day][:10], row[user].removesuffix(".0"), row[item])
+            (row[day][:10], row[user].removesuffix(".0"), row[item], row[quantity])
             for row in rows
             if row[user] and int(row[quantity]) > 0
         ]
+    columns = list(zip(*kept, strict=True))
     dates, users, items = (
-        np.unique(np.array(column), return_inverse=True) for column in zip(*kept, strict=True)
+        np.unique(np.array(column), return_inverse=True) for column in columns[:3]
     )
     ordinals = np.array([date.fromisoformat(str(day)).toordinal() for day in dates[0]])
-    return Events(ordinals[dates[1]], users[1], items[1], users[0], items[0])
+    pieces = np.array(columns[3]).astype(np.int64)
+    return Events(ordinals[dates[1]], users[1], items[1], users[0], items[0], pieces)
 
 
 def weeks(
