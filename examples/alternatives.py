@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
-from dask_embstab.core.rankings import rank_biased_overlap, top_k
+from dask_embstab.core.metrics.rankings import overlaps, rank_biased_overlap
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)
@@ -142,9 +142,12 @@ def stabilized(a: Model, b: Model, items: Matched) -> tuple[Adapter, Adapter]:
 
 def ranking_overlap(users: tuple[Rows, Rows], items: tuple[Rows, Rows], *, k: int = 100) -> float:
     """Mean RBO of two rankings of one list of items, by row i of either table of users."""
-    numbers = np.arange(len(items[0]))
-    lists = [top_k(u, v, numbers, k=k).rows for u, v in zip(users, items, strict=True)]
-    return statistics.fmean(map(rank_biased_overlap, *lists))
+    k = min(k, len(items[0]))
+    a, b = (
+        np.argsort(-(u @ v.T), axis=1, kind="stable")[:, :k]
+        for u, v in zip(users, items, strict=True)
+    )
+    return float(rank_biased_overlap(overlaps(a, b)).mean())
 
 
 def measured(a: Model, b: Model, *, seed: int) -> dict[str, Figures]:
