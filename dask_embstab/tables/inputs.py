@@ -88,8 +88,14 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
         assert inputs is not None
         watched = [entry for table in given if table is not None for entry in _arrays(table)]
         for array, where in watched:
-            if _key(array) not in inputs.known:
-                inputs.known[_key(array)] = _first_seen(array, where)
+            if _key(array) in inputs.known:
+                continue
+            identity = ArrayIdentity.of(array) if isinstance(array, zarr.Array) else None
+            if identity is not None and identity.opened_before(array):
+                raise _changed_by(
+                    where, "it has another shape than when it was opened; open it again"
+                )
+            inputs.known[_key(array)] = _Input(array, where, identity)
         try:
             yield
         except InputChangedError:
@@ -176,13 +182,6 @@ def _changed_by(where: str, change: str) -> InputChangedError:
         f"an input must stay as it is while it is read; {where} changed: {change}; nothing was"
         " published; call again when nobody writes it"
     )
-
-
-def _first_seen(array: Any, where: str) -> _Input:
-    identity = ArrayIdentity.of(array) if isinstance(array, zarr.Array) else None
-    if identity is not None and identity.opened_before(array):
-        raise _changed_by(where, "it has another shape than when it was opened; open it again")
-    return _Input(array, where, identity)
 
 
 def _arrays(table: Watched | zarr.Array[Any]) -> Iterator[tuple[Any, str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
-from typing import Any
 
 from zarr.errors import MetadataValidationError, UnknownCodecError
 
@@ -81,7 +80,10 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
             f"{what} must have an address that fsspec knows ({error}); give a path, or s3://,"
             " gs://, file://"
         )
-    if _is_unsupported(error):
+    # An unknown codec, data type, chunk grid or format; metadata that makes no sense is damage.
+    if isinstance(error, MetadataValidationError | UnknownCodecError) or any(
+        known in str(error) for known in _UNSUPPORTED
+    ):
         return InputError(
             f"{what} must be stored with data types and codecs that this Zarr knows ({said});"
             " install the library that registers them, or write it again, e.g. as float32"
@@ -126,12 +128,3 @@ def writing(what: str) -> Iterator[None]:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _is_unsupported(error: Any) -> bool:
-    """A codec, data type, chunk grid or format that is unknown here; metadata that makes no sense
-    is damage.
-    """
-    text = str(error)
-    kinds = MetadataValidationError | UnknownCodecError
-    return isinstance(error, kinds) or any(known in text for known in _UNSUPPORTED)

@@ -204,7 +204,15 @@ def pair(
     count), or where none is shared (unless this is a ``part`` of a table).
     """
     found = _paired(table, reference, join, live, part=part)
-    return found if live is None else replace(found, live=_live(found, table.n_rows, live))
+    if live is None:
+        return found
+
+    # How many of the live rows have a partner: a look at the index, a range at a time.
+    n, matched = table.n_rows, 0
+    for start in range(0, n, ID_RANGE):
+        partners = found.partners.take(start, min(start + ID_RANGE, n))
+        matched += int(np.count_nonzero((partners >= 0) & (partners < live)))
+    return replace(found, live=Live(live, matched))
 
 
 def _paired(
@@ -224,21 +232,12 @@ def _paired(
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of"
             f" {reference.where} {theirs.kind}; convert one of them when its run is written"
         )
-    in_step = len(ours) == (live or len(theirs)) and (
+    are_equal = len(ours) == (live or len(theirs)) and (
         stored_alike(ours, theirs) or are_identical(ours, theirs)
     )
-    if in_step and not may_repeat(theirs if live is None else ours, table.key, join):
+    if are_equal and not may_repeat(theirs if live is None else ours, table.key, join):
         return _row_by_row(table, reference, "identical ids")
     return _joined(table, reference, join, part=part)
-
-
-def _live(pairing: Pairing, n_rows: int, live: int) -> Live:
-    """How many of the live rows have a partner: a look at the index, a range at a time."""
-    ranges = ((start, min(start + ID_RANGE, n_rows)) for start in range(0, n_rows, ID_RANGE))
-    partners = (pairing.partners.take(*rows) for rows in ranges)
-    return Live(
-        live, sum(int(np.count_nonzero((found >= 0) & (found < live))) for found in partners)
-    )
 
 
 def _row_by_row(table: Table, reference: Table, paired_by: str) -> Pairing:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.core.types import Rows
 from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import JoinOptions
@@ -73,7 +73,9 @@ def scan_reference(
     source = pairing.reference
     n, d = source.shape
     row_bytes, share = d * source.dtype.itemsize, join.per_thread
-    rows = _task_rows(source.chunk_rows, max(1, share // (4 * row_bytes)))
+    # A task takes whole chunks where they fit, else a part of one.
+    rows, chunk_rows = max(1, share // (4 * row_bytes)), source.chunk_rows
+    rows = chunk_rows * (rows // chunk_rows) if rows >= chunk_rows else rows
     shuffled = None
     if move:
         panel = micro_block_rows(d)
@@ -97,11 +99,6 @@ def scan_reference(
         for number, start in enumerate(range(0, n, rows))
     ]
     return shuffled, graph.tree(keys, _sum, reads=(source,)).run()
-
-
-def _task_rows(chunk_rows: int, most: int) -> int:
-    """Whole chunks where they fit, else a part of one."""
-    return chunk_rows * (most // chunk_rows) if most >= chunk_rows else most
 
 
 def _scan(
@@ -128,7 +125,7 @@ def _scan(
     for first in range(start, stop, _PANEL):
         last = min(first + _PANEL, stop)
         rows = reader.take(first, last)
-        picked = wanted[at : np.searchsorted(wanted, last - start)] - (first - start)
+        taken = wanted[at : np.searchsorted(wanted, last - start)] - (first - start)
         if gone:
             sums[0] += _energy(rows)
             lost = rows[partner[first - start : last - start] < 0]
@@ -136,17 +133,14 @@ def _scan(
             unmatched_zero_rows += len(zero_rows(lost))
         if to is not None:
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
-            moved[place[at : at + len(picked)]] = rows if len(picked) == len(rows) else rows[picked]
-        at += len(picked)
-    n_bytes = (
-        0 if to is None or moved is None else _write(to, number, partner[wanted[order]], moved)
-    )
+            moved[place[at : at + len(taken)]] = rows if len(taken) == len(rows) else rows[taken]
+        at += len(taken)
+    n_bytes = 0
+    if to is not None and moved is not None:
+        targets = partner[wanted[order]]
+        cuts = np.searchsorted(targets, np.arange(to.spill.n_parts + 1) * to.slab_rows)
+        n_bytes = to.spill.write(number, (targets, moved), (cuts, cuts))
     return Scan(sums[0], sums[1], unmatched_zero_rows, reader.digests(), n_bytes)
-
-
-def _write(to: Shuffled, number: int, targets: RowNumbers, rows: Rows) -> int:
-    cuts = np.searchsorted(targets, np.arange(to.spill.n_parts + 1) * to.slab_rows)
-    return to.spill.write(number, (targets, rows), (cuts, cuts))
 
 
 def _energy(rows: Rows) -> float:

@@ -49,7 +49,15 @@ class Matched:
 def match(ours: Keyed, theirs: Keyed) -> Matched:
     """Pairs of records with one id."""
     found = _by_key(ours, theirs)
-    return _by_text(ours, theirs) if found is None else found
+    if found is not None:
+        return found
+
+    # By the texts themselves: exact whatever their keys, and slow.
+    our_rows, our_again = _rows_by_text(ours)
+    their_rows, their_again = _rows_by_text(theirs)
+    pairs = [(row, their_rows[text]) for text, row in our_rows.items() if text in their_rows]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return Matched(both[:, 0], both[:, 1], Duplicates.of(our_again), Duplicates.of(their_again))
 
 
 def distinct(records: Keyed) -> tuple[Keyed, Duplicates]:
@@ -104,15 +112,6 @@ def _firsts(records: Keyed) -> tuple[RowNumbers | None, RowNumbers]:
     ):
         return None, again
     return (np.delete(order, again) if len(again) else order), records.row[order[again]]
-
-
-def _by_text(ours: Keyed, theirs: Keyed) -> Matched:
-    """The join by the texts themselves: exact whatever their keys, and slow."""
-    our_rows, our_again = _rows_by_text(ours)
-    their_rows, their_again = _rows_by_text(theirs)
-    pairs = [(row, their_rows[text]) for text, row in our_rows.items() if text in their_rows]
-    both = np.array(pairs, np.int64).reshape(-1, 2)
-    return Matched(both[:, 0], both[:, 1], Duplicates.of(our_again), Duplicates.of(their_again))
 
 
 def _rows_by_text(records: Keyed) -> tuple[dict[bytes, int], list[int]]:

@@ -44,7 +44,12 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
     if isinstance(given, zarr.Array):
         return given
     if isinstance(given, da.Array):
-        return _checked_blocks(given, what, error)
+        # Blocks are refused in their tasks where they are not what the Dask array declares.
+        require_known_chunks(given, what, error)
+        meta = np.empty((0,) * given.ndim, given.dtype)
+        return given.map_blocks(
+            _as_declared, what=what, declared=given.dtype, error=error, dtype=given.dtype, meta=meta
+        )
     return as_numpy(given, what=what, error=error)
 
 
@@ -103,15 +108,6 @@ def require_known_chunks(array: Any, what: str, error: type[InputError] = InputE
             f"a Dask array must know its chunk sizes; {what} has unknown ones; call"
             " .compute_chunk_sizes() on it first"
         )
-
-
-def _checked_blocks(array: Any, what: str, error: type[InputError]) -> Any:
-    """The same Dask array, whose blocks are refused where they are not what it declares."""
-    require_known_chunks(array, what, error)
-    meta = np.empty((0,) * array.ndim, array.dtype)
-    return array.map_blocks(
-        _as_declared, what=what, declared=array.dtype, error=error, dtype=array.dtype, meta=meta
-    )
 
 
 def _as_declared(

@@ -170,10 +170,6 @@ def _name(codec: Any) -> str:
     return str(codec.to_dict()["name"]).removeprefix(_PREFIX)
 
 
-def _chunk_bytes(spec: ArraySpec) -> tuple[int, np.dtype[Any]]:
-    return math.prod(spec.shape), np.dtype(spec.dtype.to_native_dtype())
-
-
 class _PassedOn(BytesBytesCodec):
     """What a codec of this module leaves to the others."""
 
@@ -199,7 +195,7 @@ class _Bounded(_PassedOn):
         return replace(self, inner=self.inner.evolve_from_array_spec(array_spec))
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        n_values, dtype = _chunk_bytes(chunk_spec)
+        n_values, dtype = math.prod(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype())
         allowed = allowed_bytes(n_values, dtype)
         codec = _numcodec(self.inner)
         exact = None if dtype.kind in "OT" else n_values * dtype.itemsize

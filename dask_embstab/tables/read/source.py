@@ -133,19 +133,14 @@ class ArrayReader:
         if block.chunk_rows:
             for first in range(start - start % block.chunk_rows, stop, block.chunk_rows):
                 last = min(first + block.chunk_rows, block.n_rows)
-                cut = max(start, first), min(stop, last)
-                self._digest(rows[cut[0] - start : cut[1] - start], *cut, first, last)
+                low, high = max(start, first), min(stop, last)
+                if low not in (first, self._at):
+                    continue  # a chunk that is not read from its start has no digest
+                part = rows[low - start : high - start]
+                self._crc, self._at = checksum(part, 0 if low == first else self._crc), high
+                if high == last:
+                    self._digests[first // block.chunk_rows] = self._crc
         return rows
-
-    def _digest(self, rows: Rows, start: int, stop: int, first: int, last: int) -> None:
-        """Go on with the digest of the chunk of rows ``first`` to ``last``; one that is not read
-        from its start has none.
-        """
-        if start not in (first, self._at):
-            return
-        self._crc, self._at = checksum(rows, 0 if start == first else self._crc), stop
-        if stop == last:
-            self._digests[first // self._block.chunk_rows] = self._crc
 
     def digests(self) -> Digests:
         """Of the chunks that were read whole."""

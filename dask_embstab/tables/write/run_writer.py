@@ -145,7 +145,13 @@ def begin_run(
         return
     require_place(place, inputs, overwrite=overwrite, for_series=for_series)
     with work_place(place, fingerprint, resume=resume) as work:
-        group = _root(work, attributes)
+        if work.resumed:
+            group = zarr.open_group(OutputFolder(work.run), mode="r+")
+        else:
+            marked = _marked(attributes, fingerprint=work.fingerprint)
+            group = zarr.open_group(
+                OutputFolder(work.run), mode="a", zarr_format=3, attributes=marked
+            )
         yield RunWriter(group, attributes, work, sync or for_series)
         work.remove_half_written()
         _finish(group, attributes)
@@ -240,13 +246,6 @@ def _require_no_series(place: Path) -> None:
                 f"{place} lies in the series {folder}, whose files change by its own verbs alone;"
                 f" choose another place, and publish a run with {call('Series.add')}"
             )
-
-
-def _root(work: WorkPlace, attributes: dict[str, Any]) -> zarr.Group:
-    if work.resumed:
-        return zarr.open_group(OutputFolder(work.run), mode="r+")
-    marked = _marked(attributes, fingerprint=work.fingerprint)
-    return zarr.open_group(OutputFolder(work.run), mode="a", zarr_format=3, attributes=marked)
 
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
