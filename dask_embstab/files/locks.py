@@ -4,7 +4,7 @@ A regular file, opened for writing and locked as a range of bytes: NFS and 9p ca
 server, which they do not do with every `flock`. Some mounts keep these locks to their own host as
 well (``nolock``, ``local_lock=all``), or have none. So the file also names its owner and is written
 every few seconds, and whoever gets a lock that an owner on another machine wrote a moment ago
-leaves it alone. The age is told by the file system's own clock, not by two hosts'.
+leaves it alone. The age is known by the file system's own clock, not by two hosts'.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def machine() -> str:
     """Where this process runs: kernel locks and process numbers mean the same to all that give one
     answer.
     """
-    told = [socket.gethostname()]
+    known = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        told += [
+        known += [
             Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8],
             str(Path("/proc/self/ns/pid").readlink()),
         ]
-    return " ".join(told)
+    return " ".join(known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
     """The one clear error that stands for whatever Zarr, a codec or a store raised while ``what``
     was read.
     """
-    said, number = _said(error), getattr(error, "errno", None)
+    text, number = _text_of(error), getattr(error, "errno", None)
     assert not isinstance(error, EmbstabError), (
         "what is clear already is raised as it is: no error is its own cause"
     )
@@ -62,16 +62,16 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
         or libraries & _CLIENTS
     ):
         return AccessError(
-            f"{what} cannot be reached ({said}); check the address, the network and the credentials"
+            f"{what} cannot be reached ({text}); check the address, the network and the credentials"
         )
     if number in _EXHAUSTED:
         return AccessError(
-            f"{what} cannot be opened ({said}); allow more open files (ulimit -n), or use fewer"
+            f"{what} cannot be opened ({text}); allow more open files (ulimit -n), or use fewer"
             " threads"
         )
     if isinstance(error, MemoryError):
         return InputError(
-            f"{what} does not fit in memory ({said}); write it again in smaller chunks"
+            f"{what} does not fit in memory ({text}); write it again in smaller chunks"
         )
     if isinstance(error, ImportError):
         return InputError(f"{what} needs a library that is not installed ({error}); install it")
@@ -85,10 +85,10 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
         known in str(error) for known in _UNSUPPORTED
     ):
         return InputError(
-            f"{what} must be stored with data types and codecs that this Zarr knows ({said});"
+            f"{what} must be stored with data types and codecs that this Zarr knows ({text});"
             " install the library that registers them, or write it again, e.g. as float32"
         )
-    return DamageError(f"{what} cannot be read ({said}); {repair}")
+    return DamageError(f"{what} cannot be read ({text}); {repair}")
 
 
 @contextlib.contextmanager
@@ -110,8 +110,8 @@ def write_error(error: BaseException, what: str) -> EmbstabError:
         "what is clear already is raised as it is: no error is its own cause"
     )
     return AccessError(
-        f"{what} cannot be written ({_said(error)}); check that the place can be reached, that this"
-        " user may write there, and that it has room; nothing was published"
+        f"{what} cannot be written ({_text_of(error)}); check that the place can be reached, that"
+        " this user may write there, and that it has room; nothing was published"
     )
 
 
@@ -126,5 +126,5 @@ def writing(what: str) -> Iterator[None]:
         raise write_error(error, what) from error
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -80,8 +80,8 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
         for side, (ids, spill, cuts) in enumerate(zip(sides, spills, blocks, strict=True))
         for number, cut in enumerate(cuts)
     ]
-    told = tuple(ids if needs_digests(ids) else None for ids in sides)
-    done: Spread = _sum_of(spread_rows, spread, label="ids: spreading", reads=told)
+    watched = tuple(ids if needs_digests(ids) else None for ids in sides)
+    done: Spread = _sum_of(spread_rows, spread, label="ids: spreading", reads=watched)
     parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
     found: _Part = _sum_of(_match_part, parts, label="ids: matching")
     put = [

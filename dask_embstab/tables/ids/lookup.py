@@ -26,7 +26,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.arguments import offers
-from dask_embstab.arguments import shown as said
+from dask_embstab.arguments import shown as shown_value
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, IdError
 from dask_embstab.files.atomic import sync_tree
@@ -235,7 +235,9 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
     """
     is_one = isinstance(wanted, str | bytes | bytearray | memoryview | Mapping)
     if is_one or not offers(wanted, "__iter__") or offers(wanted, "to_dask_array"):
-        raise IdError(f"ids must be a list or an array of ids; {said(wanted)} came; give [id]")
+        raise IdError(
+            f"ids must be a list or an array of ids; {shown_value(wanted)} came; give [id]"
+        )
     listed = list(wanted) if isinstance(wanted, set | frozenset) else wanted
     array = as_numpy(
         listed_ids(listed) if isinstance(listed, list | tuple) else listed,
@@ -252,7 +254,7 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
         try:
             made.append(_READ[kind](value))
         except (ValueError, TypeError, AttributeError) as error:
-            raise IdError(f"ids of this table are {kind}; {said(value)} is none") from error
+            raise IdError(f"ids of this table are {kind}; {shown_value(value)} is none") from error
     if kind == "uuid":
         return np.frombuffer(b"".join(made), UUID)
     return np.array(made, np.int64 if kind == "int64" else object)

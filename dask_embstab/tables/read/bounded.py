@@ -100,7 +100,7 @@ def _lzma(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
     return _members(start)(codec, data, allowed, exact)
 
 
-def _said_by(header: Callable[[memoryview], int]) -> Decoder:
+def _claimed_by(header: Callable[[memoryview], int]) -> Decoder:
     def decode(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
         del exact
         _require(header(data), allowed)
@@ -117,9 +117,9 @@ def _blosc_size(data: memoryview) -> int:
 
 
 def _zstd(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
-    said, _ = _zstd_header(data)
-    if said is not None:
-        _require(said, allowed)
+    claimed, _ = _zstd_header(data)
+    if claimed is not None:
+        _require(claimed, allowed)
     elif exact is not None:
         return codec.decode(data, out=np.empty(exact, np.uint8))
     else:
@@ -137,12 +137,12 @@ def _zstd_header(data: memoryview) -> tuple[int | None, int]:
     single, size_flag = flags >> 5 & 1, flags >> 6
     at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
     length = (single, 2, 4, 8)[size_flag]
-    said = (
+    claimed = (
         int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0)
         if length
         else None
     )
-    return said, at + length
+    return claimed, at + length
 
 
 def _zstd_bound(data: memoryview) -> int:
@@ -167,8 +167,8 @@ DECODERS: dict[str, Decoder] = {
     "zlib": _members(zlib.decompressobj, one=True),
     "bz2": _members(bz2.BZ2Decompressor),
     "lzma": _lzma,
-    "blosc": _said_by(_blosc_size),
-    "lz4": _said_by(lambda data: int.from_bytes(data[:4], "little")),
+    "blosc": _claimed_by(_blosc_size),
+    "lz4": _claimed_by(lambda data: int.from_bytes(data[:4], "little")),
     "zstd": _zstd,
 }
 """By the name that numcodecs gives a codec."""

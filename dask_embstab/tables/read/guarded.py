@@ -234,9 +234,9 @@ def _numcodec(codec: Any) -> Any:
 
 
 def _require_count(head: Any, n_values: int) -> None:
-    said = int.from_bytes(memoryview(head).cast("B")[:4], "little")
-    if said > n_values:
-        raise ValueError(f"it claims {said} texts and the metadata allows {n_values}")
+    claimed = int.from_bytes(memoryview(head).cast("B")[:4], "little")
+    if claimed > n_values:
+        raise ValueError(f"it claims {claimed} texts and the metadata allows {n_values}")
 
 
 # --- Zarr v2

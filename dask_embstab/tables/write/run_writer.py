@@ -111,12 +111,15 @@ class RunWriter:
             names = dims.get(name, ("component_in", "component"))
             names = ("singular_value",) if name == "singular_values" else names
             write_matrix(node, name, array, names)
-        said = {name: value for name, value in attributes.items() if name != OUTPUT}
+        known = {name: value for name, value in attributes.items() if name != OUTPUT}
         if isinstance(self.group.store, LocalStore):
-            said = record_output(
-                Path(self.group.store.root, self.group.path), self.attributes, said, written or {}
+            known = record_output(
+                Path(self.group.store.root, self.group.path),
+                self.attributes,
+                known,
+                written or {},
             )
-        node.attrs.put(said)
+        node.attrs.put(known)
 
 
 @contextlib.contextmanager
