@@ -32,11 +32,13 @@ def mismatch(
         given = signature.bind(*arguments, **options).arguments
     except TypeError:
         return None  # Python's own error tells of names and numbers of arguments
+
     for name, value in given.items():
         members = kinds.get(name, ())
         if members and not any(_is_one(value, member) for member in members):
             required = " or ".join(text for member in members if (text := _text(member)))
             return f"{name} must be {required}; it is {shown(value)}"
+
     return None
 
 
@@ -90,6 +92,7 @@ def _text(kind: Any) -> str:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is Mapping:
         return "a dict of them by table name"
+
     names = {
         int: "a whole number",
         float: "a number",

@@ -130,6 +130,7 @@ def unrotated(
     if target.center:
         assert items.total is not None, "a centred fit reduces the sums of the rows"
         offset = -(items.total / items.n_nonzero) @ M_items
+
     weak = (
         [] if basis.certificates is None else np.flatnonzero(basis.certificates[0] > _WEAK).tolist()
     )

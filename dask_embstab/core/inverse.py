@@ -34,6 +34,7 @@ def pseudo_inverse(M: Matrix) -> Matrix:
     columns = np.flatnonzero(shares > _ROUNDING * EPS)
     if not len(rows):
         return out
+
     kept = M[np.ix_(rows, columns)]
     balanced, by_row, by_column = _equilibrated(kept)
     s = linalg.svdvals(balanced)
@@ -42,6 +43,7 @@ def pseudo_inverse(M: Matrix) -> Matrix:
         solved = linalg.solve(balanced, np.eye(rank)) / by_row / by_column[:, None]
     else:
         solved = _of_rank(kept, rank)
+
     out[np.ix_(columns, rows)] = solved
     return out
 

@@ -224,6 +224,7 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
     total = np.ones(n) @ rows if centred else None
     if not panel.pairs:
         return Moments(n, d, total, rest=gramian(rows, in_place=in_place), zeros=panel.zeros)
+
     x, _ = sides(panel.pairs, d)
     rest = (
         None
@@ -278,6 +279,7 @@ def pair_sums(
         with np.errstate(over="ignore"):  # weights of such sizes are refused by their sum
             weight, squares = float(weights.sum()), float(weights @ weights)
         pairs = [rows * root[:, None] for rows in pairs]
+
     total = np.concatenate([root @ rows for rows in pairs]) if centred else None
     return Pairs(n, weight, squares, d, joint_gramian(pairs, in_place=in_place), total)
 

@@ -221,6 +221,7 @@ def chance(
     whole = float(np.trace(gramian_x) + np.trace(gramian_y))
     if free < 1 or not size > _EMPTY * whole:
         return None
+
     expected = (8 / (3 * np.pi) * np.sqrt(free) + 1.2 / np.sqrt(free)) / np.sqrt(n_pairs)
     if not expected < 1.0:
         return None

@@ -48,6 +48,7 @@ def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
     whole = n // _STRIP_ROWS * _STRIP_ROWS if narrow and rows.flags.c_contiguous else 0
     if not whole:
         return rows.T @ rows
+
     strips = rows[:whole].reshape(-1, 1, _STRIP_ROWS, d)
     parts = strips.reshape(-1, _STRIP_ROWS, halves, d // halves).transpose(0, 2, 1, 3)
     square = (

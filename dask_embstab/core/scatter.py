@@ -90,6 +90,7 @@ class Influence:
             x, y = x - self.mean_x, y - self.mean_y[: y.shape[1]]
         a, b = x @ self.left, y @ self.right[: y.shape[1]]
         products = a * b
+
         with np.errstate(
             all="ignore"
         ):  # a free direction has no bound, and a row that decides one alone has none either
@@ -123,8 +124,10 @@ def anchor_bound(r: int, weight: float, scatters: Sequence[tuple[Scatter, int, i
         spread += (factor * scatter.total) ** 2 / max(1.0, min(rest, scatter.freedom))
         mean += share * scatter.products
         error += factor * np.maximum(scatter.product_squares - scatter.products**2 / scatter.n, 0.0)
+
     if not np.isfinite(variance):
         return farthest
+
     freedom = variance**2 / spread if spread else 1.0
     rows = sum(scatter.n for scatter, _, _ in scatters)
     uncertain = mean < _quantile(max(1, rows - r)) * np.sqrt(error)

@@ -126,6 +126,7 @@ def root_from_gramian(gramian: Matrix, *, n_rows: int, eps: float) -> Root:
             " some (its columns are nearly or exactly dependent)",
             f"{option(method='auto')} or {option(method='qr')} sees them",
         )
+
     G, scale = equilibrated(gramian)
     active = scale > 0
     R = np.zeros((int(active.sum()), len(G)))
@@ -273,12 +274,14 @@ def _ranked(
         raise ConditionError(
             "the table has no non-zero value, so it spans no space; check how it was written"
         )
+
     sigma = np.pad(spectrum / spectrum[0], (0, d - len(spectrum)))
     rank = int(np.sum(sigma > rank_cut(d, eps)))
     condition = float(1 / sigma[rank - 1])
     error = gramian_error(condition) if route == "gram" else stable_error(condition)
     if rank == d:
         return Root(R_e * inverse_scale, sigma, condition, error, route, units)
+
     _, spectrum, Vh = linalg.svd(R_e[:, active], full_matrices=False, lapack_driver="gesvd")
     rows, inverse = np.zeros((rank, d)), np.zeros((d, rank))
     rows[:, active] = spectrum[:rank, None] * Vh[:rank]

@@ -147,6 +147,7 @@ def run_demo(
         raise InputError(
             f"a demo is written into a local folder; {directory} is the URL of another store"
         )
+
     with writing(f"the demo at {folder}"):
         place = cleared(folder)
     world = World(n_users=users, n_items=items, n_days=days, n_tastes=components - 1, seed=seed)
@@ -183,16 +184,19 @@ def cleared(root: Path) -> Place:
     """The demo's folder without the output of an earlier demo; whatever else is in it stays."""
     if root.exists() and not root.is_dir():
         raise InputError(f"the demo writes into a folder; {root} is a file; choose another place")
+
     root.mkdir(parents=True, exist_ok=True)
     place = Place(root)
     if not place.record.exists():
         taken = [path for path in (place.picture, place.page) if os.path.lexists(path)]
         if taken:
             raise _in_the_way(taken[0])
+
     for day in _earlier_days(place):
         for path in (place.raw(day), place.stabilized(day)):
             if path.is_dir():
                 shutil.rmtree(path)
+
     for path in (place.picture, place.page, place.record):
         path.unlink(missing_ok=True)
     return place
@@ -202,6 +206,7 @@ def retrain(world: World, place: Place, *, components: int, say: Say) -> Iterato
     """Yield each day's run, written as training left it, and stabilized onto the first day's."""
     first: Run | None = None
     days: list[str] = []
+
     for k, day in enumerate(simulate(world)):
         days.append(day.name)
         place.take(days)

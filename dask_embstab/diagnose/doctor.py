@@ -243,6 +243,7 @@ def project(
             )
             if name.endswith("_reference"):
                 found["seconds"][name] += max(0.0, once) / len(tables)
+
     return {"fits_page_cache": cached, **found}
 
 

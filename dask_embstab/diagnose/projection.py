@@ -187,6 +187,7 @@ def _line(job: Callable[[Table], object], table: Table, threads: int, seconds: f
         before = rows, taken
         rows = min(_GROWTH * rows, table.n_rows)
         taken = _timed(job, _head(table, rows))
+
     if rows == table.n_rows or not before[0]:
         return Line(0.0, taken / rows, rows)
     per_row = max(0.0, taken - before[1]) / (rows - before[0])
@@ -218,6 +219,7 @@ def _apply(table: Table, folder: Path) -> object:
     users = table.key == "users"
     run = Run(None, None if users else table, table if users else None, {}, zarr.group({}))
     known = {"product": {"items": "float32", "users": "float32"}}
+
     try:
         return transform_run(
             Transform(square, square, np.ones(table.d), diagnostics=known),

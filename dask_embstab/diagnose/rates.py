@@ -62,6 +62,7 @@ def measured(jobs: Mapping[str, Job], repeats: int) -> dict[str, float]:
             rate = job()
             if turn:
                 rates[name].append(rate)
+
     found = {name: statistics.median(values) for name, values in rates.items()}
     panels = {
         kind: [values for name, values in rates.items() if name.startswith(f"{kind} ")]

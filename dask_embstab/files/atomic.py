@@ -110,6 +110,7 @@ def write_whole(
                 " another folder"
             ) from error
         raise
+
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -122,6 +123,7 @@ def write_whole(
             _link(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
     if sync:
         sync_one(target.parent)
 

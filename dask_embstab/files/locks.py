@@ -187,6 +187,7 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
     """
     if not _kernel_lock(descriptor):
         return "taken"
+
     try:
         known = os.fstat(descriptor)
         if not known.st_nlink or _inode_at(path) != _inode(known):
@@ -195,6 +196,7 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
         if error.errno == errno.ESTALE:
             return "gone"
         raise
+
     return "free" if is_new else _of_its_owner(path, descriptor)
 
 
@@ -209,10 +211,12 @@ def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
     except OSError:  # half a name would keep others waiting
         Path(path).unlink(missing_ok=True)
         raise
+
     lock = _held[_inode(os.fstat(descriptor))] = Lock(descriptor, owner)
     if _beating is None:
         _beating = threading.Thread(target=_keep_beating, name="embstab-heartbeat", daemon=True)
         _beating.start()
+
     return lock
 
 
@@ -251,10 +255,12 @@ def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
     if owner is None:
         may_come = not data.startswith(_RELEASED) and _age(path, descriptor) < _UNFINISHED_SECONDS
         return "unnamed" if may_come else "free"
+
     if owner.machine == machine():
         is_alive = owner.process != os.getpid() and _started(owner.process) == owner.started != ""
     else:
         is_alive = _age(path, descriptor) < LEASE_SECONDS
+
     return "taken" if is_alive else "free"
 
 
@@ -265,12 +271,14 @@ def _started(process: int) -> str:
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
+
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return ""
     except OSError:
         pass
+
     return "unknown"
 
 
@@ -288,6 +296,7 @@ def file_system_time(folder: Path) -> float:
         descriptor = create_new(probe)
     except OSError:
         return time.time()
+
     try:
         os.write(descriptor, b"\0")
         return os.fstat(descriptor).st_mtime

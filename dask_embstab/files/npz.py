@@ -27,6 +27,7 @@ def read_npz(file: IO[bytes]) -> dict[str, Any]:
             raise ValueError(f"its arrays claim {claimed} bytes")
         for entry in archive.infolist():
             _require_header(archive, entry)
+
     file.seek(0)
     with np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -63,6 +63,7 @@ def make_owned(parent: Path, name: str, *, mode: int = 0o777) -> OwnedFolder:
     except BaseException:
         remove_folder(made)
         raise
+
     assert lock is not None, "nobody else knows this folder yet"
     path = made.with_suffix(PARTIAL)
     try:
@@ -70,6 +71,7 @@ def make_owned(parent: Path, name: str, *, mode: int = 0o777) -> OwnedFolder:
     except BaseException:
         OwnedFolder(made, lock).discard()
         raise
+
     return OwnedFolder(path, lock)
 
 
@@ -128,6 +130,7 @@ def leftovers(parent: Path, name: str) -> list[Path]:
             for entry in entries
             if ours.fullmatch(entry.name) and _is_own_folder(entry)
         )
+
     return []
 
 

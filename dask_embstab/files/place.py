@@ -41,12 +41,14 @@ def _require_possible(text: str) -> None:
         names = os.fsencode(text).split(b"/")
     except UnicodeEncodeError:
         wrong, names = "holds half of a surrogate pair", []
+
     if sum(map(len, names)) + len(names) > _MOST_BYTES or any(
         len(name) > _MOST_NAME_BYTES for name in names
     ):
         wrong = (
             f"is too long (at most {_MOST_BYTES} bytes, and {_MOST_NAME_BYTES} for each name in it)"
         )
+
     if wrong:
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
         raise InputError(

@@ -23,6 +23,7 @@ def open_regular(path: str | os.PathLike[str]) -> int:
         if error.errno == errno.ENXIO:
             raise _not_regular(path) from None
         raise
+
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
@@ -40,6 +41,7 @@ def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None)
         found = os.stat(path)  # noqa: PTH116 (called for every key that Zarr asks for)
     except (FileNotFoundError, NotADirectoryError):
         return
+
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise _not_regular(path)
     if most_bytes is not None and found.st_size > most_bytes:

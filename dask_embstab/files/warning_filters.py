@@ -27,6 +27,7 @@ def left_out(message: str = "", category: type[Warning] = Warning) -> Iterator[N
     )
     entered: Any = warnings.filters
     entered.insert(0, item)
+
     try:
         yield
     finally:

@@ -46,6 +46,7 @@ def ids_digest(table: Table) -> int | None:
     """crc32c of all ids in order; None where rows are known by their number."""
     if table.stored_ids is None:
         return None
+
     found = 0
     plain: dict[IdKind, Callable[[IdArray], bytes]] = {
         "int64": lambda ids: ids.astype("<i8").tobytes(),
@@ -102,6 +103,7 @@ def file_digests(
     """
     if not keys:
         return []
+
     graph = Graph("reading checksums")
     read = graph.shared(blocks)
     tasks = [
@@ -131,6 +133,7 @@ def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDige
             tail = bytes(joined[-CHECKSUM_BYTES:])
     except FileNotFoundError:
         return None
+
     whole = crc32c.crc32c(tail, body)
     return FileDigest(
         int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == CHECKSUM_BYTES else -1

@@ -140,6 +140,7 @@ def rewrite_means(
                 start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)])
             )
         passes[key] = write_table(table, LinearMap(M), sink, label="consensus")
+
     run_all(passes)
 
 
@@ -252,12 +253,14 @@ def _advance_block(
     )
     if (kept := sink.kept(rows.start, rows.stop)) is not None and kept.made_of == origin:
         return Written(rows.start, rows.stop)
+
     vectors, at = sink.writer(rows.start, rows.stop), 0
     weights = np.empty(rows.stop - rows.start)
     for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, gone)):
         vectors.put(mean.astype(vectors.dtype))
         weights[at : at + len(weight)] = weight
         at += len(weight)
+
     vectors.finish()
     written = sink.write_weights(rows.start, weights.astype(vectors.dtype))
     sink.record(origin, *vectors.checksums, written)
@@ -270,6 +273,7 @@ def _seen(
     """Panels of the run's rows: their means and weights from now on."""
     if block is None:
         return
+
     end = min(rows.stop, work.n_seen)
     reader, partner_reader = (
         block.open(),

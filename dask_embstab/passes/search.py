@@ -31,6 +31,7 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
         raise InputError(
             f"{option(k=k)} rows were asked for; {table.where} has {table.n_rows}; ask for fewer"
         )
+
     batch = max(256, _BATCH_BYTES // (60 * k))
     scores, rows = [], []
     for start in range(0, queries.n_rows, batch):
@@ -47,6 +48,7 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
             )
         scores.append(found.best.scores)
         rows.append(found.rows)
+
     return np.concatenate(scores), ids_of(table, np.concatenate(rows))
 
 

@@ -61,6 +61,7 @@ def transform_run(
         unchanged(*work.tables.values()),
     ):
         work.write(writer)
+
     return open_run(out)
 
 

@@ -44,6 +44,7 @@ def verify_run(place: Any) -> VerifiedRun:
         )
     if not folder.is_dir():
         raise NotARunError(f"there is no run at {place}; give the path of a stabilized one")
+
     open_run(place)  # whatever else is wrong with it
     recorded = recorded_output(folder)
     chunks = recorded.files()["chunks"]

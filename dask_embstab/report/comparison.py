@@ -48,6 +48,7 @@ def skew_lines(found: Skew) -> list[str]:
     for number, line, mixed in zip(found.versions, found.recall, found.mixed, strict=True):
         cells = "".join(f"{one.mean:>{width}.4f}" for one in line)
         lines.append(f"{f'from {number}':<{width}}{cells}{mixed.mean:>{width + 6}.4f}")
+
     return lines
 
 
@@ -84,6 +85,7 @@ def _table(key: str, table: TableMetrics) -> Iterator[str]:
     )
     if table.cosine is None or table.norms is None or table.alignment is None:
         return
+
     cosine, norms = table.cosine, table.norms
     yield (
         f"  mean cosine {table.mean_cosine:.4f} (10th percentile {cosine.percentiles['10']:.4f},"
@@ -102,6 +104,7 @@ def _table(key: str, table: TableMetrics) -> Iterator[str]:
             f"  {name}: mean cosine {group.mean_cosine:.4f}, norm ratio {group.norm_ratio:.4f},"
             f" {group.rows} rows"
         )
+
     if table.most_moved:
         named = ", ".join(f"{one.id} ({one.cosine:.3f})" for one in table.most_moved[:_LISTED])
         yield f"  moved most: {named}"
@@ -114,6 +117,7 @@ def _retrieval(found: Retrieval) -> Iterator[str]:
     )
     if not found.k:
         return
+
     for name, text in _LISTS.items():
         agreement: RankingAgreement = getattr(found, name)
         yield (

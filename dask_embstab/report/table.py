@@ -40,6 +40,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
             raise ValueError(
                 f"every row must have {len(header)} cells to fit the header; one has {len(row)}"
             )
+
     shown = [list(header), *([cell_text(cell, digits=digits) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     shown.insert(1, ["-" * width for width in widths])

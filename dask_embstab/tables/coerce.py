@@ -42,6 +42,7 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return run_of(table).table(key)
     if is_place(table):
         return _from_place(table, key)
+
     where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
     if isinstance(table, zarr.Array):
         return make_table(table, _sibling_ids(table), where=where, key=key)
@@ -55,6 +56,7 @@ def with_ids(table: Table, ids: Any) -> Table:
     """
     if ids is None:
         return table
+
     given, what = labelled_values(ids), f"the ids of {table.where}"
     array = given.array
     if given.labels is not None and table.stored_ids is not None:
@@ -62,6 +64,7 @@ def with_ids(table: Table, ids: Any) -> Table:
         array = by_label(
             array, as_ids(given.labels, array.shape[0], where=what), table.stored_ids, what
         )
+
     return replace(table, stored_ids=as_ids(array, table.n_rows, where=table.where))
 
 
@@ -120,6 +123,7 @@ def _in_memory(items: TableLike | None = None, users: TableLike | None = None) -
             "a run holds items, users or both; the dict that came has neither; give at least one"
             " table"
         )
+
     require_one_width(tables.get("items"), tables.get("users"))
     name = next(iter(tables.values())).where
     return Run(
@@ -155,8 +159,10 @@ def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
     group, _, name = (place if isinstance(place, str) else place.path).rpartition("/")
     if name != "vectors":
         return None
+
     with contextlib.suppress(FileNotFoundError):
         if isinstance(place, str):
             return zarr.open_array(f"{group}/id", mode="r")
         return zarr.open_array(place.store, path=f"{group}/id", mode="r")
+
     return None

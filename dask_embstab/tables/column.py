@@ -111,12 +111,14 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
         )
     if len(labels) == len(ids) and are_identical(ids, labels):
         return values
+
     known = pd.Index(hashable(np.concatenate(list(id_ranges(labels)))))
     if known.has_duplicates:
         raise IdError(
             f"labels must be unique; {what} repeat {known[known.duplicated()][0]!r}; drop the"
             " duplicates"
         )
+
     values, found, at = np.asarray(values), np.empty(len(ids), values.dtype), 0
     for part in id_ranges(ids):
         places = known.get_indexer(pd.Index(hashable(part)))
@@ -128,6 +130,7 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
             )
         found[at : at + len(part)] = values[places]
         at += len(part)
+
     return found
 
 

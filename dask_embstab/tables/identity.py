@@ -64,9 +64,11 @@ class ArrayIdentity:
         """What is not as it was, in words; None where everything is."""
         if self.metadata != _metadata(array):
             return "its metadata was written anew"
+
         now = _stamps(array)
         if len(now) != len(self.stamps) or not len(now):
             return None  # a listing that failed: the store tells nothing any more
+
         changed = np.flatnonzero(now != self.stamps)
         if not len(changed):
             return None
@@ -128,6 +130,7 @@ def _listed(store: FsspecStore, path: str) -> dict[str, int]:
     protocols = store.fs.protocol
     if _UNLISTED & {protocols} if isinstance(protocols, str) else _UNLISTED & {*protocols}:
         return {}
+
     with contextlib.suppress(Exception):
         place = str(store.fs._strip_protocol(f"{store.path}/{path}".rstrip("/")))  # noqa: SLF001
         store.fs.invalidate_cache(place)
@@ -136,6 +139,7 @@ def _listed(store: FsspecStore, path: str) -> dict[str, int]:
             name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _TOLD))
             for name, info in found.items()
         }
+
     return {}
 
 
@@ -143,10 +147,12 @@ def _described(array: zarr.Array[Any], number: int, *, is_gone: bool) -> str:
     key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
     if not isinstance(array.store, LocalStore):
         return f"chunk {key} of {array.store_path} {'is gone' if is_gone else 'was written anew'}"
+
     path = f"{array.store.root}/{array.path}/{key}"
     try:
         written = os.stat(path).st_mtime  # noqa: PTH116
     except OSError:
         return f"chunk file {path} is gone"
+
     at = dt.datetime.fromtimestamp(written, dt.UTC).isoformat(timespec="milliseconds")
     return f"chunk file {path} was written anew ({at})"

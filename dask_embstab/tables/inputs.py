@@ -149,9 +149,11 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
     known = inputs.known.get(key := _key(array))
     if known is None or not digests:
         return
+
     before = inputs.digests.setdefault(key, digests)
     if before is digests:
         return
+
     for chunk, now in digests.items():
         if before.get(chunk, now) != now:
             which = "they" if chunk == ALL_IDS else f"chunk {chunk}"
@@ -165,6 +167,7 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
                     " first)"
                 )
             raise _changed_by(known.where, change)
+
     if digests.keys() - before.keys():
         inputs.digests[key] = before | digests
 

@@ -50,6 +50,7 @@ def read_named(
                 key: value_of(name, value, tables[key], run) if key in tables else value
                 for key, value in given.items()
             }
+
     return found
 
 
@@ -74,6 +75,7 @@ def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
     stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
     if isinstance(stored, zarr.Array):
         return stored
+
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -102,6 +104,7 @@ def _labelled(frame: pd.DataFrame, table: Table, path: Path, *, texts: bool) -> 
     """Numbers by id; ``texts`` where they may be and some are no numbers."""
     if frame.shape[1] != 2:
         raise ValueError(f"it has {frame.shape[1]} columns")
+
     ids = ids_of_kind(frame.iloc[:, 0].to_numpy(), table.row_ids, str(path))
     values = frame.iloc[:, 1]
     try:
@@ -109,6 +112,7 @@ def _labelled(frame: pd.DataFrame, table: Table, path: Path, *, texts: bool) -> 
     except ValueError:
         if not texts:
             raise
+
     return pd.Series(values.to_numpy(), index=pd.Index(ids))
 
 

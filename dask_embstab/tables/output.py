@@ -56,12 +56,14 @@ def record_output(
         elif CHUNK.fullmatch(path) and (found := _NUMBERED.fullmatch(path)):
             digests = numbered.setdefault(f"{found['before']}{{}}{found['after']}", {})
             digests[int(found["number"])] = stored_checksum(str(folder / path))
+
     for key, digests in written.items():
         rows = "codes" if f"{key}/codes/c/{{}}/0" in numbered else "vectors"
         if not digests.items() <= numbered[f"{key}/{rows}/c/{{}}/0"].items():
             raise DamageError(
                 f"the {key} in {folder} are not those that were written; write the run again"
             )
+
     chunks = {
         name: [digests[number] for number in sorted(digests)] for name, digests in numbered.items()
     }
@@ -84,6 +86,7 @@ def recorded_output(folder: Path) -> Recorded:
             f"a run records digests of its own files when it is stabilized; {folder} has no"
             " transform, so there is nothing to compare it with"
         ) from None
+
     try:
         attributes = json.loads(data)["attributes"]
         output = attributes[OUTPUT]
@@ -108,6 +111,7 @@ def recorded_output(folder: Path) -> Recorded:
         raise DamageError(
             f"{folder} is not the run that was written ({what}); restore it or write it again"
         ) from error
+
     return Recorded(str(folder / _GROUP), int(crc32c.crc32c(data)), ("attributes", OUTPUT))
 
 

@@ -90,6 +90,7 @@ class Run(Displayed):
         node = self.group.get("transform")
         if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
             return None  # none, or somebody else's group of that name
+
         try:
             arrays = {
                 name: _whole(array, f"{self.path}/transform/{name}")
@@ -101,6 +102,7 @@ class Run(Displayed):
             raise
         except Exception as error:
             raise read_error(error, f"the transform of {self.where}") from error
+
         try:
             return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
         except InputError as error:
@@ -110,6 +112,7 @@ class Run(Displayed):
         """Its ``"items"`` or ``"users"``; an error where it has none."""
         if not isinstance(key, str) or key not in TABLES:
             raise InputError(f"a run holds {' and '.join(TABLES)}; it has no table {shown(key)}")
+
         table: Table | None = getattr(self, key)
         if table is None:
             present = " and ".join(k for k in TABLES if getattr(self, k) is not None)
@@ -145,6 +148,7 @@ def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) 
         raise NotARunError(
             f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array"
         )
+
     attrs = dict(node.attrs)
     ours = recorded(attrs)
     if isinstance(version := ours.get("format"), int) and version > FORMAT:
@@ -157,9 +161,11 @@ def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) 
             f"the writing of {where} was not finished, so it is no run; write it again (a call that"
             " resumes goes on from it)"
         )
+
     with reading_metadata(where):
         groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}
         tables = {key: table_of(group, key, where) for key, group in groups.items()}
+
     if bare := table_without_group(node.store_path, [key for key in TABLES if key not in tables]):
         raise NotARunError(without_group(where, bare))
     if not tables:

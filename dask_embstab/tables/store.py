@@ -70,6 +70,7 @@ def open_node(
             f"a run must be given by its path, URL or Zarr store; a {type(place).__name__} came;"
             f" write arrays as a run with {call('create_run')}"
         )
+
     local, name = local_path(place), place_name(place)
     with reading_metadata(name):
         if local is not None:
@@ -101,6 +102,7 @@ def of_one_folder(place: Any, read: Callable[[], V]) -> V:
         else:
             if _folder(local) == before:
                 return found
+
     raise RetryError(
         f"{place_name(place)} was replaced {_MOST_READS} times while it was opened; call again"
     )
@@ -200,6 +202,7 @@ def _other_format(path: Path) -> str | None:
             if any(name.endswith(".parquet") for name in names)
             else None
         )
+
     with os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
     return next(

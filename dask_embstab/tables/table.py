@@ -133,6 +133,7 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
             f"vectors must have two axes, (row, component); {where} has the shape"
             f" {tuple(vectors.shape)}"
         )
+
     source = _source(vectors, where)
     n, d = source.shape
     if not n or not d:

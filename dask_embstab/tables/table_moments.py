@@ -173,6 +173,7 @@ class TableMoments(Displayed):
                 f"moments are added to moments and taken from them; {shown(other)} came; reduce a"
                 " table first"
             )
+
         ours = {"d": self.d, "dtype": self.dtype, "reference": self.reference}
         theirs = {"d": other.d, "dtype": other.dtype, "reference": other.reference}
         for name, value in ours.items():
@@ -181,6 +182,7 @@ class TableMoments(Displayed):
                     f"moments can be merged where {', '.join(ours)} are equal; {name} is {value} in"
                     f" {self.where} and {theirs[name]} in {other.where}"
                 )
+
         return other
 
     def _with(self, other: TableMoments, moments: Moments, shared: Shared | None) -> TableMoments:

@@ -71,6 +71,7 @@ class Transform(Displayed):
         }.items():
             if (array := getattr(self, name)) is not None or name in ("items", "singular_values"):
                 object.__setattr__(self, name, _real(array, f"the {name} of a transform", n_axes))
+
         if not self.items.size or len(self.singular_values) > max(self.items.shape):
             raise InputError(
                 "a transform has components and at most one singular value for each; items has the"
@@ -82,6 +83,7 @@ class Transform(Displayed):
                 f"both matrices need one shape; items has {self.items.shape}, users"
                 f" {self.users.shape}"
             )
+
         for name, offset in (
             ("items_offset", self.items_offset),
             ("users_offset", self.users_offset),
@@ -91,6 +93,7 @@ class Transform(Displayed):
                     f"{name} must have one value per component, ({self.width},); it has"
                     f" {offset.shape}"
                 )
+
         if not isinstance(self.diagnostics, Mapping):
             raise InputError(
                 f"the diagnostics of a transform must be a dict; they are {shown(self.diagnostics)}"
@@ -162,6 +165,7 @@ class Transform(Displayed):
                 f"compose applies this transform first: it gives {self.width} components and the"
                 f" other takes {other.d}"
             )
+
         users = None if self.users is None or other.users is None else self.users @ other.users
         return Transform(
             self.items @ other.items,
@@ -269,6 +273,7 @@ def _require_diagnostics(diagnostics: Any) -> None:
     """Raise unless what the library itself asks them for has the form that it writes."""
     if not isinstance(diagnostics, Mapping):
         raise InputError(f"its diagnostics must be an object; they are {shown(diagnostics)}")
+
     for name in ("items", "users", "reference", "alignment", "truncation", "product"):
         value = diagnostics.get(name, {})
         if not isinstance(value, Mapping) and (value is not None or name == "product"):
@@ -276,6 +281,7 @@ def _require_diagnostics(diagnostics: Any) -> None:
                 f"its {name} among the diagnostics must be an object; it is a"
                 f" {type(value).__name__}"
             )
+
     for name, key, kind in _FIGURES:
         _require_figure(f"{name}.{key}", (diagnostics.get(name) or {}).get(key), kind)
     for name in ("keep", "method"):
@@ -283,6 +289,7 @@ def _require_diagnostics(diagnostics: Any) -> None:
             raise InputError(
                 f"its {name} among the diagnostics must be a text; it is {shown(diagnostics[name])}"
             )
+
     digests = [
         number
         for name in ("items", "users")
@@ -308,9 +315,11 @@ def _transform_rows(rows: Rows, M: Matrix, offset: Vector | None) -> Rows:
         raise InputError(
             f"rows must be an array of real numbers in memory, without masked ones; {kind} came"
         )
+
     rows = made
     if rows.ndim not in (1, 2) or rows.shape[-1] != len(M):
         raise InputError(f"rows must be (n, {len(M)}) or ({len(M)},); they are {rows.shape}")
+
     dtype = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
     transformed = np.asarray(rows, dtype=np.float64, order="C") @ M
     return np.asarray(transformed if offset is None else transformed + offset).astype(

@@ -71,6 +71,7 @@ class GroupSums(Sums):
         n = int(self.n[group])
         if not n:
             return None
+
         reached = np.cumsum(self.angles[group][::-1])
         low, median = (
             float(np.cos((_ANGLES - 0.5 - np.searchsorted(reached, share * n)) * np.pi / _ANGLES))

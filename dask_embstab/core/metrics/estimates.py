@@ -35,6 +35,7 @@ def estimate(values: Vector, population: float) -> Estimate:
     n = len(values)
     if not n:
         return Estimate(np.nan, np.nan, np.nan, 0)
+
     mean = float(np.mean(values))
     if n >= population:
         return Estimate(mean, mean, mean, n)

@@ -29,6 +29,7 @@ def places_in(wanted: RowNumbers, ranked: RowNumbers) -> Counts:
     """
     if not ranked.size or not wanted.size:
         return np.full(wanted.shape, -1, np.int64)
+
     stride = int(max(wanted.max(), ranked.max())) + 2
     line = np.arange(len(ranked), dtype=np.int64)[:, None] * stride
     keys = (np.where(ranked < 0, stride - 1, ranked) + line).ravel()

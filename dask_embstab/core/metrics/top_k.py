@@ -101,6 +101,7 @@ class TopKSearch:
             scale = float(_power_of_two(np.abs(rows).max(initial=0.0)))
             rows = rows * scale
             longest = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)))
+
         rounded = rows.astype(np.float32)
         memory = np.empty(min(_QUERIES, len(self.queries)) * min(_ROWS, len(rows)), np.float32)
         for first in range(0, len(rows), _ROWS):
@@ -141,6 +142,7 @@ class TopKSearch:
         full = counts >= self.k
         if not full.any():
             return kept
+
         starts = np.cumsum(counts) - counts
         table = np.full((int(full.sum()), int(counts.max())), -np.inf)
         line = np.cumsum(full) - 1

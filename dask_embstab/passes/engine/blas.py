@@ -37,6 +37,7 @@ def one_thread() -> Iterator[None]:
             with _in_control():
                 _limit = threadpoolctl.threadpool_limits(1, user_api="blas")
         _depth += 1
+
     try:
         yield
     finally:

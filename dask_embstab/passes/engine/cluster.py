@@ -34,6 +34,7 @@ def on_cluster(client: Any) -> Iterator[None]:
     if client is None:
         yield
         return
+
     address = client.scheduler.address
     try:
         _check(client)
@@ -74,6 +75,7 @@ def _check(client: Any) -> None:
     seen = _checked.setdefault(client, set())
     if not (new := sorted(set(client.nthreads()) - seen)):
         return
+
     _require_libraries(client, new)
     ours = loaded_family()
     others = {worker: family for worker, family in _families(client, new).items() if family != ours}

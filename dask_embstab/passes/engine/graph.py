@@ -91,6 +91,7 @@ def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
     """
     if not passes:
         return {}
+
     require_memory([one.load for one in passes.values() if one.load is not None])
     nodes = [one.node for one in passes.values()]
     label = next(iter(passes.values())).label
@@ -98,6 +99,7 @@ def run_all(passes: Mapping[K, Pass[V]]) -> dict[K, V]:
     for one, value in zip(passes.values(), values, strict=True):
         if one.reads:
             compare(one.reads, value.read_digests())
+
     return {
         key: one.finalize(value) for (key, one), value in zip(passes.items(), values, strict=True)
     }
@@ -148,6 +150,7 @@ class Graph:
                 else group[0]
                 for group in groups
             ]
+
         return Pass(Delayed(level[0], self._tasks), len(keys), self._label, finalize, load, reads)
 
     def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:

@@ -162,6 +162,7 @@ def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
     allowed = memory_limit()
     if allowed is None or not loads:
         return
+
     threads = threads_of_a_process()
     peak = projected_peak(loads, threads=threads, base=base_bytes(), small=small)
     if peak > _REFUSED * allowed:

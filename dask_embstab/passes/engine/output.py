@@ -35,6 +35,7 @@ def require_output(
     require_place(out, inputs, overwrite=overwrite, for_series=for_series)
     if local_path(out) is not None or get_scheduler() in _SAME_PROCESS:
         return
+
     name, probe = (
         place_name(out),
         {ATTRIBUTE: {"format": FORMAT, INCOMPLETE: True, "probe": uuid.uuid4().hex}},
@@ -53,6 +54,7 @@ def require_output(
             f"the output store must be one that worker processes can write into; {name} is not"
             f" ({type(error).__name__}: {error}); {repair}"
         ) from error
+
     try:
         seen = zarr.open_group(out, mode="r+")
     except FileNotFoundError:
@@ -60,6 +62,7 @@ def require_output(
             "the output store must be shared by all processes that compute; what a worker writes"
             f" into {name} is not seen here, its copy of the store is its own; {repair}"
         ) from None
+
     if dict(seen.attrs) == probe:
         sync(seen.store.delete(f"{seen.path}/zarr.json".lstrip("/")))
 

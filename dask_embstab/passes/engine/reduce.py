@@ -153,6 +153,7 @@ def reduce_block(
                 None if partners is None else PairReader(partners, rows, grid.rows, weights, where)
             )
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
+
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
     return Partial(forest, reader.digests(), {} if pair_reader is None else pair_reader.digests())

@@ -173,10 +173,12 @@ class _Multiply:
     def __call__(self, stored: Rows) -> Rows:
         if self._M is None:
             return stored
+
         rows, transformed = stored, self._out[: len(stored)]
         if stored.dtype != self._M.dtype or not stored.dtype.isnative:
             rows = self._in[: len(stored)]
             np.copyto(rows, stored, casting="same_kind")
+
         multiply(rows, self._M, transformed, in_place=self._in_place)
         if self._offset is not None:
             transformed += self._offset
@@ -194,9 +196,11 @@ def join_written(parts: Sequence[Written]) -> Written:
             raise DamageError(
                 _not_whole(f"rows {part.start} to {part.stop} follow on row {before.stop}")
             )
+
     for part in parts:
         read.update(part.read)
         written.update(part.written)
+
     return Written(parts[0].start, parts[-1].stop, read, written, sum(part.ids for part in parts))
 
 

@@ -94,6 +94,7 @@ def _pairings(
                 tables[key],
                 pair(tables[key], theirs, join, live=reference.live.get(key), part=not whole),
             )
+
     return (
         pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
     )
@@ -161,8 +162,10 @@ def _with_lags(
         n = sum(rows.pairing.n_used for rows in found.values())
         for key, rows in found.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
+
     if not any(terms.values()):
         return dict(pairs)
+
     n_rows = sum(aligned[key].n_rows for key in pairs)
     return {
         key: lagged_rows(own, reference.weight / n_rows, tuple(terms[key]))

@@ -38,6 +38,7 @@ def fit_diagnostics(
     if basis.certificates is not None:
         for key, bounds in zip(("items", "users"), basis.certificates, strict=True):
             tables[key]["certificate"] = float(bounds.max())
+
     return {
         "keep": options.keep,
         "method": next((route for route in _ROUTES if route in routes), "gram"),
@@ -92,6 +93,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
         figures |= _paired(read.pairs, read)
         if isinstance(read.pairs, LaggedRows):
             figures["lags"] = {term.name: term.rows.pairing.matched for term in read.pairs.terms}
+
     if root is not None:
         figures |= {
             "route": root.route,
@@ -99,6 +101,7 @@ def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
             "condition": root.condition,
             "equilibrated_singular_values": root.sigma.tolist(),
         }
+
     return figures
 
 
@@ -111,6 +114,7 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
             float(np.trace(moments.pairs.gramian_x)),
             float(np.trace(moments.pairs.gramian_y)),
         )
+
     share = _unmatched_share(
         pairs, zeros.reference_energy + (0.0 if energies is None else energies[1])
     )

@@ -59,9 +59,11 @@ def fit_tables(
         options.keep == "scores" or (reference is not None and options.align_on != "items")
     ):
         tables["users"] = users
+
     if options.keep == "scores":
         for table in tables.values():
             require_rows(table.where, table.n_rows, table.d)
+
     theirs = [] if reference is None else reference.tables
     with (
         unchanged(*tables.values(), *theirs, *options.columns),
@@ -92,6 +94,7 @@ def fit_moments(
             raise InputError(
                 f"{option(**{name: value})} needs another read of the tables; fit from the tables"
             )
+
     for choice in options.selections.values():
         for name in choice.given:
             raise InputError(
@@ -102,6 +105,7 @@ def fit_moments(
                     else "fit from the tables"
                 ),
             )
+
     for key in options.aligned if reference is not None else ():
         if (shared := tables[key].shared) is not None:
             require_width(options, shared.d)
@@ -110,6 +114,7 @@ def fit_moments(
                 f"{tables[key].where} and its reference share no id; a run is aligned on the rows"
                 " it shares with its reference"
             )
+
     reads = {key: TableRead(summary) for key, summary in tables.items()}
     n_users = tables["users"].n_rows if "users" in tables else None
     return fit_reads(reads, n_users, None if reference is None else reference.described, options)
@@ -131,8 +136,10 @@ def summarize(
         aligned = aligned_rows({"items": table}, paired, options, join, whole=False)
         read = read_moments({"items": table}, aligned, options)["items"]
         known = None if reference is None else identity(reference)
+
     if reference is None:
         return read.summary
+
     moments, found = read.summary.moments, read.pairs
     zero_rows = moments.zeros.reference + (found.unmatched_zero_rows if found else 0)
     shared = Shared(
@@ -202,6 +209,7 @@ def _anchor_bound(
     sampled = []
     if basis.items.shape[1] > target.width:
         return None
+
     _, rotation = rotation_of(target, pairs)
     mean_x, mean_y = (
         (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
@@ -223,4 +231,5 @@ def _anchor_bound(
         sampled.append(
             (anchor_scatter(table, drawn, influence), drawn.n_eligible, drawn.n_represented)
         )
+
     return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0

@@ -63,9 +63,11 @@ class Selection:
                 f"{option('counts')} and {option('min_count')} belong together: rows with fewer"
                 " counts stay out; one of them came; give both"
             )
+
         for name in ("sample", "anchors"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1 row; it is {count}")
+
         if isinstance(self.weights, str) and self.weights != "norm":
             raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
 
@@ -111,10 +113,12 @@ class Selection:
                 pairing.n_used, self.sample, replace=False
             )
             pairing = pairing.drawn(np.sort(kept), table.n_rows)
+
         if self.anchors is not None and self.anchors < pairing.n_used:
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
             stands_for = pairing.n_represented
             pairing = replace(few, verified=False, eligible=pairing.n_used, represented=stands_for)
+
         return pairing
 
     def chosen(self, table: Table) -> np.ndarray[Any, Any] | None:
@@ -143,6 +147,7 @@ class Selection:
             seen[places[places >= 0]] = True
             found[start : start + len(part)] = places >= 0
             start += len(part)
+
         if ids.kind == "string":
             asked = Ids(wanted.to_numpy(dtype=object), "string", option("only"))
             partners = [
@@ -154,6 +159,7 @@ class Selection:
                 warnings.warn(
                     EmbstabWarning(f"{ids.where} and {option('only')}: {difference}"), stacklevel=2
                 )
+
         return found
 
 
@@ -193,9 +199,11 @@ class FitOptions:
                     f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; it is"
                     f" {value!r}"
                 )
+
         for name in ("rank", "width", "min_matched"):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise InputError(f"{name} must be at least 1; it is {count}")
+
         require_workable(0, self.width or 0, option("width"))
         require_workable(0, self.rank or 0, option("rank"))
         if not 0.0 <= self.max_lost_energy <= 1.0:
@@ -262,6 +270,7 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
             by_table = name == "min_count" and isinstance(options.get("counts"), Mapping)
             for key in options["counts"] if by_table else keys:
                 per_table[key][name] = value
+
     return {key: Selection(**given) for key, given in per_table.items() if given}
 
 

@@ -60,6 +60,7 @@ def require_memory_for(
             )
         )
         widest = max(widest, width)
+
     small = (
         small_matrices(tables["items"].d, widest, scores=options.keep == "scores") if whole else 0
     )
@@ -132,6 +133,7 @@ def aligned_pairs(
             basis,
             pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads),
         )
+
     if options.unit_rows:
         return read_unit_pairs(basis, target, reads, options), means
     assert means is not None
@@ -158,12 +160,14 @@ def read_unit_pairs(
             aligned, reduction, label="fit: unit rows", pairs=read.pairs, weights=weights
         )
         read.n_reads += 1
+
     found: dict[str, Pairs | None] = {}
     for key, done in run_all(passes).items():
         value, read = done.value, reads[key]
         found[key], read.energies = value.moments.pairs, (value.energy_x, value.energy_y)
         read.unit_zeros = replace(value.moments.zeros, rows=read.summary.moments.zeros.rows)
         read.reference_digests |= done.partner_digests
+
     require_matched(len(basis.items), counted(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError(
@@ -190,6 +194,7 @@ def pair_sums(
             f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or"
             " all of weight 0; select others"
         )
+
     for key, pairs in sums.items():
         if not 1 / _MOST_WEIGHT < pairs.weight / pairs.n < _MOST_WEIGHT:
             raise InputError(
@@ -197,6 +202,7 @@ def pair_sums(
                 f" average; they are {pairs.weight / pairs.n:.3g}; multiply all of them by one"
                 " number, which changes nothing else"
             )
+
     return sums
 
 

@@ -59,6 +59,7 @@ def as_reference(reference: Any) -> Reference | None:
     """A reference from a run, its path, or a table of items."""
     if reference is None:
         return None
+
     run = as_run(reference)
     if run is None:
         table, is_named = as_table(reference), isinstance(reference, str | os.PathLike)
@@ -67,6 +68,7 @@ def as_reference(reference: Any) -> Reference | None:
             "name": None if is_named else table.where,
         }
         return Reference(table, None, {**named, "stabilized": None, "balance": None})
+
     made = run.transform
     balance = None if made is None else made.diagnostics.get("balance")
     described = {
@@ -116,6 +118,7 @@ def reference_of(
                 f" taken with another than {theirs.where}; give that one, or take them again with"
                 f" {call('moments', reference=theirs.where)}"
             )
+
     known = [
         dict(table.shared.described)
         for key, table in tables.items()
@@ -133,6 +136,7 @@ def reference_of(
                     f"the moments of {tables[key].where} were taken without a reference, so they"
                     f" hold no pairs; take them again: {call('moments', reference=None)}"
                 )
+
     if any(described != known[0] for described in known):
         raise InputError(
             "moments of items and users must be taken with one reference; these with"

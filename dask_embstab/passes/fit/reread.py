@@ -59,12 +59,14 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
         else:
             _require_gram_holds(read.summary)
             roots[key] = root_from_gramian(G, n_rows=read.summary.n_rows, eps=eps)
+
     roots |= _preconditioned_roots(reads, waiting)
     for key, root in roots.items():
         summary = reads[key].summary
         require_factor(
             root, *by_equal_lengths(summary.gramian), eps=summary.eps, where=summary.where
         )
+
     return roots
 
 
@@ -137,5 +139,6 @@ def _preconditioned_gramians(
             table, preconditioned_reduction(by.P), label="fit: reading again"
         )
         reads[key].n_reads += 1
+
     found = run_all(passes)
     return {key: without_null_directions(read.value, waiting[key]) for key, read in found.items()}

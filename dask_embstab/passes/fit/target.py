@@ -31,6 +31,7 @@ def target_of(
     )
     if r > width and not narrows:
         raise _too_narrow(r, width, reference_width, options)
+
     target = Target(
         width,
         options.aligned,
@@ -106,6 +107,7 @@ def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOpt
         repairs.append(
             f"{option(width=reference_width)} rotates onto the reference's own components alone"
         )
+
     return InputError(
         f"the {name} of the run is {r} and the {whose} has {width} components", *repairs
     )

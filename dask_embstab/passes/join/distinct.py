@@ -36,9 +36,11 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
     """
     if not ids.are_stored:
         return False
+
     known = sidecar_path(ids, key, "distinct") if len(ids) >= _REMEMBERED_ROWS else None
     if (known is not None and known.exists()) or _ascend(ids):
         return False
+
     fits = len(ids) * _SORTED_BYTES <= join.memory
     found = (
         _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)]))
@@ -52,6 +54,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
             known.touch()
             for stale in stale_sidecars(known):
                 stale.unlink()
+
     return found
 
 

@@ -50,6 +50,7 @@ class LaggedRows(ReferenceRows):
         known = [(scale, partners) for scale, partners in found if partners is not None]
         if not known:
             return None
+
         make = partial(
             _weighted, tuple(scale for scale, _ in known), self.pairing.reference.shape[1]
         )
@@ -103,6 +104,7 @@ class WeightedReader:
             at: Any = slice(None) if matched is None else matched
             total[at, :k] += scale * rows[:, :k].astype(np.float64)
             has[at] = True
+
         if has.all():
             return total, None
         return (total[has], has) if has.any() else None

@@ -55,11 +55,13 @@ class _Window:
         """Read on where nothing is left."""
         if len(self.ids) or self._read >= self._n:
             return
+
         stop = min(self._read + _WINDOW, self._n)
         ids = sortable(self._reader.take(self._read, stop))
         before = np.concatenate([ids[:1] if self._last is None else self._last, ids[:-1]])
         if bool((ids < before).any()):
             raise NotAscendingError
+
         self._again = np.asarray(ids == before)
         if self._last is None:
             self._again[0] = False

@@ -45,10 +45,12 @@ def join_options(
     """
     if duplicates not in get_args(KeepDuplicates):
         raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
+
     asked = memory if memory is not None else dask.config.get("embstab.join-memory", "1GiB")
     n_bytes = bytes_of(asked, "join_memory")
     if n_bytes < _LEAST:
         raise InputError(f"join_memory must be at least {_LEAST} bytes; it is {n_bytes}")
+
     limit = memory_limit()
     n_bytes = n_bytes if limit is None else max(_LEAST, min(n_bytes, limit // 2))
     parent = scratch if scratch is not None else dask.config.get("embstab.scratch", None)

@@ -93,6 +93,7 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     for pair in pairs:
         for number in range(n_parts):
             pair.remove(number)
+
     n_bytes = done.n_bytes + found.n_bytes + n_put
     return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
 
@@ -129,6 +130,7 @@ def _match_part(
         order = np.argsort(block.astype(np.uint16) if n // rows < 1 << 16 else block, kind="stable")
         cuts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=pair.n_parts))])
         written += pair.write(part, (by[order], other[order]), (cuts, cuts))
+
     return _Part(
         len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written
     )

@@ -83,14 +83,17 @@ class ReferenceRows:
                 if block is None
                 else delayed_if_needed(PositionalPartners, block, stop, chosen)
             )
+
         index = pairing.index.part(rows.start, rows.stop)
         if index.storage == "file":
             return IndexedPartners(pairing.reference, index, chosen)
+
         partner = index.take(rows.start, rows.stop)
         partner = partner if chosen is None else np.where(chosen, partner, -1)
         wanted = partner[partner >= 0]
         if not len(wanted):
             return None
+
         gather = (
             pairing.reference.gather if pairing.verified else partial(few_rows, pairing.reference)
         )
@@ -107,6 +110,7 @@ def plan_reference_read(
         return ReferenceRows(pairing, "positional")
     if _can_gather(pairing, pairing.index, join):
         return ReferenceRows(pairing, "gather", n_bytes=pairing.n_bytes)
+
     shuffled, scan = scan_reference(
         pairing, join, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
     )
@@ -134,6 +138,7 @@ def with_energy(
         or pairing.live is not None
     ):
         return found
+
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.unmatched_reference * _FEW <= pairing.reference.shape[0]:
         scan = scan_unmatched(pairing, label=f"{label}: unmatched reference rows")
@@ -142,6 +147,7 @@ def with_energy(
             unmatched_energy=scan.unmatched_energy,
             unmatched_zero_rows=scan.unmatched_zero_rows,
         )
+
     _, scan = scan_reference(
         pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False
     )

@@ -135,11 +135,13 @@ def _scan(
             moved = np.empty((len(wanted), rows.shape[1]), rows.dtype) if moved is None else moved
             moved[place[at : at + len(taken)]] = rows if len(taken) == len(rows) else rows[taken]
         at += len(taken)
+
     n_bytes = 0
     if to is not None and moved is not None:
         targets = partner[wanted[order]]
         cuts = np.searchsorted(targets, np.arange(to.spill.n_parts + 1) * to.slab_rows)
         n_bytes = to.spill.write(number, (targets, moved), (cuts, cuts))
+
     return Scan(sums[0], sums[1], unmatched_zero_rows, reader.digests(), n_bytes)
 
 
@@ -159,6 +161,7 @@ def scan_unmatched(pairing: Pairing, *, label: str) -> Scan:
         rows = start + np.flatnonzero(inverse.take(start, stop) < 0)
         if len(rows):
             keys.append(graph.read(_scan_gathered, few_rows(pairing.reference, rows), len(rows)))
+
     scan: Scan = graph.tree(keys, _sum).run()
     return scan
 
@@ -207,6 +210,7 @@ class ShuffledReader:
             if end < stop:  # the next slab is read into the same place
                 pieces[-1] = (pieces[-1][0].copy(), pieces[-1][1].copy())
             start = end
+
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate([rows for rows, _ in pieces]), np.concatenate(
@@ -216,6 +220,7 @@ class ShuffledReader:
     def _load(self, slab: int) -> None:
         if slab == self._slab:
             return
+
         spill, size = self._from.spill, self._from.slab_rows
         first, last = max(slab * size, self._range[0]), min((slab + 1) * size, self._range[1])
         if len(self._rows) < last - first:
@@ -229,4 +234,5 @@ class ShuffledReader:
                     mine = targets[low:high] - first
                     self._rows[mine] = reader.column(1, low, high)
                     self._has[mine] = True
+
         self._slab, self._first = slab, first

@@ -38,6 +38,7 @@ def record_checks(folder: Path, source: str) -> None:
         with (folder / name).open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 found.append(int(crc32c.crc32c(block)))
+
     values: dict[str, Any] = {
         "source": source,
         "bytes": {name: (folder / name).stat().st_size for name in NAMES},
@@ -90,6 +91,7 @@ class IdIndex:
                     found[i] = rows[place]
                     break
                 place += 1
+
         return found
 
     def _text(self, place: int) -> bytes:

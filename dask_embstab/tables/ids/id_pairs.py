@@ -64,6 +64,7 @@ class IdPairs:
                 )
             rows[place[found]] = start + found
             start += len(part)
+
         found_rows: RowNumbers = rows[codes]
         return found_rows
 
@@ -74,6 +75,7 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
         if (path := local_path(given)) is None:
             raise InputError(f"{_FORM}; {given} is the URL of another store; give a local file")
         return _from_file(path)
+
     if isinstance(given, pd.DataFrame):
         given = [given.iloc[:, i].to_numpy() for i in range(given.shape[1])]
     try:
@@ -85,6 +87,7 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
         n_ours, n_theirs = len(ours), len(theirs)
     except Exception as error:
         raise InputError(f"{_FORM}; they are {type(given).__name__}") from error
+
     if isinstance(ours, str | Mapping) or n_ours != n_theirs or not n_ours:
         raise InputError(f"{_FORM}; these have {n_ours} and {n_theirs} ids")
     return IdPairs(ours, theirs, where)
@@ -103,6 +106,7 @@ def _from_file(path: Path) -> IdPairs:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{_FORM}; {path} cannot be read ({error})") from error
+
     if frame.shape[1] != 2 or not len(frame):
         raise InputError(f"{_FORM}; {path} has {frame.shape[1]} columns and {len(frame)} rows")
     return IdPairs(frame.iloc[:, 0].to_numpy(), frame.iloc[:, 1].to_numpy(), str(path))
@@ -139,6 +143,7 @@ def ids_of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
         return np.empty(
             0, {"int64": np.dtype(np.int64), "uuid": UUID}.get(ids.kind, np.dtype(object))
         )
+
     checked = as_ids(column, column.shape[0], where=where)
     values = checked.open().take(0, len(checked))
     if checked.kind == "string" and ids.kind in _FROM_TEXT:
@@ -148,6 +153,7 @@ def ids_of_kind(column: Any, ids: Ids | RowNumberIds, where: str) -> IdArray:
             raise IdError(
                 f"ids of {ids.where} are {ids.kind}; {where} has others ({error}); give such ids"
             ) from error
+
     if checked.kind != ids.kind:
         raise IdError(
             f"ids of {ids.where} are {ids.kind}; those of {where} are {checked.kind}; give ids of"

@@ -67,6 +67,7 @@ def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int
         lengths = records.texts.lengths[order]
         columns += [lengths.astype(np.uint32), records.texts.gather(order)]
         all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
+
     return Spread(spill.write(number, columns, all_cuts), *((0, digest) if side else (digest, 0)))
 
 
@@ -102,4 +103,5 @@ def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
         if n > limit:
             kept, more = distinct(joined(pieces))
             pieces, doubled, n = [kept], doubled + more, len(kept)
+
     return joined(pieces), doubled

@@ -89,6 +89,7 @@ class Ids:
             )
         if isinstance(self.array, np.ndarray):
             return _in_memory(self.array[start:stop], self.kind, self.where, start)
+
         part = getattr(
             self.array, "id_block", None
         )  # of a view that leaves out what only other tasks need
@@ -146,6 +147,7 @@ class SlicedIds:
     def _load(self, number: int) -> IdArray:
         if number == self._number:
             return self._chunk
+
         ids, start = self._ids, number * self._rows
         what = f"the ids of {ids.where}"
         values = rows_in_memory(ids.array, start, start + self._rows, what=what)
@@ -206,16 +208,19 @@ def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
         not (isinstance(a, Ids) and isinstance(b, Ids)) or a.array.dtype.kind in "SUV"
     ):  # of which Zarr warns
         return False
+
     arrays = a.array, b.array
     if not all(
         isinstance(array, zarr.Array) and isinstance(array.store, LocalStore) for array in arrays
     ):
         return False
+
     first, second = (array.metadata.to_dict() for array in arrays)
     for array in arrays:
         require_recorded(array)
     if any(first.get(name) != second.get(name) for name in _ENCODING):
         return False
+
     for number in range(a.array.nchunks):
         keys = ((array, array.metadata.encode_chunk_key((number,))) for array in arrays)
         if not _same_bytes(*(Path(array.store.root, array.path, key) for array, key in keys)):
@@ -242,6 +247,7 @@ def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
             f"{where} needs one id per row, ({n_rows},); the ids have the shape"
             f" {tuple(array.shape)}"
         )
+
     kind = kind_of(array, where)
     if isinstance(array, zarr.Array) and kind == "string":
         require_workable(array.chunks[0] * _TEXT_BYTES, 1, f"the ids of {where}")
@@ -250,6 +256,7 @@ def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
         array = array.map_blocks(_stored_block, where=where, dtype=array.dtype, meta=meta)
     elif isinstance(array, np.ndarray) and array.dtype.kind == "O":
         array = checked_ids(array, kind, where, 0)
+
     return Ids(array, kind, where)
 
 

@@ -114,6 +114,7 @@ def joined(parts: Sequence[Keyed]) -> Keyed:
         texts = Texts(
             np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([t.data for t in all_texts])
         )
+
     return Keyed(
         np.concatenate([p.key for p in parts]), np.concatenate([p.row for p in parts]), texts
     )

@@ -42,6 +42,7 @@ def kind_of(array: Any, where: str) -> IdKind:
         return _kind_of_objects(array.tolist())
     if dtype.kind in "USTO":
         return "string"
+
     missing = (
         np.flatnonzero(np.isnan(array))
         if isinstance(array, np.ndarray) and dtype.kind == "f"
@@ -73,6 +74,7 @@ def require_stored(ids: IdArray, where: str, start: int, *fills: Any) -> None:
             break
     else:
         return
+
     raise DamageError(
         f"the ids of {where} are all {shown(ids[:1])[0]} from row {start} to {start + len(ids)}, as"
         " a missing chunk reads; restore it from its source, or give every row an id of its own"
@@ -120,6 +122,7 @@ def _as_int64(values: IdArray, where: str, start: int) -> IdArray:
         bad = [i for i, value in enumerate(listed) if not _INT64.min <= value <= _INT64.max]
     elif values.dtype.kind == "u" and values.dtype.itemsize == _INT64.bits // 8:
         bad = np.flatnonzero(values > np.uint64(_INT64.max))
+
     if len(bad):
         raise IdError(
             f"ids must fit int64; {where} has {values[bad[0]]} in row {first_few(bad, start)}; give"
@@ -136,6 +139,7 @@ def _as_texts(values: IdArray, where: str, start: int) -> IdArray:
     )
     if kind is str:
         return values.astype(object, copy=False)
+
     try:
         made = np.array([value.decode() for value in listed], dtype=object)
     except UnicodeDecodeError as error:
@@ -143,12 +147,14 @@ def _as_texts(values: IdArray, where: str, start: int) -> IdArray:
             f"ids that are bytes must be texts in UTF-8; {where} has others ({error}); give UUIDs"
             " as V16"
         ) from error
+
     return made
 
 
 def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
     if values.dtype == UUID:
         return values
+
     raw = [getattr(value, "bytes", value) for value in values.tolist()]
     bad = [
         i
@@ -201,4 +207,5 @@ def digest_of_ids(ids: IdArray, start: int) -> int:
         numbers = halves[:, 0] + halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)
     else:
         numbers = ids.view(np.uint64)
+
     return int(numbers @ np.arange(2 * start + 1, 2 * (start + len(ids)) + 1, 2, dtype=np.uint64))

@@ -108,6 +108,7 @@ def _looked_up(ids: Ids, place: Path, asked: Keyed) -> RowNumbers:
                     f"the index {place} cannot be kept whole; check the disk, or copy the run"
                 ) from None
             remove_folder(place)
+
     raise AssertionError("the second attempt returns or raises")
 
 
@@ -153,6 +154,7 @@ def _built(ids: Ids, place: Path) -> Path:
     """The folder of the index, made where it is missing."""
     if place.is_dir():
         return place
+
     stem = place.name.rpartition("-")[0]
     try:
         reclaim(place.parent, stem.removeprefix("."))
@@ -162,6 +164,7 @@ def _built(ids: Ids, place: Path) -> Path:
             f"a lookup keeps its index beside the run, and {place.parent} cannot be written"
             f" ({error.strerror}); copy the run to a folder that can"
         ) from error
+
     try:
         (made := owned.path / "index").mkdir()
         _write(ids, made)
@@ -174,6 +177,7 @@ def _built(ids: Ids, place: Path) -> Path:
                 raise
     finally:
         owned.discard()
+
     for stale in stale_sidecars(place):
         shutil.rmtree(stale, ignore_errors=True)
     return place
@@ -193,6 +197,7 @@ def _write(ids: Ids, folder: Path) -> None:
     """
     n, n_parts = len(ids), parts_for(len(ids), RECORD_BYTES[ids.kind], _MEMORY)
     starts = range(0, n, _ROWS)
+
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
         spill = Spill(scratch, COLUMNS[ids.kind], n_parts, len(starts))
@@ -224,6 +229,7 @@ def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
         hit = hit[rows[at[hit]] < 0]
         rows[at[hit]] = start + hit
         start += len(part)
+
     return np.asarray(rows[known.get_indexer(pd.Index(asked.tolist()))])
 
 
@@ -238,6 +244,7 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
         raise IdError(
             f"ids must be a list or an array of ids; {shown_value(wanted)} came; give [id]"
         )
+
     listed = list(wanted) if isinstance(wanted, set | frozenset) else wanted
     array = as_numpy(
         listed_ids(listed) if isinstance(listed, list | tuple) else listed,
@@ -248,6 +255,7 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
         raise IdError(
             f"ids must be on one axis; they have the shape {array.shape}; give a list of ids"
         )
+
     values = array.tolist() if array.dtype != UUID else [value.tobytes() for value in array]
     made: list[Any] = []
     for value in values:
@@ -255,6 +263,7 @@ def asked_ids(wanted: Sequence[Any] | IdArray, kind: IdKind) -> IdArray:
             made.append(_READ[kind](value))
         except (ValueError, TypeError, AttributeError) as error:
             raise IdError(f"ids of this table are {kind}; {shown_value(value)} is none") from error
+
     if kind == "uuid":
         return np.frombuffer(b"".join(made), UUID)
     return np.array(made, np.int64 if kind == "int64" else object)

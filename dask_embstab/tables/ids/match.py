@@ -86,6 +86,7 @@ def _by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
     their_order, their_again = _firsts(theirs)
     if our_order is None or their_order is None:
         return None
+
     wanted, known = ours.key[our_order], theirs.key[their_order]
     at = np.searchsorted(known, wanted)
     hit = np.flatnonzero(at < len(known))

@@ -151,4 +151,5 @@ def gather(index: RowIndex, rows: RowNumbers) -> RowNumbers:
         n = int(np.searchsorted(flat[order], start + _PICKED))
         found[order[:n]] = index.take(start, int(flat[order[n - 1]]) + 1)[flat[order[:n]] - start]
         order = order[n:]
+
     return found.reshape(rows.shape)

@@ -85,10 +85,12 @@ def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
     """
     if not any(_odd(texts, {}) for side in (ours, theirs) for texts in side.texts(sampled=True)):
         return []
+
     odd: tuple[dict[str, str], dict[str, str]] = {}, {}
     for side, found in zip((ours, theirs), odd, strict=True):
         for texts in side.texts():
             _odd(texts, found)
+
     pairs = chain(
         ((odd[0][text], text) for text in _known(theirs, odd[0])),
         ((text, odd[1][text]) for text in _known(ours, odd[1])),

@@ -50,9 +50,11 @@ class UnionReader:
         pieces = [self._first.take(start, cut)] if cut > start else []
         if stop == cut:
             return np.concatenate(pieces)
+
         rows = self._others.take(cut - self._n, stop - self._n)
         while len(rows):  # a window of the second one's ids after another
             n = int(np.searchsorted(rows, rows[0] + ID_RANGE))
             pieces.append(self._second.take(int(rows[0]), int(rows[n - 1]) + 1)[rows[:n] - rows[0]])
             rows = rows[n:]
+
         return np.concatenate(pieces)

@@ -64,6 +64,7 @@ def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] =
         return np.asarray(given.data)
     if isinstance(given, np.ndarray):
         return np.asarray(given)
+
     made, missing, reason = None, [], "it is no array"
     if _stands_for_an_array(given):
         try:
@@ -71,6 +72,7 @@ def as_numpy(given: Any, *, what: str, start: int = 0, error: type[InputError] =
             made = np.asarray(given)
         except Exception as raised:  # noqa: BLE001 (whatever a foreign type raises, it cannot be read)
             reason = str(raised)
+
     if made is None or not made.ndim:
         raise error(
             f"{what} must be an array; {_described(given)} came, which cannot be read as one"

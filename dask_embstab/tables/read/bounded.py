@@ -86,6 +86,7 @@ def _members(start: Callable[[], Any], *, one: bool = False) -> Decoder:
             data = memoryview(decoder.unused_data)
             if one or not any(data[:4]):  # zeros may pad a file
                 break
+
         return b"".join(parts)
 
     return decode
@@ -133,6 +134,7 @@ def _zstd_header(data: memoryview) -> tuple[int | None, int]:
     """
     if int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
         raise ValueError("this is no frame of Zstandard")
+
     flags = data[4]
     single, size_flag = flags >> 5 & 1, flags >> 6
     at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
@@ -159,6 +161,7 @@ def _zstd_bound(data: memoryview) -> int:
             if at > len(data):
                 raise ValueError("compressed data ended before its end was reached")
         at += 4 * checksum
+
     return bound
 
 

@@ -38,6 +38,7 @@ def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[Inp
     attributes = dict(array.attrs) if isinstance(array, xr.DataArray) else _attributes(array)
     if not (names := _changing(attributes, array.dtype)):
         return array
+
     variable = array.variable if isinstance(array, xr.DataArray) else _variable(array, attributes)
     try:
         found = xr.decode_cf(xr.Dataset({_VALUES: variable}), decode_coords=False)[_VALUES]
@@ -46,6 +47,7 @@ def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[Inp
             f"{what} must have attributes that xarray can decode; it cannot"
             f" ({type(raised).__name__}: {raised}); correct {', '.join(names)}"
         ) from raised
+
     if issubclass(error, IdError) and found.dtype.kind not in _KINDS_OF_IDS:
         raise error(
             f"{what} must be integers or strings; xarray makes {found.dtype} of them by the"
@@ -95,6 +97,7 @@ def _changing(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> list[str]:
         and (" since " in units or units in _DURATIONS)
     ):
         names += ["units", *(name for name in ("calendar",) if name in attributes)]
+
     return names + [
         name for name in ("_Unsigned", "dtype") if name in attributes and dtype.kind in "iu"
     ]

@@ -97,9 +97,11 @@ def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles |
         or array.chunks[1:] != array.shape[1:]
     ):
         return None
+
     encoding = _encoding(array)
     if encoding is None:
         return None
+
     dtype, checksummed, compression = encoding
     marker = 7_777_777
     key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
@@ -131,9 +133,11 @@ def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression 
             return None
         name = None if metadata.compressor is None else metadata.compressor.codec_id
         return (array.dtype, False, name) if name in (None, "blosc", "zstd") else None
+
     codecs = list(metadata.codecs)
     if not codecs or not isinstance(codecs[0], BytesCodec):
         return None
+
     endian = getattr(codecs[0].endian, "value", codecs[0].endian)
     dtype = array.dtype.newbyteorder(">" if endian == "big" else "<")
     rest = codecs[1:]
@@ -141,6 +145,7 @@ def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression 
     rest = rest[:-1] if checksummed else rest
     if not rest:
         return dtype, checksummed, None
+
     compression: Compression | None = (
         "blosc"
         if isinstance(rest[0], BloscCodec)
@@ -162,6 +167,7 @@ class OpenChunk:
             raise
         except OSError as error:
             raise read_error(error, f"chunk file {self.path}") from error
+
         self.size = os.fstat(self.descriptor).st_size
         if files.recorded is not None:
             try:
@@ -234,9 +240,11 @@ def require_visible(array: zarr.Array[Any]) -> None:
     if isinstance(store, LocalStore):
         require_visible_dir(Path(store.root) / path)
         return
+
     known = f"{type(store).__name__} {store}", path
     if known in _visible:
         return
+
     key = f"{path}/{'zarr.json' if array.metadata.zarr_format == _V3 else '.zarray'}".lstrip("/")
     if not sync(store.exists(key)):
         raise InputError(
@@ -269,9 +277,11 @@ def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
     """
     if not files.checksummed:
         return
+
     key = chunk.path, chunk.size, os.fstat(chunk.descriptor).st_ctime_ns
     if key in _verified:
         return
+
     found = chunk.checksum(0, files.data_bytes)
     require_checksum(found, chunk.stored_checksum(), chunk.path)
     with _verified_lock:

@@ -99,6 +99,7 @@ class DirectReader:
             fresh = np.empty((stop - start, self._files.d), self._files.dtype)
             fresh[: len(kept)] = kept
             self._buffer = fresh
+
         panel = self._buffer[len(kept) : stop - start]
         start += len(kept)
         target, at = memoryview(panel.view(np.uint8).reshape(-1)), 0  # type: ignore[arg-type]
@@ -122,6 +123,7 @@ class DirectReader:
             self._chunk.read_into(
                 target, (start - number * self._files.chunk_rows) * self._files.row_bytes
             )
+
         if self._whole:
             self._crc = crc32c.crc32c(target, self._crc)
             if end == min((number + 1) * self._files.chunk_rows, self._files.n_rows):
@@ -148,11 +150,13 @@ class DirectReader:
             self._crc = self._chunk.checksum(
                 files.data_bytes - padding, files.data_bytes, self._crc
             )
+
         if self._chunk is not None:
             if files.checksummed:
                 require_checksum(self._crc, self._chunk.stored_checksum(), self._chunk.path)
             self._chunk.close(drop=self._drop)
             self._chunk = None
+
         self._digests[number] = self._crc
 
     def _close(self) -> None:
@@ -183,6 +187,7 @@ class DecodedReader:
         first = start // size
         if (stop - 1) // size == first:
             return self._load(first)[start - first * size : stop - first * size]
+
         if len(self._joined) < stop - start:
             self._joined = np.empty((stop - start, self._files.d), self._files.dtype)
         at = 0
@@ -193,6 +198,7 @@ class DecodedReader:
                 start - number * size : end - number * size
             ]
             start, at = end, at + end - start
+
         return self._joined[:at]
 
     def digests(self) -> Digests:
@@ -240,6 +246,7 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
     if chunk is None:
         out[...] = files.fill
         return
+
     try:
         require_encoded_size(
             chunk.size, allowed_bytes(out.size, files.dtype), f"chunk file {chunk.path}"
@@ -292,6 +299,7 @@ class DirectGatherReader:
         ):
             number = int(chunks[group[0]])
             panel[group] = self._mapped(number)[rows[group] - number * size]
+
         return panel
 
     def digests(self) -> Digests:

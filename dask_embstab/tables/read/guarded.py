@@ -67,9 +67,11 @@ def guarded(
     else:
         codecs = _guarded_v3(metadata.codecs, what, error)
         changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
+
     inner, path = array.async_array, _limited(array)
     if path is array.store_path and not changes:
         return array
+
     made = zarr.AsyncArray(metadata, path, inner.config)
     if changes and type(inner.codec_pipeline).__module__.startswith(
         "zarr."
@@ -80,6 +82,7 @@ def guarded(
         object.__setattr__(
             made, "codec_pipeline", zarr.AsyncArray(other, path, inner.config).codec_pipeline
         )
+
     return zarr.Array(made)
 
 
@@ -115,6 +118,7 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
             made.append(codec)
             if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
                 made.append(_Counted())
+
     return tuple(made)
 
 
@@ -137,6 +141,7 @@ def _require_bounded(
             f"{what} must be stored by codecs whose decoded size is known before; its chunks are"
             f" encoded by {name!r}, which may become anything; write it again without, e.g. by zstd"
         )
+
     wide = [
         str(options[key])
         for key in _TYPES
@@ -252,6 +257,7 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
                 " without, e.g. texts by vlen-utf8"
             )
         _require_bounded(codec.codec_id, codec.get_config(), what, error)
+
     n_values, dtype = math.prod(metadata.chunks), np.dtype(metadata.dtype.to_native_dtype())
     wide = (
         dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
@@ -272,6 +278,7 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
             )
             for f in filters
         )
+
     return changes
 
 

@@ -41,11 +41,13 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
     if isinstance(given, xr.Dataset) and "vectors" in given.data_vars:
         ids = given.get("id")
         given = given["vectors"] if ids is None else given["vectors"].assign_coords(id=ids.variable)
+
     if isinstance(given, xr.DataArray) and given.ndim == 2:
         row = _row_dimension(given)
         return Labelled(given.transpose(row, ...), _coordinate(given, row))
     if (names := _column_names(given)) is not None:
         return _of_frame(given, names, key, what)
+
     found = labelled_values(given)
     is_column = (
         isinstance(given, pd.Series) or type(given).__module__.partition(".")[0] in _COLUMNAR
@@ -110,6 +112,7 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
         labels, get = _index_labels(frame.index), lambda i: frame.iloc[:, i]
     elif not hasattr(frame, "column_names"):
         get = frame.to_series
+
     id_names = [name for name in ("id", DIMENSION[key], f"{DIMENSION[key]}_id") if name in names]
     at = names.index(id_names[0]) if id_names else -1
     if at >= 0:
@@ -124,6 +127,7 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
         return Labelled(
             (frame if at < 0 else frame.iloc[:, rest]).to_numpy(), labels
         )  # the whole of it is not copied
+
     columns = [as_numpy(get(i), what=f"column {names[i]} of {what}") for i in rest]
     if others := [
         f"{names[i]} ({c.dtype})" for i, c in zip(rest, columns, strict=True) if c.dtype.kind != "f"
@@ -142,6 +146,7 @@ def _stacked(column: Any, what: str) -> Any:
     values = as_numpy(column, what=what)
     if values.dtype.kind != "O" or not len(values):
         return values
+
     lengths = np.array([np.size(value) for value in values.tolist()])
     if other := np.flatnonzero(lengths != lengths[:1]).tolist():
         raise InputError(

@@ -40,6 +40,7 @@ def require_held(array: zarr.Array[Any], what: str) -> None:
     )
     if n_chunks <= _FEW_CHUNKS or not isinstance(array.store, LocalStore):
         return
+
     fill: Any = array.fill_value
     complete = isinstance(fill, float | np.floating) and not np.isfinite(fill)
     marker = 7_777_777

@@ -70,8 +70,10 @@ def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
         data = read_regular(file)
     except FileNotFoundError:
         raise DamageError(f"{file} is missing; restore it from a copy") from None
+
     if crc32c.crc32c(data) != checksum:
         raise DamageError(f"{file} fails its checksum; restore it from a copy")
+
     found: Any = json.loads(data)
     for name in part:
         found = found[name]
@@ -84,6 +86,7 @@ def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
             for n, crc in enumerate(crcs)
         )
         found = {"chunks": dict(numbered), "metadata": found["metadata"], "bytes": {}}
+
     files: Files = found
     return files
 
@@ -151,11 +154,13 @@ class RunStore(LocalStore):
     ) -> Buffer | None:
         if self.recorded is None or byte_range is not None:
             return found  # a part of a file is asked for of shards alone, and none are published
+
         files, where = self.recorded.files(), f"{self.root / key}"
         if found is None:
             if any(key in names for names in files.values()):
                 raise DamageError(f"{where} is missing; restore it from a copy")
             return None
+
         data: Any = found.as_numpy_array()
         if key in files["metadata"]:
             require_metadata(data, files["metadata"][key], where)
@@ -163,6 +168,7 @@ class RunStore(LocalStore):
             self.recorded.require_chunk(
                 key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where
             )
+
         return found
 
 

@@ -140,6 +140,7 @@ class ArrayReader:
                 self._crc, self._at = checksum(part, 0 if low == first else self._crc), high
                 if high == last:
                     self._digests[first // block.chunk_rows] = self._crc
+
         return rows
 
     def digests(self) -> Digests:

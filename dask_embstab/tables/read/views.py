@@ -294,11 +294,13 @@ def source_written(source: Any) -> str | None:
             for part in parts
         ]
         return f"{type(source).__name__} {known}"
+
     array = source.array
     if not isinstance(array, zarr.Array):
         return uuid.uuid4().hex
     if not isinstance(array.store, LocalStore):
         return None
+
     folder = Path(array.store.root) / array.path
     stat = next(
         file for name in ("zarr.json", ".zarray") if (file := folder / name).exists()

@@ -196,6 +196,7 @@ class ZarrGatherReader:
         ):
             chunk = int(chunks[group[0]])
             batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
+
         return batch
 
 

@@ -62,6 +62,7 @@ class DirectWriter:
             cast = self._cast[: len(rows)]
             np.copyto(cast, rows, casting="same_kind")
             rows = cast
+
         try:
             self._write(rows)
         except EmbstabError:

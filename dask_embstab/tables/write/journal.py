@@ -74,6 +74,7 @@ class Journal:
             ):
                 return None
             found.made_of[chunk], found.digests[chunk] = origin, crcs[0]
+
         return found
 
 

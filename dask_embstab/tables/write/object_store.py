@@ -33,6 +33,7 @@ def require_store(out: Any) -> None:
         raise InputError(
             f"the output must be a path, a URL or a Zarr store; a {type(out).__name__} came"
         )
+
     store = out.store if isinstance(out, StorePath) else out
     if isinstance(store, Store) and store.read_only:
         raise InputError(f"the output store must be open for writing; {name} is read-only")
@@ -44,10 +45,12 @@ def require_store(out: Any) -> None:
         )
     if out == {}:
         return
+
     try:
         node = open_node(out)
     except NotARunError:
         return
+
     if not _is_swept(node):
         raise OutputExistsError(f"{name} exists already; choose another place")
 

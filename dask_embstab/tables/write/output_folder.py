@@ -34,6 +34,7 @@ def _put(root: Path, key: str, data: memoryview) -> None:
     for name in Path(key).parts[:-1]:
         folder /= name
         folder.mkdir(exist_ok=True)
+
     partial = f"{path}.{new_token()}{PARTIAL}"
     descriptor = create_new(partial)
     try:

@@ -75,9 +75,11 @@ class RunWriter:
         if resumed:  # whatever is wrong with what an interrupted write left, it is made anew
             with contextlib.suppress(Exception):
                 left = layout.left(self.group)
+
         if left is None:
             with quiet_metadata():
                 arrays = layout.create(self.group, overwrite=resumed)
+
         rows, identifiers, numbers = left or arrays
         assert rows is not None
         journal = (
@@ -111,6 +113,7 @@ class RunWriter:
             names = dims.get(name, ("component_in", "component"))
             names = ("singular_value",) if name == "singular_values" else names
             write_matrix(node, name, array, names)
+
         known = {name: value for name, value in attributes.items() if name != OUTPUT}
         if isinstance(self.group.store, LocalStore):
             known = record_output(
@@ -119,6 +122,7 @@ class RunWriter:
                 known,
                 written or {},
             )
+
         node.attrs.put(known)
 
 
@@ -146,6 +150,7 @@ def begin_run(
         require_place(out, inputs, overwrite=overwrite)
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
+
     require_place(place, inputs, overwrite=overwrite, for_series=for_series)
     with work_place(place, fingerprint, resume=resume) as work:
         if work.resumed:
@@ -170,6 +175,7 @@ def _in_place(
             f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed;"
             " write to a new place"
         )
+
     group = begin_group(out, _marked(attributes))
     try:
         yield RunWriter(group, attributes, None)
@@ -177,6 +183,7 @@ def _in_place(
     except BaseException:
         sweep(group)
         raise
+
     with publishing(out):
         _finish(group, attributes)
 
@@ -193,9 +200,11 @@ def require_place(
     if place is None:
         require_store(out)
         return
+
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
+
     known = (
         local
         for given in inputs
@@ -208,6 +217,7 @@ def require_place(
                 f"the output may not lie inside an input or around one; {place} and {source}"
                 " overlap"
             )
+
     if not for_series:
         _require_no_series(place)
     if os.path.lexists(place) and not overwrite:

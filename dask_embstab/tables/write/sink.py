@@ -132,12 +132,14 @@ class Sink:
                     self.ids[at:end] = ids
                 digest += digest_of_ids(ids, at) if compared else 0
             return digest
+
         writer = DirectWriter(files, start, stop, sync=self.sync)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
             ids = reader.take(at + shift, end + shift)
             writer.put(ids[:, None])
             digest += digest_of_ids(ids, at) if compared else 0
+
         writer.finish()
         return digest
 

@@ -55,6 +55,7 @@ class TableLayout:
         node: Any = group[self.key]
         if self.code is not None and dict(node.attrs) != code_attributes(self.code):
             raise ValueError("it is of another code")
+
         found = tuple(None if name is None else node[name] for name in self.arrays)
         for name in filter(None, self.arrays):
             array = node[name]
@@ -63,6 +64,7 @@ class TableLayout:
                 raise ValueError(f"{name} has another shape")
             if name != "id" and array.dtype != dtype:
                 raise ValueError(f"{name} has another dtype")
+
         return found
 
     def _of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], Any]:

@@ -70,6 +70,7 @@ class WorkPlace:
                 f"the write of {self.place} was taken over by another process, which saw no sign of"
                 " life of this one for a minute; nothing was published; call again"
             )
+
         with publishing(self.place):
             (swap if overwrite else put)(self.run, self.place)
         if sync:
@@ -90,6 +91,7 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
             found = left
         else:
             left.discard()
+
     try:
         owned = make_owned(place.parent, place.name) if found is None else found
     except OSError as error:
@@ -97,6 +99,7 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
             f"a run must be written into a folder that can be written in; {place.parent} cannot"
             f" ({error.strerror})"
         ) from error
+
     try:
         work = WorkPlace(owned, place, fingerprint, resumed=found is not None)
         work.remove_half_written()
@@ -107,6 +110,7 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
         finally:
             owned.release() if resume or is_emptied(place, owned) else owned.discard()
         raise
+
     owned.discard()
 
 
