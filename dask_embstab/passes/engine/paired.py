@@ -20,7 +20,7 @@ from dask_embstab.tables.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Source
 
 Mask = npt.NDArray[np.bool_]
-Found = tuple[Rows, Mask | None] | None
+PartnerRows = tuple[Rows, Mask | None] | None
 """Reference rows of those rows of a panel that have one, and which these are (None: all); None
 where none has.
 """
@@ -58,7 +58,7 @@ class Partners(Protocol):
 class PartnerReader(Protocol):
     """Reference rows of one panel after another."""
 
-    def take(self, start: int, stop: int) -> Found:
+    def take(self, start: int, stop: int) -> PartnerRows:
         """Those of rows ``start`` to ``stop``."""
 
     def digests(self) -> Digests:
@@ -125,7 +125,9 @@ class PairReader:
         weights = self._weights_of(start, stop, matched, y)
         return Panel(rows, start, pairs, matched, weights, self._in_place, zeros)
 
-    def _nonzero(self, found: Found, stored: Rows, start: int) -> tuple[Found, ZeroRows]:
+    def _nonzero(
+        self, found: PartnerRows, stored: Rows, start: int
+    ) -> tuple[PartnerRows, ZeroRows]:
         """The partners without the pairs of which either row is zero, and the counts of both."""
         zero = zero_rows(stored)
         counts = ZeroRows(len(zero)) if len(zero) else NO_ZEROS

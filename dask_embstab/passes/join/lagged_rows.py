@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.passes.engine.paired import Found, PartnerReader, Partners
+from dask_embstab.passes.engine.paired import PartnerReader, PartnerRows, Partners
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.passes.join.reference_rows import ReferenceRows
 from dask_embstab.tables.read.dask_source import delayed_if_needed
@@ -93,7 +93,7 @@ class WeightedReader:
     def __init__(self, scales: tuple[float, ...], d: int, readers: list[PartnerReader]) -> None:
         self._scales, self._d, self._readers = scales, d, readers
 
-    def take(self, start: int, stop: int) -> Found:
+    def take(self, start: int, stop: int) -> PartnerRows:
         """Of the rows ``start`` to ``stop`` that have a partner in any run."""
         total, has = np.zeros((stop - start, self._d)), np.zeros(stop - start, bool)
         for scale, reader in zip(self._scales, self._readers, strict=True):

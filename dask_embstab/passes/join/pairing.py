@@ -283,12 +283,12 @@ def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) ->
     )
 
 
-_Found = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
+_Joined = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
 
 
 def _merged(
     ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
-) -> _Found | None:
+) -> _Joined | None:
     """One pass over both where both ascend; looked at in their first ranges before anything is
     written.
     """
@@ -313,7 +313,7 @@ def _merged(
 
 def _in_memory(
     ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
-) -> _Found | None:
+) -> _Joined | None:
     if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > join.memory:
         return None
     found = match(
@@ -328,7 +328,9 @@ def _in_memory(
     return ArrayIndex(index), ArrayIndex(inverse), len(found.ours), doubled, "joined ids", 0
 
 
-def _out_of_core(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions) -> _Found:
+def _out_of_core(
+    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
+) -> _Joined:
     found = partitioned(ours, theirs, join)
     doubled = found.our_duplicates, found.their_duplicates
     return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.passes.engine.paired import Found, Mask
+from dask_embstab.passes.engine.paired import Mask, PartnerRows
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
@@ -192,7 +192,7 @@ class PositionalReader:
     def __init__(self, reader: Reader, first: int, end: int, chosen: Mask | None) -> None:
         self._reader, self._first, self._end, self._chosen = reader, first, end, chosen
 
-    def take(self, start: int, stop: int) -> Found:
+    def take(self, start: int, stop: int) -> PartnerRows:
         """The next rows."""
         end = max(start, min(stop, self._end))
         if end == start:
@@ -242,7 +242,7 @@ class GatheredReader:
         self._reader, self._first, self._has = reader, first, has
         self._taken = 0
 
-    def take(self, start: int, stop: int) -> Found:
+    def take(self, start: int, stop: int) -> PartnerRows:
         """The next rows."""
         mask = self._has[start - self._first : stop - self._first]
         n = int(np.count_nonzero(mask))
@@ -275,7 +275,7 @@ class SlabReader:
     def __init__(self, reader: ShuffledReader, first: int, chosen: Mask | None) -> None:
         self._reader, self._first, self._chosen = reader, first, chosen
 
-    def take(self, start: int, stop: int) -> Found:
+    def take(self, start: int, stop: int) -> PartnerRows:
         """The next rows."""
         rows, has = self._reader.take(start, stop)
         if self._chosen is not None:
@@ -287,7 +287,7 @@ class SlabReader:
         return {}
 
 
-def _kept(rows: Rows, has: Mask, n: int) -> Found:
+def _kept(rows: Rows, has: Mask, n: int) -> PartnerRows:
     """The rows that are wanted, and the mask for a panel of ``n`` rows."""
     count = int(np.count_nonzero(has))
     if not count:
