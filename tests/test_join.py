@@ -445,7 +445,7 @@ def test_scratch_is_where_the_user_says_and_gone_afterwards(
     assert len(seen) == 2
     assert list(place.iterdir()) == []
     with monkeypatch.context() as patched:
-        patched.setattr("dask_embstab.passes.join.shuffle._write", lambda *_: 1 / 0)
+        patched.setattr("dask_embstab.passes.join.shuffle.stable_order", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             es.fit(run, reference=reference, scratch=place, join_memory=TINY)
     assert list(place.iterdir()) == []

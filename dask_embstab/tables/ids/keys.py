@@ -76,8 +76,7 @@ class Keyed:
 def keys_of(ids: IdArray) -> Keys:
     """The key of every id: a bijection of an int64, the hash of a text or a UUID."""
     if ids.dtype.kind == "O":
-        found: Keys = pd.util.hash_array(ids, categorize=False)
-        return found
+        return _hashed(ids)
     if ids.dtype.kind == "V":
         halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
         return mix64(halves[:, 0] ^ mix64(halves[:, 1]))
@@ -159,3 +158,8 @@ def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
     if bool((found[1:] < found[:-1]).any()):
         order = order[np.argsort(found, kind="stable")]
     return order
+
+
+def _hashed(ids: IdArray) -> Keys:
+    found: Keys = pd.util.hash_array(ids, categorize=False)
+    return found
