@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dask_embstab.api import (
         apply,
+        compress,
         create_run,
         evaluate,
         fit,
         fold_bias,
+        frontier,
         load_transform,
         moments,
         open_run,
+        search,
         stabilize,
         table,
     )

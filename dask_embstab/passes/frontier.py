@@ -169,7 +169,7 @@ def resolve_codes(
 def measure(run: Run, *, k: int = _K, seed: int = 0) -> Frontier:
     """All codes on a sample: items (at most 65,536) and half of the sampled queries."""
     if not isinstance(k, int) or k < 1:
-        raise InputError(f"{option(k=k)} must be a whole number from 1 on")
+        raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
     search, items = _Search(run, k, seed), run.table("items")
     few = _sampled(items, _ITEMS, seed)
     of = few if search.among_themselves else search.queries

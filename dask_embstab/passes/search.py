@@ -11,7 +11,6 @@ from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.table import Table
@@ -29,7 +28,7 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
         )
     if k > table.n_rows:
         raise InputError(
-            f"{option(k=k)} rows were asked for; {table.where} has {table.n_rows}; ask for fewer"
+            f"{k} rows were asked for; {table.where} has {table.n_rows}; ask for fewer"
         )
 
     batch = max(256, _BATCH_BYTES // (60 * k))
@@ -43,7 +42,7 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
         (found,) = rank_tables([table], asked, k, metric=metric, label="search")
         if found.n_ranked < k:
             raise InputError(
-                f"{option(k=k)} rows were asked for; {table.where} has {found.n_ranked} that are"
+                f"{k} rows were asked for; {table.where} has {found.n_ranked} that are"
                 " not zero; ask for fewer"
             )
         scores.append(found.best.scores)
