@@ -687,8 +687,6 @@ def search(
     >>> ids
     array([['b', 'c']], dtype=object)
     """
-    if not isinstance(k, int) or k < 1:
-        raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
     asked, of_users = _queries(queries)
     searched = run_of(run).table("items")
     return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.engine.graph import compute
@@ -21,6 +22,8 @@ _BATCH_BYTES = 64 << 20
 
 def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matrix, IdArray]:
     """Scores (q, k), descending, and the ids (q, k) of the rows that have them."""
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
     if queries.d != table.d:
         raise InputError(
             f"queries and rows must have the same number of components; {queries.where} has"
