@@ -66,6 +66,7 @@ def listed(ids: Any) -> list[Any]:
         raise InputError(
             f"ids are a list or a column of ids; a {type(ids).__name__} came ({error})"
         ) from error
+
     if not wanted:
         raise InputError(
             "at least one id must be given; none came; give the ids that are to be forgotten"
@@ -89,8 +90,10 @@ def located(
             tried[key] = _held_in(store, log, wanted, key)
         except IdError as error:
             refused.append(error)
+
     if not tried:
         raise refused[0]
+
     having = {key: found for key, found in tried.items() if found.known.any()}
     if len(having) > 1:
         raise InputError(
@@ -123,6 +126,7 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
             similar |= others
             already = np.asarray(attribute(state, "forgotten").get(key, ()), np.int64)
         found.append(HeldIds(name, located, rows, of_reference, already))
+
     return FoundIds(known, found, similar)
 
 
@@ -140,6 +144,7 @@ def _rows_with(
             " number, which would be that of another row then; take the row out of the deliveries"
             " and make the series anew"
         )
+
     kind = table.stored_ids.kind
     codes, distinct = pd.factorize(hashable(asked_ids(wanted, kind)))  # two texts may be one number
     others = spelled_otherwise(distinct.tolist()) if kind == "string" else []
@@ -151,6 +156,7 @@ def _rows_with(
         places = index.get_indexer(pd.Index(hashable(part)))
         rows.append(start + np.flatnonzero((places >= 0) & (places < n)))
         seen[places[places >= 0]] = True
+
     return (
         np.concatenate(rows),
         seen[codes],

@@ -47,6 +47,7 @@ def verify(store: Store, log: Log) -> Verified:
             version.full_details  # noqa: B018 (what lies behind its checksum may still be no version's)
         except DamageError as error:
             damage.append(f"version {version.version}: {error}")
+
     now = {
         version.digests_file for version in log.stored.values()
     }  # these are read to know what to compare with
@@ -62,6 +63,7 @@ def verify(store: Store, log: Log) -> Verified:
         for (whose, key, kind, crc), digest in zip(batch, found, strict=True):
             if (wrong := problem(digest, crc, kind)) is not None:
                 damage.append(f"{whose}: {key} {wrong}")
+
     return Verified(len(log.versions), len(log.runs), n_files, tuple(damage))
 
 

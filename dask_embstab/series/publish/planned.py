@@ -89,6 +89,7 @@ def planned_change(
             f" {head.version}); give the new model's name, or add the run without"
             f" {option('new_model')}"
         )
+
     before = read_run(store, log.located(head)).table("items").d
     width = max(before, source.table("items").d) if asked is None else asked
     own = replace(settings, width=width, gates={**settings.gates, **dict.fromkeys(MODEL_GATES)})
@@ -123,6 +124,7 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
             " components",
             f"{option('max_lost_energy')} allows more",
         )
+
     found = {}
     for located in log.stored.values():
         M, d = matrix_of(store, located), published_run(store, located).table("items").d
@@ -130,6 +132,7 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
             np.eye(d, len(P)) if M is None else M
         )  # a run that is narrower has zeros in the space's last components
         found[str(located.run)] = now @ P[: now.shape[1]]
+
     onto = {"version": None, "path": None, "width": width, "lost_energy": lost}
     return {"onto": onto, "moves": {}, "applied": False} | store_matrices(store, found)
 
