@@ -23,10 +23,10 @@ import numpy as np
 from common import launched, peak_bytes, table
 
 import dask_embstab as es
-from dask_embstab.cli.common import json_line
+from dask_embstab.cli.streams import json_line
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import rows
-from dask_embstab.series.log.versions import version_key
+from dask_embstab.series.log.names import version_key
 
 BEGIN, END = "<!-- series: written by benchmarks/series_log.py -->", "<!-- end of series -->"
 QUESTIONS: dict[str, Callable[[es.Series], Any]] = {

@@ -16,7 +16,8 @@ from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.swap import made_parents
-from dask_embstab.passes.apply import copy_table
+from dask_embstab.options import FIT, JOIN, SELECTION, taken
+from dask_embstab.passes.apply import copy_table, transform_run
 from dask_embstab.passes.compress import compress_run
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
@@ -25,12 +26,18 @@ from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
-from dask_embstab.passes.fit.options import Balance, FitOptions, Method, aligned_tables, selections
+from dask_embstab.passes.fit.options import (
+    Balance,
+    FitOptions,
+    Method,
+    aligned_tables,
+    resolve_keep,
+    selections,
+)
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.frontier import Frontier, measure, resolve_codes
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.search import nearest
-from dask_embstab.passes.transform_run import resolve_keep, transform_run
 from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.series.log.basis import of_one_width
@@ -57,6 +64,8 @@ from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import begin_run
 
 RunLike = Run | str | os.PathLike[str]
+_CHOICES = tuple(FIT.keys() - {"reference", "keep", "balance", *SELECTION, *JOIN})
+"""Options of a fit that it takes as they are."""
 
 
 @verb()
@@ -322,47 +331,30 @@ def fit(
     InputError
         (a ValueError) with what must hold, what came and what to do.
     """
-    chosen = {
-        "weights": weights,
-        "only": only,
-        "counts": counts,
-        "min_count": min_count,
-        "sample": sample,
-        "anchors": anchors,
-        "seed": seed,
-        "pairs": pairs,
-    }
-    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
-    taken = moments_of(items, users)
+    arguments = locals()
+    chosen, join = taken(arguments, SELECTION), taken(arguments, JOIN)
+    known = moments_of(items, users)
     aligned_on = (
         as_reference(reference)
-        if taken is None
-        else reference_of(taken, aligned_tables(align_on), reference)
+        if known is None
+        else reference_of(known, aligned_tables(align_on), reference)
     )
-    choices: dict[str, Any] = {
-        "align_on": align_on,
-        "method": method,
-        "rank": rank,
-        "width": width,
-        "max_lost_energy": max_lost_energy,
+    choices: dict[str, Any] = taken(arguments, _CHOICES) | {
         "balance": balance_for(balance, aligned_on),
-        "center": center,
-        "unit_rows": unit_rows,
-        "rotation_only": rotation_only,
-        "min_matched": min_matched,
-        "join_options": joined,
+        "join_options": join,
     }
-    if taken is not None:
-        choices["selections"] = selections(align_on, chosen)
-        return fit_moments(
-            taken, aligned_on, FitOptions(keep=resolve_keep(keep, users=users), **choices)
-        )
+    if known is not None:
+        rows = selections(align_on, chosen)
+        keep = resolve_keep(keep, users=users)
+        return fit_moments(known, aligned_on, FitOptions(keep=keep, selections=rows, **choices))
+
     item_table, user_table = item_and_user_tables(items, users)
     require_one_width(item_table, user_table)
-    known = {"items": item_table, "users": user_table}
-    aligned = {key: found for key in aligned_tables(align_on) if (found := known[key]) is not None}
-    choices["selections"] = selections(align_on, read_named(chosen, aligned, as_run(items)))
-    options = FitOptions(keep=resolve_keep(keep, users=user_table), **choices)
+    tables = {"items": item_table, "users": user_table}
+    aligned = {key: table for key in aligned_tables(align_on) if (table := tables[key]) is not None}
+    rows = selections(align_on, read_named(chosen, aligned, as_run(items)))
+    keep = resolve_keep(keep, users=user_table)
+    options = FitOptions(keep=keep, selections=rows, **choices)
     return fit_tables(item_table, user_table, aligned_on, options)
 
 
@@ -391,37 +383,17 @@ def moments(
     these; the other options are those of `fit`. What is about rows is given here (weights,
     selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
     """
+    arguments = locals()
     run, known = as_run(reference), as_reference(reference)
-    theirs = (
-        run.table(key)
-        if run is not None
-        else None
-        if reference is None
-        else as_table(reference, key=key)
-    )
-    chosen = {
-        "weights": weights,
-        "only": only,
-        "counts": counts,
-        "min_count": min_count,
-        "sample": sample,
-        "anchors": anchors,
-        "seed": seed,
-    }
-    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
+    theirs = None if reference is None else as_table(reference, key=key)
+    if run is not None:
+        theirs = run.table(key)
     options = FitOptions(
         keep="geometry",
-        align_on="items",
-        method="auto",
-        rank=None,
-        width=None,
         balance="rows",
         center=True,
-        unit_rows=False,
-        rotation_only=False,
-        min_matched=None,
-        selections=selections("items", chosen),
-        join_options=joined,
+        selections=selections("items", taken(arguments, SELECTION)),
+        join_options=taken(arguments, JOIN),
     )
     return summarize(
         as_table(table, key=key), theirs, {} if known is None else known.described, options
@@ -486,17 +458,12 @@ def apply(
     The product is float32 where the transform's own estimates allow it (design, step 9), float64
     otherwise.
     """
-    how = transform if isinstance(transform, Transform) else load_transform(transform)
+    options = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
+    made = transform if isinstance(transform, Transform) else load_transform(transform)
     source = run_of(run, users)
-    inputs = _paths(source.path, transform, (how.diagnostics.get("reference") or {}).get("path"))
+    inputs = _paths(source.path, transform, (made.diagnostics.get("reference") or {}).get("path"))
     name = source.name if source.path is not None else _name_of(out)
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "overwrite": overwrite,
-        "resume": resume,
-        "sync": sync,
-    }
-    return transform_run(how, source, out, name=name, inputs=inputs, **options)
+    return transform_run(made, source, out, name=name, inputs=inputs, **options)
 
 
 @verb(fit)
@@ -763,10 +730,10 @@ def evaluate(
     InputError
         Where nothing can be compared, or an option does not fit the tables.
     """
+    join = taken(locals(), JOIN)
     first, second = _compared(a, b)
-    joined = {"memory": join_memory, "scratch": scratch, "duplicates": duplicates}
     options = EvaluateOptions(
-        k, users, seed, metric, groups, judgments, displacement, most_moved, join=joined
+        k, users, seed, metric, groups, judgments, displacement, most_moved, join=join
     )
     return measure_runs(first, second, options)
 

@@ -114,13 +114,13 @@ def _publish(place: str, run: str) -> None:
     import dask_embstab as es
     from dask_embstab.series.publish import publish as publishing
 
-    original = publishing.publish
+    original = publishing.create_version
 
     def publish(*arguments: Any) -> None:
         _wait()
         original(*arguments)
 
-    publishing.publish = publish
+    publishing.create_version = publish
     with dask.config.set(scheduler="synchronous"):
         try:
             es.Series(place).add(run)

@@ -168,7 +168,7 @@ def test_an_interrupted_delivery_is_unfinished(
             def strike(*_: Any, error: type[BaseException] = error, **__: Any) -> None:
                 raise error
 
-            patched.setattr("dask_embstab.series.publish.publish.candidate_of", strike)
+            patched.setattr("dask_embstab.series.publish.publish.fit", strike)
             with pytest.raises(error):
                 series.add(tmp_path / "next")
         assert attempts_in(series.store)["next"].outcome == outcome
@@ -186,7 +186,7 @@ def test_an_interrupt_after_the_publish_leaves_nothing_to_show(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("dask_embstab.series.publish.publish._cleared", strike)
+        patched.setattr("dask_embstab.series.publish.publish.remove_candidate", strike)
         with pytest.raises(KeyboardInterrupt):
             series.add(tmp_path / "next")
     assert series.head().run == "next"

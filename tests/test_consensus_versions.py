@@ -50,7 +50,7 @@ def test_an_interrupted_move_goes_on(
     assert not series.verify().damage
     written.clear()
     with pytest.MonkeyPatch.context() as patched, writing(written.append):
-        patched.setattr(publishing, "publish", _dead)
+        patched.setattr(publishing, "create_version", _dead)
         with pytest.raises(Stop):
             series.add(days[3])
     assert len(written) == 1
@@ -62,7 +62,7 @@ def test_an_interrupted_move_goes_on(
     ):
         harm()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(publishing, "publish", _dead)
+            patched.setattr(publishing, "create_version", _dead)
             with pytest.raises(Stop):
                 series.add(days[3])
         assert data_of(place) == data_of(tmp_path / "undisturbed" / "references" / "day-3.zarr")
@@ -83,7 +83,7 @@ def _dead(*_: Any) -> None:
 
 def test_gc_takes_what_was_left_of_a_mean(series: es.Series, days: list[Path]) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(publishing, "publish", _dead)
+        patched.setattr(publishing, "create_version", _dead)
         with pytest.raises(Stop):
             series.add(days[3])
     assert "references/day-3.zarr" in series.gc(grace=0).removed

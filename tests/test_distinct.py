@@ -48,7 +48,7 @@ def ids_of(kind: str, numbers: Any) -> Array:
 
 
 def repeats(ids: Array, memory: int | str) -> bool:
-    with join_options(memory=memory) as how:
+    with join_options(join_memory=memory) as how:
         return distinct.may_repeat(as_ids(ids, len(ids), where="t"), "items", how)
 
 

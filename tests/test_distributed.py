@@ -147,7 +147,7 @@ def test_an_error_on_a_worker_is_the_same_error(
 
 
 def test_the_memory_of_a_join_is_shared_by_the_threads_of_one_process(client: Client) -> None:
-    with join_options(memory="6MiB") as how:
+    with join_options(join_memory="6MiB") as how:
         with dask.config.set(num_workers=6):
             assert how.per_thread == 1 << 20
             with client.as_current():

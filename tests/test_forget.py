@@ -314,14 +314,14 @@ def test_the_head_s_first_run_is_its_own_reference(template: Path, tmp_path: Pat
 def test_a_race_is_lost_and_gone_on_with(
     series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = forgetting.publish
+    original = forgetting.create_version
 
     def meanwhile(*arguments: Any) -> Any:
         series.add(template / "day-3.zarr")
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(forgetting, "publish", meanwhile)
+        patched.setattr(forgetting, "create_version", meanwhile)
         with pytest.raises(es.RetryError):
             series.forget([LIVE], rewrite=True)
     assert series.forget([LIVE], rewrite=True).runs == ("day-2", "day-3")

@@ -86,7 +86,7 @@ def paired(mine: Any, theirs: Any, memory: int, **options: Any) -> Iterator[Pair
         make_table(np.ones((ids.shape[0], 2)), ids, where=name)
         for name, ids in (("run", mine), ("ref", theirs))
     ]
-    with join_options(memory=memory, **options) as how:
+    with join_options(join_memory=memory, **options) as how:
         yield pair(tables[0], tables[1], how)
 
 
@@ -481,7 +481,7 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 def test_a_join_takes_at_most_half_of_a_memory_limit() -> None:
     with dask.config.set({"embstab.memory-limit": "1GB"}), join_options() as how:
         assert how.memory == 500_000_000
-    with join_options(memory="3 MiB") as how:
+    with join_options(join_memory="3 MiB") as how:
         assert isinstance(how, JoinOptions)
         assert how.memory == 3 << 20
 

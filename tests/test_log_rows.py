@@ -12,7 +12,7 @@ import pytest
 import test_series
 
 import dask_embstab as es
-from dask_embstab.cli.common import json_line
+from dask_embstab.cli.streams import json_line
 from dask_embstab.report.text import render
 from dask_embstab.series.log.log import Log, rows
 from dask_embstab.series.store import Folder

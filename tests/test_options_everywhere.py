@@ -1,16 +1,12 @@
-"""What `fit` can do, every verb and command can: the matrix of options, derived from signatures and
-parsers.
-"""
+"""What `fit` can do, a series can by the same option, in Python and by commands."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,76 +17,6 @@ from test_series_selection import never_trained
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.log.settings import SETTINGS
-
-
-def parameters(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
-
-
-def command(*names: str) -> set[str]:
-    """Options of a command."""
-    found: Any = main
-    for name in names:
-        found = found.commands[name]
-    return {p.name for p in found.params if isinstance(p, click.Option)}
-
-
-FIT = parameters(es.fit) - {"items", "users"}
-OF_THE_MACHINE = {"scratch", "join_memory"}
-"""In Python the Dask configuration says them for a whole series."""
-DECIDED_LATER = {
-    "keep",
-    "align_on",
-    "method",
-    "rank",
-    "width",
-    "max_lost_energy",
-    "balance",
-    "center",
-    "min_matched",
-    "unit_rows",
-    "rotation_only",
-}
-"""Moments are of one table, before anything is fitted; the fit from them says these."""
-NOT_IN_MOMENTS = {"pairs"}
-"""They need another read of the table."""
-OF_ALL_RUNS = {"keep", "align_on"}
-"""One run of a series cannot have them for itself: `Series.change` says them for all."""
-MATRIX: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
-    "es.stabilize": (lambda: parameters(es.stabilize), set()),
-    "es.moments": (lambda: parameters(es.moments), DECIDED_LATER | NOT_IN_MOMENTS),
-    "es.Series.init": (lambda: parameters(es.Series.init), OF_THE_MACHINE | {"reference"}),
-    "es.Series.add": (
-        lambda: parameters(es.Series.add),
-        OF_THE_MACHINE | OF_ALL_RUNS | {"reference"},
-    ),
-    "embstab fit": (lambda: command("fit"), set()),
-    "embstab stabilize": (lambda: command("stabilize"), set()),
-    "embstab series init": (lambda: command("series", "init"), OF_THE_MACHINE | {"reference"}),
-    "embstab series settings": (
-        lambda: command("series", "settings"),
-        OF_THE_MACHINE | {"reference"},
-    ),
-    "embstab series replay": (lambda: command("series", "replay"), OF_THE_MACHINE | {"reference"}),
-    "embstab series add": (lambda: command("series", "add"), OF_ALL_RUNS | {"reference"}),
-}
-"""By verb: the options that it has, and those of `fit` that it cannot have (a series has its own
-reference).
-"""
-
-
-@pytest.mark.parametrize("verb", MATRIX)
-def test_every_option_of_fit_is_an_option_of(verb: str) -> None:
-    has, cannot = MATRIX[verb]
-    assert FIT - has() == cannot - has(), f"{verb} must take what fit takes"
-    assert not cannot & has(), f"{verb} has what this test says it cannot have"
-
-
-def test_settings_and_their_commands_agree() -> None:
-    for name in ("init", "settings", "replay"):
-        assert command("series", name) >= SETTINGS, f"embstab series {name} must take every setting"
-
 
 # --- 80 % of the rows were never trained
 

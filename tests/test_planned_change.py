@@ -193,7 +193,7 @@ def test_an_interruption_between_the_two_versions_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series, narrower = series_of(tmp_path, 96), run(tmp_path, 2, 64)
-    original, n = publishing.publish, 0
+    original, n = publishing.create_version, 0
 
     def killed(*arguments: Any) -> None:
         nonlocal n
@@ -203,7 +203,7 @@ def test_an_interruption_between_the_two_versions_is_gone_on_with(
         original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "publish", killed)
+        patched.setattr(publishing, "create_version", killed)
         with pytest.raises(KeyboardInterrupt):
             series.add(narrower, new_model="sixty-four", width=64)
     assert [v.kind for v in series.log().versions][2:] == ["rebase"]

@@ -54,14 +54,14 @@ def stop_after(n: int) -> Callable[[int], None]:
 def test_a_rebase_that_lost_the_race(
     series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = rebasing.publish
+    original = rebasing.create_version
 
     def meanwhile(*arguments: Any) -> Any:
         series.add(template / "day-3.zarr")
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rebasing, "publish", meanwhile)
+        patched.setattr(rebasing, "create_version", meanwhile)
         with pytest.raises(es.RetryError):
             series.rebase(1, rewrite=True)
     assert series.head().run == "day-3"

@@ -210,28 +210,28 @@ def test_a_publisher_that_was_slower_is_told_to_retry(
     series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Between its look at the log and its publish, another publishes."""
-    original = publishing.check
+    original = publishing.verify
 
     def meanwhile(*arguments: Any) -> Any:
-        monkeypatch.setattr(publishing, "check", original)
+        monkeypatch.setattr(publishing, "verify", original)
         es.Series(tmp_path / "series").add(days[4])
         return original(*arguments)
 
-    monkeypatch.setattr(publishing, "check", meanwhile)
+    monkeypatch.setattr(publishing, "verify", meanwhile)
     with pytest.raises(
         es.RetryError, match=r"version 4 was published by another process.*call again"
     ):
         series.add(days[3])
     assert series.head().run == "2026-01-05"
     assert series.add(days[3]).version.reference == 4, "fitted anew, on the new head"
-    monkeypatch.setattr(publishing, "check", meanwhile)
+    monkeypatch.setattr(publishing, "verify", meanwhile)
     assert not series.add(days[3], retries=1).published
 
 
 def test_two_at_work_on_one_name(
     series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = publishing.check, []
+    original, seen = publishing.verify, []
 
     def meanwhile(*arguments: Any) -> Any:
         with pytest.raises(es.RetryError, match="at work on 2026-01-04"):
@@ -239,7 +239,7 @@ def test_two_at_work_on_one_name(
         seen.append(series.gc(grace=0).removed)
         return original(*arguments)
 
-    monkeypatch.setattr(publishing, "check", meanwhile)
+    monkeypatch.setattr(publishing, "verify", meanwhile)
     assert series.add(days[3]).published
     assert seen == [[]], "gc leaves alone what is being published"
 
@@ -271,7 +271,7 @@ def test_a_scheduler_that_is_lost_loses_nothing_that_was_written(
         raise es.RetryError("the scheduler went away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "check", lost)
+        patched.setattr(publishing, "verify", lost)
         with pytest.raises(es.RetryError, match="went away"):
             series.add(days[3])
     monkeypatch.setattr(candidate, "fit_tables", lambda *_: pytest.fail("it is fitted already"))
@@ -370,7 +370,7 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
     place, before = tmp_path / "series", snapshot(tmp_path / "series")
     with monkeypatch.context() as patched:
         patched.setattr(
-            publishing, "publish", lambda *_: (_ for _ in ()).throw(OSError("the disk"))
+            publishing, "create_version", lambda *_: (_ for _ in ()).throw(OSError("the disk"))
         )
         with pytest.raises(OSError, match="the disk"):
             series.add(days[3])

@@ -99,7 +99,7 @@ def test_a_series_of_before_is_fixed_by_its_first_run(
     with monkeypatch.context() as before:
         before.setattr("dask_embstab.series.log.settings.Settings.settled", lambda self, _: self)
         before.setattr(
-            "dask_embstab.series.publish.publish._settled", lambda settings, *_: settings
+            "dask_embstab.series.publish.delivery._settled", lambda settings, *_: settings
         )
         series.add(delivery(tmp_path, 0))
     assert series.settings.tables is None

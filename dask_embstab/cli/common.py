@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import signal
 import sys
 import time
@@ -18,7 +17,8 @@ import click
 
 from dask_embstab.cli.caller import CommandLine
 from dask_embstab.cli.interrupts import signals_interrupt
-from dask_embstab.cli.streams import say, write_line
+from dask_embstab.cli.options import PLACE
+from dask_embstab.cli.streams import json_line, say, write_line
 from dask_embstab.files.published import noting
 from dask_embstab.kernels import choose_kernels
 from dask_embstab.repairs import called_by, printable
@@ -114,18 +114,6 @@ def command(
     return decorate
 
 
-class _Place(click.Path):
-    """A path or URL as it was given: whoever opens it says what is wrong with it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Itself; nothing is looked up."""
-        del param, ctx
-        return value
-
-
-PLACE = _Place()
-
-
 def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
     """A path argument."""
     return click.argument(name, type=PLACE, required=required)
@@ -137,20 +125,6 @@ def require_ids(ids: tuple[str, ...], name: str) -> None:
         from dask_embstab.errors import InputError
 
         raise InputError(f"there is no option {unknown}; see embstab {name} --help")
-
-
-MEMORY = click.option(
-    "--memory-limit", metavar="BYTES", help="Refuse a pass that needs more, e.g. 400MB."
-)
-SYNC = click.option(
-    "--sync/--no-sync",
-    default=True,
-    show_default=True,
-    help="Be on the disk before being seen; no: scratch work.",
-)
-SCHEDULER = click.option(
-    "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler; threads without."
-)
 
 
 def described(run: Any) -> dict[str, Any]:
@@ -344,27 +318,6 @@ def _for_people(title: str, result: dict[str, Any]) -> str:
     return render(title, result)
 
 
-def json_line(values: dict[str, Any]) -> str:
-    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as
-    anything but text.
-    """
-    return (
-        "{"
-        + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items())
-        + "}"
-    )
-
-
-def _json_value(value: Any) -> str:
-    if isinstance(value, Iterator):
-        return "[" + ", ".join(map(_json_value, value)) + "]"
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value))
-    return text.replace("\x7f", "\\u007f")
-
-
 @contextlib.contextmanager
 def _progress_bars(*, as_json: bool) -> Iterator[None]:
     """A bar for every pass, on a terminal only."""
@@ -376,14 +329,3 @@ def _progress_bars(*, as_json: bool) -> Iterator[None]:
 
     with bars() as hook, progress(hook):
         yield
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value

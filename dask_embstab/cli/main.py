@@ -10,10 +10,6 @@ import click
 
 from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
 from dask_embstab.cli.common import (
-    MEMORY,
-    PLACE,
-    SCHEDULER,
-    SYNC,
     argument,
     clock,
     cluster,
@@ -22,170 +18,67 @@ from dask_embstab.cli.common import (
     main,
     require_ids,
 )
-from dask_embstab.cli.fit_options import JOIN_MEMORY, SCRATCH, by_table, fit_options, given
+from dask_embstab.cli.options import given, options
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing
 
 __all__ = ["main"]
 
-_FIT_OPTIONS = (
-    click.option(
-        "--reference",
-        type=PLACE,
-        metavar="RUN",
-        help="Run to land on; without one, standardize only.",
-    ),
-    *fit_options(),
-    SCRATCH,
-    JOIN_MEMORY,
-    SCHEDULER,
-)
-_WRITE_OPTIONS = (
-    click.option(
-        "--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."
-    ),
-    click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
-    SYNC,
-    MEMORY,
-)
-_APPLY_OPTIONS = (
-    click.option(
-        "--dtype",
-        type=click.Choice(["float16", "float32", "float64"]),
-        help="Of the output; default: kept.",
-    ),
-    *_WRITE_OPTIONS,
-)
 
-
-@command(argument("run"), argument("out"), *_FIT_OPTIONS, *_APPLY_OPTIONS)
-def stabilize(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+@command(argument("run"), argument("out"), *options("stabilize"))
+def stabilize(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Land RUN in the reference's space and write it as OUT."""
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:
-        transformed = api.stabilize(run, out, **given(options))
+        transformed = api.stabilize(run, out, **given(chosen))
     assert transformed.transform is not None
     return {**transformed.transform.diagnostics, "seconds": seconds(), "out": transformed.path}
 
 
-@command(argument("run"), argument("transform"), *_FIT_OPTIONS, SYNC, MEMORY)
+@command(argument("run"), argument("transform"), *options("fit"))
 def fit(
-    run: str, transform: str, *, scheduler: str | None, sync: bool, **options: Any
+    run: str, transform: str, *, scheduler: str | None, sync: bool, **chosen: Any
 ) -> dict[str, Any]:
     """Fit the transform that lands RUN and save it as the file TRANSFORM."""
     from dask_embstab import api
     from dask_embstab.tables.run import open_run
 
     with cluster(scheduler), clock() as seconds:
-        fitted = api.fit(open_run(run), **given(options))
+        fitted = api.fit(open_run(run), **given(chosen))
         with publishing(transform):
             fitted.save(transform, sync=sync)
     return {**fitted.diagnostics, "seconds": seconds(), "out": transform}
 
 
-@command(argument("transform"), argument("run"), argument("out"), *_APPLY_OPTIONS, SCHEDULER)
+@command(argument("transform"), argument("run"), argument("out"), *options("apply"))
 def apply(
-    transform: str, run: str, out: str, *, scheduler: str | None, **options: Any
+    transform: str, run: str, out: str, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Apply a saved TRANSFORM (or that of a stabilized run) to RUN and write OUT."""
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:
-        transformed = api.apply(transform, run, out, **options)
+        transformed = api.apply(transform, run, out, **given(chosen))
     return {**described(transformed), "seconds": seconds(), "out": transformed.path}
 
 
-@command(
-    argument("run"),
-    argument("out"),
-    click.option(
-        "--code",
-        metavar="CODE",
-        help="float16, bfloat16, int8, int6, int5, int4, sign or pq16. Default: int8.",
-    ),
-    click.option(
-        "--budget",
-        metavar="recall@10=0.95|bytes=24",
-        help="Let measurements on sampled rows choose the code.",
-    ),
-    click.option("--rotate", is_flag=True, help="Turn rows by a fixed random rotation first."),
-    click.option("--rank", type=int, metavar="K", help="Keep K leading directions."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn."),
-    click.option("--like", type=PLACE, metavar="RUN", help="Use the code of this compressed run."),
-    click.option("--force", is_flag=True, help="Fit codebooks to fewer than 10,000 rows."),
-    *_WRITE_OPTIONS,
-    SCHEDULER,
-)
-def compress(run: str, out: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+@command(argument("run"), argument("out"), *options("compress"))
+def compress(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Write RUN with its rows stored as codes of a few bytes as OUT, which opens like any run."""
     from dask_embstab import api
     from dask_embstab.report.comparison import frontier_lines
 
     with cluster(scheduler), clock() as seconds:
-        small = api.compress(run, out, **options)
+        small = api.compress(run, out, **given(chosen))
     record = dict(small.attrs["embstab"]["compressed"])
     if "entries" in record and not click.get_current_context().params["as_json"]:
         return {"lines": frontier_lines(record)}
     return {**described(small), "compressed": record, "seconds": seconds(), "out": small.path}
 
 
-@command(
-    argument("a"),
-    argument("b"),
-    click.option(
-        "--k",
-        type=click.IntRange(1),
-        default=100,
-        show_default=True,
-        help="Length of the compared top lists.",
-    ),
-    click.option(
-        "--users",
-        type=click.IntRange(1),
-        default=1000,
-        show_default=True,
-        help="Shared users (without users: items) to sample.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True),
-    click.option(
-        "--metric",
-        type=click.Choice(["dot", "cosine"]),
-        help="How items are ranked. Default: dot for users, cosine among items.",
-    ),
-    click.option(
-        "--groups",
-        metavar="NAME|FILE",
-        multiple=True,
-        callback=by_table,
-        help="Group of each item: an array of the run, or a file; also users=NAME.",
-    ),
-    click.option(
-        "--judgments",
-        metavar="FILE",
-        help="Query id, item id, grade: CSV, TSV, Parquet or TREC qrels.",
-    ),
-    click.option(
-        "--displacement",
-        type=PLACE,
-        metavar="PLACE",
-        help="Write every id's displacement: Zarr, or .parquet.",
-    ),
-    click.option(
-        "--most-moved",
-        type=click.IntRange(0),
-        default=10,
-        show_default=True,
-        help="Ids to list that moved most.",
-    ),
-    click.option(
-        "--duplicates", type=click.Choice(["error", "first"]), default="error", show_default=True
-    ),
-    SCRATCH,
-    JOIN_MEMORY,
-    SCHEDULER,
-)
-def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+@command(argument("a"), argument("b"), *options("evaluate"))
+def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Compare A and B (runs, tables, arrays, or versions SERIES@3): cosines and lengths by id,
     overlaps of top lists, recall of stale queries, quality by judgments.
     """
@@ -193,7 +86,7 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
     from dask_embstab.report.comparison import comparison_lines
 
     with cluster(scheduler):
-        found = api.evaluate(a, b, **options)
+        found = api.evaluate(a, b, **given(chosen))
     as_json = click.get_current_context().params["as_json"]
     return found.to_dict() if as_json else {"lines": comparison_lines(found)}
 
@@ -201,9 +94,7 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **options: Any) -> dict[s
 @command(
     argument("run"),
     click.argument("ids", nargs=-1, required=True, metavar="ID..."),
-    click.option(
-        "--table", type=click.Choice(["items", "users"]), default="items", show_default=True
-    ),
+    *options("lookup"),
 )
 def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     """The vectors of these IDs in RUN, by an index that the first lookup builds beside it."""
@@ -223,7 +114,7 @@ def inspect(path: str) -> dict[str, Any]:
     return described(open_run(path))
 
 
-@command(argument("run"), SCHEDULER)
+@command(argument("run"), *options("verify"))
 def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     """Compare every file of the stabilized RUN with the digests that it records of itself; ends
     with 2 on damage.
@@ -245,44 +136,20 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     click.option("--components", type=click.IntRange(3, 256), default=16, show_default=True),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
 )
-def demo(directory: str | None, **options: Any) -> dict[str, Any]:
+def demo(directory: str | None, **chosen: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into
     DIRECTORY.
     """
     from dask_embstab.demo.run import run_demo
 
-    made = run_demo(directory or "demo-out", say=say, **options)
+    made = run_demo(directory or "demo-out", say=say, **chosen)
     context = click.get_current_context()
     return (
         made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
     )
 
 
-@command(
-    argument("path", required=False),
-    click.option(
-        "--components",
-        type=click.IntRange(1),
-        default=64,
-        show_default=True,
-        help="Without a PATH.",
-    ),
-    click.option(
-        "--disk-bytes",
-        metavar="BYTES",
-        default="256MiB",
-        show_default=True,
-        help="Written, read, removed.",
-    ),
-    click.option(
-        "--seconds",
-        type=click.FloatRange(0.001, 600),
-        default=0.1,
-        show_default=True,
-        help="For every step.",
-    ),
-    SCHEDULER,
-)
+@command(argument("path", required=False), *options("doctor"))
 def doctor(
     path: str | None, *, components: int, disk_bytes: str, seconds: float, scheduler: str | None
 ) -> dict[str, Any]:
@@ -299,7 +166,7 @@ def doctor(
     from dask_embstab.tables.coerce import tables_at
 
     tables = {} if path is None else tables_at(path)
-    chosen = click.get_current_context().obj
+    kernels = click.get_current_context().obj
     with cluster(scheduler):
         client = active_client()
         workers = {} if client is None else {"workers": worker_families(client)}
@@ -318,7 +185,7 @@ def doctor(
             d=components,
             disk_bytes=size,
             seconds=seconds,
-            chosen=chosen,
+            chosen=kernels,
         )
     return told | workers
 

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dask_embstab.cli.common import (
-    MEMORY,
-    PLACE,
-    SCHEDULER,
-    SYNC,
     argument,
     clock,
     cluster,
@@ -21,53 +17,12 @@ from dask_embstab.cli.common import (
     main,
     require_ids,
 )
-from dask_embstab.cli.fit_options import (
-    JOIN_MEMORY,
-    NONE,
-    OF_ALL_RUNS,
-    SCRATCH,
-    fit_options,
-    given_settings,
-)
+from dask_embstab.cli.options import PLACE, given, given_settings, options
 from dask_embstab.files.published import publishing
 
 if TYPE_CHECKING:
     from dask_embstab.series.admin.forget import Forgotten
     from dask_embstab.series.publish.publish import Added
-
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Seconds from 90s, 15m, 12h or 7d; 0 needs no unit."""
-    try:
-        return 0.0 if value == "0" else float(value[:-1]) * _SECONDS[value[-1:]]
-    except (ValueError, KeyError):
-        raise click.BadParameter(
-            f"an age is a number and a unit, such as 90s, 15m, 12h or 7d; it is {value!r}"
-        ) from None
-
-
-def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.strip():
-        raise click.BadParameter("a reason is some words; it is empty")
-    return value
-
-
-def _thresholds(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float | None] | None:
-    """Thresholds by gate from NAME=NUMBER and NAME=off."""
-    given: dict[str, float | None] = {}
-    for value in values:
-        name, _equals, limit = value.partition("=")
-        try:
-            given[name] = None if limit == "off" else float(limit)
-        except ValueError:
-            raise click.BadParameter(
-                f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}"
-            ) from None
-    return given or None
 
 
 @main.group(name="series")
@@ -75,117 +30,12 @@ def series() -> None:
     """Years of runs in one space: publish, inspect, verify, roll back."""
 
 
-def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
-    """A number of runs, or none."""
-    try:
-        return value if value in (None, NONE, "auto") else float(str(value))
-    except ValueError:
-        raise click.BadParameter(f"it is a number of runs, none or auto; it is {value!r}") from None
-
-
-def _gap_weights(
-    _: click.Context, __: click.Parameter, value: str | None
-) -> dict[str, float] | None:
-    """Weights by gap from 1,4,13 (all alike) or 1=1.2,4=1.5; none for no gaps."""
-    if value is None:
-        return None
-    try:
-        parts = [] if value == NONE else [part.partition("=") for part in value.split(",")]
-        return {gap: float(weight) if equals else 1.0 for gap, equals, weight in parts}
-    except ValueError:
-        raise click.BadParameter(
-            f"gaps are like 1,4,13 or 1=1.2,4=1.5, or none; it is {value!r}"
-        ) from None
-
-
-_SETTINGS = (
-    click.option(
-        "--policy",
-        type=click.Choice(["consensus", "previous", "first"]),
-        help="What to land on. Default: consensus.",
-    ),
-    click.option(
-        "--half-life",
-        callback=_runs,
-        metavar="RUNS|none|auto",
-        help="Of a run in the consensus. Default: 26; 4 times the longest of the gaps.",
-    ),
-    click.option(
-        "--gaps",
-        callback=_gap_weights,
-        metavar="1,4,13|1=W,4=W|none",
-        help="Gaps to hold, in runs, with weights.",
-    ),
-    click.option(
-        "--sum-weight",
-        type=float,
-        metavar="W",
-        help="Of the sum of all runs beside the gaps. Default: 1.",
-    ),
-    click.option(
-        "--head-weight",
-        type=float,
-        metavar="A",
-        help="More that the last run counts. Default: 0.5.",
-    ),
-    click.option(
-        "--forget-below",
-        type=float,
-        metavar="W",
-        help="Weight below which a row that is gone leaves. Default: 1.",
-    ),
-    click.option(
-        "--keep-references",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Running references kept. Default: 8.",
-    ),
-    *fit_options(takes_back=True),
-    click.option(
-        "--tables",
-        type=click.Choice(["items", "both"]),
-        help="Of every run. Default: the first run's.",
-    ),
-    click.option(
-        "--first-run", type=click.Choice(["standardized", "raw"]), help="Default: standardized."
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float16", "float32", "float64"]),
-        help="Of the runs. Default: kept.",
-    ),
-    click.option(
-        "--chain-minus-first/--no-chain-minus-first",
-        default=None,
-        help="Report the chain's drift. Default: do.",
-    ),
-    click.option(
-        "--gate",
-        "gates",
-        multiple=True,
-        metavar="NAME=NUMBER",
-        callback=_thresholds,
-        help="Threshold of a gate, or NAME=off. `series settings` shows all.",
-    ),
-)
 _MOST_DIGITS = 20
 _PLACE = argument("series")
 _VERSION = click.argument("version", type=click.IntRange(1), metavar="[N]", required=False)
 
 
-def _version_numbers(_: click.Context, __: click.Parameter, given: str | None) -> list[int] | None:
-    """Numbers of versions, separated by commas."""
-    if given is None:
-        return None
-    try:
-        return [int(number) for number in given.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"it is numbers of versions, such as 1,2,5; it is {given!r}"
-        ) from None
-
-
-@command(_PLACE, *_SETTINGS, group=series)
+@command(_PLACE, *options("Series.init"), group=series)
 def init(series: str, **settings: Any) -> dict[str, Any]:
     """Make an empty series in the folder SERIES."""
     from dask_embstab.series.series import Series
@@ -194,40 +44,7 @@ def init(series: str, **settings: Any) -> dict[str, Any]:
     return {"series": series, "settings": made.settings.to_dict()}
 
 
-@command(
-    _PLACE,
-    argument("run"),
-    click.option("--name", help="Name of the run. Default: its recorded name."),
-    click.option("--model", help="Name of the model it belongs to. Default: the run's name."),
-    click.option(
-        "--new-model",
-        metavar="NAME",
-        help="A planned change: the first run of this model, of any width.",
-    ),
-    click.option(
-        "--retries",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="After a quicker publisher.",
-    ),
-    click.option(
-        "--shadow", is_flag=True, help="Publish a version that readers of the head do not see."
-    ),
-    click.option(
-        "--accept",
-        metavar="REASON",
-        callback=_reason,
-        help="Publish what a gate holds; the reason is recorded.",
-    ),
-    *fit_options(but=OF_ALL_RUNS),
-    SCRATCH,
-    JOIN_MEMORY,
-    SCHEDULER,
-    MEMORY,
-    group=series,
-    through="Series.change",
-)
+@command(_PLACE, argument("run"), *options("Series.add"), group=series, through="Series.change")
 def add(
     series: str,
     run: str,
@@ -235,7 +52,7 @@ def add(
     scheduler: str | None,
     scratch: str | None,
     join_memory: str | None,
-    **options: Any,
+    **chosen: Any,
 ) -> dict[str, Any]:
     """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an
     interruption it goes on.
@@ -245,12 +62,12 @@ def add(
     opened = Series(series)
     joins = joins_within(scratch, join_memory)
     with (
-        delivering(opened, run, name=options["name"]),
+        delivering(opened, run, name=chosen["name"]),
         cluster(scheduler),
         joins,
         clock() as seconds,
     ):
-        added = opened.add(run, **options)
+        added = opened.add(run, **given(chosen))
     return {**_added(added), "seconds": seconds()}
 
 
@@ -275,26 +92,11 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     _PLACE,
     click.argument("a", type=click.IntRange(1)),
     click.argument("b", type=click.IntRange(1), required=False),
-    click.option(
-        "--k",
-        type=click.IntRange(1),
-        default=100,
-        show_default=True,
-        help="Length of the top lists.",
-    ),
-    click.option(
-        "--users",
-        type=click.IntRange(1),
-        default=1000,
-        show_default=True,
-        help="Shared users to sample.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True),
-    SCHEDULER,
+    *options("Series.diff"),
     group=series,
 )
 def diff(
-    series: str, a: int, b: int | None, *, scheduler: str | None, **options: Any
+    series: str, a: int, b: int | None, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Compare the runs of versions A and B (default: the head): cosines, lengths, top lists."""
     from dask_embstab.series.series import Series
@@ -304,44 +106,18 @@ def diff(
         return {
             "a": a,
             "b": opened.log().version(b).version,
-            **opened.diff(a, b, **options).to_dict(),
+            **opened.diff(a, b, **given(chosen)).to_dict(),
         }
 
 
-@command(
-    _PLACE,
-    click.option(
-        "--versions",
-        metavar="N,N,...",
-        callback=_version_numbers,
-        help="At least two. Default: the last eight live ones.",
-    ),
-    click.option(
-        "--k", type=click.IntRange(1), default=10, show_default=True, help="Depth of the recall."
-    ),
-    click.option(
-        "--users",
-        type=click.IntRange(1),
-        default=200,
-        show_default=True,
-        help="Shared users (without users: items) to sample.",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True),
-    click.option(
-        "--metric",
-        type=click.Choice(["dot", "cosine"]),
-        help="How items are ranked. Default: dot for users, cosine among items.",
-    ),
-    SCHEDULER,
-    group=series,
-)
-def skew(series: str, *, scheduler: str | None, **options: Any) -> dict[str, Any]:
+@command(_PLACE, *options("Series.skew"), group=series)
+def skew(series: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """What queries of one version find in another's table, and in a table mixed of several."""
     from dask_embstab.report.comparison import skew_lines
     from dask_embstab.series.series import Series
 
     with cluster(scheduler):
-        found = Series(series).skew(**options)
+        found = Series(series).skew(**given(chosen))
     as_json = click.get_current_context().params["as_json"]
     return found.to_dict() if as_json else {"lines": skew_lines(found)}
 
@@ -354,24 +130,7 @@ def rollback(series: str, version: int) -> dict[str, Any]:
     return _added(Series(series).rollback(version))
 
 
-@command(
-    _PLACE,
-    click.option(
-        "--onto",
-        metavar="VERSION|RUN",
-        help="Reference: a version's run as it was published, or any run.",
-    ),
-    click.option("--back", is_flag=True, help="Undo the last rebase instead."),
-    click.option(
-        "--rewrite",
-        is_flag=True,
-        help="Write all runs anew; else readers multiply by one small matrix each.",
-    ),
-    SCHEDULER,
-    MEMORY,
-    group=series,
-    through="Series.change",
-)
+@command(_PLACE, *options("Series.rebase"), group=series, through="Series.change")
 def rebase(
     series: str, *, onto: str | None, back: bool, rewrite: bool, scheduler: str | None
 ) -> dict[str, Any]:
@@ -394,22 +153,11 @@ def rebase(
 @command(
     _PLACE,
     click.argument("ids", nargs=-1, required=True, metavar="ID..."),
-    click.option(
-        "--table",
-        type=click.Choice(["items", "users"]),
-        help="Whose ids. Default: the one that has them.",
-    ),
-    click.option(
-        "--rewrite",
-        is_flag=True,
-        help="Write the runs that hold them anew too, not only the references.",
-    ),
-    SCHEDULER,
-    MEMORY,
+    *options("Series.forget"),
     group=series,
 )
 def forget(
-    series: str, ids: tuple[str, ...], *, scheduler: str | None, **options: Any
+    series: str, ids: tuple[str, ...], *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Remove the IDs from the running references and, with --rewrite, from all runs; `series gc`
     then frees the disk.
@@ -418,7 +166,7 @@ def forget(
 
     require_ids(ids, "series forget")
     with cluster(scheduler), clock() as seconds:
-        made = Series(series).forget(list(ids), **options)
+        made = Series(series).forget(list(ids), **given(chosen))
     told = {
         name: list(getattr(made, name)) for name in ("runs", "references", "still_in", "unknown")
     }
@@ -433,7 +181,7 @@ def promote(series: str, version: int) -> dict[str, Any]:
     return _added(Series(series).promote(version))
 
 
-@command(_PLACE, SCHEDULER, group=series)
+@command(_PLACE, *options("Series.verify"), group=series)
 def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     """Read every file of every published run; ends with 2 and names what is damaged."""
     from dask_embstab.series.series import Series
@@ -443,27 +191,8 @@ def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     return {"versions": found.versions, "runs": found.runs, "files": found.files, "damage": []}
 
 
-@command(
-    _PLACE,
-    click.option(
-        "--pin-age",
-        metavar="AGE",
-        callback=_seconds,
-        default="1d",
-        show_default=True,
-        help="Readers' pins older than this ended.",
-    ),
-    click.option(
-        "--grace",
-        metavar="AGE",
-        callback=_seconds,
-        default="1h",
-        show_default=True,
-        help="What was changed later stays; 0 removes it at once.",
-    ),
-    group=series,
-)
-def gc(series: str, **options: Any) -> dict[str, Any]:
+@command(_PLACE, *options("Series.gc"), group=series)
+def gc(series: str, **chosen: Any) -> dict[str, Any]:
     """Remove what no version needs: leftovers of interrupted publishes, held candidates, and what
     rebases and forgets have written anew; `left` says what stays, and why.
     """
@@ -471,7 +200,7 @@ def gc(series: str, **options: Any) -> dict[str, Any]:
     from dask_embstab.series.series import Series
 
     opened = Series(series)
-    made = opened.gc(**options)
+    made = opened.gc(**given(chosen))
     return {"removed": made.removed, "left": made.left, "foreign": foreign(opened.store)}
 
 
@@ -494,35 +223,9 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
     }
 
 
-@command(
-    _PLACE,
-    argument("users"),
-    argument("out"),
-    click.option(
-        "--model",
-        help=(
-            "Land with this model's transform. Default: the one that USERS names, else the head's."
-        ),
-    ),
-    click.option(
-        "--version", type=click.IntRange(1), metavar="N", help="Land with this version's transform."
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float16", "float32", "float64"]),
-        help="Of the output; default: kept.",
-    ),
-    click.option(
-        "--overwrite", is_flag=True, help="Replace a run at OUT once the new one is whole."
-    ),
-    click.option("--resume", is_flag=True, help="Go on from what an interrupted call left."),
-    SYNC,
-    SCHEDULER,
-    MEMORY,
-    group=series,
-)
+@command(_PLACE, argument("users"), argument("out"), *options("Series.apply"), group=series)
 def apply(
-    series: str, users: str, out: str, *, scheduler: str | None, **options: Any
+    series: str, users: str, out: str, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Land USERS (a run of users, or of new items) with the transform of a published version, at
     OUT.
@@ -530,11 +233,11 @@ def apply(
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
-        transformed = Series(series).apply(users, out, **options)
+        transformed = Series(series).apply(users, out, **given(chosen))
     return {**described(transformed), "seconds": seconds(), "out": transformed.path}
 
 
-@command(_PLACE, *_SETTINGS, group=series)
+@command(_PLACE, *options("Series.change"), group=series)
 def settings(series: str, **changes: Any) -> dict[str, Any]:
     """Show the settings, or change them for the runs to come by a recorded version."""
     from dask_embstab.series.series import Series
@@ -560,16 +263,16 @@ def status(series: str) -> dict[str, Any]:
 @command(
     _PLACE,
     click.argument("run", metavar="NAME"),
-    click.option("--reason", default="", metavar="TEXT", help="Recorded with it."),
+    *options("Series.acknowledge"),
     group=series,
 )
-def acknowledge(series: str, run: str, *, reason: str) -> dict[str, Any]:
+def acknowledge(series: str, run: str, **chosen: Any) -> dict[str, Any]:
     """Let status and metrics show the delivery NAME no more, which was held, failed or
     interrupted.
     """
     from dask_embstab.series.series import Series
 
-    known = Series(series).acknowledge(run, reason=reason)
+    known = Series(series).acknowledge(run, **given(chosen))
     return {"run": known.run, "outcome": known.outcome, "at": known.at, "acknowledged": True}
 
 
@@ -588,15 +291,7 @@ def metrics(series: str, file: str | None) -> dict[str, Any]:
 @command(
     _PLACE,
     click.argument("scratch", type=PLACE),
-    *_SETTINGS,
-    click.option(
-        "--from", "first", type=click.IntRange(1), metavar="N", help="First version to land again."
-    ),
-    click.option(
-        "--to", "last", type=click.IntRange(1), metavar="M", help="Last version to land again."
-    ),
-    SCHEDULER,
-    MEMORY,
+    *options("Series.replay"),
     group=series,
 )
 def replay(

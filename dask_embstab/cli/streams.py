@@ -5,8 +5,11 @@ fails no run.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -47,3 +50,35 @@ def _redirect(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def json_line(values: dict[str, Any]) -> str:
+    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as
+    anything but text.
+    """
+    return (
+        "{"
+        + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items())
+        + "}"
+    )
+
+
+def _json_value(value: Any) -> str:
+    if isinstance(value, Iterator):
+        return "[" + ", ".join(map(_json_value, value)) + "]"
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value))
+    return text.replace("\x7f", "\\u007f")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

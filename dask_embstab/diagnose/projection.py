@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.moments import Moments, Pairs
+from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.engine.graph import Pass
 from dask_embstab.passes.engine.memory import projected_peak, read_load, small_matrices, write_load
 from dask_embstab.passes.engine.plan import plan
@@ -29,7 +30,6 @@ from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.pairing import pair
 from dask_embstab.passes.join.reference_rows import plan_reference_read
-from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table

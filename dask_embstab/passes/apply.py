@@ -1,9 +1,10 @@
-"""The apply of one run: which matrix and precision for which table, and the record of how the
-output came to be.
+"""The apply of a whole run: planned per table (which matrix, which precision), then one read and
+one write each, and the record of how the output came to be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -15,134 +16,165 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import Pass, run_all
+from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_table
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
-from dask_embstab.tables.write.run_writer import RunWriter
+from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 
 @dataclass(frozen=True, slots=True)
-class Apply:
-    """One transform, the run that it is applied to, and the dtype of the output (None: each table's
-    own).
+class TablePlan:
+    """A table, what its rows are multiplied by, and the dtype in which the result is stored."""
+
+    table: Table
+    linear_map: LinearMap
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPlan:
+    """One transform, the run that it aligns, and the plan of each table; ``dtype`` was asked for
+    (None: each table's own).
     """
 
     transform: Transform
     run: Run
     dtype: np.dtype[Any] | None
+    tables: Mapping[str, TablePlan]
 
-    def __post_init__(self) -> None:
-        for key, table in self.tables.items():
-            if table.d != self.transform.d:
-                raise InputError(
-                    f"the transform takes rows of {self.transform.d} components; the {key} of"
-                    f" {self.run.where} have {table.d}; apply it to the run it was fitted on"
-                )
-            if getattr(self.transform, key) is None:
-                raise InputError(
-                    f"{self.run.where} has {key} and the transform was fitted without; fit it on a"
-                    " run that has them"
-                )
 
-    @property
-    def tables(self) -> dict[str, Table]:
-        """The run's tables by name."""
-        return {key: table for key in TABLES if (table := getattr(self.run, key)) is not None}
+def transform_run(
+    transform: Transform,
+    source: Run,
+    out: Any,
+    *,
+    name: str | None,
+    dtype: Any,
+    overwrite: bool,
+    resume: bool,
+    sync: bool = True,
+    for_series: bool = False,
+    inputs: tuple[str, ...],
+) -> Run:
+    """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and
+    open it.
+    """
+    require_output(out, inputs, overwrite=overwrite, for_series=for_series)
+    plan = plan_apply(transform, source, None if dtype is None else _float_dtype(dtype))
+    with (
+        begin_run(
+            out,
+            name=name,
+            fingerprint=fingerprint(plan),
+            overwrite=overwrite,
+            resume=resume,
+            sync=sync,
+            for_series=for_series,
+            inputs=inputs,
+        ) as writer,
+        unchanged(*(planned.table for planned in plan.tables.values())),
+    ):
+        write_planned(plan, writer)
+    return open_run(out)
 
-    def write(self, writer: RunWriter) -> None:
-        """Land every table in one read and one write each, then record the transform."""
-        done = run_all({key: self._pass(writer, key, table) for key, table in self.tables.items()})
-        digests = {key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in done.items()}
-        written = {key: w.written for key, w in done.items()}
-        writer.transform(self.transform, self._provenance(digests), written)
 
-    def fingerprint(self) -> str:
-        """What must be equal for a write to be resumed: the matrices, the inputs and the
-        output's dtype.
-        """
-        digest = hashlib.sha256()
-        for name, array in self.transform.arrays().items():
-            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        shapes = {
-            key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written]
-            for key, t in self.tables.items()
-        }
-        digest.update(json.dumps([shapes, str(self.dtype)], sort_keys=True).encode())
-        return digest.hexdigest()[:32]
+def plan_apply(transform: Transform, run: Run, dtype: np.dtype[Any] | None) -> ApplyPlan:
+    """What is computed for each table of the run; raises `InputError` where the transform is not
+    for these tables.
 
-    def in_range(self, key: str) -> tuple[int, ...]:
-        """Digests of the chunks that the fit read, if none of their rows can leave the range of the
-        output; else none.
+    The product is float32 only where the fit's estimates allow it and neither side of the multiply
+    is float64. Chunks that the fit found finite need no check, if none of their rows can leave the
+    range of the output: no row is longer than the root of the table's energy (Cauchy-Schwarz).
+    """
+    tables = {}
+    for key in TABLES:
+        table: Table | None = getattr(run, key)
+        if table is None:
+            continue
+        M, offset = getattr(transform, key), getattr(transform, f"{key}_offset")
+        if table.d != transform.d:
+            raise InputError(
+                f"the transform takes rows of {transform.d} components; the {key} of"
+                f" {run.where} have {table.d}; apply it to the run it was fitted on"
+            )
+        if M is None:
+            raise InputError(
+                f"{run.where} has {key} and the transform was fitted without; fit it on a run that"
+                " has them"
+            )
 
-        The fit found them finite, and no row is longer than the root of the table's energy
-        (Cauchy-Schwarz).
-        """
-        table, known = self.tables[key], self.transform.diagnostics.get(key) or {}
-        M, offset = self._matrices(key)
-        longest = math.sqrt(
-            math.inf if known.get("energy") is None else known["energy"]
-        ) * np.linalg.norm(M)
-        longest += 0.0 if offset is None else np.linalg.norm(offset)
-        largest = min(
-            np.finfo(dtype).max for dtype in (self._product(key, table), self._stored_as(table))
-        )
-        return tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
+        stored_as, known = dtype or table.dtype, transform.diagnostics.get(key) or {}
+        allowed = transform.diagnostics.get("product", {}).get(key)
+        is_double = 8 in (table.dtype.itemsize, stored_as.itemsize)
+        product: Product = "float32" if allowed == "float32" and not is_double else "float64"
+        longest = math.sqrt(math.inf if known.get("energy") is None else known["energy"])
+        longest *= float(np.linalg.norm(M))
+        longest += 0.0 if offset is None else float(np.linalg.norm(offset))
+        largest = min(np.finfo(product).max, np.finfo(stored_as).max)
+        digests = tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
+        linear_map = LinearMap(M, offset, product, dict(enumerate(digests)))
+        tables[key] = TablePlan(table, linear_map, stored_as)
+    return ApplyPlan(transform, run, dtype, tables)
 
-    def _pass(self, writer: RunWriter, key: str, table: Table) -> Pass[Written]:
-        linear_map = LinearMap(
-            *self._matrices(key), self._product(key, table), dict(enumerate(self.in_range(key)))
-        )
-        return copy_table(
+
+def fingerprint(plan: ApplyPlan) -> str:
+    """What must be equal for a write to be resumed: the matrices, the inputs and the output's
+    dtype.
+    """
+    digest = hashlib.sha256()
+    for name, array in plan.transform.arrays().items():
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    shapes = {
+        key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written]
+        for key, t in ((key, planned.table) for key, planned in plan.tables.items())
+    }
+    digest.update(json.dumps([shapes, str(plan.dtype)], sort_keys=True).encode())
+    return digest.hexdigest()[:32]
+
+
+def write_planned(plan: ApplyPlan, writer: RunWriter) -> None:
+    """Transform every table in one read and one write each, then record the transform."""
+    passes = {
+        key: copy_table(
             writer,
             key,
-            table,
-            linear_map,
-            dtype=self._stored_as(table),
-            width=self.transform.width,
-            chunk_rows=table.chunk_rows,
+            planned.table,
+            planned.linear_map,
+            dtype=planned.dtype,
+            width=plan.transform.width,
+            chunk_rows=planned.table.chunk_rows,
             label="apply",
         )
-
-    def _matrices(self, key: str) -> tuple[Matrix, Vector | None]:
-        return getattr(self.transform, key), getattr(self.transform, f"{key}_offset")
-
-    def _stored_as(self, table: Table) -> np.dtype[Any]:
-        return self.dtype or table.dtype
-
-    def _product(self, key: str, table: Table) -> Product:
-        """float32 only where the fit's estimates allow it and neither side of the multiply is
-        float64.
-        """
-        if 8 in (table.dtype.itemsize, self._stored_as(table).itemsize):
-            return "float64"
-        allowed: Mapping[str, Any] = self.transform.diagnostics.get("product", {})
-        return "float32" if allowed.get(key) == "float32" else "float64"
-
-    def _provenance(self, digests: Mapping[str, list[int]]) -> dict[str, Any]:
-        """Attributes of ``transform/``: how the run came to be."""
-        known = self.transform.diagnostics
-        return {
-            "direction": (
-                "row vectors: transformed = vectors @ items (or users), plus offsets where there"
-                " are any"
-            ),
-            "run": {"path": self.run.path, "name": self.run.name},
-            "reference": known.get("reference"),
-            "method": known.get("method"),
-            "keep": known.get("keep"),
-            "diagnostics": dict(known),
-            "products": {key: self._product(key, table) for key, table in self.tables.items()},
-            "digests": {
-                "algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian",
-                **digests,
-            },
-            "versions": _versions(),
-        }
+        for key, planned in plan.tables.items()
+    }
+    done = run_all(passes)
+    known = plan.transform.diagnostics
+    provenance = {
+        "direction": (
+            "row vectors: transformed = vectors @ items (or users), plus offsets where there"
+            " are any"
+        ),
+        "run": {"path": plan.run.path, "name": plan.run.name},
+        "reference": known.get("reference"),
+        "method": known.get("method"),
+        "keep": known.get("keep"),
+        "diagnostics": dict(known),
+        "products": {key: planned.linear_map.product for key, planned in plan.tables.items()},
+        "digests": {
+            "algorithm": "crc32c of each chunk's decoded bytes, C order, little-endian",
+            **{key: [w.read[chunk] for chunk in sorted(w.read)] for key, w in done.items()},
+        },
+        "versions": _versions(),
+    }
+    written = {key: w.written for key, w in done.items()}
+    writer.transform(plan.transform, provenance, written)
 
 
 @cache
@@ -169,3 +201,15 @@ def copy_table(
         key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids
     )
     return write_table(table, linear_map, sink, label=label)
+
+
+def _float_dtype(dtype: Any) -> np.dtype[Any]:
+    made = np.dtype(object)
+    if isinstance(
+        dtype, str | type | np.dtype
+    ):  # what merely has a dtype is something else, given by mistake
+        with contextlib.suppress(TypeError, ValueError):
+            made = np.dtype(dtype)
+    if made.kind != "f" or made.itemsize > 8:
+        raise InputError(f"dtype must be float16, float32 or float64; it is {shown(dtype)}")
+    return made

@@ -26,13 +26,14 @@ from dask_embstab.errors import (
 )
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
+from dask_embstab.options import SELECTION, SETTINGS, taken
+from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.evaluate.skew import Skew
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.transform_run import transform_run
 from dask_embstab.repairs import call, option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.forget import Forgotten, forget
@@ -45,19 +46,14 @@ from dask_embstab.series.admin.status import acknowledge, status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.basis import of_one_width, read_run
 from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.names import require_model
 from dask_embstab.series.log.published import transform_of
-from dask_embstab.series.log.settings import SETTINGS, Settings
-from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts, require_model
+from dask_embstab.series.log.settings import Settings, settings_in
+from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts
 from dask_embstab.series.publish.attempts import Attempt, recording_refusals
-from dask_embstab.series.publish.publish import (
-    Added,
-    add_run,
-    again_as,
-    model_of,
-    next_version,
-    publish,
-    settings_in,
-)
+from dask_embstab.series.publish.commit import again_as, create_version, next_version
+from dask_embstab.series.publish.delivery import Request, model_of
+from dask_embstab.series.publish.publish import Added, add_run
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, open_run
@@ -215,31 +211,11 @@ class Series(Displayed):
         where a gate holds the run, `InputError` where the run cannot be used or its name is taken
         by other content.
         """
+        arguments = locals()
         if accept is not None and not accept.strip():
             raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
         source = open_run(run)
-        own: dict[str, Any] = {
-            "method": method,
-            "rank": rank,
-            "width": width,
-            "max_lost_energy": max_lost_energy,
-            "balance": balance,
-            "center": center,
-            "min_matched": min_matched,
-            "unit_rows": unit_rows,
-            "rotation_only": rotation_only,
-            "duplicates": duplicates,
-        }
-        rows = {
-            "weights": weights,
-            "only": only,
-            "counts": counts,
-            "min_count": min_count,
-            "sample": sample,
-            "anchors": anchors,
-            "seed": seed,
-            "pairs": pairs,
-        }
+        own = taken(arguments, SETTINGS.keys() - set(SELECTION))
         if new_model is not None:
             require_model(new_model)
         if model is not None and new_model not in (None, model):
@@ -247,20 +223,18 @@ class Series(Displayed):
                 f"a run belongs to one model; {option('model')} and {option('new_model')} name two"
                 f" ({model!r}, {new_model!r}); give {option('new_model')} alone"
             )
+        request = Request(
+            name=name or source.name,
+            model=model if new_model is None else new_model,
+            planned=new_model is not None,
+            shadow=shadow,
+            accept=accept,
+            selection=taken(arguments, SELECTION),
+            own={name: value for name, value in own.items() if value is not None},
+        )
         for left in range(retries, -1, -1):
             try:
-                return add_run(
-                    self.store,
-                    self._initial,
-                    source,
-                    name=name,
-                    model=model if new_model is None else new_model,
-                    planned=new_model is not None,
-                    shadow=shadow,
-                    accept=accept,
-                    selection=rows,
-                    own={option: value for option, value in own.items() if value is not None},
-                )
+                return add_run(self.store, self._initial, source, request)
             except RetryError:
                 if not left:
                     raise
@@ -329,7 +303,7 @@ class Series(Displayed):
         self._run(log.located(target))
         settings = settings_in(log, self._initial)
         made = again_as(target, log, kind, settings, restores=target.version, state="live")
-        publish(self.store, made)
+        create_version(self.store, made)
         note = f"version {made.version} makes {made.run} of version {target.version} the head"
         if (
             settings.policy == "consensus"
@@ -361,7 +335,7 @@ class Series(Displayed):
             )
         else:
             made = again_as(log.head, log, "settings", chosen, restores=None)
-        publish(self.store, made)
+        create_version(self.store, made)
         return Added(made, published=True, note=f"version {made.version} changes settings")
 
     @verb(through="Series.change", settings=SETTINGS)
@@ -436,8 +410,8 @@ class Series(Displayed):
         seed: int = 0,
         metric: Metric | None = None,
     ) -> Skew:
-        """What queries of one version find in another's table (recall@k), and in a table mixed of
-        all.
+        """What queries of one version find in another's table (recall@``k``), and in a table mixed
+        of all.
 
         ``versions`` are numbers of at least two that hold a run; default: the last eight live ones.
         ``users`` queries that all of them have are sampled (items where the series has no users);
@@ -508,18 +482,13 @@ class Series(Displayed):
         Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
         itself names, else the head.
         """
+        how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
         source = open_run(run)
         if model is None and version is None:
             model = model_of(source)
         transform = self.transform_for(model=model, version=version)
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))
-        how: dict[str, Any] = {
-            "dtype": dtype,
-            "overwrite": overwrite,
-            "resume": resume,
-            "sync": sync,
-        }
         return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
 
     def manifest(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dask_embstab.core.metrics.agreement import (
 )
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError
+from dask_embstab.options import options_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
 from dask_embstab.passes.evaluate.groups import Groups, by_table, groups_of
 from dask_embstab.passes.evaluate.judgments import as_judgments
@@ -54,12 +55,10 @@ class EvaluateOptions:
     join: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.n_queries < 1:
-            raise InputError(
-                f"k and users must be at least 1; they are {self.k} and {self.n_queries}"
-            )
-        if self.most_moved < 0:
-            raise InputError(f"most_moved must be at least 0; it is {self.most_moved}")
+        known = options_of("evaluate")
+        given = {"k": self.k, "users": self.n_queries, "metric": self.metric}
+        for name, value in (given | {"most_moved": self.most_moved}).items():
+            known[name].require(value)
 
 
 def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, InputError
+from dask_embstab.options import FIT, require_rank
 from dask_embstab.passes.engine.paired import Weights
 from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
@@ -63,11 +64,8 @@ class Selection:
                 f"{option('counts')} and {option('min_count')} belong together: rows with fewer"
                 " counts stay out; one of them came; give both"
             )
-
-        for name in ("sample", "anchors"):
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise InputError(f"{name} must be at least 1 row; it is {count}")
-
+        for name in ("sample", "anchors", "seed", "min_count"):
+            FIT[name].require(getattr(self, name))
         if isinstance(self.weights, str) and self.weights != "norm":
             raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
 
@@ -169,7 +167,7 @@ def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
     """What the transform shall keep and how it is found; ``selections`` holds one `Selection` per
     aligned table.
@@ -178,43 +176,26 @@ class FitOptions:
     """
 
     keep: Keep
-    align_on: AlignOn
-    method: Method
-    rank: int | None
-    width: int | None
     balance: Balance
-    center: bool
-    unit_rows: bool
-    rotation_only: bool
-    min_matched: int | None
+    align_on: AlignOn = "items"
+    method: Method = "auto"
+    rank: int | None = None
+    width: int | None = None
+    center: bool = False
+    unit_rows: bool = False
+    rotation_only: bool = False
+    min_matched: int | None = None
     max_lost_energy: float = 0.5
     selections: Mapping[str, Selection] = field(default_factory=dict)
     join_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choices = {"keep": Keep, "align_on": AlignOn, "method": Method, "balance": Balance}
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in get_args(allowed):
-                raise InputError(
-                    f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}; it is"
-                    f" {value!r}"
-                )
-
-        for name in ("rank", "width", "min_matched"):
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise InputError(f"{name} must be at least 1; it is {count}")
-
+        for one in fields(self):
+            if one.name in FIT:
+                FIT[one.name].require(getattr(self, one.name))
         require_workable(0, self.width or 0, option("width"))
         require_workable(0, self.rank or 0, option("rank"))
-        if not 0.0 <= self.max_lost_energy <= 1.0:
-            raise InputError(
-                f"max_lost_energy is a share from 0 to 1; it is {self.max_lost_energy}"
-            )
-        if self.keep == "geometry" and self.rank is not None:
-            raise InputError(
-                f"{option('rank')} truncates scores; with {option(keep='geometry')} use"
-                f" {option('width')} instead"
-            )
+        require_rank(self.keep, self.rank)
         if self.keep == "scores" and self.rotation_only:
             raise InputError(
                 f"{option(rotation_only=True)} chooses between a space and its mirror image, and"
@@ -245,6 +226,16 @@ class FitOptions:
     def selection(self, key: str) -> Selection:
         """The rows of table ``key`` that decide the rotation."""
         return self.selections.get(key, Selection())
+
+
+def resolve_keep(keep: Keep | None, *, users: Any) -> Keep:
+    """Scores where there are users, geometry where not, unless the user says."""
+    if keep == "scores" and users is None:
+        raise InputError(
+            f"{option(keep='scores')} needs users and items; there are no users; give them",
+            f"{option(keep='geometry')} needs items alone",
+        )
+    return keep or ("geometry" if users is None else "scores")
 
 
 def aligned_tables(align_on: str) -> tuple[str, ...]:

@@ -4,16 +4,18 @@ merge sort.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.passes.join.joined import Joined
+from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.match import Duplicates
+from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex
 
 _WINDOW = ID_RANGE
 
@@ -23,15 +25,6 @@ class Sink(Protocol):
 
     def put(self, start: int, values: RowNumbers) -> None:
         """Partners of rows from ``start`` on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """Counts of a merge."""
-
-    matched: int
-    our_duplicates: Duplicates
-    their_duplicates: Duplicates
 
 
 class NotAscendingError(Exception):
@@ -88,13 +81,26 @@ class _Window:
 
 
 def merged(
-    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, ours_to: Sink, theirs_to: Sink
-) -> Merged | None:
-    """Partners of both sides to their sinks; None (and sinks half written) where one of them does
-    not ascend.
+    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
+) -> Joined | None:
+    """One pass over both tables' ids; None where one of them does not ascend, which the first range
+    mostly tells before anything is written.
     """
+    for ids in (ours, theirs):
+        first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
+        if not (first[1:] >= first[:-1]).all():
+            return None
+
+    n_bytes = 8 * (len(ours) + len(theirs))
+    index: list[ArrayIndex] | list[FileIndex]
+    if n_bytes <= join.memory // 4:
+        index = [ArrayIndex(np.empty(len(ids), np.int64)) for ids in (ours, theirs)]
+        n_bytes = 0
+    else:
+        folder = join.scratch.folder(needs=n_bytes)
+        index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
     try:
-        a, b = _Window(ours, ours_to), _Window(theirs, theirs_to)
+        a, b = _Window(ours, index[0]), _Window(theirs, index[1])
         matched = 0
         while len(a.ids) and len(b.ids):
             last = min(a.ids[-1], b.ids[-1])
@@ -111,7 +117,15 @@ def merged(
         b.finish()
     except NotAscendingError:
         return None
-    return Merged(matched, a.duplicates, b.duplicates)
+    return Joined(
+        index=index[0],
+        inverse=index[1],
+        matched=matched,
+        our_duplicates=a.duplicates,
+        their_duplicates=b.duplicates,
+        strategy="merged ids",
+        n_bytes=n_bytes,
+    )
 
 
 def sortable(ids: IdArray) -> IdArray:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import dask
 
 from dask_embstab.errors import InputError
+from dask_embstab.options import FIT
 from dask_embstab.passes.engine.cluster import threads_of_a_process
 from dask_embstab.passes.engine.memory import bytes_of, memory_limit
 from dask_embstab.tables.ids.scratch import Scratch, scratch_space
@@ -38,15 +39,15 @@ class JoinOptions:
 
 @contextmanager
 def join_options(
-    *, memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error"
+    *, join_memory: Any = None, scratch: Any = None, duplicates: KeepDuplicates = "error"
 ) -> Iterator[JoinOptions]:
     """Options checked, defaults from Dask's configuration, and the scratch folder for the length of
     the block.
     """
-    if duplicates not in get_args(KeepDuplicates):
-        raise InputError(f"duplicates must be 'error' or 'first'; it is {duplicates!r}")
-
-    asked = memory if memory is not None else dask.config.get("embstab.join-memory", "1GiB")
+    FIT["duplicates"].require(duplicates)
+    asked = (
+        join_memory if join_memory is not None else dask.config.get("embstab.join-memory", "1GiB")
+    )
     n_bytes = bytes_of(asked, "join_memory")
     if n_bytes < _LEAST:
         raise InputError(f"join_memory must be at least {_LEAST} bytes; it is {n_bytes}")

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, IdError, TooFewMatchedError
 from dask_embstab.passes.join.distinct import may_repeat
-from dask_embstab.passes.join.merge import merged, sortable
+from dask_embstab.passes.join.joined import Joined
+from dask_embstab.passes.join.merge import merged
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.repairs import call, option
@@ -35,7 +36,6 @@ from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import (
     ArrayIndex,
-    FileIndex,
     RowIndex,
     SparseIndex,
     StepIndex,
@@ -203,23 +203,31 @@ def pair(
     Raises `IdError` where the ids are of two types, where one is duplicated (unless the first shall
     count), or where none is shared (unless this is a ``part`` of a table).
     """
-    found = _paired(table, reference, join, live, part=part)
+    if table.stored_ids is None and reference.stored_ids is None:
+        found = _by_position(table, reference, "row number")
+    elif _are_in_one_order(table, reference, join, live):
+        found = _by_position(table, reference, "identical ids")
+    else:
+        found = _by_id(table, reference, join, part=part)
     if live is None:
         return found
 
     # How many of the live rows have a partner: a look at the index, a range at a time.
-    n, matched = table.n_rows, 0
-    for start in range(0, n, ID_RANGE):
-        partners = found.partners.take(start, min(start + ID_RANGE, n))
+    n_rows, matched = table.n_rows, 0
+    for start in range(0, n_rows, ID_RANGE):
+        partners = found.partners.take(start, min(start + ID_RANGE, n_rows))
         matched += int(np.count_nonzero((partners >= 0) & (partners < live)))
     return replace(found, live=Live(live, matched))
 
 
-def _paired(
-    table: Table, reference: Table, join: JoinOptions, live: int | None, *, part: bool
-) -> Pairing:
-    if table.stored_ids is None and reference.stored_ids is None:
-        return _row_by_row(table, reference, "row number")
+def _by_position(table: Table, reference: Table, paired_by: str) -> Pairing:
+    matched = min(table.n_rows, reference.n_rows)
+    new, gone = table.n_rows - matched, reference.n_rows - matched
+    return Pairing(reference.source, None, None, matched, new, gone, paired_by)
+
+
+def _are_in_one_order(table: Table, reference: Table, join: JoinOptions, live: int | None) -> bool:
+    """Whether both tables have the same ids row by row, none of them twice."""
     if table.stored_ids is None:
         raise IdError(
             f"rows are matched by id; {reference.where} stores ids and {table.where} has none; give"
@@ -232,36 +240,27 @@ def _paired(
             f"ids must be of one type; those of {table.where} are {ours.kind} and those of"
             f" {reference.where} {theirs.kind}; convert one of them when its run is written"
         )
-    are_equal = len(ours) == (live or len(theirs)) and (
+    identical = len(ours) == (live or len(theirs)) and (
         stored_alike(ours, theirs) or are_identical(ours, theirs)
     )
-    if are_equal and not may_repeat(theirs if live is None else ours, table.key, join):
-        return _row_by_row(table, reference, "identical ids")
-    return _joined(table, reference, join, part=part)
+    return identical and not may_repeat(theirs if live is None else ours, table.key, join)
 
 
-def _row_by_row(table: Table, reference: Table, paired_by: str) -> Pairing:
-    matched = min(table.n_rows, reference.n_rows)
-    new, gone = table.n_rows - matched, reference.n_rows - matched
-    return Pairing(reference.source, None, None, matched, new, gone, paired_by)
-
-
-def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> Pairing:
+def _by_id(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> Pairing:
+    """By the cheapest join that can be: a merge, one in memory, else one over scratch files."""
     ours, theirs = table.row_ids, reference.row_ids
     found = (
-        _merged(ours, theirs, join)
+        merged(ours, theirs, join)
         or _in_memory(ours, theirs, join)
-        or _out_of_core(ours, theirs, join)
+        or partitioned(ours, theirs, join)
     )
-    index, inverse, matched, doubled, path, n_bytes = found
-    counts = {}
-    for whose, ids, again in zip(("run", "reference"), (ours, theirs), doubled, strict=True):
-        _require_distinct(ids, again, join)
-        counts[whose] = again.n
-    new, gone = table.n_rows - matched, reference.n_rows - matched
+    _require_distinct(ours, found.our_duplicates, join)
+    _require_distinct(theirs, found.their_duplicates, join)
+    matched, new, gone = found.matched, len(ours) - found.matched, len(theirs) - found.matched
+
     spelled = []
     if new and gone and ours.kind == "string":
-        spelled = differences(Unmatched(ours, index), Unmatched(theirs, inverse))
+        spelled = differences(Unmatched(ours, found.index), Unmatched(theirs, found.inverse))
     if not matched and not part:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         hint = (
@@ -276,64 +275,43 @@ def _joined(table: Table, reference: Table, join: JoinOptions, *, part: bool) ->
         warnings.warn(
             f"{table.where} and {reference.where}: {difference}", EmbstabWarning, stacklevel=3
         )
-    counts = counts if any(counts.values()) else {}
-    spellings = {difference.by: difference.n for difference in spelled}
+
+    counts = {"run": found.our_duplicates.n, "reference": found.their_duplicates.n}
     return Pairing(
-        reference.source, index, inverse, matched, new, gone, path, n_bytes, counts, spellings
+        reference.source,
+        found.index,
+        found.inverse,
+        matched,
+        new,
+        gone,
+        found.strategy,
+        found.n_bytes,
+        duplicates=counts if any(counts.values()) else {},
+        differ_only_by={difference.by: difference.n for difference in spelled},
     )
-
-
-_Joined = tuple[RowIndex, RowIndex, int, tuple[Duplicates, Duplicates], str, int]
-
-
-def _merged(
-    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
-) -> _Joined | None:
-    """One pass over both where both ascend; looked at in their first ranges before anything is
-    written.
-    """
-    for ids in (ours, theirs):
-        first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
-        if not bool((first[1:] >= first[:-1]).all()):
-            return None
-    n_bytes = 8 * (len(ours) + len(theirs))
-    index: list[ArrayIndex] | list[FileIndex]
-    if n_bytes <= join.memory // 4:
-        index = [ArrayIndex(np.empty(len(ids), np.int64)) for ids in (ours, theirs)]
-        n_bytes = 0
-    else:
-        folder = join.scratch.folder(needs=n_bytes)
-        index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
-    found = merged(ours, theirs, index[0], index[1])
-    if found is None:
-        return None
-    doubled = found.our_duplicates, found.their_duplicates
-    return index[0], index[1], found.matched, doubled, "merged ids", n_bytes
 
 
 def _in_memory(
     ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
-) -> _Joined | None:
+) -> Joined | None:
+    """A join of all ids at once; None where they do not fit."""
     if (len(ours) + len(theirs)) * RECORD_BYTES[ours.kind] > join.memory:
         return None
-    found = match(
-        *(
-            joined([keyed(part, at * ID_RANGE) for at, part in enumerate(id_ranges(ids))])
-            for ids in (ours, theirs)
-        )
-    )
+    sides = []
+    for ids in (ours, theirs):
+        parts = zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)
+        sides.append(joined([keyed(part, start) for part, start in parts]))
+    found = match(*sides)
     index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
     index[found.ours], inverse[found.theirs] = found.theirs, found.ours
-    doubled = found.our_duplicates, found.their_duplicates
-    return ArrayIndex(index), ArrayIndex(inverse), len(found.ours), doubled, "joined ids", 0
-
-
-def _out_of_core(
-    ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: JoinOptions
-) -> _Joined:
-    found = partitioned(ours, theirs, join)
-    doubled = found.our_duplicates, found.their_duplicates
-    return found.index, found.inverse, found.matched, doubled, "partitioned ids", found.n_bytes
+    return Joined(
+        index=ArrayIndex(index),
+        inverse=ArrayIndex(inverse),
+        matched=len(found.ours),
+        our_duplicates=found.our_duplicates,
+        their_duplicates=found.their_duplicates,
+        strategy="joined ids",
+    )
 
 
 def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, join: JoinOptions) -> None:

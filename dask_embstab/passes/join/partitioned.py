@@ -18,6 +18,7 @@ import numpy as np
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.engine.graph import Graph
+from dask_embstab.passes.join.joined import Joined
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import (
     COLUMNS,
@@ -36,18 +37,6 @@ from dask_embstab.tables.inputs import needs_digests
 _DISK_BYTES = {"int64": 64, "string": 160, "uuid": 112}
 _FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 20
 _ROW = np.dtype(np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Both directions of a join, its counts, and what it wrote."""
-
-    index: FileIndex
-    inverse: FileIndex
-    matched: int
-    our_duplicates: Duplicates
-    their_duplicates: Duplicates
-    n_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +84,15 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
             pair.remove(number)
 
     n_bytes = done.n_bytes + found.n_bytes + n_put
-    return Joined(indices[0], indices[1], found.matched, found.ours, found.theirs, n_bytes)
+    return Joined(
+        index=indices[0],
+        inverse=indices[1],
+        matched=found.matched,
+        our_duplicates=found.ours,
+        their_duplicates=found.theirs,
+        strategy="partitioned ids",
+        n_bytes=n_bytes,
+    )
 
 
 def _sum_of(

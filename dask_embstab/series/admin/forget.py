@@ -35,11 +35,12 @@ from dask_embstab.series.admin.held_ids import (
 from dask_embstab.series.log.basis import read_matrices, store_matrices
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.names import REBASING, reference_key, run_key
 from dask_embstab.series.log.published import published_reference, published_run, transform_of
-from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import REBASING, Version, reference_key, run_key
+from dask_embstab.series.log.settings import Settings, settings_in
+from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish.commit import again_as, create_version
 from dask_embstab.series.publish.files import made_of, resumed_run
-from dask_embstab.series.publish.publish import again_as, publish, settings_in
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.remaining import Remaining, RemainingColumn, without_rows
@@ -123,7 +124,7 @@ def forget(
             moved=moved,
             forgot=counts,
         )
-        publish(store, made, lock)
+        create_version(store, made, lock)
     note = _note(len(wanted), unknown, near, runs, references, still_in)
     return Forgotten(
         made,

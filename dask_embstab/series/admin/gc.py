@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from dask_embstab.errors import RetryError
 from dask_embstab.series.log.digests import DIGESTS_KEY
 from dask_embstab.series.log.log import Log, read_log
-from dask_embstab.series.log.versions import REBASING, reference_key, run_key
-from dask_embstab.series.publish.candidate import candidate_key
+from dask_embstab.series.log.names import REBASING, candidate_key, reference_key, run_key
 from dask_embstab.series.store import Store
 
 DAY, HOUR = 86_400.0, 3600.0

@@ -20,7 +20,7 @@ import numpy as np
 
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import HoldError, InputError, TooFewMatchedError
-from dask_embstab.passes.apply import Apply
+from dask_embstab.passes.apply import plan_apply, write_planned
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
 from dask_embstab.passes.running_mean import rewrite_means
@@ -28,11 +28,13 @@ from dask_embstab.repairs import call
 from dask_embstab.series.log.basis import read_matrices, rotation, store_matrices, stored_matrices
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.names import REBASING, reference_key, run_key
 from dask_embstab.series.log.published import published_reference, published_run, transform_of
-from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import REBASING, Version, reference_key, run_key
+from dask_embstab.series.log.settings import Settings, settings_in
+from dask_embstab.series.log.versions import Version
+from dask_embstab.series.publish.commit import again_as, create_version
 from dask_embstab.series.publish.files import made_of, resumed_run
-from dask_embstab.series.publish.publish import Added, again_as, publish, settings_in
+from dask_embstab.series.publish.publish import Added
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run
@@ -86,7 +88,7 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
             basis=basis | store_matrices(store, changed),
             moved=moved,
         )
-        publish(store, made, lock)
+        create_version(store, made, lock)
     return Added(made, published=True, note=REWRITTEN if rewrite else LAZILY)
 
 
@@ -206,7 +208,7 @@ def _write_run(store: Store, located: Version, M: Matrix, name: str, key: str, o
         "diagnostics": dict(transformed.diagnostics)
     }
     with resumed_run(store, key, name, origin, {}) as writer:
-        Apply(turned, source, None).write(writer)
+        write_planned(plan_apply(turned, source, None), writer)
         writer.transform(transformed, how)
 
 

@@ -13,7 +13,7 @@ from dask_embstab.repairs import option
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.publish.candidate import described
+from dask_embstab.series.publish.delivery import described
 from dask_embstab.tables.run import Run, open_run
 
 _REASON = "a replay"

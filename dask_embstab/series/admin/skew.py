@@ -8,6 +8,7 @@ from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
+from dask_embstab.options import options_of
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.skew import Skew, measure_skew
 from dask_embstab.passes.join.options import KeepDuplicates, join_options
@@ -34,8 +35,9 @@ def skew_of(
     """Of these versions, or of the latest live ones; narrower ones have zeros in the last
     components.
     """
-    if k < 1 or n_queries < 1:
-        raise InputError(f"k and users must be at least 1; they are {k} and {n_queries}")
+    known = options_of("Series.skew")
+    known["k"].require(k)
+    known["users"].require(n_queries)
     latest = [version.version for version in log.live_runs.values()][-_LATEST:]
     try:
         numbers = sorted(

@@ -14,10 +14,10 @@ from typing import Any
 from dask_embstab.errors import InputError
 from dask_embstab.series.admin.foreign import foreign
 from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.names import held_key
 from dask_embstab.series.log.thresholds import GATES
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.attempts import Attempt, attempts_in, set_acknowledged
-from dask_embstab.series.publish.candidate import held_key
 from dask_embstab.series.publish.gates import are_verdicts, format_verdict, held
 from dask_embstab.series.store import Store
 

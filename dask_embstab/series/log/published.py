@@ -12,7 +12,8 @@ from typing import Any
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.place import local_path
-from dask_embstab.series.log.versions import Version, reference_key, run_key
+from dask_embstab.series.log.names import reference_key, run_key
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files, Recorded, require_metadata
 from dask_embstab.tables.run import Run, open_run

@@ -6,46 +6,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
+from dask_embstab import options
 from dask_embstab.arguments import mismatch, shown
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
-from dask_embstab.passes.fit.options import Balance, FitOptions, Method
+from dask_embstab.passes.fit.options import Balance, FitOptions, Method, resolve_keep
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.transform_run import resolve_keep
 from dask_embstab.repairs import option
-from dask_embstab.series.log.policies import POLICIES
+from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.thresholds import thresholds
 
 FirstRun = Literal["standardized", "raw"]
 Tables = Literal["items", "both"]
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "keep": (None, *get_args(Keep)),
-    "tables": (None, *get_args(Tables)),
-    "align_on": get_args(AlignOn),
-    "duplicates": get_args(KeepDuplicates),
-    "balance": (None, *get_args(Balance)),
-    "policy": tuple(POLICIES),
-    "method": get_args(Method),
-    "center": (False, True),
-    "rotation_only": (False, True),
-    "first_run": get_args(FirstRun),
-    "dtype": (None, "float16", "float32", "float64"),
-    "unit_rows": (None, False, True),
-    "chain_minus_first": (False, True),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Options of `fit` and `apply` that every run of the series shares, and the reference policy.
+    """Options of `fit` and `apply` (``dtype``) that every run of the series shares, and the
+    reference ``policy``: ``"consensus"``, ``"previous"`` or ``"first"``.
 
     ``tables`` that every run has (``"items"``, or ``"both"`` with users) and what the transform is
     to ``keep`` are fixed by the first run where they are None (`settled`); ``duplicates`` as in
@@ -109,41 +95,18 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "gates", thresholds(self.gates))
         object.__setattr__(self, "gaps", _gaps(self.gaps))
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                said = ", ".join(map(repr, allowed))
-                raise InputError(f"the setting {name} must be one of {said}; it is {value!r}")
-        self._require_numbers()
-        self._require_together()
-
-    def _require_numbers(self) -> None:
-        """Counts, weights, and names of what holds them."""
-        for name in ("rank", "width", "min_matched", "keep_references", "sample", "anchors"):
-            if (count := getattr(self, name)) is not None and (
-                not isinstance(count, int) or count < 1
-            ):
-                raise InputError(
-                    f"the setting {name} must be a whole number of at least 1; it is {count!r}"
-                )
-        if self.half_life not in (None, "auto") and not _is_number(self.half_life, above=True):
+        for name, known in options.SETTINGS.items():
+            known.require(getattr(self, name), of="the setting ")
+        if self.half_life not in (None, "auto") and not _is_positive(self.half_life):
             raise InputError(
                 f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}"
             )
-        for name in ("head_weight", "sum_weight", "forget_below"):
-            if not _is_number(value := getattr(self, name)):
-                raise InputError(
-                    f"the setting {name} must be a number of at least 0; it is {value!r}"
-                )
-        if not _is_number(self.max_lost_energy) or self.max_lost_energy > 1:
-            raise InputError(
-                "the setting max_lost_energy is a share from 0 to 1; it is"
-                f" {self.max_lost_energy!r}"
-            )
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(
-                f"the setting seed must be a whole number of at least 0; it is {self.seed!r}"
-            )
-        for name in ("weights", "only", "counts", "pairs"):
+        self._require_names()
+        self._require_together()
+
+    def _require_names(self) -> None:
+        """Whatever is about single rows is the name of an array or a file."""
+        for name in _NAMES:
             value = getattr(self, name)
             of_tables = value if isinstance(value, Mapping) else {"items": value}
             if set(of_tables) <= {"items", "users"} and all(
@@ -158,11 +121,7 @@ class Settings:
 
     def _require_together(self) -> None:
         """What goes with what."""
-        if self.keep == "geometry" and self.rank is not None:
-            raise InputError(
-                f"{option('rank')} truncates scores; with {option(keep='geometry')} use"
-                f" {option('width')} instead"
-            )
+        options.require_rank(self.keep, self.rank)
         if self.center and (self.policy == "consensus" or self.keep != "geometry"):
             raise InputError(
                 "center moves the origin, which directions and scores do not have; set"
@@ -230,16 +189,10 @@ class Settings:
 
     def fitting(self, **own: Any) -> FitOptions:
         """Options of a fit: what all fits of the series share, and this one's ``own``."""
+        fixed = ("keep", "rank", "width", "balance", "unit_rows", *options.SELECTION, *options.JOIN)
         shared: dict[str, Any] = {
             name: getattr(self, name)
-            for name in (
-                "align_on",
-                "method",
-                "center",
-                "rotation_only",
-                "min_matched",
-                "max_lost_energy",
-            )
+            for name in options.SETTINGS.keys() & options.FIT.keys() - set(fixed)
         }
         shared |= {"unit_rows": self.units, "join_options": {"duplicates": self.duplicates}}
         return FitOptions(**shared | own)
@@ -265,15 +218,20 @@ class Settings:
         return cls(**_known(values))
 
 
-_NAMES = ("weights", "only", "counts", "pairs")
+def settings_in(log: Log, initial: Settings) -> Settings:
+    """The settings of the last version, or those of ``init``."""
+    return Settings.of(log.versions[-1].settings) if log.versions else initial
+
+
+_NAMES = tuple(name for name, known in options.SETTINGS.items() if known.kind == "by table")
 """Settings that name an array or a file."""
 _OWN = (*_NAMES, "gaps", "gates")
 """Settings that say themselves what they must be."""
-SETTINGS = frozenset(field.name for field in fields(Settings))
+SETTINGS = frozenset(options.SETTINGS)
 
 
-def _is_number(value: Any, *, above: bool = False) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf and (value > 0 or not above)
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
 
 
 def _gaps(given: Any) -> dict[str, float]:

@@ -19,27 +19,30 @@ from typing import Any, Literal, get_args
 import crc32c
 
 from dask_embstab.display import Displayed
-from dask_embstab.errors import DamageError, InputError
-from dask_embstab.repairs import option
-from dask_embstab.series.log.digests import DIGESTS_KEY, Digests, digests_of
+from dask_embstab.errors import DamageError
+from dask_embstab.series.log.digests import Digests, digests_of
+from dask_embstab.series.log.names import (
+    BASIS_KEY,
+    PLACE,
+    is_text_of,
+    reference_key,
+    require,
+    require_model,
+    require_place,
+    require_run_name,
+    run_key,
+    version_key,
+)
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files
 
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase", "forget"]
 MOVING = ("rebase", "forget")
-REBASING = ".rebase"
-"""The lock of whoever moves what is stored: rebases and forgets; no run has this name."""
 """Kinds of versions that say where runs are stored from then on."""
 State = Literal["live", "shadow"]
 FORMAT = 1
-_RUN_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")
-_RUN_NAME_BYTES = 200
-"""What file systems allow (255) less what is put around a name while its run is written."""
-_REWRITTEN = re.compile(r"(?P<name>.+)@[0-9a-f]{8}")
-_BASIS_KEY = re.compile(r"bases/[0-9a-f]{16}\.npz")
-_MODEL_BYTES = 1024
+_SHOWN = ("kind", "run", "model", "reference", "restores", "policy", "accepted", "created")
 _CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
-_PLACE = ("run", "digests_file", "digests_crc32c", "has_reference", "reference_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,71 +106,67 @@ class Version(Displayed):
         """Raise `InputError` where this could not be a version: the same when it is written and
         when it is read.
         """
-        _require(self.format == FORMAT, f"its format is {self.format}; this library knows {FORMAT}")
+        require(self.format == FORMAT, f"its format is {self.format}; this library knows {FORMAT}")
         numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
-        _require(
+        require(
             all(n is None or (type(n) is int and n > 0) for n in numbers),
             f"it counts versions as {numbers}",
         )
-        _require(self.version is not None, "it has no number")
-        _require(
+        require(self.version is not None, "it has no number")
+        require(
             all(n is None or n < self.version for n in numbers[1:]),
             f"it follows on versions as {numbers}",
         )
-        _require(
+        require(
             self.kind in get_args(Kind) and self.state in get_args(State),
             f"it is {self.kind!r}, {self.state!r}",
         )
-        _require(
+        require(
             all(isinstance(text, str) for text in (self.policy, self.created)),
             "its policy and time are texts",
         )
         dt.datetime.fromisoformat(self.created)
-        _require(
+        require(
             isinstance(self.accepted, str | None) and isinstance(self.content, str | None),
             "a reason is a text",
         )
-        _require(isinstance(self.basis, Mapping), "its basis is an object")
-        _require(isinstance(self.forgot, Mapping), "what it forgot is an object")
+        require(isinstance(self.basis, Mapping), "its basis is an object")
+        require(isinstance(self.forgot, Mapping), "what it forgot is an object")
         matrices = self.basis.get("file")
-        _require(
-            matrices is None or _matches(_BASIS_KEY, matrices), f"it names matrices at {matrices!r}"
+        require(
+            matrices is None or is_text_of(BASIS_KEY, matrices),
+            f"it names matrices at {matrices!r}",
         )
         if self.model is not None:
             require_model(self.model)
-        _require_place({name: getattr(self, name) for name in _PLACE})
-        _require(isinstance(self.moved, Mapping), "what it moved is an object")
+        require_place({name: getattr(self, name) for name in PLACE})
+        require(isinstance(self.moved, Mapping), "what it moved is an object")
         for name, place in self.moved.items():
             require_run_name(name)
-            _require(
-                isinstance(place, Mapping) and set(place) == set(_PLACE),
+            require(
+                isinstance(place, Mapping) and set(place) == set(PLACE),
                 f"it moved {name!r} to {place!r}",
             )
-            _require_place(place)
+            require_place(place)
         for name in self.references or ():
             require_run_name(name)
 
     def _facts(self) -> dict[str, object]:
-        names = (
-            "version",
-            "kind",
-            "run",
-            "model",
-            "reference",
-            "restores",
-            "policy",
-            "accepted",
-            "created",
-        )
         state = None if self.state == "live" else self.state
-        return {name: getattr(self, name) for name in names} | {"state": state}
+        known = {name: getattr(self, name) for name in _SHOWN}
+        return {"version": self.version, **known, "state": state}
 
     # --- what is read when it is asked for
 
     @property
     def full_details(self) -> Details:
         """Verdicts, settings, figures and spectra."""
-        return self.details if self.details is not None else self._stored()
+        if self.details is not None:
+            return self.details
+        assert self.store is not None, "whoever makes a version gives its details"
+        key = version_key(self.version)
+        with _reading(key):
+            return _details(_checked(self.store.read(key))[1])
 
     @property
     def verdicts(self) -> tuple[Mapping[str, Any], ...]:
@@ -230,7 +229,7 @@ class Version(Displayed):
         """Where its run and digests are stored; what ``moved`` says of a run that a rebase writes
         anew.
         """
-        return {name: getattr(self, name) for name in _PLACE}
+        return {name: getattr(self, name) for name in PLACE}
 
     # --- as a file, and as plain values
 
@@ -260,7 +259,10 @@ class Version(Displayed):
 
     @classmethod
     def _of(cls, core: bytes, store: Store | None) -> Version:
-        return cls(**_plain(json.loads(core[:-1] + b"}")), store=store)
+        known = json.loads(core[:-1] + b"}")
+        if known.get("references") is not None:
+            known["references"] = tuple(known["references"])
+        return cls(**known, store=store)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: everything that is recorded."""
@@ -290,25 +292,9 @@ class Version(Displayed):
     def _core(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _CORE}
 
-    def _stored(self) -> Details:
-        assert self.store is not None, "whoever makes a version gives its details"
-        key = version_key(self.version)
-        with _reading(key):
-            return _details(_checked(self.store.read(key))[1])
-
 
 _CORE = tuple(f.name for f in fields(Version) if f.name not in ("details", "store"))
-_LONG = {
-    "moved",
-    "references",
-    "format",
-    "content",
-    "rebased",
-    "digests_file",
-    "digests_crc32c",
-    "has_reference",
-    "reference_at",
-}
+_LONG = (*PLACE[1:], "moved", "references", "format", "content", "rebased")
 _BRIEF = tuple(name for name in _CORE if name not in _LONG)
 
 
@@ -321,21 +307,6 @@ def _details(line: bytes) -> Details:
     return Details(**known | {"verdicts": tuple(known["verdicts"])})
 
 
-def version_key(number: int) -> str:
-    """Where a version lies."""
-    return f"versions/{number}.json"
-
-
-def run_key(name: str) -> str:
-    """Where a run lies."""
-    return f"runs/{name}.zarr"
-
-
-def reference_key(name: str) -> str:
-    """Where the running reference lies that a run has moved on."""
-    return f"references/{name}.zarr"
-
-
 def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
     """Every file of the run of a version and of its running reference: key, kind and digest."""
     found = version.recorded
@@ -346,54 +317,6 @@ def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
         for kind in ("chunks", "metadata"):
             for path, digest in digests.get(kind, {}).items():
                 yield f"{place}/{path}", kind, digest
-
-
-def require_run_name(name: Any) -> None:
-    """Raise `InputError` unless this may name a run: it becomes a folder's name."""
-    if not _matches(_RUN_NAME, name) or not 0 < _n_bytes(name) <= _RUN_NAME_BYTES:
-        raise InputError(
-            f"a run's name becomes a folder's: at most {_RUN_NAME_BYTES} bytes without slashes, no"
-            f" dot first; it is {name!r}",
-            f"{option('name')} gives it another",
-        )
-
-
-def require_model(model: Any) -> None:
-    """Raise `InputError` unless this may name a model."""
-    if not isinstance(model, str) or not 0 < _n_bytes(model) <= _MODEL_BYTES:
-        raise InputError(
-            f"a model's name is a text of at most {_MODEL_BYTES} bytes; it is {model!r}",
-            f"{option('model')} gives another",
-        )
-
-
-def _n_bytes(name: str) -> int:
-    """Bytes of a name; none of one that has no UTF-8 (a lone surrogate)."""
-    try:
-        return len(name.encode())
-    except UnicodeEncodeError:
-        return 0
-
-
-def _require_place(place: Mapping[str, Any]) -> None:
-    file, crc = place["digests_file"], place["digests_crc32c"]
-    for name in filter(lambda given: given is not None, (place["run"], place["reference_at"])):
-        rewritten = _REWRITTEN.fullmatch(name) if isinstance(name, str) else None
-        require_run_name(rewritten["name"] if rewritten else name)
-    _require(file is None or _matches(DIGESTS_KEY, file), f"it names digests at {file!r}")
-    _require(
-        (crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum"
-    )
-    _require(isinstance(place["has_reference"], bool), "a run has a running reference or not")
-
-
-def _matches(pattern: re.Pattern[str], text: Any) -> bool:
-    return isinstance(text, str) and pattern.fullmatch(text) is not None
-
-
-def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 (a condition)
-    if not holds:
-        raise InputError(otherwise)
 
 
 @contextlib.contextmanager
@@ -409,12 +332,6 @@ def _reading(where: str) -> Iterator[None]:
         raise DamageError(
             f"{where} cannot be read as a version ({error}); restore it from a copy"
         ) from error
-
-
-def _plain(core: dict[str, Any]) -> dict[str, Any]:
-    """Lists of JSON as the tuples that they were."""
-    known = core.get("references")
-    return core if known is None else core | {"references": tuple(known)}
 
 
 def _checked(data: bytes) -> tuple[bytes, bytes]:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dask_embstab.errors import HoldError, InputError, RetryError
-from dask_embstab.series.log.versions import require_run_name
+from dask_embstab.series.log.names import require_run_name
 from dask_embstab.series.publish.gates import are_verdicts
 from dask_embstab.series.store import Store
 

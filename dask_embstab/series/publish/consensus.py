@@ -9,10 +9,8 @@ policy, or aligned on other tables: from it a new one is started.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,26 +20,17 @@ import zarr
 from dask_embstab.core.running_mean import consensus_target, sums
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.fit.reference import Lag, Reference, as_reference
-from dask_embstab.passes.running_mean import (
-    Aging,
-    Mean,
-    advance,
-    never_seen,
-    seen_once,
-    unit_rows,
-    view_of,
-)
+from dask_embstab.passes.running_mean import Mean, seen_once, unit_rows, view_of
 from dask_embstab.series.log.basis import matrix_of, moved_table, read_run
+from dask_embstab.series.log.names import reference_key, run_key
 from dask_embstab.series.log.published import published_reference, published_run
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version, reference_key, run_key
-from dask_embstab.series.publish.files import made_of, resumed_run
-from dask_embstab.series.publish.selecting import Selected
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.views import Padded, SideBySide, column_source
 from dask_embstab.tables.remaining import without_rows
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 
@@ -137,87 +126,3 @@ def consensus_of(store: Store, version: Version, settings: Settings) -> Consensu
     return Consensus(
         run, state if serves else None, M, 0.0 if settings.gaps else settings.head_weight
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """The digests of a running reference's files, and by table its rows and how many have
-    left it.
-    """
-
-    digests: dict[str, dict[str, int]] = field(default_factory=dict)
-    rows: dict[str, dict[str, int | None]] = field(default_factory=dict)
-
-
-def advance_consensus(
-    store: Store,
-    run: Run,
-    digests: Mapping[str, Mapping[str, int]],
-    version: Version | None,
-    settings: Settings,
-    matched: Mapping[str, int],
-    selected: Selected,
-) -> Advanced:
-    """Write the average with ``run`` in it, of which ``matched`` rows were in the one before (where
-    that is known).
-
-    Nothing is written, and nothing returned, where none is kept. Rows that ``selected`` leaves out
-    only age.
-    """
-    if settings.policy != "consensus" or (version is None and not selected.rows):
-        return Advanced()
-    write = partial(_write, store, run, version, settings, selected)
-    key = reference_key(run.name)
-    made = made_of(store, key, _origin(digests, version, settings, selected), write)
-    stored, rows = open_run(store.place(key)), {}
-    for name in settings.aligned:
-        union, now = run.table(name).n_rows, stored.table(name).n_rows
-        if version is not None:
-            union += consensus_of(store, version, settings).mean(name).table.n_rows - matched.get(
-                name, 0
-            )
-        known = version is None or name in matched
-        rows[name] = {"rows": now, "left": union - now if known else None}
-    return Advanced(made, rows)
-
-
-def _origin(
-    digests: Mapping[str, Any], version: Version | None, settings: Settings, selected: Selected
-) -> str:
-    """What must be equal for two averages to have the same bits."""
-    read = (
-        [selected.recorded]
-        if version is None
-        else [version.place, dict(version.basis), selected.recorded]
-    )
-    made_of = [digests, read, settings.decay, settings.forget_below, settings.aligned]
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _write(
-    store: Store,
-    transformed: Run,
-    version: Version | None,
-    settings: Settings,
-    selected: Selected,
-    key: str,
-    origin: str,
-) -> None:
-    tables = {name: selected.counted(transformed, name) for name in settings.aligned}
-    if version is None:
-        known = {
-            name: Mean(view_of(table, never_seen, table.d + 1), None)
-            for name, table in tables.items()
-        }
-    else:
-        consensus = consensus_of(store, version, settings)
-        known = {name: consensus.mean(name) for name in tables}
-    more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
-    with resumed_run(store, key, transformed.name, origin, more) as writer:
-        means = {name: (table, known[name]) for name, table in tables.items()}
-        advance(
-            writer,
-            means,
-            Aging(settings.decay, settings.forget_below),
-            duplicates=settings.duplicates,
-        )

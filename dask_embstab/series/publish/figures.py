@@ -33,7 +33,7 @@ from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.publish.readback import Checked
+from dask_embstab.series.publish.readback import Readback
 from dask_embstab.tables.ids.row_index import gather
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -75,7 +75,7 @@ def figures_of(
     transformed: Run,
     source: Run,
     settings: Settings,
-    checked: Checked,
+    readback: Readback,
     chosen: Mapping[str, Chosen],
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Every gate's figures by table, but for those of the input's digests; without a live run those
@@ -92,7 +92,7 @@ def figures_of(
         return found, {}
     tables = {
         key: Compared(
-            a, b, a.n_rows - checked.zero_rows[key], b.n_rows - zero_rows_in(log.head, key)
+            a, b, a.n_rows - readback.zero_rows[key], b.n_rows - zero_rows_in(log.head, key)
         )
         for key in TABLES
         if (a := getattr(transformed, key)) and (b := getattr(head, key))
@@ -123,7 +123,7 @@ def figures_of(
         "norm_ratio": {key: found.norm_ratio for key, found in told.items()},
         "spectrum": {
             key: spectrum_change(ours, theirs)
-            for key, ours in checked.spectra.items()
+            for key, ours in readback.spectra.items()
             if (theirs := log.head.spectra.get(key)) is not None
         },
     }

@@ -104,21 +104,35 @@ def ensure_group(
     anew.
     """
     for is_last in (False, True):
-        if not _is_left(store, key, is_ours):
+        if not is_left(store, key, is_ours):
             with unpublished():  # a version names it later, or nothing does
                 write()
-        for half_written in (file for file in store.files(key) if file.endswith(".partial")):
-            store.remove(
-                f"{key}/{half_written}"
-            )  # of a worker that was lost; another one has done its task
-        store.sync(key)
-        try:
+        make_durable(store, key)
+        with removed_if_torn(store, key, is_last=is_last):
             return check(open_run(store.place(key)))
-        except DamageError:
-            if is_last:
-                raise
-            store.remove(key)
     raise AssertionError("the second attempt returns or raises")
+
+
+def make_durable(store: Store, key: str) -> None:
+    """Sync every file of a group; what a lost worker left half-written is removed, since another
+    one has done its task.
+    """
+    for half_written in (file for file in store.files(key) if file.endswith(".partial")):
+        store.remove(f"{key}/{half_written}")
+    store.sync(key)
+
+
+@contextlib.contextmanager
+def removed_if_torn(store: Store, key: str, *, is_last: bool) -> Iterator[None]:
+    """Remove a group whose verification in the block finds damage, so that it is written anew; the
+    last attempt raises.
+    """
+    try:
+        yield
+    except DamageError:
+        if is_last:
+            raise
+        store.remove(key)
 
 
 @contextlib.contextmanager
@@ -135,7 +149,7 @@ def resumed_run(
         yield writer
 
 
-def _is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
+def is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
     """Whether such a group stands there; any other is removed."""
     folder, _, name = key.rpartition("/")
     if name not in store.names(folder):

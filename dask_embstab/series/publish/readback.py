@@ -1,8 +1,9 @@
-"""Is a landed run what it should be? One read of what was written, before anybody else sees it."""
+"""Step 4 of a publish: is the aligned run what it should be? One read of what was written, before
+anybody else sees it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +16,22 @@ from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.options import join_options
-from dask_embstab.passes.join.pairing import Chosen
-from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.publish.candidate import Candidate
+from dask_embstab.series.publish.delivery import Delivery
 from dask_embstab.series.publish.drift import chain_minus_first, direction_reduction, pairs_with
 from dask_embstab.series.publish.files import run_digests
-from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.transform import Transform
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Digests of every file, what was read to make them, the drift of the chain; of each table its
-    singular values.
-
-    And how many of its rows are zeros.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readback:
+    """The aligned run, digests of every file, what it was made of, the drift of the chain; of each
+    table its singular values, and how many of its rows are zeros.
     """
 
+    run: Run
     digests: dict[str, dict[str, int]]
     inputs: dict[str, Any]
     chain_minus_first: float | None
@@ -41,24 +39,18 @@ class Checked:
     zero_rows: dict[str, int]
 
 
-def check(
-    store: Store,
-    key: str,
-    transformed: Run,
-    candidate: Candidate,
-    first: Run | None,
-    chosen: Mapping[str, Chosen],
-) -> Checked:
-    """Read the landed run once, the rows of ``first`` beside it where the chain is to be compared
-    with it.
+def verify(delivery: Delivery, candidate: Candidate) -> Readback:
+    """Read the aligned run once, with the first run's rows where the chain is compared with it.
 
     Raises `DamageError` where a file is not what was written, `InputChangedError` where the input
     has changed meanwhile.
     """
+    store, settings = delivery.store, delivery.settings
+    transformed = open_run(store.place(delivery.key))
     inputs = _inputs(transformed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(transformed, name)) is not None}
-    settings = Settings.of(candidate.plan["settings"])
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
+    first, chosen = delivery.first_run, candidate.selected.rows
     with join_options(duplicates=settings.duplicates) as join:
         pairs = (
             {} if first is None else pairs_with(first, transformed, settings.aligned, chosen, join)
@@ -71,11 +63,19 @@ def check(
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
-    digests = run_digests(store, key, {name: found.digests for name, found in read.items()})
+
+    vectors = {name: found.digests for name, found in read.items()}
+    digests = run_digests(store, delivery.key, vectors)
     moments = {name: found.value for name, found in read.items()}
-    spectra = {name: _spectrum(found) for name, found in moments.items()}
-    zero_rows = {name: found.zeros.rows for name, found in moments.items()}
-    return Checked(digests, inputs, chain_minus_first(moments), spectra, zero_rows)
+    on_first_link = delivery.first is not None and first is None
+    return Readback(
+        run=transformed,
+        digests=digests,
+        inputs=inputs,
+        chain_minus_first=0.0 if on_first_link else chain_minus_first(moments),
+        spectra={name: _spectrum(found) for name, found in moments.items()},
+        zero_rows={name: found.zeros.rows for name, found in moments.items()},
+    )
 
 
 def _spectrum(moments: Moments) -> list[float]:

@@ -1,0 +1,203 @@
+"""Every option is written once (`dask_embstab.options`): signatures, defaults, docstrings,
+commands, the settings of a series and the docs agree with the records.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+import pytest
+
+import dask_embstab as es
+from dask_embstab.cli.main import main
+from dask_embstab.options import (
+    FIT,
+    JOIN,
+    OPTIONS,
+    SELECTION,
+    SETTINGS,
+    SETTINGS_VERBS,
+    Option,
+    options_of,
+)
+from dask_embstab.passes.fit.options import FitOptions
+from dask_embstab.series.log.policies import POLICIES
+from dask_embstab.series.log.settings import Settings
+
+_VERBS = ("fit", "stabilize", "moments", "apply", "compress", "search", "evaluate")
+_OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
+_OF_SERIES += ("acknowledge", "transform_for", "skew")
+PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VERBS} | {
+    f"Series.{name}": getattr(es.Series, name) for name in _OF_SERIES
+}
+"""The functions whose options have records."""
+_COMMANDS = ("fit", "stabilize", "apply", "compress", "evaluate", "lookup", "verify", "doctor")
+_COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
+_COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew")
+COMMANDS = (
+    {name: name for name in _COMMANDS}
+    | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}
+    | {"Series.change": "series settings"}
+)
+"""The commands of verbs whose options have records."""
+WITHOUT_RECORDS = {"demo"}
+
+
+def command(words: str) -> click.Command:
+    found: Any = main
+    for word in words.split():
+        found = found.commands[word]
+    return found
+
+
+def commands_in(group: Any = main, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, found in group.commands.items():
+        words = f"{before}{name}"
+        if isinstance(found, click.Group):
+            yield from commands_in(found, f"{words} ")
+        else:
+            yield words, found
+
+
+def options_in(found: click.Command) -> dict[str, click.Option]:
+    """All but those that every command has."""
+    return {p.name: p for p in found.params if isinstance(p, click.Option) and p.name != "as_json"}
+
+
+def default_in(parameter: inspect.Parameter) -> Any:
+    """Its default; what a dataclass makes anew for every instance is made."""
+    made = {f.name: f.default_factory for f in fields(Settings)}
+    is_made = type(parameter.default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
+    return made[parameter.name]() if is_made else parameter.default
+
+
+@pytest.mark.parametrize("verb", PYTHON)
+def test_signatures_and_records_agree(verb: str) -> None:
+    """Names, defaults and choices: whoever adds an option adds a record and a parameter."""
+    function = PYTHON[verb]
+    own = {
+        p.name: p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    known = {n: o for n, o in options_of(verb).items() if verb in (*o.verbs, *o.python)}
+    assert own.keys() == known.keys(), f"{verb}: parameters and records must be of the same options"
+    for name, option in known.items():
+        default = default_in(own[name])
+        assert (type(default), default) == (
+            type(option.default_of(verb)),
+            option.default_of(verb),
+        ), f"{verb}({name}=) must have the default of its record"
+    hints = get_type_hints(getattr(function, "__wrapped__", function))
+    for name, option in known.items():
+        listed = [m for m in (hints.get(name), *get_args(hints.get(name))) if is_literal(m)]
+        assert all(get_args(m) == option.choices for m in listed if option.kind == "choice")
+
+
+def is_literal(hint: Any) -> bool:
+    return get_origin(hint) is Literal
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_commands_and_records_agree(verb: str) -> None:
+    """Names, spelling, help and defaults."""
+    found = options_in(command(COMMANDS[verb]))
+    known = {n: o for n, o in options_of(verb).items() if verb in (*o.verbs, *o.commands)}
+    assert found.keys() == known.keys()
+    for name, option in known.items():
+        assert found[name].help == option.described
+        spelled = option.flags or f"--{name.replace('_', '-')}"
+        assert "/".join((*found[name].opts, *found[name].secondary_opts)) == spelled
+        if verb in option.commands:
+            assert found[name].default == option.default_of(verb)
+        else:
+            left_to_python = str(found[name].default) in ("None", "False", "Sentinel.UNSET")
+            assert left_to_python, "the function that is called has the default"
+
+
+def test_no_command_has_options_without_records() -> None:
+    others = {
+        words: options_in(found)
+        for words, found in commands_in()
+        if words not in (*COMMANDS.values(), *WITHOUT_RECORDS)
+    }
+    assert not any(others.values()), others
+
+
+def test_every_record_is_of_a_verb() -> None:
+    for option in OPTIONS:
+        assert {*option.verbs, *option.python} <= PYTHON.keys(), option.name
+        assert {*option.commands} <= COMMANDS.keys(), option.name
+
+
+def test_settings_and_records_agree() -> None:
+    assert [f.name for f in fields(Settings) if f.name not in SETTINGS] == []
+    assert {f.name for f in fields(Settings)} == SETTINGS.keys()
+    for f in fields(FitOptions):
+        if f.name in FIT and f.default is not MISSING:
+            assert f.default == FIT[f.name].default_of("fit"), f.name
+    assert set(SETTINGS["policy"].choices) == set(POLICIES)
+    assert {*SELECTION, *JOIN} <= FIT.keys()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_docstrings_explain_every_option(option: Option) -> None:
+    """That of the first verb that takes it, or of the settings."""
+    homes = [*option.verbs, *option.python]
+    if not homes:
+        return
+    text = Settings.__doc__ if homes[0] == SETTINGS_VERBS[0] else PYTHON[homes[0]].__doc__
+    assert text is not None
+    is_parameter = re.search(rf"^ *([a-z_]+, )*{option.name}(, [a-z_]+)*$", text, re.MULTILINE)
+    assert is_parameter or f"``{option.name}``" in text, f"{homes[0]} must explain {option.name}"
+
+
+def test_the_docs_list_every_option() -> None:
+    """``python tests/test_options_once.py`` writes the table anew."""
+    assert table_of_options() in DOCS.read_text()
+
+
+def test_docs_name_only_options_that_there_are() -> None:
+    spelled = {flag for _, found in commands_in() for p in found.params for flag in flags_of(p)}
+    root = DOCS.parent.parent
+    for file in (root / "README.md", *sorted(DOCS.parent.glob("*.md"))):
+        for line in file.read_text().splitlines():
+            if "embstab " in line and "python " not in line:
+                named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line))
+                assert named <= spelled | {"--help", "--version"}, (file.name, line)
+
+
+def flags_of(parameter: click.Parameter) -> list[str]:
+    return [*parameter.opts, *parameter.secondary_opts]
+
+
+DOCS = Path(__file__).parent.parent / "docs" / "command-line.md"
+BEGIN, END = "<!-- options: written by tests/test_options_once.py -->\n\n", "\n\n<!-- end -->"
+
+
+def table_of_options() -> str:
+    """Every option of the command line, and in which commands it stands."""
+    lines = ["| option | what it does | commands |", "|---|---|---|"]
+    for option in OPTIONS:
+        verbs = [v for v in (*option.verbs, *option.commands) if v in COMMANDS]
+        named = [f"`{COMMANDS[v]}`" for v in verbs if v not in SETTINGS_VERBS]
+        named += ["settings of a series"] if option.is_setting else []
+        if named:
+            spelled = option.flags or f"--{option.name.replace('_', '-')}"
+            values = "|".join(option.choices) or option.metavar
+            shown = f"`{spelled} {values}`" if values and "/" not in spelled else f"`{spelled}`"
+            cells = (shown, option.described, ", ".join(named))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    text = DOCS.read_text()
+    before, rest = text.split(BEGIN)
+    DOCS.write_text(before + BEGIN + table_of_options() + END + rest.partition(END)[2])
