@@ -14,7 +14,7 @@ customer's and their products component by component. It is trained on the slate
 used as it is on those of later ones.
 
 *Reduced*: raw vectors in the leading half of the principal axes of that week's items. *Procrustes*,
-*stabilized*: vectors of a series that keeps geometry or scores, both under the default policy.
+*stabilized*: every run aligned as a series does by default, keeping geometry or scores.
 *Retrained*: trained anew on stabilized vectors, always on the week before.
 
     python examples/reranker.py [--data FOLDER] [--seeds 0 1] [--weeks 40] [--markdown
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,25 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # also where the example is run by another program
 
-from papers import Rows, Titled, command_line, mean_cosine, parser_of, report, require_data, spread
-from recsys_table1 import rows_of
+from papers import (
+    Rows,
+    Titled,
+    command_line,
+    mean_cosine,
+    parser_of,
+    report,
+    require_data,
+    spread,
+    unit,
+)
 from reranker_data import AGES, Reranker, Slates, features, first_runs, mean_ndcg, slates
-from webshop import Events, Week, read_events, train, weeks, write
+from webshop import Events, Week, read_events, train, weeks
 
 ARMS = ("none", "raw", "raw, reduced", "Procrustes", "stabilized", "retrained")
 LABELS = ("click-like", "purchase-like")
 GAPS, TRAINED = (1, 2, 4, 8, 13, 20, 26), (0, 4, 8, 12)
+DECAY = 0.5 ** (1 / 26)
+"""Of what earlier runs weigh, from one run to the next."""
 MONTH = range(8, 13)
 """Runs of the heatmaps."""
 
@@ -66,28 +76,46 @@ def reduced(vectors: Vectors) -> Vectors:
     return vectors[0] @ axes, vectors[1] @ axes
 
 
-def series_of(runs: Sequence[es.Run], place: Path, **settings: Any) -> list[Vectors]:
-    """The runs as a series publishes them, those that a gate would hold too."""
-    series, found = es.Series.init(place, **settings), []
-    for run in runs:
-        series.add(run, accept="every week is compared")
-        published = series.open()
-        found.append((rows_of(published, "items"), rows_of(published, "users")))
+def aligned(known: Sequence[Week], raw: Sequence[Vectors], *, scores: bool) -> list[Vectors]:
+    """The runs as a series aligns them by default, `es.Series` without its files: each run's unit
+    item rows are rotated onto the decayed sum of all earlier ones, the last one half more. An item
+    leaves the sum when it is gone and was seen but once.
+    """
+    ids = np.unique(np.concatenate([week.item_ids for week in known]))
+    total = np.zeros((len(ids), raw[0][0].shape[1]))
+    last, weight, found = np.zeros_like(total), np.zeros(len(ids)), []
+    for week, (items, users) in zip(known, raw, strict=True):
+        if scores:
+            standard = es.fit(items, users)
+            items, users = standard.transform_items(items), standard.transform_users(users)
+        rows = np.searchsorted(ids, week.item_ids)
+        target = (total + 0.5 * last)[rows]
+        seen = target.any(axis=1)
+        if seen.any():
+            rotation = es.fit(unit(items[seen]), reference=target[seen], keep="geometry")
+            items, users = rotation.transform_items(items), rotation.transform_items(users)
+        last[:] = 0
+        last[rows] = unit(items)
+        total = DECAY * total + last
+        weight *= DECAY
+        weight[rows] += 1
+        total[weight < 1] = weight[weight < 1] = 0
+        found.append((items, users))
     return found
 
 
 def vectors_of(known: Sequence[Week], *, seed: int, components: int) -> dict[str, list[Vectors]]:
     """Every week's vectors by arm."""
-    with tempfile.TemporaryDirectory() as folder:
-        (place := Path(folder) / "raw").mkdir()
-        runs = [write(place, week, train(week, seed=seed, components=components)) for week in known]
-        raw = [(rows_of(run, "items"), rows_of(run, "users")) for run in runs]
-        return {
-            "raw": raw,
-            "raw, reduced": [reduced(vectors) for vectors in raw],
-            "Procrustes": series_of(runs, Path(folder) / "geometry", keep="geometry"),
-            "stabilized": series_of(runs, Path(folder) / "scores"),
-        }
+    raw = []
+    for week in known:
+        factors = train(week, seed=seed, components=components)
+        raw.append((factors.items.astype(np.float64), factors.users.astype(np.float64)))
+    return {
+        "raw": raw,
+        "raw, reduced": [reduced(vectors) for vectors in raw],
+        "Procrustes": aligned(known, raw, scores=False),
+        "stabilized": aligned(known, raw, scores=True),
+    }
 
 
 def measured(

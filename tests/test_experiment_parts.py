@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import adapters
@@ -18,6 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.stats import ortho_group
 from webshop import Events, Week
+
+import dask_embstab as es
 
 RNG_SHAPES = [(3, 7), (5, 40)]
 
@@ -219,3 +222,28 @@ def test_reduced_vectors_are_the_leading_principal_components_of_the_items() -> 
     turned = ortho_group.rvs(6, random_state=1)
     again, _ = reranker.reduced((items @ turned, turned))
     assert_allclose(np.abs(again), np.abs(short), atol=1e-12)
+
+
+def test_runs_are_aligned_in_memory_as_a_series_aligns_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    users, items = rng.standard_normal((90, 5)), rng.standard_normal((80, 5)) * [3, 2, 1.5, 1, 0.5]
+    known, raw = [], []
+    for number in range(4):
+        turn = ortho_group.rvs(5, random_state=number)
+        kept = np.sort(rng.choice(80, 70, replace=False))
+        noisy = items[kept] + 0.3 * rng.standard_normal((70, 5))
+        week = Week(
+            str(number), np.arange(90).astype(str), kept.astype(str), sparse.csr_array((90, 70))
+        )
+        order = np.argsort(week.item_ids)
+        known.append(replace(week, item_ids=week.item_ids[order]))
+        raw.append(((noisy @ turn)[order], users @ turn))
+    series = es.Series.init(tmp_path / "series")
+    for week, vectors, ours in zip(
+        known, raw, reranker.aligned(known, raw, scores=True), strict=True
+    ):
+        run = es.create_run(tmp_path / week.name, *vectors, item_ids=week.item_ids)
+        series.add(run, accept="of another noise")
+        theirs = series.open()
+        for key, rows in zip(("items", "users"), ours, strict=True):
+            assert_allclose(np.asarray(theirs.table(key).vectors), rows, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import tarfile
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,17 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def run(program: Any, number: int, data: Path, page: Path) -> Any:
-    """Run a command at its reduced size; its section of the page is new, the others are not."""
-    found = program.main(["--data", str(data), "--small", "--markdown", str(page)])
+@pytest.fixture(params=["small", pytest.param("whole", marks=pytest.mark.long)])
+def size(request: pytest.FixtureRequest, data: Path) -> tuple[str, ...]:
+    """Options of the reduced run on cut data, or of one seed on all of them."""
+    if request.param == "small":
+        return ("--data", str(data), "--small")
+    return ("--data", str(DATA), "--seeds", "0")
+
+
+def run(program: Any, number: int, size: tuple[str, ...], page: Path) -> Any:
+    """Run a command; its section of the page is new, the others are not."""
+    found = program.main([*size, "--markdown", str(page)])
     text = page.read_text()
     assert f"python examples/{PROGRAMS[number]} --data" in text
     assert [n for n in range(1, 7) if f"old {n}\n" in text] == [
@@ -104,9 +113,9 @@ def run(program: Any, number: int, data: Path, page: Path) -> Any:
 
 @needs_data
 def test_stabilizing_makes_trainings_comparable_and_leaves_their_quality(
-    data: Path, page: Path
+    size: tuple[str, ...], page: Path
 ) -> None:
-    found = run(recsys_table1, 1, data, page)
+    found = run(recsys_table1, 1, size, page)
     for repetition in (*found["GMF"], *found["Web shop"]):
         raw, rotated, stabilized = (repetition["A-B", form] for form in recsys_table1.FORMS)
         for figures in (rotated, stabilized):
@@ -120,8 +129,10 @@ def test_stabilizing_makes_trainings_comparable_and_leaves_their_quality(
 
 
 @needs_data
-def test_a_reranker_keeps_more_of_its_quality_on_stabilized_vectors(data: Path, page: Path) -> None:
-    (found,) = run(reranker, 2, data, page)
+def test_a_reranker_keeps_more_of_its_quality_on_stabilized_vectors(
+    size: tuple[str, ...], page: Path
+) -> None:
+    (found,) = run(reranker, 2, size, page)
     for label in reranker.LABELS:
         quality = {arm: found[arm, label, "mean"] for arm in reranker.ARMS}
         assert all(0.3 < value < 1 for value in quality.values() if value is not None)
@@ -131,9 +142,12 @@ def test_a_reranker_keeps_more_of_its_quality_on_stabilized_vectors(data: Path, 
 
 
 @needs_data
-def test_a_rotation_lets_one_text_model_search_anothers_documents(data: Path, page: Path) -> None:
-    (found,) = run(text_models, 3, data, page)["Cranfield"]
-    for figures in found.values():
+def test_a_rotation_lets_one_text_model_search_anothers_documents(
+    size: tuple[str, ...], page: Path
+) -> None:
+    (found,) = run(text_models, 3, size, page)["Cranfield"]
+    # The other models are where their packages are installed, and reach less.
+    for figures in (found[pair] for pair in permutations(("LSA 100", "LSA 200"))):
         assert figures["unaligned"] < 0.05
         assert figures["ceiling"] > 0.25
         for name in ("Procrustes", "both centred"):
@@ -141,8 +155,10 @@ def test_a_rotation_lets_one_text_model_search_anothers_documents(data: Path, pa
 
 
 @needs_data
-def test_images_and_captions_are_found_in_one_corpus_once_aligned(data: Path, page: Path) -> None:
-    for repetition in run(mixed_modality, 4, data, page)[250]:
+def test_images_and_captions_are_found_in_one_corpus_once_aligned(
+    size: tuple[str, ...], page: Path
+) -> None:
+    for repetition in run(mixed_modality, 4, size, page)[250]:
         for queries in ("captions", "images"):
             gain = {name: repetition[queries, name]["nDCG@10"] for name in mixed_modality.METHODS}
             assert gain["baseline"] < 0.01
@@ -153,8 +169,8 @@ def test_images_and_captions_are_found_in_one_corpus_once_aligned(data: Path, pa
 
 
 @needs_data
-def test_every_alignment_error_lies_between_its_bounds(data: Path, page: Path) -> None:
-    found = run(bounds, 5, data, page)
+def test_every_alignment_error_lies_between_its_bounds(size: tuple[str, ...], page: Path) -> None:
+    found = run(bounds, 5, size, page)
     worlds = [figures for many in found.values() for one in many for figures in one.values()]
     assert len(worlds) > 15
     for figures in worlds:
@@ -175,9 +191,9 @@ def test_the_papers_bound_is_that_of_the_dot_products() -> None:
 
 @needs_data
 def test_other_maps_fit_rows_more_closely_and_a_rotation_keeps_scores(
-    data: Path, page: Path
+    size: tuple[str, ...], page: Path
 ) -> None:
-    found = run(alternatives, 6, data, page)
+    found = run(alternatives, 6, size, page)
     for repetitions in found["recommenders"].values():
         (figures,) = repetitions
         assert figures["nothing"]["items"] < 0.2 < 0.5 < figures["rotation"]["items"]
@@ -187,8 +203,11 @@ def test_other_maps_fit_rows_more_closely_and_a_rotation_keeps_scores(
         assert own["stabilized"] == own["nothing"]
         assert figures["CCA"]["RBO"] < figures["rotation"]["RBO"]
         assert figures["MLP"]["numbers kept"] > figures["rotation"]["numbers kept"]
-    for (one,) in found["texts"].values():
-        for figures in one.values():
+    for (_, n_shared), (one,) in found["texts"].items():
+        for figures in (one[pair] for pair in permutations(("LSA 100", "LSA 200"))):
+            assert figures["rotation"] > 0.15
+            if n_shared != "all":
+                continue
             assert figures["nothing"] < 0.05
             assert min(figures[name] for name in ("rotation", "linear map", "CCA")) > 0.25
 
