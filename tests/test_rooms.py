@@ -21,7 +21,7 @@ TREES = {
     path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
 }
 IN_CORE = ("numpy", "scipy", "dask_embstab.core", "dask_embstab.errors", "dask_embstab.repairs")
-ABOVE_TABLES = ("passes", "series", "report", "diagnose", "demo", "cli", "api.py")
+ABOVE_TABLES = ("passes", "series", "report", "diagnose", "demo", "cli", "api.py", "verbs")
 OPTION = re.compile(r"(?:^|[\s(`'\"])--[a-z]")
 
 

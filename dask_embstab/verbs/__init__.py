@@ -1,0 +1,1 @@
+"""The verbs by topic; `dask_embstab.api` has them all."""

@@ -1,0 +1,158 @@
+"""Verbs that compare two runs, and search one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dask_embstab.errors import verb
+from dask_embstab.options import JOIN, taken
+from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.evaluate.results import Metrics
+from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.search import nearest
+from dask_embstab.series.log.basis import of_one_width
+from dask_embstab.series.series import series_version
+from dask_embstab.tables.coerce import (
+    TableLike,
+    as_run,
+    as_table,
+    run_of,
+)
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
+from dask_embstab.verbs.given import RunLike
+
+
+@verb()
+def evaluate(
+    a: RunLike | TableLike,
+    b: RunLike | TableLike,
+    *,
+    k: int = 100,
+    users: int = 1000,
+    seed: int = 0,
+    metric: Metric | None = None,
+    groups: Any = None,
+    judgments: Any = None,
+    displacement: Any = None,
+    most_moved: int = 10,
+    duplicates: KeepDuplicates = "error",
+    scratch: str | os.PathLike[str] | None = None,
+    join_memory: int | str | None = None,
+) -> Metrics:
+    """How comparable two runs are: cosines and lengths of the rows with one id, overlaps of top
+    lists, recall of stale queries, and quality by judgments.
+
+    Reads the rows that match once, in both runs, and the items once more for the top lists of
+    sampled queries. Memory: a few panels and (d, d) matrices per thread, and about 100 bytes per
+    query and k. All figures, their formulas and sources, and what is good are in docs/metrics.md.
+
+    Parameters
+    ----------
+    a, b
+        Runs, their paths, tables of items (also paths of arrays), dicts with ``"items"`` and
+        ``"users"``, or versions of a series by the text ``"SERIES@3"`` or ``"SERIES@head"``.
+    k
+        Length of the top lists. Figures by depth are given at 1, 5, 10, 20, 50, 100 and so on up to
+        k, and at k.
+    users
+        Queries to sample of those that both runs have: users, or items where the runs have no
+        users. Confidence intervals (95 %) say what the sample leaves open.
+    seed
+        Another sample.
+    metric
+        ``"dot"`` or ``"cosine"``: how items are ranked. Default: dot products for users, cosines
+        among items.
+    groups
+        Group of each row of a's items, or a dict by table name: one value per row (an array, a
+        labelled Series, the name of an array stored with the run's table, a file: .npy, Zarr, or
+        CSV or Parquet with ids and values). Texts are groups; more than 20 different numbers are
+        cut into quarters of the rows. Cosines are given by group, top lists by the query's group.
+    judgments
+        Which items are relevant to which queries: triples of query id, item id and grade (a list,
+        three columns, a dict of dicts, a frame, or a file: CSV or TSV with a header, Parquet, TREC
+        qrels). Adds nDCG, recall, precision and MRR of all four rankings.
+    displacement
+        Write a table of every matched id with its cosine, the distance of its rows and both lengths
+        to this new place: a Zarr group, or a Parquet data set where the name ends with ``.parquet``
+        (with pyarrow).
+    most_moved
+        How many ids of the smallest cosines to list.
+    duplicates, scratch, join_memory
+        As in `fit`. Displacements take 32 bytes of scratch per row.
+
+    Raises
+    ------
+    InputError
+        Where nothing can be compared, or an option does not fit the tables.
+    """
+    join = taken(locals(), JOIN)
+    first, second = _compared(a, b)
+    options = EvaluateOptions(
+        k, users, seed, metric, groups, judgments, displacement, most_moved, join=join
+    )
+    return measure_runs(first, second, options)
+
+
+def _compared(a: Any, b: Any) -> tuple[Run, Run]:
+    """Both as runs; versions of series in one space where their widths differ."""
+    versions = [series_version(given) for given in (a, b)]
+    first, second = (
+        found or as_run(given) or run_of({"items": as_table(given)})
+        for found, given in zip(versions, (a, b), strict=True)
+    )
+    return of_one_width(first, second) if all(versions) else (first, second)
+
+
+@verb()
+def search(
+    queries: RunLike | TableLike,
+    run: RunLike | TableLike,
+    k: int = 10,
+    *,
+    metric: Metric | None = None,
+) -> tuple[Any, Any]:
+    """The k nearest rows of ``run``'s items for every query, exactly: ``(scores, ids)``.
+
+    Parameters
+    ----------
+    queries
+        A table of queries (q, d); of a run its users, or its items where it has no users.
+    run
+        A run, whose items are searched, or a table; d components. Compressed runs are decoded on
+        the way.
+    k
+        Rows for each query, at most the rows that are not zero; those never are an answer.
+    metric
+        ``"dot"`` or ``"cosine"``. Default: dot where the queries are users, else cosine.
+
+    Returns
+    -------
+    scores (q, k) in float64, descending, ties by row number; ids (q, k).
+
+    The table is read once for every million query-row pairs to be kept (q k), in float32 products
+    whose rounding is allowed for, so that the result is that of float64; memory does not grow with
+    the table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dask_embstab as es
+    >>> items = es.table(np.eye(3), ids=["a", "b", "c"])
+    >>> scores, ids = es.search(np.array([[0.1, 0.9, 0.2]]), items, 2)
+    >>> ids
+    array([['b', 'c']], dtype=object)
+    """
+    asked, of_users = _queries(queries)
+    searched = run_of(run).table("items")
+    return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))
+
+
+def _queries(given: RunLike | TableLike) -> tuple[Table, bool]:
+    """Queries as a table, and whether they are users."""
+    run = as_run(given)
+    if run is None or run.users is None:
+        return as_table(given) if run is None else run.table("items"), False
+    return run.users, True

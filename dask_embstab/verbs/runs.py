@@ -1,0 +1,210 @@
+"""Verbs about one run: open it, make one, and what stands for a table or a transform."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import fsspec
+
+from dask_embstab.errors import InputError, NotARunError, verb
+from dask_embstab.files.place import local_path
+from dask_embstab.files.swap import made_parents
+from dask_embstab.passes.apply import copy_table
+from dask_embstab.passes.engine.graph import run_all
+from dask_embstab.passes.engine.output import require_output
+from dask_embstab.passes.engine.write import LinearMap
+from dask_embstab.passes.verify_run import verify_run
+from dask_embstab.repairs import option
+from dask_embstab.tables import run as runs
+from dask_embstab.tables.coerce import (
+    TableLike,
+    as_table,
+    with_ids,
+)
+from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.read.source import default_chunk_rows
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.store_errors import reading
+from dask_embstab.tables.table import Table, require_one_width
+from dask_embstab.tables.transform import Transform
+from dask_embstab.tables.write.run_writer import begin_run
+from dask_embstab.verbs.given import name_at
+
+
+@verb()
+def open_run(path: Any, *, verify: bool = False) -> Run:
+    """Open a run lazily: its metadata is read, and with ``verify`` every file.
+
+    Parameters
+    ----------
+    path
+        A local path, a URL or a Zarr store; a run that is open already is handed on.
+    verify
+        Compare every file of a stabilized run with the digests that the run records of itself, in
+        one read, and every chunk once more whenever it is read. A run as training left it records
+        none.
+
+    Raises
+    ------
+    NotARunError
+        Where ``path`` holds no Zarr group, no table, or a run whose writing was not finished.
+    InputError
+        Where a table is not made of full-width float rows, or there is nothing to ``verify`` by.
+    DamageError
+        Where the metadata cannot be read or, with ``verify``, any file is not what was written.
+    """
+    if not verify:
+        return runs.open_run(path)
+    place = path.path if isinstance(path, Run) else path
+    return runs.open_run(place, digests=verify_run(place).digests)
+
+
+@verb()
+def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:
+    """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a
+    stored one.
+
+    Parameters
+    ----------
+    array
+        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray or a
+        frame of pandas, Polars or Arrow. Nothing is read or copied.
+    ids
+        One int64, string or UUID per row. By default the labels of ``array``, if it has any: a
+        pandas index, an id column or coordinate; else the rows are known by their number.
+    name
+        What messages and records call the table.
+
+    Raises
+    ------
+    InputError
+        Where the rows cannot make a table; `IdError` where the ids do not fit them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dask_embstab as es
+    >>> monday = es.table(np.eye(3), ids=["a", "b", "c"])
+    >>> tuesday = es.table(np.eye(3)[::-1], ids=["c", "b", "a"])
+    >>> es.evaluate(monday, tuesday).items.mean_cosine
+    1.0
+    """
+    return with_ids(as_table(array, where=name or "the table"), ids)
+
+
+@verb()
+def create_run(
+    path: Any,
+    items: TableLike | None = None,
+    users: TableLike | None = None,
+    *,
+    item_ids: Any = None,
+    user_ids: Any = None,
+    name: str | None = None,
+    chunk_rows: int | None = None,
+    overwrite: bool = False,
+    sync: bool = True,
+) -> Run:
+    """Write tables as a run, one read and one write each, and open it.
+
+    Parameters
+    ----------
+    path
+        Where the run will stand (a local path, or any store that Zarr opens); missing folders above
+        it are made.
+    items, users
+        Tables (n, d) of float16, float32 or float64; at least one. Arrays, Dask arrays and Zarr
+        arrays are streamed.
+    item_ids, user_ids
+        One int64 or string per row; without them the rows are known by their number.
+    name
+        Recorded name of the run; by default the last part of the path.
+    chunk_rows
+        Rows of a chunk; near 64 MiB by default.
+    overwrite
+        Replace a run that stands at ``path``: it stays whole until the new one takes its place.
+    sync
+        Return when the run is on the disk, before it is seen; False leaves that to the system, for
+        scratch work.
+
+    Raises
+    ------
+    InputError
+        Where the tables cannot make a run; nothing is left behind.
+    OutputExistsError
+        Where something stands at ``path`` that is not to be replaced.
+    """
+    given = {"items": (items, item_ids), "users": (users, user_ids)}
+    for key, (table, ids) in given.items():
+        if table is None and ids is not None:
+            raise InputError(
+                f"{option(f'{key[:-1]}_ids')} are the ids of {key}, and no {key} are given; give"
+                " both"
+            )
+    tables = {
+        key: with_ids(as_table(table, key=key), ids)
+        for key, (table, ids) in given.items()
+        if table is not None
+    }
+    if not tables:
+        raise InputError("a run holds items, users or both; give at least one table")
+    if chunk_rows is not None and chunk_rows < 1:
+        raise InputError(f"chunk_rows must be at least 1; it is {chunk_rows}")
+    require_one_width(tables.get("items"), tables.get("users"))
+    if local_path(path) is None:
+        require_output(path, overwrite=overwrite)
+    naming = name or name_at(path)
+    with (
+        made_parents(local_path(path)),
+        begin_run(path, name=naming, fingerprint="", overwrite=overwrite, sync=sync) as writer,
+        unchanged(*tables.values()),
+    ):
+        passes = {}
+        for key, table in tables.items():
+            rows = chunk_rows or default_chunk_rows(table.d, table.dtype.itemsize)
+            passes[key] = copy_table(
+                writer,
+                key,
+                table,
+                LinearMap(),
+                dtype=table.dtype,
+                width=table.d,
+                chunk_rows=rows,
+                label="writing",
+            )
+        run_all(passes)
+    return open_run(path)
+
+
+@verb()
+def load_transform(path: str | os.PathLike[str]) -> Transform:
+    """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run."""
+    local = local_path(path)
+    if local is not None and not os.path.isdir(local):  # noqa: PTH112 (False for a name that is too long)
+        return Transform.load(path)
+    try:
+        stored = open_run(path).transform
+    except NotARunError:
+        if local is not None or not isinstance(path, str):
+            raise
+        return _transform_at(path)
+    if stored is None:
+        raise InputError(
+            f"{path} is a run as training left it, without a transform; stabilize it first"
+        )
+    return stored
+
+
+def _transform_at(url: str) -> Transform:
+    """The file of `Transform.save` at a URL of any store."""
+    with reading(f"the transform at {url}"):
+        try:
+            data = fsspec.open(url, "rb").open().read()
+        except FileNotFoundError:
+            raise InputError(
+                f"there is no transform at {url}; give the place of a saved one or of a"
+                " stabilized run"
+            ) from None
+        return Transform.load(io.BytesIO(data))  # type: ignore[arg-type]
