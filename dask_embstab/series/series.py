@@ -4,64 +4,42 @@ are called.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-import crc32c
-
-from dask_embstab.arguments import offers
-from dask_embstab.display import Displayed
 from dask_embstab.errors import (
-    DamageError,
-    EmbstabError,
     InputError,
     OutputExistsError,
     RetryError,
     verb,
 )
-from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.options import SELECTION, SETTINGS, taken
-from dask_embstab.passes.apply import transform_run
-from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
-from dask_embstab.passes.evaluate.ranked import Metric
-from dask_embstab.passes.evaluate.results import Metrics
-from dask_embstab.passes.evaluate.skew import Skew
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.repairs import call, option
+from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.forget import Forgotten, forget
 from dask_embstab.series.admin.gc import Collected
-from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
-from dask_embstab.series.admin.skew import skew_of
-from dask_embstab.series.admin.status import acknowledge, status_of
-from dask_embstab.series.admin.verify import Verified, verify
-from dask_embstab.series.log.basis import of_one_width, read_run
-from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.admin.status import acknowledge
+from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.mark import create_mark, store_at
 from dask_embstab.series.log.names import require_model
-from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import Settings, settings_in
-from dask_embstab.series.log.versions import FORMAT, Kind, Version, artifacts
+from dask_embstab.series.log.versions import Kind, Version
 from dask_embstab.series.publish.attempts import Attempt, recording_refusals
 from dask_embstab.series.publish.commit import again_as, create_version, next_version
-from dask_embstab.series.publish.delivery import Request, model_of
+from dask_embstab.series.publish.delivery import Request
 from dask_embstab.series.publish.publish import Added, add_run
-from dask_embstab.series.store import Folder, Store
-from dask_embstab.tables.layout import SERIES_MARK
+from dask_embstab.series.reader import RunLike, SeriesReader
+from dask_embstab.series.store import Store
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, place_name
 from dask_embstab.tables.store_errors import writing
-from dask_embstab.tables.transform import Transform
-
-RunLike = Run | str | os.PathLike[str]
 
 
 def delivering(
@@ -77,7 +55,7 @@ def delivering(
     )
 
 
-class Series(Displayed):
+class Series(SeriesReader):
     """Stabilized runs in order, on a plain folder, with versions that are published, inspected and
     rolled back.
 
@@ -86,62 +64,24 @@ class Series(Displayed):
     publish, and each version has one winner.
     """
 
-    def __init__(self, place: str | os.PathLike[str] | Store) -> None:
-        self.store: Store = _store(place)
-        self._initial = _marked(self.store, str(place))
-
     @classmethod
     @verb(Settings)
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on,
         balance and the like).
         """
-        chosen, store = Settings.of(settings), _store(place)
+        chosen, store = Settings.of(settings), store_at(place)
         with writing(f"the series {place}"):
             for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
                 store.make(folder)
-        values = {"format": FORMAT, "kind": "series", "settings": chosen.to_dict()}
         try:
             with publishing(place):
-                store.create(
-                    SERIES_MARK,
-                    json.dumps(
-                        values | {"crc32c": _check(values)}, indent=1, sort_keys=True
-                    ).encode(),
-                )
+                create_mark(store, chosen)
         except FileExistsError:
             raise OutputExistsError(
                 f"{place} is a series already; add runs to it, or choose another place"
             ) from None
         return cls(place)
-
-    def _facts(self) -> dict[str, object]:
-        return {"place": self.store.place("")}
-
-    @property
-    def settings(self) -> Settings:
-        """The settings that the next run will be landed with."""
-        return settings_in(self.log(), self._initial)
-
-    def log(self) -> Log:
-        """Every version, oldest first."""
-        return read_log(self.store)
-
-    def head(self) -> Version | None:
-        """The highest live version; None where nothing is published."""
-        return self.log().head
-
-    def show(self, version: int | None = None) -> Version:
-        """All that is recorded of a version (default: the head)."""
-        return self.log().version(version)
-
-    def status(self) -> dict[str, Any]:
-        """Is all ``well``? Three ``lines``, and the facts behind them."""
-        return status_of(self.store, self.log())
-
-    def metrics(self) -> str:
-        """How the series is doing, as a Prometheus text file."""
-        return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
 
     @verb(through="Series.change", settings=SETTINGS, around=delivering)
     def add(
@@ -250,26 +190,6 @@ class Series(Displayed):
         """
         return acknowledge(self.store, self.log(), run, reason)
 
-    def open(self, version: int | None = None) -> Run:
-        """The run of a version (default: the head), which never changes once it is published.
-
-        After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the
-        stored rows times one small matrix, and its transform is composed with that matrix. ``path``
-        is where the stored rows lie.
-        """
-        log = self.log()
-        return self._run(log.located(log.with_run(version)))
-
-    @contextlib.contextmanager
-    def pin(self, version: int | None = None) -> Iterator[Run]:
-        """The run of a version, left alone by gc while the block lasts (and no longer than gc's
-        ``pin_age``).
-        """
-        log = self.log()
-        found = log.located(log.with_run(version))
-        with gc.pin(self.store, str(found.run)):
-            yield self._run(found)
-
     def rollback(self, version: int) -> Added:
         """Make the run of an earlier version the head again, by a new version; nothing is
         removed.
@@ -376,10 +296,6 @@ class Series(Displayed):
         """
         return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
 
-    def verify(self) -> Verified:
-        """Read every file of every published run and compare it with what was recorded."""
-        return verify(self.store, self.log())
-
     @verb()
     def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> Collected:
         """Remove what no version needs, was last changed more than ``grace`` seconds ago, and no
@@ -391,43 +307,6 @@ class Series(Displayed):
         ``left``, with the reason.
         """
         return gc.collect(self.store, pin_age=pin_age, grace=grace)
-
-    @verb()
-    def diff(
-        self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0
-    ) -> Metrics:
-        """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
-        options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
-        return measure_runs(*of_one_width(self.open(a), self.open(b)), options)
-
-    @verb()
-    def skew(
-        self,
-        versions: Any = None,
-        *,
-        k: int = 10,
-        users: int = 200,
-        seed: int = 0,
-        metric: Metric | None = None,
-    ) -> Skew:
-        """What queries of one version find in another's table (recall@``k``), and in a table mixed
-        of all.
-
-        ``versions`` are numbers of at least two that hold a run; default: the last eight live ones.
-        ``users`` queries that all of them have are sampled (items where the series has no users);
-        ``metric`` as in `evaluate`. Reads each items table once; memory grows with versions x users
-        x k.
-        """
-        return skew_of(
-            self.log(),
-            self.open,
-            versions,
-            k=k,
-            n_queries=users,
-            seed=seed,
-            metric=metric,
-            duplicates=self.settings.duplicates,
-        )
 
     @verb(Settings)
     def replay(
@@ -448,85 +327,6 @@ class Series(Displayed):
         """
         return replay(self, scratch, settings, first=first, last=last)
 
-    @verb()
-    def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
-        """The transform of a model's live version, of a version, or of the head: what lands rows
-        made by that model.
-        """
-        if model is not None and version is not None:
-            raise InputError(
-                f"a transform is that of a model or of a version; both came; give {option('model')}"
-                f" or {option('version')}"
-            )
-        log = self.log()
-        found = log.with_run(version) if model is None else log.of_model(model)
-        found = log.located(found)
-        return transform_of(self._run(found), found)
-
-    @verb()
-    def apply(
-        self,
-        run: RunLike,
-        out: Any,
-        *,
-        model: str | None = None,
-        version: int | None = None,
-        dtype: Any = None,
-        overwrite: bool = False,
-        resume: bool = False,
-        sync: bool = True,
-    ) -> Run:
-        """Land a later batch of users or items with a published version's transform
-        (`transform_for`) at ``out``.
-
-        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
-        itself names, else the head.
-        """
-        how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
-        source = open_run(run)
-        if model is None and version is None:
-            model = model_of(source)
-        transform = self.transform_for(model=model, version=version)
-        root = local_path(self.store.place(""))
-        inputs = (source.path, *(() if root is None else (str(root),)))
-        return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
-
-    def manifest(self) -> dict[str, Any]:
-        """Every version in full, and every file that a copy of the series needs."""
-        log = self.log()
-        files = [key for version in log.stored.values() for key, _, _ in artifacts(version)]
-        files += [*log.digests_files, *log.bases]
-        head = log.head
-        return {
-            "format": FORMAT,
-            "head": None if head is None else head.version,
-            "settings": settings_in(log, self._initial).to_dict(),
-            "versions": [version.without_digests() for version in log.versions],
-            "files": [
-                SERIES_MARK,
-                *(f"versions/{v.version}.json" for v in log.versions),
-                *sorted(files),
-            ],
-        }
-
-    def _run(self, version: Version) -> Run:
-        """A published run; whatever is wrong with it by now is damage."""
-        try:
-            return read_run(self.store, version)
-        except EmbstabError as error:
-            raise DamageError(f"version {version.version} cannot be opened: {error}") from error
-
-
-def series_version(given: Any) -> Run | None:
-    """The run of the version that ``SERIES@3`` or ``SERIES@head`` names; None for anything else."""
-    if not isinstance(given, str | os.PathLike):
-        return None
-    place, at, version = os.fspath(given).rpartition("@")
-    local = local_path(place) if at and (version == "head" or version.isdecimal()) else None
-    if local is None or os.path.lexists(os.fspath(given)) or not (local / SERIES_MARK).is_file():
-        return None
-    return Series(local).open(None if version == "head" else int(version))
-
 
 def _called(run: Any) -> str:
     if isinstance(run, Run):
@@ -539,39 +339,3 @@ def _name_at(run: Any) -> str:
     if isinstance(run, Run):
         return run.name
     return Path(_called(run)).name.removesuffix(".zarr")
-
-
-def _store(place: Any) -> Store:
-    if isinstance(place, str | os.PathLike):
-        if (local := local_path(place)) is None:
-            raise InputError(
-                f"a series must lie in a local folder; {place} is the URL of another store; give a"
-                " path"
-            )
-        return Folder(local)
-    if not all(offers(place, verb) for verb in ("names", "read", "create")):
-        raise InputError(
-            f"a series must be named by the path of its folder; a {type(place).__name__} came"
-        )
-    store: Store = place
-    return store
-
-
-def _marked(store: Store, place: str) -> Settings:
-    try:
-        values = json.loads(store.read(SERIES_MARK))
-        if values.pop("crc32c") != _check(values):
-            raise ValueError("it fails its checksum")
-        return Settings.of(values["settings"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"there is no series at {place}; make one with {call('Series.init')}"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(
-            f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy"
-        ) from error
-
-
-def _check(values: dict[str, Any]) -> int:
-    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))

@@ -13,7 +13,7 @@ from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.search import nearest
 from dask_embstab.series.log.basis import of_one_width
-from dask_embstab.series.series import series_version
+from dask_embstab.series.reader import series_version
 from dask_embstab.tables.coerce import (
     TableLike,
     as_run,

@@ -1,0 +1,63 @@
+"""``series.json``: what makes a folder a series, and the settings that were given at ``init``."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import crc32c
+
+from dask_embstab.arguments import offers
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.place import local_path
+from dask_embstab.repairs import call
+from dask_embstab.series.log.settings import Settings
+from dask_embstab.series.log.versions import FORMAT
+from dask_embstab.series.store import Folder, Store
+from dask_embstab.tables.layout import SERIES_MARK
+
+
+def store_at(place: Any) -> Store:
+    """The store of a series that is named by its folder, or given as a store."""
+    if isinstance(place, str | os.PathLike):
+        if (local := local_path(place)) is None:
+            raise InputError(
+                f"a series must lie in a local folder; {place} is the URL of another store; give a"
+                " path"
+            )
+        return Folder(local)
+    if not all(offers(place, verb) for verb in ("names", "read", "create")):
+        raise InputError(
+            f"a series must be named by the path of its folder; a {type(place).__name__} came"
+        )
+    store: Store = place
+    return store
+
+
+def create_mark(store: Store, settings: Settings) -> None:
+    """Make the store a series; FileExistsError where it is one."""
+    values = {"format": FORMAT, "kind": "series", "settings": settings.to_dict()}
+    values["crc32c"] = _checksum(values)
+    store.create(SERIES_MARK, json.dumps(values, indent=1, sort_keys=True).encode())
+
+
+def read_mark(store: Store, place: str) -> Settings:
+    """The settings given at ``init``."""
+    try:
+        values = json.loads(store.read(SERIES_MARK))
+        if values.pop("crc32c") != _checksum(values):
+            raise ValueError("it fails its checksum")
+        return Settings.of(values["settings"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"there is no series at {place}; make one with {call('Series.init')}"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamageError(
+            f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy"
+        ) from error
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))

@@ -1,0 +1,219 @@
+"""What readers of a series ask; whatever is answered follows from the log that is read then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dask_embstab.display import Displayed
+from dask_embstab.errors import (
+    DamageError,
+    EmbstabError,
+    InputError,
+    verb,
+)
+from dask_embstab.files.place import local_path
+from dask_embstab.options import taken
+from dask_embstab.passes.apply import transform_run
+from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.evaluate.results import Metrics
+from dask_embstab.passes.evaluate.skew import Skew
+from dask_embstab.repairs import option
+from dask_embstab.series.admin import gc
+from dask_embstab.series.admin.metrics import metrics_text
+from dask_embstab.series.admin.skew import skew_of
+from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.admin.verify import Verified, verify
+from dask_embstab.series.log.basis import of_one_width, read_run
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.mark import read_mark, store_at
+from dask_embstab.series.log.published import transform_of
+from dask_embstab.series.log.settings import Settings, settings_in
+from dask_embstab.series.log.versions import FORMAT, Version, artifacts
+from dask_embstab.series.publish.delivery import model_of
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import SERIES_MARK
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.transform import Transform
+
+RunLike = Run | str | os.PathLike[str]
+
+
+class SeriesReader(Displayed):
+    """The verbs of a series that publish nothing."""
+
+    def __init__(self, place: str | os.PathLike[str] | Store) -> None:
+        self.store: Store = store_at(place)
+        self._initial = read_mark(self.store, str(place))
+
+    def _facts(self) -> dict[str, object]:
+        return {"place": self.store.place("")}
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the next run will be landed with."""
+        return settings_in(self.log(), self._initial)
+
+    def log(self) -> Log:
+        """Every version, oldest first."""
+        return read_log(self.store)
+
+    def head(self) -> Version | None:
+        """The highest live version; None where nothing is published."""
+        return self.log().head
+
+    def show(self, version: int | None = None) -> Version:
+        """All that is recorded of a version (default: the head)."""
+        return self.log().version(version)
+
+    def status(self) -> dict[str, Any]:
+        """Is all ``well``? Three ``lines``, and the facts behind them."""
+        return status_of(self.store, self.log())
+
+    def metrics(self) -> str:
+        """How the series is doing, as a Prometheus text file."""
+        return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
+
+    def open(self, version: int | None = None) -> Run:
+        """The run of a version (default: the head), which never changes once it is published.
+
+        After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the
+        stored rows times one small matrix, and its transform is composed with that matrix. ``path``
+        is where the stored rows lie.
+        """
+        log = self.log()
+        return self._run(log.located(log.with_run(version)))
+
+    @contextlib.contextmanager
+    def pin(self, version: int | None = None) -> Iterator[Run]:
+        """The run of a version, left alone by gc while the block lasts (and no longer than gc's
+        ``pin_age``).
+        """
+        log = self.log()
+        found = log.located(log.with_run(version))
+        with gc.pin(self.store, str(found.run)):
+            yield self._run(found)
+
+    def verify(self) -> Verified:
+        """Read every file of every published run and compare it with what was recorded."""
+        return verify(self.store, self.log())
+
+    @verb()
+    def diff(
+        self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0
+    ) -> Metrics:
+        """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
+        options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
+        return measure_runs(*of_one_width(self.open(a), self.open(b)), options)
+
+    @verb()
+    def skew(
+        self,
+        versions: Any = None,
+        *,
+        k: int = 10,
+        users: int = 200,
+        seed: int = 0,
+        metric: Metric | None = None,
+    ) -> Skew:
+        """What queries of one version find in another's table (recall@``k``), and in a table mixed
+        of all.
+
+        ``versions`` are numbers of at least two that hold a run; default: the last eight live ones.
+        ``users`` queries that all of them have are sampled (items where the series has no users);
+        ``metric`` as in `evaluate`. Reads each items table once; memory grows with versions x users
+        x k.
+        """
+        return skew_of(
+            self.log(),
+            self.open,
+            versions,
+            k=k,
+            n_queries=users,
+            seed=seed,
+            metric=metric,
+            duplicates=self.settings.duplicates,
+        )
+
+    @verb()
+    def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
+        """The transform of a model's live version, of a version, or of the head: what lands rows
+        made by that model.
+        """
+        if model is not None and version is not None:
+            raise InputError(
+                f"a transform is that of a model or of a version; both came; give {option('model')}"
+                f" or {option('version')}"
+            )
+        log = self.log()
+        found = log.with_run(version) if model is None else log.of_model(model)
+        found = log.located(found)
+        return transform_of(self._run(found), found)
+
+    @verb()
+    def apply(
+        self,
+        run: RunLike,
+        out: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        dtype: Any = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        sync: bool = True,
+    ) -> Run:
+        """Land a later batch of users or items with a published version's transform
+        (`transform_for`) at ``out``.
+
+        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
+        itself names, else the head.
+        """
+        how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
+        source = open_run(run)
+        if model is None and version is None:
+            model = model_of(source)
+        transform = self.transform_for(model=model, version=version)
+        root = local_path(self.store.place(""))
+        inputs = (source.path, *(() if root is None else (str(root),)))
+        return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
+
+    def manifest(self) -> dict[str, Any]:
+        """Every version in full, and every file that a copy of the series needs."""
+        log = self.log()
+        files = [key for version in log.stored.values() for key, _, _ in artifacts(version)]
+        files += [*log.digests_files, *log.bases]
+        head = log.head
+        return {
+            "format": FORMAT,
+            "head": None if head is None else head.version,
+            "settings": settings_in(log, self._initial).to_dict(),
+            "versions": [version.without_digests() for version in log.versions],
+            "files": [
+                SERIES_MARK,
+                *(f"versions/{v.version}.json" for v in log.versions),
+                *sorted(files),
+            ],
+        }
+
+    def _run(self, version: Version) -> Run:
+        """A published run; whatever is wrong with it by now is damage."""
+        try:
+            return read_run(self.store, version)
+        except EmbstabError as error:
+            raise DamageError(f"version {version.version} cannot be opened: {error}") from error
+
+
+def series_version(given: Any) -> Run | None:
+    """The run of the version that ``SERIES@3`` or ``SERIES@head`` names; None for anything else."""
+    if not isinstance(given, str | os.PathLike):
+        return None
+    place, at, version = os.fspath(given).rpartition("@")
+    local = local_path(place) if at and (version == "head" or version.isdecimal()) else None
+    if local is None or os.path.lexists(os.fspath(given)) or not (local / SERIES_MARK).is_file():
+        return None
+    return SeriesReader(local).open(None if version == "head" else int(version))
