@@ -100,16 +100,36 @@ class ReferenceRows:
         return delayed_if_needed(GatheredPartners, gather(wanted), partner)
 
 
+def strategy_for(pairing: Pairing, join: JoinOptions) -> Strategy:
+    """The cheapest way to read the reference's rows.
+
+    They are gathered where few are wanted, where they ascend (a chunk is read once), or where the
+    reference is small enough to stay in the page cache; an unrelated order is shuffled.
+    """
+    source, index = pairing.reference, pairing.index
+    if index is None:
+        return "positional"
+    if index.storage == "sparse":
+        return "gather"
+
+    n, d = source.shape
+    fits = n * d * source.dtype.itemsize <= join.memory // 4
+    if pairing.paired_by == "merged ids":
+        fits = index.storage != "file" or source.access in _STORED
+    elif index.storage == "file":
+        fits = False
+    return "gather" if fits else "shuffle"
+
+
 def plan_reference_read(
     pairing: Pairing, table: Table, join: JoinOptions, *, label: str
 ) -> ReferenceRows:
     """Decide how the reference's rows are read, and move them first where they lie in an unrelated
     order.
     """
-    if pairing.index is None:
-        return ReferenceRows(pairing, "positional")
-    if _can_gather(pairing, pairing.index, join):
-        return ReferenceRows(pairing, "gather", n_bytes=pairing.n_bytes)
+    strategy = strategy_for(pairing, join)
+    if strategy != "shuffle":
+        return ReferenceRows(pairing, strategy, n_bytes=pairing.n_bytes)
 
     shuffled, scan = scan_reference(
         pairing, join, n_rows=table.n_rows, label=f"{label}: sorting the reference", move=True
@@ -117,7 +137,7 @@ def plan_reference_read(
     n_bytes = pairing.n_bytes + scan.n_bytes
     energies = scan.unmatched_energy, scan.energy
     return ReferenceRows(
-        pairing, "shuffle", shuffled, *energies, scan.digests, n_bytes, scan.unmatched_zero_rows
+        pairing, strategy, shuffled, *energies, scan.digests, n_bytes, scan.unmatched_zero_rows
     )
 
 
@@ -157,19 +177,6 @@ def with_energy(
         energy=scan.energy,
         unmatched_zero_rows=scan.unmatched_zero_rows,
     )
-
-
-def _can_gather(pairing: Pairing, index: RowIndex, join: JoinOptions) -> bool:
-    """Where few rows are wanted, where rows ascend (a chunk is read once), or where the reference
-    is small enough to stay in the page cache.
-    """
-    source = pairing.reference
-    if index.storage == "sparse":
-        return True
-    if pairing.paired_by == "merged ids":
-        return index.storage != "file" or source.access in _STORED
-    n, d = source.shape
-    return index.storage != "file" and n * d * source.dtype.itemsize <= join.memory // 4
 
 
 @dataclass(frozen=True, slots=True)
