@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,8 @@ def forked(work: Callable[[], Any]) -> int:
     try:
         work()
         code = 0
+    except BaseException:  # noqa: BLE001 (the child ends here, and says why)
+        traceback.print_exc()
     finally:
         os._exit(code)
 

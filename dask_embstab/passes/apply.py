@@ -117,7 +117,7 @@ def plan_apply(transform: Transform, run: Run, dtype: np.dtype[Any] | None) -> A
         longest = math.sqrt(math.inf if known.get("energy") is None else known["energy"])
         longest *= float(np.linalg.norm(M))
         longest += 0.0 if offset is None else float(np.linalg.norm(offset))
-        largest = min(np.finfo(product).max, np.finfo(stored_as).max)
+        largest = min(float(np.finfo(product).max), float(np.finfo(stored_as).max))
         digests = tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
         linear_map = LinearMap(M, offset, product, dict(enumerate(digests)))
         tables[key] = TablePlan(table, linear_map, stored_as)

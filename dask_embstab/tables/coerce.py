@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import xarray as xr
@@ -20,7 +21,13 @@ from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.coded import CODES
 from dask_embstab.tables.read.labels import labelled_rows, labelled_values
 from dask_embstab.tables.run import Run, open_run
-from dask_embstab.tables.store import is_place, open_node, place_name, reading_metadata
+from dask_embstab.tables.store import (
+    is_place,
+    of_one_folder,
+    open_node,
+    place_name,
+    reading_metadata,
+)
 from dask_embstab.tables.table import Table, make_table, require_one_width, table_of
 
 TableLike: TypeAlias = Any
@@ -41,7 +48,7 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
     if isinstance(table, Run) or _holds_tables(table):
         return run_of(table).table(key)
     if is_place(table):
-        return _from_place(table, key)
+        return of_one_folder(table, partial(_from_place, table, key))
 
     where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
     if isinstance(table, zarr.Array):
@@ -75,11 +82,15 @@ def as_run(given: Any) -> Run | None:
     if _holds_tables(given):
         return _in_memory(**given)
     if is_place(given):
-        node = open_node(given)
-        with reading_metadata(place_name(given)):
-            is_run = isinstance(node, zarr.Group) and any(key in node for key in TABLES)
-        return open_run(given) if is_run else None
+        return of_one_folder(given, partial(_run_at, given))
     return given if isinstance(given, Run) else None
+
+
+def _run_at(place: Any) -> Run | None:
+    node = open_node(place)
+    with reading_metadata(place_name(place)):
+        is_run = isinstance(node, zarr.Group) and any(key in node for key in TABLES)
+    return open_run(place) if is_run else None
 
 
 def run_of(given: Any, users: TableLike | None = None) -> Run:
