@@ -51,7 +51,7 @@ class QuantileSketch:
     """How many values (not negative) fell into each bin, bins in ascending order.
 
     A bin holds what agrees in the exponent and the first ten bits of its fraction, so a quantile is
-    off by 0.05 % at most (the idea of DDSketch, Masson, Rim & Lee 2019, doi:10.14778/3352063).
+    off by 0.05 % at most (as in DDSketch, Masson, Rim & Lee 2019, doi:10.14778/3352063.3352135).
     Sketches of two parts add up to that of the whole, bit by bit.
     """
 

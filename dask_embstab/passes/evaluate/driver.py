@@ -26,7 +26,13 @@ from dask_embstab.options import options_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
 from dask_embstab.passes.evaluate.groups import Groups, by_table, groups_of
 from dask_embstab.passes.evaluate.judgments import as_judgments
-from dask_embstab.passes.evaluate.matched import Matched, MatchedRows, PairFiles, measure_matched
+from dask_embstab.passes.evaluate.matched import (
+    PAIR_BYTES,
+    Matched,
+    MatchedRows,
+    PairFiles,
+    measure_matched,
+)
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Id, Metrics, Moved, TableMetrics
 from dask_embstab.passes.evaluate.retrieval import Queries, measure_rankings
@@ -38,6 +44,8 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.named import value_of
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
+
+Tables = Mapping[str, tuple[Table, Table]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +71,9 @@ class EvaluateOptions:
 
 def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
     """Every figure that the tables of both runs allow."""
-    tables = {
-        key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)
-    }
-    if not tables:
-        raise InputError(
-            f"{a.where} and {b.where} have no table in common, so nothing can be compared"
-        )
-    for pair_ in tables.values():
-        _require_comparable(*pair_)
+    tables = _shared_tables(a, b)
     judgments = None if options.judgments is None else as_judgments(options.judgments)
     place = None if options.displacement is None else displacement_place(options.displacement)
-    queried = "users" if len(tables) == len(TABLES) else next(iter(tables))
     with (
         unchanged(*(table for both in tables.values() for table in both)),
         join_options(**options.join) as join,
@@ -83,17 +82,20 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             key: groups_of(value_of("groups", given, tables[key][0], a), tables[key][0])
             for key, given in by_table(options.groups, tables).items()
         }
-        pairings = {key: pair(*both, join) for key, both in tables.items()}
-        for key, both in tables.items():
-            _require_matched(*both, pairings[key])
+        pairings = {key: _paired(*both, join) for key, both in tables.items()}
+        files = {
+            key: PairFiles.in_folder(join.scratch.folder(needs=PAIR_BYTES * both[0].n_rows))
+            for key, both in tables.items()
+            if place is not None
+        }
         measured = {
             key: MatchedRows(
                 others=np.empty((0, both[0].d)),
-                sample=options.n_queries if key == queried else 0,
+                sample=options.n_queries if key == _queried(tables) else 0,
                 seed=options.seed,
                 listed=options.most_moved,
                 n_groups=len(groups[key].names) if key in groups else 0,
-                files=None if place is None else _pair_files(both[0], join),
+                files=files.get(key),
             )
             for key, both in tables.items()
         }
@@ -102,19 +104,8 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             key: _table_metrics(both[0], pairings[key], found[key], groups.get(key))
             for key, both in tables.items()
         }
-        queries = Queries(
-            name=queried,
-            tables=tables[queried],
-            items=tables.get("items", tables[queried]),
-            partners=pairings[queried].partners,
-            item_partners=pairings["items" if "items" in tables else queried].partners,
-            sample=np.sort(found[queried].sample.rows),
-            population=found[queried].agreement.n,
-            groups=groups.get(queried),
-            among_themselves=len(tables) < len(TABLES),
-        )
         ranked, retrieval, judged = measure_rankings(
-            queries,
+            _queries(tables, pairings, found, groups),
             judgments,
             options.k,
             n_queries=options.n_queries,
@@ -123,16 +114,61 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
         )
         if place is not None:
             parts = {
-                key: (both[0], files, found[key].agreement.n)
-                for key, both in tables.items()
-                if (files := measured[key].files) is not None
+                key: (tables[key][0], own, found[key].agreement.n) for key, own in files.items()
             }
             write_displacement(place, parts)
     return Metrics(metrics.get("items"), metrics.get("users"), ranked, retrieval, judged)
 
 
-def _pair_files(table: Table, join: JoinOptions) -> PairFiles:
-    return PairFiles.in_folder(join.scratch.folder(needs=32 * table.n_rows))
+def _shared_tables(a: Run, b: Run) -> Tables:
+    """The tables that both runs have, of one width each."""
+    tables = {
+        key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)
+    }
+    if not tables:
+        raise InputError(
+            f"{a.where} and {b.where} have no table in common, so nothing can be compared"
+        )
+    for one, other in tables.values():
+        if one.d != other.d:
+            raise InputError(
+                f"runs are compared in one space; {one.where} has {one.d} components and"
+                f" {other.where} {other.d}; stabilize one onto the other first"
+            )
+    return tables
+
+
+def _paired(a: Table, b: Table, join: JoinOptions) -> Pairing:
+    pairing = pair(a, b, join)
+    if not pairing.matched:
+        raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
+    return pairing
+
+
+def _queried(tables: Tables) -> str:
+    """The table whose rows are the queries: users where there are both."""
+    return "users" if len(tables) == len(TABLES) else next(iter(tables))
+
+
+def _queries(
+    tables: Tables,
+    pairings: Mapping[str, Pairing],
+    found: Mapping[str, Matched],
+    groups: Mapping[str, Groups],
+) -> Queries:
+    name = _queried(tables)
+    ranked = "items" if "items" in tables else name
+    return Queries(
+        name=name,
+        tables=tables[name],
+        items=tables[ranked],
+        partners=pairings[name].partners,
+        item_partners=pairings[ranked].partners,
+        sample=np.sort(found[name].sample.rows),
+        population=found[name].agreement.n,
+        groups=groups.get(name),
+        among_themselves=ranked == name,
+    )
 
 
 def _table_metrics(
@@ -181,16 +217,3 @@ def _named(table: Table, found: Matched) -> tuple[Moved, ...]:
 def _id(ids: Any) -> Id:
     found: Id = shown(ids)[0] if ids.dtype == UUID else ids.tolist()[0]
     return found
-
-
-def _require_matched(a: Table, b: Table, pairing: Pairing) -> None:
-    if not pairing.matched:
-        raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
-
-
-def _require_comparable(a: Table, b: Table) -> None:
-    if a.d != b.d:
-        raise InputError(
-            f"runs are compared in one space; {a.where} has {a.d} components and {b.where} {b.d};"
-            " stabilize one onto the other first"
-        )

@@ -32,6 +32,8 @@ _ANGLE_BYTES = 8 * 1024
 COLUMNS = ("cosine", "distance", "norm_a", "norm_b")
 """Of one pair: the cosine of its rows, the length of their difference, and both lengths."""
 
+PAIR_BYTES = 8 * len(COLUMNS)
+
 
 @dataclass(frozen=True, slots=True)
 class PairFiles:

@@ -92,7 +92,6 @@ def rank_tables(
     k: int,
     *,
     metric: Metric,
-    numbers: Sequence[RowIndex | None] = (),
     label: str = "evaluate: rankings",
 ) -> list[Ranking]:
     """The ``k`` best rows of each table for each of ``queries`` (q, d), by one read of each.
@@ -100,34 +99,39 @@ def rank_tables(
     Memory: about 100 bytes per query and k, and 2 MiB of scores, per thread.
     """
     queries = unit(queries) if metric == "cosine" else queries
-    sizes = [min(_SEED_ROWS, table.n_rows // _SEED_SHARE) for table in tables]
-    first = [
-        rows_of(table, np.arange(size if size > 2 * k else 1), verified=False)
-        for table, size in zip(tables, sizes, strict=True)
-    ]
+    searches = [TopKSearch(queries, k) for _ in tables]
+    _seed(searches, tables, metric, label)
     passes: list[Pass[Reduced[Searched]]] = []
-    found = []
-    for table, seed, index in zip(
-        tables, compute(first, label=label, n_tasks=0), numbers or [None] * len(tables), strict=True
-    ):
-        ranked = RankedRows(TopKSearch(queries, k), metric, index)
-        if index is None and len(seed) > 2 * k:
-            with np.errstate(all="ignore"):  # what is not finite is found by the pass
-                ranked.search.seed(unit(seed) if metric == "cosine" else seed)
+    for search, table in zip(searches, tables, strict=True):
+        ranked = RankedRows(search, metric)
         reduction: Reduction[Searched] = Reduction(
             ranked,
             ranked.merge,
             _finite_check,
-            n_squares=-(-ranked.search.value_bytes // (8 * table.d**2)),
+            n_squares=-(-search.value_bytes // (8 * table.d**2)),
             n_copies=4,
         )
-        found.append(ranked)
         passes.append(reduce_table(table, reduction, label=label))
     values = [reduced.value for reduced in run_all(dict(enumerate(passes))).values()]
     return [
-        Ranking(ranked.search.best(value.found), value.n_ranked, value.zero_rows)
-        for ranked, value in zip(found, values, strict=True)
+        Ranking(search.best(value.found), value.n_ranked, value.zero_rows)
+        for search, value in zip(searches, values, strict=True)
     ]
+
+
+def _seed(
+    searches: Sequence[TopKSearch], tables: Sequence[Table], metric: Metric, label: str
+) -> None:
+    """Search the first rows of every table that is long enough for it."""
+    long = {
+        number: rows_of(table, np.arange(size), verified=False)
+        for number, (search, table) in enumerate(zip(searches, tables, strict=True))
+        if (size := min(_SEED_ROWS, table.n_rows // _SEED_SHARE)) > 2 * search.k
+    }
+    read = compute(list(long.values()), label=label, n_tasks=0)
+    for number, rows in zip(long, read, strict=True):
+        with np.errstate(all="ignore"):  # what is not finite is found by the pass
+            searches[number].seed(unit(rows) if metric == "cosine" else rows)
 
 
 def _finite_check(value: Searched) -> float:

@@ -115,26 +115,28 @@ def measure_rankings(
     k = max(0, min(deepest, a.n_ranked, b.n_ranked) - itself)
 
     found = _retrieval(queries, lists.of(np.arange(n), k), k, metric)
-    ranked = None
-    if not itself:
-        estimates = {
-            "rbo": found.stale_table.rbo,
-            "retrained_rbo": found.retrained.rbo,
-            "new_catalogue_rbo": found.stale_queries.rbo,
-        }
-        ranked = RankCorrelation(
-            **{name: one.mean for name, one in estimates.items()},
-            k=k,
-            users=n,
-            zero_items_a=a.zero_rows,
-            zero_items_b=b.zero_rows,
-            intervals={name: (one.low, one.high) for name, one in estimates.items()},
-        )
+    ranked = None if itself else _rank_correlation(found, (a.zero_rows, b.zero_rows))
     if judged is None:
         return ranked, found, None
     nonzero = np.asarray(of_a[n:].any(axis=1) & of_b[n:].any(axis=1))
     kept = lists.of(n + np.flatnonzero(nonzero), k)
     return ranked, found, _judged(judged.only(nonzero), kept, k)
+
+
+def _rank_correlation(found: Retrieval, zero_rows: tuple[int, int]) -> RankCorrelation:
+    estimates = {
+        "rbo": found.stale_table.rbo,
+        "retrained_rbo": found.retrained.rbo,
+        "new_catalogue_rbo": found.stale_queries.rbo,
+    }
+    return RankCorrelation(
+        **{name: one.mean for name, one in estimates.items()},
+        k=found.k,
+        users=found.sampled,
+        zero_items_a=zero_rows[0],
+        zero_items_b=zero_rows[1],
+        intervals={name: (one.low, one.high) for name, one in estimates.items()},
+    )
 
 
 def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric) -> Retrieval:

@@ -146,51 +146,60 @@ def measure_skew(
 ) -> Skew:
     """Of the runs of these versions (ascending), all of one width. Reads every items table once."""
     items = [run.table("items") for run in runs.values()]
-    users = [run.users for run in runs.values()]
-    tables = [table for table in users if table is not None]
-    by_users = len(tables) == len(users)
-    queried = tables if by_users else items
-    metric = metric or ("dot" if by_users else "cosine")
-    item_pairs = [pair(table, items[-1], join) for table in items[:-1]]
-    query_pairs = [pair(t, queried[-1], join) for t in queried[:-1]] if by_users else item_pairs
-
+    users = [run.users for run in runs.values() if run.users is not None]
+    by_users = len(users) == len(items)
+    pairings = [pair(table, items[-1], join) for table in items[:-1]]
+    queried, query_pairs = items, pairings
+    if by_users:
+        queried, query_pairs = users, [pair(table, users[-1], join) for table in users[:-1]]
     rows, queries = _shared_queries(queried, query_pairs, n_queries, seed)
-    itself = int(not by_users)
-    n, deepest = rows.shape[1], min(k + itself, *(table.n_rows for table in items))
-    k = deepest - itself
-    if metric == "cosine":
-        queries = unit(queries)
-    mixing = TopKSearch(queries, deepest)
-    mixed, recall = NO_CANDIDATES, []
-    partners = tuple(_inverse(one) for one in item_pairs)
-    own = fresh = np.empty((n, 0), np.int64)
-    for number, table in enumerate(items):
-        newest = item_pairs[number].partners if number < len(item_pairs) else None
-        part = MixedRows(newest, partners, number, len(items))
-        search = TopKSearch(queries, deepest)
-        ranked = BothRanked(RankedRows(search, metric), RankedRows(mixing, metric, part))
-        squares = 2 * search.value_bytes // (8 * table.d**2) + 1
-        reduction: Reduction[tuple[Searched, Searched]] = Reduction(
-            ranked, ranked.merge, _finite_check, n_squares=squares, n_copies=4
-        )
-        whole, added = reduce_table(table, reduction, label="skew: rankings").run().value
-        mixed = mixing.merge(mixed, added.found)
-        lists = search.best(whole.found).rows.reshape(len(items), n, deepest)
-        lists = _lists(lists, rows[number] if itself else None)
-        own = lists[number]
-        recall.append([_recall(one, own, k) for one in lists])
-        fresh = own
-    lists = mixing.best(mixed).rows.reshape(len(items), n, deepest)
-    lists = _lists(lists, rows[-1] if itself else None)
+    metric = metric or ("dot" if by_users else "cosine")
+
+    n, itself = rows.shape[1], int(not by_users)
+    deepest = min(k + itself, *(table.n_rows for table in items))
+    own = None if by_users else rows
+    lists, mixed = _searched(
+        items, pairings, unit(queries) if metric == "cosine" else queries, deepest, metric
+    )
+    by_table = [
+        _lists(one, n, None if own is None else own[number]) for number, one in enumerate(lists)
+    ]
+    of_mixed = _lists(mixed, n, None if own is None else own[-1])
+    k, versions = deepest - itself, range(len(items))
     return Skew(
         versions=tuple(runs),
         k=k,
         queries="users" if by_users else "items",
         metric=metric,
         sampled=n,
-        recall=tuple(zip(*recall, strict=True)),
-        mixed=tuple(_recall(one, fresh, k) for one in lists),
+        recall=tuple(
+            tuple(_recall(by_table[j][i], by_table[j][j], k) for j in versions) for i in versions
+        ),
+        mixed=tuple(_recall(of_mixed[i], by_table[-1][-1], k) for i in versions),
     )
+
+
+def _searched(
+    items: Sequence[Table], pairings: Sequence[Pairing], queries: Matrix, k: int, metric: Metric
+) -> tuple[list[RowNumbers], RowNumbers]:
+    """Top lists (queries, k) in every table and in the mixed one, one read of each table."""
+    mixing, mixed, lists = TopKSearch(queries, k), NO_CANDIDATES, []
+    partners = tuple(_inverse(pairing) for pairing in pairings)
+    for number, table in enumerate(items):
+        newest = pairings[number].partners if number < len(pairings) else None
+        search, part = TopKSearch(queries, k), MixedRows(newest, partners, number, len(items))
+        ranked = BothRanked(RankedRows(search, metric), RankedRows(mixing, metric, part))
+        reduction: Reduction[tuple[Searched, Searched]] = Reduction(
+            ranked,
+            ranked.merge,
+            _finite_check,
+            n_squares=2 * search.value_bytes // (8 * table.d**2) + 1,
+            n_copies=4,
+        )
+        whole, added = reduce_table(table, reduction, label="skew: rankings").run().value
+        lists.append(search.best(whole.found).rows)
+        mixed = mixing.merge(mixed, added.found)
+    return lists, mixing.best(mixed).rows
 
 
 def _shared_queries(
@@ -223,11 +232,10 @@ def _inverse(pairing: Pairing) -> RowIndex:
     return StepIndex(pairing.matched) if pairing.inverse is None else pairing.inverse
 
 
-def _lists(lists: RowNumbers, own: RowNumbers | None) -> RowNumbers:
-    """Top lists (versions, q, k), each without its query's own row where that is among them."""
-    if own is None:
-        return lists
-    return np.stack([without_own(one, own) for one in lists])
+def _lists(lists: RowNumbers, n: int, own: RowNumbers | None) -> list[RowNumbers]:
+    """Top lists of each version's ``n`` queries, without their ``own`` rows where they have any."""
+    parts = np.split(lists, len(lists) // n)
+    return parts if own is None else [without_own(part, own) for part in parts]
 
 
 def _recall(found: RowNumbers, wanted: RowNumbers, k: int) -> Estimate:
