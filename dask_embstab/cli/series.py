@@ -99,15 +99,16 @@ def diff(
     series: str, a: int, b: int | None, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Compare the runs of versions A and B (default: the head): cosines, lengths, top lists."""
+    from dask_embstab.report.comparison import comparison_lines
     from dask_embstab.series.series import Series
 
     opened = Series(series)
     with cluster(scheduler):
-        return {
-            "a": a,
-            "b": opened.log().version(b).version,
-            **opened.diff(a, b, **given(chosen)).to_dict(),
-        }
+        versions = {"a": a, "b": opened.log().version(b).version}
+        found = opened.diff(a, b, **given(chosen))
+    if click.get_current_context().params["as_json"]:
+        return {**versions, **found.to_dict()}
+    return {"lines": [f"A is version {a}, B version {versions['b']}", *comparison_lines(found)]}
 
 
 @command(_PLACE, *options("Series.skew"), group=series)

@@ -57,7 +57,7 @@ class TopKSearch:
     @property
     def value_bytes(self) -> int:
         """Bytes of the candidates that one partial result may hold."""
-        return (_FULL + 1) * len(self.queries) * self.k * 20
+        return candidate_bytes(len(self.queries), self.k)
 
     def seed(self, rows: Matrix) -> None:
         """Raise the floors to what these rows (m, d) of the table tell of the k-th best scores."""
@@ -207,6 +207,11 @@ class _Block:
 
 
 NO_CANDIDATES = Candidates(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0))
+
+
+def candidate_bytes(n_queries: int, k: int) -> int:
+    """Bytes of the candidates of one partial result."""
+    return (_FULL + 1) * n_queries * k * 20
 
 
 def _joined(parts: list[Candidates]) -> Candidates:

@@ -6,6 +6,7 @@ written with their ids, a range at a time, into a hidden folder that is renamed 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from dask_embstab.arguments import shown as as_shown
 from dask_embstab.core.types import Vector
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import create_new
@@ -33,11 +35,10 @@ Part = tuple[Table, PairFiles, int]
 
 def displacement_place(given: Any) -> Path:
     """Where the table goes, checked before anything is read."""
-    place = local_path(given)
+    place = local_path(given) if isinstance(given, str | os.PathLike) else None
     if place is None:
         raise InputError(
-            f"the displacements must be written to a local place; {given} is the URL of another"
-            " store; give a path"
+            f"the displacements must be written to a local place; {as_shown(given)} came; give a path"
         )
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")

@@ -100,10 +100,11 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             for key, both in tables.items()
         }
         found = measure_matched(tables, pairings, join, measured, groups)
-        metrics = {
-            key: _table_metrics(both[0], pairings[key], found[key], groups.get(key))
-            for key, both in tables.items()
-        }
+        with np.errstate(all="ignore"):  # of rows so small that their squares are zero
+            metrics = {
+                key: _table_metrics(both[0], pairings[key], found[key], groups.get(key))
+                for key, both in tables.items()
+            }
         ranked, retrieval, judged = measure_rankings(
             _queries(tables, pairings, found, groups),
             judgments,

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from dask.utils import format_bytes
 
-from dask_embstab.core.metrics.top_k import Candidates, TopK, TopKSearch
+from dask_embstab.core.metrics.top_k import Candidates, TopK, TopKSearch, candidate_bytes
 from dask_embstab.core.moments import Panel, unit
 from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import Pass, compute, run_all
 from dask_embstab.passes.engine.reduce import Reduced, Reduction, reduce_table
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.tables.ids.row_index import RowIndex
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.table import Table
 
 Metric = Literal["dot", "cosine"]
@@ -22,6 +25,9 @@ _SEED_ROWS, _SEED_SHARE = 1 << 15, 16
 """The first rows of a table are searched before all others, to know what is worth a look: so many,
 and one in so many rows at most.
 """
+
+_MEMORY_SHARE = 8
+"""Top lists may take one part in so many of the machine's memory, in each thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ def rank_tables(
 
     Memory: about 100 bytes per query and k, and 2 MiB of scores, per thread.
     """
+    require_kept(len(queries), k)
     queries = unit(queries) if metric == "cosine" else queries
     searches = [TopKSearch(queries, k) for _ in tables]
     _seed(searches, tables, metric, label)
@@ -117,6 +124,16 @@ def rank_tables(
         Ranking(search.best(value.found), value.n_ranked, value.zero_rows)
         for search, value in zip(searches, values, strict=True)
     ]
+
+
+def require_kept(n_queries: int, k: int) -> None:
+    """Raise where the top lists of so many queries would not fit in this machine's memory."""
+    needed = candidate_bytes(n_queries, k)
+    if needed > physical_memory() // _MEMORY_SHARE:
+        raise InputError(
+            f"the {k} best rows of {n_queries} queries take {format_bytes(needed)} per thread, and"
+            f" this machine has {format_bytes(physical_memory())}; ask for fewer"
+        )
 
 
 def _seed(

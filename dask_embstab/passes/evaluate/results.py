@@ -171,8 +171,9 @@ class Metrics(Displayed):
         if (ranked := self.rank_correlation) is not None:
             facts["rank_correlation"] = f"{ranked.rbo:.4f} at {ranked.k}, {ranked.users} users"
         if (found := self.retrieval) is not None and found.k:
-            name = "stale_recall" if found.queries == "users" else "neighbour_overlap"
-            shown = found.stale_queries if found.queries == "users" else found.retrained
+            of_users = self.rank_correlation is not None
+            name = "stale_recall" if of_users else "neighbour_overlap"
+            shown = found.stale_queries if of_users else found.retrained
             facts[name] = f"{shown.recall[found.k].mean:.4f} at {found.k}"
         if self.judged is not None:
             depth = max(self.judged.b.ndcg, default=0)

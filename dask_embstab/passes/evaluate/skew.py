@@ -22,7 +22,7 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.reduce import Reduction, reduce_table
-from dask_embstab.passes.evaluate.ranked import Metric, RankedRows, Searched
+from dask_embstab.passes.evaluate.ranked import Metric, RankedRows, Searched, require_kept
 from dask_embstab.passes.evaluate.retrieval import without_own
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
@@ -183,6 +183,7 @@ def _searched(
     items: Sequence[Table], pairings: Sequence[Pairing], queries: Matrix, k: int, metric: Metric
 ) -> tuple[list[RowNumbers], RowNumbers]:
     """Top lists (queries, k) in every table and in the mixed one, one read of each table."""
+    require_kept(2 * len(queries), k)
     mixing, mixed, lists = TopKSearch(queries, k), NO_CANDIDATES, []
     partners = tuple(_inverse(pairing) for pairing in pairings)
     for number, table in enumerate(items):
