@@ -92,6 +92,11 @@ class Pairs:
         return self.joint[: self.d, self.d :]
 
     @property
+    def energies(self) -> tuple[float, float]:
+        """|X|^2 and |Y|^2."""
+        return float(np.trace(self.gramian_x)), float(np.trace(self.gramian_y))
+
+    @property
     def sums(self) -> tuple[Vector, Vector]:
         """The sums of x (d,) and of y (D,), of a fit that asked for them."""
         assert self.total is not None

@@ -75,12 +75,12 @@ def joint_gramian(parts: Sequence[Matrix], *, in_place: bool = False) -> Matrix:
     d, D = x.shape[1], y.shape[1]
     joint = np.empty((d + D, d + D))
     joint[:d, :d], joint[d:, d:] = gramian(x, in_place=in_place), gramian(y, in_place=in_place)
-    joint[:d, d:] = cross = _cross(x, y, in_place=in_place)
+    joint[:d, d:] = cross = cross_product(x, y, in_place=in_place)
     joint[d:, :d] = cross.T
     return joint
 
 
-def _cross(x: Matrix, y: Matrix, *, in_place: bool) -> Matrix:
+def cross_product(x: Matrix, y: Matrix, *, in_place: bool) -> Matrix:
     """X'Y, (d, D)."""
     strip = _strip_rows(x.shape[1], y.shape[1])
     whole = (

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_embstab.core.moments import Pairs, pair_sums, unit
+from dask_embstab.core.products import cross_product
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import Matrix, Vector
 
@@ -34,6 +35,24 @@ _EMPTY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class DirectionSums(Sums):
+    """Over pairs of unit rows u and v: U'V, (d, d), and of each component the sums of squares and
+    of values, (d,).
+    """
+
+    cross: Matrix
+    squares_x: Vector
+    squares_y: Vector
+    sum_x: Vector
+    sum_y: Vector
+
+    @property
+    def energies(self) -> tuple[float, float]:
+        """|U|^2 and |V|^2."""
+        return float(self.squares_x.sum()), float(self.squares_y.sum())
+
+
+@dataclass(frozen=True, slots=True)
 class Likeness(Sums):
     """Over pairs of rows: sums as they are and as unit rows, the sum of their cosines and how these
     are distributed.
@@ -44,7 +63,7 @@ class Likeness(Sums):
     """
 
     raw: Pairs
-    unit: Pairs
+    unit: DirectionSums
     cosines: float
     histogram: Vector
     far: float
@@ -65,7 +84,7 @@ class Likeness(Sums):
     @property
     def chance(self) -> float:
         """Mean cosine of an x with the y of another row, over all such pairs."""
-        own, unrelated = self.cosines, float(np.vdot(*self.unit.sums))
+        own, unrelated = self.cosines, float(self.unit.sum_x @ self.unit.sum_y)
         return (unrelated - own) / max(self.n * (self.n - 1), 1)
 
     @property
@@ -96,7 +115,7 @@ class Likeness(Sums):
         """Of one component of X with the same of Y, unit rows; the upper end of what chance allows
         (3 sigma).
         """
-        x, y = np.diag(self.unit.gramian_x), np.diag(self.unit.gramian_y)
+        x, y = self.unit.squares_x, self.unit.squares_y
         used = (x > _EMPTY * x.sum()) & (y > _EMPTY * y.sum())
         correlation = np.diag(self.unit.cross)[used] / np.sqrt(x[used] * y[used])
         return float(min(correlation.min(initial=1.0) + _SIGMAS / np.sqrt(self.n), 1.0))
@@ -153,11 +172,19 @@ def likeness_of(pairs: RowPairs, *, zero_pairs: int, in_place: bool = False) -> 
     histogram, _ = np.histogram(np.clip(pairs.cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
         pair_sums((pairs.x, pairs.y), width, centred=True, in_place=in_place),
-        pair_sums((pairs.u, pairs.v), width, centred=True, in_place=in_place),
+        _direction_sums(pairs.u, pairs.v, in_place=in_place),
         float(pairs.cosines.sum()),
         histogram.astype(np.float64),
         float(pairs.far.sum()),
         zero_pairs,
+    )
+
+
+def _direction_sums(u: Matrix, v: Matrix, *, in_place: bool) -> DirectionSums:
+    return DirectionSums(
+        cross_product(u, v, in_place=in_place),
+        *(np.einsum("ij,ij->j", side, side) for side in (u, v)),
+        *(np.ones(len(side)) @ side for side in (u, v)),
     )
 
 
@@ -179,8 +206,10 @@ def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float
     """|X - Y| / |Y| over all these tables stacked, and how much of it a free rotation of X would
     take away.
     """
-    sums: Pairs = total(found.unit if unit_rows else found.raw for found in likenesses)
-    x, y = float(np.trace(sums.gramian_x)), float(np.trace(sums.gramian_y))
+    sums: Pairs | DirectionSums = total(
+        found.unit if unit_rows else found.raw for found in likenesses
+    )
+    x, y = sums.energies
     transformed, best = (
         float(np.trace(sums.cross)),
         float(np.linalg.svd(sums.cross, compute_uv=False).sum()),

@@ -38,7 +38,8 @@ def displacement_place(given: Any) -> Path:
     place = local_path(given) if isinstance(given, str | os.PathLike) else None
     if place is None:
         raise InputError(
-            f"the displacements must be written to a local place; {as_shown(given)} came; give a path"
+            f"the displacements must be written to a local place; {as_shown(given)} came; give a"
+            " path"
         )
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")

@@ -152,7 +152,7 @@ def measure_matched(
             found,
             add,
             _finite_check,
-            n_squares=4 + -(-found.n_groups * _ANGLE_BYTES // (8 * a.d**2)),
+            n_squares=1 + -(-found.n_groups * _ANGLE_BYTES // (8 * a.d**2)),
             n_copies=8,
         )
         pairs = plan_reference_read(pairings[key], a, join, label="evaluate")
