@@ -120,8 +120,8 @@ def test_the_sample_of_users_does_not_depend_on_chunks(
 ) -> None:
     place: Path = tmp_path_factory.mktemp("sample")
     runs = [
-        [es.create_run(place / f"{i}-{rows}.zarr", **cold(i, 0.2), chunk_rows=rows) for i in (1, 2)]
-        for rows in (chunk_rows, 90)
+        [es.create_run(place / f"{name}-{i}.zarr", **cold(i, 0.2), chunk_rows=rows) for i in (1, 2)]
+        for name, rows in (("cut", chunk_rows), ("whole", 90))
     ]
     found, expected = (
         es.evaluate(*pair, k=5, users=n_users, seed=seed).rank_correlation for pair in runs

@@ -401,11 +401,8 @@ def test_a_bad_place_of_displacements_is_refused_before_anything_is_read(
 
 
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=6)
-@given(
-    chunk_rows=st.integers(1, 6).map(lambda n: 16 * n),
-    scheduler=st.sampled_from(["sync", "threads"]),
-)
+@settings(max_examples=4)
+@given(chunks=st.integers(1, 6), scheduler=st.sampled_from(["sync", "threads"]))
 def test_any_chunking_and_scheduler_gives_the_same_bits(
     tmp_path_factory: Any, chunks: int, scheduler: str
 ) -> None:
@@ -414,15 +411,15 @@ def test_any_chunking_and_scheduler_gives_the_same_bits(
     place = tmp_path_factory.mktemp("bits")
     groups = {"items": np.arange(150) % 3, "users": np.arange(200) % 2}
 
-    def measured(rows: int) -> Any:
+    def measured(name: str, rows: int) -> Any:
         runs = [
-            es.create_run(place / f"{i}-{rows}.zarr", *both, chunk_rows=rows, overwrite=True)
+            es.create_run(place / f"{name}-{i}.zarr", *both, chunk_rows=rows)
             for i, both in enumerate(given_tables)
         ]
         return es.evaluate(*runs, k=9, users=50, groups=groups).to_dict()
 
     with dask.config.set(scheduler=scheduler):
-        assert measured(16 * chunks) == measured(16)
+        assert measured("cut", 16 * chunks) == measured("fine", 16)
 
 
 def test_intervals_cover_the_mean_of_all_queries() -> None:
@@ -444,12 +441,12 @@ def test_a_sampled_figure_is_within_its_interval_of_that_of_all(make_run: MakeRu
     runs = make_run("a", T, W), make_run("b", T + 0.4 * U, W + 0.4 * V)
     exact = es.evaluate(*runs, k=10, users=600)
     covered = 0
-    for seed in range(20):
+    for seed in range(8):
         found = es.evaluate(*runs, k=10, users=80, seed=seed)
         low, high = found.rank_correlation.intervals["rbo"]
         covered += low <= exact.rank_correlation.rbo <= high
         assert found.retrieval.sampled == 80
-    assert covered >= 17
+    assert covered >= 6
 
 
 @settings(max_examples=30)
