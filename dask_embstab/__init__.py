@@ -4,6 +4,10 @@ Zarr.
 >>> import dask_embstab as es
 >>> es.fit.__name__, es.stabilize.__name__
 ('fit', 'stabilize')
+
+The examples of this package know two runs of one model, ``monday`` and ``tuesday`` (200 items, 300
+users, 4 components; the same scores in other axes), ``series``, a series of both, and ``folder``, a
+scratch folder.
 """
 
 from __future__ import annotations

@@ -59,23 +59,54 @@ class SeriesReader(Displayed):
         return settings_in(self.log(), self._initial)
 
     def log(self) -> Log:
-        """Every version, oldest first."""
+        """Every version, oldest first.
+
+        Examples
+        --------
+        >>> [(version.version, version.run) for version in series.log().versions]
+        [(1, 'monday'), (2, 'tuesday')]
+        """
         return read_log(self.store)
 
     def head(self) -> Version | None:
-        """The highest live version; None where nothing is published."""
+        """The highest live version; None where nothing is published.
+
+        Examples
+        --------
+        >>> series.head().run
+        'tuesday'
+        """
         return self.log().head
 
     def show(self, version: int | None = None) -> Version:
-        """All that is recorded of a version (default: the head)."""
+        """All that is recorded of a version (default: the head).
+
+        Examples
+        --------
+        >>> series.show(1).run
+        'monday'
+        """
         return self.log().version(version)
 
     def status(self) -> dict[str, Any]:
-        """Is all ``well``? Three ``lines``, and the facts behind them."""
+        """Is all ``well``? Three ``lines``, and the facts behind them.
+
+        Examples
+        --------
+        >>> status = series.status()
+        >>> status["held"], status["failed"]
+        ([], [])
+        """
         return status_of(self.store, self.log())
 
     def metrics(self) -> str:
-        """How the series is doing, as a Prometheus text file."""
+        """How the series is doing, as a Prometheus text file.
+
+        Examples
+        --------
+        >>> series.metrics().splitlines()[0]
+        '# HELP embstab_series_versions Published versions.'
+        """
         return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
 
     def open(self, version: int | None = None) -> Run:
@@ -84,6 +115,11 @@ class SeriesReader(Displayed):
         After a rebase its tables are views: lazy Dask arrays (and sources of every verb) of the
         stored rows times one small matrix, and its transform is composed with that matrix. ``path``
         is where the stored rows lie.
+
+        Examples
+        --------
+        >>> series.open(1).items.n_rows
+        200
         """
         log = self.log()
         return self._run(log.located(log.with_run(version)))
@@ -92,6 +128,12 @@ class SeriesReader(Displayed):
     def pin(self, version: int | None = None) -> Iterator[Run]:
         """The run of a version, left alone by gc while the block lasts (and no longer than gc's
         ``pin_age``).
+
+        Examples
+        --------
+        >>> with series.pin() as run:
+        ...     print(run.items.n_rows)
+        200
         """
         log = self.log()
         found = log.located(log.with_run(version))
@@ -99,14 +141,26 @@ class SeriesReader(Displayed):
             yield self._run(found)
 
     def verify(self) -> Verified:
-        """Read every file of every published run and compare it with what was recorded."""
+        """Read every file of every published run and compare it with what was recorded.
+
+        Examples
+        --------
+        >>> series.verify().damage
+        ()
+        """
         return verify(self.store, self.log())
 
     @verb()
     def diff(
         self, a: int, b: int | None = None, *, k: int = 100, users: int = 1000, seed: int = 0
     ) -> Metrics:
-        """`evaluate` the runs of two versions (``b`` by default the head), also of two widths."""
+        """`evaluate` the runs of two versions (``b`` by default the head), also of two widths.
+
+        Examples
+        --------
+        >>> round(series.diff(1, 2).items.mean_cosine, 6)
+        1.0
+        """
         options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
         return measure_runs(*of_one_width(self.open(a), self.open(b)), options)
 
@@ -127,6 +181,12 @@ class SeriesReader(Displayed):
         ``users`` queries that all of them have are sampled (items where the series has no users);
         ``metric`` as in `evaluate`. Reads each items table once; memory grows with versions x users
         x k.
+
+        Examples
+        --------
+        >>> found = series.skew([1, 2])
+        >>> found.versions
+        (1, 2)
         """
         return skew_of(
             self.log(),
@@ -143,6 +203,11 @@ class SeriesReader(Displayed):
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
         """The transform of a model's live version, of a version, or of the head: what lands rows
         made by that model.
+
+        Examples
+        --------
+        >>> series.transform_for(model="monday").d
+        4
         """
         if model is not None and version is not None:
             raise InputError(
@@ -172,6 +237,12 @@ class SeriesReader(Displayed):
 
         Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
         itself names, else the head.
+
+        Examples
+        --------
+        >>> late = series.apply(folder / "monday.zarr", folder / "late.zarr", model="monday")
+        >>> late.users.n_rows
+        300
         """
         how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
         source = open_run(run)
@@ -183,7 +254,13 @@ class SeriesReader(Displayed):
         return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
 
     def manifest(self) -> dict[str, Any]:
-        """Every version in full, and every file that a copy of the series needs."""
+        """Every version in full, and every file that a copy of the series needs.
+
+        Examples
+        --------
+        >>> sorted(series.manifest())
+        ['files', 'format', 'head', 'settings', 'versions']
+        """
         log = self.log()
         files = [key for version in log.stored.values() for key, _, _ in artifacts(version)]
         files += [*log.digests_files, *log.bases]

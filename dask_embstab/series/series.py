@@ -62,6 +62,13 @@ class Series(SeriesReader):
     ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any
     number of processes may read, add, roll back and collect at once: a reader never sees half a
     publish, and each version has one winner.
+
+    Examples
+    --------
+    >>> [version.run for version in series.log().versions]
+    ['monday', 'tuesday']
+    >>> series.open().items.n_rows  # of the head
+    200
     """
 
     @classmethod
@@ -69,6 +76,11 @@ class Series(SeriesReader):
     def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
         """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on,
         balance and the like).
+
+        Examples
+        --------
+        >>> es.Series.init(folder / "other", policy="first").head() is None
+        True
         """
         chosen, store = Settings.of(settings), store_at(place)
         with writing(f"the series {place}"):
@@ -150,6 +162,21 @@ class Series(SeriesReader):
         Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``)
         where a gate holds the run, `InputError` where the run cannot be used or its name is taken
         by other content.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(1)
+        >>> A = rng.normal(size=(4, 4))  # another training: the same scores in other axes
+        >>> wednesday = es.create_run(
+        ...     folder / "wednesday.zarr",
+        ...     np.asarray(monday.items.vectors) @ A,
+        ...     np.asarray(monday.users.vectors) @ np.linalg.inv(A).T,
+        ...     item_ids=np.asarray(monday.items.ids),
+        ...     user_ids=np.asarray(monday.users.ids),
+        ... )
+        >>> added = series.add(wednesday)
+        >>> added.published, added.version.version
+        (True, 3)
         """
         arguments = locals()
         if accept is not None and not accept.strip():
@@ -187,12 +214,26 @@ class Series(SeriesReader):
 
         What is held can still be accepted. ``reason`` is recorded. Raises `InputError` where there
         is no such delivery.
+
+        Examples
+        --------
+        >>> try:
+        ...     series.add(monday, name="monday-again")  # the very same rows once more
+        ... except es.HoldError:
+        ...     print(series.acknowledge("monday-again").run)
+        monday-again
         """
         return acknowledge(self.store, self.log(), run, reason)
 
     def rollback(self, version: int) -> Added:
         """Make the run of an earlier version the head again, by a new version; nothing is
         removed.
+
+        Examples
+        --------
+        >>> rolled = series.rollback(1).version
+        >>> rolled.kind, rolled.run
+        ('rollback', 'monday')
         """
         log = self.log()
         target = log.with_run(version)
@@ -204,7 +245,14 @@ class Series(SeriesReader):
         return self._head_again(log, target, "rollback")
 
     def promote(self, version: int) -> Added:
-        """Make the run of a shadow version live, by a new version."""
+        """Make the run of a shadow version live, by a new version.
+
+        Examples
+        --------
+        >>> shadow = series.add(monday, name="wednesday", shadow=True, accept="the same rows again")
+        >>> series.promote(shadow.version.version).version.kind
+        'promote'
+        """
         log = self.log()
         target = log.with_run(version)
         if target.state != "shadow":
@@ -239,7 +287,13 @@ class Series(SeriesReader):
 
     @verb(Settings)
     def change(self, **settings: Any) -> Added:
-        """Change settings for the runs to come, by a new version that holds the head's run."""
+        """Change settings for the runs to come, by a new version that holds the head's run.
+
+        Examples
+        --------
+        >>> series.change(policy="previous").version.kind
+        'settings'
+        """
         log = self.log()
         current = settings_in(log, self._initial)
         chosen = current.changed(settings)
@@ -271,6 +325,11 @@ class Series(SeriesReader):
 
         Either way vectors that were read before are of another space: indexes that hold them must
         be built anew.
+
+        Examples
+        --------
+        >>> series.rebase(1).version.kind
+        'rebase'
         """
         return rebase(
             self.store,
@@ -293,6 +352,12 @@ class Series(SeriesReader):
         The ids of all runs are read once. In memory are the given ids and the numbers of their
         rows. The old files stay until `gc`. Raises `InputError` where both tables have some of the
         ids, a table's rows have none, or no row would be left.
+
+        Examples
+        --------
+        >>> forgotten = series.forget(["i7"], table="items", rewrite=True)
+        >>> forgotten.published, forgotten.unknown
+        (True, ())
         """
         return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
 
@@ -305,6 +370,11 @@ class Series(SeriesReader):
         machine that locks do not reach, and candidates that a gate holds, which `add` with
         ``accept`` publishes as they are. ``grace=0`` removes them at once. What stays is in
         ``left``, with the reason.
+
+        Examples
+        --------
+        >>> series.gc().removed
+        []
         """
         return gc.collect(self.store, pin_age=pin_age, grace=grace)
 
@@ -324,6 +394,12 @@ class Series(SeriesReader):
         holds nothing there (its verdict is recorded). A replay that was interrupted goes on.
         Besides what the versions hold, each run is compared with the one before it in its own
         series (`diff`). Raises `InputError` where an input is gone or not what was landed.
+
+        Examples
+        --------
+        >>> report = series.replay(folder / "scratch", policy="previous")
+        >>> [run["run"] for run in report["runs"]]
+        ['monday', 'tuesday']
         """
         return replay(self, scratch, settings, first=first, last=last)
 

@@ -42,6 +42,11 @@ class Run(Displayed):
     ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the
     attributes of its root group. Where the tables are views of what is stored, ``then`` is the
     transform that makes them of the stored rows.
+
+    Examples
+    --------
+    >>> monday.items.d, monday.users.n_rows, monday.transform is None
+    (4, 300, True)
     """
 
     path: str | None
@@ -109,7 +114,13 @@ class Run(Displayed):
             raise read_error(ValueError(str(error)), f"the transform of {self.where}") from error
 
     def table(self, key: str) -> Table:
-        """Its ``"items"`` or ``"users"``; an error where it has none."""
+        """Its ``"items"`` or ``"users"``; an error where it has none.
+
+        Examples
+        --------
+        >>> monday.table("users").n_rows
+        300
+        """
         if not isinstance(key, str) or key not in TABLES:
             raise InputError(f"a run holds {' and '.join(TABLES)}; it has no table {shown(key)}")
 

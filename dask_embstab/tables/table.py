@@ -31,6 +31,11 @@ from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 class Table(Displayed):
     """n row vectors of d components; ``where`` names it in messages, ``key`` is "items" or
     "users".
+
+    Examples
+    --------
+    >>> monday.items.vectors.shape, monday.items.ids[:2].compute().tolist()
+    ((200, 4), ['i0', 'i1'])
     """
 
     source: Source
@@ -104,6 +109,11 @@ class Table(Displayed):
         The first call builds a sorted index of the ids, out of core, in a hidden folder beside the
         run; it is built again when the ids are written anew. Single rows are read without their
         chunks' checksums. Raises `IdError` where an id is in no row.
+
+        Examples
+        --------
+        >>> monday.items.rows_of(["i7", "i3"]).shape
+        (2, 4)
         """
         rows = find_rows(self.row_ids, ids, self.key)
         block = few_rows(self.source, rows)
@@ -113,6 +123,11 @@ class Table(Displayed):
     def to_xarray(self) -> xr.Dataset:
         """A Dataset with lazy ``vectors`` and, where there are ids, ``id``: a coordinate of the
         vectors and no index.
+
+        Examples
+        --------
+        >>> dict(monday.items.to_xarray().sizes)
+        {'item': 200, 'component': 4}
         """
         row = DIMENSION[self.key]
         variables: dict[str, tuple[tuple[str, ...], Any]] = {

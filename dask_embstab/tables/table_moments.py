@@ -64,6 +64,12 @@ class TableMoments(Displayed):
     ``a + b`` is the moments of the rows of both (a shard per region, a table in parts), ``a - b``
     those of the rows of a that are not in b (deleted rows). Both are exact but for float64
     rounding.
+
+    Examples
+    --------
+    >>> part, rest = (es.moments(rows) for rows in np.split(np.eye(6), [2]))
+    >>> (part + rest).n_rows
+    6
     """
 
     moments: Moments
@@ -123,7 +129,13 @@ class TableMoments(Displayed):
         return self._with(other, ours - theirs, shared)
 
     def digest(self) -> str:
-        """sha256 of the counts and of every bit of the sums: equal moments, equal digest."""
+        """sha256 of the counts and of every bit of the sums: equal moments, equal digest.
+
+        Examples
+        --------
+        >>> es.moments(np.eye(4)).digest() == es.moments(np.eye(4)).digest()
+        True
+        """
         header = self._header()
         matched = self.shared and self.shared.matched
         found = hashlib.sha256(json.dumps([header["counts"], header["zeros"], matched]).encode())
@@ -134,6 +146,12 @@ class TableMoments(Displayed):
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
         """Write one file (NumPy's npz) at ``path``, whole or not at all; with ``sync`` it is on the
         disk by then.
+
+        Examples
+        --------
+        >>> es.moments(monday.items).save(folder / "items.npz")
+        >>> es.TableMoments.load(folder / "items.npz").d
+        4
         """
         header = np.array(json.dumps(self._header()))
         arrays: dict[str, Any] = {"header": header, **self._arrays()}
@@ -141,7 +159,14 @@ class TableMoments(Displayed):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableMoments:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote.
+
+        Examples
+        --------
+        >>> es.moments(monday.items).save(folder / "items.npz")
+        >>> es.TableMoments.load(folder / "items.npz").d
+        4
+        """
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)

@@ -52,6 +52,12 @@ class Transform(Displayed):
     ``singular_values`` are those of the score matrix (scores mode) or of the items table (geometry
     mode), descending. ``items_offset`` and ``users_offset`` (k,) stand only where the fit was
     centred. ``diagnostics`` is a nested dict of plain JSON values.
+
+    Examples
+    --------
+    >>> fitted = es.fit(tuesday, reference=monday)
+    >>> fitted.items.shape, fitted.diagnostics["keep"]
+    ((4, 4), 'scores')
     """
 
     items: Matrix
@@ -131,11 +137,24 @@ class Transform(Displayed):
     def transform_items(self, rows: Rows) -> Rows:
         """Transform item rows, (n, d) to (n, k), or one row, (d,) to (k,); float64 products, the
         rows' float dtype back.
+
+        Examples
+        --------
+        >>> rows = tuesday.items.rows_of(["i0", "i1"])
+        >>> es.fit(tuesday, reference=monday).transform_items(rows).shape
+        (2, 4)
         """
         return _transform_rows(rows, self.items, self.items_offset)
 
     def transform_users(self, rows: Rows) -> Rows:
-        """Transform user rows, as ``transform_items`` does items."""
+        """Transform user rows, as ``transform_items`` does items.
+
+        Examples
+        --------
+        >>> rows = tuesday.users.rows_of(["u0"])
+        >>> es.fit(tuesday, reference=monday).transform_users(rows).shape
+        (1, 4)
+        """
         if self.users is None:
             raise InputError(
                 "this transform was fitted without users; fit it on a run that has them"
@@ -143,7 +162,16 @@ class Transform(Displayed):
         return _transform_rows(rows, self.users, self.users_offset)
 
     def inverse(self) -> Transform:
-        """The transform that undoes this one: the pseudo-inverse where it is rank-deficient."""
+        """The transform that undoes this one: the pseudo-inverse where it is rank-deficient.
+
+        Examples
+        --------
+        >>> fitted = es.fit(tuesday, reference=monday)
+        >>> rows = tuesday.items.rows_of(["i0", "i1"])
+        >>> there = fitted.transform_items(rows)
+        >>> bool(np.allclose(fitted.inverse().transform_items(there), rows))
+        True
+        """
         items, items_offset = _inverse(self.items, self.items_offset)
         users, users_offset = (
             (None, None) if self.users is None else _inverse(self.users, self.users_offset)
@@ -154,7 +182,15 @@ class Transform(Displayed):
         )
 
     def compose(self, other: Transform) -> Transform:
-        """First this transform, then ``other``: ``a.compose(b).transform_items(x) == b(a(x))``."""
+        """First this transform, then ``other``: ``a.compose(b).transform_items(x) == b(a(x))``.
+
+        Examples
+        --------
+        >>> fitted = es.fit(tuesday, reference=monday)
+        >>> both = fitted.compose(fitted.inverse())
+        >>> bool(np.allclose(both.items, np.eye(4)))
+        True
+        """
         if not isinstance(other, Transform):
             raise InputError(
                 f"compose takes another transform; {shown(other)} came; load_transform reads a"
@@ -181,7 +217,13 @@ class Transform(Displayed):
         )
 
     def arrays(self) -> dict[str, Matrix | Vector]:
-        """Its arrays by the names they have on disk; absent ones are left out."""
+        """Its arrays by the names they have on disk; absent ones are left out.
+
+        Examples
+        --------
+        >>> sorted(es.fit(tuesday, reference=monday).arrays())
+        ['items', 'singular_values', 'users']
+        """
         return {
             name: array
             for own, name in _STORED.items()
@@ -192,6 +234,13 @@ class Transform(Displayed):
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
         """The inverse of ``arrays``; `InputError` where they, or ``diagnostics``, cannot be those
         of a transform.
+
+        Examples
+        --------
+        >>> fitted = es.fit(tuesday, reference=monday)
+        >>> again = es.Transform.from_arrays(fitted.arrays(), fitted.diagnostics)
+        >>> bool((again.items == fitted.items).all())
+        True
         """
         _require_diagnostics(diagnostics)
         if not isinstance(arrays, Mapping) or not {"items", "singular_values"} <= set(arrays):
@@ -206,6 +255,12 @@ class Transform(Displayed):
         """Write one file (NumPy's npz) at ``path``, over what stood there.
 
         It appears whole or not at all, and with ``sync`` it is on the disk by then.
+
+        Examples
+        --------
+        >>> es.fit(tuesday, reference=monday).save(folder / "tuesday.npz")
+        >>> es.load_transform(folder / "tuesday.npz").d
+        4
         """
         arrays: dict[str, Any] = {
             "diagnostics": np.array(json.dumps(dict(self.diagnostics))),
@@ -215,7 +270,14 @@ class Transform(Displayed):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Transform:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote.
+
+        Examples
+        --------
+        >>> es.fit(tuesday, reference=monday).save(folder / "tuesday.npz")
+        >>> es.Transform.load(folder / "tuesday.npz").d
+        4
+        """
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)

@@ -61,6 +61,13 @@ def apply(
 
     The product is float32 where the transform's own estimates allow it (design, step 9), float64
     otherwise.
+
+    Examples
+    --------
+    >>> fitted = es.fit(tuesday, reference=monday, keep="geometry")
+    >>> run = es.apply(fitted, tuesday, folder / "tuesday-stable.zarr")
+    >>> run.items.d, run.transform.diagnostics["keep"]
+    (4, 'geometry')
     """
     options = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
     made = transform if isinstance(transform, Transform) else load_transform(transform)
@@ -88,6 +95,13 @@ def stabilize(
 
     ``run`` is a run, its path, a table of items (with its ``users``) or a dict with both. Two reads
     and one write per table, in all, where the Gramian serves; what was read is in the diagnostics.
+
+    Examples
+    --------
+    >>> first = es.stabilize(monday, folder / "first.zarr")
+    >>> later = es.stabilize(tuesday, folder / "later.zarr", reference=first)
+    >>> later.transform.diagnostics["items"]["matched"]
+    200
     """
     source = run_of(run, users)
     aligned_on = reference.path if isinstance(reference, Run) else reference

@@ -87,6 +87,14 @@ def evaluate(
     ------
     InputError
         Where nothing can be compared, or an option does not fit the tables.
+
+    Examples
+    --------
+    >>> first = es.stabilize(monday, folder / "first.zarr")
+    >>> later = es.stabilize(tuesday, folder / "later.zarr", reference=first)
+    >>> before, after = es.evaluate(monday, tuesday), es.evaluate(first, later)
+    >>> before.items.mean_cosine < 0.5, round(after.items.mean_cosine, 6)
+    (True, 1.0)
     """
     join = taken(locals(), JOIN)
     first, second = _compared(a, b)

@@ -156,6 +156,12 @@ def fit(
     ------
     InputError
         (a ValueError) with what must hold, what came and what to do.
+
+    Examples
+    --------
+    >>> fitted = es.fit(tuesday, reference=monday, keep="geometry")
+    >>> fitted.diagnostics["items"]["matched"]
+    200
     """
     arguments = locals()
     chosen, join = taken(arguments, SELECTION), taken(arguments, JOIN)
@@ -208,6 +214,12 @@ def moments(
     or refuses for the same reason. ``key`` names the reference run's table whose rows belong to
     these; the other options are those of `fit`. What is about rows is given here (weights,
     selections); directions (``unit_rows``), pairs of other ids and ``method="qr"`` need the tables.
+
+    Examples
+    --------
+    >>> sums = es.moments(tuesday.items, reference=monday)
+    >>> es.fit(sums, reference=monday, keep="geometry").diagnostics["items"]["matched"]
+    200
     """
     arguments = locals()
     run, known = as_run(reference), as_reference(reference)
@@ -234,6 +246,12 @@ def fold_bias(items: TableLike, users: TableLike, bias: Any) -> tuple[Table, Tab
     For softmax and logistic models: ``items`` is the last layer's weight matrix (n_items, d)
     (``W.T`` where it is stored d x n; no copy), ``users`` its inputs. Left out, the bias stays what
     it is: stabilizing does not change u.w, so u.w + b is kept with the same b.
+
+    Examples
+    --------
+    >>> items, users = es.fold_bias(monday.items, monday.users, np.zeros(200))
+    >>> items.d, users.d
+    (5, 5)
     """
     item_table, user_table = as_table(items), as_table(users, key="users")
     column = as_column(bias, item_table.row_ids, what=f"the bias of {item_table.where}")

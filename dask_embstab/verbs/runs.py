@@ -54,6 +54,11 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
         Where a table is not made of full-width float rows, or there is nothing to ``verify`` by.
     DamageError
         Where the metadata cannot be read or, with ``verify``, any file is not what was written.
+
+    Examples
+    --------
+    >>> es.open_run(folder / "monday.zarr").name
+    'monday'
     """
     if not verify:
         return runs.open_run(path)
@@ -135,6 +140,12 @@ def create_run(
         Where the tables cannot make a run; nothing is left behind.
     OutputExistsError
         Where something stands at ``path`` that is not to be replaced.
+
+    Examples
+    --------
+    >>> run = es.create_run(folder / "new.zarr", np.eye(3), item_ids=["a", "b", "c"])
+    >>> run.items.n_rows, run.users
+    (3, None)
     """
     given = {"items": (items, item_ids), "users": (users, user_ids)}
     for key, (table, ids) in given.items():
@@ -180,7 +191,14 @@ def create_run(
 
 @verb()
 def load_transform(path: str | os.PathLike[str]) -> Transform:
-    """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run."""
+    """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run.
+
+    Examples
+    --------
+    >>> es.fit(tuesday, reference=monday).save(folder / "tuesday.npz")
+    >>> es.load_transform(folder / "tuesday.npz").diagnostics["items"]["matched"]
+    200
+    """
     local = local_path(path)
     if local is not None and not os.path.isdir(local):  # noqa: PTH112 (False for a name that is too long)
         return Transform.load(path)

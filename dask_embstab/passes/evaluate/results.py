@@ -151,6 +151,12 @@ class Judged:
 class Metrics(Displayed):
     """What `evaluate` measured; ``users`` and ``rank_correlation`` are None without users,
     ``judged`` without judgments. Every field is explained, with its source, in docs/metrics.md.
+
+    Examples
+    --------
+    >>> metrics = es.evaluate(monday, monday)
+    >>> metrics.items.mean_cosine, round(metrics.rank_correlation.rbo, 6)
+    (1.0, 1.0)
     """
 
     items: TableMetrics | None
@@ -183,7 +189,13 @@ class Metrics(Displayed):
         return facts
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values with texts as keys, as the command prints them with JSON."""
+        """Nested plain values with texts as keys, as the command prints them with JSON.
+
+        Examples
+        --------
+        >>> es.evaluate(monday, monday).to_dict()["items"]["mean_cosine"]
+        1.0
+        """
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
