@@ -40,7 +40,7 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> di
 def fit(
     run: str, transform: str, *, scheduler: str | None, sync: bool, **chosen: Any
 ) -> dict[str, Any]:
-    """Fit the transform that lands RUN and save it as the file TRANSFORM."""
+    """Fit the transform that stabilizes RUN and save it as the file TRANSFORM."""
     from dask_embstab import api
     from dask_embstab.tables.run import open_run
 

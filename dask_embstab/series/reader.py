@@ -55,7 +55,7 @@ class SeriesReader(Displayed):
 
     @property
     def settings(self) -> Settings:
-        """The settings that the next run will be landed with."""
+        """The settings that the next run will be aligned with."""
         return settings_in(self.log(), self._initial)
 
     def log(self) -> Log:
@@ -201,7 +201,7 @@ class SeriesReader(Displayed):
 
     @verb()
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
-        """The transform of a model's live version, of a version, or of the head: what lands rows
+        """The transform of a model's live version, of a version, or of the head: what transforms rows
         made by that model.
 
         Examples

@@ -149,15 +149,15 @@ class Series(SeriesReader):
         `change` lets it in.
 
         How often a row is read, where ids are in the last run's order: of the run twice (fit,
-        apply), of the landed run once (to verify it), of the reference's aligned table once (fit),
-        of the first run's once (`chain_minus_first`); where directions are aligned, the fit reads
-        the run's aligned tables once more. ``consensus`` reads those of the last run beside the
-        running reference's in the fit (and those of the run at each of the ``gaps`` once), those of
-        the landed run and of the running reference once more to move it on, and what it wrote once.
-        The gates add a sample, however long the tables are: 4,096 shared rows (16 per component
-        where that is more) of each table of the landed and of the last live run, 256 of each of the
-        landed run and of the run. With ids in another order, chunks that rows are picked from are
-        read once more, for their checksums.
+        apply), of the stabilized run once (to verify it), of the reference's aligned table once
+        (fit), of the first run's once (`chain_minus_first`); where directions are aligned, the fit
+        reads the run's aligned tables once more. ``consensus`` reads those of the last run beside
+        the running reference's in the fit (and those of the run at each of the ``gaps`` once),
+        those of the stabilized run and of the running reference once more to update it, and what it
+        wrote once. The gates add a sample, however long the tables are: 4,096 shared rows (16 per
+        component where that is more) of each table of the stabilized and of the last live run, 256
+        of each of the stabilized run and of the run. With ids in another order, chunks that rows
+        are gathered from are read once more, for their checksums.
 
         Raises `RetryError` where another process was quicker, `HoldError` (with the ``verdicts``)
         where a gate holds the run, `InputError` where the run cannot be used or its name is taken
@@ -393,7 +393,7 @@ class Series(SeriesReader):
         ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate
         holds nothing there (its verdict is recorded). A replay that was interrupted goes on.
         Besides what the versions hold, each run is compared with the one before it in its own
-        series (`diff`). Raises `InputError` where an input is gone or not what was landed.
+        series (`diff`). Raises `InputError` where an input is gone or not what was aligned.
 
         Examples
         --------

@@ -68,7 +68,7 @@ def fit(
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
 ) -> Transform:
-    """Find the two small matrices that land a run in the reference's space.
+    """Find the two small matrices that align a run to the reference's space.
 
     One read of each table that is needed (items with the reference's rows beside them, users for
     scores); where the Gramian cannot hold a table's condition number, ``method="auto"`` reads that
@@ -81,7 +81,7 @@ def fit(
         Tables (n, d); ``items`` may also be a run, its path, or a dict that holds both. Or the
         `TableMoments` of both, which carry the pairs with their reference: then no table is read.
     reference
-        The run (or items table) to land on; None standardizes without a rotation.
+        The run (or items table) to align to; None standardizes without a rotation.
     keep
         ``"scores"``: every users @ items.T stays (Zielnicki & Hsiao, arXiv 2508.07574);
         ``"geometry"``: every cosine and distance within the run stays, only a rotation is applied
@@ -117,7 +117,7 @@ def fit(
         Refuse a fit with fewer shared rows than this, counted before any selection. Default: 10 %
         of the smaller of run and reference and, in scores mode, 4 rows per component.
     unit_rows
-        Align directions: landed rows and reference rows are scaled to length one first. One more
+        Align directions: both sides' rows are scaled to length one first. One more
         read of each aligned table.
     rotation_only
         Geometry mode: allow no reflection, so that the rotation's determinant is +1 (where it is

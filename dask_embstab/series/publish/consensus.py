@@ -1,5 +1,5 @@
-"""The `consensus` policy: a run lands on where every id ever seen stands on average, and then moves
-that average.
+"""The `consensus` policy: a run is aligned to the running mean of every id ever seen, and then
+moves that average.
 
 The average is kept per version as ``references/<run>.zarr``: a run-format group with the mean of
 each id's stabilized unit vectors and its weight, for the tables that are aligned on. The first
@@ -58,7 +58,7 @@ class Consensus:
         return np.asarray(known.get(key, ()), np.int64)
 
     def table(self, key: str) -> Table | None:
-        """What its rows ask of a run that lands on them (`core.running_mean.pull`)."""
+        """The alignment targets that its rows give (`core.running_mean.consensus_target`)."""
         if self.state is not None and not self.head_weight:
             mean = self.mean(key).table
             return view_of(mean, sums, mean.d - 1)
@@ -67,8 +67,8 @@ class Consensus:
         if self.state is None:
             return head
         mean = self.mean(key).table
-        beside = replace(mean, source=SideBySide(mean.source, Padded(head.source, mean.n_rows)))
-        return view_of(beside, partial(consensus_target, head_weight=self.head_weight), head.d)
+        joined = replace(mean, source=SideBySide(mean.source, Padded(head.source, mean.n_rows)))
+        return view_of(joined, partial(consensus_target, head_weight=self.head_weight), head.d)
 
     def mean(self, key: str) -> Mean:
         """Its rows with their weights, to be moved on."""
@@ -77,8 +77,8 @@ class Consensus:
             return Mean(view_of(table, seen_once, table.d + 1), None)
         table, weights = self._moved(self.state, key), self.state.group[f"{key}/weight"]
         assert isinstance(weights, zarr.Array)
-        beside = replace(table, source=SideBySide(table.source, column_source(weights)))
-        return Mean(beside, self.live(key), weights)
+        joined = replace(table, source=SideBySide(table.source, column_source(weights)))
+        return Mean(joined, self.live(key), weights)
 
     def _moved(self, run: Run, key: str) -> Table:
         found = moved_table(run.table(key), self.matrix)

@@ -1,10 +1,10 @@
 """How far has the chain carried this run from where the first run would have put it?
 
-X are the landed rows and B the first run's rows with the same ids. Landing the same run on the
+X are the aligned rows and B the first run's rows with the same ids. Aligning the same run to the
 first instead gives X R with R the rotation of algorithm 2 for X'B (the balance is the same; unit
 rows where directions are aligned), so the difference |X - X R| / |X| follows from the Gramian X'X
 and the cross-product X'B: one read of the first run's rows, beside the read that verifies the
-landed ones.
+aligned ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def pairs_with(
     chosen: Mapping[str, Chosen],
     join: JoinOptions,
 ) -> dict[str, ReferenceRows]:
-    """The first run's rows that belong to the landed ones, by table; a table without shared ids is
+    """The first run's rows that belong to the aligned ones, by table; a table without shared ids is
     left out.
     """
     found: dict[str, ReferenceRows] = {}

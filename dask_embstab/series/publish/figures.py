@@ -1,4 +1,4 @@
-"""What the gates look at, measured on landed rows against the rows of the last live run.
+"""What the gates look at, measured on stabilized rows against the rows of the last live run.
 
 No pass is added: the Gramians ride on the read that verifies the run, and all else comes from a
 sample of at most 4,096 rows (16 per component where that is more) by the hash of their ids, read
@@ -55,7 +55,7 @@ _WHOLE_RUN = "run"
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A table of the landed run and the head's, and how many rows of either are not zero."""
+    """A table of the stabilized run and the head's, and how many rows of either are not zero."""
 
     ours: Table
     theirs: Table

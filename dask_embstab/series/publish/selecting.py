@@ -55,8 +55,8 @@ class Selected:
         table = run.table(key)
         if key not in self.rows:
             return table
-        beside = SideBySide(table.source, column_source(self.rows[key]))
-        return replace(table, source=MappedSource(beside, _kept, table.d, table.dtype))
+        joined = SideBySide(table.source, column_source(self.rows[key]))
+        return replace(table, source=MappedSource(joined, _kept, table.d, table.dtype))
 
 
 def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selected:
