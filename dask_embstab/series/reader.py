@@ -201,7 +201,7 @@ class SeriesReader(Displayed):
 
     @verb()
     def transform_for(self, *, model: str | None = None, version: int | None = None) -> Transform:
-        """The transform of a model's live version, of a version, or of the head: what transforms rows
+        """The transform of a model's live version, of a version, or of the head: it transforms rows
         made by that model.
 
         Examples
