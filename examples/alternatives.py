@@ -14,8 +14,9 @@ acts on both tables; the other maps are found for each table alone, but for "use
 which keeps the scores that the items' linear map would change. Canonical correlations move A's
 vectors too.
 
-*Texts*: queries of one model, mapped, on the documents of another, nDCG@10 as in experiment 3, over
-the ceiling. Cost is CPU time of one process: of the fit, and of mapping a million rows.
+*Texts* (`alternatives_texts.py`): queries of one model, mapped, on the documents of another,
+nDCG@10 as in experiment 3, over the ceiling. Cost is CPU time of one process: of the fit, and of
+mapping a million rows.
 
     python examples/alternatives.py [--data FOLDER] [--seeds 0 1 2] [--cache FOLDER] [--markdown
     docs/experiments.md] [--small]
@@ -28,7 +29,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -45,37 +45,34 @@ sys.path.insert(
 
 import gmf
 from adapters import ADAPTERS, Adapter, linear
+from alternatives_texts import Figures, embedding_seconds, text_tables, texts
 from papers import (
     Rows,
     Titled,
     columns_of,
     command_line,
     mean_cosine,
-    ndcg,
     parser_of,
     report,
     require_data,
-    spread,
-    unit,
 )
 from recsys_table1 import LeftOut, leave_one_out, leave_one_out_quality
-from text_vectors import Vectors, models, read_collection
 from webshop import Events, Week, read_events, train, weeks
 
 FIGURES = ("items", "users", "RBO", "nDCG own", "nDCG mixed")
 COST = ("fit, CPU s", "1e6 rows, CPU s", "numbers kept")
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Model:
-    """Both tables of one training and their ids, ascending; what its training did not see."""
+    """Both tables of one training and their ids, ascending; what training did not see, and took."""
 
     items: Rows
     users: Rows
     item_ids: NDArray[Any]
     user_ids: NDArray[Any]
     left_out: LeftOut | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +174,23 @@ def measured(a: Model, b: Model, *, seed: int) -> dict[str, Figures]:
             figures["nDCG own"] = leave_one_out_quality(b_users, b_items, b.left_out)[1]
             figures["nDCG mixed"] = mixed_quality(b_users, a_items, items, b.left_out)
         found[name] = figures
+    found["retrain"] = retrained(a, b, items, users, sampled)
     return found
+
+
+def retrained(
+    a: Model, b: Model, items: Matched, users: Matched, sampled: NDArray[np.int64]
+) -> Figures:
+    """All of B in place of all of A: its own quality, and its own rankings of the shared items
+    against A's.
+    """
+    rows = (a.users[users.a[sampled]], b.users[users.b[sampled]])
+    figures = {"RBO": ranking_overlap(rows, (a.items[items.a], b.items[items.b]))}
+    if b.left_out is not None:
+        figures["nDCG own"] = leave_one_out_quality(b.users, b.items, b.left_out)[1]
+    if b.seconds is not None:
+        figures[COST[0]] = b.seconds
+    return figures
 
 
 def cost(seconds: float, adapter: Adapter, d: int, *, n: int = 4000) -> Figures:
@@ -206,9 +219,11 @@ def shop_models(
 
     def trained(week: Week) -> Model:
         kept, left_out = leave_one_out(week, seed=seed)
+        began = time.process_time()
         factors = train(kept, seed=seed, components=components)
+        seconds = time.process_time() - began
         rows = factors.items.astype(np.float64), factors.users.astype(np.float64)
-        return Model(*rows, week.item_ids, week.user_ids, left_out)
+        return Model(*rows, week.item_ids, week.user_ids, left_out, seconds)
 
     return [trained(known[number]) for number in numbers]
 
@@ -244,83 +259,20 @@ def recommenders(options: Any) -> dict[str, list[dict[str, Figures]]]:
     return found
 
 
-def texts(options: Any) -> dict[tuple[str, str], list[dict[tuple[str, str], Figures]]]:
-    """By collection and number of shared documents, every repetition: nDCG@10 by models of queries
-    and documents, and by method.
-    """
-    found: dict[tuple[str, str], list[dict[tuple[str, str], Figures]]] = {}
-    for file in ("cran",) if options.small else ("cran", "cisi"):
-        collection = read_collection(require_data(options.data, f"text/{file}.tar.gz"))
-        for seed in options.seeds:
-            vectors = models(collection, seed=seed, cache=options.cache, small=options.small)
-            order = np.random.default_rng((seed, 1)).permutation(len(collection.documents))
-            for n in (*options.shared, len(order)):
-                rows, size = np.sort(order[:n]), "all" if n == len(order) else str(n)
-                one = {
-                    (a, b): by_method(vectors[a], vectors[b], collection.gains, rows, seed=seed)
-                    for a, b in permutations(vectors, 2)
-                }
-                found.setdefault((collection.name, size), []).append(one)
-    return found
-
-
-def by_method(
-    ours: Vectors, theirs: Vectors, gains: Rows, rows: NDArray[np.int64], *, seed: int
-) -> Figures:
-    """NDCG@10 of one model's queries on the other's documents, some of which decide the maps."""
-
-    def quality(queries: Rows, documents: Rows) -> float:
-        return float(ndcg(unit(queries) @ unit(documents).T, gains).mean())
-
-    found = {
-        "ceiling": quality(theirs.queries, theirs.documents),
-        "retrain": quality(ours.queries, ours.documents),
-    }
-    for name, fit in ADAPTERS.items():
-        adapter = fit(ours.documents[rows], theirs.documents[rows], seed)
-        found[name] = quality(adapter.ours(ours.queries), adapter.theirs(theirs.documents))
-    return found
-
-
 def recommender_lines(found: Mapping[str, Sequence[Mapping[str, Figures]]]) -> list[list[str]]:
     """A line per pair of trainings and method."""
     made = []
     for data, repetitions in found.items():
-        for name in METHODS:
+        for name in (*METHODS, "retrain"):
             figures = [one[name] for one in repetitions]
-            fit, apply, size = (statistics.fmean(one[key] for one in figures) for key in COST)
-            costs = [f"{fit:.2f}", f"{apply:.2f}", f"{size:.0f}"]
+            costs = [
+                f"{statistics.fmean(one[key] for one in figures):.{digits}f}"
+                if key in figures[0]
+                else "-"
+                for key, digits in zip(COST, (2, 2, 0), strict=True)
+            ]
             made.append([data, name, *columns_of(figures, FIGURES), *costs])
     return made
-
-
-def text_tables(
-    found: Mapping[tuple[str, str], Sequence[Mapping[tuple[str, str], Figures]]],
-) -> list[Titled]:
-    """The mean share of the ceiling by method, and nDCG@10 by models where all documents decide."""
-    names = (*ADAPTERS, "retrain")
-    shares = [
-        [name, *(
-            spread([statistics.fmean(f[name] / f["ceiling"] for f in one.values()) for one in many])
-            for many in found.values()
-        )]
-        for name in names
-    ]  # fmt: skip
-    lines = [
-        [collection, *pair, *columns_of([one[pair] for one in many], (*names, "ceiling"))]
-        for (collection, size), many in found.items()
-        if size == "all"
-        for pair in many[0]
-    ]
-    title = (
-        "Texts: share of the ceiling by collection and number of shared documents, mean over the"
-        " pairs of models"
-    )
-    header = ("collection", "queries of", "documents of", *names, "ceiling")
-    return [
-        (title, ("method", *map(", ".join, found)), shares),
-        ("Texts: nDCG@10, all documents decide", header, lines),
-    ]
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -344,7 +296,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         ("Recommenders", header, recommender_lines(trainings)),
         *text_tables(collections),
     ]
-    about = f"{len(options.seeds)} repetitions; mean ± standard deviation over them."
+    about = (
+        f"{len(options.seeds)} repetitions; mean ± standard deviation over them. To embed Cranfield"
+        f" anew takes {embedding_seconds(options)} of CPU."
+    )
     report(6, command_line("alternatives.py", argv), about, tables, options.markdown)
     return {"recommenders": trainings, "texts": collections}
 
