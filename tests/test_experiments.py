@@ -225,7 +225,7 @@ def test_a_page_without_the_marks_is_one_line() -> None:
         papers.replace_section("<!-- experiment 3 --><!-- end of experiment 3 -->", 4, "new")
 
 
-@pytest.mark.parametrize("number", [1, 3, 4, 5, 6])
+@pytest.mark.parametrize("number", PROGRAMS)
 def test_the_page_says_by_which_command_each_table_was_made(number: int) -> None:
     text = PAGE.read_text(encoding="utf-8")
     section = text.split(f"<!-- experiment {number} -->")[1].split("<!-- end of experiment")[0]
