@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         load_transform,
         moments,
         open_run,
+        report,
         search,
         stabilize,
         table,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         TooFewMatchedError,
     )
     from dask_embstab.passes.evaluate.results import Metrics
+    from dask_embstab.render.report import Report
     from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run
     from dask_embstab.tables.table import Table
@@ -66,6 +68,7 @@ _HOME = {
         "load_transform",
         "moments",
         "open_run",
+        "report",
         "search",
         "stabilize",
         "table",
@@ -89,6 +92,7 @@ _HOME = {
     "tables.table_moments": ("TableMoments",),
     "tables.transform": ("Transform",),
     "passes.evaluate.results": ("Metrics",),
+    "render.report": ("Report",),
     "series.series": ("Series",),
     "tables.run": ("Run",),
     "tables.table": ("Table",),
@@ -111,6 +115,7 @@ __all__ = [
     "NotARunError",
     "NotFiniteError",
     "OutputExistsError",
+    "Report",
     "RetryError",
     "Run",
     "Series",
@@ -128,6 +133,7 @@ __all__ = [
     "load_transform",
     "moments",
     "open_run",
+    "report",
     "search",
     "stabilize",
     "table",

@@ -6,6 +6,7 @@ from dask_embstab.verbs.apply import apply, stabilize
 from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
 from dask_embstab.verbs.fit import fit, fold_bias, moments
+from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "load_transform",
     "moments",
     "open_run",
+    "report",
     "search",
     "stabilize",
     "table",

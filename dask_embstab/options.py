@@ -33,7 +33,7 @@ _ROWS = (*_RUNS, "moments")
 _WRITES = ("apply", "stabilize", "Series.apply")
 _OUTPUTS = (*_WRITES, "compress")
 _JOINS = (*_FITS, "moments", "evaluate")
-_COMPARES = ("evaluate", "Series.diff")
+_COMPARES = ("evaluate", "report", "Series.diff")
 _DTYPES = ("float16", "float32", "float64")
 _SAME: Any = object()
 
@@ -191,6 +191,9 @@ OPTIONS: tuple[Option, ...] = (
            ("evaluate",), metavar="PLACE"),
     Option("most_moved", "count", "Ids to list that moved most.", ("evaluate",), least=0,
            default=10),
+    Option("out", "place", "Where the page is written.", python=("report",)),
+    Option("measured", "flag", "Also what a report measures on a sample of the runs.",
+           ("Series.metrics",)),
     # --- how the runs of a series are aligned
     Option("policy", "choice", "What a run is aligned to.", SETTINGS_VERBS,
            choices=("consensus", "previous", "first"), default="consensus"),
@@ -264,9 +267,10 @@ OPTIONS: tuple[Option, ...] = (
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
            metavar="ADDRESS",
-           commands=("fit", "stabilize", "apply", "compress", "evaluate", "verify", "doctor",
-                     "Series.add", "Series.apply", "Series.diff", "Series.skew", "Series.rebase",
-                     "Series.forget", "Series.replay", "Series.verify")),
+           commands=("fit", "stabilize", "apply", "compress", "evaluate", "report", "verify",
+                     "doctor", "Series.add", "Series.apply", "Series.diff", "Series.skew",
+                     "Series.rebase", "Series.forget", "Series.replay", "Series.verify",
+                     "Series.metrics")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
            commands=("fit", "stabilize", "apply", "compress", "Series.add", "Series.apply",
                      "Series.rebase", "Series.forget", "Series.replay")),

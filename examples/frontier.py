@@ -24,7 +24,7 @@ import numpy as np
 import webshop
 
 import dask_embstab as es
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 BEGIN, END = "<!-- frontier: written by examples/frontier.py -->", "<!-- end of frontier -->"
 FROZEN = ("int8", "int4", "pq16", "pq8")

@@ -22,7 +22,7 @@ import numpy as np
 
 import dask_embstab as es
 from dask_embstab.demo.table1 import HEADER, LEGEND, ROWS_HEADER, ROWS_LEGEND, score_change, table1
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 NAMES = ("a", "b", "c")
 REPOSITORY = Path(__file__).resolve().parent.parent

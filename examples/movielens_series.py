@@ -45,7 +45,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

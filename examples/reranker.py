@@ -33,7 +33,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
-from dask_embstab.report.heatmap import heatmaps_svg
+from dask_embstab.render.heatmap import heatmaps_svg
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)

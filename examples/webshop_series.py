@@ -51,7 +51,7 @@ from pathlib import Path
 from typing import Any
 
 import dask_embstab as es
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from dask_embstab.report.heatmap import colour, contrast, heatmaps_svg
+from dask_embstab.render.heatmap import colour, contrast, heatmaps_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 LABELS = ["2026-01-01", "<b>", "Tom & Jerry"]

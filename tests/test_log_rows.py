@@ -13,7 +13,7 @@ import test_series
 
 import dask_embstab as es
 from dask_embstab.cli.streams import json_line
-from dask_embstab.report.text import render
+from dask_embstab.render.text import render
 from dask_embstab.series.log.log import Log, rows
 from dask_embstab.series.store import Folder
 

@@ -30,16 +30,17 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.log.settings import Settings
 
-_VERBS = ("fit", "stabilize", "moments", "apply", "compress", "search", "evaluate")
+_VERBS = ("fit", "stabilize", "moments", "apply", "compress", "search", "evaluate", "report")
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
-_OF_SERIES += ("acknowledge", "transform_for", "skew")
+_OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
 PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VERBS} | {
     f"Series.{name}": getattr(es.Series, name) for name in _OF_SERIES
 }
 """The functions whose options have records."""
-_COMMANDS = ("fit", "stabilize", "apply", "compress", "evaluate", "lookup", "verify", "doctor")
+_COMMANDS = ("fit", "stabilize", "apply", "compress", "evaluate", "report", "lookup", "verify")
+_COMMANDS += ("doctor",)
 _COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
-_COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew")
+_COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")
 COMMANDS = (
     {name: name for name in _COMMANDS}
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}

@@ -313,7 +313,7 @@ def _what_is(published: list[str]) -> str:
 def _for_people(title: str, result: dict[str, Any]) -> str:
     if "lines" in result:
         return "\n".join(map(printable, result["lines"]))
-    from dask_embstab.report.text import render
+    from dask_embstab.render.text import render
 
     return render(title, result)
 
@@ -325,7 +325,7 @@ def _progress_bars(*, as_json: bool) -> Iterator[None]:
         yield
         return
     from dask_embstab.passes.engine.graph import progress
-    from dask_embstab.report.bars import bars
+    from dask_embstab.render.bars import bars
 
     with bars() as hook, progress(hook):
         yield

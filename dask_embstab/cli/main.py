@@ -18,7 +18,7 @@ from dask_embstab.cli.common import (
     main,
     require_ids,
 )
-from dask_embstab.cli.options import given, options
+from dask_embstab.cli.options import PLACE, given, options
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing
 
@@ -67,7 +67,7 @@ def apply(
 def compress(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Write RUN with its rows stored as codes of a few bytes as OUT, which opens like any run."""
     from dask_embstab import api
-    from dask_embstab.report.comparison import frontier_lines
+    from dask_embstab.diagnose.comparison import frontier_lines
 
     with cluster(scheduler), clock() as seconds:
         small = api.compress(run, out, **given(chosen))
@@ -83,7 +83,7 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[st
     overlaps of top lists, recall of stale queries, quality by judgments.
     """
     from dask_embstab import api
-    from dask_embstab.report.comparison import comparison_lines
+    from dask_embstab.diagnose.comparison import comparison_lines
 
     with cluster(scheduler):
         found = api.evaluate(a, b, **given(chosen))
@@ -104,6 +104,30 @@ def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     with clock() as seconds:
         found = open_run(run).table(table).rows_of(ids)
     return {"ids": list(ids), "vectors": found.tolist(), "seconds": seconds()}
+
+
+@command(
+    click.argument("places", nargs=-1, type=PLACE, required=True, metavar="SERIES|RUN|A B OUT"),
+    *options("report"),
+)
+def report(places: tuple[str, ...], *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
+    """Write how a SERIES, a stabilized RUN or two runs A and B are doing as one HTML page OUT.
+
+    With --json every number of the page is printed too.
+    """
+    if not 2 <= len(places) <= 3:
+        raise click.UsageError(
+            f"a report takes a series, a run or two runs, and then the page to write; {len(places)}"
+            " places came"
+        )
+    from dask_embstab import api
+
+    *given_places, out = places
+    with cluster(scheduler):
+        made = api.report(*given_places, out=out, **given(chosen))
+    verdict = {"well": made.well, "verdict": made.verdict, "out": out}
+    as_json = click.get_current_context().params["as_json"]
+    return {**verdict, **made.to_dict()} if as_json else verdict
 
 
 @command(argument("path"))

@@ -99,7 +99,7 @@ def diff(
     series: str, a: int, b: int | None, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
     """Compare the runs of versions A and B (default: the head): cosines, lengths, top lists."""
-    from dask_embstab.report.comparison import comparison_lines
+    from dask_embstab.diagnose.comparison import comparison_lines
     from dask_embstab.series.series import Series
 
     opened = Series(series)
@@ -114,7 +114,7 @@ def diff(
 @command(_PLACE, *options("Series.skew"), group=series)
 def skew(series: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """What queries of one version find in another's table, and in a table mixed of several."""
-    from dask_embstab.report.comparison import skew_lines
+    from dask_embstab.diagnose.comparison import skew_lines
     from dask_embstab.series.series import Series
 
     with cluster(scheduler):
@@ -277,14 +277,23 @@ def acknowledge(series: str, run: str, **chosen: Any) -> dict[str, Any]:
     return {"run": known.run, "outcome": known.outcome, "at": known.at, "acknowledged": True}
 
 
-@command(_PLACE, click.argument("file", type=PLACE, required=False), group=series)
-def metrics(series: str, file: str | None) -> dict[str, Any]:
+@command(
+    _PLACE,
+    click.argument("file", type=PLACE, required=False),
+    *options("Series.metrics"),
+    group=series,
+)
+def metrics(
+    series: str, file: str | None, *, scheduler: str | None, **chosen: Any
+) -> dict[str, Any]:
     """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the
     series), whole at once.
     """
     from dask_embstab.series.series import Series
 
-    text, out = Series(series).metrics(), file or str(Path(series) / "metrics.prom")
+    out = file or str(Path(series) / "metrics.prom")
+    with cluster(scheduler):
+        text = Series(series).metrics(**given(chosen))
     _write(out, text)
     return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
 

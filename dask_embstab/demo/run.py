@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import combinations
@@ -40,19 +40,18 @@ from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.place import local_path
-from dask_embstab.report.heatmap import heatmaps_svg
-from dask_embstab.report.html import Section, figure, page, paragraph, table
-from dask_embstab.report.table import text_table
+from dask_embstab.render.figures import sections_of
+from dask_embstab.render.heatmap import heatmaps_svg
+from dask_embstab.render.html import Key, Section, Verdict, page, paragraph, table
+from dask_embstab.render.likeness import day_heatmaps
+from dask_embstab.render.table import text_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.store_errors import writing
 
 Say = Callable[[str], object]
-
-_CAPTION = (
-    "Mean cosine of the vectors of the same id, over the ids that both days have and whose rows are"
-    " zeros on neither."
-)
+Days = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""Mean same-id cosines between all days, ``before`` and ``after``, by table."""
 _MADE_BY = "embstab demo"
 
 
@@ -155,9 +154,10 @@ def run_demo(
     say("measuring")
     rows = table1(raw, stabilized)
     change = max(map(score_change, raw, stabilized))
-    svg = heatmaps(raw, stabilized)
-    _write_text(place.picture, svg)
-    _write_text(place.page, report_page(world, rows, change, svg))
+    between: Days = {"before": cosines(raw), "after": cosines(stabilized)}
+    names = [run.name for run in raw]
+    _write_text(place.picture, heatmaps(names, between))
+    _write_text(place.page, report_page(world, rows, change, names, between))
     result = {
         "days": [run.name for run in raw],
         "table": {row.name: row.to_dict() for row in rows},
@@ -238,15 +238,9 @@ def train(day: Day, out: Path, *, components: int, seed: int) -> Run:
     )
 
 
-def heatmaps(raw: Sequence[Run], stabilized: Sequence[Run]) -> str:
+def heatmaps(names: Sequence[str], days: Days) -> str:
     """Mean same-id cosines between all days, as one SVG."""
-    before, after = cosines(raw), cosines(stabilized)
-    panels = [
-        (f"{key}, {when}", matrices[key])
-        for key in ("items", "users")
-        for when, matrices in (("before", before), ("after", after))
-    ]
-    names = [run.name for run in raw]
+    panels = [(f"{key}, {when}", days[when][key]) for key in ("items", "users") for when in days]
     return heatmaps_svg(
         panels, names, title="Mean cosine of the same items, and of the same users, on two days"
     )
@@ -263,18 +257,30 @@ def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> str:
+def report_page(
+    world: World, rows: Sequence[Row], change: float, names: Sequence[str], days: Days
+) -> str:
     """The report for people."""
     about = (
         f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its"
         f" recommender anew on each of {world.n_days} days, from a random start every time. In"
         f" between, tastes drift and {world.share_replaced:.0%} of the items are replaced. Every"
-        " run was then aligned to the first day's."
+        " run was then landed on the first day's."
     )
+    figures = [
+        day_heatmaps(
+            key,
+            names,
+            days["before"][key].tolist(),
+            days["after"][key].tolist(),
+            of=len(names),
+        )
+        for key in ("items", "users")
+    ]
     return page(
         "Embeddings of a daily retrained model, before and after stabilizing",
         [
-            Section("What was done", (paragraph(about),)),
+            *sections_of({"All days against each other": figures}, "f"),
             Section(
                 "Each day against the first",
                 (
@@ -285,9 +291,31 @@ def report_page(world: World, rows: Sequence[Row], change: float, svg: str) -> s
                     paragraph(_scores_kept(change)),
                 ),
             ),
-            Section("All days against each other", (figure(svg, _CAPTION),)),
         ],
+        _verdict(rows, change, about),
     )
+
+
+def _verdict(rows: Sequence[Row], change: float, about: str) -> Verdict:
+    """What stabilizing did to the last day, in three figures."""
+    before, after = rows[-1].before, rows[-1].after
+    keys = tuple(
+        Key(
+            name,
+            f"{getattr(after, key):.2f}",
+            f"good is near {'1' if key != 'rbo' else f'that of retraining, {after.retrained:.2f}'}",
+            bool(getattr(after, key) > getattr(before, key)),
+            f"{meaning}; before stabilizing {getattr(before, key):z.2f}.",
+        )
+        for key, name, meaning in (
+            ("items", "The same items agree", "Mean cosine of the last day's with the first day's"),
+            ("users", "The same users agree", "Mean cosine of the last day's with the first day's"),
+            ("rbo", "Rankings stay", "Overlap of the first day's items by users of both days"),
+        )
+    )
+    is_well = all(key.is_good for key in keys)
+    line = "Days are comparable after stabilizing" if is_well else "Stabilizing did not help here"
+    return Verdict(is_well, line, keys, (about, _scores_kept(change)))
 
 
 def _scores_kept(change: float) -> str:

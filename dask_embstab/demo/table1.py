@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.api import evaluate
-from dask_embstab.report.table import Cell
+from dask_embstab.render.table import Cell
 from dask_embstab.tables.run import Run
 
 HEADER = (

@@ -22,9 +22,12 @@ from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.evaluate.skew import Skew
+from dask_embstab.render.report import Report
 from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
+from dask_embstab.series.admin.days import days_of
 from dask_embstab.series.admin.metrics import metrics_text
+from dask_embstab.series.admin.report import report_values
 from dask_embstab.series.admin.skew import skew_of
 from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.admin.verify import Verified, verify
@@ -99,15 +102,36 @@ class SeriesReader(Displayed):
         """
         return status_of(self.store, self.log())
 
-    def metrics(self) -> str:
-        """How the series is doing, as a Prometheus text file.
+    @verb()
+    def report(self) -> Report:
+        """A page (`Report`) that says whether all is well, and shows what the versions record and
+        what a sample of the runs tells.
+
+        Of at most 40 live runs, fewer where rows are wide or tables long, all ids and 2,048 rows
+        (12 per component where that is more) of each table are read; and for the version skew up to
+        eight items tables, as far as they are 4 GiB together.
+
+        Examples
+        --------
+        >>> series.report().well
+        True
+        """
+        log, name = self.log(), Path(str(self.store.place(""))).name
+        return Report(report_values(self.store, log, name))
+
+    @verb()
+    def metrics(self, *, measured: bool = False) -> str:
+        """How the series is doing, as a Prometheus text file; with ``measured`` also what `report`
+        measures on a sample of its runs.
 
         Examples
         --------
         >>> series.metrics().splitlines()[0]
         '# HELP embstab_series_versions Published versions.'
         """
-        return metrics_text(self.store, self.log(), Path(str(self.store.place(""))).name)
+        log, name = self.log(), Path(str(self.store.place(""))).name
+        days = days_of(self.store, log) if measured else None
+        return metrics_text(self.store, log, name, days=days)
 
     def open(self, version: int | None = None) -> Run:
         """The run of a version (default: the head), which never changes once it is published.
@@ -283,6 +307,13 @@ class SeriesReader(Displayed):
             return read_run(self.store, version)
         except EmbstabError as error:
             raise DamageError(f"version {version.version} cannot be opened: {error}") from error
+
+
+def series_at(place: Any) -> SeriesReader | None:
+    """The series in the folder that a path names, if one is there."""
+    if not isinstance(place, str | os.PathLike) or (local := local_path(place)) is None:
+        return None
+    return SeriesReader(local) if os.path.lexists(local / SERIES_MARK) else None
 
 
 def series_version(given: Any) -> Run | None:

@@ -97,14 +97,14 @@ def evaluate(
     (True, 1.0)
     """
     join = taken(locals(), JOIN)
-    first, second = _compared(a, b)
+    first, second = compared_runs(a, b)
     options = EvaluateOptions(
         k, users, seed, metric, groups, judgments, displacement, most_moved, join=join
     )
     return measure_runs(first, second, options)
 
 
-def _compared(a: Any, b: Any) -> tuple[Run, Run]:
+def compared_runs(a: Any, b: Any) -> tuple[Run, Run]:
     """Both as runs; versions of series in one space where their widths differ."""
     versions = [series_version(given) for given in (a, b)]
     first, second = (

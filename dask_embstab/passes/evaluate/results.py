@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from dask_embstab.core.metrics.agreement import (
 from dask_embstab.core.metrics.estimates import Estimate
 from dask_embstab.core.procrustes import Alignment
 from dask_embstab.display import Displayed
+from dask_embstab.render.pair_page import comparison_markup
 from dask_embstab.tables.layout import TABLES
 
 Id = int | str
@@ -187,6 +190,12 @@ class Metrics(Displayed):
                 f", nDCG@{depth} {self.judged.b.ndcg[depth].mean:.4f}" if depth else ""
             )
         return facts
+
+    def _repr_html_(self) -> str:
+        """Its figures in a notebook."""
+        told = self.to_dict()
+        own = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+        return comparison_markup(told, f"m{own}-")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values with texts as keys, as the command prints them with JSON.

@@ -11,16 +11,32 @@ from typing import Any
 from dask_embstab.repairs import printable
 from dask_embstab.series.admin.status import shadows_of, unpublished
 from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.thresholds import GATES
+from dask_embstab.series.log.versions import Version, row_counts, stored_bytes
 from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import TABLES
 
 Sample = tuple[dict[str, str], float]
 _PREFIX = "embstab_series_"
+_DIRECTIONS = 8
+_ROWS = {
+    "matched": "with an id that the reference has",
+    "new": "with an id that the reference does not have",
+    "gone": "ids that the reference has alone",
+    "zero_rows": "rows of zeros",
+}
 
 
-def metrics_text(store: Store, log: Log, series: str) -> str:
-    """Every metric with its help and type; a gate that does not apply has no sample."""
+def metrics_text(
+    store: Store, log: Log, series: str, *, days: Mapping[str, Any] | None = None
+) -> str:
+    """Every metric with its help and type; a gate that does not apply has no sample.
+
+    ``days``: what was measured on the runs (`days_of`), to be told too.
+    """
     lines: list[str] = []
-    for name, explained, samples in _metrics(store, log):
+    told = (*_metrics(store, log), *_of_head(log.head), *(() if days is None else _measured(days)))
+    for name, explained, samples in told:
         lines += [f"# HELP {_PREFIX}{name} {explained}", f"# TYPE {_PREFIX}{name} gauge"]
         lines += [_line(name, {"series": series, **labels}, value) for labels, value in samples]
     return "\n".join(lines) + "\n"
@@ -89,6 +105,92 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
         "chain_minus_first",
         "Distance of the live run from where the first run would have put it.",
         [] if drift is None else [({}, drift)],
+    )
+
+
+def _of_head(head: Version | None) -> Iterator[tuple[str, str, list[Sample]]]:
+    """What the live version records of its rows, its alignment, its space and its size."""
+    verdicts = () if head is None else head.verdicts
+    figures: Mapping[str, Any] = {} if head is None else head.figures
+    spectra: Mapping[str, Any] = {} if head is None else head.spectra
+    tables = {key: row_counts(figures[key]) for key in TABLES if figures.get(key)}
+    gates = {gate.name: gate for gate in GATES}
+    yield (
+        "gate_margin",
+        "How far the worst figure of a gate is from its threshold, on the good side, as a share.",
+        [
+            ({"gate": v["gate"]}, gates[v["gate"]].margin(v["figure"], v["threshold"]))
+            for v in verdicts
+            if v["gate"] in gates and v["figure"] is not None and v["threshold"] is not None
+        ],
+    )
+    for name in ("matched", "new", "gone", "zero_rows"):
+        yield (
+            f"{name.removesuffix('_rows')}_rows",
+            f"Rows of the live run: {_ROWS[name]}.",
+            [
+                ({"table": key}, known[name])
+                for key, known in tables.items()
+                if known.get(name) is not None
+            ],
+        )
+    alignment = figures.get("alignment") or {}
+    yield (
+        "alignment",
+        "Distance of the live run's aligned rows from their reference rows, and its bounds.",
+        [({"figure": key}, v) for key, v in alignment.items() if isinstance(v, int | float)],
+    )
+    yield (
+        "spectrum_share",
+        "Share of the sum of squares in the largest directions of the live run.",
+        [
+            ({"table": key, "direction": str(k + 1)}, value * value / total)
+            for key, values in spectra.items()
+            if (total := sum(value * value for value in values))
+            for k, value in enumerate(values[:_DIRECTIONS])
+        ],
+    )
+    yield (
+        "bytes",
+        "Bytes of the chunks of the live run as it was published.",
+        [] if head is None else [({}, size) for size in (stored_bytes(head),) if size is not None],
+    )
+
+
+def _measured(days: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Sample]]]:
+    """What a sample of the runs tells: the figures of the report."""
+    tables = days["tables"]
+    yield (
+        "cosine",
+        "Mean cosine of the same ids so many runs apart: stabilized, as trained, and its ceiling.",
+        [
+            ({"table": key, "gap": str(one["gap"]), "of": name}, one[name])
+            for key, found in tables.items()
+            for one in found["by_gap"]
+            for name in ("stabilized", "as_trained", "ceiling")
+            if one[name] is not None
+        ],
+    )
+    yield (
+        "share_at_chance",
+        "Share of the live run's rows that have nothing to do with their rows in the run before.",
+        [
+            ({"table": key}, found["last"]["cosine"]["share_at_chance"])
+            for key, found in tables.items()
+            if found["last"].get("cosine")
+        ],
+    )
+    skew = days.get("skew")
+    yield (
+        "skew_recall",
+        "Recall of the queries of one run on the items of the live one, and on a mixed table.",
+        []
+        if skew is None
+        else [
+            ({"queries": run, "items": items}, one["mean"])
+            for run, line, mixed in zip(skew["runs"], skew["recall"], skew["mixed"], strict=True)
+            for items, one in (("live", line[-1]), ("mixed", mixed))
+        ],
     )
 
 

@@ -38,6 +38,14 @@ class Gate:
             return figure >= threshold
         return 1 / threshold <= figure <= threshold
 
+    def margin(self, figure: float, threshold: float) -> float:
+        """How far the figure is on the good side, as a share of the threshold where that is not 0;
+        below 0 it does not pass.
+        """
+        worst = self.badness(figure)
+        limit = -threshold if self.sense == "at least" else threshold
+        return (limit - worst) / (abs(threshold) or 1.0)
+
     def badness(self, figure: float) -> float:
         """Greater is worse; a figure that is not a number is the worst."""
         if figure != figure:

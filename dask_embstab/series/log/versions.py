@@ -307,6 +307,22 @@ def _details(line: bytes) -> Details:
     return Details(**known | {"verdicts": tuple(known["verdicts"])})
 
 
+def row_counts(known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Rows of one table in the figures of a version, or in the diagnostics of a fit; ``gone`` are
+    those of the reference alone. None is what is not known.
+    """
+    found = known or {}
+    counts = {name: found.get(name) for name in ("rows", "matched", "new", "returned", "zero_rows")}
+    return counts | {"gone": found.get("unmatched_reference", found.get("gone"))}
+
+
+def stored_bytes(version: Version) -> int | None:
+    """Bytes of the chunks of its run as it was published; None where that is not recorded."""
+    if version.digests_file is None:
+        return None
+    return sum(version.digests.get("bytes", {}).values())
+
+
 def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
     """Every file of the run of a version and of its running reference: key, kind and digest."""
     found = version.recorded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dask_embstab.report.text import markup_text
+from dask_embstab.render.text import markup_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

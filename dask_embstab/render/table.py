@@ -9,7 +9,9 @@ from dask_embstab.repairs import printable
 Cell = str | int | float | None
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int = 3) -> str:
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits: int | None = 3
+) -> str:
     """Lines of equal columns under a ruled header: text to the left, numbers to the right.
 
     Parameters
@@ -19,7 +21,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
     rows
         Cells, as many in each row as in the header; None is shown as a dash.
     digits
-        Decimals of the floats.
+        Decimals of the floats; None: four significant digits, whatever their size.
 
     Raises
     ------
@@ -48,11 +50,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, digits:
     return "\n".join(_line(cells, widths, right) for cells in shown)
 
 
-def cell_text(cell: Cell, *, digits: int) -> str:
+def cell_text(cell: Cell, *, digits: int | None) -> str:
     """One cell as a person reads it; what rounds to zero has no sign."""
     if cell is None:
         return "-"
-    return f"{cell:z.{digits}f}" if isinstance(cell, float) else printable(str(cell))
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if digits is None else f"{cell:z.{digits}f}"
+    return printable(str(cell))
 
 
 def is_number(cell: Cell) -> bool:

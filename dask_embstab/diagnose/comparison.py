@@ -14,7 +14,7 @@ from dask_embstab.passes.evaluate.results import (
     TableMetrics,
 )
 from dask_embstab.passes.evaluate.skew import Skew
-from dask_embstab.report.table import text_table
+from dask_embstab.render.table import text_table
 
 _LISTED = 5
 _LISTS = {

@@ -1,0 +1,211 @@
+"""The page of two runs: do the vectors of the same ids agree, and what do rankings make of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dask_embstab.render.charts import Line, line_chart, ranked_bars
+from dask_embstab.render.figures import Absent, Figure, merged, plain, sections_of
+from dask_embstab.render.html import Html, Key, Section, Verdict, content, style_sheet
+from dask_embstab.render.likeness import (
+    component_figure,
+    cosine_histogram,
+    moved_figures,
+)
+from dask_embstab.render.marks import shortened
+
+_TABLES = ("items", "users")
+_DIRECTIONS = (
+    ("stale_queries", "the second's items, by the first's queries"),
+    ("stale_table", "the first's items, by the second's queries"),
+    ("retrained", "each run's own items by its own queries"),
+)
+
+
+def pair_verdict(values: Mapping[str, Any]) -> Verdict:
+    """The line and the figures to look at first."""
+    keys = tuple(key_of(key) for key in values["keys"])
+    bad = [key.name.lower() for key in keys if key.is_good is False]
+    line = (
+        "Comparable: both runs hold the same ids in one space"
+        if values["well"]
+        else f"Look at this: {', '.join(bad)}"
+    )
+    lines = tuple(
+        f"{key}: {found['matched']} rows have an id in both runs, {found['unmatched_a']} in the"
+        f" first alone, {found['unmatched_b']} in the second alone; {found['zero_rows']} rows of"
+        " zeros are left out."
+        for key, found in _known(values)
+    )
+    return Verdict(values["well"], line, keys, lines)
+
+
+def key_of(known: Mapping[str, Any]) -> Key:
+    """A figure to look at first, from its plain values."""
+    value, limit = known["value"], known["threshold"]
+    if value is None:
+        return Key(known["name"], "\u2013", known["why"], None, known["meaning"])
+    good = f"good is {known['sense']} {limit:.3g}"
+    return Key(known["name"], f"{value:.3g}", good, known["good"], known["meaning"])
+
+
+def comparison_markup(metrics: Mapping[str, Any], name: str) -> Html:
+    """What `evaluate` measured, for a notebook; ``name`` makes ids of elements its own."""
+    values = {"a": "the first run", "b": "the second run", "metrics": plain(metrics)}
+    return Html(style_sheet() + content("Comparison of two runs", pair_sections(values, name)))
+
+
+def pair_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]:
+    """What the page holds below the verdict; ids of its elements begin with ``prefix``."""
+    between = " and ".join(shortened(values[side]) for side in ("a", "b"))
+    tables = dict(_known(values))
+    parts: dict[str, list[Figure | Absent]] = {
+        "Cosines of the same ids": merged(
+            "Cosines", {key: cosine_histogram(key, one, between) for key, one in tables.items()}
+        ),
+        "Rankings": list(_rankings(values["metrics"])),
+        "Components": merged(
+            "Components", {key: component_figure(key, one, between) for key, one in tables.items()}
+        ),
+        "Lengths and rows": [
+            *merged("Lengths", {key: _lengths(key, found) for key, found in tables.items()}),
+            *merged("Matched rows", {key: _matched(key, found) for key, found in tables.items()}),
+        ],
+        "Ids that moved most": moved_figures(
+            {key: _moved(found) for key, found in tables.items()}, between
+        ),
+        "Judgments": _judged(values["metrics"].get("judged")),
+        "Groups": [
+            _groups(key, found["groups"]) for key, found in tables.items() if found.get("groups")
+        ],
+    }
+    return sections_of(parts, prefix)
+
+
+def _known(values: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(key, found) for key in _TABLES if (found := values["metrics"].get(key))]
+
+
+def _rankings(metrics: Mapping[str, Any]) -> Iterator[Figure | Absent]:
+    ranked, retrieval = metrics.get("rank_correlation"), metrics.get("retrieval")
+    if ranked is None and retrieval is None:
+        yield Absent("Rankings", "both runs need users and items.")
+    if ranked is not None:
+        named = {
+            "users of the second": ranked["rbo"],
+            "on new items": ranked["new_catalogue_rbo"],
+            "retrained": ranked["retrained_rbo"],
+        }
+        yield Figure(
+            "Overlap of rankings",
+            ", ".join(f"{name} {_said(value)}" for name, value in named.items()),
+            f"Rank-biased overlap of top lists of {ranked['k']} items, over {ranked['users']} users"
+            " (1: equal lists): of the first run's items, by its own and by the second's users; the"
+            " same of the second's items; and of each run's own, which no alignment changes.",
+            (ranked_bars(list(named), list(named.values()), unit="overlap"),),
+            ("ranking", "rank-biased overlap"),
+            tuple(named.items()),
+        )
+    if retrieval is not None and retrieval["stale_queries"]["recall"]:
+        yield _recall(retrieval)
+
+
+def _recall(retrieval: Mapping[str, Any]) -> Figure:
+    depths = sorted(map(int, retrieval["stale_queries"]["recall"]))
+    recall = {
+        name: [retrieval[name]["recall"][str(k)]["mean"] for k in depths] for name, _ in _DIRECTIONS
+    }
+    explained = "; ".join(f"{name.replace('_', ' ')}: {said}" for name, said in _DIRECTIONS)
+    lines = [Line(name.replace("_", " "), values) for name, values in recall.items()]
+    return Figure(
+        "Recall of stale queries",
+        f"At depth {depths[-1]}: "
+        + ", ".join(f"{name} {_said(values[-1])}" for name, values in recall.items()),
+        "Share of the best items of fresh queries that stale ones find too, by how many are asked"
+        f" for: near 1, old and new vectors can be mixed ({explained}).",
+        (line_chart(list(map(str, depths)), lines, unit="recall, by depth", ends=(0.0, 1.0)),),
+        ("depth", *recall),
+        tuple((k, *(values[n] for values in recall.values())) for n, k in enumerate(depths)),
+    )
+
+
+def _judged(judged: Mapping[str, Any] | None) -> list[Figure | Absent]:
+    """Quality by judgments, where they were given."""
+    if judged is None or not judged["b"]["ndcg"]:
+        return []
+    rankings = [name for name, found in judged.items() if isinstance(found, Mapping)]
+    depths = sorted(map(int, judged["b"]["ndcg"]))
+    means = {
+        name: {m: [judged[name][m][str(k)]["mean"] for k in depths] for m in judged[name]}
+        for name in rankings
+    }
+    lines = [Line(name.replace("_", " "), means[name]["ndcg"]) for name in rankings]
+    figure = Figure(
+        "Quality by judgments",
+        f"nDCG at depth {depths[-1]}: "
+        + ", ".join(f"{name} {_said(means[name]['ndcg'][-1])}" for name in rankings),
+        "nDCG by how many are asked for: each run's own rankings (a, b), the second's items by the"
+        " first's queries (stale queries), the first's items by the second's (stale table). Over"
+        f" {judged['queries']} judged queries; the table has recall, precision and MRR too.",
+        (line_chart(list(map(str, depths)), lines, unit="nDCG, by depth", ends=(0.0,)),),
+        ("ranking", "metric", *(f"at {k}" for k in depths)),
+        tuple((name, m, *values) for name in rankings for m, values in means[name].items()),
+    )
+    return [figure]
+
+
+def _lengths(key: str, found: Mapping[str, Any]) -> Figure:
+    norms = found.get("norms") or {"ratio_of_sums": found["norm_ratio"]}
+    named = {name.replace("_", " "): value for name, value in norms.items()}
+    shown = {name: value for name, value in named.items() if value is not None}
+    return Figure(
+        f"Lengths of the {key}",
+        ", ".join(f"{name} {_said(value)}" for name, value in shown.items()),
+        "Lengths of the second run's vectors over those of the first with the same ids: near 1,"
+        " scores keep their size.",
+        (ranked_bars(list(shown), list(shown.values()), unit="ratio, or length"),),
+        ("length", "value"),
+        tuple(named.items()),
+    )
+
+
+def _matched(key: str, found: Mapping[str, Any]) -> Figure:
+    named = {
+        "in both": found["matched"],
+        "first alone": found["unmatched_a"],
+        "second alone": found["unmatched_b"],
+        "of zeros": found["zero_rows"],
+    }
+    return Figure(
+        f"Matched rows of {key}",
+        ", ".join(f"{name} {value}" for name, value in named.items()),
+        "How many ids both runs have, and how many only one: figures above are over ids in both.",
+        (ranked_bars(list(named), list(named.values()), unit="rows"),),
+        ("rows", "number"),
+        tuple(named.items()),
+    )
+
+
+def _moved(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lists of a sample, and in place of the lowest cosines those of all rows, where known."""
+    listed = found.get("moved") or {}
+    return listed | {"lowest_cosine": found.get("most_moved") or listed.get("lowest_cosine") or []}
+
+
+def _groups(key: str, groups: Mapping[str, Mapping[str, Any]]) -> Figure:
+    names, shown = list(groups), list(groups)[:40]
+    columns = list(next(iter(groups.values())))
+    return Figure(
+        f"Groups of {key}",
+        f"Bars of {len(shown)} of {len(names)} groups: their mean cosine.",
+        "Mean cosine of the same ids by group: a group far below the others is where the models"
+        " disagree.",
+        (ranked_bars(shown, [groups[n]["mean_cosine"] for n in shown], unit="mean cosine"),),
+        ("group", *(column.replace("_", " ") for column in columns)),
+        tuple((shortened(name), *(groups[name][c] for c in columns)) for name in shown),
+    )
+
+
+def _said(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"

@@ -1,0 +1,293 @@
+"""The page of a series: is it well, and then everything that its versions and a sample of its runs
+tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dask_embstab.render.charts import Line, line_chart, stacked_bars
+from dask_embstab.render.figures import Absent, Figure, merged, sections_of
+from dask_embstab.render.html import Html, Key, Section, Verdict, paragraph
+from dask_embstab.render.likeness import (
+    component_figure,
+    cosine_by_gap,
+    cosine_histogram,
+    day_heatmaps,
+    moved_figures,
+    share_columns,
+    skew_heatmap,
+)
+from dask_embstab.render.marks import shortened
+
+_KEYS = (
+    ("agreement", "Same ids stay in place", "Mean cosine with the run before, beyond chance."),
+    ("matched", "Ids carried over", "Share of the smaller table whose ids the run before has too."),
+    ("scores", "Scores kept", "Change of sampled scores by stabilizing, of all there is."),
+)
+_TABLES = ("items", "users")
+_NO_SKEW = (
+    "it needs two live runs that share queries, and tables of which a report reads two (series skew"
+    " measures any)."
+)
+_NEEDS_TWO = "it needs two live runs."
+_MOST_LINES = 6
+
+
+def series_verdict(values: Mapping[str, Any]) -> Verdict:
+    """The line and the figures to look at first."""
+    status, head = values["status"], values["status"]["head"]
+    if head is None:
+        line = "Nothing is published yet"
+    elif values["well"]:
+        line = f"All is well: {shortened(head['run'])} is live"
+    else:
+        line = f"Look at this: {_trouble(status)}"
+    gates = {gate["gate"]: gate for gate in values["gates"]}
+    keys = tuple(_key(gates.get(name), title, meaning) for name, title, meaning in _KEYS)
+    return Verdict(values["well"], line, keys, tuple(values["lines"]))
+
+
+def series_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]:
+    """What the page holds below the verdict; ids of its elements begin with ``prefix``."""
+    names = [shortened(str(run["run"])) for run in values["runs"]]
+    days = values["days"]
+    tables = {} if days is None else days["tables"]
+    known = [key for key in _TABLES if key in tables]
+    day_names = [] if days is None else [shortened(str(run)) for run in days["runs"]]
+    between = " and ".join(reversed(day_names[-2:]))
+    parts: dict[str, list[Figure | Absent]] = {
+        "Day by day, before and after": [
+            day_heatmaps(key, day_names, tables[key]["before"], tables[key]["after"], of=days["of"])
+            for key in known
+        ]
+        or [Absent("The same ids on two days", _NEEDS_TWO)],
+        "How far apart, and how far it could be": [
+            *merged(
+                "Cosine of the same ids by distance",
+                {key: cosine_by_gap(key, tables[key]["by_gap"]) for key in known},
+            ),
+            *merged(
+                "Cosines of the last two runs",
+                {key: cosine_histogram(key, tables[key]["last"], between) for key in known},
+            ),
+            (
+                skew_heatmap(days["skew"])
+                if days and days.get("skew")
+                else Absent("Version skew", _NO_SKEW)
+            ),
+        ],
+        "Ids that moved most": moved_figures(
+            {key: tables[key]["last"].get("moved") or {} for key in known}, between
+        )
+        or [Absent("Most moved ids", _NEEDS_TWO)],
+        "The space": [
+            *merged(
+                "Spectrum over time",
+                {key: _spectrum(key, values["spectra"]) for key in values["spectra"]},
+            ),
+            *merged(
+                "What each component explains",
+                {
+                    key: share_columns(
+                        key,
+                        found["head_share"],
+                        "Share of the sum of squares of the live run's rows by direction, largest"
+                        " first: a long flat tail is components that carry little.",
+                        unit="share of squares, by direction",
+                    )
+                    for key, found in values["spectra"].items()
+                },
+            ),
+            *merged(
+                "Components of the last two runs",
+                {key: component_figure(key, tables[key]["last"], between) for key in known},
+            ),
+        ],
+        "Gates against their thresholds": [_gate(gate, names) for gate in values["gates"]],
+        "Rows, sizes and times": [
+            *merged(
+                "Rows matched, new and gone",
+                {key: _rows(key, values["tables"][key], names) for key in values["tables"]},
+            ),
+            *_sizes_and_times(values, names),
+        ],
+    }
+    sections = sections_of(parts, prefix)
+    return (*sections, Section("What this page is made of", _made_of(values)))
+
+
+def _trouble(status: Mapping[str, Any]) -> str:
+    counts = [
+        (len(status[name]), f"{name} delivery", f"{name} deliveries")
+        for name in ("held", "failed", "unfinished")
+    ]
+    said = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
+    if status["ignored"]:
+        said.append(f"the live run was published in spite of {', '.join(status['ignored'])}")
+    return "; ".join(said)
+
+
+def _key(gate: Mapping[str, Any] | None, title: str, meaning: str) -> Key:
+    """The last run's worst figure of a gate."""
+    figures = (
+        {}
+        if gate is None
+        else {
+            table: values[-1] for table, values in gate["figures"].items() if values[-1] is not None
+        }
+    )
+    if gate is None or not figures:
+        return Key(title, "\u2013", "not known of this run", None, meaning)
+    worst = (max if gate["sense"] == "at most" else min)(figures.values())
+    threshold, verdict = gate["threshold"][-1], gate["verdict"][-1]
+    good = "no threshold" if threshold is None else f"good is {gate['sense']} {threshold:.3g}"
+    is_good = {"pass": True, "hold": False}.get(verdict)
+    return Key(title, f"{worst:.3g}", good, is_good, meaning)
+
+
+def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
+    title = f"{gate['gate'].replace('_', ' ').capitalize()}"
+    if not gate["figures"]:
+        return Absent(title, f"no run has this figure yet ({gate['meaning']}).")
+    lines = [
+        Line("run" if table == "run" else table, values)
+        for table, values in gate["figures"].items()
+    ]
+    limits = [("threshold", gate["threshold"])]
+    if gate["sense"] == "within a factor of":
+        limits.append(("1/threshold", [t and 1 / t for t in gate["threshold"]]))
+    n_held = gate["verdict"].count("hold")
+    last = {table: values[-1] for table, values in gate["figures"].items()}
+    said = ", ".join(f"{t} {v:.3g}" for t, v in last.items() if v is not None) or "not known"
+    return Figure(
+        title,
+        f"{gate['meaning']}. Of the last run: {said}; held {n_held} times.",
+        f"{gate['meaning'].capitalize()}; good is {gate['sense']} the dashed threshold.",
+        (line_chart(names, lines, unit=gate["sense"], limits=limits),),
+        ("run", *gate["figures"], "threshold", "verdict"),
+        tuple(
+            (name, *(values[k] for values in gate["figures"].values()), threshold, verdict or "-")
+            for k, (name, threshold, verdict) in enumerate(
+                zip(names, gate["threshold"], gate["verdict"], strict=True)
+            )
+        ),
+    )
+
+
+def _spectrum(key: str, spectra: Mapping[str, Any]) -> Figure:
+    found = spectra[key]
+    names = [shortened(str(run)) for run in found["runs"]]
+    values = found["per_row"]
+    deep = max(map(len, values))
+    picked = sorted({0, 1, 2, deep // 3, deep // 2, deep - 1} & set(range(deep)))
+    lines = [
+        Line(_ordinal(k), [row[k] if k < len(row) else None for row in values]) for k in picked
+    ]
+    return Figure(
+        f"Spectrum of the {key} over time",
+        f"Lines of singular values of {len(names)} runs over the root of their rows; the largest"
+        f" is {values[-1][0]:.3g} in the last run.",
+        "Singular values per row, largest first, on a logarithmic scale: level lines are a space"
+        " that keeps its shape; a jump is a model that changed. The table has the"
+        f" {deep} largest of {found['components']}.",
+        (line_chart(names, lines, unit="singular value per row", is_log=True),),
+        ("run", *(_ordinal(k) for k in range(deep))),
+        tuple(
+            (name, *row, *[None] * (deep - len(row)))
+            for name, row in zip(names, values, strict=True)
+        ),
+    )
+
+
+def _ordinal(k: int) -> str:
+    n = k + 1
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def _rows(key: str, found: Mapping[str, Any], names: Sequence[str]) -> Figure:
+    counts = ("matched", "new", "gone")
+    asked = any(value is not None for value in found["matched"])
+    parts = [Line(name, found[name]) for name in counts] if asked else [Line("rows", found["rows"])]
+    last = {name: found[name][-1] for name in (*counts, "rows")}
+    reading = (
+        "The rows of each run whose ids its reference has (matched) or does not have (new,"
+        " striped), and those of the reference alone (gone, closely striped): a wide striped part"
+        " is a catalogue that turned over, or ids that were renamed. A table that does not decide"
+        " the rotation is not compared, and shows its rows."
+    )
+    return Figure(
+        f"{key.capitalize()} matched, new and gone" if asked else f"Rows of {key}",
+        f"Stacked bars over {len(names)} runs; the last has {last['rows']} {key},"
+        f" {last['matched']} matched, {last['new']} new, {last['gone']} gone.",
+        reading,
+        (stacked_bars(names, parts, unit=key),),
+        ("run", *found),
+        tuple((name, *(values[k] for values in found.values())) for k, name in enumerate(names)),
+    )
+
+
+def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Absent]:
+    runs = values["runs"]
+    sizes = [run["bytes"] for run in runs]
+    hours = [run["hours_since_previous"] for run in runs]
+    drift = [run["chain_minus_first"] for run in runs]
+    found: list[Figure | Absent] = [Absent("Sizes", "no version records the bytes of its run.")]
+    if any(size is not None for size in sizes):
+        found[0] = Figure(
+            "Size of each run",
+            f"A line over {len(runs)} runs; the last has {sizes[-1]} bytes.",
+            "Bytes of the rows of each run as it was published: steps are new rows or components.",
+            (line_chart(names, [Line("bytes", sizes)], unit="bytes", ends=(0.0,)),),
+            ("run", "bytes"),
+            tuple(zip(names, sizes, strict=True)),
+        )
+    if any(gap is not None for gap in hours):
+        found.append(
+            Figure(
+                "Time between runs",
+                f"A line over {len(runs)} runs; the last came after {hours[-1]:.3g} hours.",
+                "Hours from one published run to the next: a peak is a day that was missed.",
+                (line_chart(names, [Line("hours", hours)], unit="hours", ends=(0.0,)),),
+                ("run", "published", "hours since the one before"),
+                tuple(
+                    (name, run["created"], run["hours_since_previous"])
+                    for name, run in zip(names, runs, strict=True)
+                ),
+            )
+        )
+    if any(value is not None for value in drift):
+        known = next(value for value in reversed(drift) if value is not None)
+        found.append(
+            Figure(
+                "Drift of the chain",
+                f"A line over {len(runs)} runs; the last known value is {known:.3g}.",
+                "Relative distance of each run from where the first run alone would have put it:"
+                " what following one's own mean costs, in exchange for nearness to recent runs.",
+                (line_chart(names, [Line("drift", drift)], unit="relative", ends=(0.0,)),),
+                ("run", "chain minus first"),
+                tuple(zip(names, drift, strict=True)),
+            )
+        )
+    return found
+
+
+def _made_of(values: Mapping[str, Any]) -> tuple[Html, ...]:
+    known, days = values["versions"], values["days"]
+    kinds = ", ".join(f"{n} {kind}" for kind, n in known["kinds"].items()) or "none"
+    shown = f"Figures over time show {known['shown']} of {known['runs']} runs"
+    thin = "" if known["shown"] == known["runs"] else ", evenly spread, and those that a gate held"
+    said = [
+        f"Versions of {values['name']}: {kinds}.",
+        f"{shown}{thin}.",
+    ]
+    if days:
+        said.append(
+            f"Cosines are of a sample of at most {days['sample']} rows of each table of"
+            f" {len(days['runs'])} of {days['of']} live runs, chosen by a hash of their ids; rows"
+            " as trained are told by the inverse of each run's transform, as far as its rank lets"
+            " them."
+        )
+    return tuple(paragraph(line) for line in said)

@@ -1,0 +1,142 @@
+"""Everything that the report of a series shows, as plain values: from the log, from what is waiting
+and measured on a sample of its runs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dask_embstab.series.admin.days import days_of, evenly
+from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.log.log import Log
+from dask_embstab.series.log.thresholds import GATES
+from dask_embstab.series.log.versions import Details, Version, row_counts, stored_bytes
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import TABLES
+
+MOST_VERSIONS = 150
+"""Runs whose figures are shown over time; of more, evenly spread ones and those accepted against
+a gate.
+"""
+_MOST_SPECTRA, _MOST_COMPONENTS = 60, 12
+_COUNTS = ("rows", "matched", "new", "gone", "returned", "zero_rows")
+
+
+def report_values(
+    store: Store,
+    log: Log,
+    name: str,
+    *,
+    days: Callable[[Store, Log], dict[str, Any] | None] = days_of,
+) -> dict[str, Any]:
+    """Plain values of the report of a series; ``name`` is what it is called, ``days`` measures its
+    runs.
+    """
+    published = [v for v in log.versions if v.kind == "publish" and v.run is not None]
+    told = [version.full_details for version in published]
+    accepted = [k for k, version in enumerate(published) if version.accepted is not None]
+    kept = sorted({*evenly(len(published), MOST_VERSIONS), *accepted[-MOST_VERSIONS // 4 :]})
+    shown, details = [published[k] for k in kept], [told[k] for k in kept]
+    status = status_of(store, log)
+    return {
+        "kind": "series",
+        "name": name,
+        "well": status["well"],
+        "lines": status["lines"],
+        "status": {key: value for key, value in status.items() if key != "lines"},
+        "versions": {
+            "published": len(log.versions),
+            "runs": len(published),
+            "shown": len(shown),
+            "kinds": {
+                kind: sum(version.kind == kind for version in log.versions)
+                for kind in sorted({version.kind for version in log.versions})
+            },
+        },
+        "runs": [
+            {
+                "version": version.version,
+                "run": version.run,
+                "state": version.state,
+                "created": version.created,
+                "hours_since_previous": hours,
+                "accepted": version.accepted,
+                "bytes": stored_bytes(version),
+                "chain_minus_first": detail.figures.get("chain_minus_first"),
+                "rank": detail.figures.get("rank"),
+            }
+            for version, hours, detail in zip(shown, _hours(shown), details, strict=True)
+        ],
+        "gates": _gates(details),
+        "tables": {
+            key: {
+                count: [row_counts(detail.figures.get(key))[count] for detail in details]
+                for count in _COUNTS
+            }
+            for key in TABLES
+            if any(detail.figures.get(key) for detail in details)
+        },
+        "spectra": _spectra(shown, details),
+        "days": days(store, log),
+    }
+
+
+def _gates(details: Sequence[Details]) -> list[dict[str, Any]]:
+    """Of every gate, its figures by table, its threshold and its verdict, by run."""
+    by_run = [{str(v["gate"]): v for v in detail.verdicts} for detail in details]
+    found = []
+    for gate in GATES:
+        verdicts: list[Mapping[str, Any]] = [known.get(gate.name, {}) for known in by_run]
+        tables = sorted({table for verdict in verdicts for table in verdict.get("figures") or {}})
+        found.append(
+            {
+                "gate": gate.name,
+                "sense": gate.sense,
+                "meaning": gate.figure,
+                "threshold": [verdict.get("threshold") for verdict in verdicts],
+                "verdict": [verdict.get("verdict") for verdict in verdicts],
+                "figures": {
+                    table: [(verdict.get("figures") or {}).get(table) for verdict in verdicts]
+                    for table in tables
+                },
+            }
+        )
+    return found
+
+
+def _spectra(shown: Sequence[Version], details: Sequence[Details]) -> dict[str, Any]:
+    """Singular values over the root of the number of rows, of evenly spread runs: the largest, and
+    how many there are.
+    """
+    found: dict[str, Any] = {}
+    for key in TABLES:
+        known = [k for k, detail in enumerate(details) if detail.spectra.get(key)]
+        if not known:
+            continue
+        chosen = [known[k] for k in evenly(len(known), _MOST_SPECTRA)]
+        per_row = [
+            [
+                float(value)
+                / max(float((details[k].figures.get(key) or {}).get("rows") or 1), 1) ** 0.5
+                for value in details[k].spectra[key]
+            ]
+            for k in chosen
+        ]
+        squares = [value * value for value in per_row[-1]]
+        total = sum(squares) or 1.0
+        found[key] = {
+            "runs": [shown[k].run for k in chosen],
+            "components": max(map(len, per_row)),
+            "per_row": [values[:_MOST_COMPONENTS] for values in per_row],
+            "head_share": [square / total for square in squares],
+        }
+    return found
+
+
+def _hours(versions: Sequence[Version]) -> list[float | None]:
+    times = [dt.datetime.fromisoformat(version.created) for version in versions]
+    since = [(b - a).total_seconds() / 3600 for a, b in itertools.pairwise(times)]
+    return [None, *since][: len(times)]
