@@ -147,7 +147,7 @@ def most_moved(table: Table, shared: SharedRows, n: int) -> dict[str, list[dict[
 
 def _components(like: Likeness) -> dict[str, list[float | None]]:
     """By component: the correlation about 0 of unit rows, and its share of the sum of squares."""
-    x, y = np.diag(like.unit.gramian_x), np.diag(like.unit.gramian_y)
+    x, y = like.unit.squares_x, like.unit.squares_y
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation = np.diag(like.unit.cross) / np.sqrt(x * y)
     shares = [np.diag(G) / np.trace(G) for G in (like.raw.gramian_x, like.raw.gramian_y)]

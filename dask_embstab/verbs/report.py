@@ -51,9 +51,9 @@ def report(
     >>> import numpy as np
     >>> import dask_embstab as es
     >>> rows = np.random.default_rng(0).normal(size=(100, 4))
-    >>> es.report(rows, rows)
-    Report(runs=a table and a table, well=True, verdict=Comparable: both runs hold the same ids in \
-one space)
+    >>> report = es.report(rows, rows)
+    >>> report.well, report.verdict
+    (True, 'Comparable: both runs hold the same ids in one space')
     """
     series = a if isinstance(a, SeriesReader) else series_at(a)
     if series is not None:
