@@ -53,15 +53,10 @@ def test_core_imports_numpy_scipy_and_the_errors_alone() -> None:
 
 
 def test_only_the_command_line_names_its_options() -> None:
-<<<<<<< HEAD
     """Texts of other rooms mark an option (`repairs.option`), which is rendered for the caller;
     `options.py` is where their spelling is written.
     """
     apart = ("cli", "options.py", "repairs.py", "__init__.py")
-=======
-    """Texts of other rooms mark an option (`repairs.option`), which is rendered for the caller."""
-    apart = ("cli", "repairs.py", "options.py", "__init__.py")
->>>>>>> d817818 (docs/report.md: how to read a report, what is read, and monitoring)
     told = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
     found = []
     for path, tree in told.items():
