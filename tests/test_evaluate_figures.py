@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -420,6 +422,36 @@ def test_any_chunking_and_scheduler_gives_the_same_bits(
 
     with dask.config.set(scheduler=scheduler):
         assert measured("cut", 16 * chunks) == measured("fine", 16)
+
+
+def lazy_rows(n: int, seed: int) -> Any:
+    """Rows that are made a block at a time."""
+
+    def block(block_id: Any = None) -> Array:
+        rng = np.random.default_rng([7, *block_id])
+        rows = rng.normal(size=(20_000, 8)) + 0.1 * np.random.default_rng(seed).normal(size=8)
+        return rows.astype(np.float32)
+
+    chunks = ((20_000,) * (n // 20_000), (8,))
+    return da.map_blocks(block, chunks=chunks, dtype=np.float32)
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the rows, of which neither table nor any column of them is held."""
+    monkeypatch.setattr("dask_embstab.passes.evaluate.ranked._SEED_ROWS", 1000)
+
+    def peak(n: int) -> int:
+        given_tables = lazy_rows(n, 0), lazy_rows(n, 1)
+        tracemalloc.start()
+        try:
+            es.evaluate(*given_tables, k=10, users=20)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    with dask.config.set(scheduler="sync"):
+        peak(20_000)
+        assert peak(320_000) < 1.1 * peak(80_000)
 
 
 def test_intervals_cover_the_mean_of_all_queries() -> None:

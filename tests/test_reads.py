@@ -213,3 +213,25 @@ def test_a_task_writes_whole_chunks_only(
     chunks = [n for target, n in placed.items() if "vectors/c/" in target]
     assert chunks == [1] * (-(-60 // rows) + -(-90 // rows))
     assert_close(vectors_of(run), align(T, W, T)[0], 1e-9)
+
+
+# --- evaluate
+
+
+def test_evaluate_reads_matched_rows_once_and_items_once_more(
+    runs: tuple[es.Run, es.Run], reads: Counter[tuple[str, int]]
+) -> None:
+    """And single rows: a few of the second run to compare with (its chunks, here), and the sampled
+    user. Every pass tells its progress.
+    """
+    seen: list[str] = []
+    with progress(lambda label, done, n_tasks: seen.append(label) if done == n_tasks else None):
+        found = es.evaluate(*runs, k=5, users=1, groups=np.arange(60) % 3)
+    assert found.rank_correlation is not None
+    counted = by_table(reads)
+    assert counted["reference.zarr/items"] == [1 + 1] * 4
+    assert counted["in.zarr/items"] == [1 + 1 + 1] * 4
+    assert sorted(counted["reference.zarr/users"]) == [1] * 5 + [1 + 1]
+    assert sorted(counted["in.zarr/users"]) == [1 + 1] * 5 + [1 + 1 + 1]
+    steps = ("rows to compare with", "matched rows", "users", "rankings")
+    assert set(seen) == {f"evaluate: {step}" for step in steps}
