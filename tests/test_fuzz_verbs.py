@@ -28,7 +28,7 @@ from dask_embstab.series.log.thresholds import THRESHOLDS
 T, W = world(76)
 T2, W2 = world(77)
 IDS: dict[str, Any] = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
-RESULTS = {es.Metrics, es.Run, es.Table, es.TableMoments}
+RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments}
 """Nobody makes these by calling them: verbs return them."""
 TABLES: dict[str, set[str]] = {
     "apply": {"run"},
@@ -40,6 +40,7 @@ TABLES: dict[str, set[str]] = {
     "frontier": {"run"},
     "moments": {"table", "reference", "weights", "counts"},
     "open_run": {"path"},
+    "report": {"a"},
     "search": {"queries", "run"},
     "stabilize": {"run", "reference", "weights", "counts", "pairs"},
     "table": {"array"},
@@ -61,7 +62,8 @@ def public_verbs() -> dict[str, Callable[..., Any]]:
         elif not issubclass(thing, Exception | Warning):
             if thing not in RESULTS:
                 found[name] = thing
-            for attribute, value in vars(thing).items():
+            own = {k: v for base in reversed(thing.__mro__[:-1]) for k, v in vars(base).items()}
+            for attribute, value in own.items():
                 if isinstance(value, property) or not callable(getattr(thing, attribute)):
                     continue
                 if not attribute.startswith("_") or attribute in OPERATORS:
@@ -119,6 +121,9 @@ class Given:
             "load_transform": lambda: {"path": self.folder / "t.npz"},
             "moments": lambda: {"table": T, "reference": T2},
             "open_run": lambda: {"path": a},
+            "report": lambda: {"a": a, "b": b},
+            "Report.save": lambda: {"self": es.report(T, T2), "path": new(".html")},
+            "Report.to_dict": lambda: {"self": es.report(T, T2)},
             "search": lambda: {"queries": T, "run": T2, "k": 5},
             "stabilize": lambda: {"run": a, "out": new(), "reference": b},
             "table": lambda: {"array": T},
@@ -157,6 +162,7 @@ class Given:
             "Series.pin": lambda: {"self": s, "version": 1},
             "Series.promote": lambda: {"self": s, "version": self.shadow},
             "Series.rebase": lambda: {"self": s, "onto": b},
+            "Series.report": lambda: {"self": s},
             "Series.replay": lambda: {"self": s, "scratch": new()},
             "Series.rollback": lambda: {"self": s, "version": 1},
             "Series.show": lambda: {"self": s, "version": 1},
