@@ -58,19 +58,6 @@ class Selection:
     times_norm: bool = False
 
     def __post_init__(self) -> None:
-        self._require_pairs_alone()
-        if (self.counts is None) != (self.min_count is None):
-            raise InputError(
-                f"{option('counts')} and {option('min_count')} belong together: rows with fewer"
-                " counts stay out; one of them came; give both"
-            )
-        for name in ("sample", "anchors", "seed", "min_count"):
-            FIT[name].require(getattr(self, name))
-        if isinstance(self.weights, str) and self.weights != "norm":
-            raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
-
-    def _require_pairs_alone(self) -> None:
-        """A list of pairs says by itself which rows decide."""
         others = ("only", "counts", "sample", "anchors", "weights")
         given = [name for name in others if getattr(self, name) is not None]
         if isinstance(self.weights, str) and self.weights == "norm":
@@ -81,6 +68,15 @@ class Selection:
                 f" cannot; leave one of them out ({option(weights='norm')} goes with"
                 f" {option('pairs')})"
             )
+        if (self.counts is None) != (self.min_count is None):
+            raise InputError(
+                f"{option('counts')} and {option('min_count')} belong together: rows with fewer"
+                " counts stay out; one of them came; give both"
+            )
+        for name in ("sample", "anchors", "seed", "min_count"):
+            FIT[name].require(getattr(self, name))
+        if isinstance(self.weights, str) and self.weights != "norm":
+            raise InputError(f"weights must be numbers or 'norm'; they are {self.weights!r}")
 
     @property
     def given(self) -> list[str]:
@@ -250,17 +246,20 @@ def selections(align_on: str, options: Mapping[str, Any]) -> dict[str, Selection
     keys = aligned_tables(align_on)
     per_table: dict[str, dict[str, Any]] = {key: {} for key in keys}
     for name, value in options.items():
-        if name == "pairs":
-            for key, listed in _by_table(value, keys).items():
-                per_table[key][name] = as_pairs(listed)
-        elif isinstance(value, Mapping):
-            for key, inner in given_by_table(name, value, keys).items():
-                per_table[key][name] = inner
-        elif value is not None:
-            _require_one_table(name, value, keys)
-            by_table = name == "min_count" and isinstance(options.get("counts"), Mapping)
-            for key in options["counts"] if by_table else keys:
-                per_table[key][name] = value
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            by_table = given_by_table(name, value, keys)
+        elif len(keys) > 1 and (name == "pairs" or not isinstance(value, int | str)):
+            raise InputError(
+                f"{option(align_on='both')} needs {option(name)} by table; one for both came; give"
+                " a dict with 'items' and 'users'"
+            )
+        else:
+            counted = options.get("counts") if name == "min_count" else None
+            by_table = dict.fromkeys(counted if isinstance(counted, Mapping) else keys, value)
+        for key, inner in by_table.items():
+            per_table[key][name] = as_pairs(inner) if name == "pairs" else inner
 
     return {key: Selection(**given) for key, given in per_table.items() if given}
 
@@ -276,26 +275,3 @@ def given_by_table(name: str, given: Mapping[Any, Any], keys: Collection[str]) -
             " for these, or leave it out"
         )
     return dict(given)
-
-
-def _by_table(pairs: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Lists of pairs by table name."""
-    if pairs is None:
-        return {}
-    if isinstance(pairs, Mapping):
-        return given_by_table("pairs", pairs, keys)
-    if len(keys) > 1:
-        raise _by_table_error("pairs")
-    return {keys[0]: pairs}
-
-
-def _require_one_table(name: str, value: Any, keys: tuple[str, ...]) -> None:
-    if len(keys) > 1 and not isinstance(value, int | str):
-        raise _by_table_error(name)
-
-
-def _by_table_error(name: str) -> InputError:
-    return InputError(
-        f"{option(align_on='both')} needs {option(name)} by table; one for both came; give a dict"
-        " with 'items' and 'users'"
-    )

@@ -97,7 +97,8 @@ class Settings:
         object.__setattr__(self, "gaps", _gaps(self.gaps))
         for name, known in options.SETTINGS.items():
             known.require(getattr(self, name), of="the setting ")
-        if self.half_life not in (None, "auto") and not _is_positive(self.half_life):
+        runs = 1.0 if self.half_life in (None, "auto") else self.half_life
+        if not isinstance(runs, int | float) or not 0 < runs < math.inf:
             raise InputError(
                 f"the setting half_life must be a number of runs above 0; it is {self.half_life!r}"
             )
@@ -228,10 +229,6 @@ _NAMES = tuple(name for name, known in options.SETTINGS.items() if known.kind ==
 _OWN = (*_NAMES, "gaps", "gates")
 """Settings that say themselves what they must be."""
 SETTINGS = frozenset(options.SETTINGS)
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
 
 
 def _gaps(given: Any) -> dict[str, float]:

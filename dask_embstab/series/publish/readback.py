@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.moments import Moments
 from dask_embstab.errors import DamageError, InputChangedError
 from dask_embstab.passes.digest import ids_digest
 from dask_embstab.passes.engine.graph import run_all
@@ -67,23 +66,17 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
     vectors = {name: found.digests for name, found in read.items()}
     digests = run_digests(store, delivery.key, vectors)
     moments = {name: found.value for name, found in read.items()}
+    # Singular values of each table, descending.
+    energies = {name: np.linalg.eigvalsh(found.gramian)[::-1] for name, found in moments.items()}
     on_first_link = delivery.first is not None and first is None
     return Readback(
         run=transformed,
         digests=digests,
         inputs=inputs,
         chain_minus_first=0.0 if on_first_link else chain_minus_first(moments),
-        spectra={name: _spectrum(found) for name, found in moments.items()},
+        spectra={name: np.sqrt(np.maximum(e, 0.0)).tolist() for name, e in energies.items()},
         zero_rows={name: found.zeros.rows for name, found in moments.items()},
     )
-
-
-def _spectrum(moments: Moments) -> list[float]:
-    """Singular values of a table, descending."""
-    found: list[float] = np.sqrt(
-        np.maximum(np.linalg.eigvalsh(moments.gramian)[::-1], 0.0)
-    ).tolist()
-    return found
 
 
 def is_transformed_by(transformed: Run, transform: Transform) -> bool:
