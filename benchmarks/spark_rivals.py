@@ -97,7 +97,7 @@ def gramian(table: DataFrame, d: int, *, other: str = "v") -> Rows:
 
 
 def write(table: DataFrame, M: Rows, path: Path) -> None:
-    """Land a table, ids along, as uncompressed Parquet."""
+    """Write a transformed table, ids along, as uncompressed Parquet."""
     table.mapInArrow(_landed(M), table.schema).write.option("compression", "none").parquet(
         str(path)
     )

@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 @command(argument("run"), argument("out"), *options("stabilize"))
 def stabilize(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
-    """Land RUN in the reference's space and write it as OUT."""
+    """Align RUN to the reference and write it as OUT."""
     from dask_embstab import api
 
     with cluster(scheduler), clock() as seconds:

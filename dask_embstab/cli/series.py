@@ -228,8 +228,8 @@ def export_manifest(series: str, file: str | None) -> dict[str, Any]:
 def apply(
     series: str, users: str, out: str, *, scheduler: str | None, **chosen: Any
 ) -> dict[str, Any]:
-    """Land USERS (a run of users, or of new items) with the transform of a published version, at
-    OUT.
+    """Transform USERS (a run of users, or of new items) with the transform of a published version,
+    at OUT.
     """
     from dask_embstab.series.series import Series
 
@@ -313,8 +313,8 @@ def replay(
     scheduler: str | None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Land the recorded inputs again under other settings, in the new series SCRATCH, and print
-    every difference.
+    """Stabilize the recorded inputs again under other settings, in the new series SCRATCH, and
+    print every difference.
     """
     from dask_embstab.series.admin.replay import table_lines
     from dask_embstab.series.series import Series

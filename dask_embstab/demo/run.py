@@ -265,7 +265,7 @@ def report_page(
         f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its"
         f" recommender anew on each of {world.n_days} days, from a random start every time. In"
         f" between, tastes drift and {world.share_replaced:.0%} of the items are replaced. Every"
-        " run was then landed on the first day's."
+        " run was then aligned to the first day's."
     )
     figures = [
         day_heatmaps(

@@ -256,7 +256,7 @@ class SeriesReader(Displayed):
         resume: bool = False,
         sync: bool = True,
     ) -> Run:
-        """Land a later batch of users or items with a published version's transform
+        """Transform a later batch of users or items with a published version's transform
         (`transform_for`) at ``out``.
 
         Options as those of `apply`. Without ``model`` and ``version``: the model that the batch

@@ -387,8 +387,8 @@ class Series(SeriesReader):
         last: int | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
-        """Land the inputs of the live runs of versions ``first`` to ``last`` again and compare, run
-        by run and in the mean.
+        """Stabilize the inputs of the live runs of versions ``first`` to ``last`` again and
+        compare, run by run and in the mean.
 
         ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate
         holds nothing there (its verdict is recorded). A replay that was interrupted goes on.

@@ -33,8 +33,8 @@ def apply(
     sync: bool = True,
     users: TableLike | None = None,
 ) -> Run:
-    """Land every table of ``run`` and write it as a stabilized run at ``out``: one read and one
-    write per table.
+    """Transform every table of ``run`` and write it as a stabilized run at ``out``: one read and
+    one write per table.
 
     Parameters
     ----------
