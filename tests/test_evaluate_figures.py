@@ -449,7 +449,7 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> 
         finally:
             tracemalloc.stop()
 
-    with dask.config.set(scheduler="sync"):
+    with dask.config.set({"scheduler": "sync", "embstab.task-bytes": 1}):
         peak(20_000)
         assert peak(320_000) < 1.1 * peak(80_000)
 
