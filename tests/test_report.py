@@ -123,6 +123,14 @@ def test_a_series_without_runs_has_a_page(tmp_path: Path) -> None:
     assert Page(report.html).figures == []
 
 
+def test_the_three_figures_are_those_of_the_live_run_not_of_a_later_one() -> None:
+    values = made_up_values(6)
+    values["status"]["head"] = {"run": "day-2", "version": 2}
+    figures = next(gate for gate in values["gates"] if gate["gate"] == "matched")["figures"]
+    shown = Page(es.Report(values).html).text
+    assert f"{min(found[2] for found in figures.values()):.3g}" in shown
+
+
 def test_versions_in_between_are_left_out_evenly_and_the_page_says_so() -> None:
     values = made_up_values(1000)
     assert values["versions"]["shown"] == 150

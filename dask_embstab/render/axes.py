@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dask_embstab.render.marks import CHARACTER, cut, label, rule
+from dask_embstab.render.marks import CHARACTER, cut, label, rule, text_width
 
 _LINE = 14.0
 """Height of a line of labels."""
@@ -39,9 +39,13 @@ def value_scale(
     if is_log:
         least = math.floor(math.log10(min(values)))
         most = max(math.ceil(math.log10(max(values))), least + 1)
-        every = max(1, (most - least) // 4)
-        ticks = [10.0**power for power in range(least, most + 1, every)]
-        return Scale(10.0**least, 10.0**most, start, end, is_log=True), ticks
+        steps = (1, 2, 5) if most - least <= 2 else (1,)
+        ticks = [step * 10.0**power for power in range(least, most + 1) for step in steps]
+        first = max(k for k, tick in enumerate(ticks) if tick <= min(values) * (1 + 1e-9))
+        last = min(k for k, tick in enumerate(ticks) if tick >= max(values) * (1 - 1e-9))
+        ticks = ticks[first : max(last, first + 1) + 1]
+        shown = ticks[:: max(1, len(ticks) // 5)]
+        return Scale(ticks[0], ticks[-1], start, end, is_log=True), shown
     ticks = round_ticks(min(values), max(values))
     return Scale(ticks[0], ticks[-1], start, end), ticks
 
@@ -109,6 +113,11 @@ def apart(places: Sequence[float], low: float, high: float, gap: float = _LINE) 
         moved[k] = ceiling = min(moved[k], ceiling)
         ceiling -= gap
     return moved
+
+
+def left_of(ticks: Sequence[float]) -> float:
+    """Where a chart begins beside these numbers."""
+    return max(46.0, text_width([tick_text(tick, ticks) for tick in ticks]) + 10)
 
 
 def value_axis(

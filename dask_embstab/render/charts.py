@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dask_embstab.render.axes import (
     Scale,
     apart,
+    left_of,
     name_axis,
     thinned,
     tick_text,
@@ -36,7 +37,7 @@ from dask_embstab.render.marks import (
 
 Values = Sequence[float | None]
 WIDTH, HEIGHT = 400.0, 230.0
-_TOP, _FOOT, _LEFT = 30.0, 28.0, 46.0
+_TOP, _FOOT = 30.0, 28.0
 _MOST_DOTS, _MOST_BARS = 40, 40
 
 
@@ -69,8 +70,9 @@ def line_chart(
     ends_named = [cut(one.name) for one in lines] + [cut(text) for text, _ in limits]
     right = WIDTH - text_width(ends_named) - 14
     y, ticks = value_scale(floats, HEIGHT - _FOOT, _TOP, is_log=is_log)
-    x = Scale(0, max(len(names) - 1, 1), _LEFT + 8, right - 8)
-    marks = [*value_axis(y, ticks, _LEFT, right, unit), *name_axis(names, x, HEIGHT - 8)]
+    left = left_of(ticks)
+    x = Scale(0, max(len(names) - 1, 1), left + 8, right - 8)
+    marks = [*value_axis(y, ticks, left, right, unit), *name_axis(names, x, HEIGHT - 8)]
     at_end: list[tuple[float, str, str]] = []
     for text, values in limits:
         pieces = _pieces(values, x, y)
@@ -104,12 +106,13 @@ def stacked_bars(
         return line_chart(names, parts, unit=unit, ends=(0.0,), name=name)
     totals = [sum(part.values[k] or 0 for part in parts) for k in range(len(names))]
     y, ticks = value_scale([0, *totals], HEIGHT - _FOOT, _TOP)
+    left = left_of(ticks)
     right = WIDTH - text_width([part.name for part in parts]) - 26
-    x = Scale(-0.5, max(len(names) - 0.5, 0.5), _LEFT, right)
-    step = (right - _LEFT) / max(len(names), 1)
+    x = Scale(-0.5, max(len(names) - 0.5, 0.5), left, right)
+    step = (right - left) / max(len(names), 1)
     wide = min(step * (0.75 if step > 4 else 1.0), 48)
     below = [0.0] * len(names)
-    marks = [*value_axis(y, ticks, _LEFT, right, unit), *name_axis(names, x, HEIGHT - 8)]
+    marks = [*value_axis(y, ticks, left, right, unit), *name_axis(names, x, HEIGHT - 8)]
     for k, part in enumerate(parts):
         boxes = []
         for n, value in enumerate(part.values):
@@ -141,9 +144,10 @@ def histogram(
     named = sorted((at, text) for text, at in points if at is not None)
     places = [at for at, _ in named]
     y, ticks = value_scale([0.0, max(shares, default=0.0) or 1.0], HEIGHT - _FOOT, _TOP + 28)
-    low = min(edges[first], *places, edges[last + 1] - 0.2)
-    x, along = value_scale([low, max(edges[last + 1], *places)], _LEFT + 4, WIDTH - 12)
-    marks = value_axis(y, ticks, _LEFT, WIDTH - 6, unit)
+    left = left_of(ticks)
+    low = min([edges[first], *places, edges[last + 1] - 0.2])
+    x, along = value_scale([low, *places, edges[last + 1]], left + 4, WIDTH - 12)
+    marks = value_axis(y, ticks, left, WIDTH - 6, unit)
     boxes = [
         (
             x(edges[k]),
@@ -161,12 +165,12 @@ def histogram(
     taken = [0.0, 0.0, 0.0]
     for at, text in named:
         wide = len(text) * CHARACTER + 6
-        left = max(_LEFT, min(x(at) - wide / 2, WIDTH - wide))
-        row = next((k for k, end in enumerate(taken) if end <= left), 0)
-        taken[row] = left + wide
+        begin = max(left, min(x(at) - wide / 2, WIDTH - wide))
+        row = next((k for k, end in enumerate(taken) if end <= begin), 0)
+        taken[row] = begin + wide
         top = 27 + 13.0 * row
         marks.append(rule((x(at), top + 4), (x(at), y(0)), "limit"))
-        marks.append(label(left + wide / 2, top, text, anchor="middle"))
+        marks.append(label(begin + wide / 2, top, text, anchor="middle"))
     return Drawing(WIDTH, HEIGHT, tuple(marks), name)
 
 
@@ -191,10 +195,11 @@ def ranked_bars(names: Sequence[str], values: Values, *, unit: str, name: str = 
 def columns(names: Sequence[str], values: Sequence[float], *, unit: str, name: str = "") -> Drawing:
     """One upright bar per name, from 0."""
     y, ticks = value_scale([0.0, *values], HEIGHT - _FOOT, _TOP)
-    x = Scale(-0.5, max(len(names) - 0.5, 0.5), _LEFT, WIDTH - 8)
-    step = (WIDTH - 8 - _LEFT) / max(len(names), 1)
+    left = left_of(ticks)
+    x = Scale(-0.5, max(len(names) - 0.5, 0.5), left, WIDTH - 8)
+    step = (WIDTH - 8 - left) / max(len(names), 1)
     wide = min(step * 0.75, 40)
-    marks = [*value_axis(y, ticks, _LEFT, WIDTH - 6, unit), *name_axis(names, x, HEIGHT - 8)]
+    marks = [*value_axis(y, ticks, left, WIDTH - 6, unit), *name_axis(names, x, HEIGHT - 8)]
     boxes = [
         (x(k) - wide / 2, min(y(v), y(0)), wide, max(abs(y(v) - y(0)), 0.5))
         for k, v in enumerate(values)

@@ -24,7 +24,7 @@ from dask_embstab.render.marks import shortened
 _KEYS = (
     ("agreement", "Same ids stay in place", "Mean cosine with the run before, beyond chance."),
     ("matched", "Ids carried over", "Share of the smaller table whose ids the run before has too."),
-    ("scores", "Scores kept", "Change of sampled scores by stabilizing, of all there is."),
+    ("scores", "Scores kept", "Change of sampled scores by stabilizing, as a share of the scores."),
 )
 _TABLES = ("items", "users")
 _NO_SKEW = (
@@ -45,7 +45,9 @@ def series_verdict(values: Mapping[str, Any]) -> Verdict:
     else:
         line = f"Look at this: {_trouble(status)}"
     gates = {gate["gate"]: gate for gate in values["gates"]}
-    keys = tuple(_key(gates.get(name), title, meaning) for name, title, meaning in _KEYS)
+    runs = [run["run"] for run in values["runs"]]
+    live = runs.index(head["run"]) if head and head["run"] in runs else -1
+    keys = tuple(_key(gates.get(name), live, title, meaning) for name, title, meaning in _KEYS)
     return Verdict(values["well"], line, keys, tuple(values["lines"]))
 
 
@@ -129,19 +131,19 @@ def _trouble(status: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _key(gate: Mapping[str, Any] | None, title: str, meaning: str) -> Key:
-    """The last run's worst figure of a gate."""
+def _key(gate: Mapping[str, Any] | None, at: int, title: str, meaning: str) -> Key:
+    """The worst figure of a gate, of the run at this place."""
     figures = (
         {}
         if gate is None
         else {
-            table: values[-1] for table, values in gate["figures"].items() if values[-1] is not None
+            table: values[at] for table, values in gate["figures"].items() if values[at] is not None
         }
     )
     if gate is None or not figures:
         return Key(title, "\u2013", "not known of this run", None, meaning)
     worst = (max if gate["sense"] == "at most" else min)(figures.values())
-    threshold, verdict = gate["threshold"][-1], gate["verdict"][-1]
+    threshold, verdict = gate["threshold"][at], gate["verdict"][at]
     good = "no threshold" if threshold is None else f"good is {gate['sense']} {threshold:.3g}"
     is_good = {"pass": True, "hold": False}.get(verdict)
     return Key(title, f"{worst:.3g}", good, is_good, meaning)

@@ -38,7 +38,9 @@ def report_values(
     published = [v for v in log.versions if v.kind == "publish" and v.run is not None]
     told = [version.full_details for version in published]
     accepted = [k for k, version in enumerate(published) if version.accepted is not None]
-    kept = sorted({*evenly(len(published), MOST_VERSIONS), *accepted[-MOST_VERSIONS // 4 :]})
+    live = [k for k, version in enumerate(published) if log.head and version.run == log.head.run]
+    chosen = {*evenly(len(published), MOST_VERSIONS), *accepted[-MOST_VERSIONS // 4 :], *live}
+    kept = sorted(chosen)
     shown, details = [published[k] for k in kept], [told[k] for k in kept]
     status = status_of(store, log)
     return {
