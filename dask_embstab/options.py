@@ -95,6 +95,8 @@ class Option:
             number = float(value) if isinstance(value, Real) else math.nan
             holds = least <= number <= (sys.float_info.max if most is None else most)
             must_be = f"at least {least}" if most is None else f"from {least} to {most}"
+            if self.kind == "number":
+                must_be = f"a number {must_be}" if most else f"a number of {must_be}"
         else:
             return
         if value is not None and not holds:

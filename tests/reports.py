@@ -13,7 +13,8 @@ from dask_embstab.series.admin.report import report_values
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.thresholds import GATES
-from dask_embstab.series.log.versions import Details, Version
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import Version
 
 
 class NoFiles:

@@ -22,7 +22,8 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.thresholds import GATES, THRESHOLDS
-from dask_embstab.series.log.versions import Details, Version
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish import candidate
 from dask_embstab.series.publish import publish as publishing
 

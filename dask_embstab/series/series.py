@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dask_embstab.errors import (
     InputError,
@@ -20,23 +20,19 @@ from dask_embstab.options import SELECTION, SETTINGS, taken
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.repairs import option
-from dask_embstab.series.admin import gc
-from dask_embstab.series.admin.forget import Forgotten, forget
-from dask_embstab.series.admin.gc import Collected
-from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.replay import replay
-from dask_embstab.series.admin.status import acknowledge
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.mark import create_mark, store_at
 from dask_embstab.series.log.names import require_model
 from dask_embstab.series.log.settings import Settings, settings_in
 from dask_embstab.series.log.versions import Kind, Version
-from dask_embstab.series.publish.attempts import Attempt, recording_refusals
+from dask_embstab.series.publish.attempts import recording_refusals
 from dask_embstab.series.publish.commit import again_as, create_version, next_version
 from dask_embstab.series.publish.delivery import Request
 from dask_embstab.series.publish.publish import Added, add_run
-from dask_embstab.series.reader import RunLike, SeriesReader
+from dask_embstab.series.reader import RunLike
 from dask_embstab.series.store import Store
+from dask_embstab.series.upkeep import SeriesUpkeep
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import is_place, place_name
 from dask_embstab.tables.store_errors import writing
@@ -55,7 +51,7 @@ def delivering(
     )
 
 
-class Series(SeriesReader):
+class Series(SeriesUpkeep):
     """Stabilized runs in order, on a plain folder, with versions that are published, inspected and
     rolled back.
 
@@ -207,24 +203,6 @@ class Series(SeriesReader):
                     raise
         raise InputError(f"retries must be at least 0; it is {retries}")
 
-    @verb()
-    def acknowledge(self, run: str, *, reason: str = "") -> Attempt:
-        """Show a delivery that was held, failed or interrupted no more in `status` and `metrics`; a
-        later one is shown.
-
-        What is held can still be accepted. ``reason`` is recorded. Raises `InputError` where there
-        is no such delivery.
-
-        Examples
-        --------
-        >>> try:
-        ...     series.add(monday, name="monday-again")  # the very same rows once more
-        ... except es.HoldError:
-        ...     print(series.acknowledge("monday-again").run)
-        monday-again
-        """
-        return acknowledge(self.store, self.log(), run, reason)
-
     def rollback(self, version: int) -> Added:
         """Make the run of an earlier version the head again, by a new version; nothing is
         removed.
@@ -311,72 +289,6 @@ class Series(SeriesReader):
             made = again_as(log.head, log, "settings", chosen, restores=None)
         create_version(self.store, made)
         return Added(made, published=True, note=f"version {made.version} changes settings")
-
-    @verb(through="Series.change", settings=SETTINGS)
-    def rebase(self, onto: int | RunLike | None, *, rewrite: bool = False) -> Added:
-        """Move all that is stored onto another reference, by a new version that holds the head's
-        run; scores stay.
-
-        ``onto``: the run of a version, in the space in which it was published, or any other run;
-        every stored run is rotated onto the rows that it shares with it. None goes back to how
-        everything was read before the last rebase. Lazily one small matrix per run is recorded and
-        readers multiply by it; with ``rewrite`` all runs are written anew in the new space (one
-        read and one write each), and the old files stay until `gc`.
-
-        Either way vectors that were read before are of another space: indexes that hold them must
-        be built anew.
-
-        Examples
-        --------
-        >>> series.rebase(1).version.kind
-        'rebase'
-        """
-        return rebase(
-            self.store,
-            self._initial,
-            open_run(onto) if not isinstance(onto, int | None) else onto,
-            rewrite=rewrite,
-        )
-
-    @verb()
-    def forget(
-        self, ids: Any, *, table: Literal["items", "users"] | None = None, rewrite: bool = False
-    ) -> Forgotten:
-        """Remove ids for good (a duty to delete), by a new version that holds the head's run.
-
-        Every running reference that is kept is written anew without their rows; with ``rewrite``
-        every run that holds one of them too (one read and one write each; the other rows are copied
-        as they are). ``table`` says whose ids they are; it may be left out where only one of the
-        tables has any of them. Nothing is published where nothing holds them.
-
-        The ids of all runs are read once. In memory are the given ids and the numbers of their
-        rows. The old files stay until `gc`. Raises `InputError` where both tables have some of the
-        ids, a table's rows have none, or no row would be left.
-
-        Examples
-        --------
-        >>> forgotten = series.forget(["i7"], table="items", rewrite=True)
-        >>> forgotten.published, forgotten.unknown
-        (True, ())
-        """
-        return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
-
-    @verb()
-    def gc(self, *, pin_age: float = gc.DAY, grace: float = gc.HOUR) -> Collected:
-        """Remove what no version needs, was last changed more than ``grace`` seconds ago, and no
-        reader has pinned in the last ``pin_age`` seconds.
-
-        The grace (default: an hour, by the file system's clock) keeps what is being written on a
-        machine that locks do not reach, and candidates that a gate holds, which `add` with
-        ``accept`` publishes as they are. ``grace=0`` removes them at once. What stays is in
-        ``left``, with the reason.
-
-        Examples
-        --------
-        >>> series.gc().removed
-        []
-        """
-        return gc.collect(self.store, pin_age=pin_age, grace=grace)
 
     @verb(Settings)
     def replay(

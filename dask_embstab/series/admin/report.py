@@ -13,7 +13,8 @@ from dask_embstab.series.admin.days import days_of, evenly
 from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.thresholds import GATES
-from dask_embstab.series.log.versions import Details, Version, row_counts, stored_bytes
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import Version, row_counts, stored_bytes
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 

@@ -17,7 +17,8 @@ from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.names import version_key
-from dask_embstab.series.log.versions import MOVING, Details, Version
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import MOVING, Version
 from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -8,10 +8,8 @@ names with its checksum.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
@@ -19,7 +17,6 @@ from typing import Any, Literal, get_args
 import crc32c
 
 from dask_embstab.display import Displayed
-from dask_embstab.errors import DamageError
 from dask_embstab.series.log.digests import Digests, digests_of
 from dask_embstab.series.log.names import (
     BASIS_KEY,
@@ -33,6 +30,12 @@ from dask_embstab.series.log.names import (
     run_key,
     version_key,
 )
+from dask_embstab.series.log.version_file import (
+    Details,
+    checked_lines,
+    details_in,
+    reading_version,
+)
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import Files
 
@@ -42,19 +45,6 @@ MOVING = ("rebase", "forget")
 State = Literal["live", "shadow"]
 FORMAT = 1
 _SHOWN = ("kind", "run", "model", "reference", "restores", "policy", "accepted", "created")
-_CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """What the gates said, the settings from here on, the figures of the fit, the singular values
-    of each table.
-    """
-
-    verdicts: tuple[Mapping[str, Any], ...] = ()
-    settings: Mapping[str, Any]
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -165,8 +155,8 @@ class Version(Displayed):
             return self.details
         assert self.store is not None, "whoever makes a version gives its details"
         key = version_key(self.version)
-        with _reading(key):
-            return _details(_checked(self.store.read(key))[1])
+        with reading_version(key):
+            return details_in(checked_lines(self.store.read(key))[1])
 
     @property
     def verdicts(self) -> tuple[Mapping[str, Any], ...]:
@@ -245,17 +235,17 @@ class Version(Displayed):
     @classmethod
     def decoded(cls, data: bytes, where: str, store: Store | None = None) -> Version:
         """The inverse of ``encoded``, but for its details; DamageError where a byte has changed."""
-        with _reading(where):
-            return cls._of(_checked(data)[0], store)
+        with reading_version(where):
+            return cls._of(checked_lines(data)[0], store)
 
     @classmethod
     def decoded_in_full(
         cls, data: bytes, where: str, store: Store | None = None
     ) -> tuple[Version, Details]:
         """The same, and its details."""
-        with _reading(where):
-            core, details = _checked(data)
-            return cls._of(core, store), _details(details)
+        with reading_version(where):
+            core, details = checked_lines(data)
+            return cls._of(core, store), details_in(details)
 
     @classmethod
     def _of(cls, core: bytes, store: Store | None) -> Version:
@@ -298,15 +288,6 @@ _LONG = (*PLACE[1:], "moved", "references", "format", "content", "rebased")
 _BRIEF = tuple(name for name in _CORE if name not in _LONG)
 
 
-def _details(line: bytes) -> Details:
-    """What a version's file says besides its core."""
-    known = json.loads(line.removeprefix(b'"details": ')[:-1])
-    parts = [known["settings"], known["figures"], known["spectra"], *known["verdicts"]]
-    if not all(isinstance(part, dict) for part in parts):
-        raise ValueError("its details are objects")
-    return Details(**known | {"verdicts": tuple(known["verdicts"])})
-
-
 def row_counts(known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Rows of one table in the figures of a version, or in the diagnostics of a fit; ``gone`` are
     those of the reference alone. None is what is not known.
@@ -333,31 +314,3 @@ def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
         for kind in ("chunks", "metadata"):
             for path, digest in digests.get(kind, {}).items():
                 yield f"{place}/{path}", kind, digest
-
-
-@contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """What reading a version raises, as one clear error."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise DamageError(
-            f"{where} is gone since the log was read; restore it from a copy"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(
-            f"{where} cannot be read as a version ({error}); restore it from a copy"
-        ) from error
-
-
-def _checked(data: bytes) -> tuple[bytes, bytes]:
-    """The first two lines of a version's file, without its checksum; ValueError unless that is
-    right.
-    """
-    at = data.rfind(b"\n", 0, -1) + 1
-    check = _CHECK.fullmatch(data, at)
-    body = memoryview(data)[:at]
-    if check is None or int(check[1]) != crc32c.crc32c(body):
-        raise ValueError("it fails its checksum")
-    core, details = data[:at].splitlines()
-    return core, details

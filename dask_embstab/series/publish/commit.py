@@ -18,7 +18,8 @@ from dask_embstab.files.published import publishing
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.names import version_key
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import MOVING, Details, Kind, Version, artifacts
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import MOVING, Kind, Version, artifacts
 from dask_embstab.series.store import Held, Store
 
 

@@ -23,7 +23,8 @@ from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import read_log
 from dask_embstab.series.log.names import candidate_key, held_key, require_model, require_run_name
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Details, Version
+from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.advance import Advanced, advance_consensus
 from dask_embstab.series.publish.attempts import attempting
 from dask_embstab.series.publish.candidate import Candidate, fit
