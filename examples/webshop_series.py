@@ -34,7 +34,7 @@ rotations. The other half says what an item gets that has no say; its ceiling is
 decided by the first half.
 
     python examples/webshop_series.py [--data FOLDER] [--seeds 6 7 8] [--weeks 41] [--markdown
-    docs/policies.md] [--small]
+    docs/policies.md] [--report page.html] [--small]
 """
 
 from __future__ import annotations
@@ -391,6 +391,8 @@ def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
             )
             trained = time.perf_counter()
             one = measured(stabilize_runs(runs, Path(folder) / "series"))
+            if options.report and not found:
+                es.report(Path(folder) / "series" / next(iter(POLICIES)), out=options.report)
             found.append(one if found else one | {"replay": replayed(Path(folder) / "series")})
         transformed = time.perf_counter()
         print(
@@ -417,6 +419,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     )
     parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
+    parser.add_argument(
+        "--report", type=Path, help="write the report of the first seed's default series there"
+    )
     parser.add_argument(
         "--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds"
     )

@@ -254,7 +254,9 @@ def test_the_shops_weeks_are_as_described() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     page = tmp_path_factory.mktemp("webshop") / "policies.md"
-    (found,) = webshop_series.main(["--small", "--markdown", str(page)])
+    report = page.with_name("report.html")
+    (found,) = webshop_series.main(["--small", "--markdown", str(page), "--report", str(report)])
+    assert "<h1>Series consensus</h1>" in report.read_text(encoding="utf-8")
     return found, page.read_text(encoding="utf-8")
 
 
