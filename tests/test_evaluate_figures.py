@@ -403,7 +403,7 @@ def test_a_bad_place_of_displacements_is_refused_before_anything_is_read(
 
 
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(chunks=st.integers(1, 6), scheduler=st.sampled_from(["sync", "threads"]))
 def test_any_chunking_and_scheduler_gives_the_same_bits(
     tmp_path_factory: Any, chunks: int, scheduler: str
@@ -436,6 +436,7 @@ def lazy_rows(n: int, seed: int) -> Any:
     return da.map_blocks(block, chunks=chunks, dtype=np.float32)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the rows, of which neither table nor any column of them is held."""
     monkeypatch.setattr("dask_embstab.passes.evaluate.ranked._SEED_ROWS", 1000)
