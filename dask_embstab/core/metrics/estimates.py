@@ -76,7 +76,8 @@ class QuantileSketch:
         if not len(self.bins):
             return np.full(len(shares), np.nan)
         reached = np.cumsum(self.counts)
-        wanted = np.ceil(np.asarray(shares) * reached[-1]).clip(1)
+        # A share such as 1 - 0.99 is off by its rounding, which may not count as one value more.
+        wanted = np.ceil(np.asarray(shares) * reached[-1] * (1 - 1e-14)).clip(1)
         bins = self.bins[np.searchsorted(reached, wanted)]
         middle = np.where(bins > 0, (bins << _DROPPED_BITS) + (1 << _DROPPED_BITS - 1), 0)
         return middle.view(np.float64)
