@@ -75,6 +75,13 @@ def publish(results: dict[str, Any], text: str, options: argparse.Namespace) -> 
     return results
 
 
+def write_between(docs: Path, begin: str, end: str, text: str) -> None:
+    """Write a text between its marks in a page."""
+    page = docs.read_text()
+    before, after = page[: page.index(begin)], page[page.index(end) :]
+    docs.write_text(f"{before}{begin}\n\n{text}\n{after}")
+
+
 def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (header, *rows)]

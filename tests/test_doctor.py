@@ -26,6 +26,7 @@ from dask_embstab.diagnose import projection
 from dask_embstab.diagnose.projection import factorize_seconds
 from dask_embstab.diagnose.rates import limits, measured, steps_of
 from dask_embstab.passes.engine import cluster
+from dask_embstab.passes.engine.plan import plan
 
 T, W = world(7)
 AMD = (
@@ -156,10 +157,38 @@ def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
     assert whole.seconds(rows) == pytest.approx(0.25 + rows / 1e6)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_of_very_many_chunks_a_few_are_tried_by_every_thread(threads: int) -> None:
+    """A million chunks of 512 bytes; a task of the table itself has 32,768 of them."""
+    table = es.table(
+        zarr.create_array(
+            zarr.storage.MemoryStore(), shape=(8_000_000, 16), chunks=(8, 16), dtype="f4"
+        )
+    )
+    assert plan(table)[0].rows == 32_768 * 8
+    tried: list[tuple[int, int]] = []
+    projection._line(
+        lambda head: tried.append((head.n_rows, len(plan(head)[0]))), table, threads, 0.0
+    )
+    (rows_tried, tasks), *_ = tried
+    assert rows_tried == threads * plan(table)[1].rows, "a panel each"
+    assert tasks == threads
+
+
 def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "_timed", lambda _, tables, *__: float(tables["items"].d))
-    assert factorize_seconds(100, scores=True, aligned=False) == 100
-    assert factorize_seconds(5120, scores=True, aligned=True) == 512_000
+    calls: list[dict[str, bool]] = []
+
+    def timed(_: Any, tables: Any, *__: Any, **how: bool) -> float:
+        calls.append(how)
+        return float(tables["items"].d)
+
+    monkeypatch.setattr(projection, "_timed", timed)
+    monkeypatch.setattr(projection, "_MEASURED_COMPONENTS", 128)
+    monkeypatch.setattr(projection, "_REPEATED_COMPONENTS", 64)
+    assert factorize_seconds(50, scores=True, aligned=False) == 50
+    assert calls == [{"is_warm": False}] * 3
+    assert factorize_seconds(1280, scores=True, aligned=True) == 128_000
+    assert calls[3:] == [{"is_warm": True}], "what takes long is done once"
 
 
 # --- kernels

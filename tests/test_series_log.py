@@ -312,7 +312,7 @@ def forged(version: Version, line: int, old: str, new: str) -> bytes:
     lines = version.encoded().decode().splitlines()
     assert old in lines[line]
     lines[line] = lines[line].replace(old, new)
-    body = "\n".join(lines[:2]) + "\n"
+    body = "\n".join(lines[:3]) + "\n"
     return f'{body}"crc32c": {crc32c.crc32c(body.encode())}}}\n'.encode()
 
 
@@ -359,7 +359,7 @@ def test_details_and_digests_that_are_none(series: es.Series, run: Any, tmp_path
     )
     whole = file.read_bytes()
     for old, new in (
-        ('"details": {', '"details": [{'),
+        ('"findings": {', '"findings": [{'),
         ('"verdicts": [', '"verdicts": 7, "x": ['),
         ("figures", "x"),
     ):

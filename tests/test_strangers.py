@@ -184,6 +184,18 @@ def test_nor_in_a_series(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", NO_FILES)
+def test_nor_as_a_lock(tmp_path: Path, what: str) -> None:
+    run = es.create_run(tmp_path / "day.zarr", T, W)
+    series = es.Series.init(tmp_path / "series")
+    (lock := tmp_path / "series/locks/day.lock").parent.mkdir()
+    lock.touch()
+    NO_FILES[what](lock)
+    with pytest.raises(es.EmbstabError, match="regular file"):
+        series.add(run)
+    assert embstab("series", "add", tmp_path / "series", run.path) == 2
+
+
+@pytest.mark.parametrize("what", NO_FILES)
 def test_nor_as_a_transform(tmp_path: Path, what: str) -> None:
     run = es.create_run(tmp_path / "day.zarr", T, W)
     file = tmp_path / "t.npz"

@@ -55,7 +55,9 @@ def test_stabilize_publishes_nothing_of_a_run_that_changes_between_passes(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("verb", ["fit", "apply", "moments", "evaluate", "create_run"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "apply", "moments", "evaluate", "create_run", "compress", "search"]
+)
 def test_a_run_that_changes_within_a_pass_is_told(
     runs: tuple[es.Run, es.Run], tmp_path: Path, within: When, verb: str, change: str
 ) -> None:
@@ -69,6 +71,8 @@ def test_a_run_that_changes_within_a_pass_is_told(
         "create_run": lambda: es.create_run(
             tmp_path / "out.zarr", run.items, run.users, chunk_rows=16
         ),
+        "compress": lambda: es.compress(run, tmp_path / "out.zarr"),
+        "search": lambda: es.search(W, run, 3),
     }
     with refused("(?:)"), within(lambda: CHANGES[change][0](run)):
         calls[verb]()

@@ -95,7 +95,7 @@ def command(
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
                     kernels = {"openblas_coretype": context.obj} if context.obj else {}
-                    broken = write_line(json_line({**result, **kernels}))
+                    broken = write_line(*json_line({**result, **kernels}))
                 else:
                     broken = write_line(_for_people(str(context.info_name), result))
             context.exit(code if broken is None else _unprinted(broken, code, published))
@@ -279,7 +279,7 @@ def _told_when_held(*, as_json: bool) -> Iterator[None]:
     except HoldError as error:
         if as_json:
             write_line(
-                json_line(
+                *json_line(
                     {"published": False, "note": str(error), "verdicts": list(error.verdicts)}
                 )
             )

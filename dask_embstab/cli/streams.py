@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -16,18 +16,16 @@ import click
 _BLOCK = 1 << 20
 
 
-def write_line(text: str, *, err: bool = False) -> OSError | None:
-    """Write to stdout (or stderr) what it can encode, the rest escaped; the error where it takes
-    nothing (any more).
+def write_line(*parts: str, err: bool = False) -> OSError | None:
+    """Write the parts of a line to stdout (or stderr), what it cannot encode escaped; the error
+    where it takes nothing (any more).
     """
     stream = sys.stderr if err else sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        for at in range(0, len(text), _BLOCK):
+        for block in _blocks(parts):
             click.echo(
-                text[at : at + _BLOCK].encode(encoding, "backslashreplace").decode(encoding),
-                err=err,
-                nl=False,
+                block.encode(encoding, "backslashreplace").decode(encoding), err=err, nl=False
             )
         click.echo(err=err)
     except OSError as error:
@@ -41,6 +39,19 @@ def write_line(text: str, *, err: bool = False) -> OSError | None:
     return None
 
 
+def _blocks(parts: Iterable[str]) -> Iterator[str]:
+    """The same text in blocks of a bounded number of characters."""
+    held, n = list[str](), 0
+    for part in parts:
+        for at in range(0, len(part), _BLOCK):
+            held.append(part[at : at + _BLOCK])
+            n += len(held[-1])
+            if n >= _BLOCK:
+                yield "".join(held)
+                held, n = [], 0
+    yield "".join(held)
+
+
 def say(text: str) -> None:
     """A message on stderr, where there is one."""
     write_line(text, err=True)
@@ -52,22 +63,26 @@ def _redirect(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def json_line(values: dict[str, Any]) -> str:
-    """One line of ASCII; an iterator becomes a list, of which one entry at a time is held as
-    anything but text.
+def json_line(values: dict[str, Any]) -> list[str]:
+    """One line of ASCII, in parts that are never joined; an iterator becomes a list, of which one
+    entry at a time is held as anything but text.
     """
-    return (
-        "{"
-        + ", ".join(f"{json.dumps(key)}: {_json_value(value)}" for key, value in values.items())
-        + "}"
-    )
+    parts = ["{"]
+    for n, (key, value) in enumerate(values.items()):
+        parts.append(f"{', ' * bool(n)}{json.dumps(key)}: ")
+        if isinstance(value, Iterator):
+            parts.append("[")
+            parts.extend(f"{', ' * bool(i)}{_json_value(entry)}" for i, entry in enumerate(value))
+            parts.append("]")
+        else:
+            parts.append(_json_value(value))
+    return [*parts, "}"]
 
 
 def _json_value(value: Any) -> str:
-    if isinstance(value, Iterator):
-        return "[" + ", ".join(map(_json_value, value)) + "]"
+    encode = getattr(value, "json", None)  # what is stored as JSON has a text already
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False) if encode is None else encode()
     except ValueError:
         text = json.dumps(_finite(value))
     return text.replace("\x7f", "\\u007f")

@@ -7,6 +7,7 @@ scheduler. The d x d work of a fit is done for fewer components and scaled by th
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -38,9 +39,15 @@ from dask_embstab.tables.transform import Transform
 
 _GROWTH = 4
 _MOST_SAMPLE_BYTES = 1 << 30
-_MEASURED_COMPONENTS = 512
-"""From about so many components on the d x d work of a fit goes with their cube."""
-_REPEATS = 3
+_FIRST_CHUNKS = 1 << 10
+"""A chunk that is written is synced, which may take milliseconds: a task of 30,000 would be no
+sample.
+"""
+_MEASURED_COMPONENTS = 1024
+"""From about so many components on the d x d work of a fit goes with their cube; before, its
+matrices still fit in caches.
+"""
+_REPEATED_COMPONENTS, _REPEATS = 512, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +149,10 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
 
 
 def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
-    """Seconds of the d x d work of a fit, from random moments of at most 512 components."""
+    """Seconds of the d x d work of a fit, from random moments of at most 1024 components."""
     m = min(d, _MEASURED_COMPONENTS)
     rng = np.random.default_rng(0)
-    x, noise, w = (rng.standard_normal((4 * m, m)) for _ in range(3))
+    x, noise, w = (rng.standard_normal((2 * m, m)) for _ in range(3))
     joint = np.hstack([x, x + 0.1 * noise])
     pairs = Pairs(len(x), float(len(x)), float(len(x)), m, joint.T @ joint) if aligned else None
     items = Moments(len(x), m, rest=None if aligned else x.T @ x, pairs=pairs)
@@ -166,19 +173,18 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
         rotation_only=False,
         min_matched=1,
     )
-    # What is multiplied by a large factor is measured more than once: other work on the machine
-    # only adds to it.
-    taken = min(_timed(fit_moments, tables, None, options) for _ in range(_REPEATS))
+    # Other work on the machine only adds to it; what takes seconds is done once.
+    repeats = _REPEATS if m <= _REPEATED_COMPONENTS else 1
+    taken = min(
+        _timed(fit_moments, tables, None, options, is_warm=repeats == 1) for _ in range(repeats)
+    )
     return taken * (d / m) ** 3
 
 
 def _line(job: Callable[[Table], object], table: Table, threads: int, seconds: float) -> Line:
     """Time the job on whole tasks of the table's first rows, ever more of them."""
-    task_rows = plan(table)[0].rows
-    rows = min(task_rows * threads, table.n_rows)
-    if task_rows * table.d * table.dtype.itemsize * threads > _MOST_SAMPLE_BYTES:
-        rows = min(task_rows, table.n_rows)
-    before, taken = (0, 0.0), _timed(job, _head(table, rows))
+    rows = _first_rows(table, threads)
+    before, taken = (0, 0.0), _tried(job, table, rows, threads)
     while (
         taken < seconds
         and rows < table.n_rows
@@ -186,12 +192,33 @@ def _line(job: Callable[[Table], object], table: Table, threads: int, seconds: f
     ):
         before = rows, taken
         rows = min(_GROWTH * rows, table.n_rows)
-        taken = _timed(job, _head(table, rows))
+        taken = _tried(job, table, rows, threads)
 
     if rows == table.n_rows or not before[0]:
         return Line(0.0, taken / rows, rows)
     per_row = max(0.0, taken - before[1]) / (rows - before[0])
     return Line(max(0.0, taken - per_row * rows), per_row, rows)
+
+
+def _first_rows(table: Table, threads: int) -> int:
+    """Of the first trial: a task for every thread, of whole tasks unless they are large or of very
+    many chunks.
+    """
+    ranges, grid = plan(table)
+    unit = math.lcm(table.chunk_rows, grid.rows) if grid.anchored else table.chunk_rows
+    few = max(threads, _FIRST_CHUNKS * table.chunk_rows // unit) * unit
+    rows = min(ranges.rows * threads, few)
+    if rows * table.d * table.dtype.itemsize > _MOST_SAMPLE_BYTES:
+        rows = ranges.rows
+    return min(rows, table.n_rows)
+
+
+def _tried(job: Callable[[Table], object], table: Table, rows: int, threads: int) -> float:
+    """Seconds of the job on the first rows, in tasks small enough to give one to every thread."""
+    row_bytes = table.d * table.dtype.itemsize
+    task_bytes = min(plan(table)[0].rows, max(1, rows // threads)) * row_bytes
+    with dask.config.set({"embstab.task-bytes": task_bytes}):
+        return _timed(job, _head(table, rows))
 
 
 def _head(table: Table, rows: int) -> Table:
@@ -235,9 +262,12 @@ def _apply(table: Table, folder: Path) -> object:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _timed(work: Callable[..., object], *arguments: Any) -> float:
-    """Seconds of the second call: in the first modules are imported and files come into memory."""
-    work(*arguments)
+def _timed(work: Callable[..., object], *arguments: Any, is_warm: bool = False) -> float:
+    """Seconds of the second call (of the first one, where all ``is_warm``): in the first modules
+    are imported and files come into memory.
+    """
+    if not is_warm:
+        work(*arguments)
     began = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - began

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from dask_embstab.files.atomic import create_new, hidden_name, new_token
+from dask_embstab.files.regular import read_regular, require_regular
 
 BEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
@@ -159,7 +160,7 @@ def holder(path: str | os.PathLike[str]) -> str:
     with _guard, contextlib.suppress(OSError):
         if _inode_at(path) in _held:
             return f"process {os.getpid()}, this one"
-        owner = Owner.decoded(Path(path).read_bytes())
+        owner = Owner.decoded(read_regular(path, _RECORD_BYTES))
         if owner is not None:
             return (
                 f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last"
@@ -173,6 +174,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[int, bool]:
     while True:
         with contextlib.suppress(FileExistsError):
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+        require_regular(path)
         with contextlib.suppress(FileNotFoundError):  # its owner has just removed it
             return os.open(path, flags), False
 

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from dask_embstab.errors import DamageError
 
+MOST_METADATA_BYTES = 1 << 29
+"""Of any file of metadata or JSON, which is read whole. The longest that this library writes are
+the digests of a run, 80 bytes for each of its chunk files.
+"""
+
 
 def open_regular(path: str | os.PathLike[str]) -> int:
     """A descriptor to read a regular file by; DamageError where a pipe, socket or device is there,
@@ -45,23 +50,34 @@ def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise _not_regular(path)
     if most_bytes is not None and found.st_size > most_bytes:
-        raise DamageError(
-            f"{path} has {found.st_size} bytes and {most_bytes} may stand there at most; restore it"
-        )
+        raise _too_long(path, found.st_size, most_bytes)
 
 
-def read_regular(path: str | os.PathLike[str]) -> bytes:
+def read_regular(path: str | os.PathLike[str], most_bytes: int = MOST_METADATA_BYTES) -> bytes:
     """All bytes of a regular file (read without Python's own file objects: logs are made of ten
-    thousand).
+    thousand); DamageError where there are more than ``most_bytes`` of them.
     """
     descriptor = open_regular(path)
     try:
-        parts = [os.read(descriptor, os.fstat(descriptor).st_size + 1)]
-        while parts[-1]:
-            parts.append(os.read(descriptor, 1 << 20))
+        size = os.fstat(descriptor).st_size
+        if size > most_bytes:
+            raise _too_long(path, size, most_bytes)
+        data = os.read(descriptor, size + 1)
+        while 0 < len(data) < size:  # a signal, or a server of small replies
+            more = os.read(descriptor, size - len(data))
+            if not more:
+                break
+            data += more
     finally:
         os.close(descriptor)
-    return b"".join(parts)
+    return data
+
+
+def _too_long(path: str | os.PathLike[str], size: int, most_bytes: int) -> DamageError:
+    return DamageError(
+        f"{path} has {size} bytes and {most_bytes} may stand there at most; restore it from its"
+        " source"
+    )
 
 
 def _not_regular(path: str | os.PathLike[str]) -> DamageError:

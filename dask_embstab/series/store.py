@@ -51,7 +51,9 @@ class Store(Protocol):
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""
 
     def read(self, key: str) -> bytes:
-        """A file's bytes; FileNotFoundError where there is none."""
+        """A file's bytes; FileNotFoundError where there is none, DamageError where it is longer
+        than metadata may be.
+        """
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""

@@ -20,6 +20,7 @@ from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.coded import CODES
 from dask_embstab.tables.read.labels import labelled_rows, labelled_values
+from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.store import (
     is_place,
@@ -173,7 +174,9 @@ def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
 
     with contextlib.suppress(FileNotFoundError):
         if isinstance(place, str):
-            return zarr.open_array(f"{group}/id", mode="r")
+            local = local_path(f"{group}/id")
+            store = f"{group}/id" if local is None else RunStore(local, read_only=True)
+            return zarr.open_array(store, mode="r")
         return zarr.open_array(place.store, path=f"{group}/id", mode="r")
 
     return None

@@ -18,6 +18,7 @@ from dask_embstab.errors import InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
+from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
@@ -81,7 +82,7 @@ def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         if path.suffix in (".csv", ".parquet", ".pq"):
             return _labelled(_frame(path), table, path, texts=texts)
-        return zarr.open_array(path, mode="r")
+        return zarr.open_array(RunStore(path, read_only=True), mode="r")
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(
             f"{str(value)!r} is no array stored with {table.where}, and no file of"

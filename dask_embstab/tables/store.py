@@ -82,6 +82,8 @@ def open_node(
         try:
             if local is not None:
                 return fresh(zarr.open(RunStore(local, read_only=True, recorded=digests), mode="r"))
+            if type(place) is LocalStore:
+                return fresh(zarr.open(RunStore(place.root, read_only=True), mode="r"))
             return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error

@@ -20,6 +20,7 @@ from dask_embstab.tables.coerce import (
     as_table,
     run_of,
 )
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 from dask_embstab.verbs.given import RunLike
@@ -155,7 +156,8 @@ def search(
     """
     asked, of_users = _queries(queries)
     searched = run_of(run).table("items")
-    return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))
+    with unchanged(asked, searched):
+        return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))
 
 
 def _queries(given: RunLike | TableLike) -> tuple[Table, bool]:

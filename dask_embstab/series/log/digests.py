@@ -15,7 +15,8 @@ from typing import Any
 
 import crc32c
 
-from dask_embstab.errors import DamageError
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.regular import MOST_METADATA_BYTES
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import KINDS, Files
 
@@ -45,8 +46,16 @@ class Digests:
 
 
 def record_digests(store: Store, run: str, found: Digests) -> dict[str, Any]:
-    """Make digests durable; returns where, as the fields of the version that is to name them."""
+    """Make digests durable; returns where, as the fields of the version that is to name them.
+
+    Raises `InputError` where there are so many that nobody would read them.
+    """
     data = json.dumps(asdict(found), sort_keys=True).encode()
+    if len(data) > MOST_METADATA_BYTES:
+        raise InputError(
+            f"the digests of a run must take {MOST_METADATA_BYTES} bytes at most; those of {run}"
+            f" take {len(data)}; write its tables in larger chunks"
+        )
     crc = int(crc32c.crc32c(data))
     key = f"digests/{run}.{crc:08x}.json"
     store.make("digests")

@@ -5,6 +5,7 @@ from them.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.names import version_key
-from dask_embstab.series.log.version_file import Details
+from dask_embstab.series.log.version_file import Findings
 from dask_embstab.series.log.versions import MOVING, Version
 from dask_embstab.series.store import Store
 
@@ -257,31 +258,50 @@ class _Stored(Sequence[Version]):
             found = self._read[number - 1] = _numbered(decoded, number)
         return found
 
-    def in_full(self) -> Iterator[tuple[Version, Details]]:
-        """Every version with its details, from one read of its file."""
+    def with_findings(self) -> Iterator[tuple[Version, Findings, str | None]]:
+        """Every version with what was found of it and the text of that, from one read of its
+        file.
+        """
         for number in range(1, len(self) + 1):
-            found = Version.decoded_in_full(
+            version, found, text = Version.decoded_with_findings(
                 _data(self._store, number), version_key(number), self._store
             )
-            yield _numbered(found[0], number), found[1]
+            yield _numbered(version, number), found, text
 
 
-def rows(log: Log) -> Iterator[dict[str, Any]]:
+class Row(dict[str, Any]):
+    """A line of a log; what was found of its version is printed as it is stored (``members``),
+    which was decoded already and need not be encoded again.
+    """
+
+    members: str | None = None
+
+    def json(self) -> str:
+        """The text of an object; ValueError where it has a number that JSON has not."""
+        if self.members is None:
+            return json.dumps(self, allow_nan=False)
+        rest = {key: value for key, value in self.items() if key not in ("figures", "verdicts")}
+        return f"{json.dumps(rest, allow_nan=False)[:-1]}, {self.members}}}"
+
+
+def rows(log: Log) -> Iterator[Row]:
     """A line for every version: all but its digests, and the days since the run before, where names
     hold dates.
     """
     before: dt.date | None = None
     versions = log.versions
-    for version, details in (
-        versions.in_full()
+    for version, found, text in (
+        versions.with_findings()
         if isinstance(versions, _Stored)
-        else ((v, v.full_details) for v in versions)
+        else ((v, v.full_details, None) for v in versions)
     ):
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
-        before, brief = date or before, version.in_brief(details)
-        drift = brief["figures"].get("chain_minus_first")
-        yield {**brief, "days_since_previous": days, "chain_minus_first": drift}
+        before, drift = date or before, found.figures.get("chain_minus_first")
+        more = {"days_since_previous": days, "chain_minus_first": drift}
+        row = Row(version.facts() | found.plain() | more)
+        row.members = text
+        yield row
 
 
 def _data(store: Store, number: int) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from dask_embstab.errors import InputError
@@ -79,22 +80,19 @@ def _n_bytes(name: str) -> int:
 def require_place(place: Mapping[str, Any]) -> None:
     """Raise `InputError` unless these fields say where a run and its digests are stored."""
     file, crc = place["digests_file"], place["digests_crc32c"]
-    for name in filter(lambda given: given is not None, (place["run"], place["reference_at"])):
+    for name in (place["run"], place["reference_at"]):
+        if name is None:
+            continue
         rewritten = _REWRITTEN.fullmatch(name) if isinstance(name, str) else None
         require_run_name(rewritten["name"] if rewritten else name)
-    require(file is None or is_text_of(DIGESTS_KEY, file), f"it names digests at {file!r}")
-    require(
-        (crc is None) == (file is None) and isinstance(crc, int | None), "digests have a checksum"
-    )
-    require(isinstance(place["has_reference"], bool), "a run has a running reference or not")
+    if file is not None and not is_text_of(DIGESTS_KEY, file):
+        raise InputError(f"it names digests at {file!r}")
+    if (crc is None) != (file is None) or not isinstance(crc, (int, NoneType)):
+        raise InputError("digests have a checksum")
+    if not isinstance(place["has_reference"], bool):
+        raise InputError("a run has a running reference or not")
 
 
 def is_text_of(pattern: re.Pattern[str], text: Any) -> bool:
     """Whether it is a text that the whole pattern matches."""
     return isinstance(text, str) and pattern.fullmatch(text) is not None
-
-
-def require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 (a condition)
-    """Raise `InputError` unless the condition holds."""
-    if not holds:
-        raise InputError(otherwise)

@@ -1,7 +1,8 @@
 """One version: what was published (or rolled back to, or set), when, and how it can be told whole.
 
-``versions/<n>.json`` is created once and never changed. It is one JSON object on three lines: what
-a log is made of, what is read of one version at a time (`Details`), and the crc32c of both.
+``versions/<n>.json`` is created once and never changed (`series/log/version_file.py`). A log reads
+what it is made of, a log that is printed what was found as well (`Findings`); the rest (`Details`)
+is read of one version at a time.
 Digests, a number per chunk, lie in a file of their own (`series/log/digests.py`) that the version
 names with its checksum.
 """
@@ -12,18 +13,17 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import NoneType
 from typing import Any, Literal, get_args
 
-import crc32c
-
 from dask_embstab.display import Displayed
+from dask_embstab.errors import InputError
 from dask_embstab.series.log.digests import Digests, digests_of
 from dask_embstab.series.log.names import (
     BASIS_KEY,
     PLACE,
     is_text_of,
     reference_key,
-    require,
     require_model,
     require_place,
     require_run_name,
@@ -32,8 +32,13 @@ from dask_embstab.series.log.names import (
 )
 from dask_embstab.series.log.version_file import (
     Details,
+    Findings,
     checked_lines,
+    core_in,
     details_in,
+    encoded_lines,
+    findings_in,
+    members_in,
     reading_version,
 )
 from dask_embstab.series.store import Store
@@ -44,6 +49,16 @@ MOVING = ("rebase", "forget")
 """Kinds of versions that say where runs are stored from then on."""
 State = Literal["live", "shadow"]
 FORMAT = 1
+_KINDS, _STATES = get_args(Kind), get_args(State)
+_FIELDS: tuple[tuple[str, Any], ...] = (
+    ("policy", str),
+    ("created", str),
+    ("accepted", (str, NoneType)),
+    ("content", (str, NoneType)),
+    ("basis", (dict, Mapping)),
+    ("forgot", (dict, Mapping)),
+    ("moved", (dict, Mapping)),
+)
 _SHOWN = ("kind", "run", "model", "reference", "restores", "policy", "accepted", "created")
 
 
@@ -96,50 +111,39 @@ class Version(Displayed):
         """Raise `InputError` where this could not be a version: the same when it is written and
         when it is read.
         """
-        require(self.format == FORMAT, f"its format is {self.format}; this library knows {FORMAT}")
-        numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
-        require(
-            all(n is None or (type(n) is int and n > 0) for n in numbers),
-            f"it counts versions as {numbers}",
-        )
-        require(self.version is not None, "it has no number")
-        require(
-            all(n is None or n < self.version for n in numbers[1:]),
-            f"it follows on versions as {numbers}",
-        )
-        require(
-            self.kind in get_args(Kind) and self.state in get_args(State),
-            f"it is {self.kind!r}, {self.state!r}",
-        )
-        require(
-            all(isinstance(text, str) for text in (self.policy, self.created)),
-            "its policy and time are texts",
-        )
+        self._require_numbers()
+        if self.kind not in _KINDS or self.state not in _STATES:
+            raise InputError(f"it is {self.kind!r}, {self.state!r}")
+        for name, kinds in _FIELDS:
+            if not isinstance(getattr(self, name), kinds):
+                raise InputError(f"its {name} may not be {getattr(self, name)!r}")
         dt.datetime.fromisoformat(self.created)
-        require(
-            isinstance(self.accepted, str | None) and isinstance(self.content, str | None),
-            "a reason is a text",
-        )
-        require(isinstance(self.basis, Mapping), "its basis is an object")
-        require(isinstance(self.forgot, Mapping), "what it forgot is an object")
         matrices = self.basis.get("file")
-        require(
-            matrices is None or is_text_of(BASIS_KEY, matrices),
-            f"it names matrices at {matrices!r}",
-        )
+        if matrices is not None and not is_text_of(BASIS_KEY, matrices):
+            raise InputError(f"it names matrices at {matrices!r}")
         if self.model is not None:
             require_model(self.model)
-        require_place({name: getattr(self, name) for name in PLACE})
-        require(isinstance(self.moved, Mapping), "what it moved is an object")
+        require_place(self.place)
         for name, place in self.moved.items():
             require_run_name(name)
-            require(
-                isinstance(place, Mapping) and set(place) == set(PLACE),
-                f"it moved {name!r} to {place!r}",
-            )
+            if not isinstance(place, Mapping) or set(place) != set(PLACE):
+                raise InputError(f"it moved {name!r} to {place!r}")
             require_place(place)
         for name in self.references or ():
             require_run_name(name)
+
+    def _require_numbers(self) -> None:
+        numbers = (self.version, self.parent, self.reference, self.restores, self.rebased)
+        if self.format != FORMAT:
+            raise InputError(f"its format is {self.format}; this library knows {FORMAT}")
+        if self.version is None:
+            raise InputError("it has no number")
+        for n in numbers:
+            if n is not None and (type(n) is not int or n <= 0):
+                raise InputError(f"it counts versions as {numbers}")
+        for n in numbers[1:]:
+            if n is not None and n >= self.version:
+                raise InputError(f"it follows on versions as {numbers}")
 
     def _facts(self) -> dict[str, object]:
         state = None if self.state == "live" else self.state
@@ -156,7 +160,8 @@ class Version(Displayed):
         assert self.store is not None, "whoever makes a version gives its details"
         key = version_key(self.version)
         with reading_version(key):
-            return details_in(checked_lines(self.store.read(key))[1])
+            _, found, more = checked_lines(self.store.read(key))
+            return Details(**findings_in(found), **details_in(more))
 
     @property
     def verdicts(self) -> tuple[Mapping[str, Any], ...]:
@@ -225,12 +230,7 @@ class Version(Displayed):
 
     def encoded(self) -> bytes:
         """The file."""
-        core, details = (
-            json.dumps(self._core(), sort_keys=True),
-            json.dumps(asdict(self.full_details), sort_keys=True),
-        )
-        body = f'{core[:-1]},\n"details": {details},\n'.encode()
-        return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
+        return encoded_lines(self._core(), asdict(self.full_details))
 
     @classmethod
     def decoded(cls, data: bytes, where: str, store: Store | None = None) -> Version:
@@ -239,17 +239,20 @@ class Version(Displayed):
             return cls._of(checked_lines(data)[0], store)
 
     @classmethod
-    def decoded_in_full(
+    def decoded_with_findings(
         cls, data: bytes, where: str, store: Store | None = None
-    ) -> tuple[Version, Details]:
-        """The same, and its details."""
+    ) -> tuple[Version, Findings, str | None]:
+        """The same, what was found of it, and the JSON of that as it is stored (members of an
+        object), where it may be printed as it is.
+        """
         with reading_version(where):
-            core, details = checked_lines(data)
-            return cls._of(core, store), details_in(details)
+            core, line, _ = checked_lines(data)
+            found = Findings(**findings_in(line))
+            return cls._of(core, store), found, members_in(line)
 
     @classmethod
     def _of(cls, core: bytes, store: Store | None) -> Version:
-        known = json.loads(core[:-1] + b"}")
+        known = core_in(core)
         if known.get("references") is not None:
             known["references"] = tuple(known["references"])
         return cls(**known, store=store)
@@ -268,16 +271,17 @@ class Version(Displayed):
         """The same but for what lies in its file of digests."""
         return dict(json.loads(json.dumps(self._core() | asdict(self.full_details))))
 
-    def in_brief(self, told: Details | None = None) -> dict[str, Any]:
-        """The same for a person: without whatever is long; ``told`` are its details, where they
-        were read already.
-        """
+    def in_brief(self) -> dict[str, Any]:
+        """The same for a person: without whatever is long."""
+        known = self.facts() | self.full_details.plain()
+        return known if self.details is None else dict(json.loads(json.dumps(known)))
+
+    def facts(self) -> dict[str, Any]:
+        """The same without what was found of it."""
         known = {name: getattr(self, name) for name in _BRIEF}
         if not self.forgot:
             known.pop("forgot")
-        found = self.full_details if told is None else told
-        known |= {"verdicts": list(found.verdicts), "figures": found.figures}
-        return known if self.details is None else dict(json.loads(json.dumps(known)))
+        return known
 
     def _core(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _CORE}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.errors import DamageError
 from dask_embstab.files.npz import read_npz
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection, resolve_keep
@@ -93,6 +94,7 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
         header = json.loads(str(arrays.pop("header")))
         return header["plan"], Transform.from_arrays(arrays, header["diagnostics"])
     except (
+        DamageError,
         FileNotFoundError,
         NotADirectoryError,
         ValueError,

@@ -20,6 +20,10 @@ from dask_embstab.errors import DamageError
 _SLACK_BYTES = 1 << 16
 _TEXT_BYTES = 1 << 10
 """Bytes that a text may take on the average of its chunk: metadata does not say."""
+LENGTH_BYTES = 4
+"""Before each text stands its length."""
+_TEXT_TIMES = 256
+"""Texts become so many times their compressed bytes at most: ids differ."""
 _ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
 _LZMA_DICTIONARIES = 96 << 20
 """What a decoder holds besides its output: the dictionary of the strongest preset is 64 MiB."""
@@ -27,11 +31,14 @@ _BLOSC_HEADER = 16
 Decoder = Callable[[Any, memoryview, int, int | None], Any]
 
 
-def allowed_bytes(n_values: int, dtype: np.dtype[Any]) -> int:
+def allowed_bytes(n_values: int, dtype: np.dtype[Any], n_encoded: int | None = None) -> int:
     """What a chunk of so many values may take when it is decoded, and between its codecs: some add
-    a little.
+    a little. Of texts that no metadata tells the length of, ``n_encoded`` bytes say more.
     """
-    size = n_values * (_TEXT_BYTES if dtype.kind in "OT" else dtype.itemsize)
+    is_text = dtype.kind in "OT"
+    size = n_values * (_TEXT_BYTES if is_text else dtype.itemsize)
+    if is_text and n_encoded is not None:
+        size = min(size, n_values * LENGTH_BYTES + _TEXT_TIMES * n_encoded)
     return size + size // 8 + _SLACK_BYTES
 
 

@@ -25,7 +25,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, StorePath
 
 from dask_embstab.errors import InputError
-from dask_embstab.tables.read.bounded import DECODERS, allowed_bytes, decode_bounded
+from dask_embstab.tables.read.bounded import DECODERS, LENGTH_BYTES, allowed_bytes, decode_bounded
 from dask_embstab.tables.read.recorded import RunStore
 
 _OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
@@ -201,7 +201,7 @@ class _Bounded(_PassedOn):
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         n_values, dtype = math.prod(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype())
-        allowed = allowed_bytes(n_values, dtype)
+        allowed = allowed_bytes(n_values, dtype, len(chunk_data))
         codec = _numcodec(self.inner)
         exact = None if dtype.kind in "OT" else n_values * dtype.itemsize
         made = await asyncio.to_thread(
@@ -221,7 +221,7 @@ class _Counted(_PassedOn):
     """
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        _require_count(chunk_data.as_numpy_array()[:4], math.prod(chunk_spec.shape))
+        _require_count(chunk_data.as_numpy_array(), math.prod(chunk_spec.shape))
         return chunk_data
 
     async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
@@ -238,10 +238,16 @@ def _numcodec(codec: Any) -> Any:
     )
 
 
-def _require_count(head: Any, n_values: int) -> None:
-    claimed = int.from_bytes(memoryview(head).cast("B")[:4], "little")
+def _require_count(encoded: Any, n_values: int) -> None:
+    """Raise where more texts are claimed than the metadata allows, or than the bytes can hold:
+    before each of them stands its length.
+    """
+    data = memoryview(encoded).cast("B")
+    claimed = int.from_bytes(data[:LENGTH_BYTES], "little")
     if claimed > n_values:
         raise ValueError(f"it claims {claimed} texts and the metadata allows {n_values}")
+    if LENGTH_BYTES * claimed > len(data) - LENGTH_BYTES:
+        raise ValueError(f"it claims {claimed} texts and its {len(data)} bytes hold fewer")
 
 
 # --- Zarr v2
@@ -262,17 +268,16 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
     wide = (
         dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
     )
-    allowed = allowed_bytes(n_values, wide)
     exact = None if filters or dtype.kind in "OT" else n_values * dtype.itemsize
     changes: dict[str, Any] = {}
     if compressor is not None and compressor.codec_id not in _SAME_SIZE:
-        changes["compressor"] = _BoundedV2(compressor, allowed, exact)
+        changes["compressor"] = _BoundedV2(compressor, n_values, wide, exact)
     if any(codec.codec_id in (*_TEXTS, *DECODERS) for codec in filters):
         changes["filters"] = tuple(
             (
                 _CountedV2(f, n_values)
                 if f.codec_id in _TEXTS
-                else _BoundedV2(f, allowed, None)
+                else _BoundedV2(f, n_values, wide, None)
                 if f.codec_id in DECODERS
                 else f
             )
@@ -303,14 +308,15 @@ class _InsteadOf(Numcodec):  # type: ignore[misc]
 class _BoundedV2(_InsteadOf):
     """A compressor that stops at the size of its chunk."""
 
-    def __init__(self, inner: Any, allowed: int, exact: int | None) -> None:
+    def __init__(self, inner: Any, n_values: int, dtype: np.dtype[Any], exact: int | None) -> None:
         super().__init__(inner)
-        self.allowed, self.exact = allowed, exact
+        self.n_values, self.dtype, self.exact = n_values, dtype, exact
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """No more than is allowed."""
         del out
-        return decode_bounded(self.inner, buf, self.allowed, self.exact)
+        allowed = allowed_bytes(self.n_values, self.dtype, memoryview(buf).nbytes)
+        return decode_bounded(self.inner, buf, allowed, self.exact)
 
 
 class _CountedV2(_InsteadOf):
@@ -322,5 +328,5 @@ class _CountedV2(_InsteadOf):
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """No more of them than the chunk has values."""
-        _require_count(np.frombuffer(buf, np.uint8)[:4], self.n_values)
+        _require_count(np.frombuffer(buf, np.uint8), self.n_values)
         return self.inner.decode(buf, out)

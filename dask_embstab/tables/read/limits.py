@@ -14,6 +14,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.tables.read.bounded import LENGTH_BYTES
 
 _FEW_CHUNKS = 1 << 14
 """So many may be missing: reading finds that out before anything has grown."""
@@ -21,6 +22,7 @@ _SPARSEST = 100
 """Of the chunks of a table one in so many is stored at least: others may be left out where the fill
 value is finite.
 """
+_FEW_TEXTS = 1 << 22
 _LEAST_BYTES, _MOST_TIMES = 1 << 20, 32
 _TASK_BYTES = 1 << 10
 _SHARE = 0.5
@@ -68,6 +70,27 @@ def require_stored(array: zarr.Array[Any], what: str) -> None:
         raise DamageError(
             f"{what} must hold what its metadata claims; {array.nbytes} bytes are claimed, and"
             f" {stored} are stored; restore it from its source"
+        )
+
+
+def require_texts(array: zarr.Array[Any], what: str) -> None:
+    """Raise where a chunk of millions of texts is longer than its table (`InputError`), or a local
+    array claims more of them than its stored bytes can hold (`DamageError`).
+    """
+    n_rows, chunk_rows = array.shape[0], array.chunks[0]
+    if chunk_rows <= _FEW_TEXTS:
+        return
+    if chunk_rows > n_rows:
+        raise InputError(
+            f"chunks of {what} must be no longer than the table, since they are decoded whole; they"
+            f" have {chunk_rows} texts each and the table has {n_rows} rows; write it again in"
+            " smaller chunks"
+        )
+    stored = array.nbytes_stored() if isinstance(array.store, LocalStore) else n_rows
+    if LENGTH_BYTES * n_rows > _LEAST_BYTES + _MOST_TIMES * stored:
+        raise DamageError(
+            f"{what} must hold what their metadata claims; {n_rows} texts are claimed, and"
+            f" {stored} bytes are stored; restore them from their source"
         )
 
 

@@ -23,12 +23,15 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError
-from dask_embstab.files.regular import open_regular, read_regular, require_regular
+from dask_embstab.files.regular import (
+    MOST_METADATA_BYTES,
+    open_regular,
+    read_regular,
+    require_regular,
+)
 
 CHECKSUM_BYTES = 4
 _METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-_MOST_METADATA = 1 << 30
-"""Longer than any metadata: it is read whole."""
 Files = Mapping[str, Mapping[str, int]]
 """``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the
 run; ``metadata``: of every other file; ``bytes``: how long each chunk file is.
@@ -146,7 +149,8 @@ class RunStore(LocalStore):
 
     def _require_file(self, key: str) -> None:
         require_regular(
-            self.root / key, _MOST_METADATA if key.endswith(_METADATA_NAMES) else self.most_bytes
+            self.root / key,
+            MOST_METADATA_BYTES if key.endswith(_METADATA_NAMES) else self.most_bytes,
         )
 
     def _compared(

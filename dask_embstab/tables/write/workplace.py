@@ -24,6 +24,7 @@ from dask_embstab.files.published import publishing
 from dask_embstab.files.swap import is_emptied, put, restore, swap
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.write.journal import Journal, number_of
 
 _RUN = "run"
@@ -116,6 +117,6 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
 
 def _fingerprint(folder: Path) -> str | None:
     with contextlib.suppress(Exception):
-        mark = dict(zarr.open_group(folder, mode="r").attrs)[ATTRIBUTE]
+        mark = dict(zarr.open_group(RunStore(folder, read_only=True), mode="r").attrs)[ATTRIBUTE]
         return str(mark["fingerprint"])  # type: ignore[index, call-overload]
     return None
