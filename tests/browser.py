@@ -9,12 +9,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
+_START = """\
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Becomes the browser, which reads commands from its descriptor 3 and answers on 4."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -22,13 +31,14 @@ class Browser:
     """One page of one browser; ``messages`` are what it said on its console, and its exceptions."""
 
     def __init__(self, program: str, profile: Path) -> None:
-        # The browser reads commands from its descriptor 3 and answers on 4, each ended by a zero.
         to_read, self._to_write = os.pipe()
         self._to_read, to_write = os.pipe()
         command = [
-            "/bin/sh",
+            sys.executable,
             "-c",
-            f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}',
+            _START,
+            str(to_read),
+            str(to_write),
             program,
             "--headless=new",
             "--remote-debugging-pipe",
