@@ -234,11 +234,3 @@ def test_a_run_called_none_is_no_setting_taken_back(
     monkeypatch.chdir(tmp_path)
     run = make_run("r", np.eye(4), np.eye(4))
     run_command("stabilize", run.path, "out.zarr", "--reference", "none", wanted=2)
-
-
-def test_pairs_and_gaps_do_not_go_together(make_run: Callable[..., es.Run], tmp_path: Path) -> None:
-    series = es.Series.init(tmp_path / "s", gates=OFF, gaps=[1])
-    run = make_run("r", np.random.default_rng(0).normal(size=(24, 4)), item_ids=np.arange(24))
-    series.add(run)
-    with pytest.raises(es.InputError, match="gaps"):
-        series.add(run, name="again", pairs=[(k, k) for k in range(20)])

@@ -74,7 +74,8 @@ class Target:
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least
     ``min_matched`` shared rows (default: 10 % of the ``smaller`` table and, where scores are kept,
     4 rows per component), of which there are ``matched`` before any selection. ``others`` are the
-    tables of both runs that could be aligned on instead.
+    tables of both runs that could be aligned on instead. Where a list of pairs says which rows
+    those are, its pairs are counted (``listed``).
     """
 
     width: int
@@ -87,6 +88,7 @@ class Target:
     smaller: int = 0
     max_lost_energy: float = 0.5
     others: tuple[str, ...] = ()
+    listed: bool = False
 
 
 def scores_basis(
@@ -214,10 +216,15 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
     if floor is None:
         floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
     if target.matched < floor:
+        found = (
+            f"{floor} listed pairs, not of rows of zeros, with an id of run and of reference;"
+            f" {target.matched} of the list are; list more pairs"
+            if target.listed
+            else f"{floor} rows, not of zeros alone, whose id the reference also has;"
+            f" {target.matched} are shared; check that both runs use the same ids"
+        )
         raise TooFewMatchedError(
-            f"aligning {d} components needs at least {floor} rows, not of zeros alone, whose id the"
-            f" reference also has; {target.matched} are shared; check that both runs use the"
-            " same ids",
+            f"aligning {d} components needs at least {found}",
             *(
                 f"{option(align_on=key)} aligns on the {key} that both have"
                 for key in target.others

@@ -188,6 +188,11 @@ class Moments:
         """
         return replace(self, partnered=self.gramian_of_pairs)
 
+    def with_pairs(self, pairs: Pairs | None) -> Moments:
+        """The same table with these sums over pairs, which are of rows that it counts already."""
+        everywhere = np.zeros((self.d, self.d)) if self.partnered is None else self.partnered
+        return replace(self, pairs=pairs, partnered=everywhere)
+
     def __add__(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
         if self.pairs and other.pairs and (self.partnered is None) != (other.partnered is None):

@@ -147,7 +147,8 @@ def rewrite_means(
 def _pass(
     writer: RunWriter, key: str, table: Table, old: Mean, aging: Aging, join: JoinOptions
 ) -> Pass[Written]:
-    pairing = pair(table, old.table, join, live=old.live)
+    # A run whose ids were all renamed shares none of them: every row is new, all others are gone.
+    pairing = pair(table, old.table, join, live=old.live, part=True)
     found = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
     gone, n_gone = _gone(pairing, old, aging, join, in_place=not with_ids)

@@ -137,8 +137,9 @@ class Series(SeriesUpkeep):
         All other options are those of `fit` for this run alone, in place of the settings of these
         names: arrays, names of arrays stored with its tables, or files. Rows that ``only`` and
         ``min_count`` leave out are published and have no say in the rotation, the running reference
-        and the gates. ``pairs`` says which rows of the reference decide the rotation of a run that
-        renames ids; the running reference and the gates go by the ids as they are.
+        and the gates. ``pairs`` are ids of a run that renames or merges some, and the ids that they
+        have in the series: they decide the rotation, also with ``gaps``, and say which rows the
+        gates compare; the running reference goes by the ids as they are.
 
         The first run fixes which tables the runs of the series have, and whether scores or geometry
         are kept (the settings ``tables`` and ``keep``): a run with others is held, and only

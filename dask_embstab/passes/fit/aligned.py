@@ -5,7 +5,7 @@ read.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dask_embstab.core.fit_transform import Target, require_matched
@@ -33,6 +33,12 @@ class AlignedRows:
     pairs: ReferenceRows
 
 
+Found = tuple[Table, Pairing, Sequence[Pairing]]
+"""The table (or a view of its listed rows), its pairing with the reference and, of listed rows,
+with every lagged run.
+"""
+
+
 def aligned_rows(
     tables: Mapping[str, Table],
     reference: Reference | None,
@@ -53,11 +59,12 @@ def aligned_rows(
 
     pairs = {
         key: _plan_read(table, pairing, options, join, key)
-        for key, (table, pairing) in found.items()
+        for key, (table, pairing, _) in found.items()
     }
-    aligned = {key: table for key, (table, _) in found.items()}
+    aligned = {key: table for key, (table, *_) in found.items()}
     if reference.lags:
-        pairs = _with_lags(pairs, aligned, reference, options, join)
+        lagged = {key: known for key, (*_, known) in found.items()}
+        pairs = _with_lags(pairs, aligned, lagged, reference, options, join)
     return {key: AlignedRows(aligned[key], rows) for key, rows in pairs.items()}
 
 
@@ -68,9 +75,9 @@ def _pairings(
     join: JoinOptions,
     *,
     whole: bool,
-) -> dict[str, tuple[Table, Pairing]]:
+) -> dict[str, Found]:
     """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
-    pairings = {}
+    pairings: dict[str, Found] = {}
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
         if theirs is not None:
@@ -88,13 +95,12 @@ def _pairings(
             )
         listed = options.selection(key).pairs
         if listed is not None:
-            pairings[key] = pair_listed(tables[key], theirs, listed)
+            lags = [lag.tables[key] for lag in reference.lags]
+            pairings[key] = pair_listed(tables[key], theirs, listed, lags)
         else:
-            pairings[key] = (
-                tables[key],
-                pair(tables[key], theirs, join, live=reference.live.get(key), part=not whole),
-            )
-
+            live = reference.live.get(key)
+            joined = pair(tables[key], theirs, join, live=live, part=not whole)
+            pairings[key] = tables[key], joined, []
     return (
         pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
     )
@@ -103,17 +109,22 @@ def _pairings(
 def _require_shared(
     tables: Mapping[str, Table],
     reference: Reference,
-    found: Mapping[str, tuple[Table, Pairing]],
+    found: Mapping[str, Found],
     options: FitOptions,
 ) -> None:
     """Raise where the tables share too few rows with the reference."""
-    matched = sum(pairing.changes[0] for _, pairing in found.values())
-    smaller = sum(pairing.smaller for _, pairing in found.values())
+    matched = sum(pairing.changes[0] for _, pairing, _ in found.values())
+    smaller = sum(pairing.smaller for _, pairing, _ in found.values())
     others = tuple(
         k for k in tables if k not in options.aligned and getattr(reference, k) is not None
     )
     target = Target(
-        0, min_matched=options.min_matched, matched=matched, smaller=smaller, others=others
+        0,
+        min_matched=options.min_matched,
+        matched=matched,
+        smaller=smaller,
+        others=others,
+        listed=any(pairing.listed for _, pairing, _ in found.values()),
     )
     d, scores = tables["items"].d, options.keep == "scores"
     try:
@@ -123,7 +134,7 @@ def _require_shared(
         # share.
         require_matched(d, replace(target, smaller=0), scores=scores)
         if not has_zero_rows(
-            [*(table for table, _ in found.values()), *(getattr(reference, key) for key in found)]
+            [*(table for table, *_ in found.values()), *(getattr(reference, key) for key in found)]
         ):
             raise
 
@@ -142,6 +153,7 @@ def _plan_read(
 def _with_lags(
     pairs: Mapping[str, ReferenceRows],
     aligned: Mapping[str, Table],
+    lagged: Mapping[str, Sequence[Pairing]],
     reference: Reference,
     options: FitOptions,
     join: JoinOptions,
@@ -150,15 +162,16 @@ def _with_lags(
     out.
     """
     terms: dict[str, list[Term]] = {key: [] for key in pairs}
-    for lag in reference.lags:
+    for at, lag in enumerate(reference.lags):
         found: dict[str, ReferenceRows] = {}
-        for key in pairs:
+        for key, table in aligned.items():
             with contextlib.suppress(TooFewMatchedError):
-                pairing = pair(aligned[key], lag.tables[key], join)
-                chosen = options.selection(key).applied(pairing, aligned[key])
-                found[key] = plan_reference_read(
-                    chosen, aligned[key], join, label=f"fit: lag {lag.name}"
+                chosen = (
+                    lagged[key][at]
+                    if lagged[key]
+                    else options.selection(key).applied(pair(table, lag.tables[key], join), table)
                 )
+                found[key] = plan_reference_read(chosen, table, join, label=f"fit: lag {lag.name}")
         n = sum(rows.pairing.n_used for rows in found.values())
         for key, rows in found.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from dask_embstab.core.fit_transform import Basis, Target, require_matched, transformed_pairs
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.sums import total
@@ -107,9 +105,7 @@ def read_moments(
             # Every row is in `rest`; the pairs' own rows are counted there once already.
             sums = found[key, True].value
             zeros = replace(sums.zeros, rows=moments.zeros.rows, energy=0.0)
-            moments = replace(
-                moments, pairs=sums.pairs, partnered=np.zeros((moments.d, moments.d)), zeros=zeros
-            )
+            moments = replace(moments.with_pairs(sums.pairs), zeros=zeros)
         summary = TableMoments(moments, str(table.dtype), table.where)
         if rows_of is None:
             reads[key] = TableRead(summary, table, triangle=R, n_reads=1, digests=read.digests)

@@ -52,7 +52,8 @@ def counted(target: Target, reads: Mapping[str, TableRead]) -> Target:
     matched, smaller = (
         sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller")
     )
-    return replace(target, matched=matched, smaller=smaller)
+    listed = any(read.pairs is not None and read.pairs.pairing.listed for read in aligned)
+    return replace(target, matched=matched, smaller=smaller, listed=listed)
 
 
 def require_width(options: FitOptions, reference_width: int) -> None:

@@ -73,8 +73,8 @@ class Pairing:
     ``chosen`` (None: all) take part in the alignment, ``used`` in number, drawn of ``eligible``
     ones and standing for ``represented`` ones: a sample for what it was drawn of, anchors for what
     theirs stood for. Anchors are not ``verified``: these rows are read without their chunks'
-    checksums. Ids that ``differ_only_by`` their spelling have no partner. ``listed`` pairs were
-    given by the user, not found by equal ids.
+    checksums. Ids that ``differ_only_by`` their spelling have no partner. Where the user gave a
+    list of pairs, not equal ids, ``listed`` rows of the run are named by it.
     """
 
     reference: Source
@@ -93,7 +93,7 @@ class Pairing:
     eligible: int | None = None
     represented: int | None = None
     live: Live | None = None
-    listed: bool = False
+    listed: int = 0
 
     @property
     def changes(self) -> tuple[int, int, int]:

@@ -70,7 +70,11 @@ GATES: tuple[Gate, ...] = (
         "change of the number of rows that are not zero, as a share of the last live run's",
     ),
     Gate(
-        "matched", "at least", 0.3, "share of the smaller table whose ids the last live run has too"
+        "matched",
+        "at least",
+        0.3,
+        "share of the smaller table whose ids the last live run has too; of a list of pairs, share"
+        " of the rows it names",
     ),
     Gate(
         "scores",

@@ -20,31 +20,28 @@ from dask_embstab.core.procrustes import procrustes
 from dask_embstab.core.products import gramian
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.reduce import Reduction
+from dask_embstab.passes.fit.aligned import AlignedRows
 from dask_embstab.passes.fit.reductions import moments_finite_check
 from dask_embstab.passes.join.options import JoinOptions
-from dask_embstab.passes.join.pairing import Chosen, pair
-from dask_embstab.passes.join.reference_rows import ReferenceRows, plan_reference_read
+from dask_embstab.passes.join.reference_rows import plan_reference_read
+from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.tables.run import Run
 
 
 def pairs_with(
-    first: Run,
-    transformed: Run,
-    keys: Sequence[str],
-    chosen: Mapping[str, Chosen],
-    join: JoinOptions,
-) -> dict[str, ReferenceRows]:
+    first: Run, transformed: Run, keys: Sequence[str], chosen: Selected, join: JoinOptions
+) -> dict[str, AlignedRows]:
     """The first run's rows that belong to the aligned ones, by table; a table without shared ids is
     left out.
     """
-    found: dict[str, ReferenceRows] = {}
+    found: dict[str, AlignedRows] = {}
     for key in keys:
         ours, theirs = getattr(transformed, key), getattr(first, key)
         if ours is not None and theirs is not None:
             with contextlib.suppress(IdError):
-                pairing = pair(ours, theirs, join)
-                pairing = pairing.only(chosen[key]) if key in chosen else pairing
-                found[key] = plan_reference_read(pairing, ours, join, label="verify")
+                table, pairing = chosen.paired(ours, theirs, key, join)
+                rows = plan_reference_read(pairing, table, join, label="verify")
+                found[key] = AlignedRows(table, rows)
     return found
 
 

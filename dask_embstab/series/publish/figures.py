@@ -27,13 +27,14 @@ from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import JoinOptions, join_options
-from dask_embstab.passes.join.pairing import Chosen, Pairing, pair
+from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.readback import Readback
+from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.tables.ids.row_index import gather
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -76,13 +77,13 @@ def figures_of(
     source: Run,
     settings: Settings,
     readback: Readback,
-    chosen: Mapping[str, Chosen],
+    chosen: Selected,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Every gate's figures by table, but for those of the input's digests; without a live run those
     of the run itself.
 
     And over how many sampled rows of each table they are, and how many were left out as zeros. Rows
-    that a selection left out (all but those ``chosen``, by table) are in no sample.
+    that were not ``chosen`` are in no sample; a list of pairs says which rows belong together.
     """
     found: dict[str, dict[str, float]] = {
         "finite": {_WHOLE_RUN: 0.0},
@@ -162,19 +163,19 @@ def content_of(tables: Mapping[str, Any]) -> str:
 
 
 def _likenesses(
-    tables: Mapping[str, Compared], chosen: Mapping[str, Chosen], join: JoinOptions
+    tables: Mapping[str, Compared], chosen: Selected, join: JoinOptions
 ) -> tuple[dict[str, Likeness], dict[str, float]]:
     """Of sampled shared rows, by table, and the shares of the rows that are not zero that are
     shared.
     """
-    pairings: dict[str, Pairing] = {}
+    pairings: dict[str, tuple[Table, Pairing]] = {}
     for key, both in tables.items():
         with contextlib.suppress(IdError):  # nothing shared, or ids of another type
-            pairings[key] = pair(both.ours, both.theirs, join)
-    samples = {}
-    for key, pairing in pairings.items():
-        counted = pairing.only(chosen[key]) if key in chosen else pairing
-        samples[key] = anchor_sample(counted, tables[key].ours, tables[key].sampled, 0)
+            pairings[key] = chosen.paired(both.ours, both.theirs, key, join)
+    samples = {
+        key: anchor_sample(pairing, table, tables[key].sampled, 0)
+        for key, (table, pairing) in pairings.items()
+    }
 
     # Every row is compared with the same few rows of the head: those with the smallest hashes of
     # all.
@@ -186,28 +187,35 @@ def _likenesses(
             // max(_SAMPLE, _SAMPLE_PER_COMPONENT * tables[key].ours.d)
         )
         fewer = RowSample(n, sample.rows, sample.hashes).rows
-        others.append(
-            rows_of(tables[key].theirs, gather(pairings[key].partners, fewer), verified=False)
-        )
+        partners = gather(pairings[key][1].partners, fewer)
+        others.append(rows_of(tables[key].theirs, partners, verified=False))
     read: tuple[Matrix, ...] = compute(others, label="gates: rows to compare with", n_tasks=0)
 
     passes = {}
     for (key, sample), compared_with in zip(samples.items(), read, strict=True):
+        table, pairing = pairings[key]
         rows = np.sort(sample.rows)
-        few = FewRows(
-            tables[key].ours.source,
-            rows,
-            tables[key].theirs.source,
-            gather(pairings[key].partners, rows),
-        )
+        partners = gather(pairing.partners, rows)
+        few = FewRows(table.source, rows, tables[key].theirs.source, partners)
         passes[key] = over_few_rows(few, partial(likeness, others=compared_with), label="gates")
     found = run_all(passes)
+    shares = {
+        key: _shared(tables[key], pairings[key][1], like.n, like.zero_pairs)
+        for key, like in found.items()
+    }
+    return found, dict.fromkeys(tables, 0.0) | shares
 
-    matched = dict.fromkeys(tables, 0.0)
-    for key, like in found.items():
-        nonzero = pairings[key].matched * like.n / max(like.n + like.zero_pairs, 1)
-        matched[key] = min(nonzero / max(min(tables[key].n_ours, tables[key].n_theirs), 1), 1.0)
-    return found, matched
+
+def _shared(tables: Compared, pairing: Pairing, n: int, zero_pairs: int) -> float:
+    """Share of the rows that are not zero, of the smaller table, that the other has too; of a list
+    of pairs: of the rows that it names.
+
+    ``n`` sampled pairs have a direction, ``zero_pairs`` have none.
+    """
+    if pairing.listed:
+        return (tables.ours.n_rows - pairing.new) / pairing.listed if n else 0.0
+    nonzero = pairing.matched * n / max(n + zero_pairs, 1)
+    return min(nonzero / max(min(tables.n_ours, tables.n_theirs), 1), 1.0)
 
 
 def _scores(source: Run, transformed: Run) -> dict[str, float]:

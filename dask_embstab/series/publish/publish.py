@@ -117,9 +117,8 @@ def check_gates(delivery: Delivery, candidate: Candidate, readback: Readback) ->
     """
     store, log, settings = delivery.store, delivery.log, delivery.settings
     head = None if log.head is None else read_run(store, log.located(log.head))
-    rows = candidate.selected.rows
     figures, sampled = figures_of(
-        log, head, readback.run, delivery.source, settings, readback, rows
+        log, head, readback.run, delivery.source, settings, readback, candidate.selected
     )
     again = delivered(log, delivery.name, readback.inputs["tables"])
     figures["delivered"] = {"run": float(again is not None)}

@@ -49,25 +49,35 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
     inputs = _inputs(transformed, candidate)
     tables = {name: table for name in TABLES if (table := getattr(transformed, name)) is not None}
     reduction = direction_reduction() if settings.units else moments_reduction(centred=False)
-    first, chosen = delivery.first_run, candidate.selected.rows
+    first, chosen = delivery.first_run, candidate.selected
     with join_options(duplicates=settings.duplicates) as join:
         pairs = (
             {} if first is None else pairs_with(first, transformed, settings.aligned, chosen, join)
         )
-        passes = {
-            name: reduce_table(table, reduction, label="verify", pairs=pairs.get(name))
-            for name, table in tables.items()
-        }
-        read = run_all(passes)
+        listed = {name for name, rows in pairs.items() if rows.pairs.pairing.listed}
+        passes: dict[tuple[str, bool], Any] = {}
+        for name, table in tables.items():
+            beside = pairs[name].pairs if name in pairs and name not in listed else None
+            passes[name, False] = reduce_table(table, reduction, label="verify", pairs=beside)
+        for name in listed:  # listed pairs are other rows than the table's
+            rows = pairs[name]
+            passes[name, True] = reduce_table(
+                rows.table, reduction, label="verify: listed pairs", pairs=rows.pairs
+            )
+        found = run_all(passes)
+        read = {name: found[name, False] for name in tables}
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
 
-    vectors = {name: found.digests for name, found in read.items()}
+    vectors = {name: done.digests for name, done in read.items()}
     digests = run_digests(store, delivery.key, vectors)
-    moments = {name: found.value for name, found in read.items()}
+    moments = {name: done.value for name, done in read.items()}
     # Singular values of each table, descending.
-    energies = {name: np.linalg.eigvalsh(found.gramian)[::-1] for name, found in moments.items()}
+    energies = {name: np.linalg.eigvalsh(of.gramian)[::-1] for name, of in moments.items()}
+    zero_rows = {name: of.zeros.rows for name, of in moments.items()}
+    for name in listed:
+        moments[name] = moments[name].with_pairs(found[name, True].value.pairs)
     on_first_link = delivery.first is not None and first is None
     return Readback(
         run=transformed,
@@ -75,7 +85,7 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
         inputs=inputs,
         chain_minus_first=0.0 if on_first_link else chain_minus_first(moments),
         spectra={name: np.sqrt(np.maximum(e, 0.0)).tolist() for name, e in energies.items()},
-        zero_rows={name: found.zeros.rows for name, found in moments.items()},
+        zero_rows=zero_rows,
     )
 
 

@@ -8,6 +8,7 @@ recorded with a checksum.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import Rows
-from dask_embstab.errors import InputError
+from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.fit.options import Selection, given_by_table
+from dask_embstab.passes.join.listed import pair_listed
+from dask_embstab.passes.join.options import JoinOptions
+from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.repairs import option
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.tables.column import as_column
@@ -26,12 +30,14 @@ from dask_embstab.tables.ids.id_pairs import IdPairs, as_pairs
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.named import NAMED, is_name, value_of
 from dask_embstab.tables.read.source import checksum
-from dask_embstab.tables.read.views import MappedSource, SideBySide, column_source
+from dask_embstab.tables.read.views import Gathered, MappedSource, SideBySide, column_source
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 OPTIONS = ("weights", "only", "counts", "min_count", "sample", "anchors", "seed", "pairs")
 """Options of `fit` that say which rows decide."""
+_COUNTING = ("only", "counts", "min_count")
+"""Those that also say which rows have a say in the running reference and in the gates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,27 @@ class Selected:
     def joined(self, key: str) -> bool:
         """Whether rows meet the reference's by equal ids, not by a list of pairs."""
         return key not in self.selections or self.selections[key].pairs is None
+
+    def paired(
+        self, ours: Table, theirs: Table, key: str, join: JoinOptions
+    ) -> tuple[Table, Pairing]:
+        """Rows of the landed run's table that count and belong to rows of an earlier run's: the
+        table (or a view of its listed rows) and the pairing.
+
+        As the list of pairs says where there is one; by equal ids where the earlier run has none of
+        the ids that it names, because that run was renamed already. Raises `IdError` where no row
+        is shared.
+        """
+        chosen = self.rows.get(key)
+        if not self.joined(key):
+            with contextlib.suppress(TooFewMatchedError):
+                listed = self.selections[key].pairs
+                assert listed is not None
+                view, pairing, _ = pair_listed(ours, theirs, listed)
+                assert isinstance(view.source, Gathered)
+                return view, pairing if chosen is None else pairing.only(chosen[view.source.rows])
+        pairing = pair(ours, theirs, join)
+        return ours, pairing if chosen is None else pairing.only(chosen)
 
     def counted(self, run: Run, key: str) -> Table:
         """The stabilized run's table with zeros in place of rows that stay out: they have no say in
@@ -72,12 +99,6 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
             " seen is not known; set counts to the name of an array stored with every run",
             f"{option('counts')} gives those of this run",
         )
-    if options["pairs"] is not None and settings.gaps:
-        raise InputError(
-            f"{option('pairs')} says which rows of the reference are met, and the runs that"
-            f" {option('gaps')} holds have ids of their own; leave one of them out (a run that"
-            " renames ids is aligned without gaps)"
-        )
     asked = any(value is not None for name, value in options.items() if name != "seed")
     if not asked:
         return Selected()
@@ -95,8 +116,12 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
         named = {name: str(own[name]) for name in (*NAMED, "pairs") if is_name(name, own[name])}
         own |= {name: value_of(name, own[name], table, source) for name in NAMED}
         own["pairs"] = None if own["pairs"] is None else as_pairs(own["pairs"])
-        selections[key] = choice = Selection(**own)
-        chosen = choice.chosen(table)
+        counting = {name: own[name] for name in _COUNTING}
+        if own["pairs"] is not None and given.get("pairs") is not None:
+            own |= _set_aside(own, given)
+        selections[key] = Selection(**own)
+        own |= counting
+        chosen = Selection(**counting).chosen(table)
         recorded[key] = {name: own[name] for name in ("min_count", "sample", "anchors", "seed")} | {
             name: {"from": named.get(name), "crc32c": _checksum(name, own[name], table)}
             for name in (*NAMED, "pairs")
@@ -105,6 +130,18 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
         if chosen is not None:
             rows[key] = chosen
     return Selected(selections, recorded, rows)
+
+
+def _set_aside(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, None]:
+    """What the settings choose rows by and a list of pairs that comes with the run replaces: it
+    alone decides the rotation.
+    """
+    by_settings = [
+        name
+        for name in (*_COUNTING, "weights", "sample", "anchors")
+        if given.get(name) is None and (name, own[name]) != ("weights", "norm")
+    ]
+    return dict.fromkeys(by_settings)
 
 
 def _kept(rows: Rows) -> Rows:
