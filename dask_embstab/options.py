@@ -21,7 +21,8 @@ from dask_embstab.errors import InputError
 from dask_embstab.repairs import option
 
 Kind = Literal[
-    "choice", "count", "integer", "number", "flag", "text", "place", "bytes", "age", "reason",
+    "choice", "count", "integer", "number", "flag", "text", "place", "places", "bytes", "age",
+    "reason",
     "by table", "runs", "gaps", "gates", "versions",
 ]  # fmt: skip
 """What a value is, and how a command parses its text."""
@@ -144,7 +145,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("pairs", "by table", "CSV or Parquet: ids of the run, ids of the reference.", _RUNS,
            metavar="FILE"),
     Option("key", "choice", "Table of the reference that the rows belong to.",
-           choices=("items", "users"), default="items", python=("moments",)),
+           choices=("items", "users"), default="items", python=("moments",),
+           flags="--table", commands=("moments",)),
+    Option("users", "place", "Moments of the users, where RUN are those of the items.",
+           metavar="MOMENTS", commands=("fit",)),
+    Option("add", "places", "Moments of more rows of the table.", metavar="FILE",
+           commands=("moments",)),
+    Option("subtract", "places", "Moments of rows to take away.", metavar="FILE",
+           commands=("moments",)),
     # --- how ids are joined
     Option("duplicates", "choice", "Of an id that repeats.",
            (*_JOINS, "Series.add", *SETTINGS_VERBS), choices=("error", "first"), default="error"),
@@ -157,7 +165,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.", _OUTPUTS),
     Option("resume", "flag", "Go on from what an interrupted call left.", _OUTPUTS),
     Option("sync", "flag", "Be on the disk before being seen; no: scratch work.", _OUTPUTS,
-           default=True, unset="sync", flags="--sync/--no-sync", commands=("fit",)),
+           default=True, unset="sync", flags="--sync/--no-sync", commands=("fit", "moments")),
     Option("users", "place", "Table of users, where the run is a table of items.",
            python=("apply", "stabilize", "compress")),
     # --- how rows are compressed, and searched
@@ -269,12 +277,13 @@ OPTIONS: tuple[Option, ...] = (
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
            metavar="ADDRESS",
-           commands=("fit", "stabilize", "apply", "compress", "evaluate", "report", "verify",
-                     "doctor", "Series.add", "Series.apply", "Series.diff", "Series.skew",
+           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "report",
+                     "verify", "doctor", "Series.add", "Series.apply", "Series.diff", "Series.skew",
                      "Series.rebase", "Series.forget", "Series.replay", "Series.verify",
                      "Series.metrics")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
-           commands=("fit", "stabilize", "apply", "compress", "Series.add", "Series.apply",
+           commands=("fit", "moments", "stabilize", "apply", "compress", "Series.add",
+                     "Series.apply",
                      "Series.rebase", "Series.forget", "Series.replay")),
 )
 """In the order in which ``--help`` and the docs list them."""

@@ -70,6 +70,7 @@ CALLS: dict[str, list[str]] = {
     "fit": ["a.zarr", "new", "--reference", "b.zarr"],
     "inspect": ["a.zarr"],
     "lookup": ["a.zarr", "3"],
+    "moments": ["a.zarr", "new", "--reference", "b.zarr"],
     "report": ["a.zarr", "b.zarr", "new"],
     "series acknowledge": ["series", "c"],
     "series add": ["series", "c.zarr"],

@@ -37,7 +37,8 @@ PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VE
     f"Series.{name}": getattr(es.Series, name) for name in _OF_SERIES
 }
 """The functions whose options have records."""
-_COMMANDS = ("fit", "stabilize", "apply", "compress", "evaluate", "report", "lookup", "verify")
+_COMMANDS = ("fit", "moments", "stabilize", "apply", "compress", "evaluate", "report", "lookup")
+_COMMANDS += ("verify",)
 _COMMANDS += ("doctor",)
 _COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")

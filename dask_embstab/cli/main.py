@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dask_embstab.cli import series  # noqa: F401 (its commands register themselves)
+from dask_embstab.cli import moments, series  # noqa: F401 (their commands register themselves)
 from dask_embstab.cli.common import (
     argument,
     clock,
@@ -38,14 +38,26 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> di
 
 @command(argument("run"), argument("transform"), *options("fit"))
 def fit(
-    run: str, transform: str, *, scheduler: str | None, sync: bool, **chosen: Any
+    run: str,
+    transform: str,
+    *,
+    users: str | None,
+    scheduler: str | None,
+    sync: bool,
+    **chosen: Any,
 ) -> dict[str, Any]:
-    """Fit the transform that stabilizes RUN and save it as the file TRANSFORM."""
+    """Fit the transform that stabilizes RUN (a run, or the moments of its items) and save it as the
+    file TRANSFORM.
+    """
     from dask_embstab import api
     from dask_embstab.tables.run import open_run
+    from dask_embstab.tables.table_moments import TableMoments, is_moments
 
+    files = [run] if users is None else [run, users]
+    taken = users is not None or is_moments(run)
+    tables = [TableMoments.load(path) if taken else open_run(path) for path in files]
     with cluster(scheduler), clock() as seconds:
-        fitted = api.fit(open_run(run), **given(chosen))
+        fitted = api.fit(*tables, **given(chosen))
         with publishing(transform):
             fitted.save(transform, sync=sync)
     return {**fitted.diagnostics, "seconds": seconds(), "out": transform}

@@ -65,7 +65,7 @@ def _decorator(one: Option, verb: str) -> Decorator:
     attributes: dict[str, Any] = {"help": one.described, "metavar": one.metavar or None}
     if one.kind in _PARSERS:
         attributes["callback"] = _PARSERS[one.kind]
-    if one.kind in ("by table", "gates"):
+    if one.kind in ("by table", "gates", "places"):
         attributes["multiple"] = True
     elif one.kind == "flag" and not one.flags:
         attributes |= {"is_flag": True, "metavar": None, "default": False}
@@ -75,6 +75,7 @@ def _decorator(one: Option, verb: str) -> Decorator:
     kinds: dict[Kind, Any] = {
         "choice": click.Choice(one.choices),
         "place": PLACE,
+        "places": PLACE,
         "count": click.IntRange(1 if one.least is None else int(one.least)),
         "integer": click.INT,
         "number": click.FloatRange(one.least, one.most),

@@ -23,9 +23,21 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import read_npz
+from dask_embstab.repairs import call
 
 _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
+
+
+def is_moments(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of arrays stands there, such as `TableMoments.save` writes; no run is a
+    file.
+    """
+    try:
+        with open_file(path) as file:
+            return file.read(2) == b"PK"
+    except (OSError, EmbstabError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +182,9 @@ class TableMoments(Displayed):
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)
-            header = json.loads(str(arrays.pop("header")))
+            header = json.loads(str(arrays.pop("header", "{}")))
+            if "counts" not in header:
+                raise InputError(f"{path} holds no moments; make them: {call('moments')}")
             counts = header["counts"]
             pairs = None
             if "pairs_joint" in arrays:
@@ -186,7 +200,9 @@ class TableMoments(Displayed):
         except EmbstabError:
             raise
         except FileNotFoundError:
-            raise InputError(f"there are no moments at {path}; write them with save()") from None
+            raise InputError(
+                f"there are no moments at {path}; make them: {call('moments')}"
+            ) from None
         except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise DamageError(
                 f"{path} is not a whole file of moments ({error}); write it again"

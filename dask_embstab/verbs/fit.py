@@ -222,6 +222,9 @@ def moments(
     200
     """
     arguments = locals()
+    rows = as_table(table, key=key)
+    named = read_named(taken(arguments, SELECTION), {key: rows}, as_run(table))
+    choice = selections(key, named).get(key)
     run, known = as_run(reference), as_reference(reference)
     theirs = None if reference is None else as_table(reference, key=key)
     if run is not None:
@@ -230,12 +233,10 @@ def moments(
         keep="geometry",
         balance="rows",
         center=True,
-        selections=selections("items", taken(arguments, SELECTION)),
+        selections={} if choice is None else {"items": choice},
         join_options=taken(arguments, JOIN),
     )
-    return summarize(
-        as_table(table, key=key), theirs, {} if known is None else known.described, options
-    )
+    return summarize(rows, theirs, {} if known is None else known.described, options)
 
 
 @verb()

@@ -1,0 +1,55 @@
+"""Moments on the command line: tables reduced where they lie, files of them added up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_embstab.cli.common import argument, clock, cluster, command
+from dask_embstab.cli.options import given, options
+from dask_embstab.files.published import publishing
+
+
+@command(argument("run"), argument("out"), *options("moments"))
+def moments(
+    run: str,
+    out: str,
+    *,
+    add: tuple[str, ...],
+    subtract: tuple[str, ...],
+    scheduler: str | None,
+    sync: bool,
+    **chosen: Any,
+) -> dict[str, Any]:
+    """Reduce a table of RUN to what `fit` needs of it, the file OUT; RUN may be such a file itself,
+    to be added to.
+    """
+    from dask_embstab import api
+    from dask_embstab.errors import InputError
+    from dask_embstab.repairs import option
+    from dask_embstab.tables.table_moments import TableMoments, is_moments
+
+    asked = given(chosen)
+    about_rows = [name for name in asked if name != "key"]
+    if is_moments(run) and about_rows:
+        raise InputError(
+            f"{option(about_rows[0])} is about rows, and the moments {run} hold their sums alone;"
+            " give it with the run"
+        )
+    with cluster(scheduler), clock() as seconds:
+        found = TableMoments.load(run) if is_moments(run) else api.moments(run, **asked)
+        for path in add:
+            found += TableMoments.load(path)
+        for path in subtract:
+            found -= TableMoments.load(path)
+        with publishing(out):
+            found.save(out, sync=sync)
+    return {
+        "table": found.where,
+        "rows": found.n_rows,
+        "components": found.d,
+        "dtype": found.dtype,
+        "matched": None if found.shared is None else found.matched,
+        "zero_rows": found.moments.zeros.rows,
+        "seconds": seconds(),
+        "out": out,
+    }
