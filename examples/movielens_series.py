@@ -79,11 +79,15 @@ def read_ratings(path: Path) -> Events:
     return Events(np.array(days), by_user, by_movie, user_ids, movie_ids)
 
 
-def steps(events: Events, step_days: int) -> Iterator[Week]:
-    """All ratings so far, one step after another; movies and users with at least 5 of them."""
-    first, last = int(events.days.min()) + FIRST_DAYS, int(events.days.max()) + 1
+def steps(
+    events: Events, step_days: int, *, first_days: int = FIRST_DAYS, most: int | None = None
+) -> Iterator[Week]:
+    """All ratings so far, one step after another, ``most`` in all; movies and users with at least
+    5 of them.
+    """
+    first, last = int(events.days.min()) + first_days, int(events.days.max()) + 1
     shape = events.user_ids.size, events.item_ids.size
-    for end in range(first, last + 1, step_days):
+    for end in range(first, last + 1, step_days)[:most]:
         inside = events.days < end
         ones = np.ones(int(inside.sum()), np.float32)
         counts = sparse.coo_array(
@@ -131,7 +135,7 @@ def measured(
         (raw := Path(folder, "raw")).mkdir()
         trained = [
             (step, train(step, seed=seed, components=options.components))
-            for step in steps(events, step_days)
+            for step in steps(events, step_days, first_days=options.first_days, most=options.steps)
         ]
         runs = [write(raw, step, factors) for step, factors in trained]
         every = range(1, len(runs))
@@ -194,6 +198,13 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
         default=[6, 7, 8],
         help="of the random starts: a series each",
     )
+    parser.add_argument(
+        "--first-days",
+        type=int,
+        default=FIRST_DAYS,
+        help=f"of ratings that the first model sees (default: {FIRST_DAYS})",
+    )
+    parser.add_argument("--steps", type=int, help="models of a series, at most (default: all)")
     parser.add_argument("--components", type=int, default=16, help="of the models (default: 16)")
     parser.add_argument("--markdown", type=Path, help="write the table there")
     options = parser.parse_args(argv)
