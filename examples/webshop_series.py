@@ -27,7 +27,7 @@ these four. New items weigh little: few runs saw them.
 
 *Halves.* A default is chosen on pairs within the first halves of this series and of MovieLens', and
 reported on pairs that end in the second halves. `docs/policies-movielens.md` says what they decide
-together.
+together, `docs/policies-movielens-years.md` what holds over gaps of a year.
 
 *Held out*: in three more series only half of the items, by the hash of their ids, decide the
 rotations. The other half says what an item gets that has no say; its ceiling is measured on it and
