@@ -84,7 +84,9 @@ def outcome(fit: Any) -> Any:
         try:
             found = fit()
         except es.EmbstabError as error:
-            return type(error), str(error).split(";")[0]
+            # What too few rows are is told by two numbers: how many are needed, and how many came.
+            parts = 2 if isinstance(error, es.TooFewMatchedError) else 1
+            return type(error), "".join(str(error).split(";")[:parts])
     return found, sorted(str(warning.message).split(";")[0].split(":")[0] for warning in told)
 
 
@@ -192,6 +194,24 @@ def require_one_outcome(wanted: Any, found: Any, aligned: tuple[str, ...]) -> No
     for key in aligned:
         for name in ("rows", "matched", "zero_rows", "dtype"):
             assert ours[key][name] == theirs[key][name], (key, name)
+
+
+@pytest.mark.parametrize("min_matched", [None, 195, 221, 1000])
+@pytest.mark.parametrize("n_zeros", [1, 33])
+@pytest.mark.parametrize("n_theirs", [220, 4000])
+def test_too_few_rows_are_the_same_numbers_of_moments_and_of_tables(
+    min_matched: int | None, n_zeros: int, n_theirs: int
+) -> None:
+    """220 shared ids, a few of rows of zeros, against floors below and above either count."""
+    rows, theirs = tables(0, 3000, 20)["items"], tables(1, n_theirs, 20)["items"]
+    rows[:n_zeros] = theirs[-n_zeros:] = 0
+    ours = es.table(rows, ids=np.arange(3000))
+    reference = es.table(theirs, ids=np.arange(n_theirs) + (0 if n_theirs == 220 else 2780))
+    options: dict[str, Any] = {"min_matched": min_matched, "keep": "geometry"}
+    wanted = outcome(lambda: es.fit(ours, reference=reference, **options))
+    found = outcome(lambda: es.fit(es.moments(ours, reference=reference), **options))
+    assert isinstance(wanted[0], type) == isinstance(found[0], type)
+    assert isinstance(wanted[0], es.Transform) or wanted == found
 
 
 def test_a_part_that_shares_no_id_has_no_pairs() -> None:

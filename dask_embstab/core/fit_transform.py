@@ -73,7 +73,8 @@ class Target:
 
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least
     ``min_matched`` shared rows (default: 10 % of the ``smaller`` table and, where scores are kept,
-    4 rows per component), of which there are ``matched`` before any selection. ``others`` are the
+    4 rows per component), of which there are ``matched`` before any selection, of ``shared`` with
+    rows of zeros. ``others`` are the
     tables of both runs that could be aligned on instead. Where a list of pairs says which rows
     those are, its pairs are counted (``listed``).
     """
@@ -85,6 +86,7 @@ class Target:
     unit_rows: bool = False
     min_matched: int | None = None
     matched: int = 0
+    shared: int = 0
     smaller: int = 0
     max_lost_energy: float = 0.5
     others: tuple[str, ...] = ()
@@ -209,28 +211,34 @@ def rotation_of(target: Target, pairs: Pairs) -> tuple[Pairs, Rotation]:
 
 
 def require_matched(d: int, target: Target, *, scores: bool) -> None:
-    """Raise where fewer rows are shared than the user, the tables' sizes, or the mode demand."""
-    # Rows of zeros determine no direction: neither ``matched`` nor ``smaller`` counts them once
-    # they were read.
-    floor = target.min_matched
-    if floor is None:
-        floor = max(1, -(-target.smaller // _LEAST_SHARE), _LEAST_ROWS * d if scores else 0)
-    if target.matched < floor:
-        found = (
-            f"{floor} listed pairs, not of rows of zeros, with an id of run and of reference;"
-            f" {target.matched} of the list are; list more pairs"
-            if target.listed
-            else f"{floor} rows, not of zeros alone, whose id the reference also has;"
-            f" {target.matched} are shared; check that both runs use the same ids"
-        )
-        raise TooFewMatchedError(
-            f"aligning {d} components needs at least {found}",
-            *(
-                f"{option(align_on=key)} aligns on the {key} that both have"
-                for key in target.others
-            ),
-            f"{option(min_matched=max(1, target.matched))} accepts a rotation with free directions",
-        )
+    """Raise where fewer rows are shared than the user, the mode, or the tables' sizes demand.
+
+    What the ids alone can tell is asked first, with rows of zeros among the shared ones: so a fit
+    is refused by the same numbers before a read, after it, and of moments. Rows of zeros determine
+    no direction: neither ``matched`` nor ``smaller`` counts them.
+    """
+    least = target.min_matched or max(1, _LEAST_ROWS * d if scores else 0)
+    if target.shared < least:
+        raise _too_few(d, target, least, target.shared)
+    if target.min_matched is None:
+        least = max(least, -(-target.smaller // _LEAST_SHARE))
+    if target.matched < least:
+        raise _too_few(d, target, least, target.matched)
+
+
+def _too_few(d: int, target: Target, least: int, n: int) -> TooFewMatchedError:
+    found = (
+        f"{least} listed pairs, not of rows of zeros, with an id of run and of reference; {n} of"
+        " the list are; list more pairs"
+        if target.listed
+        else f"{least} rows, not of zeros alone, whose id the reference also has; {n} are shared;"
+        " check that both runs use the same ids"
+    )
+    return TooFewMatchedError(
+        f"aligning {d} components needs at least {found}",
+        *(f"{option(align_on=key)} aligns on the {key} that both have" for key in target.others),
+        f"{option(min_matched=max(1, n))} accepts a rotation with free directions",
+    )
 
 
 def _offset(pairs: Pairs, Q: Matrix, width: int) -> Vector:

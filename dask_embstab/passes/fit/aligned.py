@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dask_embstab.core.fit_transform import Target, require_matched
 from dask_embstab.errors import InputError, TooFewMatchedError
@@ -18,7 +18,6 @@ from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import ReferenceRows, plan_reference_read, with_energy
-from dask_embstab.passes.join.rows import has_zero_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.table import Table
 
@@ -112,31 +111,21 @@ def _require_shared(
     found: Mapping[str, Found],
     options: FitOptions,
 ) -> None:
-    """Raise where the tables share too few rows with the reference."""
-    matched = sum(pairing.changes[0] for _, pairing, _ in found.values())
-    smaller = sum(pairing.smaller for _, pairing, _ in found.values())
-    others = tuple(
-        k for k in tables if k not in options.aligned and getattr(reference, k) is not None
-    )
+    """Raise where the tables share too few rows with the reference, as far as ids can tell."""
+    shared = sum(pairing.changes[0] for _, pairing, _ in found.values())
     target = Target(
         0,
         min_matched=options.min_matched,
-        matched=matched,
-        smaller=smaller,
-        others=others,
+        matched=shared,
+        shared=shared,
+        others=tuple(
+            key
+            for key in tables
+            if key not in options.aligned and getattr(reference, key) is not None
+        ),
         listed=any(pairing.listed for _, pairing, _ in found.values()),
     )
-    d, scores = tables["items"].d, options.keep == "scores"
-    try:
-        require_matched(d, target, scores=scores)
-    except TooFewMatchedError:
-        # Rows of zeros count for neither side: where there are some, only the read can tell the
-        # share.
-        require_matched(d, replace(target, smaller=0), scores=scores)
-        if not has_zero_rows(
-            [*(table for table, *_ in found.values()), *(getattr(reference, key) for key in found)]
-        ):
-            raise
+    require_matched(tables["items"].d, target, scores=options.keep == "scores")
 
 
 def _plan_read(

@@ -49,11 +49,12 @@ def counted(target: Target, reads: Mapping[str, TableRead]) -> Target:
     read.
     """
     aligned = [reads[key] for key in target.on if key in reads]
-    matched, smaller = (
-        sum(getattr(read, name) for read in aligned) for name in ("evidence", "smaller")
+    matched, shared, smaller = (
+        sum(getattr(read, name) or 0 for read in aligned)
+        for name in ("evidence", "matched", "smaller")
     )
     listed = any(read.pairs is not None and read.pairs.pairing.listed for read in aligned)
-    return replace(target, matched=matched, smaller=smaller, listed=listed)
+    return replace(target, matched=matched, shared=shared, smaller=smaller, listed=listed)
 
 
 def require_width(options: FitOptions, reference_width: int) -> None:

@@ -5,14 +5,12 @@ path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import dask
 import numpy as np
 
 from dask_embstab.core.types import Matrix, RowNumbers
-from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable
@@ -27,12 +25,6 @@ def rows_of(table: Table, rows: RowNumbers, *, verified: bool = True) -> Any:
     """
     gather = table.source.gather(rows) if verified else few_rows(table.source, rows)
     return dask.delayed(_read, pure=False)(gather, len(rows))
-
-
-def has_zero_rows(tables: Sequence[Table]) -> bool:
-    """Whether a row of zeros is among a fixed spread of rows of these tables."""
-    samples = compute([_spread(table) for table in tables], label="rows of zeros", n_tasks=0)
-    return any(len(zero_rows(sample)) for sample in samples)
 
 
 def identity(table: Table) -> str:
