@@ -47,7 +47,12 @@ KINDS = {
     ),
 }
 CAMPAIGNS = {
-    "series.md": ("test_series_faults.py", "test_series_processes.py"),
+    "series.md": (
+        "test_series_faults.py",
+        "test_rebase_faults.py",
+        "test_forget_faults.py",
+        "test_series_processes.py",
+    ),
     "damage.md": ("test_kills.py", "test_input_races.py", "test_overwrite_races.py"),
 }
 """The tests whose counts a page of the docs has."""

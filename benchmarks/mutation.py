@@ -37,6 +37,7 @@ TESTS = (
     "accuracy",
     "chance",
     "core",
+    "core_laws",
     "inverse",
     "rank",
     "routes",

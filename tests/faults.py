@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+import dask_embstab as es
 from dask_embstab.files import locks, swap
 
 MODES = ("fail", "kill", "power")
@@ -143,6 +145,54 @@ def _counted(
         return done
 
     return call
+
+
+def strike_every(
+    disk: Faults,
+    start: Path,
+    work: Path,
+    call: Callable[[es.Series], Any],
+    ended: Callable[[es.Series], Any],
+    mode: str,
+    *,
+    step: int,
+    offset: int,
+) -> int:
+    """Strike ``call`` on a copy of the series ``start`` at one operation in ``step`` (not the first
+    ``offset`` ones), and at the last two, around the publish itself; how many faults were tried.
+
+    What is there reads (by ``ended``) as before or as after; the same call then ends in what an
+    undisturbed one ends in, also once gc was there, and nothing is damaged.
+    """
+    before, n_versions = ended(es.Series(start)), len(es.Series(start).log().versions)
+    wanted: Any = None
+    tried, struck = [10**9], 0
+    while tried:
+        at, place = tried.pop(), work / "series"
+        shutil.copytree(start, place)
+        with (
+            contextlib.suppress(Killed, OSError, es.EmbstabError),
+            disk.armed(work, at, mode),
+        ):
+            call(es.Series(place))
+        struck += disk.struck
+        assert not es.Series(place).verify().damage
+        if len(es.Series(place).log().versions) == n_versions:
+            assert disk.struck
+            assert ended(es.Series(place)) == before
+            call(es.Series(place))
+        if wanted is None:
+            wanted = ended(es.Series(place))
+            first = 1 + (offset if step > 1 else 0)
+            last = disk.count
+            tried = sorted({*range(first, last + 1, step), *range(max(1, last - 1), last + 1)})
+        for collected in (False, True):
+            if collected:
+                es.Series(place).gc(grace=0)
+            assert ended(es.Series(place)) == wanted
+            assert not es.Series(place).verify().damage
+        shutil.rmtree(work)
+    return struck
 
 
 class FaultyStore:

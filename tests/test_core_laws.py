@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import dask_embstab as es
-from dask_embstab.core.alignment import Alignment, Chance, alignment, chance
-from dask_embstab.core.error_bounds import certificates
+from dask_embstab.core.error_bounds import ProductErrors, certificates, product_errors
 from dask_embstab.core.fit_transform import (
     Basis,
     Target,
@@ -25,8 +24,15 @@ from dask_embstab.core.fit_transform import (
     unrotated,
 )
 from dask_embstab.core.moments import Moments, Pairs, Panel, moments, pair_sums
-from dask_embstab.core.precision import ProductErrors, product_errors
-from dask_embstab.core.procrustes import Rotation, narrowing, procrustes
+from dask_embstab.core.procrustes import (
+    Alignment,
+    Chance,
+    Rotation,
+    alignment,
+    chance,
+    narrowing,
+    procrustes,
+)
 from dask_embstab.core.scatter import Influence, Scatter, anchor_bound
 from dask_embstab.core.square_root import root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import standardize
@@ -311,8 +317,9 @@ def test_a_first_run_is_padded_its_mean_removed_and_weak_columns_named() -> None
     made, figures = unrotated(weak, Target(5, center=True), read)
     assert figures["weakly_determined_components"] == [1]
     np.testing.assert_array_equal(made.items, np.eye(3, 5))
-    np.testing.assert_allclose(made.transform_items(X[6:]).mean(axis=0), 0, atol=1e-12)
-    assert made.transform_users(X[:1]).shape == (1, 5)
+    assert made.items_offset is not None
+    np.testing.assert_allclose(X[6:].mean(axis=0) @ made.items, -made.items_offset, atol=1e-12)
+    np.testing.assert_array_equal(made.users, np.eye(3, 5))
     assert unrotated(basis_of(np.eye(3)), Target(3), read)[1]["weakly_determined_components"] == []
 
 
@@ -331,8 +338,9 @@ def test_a_rotation_brings_mean_to_mean_and_says_what_it_knows() -> None:
     Y = (X @ turn) + 5.0
     target = Target(3, ("items",), center=True, matched=60, shared=60)
     made, figures = rotated(replace(basis_of(np.eye(3)), balance=None), target, pairs_of(X, Y))
-    np.testing.assert_allclose(made.transform_items(X), Y, atol=1e-9)
-    assert made.transform_users(np.zeros((1, 3))).any() == False  # noqa: E712 (offsets are the items')
+    assert made.items_offset is not None
+    np.testing.assert_allclose(X @ made.items + made.items_offset, Y, atol=1e-9)
+    assert made.users_offset is None
     known = figures["alignment"]
     assert (known["rows"], known["free_directions"], known["lost_energy"]) == (60, 0, 0.0)
     assert known["determinant"] == np.sign(np.linalg.det(turn))

@@ -74,9 +74,8 @@ class Target:
     ``width`` components; aligned on the tables ``on``; ``proper`` allows rotations only; at least
     ``min_matched`` shared rows (default: 10 % of the ``smaller`` table and, where scores are kept,
     4 rows per component), of which there are ``matched`` before any selection, of ``shared`` with
-    rows of zeros. ``others`` are the
-    tables of both runs that could be aligned on instead. Where a list of pairs says which rows
-    those are, its pairs are counted (``listed``).
+    rows of zeros. ``others`` are the tables of both runs that could be aligned on instead. Where a
+    list of pairs says which rows those are, its pairs are counted (``listed``).
     """
 
     width: int

@@ -35,7 +35,7 @@ from dask_embstab.tables.table_moments import TableMoments
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.given import RunLike
 
-_CHOICES = tuple(FIT.keys() - {"reference", "keep", "balance", *SELECTION, *JOIN})
+_CHOICES = tuple(FIT.keys() - {"users", "reference", "keep", "balance", *SELECTION, *JOIN})
 """Options of a fit that it takes as they are."""
 
 
