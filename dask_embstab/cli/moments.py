@@ -14,8 +14,8 @@ def moments(
     run: str,
     out: str,
     *,
-    add: tuple[str, ...],
-    subtract: tuple[str, ...],
+    add: tuple[str, ...] | None,
+    subtract: tuple[str, ...] | None,
     scheduler: str | None,
     sync: bool,
     **chosen: Any,
@@ -37,9 +37,9 @@ def moments(
         )
     with cluster(scheduler), clock() as seconds:
         found = TableMoments.load(run) if is_moments(run) else api.moments(run, **asked)
-        for path in add:
+        for path in add or ():
             found += TableMoments.load(path)
-        for path in subtract:
+        for path in subtract or ():
             found -= TableMoments.load(path)
         with publishing(out):
             found.save(out, sync=sync)

@@ -65,8 +65,10 @@ def _decorator(one: Option, verb: str) -> Decorator:
     attributes: dict[str, Any] = {"help": one.described, "metavar": one.metavar or None}
     if one.kind in _PARSERS:
         attributes["callback"] = _PARSERS[one.kind]
-    if one.kind in ("by table", "gates", "places"):
+    if one.kind in ("by table", "gates"):
         attributes["multiple"] = True
+    elif one.kind == "places":
+        attributes |= {"multiple": True, "default": None}
     elif one.kind == "flag" and not one.flags:
         attributes |= {"is_flag": True, "metavar": None, "default": False}
     else:
