@@ -195,6 +195,18 @@ def test_nor_as_a_lock(tmp_path: Path, what: str) -> None:
     assert embstab("series", "add", tmp_path / "series", run.path) == 2
 
 
+@pytest.mark.parametrize("target", ["nowhere", "../../day.zarr/zarr.json"])
+def test_a_link_is_no_lock(tmp_path: Path, target: str) -> None:
+    run = es.create_run(tmp_path / "day.zarr", T, W)
+    series = es.Series.init(tmp_path / "series")
+    (lock := tmp_path / "series/locks/day.lock").parent.mkdir()
+    lock.symlink_to(target)
+    with pytest.raises(es.EmbstabError, match="regular file"):
+        series.add(run)
+    assert lock.is_symlink()
+    assert es.open_run(tmp_path / "day.zarr").name == "day"
+
+
 @pytest.mark.parametrize("what", NO_FILES)
 def test_nor_as_a_transform(tmp_path: Path, what: str) -> None:
     run = es.create_run(tmp_path / "day.zarr", T, W)

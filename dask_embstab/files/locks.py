@@ -174,7 +174,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[int, bool]:
     while True:
         with contextlib.suppress(FileExistsError):
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
-        require_regular(path)
+        require_regular(path, links=False)
         with contextlib.suppress(FileNotFoundError):  # its owner has just removed it
             return os.open(path, flags), False
 

@@ -38,12 +38,14 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     raise _not_regular(path)
 
 
-def require_regular(path: str | os.PathLike[str], most_bytes: int | None = None) -> None:
+def require_regular(
+    path: str | os.PathLike[str], most_bytes: int | None = None, *, links: bool = True
+) -> None:
     """Raise DamageError where what stands at ``path`` is neither a regular file (of so many bytes)
-    nor a folder.
+    nor a folder, nor, with ``links``, a symbolic link to one.
     """
     try:
-        found = os.stat(path)  # noqa: PTH116 (called for every key that Zarr asks for)
+        found = os.stat(path, follow_symlinks=links)  # noqa: PTH116 (for every key that Zarr asks)
     except (FileNotFoundError, NotADirectoryError):
         return
 
