@@ -27,7 +27,9 @@ from dask_embstab.repairs import PythonVerb, called_by, option, printable, told
 from dask_embstab.series.log.settings import SETTINGS
 
 SOURCE = Path(es.__file__).parent
-TEXTS = [p for p in sorted(SOURCE.rglob("*.py")) if p.parent.name not in ("cli", "report", "demo")]
+APART = ("cli", "report", "render", "demo")
+"""Where the language of the caller is known, or HTML and CSS are written."""
+TEXTS = [p for p in sorted(SOURCE.rglob("*.py")) if p.parent.name not in APART]
 
 
 def commands(group: click.Group = main) -> Iterator[click.Command]:
