@@ -76,9 +76,9 @@ def evaluate(
         three columns, a dict of dicts, a frame, or a file: CSV or TSV with a header, Parquet, TREC
         qrels). Adds nDCG, recall, precision and MRR of all four rankings.
     displacement
-        Write a table of every matched id with its cosine, the distance of its rows and both lengths
-        to this new place: a Zarr group, or a Parquet data set where the name ends with ``.parquet``
-        (with pyarrow).
+        Write a table of every matched id (but those with a row of zeros) with its cosine, the
+        distance of its rows and both lengths to this new place: a Zarr group, or a Parquet data set
+        where the name ends with ``.parquet`` (with pyarrow).
     most_moved
         How many ids of the smallest cosines to list.
     duplicates, scratch, join_memory
