@@ -70,7 +70,8 @@ def evaluate(
         Group of each row of a's items, or a dict by table name: one value per row (an array, a
         labelled Series, the name of an array stored with the run's table, a file: .npy, Zarr, or
         CSV or Parquet with ids and values). Texts are groups; more than 20 different numbers are
-        cut into quarters of the rows. Cosines are given by group, top lists by the query's group.
+        cut into quarters of the rows, but for those that more than a quarter of the rows have,
+        which are a group each. Cosines are given by group, top lists by the query's group.
     judgments
         Which items are relevant to which queries: triples of query id, item id and grade (a list,
         three columns, a dict of dicts, a frame, or a file: CSV or TSV with a header, Parquet, TREC

@@ -28,6 +28,8 @@ _CUT_ABOVE = 20
 _QUARTERS = (0.25, 0.5, 0.75)
 _LOOKED_AT = 1 << 20
 """Values by which the quarters are cut."""
+_REST = 100
+"""Values that are left after frequent ones, one in so many at least, are searched for more."""
 MISSING = "missing"
 
 
@@ -47,7 +49,7 @@ class Coding:
         if self.values is not None:
             return [*map(str, self.values), MISSING]
         assert self.edges is not None
-        edges = [f"{edge:.6g}" for edge in self.edges]
+        edges = _distinct_texts(self.edges)
         inner = [f"{low} to {high}" for low, high in pairwise(edges)]
         return [f"below {edges[0]}", *inner, f"from {edges[-1]}", MISSING]
 
@@ -105,7 +107,8 @@ class Groups:
 
 def groups_of(given: Any, table: Table) -> Groups:
     """Groups by one value per row: texts, truth values and few different numbers are a group each,
-    other numbers are cut into quarters of the rows. Missing values are a group of their own.
+    other numbers are cut into quarters of the rows. A number that more than a quarter of the rows
+    have is a group of its own, and the others are cut. Missing values are a group of their own.
 
     Reads the column once; more than 64 different texts are an error.
     """
@@ -146,7 +149,34 @@ def _coding(array: Any, what: str) -> Coding:
         rows_in_memory(array, start, min(start + ID_RANGE, n), what=what)[-start % step :: step]
         for start in range(0, n, ID_RANGE)
     ]
-    return Coding(None, np.unique(np.nanquantile(np.concatenate(looked_at), _QUARTERS)))
+    return Coding(None, _edges(np.concatenate(looked_at).astype(np.float64)))
+
+
+def _edges(values: Vector) -> Vector:
+    """Where the groups of numbers begin, but the first: at the quarters of all values but those
+    that fill more than a quarter, which begin and end a group of their own.
+
+    Equal values stay together, so quarters of a column that is mostly zeros would be one.
+    """
+    known, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+    rest = counts.copy()
+    while _REST * rest.sum() >= counts.sum() and (frequent := 4 * rest > rest.sum()).any():
+        rest[frequent] = 0
+    alone = np.flatnonzero(rest == 0)
+    starts = np.union1d(alone, alone + 1)
+    edges = known[starts[(starts > 0) & (starts < len(known))]]
+    if not rest.any():  # and no edge where one value, or none, was looked at
+        return edges if len(edges) else np.append(known, 0.0)[:1]
+    return np.union1d(edges, np.quantile(np.repeat(known, rest), _QUARTERS, method="higher"))
+
+
+def _distinct_texts(edges: Vector) -> list[str]:
+    """In six digits, or in as many as tell them apart."""
+    for digits in range(6, 18):
+        texts = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _texts(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
