@@ -17,7 +17,6 @@ from dask_embstab.core.codes.code import (
     Code,
     leading_directions,
     random_rotation,
-    unit_of,
 )
 from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
 from dask_embstab.core.codes.row_code import RowCode
@@ -92,7 +91,7 @@ class Compress:
 def codes_of(
     run: Run, name: str, *, rotate: bool, rank: int | None, seed: int, force: bool = False
 ) -> dict[str, RowCode]:
-    """The code of every table: one ``name`` and one matrix for all, a unit or codebooks for each.
+    """The code of every table: one ``name`` and one matrix for all, codebooks for each.
 
     ``force``: codebooks may be fitted to fewer rows than they need.
     """
@@ -110,9 +109,7 @@ def codes_of(
     if parts:
         fit = partial(_product_code, parts=parts, matrix=matrix, seed=seed, force=force)
         return {key: fit(table) for key, table in tables.items()}
-    if "float" in name:
-        return {key: Code(name, d, 1.0, matrix) for key in tables}
-    return {key: Code(name, d, _unit(table), matrix) for key, table in tables.items()}
+    return {key: Code(name, d, matrix) for key in tables}
 
 
 def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
@@ -195,12 +192,6 @@ def _leading(table: Table, rank: int) -> Matrix:
     """The directions of the items (which are those of the users too, where scores were kept)."""
     found = reduce_table(table, moments_reduction(centred=False), label="compress: reading").run()
     return leading_directions(found.value.gramian, rank)
-
-
-def _unit(table: Table) -> float:
-    """By the size of a few rows all over the table."""
-    rows = _spread(table)
-    return unit_of(float(np.sqrt(np.mean(rows**2))) if rows.size else 0.0)
 
 
 def _spread(table: Table) -> Matrix:

@@ -20,7 +20,7 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate, estimate
 from dask_embstab.core.metrics.rankings import Counts, overlaps, rank_biased_overlap
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
-from dask_embstab.errors import InputError
+from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.compress import code_figures, codes_of, frozen_codes
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
@@ -119,12 +119,11 @@ class _Search:
         own = int(self.among_themselves)
         metric: Metric = "cosine" if own else "dot"
         found = rank_tables(tables, asked, self.k + own, metric=metric, label="compress: measuring")
-        for table, ranked in zip(tables, found, strict=True):
-            if ranked.n_ranked < self.k + own:
-                raise InputError(
-                    f"recall@{self.k} needs more than {self.k} items that are not zero;"
-                    f" {table.where} has {ranked.n_ranked}"
-                )
+        if found[0].n_ranked < self.k + own:
+            raise InputError(
+                f"recall@{self.k} needs more than {self.k} items that are not zero;"
+                f" {tables[0].where} has {found[0].n_ranked}"
+            )
         exact = found[0].rows
         return tuple(
             np.maximum(overlaps(exact, ranked.rows)[:, own:] - own, 0) for ranked in found[1:]
@@ -162,25 +161,28 @@ def resolve_codes(
             found = choose(run, Budget.of(budget), seed=seed)
             assert found.chosen is not None
             code, rotate, record = found.chosen.code, found.chosen.rotate, found.to_dict()
-        codes = codes_of(run, code or "int8", rotate=rotate, rank=rank, seed=seed, force=force)
+        codes = codes_of(
+            run, "int8" if code is None else code, rotate=rotate, rank=rank, seed=seed, force=force
+        )
     return codes, {**record, "tables": code_figures(run, codes, like)}
 
 
 def measure(run: Run, *, k: int = _K, seed: int = 0) -> Frontier:
     """All codes on a sample: items (at most 65,536) and half of the sampled queries."""
-    if not isinstance(k, int) or k < 1:
+    if not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
     search, items = _Search(run, k, seed), run.table("items")
-    few = _sampled(items, _ITEMS, seed)
-    of = few if search.among_themselves else search.queries
-    asked = _read(of, _halves(of, seed)[0])
+    chosen = _halves(search.queries, seed)[0]
+    few = _sampled(items, _ITEMS, seed, chosen if search.among_themselves else chosen[:0])
+    asked = _read(search.queries, chosen)
     exact = _read(few, np.arange(few.n_rows))
     pairs = exact[np.arange(len(asked)) % len(exact)], asked
-    entries = [
+    tried = [
         _entry(search, few, asked, pairs, name, rotate=rotate)
         for name in BITS
         for rotate in (False, True)
     ]
+    entries = [entry for entry in tried if entry is not None]
     entries.sort(key=lambda entry: (entry.n_bytes, -entry.recall.mean, entry.rotate))
     return Frontier(tuple(entries), k, len(asked), few.n_rows)
 
@@ -231,7 +233,11 @@ def _certify(run: Run, entry: Entry, k: int, seed: int) -> Estimate:
     asked = _read(search.queries, _halves(search.queries, seed)[1])
     coded = _coded(items, search.code(entry.code, rotate=entry.rotate))
     (shared,) = search.shared([items, coded], asked)
-    return estimate(shared[:, -1] / k, search.queries.n_rows)
+    found, n = estimate(shared[:, -1] / k, search.queries.n_rows), search.queries.n_rows
+    if len(asked) < n and found.high - found.low < 3 / len(asked) and found.mean == 1:
+        # All alike says little of few queries: the rule of three.
+        return replace(found, low=max(0.0, 1 - 3 / len(asked) * (1 - len(asked) / n)))
+    return found
 
 
 def _entry(
@@ -242,8 +248,11 @@ def _entry(
     name: str,
     *,
     rotate: bool,
-) -> Entry:
+) -> Entry | None:
+    """What one code keeps; None where the rows are beyond its range."""
     code = search.code(name, rotate=rotate)
+    if code.overflows(*code.encode(_read(few, np.arange(few.n_rows)))):
+        return None
     (shared,) = search.shared([few, _coded(few, code)], asked)
     rows, queries = pairs
     scores = np.einsum("ij,ij->i", rows, queries)
@@ -272,21 +281,24 @@ def _coded(table: Table, code: RowCode) -> Table:
 
 def _halves(queries: Table, seed: int) -> tuple[RowNumbers, RowNumbers]:
     """Rows that choose and rows that certify, drawn by ``seed``, ascending."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed % 2**64)
     drawn = rng.choice(queries.n_rows, min(2 * _QUERIES, queries.n_rows), replace=False)
     half = -(-len(drawn) // 2)
     return np.sort(drawn[:half]), np.sort(drawn[half:] if len(drawn) > 1 else drawn)
 
 
-def _sampled(table: Table, n: int, seed: int) -> Table:
-    """That many rows of a table (all, where it has no more), in memory."""
+def _sampled(table: Table, n: int, seed: int, among: RowNumbers) -> Table:
+    """That many rows of a table (all, if it has no more) and those ``among`` them, in memory."""
     if table.n_rows <= n:
         return table
-    rng = np.random.default_rng(seed + 1)
-    rows = np.sort(rng.choice(table.n_rows, n, replace=False))
+    rng = np.random.default_rng((seed + 1) % 2**64)
+    rows = np.union1d(rng.choice(table.n_rows, n, replace=False), among)
     return replace(table, source=ArraySource(_read(table, rows)), stored_ids=None)
 
 
 def _read(table: Table, rows: RowNumbers) -> Matrix:
     (found,) = compute([rows_of(table, rows)], label="compress: sampling", n_tasks=0)
+    if not np.isfinite(found).all():
+        row = rows[np.flatnonzero(~np.isfinite(found).all(axis=1))[0]]
+        raise NotFiniteError(f"row {row} of {table.where} is not finite; repair or drop it")
     return np.asarray(found)

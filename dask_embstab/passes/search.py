@@ -22,7 +22,7 @@ _BATCH_BYTES = 64 << 20
 
 def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matrix, IdArray]:
     """Scores (q, k), descending, and the ids (q, k) of the rows that have them."""
-    if not isinstance(k, int) or k < 1:
+    if not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
     if queries.d != table.d:
         raise InputError(

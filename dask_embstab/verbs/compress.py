@@ -11,6 +11,7 @@ from dask_embstab.tables.coerce import (
     TableLike,
     run_of,
 )
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run
 from dask_embstab.verbs.given import RunLike, name_at, paths_of
 
@@ -59,7 +60,8 @@ def compress(
         Turn rows by a random rotation first, the same for every run with this ``seed``: components
         of very different size are then coded alike.
     rank
-        Keep that many leading directions of the items: the best scores of that rank. One more read.
+        Keep that many leading directions of the items: of a stabilized run the best scores of that
+        rank. One more read.
     seed
         Of the rotation, the sampled rows and the codebooks.
     like
@@ -89,28 +91,30 @@ def compress(
     float32 1.0
     """
     source = run_of(run, users)
-    codes, record = resolve_codes(
-        source,
-        code=code,
-        budget=budget,
-        rotate=rotate,
-        rank=rank,
-        seed=seed,
-        like=None if like is None else run_of(like),
-        force=force,
-    )
     name = source.name if source.path is not None else name_at(out)
-    return compress_run(
-        source,
-        out,
-        codes,
-        record=record,
-        name=name,
-        overwrite=overwrite,
-        resume=resume,
-        sync=sync,
-        inputs=paths_of(source.path),
-    )
+    tables = (source.items, source.users)
+    with unchanged(*tables):  # from the first look at a row, which chooses the code
+        codes, record = resolve_codes(
+            source,
+            code=code,
+            budget=budget,
+            rotate=rotate,
+            rank=rank,
+            seed=seed,
+            like=None if like is None else run_of(like),
+            force=force,
+        )
+        return compress_run(
+            source,
+            out,
+            codes,
+            record=record,
+            name=name,
+            overwrite=overwrite,
+            resume=resume,
+            sync=sync,
+            inputs=paths_of(source.path),
+        )
 
 
 @verb()

@@ -34,11 +34,6 @@ class ProductCode:
         return f"pq{len(self.codebooks)}"
 
     @property
-    def unit(self) -> float:
-        """Entries are stored as they are."""
-        return 1.0
-
-    @property
     def width(self) -> int:
         """Components that are stored."""
         return int(self.codebooks.shape[0] * self.codebooks.shape[2])
@@ -73,9 +68,11 @@ class ProductCode:
         if self.matrix is not None:
             y = y @ self.matrix.astype(np.float32)
         parts, _, w = self.codebooks.shape
+        scale = _power_of_two(self.codebooks)
         codes = np.empty((len(y), parts), np.uint8)
         for part, entries in enumerate(self.codebooks):
-            codes[:, part] = nearest(y[:, part * w : (part + 1) * w], entries)
+            x = y[:, part * w : (part + 1) * w] * scale
+            codes[:, part] = nearest(x, entries * scale)
         return codes, None
 
     def decode(self, codes: Bytes, scale: Rows | None = None) -> Rows:  # noqa: ARG002
@@ -105,16 +102,23 @@ def fit_codebooks(rows: Matrix, parts: int, seed: int, *, steps: int = 20) -> Ro
     It starts from rows drawn by ``seed``. An entry that no row is nearest to becomes the row that
     is worst off.
     """
-    rng, w = np.random.default_rng(seed), rows.shape[1] // parts
+    rng, w = np.random.default_rng(seed % 2**64), rows.shape[1] // parts
+    scale = _power_of_two(rows)
     books = np.empty((parts, ENTRIES, w), np.float32)
     start = rng.choice(len(rows), ENTRIES, replace=len(rows) < ENTRIES)
     for part in range(parts):
-        x = np.ascontiguousarray(rows[:, part * w : (part + 1) * w], np.float32)
+        x = np.ascontiguousarray(rows[:, part * w : (part + 1) * w] * scale, np.float32)
         entries = x[start].copy()
         for _ in range(steps):
             entries = _step(x, entries)
-        books[part] = entries
+        books[part] = entries / scale
     return books
+
+
+def _power_of_two(values: Rows) -> Any:
+    """What brings values to 1 at most: exact, and no square of them is out of range."""
+    _, exponent = np.frexp(np.abs(values).max(initial=0.0))
+    return np.float32(2.0 ** float(np.clip(-exponent, -126, 126)))
 
 
 def _step(x: Rows, entries: Rows) -> Rows:

@@ -7,38 +7,50 @@ say what they mean.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from dask_embstab.core.codes.code import BITS, Code
 from dask_embstab.core.codes.product import ENTRIES, ProductCode
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.errors import InputError
+from dask_embstab.errors import DamageError, EmbstabError, InputChangedError, InputError
+from dask_embstab.files.regular import read_regular
 from dask_embstab.tables.layout import ATTRIBUTE, recorded
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import as_dask
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.limits import require_stored
-from dask_embstab.tables.read.source import Reader, Source
+from dask_embstab.tables.read.source import Digests, Reader, Source
 from dask_embstab.tables.read.views import View, ViewReader, column_source, view_block
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
+from dask_embstab.tables.store_errors import reading
 
 CODES, SCALE, MATRIX, CODEBOOK = "codes", "scale", "matrix", "codebook"
 
 
 @dataclass(frozen=True, slots=True)
 class CodedSource(View):
-    """The decoded rows, float32; ``source`` holds the codes and ``scale`` the rows' scales."""
+    """The decoded rows, float32; ``source`` holds the codes and ``scale`` the rows' scales.
+
+    ``metadata`` is the group's file, where it is local: whoever reads rows looks whether their code
+    is still this one.
+    """
 
     scale: Source | None
     code: RowCode
+    metadata: str | None = None
 
     @property
     def array(self) -> Any:
@@ -46,8 +58,9 @@ class CodedSource(View):
         codes = as_dask(self.source.array, self.chunk_rows)
         parts = [codes]
         if self.scale is not None:
-            scale = self.scale.array
-            parts.append(as_dask(scale, self.chunk_rows).rechunk((codes.chunks[0],))[:, None])
+            scale = as_dask(self.scale.array, self.chunk_rows)
+            scale = scale[:, None] if scale.ndim == 1 else scale
+            parts.append(scale.rechunk((codes.chunks[0], (1,))))
         rows, *more = parts
         chunks = (rows.chunks[0], (self.code.d,))
         return rows.map_blocks(partial(_decoded, self.code), *more, dtype=self.dtype, chunks=chunks)
@@ -73,17 +86,47 @@ class CodedSource(View):
         return self._made(self.source.gather(rows), *scales)
 
     def _made(self, *blocks: Any) -> Any:
-        return view_block(partial(_CodedReader, self.code), *blocks)
+        return view_block(partial(_CodedReader, self.code, self.metadata), *blocks)
 
 
 class _CodedReader(ViewReader):
-    def __init__(self, code: RowCode, *readers: Reader) -> None:
+    def __init__(self, code: RowCode, metadata: str | None, *readers: Reader) -> None:
         super().__init__(*readers)
         self._code = code
+        if metadata is not None:
+            _require_same(code, metadata)
 
     def take(self, start: int, stop: int) -> Rows:
         """The decoded rows."""
         return _decoded(self._code, *(reader.take(start, stop) for reader in self._readers))
+
+    def digests(self) -> Digests:
+        """Of the chunks of codes and of scales together."""
+        codes, *scales = (reader.digests() for reader in self._readers)
+        for of in scales:
+            codes = {n: (c * 31 + of[n]) % 2**32 for n, c in codes.items() if n in of}
+        return codes
+
+
+def _require_same(code: RowCode, metadata: str) -> None:
+    """Raise where the table was written anew, with another code, since it was opened."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(read_regular(metadata))["attributes"][ATTRIBUTE]["code"]
+        if told == code_attributes(code)[ATTRIBUTE]["code"]:
+            return
+    raise InputChangedError(
+        f"the codes of {Path(metadata).parent} are of another code than when it was opened; open it"
+        " again"
+    )
+
+
+def _checksum(code: RowCode) -> int:
+    """Of all that decoding needs."""
+    found = crc32c.crc32c(f"{code.name} {code.d}".encode())
+    for name, (values, _) in sorted(code.arrays().items()):
+        array: Any = np.ascontiguousarray(values, "<f8")
+        found = crc32c.crc32c(name.encode() + array.tobytes(), found)
+    return int(found)
 
 
 def _decoded(code: RowCode, codes: Any, scale: Any = None) -> Rows:
@@ -92,7 +135,7 @@ def _decoded(code: RowCode, codes: Any, scale: Any = None) -> Rows:
 
 def code_attributes(code: RowCode) -> dict[str, Any]:
     """What the group of a coded table records of its code; `code_of` reads it."""
-    told = {"name": code.name, "components": code.d, "unit": code.unit}
+    told = {"name": code.name, "components": code.d, "crc32c": _checksum(code)}
     return {ATTRIBUTE: {"code": told, "meaning": meaning(code)}}
 
 
@@ -108,7 +151,7 @@ def meaning(code: RowCode) -> str:
     if code.name in ("int6", "int5", "int4"):
         bits = BITS[code.name]
         told = f"numbers of {bits} bits, lowest first, minus {(1 << (bits - 1)) - 1}"
-    told = f"y = {told}" + (f" * scale * {code.unit!r}" if code.scaled else "")
+    told = f"y = {told}" + (" * scale" if code.scaled else "")
     return told if code.matrix is None else f"{told}; rows are y @ matrix.T"
 
 
@@ -118,26 +161,35 @@ def code_of(group: zarr.Group, where: str) -> RowCode:
     try:
         if not isinstance(told, Mapping):
             raise ValueError("its attributes name no code")
-        name, d, unit = told["name"], told["components"], float(told["unit"])
-        if not isinstance(d, int) or d < 1 or not 2.0**-101 < unit < 2.0**101:
-            raise ValueError("its components or its unit are out of range")
+        name, d = told["name"], told["components"]
+        if not isinstance(d, int) or isinstance(d, bool) or d < 1:
+            raise ValueError("its number of components is none")
         matrix = _small(group, MATRIX, where)
         if matrix is not None and (matrix.ndim != 2 or matrix.shape[0] != d):
             raise ValueError("its matrix has another shape than its components ask for")
+        code: RowCode
         if name in BITS:
-            return Code(name, d, unit, matrix)
-        books = _small(group, CODEBOOK, where)
-        if books is None or books.ndim != 3 or books.shape[1] != ENTRIES:
-            raise ValueError(f"it is coded as {name!r} and has no codebook of {ENTRIES} entries")
-        code = ProductCode(d, books.astype(np.float32), matrix)
-        if code.name != name or code.width != (d if matrix is None else matrix.shape[1]):
-            raise ValueError(f"it is coded as {name!r}, to which its codebook does not fit")
-        return code
+            code = Code(name, d, matrix)
+        else:
+            books = _small(group, CODEBOOK, where)
+            if books is None or books.ndim != 3 or books.shape[1] != ENTRIES:
+                raise ValueError(f"{name!r} needs a codebook of {ENTRIES} entries")
+            code = ProductCode(d, books.astype(np.float32), matrix)
+            if code.name != name or code.width != (d if matrix is None else matrix.shape[1]):
+                raise ValueError(f"it is coded as {name!r}, to which its codebook does not fit")
+    except EmbstabError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"a coded table records its code in its attributes; {where} does not ({error});"
             " compress the run again"
         ) from error
+    if told != code_attributes(code)[ATTRIBUTE]["code"]:
+        raise DamageError(
+            f"the code of {where} is not the one that it was written with (its attributes, matrix"
+            " or codebook are others); restore it or compress the run again"
+        )
+    return code
 
 
 def _small(group: zarr.Group, name: str, where: str) -> Any:
@@ -146,7 +198,8 @@ def _small(group: zarr.Group, name: str, where: str) -> Any:
     if not isinstance(found, zarr.Array):
         return None
     require_stored(found, f"{where}/{name}")
-    values = np.asarray(guarded(found, what=f"{where}/{name}")[...], np.float64)
+    with reading(f"{where}/{name}"):
+        values = np.asarray(guarded(found, what=f"{where}/{name}")[...], np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"its {name} is not finite")
     return values
@@ -163,15 +216,21 @@ def coded_source(group: zarr.Group, where: str) -> CodedSource:
             f" those of {where} have {codes.shape[1]}"
         )
     require_full_width(codes, f"{where}/{CODES}")
+    metadata, store = None, group.store
+    if isinstance(store, LocalStore) and group.metadata.zarr_format == 3:
+        metadata = str(Path(store.root, group.path, "zarr.json"))
     # Writers leave out no chunk of codes, although its fill is a number.
     files = chunk_files(codes, unique=True)
     source: Source = ZarrSource(codes) if files is None else DirectSource(codes, files)
     if not code.scaled:
-        return CodedSource(source, None, code)
+        return CodedSource(source, None, code, metadata)
     if not isinstance(scale, zarr.Array) or scale.shape != codes.shape[:1]:
         raise InputError(f"{code.name} codes need one scale per row; {where} has none or others")
-    if scale.dtype != np.float16 or scale.chunks[0] != codes.chunks[0]:
+    if scale.dtype != np.uint16 or scale.chunks[0] != codes.chunks[0]:
         raise InputError(
-            f"scales must be float16 in the row chunks of the codes; those of {where} are not"
+            f"scales must be uint16 in the row chunks of the codes; those of {where} are not"
         )
-    return CodedSource(source, column_source(scale), code)
+    files = chunk_files(scale, unique=True)
+    direct = files is not None and files.compression is None
+    rows = DirectSource(scale, files) if files is not None and direct else column_source(scale)
+    return CodedSource(source, rows, code, metadata)

@@ -88,7 +88,7 @@ class Sink:
         if self.code is None:
             return rows
         scales = None if self.weights is None else self._writer(self.weights, start, stop)
-        return CodeWriter(self.code, rows, scales, start, str(self.vectors.store_path))
+        return CodeWriter(self.code, rows, scales, start)
 
     def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
         files = chunk_files(array)
@@ -153,10 +153,8 @@ class CodeWriter:
         codes: RowWriter | DirectWriter,
         scales: RowWriter | DirectWriter | None,
         start: int,
-        place: str,
     ) -> None:
-        self._code, self._codes, self._scales = code, codes, scales
-        self._at, self._place = start, place
+        self._code, self._codes, self._scales, self._at = code, codes, scales, start
         self.dtype = np.dtype(np.float32)
 
     @property
@@ -168,10 +166,10 @@ class CodeWriter:
         """Append rows."""
         codes, scale = self._code.encode(rows)
         if self._code.overflows(codes, scale):
+            beyond = [self._code.overflows(*self._code.encode(row)) for row in rows[:, None]]
             raise NotFiniteError(
-                f"a row of {self._place} between {self._at} and {self._at + len(rows)} lies beyond"
-                f" the range of {self._code.name} codes; a code with a scale per row, as int8,"
-                " holds more"
+                f"row {self._at + beyond.index(True)} lies beyond the range of {self._code.name}"
+                " codes; bfloat16 and int8 hold what float32 holds"
             )
         self._codes.put(codes)
         if self._scales is not None and scale is not None:

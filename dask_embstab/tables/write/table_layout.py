@@ -18,6 +18,10 @@ from dask_embstab.tables.read.coded import CODES, SCALE, code_attributes
 ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
 
+_NO_SCALE = 0xFFFF
+"""The upper half of a float32 that is no number."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableLayout:
     """A table ``key`` of ``shape`` (n, d): ids of a kind (None: no ids), ``weights`` (a number per
@@ -55,6 +59,9 @@ class TableLayout:
         node: Any = group[self.key]
         if self.code is not None and dict(node.attrs) != code_attributes(self.code):
             raise ValueError("it is of another code")
+        for name, (values, _) in () if self.code is None else self.code.arrays().items():
+            if not np.array_equal(node[name][...], values):
+                raise ValueError(f"{name} is another")
 
         found = tuple(None if name is None else node[name] for name in self.arrays)
         for name in filter(None, self.arrays):
@@ -79,13 +86,15 @@ class TableLayout:
             return (n, self.code.n_codes), (rows, self.code.n_codes), np.dtype(np.uint8)
         if name == "vectors":
             return (n, d), (rows, d), stored
-        return (n,), (rows,), np.dtype(np.float16) if name == SCALE else stored
+        return (n,), (rows,), np.dtype(np.uint16) if name == SCALE else stored
 
     def _create(self, node: zarr.Group, name: str) -> zarr.Array[Any]:
         shape, chunks, dtype = self._of(name)
         row = DIMENSION[self.key]
         columns = {"vectors": ("component",), CODES: ("byte",)}.get(name, ())
         more: dict[str, Any] = {} if name in ("id", CODES) else {"fill_value": math.nan}
+        if name == SCALE:
+            more["fill_value"] = _NO_SCALE
         if columns and self.ids is not None:
             more["attributes"] = {"coordinates": "id"}  # so xarray keeps each row's id beside it
         return node.create_array(
