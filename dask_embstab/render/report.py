@@ -68,12 +68,25 @@ class Report(Displayed):
         return page(self._title, *self._parts())
 
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
-        """Write the page at ``path``, over what stood there: whole or not at all."""
+        """Write the page at ``path``, over what stood there: whole or not at all.
+
+        Examples
+        --------
+        >>> series.report().save(folder / "report.html")
+        >>> (folder / "report.html").read_text()[:15]
+        '<!DOCTYPE html>'
+        """
         data = self.html.encode()
         write_whole(path, lambda file: file.write(data), sync=sync)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number of the page as plain values, as ``embstab report --json`` prints them."""
+        """Every number of the page as plain values, as ``embstab report --json`` prints them.
+
+        Examples
+        --------
+        >>> series.report().to_dict()["kind"]
+        'series'
+        """
         return copy.deepcopy(self._values)
 
     def _repr_html_(self) -> str:
