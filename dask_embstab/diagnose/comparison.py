@@ -112,8 +112,8 @@ def _table(key: str, table: TableMetrics) -> Iterator[str]:
 
 def _retrieval(found: Retrieval) -> Iterator[str]:
     yield (
-        f"top {found.k} by {found.metric}, {found.sampled} of {found.population} {found.queries}"
-        " sampled (95 % intervals of what was sampled):"
+        f"top {found.k} of {found.n_ranked} by {found.metric}, {found.sampled} of"
+        f" {found.population} {found.queries} sampled (95 % intervals of what was sampled):"
     )
     if not found.k:
         return
@@ -121,11 +121,11 @@ def _retrieval(found: Retrieval) -> Iterator[str]:
     for name, text in _LISTS.items():
         agreement: RankingAgreement = getattr(found, name)
         yield (
-            f"  {text.format(queries=found.queries)}: {_by_depth('recall', agreement.recall)},"
+            f"  {text.format(queries=found.queries)}: {_recall(found, agreement)},"
             f" rank-biased overlap {_text(agreement.rbo)}"
         )
         for group, one in (agreement.groups or {}).items():
-            yield f"    {group}: {_by_depth('recall', one.recall)}, {one.rbo.n} {found.queries}"
+            yield f"    {group}: {_recall(found, one)}, {one.rbo.n} {found.queries}"
 
 
 def _judged(found: Judged) -> Iterator[str]:
@@ -138,6 +138,14 @@ def _judged(found: Judged) -> Iterator[str]:
         figures = getattr(found, key)
         shown = (_by_depth(metric, getattr(figures, metric)) for metric in ("ndcg", "recall"))
         yield f"  {name}: {', '.join(shown)}"
+
+
+def _recall(found: Retrieval, agreement: RankingAgreement) -> str:
+    """At the depth that says most and at the lists' end, if that is not the end of all items."""
+    ends = {found.k} - {found.n_ranked}
+    depths = sorted({found.depth} - {0} | ends)
+    shown = (f"recall@{depth} {_text(agreement.recall[depth])}" for depth in depths)
+    return ", ".join(shown) if depths else "recall of all items is not informative"
 
 
 def _by_depth(name: str, values: Mapping[int, Estimate]) -> str:

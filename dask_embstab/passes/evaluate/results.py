@@ -99,9 +99,16 @@ class RankingAgreement:
     groups: dict[str, RankingAgreement] | None = None
 
 
+_INFORMATIVE = 10
+"""A figure to be quoted is of this depth at most, and of one row in so many: where all rows are in
+every top list, recall is 1 whatever they are.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Nearest rows of ``sampled`` queries of ``population`` that both runs have, to depth ``k``.
+    """Nearest rows of ``sampled`` queries of ``population`` that both runs have, to depth ``k`` of
+    the ``n_ranked`` rows that either run ranks at least.
 
     ``queries`` are users, ranked by ``metric`` against items; or items among the other items.
     ``stale_queries``: b's items by a's queries against b's own (yesterday's queries on today's
@@ -117,6 +124,15 @@ class Retrieval:
     stale_queries: RankingAgreement
     stale_table: RankingAgreement
     retrained: RankingAgreement
+    n_ranked: int
+
+    @property
+    def depth(self) -> int:
+        """The depth whose recall says most in one figure: 10, or less, at most a tenth of the rows
+        that are ranked; 0 where there is none.
+        """
+        deepest = min(_INFORMATIVE, self.n_ranked // _INFORMATIVE)
+        return max((k for k in self.stale_queries.recall if k <= deepest), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +199,11 @@ class Metrics(Displayed):
             of_users = self.rank_correlation is not None
             name = "stale_recall" if of_users else "neighbour_overlap"
             shown = found.stale_queries if of_users else found.retrained
-            facts[name] = f"{shown.recall[found.k].mean:.4f} at {found.k}"
+            facts[name] = (
+                f"{shown.recall[found.depth].mean:.4f} at {found.depth} of {found.n_ranked}"
+                if found.depth
+                else f"not informative: lists hold {found.k} of all {found.n_ranked} items"
+            )
         if self.judged is not None:
             depth = max(self.judged.b.ndcg, default=0)
             facts["judged"] = f"{self.judged.queries} queries" + (

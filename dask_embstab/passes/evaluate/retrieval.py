@@ -112,9 +112,10 @@ def measure_rankings(
     half = len(of_a)
     lists = Lists(a.rows[:half], a.rows[half:], b.rows[:half], b.rows[half:])
     lists = lists.without(rows) if itself else lists
-    k = max(0, min(deepest, a.n_ranked, b.n_ranked) - itself)
+    n_ranked = max(0, min(a.n_ranked, b.n_ranked) - itself)
+    k = max(0, min(deepest - itself, n_ranked))
 
-    found = _retrieval(queries, lists.of(np.arange(n), k), k, metric)
+    found = _retrieval(queries, lists.of(np.arange(n), k), k, metric, n_ranked)
     ranked = None if itself else _rank_correlation(found, (a.zero_rows, b.zero_rows))
     if judged is None:
         return ranked, found, None
@@ -139,7 +140,7 @@ def _rank_correlation(found: Retrieval, zero_rows: tuple[int, int]) -> RankCorre
     )
 
 
-def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric) -> Retrieval:
+def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric, n_ranked: int) -> Retrieval:
     known = gather(queries.item_partners, lists.a_by_a)
     compared = {
         "stale_queries": (lists.b_by_a, lists.b_by_b),
@@ -159,7 +160,7 @@ def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric) -> Retrie
                 if len(of_it := np.flatnonzero(codes == number))
             }
         agreements[name] = _agreement(shared, population, by_group)
-    return Retrieval(queries.name, metric, k, n, population, **agreements)
+    return Retrieval(queries.name, metric, k, n, population, **agreements, n_ranked=n_ranked)
 
 
 def _agreement(
