@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dask_embstab.errors import EmbstabError, InputError
-from dask_embstab.files.place import local_path
+from dask_embstab.diagnose.reference import with_reference
+from dask_embstab.errors import InputError
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.sampled import compared, most_moved, sampled_rows, shared_rows
 from dask_embstab.render.report import Report
@@ -14,7 +14,7 @@ from dask_embstab.repairs import call
 from dask_embstab.series.log.thresholds import GATES
 from dask_embstab.series.log.versions import row_counts
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run
 
 _SAMPLE, _SAMPLE_PER_COMPONENT, _MOVED = 4096, 12, 12
 _COUNTS = ("rows", "matched", "new", "gone", "zero_rows")
@@ -69,10 +69,11 @@ def report_run(run: Run) -> Report:
     reference, notes = known.get("reference") or None, []
     tables: dict[str, Any] = {}
     if reference and reference.get("path"):
-        try:
-            tables = _sampled(run, open_run(_reference_place(run, reference["path"])))
-        except EmbstabError as error:
-            notes.append(f"The reference cannot be read any more: {error}")
+        found = with_reference(run, known)
+        if isinstance(found, str):
+            notes.append(found)
+        else:
+            tables = _sampled(*found)
     counts = {
         key: {name: row_counts(known[key])[name] for name in _COUNTS}
         for key in TABLES
@@ -113,13 +114,6 @@ def report_run(run: Run) -> Report:
             "tables": tables,
         }
     )
-
-
-def _reference_place(run: Run, path: str) -> str:
-    """Where a reference lies: a run of a series names it from the folder of its series."""
-    root = None if run.path is None else local_path(run.path)
-    in_series = None if root is None else root.parent.parent / path
-    return str(in_series) if in_series is not None and in_series.exists() else path
 
 
 def _sampled(a: Run, b: Run) -> dict[str, Any]:

@@ -43,8 +43,9 @@ def report(
 
     Of two runs every table is read as `evaluate` does, and of one run nothing but its metadata;
     besides, of each table and the reference's, the ids once and a sample of 4,096 rows (12 per
-    component where that is more). Raises `InputError` where ``a`` alone is a run as training left
-    it.
+    component where that is more); of a reference also one chunk, which tells whether it is still
+    the run that was aligned to: rows of another are not compared, and a note says so. Raises
+    `InputError` where ``a`` alone is a run as training left it.
 
     Examples
     --------

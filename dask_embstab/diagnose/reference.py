@@ -1,0 +1,106 @@
+"""Which rows can a stabilized run be compared with: are those of its reference still there, and in
+which space are they read now?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dask
+
+from dask_embstab.errors import EmbstabError
+from dask_embstab.files.place import local_path
+from dask_embstab.passes.engine.graph import compute
+from dask_embstab.series.log.basis import matrix_of, moved_table, read_run
+from dask_embstab.series.log.log import Log, read_log
+from dask_embstab.series.log.mark import store_at
+from dask_embstab.series.log.names import run_key
+from dask_embstab.series.log.published import published_reference, published_run
+from dask_embstab.series.store import Store
+from dask_embstab.tables.layout import SERIES_MARK, TABLES
+from dask_embstab.tables.read.source import Openable
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.table import Table
+
+_LEFT_OUT = "The rows are not compared with the reference's: "
+
+
+def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
+    """The run and its reference in one space, or a note that says why they cannot be compared;
+    ``known`` are the diagnostics of the run, whose reference has a path.
+    """
+    root = None if run.path is None else local_path(run.path)
+    series = None if root is None else root.parent.parent
+    found: tuple[Run, Run] | str
+    try:
+        if series is not None and (series / SERIES_MARK).is_file():
+            store = store_at(series)
+            # What a series holds never changes under its name.
+            found = _in_series(run, known, store, read_log(store))
+        elif known.get("rebased"):
+            found = "a rebase moved the run after it was aligned, and its series is not here"
+        else:
+            reference = open_run(known["reference"]["path"])
+            found = _another(known, reference) or (run, reference)
+    except EmbstabError as error:
+        found = f"the reference cannot be read any more: {error}"
+    return _LEFT_OUT + found if isinstance(found, str) else found
+
+
+def _in_series(run: Run, known: Mapping[str, Any], store: Store, log: Log) -> tuple[Run, Run] | str:
+    """Both as the series reads them now: a rebase gives each stored run a matrix of its own."""
+    reference, stored = known["reference"], log.stored
+    places = {str(store.place(run_key(str(version.run)))): version for version in stored.values()}
+    ours, theirs = places.get(str(run.path)), stored.get(str(reference.get("name")))
+    if (ours is None or theirs is None) and (log.moves or known.get("rebased")):
+        return "the series does not hold both any more, and a rebase or a forget came since"
+    if theirs is None:
+        return run, open_run(reference["path"])
+    is_mean = str(reference["path"]).startswith("references/")
+    if is_mean and not theirs.has_reference:
+        return f"the running reference of {theirs.run} is not kept any more"
+    found = (published_reference if is_mean else published_run)(store, theirs)
+    M = matrix_of(store, theirs)
+    items, users = moved_table(found.items, M), moved_table(found.users, M)
+    return run if ours is None else read_run(store, ours), replace(found, items=items, users=users)
+
+
+def _another(known: Mapping[str, Any], found: Run) -> str | None:
+    """Why this is not the run that was aligned to, as far as the fit recorded that one."""
+    reference = known["reference"]
+    differs = []
+    if reference.get("name") not in (None, found.name):
+        differs.append(f"its name is {found.name}, that of the reference was {reference['name']}")
+    for key in TABLES:
+        table: Table | None = getattr(found, key)
+        figures = known.get(key) or {}
+        if table is None or figures.get("matched") is None:
+            continue
+        gone = figures.get("unmatched_reference")
+        if figures.get("paired_by") != "listed pairs" and not figures.get("duplicates"):
+            n = figures["matched"] + (gone or 0)
+            if gone is not None and n != table.n_rows:
+                differs.append(f"it has {table.n_rows} {key}, the reference had {n}")
+        digests = figures.get("reference_digests") or []
+        whole = digests and len(digests) == -(-table.n_rows // table.chunk_rows)
+        if whole and _first(table) not in (None, digests[0]):
+            differs.append(f"its {key} are others")
+    if not differs:
+        return None
+    return f"{found.where} is another run than the reference was ({'; '.join(differs)})"
+
+
+def _first(table: Table) -> Any:
+    """The digest of the first chunk, from one read of it; None where it has none."""
+    stop = min(table.chunk_rows, table.n_rows)
+    node = dask.delayed(_digest, pure=False)(table.source.block(0, stop), stop)
+    (found,) = compute([node], label="reference", n_tasks=0)
+    return found
+
+
+def _digest(block: Openable, n: int) -> int | None:
+    reader = block.open()
+    reader.take(0, n)
+    return reader.digests().get(0)

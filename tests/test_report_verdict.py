@@ -1,0 +1,95 @@
+"""Laws of a report's verdict: it is never false, and it names what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dask_embstab as es
+
+
+def day(folder: Path, t: int) -> es.Run:
+    """One noisy geometry in another basis each day; names and ids stay."""
+    own, ids = np.random.default_rng(100 + t), np.arange(5 * t, 5 * t + 80)
+    M = own.normal(size=(4, 4))
+    items, users = (np.random.default_rng(k).normal(size=(200, 4)) for k in (0, 1))
+    items = (items[ids] + 0.1 * own.normal(size=(80, 4))) @ M
+    users = (users[:60] + 0.1 * own.normal(size=(60, 4))) @ np.linalg.inv(M).T
+    return es.create_run(folder / f"d{t}.zarr", items, users, item_ids=ids)
+
+
+def agreement(report: es.Report) -> float | None:
+    keys = {key["name"]: key["value"] for key in report.to_dict()["keys"]}
+    return keys["Same ids agree"]
+
+
+@pytest.mark.parametrize("policy", ["consensus", "previous"])
+@pytest.mark.parametrize("rewrite", [False, True])
+def test_a_rebase_changes_no_verdict_of_a_run(tmp_path: Path, policy: str, rewrite: bool) -> None:
+    series = es.Series.init(tmp_path / "s", policy=policy)
+    for t in range(3):
+        series.add(day(tmp_path, t))
+    series.rebase(onto=tmp_path / "d1.zarr", rewrite=rewrite)
+    series.add(day(tmp_path, 3))  # of references that are read through the rebase
+    for version in (2, 3, 5):
+        report = es.report(f"{series.store.place('')}@{version}")
+        assert report.well, report.verdict
+        assert (agreement(report) or 0) > 0.9
+        assert report.to_dict()["notes"] == []
+    if not rewrite:
+        stored = es.report(tmp_path / "s" / "runs" / "d2.zarr")  # not through the series
+        assert stored.well
+        assert (agreement(stored) or 0) > 0.9
+    else:
+        superseded = es.report(tmp_path / "s" / "runs" / "d2.zarr")
+        assert superseded.well
+        assert agreement(superseded) is None
+        assert "a rebase or a forget came since" in superseded.to_dict()["notes"][0]
+
+
+def test_a_rebased_run_outside_of_its_series_is_not_compared(tmp_path: Path) -> None:
+    series = es.Series.init(tmp_path / "s")
+    for t in range(2):
+        series.add(day(tmp_path, t))
+    series.rebase(onto=tmp_path / "d0.zarr", rewrite=True)
+    shutil.copytree(Path(str(series.open().path)), tmp_path / "copy.zarr")
+    report = es.report(tmp_path / "copy.zarr")
+    assert report.well
+    assert agreement(report) is None
+    assert "a rebase moved the run" in report.to_dict()["notes"][0]
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_another_run_at_the_references_place_is_not_compared(tmp_path: Path, by_id: bool) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 120, 4))
+    at, out = tmp_path / "reference.zarr", tmp_path / "out.zarr"
+    ids = np.arange(120)
+    es.create_run(at, rows[0], item_ids=ids)
+    run = es.create_run(tmp_path / "run.zarr", rows[0], item_ids=ids[::-1] if by_id else ids)
+    es.stabilize(run, out, reference=at)
+    for other, ids_of, said in (
+        (rows[1], ids, "its items are others"),
+        (rows[2][:100], ids[:100], "it has 100 items, the reference had 120"),
+    ):
+        if by_id and len(other) == 120:
+            continue  # of gathered rows no digest is recorded: the shape alone tells
+        es.create_run(at, other, item_ids=ids_of, overwrite=True)
+        report = es.report(out)
+        assert agreement(report) is None
+        assert said in report.to_dict()["notes"][0]
+    es.create_run(at, rows[0], item_ids=ids, name="other", overwrite=True)
+    assert "its name is other" in es.report(out).to_dict()["notes"][0]
+    shutil.rmtree(at)
+    assert "cannot be read any more" in es.report(out).to_dict()["notes"][0]
+
+
+def test_an_unchanged_reference_is_compared(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(120, 4))
+    es.create_run(tmp_path / "a.zarr", rows)
+    es.stabilize(tmp_path / "a.zarr", tmp_path / "out.zarr", reference=tmp_path / "a.zarr")
+    report = es.report(tmp_path / "out.zarr")
+    assert agreement(report) == pytest.approx(1)
+    assert report.to_dict()["notes"] == []
