@@ -93,3 +93,56 @@ def test_an_unchanged_reference_is_compared(tmp_path: Path) -> None:
     report = es.report(tmp_path / "out.zarr")
     assert agreement(report) == pytest.approx(1)
     assert report.to_dict()["notes"] == []
+
+
+def test_a_part_of_the_rows_that_agrees_does_not_make_two_tables_comparable() -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 1000, 16))
+    y[:200] = x[:200]
+    report = es.report(x, y)
+    assert (agreement(report) or 0) > 0.15  # the mean alone would pass
+    assert report.verdict == (
+        "Look at this: one row in ten does not agree, many rows agree no better than chance"
+    )
+    shares = [key for key in report.to_dict()["keys"] if key["name"] == "Rows at chance"]
+    assert shares[0]["value"] > 0.7
+    assert shares[0]["threshold"] == 0.12
+
+
+@pytest.mark.parametrize("n", [1, 31, 32])
+def test_two_runs_are_comparable_from_four_usable_rows_per_component_on(n: int) -> None:
+    x = np.random.default_rng(0).normal(size=(1000, 8))
+    y = x.copy()
+    y[n:] = 0
+    report = es.report(x, y)
+    assert report.well is (n == 32)
+    assert report.verdict == (
+        "Comparable: both runs hold the same ids in one space"
+        if n == 32
+        else f"Look at this: too few shared rows of items to tell ({n}; at least 32 are needed)"
+    )
+    assert not es.report(x[:9, :1], x[:9, :1]).well
+    assert es.report(x[:10, :1], x[:10, :1]).well
+
+
+def test_what_cannot_be_compared_is_named() -> None:
+    zeros, rows = np.zeros((50, 3)), np.random.default_rng(0).normal(size=(50, 3))
+    said = "Look at this: no row of {} that is not zero in both runs"
+    assert es.report(zeros, zeros).verdict == said.format("items")
+    half = {"items": rows, "users": zeros}
+    assert es.report(half, half).verdict == said.format("users")
+
+
+def test_ids_that_are_in_one_run_alone_are_named(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    runs = [
+        es.create_run(tmp_path / f"{k}.zarr", rows, item_ids=np.arange(50) + 40 * k)
+        for k in range(2)
+    ]
+    verdict = es.report(*runs).verdict
+    assert "too few shared rows of items to tell (10; at least 12 are needed)" in verdict
+    assert "few shared ids" in verdict
+
+
+def test_a_verdict_names_the_trouble() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    assert es.report(x, 2 * x).verdict == "Look at this: lengths differ"

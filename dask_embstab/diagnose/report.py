@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dask_embstab.core.similarity import beyond_chance
 from dask_embstab.diagnose.reference import with_reference
 from dask_embstab.errors import InputError
 from dask_embstab.passes.evaluate.results import Metrics
@@ -17,6 +18,8 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 
 _SAMPLE, _SAMPLE_PER_COMPONENT, _MOVED = 4096, 12, 12
+_LEAST, _LEAST_PER_COMPONENT = 10, 4
+"""Rows of one id, not zero, below which two runs in different spaces may look alike."""
 _COUNTS = ("rows", "matched", "new", "gone", "zero_rows")
 _GATES = {gate.name: gate for gate in GATES}
 
@@ -29,25 +32,39 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
         told[key] = {**found, **{k: v for k, v in told[key].items() if v is not None}}
     tables = {key: told[key] for key in TABLES if told.get(key)}
     shares = [
-        found["matched"] / (found["matched"] + min(found["unmatched_a"], found["unmatched_b"]))
+        found["matched"]
+        / max(found["matched"] + min(found["unmatched_a"], found["unmatched_b"]), 1)
         for found in tables.values()
     ]
     keys = [
-        _key("agreement", "Same ids agree", _agreements(tables), "Mean cosine beyond chance."),
-        _key("matched", "Ids in both", shares, "Share of the smaller table's ids."),
+        *_agreement_keys(tables, "Mean cosine beyond chance."),
+        _key(
+            "matched", "Ids in both", shares, "Share of the smaller table's ids.", "few shared ids"
+        ),
         _key(
             "norm_ratio",
             "Lengths",
-            [found["norm_ratio"] for found in tables.values()],
+            [found["norm_ratio"] for found in tables.values() if found.get("cosine")],
             "Length of the second run's vectors over that of the first's.",
+            "lengths differ",
         ),
     ]
+    usable = {
+        key: (
+            found["matched"],
+            sum((found.get("cosine") or {}).get("histogram", ())),
+            max(run.table(key).d for run in (a, b)),
+        )
+        for key, found in tables.items()
+    }
+    unknown = [text for key, counts in usable.items() if (text := _too_few(key, *counts))]
     names = [run.name or "a table" for run in (a, b)]
     return Report(
         {
             "kind": "runs",
             "name": f"{names[0]} and {names[1]}",
-            "well": not any(key["good"] is False for key in keys),
+            "well": not unknown and not any(key["good"] is False for key in keys),
+            "unknown": unknown,
             "a": names[0],
             "b": names[1],
             "keys": keys,
@@ -87,14 +104,21 @@ def report_run(run: Run) -> Report:
     alignment = known.get("alignment")
     errors = [] if alignment is None else [alignment["relative_error"]]
     keys = [
-        _key("alignment", "Alignment error", errors, "Relative distance from the reference rows."),
-        _key("matched", "Ids carried over", shares, "Share of the smaller table's ids."),
         _key(
-            "agreement",
-            "Same ids agree",
-            _agreements(tables),
-            "Mean cosine with the reference's rows, beyond chance.",
+            "alignment",
+            "Alignment error",
+            errors,
+            "Relative distance from the reference rows.",
+            "large alignment error",
         ),
+        _key(
+            "matched",
+            "Ids carried over",
+            shares,
+            "Share of the smaller table's ids.",
+            "few ids carried over",
+        ),
+        *_agreement_keys(tables, "Mean cosine with the reference's rows, beyond chance."),
     ]
     named = (reference or {}).get("name") or (reference or {}).get("path")
     return Report(
@@ -130,17 +154,68 @@ def _sampled(a: Run, b: Run) -> dict[str, Any]:
     return found
 
 
-def _agreements(tables: Mapping[str, Any]) -> list[float]:
-    known = [(found.get("cosine") or {}).get("beyond_chance") for found in tables.values()]
-    return [value for value in known if value is not None]
+def _agreement_keys(tables: Mapping[str, Any], meaning: str) -> list[dict[str, Any]]:
+    """A mean hides a part of the rows that lie elsewhere: the lowest tenth and the share of rows at
+    chance are asked too, as the gates of a series do.
+    """
+    known = [cosine for found in tables.values() if (cosine := found.get("cosine"))]
+
+    def values(name: str) -> list[float]:
+        return [value for cosine in known if (value := cosine.get(name)) is not None]
+
+    lowest = [
+        beyond_chance(cosine["percentiles"]["10"], cosine["chance"])
+        for cosine in known
+        if cosine.get("percentiles")
+    ]
+    return [
+        _key(
+            "agreement",
+            "Same ids agree",
+            values("beyond_chance"),
+            meaning,
+            "same ids do not agree",
+        ),
+        _key(
+            "low_agreement",
+            "The lowest tenth agrees",
+            [*lowest, *values("low_beyond_chance")],
+            "The same of the cosine that one row in ten does not reach.",
+            "one row in ten does not agree",
+        ),
+        _key(
+            "chance_share",
+            "Rows at chance",
+            values("share_at_chance"),
+            "Share of rows that have nothing to do with the row of the same id.",
+            "many rows agree no better than chance",
+        ),
+    ]
 
 
-def _key(gate_name: str, name: str, values: list[float], meaning: str) -> dict[str, Any]:
-    """The worst of the values against the default threshold of a gate."""
+def _too_few(key: str, matched: int, usable: int, d: int) -> str | None:
+    """Why the rows of a table cannot tell whether two runs are in one space; None if they can."""
+    if not matched:
+        return f"no id of {key} is in both runs"
+    if not usable:
+        return f"no row of {key} that is not zero in both runs"
+    least = max(_LEAST_PER_COMPONENT * d, _LEAST)
+    if usable >= least:
+        return None
+    return f"too few shared rows of {key} to tell ({usable}; at least {least} are needed)"
+
+
+def _key(
+    gate_name: str, name: str, values: list[float], meaning: str, trouble: str
+) -> dict[str, Any]:
+    """The worst of the values against the default threshold of a gate; ``trouble`` is what is wrong
+    where it does not pass.
+    """
     gate = _GATES[gate_name]
     known = {
         "name": name,
         "meaning": meaning,
+        "trouble": trouble,
         "sense": gate.sense,
         "threshold": gate.threshold,
         "why": "not known here",

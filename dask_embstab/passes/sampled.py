@@ -113,6 +113,7 @@ def compared(shared: SharedRows) -> dict[str, Any]:
             "histogram": [int(count) for count in like.histogram.reshape(100, -1).sum(axis=1)],
             "chance": like.chance if n > 1 else None,
             "beyond_chance": like.agreement if n > 1 else None,
+            "low_beyond_chance": like.low_agreement if n > 1 else None,
             "share_at_chance": like.chance_share,
             "ceiling": ceiling,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dask_embstab.render.charts import Line, line_chart, ranked_bars
@@ -26,11 +26,10 @@ _DIRECTIONS = (
 def pair_verdict(values: Mapping[str, Any]) -> Verdict:
     """The line and the figures to look at first."""
     keys = tuple(key_of(key) for key in values["keys"])
-    bad = [key.name.lower() for key in keys if key.is_good is False]
     line = (
         "Comparable: both runs hold the same ids in one space"
         if values["well"]
-        else f"Look at this: {', '.join(bad)}"
+        else f"Look at this: {', '.join([*values['unknown'], *troubles(values['keys'])])}"
     )
     lines = tuple(
         f"{key}: {found['matched']} rows have an id in both runs, {found['unmatched_a']} in the"
@@ -39,6 +38,11 @@ def pair_verdict(values: Mapping[str, Any]) -> Verdict:
         for key, found in _known(values)
     )
     return Verdict(values["well"], line, keys, lines)
+
+
+def troubles(keys: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is wrong, of the figures that do not pass."""
+    return [key["trouble"] for key in keys if key["good"] is False]
 
 
 def key_of(known: Mapping[str, Any]) -> Key:

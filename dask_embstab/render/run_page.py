@@ -15,7 +15,7 @@ from dask_embstab.render.likeness import (
     share_columns,
 )
 from dask_embstab.render.marks import shortened
-from dask_embstab.render.pair_page import key_of
+from dask_embstab.render.pair_page import key_of, troubles
 
 _ERRORS = {
     "error": "error",
@@ -29,7 +29,7 @@ def run_verdict(values: Mapping[str, Any]) -> Verdict:
     """The line and the figures to look at first."""
     known = values["diagnostics"]
     keys = tuple(key_of(key) for key in values["keys"])
-    bad = [key.name.lower() for key in keys if key.is_good is False]
+    bad = troubles(values["keys"])
     reference = known["reference"]
     if bad:
         line = f"Look at this: {', '.join(bad)}"
