@@ -55,3 +55,41 @@ def test_why_there_is_no_bound_is_said_of_two_runs_as_they_are() -> None:
     assert itself is not None
     assert itself.alignment is not None
     assert itself.alignment.bound_reason is None
+
+
+@pytest.fixture
+def strangers() -> list[dict[str, object]]:
+    """Two runs of the same items and of other users."""
+    rows = RNG.normal(size=(80, 4))
+    return [
+        {
+            "items": es.table(rows, ids=range(80)),
+            "users": es.table(RNG.normal(size=(30, 4)), ids=range(first, first + 30)),
+        }
+        for first in (0, 1000)
+    ]
+
+
+def test_without_a_shared_user_the_items_are_measured(strangers: list[dict[str, object]]) -> None:
+    found = es.evaluate(*strangers, k=5, groups={"users": np.arange(30) % 2})
+    assert found.items is not None
+    assert found.items.mean_cosine == pytest.approx(1.0)
+    assert (found.users, found.rank_correlation) == (None, None)
+    assert found.retrieval is not None
+    assert (found.retrieval.queries, found.retrieval.retrained.rbo.mean) == ("items", 1.0)
+    assert "share no id" in found.to_dict()["unmeasured"]["users"]
+    assert "users: not measured" in "\n".join(comparison_lines(found))
+    assert "not measured" in repr(found)
+    report = es.report(*strangers)
+    assert "users: not measured" in report.html
+    assert not report.well
+
+
+def test_without_any_shared_id_or_with_judgments_of_users_it_is_an_error(
+    strangers: list[dict[str, object]],
+) -> None:
+    users = [run["users"] for run in strangers]
+    with pytest.raises(es.TooFewMatchedError, match=r"share no id.*give runs with common ids"):
+        es.evaluate(*users)
+    with pytest.raises(es.TooFewMatchedError, match="share no id"):
+        es.evaluate(*strangers, judgments=[(1, 2, 1)])

@@ -30,6 +30,8 @@ def comparison_lines(found: Metrics) -> list[str]:
     for key in ("items", "users"):
         if (table := getattr(found, key)) is not None:
             lines += _table(key, table)
+        elif key in found.unmeasured:
+            lines.append(f"{key}: not measured: {found.unmeasured[key]}")
     if found.retrieval is not None:
         lines += _retrieval(found.retrieval)
     if found.judged is not None:

@@ -28,6 +28,8 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
     """The report of two runs, from what `evaluate` measured and a sample of their rows."""
     told = metrics.to_dict()
     for key, found in _sampled(a, b).items():
+        if told[key] is None:  # no id is shared
+            continue
         # What was measured on all rows goes before what a sample tells.
         told[key] = {**found, **{k: v for k, v in told[key].items() if v is not None}}
     tables = {key: told[key] for key in TABLES if told.get(key)}
@@ -36,6 +38,7 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
         / max(found["matched"] + min(found["unmatched_a"], found["unmatched_b"]), 1)
         for found in tables.values()
     ]
+    shares += [0.0 for _ in metrics.unmeasured]  # tables of which the runs share no id
     keys = [
         *_agreement_keys(tables, "Mean cosine beyond chance."),
         _key(

@@ -37,6 +37,8 @@ def pair_verdict(values: Mapping[str, Any]) -> Verdict:
         " zeros are left out."
         for key, found in _known(values)
     )
+    apart = values["metrics"].get("unmeasured") or {}
+    lines += tuple(f"{key}: not measured: {why}." for key, why in apart.items())
     return Verdict(values["well"], line, keys, lines)
 
 

@@ -21,7 +21,7 @@ from dask_embstab.core.metrics.agreement import (
     norm_figures,
 )
 from dask_embstab.core.types import Matrix
-from dask_embstab.errors import InputError
+from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.options import options_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
 from dask_embstab.passes.evaluate.groups import Groups, by_table, groups_of
@@ -71,18 +71,21 @@ class EvaluateOptions:
 
 def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
     """Every figure that the tables of both runs allow."""
-    tables = _shared_tables(a, b)
+    tables = _tables_of_both(a, b)
     judgments = None if options.judgments is None else as_judgments(options.judgments)
     place = None if options.displacement is None else displacement_place(options.displacement)
     with (
         unchanged(*(table for both in tables.values() for table in both)),
         join_options(**options.join) as join,
     ):
+        pairings, unmeasured = _pairings(tables, join, judged=judgments is not None)
+        grouped = by_table(options.groups, tables)
+        tables = {key: tables[key] for key in pairings}
         groups = {
             key: groups_of(value_of("groups", given, tables[key][0], a), tables[key][0])
-            for key, given in by_table(options.groups, tables).items()
+            for key, given in grouped.items()
+            if key in tables
         }
-        pairings = {key: _paired(*both, join) for key, both in tables.items()}
         files = {
             key: PairFiles.in_folder(join.scratch.folder(needs=PAIR_BYTES * both[0].n_rows))
             for key, both in tables.items()
@@ -118,10 +121,11 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
                 key: (tables[key][0], own, found[key].agreement.n) for key, own in files.items()
             }
             write_displacement(place, parts)
-    return Metrics(metrics.get("items"), metrics.get("users"), ranked, retrieval, judged)
+    items, users = (metrics.get(key) for key in TABLES)
+    return Metrics(items, users, ranked, retrieval, judged, unmeasured)
 
 
-def _shared_tables(a: Run, b: Run) -> Tables:
+def _tables_of_both(a: Run, b: Run) -> Tables:
     """The tables that both runs have, of one width each."""
     tables = {
         key: (a.table(key), b.table(key)) for key in TABLES if getattr(a, key) and getattr(b, key)
@@ -139,11 +143,27 @@ def _shared_tables(a: Run, b: Run) -> Tables:
     return tables
 
 
-def _paired(a: Table, b: Table, join: JoinOptions) -> Pairing:
-    pairing = pair(a, b, join)
-    if not pairing.matched:
-        raise InputError(f"{a.where} and {b.where} share no row; give runs with common ids")
-    return pairing
+def _pairings(
+    tables: Tables, join: JoinOptions, *, judged: bool
+) -> tuple[dict[str, Pairing], dict[str, str]]:
+    """By table, and why tables whose ids the runs do not share are left out; an error where that is
+    all of them, or where judgments are of such users.
+    """
+    pairings: dict[str, Pairing] = {}
+    apart: dict[str, str] = {}
+    for key, (a, b) in tables.items():
+        try:
+            pairing = pair(a, b, join)
+        except TooFewMatchedError as error:
+            apart[key] = str(error)
+            continue
+        if pairing.matched:
+            pairings[key] = pairing
+        else:
+            apart[key] = f"{a.where} and {b.where} share no row"
+    if not pairings or (judged and apart):
+        raise TooFewMatchedError("; ".join(apart.values()))
+    return pairings, apart
 
 
 def _queried(tables: Tables) -> str:

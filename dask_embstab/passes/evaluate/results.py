@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dask_embstab.core.metrics.agreement import (
@@ -169,7 +169,8 @@ class Judged:
 @dataclass(frozen=True, slots=True, repr=False)
 class Metrics(Displayed):
     """What `evaluate` measured; ``users`` and ``rank_correlation`` are None without users,
-    ``judged`` without judgments. Every field is explained, with its source, in docs/metrics.md.
+    ``judged`` without judgments. ``unmeasured`` says by table why one that both runs have is None:
+    they share none of its ids. Every field is explained, with its source, in docs/metrics.md.
 
     Examples
     --------
@@ -183,6 +184,7 @@ class Metrics(Displayed):
     rank_correlation: RankCorrelation | None
     retrieval: Retrieval | None = None
     judged: Judged | None = None
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
     def _facts(self) -> dict[str, object]:
         facts: dict[str, object] = {}
@@ -193,6 +195,8 @@ class Metrics(Displayed):
                     f"mean cosine {table.mean_cosine:.4f}, norm ratio {table.norm_ratio:.4f},"
                     f" {table.rows} rows"
                 )
+            elif key in self.unmeasured:
+                facts[key] = f"not measured: {self.unmeasured[key]}"
         if (ranked := self.rank_correlation) is not None:
             facts["rank_correlation"] = f"{ranked.rbo:.4f} at {ranked.k}, {ranked.users} users"
         if (found := self.retrieval) is not None and found.k:

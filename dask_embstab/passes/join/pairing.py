@@ -265,7 +265,8 @@ def _by_id(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> 
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         hint = (
             "; ".join(map(str, spelled))
-            or "a run is aligned on the rows it shares with its reference"
+            or "runs are aligned and compared on the rows whose ids both have; give runs with"
+            " common ids"
         )
         raise TooFewMatchedError(
             f"{table.where} and {reference.where} share no id (for example {mine} and {known});"
