@@ -141,9 +141,11 @@ def made_up_days(names: list[str], *, of: int) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """A page taken apart: every figure with its marks, texts and table; tags closed in order."""
+    """A page taken apart: every figure with its marks of data (lines, filled shapes and shaded
+    squares; no grid line, threshold or legend), texts and table; tags closed in order.
+    """
 
-    MARKS = ("path", "rect")
+    MARK = re.compile(r"(l|f\d+|k\w+)( (?!legend)\S+)*")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -165,7 +167,8 @@ class Page(HTMLParser):
             self.figures.append({"marks": 0, "title": 0, "desc": 0, "svg": 0, "cells": [], "": ""})
         elif self.figures and "figure" in self.open:
             figure = self.figures[-1]
-            figure["marks"] += tag in self.MARKS
+            style = dict(attrs).get("class") or ""
+            figure["marks"] += tag in ("path", "rect") and bool(self.MARK.fullmatch(style))
             for name in ("title", "desc", "svg"):
                 figure[name] += tag == name
         if tag != "meta":

@@ -59,9 +59,25 @@ CONTRASTS = """
 })()
 """
 MARKS = """
-[...document.querySelectorAll('figure')].map(f => [f.querySelector('h3').textContent,
-  [...f.querySelectorAll('svg')].every(s => [...s.querySelectorAll('path, rect')].some(
-    m => { const b = m.getBBox(); return b.width + b.height > 0; }))])
+(() => {
+  // Lines, filled shapes and shaded squares; no grid line, threshold, pattern or legend.
+  const is_data = m => !m.classList.contains('legend')
+    && [...m.classList].some(c => /^(l|f\\d+|k\\w+)$/.test(c));
+  const drawn = m => { const b = m.getBBox(); return b.width + b.height > 0; };
+  const full = s => [...s.querySelectorAll('path, rect')].some(m => is_data(m) && drawn(m));
+  return [...document.querySelectorAll('figure')].map(f => {
+    const drawings = [...f.querySelectorAll('svg')];
+    return [f.querySelector('h3').textContent, drawings.length > 0 && drawings.every(full)];
+  });
+})()
+"""
+EMPTIED = """
+(() => {
+  const [first, second] = document.querySelectorAll('figure');
+  first.querySelectorAll('svg').forEach(s => s.remove());
+  second.querySelectorAll('svg :is(.l, [class^=f], [class^=k]):not(.legend)')
+    .forEach(m => m.remove());
+})()
 """
 OVERLAPS = """
 (() => {
@@ -150,6 +166,15 @@ def test_a_page_is_whole_quiet_and_readable(
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_a_figure_without_its_drawing_or_its_data_has_no_marks(
+    browser: Browser, pages: dict[str, Path], name: str
+) -> None:
+    browser.open(pages[name], width=1440, scheme="light")
+    browser.ask(EMPTIED)
+    assert [has_marks for _, has_marks in browser.ask(MARKS)[:3]] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_tables_open_without_widening_the_page(
     browser: Browser, pages: dict[str, Path], name: str
 ) -> None:
@@ -175,7 +200,8 @@ def test_a_page_prints_whole(browser: Browser, pages: dict[str, Path], name: str
     browser.call("Emulation.setEmulatedMedia", **media)
     paper = browser.ask("getComputedStyle(document.querySelector('main')).backgroundColor")
     shown = browser.ask(
-        "[...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().width)"
+        "[...document.querySelectorAll('figure')].every(f => f.querySelector('svg')"
+        " && [...f.querySelectorAll('svg')].every(s => s.getBoundingClientRect().width))"
     )
     browser.call("Emulation.setEmulatedMedia", media="")
     assert paper == "rgb(255, 255, 255)"

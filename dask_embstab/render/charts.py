@@ -123,7 +123,7 @@ def stacked_bars(
         marks += [cells(boxes, f"f{k}"), *([_stripes(boxes, k)] if k and boxes else [])]
         at = _TOP + 14.0 * (len(parts) - 1 - k)
         key = [(right + 6, at, 10.0, 10.0)]
-        marks += [cells(key, f"f{k}"), *([_stripes(key, k)] if k else [])]
+        marks += [cells(key, f"f{k} legend"), *([_stripes(key, k)] if k else [])]
         marks.append(label(right + 20, at + 9, part.name, style="t"))
     return Drawing(WIDTH, HEIGHT, tuple(marks), name)
 
@@ -285,7 +285,7 @@ def _key(left: float, y: float) -> list[str]:
     wide = (WIDTH - left - 4) / 24
     marks = []
     for k, value in enumerate([-0.9, -0.7, -0.4, -0.1, *(0.05 * n + 0.01 for n in range(20))]):
-        marks.append(cells([(left + k * wide, y, wide, 9)], f"k{shade(value)}"))
+        marks.append(cells([(left + k * wide, y, wide, 9)], f"k{shade(value)} legend"))
     for value, place in ((-1.0, 0), (0.0, 4), (0.5, 14), (1.0, 24)):
         x = left + place * wide
         anchor = "start" if place == 0 else "end" if place == 24 else "middle"
