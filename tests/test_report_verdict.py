@@ -82,6 +82,8 @@ def test_another_run_at_the_references_place_is_not_compared(tmp_path: Path, by_
         assert said in report.to_dict()["notes"][0]
     es.create_run(at, rows[0], item_ids=ids, name="other", overwrite=True)
     assert "its name is other" in es.report(out).to_dict()["notes"][0]
+    es.stabilize(run, at, overwrite=True)
+    assert "as training left it, it is not" in es.report(out).to_dict()["notes"][0]
     shutil.rmtree(at)
     assert "cannot be read any more" in es.report(out).to_dict()["notes"][0]
 

@@ -73,6 +73,9 @@ def _another(known: Mapping[str, Any], found: Run) -> str | None:
     differs = []
     if reference.get("name") not in (None, found.name):
         differs.append(f"its name is {found.name}, that of the reference was {reference['name']}")
+    if reference.get("stabilized") not in (None, found.transform is not None):
+        was = "stabilized" if reference["stabilized"] else "as training left it"
+        differs.append(f"the reference was {was}, it is not")
     for key in TABLES:
         table: Table | None = getattr(found, key)
         figures = known.get(key) or {}
