@@ -30,7 +30,7 @@ test: lint
 
 # The long campaigns on this Python, then the tests on every other one that is found.
 test-all: lint
-	$(BIN)/python -m pytest $(WORKERS)
+	EMBSTAB_DRAWS=20 $(BIN)/python -m pytest $(WORKERS)
 	.ci/pythons | while read -r version python; do \
 	  echo "tests on Python $$version ($$python)"; \
 	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$version" || exit; \

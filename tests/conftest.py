@@ -26,7 +26,8 @@ Changing = Callable[[Change], contextlib.AbstractContextManager[None]]
 settings.register_profile(
     "disk",
     deadline=None,
-    max_examples=15,
+    # `make test-all` draws twenty times as often.
+    max_examples=15 * int(os.environ.get("EMBSTAB_DRAWS", "1")),
     derandomize="CI" in os.environ,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
