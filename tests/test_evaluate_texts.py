@@ -32,6 +32,7 @@ def test_the_recall_that_is_quoted_is_of_few_of_the_items(n_items: int, k: int, 
     told = "\n".join(comparison_lines(found))
     assert f"recall@{depth} {recall:.4f}" in told
     assert "recall@60" not in told
+    assert f"At depth {depth} of {n_items}: stale_queries {recall:.3g}" in found._repr_html_()
 
 
 def test_no_recall_is_quoted_of_so_few_items_that_all_are_found() -> None:
@@ -40,6 +41,7 @@ def test_no_recall_is_quoted_of_so_few_items_that_all_are_found() -> None:
     assert found.retrieval.depth == 0
     assert "not informative: lists hold 8 of all 8 items" in repr(found)
     assert "recall of all items is not informative" in "\n".join(comparison_lines(found))
+    assert "At depth" not in found._repr_html_()
 
 
 def test_why_there_is_no_bound_is_said_of_two_runs_as_they_are() -> None:
@@ -91,5 +93,5 @@ def test_without_any_shared_id_or_with_judgments_of_users_it_is_an_error(
     users = [run["users"] for run in strangers]
     with pytest.raises(es.TooFewMatchedError, match=r"share no id.*give runs with common ids"):
         es.evaluate(*users)
-    with pytest.raises(es.TooFewMatchedError, match="share no id"):
+    with pytest.raises(es.TooFewMatchedError, match=r"judgments are of .*share no id"):
         es.evaluate(*strangers, judgments=[(1, 2, 1)])

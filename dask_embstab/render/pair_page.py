@@ -124,10 +124,13 @@ def _recall(retrieval: Mapping[str, Any]) -> Figure:
     }
     explained = "; ".join(f"{name.replace('_', ' ')}: {said}" for name, said in _DIRECTIONS)
     lines = [Line(name.replace("_", " "), values) for name, values in recall.items()]
+    quoted = retrieval["depth"]
     return Figure(
         "Recall of stale queries",
-        f"At depth {depths[-1]}: "
-        + ", ".join(f"{name} {_said(values[-1])}" for name, values in recall.items()),
+        f"At depth {quoted} of {retrieval['n_ranked']}: "
+        + ", ".join(f"{n} {_said(values[depths.index(quoted)])}" for n, values in recall.items())
+        if quoted
+        else f"Of {retrieval['n_ranked']} items any list holds a large share: not informative",
         "Share of the best items of fresh queries that stale ones find too, by how many are asked"
         f" for: near 1, old and new vectors can be mixed ({explained}).",
         (line_chart(list(map(str, depths)), lines, unit="recall, by depth", ends=(0.0, 1.0)),),

@@ -162,7 +162,8 @@ def _pairings(
         else:
             apart[key] = f"{a.where} and {b.where} share no row"
     if not pairings or (judged and apart):
-        raise TooFewMatchedError("; ".join(apart.values()))
+        needed = "judgments are of rankings, which need shared ids in every table; " * judged
+        raise TooFewMatchedError(needed + "; ".join(apart.values()))
     return pairings, apart
 
 

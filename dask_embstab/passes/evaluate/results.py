@@ -99,16 +99,11 @@ class RankingAgreement:
     groups: dict[str, RankingAgreement] | None = None
 
 
-_INFORMATIVE = 10
-"""A figure to be quoted is of this depth at most, and of one row in so many: where all rows are in
-every top list, recall is 1 whatever they are.
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Retrieval:
     """Nearest rows of ``sampled`` queries of ``population`` that both runs have, to depth ``k`` of
-    the ``n_ranked`` rows that either run ranks at least.
+    the ``n_ranked`` rows that either run ranks at least. Recall is quoted at ``depth``: 10, or
+    less, at most a tenth of ``n_ranked``, 0 where there is none.
 
     ``queries`` are users, ranked by ``metric`` against items; or items among the other items.
     ``stale_queries``: b's items by a's queries against b's own (yesterday's queries on today's
@@ -125,14 +120,7 @@ class Retrieval:
     stale_table: RankingAgreement
     retrained: RankingAgreement
     n_ranked: int
-
-    @property
-    def depth(self) -> int:
-        """The depth whose recall says most in one figure: 10, or less, at most a tenth of the rows
-        that are ranked; 0 where there is none.
-        """
-        deepest = min(_INFORMATIVE, self.n_ranked // _INFORMATIVE)
-        return max((k for k in self.stale_queries.recall if k <= deepest), default=0)
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.tables.ids.row_index import RowIndex, gather
 from dask_embstab.tables.table import Table
 
+_INFORMATIVE = 10
+"""Recall is quoted at this depth at most, and at most at one row in so many: where all rows are in
+every top list, it is 1 whatever they are.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Queries:
@@ -160,7 +165,11 @@ def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric, n_ranked:
                 if len(of_it := np.flatnonzero(codes == number))
             }
         agreements[name] = _agreement(shared, population, by_group)
-    return Retrieval(queries.name, metric, k, n, population, **agreements, n_ranked=n_ranked)
+    deepest = min(_INFORMATIVE, n_ranked // _INFORMATIVE)
+    depth = max((one for one in cutoffs(k) if one <= deepest), default=0)
+    return Retrieval(
+        queries.name, metric, k, n, population, **agreements, n_ranked=n_ranked, depth=depth
+    )
 
 
 def _agreement(
