@@ -13,6 +13,7 @@ import pytest
 import dask_embstab as es
 
 
+@pytest.mark.long
 def test_both_jobs_are_measured_and_nothing_is_left(tmp_path: Path) -> None:
     table, record = tmp_path / "billion.md", tmp_path / "billion.json"
     arguments = ["--rows", "3e5", "--seconds", "0.005", "--dir", str(tmp_path)]
@@ -52,6 +53,7 @@ def test_a_full_disk_is_found_before_anything_is_written(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_failed_job_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(billion, "_COMMAND", "raise SystemExit('error: no')")
     with pytest.raises(RuntimeError, match="error: no"):

@@ -59,7 +59,7 @@ def make_run(
 
 SIZES = [
     (400_000, 64, 1 << 19),
-    (40_000, 768, 16384),
+    pytest.param(40_000, 768, 16384, marks=pytest.mark.long),
     pytest.param(6_000_000, 64, 1 << 22, marks=pytest.mark.long),
     pytest.param(8_000_000, 32, 1 << 19, marks=pytest.mark.long),
     pytest.param(200_000, 768, 21845, marks=pytest.mark.long),

@@ -18,6 +18,7 @@ import dask_embstab as es
 WITHOUT_SPARK = ["embstab", "tsqr-1", "dask-1", "memmap", "zarr"]
 
 
+@pytest.mark.long
 def test_everybody_computes_the_same(tmp_path: Path) -> None:
     files = {kind: tmp_path / f"rivals.{kind}" for kind in ("markdown", "json", "picture")}
     arguments = [
