@@ -28,10 +28,8 @@ from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.passes.join.sample import RowSample
+from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.repairs import option
-from dask_embstab.tables.ids.ids import ID_RANGE
-from dask_embstab.tables.ids.keys import keyed
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.read.coded import code_attributes
@@ -155,14 +153,8 @@ def _product_code(
             f" {table.n_rows}",
             f"{option(force=True)} fits them all the same",
         )
-    sample, reader = RowSample.of(np.empty(0, np.int64), _FITTED, seed), table.row_ids.open()
-    for start in range(0, table.n_rows, ID_RANGE):
-        stop = min(start + ID_RANGE, table.n_rows)
-        key = keyed(reader.take(start, stop), start).key
-        sample += RowSample.of(np.arange(start, stop), _FITTED, seed, key)
-    order = np.argsort(sample.hashes, kind="stable")
-    rows = _taken(table, np.sort(sample.rows))
-    rows = rows[np.searchsorted(np.sort(sample.rows), sample.rows[order])]
+    rows = sampled_rows(table, _FITTED, seed=seed).rows
+    rows = rows if len(rows) else np.zeros((1, table.d), np.float32)
     fitted = fit_codebooks(rows if matrix is None else rows @ matrix, parts, seed)
     return ProductCode(table.d, fitted, matrix)
 

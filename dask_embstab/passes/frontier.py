@@ -7,7 +7,7 @@ chooses from that is certified on other queries and all items, where neighbours 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.arguments import shown
-from dask_embstab.core.codes.code import BITS
+from dask_embstab.core.codes.code import BITS, Code, random_rotation
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate, estimate
 from dask_embstab.core.metrics.rankings import Counts, overlaps, rank_biased_overlap
@@ -32,6 +32,8 @@ from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 _ITEMS, _QUERIES, _K = 1 << 16, 1000, 10
+_SAMPLE_VALUES = 1 << 25
+"""Numbers in the sampled items at most: 256 MiB."""
 _BUDGET = re.compile(
     r"recall@(?P<k>[1-9][0-9]{0,3})=(?P<recall>0?\.[0-9]+|1(\.0+)?)|bytes=(?P<bytes>[1-9][0-9]{0,5})"
 )
@@ -96,11 +98,10 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Queries (users, or items among themselves) and how deep their lists are compared."""
+    """Queries of a run (users, or items among themselves) and how deep lists are compared."""
 
     run: Run
     k: int
-    seed: int
 
     @property
     def among_themselves(self) -> bool:
@@ -112,26 +113,23 @@ class _Search:
         """The table of queries."""
         return self.run.table("items" if self.among_themselves else "users")
 
-    def shared(self, tables: Sequence[Table], asked: Matrix) -> tuple[Counts, ...]:
-        """What the rankings of the other tables share with those of the first, by depth from 1 to
-        k, without the queries themselves.
+    def shared(self, items: Table, codes: Sequence[RowCode], asked: Matrix) -> Iterator[Counts]:
+        """For each code what the rankings of coded items share with those of the items, by depth
+        from 1 to k, without the queries themselves; one read of the items for each, and one more.
         """
         own = int(self.among_themselves)
         metric: Metric = "cosine" if own else "dot"
-        found = rank_tables(tables, asked, self.k + own, metric=metric, label="compress: measuring")
-        if found[0].n_ranked < self.k + own:
-            raise InputError(
-                f"recall@{self.k} needs more than {self.k} items that are not zero;"
-                f" {tables[0].where} has {found[0].n_ranked}"
-            )
-        exact = found[0].rows
-        return tuple(
-            np.maximum(overlaps(exact, ranked.rows)[:, own:] - own, 0) for ranked in found[1:]
+        coded = [_coded(items, code) for code in codes]
+        exact, *found = rank_tables(
+            [items, *coded], asked, self.k + own, metric=metric, label="compress: measuring"
         )
-
-    def code(self, name: str, *, rotate: bool) -> RowCode:
-        """The code that the run's items would get."""
-        return codes_of(self.run, name, rotate=rotate, rank=None, seed=self.seed)["items"]
+        if exact.n_ranked < self.k + own:
+            raise InputError(
+                f"recall@{self.k} needs more than {self.k} items that are not zero; {items.where}"
+                f" has {exact.n_ranked}"
+            )
+        for ranked in found:
+            yield np.maximum(overlaps(exact.rows, ranked.rows)[:, own:] - own, 0)
 
 
 def resolve_codes(
@@ -171,20 +169,22 @@ def measure(run: Run, *, k: int = _K, seed: int = 0) -> Frontier:
     """All codes on a sample: items (at most 65,536) and half of the sampled queries."""
     if not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k must be a whole number from 1 on; it is {shown(k)}")
-    search, items = _Search(run, k, seed), run.table("items")
+    search, items = _Search(run, k), run.table("items")
     chosen = _halves(search.queries, seed)[0]
-    few = _sampled(items, _ITEMS, seed, chosen if search.among_themselves else chosen[:0])
     asked = _read(search.queries, chosen)
-    exact = _read(few, np.arange(few.n_rows))
-    pairs = exact[np.arange(len(asked)) % len(exact)], asked
-    tried = [
-        _entry(search, few, asked, pairs, name, rotate=rotate)
-        for name in BITS
-        for rotate in (False, True)
+    rows = _sampled(items, seed, chosen if search.among_themselves else chosen[:0])
+    few = replace(items, source=ArraySource(rows), stored_ids=None)
+
+    matrices = (None, random_rotation(items.d, seed))
+    tried = (Code(name, items.d, matrix) for name in BITS for matrix in matrices)
+    codes = [code for code in tried if not code.overflows(*code.encode(rows))]
+    pairs = rows[np.arange(len(asked)) % len(rows)], asked
+    entries = [
+        _entry(code, shared, pairs)
+        for code, shared in zip(codes, search.shared(few, codes, asked), strict=True)
     ]
-    entries = [entry for entry in tried if entry is not None]
     entries.sort(key=lambda entry: (entry.n_bytes, -entry.recall.mean, entry.rotate))
-    return Frontier(tuple(entries), k, len(asked), few.n_rows)
+    return Frontier(tuple(entries), k, len(asked), len(rows))
 
 
 def choose(run: Run, budget: Budget, *, seed: int = 0) -> Frontier:
@@ -229,40 +229,28 @@ def _efficient(entries: Sequence[Entry]) -> list[Entry]:
 
 def _certify(run: Run, entry: Entry, k: int, seed: int) -> Estimate:
     """Recall of queries that had no say in the choice, over all items: two reads of them."""
-    search, items = _Search(run, k, seed), run.table("items")
+    search, n = _Search(run, k), _Search(run, k).queries.n_rows
     asked = _read(search.queries, _halves(search.queries, seed)[1])
-    coded = _coded(items, search.code(entry.code, rotate=entry.rotate))
-    (shared,) = search.shared([items, coded], asked)
-    found, n = estimate(shared[:, -1] / k, search.queries.n_rows), search.queries.n_rows
+    code = codes_of(run, entry.code, rotate=entry.rotate, rank=None, seed=seed)["items"]
+    (shared,) = search.shared(run.table("items"), [code], asked)
+    found = estimate(shared[:, -1] / k, n)
     if len(asked) < n and found.high - found.low < 3 / len(asked) and found.mean == 1:
         # All alike says little of few queries: the rule of three.
         return replace(found, low=max(0.0, 1 - 3 / len(asked) * (1 - len(asked) / n)))
     return found
 
 
-def _entry(
-    search: _Search,
-    few: Table,
-    asked: Matrix,
-    pairs: tuple[Matrix, Matrix],
-    name: str,
-    *,
-    rotate: bool,
-) -> Entry | None:
-    """What one code keeps; None where the rows are beyond its range."""
-    code = search.code(name, rotate=rotate)
-    if code.overflows(*code.encode(_read(few, np.arange(few.n_rows)))):
-        return None
-    (shared,) = search.shared([few, _coded(few, code)], asked)
+def _entry(code: Code, shared: Counts, pairs: tuple[Matrix, Matrix]) -> Entry:
+    """What one code keeps, by the depths that rankings ``shared`` and the scores of ``pairs``."""
     rows, queries = pairs
     scores = np.einsum("ij,ij->i", rows, queries)
     coded = np.einsum("ij,ij->i", through(code, rows).astype(np.float64), queries)
     size, energy = float(np.sqrt(np.mean(scores**2))), float(coded @ coded)
     return Entry(
-        code=name,
-        rotate=rotate,
+        code=code.name,
+        rotate=code.matrix is not None,
         n_bytes=code.row_bytes,
-        recall=estimate(shared[:, -1] / search.k, np.inf),
+        recall=estimate(shared[:, -1] / shared.shape[1], np.inf),
         overlap=estimate(rank_biased_overlap(shared), np.inf),
         score_error=float(np.sqrt(np.mean((coded - scores) ** 2))) / size if size else 0.0,
         slope=float(coded @ scores) / energy if energy else 1.0,
@@ -287,13 +275,13 @@ def _halves(queries: Table, seed: int) -> tuple[RowNumbers, RowNumbers]:
     return np.sort(drawn[:half]), np.sort(drawn[half:] if len(drawn) > 1 else drawn)
 
 
-def _sampled(table: Table, n: int, seed: int, among: RowNumbers) -> Table:
-    """That many rows of a table (all, if it has no more) and those ``among`` them, in memory."""
+def _sampled(table: Table, seed: int, among: RowNumbers) -> Matrix:
+    """Rows of a table, drawn by ``seed``, and those ``among`` them: all, if it has no more."""
+    n = min(_ITEMS, _SAMPLE_VALUES // table.d)
     if table.n_rows <= n:
-        return table
+        return _read(table, np.arange(table.n_rows))
     rng = np.random.default_rng((seed + 1) % 2**64)
-    rows = np.union1d(rng.choice(table.n_rows, n, replace=False), among)
-    return replace(table, source=ArraySource(_read(table, rows)), stored_ids=None)
+    return _read(table, np.union1d(rng.choice(table.n_rows, n, replace=False), among))
 
 
 def _read(table: Table, rows: RowNumbers) -> Matrix:

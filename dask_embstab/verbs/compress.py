@@ -7,11 +7,8 @@ from typing import Any
 from dask_embstab.errors import verb
 from dask_embstab.passes.compress import compress_run
 from dask_embstab.passes.frontier import Frontier, measure, resolve_codes
-from dask_embstab.tables.coerce import (
-    TableLike,
-    run_of,
-)
-from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.coerce import TableLike, run_of
+from dask_embstab.tables.inputs import one_reading, unchanged
 from dask_embstab.tables.run import Run
 from dask_embstab.verbs.given import RunLike, name_at, paths_of
 
@@ -47,7 +44,7 @@ def compress(
         Where the result appears, whole or not at all.
     code
         What a component becomes: ``"float16"``, ``"bfloat16"``, or a whole number of 8, 6, 5 or 4
-        bits with a float16 scale per row (``"int8"``, the default, ... ``"int4"``), or its
+        bits with a 16-bit scale per row (``"int8"``, the default, ... ``"int4"``), or its
         ``"sign"`` with the row's length; or product quantization, ``"pq16"``: 16 parts, a byte
         each, whose codebooks are fitted to up to 65,536 rows drawn by their ids.
     budget
@@ -92,18 +89,18 @@ def compress(
     """
     source = run_of(run, users)
     name = source.name if source.path is not None else name_at(out)
-    tables = (source.items, source.users)
-    with unchanged(*tables):  # from the first look at a row, which chooses the code
-        codes, record = resolve_codes(
-            source,
-            code=code,
-            budget=budget,
-            rotate=rotate,
-            rank=rank,
-            seed=seed,
-            like=None if like is None else run_of(like),
-            force=force,
-        )
+    with one_reading():
+        with unchanged(source.items, source.users):  # from the first look, which chooses the code
+            codes, record = resolve_codes(
+                source,
+                code=code,
+                budget=budget,
+                rotate=rotate,
+                rank=rank,
+                seed=seed,
+                like=None if like is None else run_of(like),
+                force=force,
+            )
         return compress_run(
             source,
             out,
