@@ -255,15 +255,29 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     if panel.paired is None:
         return None
     x, y = panel.paired[0] @ M, panel.paired[1]
-    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    weights = np.where(lengths > 0, 1.0 if panel.weights is None else panel.weights, 0.0)
+    directed = (row_lengths(x) > 0) & (row_lengths(y) > 0)
+    weights = np.where(directed, 1.0 if panel.weights is None else panel.weights, 0.0)
     return pair_sums((unit(x), unit(y)), x.shape[1], weights, centred=True, in_place=panel.in_place)
 
 
 def unit(rows: Matrix) -> Matrix:
     """Every row scaled to length one; rows of zeros stay."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = row_lengths(rows)[:, None]
     return rows / np.where(lengths > 0, lengths, 1.0)
+
+
+def row_lengths(rows: Matrix) -> Vector:
+    """The Euclidean length of every row, (n,), also where its squares under- or overflow."""
+    limits = np.finfo(rows.dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(rows, axis=1)
+        least, most = 1e4 * np.sqrt(limits.tiny), 1e-4 * np.sqrt(limits.max)
+        odd = np.flatnonzero(~((lengths > least) & (lengths < most)))
+        if len(odd):
+            sizes = np.abs(rows[odd]).max(axis=1, initial=0.0)
+            sizes = np.where((sizes > 0) & np.isfinite(sizes), sizes, rows.dtype.type(1))
+            lengths[odd] = np.linalg.norm(rows[odd] / sizes[:, None], axis=1) * sizes
+    return np.asarray(lengths)
 
 
 def pair_sums(

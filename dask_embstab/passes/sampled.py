@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.moments import unit
+from dask_embstab.core.moments import row_lengths, unit
 from dask_embstab.core.similarity import Likeness, likeness
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.engine.graph import compute
@@ -126,8 +126,8 @@ def most_moved(table: Table, shared: SharedRows, n: int) -> dict[str, list[dict[
     with their ids.
     """
     cosines = np.einsum("ij,ij->i", unit(shared.x), unit(shared.y))
-    apart = np.linalg.norm(shared.x - shared.y, axis=1)
-    lengths = [np.linalg.norm(side, axis=1) for side in (shared.x, shared.y)]
+    apart = row_lengths(shared.x - shared.y)
+    lengths = [row_lengths(side) for side in (shared.x, shared.y)]
 
     def listed(order: RowNumbers) -> list[dict[str, Any]]:
         ids = _ids(table, shared.numbers[order])

@@ -81,7 +81,8 @@ class Code:
         if self.name == "bfloat16":
             return _upper_half(y).view(np.uint8), None
         if self.name == "sign":
-            lengths = np.linalg.norm(y.astype(np.float64), axis=1)
+            with np.errstate(over="ignore"):
+                lengths = np.linalg.norm(y.astype(np.float64), axis=1)
             with np.errstate(over="ignore"):
                 scale = _upper_half(lengths.astype(np.float32))
             return pack((y >= 0).astype(np.uint8), 1), scale
@@ -142,7 +143,8 @@ class Code:
         return root / 2 * _whole(scale).astype(np.float64) + rest
 
     def _mapped(self, rows: Rows) -> Rows:
-        y = np.array(rows, np.float32, order="C")
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and told
+            y = np.array(rows, np.float32, order="C")
         return y if self.matrix is None else y @ self.matrix.astype(np.float32)
 
     def _numbers(self, codes: Bytes) -> Rows:

@@ -64,9 +64,10 @@ class ProductCode:
 
     def encode(self, rows: Rows) -> tuple[Bytes, None]:
         """Numbers of the nearest entries, (m, parts); of two as near, the first."""
-        y = np.array(rows, np.float32, order="C")
-        if self.matrix is not None:
-            y = y @ self.matrix.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # an infinite row is told elsewhere
+            y = np.array(rows, np.float32, order="C")
+            if self.matrix is not None:
+                y = y @ self.matrix.astype(np.float32)
         parts, _, w = self.codebooks.shape
         scale = _power_of_two(self.codebooks)
         codes = np.empty((len(y), parts), np.uint8)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.metrics.estimates import QuantileSketch
+from dask_embstab.core.moments import row_lengths
 from dask_embstab.core.procrustes import Alignment, alignment
 from dask_embstab.core.similarity import (
     Likeness,
@@ -180,7 +181,7 @@ def agreement_of(
     """Sums over the pairs of one panel, with the number of the group of each, where they have
     any.
     """
-    lengths = [np.linalg.norm(side, axis=1) for side in (pairs.x, pairs.y)]
+    lengths = [row_lengths(side) for side in (pairs.x, pairs.y)]
     apart = 1.0 - pairs.cosines
     return Agreement(
         likeness_of(pairs, zero_pairs=0, in_place=in_place),

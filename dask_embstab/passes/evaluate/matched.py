@@ -11,7 +11,7 @@ from operator import add
 import numpy as np
 
 from dask_embstab.core.metrics.agreement import Agreement, agreement_of
-from dask_embstab.core.moments import Panel
+from dask_embstab.core.moments import Panel, row_lengths
 from dask_embstab.core.similarity import row_pairs
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Matrix, RowNumbers, Vector
@@ -112,9 +112,9 @@ class MatchedRows:
         codes = (np.empty(0) if panel.weights is None else panel.weights) if self.n_groups else None
         found = agreement_of(pairs, codes, self.n_groups, in_place=panel.in_place)
         rows = panel.start + _numbers(panel)
-        lengths = [np.linalg.norm(side, axis=1) for side in (a, b)]
+        lengths = [row_lengths(side) for side in (a, b)]
         if self.files is not None:
-            apart = np.linalg.norm(b - a, axis=1)
+            apart = row_lengths(b - a)
             self.files.put(panel, (pairs.cosines, apart, *lengths))
         sample = RowSample.of(rows, self.sample, self.seed)
         moved = MostMoved(self.listed, rows, np.stack([pairs.cosines, *lengths]))
@@ -129,7 +129,8 @@ def _numbers(panel: Panel) -> RowNumbers:
 
 
 def _finite_check(value: Matched) -> float:
-    return float(value.agreement.lengths.sum())
+    """Not finite either where squares are not: errors and moments are sums of them."""
+    return float(np.square(value.agreement.lengths).sum())
 
 
 def measure_matched(
