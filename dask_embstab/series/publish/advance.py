@@ -13,9 +13,8 @@ from functools import partial
 from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, view_of
 from dask_embstab.series.log.names import reference_key
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.candidate import Candidate
-from dask_embstab.series.publish.consensus import consensus_of
+from dask_embstab.series.publish.consensus import Consensus, consensus_of
 from dask_embstab.series.publish.delivery import Delivery
 from dask_embstab.series.publish.files import made_of, resumed_run
 from dask_embstab.series.publish.readback import Readback
@@ -55,17 +54,17 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
     ]
     origin = hashlib.sha256(json.dumps(bits, sort_keys=True).encode()).hexdigest()[:32]
     key = reference_key(run.name)
-    made = made_of(store, key, origin, partial(_write, store, run, version, settings, rows))
+    before = None if version is None else consensus_of(store, version, settings)
+    made = made_of(store, key, origin, partial(_write, store, run, before, settings, rows))
 
     stored, found = open_run(store.place(key)), {}
     for name in settings.aligned:
         union, now, left = run.table(name).n_rows, stored.table(name).n_rows, None
-        if version is None:
+        if before is None:
             left = union - now
         elif rows.joined(name):  # rows that were in the average before are known
             fitted = candidate.transform.diagnostics[name]
-            before = consensus_of(store, version, settings).mean(name).table.n_rows
-            union += before - fitted["matched"] - fitted.get("returned", 0)
+            union += before.mean(name).table.n_rows - fitted["matched"] - fitted.get("returned", 0)
             left = union - now
         found[name] = {"rows": now, "left": left}
     return Advanced(made, found)
@@ -74,21 +73,20 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
 def _write(
     store: Store,
     transformed: Run,
-    version: Version | None,
+    before: Consensus | None,
     settings: Settings,
     selected: Selected,
     key: str,
     origin: str,
 ) -> None:
     tables = {name: selected.counted(transformed, name) for name in settings.aligned}
-    if version is None:
+    if before is None:
         known = {
             name: Mean(view_of(table, never_seen, table.d + 1), None)
             for name, table in tables.items()
         }
     else:
-        consensus = consensus_of(store, version, settings)
-        known = {name: consensus.mean(name) for name in tables}
+        known = {name: before.mean(name) for name in tables}
     more = {"kind": "reference", "live": {name: table.n_rows for name, table in tables.items()}}
     with resumed_run(store, key, transformed.name, origin, more) as writer:
         means = {name: (table, known[name]) for name, table in tables.items()}

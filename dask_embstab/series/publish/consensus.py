@@ -95,12 +95,15 @@ def aligned_on(
     ``lagged`` are the versions whose gaps to it are to be held.
     """
     key = run_key(str(version.run))
-    run, M = published_run(store, version), matrix_of(store, version)
+    known = consensus_of(store, version, settings) if settings.policy == "consensus" else None
+    if known is None:
+        run, M = published_run(store, version), matrix_of(store, version)
+    else:
+        run, M = known.run, known.matrix
     found = as_reference(run)
     assert found is not None
     found = replace(found, items=moved_table(found.items, M), users=moved_table(found.users, M))
-    if settings.policy == "consensus":
-        known = consensus_of(store, version, settings)
+    if known is not None:
         tables: dict[str, Any] = {name: known.table(name) for name in settings.aligned}
         live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
         lags = tuple(_lag(store, gap, before, settings) for gap, before in lagged.items())
