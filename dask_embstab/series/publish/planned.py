@@ -20,7 +20,7 @@ from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.repairs import option
-from dask_embstab.series.log.basis import matrix_of, read_run, store_matrices
+from dask_embstab.series.log.basis import read_matrices, read_run, store_matrices
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.published import published_run
 from dask_embstab.series.log.settings import Settings
@@ -125,9 +125,9 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
             f"{option('max_lost_energy')} allows more",
         )
 
-    found = {}
+    known, found = read_matrices(store, log.basis), {}
     for located in log.stored.values():
-        M, d = matrix_of(store, located), published_run(store, located).table("items").d
+        M, d = known.get(str(located.run)), published_run(store, located).table("items").d
         now = (
             np.eye(d, len(P)) if M is None else M
         )  # a run that is narrower has zeros in the space's last components
