@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,7 @@ class SeriesReader(Displayed):
         >>> series.open(1).items.n_rows
         200
         """
-        log = self.log()
-        return self._run(log.located(log.with_run(version)))
+        return self._run_in(self.log(), version)
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:
@@ -185,8 +185,10 @@ class SeriesReader(Displayed):
         >>> round(series.diff(1, 2).items.mean_cosine, 6)
         1.0
         """
-        options = EvaluateOptions(k, users, seed, join={"duplicates": self.settings.duplicates})
-        return measure_runs(*of_one_width(self.open(a), self.open(b)), options)
+        log = self.log()
+        duplicates = settings_in(log, self._initial).duplicates
+        options = EvaluateOptions(k, users, seed, join={"duplicates": duplicates})
+        return measure_runs(*of_one_width(self._run_in(log, a), self._run_in(log, b)), options)
 
     @verb()
     def skew(
@@ -212,15 +214,16 @@ class SeriesReader(Displayed):
         >>> found.versions
         (1, 2)
         """
+        log = self.log()
         return skew_of(
-            self.log(),
-            self.open,
+            log,
+            partial(self._run_in, log),
             versions,
             k=k,
             n_queries=users,
             seed=seed,
             metric=metric,
-            duplicates=self.settings.duplicates,
+            duplicates=settings_in(log, self._initial).duplicates,
         )
 
     @verb()
@@ -300,6 +303,10 @@ class SeriesReader(Displayed):
                 *sorted(files),
             ],
         }
+
+    def _run_in(self, log: Log, version: int | None) -> Run:
+        """The run of a version (None: the head) of a log that was read."""
+        return self._run(log.located(log.with_run(version)))
 
     def _run(self, version: Version) -> Run:
         """A published run; whatever is wrong with it by now is damage."""

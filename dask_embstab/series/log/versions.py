@@ -262,7 +262,7 @@ class Version(Displayed):
         found = self.recorded
         more = {
             "digests": found.run,
-            "reference_digests": self.reference_digests,
+            "reference_digests": found.reference if self.has_reference else {},
             "inputs": found.inputs,
         }
         return self.without_digests() | dict(json.loads(json.dumps(more)))
