@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import InputError, TooFewMatchedError
+from dask_embstab.options import SELECTION
 from dask_embstab.passes.fit.options import Selection, given_by_table
 from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import JoinOptions
@@ -34,8 +35,6 @@ from dask_embstab.tables.read.views import Gathered, MappedSource, SideBySide, c
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
-OPTIONS = ("weights", "only", "counts", "min_count", "sample", "anchors", "seed", "pairs")
-"""Options of `fit` that say which rows decide."""
 _COUNTING = ("only", "counts", "min_count")
 """Those that also say which rows have a say in the running reference and in the gates."""
 
@@ -91,7 +90,7 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
 
     Raises `InputError` where numbers are not there, or ``min_count`` has no counts to go by.
     """
-    options = {name: getattr(settings, name) for name in OPTIONS}
+    options = {name: getattr(settings, name) for name in SELECTION}
     options |= {name: value for name, value in given.items() if value is not None}
     if options["min_count"] is not None and options["counts"] is None:
         raise InputError(
