@@ -50,9 +50,11 @@ def fit(
     file TRANSFORM.
     """
     from dask_embstab import api
+    from dask_embstab.files.atomic import require_file_place
     from dask_embstab.tables.run import open_run
     from dask_embstab.tables.table_moments import TableMoments, is_moments
 
+    require_file_place(transform)
     files = [run] if users is None else [run, users]
     taken = users is not None or is_moments(run)
     tables = [TableMoments.load(path) if taken else open_run(path) for path in files]

@@ -25,9 +25,11 @@ def moments(
     """
     from dask_embstab import api
     from dask_embstab.errors import InputError
+    from dask_embstab.files.atomic import require_file_place
     from dask_embstab.repairs import option
     from dask_embstab.tables.table_moments import TableMoments, is_moments
 
+    require_file_place(out)
     asked = given(chosen)
     about_rows = [name for name in asked if name != "key"]
     if is_moments(run) and about_rows:

@@ -96,8 +96,7 @@ def write_whole(
     followed. Raises `InputError` where the folder is missing or something else than a file stands
     there, `AccessError` where the folder cannot be written in.
     """
-    target = _local(path)
-    _require_file_place(target)
+    target = require_file_place(path)
     if replace:
         _remove_abandoned(target)
     temporary = target.with_name(hidden_name(target.name, new_token()))
@@ -177,7 +176,11 @@ def _entries_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
         yield Path(inner)
 
 
-def _require_file_place(target: Path) -> None:
+def require_file_place(path: Any) -> Path:
+    """The local path at which a file can be written, asked again before long work; `InputError`
+    where it cannot.
+    """
+    target = _local(path)
     if not target.parent.is_dir():
         raise InputError(f"the folder of {target} does not exist; create it first")
     if target.is_dir():
@@ -186,6 +189,7 @@ def _require_file_place(target: Path) -> None:
         raise InputError(
             f"{target} is no regular file, so it cannot be replaced by one; give the path of a file"
         )
+    return target
 
 
 def _remove_abandoned(target: Path) -> None:

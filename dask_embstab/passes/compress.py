@@ -23,7 +23,6 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute, run_all
-from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
@@ -213,7 +212,6 @@ def compress_run(
     inputs: tuple[str, ...],
 ) -> Run:
     """Write every table of ``source`` as codes at ``out``, and open the result."""
-    require_output(out, inputs, overwrite=overwrite)
     work = Compress(source, codes)
     with (
         begin_run(

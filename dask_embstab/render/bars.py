@@ -18,7 +18,9 @@ from rich.progress import (
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A hook ``(label, done, total)`` that draws one bar per label."""
+    """A hook ``(label, done, total)`` that draws one bar per label; none where there is nothing to
+    count, as of a few rows.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,6 +31,8 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         known: dict[str, TaskID] = {}
 
         def hook(label: str, done: int, total: int) -> None:
+            if not total:
+                return
             if label not in known:
                 known[label] = drawn.add_task(label, total=total)
             drawn.update(known[label], completed=done, total=total)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dask_embstab.errors import verb
 from dask_embstab.passes.compress import compress_run
+from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.frontier import Frontier, measure, resolve_codes
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.inputs import one_reading, unchanged
@@ -88,7 +89,8 @@ def compress(
     float32 1.0
     """
     source = run_of(run, users)
-    name = source.name if source.path is not None else name_at(out)
+    name, inputs = source.name if source.path is not None else name_at(out), paths_of(source.path)
+    require_output(out, inputs, overwrite=overwrite)
     with one_reading():
         with unchanged(source.items, source.users):  # from the first look, which chooses the code
             codes, record = resolve_codes(
@@ -110,7 +112,7 @@ def compress(
             overwrite=overwrite,
             resume=resume,
             sync=sync,
-            inputs=paths_of(source.path),
+            inputs=inputs,
         )
 
 

@@ -7,6 +7,7 @@ import os
 from dask_embstab.arguments import shown
 from dask_embstab.diagnose.report import report_run, report_runs
 from dask_embstab.errors import InputError, verb
+from dask_embstab.files.atomic import require_file_place
 from dask_embstab.files.published import publishing
 from dask_embstab.render.report import Report
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
@@ -56,6 +57,8 @@ def report(
     >>> report.well, report.verdict
     (True, 'Comparable: both runs hold the same ids in one space')
     """
+    if out is not None:
+        require_file_place(out)
     series = a if isinstance(a, SeriesReader) else series_at(a)
     if series is not None:
         if b is not None:
