@@ -12,7 +12,7 @@ scratch folder.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -145,6 +145,8 @@ def __getattr__(name: str) -> Any:
     --help`` are quick.
     """
     if name == "__version__":
+        from importlib import metadata  # half of the time that `import dask_embstab` would take
+
         return metadata.version("dask_embstab")
     for module, names in _HOME.items():
         if name in names:
