@@ -56,48 +56,6 @@ if TYPE_CHECKING:
     from dask_embstab.tables.table_moments import TableMoments
     from dask_embstab.tables.transform import Transform
 
-_HOME = {
-    "api": (
-        "apply",
-        "compress",
-        "create_run",
-        "evaluate",
-        "fit",
-        "fold_bias",
-        "frontier",
-        "load_transform",
-        "moments",
-        "open_run",
-        "report",
-        "search",
-        "stabilize",
-        "table",
-    ),
-    "errors": (
-        "AccessError",
-        "ConditionError",
-        "DamageError",
-        "EmbstabError",
-        "EmbstabWarning",
-        "HoldError",
-        "IdError",
-        "InputChangedError",
-        "InputError",
-        "NotARunError",
-        "NotFiniteError",
-        "OutputExistsError",
-        "RetryError",
-        "TooFewMatchedError",
-    ),
-    "tables.table_moments": ("TableMoments",),
-    "tables.transform": ("Transform",),
-    "passes.evaluate.results": ("Metrics",),
-    "render.report": ("Report",),
-    "series.series": ("Series",),
-    "tables.run": ("Run",),
-    "tables.table": ("Table",),
-}
-
 __version__: str
 """Of the installed package."""
 
@@ -138,6 +96,19 @@ __all__ = [
     "stabilize",
     "table",
 ]
+
+_HOME = {
+    "api": tuple(filter(str.islower, __all__)),
+    "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
+    "tables.table_moments": ("TableMoments",),
+    "tables.transform": ("Transform",),
+    "passes.evaluate.results": ("Metrics",),
+    "render.report": ("Report",),
+    "series.series": ("Series",),
+    "tables.run": ("Run",),
+    "tables.table": ("Table",),
+}
+"""Names by the module that they are imported from: verbs and errors are told by their spelling."""
 
 
 def __getattr__(name: str) -> Any:
