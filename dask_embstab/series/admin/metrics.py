@@ -12,11 +12,14 @@ from dask_embstab.repairs import printable
 from dask_embstab.series.admin.status import shadows_of, unpublished
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.thresholds import GATES
+from dask_embstab.series.log.version_file import Details
 from dask_embstab.series.log.versions import Version, row_counts, stored_bytes
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 
 Sample = tuple[dict[str, str], float]
+Metric = tuple[str, str, list[Sample]]
+"""Its name, its help, and its values by labels."""
 _PREFIX = "embstab_series_"
 _DIRECTIONS = 8
 _ROWS = {
@@ -35,17 +38,17 @@ def metrics_text(
     ``days``: what was measured on the runs (`days_of`), to be told too.
     """
     lines: list[str] = []
-    told = (*_metrics(store, log), *_of_head(log.head), *(() if days is None else _measured(days)))
-    for name, explained, samples in told:
+    details = Details(settings={}) if log.head is None else log.head.full_details
+    told = (*_metrics(store, log, details), *_of_head(log.head, details))
+    for name, explained, samples in (*told, *(() if days is None else _measured(days))):
         lines += [f"# HELP {_PREFIX}{name} {explained}", f"# TYPE {_PREFIX}{name} gauge"]
         lines += [_line(name, {"series": series, **labels}, value) for labels, value in samples]
     return "\n".join(lines) + "\n"
 
 
-def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
+def _metrics(store: Store, log: Log, details: Details) -> Iterator[Metric]:
     head, waiting = log.head, unpublished(store, log)
-    verdicts = () if head is None else head.verdicts
-    figures: Mapping[str, Any] = {} if head is None else head.figures
+    verdicts, figures = details.verdicts, details.figures
     created = 0.0 if head is None else dt.datetime.fromisoformat(head.created).timestamp()
     yield "versions", "Published versions.", [({}, len(log.versions))]
     yield "runs", "Runs that are or were live.", [({}, len(log.live_runs))]
@@ -94,7 +97,7 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
         "1 where the gate said hold and the live version was published in spite of it.",
         [({"gate": v["gate"]}, float(v["verdict"] == "hold")) for v in verdicts],
     )
-    tables = {key: figures[key] for key in ("items", "users") if figures.get(key)}
+    tables = {key: figures[key] for key in TABLES if figures.get(key)}
     yield (
         "rows",
         "Rows of the live run.",
@@ -108,11 +111,9 @@ def _metrics(store: Store, log: Log) -> Iterator[tuple[str, str, list[Sample]]]:
     )
 
 
-def _of_head(head: Version | None) -> Iterator[tuple[str, str, list[Sample]]]:
+def _of_head(head: Version | None, details: Details) -> Iterator[Metric]:
     """What the live version records of its rows, its alignment, its space and its size."""
-    verdicts = () if head is None else head.verdicts
-    figures: Mapping[str, Any] = {} if head is None else head.figures
-    spectra: Mapping[str, Any] = {} if head is None else head.spectra
+    verdicts, figures = details.verdicts, details.figures
     tables = {key: row_counts(figures[key]) for key in TABLES if figures.get(key)}
     gates = {gate.name: gate for gate in GATES}
     yield (
@@ -145,7 +146,7 @@ def _of_head(head: Version | None) -> Iterator[tuple[str, str, list[Sample]]]:
         "Share of the sum of squares in the largest directions of the live run.",
         [
             ({"table": key, "direction": str(k + 1)}, value * value / total)
-            for key, values in spectra.items()
+            for key, values in details.spectra.items()
             if (total := sum(value * value for value in values))
             for k, value in enumerate(values[:_DIRECTIONS])
         ],
@@ -157,7 +158,7 @@ def _of_head(head: Version | None) -> Iterator[tuple[str, str, list[Sample]]]:
     )
 
 
-def _measured(days: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Sample]]]:
+def _measured(days: Mapping[str, Any]) -> Iterator[Metric]:
     """What a sample of the runs tells: the figures of the report."""
     tables = days["tables"]
     yield (

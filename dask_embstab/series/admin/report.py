@@ -37,12 +37,11 @@ def report_values(
     runs.
     """
     published = [v for v in log.versions if v.kind == "publish" and v.run is not None]
-    told = [version.full_details for version in published]
     accepted = [k for k, version in enumerate(published) if version.accepted is not None]
     live = [k for k, version in enumerate(published) if log.head and version.run == log.head.run]
     chosen = {*evenly(len(published), MOST_VERSIONS), *accepted[-MOST_VERSIONS // 4 :], *live}
-    kept = sorted(chosen)
-    shown, details = [published[k] for k in kept], [told[k] for k in kept]
+    shown = [published[k] for k in sorted(chosen)]
+    details = [version.full_details for version in shown]
     status = status_of(store, log)
     return {
         "kind": "series",

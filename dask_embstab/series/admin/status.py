@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,8 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
     of a gate.
     """
     waiting, head = unpublished(store, log), log.head
-    ignored = [] if head is None else [verdict["gate"] for verdict in held(head.verdicts)]
+    verdicts = () if head is None else head.verdicts  # one read of its file
+    ignored = [verdict["gate"] for verdict in held(verdicts)]
     shadows = shadows_of(log)
     return {
         "well": (
@@ -74,7 +75,7 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
         "ignored": ignored,
         "shadows": [version.version for version in shadows],
         "foreign": foreign(store),
-        "lines": [_head_line(log), _gates_line(head), _rest_line(waiting, shadows)],
+        "lines": [_head_line(log), _gates_line(head, verdicts), _rest_line(waiting, shadows)],
     }
 
 
@@ -152,12 +153,12 @@ def _head_line(log: Log) -> str:
     )
 
 
-def _gates_line(head: Version | None) -> str:
-    if head is None or not head.verdicts:
+def _gates_line(head: Version | None, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    if head is None or not verdicts:
         return "gates: none were asked"
-    if ignored := held(head.verdicts):
+    if ignored := held(verdicts):
         return f"gates: {'; '.join(map(format_verdict, ignored))}; accepted: {head.accepted}"
-    asked = [verdict for verdict in head.verdicts if verdict["verdict"] == "pass"]
+    asked = [verdict for verdict in verdicts if verdict["verdict"] == "pass"]
     named = [format_verdict(v) for v in asked if v["gate"] in ("alignment", "agreement")]
     return f"gates: {len(asked)} of {len(GATES)} were asked and pass" + "".join(
         f"; {words}" for words in named
