@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import dask_embstab as es
+from dask_embstab.series.admin.metrics import metrics_text
 
 FOLDER = Path(es.__file__).parent / "monitoring"
 NAME = re.compile(r"embstab_series_[a-z_]+")
@@ -42,10 +43,10 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> str:
     return series.metrics(measured=True)
 
 
-def samples(text: str, name: str) -> dict[str, float]:
+def samples(text: str, name: str, kind: Any = float) -> dict[str, Any]:
     """By labels without the series."""
     found = re.findall(rf'^embstab_series_{name}{{series="shop",?(.*)}} (\S+)$', text, re.MULTILINE)
-    return {labels: float(value) for labels, value in found}
+    return {labels: kind(value) for labels, value in found}
 
 
 def test_the_new_figures_are_right(metrics: str) -> None:
@@ -67,6 +68,25 @@ def test_the_new_figures_are_right(metrics: str) -> None:
     cosine = samples(metrics, "cosine")
     assert cosine['table="users",gap="1",of="stabilized"'] > 0.99
     assert 0 < samples(metrics, "skew_recall")['queries="day-2",items="mixed"'] <= 1
+
+
+def test_names_in_labels_stay_as_they_are(tmp_path: Path) -> None:
+    """Even where they read like a number that Prometheus spells in its own way."""
+    told = es.Series.init(tmp_path / "shop info nan").metrics()
+    assert 'embstab_series_versions{series="shop info nan"} 0.0' in told.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [(0.5, "0.5"), (np.nan, "NaN"), (np.inf, "+Inf"), (-np.inf, "-Inf")],
+)
+def test_values_that_are_no_numbers_are_spelled_as_prometheus_does(
+    tmp_path: Path, value: float, spelled: str
+) -> None:
+    series = es.Series.init(tmp_path / "shop")
+    days = {"tables": {"items": {"by_gap": [], "last": {"cosine": {"share_at_chance": value}}}}}
+    told = metrics_text(series.store, series.log(), "shop", days=days)
+    assert samples(told, "share_at_chance", str) == {'table="items"': spelled}
 
 
 def test_rules_and_panels_ask_for_metrics_that_are_written(metrics: str) -> None:

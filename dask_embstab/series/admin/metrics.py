@@ -22,6 +22,7 @@ Metric = tuple[str, str, list[Sample]]
 """Its name, its help, and its values by labels."""
 _PREFIX = "embstab_series_"
 _DIRECTIONS = 8
+_NOT_FINITE = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
 _ROWS = {
     "matched": "with an id that the reference has",
     "new": "with an id that the reference does not have",
@@ -197,9 +198,8 @@ def _measured(days: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:
     inner = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-    return f"{_PREFIX}{name}{{{inner}}} {float(value)!r}".replace(" nan", " NaN").replace(
-        " inf", " +Inf"
-    )
+    number = repr(float(value))
+    return f"{_PREFIX}{name}{{{inner}}} {_NOT_FINITE.get(number, number)}"
 
 
 def _escaped(label: str) -> str:
