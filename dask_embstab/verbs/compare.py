@@ -140,7 +140,8 @@ def search(
 
     Returns
     -------
-    scores (q, k) in float64, descending, ties by row number; ids (q, k).
+    scores (q, k) in float64, descending, ties by row number; ids (q, k), UUIDs as
+    their 16 bytes, as `Table.ids` has them.
 
     The table is read once for every million query-row pairs to be kept (q k), in float32 products
     whose rounding is allowed for, so that the result is that of float64; memory does not grow with

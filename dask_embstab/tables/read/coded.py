@@ -41,16 +41,34 @@ CODES, SCALE, MATRIX, CODEBOOK = "codes", "scale", "matrix", "codebook"
 
 
 @dataclass(frozen=True, slots=True)
+class _Stamp:
+    """The record of a code in the metadata file of a group."""
+
+    file: str
+    record: Any
+
+    def require(self) -> None:
+        """Raise where the table was written anew, with another code."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if json.loads(read_regular(self.file))["attributes"][ATTRIBUTE]["code"] == self.record:
+                return
+        raise InputChangedError(
+            f"the codes of {Path(self.file).parent} are of another code than when it was opened;"
+            " open it again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CodedSource(View):
     """The decoded rows, float32; ``source`` holds the codes and ``scale`` the rows' scales.
 
-    ``metadata`` is the group's file, where it is local: whoever reads rows looks whether their code
-    is still this one.
+    Where the group is local ``stamp`` says which code it had when it was opened: whoever reads rows
+    looks whether it has it still.
     """
 
     scale: Source | None
     code: RowCode
-    metadata: str | None = None
+    stamp: _Stamp | None = None
 
     @property
     def array(self) -> Any:
@@ -86,15 +104,15 @@ class CodedSource(View):
         return self._made(self.source.gather(rows), *scales)
 
     def _made(self, *blocks: Any) -> Any:
-        return view_block(partial(_CodedReader, self.code, self.metadata), *blocks)
+        return view_block(partial(_CodedReader, self.code, self.stamp), *blocks)
 
 
 class _CodedReader(ViewReader):
-    def __init__(self, code: RowCode, metadata: str | None, *readers: Reader) -> None:
+    def __init__(self, code: RowCode, stamp: _Stamp | None, *readers: Reader) -> None:
         super().__init__(*readers)
         self._code = code
-        if metadata is not None:
-            _require_same(code, metadata)
+        if stamp is not None:
+            stamp.require()
 
     def take(self, start: int, stop: int) -> Rows:
         """The decoded rows."""
@@ -106,18 +124,6 @@ class _CodedReader(ViewReader):
         for of in scales:
             codes = {n: (c * 31 + of[n]) % 2**32 for n, c in codes.items() if n in of}
         return codes
-
-
-def _require_same(code: RowCode, metadata: str) -> None:
-    """Raise where the table was written anew, with another code, since it was opened."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads(read_regular(metadata))["attributes"][ATTRIBUTE]["code"]
-        if told == code_attributes(code)[ATTRIBUTE]["code"]:
-            return
-    raise InputChangedError(
-        f"the codes of {Path(metadata).parent} are of another code than when it was opened; open it"
-        " again"
-    )
 
 
 def _checksum(code: RowCode) -> int:
@@ -216,21 +222,19 @@ def coded_source(group: zarr.Group, where: str) -> CodedSource:
             f" those of {where} have {codes.shape[1]}"
         )
     require_full_width(codes, f"{where}/{CODES}")
-    metadata, store = None, group.store
+    stamp, store = None, group.store
     if isinstance(store, LocalStore) and group.metadata.zarr_format == 3:
-        metadata = str(Path(store.root, group.path, "zarr.json"))
+        file = str(Path(store.root, group.path, "zarr.json"))
+        stamp = _Stamp(file, code_attributes(code)[ATTRIBUTE]["code"])
     # Writers leave out no chunk of codes, although its fill is a number.
     files = chunk_files(codes, unique=True)
     source: Source = ZarrSource(codes) if files is None else DirectSource(codes, files)
     if not code.scaled:
-        return CodedSource(source, None, code, metadata)
+        return CodedSource(source, None, code, stamp)
     if not isinstance(scale, zarr.Array) or scale.shape != codes.shape[:1]:
         raise InputError(f"{code.name} codes need one scale per row; {where} has none or others")
     if scale.dtype != np.uint16 or scale.chunks[0] != codes.chunks[0]:
         raise InputError(
             f"scales must be uint16 in the row chunks of the codes; those of {where} are not"
         )
-    files = chunk_files(scale, unique=True)
-    direct = files is not None and files.compression is None
-    rows = DirectSource(scale, files) if files is not None and direct else column_source(scale)
-    return CodedSource(source, rows, code, metadata)
+    return CodedSource(source, column_source(scale, unique=True), code, stamp)

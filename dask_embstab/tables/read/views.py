@@ -316,9 +316,11 @@ def _content(value: Any) -> str:
         return uuid.uuid4().hex
 
 
-def column_source(array: Any) -> Source:
-    """One number per row, in any one-dimensional array-like, as a table of one column."""
-    files = chunk_files(array) if isinstance(array, zarr.Array) else None
+def column_source(array: Any, *, unique: bool = False) -> Source:
+    """One number per row, in any one-dimensional array-like, as a table of one column; ``unique``
+    as `chunk_files` has it.
+    """
+    files = chunk_files(array, unique=unique) if isinstance(array, zarr.Array) else None
     if files is not None and files.compression is None:
         return DirectSource(array, files)
     if isinstance(array, np.ndarray):
