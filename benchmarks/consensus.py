@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import write_between
 
 import dask_embstab as es
 
@@ -62,9 +63,7 @@ def main(docs: Path | None, rows: int) -> None:
                 )
                 print(lines[-1], flush=True)
     if docs is not None:
-        text = docs.read_text()
-        before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-        docs.write_text("\n".join([f"{before}{BEGIN}", "", *lines, "", after]))
+        write_between(docs, BEGIN, END, "\n".join([*lines, ""]))
 
 
 def weeks(folder: Path, rows: int, share: float) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import crc32c
 import numpy as np
-from common import table
+from common import table, write_between
 
 import dask_embstab as es
 
@@ -286,9 +286,7 @@ def main(docs: Path | None, kinds: tuple[str, ...] = (*KINDS, *OF_A_SERIES)) -> 
     shown = table(["done to it", *ASKED], [*rows, ["**found**", *counts]])
     print("\n".join(shown))
     if docs is not None:
-        page = docs.read_text()
-        before, after = page[: page.index(BEGIN)], page[page.index(END) :]
-        docs.write_text("\n".join([f"{before}{BEGIN}", "", *shown, "", after]))
+        write_between(docs, BEGIN, END, "\n".join([*shown, ""]))
     return rows
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import table
+from common import table, write_between
 
 HERE = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- faults: written by benchmarks/faults.py -->", "<!-- end of faults -->"
@@ -68,13 +68,11 @@ def main(docs: Path, results: Sequence[Path]) -> None:
     counts: Counter[str] = Counter()
     for result in results or [run(CAMPAIGNS[docs.name])]:
         counts += tried(result)
-    text = docs.read_text()
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     faults = counts.total() - counts[KINDS["several_publishers"]]  # these are no faults
     made = "\n".join(
         table(("fault", "tried"), [*counts.items(), ("**faults in all**", f"**{faults}**")])
     )
-    docs.write_text(f"{before}{BEGIN}\n\n{made}\n\n{after}")
+    write_between(docs, BEGIN, END, f"{made}\n")
     print(made)
 
 

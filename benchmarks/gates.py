@@ -12,18 +12,17 @@ is counted and published all the same. Then the last run is delivered wrongly in
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import table
+from common import table, write_between
 from deliveries import BAD, Week
 
 import dask_embstab as es
 from dask_embstab.series.log.thresholds import GATES
 
-BEGIN, END = "<!-- gates: written by benchmarks/gates.py -->\n", "<!-- gates: end -->\n"
+BEGIN, END = "<!-- gates: written by benchmarks/gates.py -->", "<!-- gates: end -->"
 
 
 Figures = dict[str, list[float]]
@@ -128,11 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = f"{good}\n{bad_runs(options.folders[0])}"
     print(made)
     if options.page:
-        text = options.page.read_text()
-        pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-        options.page.write_text(
-            re.sub(pattern, lambda _: f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL)
-        )
+        write_between(options.page, BEGIN, END, made)
 
 
 if __name__ == "__main__":
