@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import faults
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,6 +42,12 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     waited for.
     """
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
+    """Where file operations are counted and struck."""
+    return faults.install(monkeypatch)
 
 
 @pytest.fixture

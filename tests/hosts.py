@@ -14,6 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+OTHER_HOST = (
+    "unshare",
+    "--mount",
+    "--net",
+    "--uts",
+    "--",
+    "sh",
+    "-c",
+    'hostname other && exec "$@"',
+    "-",
+)
+"""In front of a command: name spaces of its own for mounts, network and host name."""
+
 
 @contextlib.contextmanager
 def elsewhere(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import zarr
@@ -182,6 +183,29 @@ def stop_at(n: int) -> Callable[[int], None]:
             raise Stop
 
     return hook
+
+
+def stop_after(n: int) -> Callable[[int], None]:
+    """A hook that stops at every call after the n-th."""
+
+    def hook(count: int) -> None:
+        if count > n:
+            raise Stop
+
+    return hook
+
+
+@contextlib.contextmanager
+def meanwhile(module: Any, name: str, other: Callable[[], object]) -> Iterator[None]:
+    """In the block somebody else does ``other`` right before every call of ``module.name``."""
+    original = getattr(module, name)
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        other()
+        return original(*arguments, **options)
+
+    with mock.patch.object(module, name, late):
+        yield
 
 
 def chunk_file(run_path: Path, key: str, chunk: int, name: str = "vectors") -> Path:

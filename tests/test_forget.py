@@ -8,17 +8,17 @@ import json
 import pickle
 import shutil
 import uuid
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pandas as pd
 import pytest
+import test_consensus
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import world
+from oracle import meanwhile, world
 from test_consensus import OFF, state_of, unit
 
 import dask_embstab as es
@@ -29,15 +29,10 @@ from dask_embstab.series.publish.consensus import consensus_of
 from dask_embstab.tables.remaining import Remaining, without_rows
 from dask_embstab.tables.table import make_table
 
+quick, series = test_consensus.quick, test_consensus.series
 N_ITEMS, N_USERS, D = 24, 40, 4
 GONE, LIVE = "i2", "i30"
 """An item that only the first runs have, and one that the last run has."""
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def item_ids(day: int) -> list[str]:
@@ -63,11 +58,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         assert day > 2 or series.add(run).published
     return folder
-
-
-@pytest.fixture
-def series(template: Path, tmp_path: Path) -> es.Series:
-    return es.Series(shutil.copytree(template / "series", tmp_path / "series"))
 
 
 def rows(run: es.Run, key: str = "items") -> dict[Any, bytes]:
@@ -311,19 +301,10 @@ def test_the_head_s_first_run_is_its_own_reference(template: Path, tmp_path: Pat
     assert fresh.add(template / "day-1.zarr").version.figures["items"]["unmatched_reference"] == 5
 
 
-def test_a_race_is_lost_and_gone_on_with(
-    series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = forgetting.create_version
-
-    def meanwhile(*arguments: Any) -> Any:
-        series.add(template / "day-3.zarr")
-        return original(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(forgetting, "create_version", meanwhile)
-        with pytest.raises(es.RetryError):
-            series.forget([LIVE], rewrite=True)
+def test_a_race_is_lost_and_gone_on_with(series: es.Series, template: Path) -> None:
+    other = partial(series.add, template / "day-3.zarr")
+    with meanwhile(forgetting, "create_version", other), pytest.raises(es.RetryError):
+        series.forget([LIVE], rewrite=True)
     assert series.forget([LIVE], rewrite=True).runs == ("day-2", "day-3")
     series.gc(grace=0)
     assert not series.verify().damage

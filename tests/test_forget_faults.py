@@ -10,9 +10,8 @@ from typing import Any
 import faults
 import pytest
 import test_forget
-from oracle import Stop
+from oracle import Stop, stop_after
 from test_forget import GONE, LIVE, references, rows
-from test_rebase_faults import stop_after
 
 import dask_embstab as es
 
@@ -68,8 +67,3 @@ def test_a_fault_at_the_nth_operation(
         disk, start, tmp_path / "work", call, ended, mode, step=step, offset=offset
     )
     record_property("tried", tried)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
-    return faults.install(monkeypatch)

@@ -12,18 +12,8 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "join.py"
 def test_every_order_gives_one_transform(tmp_path: Path) -> None:
     main = runpy.run_path(str(BENCHMARK))["main"]
     table, record = tmp_path / "join.md", tmp_path / "join.json"
-    arguments = [
-        "--rows",
-        "9000",
-        "--d",
-        "8",
-        "--repeats",
-        "1",
-        "--dir",
-        str(tmp_path),
-        "--memory",
-        "1MiB",
-    ]
+    sizes = ["--rows", "9000", "--d", "8", "--repeats", "1", "--memory", "1MiB"]
+    arguments = [*sizes, "--dir", str(tmp_path)]
     results = main([*arguments, "--markdown", str(table), "--json", str(record)])
     assert [row["path"] for row in results["rows"]] == [
         "row number",

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import elsewhere, tell
+from hosts import OTHER_HOST, elsewhere, tell
 from oracle import hidden
 
 from dask_embstab.files import locks
@@ -239,26 +239,15 @@ def test_two_hosts_over_two_mounts(tmp_path: Path, carried: bool) -> None:
     """
     (export := tmp_path / "export").mkdir()
     options = ["--enable-lock-forwarding", "--multithreaded"] if carried else []
-    other_host = (
-        "unshare",
-        "--mount",
-        "--net",
-        "--uts",
-        "--",
-        "sh",
-        "-c",
-        'hostname other && exec "$@"',
-        "-",
-    )
     with (
         mounted(export, tmp_path / "a", *options) as a,
         mounted(export, tmp_path / "b", *options) as b,
     ):
         lock = require(try_lock(a / "run.lock"))
-        with elsewhere("", "try", b / "run.lock", within=other_host) as other:
+        with elsewhere("", "try", b / "run.lock", within=OTHER_HOST) as other:
             assert tell(other) == b"taken\n"
         lock.release(a / "run.lock")
-        with elsewhere("", "try", b / "run.lock", within=other_host) as other:
+        with elsewhere("", "try", b / "run.lock", within=OTHER_HOST) as other:
             assert tell(other) == b"free\n"
 
 

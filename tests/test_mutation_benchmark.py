@@ -64,18 +64,22 @@ def test_a_changed_constant_is_changed_wherever_it_was_taken(
     assert procrustes.FREE == fit_transform.FREE == 1e10
 
 
+def verdicts_of(place: Path, *command: str, seconds: float) -> list[dict[str, str]]:
+    """The rows of a campaign that runs in a process of its own."""
+    file = place / "m.json"
+    subprocess.run(
+        [sys.executable, *command, "--json", str(file)], cwd=ROOT, check=True, timeout=seconds
+    )
+    rows: list[dict[str, str]] = json.loads(file.read_text())["rows"]
+    return rows
+
+
 @pytest.mark.long
 def test_two_thirds_of_a_sample_of_mutants_are_killed(tmp_path: Path) -> None:
     """The campaign of docs/mutation.md (79 %), on fewer mutants and other ones."""
     line = (ROOT / "docs" / "mutation.md").read_text().partition("`python ")[2].partition("`")[0]
     command = [*line.partition(" --markdown")[0].split(), "--limit", "60", "--seed", "1"]
-    subprocess.run(
-        [sys.executable, *command, "--json", str(tmp_path / "m.json")],
-        cwd=ROOT,
-        check=True,
-        timeout=2400,
-    )
-    rows = json.loads((tmp_path / "m.json").read_text())["rows"]
+    rows = verdicts_of(tmp_path, *command, seconds=2400)
     killed = sum(row["verdict"] == "killed" for row in rows)
     assert len(rows) == 60
     assert killed >= 40, [row for row in rows if row["verdict"] != "killed"]
@@ -83,22 +87,8 @@ def test_two_thirds_of_a_sample_of_mutants_are_killed(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_limits_of_the_routes_are_held_by_tests(tmp_path: Path) -> None:
-    command = [
-        "benchmarks/mutation.py",
-        "--code",
-        "passes/fit/reread.py",
-        "--tests",
-        "routes",
-        "--match",
-        "e-",
-    ]
-    subprocess.run(
-        [sys.executable, *command, "--json", str(tmp_path / "m.json")],
-        cwd=ROOT,
-        check=True,
-        timeout=1200,
-    )
-    rows = json.loads((tmp_path / "m.json").read_text())["rows"]
+    command = "benchmarks/mutation.py --code passes/fit/reread.py --tests routes --match e-"
+    rows = verdicts_of(tmp_path, *command.split(), seconds=1200)
     verdicts = {row["change"]: row["verdict"] for row in rows}
     assert verdicts["5e-08 becomes 5000000000000.0"] == "killed"
     assert set(verdicts.values()) == {"killed"}, verdicts

@@ -5,13 +5,12 @@ goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
+import test_consensus
 from oracle import assert_close, vectors_of
 from test_consensus import Array, unit
 
@@ -20,14 +19,9 @@ from dask_embstab.cli.main import main
 from dask_embstab.series.publish import publish as publishing
 from dask_embstab.series.publish.planned import MODEL_GATES, nearest_axes
 
+quick = test_consensus.quick
 N_ITEMS, N_USERS, TRUE = 500, 600, 96
 SPREAD = 1.04 ** -np.arange(TRUE)
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def trained(day: int, d: int, *, world: int = 5, keep: str = "scores") -> tuple[Array, Array]:

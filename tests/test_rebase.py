@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
+import test_consensus
 from oracle import assert_close, rotation, snapshot, vectors_of, world
 from test_consensus import IDS, state_of, tables
 
@@ -20,15 +19,10 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.series.log.thresholds import THRESHOLDS
 
+quick, series = test_consensus.quick, test_consensus.series
 Array = np.ndarray[Any, Any]
 N = range(1, 4)
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +38,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert day > 2 or series.add(folder / f"day-{day}.zarr").published
     es.stabilize(folder / "day-4.zarr", folder / "other.zarr")
     return folder
-
-
-@pytest.fixture
-def series(template: Path, tmp_path: Path) -> es.Series:
-    return es.Series(shutil.copytree(template / "series", tmp_path / "series"))
 
 
 def read(run: es.Run, key: str = "items") -> Array:

@@ -5,7 +5,7 @@ nothing else.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import faults
 import numpy as np
 import pytest
 import test_rebase
-from oracle import Stop
+from oracle import Stop, meanwhile, stop_after
 from test_rebase import all_read
 
 import dask_embstab as es
@@ -42,27 +42,10 @@ def test_an_interrupted_rewrite_goes_on(
     assert series.log().moved == other.log().moved
 
 
-def stop_after(n: int) -> Callable[[int], None]:
-    def hook(count: int) -> None:
-        if count > n:
-            raise Stop
-
-    return hook
-
-
-def test_a_rebase_that_lost_the_race(
-    series: es.Series, template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = rebasing.create_version
-
-    def meanwhile(*arguments: Any) -> Any:
-        series.add(template / "day-3.zarr")
-        return original(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(rebasing, "create_version", meanwhile)
-        with pytest.raises(es.RetryError):
-            series.rebase(1, rewrite=True)
+def test_a_rebase_that_lost_the_race(series: es.Series, template: Path) -> None:
+    other = partial(series.add, template / "day-3.zarr")
+    with meanwhile(rebasing, "create_version", other), pytest.raises(es.RetryError):
+        series.rebase(1, rewrite=True)
     assert series.head().run == "day-3"
     assert series.rebase(1, rewrite=True).published
     series.gc(grace=0)
@@ -98,8 +81,3 @@ def test_a_fault_at_the_nth_operation(
         disk, start, tmp_path / "work", call, ended, mode, step=step, offset=offset
     )
     record_property("tried", tried)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
-    return faults.install(monkeypatch)

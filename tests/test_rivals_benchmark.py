@@ -21,18 +21,8 @@ WITHOUT_SPARK = ["embstab", "tsqr-1", "dask-1", "memmap", "zarr"]
 @pytest.mark.long
 def test_everybody_computes_the_same(tmp_path: Path) -> None:
     files = {kind: tmp_path / f"rivals.{kind}" for kind in ("markdown", "json", "picture")}
-    arguments = [
-        "--gb",
-        "1e-3",
-        "--small-gb",
-        "5e-4",
-        "--d",
-        "8",
-        "--repeats",
-        "1",
-        "--dir",
-        str(tmp_path),
-    ]
+    sizes = ["--gb", "1e-3", "--small-gb", "5e-4", "--d", "8", "--repeats", "1"]
+    arguments = [*sizes, "--dir", str(tmp_path)]
     places = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
     chosen = ["--contestants", *WITHOUT_SPARK, "--jobs", "fit", "apply", "whole"]
     results = rivals.main([*arguments, *places, *chosen])

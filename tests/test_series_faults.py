@@ -59,11 +59,6 @@ def _plainly(tmp_path: Path) -> Iterator[None]:
     gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
-    return faults.install(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three days, with ids, in two chunks a table; a series of two of them, and what an interrupted

@@ -15,7 +15,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from hosts import elsewhere, tell
+from hosts import OTHER_HOST, elsewhere, tell
 from oracle import hidden, snapshot, world
 from test_locks import HOSTS, mounted
 
@@ -26,17 +26,6 @@ from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.store import Folder
 
 MakeRun = Callable[..., es.Run]
-OTHER_HOST = (
-    "unshare",
-    "--mount",
-    "--net",
-    "--uts",
-    "--",
-    "sh",
-    "-c",
-    'hostname other && exec "$@"',
-    "-",
-)
 
 
 @pytest.fixture

@@ -4,35 +4,21 @@ it stops.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
+import test_visibility
+from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of
+from test_visibility import MakeRun, T, W, Writing
 
 import dask_embstab as es
 from dask_embstab.files import swap as swapping
 from dask_embstab.files.owned import OwnedFolder
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
-T, W = world(5)
-MakeRun = Callable[..., es.Run]
-Writing = Callable[..., contextlib.AbstractContextManager[None]]
-
-
-@pytest.fixture
-def run(make_run: MakeRun) -> es.Run:
-    return make_run(
-        "in", T, W, dtype="float32", item_ids=np.arange(60), user_ids=[f"u{i}" for i in range(90)]
-    )
-
-
-@pytest.fixture
-def transform(run: es.Run) -> es.Transform:
-    return es.fit(run)
+run, transform = test_visibility.run, test_visibility.transform
 
 
 def test_overwrite_keeps_the_old_run_whole_until_the_new_one_is(
