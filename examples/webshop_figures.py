@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from papers import Rows, unit
 from scipy.linalg import orthogonal_procrustes
 
 import dask_embstab as es
@@ -26,8 +27,6 @@ AGES = {
     "in the first run": None,
 }
 CEILING, UNIT_CEILING = "ceiling", "ceiling, unit rows"
-
-Rows = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,6 @@ class Items:
         ids, rows = np.array(np.asarray(table.ids).tolist()), np.asarray(table.vectors, np.float64)
         order = np.argsort(ids)
         return cls(ids[order], rows[order])
-
-
-def unit(rows: Rows) -> Rows:
-    """Rows of length one; rows of zeros stay."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    directions: Rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return directions
 
 
 def shared(a: Items, b: Items) -> tuple[NDArray[np.str_], Rows, Rows]:

@@ -40,7 +40,6 @@ decided by the first half.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import tempfile
@@ -51,12 +50,12 @@ from pathlib import Path
 from typing import Any
 
 import dask_embstab as es
-from dask_embstab.render.table import text_table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # also where the example is run by another program
 
+from papers import Titled, add_seeds, command_line, page_of, show, spread
 from webshop import read_events, require_file, write_series
 from webshop_figures import (
     AGES,
@@ -189,15 +188,6 @@ def replayed(folder: Path) -> list[list[str]]:
     ]
 
 
-def spread(values: Sequence[float | None], *, digits: int = 3) -> str:
-    """Mean and standard deviation over the seeds; a dash where there is nothing to say."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.{digits}f}{deviation}"
-
-
 def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Mean cosine at every gap, and its share of the ceiling; the ceilings first."""
     default = next(iter(POLICIES))
@@ -307,8 +297,8 @@ def cost_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and rows of each table."""
+def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
+    """Every table of the page."""
     gaps = [f"{gap} week{'s' * (gap > 1)}" for gap in GAPS]
     halves = ("deciding half", "held-out half")
     return [
@@ -360,24 +350,6 @@ def tables(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str], list[l
     ]
 
 
-def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of a page."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def as_markdown(command: str, about: str, found: Sequence[dict[str, Any]]) -> str:
-    """The tables as a page that says how it was made."""
-    parts = [
-        "# Reference policies on a real weekly series",
-        f"Made by `{command}`. {about}",
-        *(__doc__ or "").split("\n\n")[1:5],
-    ]
-    for title, header, rows in tables(found):
-        parts += [f"{title}:", as_table(header, rows)]
-    return "\n\n".join(parts) + "\n"
-
-
 def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train and stabilize the series of every seed; scratch folders are gone at the end of each."""
     events = read_events(require_file(options.data))
@@ -410,13 +382,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument(
         "--data", type=Path, help="the data, with a folder online_retail (default: $EMBSTAB_DATA)"
     )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[6, 7, 8],
-        help="of the random starts: a series each",
-    )
+    add_seeds(parser, (6, 7, 8), "of the random starts: a series each")
     parser.add_argument("--weeks", type=int, help="how many (default: all 41)")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
     parser.add_argument(
@@ -426,9 +392,6 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "--small", action="store_true", help="6 weeks, one seed, 8 components: a few seconds"
     )
     options = parser.parse_args(argv)
-    command = shlex.join(
-        ["python", "examples/webshop_series.py", *(sys.argv[1:] if argv is None else argv)]
-    )
     if options.small:
         options.seeds, options.weeks = options.seeds[:1], min(options.weeks or 6, 6)
     try:
@@ -437,11 +400,13 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         sys.exit(f"error: {error}")
     n_weeks = sum(found[0]["first"][key] for key in ("passed", "held"))
     about = f"{len(found)} series of {n_weeks} weeks; mean ± standard deviation over them."
-    for title, header, rows in tables(found):
-        print("", f"{title}:", text_table(header, rows), sep="\n")
+    made = tables(found)
+    show(made)
     print("", about, sep="\n")
     if options.markdown:
-        options.markdown.write_text(as_markdown(command, about, found), encoding="utf-8")
+        how = f"Made by `{command_line('webshop_series.py', argv)}`. {about}"
+        page = page_of("Reference policies on a real weekly series", how, __doc__, made)
+        options.markdown.write_text(page, encoding="utf-8")
     return found
 
 
