@@ -14,7 +14,7 @@ acts on both tables; the other maps are found for each table alone, but for "use
 which keeps the scores that the items' linear map would change. Canonical correlations move A's
 vectors too.
 
-*Texts* (`alternatives_texts.py`): queries of one model, mapped, on the documents of another,
+*Texts* (`text_models.py`): queries of one model, mapped, on the documents of another,
 nDCG@10 as in experiment 3, over the ceiling. Cost is CPU time of one process: of the fit, and of
 mapping a million rows.
 
@@ -45,7 +45,6 @@ sys.path.insert(
 
 import gmf
 from adapters import ADAPTERS, Adapter, linear
-from alternatives_texts import Figures, embedding_seconds, text_tables, texts
 from papers import (
     Rows,
     Titled,
@@ -57,6 +56,7 @@ from papers import (
     require_data,
 )
 from recsys_table1 import LeftOut, leave_one_out, leave_one_out_quality
+from text_models import Figures, embedding_seconds, text_tables, texts
 from webshop import Events, Week, read_events, train, weeks
 
 FIGURES = ("items", "users", "RBO", "nDCG own", "nDCG mixed")

