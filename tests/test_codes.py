@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import codes as codes_benchmark
-import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -31,7 +30,6 @@ from dask_embstab.core.codes.code import (
 from dask_embstab.core.codes.packing import pack, packed_bytes, unpack
 from dask_embstab.core.codes.product import ProductCode, fit_codebooks
 from dask_embstab.passes import frontier
-from dask_embstab.tables.write.sink import Sink
 
 MakeRun = Callable[..., es.Run]
 T, W = world(81)
@@ -138,28 +136,20 @@ def test_any_chunking_of_the_input_gives_the_same_codes(code: str, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("small_tasks")
-def test_an_interrupted_call_is_resumed(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_call_is_resumed(make_run: MakeRun, tmp_path: Path, writing: Any) -> None:
     run = make_run("raw", T, W, **IDS)
-    with dask.config.set(scheduler="synchronous"):
-        es.compress(run, tmp_path / "whole.zarr", code="int6")
-        begun: list[int] = []
-        begin = Sink.writer
+    es.compress(run, tmp_path / "whole.zarr", code="int6")
+    begun: list[int] = []
 
-        def writer(sink: Sink, start: int, stop: int) -> Any:
-            begun.append(start)
-            if len(begun) == 4:
-                raise KeyboardInterrupt
-            return begin(sink, start, stop)
+    def interrupt(n: int) -> None:
+        if n == 4:
+            raise KeyboardInterrupt
 
-        with monkeypatch.context() as patched:
-            patched.setattr(Sink, "writer", writer)
-            with pytest.raises(KeyboardInterrupt):
-                es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
-            first = len(begun)
-            es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
-    assert len(begun) - first == 10 - 3, "three of ten chunks were there"
+    with writing(interrupt), pytest.raises(KeyboardInterrupt):
+        es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
+    with writing(begun.append):
+        es.compress(run, tmp_path / "again.zarr", code="int6", resume=True)
+    assert len(begun) == 10 - 3, "three of ten chunks were there"
     whole, again = (snapshot(tmp_path / f"{name}.zarr") for name in ("whole", "again"))
     assert whole.keys() == again.keys()
     assert [path for path in whole if whole[path] != again[path]] in ([], ["zarr.json"])

@@ -87,9 +87,9 @@ def test_what_is_below_the_floors_is_rounding_and_no_bound_is_below_its_floor() 
     larger = scalar(4.0, 4.0, 4.0 * (1.0 - 2.0**-53))
     assert larger.nuclear_bound == pytest.approx(4e-4)
     assert larger.bound == pytest.approx(2 * near.bound)  # type: ignore[operator]
-    for delta, left in ((1e-7, ()), (1e-6, ())):
+    for delta in (1e-7, 1e-6):
         told = scalar(1.0, (1 + delta) ** 2, 1 + delta)
-        assert told.at_rounding == left
+        assert told.at_rounding == ()
         assert told.error == pytest.approx(delta, rel=0.05)
         assert told.gram_gap == pytest.approx(2 * delta, rel=0.05)
     assert scalar(0.0, 0.0, 0.0).relative_error == scalar(0.0, 0.0, 0.0).lower_bound == 0
@@ -426,10 +426,10 @@ def test_no_step_leads_from_a_narrowing_to_a_nearer_one(seed: int, r: int) -> No
     Q = narrowing(X.T @ Y, X.T @ X).Q
     np.testing.assert_allclose(Q.T @ Q, np.eye(r - 1), atol=1e-12)
     least = np.linalg.norm(X @ Q - Y)
-    for step in range(40):
-        A = np.random.default_rng(step).normal(size=(r, r)) * 10.0 ** -(step % 4)
+    for step in range(30):
+        A = np.random.default_rng(step).normal(size=(r, r)) * 10.0 ** -(1 + step % 3)
         other = np.linalg.qr(np.eye(r) + A - A.T)[0] @ Q
-        assert np.linalg.norm(X @ other - Y) >= least * (1 - 1e-6) or step % 4 == 0
+        assert np.linalg.norm(X @ other - Y) >= least * (1 - 1e-6)
 
 
 # --- certificates
