@@ -7,7 +7,6 @@ is the sum of the singular values of U'V over n: one small matrix per pair tells
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,9 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.join.rows import rows_of
 from dask_embstab.passes.join.sample import RowSample
-from dask_embstab.tables.ids.ids import ID_RANGE
+from dask_embstab.tables.ids.ids import ID_RANGE, ids_at
 from dask_embstab.tables.ids.keys import Keys, keys_of
-from dask_embstab.tables.ids.kinds import UUID, shown
+from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.table import Table
 
 _OTHERS = 256
@@ -130,7 +129,7 @@ def most_moved(table: Table, shared: SharedRows, n: int) -> dict[str, list[dict[
     lengths = [row_lengths(side) for side in (shared.x, shared.y)]
 
     def listed(order: RowNumbers) -> list[dict[str, Any]]:
-        ids = _ids(table, shared.numbers[order])
+        ids = plain(ids_at(table.row_ids, shared.numbers[order]))
         return [
             {
                 "id": name,
@@ -157,13 +156,3 @@ def _components(like: Likeness) -> dict[str, list[float | None]]:
         "share_a": [float(share) for share in shares[0]],
         "share_b": [float(share) for share in shares[1]],
     }
-
-
-def _ids(table: Table, numbers: Sequence[int] | RowNumbers) -> list[int | str]:
-    """The ids of a few rows, in this order."""
-    reader = table.row_ids.open()
-    found: dict[int, int | str] = {}
-    for row in sorted(map(int, numbers)):
-        ids = reader.take(row, row + 1)
-        found[row] = shown(ids)[0] if ids.dtype == UUID else ids.tolist()[0]
-    return [found[int(row)] for row in numbers]

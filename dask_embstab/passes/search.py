@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from dask_embstab.arguments import shown
-from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.tables.ids.ids import ID_RANGE
+from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.table import Table
 
@@ -51,16 +49,4 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
         scores.append(found.best.scores)
         rows.append(found.rows)
 
-    return np.concatenate(scores), ids_of(table, np.concatenate(rows))
-
-
-def ids_of(table: Table, rows: RowNumbers) -> IdArray:
-    """The ids of these rows, in their shape; each range of stored ids is read once."""
-    wanted, places = np.unique(rows, return_inverse=True)
-    reader = table.row_ids.open()
-    parts: list[Any] = []
-    for start in np.unique(wanted // ID_RANGE * ID_RANGE):
-        stop = min(int(start) + ID_RANGE, table.n_rows)
-        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
-        parts.append(reader.take(int(start), stop)[here - start])
-    return np.concatenate(parts)[places].reshape(rows.shape)
+    return np.concatenate(scores), ids_at(table.row_ids, np.concatenate(rows))

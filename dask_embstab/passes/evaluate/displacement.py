@@ -22,7 +22,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.passes.evaluate.matched import COLUMNS, PairFiles
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import ID_RANGE
-from dask_embstab.tables.ids.kinds import UUID, IdArray, shown
+from dask_embstab.tables.ids.kinds import IdArray, plain
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.write.run_writer import consolidate, quiet_metadata
@@ -129,12 +129,8 @@ def _to_parquet(folder: Path, parts: Mapping[str, Part]) -> None:
             parquet.ParquetWriter(file, schema) as writer,
         ):
             for ids, columns in _pairs(part):
-                named = ids if kind == "int64" else _id_texts(ids)
+                named = ids if kind == "int64" else plain(ids)
                 writer.write_table(pa.table([named, *columns], schema=schema))
-
-
-def _id_texts(ids: IdArray) -> list[str]:
-    return [shown(ids[i : i + 1])[0] for i in range(len(ids))] if ids.dtype == UUID else list(ids)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -20,7 +20,6 @@ from dask_embstab.core.metrics.agreement import (
     linear_cka,
     norm_figures,
 )
-from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.options import options_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
@@ -34,11 +33,12 @@ from dask_embstab.passes.evaluate.matched import (
     measure_matched,
 )
 from dask_embstab.passes.evaluate.ranked import Metric
-from dask_embstab.passes.evaluate.results import Id, Metrics, Moved, TableMetrics
+from dask_embstab.passes.evaluate.results import Metrics, Moved, TableMetrics
 from dask_embstab.passes.evaluate.retrieval import Queries, measure_rankings
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.tables.ids.kinds import UUID, shown
+from dask_embstab.tables.ids.ids import ids_at
+from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.named import value_of
@@ -228,14 +228,9 @@ def _table_metrics(
 
 def _named(table: Table, found: Matched) -> tuple[Moved, ...]:
     """The rows that moved most, by their ids."""
-    ids, moved = table.row_ids.open(), found.most_moved
-    named = {int(row): _id(ids.take(row, row + 1)) for row in np.sort(moved.rows)}
-    columns: Matrix = moved.columns
+    moved = found.most_moved
+    names = plain(ids_at(table.row_ids, moved.rows))
     return tuple(
-        Moved(named[int(row)], *map(float, columns[:, i])) for i, row in enumerate(moved.rows)
+        Moved(name, *map(float, columns))
+        for name, columns in zip(names, moved.columns.T, strict=True)
     )
-
-
-def _id(ids: Any) -> Id:
-    found: Id = shown(ids)[0] if ids.dtype == UUID else ids.tolist()[0]
-    return found

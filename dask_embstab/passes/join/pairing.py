@@ -29,6 +29,7 @@ from dask_embstab.tables.ids.ids import (
     RowNumberIds,
     are_identical,
     id_ranges,
+    ids_at,
     stored_alike,
 )
 from dask_embstab.tables.ids.keys import joined, keyed
@@ -318,8 +319,7 @@ def _in_memory(
 def _require_distinct(ids: Ids | RowNumberIds, again: Duplicates, join: JoinOptions) -> None:
     if not again.n:
         return
-    reader = ids.open()
-    named = dict.fromkeys(shown(reader.take(row, row + 1))[0] for row in again.rows)
+    named = dict.fromkeys(shown(ids_at(ids, np.array(again.rows))))
     if join.duplicates == "error":
         raise IdError(
             f"ids must be unique where rows are joined; {ids.where} repeats {again.n} of them, for"

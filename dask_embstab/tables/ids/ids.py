@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError
 from dask_embstab.tables.ids.kinds import (
     IdArray,
@@ -41,6 +42,7 @@ _TEXT_BYTES = 64
 """What a short text takes in memory."""
 ID_RANGE = 1 << 18
 """Ids that are held at a time where they are only passed by."""
+_NEAR = 4096
 
 
 class IdReader(Protocol):
@@ -189,6 +191,19 @@ def id_ranges(ids: Ids | RowNumberIds) -> Iterator[IdArray]:
     reader, n = ids.open(), len(ids)
     for start in range(0, n, ID_RANGE):
         yield reader.take(start, min(start + ID_RANGE, n))
+
+
+def ids_at(ids: Ids | RowNumberIds, rows: RowNumbers) -> IdArray:
+    """Ids of single rows in any order, in their shape; what lies near is read at once."""
+    wanted, places = np.unique(rows, return_inverse=True)
+    reader, parts = ids.open(), []
+    while len(wanted):
+        start = int(wanted[0])
+        n = int(np.searchsorted(wanted, start + _NEAR))
+        parts.append(reader.take(start, int(wanted[n - 1]) + 1)[wanted[:n] - start])
+        wanted = wanted[n:]
+    found = np.concatenate(parts) if parts else reader.take(0, 0)
+    return np.asarray(found[places].reshape(rows.shape))
 
 
 def are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:

@@ -88,6 +88,11 @@ def shown(ids: IdArray) -> list[str]:
     ]
 
 
+def plain(ids: IdArray) -> list[Any]:
+    """Whole numbers and texts as Python has them; UUIDs as texts."""
+    return shown(ids) if ids.dtype == UUID else ids.tolist()
+
+
 def hashable(ids: IdArray) -> IdArray:
     """UUIDs as bytes objects, which pandas can hash."""
     return np.array([value.tobytes() for value in ids], object) if ids.dtype.kind == "V" else ids
