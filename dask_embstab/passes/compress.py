@@ -20,13 +20,13 @@ from dask_embstab.core.codes.code import (
 )
 from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
 from dask_embstab.core.codes.row_code import RowCode
-from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError
-from dask_embstab.passes.engine.graph import compute, run_all
+from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.inputs import unchanged
@@ -190,13 +190,8 @@ def _spread(table: Table) -> Matrix:
     starts = np.linspace(0, max(0, table.n_rows - _SAMPLE_ROWS), _SAMPLES).astype(np.int64)
     stops = np.minimum(starts + _SAMPLE_ROWS, table.n_rows)
     rows = np.unique(np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)]))
-    taken = _taken(table, rows)
+    taken = read_rows(table, rows, label="compress: few", verified=False)
     return taken[np.isfinite(taken).all(axis=1)]
-
-
-def _taken(table: Table, rows: RowNumbers) -> Matrix:
-    (found,) = compute([rows_of(table, rows, verified=False)], label="compress: few", n_tasks=0)
-    return np.asarray(found)
 
 
 def compress_run(

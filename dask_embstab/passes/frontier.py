@@ -22,9 +22,8 @@ from dask_embstab.core.metrics.rankings import Counts, overlaps, rank_biased_ove
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.compress import code_figures, codes_of, frozen_codes
-from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.read.source import ArraySource
 from dask_embstab.tables.read.views import MappedSource
@@ -285,8 +284,8 @@ def _sampled(table: Table, seed: int, among: RowNumbers) -> Matrix:
 
 
 def _read(table: Table, rows: RowNumbers) -> Matrix:
-    (found,) = compute([rows_of(table, rows)], label="compress: sampling", n_tasks=0)
+    found = read_rows(table, rows, label="compress: sampling")
     if not np.isfinite(found).all():
         row = rows[np.flatnonzero(~np.isfinite(found).all(axis=1))[0]]
         raise NotFiniteError(f"row {row} of {table.where} is not finite; repair or drop it")
-    return np.asarray(found)
+    return found

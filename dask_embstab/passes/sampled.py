@@ -15,8 +15,7 @@ import numpy as np
 from dask_embstab.core.moments import row_lengths, unit
 from dask_embstab.core.similarity import Likeness, likeness
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.passes.engine.graph import compute
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.tables.ids.ids import ID_RANGE, ids_at
 from dask_embstab.tables.ids.keys import Keys, keys_of
@@ -62,7 +61,7 @@ def sampled_rows(table: Table, n: int, *, seed: int = 0) -> SampledRows:
     numbers = sample.rows[order]
     # The hash of a key is a bijection of it: it stands for the id as well.
     key = sample.hashes[order]
-    (rows,) = compute([rows_of(table, numbers, verified=False)], label="sample", n_tasks=0)
+    rows = read_rows(table, numbers, label="sample", verified=False)
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float32)
     kept = np.flatnonzero(rows.any(axis=1) & np.isfinite(rows).all(axis=1))

@@ -7,9 +7,8 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError, NotFiniteError
-from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.table import Table
@@ -36,7 +35,7 @@ def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matri
     scores, rows = [], []
     for start in range(0, queries.n_rows, batch):
         numbers = np.arange(start, min(start + batch, queries.n_rows))
-        (asked,) = compute([rows_of(queries, numbers)], label="search: queries", n_tasks=0)
+        asked = read_rows(queries, numbers, label="search: queries")
         if not np.isfinite(asked).all():
             row = start + int(np.flatnonzero(~np.isfinite(asked).all(axis=1))[0])
             raise NotFiniteError(f"row {row} of {queries.where} is not finite; mend the queries")

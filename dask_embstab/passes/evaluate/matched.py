@@ -21,7 +21,7 @@ from dask_embstab.passes.evaluate.groups import Groups
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.passes.join.reference_rows import plan_reference_read
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import rows_at_places, rows_of
 from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.tables.ids.row_index import FileIndex
 from dask_embstab.tables.table import Table
@@ -165,9 +165,6 @@ def measure_matched(
 
 
 def _others(table: Table, seed: int) -> object:
-    """A few rows at each of a few places: few chunks are read where these are decoded whole."""
-    starts = np.random.default_rng(seed).integers(
-        0, max(1, table.n_rows - _ROWS_AT_PLACE + 1), _PLACES
-    )
-    rows = np.unique(starts[:, None] + np.arange(min(table.n_rows, _ROWS_AT_PLACE)))
+    rng = np.random.default_rng(seed)
+    rows = rows_at_places(table.n_rows, _PLACES, _ROWS_AT_PLACE, rng)
     return rows_of(table, np.random.default_rng(seed).permutation(rows), verified=False)

@@ -27,18 +27,30 @@ def rows_of(table: Table, rows: RowNumbers, *, verified: bool = True) -> Any:
     return dask.delayed(_read, pure=False)(gather, len(rows))
 
 
+def read_rows(table: Table, rows: RowNumbers, *, label: str, verified: bool = True) -> Matrix:
+    """The same, read now."""
+    (found,) = compute([rows_of(table, rows, verified=verified)], label=label, n_tasks=0)
+    return np.asarray(found)
+
+
+def rows_at_places(n: int, places: int, each: int, rng: np.random.Generator) -> RowNumbers:
+    """Row numbers of ``each`` rows at each of a few places in a table of ``n``: few chunks are read
+    where chunks must be decoded whole.
+    """
+    starts = rng.integers(0, max(1, n - each + 1), places)
+    found: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, each)))
+    return found
+
+
 def identity(table: Table) -> str:
     """A digest of the shape, the dtype and a fixed spread of rows: equal for equal tables, wherever
     they lie.
     """
-    (sample,) = compute([_spread(table)], label="identity", n_tasks=0)
+    spread = np.unique(np.linspace(0, table.n_rows - 1, _SAMPLED).astype(np.int64))
+    sample = read_rows(table, spread, label="identity")
     found = hashlib.sha256(f"{table.n_rows} {table.d} {table.dtype}".encode())
     found.update(np.ascontiguousarray(sample).tobytes())
     return found.hexdigest()[:32]
-
-
-def _spread(table: Table) -> Any:
-    return rows_of(table, np.unique(np.linspace(0, table.n_rows - 1, _SAMPLED).astype(np.int64)))
 
 
 def _read(block: Openable, n: int) -> Matrix:

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.similarity import Likeness, distances, likeness, score_error, spectrum_change
-from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.core.types import Matrix
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute, run_all
 from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing
-from dask_embstab.passes.join.rows import rows_of
+from dask_embstab.passes.join.rows import rows_at_places, rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
@@ -228,7 +228,7 @@ def _scores(source: Run, transformed: Run) -> dict[str, float]:
         [(source.table(key), transformed.table(key)) for key in keys],
     )
     for places in _PLACES:
-        rows = [_spread(ours.n_rows, places, rng) for ours, _ in tables]
+        rows = [rows_at_places(ours.n_rows, places, _ROWS_AT_PLACE, rng) for ours, _ in tables]
         wanted = [
             rows_of(table, chosen, verified=False)
             for both, chosen in zip(tables, rows, strict=True)
@@ -240,15 +240,6 @@ def _scores(source: Run, transformed: Run) -> dict[str, float]:
             break
     moved = score_error((a[kept[0]], b[kept[1]]), (transformed_a[kept[0]], transformed_b[kept[1]]))
     return {_WHOLE_RUN: max(0.0, moved - _truncated(transformed))}
-
-
-def _spread(n: int, places: int, rng: np.random.Generator) -> RowNumbers:
-    """Row numbers of a few rows at each of a few places: few chunks are read where chunks must be
-    decoded whole.
-    """
-    starts = rng.integers(0, max(1, n - _ROWS_AT_PLACE + 1), places)
-    found: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, _ROWS_AT_PLACE)))
-    return found
 
 
 def _truncated(transformed: Run) -> float:
