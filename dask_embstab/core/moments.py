@@ -255,15 +255,19 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     if panel.paired is None:
         return None
     x, y = panel.paired[0] @ M, panel.paired[1]
-    directed = (row_lengths(x) > 0) & (row_lengths(y) > 0)
+    lengths = row_lengths(x), row_lengths(y)
+    directed = (lengths[0] > 0) & (lengths[1] > 0)
     weights = np.where(directed, 1.0 if panel.weights is None else panel.weights, 0.0)
-    return pair_sums((unit(x), unit(y)), x.shape[1], weights, centred=True, in_place=panel.in_place)
+    directions = unit(x, lengths[0]), unit(y, lengths[1])
+    return pair_sums(directions, x.shape[1], weights, centred=True, in_place=panel.in_place)
 
 
-def unit(rows: Matrix) -> Matrix:
-    """Every row scaled to length one; rows of zeros stay."""
-    lengths = row_lengths(rows)[:, None]
-    return rows / np.where(lengths > 0, lengths, 1.0)
+def unit(rows: Matrix, lengths: Vector | None = None) -> Matrix:
+    """Every row scaled to length one; rows of zeros stay. Their ``lengths`` (n,) are given where
+    they are known.
+    """
+    found = (row_lengths(rows) if lengths is None else lengths)[:, None]
+    return rows / np.where(found > 0, found, 1.0)
 
 
 def row_lengths(rows: Matrix) -> Vector:

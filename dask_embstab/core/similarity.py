@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dask_embstab.core.moments import Pairs, pair_sums, unit
+from dask_embstab.core.moments import Pairs, pair_sums, row_lengths, unit
 from dask_embstab.core.products import cross_product
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import Matrix, Vector
@@ -123,8 +123,8 @@ class Likeness(Sums):
 
 @dataclass(frozen=True, slots=True)
 class RowPairs:
-    """Row i of x with row i of y, none of them zeros: as they are and with length one, and each
-    pair's cosine.
+    """Row i of x with row i of y, none of them zeros: as they are, their ``lengths`` and with
+    length one, and each pair's cosine.
 
     ``far`` says of each x how it compares its own partner with a few rows of other partners: 1
     where most of them are nearer, a half where as many are nearer as farther, else 0.
@@ -132,6 +132,7 @@ class RowPairs:
 
     x: Matrix
     y: Matrix
+    lengths: tuple[Vector, Vector]
     u: Matrix
     v: Matrix
     cosines: Vector
@@ -140,7 +141,8 @@ class RowPairs:
 
 def row_pairs(x: Matrix, y: Matrix, *, others: Matrix) -> RowPairs:
     """Of rows x (n, d) and y (n, d) that are not zero, against ``others`` (m, d) of y's table."""
-    u, v = unit(x), unit(y)
+    lengths = row_lengths(x), row_lengths(y)
+    u, v = unit(x, lengths[0]), unit(y, lengths[1])
     cosines = np.einsum("ij,ij->i", u, v)
     unrelated = u @ unit(others[others.any(axis=1)]).T
     # The row's own partner may be among the others, a rounding apart.
@@ -148,7 +150,7 @@ def row_pairs(x: Matrix, y: Matrix, *, others: Matrix) -> RowPairs:
         np.sum(sign * (unrelated - cosines[:, None]) > _ROUNDING, axis=1) for sign in (1.0, -1.0)
     )
     far = (nearer > farther) + ((nearer == farther) & (nearer > 0)) / 2
-    return RowPairs(x, y, u, v, cosines, far)
+    return RowPairs(x, y, lengths, u, v, cosines, far)
 
 
 def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:

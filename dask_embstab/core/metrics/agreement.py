@@ -6,13 +6,11 @@ All figures are over pairs of rows of which neither is zeros: a row of zeros has
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.metrics.estimates import QuantileSketch
-from dask_embstab.core.moments import row_lengths
 from dask_embstab.core.procrustes import Alignment, alignment
 from dask_embstab.core.similarity import (
     Likeness,
@@ -47,7 +45,7 @@ class GroupSums(Sums):
     angles: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, codes: Vector | None, n_groups: int, pairs: RowPairs, lengths: Any) -> GroupSums:
+    def of(cls, codes: Vector | None, n_groups: int, pairs: RowPairs) -> GroupSums:
         """Of pairs whose groups have these numbers (n,); None where there are no groups."""
         group = np.zeros(0, np.int64) if codes is None else codes.astype(np.int64)
         kept = slice(None) if codes is not None else slice(0)
@@ -62,8 +60,8 @@ class GroupSums(Sums):
             np.bincount(group, minlength=n_groups),
             total(1.0 - pairs.cosines),
             total(pairs.far),
-            total(lengths[0]),
-            total(lengths[1]),
+            total(pairs.lengths[0]),
+            total(pairs.lengths[1]),
             angles.reshape(n_groups, _ANGLES),
         )
 
@@ -181,16 +179,15 @@ def agreement_of(
     """Sums over the pairs of one panel, with the number of the group of each, where they have
     any.
     """
-    lengths = [row_lengths(side) for side in (pairs.x, pairs.y)]
     apart = 1.0 - pairs.cosines
     return Agreement(
         likeness_of(pairs, zero_pairs=0, in_place=in_place),
         float(apart @ apart),
-        np.array([side.sum() for side in lengths]),
-        QuantileSketch.of(lengths[0]),
-        QuantileSketch.of(lengths[1]),
+        np.array([side.sum() for side in pairs.lengths]),
+        QuantileSketch.of(pairs.lengths[0]),
+        QuantileSketch.of(pairs.lengths[1]),
         QuantileSketch.of(apart),
-        GroupSums.of(codes, n_groups, pairs, lengths),
+        GroupSums.of(codes, n_groups, pairs),
     )
 
 

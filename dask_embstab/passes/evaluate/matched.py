@@ -112,12 +112,11 @@ class MatchedRows:
         codes = (np.empty(0) if panel.weights is None else panel.weights) if self.n_groups else None
         found = agreement_of(pairs, codes, self.n_groups, in_place=panel.in_place)
         rows = panel.start + _numbers(panel)
-        lengths = [row_lengths(side) for side in (a, b)]
         if self.files is not None:
             apart = row_lengths(b - a)
-            self.files.put(panel, (pairs.cosines, apart, *lengths))
+            self.files.put(panel, (pairs.cosines, apart, *pairs.lengths))
         sample = RowSample.of(rows, self.sample, self.seed)
-        moved = MostMoved(self.listed, rows, np.stack([pairs.cosines, *lengths]))
+        moved = MostMoved(self.listed, rows, np.stack([pairs.cosines, *pairs.lengths]))
         return Matched(found, panel.zeros.pairs, sample, moved)
 
 
