@@ -30,6 +30,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 1e-9
 _BINS, _LOW = 400, 0.1
 """Bins of the histogram of cosines, and the share of rows below the low quantile."""
+LEAST_PER_COMPONENT, LEAST_TO_TURN = 4, 8
+"""Fewer pairs per component than this say little, and less about a free rotation."""
 _EMPTY = 1e-9
 """A component with less than this share of the energy of its table is empty."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dask_embstab.core.similarity import beyond_chance
+from dask_embstab.core.similarity import LEAST_PER_COMPONENT, beyond_chance
 from dask_embstab.diagnose.reference import with_reference
 from dask_embstab.errors import InputError
 from dask_embstab.passes.evaluate.results import Metrics
@@ -18,8 +18,10 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 
 _SAMPLE, _SAMPLE_PER_COMPONENT, _MOVED = 4096, 12, 12
-_LEAST, _LEAST_PER_COMPONENT = 10, 4
-"""Rows of one id, not zero, below which two runs in different spaces may look alike."""
+_LEAST = 10
+"""Rows of one id, not zero, below which two runs in different spaces may look alike: so many, and
+`LEAST_PER_COMPONENT`.
+"""
 _COUNTS = ("rows", "matched", "new", "gone", "zero_rows")
 _GATES = {gate.name: gate for gate in GATES}
 
@@ -202,7 +204,7 @@ def _too_few(key: str, matched: int, usable: int, d: int) -> str | None:
         return f"no id of {key} is in both runs"
     if not usable:
         return f"no row of {key} that is not zero in both runs"
-    least = max(_LEAST_PER_COMPONENT * d, _LEAST)
+    least = max(LEAST_PER_COMPONENT * d, _LEAST)
     if usable >= least:
         return None
     return f"too few shared rows of {key} to tell ({usable}; at least {least} are needed)"

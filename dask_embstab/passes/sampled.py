@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.moments import row_lengths, unit
-from dask_embstab.core.similarity import Likeness, likeness
+from dask_embstab.core.similarity import LEAST_TO_TURN, Likeness, likeness
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.sample import RowSample
@@ -23,8 +23,6 @@ from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.table import Table
 
 _OTHERS = 256
-LEAST_PER_COMPONENT = 8
-"""Shared rows per component below which the best rotation fits noise: no ceiling is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +80,14 @@ def shared_rows(a: SampledRows, b: SampledRows) -> SharedRows:
 
 def cosine_and_ceiling(shared: SharedRows) -> tuple[float | None, float | None]:
     """Mean cosine of rows with one id, and the largest that a rotation could reach; None where too
-    few rows are shared to say.
+    few rows are shared to say (of few, the best rotation fits noise).
     """
     n, d = shared.x.shape
     if not n:
         return None, None
     cross = unit(shared.x).T @ unit(shared.y)
     mean = float(np.trace(cross)) / n
-    if n < LEAST_PER_COMPONENT * d:
+    if n < LEAST_TO_TURN * d:
         return mean, None
     return mean, min(float(np.linalg.svd(cross, compute_uv=False).sum()) / n, 1.0)
 

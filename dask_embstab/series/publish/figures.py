@@ -21,7 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.similarity import Likeness, distances, likeness, score_error, spectrum_change
+from dask_embstab.core.similarity import (
+    LEAST_PER_COMPONENT,
+    LEAST_TO_TURN,
+    Likeness,
+    distances,
+    likeness,
+    score_error,
+    spectrum_change,
+)
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute, run_all
@@ -47,8 +55,6 @@ _LEAST_NONZERO = 1 / 64
 """A sample is not made larger than as if this share of the rows were not zero."""
 _PLACES, _ROWS_AT_PLACE = (16, 128), 16
 """Places at which rows are read as they came, and how many where most of them are zeros."""
-_LEAST_PER_COMPONENT, _LEAST_TO_TURN = 4, 8
-"""Fewer shared rows per component than this say little, and less about a free rotation."""
 _LAST, _LEAST_LAST = 8, 3
 """Runs whose median a change is counted from, and how few of them will do."""
 _WHOLE_RUN = "run"
@@ -103,10 +109,10 @@ def figures_of(
     told = {
         key: found
         for key, found in likenesses.items()
-        if found.n >= _LEAST_PER_COMPONENT * tables[key].ours.d
+        if found.n >= LEAST_PER_COMPONENT * tables[key].ours.d
     }
     turned = {
-        key: found for key, found in told.items() if found.n >= _LEAST_TO_TURN * tables[key].ours.d
+        key: found for key, found in told.items() if found.n >= LEAST_TO_TURN * tables[key].ours.d
     }
     aligned = [told[key] for key in settings.aligned if key in told]
     found["alignment"] = (
