@@ -28,8 +28,10 @@ from dask_embstab.core.types import Matrix, Vector
 _SIGMAS = 3.0
 _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 1e-9
-_BINS, _LOW = 400, 0.1
-"""Bins of the histogram of cosines, and the share of rows below the low quantile."""
+_BINS, _TOLD_BINS, _LOW = 400, 100, 0.1
+"""Bins of the histogram of cosines, how many of them are told, and the share of rows below the low
+quantile.
+"""
 LEAST_PER_COMPONENT, LEAST_TO_TURN = 4, 8
 """Fewer pairs per component than this say little, and less about a free rotation."""
 _EMPTY = 1e-9
@@ -75,6 +77,11 @@ class Likeness(Sums):
     def n(self) -> int:
         """Pairs."""
         return self.raw.n
+
+    @property
+    def counts(self) -> list[int]:
+        """The histogram in 100 bins."""
+        return [int(count) for count in self.histogram.reshape(_TOLD_BINS, -1).sum(axis=1)]
 
     @property
     def norm_ratio(self) -> float:

@@ -9,7 +9,7 @@ from dask_embstab.core.similarity import LEAST_PER_COMPONENT, beyond_chance
 from dask_embstab.diagnose.reference import with_reference
 from dask_embstab.errors import InputError
 from dask_embstab.passes.evaluate.results import Metrics
-from dask_embstab.passes.sampled import compared, most_moved, sampled_rows, shared_rows
+from dask_embstab.passes.sampled import compared, sampled_rows, shared_rows
 from dask_embstab.render.report import Report
 from dask_embstab.repairs import call
 from dask_embstab.series.log.thresholds import GATES
@@ -17,7 +17,7 @@ from dask_embstab.series.log.versions import row_counts
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 
-_SAMPLE, _SAMPLE_PER_COMPONENT, _MOVED = 4096, 12, 12
+_SAMPLE, _SAMPLE_PER_COMPONENT = 4096, 12
 _LEAST = 10
 """Rows of one id, not zero, below which two runs in different spaces may look alike: so many, and
 `LEAST_PER_COMPONENT`.
@@ -153,9 +153,7 @@ def _sampled(a: Run, b: Run) -> dict[str, Any]:
         if getattr(a, key) is not None and getattr(b, key) is not None:
             n = max(_SAMPLE, _SAMPLE_PER_COMPONENT * max(widths))
             shared = shared_rows(*(sampled_rows(run.table(key), n) for run in (a, b)))
-            found[key] = compared(shared)
-            if len(shared.x):
-                found[key]["moved"] = most_moved(a.table(key), shared, _MOVED)
+            found[key] = compared(a.table(key), shared)
     return found
 
 

@@ -22,7 +22,7 @@ from dask_embstab.tables.ids.keys import Keys, keys_of
 from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.table import Table
 
-_OTHERS = 256
+_OTHERS, _MOVED = 256, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,10 @@ def cosine_and_ceiling(shared: SharedRows) -> tuple[float | None, float | None]:
     return mean, min(float(np.linalg.svd(cross, compute_uv=False).sum()) / n, 1.0)
 
 
-def compared(shared: SharedRows) -> dict[str, Any]:
-    """The figures of `evaluate` that these pairs of rows tell, as plain values of its names."""
+def compared(table: Table, shared: SharedRows) -> dict[str, Any]:
+    """The figures of `evaluate` that these pairs of rows tell, as plain values of its names, and
+    which rows of the first ``table`` moved most.
+    """
     n = len(shared.x)
     if not n:
         return {"rows": 0}
@@ -106,7 +108,7 @@ def compared(shared: SharedRows) -> dict[str, Any]:
         "mean_cosine": like.cosines / n,
         "norm_ratio": like.norm_ratio,
         "cosine": {
-            "histogram": [int(count) for count in like.histogram.reshape(100, -1).sum(axis=1)],
+            "histogram": like.counts,
             "chance": like.chance if n > 1 else None,
             "beyond_chance": like.agreement if n > 1 else None,
             "low_beyond_chance": like.low_agreement if n > 1 else None,
@@ -114,11 +116,12 @@ def compared(shared: SharedRows) -> dict[str, Any]:
             "ceiling": ceiling,
         },
         "components": _components(like),
+        "moved": _most_moved(table, shared),
     }
 
 
-def most_moved(table: Table, shared: SharedRows, n: int) -> dict[str, list[dict[str, Any]]]:
-    """The ``n`` sampled rows with the lowest cosines, and those whose vectors lie farthest apart,
+def _most_moved(table: Table, shared: SharedRows) -> dict[str, list[dict[str, Any]]]:
+    """The sampled rows with the lowest cosines, and those whose vectors lie farthest apart,
     with their ids.
     """
     cosines = np.einsum("ij,ij->i", unit(shared.x), unit(shared.y))
@@ -138,7 +141,7 @@ def most_moved(table: Table, shared: SharedRows, n: int) -> dict[str, list[dict[
             for name, k in zip(ids, order, strict=True)
         ]
 
-    lowest, farthest = (np.argsort(by, kind="stable")[:n] for by in (cosines, -apart))
+    lowest, farthest = (np.argsort(by, kind="stable")[:_MOVED] for by in (cosines, -apart))
     return {"lowest_cosine": listed(lowest), "farthest": listed(farthest)}
 
 

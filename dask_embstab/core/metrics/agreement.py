@@ -23,7 +23,6 @@ from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import Vector
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-_HISTOGRAM_BINS = 100
 _ANGLES = 1024
 """Bins of the angle between two rows, by group: a percentile of the cosine is off by 0.003 at
 most.
@@ -197,14 +196,13 @@ def cosine_figures(found: Agreement) -> CosineFigures:
     apart = 1.0 - like.cosines / n
     shares = 1.0 - np.array(PERCENTILES) / 100
     percentiles = 1.0 - found.distances.quantiles(shares)
-    histogram = like.histogram.reshape(_HISTOGRAM_BINS, -1).sum(axis=1)
     ceiling = np.linalg.svd(like.unit.cross, compute_uv=False).sum() / n
     return CosineFigures(
         std=float(np.sqrt(max(found.squares / n - apart**2, 0.0))),
         percentiles={
             f"{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)
         },
-        histogram=[int(count) for count in histogram],
+        histogram=like.counts,
         chance=like.chance,
         beyond_chance=like.agreement,
         share_at_chance=like.chance_share,

@@ -19,7 +19,6 @@ from dask_embstab.passes.sampled import (
     SampledRows,
     compared,
     cosine_and_ceiling,
-    most_moved,
     sampled_rows,
     shared_rows,
 )
@@ -45,7 +44,6 @@ _FACTORED = 2e11
 _MOST_SKEW, _SKEW_QUERIES, _SKEW_K = 8, 200, 10
 _SKEW_BYTES = 4 << 30
 """Of the items tables that are read whole for the version skew, all together."""
-_MOVED = 12
 
 
 def evenly(n: int, most: int) -> list[int]:
@@ -96,7 +94,8 @@ def days_of(store: Store, log: Log) -> dict[str, Any] | None:
                 _as_trained(one, run, versions[k], key)
                 for one, run, k in zip(samples, runs, chosen, strict=True)
             ]
-            found["tables"][key] = _between(samples, raw, chosen) | _last_two(runs, samples, key)
+            last_two = compared(runs[-1].table(key), shared_rows(samples[-1], samples[-2]))
+            found["tables"][key] = _between(samples, raw, chosen) | {"last": last_two}
     settings = Settings.of(log.versions[-1].settings)
     opened = partial(_opened, store, log)
     return found | {"skew": _skew(log, opened, settings, runs[-1])}
@@ -145,15 +144,6 @@ def _between(
             for gap, found in sorted(by_gap.items())
         ],
     }
-
-
-def _last_two(runs: Sequence[Run], samples: Sequence[SampledRows], key: str) -> dict[str, Any]:
-    """The head beside the run before it."""
-    shared = shared_rows(samples[-1], samples[-2])
-    last = compared(shared)
-    if last["rows"]:
-        last["moved"] = most_moved(runs[-1].table(key), shared, _MOVED)
-    return {"last": last}
 
 
 def _skew(
