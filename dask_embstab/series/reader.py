@@ -41,10 +41,8 @@ from dask_embstab.series.log.versions import FORMAT, Version, artifacts
 from dask_embstab.series.publish.delivery import model_of
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import SERIES_MARK
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.transform import Transform
-
-RunLike = Run | str | os.PathLike[str]
 
 
 class SeriesReader(Displayed):

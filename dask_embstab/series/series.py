@@ -30,10 +30,9 @@ from dask_embstab.series.publish.attempts import recording_refusals
 from dask_embstab.series.publish.commit import again_as, create_version, next_version
 from dask_embstab.series.publish.delivery import Request
 from dask_embstab.series.publish.publish import Added, add_run
-from dask_embstab.series.reader import RunLike
 from dask_embstab.series.store import Store
 from dask_embstab.series.upkeep import SeriesUpkeep
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.store import is_place, place_name
 from dask_embstab.tables.store_errors import writing
 

@@ -15,8 +15,8 @@ from dask_embstab.series.admin.rebase import rebase
 from dask_embstab.series.admin.status import acknowledge
 from dask_embstab.series.publish.attempts import Attempt
 from dask_embstab.series.publish.publish import Added
-from dask_embstab.series.reader import RunLike, SeriesReader
-from dask_embstab.tables.run import open_run
+from dask_embstab.series.reader import SeriesReader
+from dask_embstab.tables.run import RunLike, open_run
 
 
 class SeriesUpkeep(SeriesReader):

@@ -134,6 +134,10 @@ class Run(Displayed):
         return table
 
 
+RunLike = Run | str | os.PathLike[str]
+"""A run, or its path."""
+
+
 def _whole(array: zarr.Array[Any], what: str) -> Any:
     """A small array, all of it."""
     require_stored(array, what)

@@ -14,10 +14,10 @@ from dask_embstab.tables.coerce import (
     run_of,
 )
 from dask_embstab.tables.inputs import one_reading
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.fit import fit
-from dask_embstab.verbs.given import RunLike, name_at, paths_of
+from dask_embstab.verbs.given import name_at, paths_of
 from dask_embstab.verbs.runs import load_transform
 
 

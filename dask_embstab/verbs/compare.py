@@ -21,9 +21,8 @@ from dask_embstab.tables.coerce import (
     run_of,
 )
 from dask_embstab.tables.inputs import unchanged
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.table import Table
-from dask_embstab.verbs.given import RunLike
 
 
 @verb()

@@ -10,8 +10,8 @@ from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.frontier import Frontier, measure, resolve_codes
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.inputs import one_reading, unchanged
-from dask_embstab.tables.run import Run
-from dask_embstab.verbs.given import RunLike, name_at, paths_of
+from dask_embstab.tables.run import Run, RunLike
+from dask_embstab.verbs.given import name_at, paths_of
 
 
 @verb()

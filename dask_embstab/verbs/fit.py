@@ -30,10 +30,10 @@ from dask_embstab.tables.coerce import (
 from dask_embstab.tables.column import as_column
 from dask_embstab.tables.named import read_named
 from dask_embstab.tables.read.views import SideBySide, column_source, with_ones
+from dask_embstab.tables.run import RunLike
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.table_moments import TableMoments
 from dask_embstab.tables.transform import Transform
-from dask_embstab.verbs.given import RunLike
 
 _CHOICES = tuple(FIT.keys() - {"users", "reference", "keep", "balance", *SELECTION, *JOIN})
 """Options of a fit that it takes as they are."""

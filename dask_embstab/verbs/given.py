@@ -6,9 +6,6 @@ import os
 from typing import Any
 
 from dask_embstab.files.place import local_path
-from dask_embstab.tables.run import Run
-
-RunLike = Run | str | os.PathLike[str]
 
 
 def paths_of(*inputs: Any) -> tuple[str, ...]:

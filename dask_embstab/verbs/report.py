@@ -12,8 +12,8 @@ from dask_embstab.files.published import publishing
 from dask_embstab.render.report import Report
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
 from dask_embstab.tables.coerce import TableLike, run_of
+from dask_embstab.tables.run import RunLike
 from dask_embstab.verbs.compare import compared_runs, evaluate
-from dask_embstab.verbs.given import RunLike
 
 
 @verb()
