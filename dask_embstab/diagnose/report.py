@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask_embstab.core.similarity import LEAST_PER_COMPONENT, beyond_chance
 from dask_embstab.diagnose.reference import with_reference
 from dask_embstab.errors import InputError
 from dask_embstab.passes.evaluate.results import Metrics
-from dask_embstab.passes.sampled import compared, sampled_rows, shared_rows
+from dask_embstab.passes.sampled import SharedRows, compared, most_moved, sampled_rows, shared_rows
 from dask_embstab.render.report import Report
 from dask_embstab.repairs import call
 from dask_embstab.series.log.thresholds import GATES
@@ -29,11 +29,10 @@ _GATES = {gate.name: gate for gate in GATES}
 def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
     """The report of two runs, from what `evaluate` measured and a sample of their rows."""
     told = metrics.to_dict()
-    for key, found in _sampled(a, b).items():
-        if told[key] is None:  # no id is shared
-            continue
-        # What was measured on all rows goes before what a sample tells.
-        told[key] = {**found, **{k: v for k, v in told[key].items() if v is not None}}
+    for key, shared in _sampled(a, b, [key for key in TABLES if told[key] is not None]).items():
+        told[key] = {name: value for name, value in told[key].items() if value is not None}
+        if len(shared.x):
+            told[key]["moved"] = most_moved(a.table(key), shared)
     tables = {key: told[key] for key in TABLES if told.get(key)}
     shares = [
         found["matched"]
@@ -95,7 +94,12 @@ def report_run(run: Run) -> Report:
         if isinstance(found, str):
             notes.append(found)
         else:
-            tables = _sampled(*found)
+            ours, theirs = found
+            both = [key for key in TABLES if getattr(ours, key) and getattr(theirs, key)]
+            tables = {
+                key: compared(ours.table(key), shared)
+                for key, shared in _sampled(ours, theirs, both).items()
+            }
     counts = {
         key: {name: row_counts(known[key])[name] for name in _COUNTS}
         for key in TABLES
@@ -145,16 +149,11 @@ def report_run(run: Run) -> Report:
     )
 
 
-def _sampled(a: Run, b: Run) -> dict[str, Any]:
-    """By table, what a sample of the shared rows tells."""
-    found: dict[str, Any] = {}
+def _sampled(a: Run, b: Run, keys: Sequence[str]) -> dict[str, SharedRows]:
+    """A sample of the shared rows of these tables."""
     widths = [run.table(key).d for run in (a, b) for key in TABLES if getattr(run, key)]
-    for key in TABLES:
-        if getattr(a, key) is not None and getattr(b, key) is not None:
-            n = max(_SAMPLE, _SAMPLE_PER_COMPONENT * max(widths))
-            shared = shared_rows(*(sampled_rows(run.table(key), n) for run in (a, b)))
-            found[key] = compared(a.table(key), shared)
-    return found
+    n = max(_SAMPLE, _SAMPLE_PER_COMPONENT * max(widths))
+    return {key: shared_rows(*(sampled_rows(run.table(key), n) for run in (a, b))) for key in keys}
 
 
 def _agreement_keys(tables: Mapping[str, Any], meaning: str) -> list[dict[str, Any]]:

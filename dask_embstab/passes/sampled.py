@@ -116,11 +116,11 @@ def compared(table: Table, shared: SharedRows) -> dict[str, Any]:
             "ceiling": ceiling,
         },
         "components": _components(like),
-        "moved": _most_moved(table, shared),
+        "moved": most_moved(table, shared),
     }
 
 
-def _most_moved(table: Table, shared: SharedRows) -> dict[str, list[dict[str, Any]]]:
+def most_moved(table: Table, shared: SharedRows) -> dict[str, list[dict[str, Any]]]:
     """The sampled rows with the lowest cosines, and those whose vectors lie farthest apart,
     with their ids.
     """
