@@ -217,12 +217,16 @@ class Metrics(Displayed):
         >>> es.evaluate(monday, monday).to_dict()["items"]["mean_cosine"]
         1.0
         """
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return plain_values(self)
+
+
+def plain_values(found: Any) -> dict[str, Any]:
+    """A dataclass with depths as texts and tuples as lists: what JSON gives back."""
+    plain: dict[str, Any] = _plain(asdict(found))
+    return plain
 
 
 def _plain(value: Any) -> Any:
-    """Depths as texts, tuples as lists: what JSON gives back."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -23,6 +23,7 @@ from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.passes.evaluate.ranked import Metric, RankedRows, Searched, require_kept
+from dask_embstab.passes.evaluate.results import plain_values
 from dask_embstab.passes.evaluate.retrieval import without_own
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
@@ -65,19 +66,7 @@ class Skew(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the command prints them with JSON."""
-
-        def plain(one: Estimate) -> dict[str, float]:
-            return {"mean": one.mean, "low": one.low, "high": one.high, "n": one.n}
-
-        return {
-            "versions": list(self.versions),
-            "k": self.k,
-            "queries": self.queries,
-            "metric": self.metric,
-            "sampled": self.sampled,
-            "recall": [[plain(one) for one in line] for line in self.recall],
-            "mixed": [plain(one) for one in self.mixed],
-        }
+        return plain_values(self)
 
 
 @dataclass(frozen=True, slots=True)
