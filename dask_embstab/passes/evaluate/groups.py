@@ -96,12 +96,10 @@ class Groups:
     def of_rows(self, rows: RowNumbers) -> RowNumbers:
         """Group numbers of single rows (ascending)."""
         found = np.empty(len(rows), np.int64)
-        array, n = self.column.array, self.column.array.shape[0]
-        for start in range(0, n, ID_RANGE):
+        for start in np.unique(rows // ID_RANGE * ID_RANGE):
             first, last = np.searchsorted(rows, (start, start + ID_RANGE))
-            if last > first:
-                part = np.asarray(array[start : min(start + ID_RANGE, n)])
-                found[first:last] = part[rows[first:last] - start]
+            part = self.column.take(int(rows[first]), int(rows[last - 1]) + 1)
+            found[first:last] = part[rows[first:last] - rows[first]]
         return found
 
 
