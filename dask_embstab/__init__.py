@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dask_embstab.api import (
         apply,
+        check_space,
         compress,
         create_run,
         evaluate,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         open_run,
         report,
         search,
+        space_of,
         stabilize,
         table,
     )
@@ -46,12 +48,14 @@ if TYPE_CHECKING:
         NotFiniteError,
         OutputExistsError,
         RetryError,
+        SpaceError,
         TooFewMatchedError,
     )
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.render.report import Report
     from dask_embstab.series.series import Series
     from dask_embstab.tables.run import Run
+    from dask_embstab.tables.space import Space
     from dask_embstab.tables.table import Table
     from dask_embstab.tables.table_moments import TableMoments
     from dask_embstab.tables.transform import Transform
@@ -77,11 +81,14 @@ __all__ = [
     "RetryError",
     "Run",
     "Series",
+    "Space",
+    "SpaceError",
     "Table",
     "TableMoments",
     "TooFewMatchedError",
     "Transform",
     "apply",
+    "check_space",
     "compress",
     "create_run",
     "evaluate",
@@ -93,6 +100,7 @@ __all__ = [
     "open_run",
     "report",
     "search",
+    "space_of",
     "stabilize",
     "table",
 ]
@@ -106,6 +114,7 @@ _HOME = {
     "render.report": ("Report",),
     "series.series": ("Series",),
     "tables.run": ("Run",),
+    "tables.space": ("Space",),
     "tables.table": ("Table",),
 }
 """Names by the module that they are imported from: verbs and errors are told by their spelling."""

@@ -8,9 +8,11 @@ from dask_embstab.verbs.compress import compress, frontier
 from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
+from dask_embstab.verbs.space import check_space, space_of
 
 __all__ = [
     "apply",
+    "check_space",
     "compress",
     "create_run",
     "evaluate",
@@ -22,6 +24,7 @@ __all__ = [
     "open_run",
     "report",
     "search",
+    "space_of",
     "stabilize",
     "table",
 ]

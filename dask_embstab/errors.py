@@ -84,6 +84,10 @@ class NotFiniteError(InputError):
     """Vectors with NaN or infinite values, or that would become so when transformed."""
 
 
+class SpaceError(InputError):
+    """Vectors of two spaces, which must not be compared or mixed."""
+
+
 class ConditionError(InputError):
     """A table too ill-conditioned for the route that was asked for."""
 

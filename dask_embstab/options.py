@@ -190,7 +190,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("k", "count", "Depth of the recall.", ("Series.skew",), default=10),
     Option("users", "count", "Shared users (without users: items) to sample.", ("Series.skew",),
            default=200),
-    Option("seed", "integer", "Another sample.", (*_COMPARES, "Series.skew"), default=0),
+    Option("seed", "count", "Another sample.", (*_COMPARES, "Series.skew"), least=0, default=0),
     Option("metric", "choice", "How items are ranked.", ("evaluate", "Series.skew"),
            choices=("dot", "cosine"), unset="dot for users, cosine among items"),
     Option("groups", "by table", "Group of each item: an array of the run, or a file.",

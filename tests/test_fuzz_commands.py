@@ -63,6 +63,7 @@ TEXTS = {
 }
 CALLS: dict[str, list[str]] = {
     "apply": ["t.npz", "a.zarr", "new"],
+    "check": ["a.zarr", "b.zarr"],
     "compress": ["a.zarr", "new"],
     "demo": ["new", "--users", "100", "--items", "100", "--days", "2", "--components", "3"],
     "doctor": ["a.zarr", "--disk-bytes", "1kB", "--seconds", "0.001"],

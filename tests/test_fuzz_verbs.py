@@ -112,6 +112,7 @@ class Given:
         )
         return {
             "apply": lambda: {"transform": t, "run": a, "out": new()},
+            "check_space": lambda: {"a": t, "b": t},
             "compress": lambda: {"run": a, "out": new()},
             "create_run": lambda: {"path": new(), "items": T, "users": W},
             "evaluate": lambda: {"a": a, "b": b},
@@ -125,6 +126,10 @@ class Given:
             "Report.save": lambda: {"self": es.report(T, T2), "path": new(".html")},
             "Report.to_dict": lambda: {"self": es.report(T, T2)},
             "search": lambda: {"queries": T, "run": T2, "k": 5},
+            "space_of": lambda: {"given": a},
+            "Space": lambda: {"origin": "0"},
+            "Space.to_dict": lambda: {"self": es.space_of(t)},
+            "Space.from_dict": lambda: {"values": {"origin": "0"}},
             "stabilize": lambda: {"run": a, "out": new(), "reference": b},
             "table": lambda: {"array": T},
             "Transform": lambda: {"items": np.eye(4), "users": None, "singular_values": np.ones(4)},
@@ -165,6 +170,7 @@ class Given:
             "Series.report": lambda: {"self": s},
             "Series.replay": lambda: {"self": s, "scratch": new()},
             "Series.rollback": lambda: {"self": s, "version": 1},
+            "Series.space": lambda: {"self": s},
             "Series.show": lambda: {"self": s, "version": 1},
             "Series.skew": lambda: {"self": s, "versions": [1, self.shadow]},
             "Series.status": lambda: {"self": s},

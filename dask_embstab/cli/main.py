@@ -152,6 +152,18 @@ def inspect(path: str) -> dict[str, Any]:
     return described(open_run(path))
 
 
+@command(argument("a"), argument("b"))
+def check(a: str, b: str) -> dict[str, Any]:
+    """Refuse (exit 2) to let vectors of A and B meet, unless they are of one space; either is a
+    run, a transform, a series, SERIES@3, an export or an index.
+    """
+    from dask_embstab import api
+
+    return {name: api.space_of(place).to_dict() for name, place in (("a", a), ("b", b))} | {
+        "origin": api.check_space(a, b).origin
+    }
+
+
 @command(argument("run"), *options("verify"))
 def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     """Compare every file of the stabilized RUN with the digests that it records of itself; ends

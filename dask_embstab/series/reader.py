@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.evaluate.skew import Skew
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.render.report import Report
 from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
@@ -42,6 +44,7 @@ from dask_embstab.series.publish.delivery import model_of
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, RunLike, open_run
+from dask_embstab.tables.space import Space
 from dask_embstab.tables.transform import Transform
 
 
@@ -145,6 +148,19 @@ class SeriesReader(Displayed):
         200
         """
         return self._run_in(self.log(), version)
+
+    def space(self, version: int | None = None) -> Space:
+        """The fingerprint of the space that a version's vectors (default: the head's) are of: its
+        ``origin`` is the same for all versions, until a rebase moves all of them.
+
+        Examples
+        --------
+        >>> series.space(1).origin == series.space(2).origin
+        True
+        """
+        log = self.log()
+        found = log.located(log.with_run(version))
+        return replace(space_of_run(self._run(found)), version=found.version)
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:

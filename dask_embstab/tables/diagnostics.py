@@ -17,6 +17,7 @@ _FIGURES: tuple[tuple[str, str, Any], ...] = (
     ("users", "digests", list | tuple),
     ("reference", "path", str),
     ("reference", "name", str),
+    ("reference", "space", str),
     ("alignment", "relative_error", int | float),
     ("truncation", "frobenius_error", int | float),
 )

@@ -41,7 +41,8 @@ class Run(Displayed):
 
     ``path`` is the place it was opened from, None where its tables are in memory; ``attrs`` are the
     attributes of its root group. Where the tables are views of what is stored, ``then`` is the
-    transform that makes them of the stored rows.
+    transform that makes them of the stored rows. ``origin`` is that of their `Space` where a series
+    knows it better than the run (since a rebase).
 
     Examples
     --------
@@ -55,6 +56,7 @@ class Run(Displayed):
     attrs: Mapping[str, Any]
     group: zarr.Group
     then: Transform | None = None
+    origin: str | None = None
 
     @property
     def name(self) -> str:

@@ -64,7 +64,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         known = options_of("evaluate")
-        given = {"k": self.k, "users": self.n_queries, "metric": self.metric}
+        given = {"k": self.k, "users": self.n_queries, "seed": self.seed, "metric": self.metric}
         for name, value in (given | {"most_moved": self.most_moved}).items():
             known[name].require(value)
 

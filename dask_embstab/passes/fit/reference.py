@@ -11,6 +11,7 @@ from typing import Any
 from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.fit.options import Balance
 from dask_embstab.passes.join.rows import identity
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
@@ -67,7 +68,7 @@ def as_reference(reference: Any) -> Reference | None:
             "path": table.where if is_named else None,
             "name": None if is_named else table.where,
         }
-        return Reference(table, None, {**named, "stabilized": None, "balance": None})
+        return Reference(table, None, {**named, "stabilized": None, "balance": None, "space": None})
 
     made = run.transform
     balance = None if made is None else made.diagnostics.get("balance")
@@ -76,6 +77,7 @@ def as_reference(reference: Any) -> Reference | None:
         "name": run.name,
         "stabilized": made is not None,
         "balance": balance,
+        "space": None if run.path is None else space_of_run(run).origin,
     }
     return Reference(run.items, run.users, described)
 

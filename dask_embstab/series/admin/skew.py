@@ -38,6 +38,7 @@ def skew_of(
     known = options_of("Series.skew")
     known["k"].require(k)
     known["users"].require(n_queries)
+    known["seed"].require(seed)
     latest = [version.version for version in log.live_runs.values()][-_LATEST:]
     try:
         numbers = sorted(

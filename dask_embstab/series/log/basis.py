@@ -27,6 +27,7 @@ from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.views import MappedSource
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import rebased_origin
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 
@@ -37,6 +38,8 @@ Matrices = Mapping[str, Matrix]
 def read_run(store: Store, version: Version) -> Run:
     """The run of a version (as `Log.located` gives it) in the space in which it is read now."""
     run = published_run(store, version)
+    if version.basis.get("file"):
+        run = replace(run, origin=rebased_origin(version.basis))
     M = matrix_of(store, version)
     if M is None:
         return run

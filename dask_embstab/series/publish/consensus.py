@@ -31,6 +31,7 @@ from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.views import Padded, SideBySide, column_source
 from dask_embstab.tables.remaining import without_rows
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import rebased_origin
 from dask_embstab.tables.table import Table
 
 
@@ -109,7 +110,8 @@ def aligned_on(
         lags = tuple(_lag(store, gap, before, settings) for gap, before in lagged.items())
         found = replace(found, live=live, lags=lags, weight=settings.sum_weight, **tables)
         key = key if known.state is None else reference_key(version.reference_name)
-    return replace(found, described={**found.described, "path": key})
+    moved = {"space": rebased_origin(version.basis)} if version.basis.get("file") else {}
+    return replace(found, described={**found.described, **moved, "path": key})
 
 
 def _lag(store: Store, gap: int, version: Version, settings: Settings) -> Lag:

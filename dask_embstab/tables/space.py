@@ -1,0 +1,122 @@
+"""Which coordinate system are vectors of? Those of one space may be compared, mixed and indexed
+together; those of two must not.
+
+Retraining gives every run a space of its own. A run that was aligned is in the space of its
+reference, whatever that is; so a space is known by where the chain of references began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.arguments import shown
+from dask_embstab.display import Displayed
+from dask_embstab.errors import InputError, SpaceError
+from dask_embstab.tables.transform import Transform
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Space(Displayed):
+    """The fingerprint of vectors, which exports and indexes carry.
+
+    ``origin`` (32 hexadecimal digits) is equal for all that may meet. ``transform`` is the digest
+    of the matrices that made the vectors (None: as training left them), ``name`` their run,
+    ``reference`` the run they were aligned to and ``version`` its number in a series; they say
+    whose vectors these are and decide nothing.
+
+    Examples
+    --------
+    >>> es.space_of(series.open(1)).origin == es.space_of(series.open(2)).origin
+    True
+    """
+
+    origin: str
+    transform: str | None = None
+    name: str | None = None
+    reference: str | None = None
+    version: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for metadata of files and indexes.
+
+        Examples
+        --------
+        >>> sorted(es.space_of(monday).to_dict())
+        ['name', 'origin', 'reference', 'transform', 'version']
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Space:
+        """The fingerprint that `to_dict` made plain; InputError where it is none.
+
+        Examples
+        --------
+        >>> space = es.space_of(monday)
+        >>> es.Space.from_dict(space.to_dict()) == space
+        True
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or not {"origin"} <= set(values) <= names:
+            raise InputError(
+                f"the fingerprint of a space is an object with {', '.join(sorted(names))}; it is"
+                f" {shown(values)}"
+            )
+        for name, value in values.items():
+            kind = int | None if name == "version" else str if name == "origin" else str | None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InputError(f"the {name} of a space may not be {shown(value)}")
+        return cls(**values)
+
+    def _facts(self) -> dict[str, object]:
+        return self.to_dict()
+
+
+def digest_of(transform: Transform) -> str:
+    """A digest of the matrices: equal for equal ones, wherever they lie."""
+    found = hashlib.sha256()
+    for name, array in sorted(transform.arrays().items()):
+        found.update(f"{name} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:32]
+
+
+def space_of_transform(transform: Transform) -> Space:
+    """The space into which a transform leads: that of its reference, else one of its own."""
+    known, digest = transform.diagnostics, digest_of(transform)
+    reference = known.get("reference") or {}
+    rebased = known.get("rebased") or {}
+    origin = reference.get("space")
+    if rebased:
+        origin = rebased_origin(rebased)
+    elif origin is None:
+        # Matrices alone would not do: without a reference the geometry of every run is kept by one
+        # and the same identity.
+        inputs = {
+            key: {name: (known.get(key) or {}).get(name) for name in ("rows", "energy", "digests")}
+            for key in ("items", "users")
+        }
+        text = digest + json.dumps(inputs, sort_keys=True, default=str)
+        origin = hashlib.sha256(text.encode()).hexdigest()[:32]
+    name = reference.get("name") or reference.get("path")
+    return Space(origin, digest, None, name)
+
+
+def rebased_origin(basis: Mapping[str, Any]) -> str:
+    """The space to which a rebase moved a series: its matrices are known by a digest of them."""
+    return hashlib.sha256(f"{basis.get('file')} {basis.get('onto')}".encode()).hexdigest()[:32]
+
+
+def require_one_space(a: Space, b: Space, what_a: str, what_b: str) -> None:
+    """Raise `SpaceError` unless vectors of both may meet."""
+    if a.origin != b.origin:
+        raise SpaceError(
+            f"vectors of {what_a} and of {what_b} must be of one space to meet; their origins are"
+            f" {a.origin} and {b.origin}; transform one into the other's space, or build it anew"
+        )

@@ -1,0 +1,125 @@
+"""Verbs that say which space vectors are of, and refuse to let two meet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dask_embstab.arguments import shown
+from dask_embstab.errors import InputError, NotARunError, verb
+from dask_embstab.files.place import local_path
+from dask_embstab.files.regular import read_regular
+from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.series.reader import SeriesReader, series_at, series_version
+from dask_embstab.tables.coerce import as_run
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import Space, require_one_space, space_of_transform
+from dask_embstab.tables.transform import Transform
+from dask_embstab.verbs.runs import load_transform
+
+_SIDECAR = ".space.json"
+_MOST_BYTES = 1 << 20
+
+
+@verb()
+def space_of(given: Any) -> Space:
+    """The fingerprint of the space that vectors are of, or that a transform leads into.
+
+    Parameters
+    ----------
+    given
+        A run or a `Transform`, the path of either, a `Series` (its head), ``"SERIES@3"``, a
+        `Space`, its plain values, or the path of an export or an index: a folder with the file
+        ``.space.json``, or a file with one named after it.
+
+    Reads metadata only; of a run as training left it also its first 64 rows.
+
+    Raises
+    ------
+    InputError
+        Where nothing of these is given, or nothing tells the space.
+
+    Examples
+    --------
+    >>> es.space_of(series).version
+    2
+    >>> es.space_of(monday).origin == es.space_of(tuesday).origin
+    False
+    """
+    if isinstance(given, Space):
+        return given
+    if isinstance(given, Transform):
+        return space_of_transform(given)
+    if isinstance(given, Mapping) and "origin" in given:
+        return Space.from_dict(given)
+    series = given if isinstance(given, SeriesReader) else series_at(given)
+    if series is not None:
+        return series.space()
+    if (run := series_version(given)) is not None:
+        return space_of_run(run)
+    if isinstance(given, str | os.PathLike) and (found := _recorded(given)) is not None:
+        return found
+    return _of_run_or_transform(given)
+
+
+@verb()
+def check_space(a: Any, b: Any) -> Space:
+    """The space that ``a`` and ``b`` share (of both, whatever `space_of` takes); `SpaceError` where
+    they are of two.
+
+    Call it before queries of one meet vectors of the other.
+
+    Examples
+    --------
+    >>> es.check_space(series.transform_for(), series.open(1)).name
+    'monday'
+    >>> try:
+    ...     es.check_space(monday, tuesday)
+    ... except es.SpaceError as error:
+    ...     "must be of one space" in str(error)
+    True
+    """
+    ours, theirs = space_of(a), space_of(b)
+    require_one_space(ours, theirs, _called(a), _called(b))
+    return theirs
+
+
+def _of_run_or_transform(given: Any) -> Space:
+    try:
+        run = as_run(given)
+    except NotARunError:
+        run = None
+    if isinstance(run, Run):
+        return space_of_run(run)
+    if isinstance(given, str | os.PathLike):
+        return space_of_transform(load_transform(given))
+    raise InputError(
+        "a space is that of a run, a transform, a series or an export, or of the path of one;"
+        f" {shown(given)} came"
+    )
+
+
+def _recorded(place: str | os.PathLike[str]) -> Space | None:
+    """What an export or an index carries with it."""
+    if (local := local_path(place)) is None:
+        return None
+    for path in (local / _SIDECAR, local.with_name(local.name + _SIDECAR)):
+        if path.is_file():
+            return Space.from_dict(_values(path))
+    return None
+
+
+def _values(path: Path) -> Any:
+    try:
+        return json.loads(read_regular(path, _MOST_BYTES))
+    except ValueError as error:
+        raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
+
+
+def _called(given: Any) -> str:
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    return given.where if isinstance(given, Run) else f"the {type(given).__name__.lower()} given"

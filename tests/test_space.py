@@ -1,0 +1,123 @@
+"""Vectors of one space may meet; those of two are refused, wherever they lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from seriesworlds import drifting
+
+import dask_embstab as es
+from dask_embstab.cli.main import main
+
+
+def stored(folder: Path, week: int, **of: int) -> str:
+    made = drifting(week, n_items=80, n_users=120, d=4, **of)
+    path = str(folder / f"w{week}.zarr")
+    es.create_run(path, made.items, made.users, item_ids=made.item_ids, user_ids=made.user_ids)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weeks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("space")
+    return [stored(folder, week) for week in range(4)]
+
+
+@pytest.mark.parametrize("policy", ["consensus", "previous", "first"])
+def test_all_versions_of_a_series_are_of_one_space(
+    weeks: list[str], tmp_path: Path, policy: str
+) -> None:
+    series = es.Series.init(tmp_path / "s", policy=policy)
+    for week in weeks[:3]:
+        series.add(week)
+    spaces = [series.space(n) for n in (1, 2, 3)]
+    assert len({space.origin for space in spaces}) == 1
+    assert [space.version for space in spaces] == [1, 2, 3]
+    assert len({space.transform for space in spaces}) == 3
+    assert es.space_of(series.transform_for()).origin == spaces[0].origin
+    assert es.space_of(tmp_path / "s/runs/w1.zarr").origin == spaces[0].origin
+    assert es.space_of(f"{tmp_path / 's'}@2").origin == spaces[0].origin
+    with pytest.raises(es.SpaceError, match="must be of one space"):
+        es.check_space(series, weeks[0])
+
+
+def test_runs_as_trained_are_each_of_a_space_of_their_own(weeks: list[str]) -> None:
+    assert len({es.space_of(week).origin for week in weeks}) == len(weeks)
+    assert es.space_of(weeks[0]) == es.space_of(es.open_run(weeks[0]))
+
+
+def test_a_run_is_in_the_space_of_its_reference_however_long_the_chain(
+    weeks: list[str], tmp_path: Path
+) -> None:
+    raw = es.stabilize(weeks[1], tmp_path / "a", reference=weeks[0], keep="geometry")
+    assert es.space_of(raw).origin == es.space_of(weeks[0]).origin
+    chained = es.stabilize(weeks[2], tmp_path / "b", reference=raw, keep="geometry")
+    assert es.check_space(chained, weeks[0]).origin == es.space_of(raw).origin
+    small = es.compress(chained, tmp_path / "c", code="int8")
+    assert es.check_space(small, chained)
+
+
+def test_the_geometry_of_two_runs_without_reference_is_two_spaces(weeks: list[str]) -> None:
+    alone = [es.fit(week, keep="geometry") for week in weeks[:2]]
+    assert np.array_equal(alone[0].items, alone[1].items)
+    with pytest.raises(es.SpaceError):
+        es.check_space(*alone)
+
+
+@pytest.mark.parametrize("rewrite", [False, True])
+def test_a_rebase_moves_all_versions_to_another_space(
+    weeks: list[str], tmp_path: Path, rewrite: bool
+) -> None:
+    series = es.Series.init(tmp_path / "s", policy="first")
+    for week in weeks[:2]:
+        series.add(week)
+    before = series.space()
+    onto = es.stabilize(weeks[3], tmp_path / "onto")
+    series.rebase(onto, rewrite=rewrite)
+    after = [series.space(n).origin for n in (1, 2)]
+    assert after[0] == after[1] != before.origin
+    series.add(weeks[2])
+    assert series.space().origin == after[0]
+    assert es.space_of(series.open()).origin == after[0]
+
+
+def test_a_fingerprint_is_plain_values_and_damaged_ones_are_refused() -> None:
+    space = es.Space("0" * 32, "1" * 32, "a", None, 3)
+    assert es.Space.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+    for wrong in (
+        {},
+        [],
+        {"origin": 1},
+        {"origin": "0", "more": 1},
+        {"origin": "0", "version": True},
+    ):
+        with pytest.raises(es.InputError):
+            es.Space.from_dict(wrong)
+
+
+def test_the_command_refuses_two_spaces(weeks: list[str], tmp_path: Path) -> None:
+    es.stabilize(weeks[0], tmp_path / "a.zarr")
+    es.fit(weeks[1], reference=tmp_path / "a.zarr").save(tmp_path / "t.npz")
+    call = ["check", str(tmp_path / "t.npz"), str(tmp_path / "a.zarr"), "--json"]
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["origin"] == es.space_of(tmp_path / "a.zarr").origin
+    wrong = CliRunner().invoke(main, ["check", str(tmp_path / "t.npz"), weeks[1]])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_an_index_or_export_tells_its_space(weeks: list[str], tmp_path: Path) -> None:
+    run = es.stabilize(weeks[0], tmp_path / "a.zarr")
+    (tmp_path / "export").mkdir()
+    for place in (tmp_path / "export/.space.json", tmp_path / "items.faiss.space.json"):
+        place.write_text(json.dumps(es.space_of(run).to_dict()))
+    assert es.check_space(tmp_path / "export", run) == es.space_of(run)
+    assert es.check_space(run, tmp_path / "items.faiss") == es.space_of(run)
+    (tmp_path / "export/.space.json").write_text("[")
+    with pytest.raises(es.InputError, match="no fingerprint"):
+        es.space_of(tmp_path / "export")
