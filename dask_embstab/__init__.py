@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         space_of,
         stabilize,
         table,
+        upgrade_plan,
     )
     from dask_embstab.errors import (
         AccessError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         SpaceError,
         TooFewMatchedError,
     )
+    from dask_embstab.exchange.upgrade import UpgradePlan
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.render.report import Report
     from dask_embstab.series.series import Series
@@ -87,6 +89,7 @@ __all__ = [
     "TableMoments",
     "TooFewMatchedError",
     "Transform",
+    "UpgradePlan",
     "apply",
     "check_space",
     "compress",
@@ -103,6 +106,7 @@ __all__ = [
     "space_of",
     "stabilize",
     "table",
+    "upgrade_plan",
 ]
 
 _HOME = {
@@ -110,6 +114,7 @@ _HOME = {
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "tables.table_moments": ("TableMoments",),
     "tables.transform": ("Transform",),
+    "exchange.upgrade": ("UpgradePlan",),
     "passes.evaluate.results": ("Metrics",),
     "render.report": ("Report",),
     "series.series": ("Series",),

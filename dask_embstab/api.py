@@ -9,6 +9,7 @@ from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, space_of
+from dask_embstab.verbs.upgrade import upgrade_plan
 
 __all__ = [
     "apply",
@@ -27,4 +28,5 @@ __all__ = [
     "space_of",
     "stabilize",
     "table",
+    "upgrade_plan",
 ]

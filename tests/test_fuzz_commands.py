@@ -93,6 +93,7 @@ CALLS: dict[str, list[str]] = {
     "series status": ["series"],
     "series verify": ["series"],
     "stabilize": ["a.zarr", "new", "--reference", "b.zarr"],
+    "upgrade plan": ["a.zarr", "b.zarr"],
     "verify": ["a.zarr"],
 }
 """By command, arguments that it takes; where fewer than it has, the last are optional."""

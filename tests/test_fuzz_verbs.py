@@ -28,7 +28,7 @@ from dask_embstab.series.log.thresholds import THRESHOLDS
 T, W = world(76)
 T2, W2 = world(77)
 IDS: dict[str, Any] = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
-RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments}
+RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments, es.UpgradePlan}
 """Nobody makes these by calling them: verbs return them."""
 TABLES: dict[str, set[str]] = {
     "apply": {"run"},
@@ -44,6 +44,7 @@ TABLES: dict[str, set[str]] = {
     "search": {"queries", "run"},
     "stabilize": {"run", "reference", "weights", "counts", "pairs"},
     "table": {"array"},
+    "upgrade_plan": {"old", "new", "queries"},
     "Series.add": {"run", "weights", "counts"},
     "Series.apply": {"run"},
 }
@@ -132,6 +133,8 @@ class Given:
             "Space.from_dict": lambda: {"values": {"origin": "0"}},
             "stabilize": lambda: {"run": a, "out": new(), "reference": b},
             "table": lambda: {"array": T},
+            "upgrade_plan": lambda: {"old": a, "new": b},
+            "UpgradePlan.to_dict": lambda: {"self": es.upgrade_plan(a, b)},
             "Transform": lambda: {"items": np.eye(4), "users": None, "singular_values": np.ones(4)},
             "Transform.arrays": lambda: {"self": t},
             "Transform.compose": lambda: {"self": t, "other": t},

@@ -30,7 +30,17 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.series.log.policies import POLICIES
 from dask_embstab.series.log.settings import Settings
 
-_VERBS = ("fit", "stabilize", "moments", "apply", "compress", "search", "evaluate", "report")
+_VERBS = (
+    "fit",
+    "stabilize",
+    "moments",
+    "apply",
+    "compress",
+    "search",
+    "evaluate",
+    "report",
+    "upgrade_plan",
+)
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
 PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VERBS} | {
@@ -45,7 +55,7 @@ _COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")
 COMMANDS = (
     {name: name for name in _COMMANDS}
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}
-    | {"Series.change": "series settings"}
+    | {"Series.change": "series settings", "upgrade_plan": "upgrade plan"}
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}

@@ -1,0 +1,64 @@
+"""``embstab upgrade``: what a retraining means for an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dask_embstab.cli.common import argument, clock, cluster, command, main
+from dask_embstab.cli.options import given, options
+
+
+@main.group()
+def upgrade() -> None:
+    """Decide what becomes of an index once the model is retrained."""
+
+
+@command(argument("old"), argument("new"), *options("upgrade_plan"), group=upgrade)
+def plan(
+    old: str, new: str, *, save: str | None, scheduler: str | None, **chosen: Any
+) -> dict[str, Any]:
+    """Leave the index of OLD vectors, bridge the queries of the NEW model into its space, or build
+    it anew: decided by the recall of each way on sampled queries.
+    """
+    from dask_embstab import api
+    from dask_embstab.errors import InputError
+    from dask_embstab.files.atomic import require_file_place
+    from dask_embstab.files.published import publishing
+    from dask_embstab.repairs import option
+
+    if save is not None:
+        require_file_place(save)
+    with cluster(scheduler), clock() as seconds:
+        found = api.upgrade_plan(old, new, **given(chosen))
+        if save is not None:
+            if found.transform is None:
+                raise InputError(
+                    f"{option('save')} writes the bridge, and there is none: {found.reason}; leave"
+                    " it out"
+                )
+            with publishing(save):
+                found.transform.save(save)
+    told = {**found.to_dict(), "seconds": seconds(), "out": save}
+    return told if click.get_current_context().params["as_json"] else {"lines": lines(told)}
+
+
+def lines(plan: dict[str, Any]) -> list[str]:
+    """For people: the decision, and the recall that it rests on."""
+    found = [f"{plan['decision']}: recall@{plan['k']} of at least {plan['needed']} is wanted"]
+    for name, one in plan["recall"].items():
+        if one is None:
+            why = plan["reason"] if name == "bridge" else "the widths differ"
+            found.append(f"  {name}: impossible ({why})")
+        elif one["queries"] is None:
+            cost = plan["cost"][name]
+            found.append(f"  {name}: 1, and {cost['rows']} rows ({cost['bytes']} bytes) to write")
+        else:
+            found.append(
+                f"  {name}: {one['mean']:.4f} ({one['low']:.4f} to {one['high']:.4f}, 95 %,"
+                f" {one['queries']} queries)"
+            )
+    if not plan["one_space"]:
+        found.append("  vectors of the two must never meet in one index")
+    return found

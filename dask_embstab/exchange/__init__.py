@@ -1,0 +1,1 @@
+"""What leaves for other libraries: runs and transforms in their formats."""

@@ -1,0 +1,191 @@
+"""A model was retrained and an index holds yesterday's vectors: leave it, bridge queries into its
+space, or build it anew? Decided by what today's own queries would miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from dask_embstab.core.metrics.estimates import CONFIDENCE, Estimate, estimate
+from dask_embstab.core.types import Matrix
+from dask_embstab.display import Displayed
+from dask_embstab.errors import InputError, NotFiniteError, TooFewMatchedError
+from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
+from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.tables.ids.ids import ids_at
+from dask_embstab.tables.ids.kinds import plain
+from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import Space
+from dask_embstab.tables.table import Table
+from dask_embstab.tables.transform import Transform
+
+Decision = Literal["leave", "bridge", "reindex"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UpgradePlan(Displayed):
+    """What to do about an index of the ``old`` vectors once queries come from the ``new`` model.
+
+    ``leave`` and ``bridge`` estimate recall@``k``: the share of what a rebuilt index would find
+    that the old vectors find for the new model's queries as they are, and for queries multiplied by
+    one matrix (moving the stored vectors by its inverse finds the same). Where no matrix leads from
+    one space into the other ``bridge`` and ``transform`` are None, and ``reason`` says why.
+
+    Examples
+    --------
+    >>> plan = es.upgrade_plan(monday, tuesday, k=5)
+    >>> plan.decision, round(plan.bridge.mean, 2)
+    ('bridge', 1.0)
+    """
+
+    decision: Decision
+    k: int
+    metric: Metric
+    needed: float
+    leave: Estimate | None
+    bridge: Estimate | None
+    reason: str | None
+    transform: Transform | None
+    spaces: dict[str, Space]
+    rows: int
+    row_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: recall with its 95 % interval, and what each way costs.
+
+        Examples
+        --------
+        >>> sorted(es.upgrade_plan(monday, tuesday, k=5).to_dict())[:4]
+        ['confidence', 'cost', 'decision', 'k']
+        """
+        recall = {"leave": self.leave, "bridge": self.bridge}
+        matrix = None if self.transform is None else [self.transform.d, self.transform.width]
+        return {
+            "decision": self.decision,
+            "k": self.k,
+            "metric": self.metric,
+            "needed": self.needed,
+            "confidence": CONFIDENCE,
+            "recall": {name: _plain(found) for name, found in recall.items()}
+            | {"reindex": {"mean": 1.0, "low": 1.0, "high": 1.0, "queries": None}},
+            "reason": self.reason,
+            "one_space": self.spaces["old"].origin == self.spaces["new"].origin,
+            "spaces": {name: space.to_dict() for name, space in self.spaces.items()},
+            "cost": {
+                "leave": {"rows": 0, "bytes": 0},
+                "bridge": {"rows": 0, "bytes": 0, "matrix": matrix},
+                "reindex": {"rows": self.rows, "bytes": self.rows * self.row_bytes},
+            },
+        }
+
+    def _facts(self) -> dict[str, object]:
+        told = {"leave": self.leave, "bridge": self.bridge}
+        return {
+            "decision": self.decision,
+            **{
+                name: None if one is None else f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
+                for name, one in told.items()
+            },
+            "needed": f"recall@{self.k} of {self.needed}",
+        }
+
+
+def plan_upgrade(
+    old: Run,
+    new: Run,
+    queries: Table | None,
+    bridge: Callable[[], Transform],
+    *,
+    k: int,
+    n_queries: int,
+    seed: int,
+    metric: Metric | None,
+    needed: float,
+) -> UpgradePlan:
+    """Rank the items of both runs for sampled queries of the new model.
+
+    ``queries`` are rows of the new model (None: its users, without any its items); ``bridge`` fits
+    the transform from the new space into the old one. Reads the new items once and the old ones
+    twice.
+    """
+    theirs = new.users or new.table("items") if queries is None else queries
+    among_items = theirs.key == "items" and queries is None
+    metric = metric or ("cosine" if new.users is None else "dot")
+    items, target = old.table("items"), new.table("items")
+    k = min(k, items.n_rows - among_items, target.n_rows - among_items)
+    with unchanged(items, target, theirs):
+        rng = np.random.default_rng(seed)
+        chosen = np.sort(rng.choice(theirs.n_rows, min(n_queries, theirs.n_rows), replace=False))
+        rows = read_rows(theirs, chosen, label="upgrade: queries")
+        if not np.isfinite(rows).all():
+            raise NotFiniteError(f"the queries in {theirs.where} are not finite; mend them")
+        own = np.asarray(plain(ids_at(theirs.row_ids, chosen))) if among_items else None
+
+        transform, reason = _fitted(bridge)
+        asked: dict[str, Matrix] = {}
+        if theirs.d == items.d:
+            asked["leave"] = rows
+        if transform is not None:
+            through = transform.transform_items if among_items else transform.transform_users
+            asked["bridge"] = through(rows)
+        fresh = _found(target, rows, k, metric, own)
+        recall = {
+            name: _recall(fresh, _found(items, sent, k, metric, own), k, theirs.n_rows)
+            for name, sent in asked.items()
+        }
+
+    decision: Decision = "reindex"
+    for name in ("bridge", "leave"):
+        if name in recall and recall[name].low >= needed:
+            decision = name
+    return UpgradePlan(
+        decision,
+        k,
+        metric,
+        needed,
+        recall.get("leave"),
+        recall.get("bridge"),
+        reason,
+        transform,
+        {"old": space_of_run(old), "new": space_of_run(new)},
+        target.n_rows,
+        target.d * target.dtype.itemsize,
+    )
+
+
+def _fitted(bridge: Callable[[], Transform]) -> tuple[Transform | None, str | None]:
+    """The bridge, or why there is none."""
+    try:
+        return bridge(), None
+    except (TooFewMatchedError, InputError) as error:
+        return None, str(error)
+
+
+def _found(table: Table, queries: Matrix, k: int, metric: Metric, own: Any) -> list[list[Any]]:
+    """The ids of the best ``k`` rows of every query; without the query itself where it is a row."""
+    (ranking,) = rank_tables(
+        [table], queries, k + (own is not None), metric=metric, label="upgrade: rankings"
+    )
+    named = [plain(ids_at(table.row_ids, rows)) for rows in ranking.rows]
+    if own is None:
+        return named
+    return [
+        [one for one in found if one != query][:k] for found, query in zip(named, own, strict=True)
+    ]
+
+
+def _recall(fresh: list[list[Any]], found: list[list[Any]], k: int, population: int) -> Estimate:
+    shares = [len(set(wanted) & set(seen)) / k for wanted, seen in zip(fresh, found, strict=True)]
+    return estimate(np.asarray(shares), population)
+
+
+def _plain(found: Estimate | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"mean": found.mean, "low": found.low, "high": found.high, "queries": found.n}
