@@ -100,8 +100,9 @@ def _bridge(old: Run, new: Run) -> Transform:
     if made is not None and made.diagnostics.get("keep") == "scores":
         return fit(new, reference=old)
     standard = fit(old)
-    moved = {key: moved_table(old.table(key), getattr(standard, key)) for key in ("items", "users")}
-    return fit(new, reference=replace(old, then=standard, **moved)).compose(standard.inverse())
+    items, users = moved_table(old.items, standard.items), moved_table(old.users, standard.users)
+    reference = replace(old, items=items, users=users, then=standard)
+    return fit(new, reference=reference).compose(standard.inverse())
 
 
 def _queries(given: Any, new: Run) -> Table:
