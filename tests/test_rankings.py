@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import oracle
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Array
 
+from dask_embstab.core.metrics import top_k
 from dask_embstab.core.metrics.rankings import cutoffs, overlaps, places_in, rank_biased_overlap
 from dask_embstab.core.metrics.top_k import NO_CANDIDATES, TopKSearch
 from dask_embstab.core.tree import Node, Roots, fold
@@ -74,6 +76,23 @@ def test_the_search_is_that_of_float64_where_float32_cannot_tell_scores_apart(n:
     for line, numbers in zip(scores, found.rows, strict=True):
         kept = np.sort(line[numbers])[::-1]
         np.testing.assert_allclose(kept, np.sort(line)[::-1][:20], rtol=1e-15)
+
+
+@settings(max_examples=30)
+@given(seed=seeds, m=st.integers(0, 70), q=st.integers(1, 5), group=st.integers(1, 40))
+def test_scores_that_reach_their_limit_are_found_by_the_largest_of_every_few(
+    seed: int, m: int, q: int, group: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-9, 9, (m, q)).astype(np.float32)
+    scores[rng.random((m, q)) < 0.02] = -np.inf
+    least = rng.choice([-np.inf, 3.0, 8.0, 20.0], q)
+    with mock.patch.object(top_k, "_GROUP", group):
+        lines, columns = top_k._reaching(scores, least)
+    found = np.zeros((m, q), bool)
+    found[lines, columns] = True
+    np.testing.assert_array_equal(found, scores >= least)
+    assert len(lines) == found.sum()
 
 
 def test_copies_of_one_row_do_not_fill_the_memory() -> None:

@@ -2,7 +2,8 @@
 
 Scores are computed in float32, as one product of a block of queries and a block of rows, and only
 what may be among the best is looked at again: a score below the k-th best of the rows seen so far
-by more than float32 can be off is not. The few that are left are computed anew in float64, so the
+by more than float32 can be off is not. The largest of a few rows' scores is compared first, so that
+most are read once more and no oftener. The few that are left are computed anew in float64, so the
 result is that of float64 throughout, ties by row number, however the rows were cut into blocks.
 """
 
@@ -16,8 +17,12 @@ import numpy.typing as npt
 
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 
-_QUERIES, _ROWS = 256, 2048
-"""A block of scores: 2 MiB, which stays in the second cache."""
+_QUERIES, _ROWS, _SCORES = 1024, 8192, 1 << 21
+"""At most, in a block of scores: 8 MiB. In smaller ones the calls cost more than caches save."""
+_GROUP = 16
+"""Rows of which the largest score is compared first."""
+_SEED_GROUPS = 8
+"""Where floors are sought, so many groups of rows for each of the k at least."""
 _PAIRS = 1 << 11
 """Scores that are computed anew at a time."""
 _FULL = 2
@@ -60,10 +65,15 @@ class TopKSearch:
         return candidate_bytes(len(self.queries), self.k)
 
     def seed(self, rows: Matrix) -> None:
-        """Raise the floors to what these rows (m, d) of the table tell of the k-th best scores."""
+        """Raise the floors to what these rows (m, d) of the table tell of the k-th best scores: the
+        largest scores of k groups of rows are scores of k rows.
+        """
+        size = min(max(len(rows) // (_SEED_GROUPS * self.k), 1), _GROUP)
         best: dict[int, Rows] = {}
         for block in self._scored(rows):
-            scores = np.hstack([best.get(block.asked.start, block.scores[:, :0]), block.scores])
+            largest = [best.get(block.asked.start, block.scores[:0].T)]
+            largest += [side.T for side in _largest(block.scores, size)]
+            scores = np.hstack(largest)
             if (beyond := scores.shape[1] - self.k) > 0:
                 scores.partition(beyond, axis=1)
                 scores = scores[:, beyond:]
@@ -77,20 +87,19 @@ class TopKSearch:
         """What of ``rows`` (m, d) in float64, of these ``numbers`` (m,), may be among the best."""
         if len(rows) > 2 * self.k and not np.isfinite(self.floors).all():
             self.seed(rows)
-        found = NO_CANDIDATES
+        found, limit = [NO_CANDIDATES], _FULL * self.k * len(self.queries)
         for block in self._scored(rows):
             least = self.floors[block.asked] * block.scales - block.margins
-            queries, places = _reaching(block.scores, least)
+            places, queries = _reaching(block.scores, least)
             queries, places = queries + block.asked.start, places + block.first
-            parts = [
+            found += [
                 self._exact(queries[pairs], places[pairs], rows, numbers)
                 for pairs in (slice(i, i + _PAIRS) for i in range(0, len(places), _PAIRS))
             ]
-            new = _joined(parts)
             # Copies of one row have equal scores: thinned out before they fill the memory.
-            full = len(new.scores) > _FULL * self.k * len(block.scores)
-            found = self.merge(found, self._thinned(new) if full else new)
-        return found
+            if sum(len(part.scores) for part in found) > limit:
+                found = [self._thinned(_joined(found))]
+        return _joined(found)
 
     def _scored(self, rows: Matrix) -> Iterator[_Block]:
         """Scores of all queries and ``rows`` (m, d) in float32, a block of both at a time, each in
@@ -102,15 +111,18 @@ class TopKSearch:
             rows = rows * scale
             longest = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)))
 
-        rounded = rows.astype(np.float32)
-        memory = np.empty(min(_QUERIES, len(self.queries)) * min(_ROWS, len(rows)), np.float32)
-        for first in range(0, len(rows), _ROWS):
-            block = rounded[first : first + _ROWS].T
-            for start in range(0, len(self.queries), _QUERIES):
-                asked = slice(start, min(start + _QUERIES, len(self.queries)))
+        rounded, n_queries = rows.astype(np.float32), len(self.queries)
+        width = max(min(_QUERIES, n_queries), 1)
+        height = min(_ROWS, _SCORES // width // _GROUP * _GROUP)
+        memory = np.empty(width * min(height, len(rows)), np.float32)
+        for first in range(0, len(rows), height):
+            block = rounded[first : first + height]
+            for start in range(0, n_queries, width):
+                asked = slice(start, min(start + width, n_queries))
                 scales, margins = self._scales[asked] * scale, self._margins[asked] * longest
-                n, m = asked.stop - asked.start, block.shape[1]
-                scores = np.matmul(self._rounded[asked], block, out=memory[: n * m].reshape(n, m))
+                shape = len(block), asked.stop - asked.start
+                out = memory[: shape[0] * shape[1]].reshape(shape)
+                scores = np.matmul(block, self._rounded[asked].T, out=out)
                 yield _Block(first, asked, scores, scales, margins)
 
     def _exact(
@@ -195,7 +207,7 @@ class TopK:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Scores (q, m) of the queries ``asked`` and of rows from ``first`` on, times ``scales`` (q,),
+    """Scores (m, q) of rows from ``first`` on and the queries ``asked``, times ``scales`` (q,),
     each off by ``margins`` (q,) at most.
     """
 
@@ -235,10 +247,33 @@ def _in_order(found: Candidates, k: int) -> RowNumbers:
     return in_order
 
 
+def _largest(
+    scores: npt.NDArray[np.float32], size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The largest of every ``size`` lines of ``scores`` (m, q), and the lines that are left."""
+    n, q = scores.shape
+    whole = n // size * size
+    return scores[:whole].reshape(whole // size, size, q).max(axis=1), scores[whole:]
+
+
 def _reaching(scores: npt.NDArray[np.float32], least: Vector) -> tuple[RowNumbers, RowNumbers]:
-    """Lines and columns of the ``scores`` (q, m) that are at least ``least`` (q,)."""
+    """Lines and columns of the ``scores`` (m, q) that are at least ``least`` (q,)."""
     lowest = np.nextafter(least.astype(np.float32), np.float32(-np.inf))
-    lines, columns = np.divmod(np.flatnonzero(scores >= lowest[:, None]), scores.shape[1])
+    largest, left = _largest(scores, _GROUP)
+    groups, columns = _true(largest >= lowest)
+    whole = len(scores) - len(left)
+    theirs = scores[:whole].reshape(len(largest), _GROUP, len(least))[groups, :, columns]
+    found, places = _true(theirs >= lowest[columns, None])
+    lines, more = _true(left >= lowest)
+    return (
+        np.concatenate([groups[found] * _GROUP + places, whole + lines]),
+        np.concatenate([columns[found], more]),
+    )
+
+
+def _true(mask: npt.NDArray[np.bool_]) -> tuple[RowNumbers, RowNumbers]:
+    """Lines and columns; faster than NumPy's of two dimensions."""
+    lines, columns = np.divmod(np.flatnonzero(mask), max(mask.shape[1], 1))
     return lines, columns
 
 

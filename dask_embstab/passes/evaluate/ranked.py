@@ -102,7 +102,7 @@ def rank_tables(
 ) -> list[Ranking]:
     """The ``k`` best rows of each table for each of ``queries`` (q, d), by one read of each.
 
-    Memory: about 100 bytes per query and k, and 2 MiB of scores, per thread.
+    Memory: about 100 bytes per query and k, and 8 MiB of scores, per thread.
     """
     require_kept(len(queries), k)
     queries = unit(queries) if metric == "cosine" else queries
