@@ -32,13 +32,14 @@ def moments(
     require_file_place(out)
     asked = given(chosen)
     about_rows = [name for name in asked if name != "key"]
-    if is_moments(run) and about_rows:
+    taken = is_moments(run)
+    if taken and about_rows:
         raise InputError(
             f"{option(about_rows[0])} is about rows, and the moments {run} hold their sums alone;"
             " give it with the run"
         )
     with cluster(scheduler), clock() as seconds:
-        found = TableMoments.load(run) if is_moments(run) else api.moments(run, **asked)
+        found = TableMoments.load(run) if taken else api.moments(run, **asked)
         for path in add or ():
             found += TableMoments.load(path)
         for path in subtract or ():

@@ -14,6 +14,7 @@ from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.delivery import described
+from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run, open_run
 
 _REASON = "a replay"
@@ -112,14 +113,14 @@ def _source(version: Version) -> Run:
     """The input as it was, as far as can be told without reading its vectors (the add reads them,
     and tells the rest).
     """
-    path = version.inputs["path"]
+    inputs = version.inputs  # a file that is read and decoded: once
     try:
-        source = open_run(path)
+        source = open_run(inputs["path"])
     except EmbstabError as error:
         raise InputError(
             f"the input of version {version.version} cannot be opened any more: {error}"
         ) from error
-    known = {key: {**table, "digests": None} for key, table in version.inputs["tables"].items()}
+    known = {key: {**table, "digests": None} for key, table in inputs["tables"].items()}
     found = {key: {**table, "digests": None} for key, table in described(source).items()}
     for table in found.values():
         del table["written"]
@@ -140,18 +141,19 @@ def _figures(
     series: Replayable, version: Version, before: Version | None
 ) -> dict[str, float | None]:
     """Metrics and gates of one run by name."""
-    known = version.figures
+    details = version.full_details
+    known = details.figures
     found: dict[str, float | None] = {
         "relative_error": (known.get("alignment") or {}).get("relative_error"),
         "chain_minus_first": known.get("chain_minus_first"),
     }
     if before is not None:
         compared = series.diff(before.version, version.version, k=_K, users=_USERS).to_dict()
-        for table in ("items", "users"):
+        for table in TABLES:
             for name in ("mean_cosine", "norm_ratio"):
                 found[f"{table}_{name}"] = (compared[table] or {}).get(name)
         found["rbo"] = (compared["rank_correlation"] or {}).get("rbo")
-    return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in version.verdicts}
+    return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in details.verdicts}
 
 
 def _compared(
