@@ -22,6 +22,7 @@ from dask_embstab.cli.streams import json_line, say, write_line
 from dask_embstab.files.published import noting
 from dask_embstab.kernels import choose_kernels
 from dask_embstab.repairs import called_by, printable
+from dask_embstab.tables.layout import TABLES
 
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
@@ -119,6 +120,11 @@ def argument(name: str, *, required: bool = True) -> Callable[..., Any]:
     return click.argument(name, type=PLACE, required=required)
 
 
+def prints_json() -> bool:
+    """Whether the command that runs prints its JSON object; else lines for a person will do."""
+    return bool(click.get_current_context().params["as_json"])
+
+
 def require_ids(ids: tuple[str, ...], name: str) -> None:
     """Raise where an option that a command does not have would be taken for an id (-5 is one)."""
     if unknown := next((given for given in ids if given.startswith("--")), None):
@@ -141,7 +147,7 @@ def described(run: Any) -> dict[str, Any]:
                 "ids": None if table.stored_ids is None else table.stored_ids.kind,
             }
         )
-        for key in ("items", "users")
+        for key in TABLES
     }
     made = run.transform
     return {

@@ -16,6 +16,7 @@ from dask_embstab.cli.common import (
     command,
     described,
     main,
+    prints_json,
     require_ids,
 )
 from dask_embstab.cli.options import PLACE, given, options
@@ -86,7 +87,7 @@ def compress(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dic
     with cluster(scheduler), clock() as seconds:
         small = api.compress(run, out, **given(chosen))
     record = dict(small.attrs["embstab"]["compressed"])
-    if "entries" in record and not click.get_current_context().params["as_json"]:
+    if "entries" in record and not prints_json():
         return {"lines": frontier_lines(record)}
     return {**described(small), "compressed": record, "seconds": seconds(), "out": small.path}
 
@@ -101,8 +102,7 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[st
 
     with cluster(scheduler):
         found = api.evaluate(a, b, **given(chosen))
-    as_json = click.get_current_context().params["as_json"]
-    return found.to_dict() if as_json else {"lines": comparison_lines(found)}
+    return found.to_dict() if prints_json() else {"lines": comparison_lines(found)}
 
 
 @command(
@@ -140,8 +140,7 @@ def report(places: tuple[str, ...], *, scheduler: str | None, **chosen: Any) -> 
     with cluster(scheduler):
         made = api.report(*given_places, out=out, **given(chosen))
     verdict = {"well": made.well, "verdict": made.verdict, "out": out}
-    as_json = click.get_current_context().params["as_json"]
-    return {**verdict, **made.to_dict()} if as_json else verdict
+    return {**verdict, **made.to_dict()} if prints_json() else verdict
 
 
 @command(argument("path"))
@@ -193,10 +192,7 @@ def demo(directory: str | None, **chosen: Any) -> dict[str, Any]:
     from dask_embstab.demo.run import run_demo
 
     made = run_demo(directory or "demo-out", say=say, **chosen)
-    context = click.get_current_context()
-    return (
-        made if context.params["as_json"] else {"paths": made["paths"], "seconds": made["seconds"]}
-    )
+    return made if prints_json() else {"paths": made["paths"], "seconds": made["seconds"]}
 
 
 @command(argument("path", required=False), *options("doctor"))

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from dask_embstab.options import SETTINGS_VERBS, Kind, Option, options_of
+from dask_embstab.tables.layout import TABLES
 
 NONE = "none"
 """What takes a setting back."""
-_TABLES = ("items", "users")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 Decorator = Callable[..., Any]
 
@@ -114,7 +114,7 @@ def _by_table(
 ) -> str | dict[str, str] | None:
     """One value for whatever is aligned, or by table from items=VALUE and users=VALUE."""
     parts = [value.partition("=") for value in values]
-    of_tables = {name: value for name, equals, value in parts if equals and name in _TABLES}
+    of_tables = {name: value for name, equals, value in parts if equals and name in TABLES}
     if len(of_tables) == len(values) or not values:
         return of_tables or None
     if len(values) > 1:

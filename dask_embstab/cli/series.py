@@ -15,6 +15,7 @@ from dask_embstab.cli.common import (
     described,
     joins_within,
     main,
+    prints_json,
     require_ids,
 )
 from dask_embstab.cli.options import PLACE, given, given_settings, options
@@ -106,7 +107,7 @@ def diff(
     with cluster(scheduler):
         versions = {"a": a, "b": opened.log().version(b).version}
         found = opened.diff(a, b, **given(chosen))
-    if click.get_current_context().params["as_json"]:
+    if prints_json():
         return {**versions, **found.to_dict()}
     return {"lines": [f"A is version {a}, B version {versions['b']}", *comparison_lines(found)]}
 
@@ -119,8 +120,7 @@ def skew(series: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]
 
     with cluster(scheduler):
         found = Series(series).skew(**given(chosen))
-    as_json = click.get_current_context().params["as_json"]
-    return found.to_dict() if as_json else {"lines": skew_lines(found)}
+    return found.to_dict() if prints_json() else {"lines": skew_lines(found)}
 
 
 @command(_PLACE, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)
@@ -321,8 +321,7 @@ def replay(
 
     with cluster(scheduler), clock() as seconds:
         told = Series(series).replay(scratch, first=first, last=last, **given_settings(changes))
-    as_json = click.get_current_context().params["as_json"]
-    return {**told, "seconds": seconds()} if as_json else {"lines": table_lines(told)}
+    return {**told, "seconds": seconds()} if prints_json() else {"lines": table_lines(told)}
 
 
 def _write(file: str, text: str) -> None:

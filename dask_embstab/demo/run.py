@@ -159,7 +159,7 @@ def run_demo(
     _write_text(place.picture, heatmaps(names, between))
     _write_text(place.page, report_page(world, rows, change, names, between))
     result = {
-        "days": [run.name for run in raw],
+        "days": names,
         "table": {row.name: row.to_dict() for row in rows},
         "score_change": change,
         "paths": {
@@ -240,7 +240,7 @@ def train(day: Day, out: Path, *, components: int, seed: int) -> Run:
 
 def heatmaps(names: Sequence[str], days: Days) -> str:
     """Mean same-id cosines between all days, as one SVG."""
-    panels = [(f"{key}, {when}", days[when][key]) for key in ("items", "users") for when in days]
+    panels = [(f"{key}, {when}", days[when][key]) for key in TABLES for when in days]
     return heatmaps_svg(
         panels, names, title="Mean cosine of the same items, and of the same users, on two days"
     )
@@ -248,7 +248,7 @@ def heatmaps(names: Sequence[str], days: Days) -> str:
 
 def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
     """Mean same-id cosine of items and of users between all runs, each (n, n)."""
-    found = {key: np.eye(len(runs)) for key in ("items", "users")}
+    found = {key: np.eye(len(runs)) for key in TABLES}
     for i, j in combinations(range(len(runs)), 2):
         # The cosines are wanted alone: the shortest ranking is the least work beside them.
         metrics = evaluate(runs[i], runs[j], k=1, users=1)
@@ -275,7 +275,7 @@ def report_page(
             days["after"][key].tolist(),
             of=len(names),
         )
-        for key in ("items", "users")
+        for key in TABLES
     ]
     return page(
         "Embeddings of a daily retrained model, before and after stabilizing",

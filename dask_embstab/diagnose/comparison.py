@@ -15,6 +15,7 @@ from dask_embstab.passes.evaluate.results import (
 )
 from dask_embstab.passes.evaluate.skew import Skew
 from dask_embstab.render.table import text_table
+from dask_embstab.tables.layout import TABLES
 
 _LISTED = 5
 _LISTS = {
@@ -27,7 +28,7 @@ _LISTS = {
 def comparison_lines(found: Metrics) -> list[str]:
     """A few lines for each table, for top lists and for judgments; JSON has all of it."""
     lines: list[str] = []
-    for key in ("items", "users"):
+    for key in TABLES:
         if (table := getattr(found, key)) is not None:
             lines += _table(key, table)
         elif key in found.unmeasured:
