@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dask_embstab.render.heatmap import Rgb, contrast
+from dask_embstab.render.heatmap import Rgb, ink_on, to_hex
 
 Palette = Mapping[str, str]
 
@@ -85,16 +85,6 @@ def to_rgb(colour: str) -> Rgb:
     """A colour from ``#rrggbb``."""
     red, green, blue = bytes.fromhex(colour[1:])
     return red, green, blue
-
-
-def to_hex(rgb: Rgb) -> str:
-    """A colour as ``#rrggbb``."""
-    return "#" + bytes(rgb).hex()
-
-
-def ink_on(fill: Rgb) -> Rgb:
-    """Black or white, whichever reads better."""
-    return max(((0, 0, 0), (255, 255, 255)), key=lambda ink: contrast(ink, fill))
 
 
 def _between(stops: tuple[str, ...], share: float) -> Rgb:

@@ -14,6 +14,9 @@ from dask_embstab.render.marks import Drawing, svg
 from dask_embstab.render.table import Cell
 from dask_embstab.render.text import markup_text
 
+TABLES = ("items", "users")
+"""In this order pages show what they have of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -162,7 +162,7 @@ def _cell(value: float, x: float, y: float) -> str:
     fill = colour(value)
     shown = "\u2013" if np.isnan(value) else f"{value:z.2f}"
     return _rect(x, y, _CELL, _CELL, fill) + _text(
-        x + _CELL / 2, y + _CELL / 2 + 4, shown, fill=_ink(fill)
+        x + _CELL / 2, y + _CELL / 2 + 4, shown, fill=ink_on(fill)
     )
 
 
@@ -215,24 +215,26 @@ def _luminance(rgb: Rgb) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def _ink(ground: Rgb) -> Rgb:
-    """Black or white, whichever reads better on a ground."""
-    return max(_BLACK, _WHITE, key=lambda ink: contrast(ink, ground))
+def ink_on(fill: Rgb) -> Rgb:
+    """Black or white, whichever reads better."""
+    return max(_BLACK, _WHITE, key=lambda ink: contrast(ink, fill))
 
 
-def _hex(rgb: Rgb) -> str:
-    """Write a colour as SVG does."""
+def to_hex(rgb: Rgb) -> str:
+    """A colour as ``#rrggbb``."""
     return "#" + bytes(rgb).hex()
 
 
 def _rect(x: float, y: float, width: float, height: float, fill: Rgb) -> str:
     """One filled rectangle."""
-    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{_hex(fill)}"/>'
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{to_hex(fill)}"/>'
+    )
 
 
 def _text(
     x: float, y: float, text: str, *, fill: Rgb = _BLACK, anchor: str = "middle", style: str = ""
 ) -> str:
     """One line of text."""
-    attributes = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{_hex(fill)}" {style}'
+    attributes = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{to_hex(fill)}" {style}'
     return f"<text {attributes.rstrip()}>{markup_text(text)}</text>"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask_embstab.render.charts import Line, line_chart, stacked_bars
-from dask_embstab.render.figures import Absent, Figure, merged, sections_of
+from dask_embstab.render.figures import TABLES, Absent, Figure, merged, sections_of
 from dask_embstab.render.html import Html, Key, Section, Verdict, paragraph
 from dask_embstab.render.likeness import (
     component_figure,
@@ -26,13 +26,11 @@ _KEYS = (
     ("matched", "Ids carried over", "Share of the smaller table whose ids the run before has too."),
     ("scores", "Scores kept", "Change of sampled scores by stabilizing, as a share of the scores."),
 )
-_TABLES = ("items", "users")
 _NO_SKEW = (
     "it needs two live runs that share queries, and tables of which a report reads two (series skew"
     " measures any)."
 )
 _NEEDS_TWO = "it needs two live runs."
-_MOST_LINES = 6
 
 
 def series_verdict(values: Mapping[str, Any]) -> Verdict:
@@ -56,7 +54,7 @@ def series_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ..
     names = [shortened(str(run["run"])) for run in values["runs"]]
     days = values["days"]
     tables = {} if days is None else days["tables"]
-    known = [key for key in _TABLES if key in tables]
+    known = [key for key in TABLES if key in tables]
     day_names = [] if days is None else [shortened(str(run)) for run in days["runs"]]
     between = " and ".join(reversed(day_names[-2:]))
     parts: dict[str, list[Figure | Absent]] = {
@@ -150,13 +148,10 @@ def _key(gate: Mapping[str, Any] | None, at: int, title: str, meaning: str) -> K
 
 
 def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
-    title = f"{gate['gate'].replace('_', ' ').capitalize()}"
+    title = gate["gate"].replace("_", " ").capitalize()
     if not gate["figures"]:
         return Absent(title, f"no run has this figure yet ({gate['meaning']}).")
-    lines = [
-        Line("run" if table == "run" else table, values)
-        for table, values in gate["figures"].items()
-    ]
+    lines = [Line(table, values) for table, values in gate["figures"].items()]
     limits = [("threshold", gate["threshold"])]
     if gate["sense"] == "within a factor of":
         limits.append(("1/threshold", [t and 1 / t for t in gate["threshold"]]))
