@@ -1,8 +1,9 @@
 """A billion rows on this machine: a run of float16 items is stabilized alone, then a second such
 run is aligned to it.
 
-    python benchmarks/billion.py --markdown docs/billion.md --json billion.json     # 1,000,000,000
-    x 8: 16 GB in, 16 GB out python benchmarks/billion.py --rows 1e7
+    # 1,000,000,000 x 8: 16 GB in, 16 GB out
+    python benchmarks/billion.py --markdown docs/billion.md --json billion.json
+    python benchmarks/billion.py --rows 1e7
 
 Free disk is looked at first: the second run is left out, or ids are row numbers instead of stored
 int64, where it is too small. Every job is the command line in a process of its own behind a tiny

@@ -1,7 +1,7 @@
 """Who finds which damage? Every kind is done to a copy of a series, of a stabilized run and of a
 raw run, and each is asked.
 
-python benchmarks/damage.py docs/damage.md
+    python benchmarks/damage.py docs/damage.md
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """How many faults were tried? Run the tests that make them and write their counts into the docs.
 
-    python benchmarks/faults.py docs/series.md            # on a series; the long campaigns, half an
-    hour on two cores python benchmarks/faults.py docs/damage.md            # on writes of runs, by
-    other processes; a quarter of an hour python benchmarks/faults.py docs/series.md a.xml ...  #
-    from results of ``pytest --junitxml`` that are there
+    # on a series; the long campaigns, half an hour on two cores
+    python benchmarks/faults.py docs/series.md
+    # on writes of runs, by other processes; a quarter of an hour
+    python benchmarks/faults.py docs/damage.md
+    # from results of ``pytest --junitxml`` that are there
+    python benchmarks/faults.py docs/series.md a.xml ...
 
 Every test that strikes records how often it did; a failed test ends the command and leaves the docs
 as they are.

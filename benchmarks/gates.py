@@ -1,7 +1,7 @@
-"""Which figures do the gates see on real weekly runs? Writes the table of docs/series.md.
+r"""Which figures do the gates see on real weekly runs? Writes the table of docs/series.md.
 
-    python benchmarks/gates.py FOLDER... [--gaps 1 4] [--policies consensus previous first] [--page
-    docs/series.md]
+    python benchmarks/gates.py FOLDER... [--gaps 1 4] [--policies consensus previous first] \
+        [--page docs/series.md]
 
 Every FOLDER holds raw runs, named by their dates (``examples/webshop.py`` trains them). Each
 folder, policy and gap is a series of its own, with the default thresholds; a run that a gate holds

@@ -1,10 +1,12 @@
-"""How long do others take for the same work on the same bytes, and how much memory? One command,
+r"""How long do others take for the same work on the same bytes, and how much memory? One command,
 one run, one table.
 
-    python benchmarks/rivals.py --markdown docs/rivals.md --picture docs/rivals.svg --json
-    docs/rivals.json python benchmarks/rivals.py --table RUN_OR_ARRAY --scheduler ADDRESS       #
-    the same for your own data and cluster python benchmarks/rivals.py --jobs cluster --gb
-    3.221225472 --contestants embstab --markdown docs/cluster.md
+    python benchmarks/rivals.py --markdown docs/rivals.md --picture docs/rivals.svg \
+        --json docs/rivals.json
+    # the same for your own data and cluster
+    python benchmarks/rivals.py --table RUN_OR_ARRAY --scheduler ADDRESS
+    python benchmarks/rivals.py --jobs cluster --gb 3.221225472 --contestants embstab \
+        --markdown docs/cluster.md
 
 *fit*: a table to its d x d factor. *apply*: a table times a d x d matrix, to disk. *whole*: two
 tables aligned to a reference (fit, cross-product, apply of both). *cluster*: fit and apply on

@@ -1,8 +1,8 @@
 """Does a fit cost the same per row at 1e9 rows as at 1e7, and what does the scheduler take of it?
 
-    python benchmarks/synthetic.py --rows 1e7 1e9 --d 64 --markdown docs/synthetic.md python
-    benchmarks/synthetic.py --table RUN_OR_ARRAY --scheduler ADDRESS       # the same figures for
-    your own data
+    python benchmarks/synthetic.py --rows 1e7 1e9 --d 64 --markdown docs/synthetic.md
+    # the same figures for your own data
+    python benchmarks/synthetic.py --table RUN_OR_ARRAY --scheduler ADDRESS
 
 The rows of the synthetic table are computed and not stored: a panel is a slice of one pool of
 random rows, at an offset that follows from its number, so a table of 256 GB needs no disk.

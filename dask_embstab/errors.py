@@ -2,21 +2,26 @@
 
 ::
 
-    EmbstabError ├── InputError (ValueError)                 what was given cannot be used; the
-    message says what to do │   ├── NotFiniteError                      vectors with NaN or infinite
-    values │   ├── NotARunError                        the path holds no run, or only half of one │
-    ├── IdError                             ids that are missing, duplicated or of another type │
-    │   └── TooFewMatchedError              fewer rows shared with the reference than the alignment
-    needs │   ├── ConditionError                      a table beyond what the asked route can
-    factorize │   └── OutputExistsError (FileExistsError) the output's place is taken ├──
-    DamageError (OSError)                   stored bytes that cannot be read back as they were
-    written ├── AccessError (OSError)                   a place out of reach: permissions, the
-    network ├── InputChangedError (InputError, RetryError)  an input that was written while it was
-    read ├── HoldError (RuntimeError)                a run that was looked at and not published └──
-    RetryError (RuntimeError)               another process was quicker, or the scheduler went away
+    EmbstabError
+    ├── InputError (ValueError)                 what was given cannot be used; the message says
+    │   │                                       what to do
+    │   ├── NotFiniteError                      vectors with NaN or infinite values
+    │   ├── NotARunError                        the path holds no run, or only half of one
+    │   ├── IdError                             ids that are missing, duplicated or of another type
+    │   │   └── TooFewMatchedError              fewer rows shared with the reference than the
+    │   │                                       alignment needs
+    │   ├── ConditionError                      a table beyond what the asked route can factorize
+    │   └── OutputExistsError (FileExistsError) the output's place is taken
+    ├── DamageError (OSError)                   stored bytes that cannot be read back as they were
+    │                                           written
+    ├── AccessError (OSError)                   a place out of reach: permissions, the network
+    ├── InputChangedError (InputError, RetryError)  an input that was written while it was read
+    ├── HoldError (RuntimeError)                a run that was looked at and not published
+    └── RetryError (RuntimeError)               another process was quicker, or the scheduler went
+                                                away
 
     EmbstabWarning (UserWarning)                the answer is right, and there is something to know
-    about it
+                                                about it
 """
 
 from __future__ import annotations

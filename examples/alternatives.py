@@ -1,4 +1,4 @@
-"""Experiment 6: what one would do instead of a rotation, on the data of experiments 1 and 3, and
+r"""Experiment 6: what one would do instead of a rotation, on the data of experiments 1 and 3, and
 what it costs.
 
 A new model's vectors must work with stored ones of the old model. One can do nothing; map the new
@@ -18,8 +18,8 @@ vectors too.
 nDCG@10 as in experiment 3, over the ceiling. Cost is CPU time of one process: of the fit, and of
 mapping a million rows.
 
-    python examples/alternatives.py [--data FOLDER] [--seeds 0 1 2] [--cache FOLDER] [--markdown
-    docs/experiments.md] [--small]
+    python examples/alternatives.py [--data FOLDER] [--seeds 0 1 2] [--cache FOLDER] \
+        [--markdown docs/experiments.md] [--small]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Experiment 2: a re-ranker that is trained on one week's vectors and used on later weeks'.
+r"""Experiment 2: a re-ranker that is trained on one week's vectors and used on later weeks'.
 
 "Orthogonal low rank embedding stabilization" (arXiv 2508.07574) reports nDCG of such a downstream
 model for two labels: .4898 and .4601 without embeddings, .4777 and .4540 with raw ones, .4799 and
@@ -17,8 +17,8 @@ used as it is on those of later ones.
 *stabilized*: every run aligned as a series does by default, keeping geometry or scores.
 *Retrained*: trained anew on stabilized vectors, always on the week before.
 
-    python examples/reranker.py [--data FOLDER] [--seeds 0 1] [--weeks 40] [--markdown
-    docs/experiments.md] [--heatmaps docs/experiments-heatmaps.svg] [--small]
+    python examples/reranker.py [--data FOLDER] [--seeds 0 1] [--weeks 40] \
+        [--markdown docs/experiments.md] [--heatmaps docs/experiments-heatmaps.svg] [--small]
 """
 
 from __future__ import annotations

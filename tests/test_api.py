@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -128,6 +129,7 @@ def test_errors_are_one_tree_and_refine_the_builtins() -> None:
     for name, bases in refined.items():
         assert all(issubclass(getattr(es, name), base) for base in bases), name
         assert name in (errors.__doc__ or ""), "the docstring draws the tree"
+        assert re.search(rf"^[ │├└─]*{name} ", errors.__doc__ or "", re.MULTILINE), "a line each"
 
 
 def test_the_import_is_light() -> None:

@@ -6,9 +6,10 @@ the preconditioned Gramian up to dG = R'dR + dR'R with dR rounding of R. In the 
 the perturbation is E = M_T' dG M_T, and with s the singular values of T W' the computed matrix is
 M_T (I + K) where, to first order,
 
-    K_ik = -E_ik s_i / (s_i^2 - s_k^2),  K_kk = -E_kk / (4 s_k)      for E from the table itself,
-    K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)      for F = M_W' dG_W M_W from the
-    other table.
+    K_ik = -E_ik s_i / (s_i^2 - s_k^2),  K_kk = -E_kk / (4 s_k)  for E from the table itself,
+    K_ik =  F_ik s_k / (s_k^2 - s_i^2),  K_kk =  F_kk / (4 s_k)  for F of the other table,
+
+with F = M_W' dG_W M_W.
 
 (Both follow from M' G M = diag(s) for either table and M_W = M_T^-T. Where a table is deficient,
 its perturbation meets the other table before it meets M_T: the paper's M_T = R_W' V s^-1/2 takes
