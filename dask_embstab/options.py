@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from dask_embstab.arguments import shown
@@ -320,6 +320,12 @@ JOIN = ("duplicates", "scratch", "join_memory")
 def taken(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Those of a verb's arguments (its ``locals()``) that have these names."""
     return {name: arguments[name] for name in names if name in arguments}
+
+
+def require_count(name: str, value: Any) -> None:
+    """Raise `InputError` unless what has no record is a whole number from 1 on."""
+    if not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name} must be a whole number from 1 on; it is {shown(value)}")
 
 
 def require_rank(keep: str | None, rank: int | None) -> None:
