@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import zarr
 
@@ -19,8 +18,6 @@ from dask_embstab.tables.read.recorded import CHUNK, METADATA
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
-
-V = TypeVar("V")
 
 
 def run_digests(
@@ -78,38 +75,19 @@ def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]
 def made_of(
     store: Store, key: str, origin: str, write: Callable[[str, str], None]
 ) -> dict[str, dict[str, int]]:
-    """A group at ``key`` that says what it was made of, by ``write(key, origin)``: its files'
+    """A run-format group at ``key`` by ``write(key, origin)``, durable and verified: its files'
     digests.
-    """
-    return ensure_group(
-        store,
-        key,
-        is_ours=lambda left: left.attrs[ATTRIBUTE].get("origin") == origin,
-        write=partial(write, key, origin),
-        check=partial(whole_digests, store, key),
-    )
 
-
-def ensure_group(
-    store: Store,
-    key: str,
-    *,
-    is_ours: Callable[[Run], bool],
-    write: Callable[[], Any],
-    check: Callable[[Run], V],
-) -> V:
-    """A run-format group at ``key``: written, durable, verified; what ``check`` says of it.
-
-    What an interrupted call left serves where it ``is_ours``; what a power cut tore is written
-    anew.
+    What an interrupted call left serves where it was made of the same; what a power cut tore is
+    written anew.
     """
     for is_last in (False, True):
-        if not is_left(store, key, is_ours):
+        if not is_left(store, key, lambda left: left.attrs[ATTRIBUTE].get("origin") == origin):
             with unpublished():  # a version names it later, or nothing does
-                write()
+                write(key, origin)
         make_durable(store, key)
         with removed_if_torn(store, key, is_last=is_last):
-            return check(open_run(store.place(key)))
+            return whole_digests(store, key, open_run(store.place(key)))
     raise AssertionError("the second attempt returns or raises")
 
 
