@@ -188,7 +188,8 @@ def _settled(settings: Settings, log: Log, source: Run, name: str) -> Settings:
     is held.
     """
     tables = [key for key in TABLES if getattr(source, key) is not None]
-    first = tables if log.first is None else [key for key in TABLES if log.first.figures.get(key)]
+    known = None if log.first is None else log.first.figures
+    first = tables if known is None else [key for key in TABLES if known.get(key)]
     settled = settings.settled(first)
     wanted = list(TABLES) if settled.tables == "both" else ["items"]
     if tables == wanted:

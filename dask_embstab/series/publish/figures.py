@@ -40,7 +40,7 @@ from dask_embstab.passes.join.rows import rows_at_places, rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import Version
+from dask_embstab.series.log.version_file import Findings
 from dask_embstab.series.publish.readback import Readback
 from dask_embstab.series.publish.selecting import Selected
 from dask_embstab.tables.ids.row_index import gather
@@ -97,10 +97,9 @@ def figures_of(
     }
     if head is None or log.head is None:
         return found, {}
+    known = log.head.full_details
     tables = {
-        key: Compared(
-            a, b, a.n_rows - readback.zero_rows[key], b.n_rows - zero_rows_in(log.head, key)
-        )
+        key: Compared(a, b, a.n_rows - readback.zero_rows[key], b.n_rows - zero_rows_in(known, key))
         for key in TABLES
         if (a := getattr(transformed, key)) and (b := getattr(head, key))
     }
@@ -129,9 +128,9 @@ def figures_of(
         "chance_share": {key: found.chance_share for key, found in told.items()},
         "norm_ratio": {key: found.norm_ratio for key, found in told.items()},
         "spectrum": {
-            key: spectrum_change(ours, theirs)
+            key: spectrum_change(ours, known.spectra[key])
             for key, ours in readback.spectra.items()
-            if (theirs := log.head.spectra.get(key)) is not None
+            if key in known.spectra
         },
     }
     return found, {
@@ -139,11 +138,11 @@ def figures_of(
     }
 
 
-def zero_rows_in(version: Version, key: str) -> int:
+def zero_rows_in(known: Findings, key: str) -> int:
     """Rows of zeros in a table of a published run; 0 where it was published before they were
     counted.
     """
-    return int((version.figures.get(key) or {}).get("zero_rows") or 0)
+    return int((known.figures.get(key) or {}).get("zero_rows") or 0)
 
 
 def _change_of_rows(tables: Compared) -> float:
