@@ -9,10 +9,12 @@ import pickle
 import shutil
 import signal
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import numcodecs
 import numpy as np
 import pytest
@@ -216,3 +218,42 @@ def test_nor_as_a_transform(tmp_path: Path, what: str) -> None:
     with pytest.raises(es.EmbstabError, match="regular file"):
         es.Transform.load(file)
     assert embstab("apply", file, run.path, tmp_path / "out.zarr") == 2
+
+
+def test_json_that_is_nested_deeper_than_python_reads(tmp_path: Path) -> None:
+    run = es.create_run(tmp_path / "day.zarr", T, W)
+    series, deep = es.Series.init(tmp_path / "series"), "[" * 100_000
+    series.add(run)
+    (tmp_path / "series/attempts" / f"{'0' * 16}.json").write_text(deep)
+    (tmp_path / "series/pins/1.json").write_text(deep)
+    assert series.status()["well"]
+    assert not series.gc().removed
+
+    np.savez(tmp_path / "moments.npz", header=np.array(deep))
+    np.savez(tmp_path / "transform.npz", diagnostics=np.array(deep))
+    for load, name in ((es.TableMoments.load, "moments"), (es.Transform.load, "transform")):
+        with pytest.raises(es.DamageError, match="nested too deeply"):
+            load(tmp_path / f"{name}.npz")
+
+    version = tmp_path / "series/versions/1.json"
+    body = version.read_bytes()
+    body = body[: body.rfind(b"\n", 0, -1) + 1].replace(
+        b'"accepted": null', b'"accepted": %b' % deep.encode()
+    )
+    version.write_bytes(body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode())
+    assert embstab("series", "log", tmp_path / "series") == 2
+    (tmp_path / "series/series.json").write_text(deep)
+    with pytest.raises(es.DamageError, match=r"series.json .* nested too deeply"):
+        es.Series(tmp_path / "series")
+
+
+@pytest.mark.parametrize("kind", [es.TableMoments, es.Transform])
+def test_an_array_whose_header_is_nested_deeper_than_python_reads(
+    tmp_path: Path, kind: Any
+) -> None:
+    header = b"-" * 9000 + b"1\n"
+    magic = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(tmp_path / "arrays.npz", "w") as archive:
+        archive.writestr("header.npy", magic + header)
+    with pytest.raises(es.DamageError):
+        kind.load(tmp_path / "arrays.npz")

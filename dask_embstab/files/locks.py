@@ -26,6 +26,7 @@ from typing import Literal
 
 from dask_embstab.files.atomic import create_new, hidden_name, new_token
 from dask_embstab.files.regular import read_regular, require_regular
+from dask_embstab.files.stored_json import parsed_json
 
 BEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
@@ -73,7 +74,7 @@ class Owner:
     def decoded(cls, data: bytes) -> Owner | None:
         """None where the record is not whole."""
         with contextlib.suppress(ValueError, TypeError):
-            return cls(**json.loads(data))
+            return cls(**parsed_json(data))
         return None
 
 

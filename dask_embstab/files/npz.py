@@ -45,7 +45,10 @@ def _require_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         version = np.lib.format.read_magic(file)
         if version not in read:
             raise ValueError(f"{entry.filename} is of version {version} of NumPy's format")
-        shape, _, dtype = read[version](file)
+        try:
+            shape, _, dtype = read[version](file)
+        except (RecursionError, MemoryError):  # the latter from Python's parser: a header is short
+            raise ValueError(f"the header of {entry.filename} is nested too deeply") from None
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
             raise ValueError(
                 f"{entry.filename} claims the shape {shape} of {dtype} and holds {entry.file_size}"

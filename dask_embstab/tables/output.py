@@ -19,6 +19,7 @@ import crc32c
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.listing import files_below
 from dask_embstab.files.regular import read_regular
+from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.recorded import (
     CHUNK,
@@ -69,7 +70,7 @@ def record_output(
     }
     output = {"root": dict(root), "arrays": chunks, "metadata": metadata}
     made: Json = json.loads(json.dumps({**transform, OUTPUT: output}))
-    made[OUTPUT][_CHECK] = _checksum(made)
+    made[OUTPUT][_CHECK] = checksum_of(made)
     return made
 
 
@@ -88,11 +89,11 @@ def recorded_output(folder: Path) -> Recorded:
         ) from None
 
     try:
-        attributes = json.loads(data)["attributes"]
+        attributes = parsed_json(data)["attributes"]
         output = attributes[OUTPUT]
-        if output.pop(_CHECK) != _checksum(attributes):
+        if output.pop(_CHECK) != checksum_of(attributes):
             raise ValueError("its attributes fail their checksum")
-        root = json.loads(read_regular(folder / "zarr.json"))
+        root = parsed_json(read_regular(folder / "zarr.json"))
         if root["attributes"] != output["root"]:
             raise ValueError("the attributes of its root are others")
         copies = (root.get("consolidated_metadata") or {}).get("metadata", {})
@@ -101,7 +102,7 @@ def recorded_output(folder: Path) -> Recorded:
             if path != _GROUP:
                 require_metadata(file, output["metadata"][path], f"{folder / path}")
             if (copy := copies.get(str(Path(path).parent))) is not None and _node(copy) != _node(
-                json.loads(file)
+                parsed_json(file)
             ):
                 raise ValueError(f"the consolidated copy of {path} is another")
     except DamageError:
@@ -131,7 +132,3 @@ def unrecorded(folder: Path, recorded: Recorded) -> list[str]:
 def _node(values: Json) -> Json:
     """Metadata of an array or group without the consolidated copies of what lies in it."""
     return {name: value for name, value in values.items() if name != "consolidated_metadata"}
-
-
-def _checksum(attributes: Mapping[str, Any]) -> int:
-    return int(crc32c.crc32c(json.dumps(attributes, sort_keys=True).encode()))

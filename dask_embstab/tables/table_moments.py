@@ -23,6 +23,7 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import read_npz
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.repairs import call
 
 _PAIR_ARRAYS = ("joint", "total")
@@ -182,7 +183,7 @@ class TableMoments(Displayed):
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)
-            header = json.loads(str(arrays.pop("header", "{}")))
+            header = parsed_json(str(arrays.pop("header", "{}")))
             if "counts" not in header:
                 raise InputError(f"{path} holds no moments; make them: {call('moments')}")
             counts = header["counts"]

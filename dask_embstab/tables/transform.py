@@ -20,6 +20,7 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import read_npz
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.tables.diagnostics import require_diagnostics
 
@@ -270,7 +271,7 @@ class Transform(Displayed):
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)
-            diagnostics = json.loads(str(arrays.pop("diagnostics")))
+            diagnostics = parsed_json(str(arrays.pop("diagnostics")))
         except EmbstabError:
             raise
         except FileNotFoundError:
@@ -283,7 +284,6 @@ class Transform(Displayed):
             KeyError,
             EOFError,
             OSError,
-            RecursionError,
             zipfile.BadZipFile,
         ) as error:
             raise _damaged(path, error) from error

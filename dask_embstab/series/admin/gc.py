@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dask_embstab.errors import RetryError
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.log.digests import DIGESTS_KEY
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.names import REBASING, candidate_key, reference_key, run_key
@@ -131,7 +132,7 @@ def _pin_of(store: Store, name: str) -> str | None:
     has just ended.
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        run = json.loads(store.read(f"pins/{name}"))["run"]
+        run = parsed_json(store.read(f"pins/{name}"))["run"]
         return run if isinstance(run, str) and not name.startswith(".") else None
     return None
 

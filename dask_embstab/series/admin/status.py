@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dask_embstab.errors import InputError
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.admin.foreign import foreign
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.names import held_key
@@ -129,7 +129,7 @@ def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:
     else's.
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        verdicts = json.loads(store.read(held_key(name)))["verdicts"]
+        verdicts = parsed_json(store.read(held_key(name)))["verdicts"]
         return verdicts if are_verdicts(verdicts) else []
     return []
 

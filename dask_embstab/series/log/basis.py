@@ -22,6 +22,7 @@ import numpy as np
 from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.errors import DamageError
 from dask_embstab.files.npz import read_npz
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.log.published import published_run
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
@@ -103,7 +104,7 @@ def stored_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
         arrays = read_npz(io.BytesIO(b"".join(store.blocks(basis["file"]))))
         return {
             name: arrays[f"m{number}"]
-            for number, name in enumerate(json.loads(str(arrays["names"])))
+            for number, name in enumerate(parsed_json(str(arrays["names"])))
         }
     except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DamageError(

@@ -17,6 +17,7 @@ import crc32c
 
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.regular import MOST_METADATA_BYTES
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.store import Store
 from dask_embstab.tables.read.recorded import KINDS, Files
 
@@ -69,7 +70,7 @@ def digests_of(store: Store, key: str, crc: int) -> Digests:
         data = store.read(key)
         if crc32c.crc32c(data) != crc:
             raise ValueError("it fails its checksum")
-        return Digests(**json.loads(data))
+        return Digests(**parsed_json(data))
     except FileNotFoundError:
         raise DamageError(f"{key} is missing; restore it from a copy") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -6,11 +6,10 @@ import json
 import os
 from typing import Any
 
-import crc32c
-
 from dask_embstab.arguments import offers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import FORMAT
@@ -38,15 +37,15 @@ def store_at(place: Any) -> Store:
 def create_mark(store: Store, settings: Settings) -> None:
     """Make the store a series; FileExistsError where it is one."""
     values = {"format": FORMAT, "kind": "series", "settings": settings.to_dict()}
-    values["crc32c"] = _checksum(values)
+    values["crc32c"] = checksum_of(values)
     store.create(SERIES_MARK, json.dumps(values, indent=1, sort_keys=True).encode())
 
 
 def read_mark(store: Store, place: str) -> Settings:
     """The settings given at ``init``."""
     try:
-        values = json.loads(store.read(SERIES_MARK))
-        if values.pop("crc32c") != _checksum(values):
+        values = parsed_json(store.read(SERIES_MARK))
+        if values.pop("crc32c") != checksum_of(values):
             raise ValueError("it fails its checksum")
         return Settings.of(values["settings"])
     except (FileNotFoundError, NotADirectoryError):
@@ -57,7 +56,3 @@ def read_mark(store: Store, place: str) -> Settings:
         raise DamageError(
             f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy"
         ) from error
-
-
-def _checksum(values: dict[str, Any]) -> int:
-    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))

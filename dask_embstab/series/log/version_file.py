@@ -123,7 +123,10 @@ def _decoded(text: bytes) -> dict[str, Any]:
     one).
     """
     read = text.decode()
-    value, end = _JSON.raw_decode(read)
+    try:
+        value, end = _JSON.raw_decode(read)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if end != len(read):
         raise ValueError("there is more than one value on a line")
     return cast("dict[str, Any]", value)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dask_embstab.errors import HoldError, InputError, RetryError
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.log.names import require_run_name
 from dask_embstab.series.publish.gates import are_verdicts
 from dask_embstab.series.store import Store
@@ -146,7 +147,7 @@ def _write(store: Store, attempt: Attempt) -> None:
 
 
 def _decoded(data: bytes) -> Attempt:
-    values = json.loads(data)
+    values = parsed_json(data)
     known = {field.name: values[field.name] for field in fields(Attempt)}
     dt.datetime.fromisoformat(known["at"])
     verdicts = known["verdicts"]

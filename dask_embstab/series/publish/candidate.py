@@ -18,6 +18,7 @@ import numpy as np
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.npz import read_npz
+from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection, resolve_keep
 from dask_embstab.passes.fit.reference import balance_for
@@ -91,7 +92,7 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
     """
     try:
         arrays = read_npz(io.BytesIO(store.read(candidate_key(name))))
-        header = json.loads(str(arrays.pop("header")))
+        header = parsed_json(str(arrays.pop("header")))
         return header["plan"], Transform.from_arrays(arrays, header["diagnostics"])
     except (
         DamageError,

@@ -18,6 +18,7 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.files.regular import read_regular
+from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.tables.ids.keys import Keyed
 
 NAMES = {"keys": np.uint64, "rows": np.int64, "starts": np.int64, "data": np.uint8}
@@ -45,7 +46,7 @@ def record_checks(folder: Path, source: str) -> None:
         "blocks": blocks,
     }
     with (folder / _CHECKS).open("x") as file:
-        file.write(json.dumps(values | {"crc32c": _checksum(values)}))
+        file.write(json.dumps(values | {"crc32c": checksum_of(values)}))
 
 
 @dataclass(slots=True)
@@ -61,8 +62,8 @@ class IdIndex:
 
     def __post_init__(self) -> None:
         try:
-            values = json.loads(read_regular(self.folder / _CHECKS))
-            whole = values.pop("crc32c") == _checksum(values) and values["source"] == self.source
+            values = parsed_json(read_regular(self.folder / _CHECKS))
+            whole = values.pop("crc32c") == checksum_of(values) and values["source"] == self.source
             sizes = {name: (self.folder / name).stat().st_size for name in NAMES}
             if not whole or sizes != values["bytes"]:
                 raise DamagedIndexError
@@ -117,7 +118,3 @@ class IdIndex:
     def _mapped(self, name: str) -> Any:
         path, dtype = self.folder / name, NAMES[name]
         return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
-
-
-def _checksum(values: dict[str, Any]) -> int:
-    return int(crc32c.crc32c(json.dumps(values, sort_keys=True).encode()))
