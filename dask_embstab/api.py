@@ -9,6 +9,7 @@ from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, space_of
+from dask_embstab.verbs.transforms import fold
 from dask_embstab.verbs.upgrade import upgrade_plan
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "create_run",
     "evaluate",
     "fit",
+    "fold",
     "fold_bias",
     "frontier",
     "load_transform",

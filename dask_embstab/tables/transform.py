@@ -66,7 +66,9 @@ class Transform(Displayed):
             "users_offset": 1,
         }.items():
             if (array := getattr(self, name)) is not None or name in ("items", "singular_values"):
-                object.__setattr__(self, name, _real(array, f"the {name} of a transform", n_axes))
+                object.__setattr__(
+                    self, name, real_array(array, f"the {name} of a transform", n_axes)
+                )
 
         if not self.items.size or len(self.singular_values) > max(self.items.shape):
             raise InputError(
@@ -308,7 +310,7 @@ def _numbers(given: Any) -> Any:
         return None
 
 
-def _real(given: Any, what: str, n_axes: int) -> Any:
+def real_array(given: Any, what: str, n_axes: int) -> Any:
     """Finite numbers along so many axes, in float64."""
     array = _numbers(given)
     if array is None or array.ndim != n_axes or not np.isfinite(array).all():

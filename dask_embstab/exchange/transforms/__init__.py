@@ -1,0 +1,1 @@
+"""A transform in the formats that models, indexes and databases load."""
