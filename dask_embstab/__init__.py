@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.render.report import Report
     from dask_embstab.series.series import Series
+    from dask_embstab.serving.live import Live
     from dask_embstab.tables.run import Run
     from dask_embstab.tables.space import Space
     from dask_embstab.tables.table import Table
@@ -76,6 +77,7 @@ __all__ = [
     "IdError",
     "InputChangedError",
     "InputError",
+    "Live",
     "Metrics",
     "NotARunError",
     "NotFiniteError",
@@ -120,6 +122,7 @@ _HOME = {
     "passes.evaluate.results": ("Metrics",),
     "render.report": ("Report",),
     "series.series": ("Series",),
+    "serving.live": ("Live",),
     "tables.run": ("Run",),
     "tables.space": ("Space",),
     "tables.table": ("Table",),

@@ -206,6 +206,14 @@ OPTIONS: tuple[Option, ...] = (
            ("upgrade_plan",), least=0, most=1, default=0.95),
     Option("save", "place", "Write the bridge, a transform.", commands=("upgrade_plan",),
            metavar="FILE"),
+    # --- how a series is served
+    Option("every", "number", "Seconds between two looks for a new version.", python=("Live",),
+           commands=("serve",), least=0, default=1.0),
+    Option("host", "text", "Address to listen on.", commands=("serve",), default="127.0.0.1"),
+    Option("port", "integer", "Port to listen on; 0: any free one.", commands=("serve",),
+           default=8765),
+    Option("most_bytes", "bytes", "Longest body of a request.", commands=("serve",),
+           unset="8MB", flags="--max-body", metavar="BYTES"),
     # --- how two runs are compared, further
     Option("groups", "by table", "Group of each item: an array of the run, or a file.",
            ("evaluate",), metavar="NAME|FILE"),

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parent.parent / "docs/command-line.md"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("ser",), {"series"}),
+        (("ser",), {"series", "serve"}),
         (("stabilize", "--ali"), {"--align-on"}),
         (("stabilize", "--keep", ""), {"scores", "geometry"}),
         (("series", "ro"), {"rollback"}),
@@ -60,7 +60,7 @@ def test_completing_imports_neither_numpy_nor_dask() -> None:
         "try: main(prog_name='embstab')\n"
         "except SystemExit: print([name for name in ('numpy', 'dask') if name in sys.modules])"
     )
-    asked = {"_EMBSTAB_COMPLETE": "zsh_complete", "COMP_WORDS": "embstab se", "COMP_CWORD": "1"}
+    asked = {"_EMBSTAB_COMPLETE": "zsh_complete", "COMP_WORDS": "embstab seri", "COMP_CWORD": "1"}
     command = [sys.executable, "-c", code]
     told = subprocess.run(
         command, capture_output=True, text=True, check=True, env=os.environ | asked

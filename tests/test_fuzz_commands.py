@@ -92,6 +92,7 @@ CALLS: dict[str, list[str]] = {
     "series skew": ["series"],
     "series status": ["series"],
     "series verify": ["series"],
+    "serve": ["series", "--port", "99999"],
     "stabilize": ["a.zarr", "new", "--reference", "b.zarr"],
     "upgrade plan": ["a.zarr", "b.zarr"],
     "verify": ["a.zarr"],

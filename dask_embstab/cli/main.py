@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dask_embstab.cli import moments, series, upgrade  # noqa: F401 (their commands register themselves)
+from dask_embstab.cli import moments, series, serve, upgrade  # noqa: F401 (their commands register themselves)
 from dask_embstab.cli.common import (
     argument,
     clock,
