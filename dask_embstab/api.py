@@ -5,6 +5,7 @@ from __future__ import annotations
 from dask_embstab.verbs.apply import apply, stabilize
 from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
+from dask_embstab.verbs.export import export
 from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
@@ -18,6 +19,7 @@ __all__ = [
     "compress",
     "create_run",
     "evaluate",
+    "export",
     "fit",
     "fold",
     "fold_bias",

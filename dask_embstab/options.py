@@ -33,7 +33,7 @@ _RUNS = (*_FITS, "Series.add", *SETTINGS_VERBS)
 _ROWS = (*_RUNS, "moments")
 _WRITES = ("apply", "stabilize", "Series.apply")
 _OUTPUTS = (*_WRITES, "compress")
-_JOINS = (*_FITS, "moments", "evaluate")
+_JOINS = (*_FITS, "moments", "evaluate", "export")
 _COMPARES = ("evaluate", "report", "Series.diff")
 _DTYPES = ("float16", "float32", "float64")
 _SAME: Any = object()
@@ -162,9 +162,11 @@ OPTIONS: tuple[Option, ...] = (
            metavar="BYTES", commands=("Series.add",)),
     # --- what is written
     Option("dtype", "choice", "Of the output.", _WRITES, choices=_DTYPES, unset="each table's own"),
-    Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.", _OUTPUTS),
+    Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.",
+           (*_OUTPUTS, "export")),
     Option("resume", "flag", "Go on from what an interrupted call left.", _OUTPUTS),
-    Option("sync", "flag", "Be on the disk before being seen; no: scratch work.", _OUTPUTS,
+    Option("sync", "flag", "Be on the disk before being seen; no: scratch work.",
+           (*_OUTPUTS, "export"),
            default=True, unset="sync", flags="--sync/--no-sync", commands=("fit", "moments")),
     Option("users", "place", "Table of users, where the run is a table of items.",
            python=("apply", "stabilize", "compress")),
@@ -181,6 +183,27 @@ OPTIONS: tuple[Option, ...] = (
     Option("force", "flag", "Fit codebooks to fewer than 10,000 rows.", ("compress",)),
     Option("metric", "choice", "How rows are ranked.", choices=("dot", "cosine"),
            unset="dot where the queries are users, else cosine", python=("search",)),
+    # --- what is exported, and how
+    Option("format", "text", "As docs/export.md lists: parquet, arrow, npy, csv, word2vec, ...",
+           ("export",), default="parquet", metavar="FORMAT"),
+    Option("version", "count", "Of a series.", ("export",), unset="the head", metavar="N"),
+    Option("table", "choice", "This table alone.", ("export",), choices=("items", "users"),
+           unset="all"),
+    Option("dtype", "choice", "Of the vectors.", ("export",), choices=_DTYPES,
+           unset="the table's own; float32 for float16 in Parquet and Arrow"),
+    Option("vectors_as", "choice", "How Parquet and Arrow hold a row.", ("export",),
+           choices=("list", "fixed-list", "binary"), unset="list"),
+    Option("formulas", "flag", "Write ids to CSV that spreadsheets run as formulas.", ("export",)),
+    Option("rows_per_file", "count", "Rows of the table for each file.", ("export",),
+           unset="a power of two near 128 MiB; word2vec: all", metavar="N"),
+    Option("part_mb", "number", "The same as MiB of vectors.", ("export",), least=0.001,
+           metavar="MIB"),
+    Option("ids_changed_since", "count", "Only rows that are new or other than in this version.",
+           ("export",), metavar="VERSION"),
+    Option("where_moved_more_than", "number", "Only new rows and those that moved by more.",
+           ("export",), least=0, metavar="X"),
+    Option("moved_by", "choice", "How a move is measured.", ("export",),
+           choices=("cosine", "distance"), unset="cosine, as one minus it"),
     # --- how two runs are compared
     Option("k", "count", "Length of the compared top lists.", _COMPARES, default=100),
     Option("users", "count", "Shared users (without users: items) to sample.", _COMPARES,
@@ -299,12 +322,12 @@ OPTIONS: tuple[Option, ...] = (
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
            metavar="ADDRESS",
-           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "report",
-                     "verify", "doctor", "Series.add", "Series.apply", "Series.diff", "Series.skew",
-                     "Series.rebase", "Series.forget", "Series.replay", "Series.verify",
-                     "Series.metrics", "upgrade_plan")),
+           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "export",
+                     "report", "verify", "doctor", "Series.add", "Series.apply", "Series.diff",
+                     "Series.skew", "Series.rebase", "Series.forget", "Series.replay",
+                     "Series.verify", "Series.metrics", "upgrade_plan")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
-           commands=("fit", "moments", "stabilize", "apply", "compress", "Series.add",
+           commands=("fit", "moments", "stabilize", "apply", "compress", "export", "Series.add",
                      "Series.apply",
                      "Series.rebase", "Series.forget", "Series.replay")),
 )

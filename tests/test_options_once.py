@@ -41,6 +41,7 @@ _VERBS = (
     "report",
     "upgrade_plan",
     "Live",
+    "export",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
@@ -49,7 +50,7 @@ PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VE
 }
 """The functions whose options have records."""
 _COMMANDS = ("fit", "moments", "stabilize", "apply", "compress", "evaluate", "report", "lookup")
-_COMMANDS += ("verify",)
+_COMMANDS += ("verify", "export")
 _COMMANDS += ("doctor", "serve")
 _COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")

@@ -92,6 +92,22 @@ def compress(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> dic
     return {**described(small), "compressed": record, "seconds": seconds(), "out": small.path}
 
 
+@command(
+    click.argument("what", type=PLACE, metavar="RUN|TRANSFORM|SERIES"),
+    argument("out"),
+    *options("export"),
+)
+def export(what: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
+    """Write a RUN (of a SERIES: its head) as Parquet, Arrow, npy, CSV or word2vec files, or a
+    TRANSFORM for a model or a database, at OUT.
+    """
+    from dask_embstab import api
+
+    with cluster(scheduler), clock() as seconds:
+        written = api.export(what, out, **given(chosen))
+    return {**written, "seconds": seconds()}
+
+
 @command(argument("a"), argument("b"), *options("evaluate"))
 def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Compare A and B (runs, tables, arrays, or versions SERIES@3): cosines and lengths by id,

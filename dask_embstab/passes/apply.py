@@ -67,7 +67,7 @@ def transform_run(
     open it.
     """
     require_output(out, inputs, overwrite=overwrite, for_series=for_series)
-    plan = plan_apply(transform, source, None if dtype is None else _float_dtype(dtype))
+    plan = plan_apply(transform, source, None if dtype is None else float_dtype(dtype))
     with (
         begin_run(
             out,
@@ -203,7 +203,8 @@ def copy_table(
     return write_table(table, linear_map, sink, label=label)
 
 
-def _float_dtype(dtype: Any) -> np.dtype[Any]:
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype that is asked for; `InputError` where vectors cannot have it."""
     made = np.dtype(object)
     if isinstance(
         dtype, str | type | np.dtype

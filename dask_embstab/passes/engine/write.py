@@ -130,7 +130,7 @@ def write_block(
             transformed = multiply(stored)
             in_range = unchecked or math.sqrt(np.vdot(transformed, transformed)) <= largest
         if not in_range:
-            _raise_not_finite(stored, transformed, writer.dtype, start, where)
+            raise_not_finite(stored, transformed, writer.dtype, start, where)
         writer.put(transformed)
     writer.finish()
     written = writer.checksums
@@ -220,7 +220,7 @@ def _not_whole(found: str) -> str:
     )
 
 
-def _raise_not_finite(
+def raise_not_finite(
     stored: Rows, transformed: Rows, dtype: np.dtype[Any], start: int, where: str
 ) -> None:
     """Raise if a row is, or becomes, out of range: the quick test (a sum of squares) also fails
