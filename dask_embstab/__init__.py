@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         check_space,
         compress,
         create_run,
+        detect_space,
         evaluate,
         export,
         fit,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         SpaceError,
         TooFewMatchedError,
     )
+    from dask_embstab.exchange.detect import Detected
     from dask_embstab.exchange.upgrade import UpgradePlan
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.render.report import Report
@@ -72,6 +74,7 @@ __all__ = [
     "AccessError",
     "ConditionError",
     "DamageError",
+    "Detected",
     "EmbstabError",
     "EmbstabWarning",
     "HoldError",
@@ -98,6 +101,7 @@ __all__ = [
     "check_space",
     "compress",
     "create_run",
+    "detect_space",
     "evaluate",
     "export",
     "fit",
@@ -120,6 +124,7 @@ _HOME = {
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "tables.table_moments": ("TableMoments",),
     "tables.transform": ("Transform",),
+    "exchange.detect": ("Detected",),
     "exchange.upgrade": ("UpgradePlan",),
     "passes.evaluate.results": ("Metrics",),
     "render.report": ("Report",),

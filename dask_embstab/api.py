@@ -9,7 +9,7 @@ from dask_embstab.verbs.export import export
 from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
-from dask_embstab.verbs.space import check_space, space_of
+from dask_embstab.verbs.space import check_space, detect_space, space_of
 from dask_embstab.verbs.transforms import fold
 from dask_embstab.verbs.upgrade import upgrade_plan
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_space",
     "compress",
     "create_run",
+    "detect_space",
     "evaluate",
     "export",
     "fit",

@@ -229,6 +229,13 @@ OPTIONS: tuple[Option, ...] = (
            ("upgrade_plan",), least=0, most=1, default=0.95),
     Option("save", "place", "Write the bridge, a transform.", commands=("upgrade_plan",),
            metavar="FILE"),
+    # --- which space vectors are of
+    Option("key", "choice", "The table whose rows they are.", ("detect_space",),
+           choices=("items", "users"), default="items", flags="--table"),
+    Option("spaces", "place", "The series to look into.", commands=("detect_space",),
+           metavar="SERIES"),
+    Option("rows", "count", "Rows to sample.", ("detect_space",), default=1000),
+    Option("seed", "count", "Another sample.", ("detect_space",), least=0, default=0),
     # --- how a series is served
     Option("every", "number", "Seconds between two looks for a new version.", python=("Live",),
            commands=("serve",), least=0, default=1.0),
@@ -325,7 +332,7 @@ OPTIONS: tuple[Option, ...] = (
            commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "export",
                      "report", "verify", "doctor", "Series.add", "Series.apply", "Series.diff",
                      "Series.skew", "Series.rebase", "Series.forget", "Series.replay",
-                     "Series.verify", "Series.metrics", "upgrade_plan")),
+                     "Series.verify", "Series.metrics", "upgrade_plan", "detect_space")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
            commands=("fit", "moments", "stabilize", "apply", "compress", "export", "Series.add",
                      "Series.apply",

@@ -66,6 +66,7 @@ CALLS: dict[str, list[str]] = {
     "check": ["a.zarr", "b.zarr"],
     "compress": ["a.zarr", "new"],
     "demo": ["new", "--users", "100", "--items", "100", "--days", "2", "--components", "3"],
+    "detect": ["a.zarr", "--spaces", "series"],
     "doctor": ["a.zarr", "--disk-bytes", "1kB", "--seconds", "0.001"],
     "evaluate": ["a.zarr", "b.zarr"],
     "fit": ["a.zarr", "new", "--reference", "b.zarr"],

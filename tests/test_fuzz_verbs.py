@@ -28,12 +28,13 @@ from dask_embstab.series.log.thresholds import THRESHOLDS
 T, W = world(76)
 T2, W2 = world(77)
 IDS: dict[str, Any] = {"item_ids": np.arange(60), "user_ids": np.arange(90)}
-RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments, es.UpgradePlan}
+RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments, es.UpgradePlan, es.Detected}
 """Nobody makes these by calling them: verbs return them."""
 TABLES: dict[str, set[str]] = {
     "apply": {"run"},
     "compress": {"run"},
     "create_run": {"items", "users"},
+    "detect_space": {"vectors"},
     "evaluate": {"a", "b"},
     "fit": {"items", "users", "reference", "weights", "counts", "pairs"},
     "fold": {"weight"},
@@ -117,6 +118,8 @@ class Given:
             "check_space": lambda: {"a": t, "b": t},
             "compress": lambda: {"run": a, "out": new()},
             "create_run": lambda: {"path": new(), "items": T, "users": W},
+            "detect_space": lambda: {"vectors": a, "spaces": s},
+            "Detected.to_dict": lambda: {"self": es.detect_space(a, s)},
             "evaluate": lambda: {"a": a, "b": b},
             "fit": lambda: {"items": T, "users": W, "reference": {"items": T2, "users": W2}},
             "fold": lambda: {"transform": t, "weight": T, "bias": np.ones(4), "layout": "in_out"},

@@ -42,6 +42,7 @@ _VERBS = (
     "upgrade_plan",
     "Live",
     "export",
+    "detect_space",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
@@ -57,7 +58,7 @@ _COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")
 COMMANDS = (
     {name: name for name in _COMMANDS}
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}
-    | {"Series.change": "series settings", "upgrade_plan": "upgrade plan"}
+    | {"Series.change": "series settings", "upgrade_plan": "upgrade plan", "detect_space": "detect"}
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}

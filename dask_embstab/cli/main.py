@@ -179,6 +179,21 @@ def check(a: str, b: str) -> dict[str, Any]:
     }
 
 
+@command(argument("vectors"), *options("detect_space"))
+def detect(
+    vectors: str, *, spaces: str | None, scheduler: str | None, **chosen: Any
+) -> dict[str, Any]:
+    """Say which space the VECTORS of a run or table are of (the series' own, or that of one of its
+    models), and whether two are mixed.
+    """
+    if spaces is None:
+        raise click.UsageError("give the series to look into: --spaces SERIES")
+    from dask_embstab import api
+
+    with cluster(scheduler):
+        return api.detect_space(vectors, spaces, **given(chosen)).to_dict()
+
+
 @command(argument("run"), *options("verify"))
 def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     """Compare every file of the stabilized RUN with the digests that it records of itself; ends

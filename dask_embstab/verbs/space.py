@@ -10,16 +10,19 @@ from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotARunError, verb
+from dask_embstab.exchange.detect import Detected, detect
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
+from dask_embstab.options import options_of
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
-from dask_embstab.tables.coerce import as_run
+from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, require_one_space, space_of_transform
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.runs import load_transform
 
+_LATEST = 8
 _SIDECAR = ".space.json"
 _MOST_BYTES = 1 << 20
 
@@ -85,6 +88,51 @@ def check_space(a: Any, b: Any) -> Space:
     ours, theirs = space_of(a), space_of(b)
     require_one_space(ours, theirs, _called(a), _called(b))
     return theirs
+
+
+@verb()
+def detect_space(
+    vectors: Any,
+    spaces: SeriesReader | str | os.PathLike[str],
+    *,
+    key: str = "items",
+    rows: int = 1000,
+    seed: int = 0,
+) -> Detected:
+    """Which space vectors are of that carry no fingerprint, and whether two are mixed among them.
+
+    Parameters
+    ----------
+    vectors
+        A table with the ids of the series: a run, a path, an array with ids (`table`).
+    spaces
+        A `Series` or its folder: its own space and those of the models of its last eight live
+        versions are looked at.
+    key
+        The table whose rows they are, ``"items"`` or ``"users"``.
+    rows
+        Rows to sample, by a hash of their ids.
+    seed
+        Another sample.
+
+    Reads the ids of the table and of eight versions, and ``rows`` rows of each. Raises
+    `TooFewMatchedError` where no id is known.
+
+    Examples
+    --------
+    >>> es.detect_space(tuesday, series).spaces[0].space.name
+    'tuesday'
+    """
+    known = options_of("detect_space")
+    for name, value in {"key": key, "rows": rows, "seed": seed}.items():
+        known[name].require(value)
+    series = spaces if isinstance(spaces, SeriesReader) else SeriesReader(spaces)
+    latest = [version.version for version in series.log().live_runs.values()][-_LATEST:]
+    opened = (
+        (number, series.open(number), series.transform_for(version=number), series.space(number))
+        for number in reversed(latest)
+    )
+    return detect(as_table(vectors, key=key), opened, key=key, n=rows, seed=seed)
 
 
 def _of_run_or_transform(given: Any) -> Space:
