@@ -113,14 +113,14 @@ def test_the_command_refuses_two_spaces(weeks: list[str], tmp_path: Path) -> Non
 
 def test_an_index_or_export_tells_its_space(weeks: list[str], tmp_path: Path) -> None:
     run = es.stabilize(weeks[0], tmp_path / "a.zarr")
-    (tmp_path / "export").mkdir()
-    for place in (tmp_path / "export/.space.json", tmp_path / "items.faiss.space.json"):
-        place.write_text(json.dumps(es.space_of(run).to_dict()))
+    es.export(run, tmp_path / "export", format="npy")
+    (tmp_path / "items.faiss.space.json").write_text(json.dumps(es.space_of(run).to_dict()))
     assert es.check_space(tmp_path / "export", run) == es.space_of(run)
     assert es.check_space(run, tmp_path / "items.faiss") == es.space_of(run)
-    (tmp_path / "export/.space.json").write_text("[")
-    with pytest.raises(es.InputError, match="no fingerprint"):
-        es.space_of(tmp_path / "export")
+    for wrong in ("[", "[1]", "{}"):
+        (tmp_path / "export/export.json").write_text(wrong)
+        with pytest.raises(es.InputError, match="fingerprint"):
+            es.space_of(tmp_path / "export")
 
 
 def test_vectors_without_fingerprint_are_told_by_their_rows(

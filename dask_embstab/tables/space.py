@@ -20,6 +20,9 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError, SpaceError
 from dask_embstab.tables.transform import Transform
 
+SPACE_SUFFIX = ".space.json"
+"""A file of vectors that has no room for the fingerprint has it in a file beside it."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Space(Displayed):
@@ -79,12 +82,13 @@ class Space(Displayed):
 
 
 def digest_of(transform: Transform) -> str:
-    """A digest of the matrices: equal for equal ones, wherever they lie."""
-    found = hashlib.sha256()
+    """SHA-256 of its matrices, by name, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     for name, array in sorted(transform.arrays().items()):
-        found.update(f"{name} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:32]
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
+        digest.update(little.tobytes())
+    return digest.hexdigest()
 
 
 def space_of_transform(transform: Transform) -> Space:

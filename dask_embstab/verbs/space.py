@@ -11,19 +11,20 @@ from typing import Any
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.exchange.detect import Detected, detect
+from dask_embstab.exchange.place import RECORD
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.options import options_of
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
 from dask_embstab.tables.coerce import as_run, as_table
+from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.space import Space, require_one_space, space_of_transform
+from dask_embstab.tables.space import SPACE_SUFFIX, Space, require_one_space, space_of_transform
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.runs import load_transform
 
 _LATEST = 8
-_SIDECAR = ".space.json"
 _MOST_BYTES = 1 << 20
 
 
@@ -35,8 +36,8 @@ def space_of(given: Any) -> Space:
     ----------
     given
         A run or a `Transform`, the path of either, a `Series` (its head), ``"SERIES@3"``, a
-        `Space`, its plain values, or the path of an export or an index: a folder with the file
-        ``.space.json``, or a file with one named after it.
+        `Space`, its plain values, or the path of an export (a folder with ``export.json``) or of an
+        index (a file with a ``.space.json`` named after it).
 
     Reads metadata only; of a run as training left it also its first 64 rows.
 
@@ -154,15 +155,19 @@ def _recorded(place: str | os.PathLike[str]) -> Space | None:
     """What an export or an index carries with it."""
     if (local := local_path(place)) is None:
         return None
-    for path in (local / _SIDECAR, local.with_name(local.name + _SIDECAR)):
-        if path.is_file():
-            return Space.from_dict(_values(path))
+    if (export := local / RECORD).is_file():
+        return Space.from_dict(_values(export).get(ATTRIBUTE, {}).get("space"))
+    if (beside := local.with_name(local.name + SPACE_SUFFIX)).is_file():
+        return Space.from_dict(_values(beside))
     return None
 
 
-def _values(path: Path) -> Any:
+def _values(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(read_regular(path, _MOST_BYTES))
+        values = json.loads(read_regular(path, _MOST_BYTES))
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+        return values
     except ValueError as error:
         raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
 
