@@ -21,6 +21,8 @@ from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows
 from dask_embstab.errors import InputError
 
 A = TypeVar("A", Matrix, Vector, "Pairs")
+LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+"""A sum of squares below this has lost digits, or whole rows, to underflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,12 @@ class Pairs:
         total = np.concatenate(self.sums)
         joint = self.joint - np.outer(total, total / self.weight)
         return replace(self, joint=joint, total=np.zeros_like(total))
+
+    def scaled(self, x: float, y: float) -> Pairs:
+        """The same sums with every x multiplied by ``x`` and every y by ``y``."""
+        factors = np.repeat([x, y], [self.d, len(self.joint) - self.d])
+        total = None if self.total is None else self.total * factors
+        return replace(self, joint=self.joint * factors * factors[:, None], total=total)
 
     def transformed(self, M: Matrix) -> Pairs:
         """The same sums with every x multiplied by ``M`` (d, r)."""

@@ -142,6 +142,9 @@ class Alignment:
 
 def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
     """Exact error and all bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
+    # Squares of Gramians overflow early: all is of tables of a size near 1.
+    scale = power_near(max(float(np.trace(gramian_x)), float(np.trace(gramian_y))))
+    gramian_x, gramian_y, cross = (M * scale * scale for M in (gramian_x, gramian_y, cross))
     size_x, size_y = np.sqrt(np.trace(gramian_x)), np.sqrt(np.trace(gramian_y))
     size = max(size_x, size_y)
     error = _root(np.trace(gramian_x) + np.trace(gramian_y) - 2 * np.trace(cross))
@@ -166,12 +169,12 @@ def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
     nearest = float(np.trace(cross)) >= (1 - _NEAREST) * nuclear_norm
     steepest = np.sqrt(_largest(gramian_x)) + np.sqrt(_largest(gramian_y))
     return Alignment(
-        error=error,
+        error=error / scale,
         relative_error=error / float(size_y) if size_y else 0.0,
-        gram_gap=gap,
-        lower_bound=gap / float(steepest) if steepest else 0.0,
-        bound=bound if nearest else None,
-        nuclear_bound=nuclear if nearest else None,
+        gram_gap=gap / scale / scale,
+        lower_bound=gap / float(steepest) / scale if steepest else 0.0,
+        bound=bound / scale if nearest else None,
+        nuclear_bound=nuclear / scale if nearest else None,
         bound_reason=None if nearest else _NOT_NEAREST,
         at_rounding=noise,
     )
@@ -245,6 +248,12 @@ def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
 
 def _largest(gramian: Matrix) -> float:
     return max(float(np.linalg.eigvalsh(gramian)[-1]), 0.0)
+
+
+def power_near(square: float) -> float:
+    """A power of two that brings tables of this sum of squares to a size near 1."""
+    _, exponent = np.frexp(square)
+    return float(np.ldexp(1.0, -int(exponent) // 2))
 
 
 def _root(square: float) -> float:

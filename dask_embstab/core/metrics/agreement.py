@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.metrics.estimates import QuantileSketch
-from dask_embstab.core.procrustes import Alignment, alignment
+from dask_embstab.core.moments import Pairs
+from dask_embstab.core.procrustes import Alignment, alignment, power_near
 from dask_embstab.core.similarity import (
     Likeness,
     RowPairs,
@@ -221,7 +222,7 @@ def component_figures(found: Agreement) -> ComponentFigures:
     """Of at least one pair; the correlation of a component that is constant in either table is
     NaN.
     """
-    raw, centred = found.likeness.raw, found.likeness.raw.centred()
+    raw, centred = _near_one(found)
     energies = [np.diag(G) for G in (raw.gramian_x, raw.gramian_y)]
     spreads = [np.diag(G) for G in (centred.gramian_x, centred.gramian_y)]
     varies = np.all([s > _ROUNDING * e for s, e in zip(spreads, energies, strict=True)], axis=0)
@@ -236,12 +237,21 @@ def linear_cka(found: Agreement) -> float:
     """Centred kernel alignment with linear kernels (Kornblith et al. 2019, arXiv 1905.00414):
     |Y'X|^2 / (|X'X| |Y'Y|) of centred tables, 1 where one is a rotation and scaling of the other.
     """
-    raw, centred = found.likeness.raw, found.likeness.raw.centred()
+    raw, centred = _near_one(found)
     sizes = [np.linalg.norm(G) for G in (centred.gramian_x, centred.gramian_y)]
     wholes = [np.linalg.norm(G) for G in (raw.gramian_x, raw.gramian_y)]
     if any(size <= _ROUNDING * whole for size, whole in zip(sizes, wholes, strict=True)):
         return np.nan
     return min(float(np.linalg.norm(centred.cross) ** 2 / (sizes[0] * sizes[1])), 1.0)
+
+
+def _near_one(found: Agreement) -> tuple[Pairs, Pairs]:
+    """The sums over both tables as they are and centred, each scaled to a size near 1: squares of
+    Gramians overflow early.
+    """
+    raw = found.likeness.raw
+    scaled = raw.scaled(*(power_near(energy) for energy in raw.energies))
+    return scaled, scaled.centred()
 
 
 _CAN_BE_TURNED = (

@@ -18,7 +18,7 @@ import numpy as np
 from dask_embstab.core.moments import Panel
 from dask_embstab.core.tree import Forest, Node, Roots, fold, merge_forests
 from dask_embstab.core.zero_rows import ZeroRows, zero_rows
-from dask_embstab.errors import NotFiniteError
+from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import read_load
@@ -189,6 +189,14 @@ class _Join(Generic[V]):
         return Partial(
             merge_forests((p.forest for p in partials), self.merge), digests, partner_digests
         )
+
+
+def underflow_of(where: str) -> InputError:
+    """What is said of a table too small to be measured."""
+    return InputError(
+        f"the values of {where} are so small that their squares underflow float64; rescale the"
+        " table"
+    )
 
 
 def _raise_not_finite(panels: Iterator[Panel], where: str) -> NoReturn:

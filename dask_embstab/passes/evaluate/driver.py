@@ -20,8 +20,10 @@ from dask_embstab.core.metrics.agreement import (
     linear_cka,
     norm_figures,
 )
+from dask_embstab.core.moments import LEAST_SQUARES
 from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.options import options_of
+from dask_embstab.passes.engine.reduce import underflow_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
 from dask_embstab.passes.evaluate.groups import Groups, by_table, groups_of
 from dask_embstab.passes.evaluate.judgments import as_judgments
@@ -103,11 +105,10 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             for key, both in tables.items()
         }
         found = measure_matched(tables, pairings, join, measured, groups)
-        with np.errstate(all="ignore"):  # of rows so small that their squares are zero
-            metrics = {
-                key: _table_metrics(both[0], pairings[key], found[key], groups.get(key))
-                for key, both in tables.items()
-            }
+        metrics = {
+            key: _table_metrics(both, pairings[key], found[key], groups.get(key))
+            for key, both in tables.items()
+        }
         ranked, retrieval, judged = measure_rankings(
             _queries(tables, pairings, found, groups),
             judgments,
@@ -194,11 +195,14 @@ def _queries(
 
 
 def _table_metrics(
-    table: Table, pairing: Pairing, found: Matched, groups: Groups | None
+    both: tuple[Table, Table], pairing: Pairing, found: Matched, groups: Groups | None
 ) -> TableMetrics:
     sums = found.agreement
     figures: dict[str, Any] = {}
     if sums.n:
+        for table, energy in zip(both, sums.likeness.raw.energies, strict=True):
+            if energy < LEAST_SQUARES:
+                raise underflow_of(table.where)
         chance = sums.likeness.chance
         figures = {
             "cosine": cosine_figures(sums),
@@ -212,7 +216,7 @@ def _table_metrics(
                 for number, name in enumerate(groups.names)
                 if (told := sums.groups.figures(number, chance)) is not None
             },
-            "most_moved": _named(table, found),
+            "most_moved": _named(both[0], found),
         }
     return TableMetrics(
         matched=pairing.matched,

@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from dask_embstab.core.fit_transform import Basis, Target
+from dask_embstab.core.moments import LEAST_SQUARES
 from dask_embstab.errors import ConditionError, InputError
+from dask_embstab.passes.engine.reduce import underflow_of
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.repairs import option
 from dask_embstab.tables.table_moments import TableMoments
-
-_LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
-"""A sum of squares below this has lost digits, or whole rows, to underflow."""
 
 
 def target_of(
@@ -84,11 +83,8 @@ def require_nonzero(summary: TableMoments, *, every_component: bool) -> None:
     """
     squares = np.diag(summary.gramian)
     least = squares[squares > 0].min(initial=np.inf) if every_component else squares.max()
-    if summary.moments.n_nonzero and (least < _LEAST_SQUARES or not squares.any()):
-        raise InputError(
-            f"the values of {summary.where} are so small that their squares underflow float64;"
-            " rescale the table"
-        )
+    if summary.moments.n_nonzero and (least < LEAST_SQUARES or not squares.any()):
+        raise underflow_of(summary.where)
     if not squares.any():
         raise ConditionError(
             f"every value of {summary.where} is zero, so it spans no space; check how it was"
