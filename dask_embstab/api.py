@@ -7,6 +7,7 @@ from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
 from dask_embstab.verbs.export import export
 from dask_embstab.verbs.fit import fit, fold_bias, moments
+from dask_embstab.verbs.ingest import ingest
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, detect_space, space_of
@@ -25,6 +26,7 @@ __all__ = [
     "fold",
     "fold_bias",
     "frontier",
+    "ingest",
     "load_transform",
     "moments",
     "open_run",

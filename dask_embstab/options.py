@@ -32,7 +32,7 @@ _FITS = ("fit", "stabilize")
 _RUNS = (*_FITS, "Series.add", *SETTINGS_VERBS)
 _ROWS = (*_RUNS, "moments")
 _WRITES = ("apply", "stabilize", "Series.apply")
-_OUTPUTS = (*_WRITES, "compress")
+_OUTPUTS = (*_WRITES, "compress", "ingest")
 _JOINS = (*_FITS, "moments", "evaluate", "export")
 _COMPARES = ("evaluate", "report", "Series.diff")
 _DTYPES = ("float16", "float32", "float64")
@@ -170,6 +170,18 @@ OPTIONS: tuple[Option, ...] = (
            default=True, unset="sync", flags="--sync/--no-sync", commands=("fit", "moments")),
     Option("users", "place", "Table of users, where the run is a table of items.",
            python=("apply", "stabilize", "compress")),
+    # --- what is read of files of other formats
+    Option("id", "by table", "Column of the ids.", ("ingest",), unset="the only one that can be",
+           metavar="COL"),
+    Option("vector", "by table", "Column of the vectors, or a pattern of columns.", ("ingest",),
+           unset="the only one that can be", metavar="COL"),
+    Option("users", "place", "The table of users, as SOURCE.", ("ingest",),
+           flags="--users-source", metavar="SOURCE"),
+    Option("where", "by table", "Rows: 'day = \"2026-01-02\" and score > 0.5'.", ("ingest",),
+           metavar="FILTER"),
+    Option("dtype", "choice", "Of the vectors.", ("ingest",), choices=_DTYPES, unset="as they are"),
+    Option("name", "text", "Name of the run.", ("ingest",), unset="the last part of OUT",
+           metavar="NAME"),
     # --- how rows are compressed, and searched
     Option("code", "text", "float16, bfloat16, int8, int6, int5, int4, sign or pq16.",
            ("compress",), unset="int8", metavar="CODE"),
@@ -329,12 +341,12 @@ OPTIONS: tuple[Option, ...] = (
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
            metavar="ADDRESS",
-           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "export",
+           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "export", "ingest",
                      "report", "verify", "doctor", "Series.add", "Series.apply", "Series.diff",
                      "Series.skew", "Series.rebase", "Series.forget", "Series.replay",
                      "Series.verify", "Series.metrics", "upgrade_plan", "detect_space")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
-           commands=("fit", "moments", "stabilize", "apply", "compress", "export", "Series.add",
+           commands=("fit", "moments", "stabilize", "apply", "compress", "export", "ingest", "Series.add",
                      "Series.apply",
                      "Series.rebase", "Series.forget", "Series.replay")),
 )

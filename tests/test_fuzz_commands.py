@@ -70,6 +70,7 @@ CALLS: dict[str, list[str]] = {
     "doctor": ["a.zarr", "--disk-bytes", "1kB", "--seconds", "0.001"],
     "evaluate": ["a.zarr", "b.zarr"],
     "fit": ["a.zarr", "new", "--reference", "b.zarr"],
+    "import": ["a.zarr", "new"],
     "inspect": ["a.zarr"],
     "lookup": ["a.zarr", "3"],
     "moments": ["a.zarr", "new", "--reference", "b.zarr"],

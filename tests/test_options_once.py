@@ -42,6 +42,7 @@ _VERBS = (
     "upgrade_plan",
     "Live",
     "export",
+    "ingest",
     "detect_space",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
@@ -59,6 +60,7 @@ COMMANDS = (
     {name: name for name in _COMMANDS}
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}
     | {"Series.change": "series settings", "upgrade_plan": "upgrade plan", "detect_space": "detect"}
+    | {"ingest": "import"}
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}

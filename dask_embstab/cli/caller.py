@@ -13,7 +13,7 @@ import click
 
 from dask_embstab.repairs import PythonVerb
 
-_NAMES = {"Series.change": "series settings"}
+_NAMES = {"Series.change": "series settings", "ingest": "import"}
 
 
 @dataclass(frozen=True, slots=True)

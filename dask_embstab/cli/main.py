@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from dask_embstab.cli import moments, series, serve, upgrade  # noqa: F401 (their commands register themselves)
+from dask_embstab.cli import (  # noqa: F401 (their commands register themselves)
+    ingest,
+    moments,
+    series,
+    serve,
+    upgrade,
+)
 from dask_embstab.cli.common import (
     argument,
     clock,

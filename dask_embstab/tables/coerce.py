@@ -14,7 +14,9 @@ from zarr.storage import LocalStore, MemoryStore
 
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.repairs import option
 from dask_embstab.tables.column import by_label
+from dask_embstab.tables.formats.opened import is_in_files, table_in_files
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
@@ -48,14 +50,33 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return table if table.key == key else replace(table, key=key)
     if isinstance(table, Run) or _holds_tables(table):
         return run_of(table).table(key)
+    if (found := table_in_files(table, key=key)) is not None:
+        return found
     if is_place(table):
         return of_one_folder(table, partial(_from_place, table, key))
 
     where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
     if isinstance(table, zarr.Array):
         return make_table(table, _sibling_ids(table), where=where, key=key)
-    found = labelled_rows(table, key, where)
-    return make_table(found.array, found.labels, where=where, key=key)
+    rows = labelled_rows(table, key, where)
+    return make_table(rows.array, rows.labels, where=where, key=key)
+
+
+def open_table(
+    source: TableLike, key: str, *, id: Any = None, vector: Any = None, where: Any = None
+) -> Table:
+    """The table that ``source`` is or names: of its columns ``id`` and ``vector``, the rows that
+    ``where`` keeps.
+    """
+    found = table_in_files(source, key=key, id=id, vector=vector, where=where)
+    if found is not None:
+        return found
+    if given := [n for n, v in (("id", id), ("vector", vector), ("where", where)) if v is not None]:
+        raise InputError(
+            f"{option(given[0])} is about files of columns or of named arrays; {place_name(source)}"
+            " has none; leave it out"
+        )
+    return as_table(source, key=key)
 
 
 def with_ids(table: Table, ids: Any) -> Table:
@@ -83,7 +104,7 @@ def as_run(given: Any) -> Run | None:
     if _holds_tables(given):
         return _in_memory(**given)
     if is_place(given):
-        return of_one_folder(given, partial(_run_at, given))
+        return None if is_in_files(given) else of_one_folder(given, partial(_run_at, given))
     return given if isinstance(given, Run) else None
 
 
@@ -98,7 +119,8 @@ def run_of(given: Any, users: TableLike | None = None) -> Run:
     """The run that ``given`` is, names or holds as a dict, or one of that table of items; with
     these ``users``.
     """
-    found = open_run(given) if isinstance(given, str | os.PathLike) else as_run(given)
+    is_path = isinstance(given, str | os.PathLike) and not is_in_files(given)
+    found = open_run(given) if is_path else as_run(given)
     if found is None:
         return _in_memory(given, users)
     return found if users is None else replace(found, users=as_table(users, key="users"))

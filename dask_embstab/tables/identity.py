@@ -81,11 +81,58 @@ class ArrayIdentity:
         return shape is not None and tuple(shape) != array.shape
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A local file of another format: its absolute path, and its size and time (in ns) when it was
+    opened.
+    """
+
+    path: str
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: str) -> StoredFile:
+        """As it is now."""
+        found = os.stat(path)  # noqa: PTH116 (once per file)
+        return cls(path, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesIdentity:
+    """What is known of an array in files of another format: each one's size and time."""
+
+    files: tuple[StoredFile, ...]
+
+    def change(self, _: Any) -> str | None:
+        """What is not as it was, in words; None where everything is."""
+        for file in self.files:
+            try:
+                if StoredFile.of(file.path) != file:
+                    return f"file {file.path} was written anew"
+            except OSError:
+                return f"file {file.path} is gone"
+        return None
+
+    def opened_before(self, _: Any) -> bool:
+        """The files are as they were when they were opened, or `change` says so."""
+        return False
+
+
+def identity_of(array: Any) -> ArrayIdentity | FilesIdentity | None:
+    """What the place of an array tells of it; None where it has none, as in memory."""
+    if isinstance(array, zarr.Array):
+        return ArrayIdentity.of(array)
+    return FilesIdentity(array.files) if hasattr(array, "files") else None
+
+
 def tells_by_place(array: Any) -> bool:
     """Whether the identity of an array says all: digests of what was read of it need not be
     compared.
     """
-    return isinstance(array, zarr.Array) and isinstance(array.store, LocalStore)
+    if isinstance(array, zarr.Array):
+        return isinstance(array.store, LocalStore)
+    return hasattr(array, "files")
 
 
 def _metadata(array: zarr.Array[Any]) -> bytes:

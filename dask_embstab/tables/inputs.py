@@ -17,7 +17,12 @@ import zarr
 from zarr.storage import LocalStore
 
 from dask_embstab.errors import InputChangedError
-from dask_embstab.tables.identity import ArrayIdentity, tells_by_place
+from dask_embstab.tables.identity import (
+    ArrayIdentity,
+    FilesIdentity,
+    identity_of,
+    tells_by_place,
+)
 from dask_embstab.tables.read.source import Digests
 
 ALL_IDS = -1
@@ -51,7 +56,7 @@ class _Input:
 
     array: Any
     where: str
-    identity: ArrayIdentity | None
+    identity: ArrayIdentity | FilesIdentity | None
 
 
 @dataclass(slots=True)
@@ -90,7 +95,7 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
         for array, where in watched:
             if _key(array) in inputs.known:
                 continue
-            identity = ArrayIdentity.of(array) if isinstance(array, zarr.Array) else None
+            identity = identity_of(array)
             if identity is not None and identity.opened_before(array):
                 raise _changed_by(
                     where, "it has another shape than when it was opened; open it again"
@@ -209,10 +214,12 @@ def _behind(source: Any) -> Iterator[Any]:
 
 
 def _key(array: Any) -> _Key:
-    """Of one array however often it is opened: its place, the name of a Dask array, the object
-    itself in memory.
+    """Of one array however often it is opened: its place, its files and what is read of them, the
+    name of a Dask array, the object itself in memory.
     """
     if isinstance(array, zarr.Array):
         place = str(array.store.root) if isinstance(array.store, LocalStore) else id(array.store)
         return place, array.path
+    if hasattr(array, "files"):
+        return array.files, array.what
     return (array.name,) if hasattr(array, "to_delayed") else (id(array),)

@@ -90,20 +90,24 @@ def plan(
         table.d * table.dtype.itemsize,
         table.d + reference_width,
         chunk_rows or table.chunk_rows,
+        getattr(table.source, "task_rows", 1),
     )
 
 
-def plan_rows(n_rows: int, row_bytes: int, d: int, chunk_rows: int) -> tuple[RowRanges, Grid]:
-    """The same for rows that are no table yet."""
+def plan_rows(
+    n_rows: int, row_bytes: int, d: int, chunk_rows: int, task_rows: int = 1
+) -> tuple[RowRanges, Grid]:
+    """The same for rows that are no table yet; a task covers ``task_rows`` at least."""
     grid = micro_block_rows(d)
     chunk_bytes = row_bytes * chunk_rows
     least: Any = dask.config.get("embstab.task-bytes", _TASK_BYTES)
-    chunks = max(1, -(-int(least) // chunk_bytes))
+    chunks = max(1, -(-int(least) // chunk_bytes), -(-min(task_rows, n_rows) // chunk_rows))
 
     # As many more as end on the grid, where a task can hold them.
     to_grid = grid // math.gcd(chunk_rows, grid)
     aligned = -(-chunks // to_grid) * to_grid
-    rows = chunk_rows * (aligned if aligned * chunk_bytes <= _MOST_BYTES else chunks)
+    most_bytes = max(_MOST_BYTES, chunks * chunk_bytes)
+    rows = chunk_rows * (aligned if aligned * chunk_bytes <= most_bytes else chunks)
     ranges = RowRanges(n_rows, rows)
     require_task_count(len(ranges), "a table")
     return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)

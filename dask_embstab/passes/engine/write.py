@@ -116,7 +116,8 @@ def write_block(
     """
     ensure_one_thread()
     ids_digest = 0 if ids is None else sink.write_ids(rows.start, rows.stop, ids)
-    if (kept := _kept(block, rows, grid, sink, input_rows)) is not None:
+    copies = linear_map.M is None
+    if (kept := _kept(block, rows, grid, sink, input_rows, copies=copies)) is not None:
         return replace(kept, ids=ids_digest)
     reader = block.open()
     writer = sink.writer(rows.start, rows.stop)
@@ -128,7 +129,8 @@ def write_block(
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
             transformed = multiply(stored)
-            in_range = unchecked or math.sqrt(np.vdot(transformed, transformed)) <= largest
+            is_same = unchecked and (not copies or stored.dtype.itemsize <= writer.dtype.itemsize)
+            in_range = is_same or math.sqrt(np.vdot(transformed, transformed)) <= largest
         if not in_range:
             raise_not_finite(stored, transformed, writer.dtype, start, where)
         writer.put(transformed)
@@ -139,14 +141,16 @@ def write_block(
 
 
 def _kept(
-    block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int
+    block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int, *, copies: bool
 ) -> Written | None:
     """What an interrupted call left of these rows: whole, and made of the input as it is
-    read now.
+    read now. Copies of files that are known by their size and time are not read again.
     """
     kept = sink.kept(rows.start, rows.stop)
     if kept is None:
         return None
+    if copies and getattr(block, "known_by_place", False):
+        return Written(rows.start, rows.stop, written=kept.digests)
     reader = block.open()
     for start in grid.cuts(rows):
         reader.take(start, min(start + grid.rows, rows.stop))

@@ -17,10 +17,18 @@ from dask_embstab.core.sums import total
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.merge import sortable
 from dask_embstab.passes.join.options import JoinOptions
-from dask_embstab.tables.ids.id_spill import parts_for, spread_keys
+from dask_embstab.tables.ids.id_spill import (
+    COLUMNS,
+    RECORD_BYTES,
+    parts_for,
+    read_part,
+    spread_keys,
+    spread_rows,
+)
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
 from dask_embstab.tables.ids.keys import Keys, keys_of
 from dask_embstab.tables.ids.lookup import sidecar_path, stale_sidecars
+from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.spill import Spill
 
 _KEY = np.dtype(np.uint64)
@@ -55,6 +63,26 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
             for stale in stale_sidecars(known):
                 stale.unlink()
 
+    return found
+
+
+def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
+    """Rows whose id an earlier row has: asked where `may_repeat`. Ids are spread to scratch files
+    and compared there, a part at a time.
+    """
+    assert isinstance(ids, Ids)
+    starts = range(0, len(ids), _BLOCK_ROWS)
+    n_parts = parts_for(len(ids), RECORD_BYTES[ids.kind], join.memory)
+    needs = len(ids) * RECORD_BYTES[ids.kind]
+    spill = Spill(join.scratch.folder(needs=needs), COLUMNS[ids.kind], n_parts, len(starts))
+    for number, start in enumerate(starts):
+        spread_rows(ids.block(start, min(start + _BLOCK_ROWS, len(ids))), start, spill, number)
+    found = Duplicates()
+    for part in range(n_parts):
+        records, doubled = read_part(spill, part, join.memory // RECORD_BYTES[ids.kind])
+        found += doubled + match(records, records).our_duplicates
+    for number in range(spill.n_files):
+        spill.remove(number)
     return found
 
 

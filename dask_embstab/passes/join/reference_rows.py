@@ -113,7 +113,9 @@ def strategy_for(pairing: Pairing, join: JoinOptions) -> Strategy:
         return "gather"
 
     n, d = source.shape
-    fits = n * d * source.dtype.itemsize <= join.memory // 4
+    # Pieces of a file are decoded from their start on: each task would decode all of them.
+    in_pieces = getattr(source, "task_rows", 1) > 1
+    fits = not in_pieces and n * d * source.dtype.itemsize <= join.memory // 4
     if pairing.paired_by == "merged ids":
         fits = index.storage != "file" or source.access in _STORED
     elif index.storage == "file":

@@ -5,7 +5,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -79,7 +79,11 @@ class Ids:
         """Start reading, from the first row on or from any later one."""
         is_whole = isinstance(self.array, zarr.Array) and self.kind == "int64"
         files = chunk_files(self.array, unique=True) if is_whole else None
-        return SlicedIds(self) if files is None else DirectIds(files, self.where)
+        if files is not None:
+            return DirectIds(files, self.where)
+        # Ids in files of another format are read on from where the last range ended.
+        cursor = getattr(self.array, "cursor", None)
+        return SlicedIds(self if cursor is None else replace(self, array=cursor()))
 
     def block(self, start: int, stop: int) -> Any:
         """What a task is given to read these rows' ids by (`IdBlock`), or a Dask value that becomes
@@ -125,7 +129,8 @@ class SlicedIds:
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
-        self._rows = int(ids.array.chunks[0]) if isinstance(ids.array, zarr.Array) else ID_RANGE
+        is_cut = isinstance(ids.array, zarr.Array) or hasattr(ids.array, "files")
+        self._rows = int(ids.array.chunks[0]) if is_cut else ID_RANGE
         self._number, self._chunk = -1, np.empty(0)
         self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
 

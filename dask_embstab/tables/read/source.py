@@ -118,34 +118,46 @@ class ArrayBlock:
         return ArrayReader(self)
 
 
+class RunningDigests:
+    """Digests of chunks of ``chunk_rows`` rows of a table of ``n_rows``, whose rows come in order;
+    none with ``chunk_rows`` 0.
+    """
+
+    def __init__(self, chunk_rows: int, n_rows: int) -> None:
+        self._chunk_rows, self._n_rows = chunk_rows, n_rows
+        self._at, self._crc = -1, 0
+        self.found: Digests = {}
+
+    def add(self, start: int, rows: Rows) -> None:
+        """Go on with rows from ``start`` on."""
+        size, stop = self._chunk_rows, start + len(rows)
+        for first in range(start - start % size, stop, size) if size else ():
+            last = min(first + size, self._n_rows)
+            low, high = max(start, first), min(stop, last)
+            if low not in (first, self._at):
+                continue  # a chunk that is not read from its start has no digest
+            part = rows[low - start : high - start]
+            self._crc, self._at = checksum(part, 0 if low == first else self._crc), high
+            if high == last:
+                self.found[first // size] = self._crc
+
+
 class ArrayReader:
     """Slices of an array in memory, and the digests of its chunks."""
 
     def __init__(self, block: ArrayBlock) -> None:
-        self._block = block
-        self._at, self._crc = -1, 0
-        self._digests: Digests = {}
+        self._block, self._digests = block, RunningDigests(block.chunk_rows, block.n_rows)
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of the table."""
-        block = self._block
-        rows = np.ascontiguousarray(block.array[start - block.start : stop - block.start])
-        if block.chunk_rows:
-            for first in range(start - start % block.chunk_rows, stop, block.chunk_rows):
-                last = min(first + block.chunk_rows, block.n_rows)
-                low, high = max(start, first), min(stop, last)
-                if low not in (first, self._at):
-                    continue  # a chunk that is not read from its start has no digest
-                part = rows[low - start : high - start]
-                self._crc, self._at = checksum(part, 0 if low == first else self._crc), high
-                if high == last:
-                    self._digests[first // block.chunk_rows] = self._crc
-
+        first = self._block.start
+        rows = np.ascontiguousarray(self._block.array[start - first : stop - first])
+        self._digests.add(start, rows)
         return rows
 
     def digests(self) -> Digests:
         """Of the chunks that were read whole."""
-        return self._digests
+        return self._digests.found
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,11 @@ class View:
         """As the source."""
         return self.source.chunk_rows
 
+    @property
+    def task_rows(self) -> int:
+        """Rows that a task covers at least, as the source."""
+        return getattr(self.source, "task_rows", 1)
+
 
 @dataclass(frozen=True, slots=True)
 class _ViewBlock:
@@ -296,6 +301,8 @@ def source_written(source: Any) -> str | None:
         return f"{type(source).__name__} {known}"
 
     array = source.array
+    if hasattr(array, "files"):
+        return _content((array.files, array.what))
     if not isinstance(array, zarr.Array):
         return uuid.uuid4().hex
     if not isinstance(array.store, LocalStore):

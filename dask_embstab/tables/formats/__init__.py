@@ -1,0 +1,1 @@
+"""Tables in files of other formats, as sources of vectors and ids."""
