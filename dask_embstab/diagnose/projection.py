@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ import dask
 import numpy as np
 import zarr
 
+from dask_embstab.core.fit_transform import AlignOn
 from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.passes.apply import transform_run
-from dask_embstab.passes.engine.graph import Pass
 from dask_embstab.passes.engine.memory import projected_peak, read_load, small_matrices, write_load
 from dask_embstab.passes.engine.plan import plan
-from dask_embstab.passes.engine.reduce import reduce_table
+from dask_embstab.passes.fit.aligned import aligned_rows
 from dask_embstab.passes.fit.driver import fit_moments
 from dask_embstab.passes.fit.options import FitOptions
-from dask_embstab.passes.fit.reductions import moments_reduction
+from dask_embstab.passes.fit.read import read_moments
+from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.join.options import join_options
-from dask_embstab.passes.join.pairing import pair
-from dask_embstab.passes.join.reference_rows import plan_reference_read
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -48,15 +49,23 @@ _MEASURED_COMPONENTS = 1024
 matrices still fit in caches.
 """
 _REPEATED_COMPONENTS, _REPEATS = 512, 3
+_FEW_COMPONENTS = 8
+"""Of a fit that is not timed: modules are imported in the first one."""
+
+Tables = Mapping[str, Table]
+Job = Callable[[Tables], Any]
+"""A pass over all of them; what it returns, if it can be called, tidies up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Seconds of a pass over n rows: ``fixed + n * per_row``, found over ``sampled`` rows."""
+    """Seconds of a pass over n rows of all tables: ``fixed + n * per_row``, found over ``sampled``
+    rows of each.
+    """
 
     fixed: float
     per_row: float
-    sampled: int
+    sampled: Mapping[str, int]
 
     def seconds(self, n: int) -> float:
         """For ``n`` rows."""
@@ -69,57 +78,41 @@ def project_run(
     """Seconds and peak bytes of a first run's stabilization, and of one onto a reference with the
     same ids in order.
 
-    Tables are read from the page cache. Every pass is tried on more and more rows until it takes
-    ``seconds``.
+    Tables are read from the page cache. Every pass is tried on more and more rows of all tables
+    together until it takes ``seconds``.
     """
-    scores = len(tables) == 2
-    first, d = next(iter(tables)), next(iter(tables.values())).d
-    lines: dict[str, dict[str, Line]] = {}
+    scores, d = len(tables) == 2, next(iter(tables.values())).d
+    jobs: dict[str, Job] = {
+        "fit": partial(_read, onto_itself=False),
+        "fit_reference": partial(_read, onto_itself=True),
+        "apply": partial(_apply, out=folder / "applied"),
+    }
     with dask.config.set(scheduler="threads", num_workers=threads):
-        for key, table in tables.items():
-            jobs: dict[str, Callable[[Table], object]] = {
-                "fit": _read,
-                "apply": lambda head: _apply(head, folder),
-            }
-            if key == first:
-                jobs["fit_reference"] = _read_with_itself
-            lines[key] = {name: _line(job, table, threads, seconds) for name, job in jobs.items()}
+        lines = {name: _line(job, tables, threads, seconds) for name, job in jobs.items()}
         factor = {
             aligned: factorize_seconds(d, scores=scores, aligned=aligned)
             for aligned in (False, True)
         }
 
-    # Tables are passed over side by side: few tasks of one leave threads to the other, which alone
-    # would be idle.
-    busy = {key: min(threads, len(plan(table)[0])) for key, table in tables.items()}
-    at_once = min(threads, sum(busy.values()))
-
-    def total(name: str) -> float:
-        alone = {
-            key: found.get(name, found["fit"]).seconds(tables[key].n_rows)
-            for key, found in lines.items()
-        }
-        return sum(alone[key] * busy[key] / at_once for key in tables)
-
-    spent = {name: total(name) for name in ("fit", "fit_reference", "apply")}
+    n_rows = sum(table.n_rows for table in tables.values())
+    spent = {name: line.seconds(n_rows) for name, line in lines.items()}
     spent["fit"] += factor[False]
     spent["fit_reference"] += factor[True]
     spent |= {"stabilize": spent["fit"] + spent["apply"]}
     spent |= {"stabilize_reference": spent["fit_reference"] + spent["apply"]}
-    sampled = {
-        key: {name: line.sampled for name, line in found.items()} for key, found in lines.items()
-    }
     return {
         "seconds": spent,
         "factorize_seconds": {"first": factor[False], "reference": factor[True]},
         "peak_bytes": projected_peaks(tables, threads=threads, base=base),
-        "sampled_rows": sampled,
+        "sampled_rows": {
+            key: {name: line.sampled[key] for name, line in lines.items()} for key in tables
+        },
     }
 
 
 def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> dict[str, int]:
-    """Bytes of the whole process, which holds ``base`` before, while it stabilizes this run: alone,
-    and onto a reference.
+    """Bytes of the whole process, which holds ``base`` before, while it fits, applies and
+    stabilizes this run: alone, and onto a reference.
     """
     scores, first = len(tables) == 2, next(iter(tables))
     d = tables[first].d
@@ -129,8 +122,8 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
     ]
     # The matrices of the transform are there while it is applied.
     apply = projected_peak(writes, threads=threads, base=base) + 8 * len(tables) * d**2
-    peaks = {}
-    for name, width in (("stabilize", 0), ("stabilize_reference", d)):
+    peaks = {"apply": apply}
+    for suffix, width in (("", 0), ("_reference", d)):
         reads = []
         for key, one in tables.items():
             reference_width = width if key == first else 0
@@ -144,26 +137,41 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
                 )
             )
         small = small_matrices(d, width, scores=scores)
-        peaks[name] = max(apply, projected_peak(reads, threads=threads, base=base, small=small))
+        fit = projected_peak(reads, threads=threads, base=base, small=small)
+        peaks |= {f"fit{suffix}": fit, f"stabilize{suffix}": max(fit, apply)}
     return peaks
 
 
 def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
     """Seconds of the d x d work of a fit, from random moments of at most 1024 components."""
     m = min(d, _MEASURED_COMPONENTS)
+    # Other work on the machine only adds to it; what takes seconds is done once.
+    repeats = _REPEATS if m <= _REPEATED_COMPONENTS else 1
+    options, tables = (
+        _fit_options(scores=scores),
+        _random_moments(m, scores=scores, aligned=aligned),
+    )
+    fit_moments(_random_moments(_FEW_COMPONENTS, scores=scores, aligned=aligned), None, options)
+    taken = min(_timed(fit_moments, tables, None, options) for _ in range(repeats))
+    return taken * (d / m) ** 3
+
+
+def _random_moments(m: int, *, scores: bool, aligned: bool) -> dict[str, TableMoments]:
+    """Of tables of ``m`` random components."""
     rng = np.random.default_rng(0)
     x, noise, w = (rng.standard_normal((2 * m, m)) for _ in range(3))
     joint = np.hstack([x, x + 0.1 * noise])
     pairs = Pairs(len(x), float(len(x)), float(len(x)), m, joint.T @ joint) if aligned else None
     items = Moments(len(x), m, rest=None if aligned else x.T @ x, pairs=pairs)
-    ours, theirs = (
-        TableMoments(moments, "float32", "a sample")
-        for moments in (items, Moments(len(w), m, rest=w.T @ w))
-    )
-    tables = {"items": ours} | ({"users": theirs} if scores else {})
-    options = FitOptions(
+    found = {"items": items} | ({"users": Moments(len(w), m, rest=w.T @ w)} if scores else {})
+    return {key: TableMoments(one, "float32", "a sample") for key, one in found.items()}
+
+
+def _fit_options(*, scores: bool, align_on: AlignOn = "items") -> FitOptions:
+    """A fit's defaults."""
+    return FitOptions(
         keep="scores" if scores else "geometry",
-        align_on="items",
+        align_on=align_on,
         method="auto",
         rank=None,
         width=None,
@@ -173,101 +181,111 @@ def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
         rotation_only=False,
         min_matched=1,
     )
-    # Other work on the machine only adds to it; what takes seconds is done once.
-    repeats = _REPEATS if m <= _REPEATED_COMPONENTS else 1
-    taken = min(
-        _timed(fit_moments, tables, None, options, is_warm=repeats == 1) for _ in range(repeats)
-    )
-    return taken * (d / m) ** 3
 
 
-def _line(job: Callable[[Table], object], table: Table, threads: int, seconds: float) -> Line:
-    """Time the job on whole tasks of the table's first rows, ever more of them."""
-    rows = _first_rows(table, threads)
-    before, taken = (0, 0.0), _tried(job, table, rows, threads)
-    while (
-        taken < seconds
-        and rows < table.n_rows
-        and rows * table.d * table.dtype.itemsize < _MOST_SAMPLE_BYTES
-    ):
-        before = rows, taken
-        rows = min(_GROWTH * rows, table.n_rows)
-        taken = _tried(job, table, rows, threads)
+def _line(job: Job, tables: Tables, threads: int, seconds: float) -> Line:
+    """Time the job on whole tasks of the tables' first rows, ever more of them."""
+    row_bytes = max(table.d * table.dtype.itemsize for table in tables.values())
+    heads = _first_rows(tables, threads)
+    before, rows, taken = 0, _n_rows(heads), _tried(job, heads, tables, threads)
+    earlier = 0.0
+    while taken < seconds and heads != tables and rows * row_bytes < _MOST_SAMPLE_BYTES:
+        before, earlier = rows, taken
+        heads = _heads(tables, _GROWTH * rows / _n_rows(tables))
+        rows, taken = _n_rows(heads), _tried(job, heads, tables, threads)
 
-    if rows == table.n_rows or not before[0]:
-        return Line(0.0, taken / rows, rows)
-    per_row = max(0.0, taken - before[1]) / (rows - before[0])
-    return Line(max(0.0, taken - per_row * rows), per_row, rows)
+    sampled = {key: head.n_rows for key, head in heads.items()}
+    if heads == tables or not before:
+        return Line(0.0, taken / rows, sampled)
+    per_row = max(0.0, taken - earlier) / (rows - before)
+    return Line(max(0.0, taken - per_row * rows), per_row, sampled)
 
 
-def _first_rows(table: Table, threads: int) -> int:
+def _first_rows(tables: Tables, threads: int) -> Tables:
     """Of the first trial: a task for every thread, of whole tasks unless they are large or of very
     many chunks.
     """
+    table = max(tables.values(), key=lambda one: one.n_rows)
     ranges, grid = plan(table)
     unit = math.lcm(table.chunk_rows, grid.rows) if grid.anchored else table.chunk_rows
     few = max(threads, _FIRST_CHUNKS * table.chunk_rows // unit) * unit
     rows = min(ranges.rows * threads, few)
     if rows * table.d * table.dtype.itemsize > _MOST_SAMPLE_BYTES:
         rows = ranges.rows
-    return min(rows, table.n_rows)
+    return _heads(tables, rows / table.n_rows)
 
 
-def _tried(job: Callable[[Table], object], table: Table, rows: int, threads: int) -> float:
-    """Seconds of the job on the first rows, in tasks small enough to give one to every thread."""
-    row_bytes = table.d * table.dtype.itemsize
-    task_bytes = min(plan(table)[0].rows, max(1, rows // threads)) * row_bytes
-    with dask.config.set({"embstab.task-bytes": task_bytes}):
-        return _timed(job, _head(table, rows))
+def _heads(tables: Tables, share: float) -> Tables:
+    """The same share of every table's rows, the first ones, of whole chunks."""
+    heads = {}
+    for key, table in tables.items():
+        rows = -(-math.ceil(share * table.n_rows) // table.chunk_rows) * table.chunk_rows
+        whole = rows >= table.n_rows
+        heads[key] = table if whole else replace(table, source=Head(table.source, rows))
+    return heads
 
 
-def _head(table: Table, rows: int) -> Table:
-    return table if rows == table.n_rows else replace(table, source=Head(table.source, rows))
-
-
-def _read(table: Table) -> object:
-    return reduce_table(table, moments_reduction(centred=False), label="doctor").run()
-
-
-def _read_with_itself(table: Table) -> object:
-    """The table as its own reference, row by row."""
-    alone = replace(table, stored_ids=None)
-    with join_options() as join:
-        pairs = plan_reference_read(pair(alone, alone, join), alone, join, label="doctor")
-        read: Pass[Any] = reduce_table(
-            alone, moments_reduction(centred=False), label="doctor", pairs=pairs
-        )
-        return read.run()
-
-
-def _apply(table: Table, folder: Path) -> object:
-    """The table times the identity, written and removed."""
-    square, out = np.eye(table.d), folder / "applied"
-    users = table.key == "users"
-    run = Run(None, None if users else table, table if users else None, {}, zarr.group({}))
-    known = {"product": {"items": "float32", "users": "float32"}}
-
-    try:
-        return transform_run(
-            Transform(square, square, np.ones(table.d), diagnostics=known),
-            run,
-            out,
-            name=None,
-            dtype=None,
-            overwrite=False,
-            resume=False,
-            inputs=(),
-        )
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
-
-
-def _timed(work: Callable[..., object], *arguments: Any, is_warm: bool = False) -> float:
-    """Seconds of the second call (of the first one, where all ``is_warm``): in the first modules
-    are imported and files come into memory.
+def _tried(job: Job, heads: Tables, tables: Tables, threads: int) -> float:
+    """Seconds of the job on these first rows, in tasks small enough to give one to every thread
+    where all of the rows do.
     """
-    if not is_warm:
-        work(*arguments)
+    how = {}
+    if heads != tables:
+        task_bytes = [
+            min(plan(tables[key])[0].rows, max(1, head.n_rows // threads))
+            * (head.d * head.dtype.itemsize)
+            for key, head in heads.items()
+        ]
+        how = {"embstab.task-bytes": max(task_bytes)}
+    with dask.config.set(how):
+        _timed(job, heads)  # in the first one files come into memory
+        return _timed(job, heads)
+
+
+def _n_rows(tables: Tables) -> int:
+    return sum(table.n_rows for table in tables.values())
+
+
+def _read(heads: Tables, *, onto_itself: bool) -> None:
+    """The reads of a fit; ``onto_itself``: the first table is its own reference, row by row."""
+    first = next(iter(heads))
+    decides: AlignOn = "users" if first == "users" else "items"
+    options = _fit_options(scores=len(heads) == 2, align_on=decides)
+    with unchanged(*heads.values()), join_options() as join:
+        reference = None
+        if onto_itself:
+            heads = {**heads, first: replace(heads[first], stored_ids=None)}
+            reference = Reference(heads.get("items"), heads.get("users"), {})
+        aligned = aligned_rows(heads, reference, options, join, whole=False)
+        read_moments(heads, aligned, options)
+
+
+def _apply(heads: Tables, out: Path) -> Callable[[], None]:
+    """The tables times the identity, written; removing them is another matter."""
+    key = next(iter(heads))
+    square = np.eye(heads[key].d)
+    run = Run(None, heads.get("items"), heads.get("users"), {}, zarr.group({}))
+    known = {"product": {"items": "float32", "users": "float32"}}
+    transform_run(
+        Transform(
+            square, square if "users" in heads else None, np.ones(len(square)), diagnostics=known
+        ),
+        run,
+        out,
+        name=None,
+        dtype=None,
+        overwrite=False,
+        resume=False,
+        inputs=(),
+    )
+    return partial(shutil.rmtree, out, ignore_errors=True)
+
+
+def _timed(work: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds of a call; what it returns, if it can be called, tidies up after it."""
     began = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - began
+    tidy = work(*arguments)
+    taken = time.perf_counter() - began
+    if callable(tidy):
+        tidy()
+    return taken
