@@ -113,7 +113,7 @@ def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
     for verb in case.verbs:
         words, peak = launched(*_EMBSTAB, *commands[verb], "--json")
         seconds = json.loads(words)["seconds"]
-        projected = told["peak_bytes"][verb if verb in told["peak_bytes"] else "stabilize"]
+        projected = told["peak_bytes"][verb]
         figures = {"d": case.d, "chunks": case.n_chunks, "verb": verb, "users": case.users}
         figures |= {"projected_seconds": told["seconds"][verb], "seconds": seconds}
         found.append(figures | {"projected_bytes": projected, "bytes": peak})

@@ -82,6 +82,7 @@ def test_it_projects_a_run_and_leaves_nothing(
     assert 0 < projected["factorize_seconds"]["first"] < seconds["fit"]
     assert projected["sampled_rows"]["items"] == {"fit": 60, "apply": 60, "fit_reference": 60}
     assert 0 < peaks["stabilize"] <= peaks["stabilize_reference"]
+    assert peaks["stabilize"] == max(peaks["fit"], peaks["apply"])
     assert set(told["steps"]) == {"d = 4, float32"}
 
 
@@ -145,16 +146,30 @@ def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
     monkeypatch.setattr(projection.time, "perf_counter", lambda: clock[0])
     table = es.table(np.broadcast_to(np.float32(1), (rows, 64)))
 
-    def job(head: Any) -> None:
-        tried.append(head.n_rows)
-        clock[0] += 0.25 + head.n_rows / 1e6
+    def job(heads: Any) -> Any:
+        n_rows = sum(head.n_rows for head in heads.values())
+        tried.append(n_rows)
+        clock[0] += 0.25 + n_rows / 1e6
+        return lambda: clock.__setitem__(0, clock[0] + 99)  # tidying up is not the job
 
-    found = projection._line(job, table, 1, 0.6)
-    assert found.sampled == max(tried) < rows
-    assert found.seconds(rows) == pytest.approx(0.25 + rows / 1e6)
-    whole = projection._line(job, table, 1, 10.0)
-    assert (whole.fixed, whole.sampled) == (0.0, rows)
-    assert whole.seconds(rows) == pytest.approx(0.25 + rows / 1e6)
+    tables = {"items": table, "users": table}
+    found = projection._line(job, tables, 1, 1.2)
+    assert 2 * found.sampled["items"] == max(tried) < 2 * rows
+    assert found.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
+    whole = projection._line(job, tables, 1, 99.0)
+    assert (whole.fixed, whole.sampled) == (0.0, {"items": rows, "users": rows})
+    assert whole.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
+
+
+def test_every_table_is_tried_in_its_own_share() -> None:
+    """A pass over a small and a large table leaves threads idle as it will."""
+    large, small = (es.table(np.ones((rows, 4), "f4")) for rows in (1 << 20, 1 << 10))
+    heads = projection._heads({"items": large, "users": small}, 0.25)
+    assert {key: head.n_rows for key, head in heads.items()} == {
+        "items": 1 << 18,
+        "users": -(-(1 << 8) // small.chunk_rows) * small.chunk_rows,
+    }
+    assert projection._heads({"items": large}, 1.0) == {"items": large}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -168,7 +183,10 @@ def test_of_very_many_chunks_a_few_are_tried_by_every_thread(threads: int) -> No
     assert plan(table)[0].rows == 32_768 * 8
     tried: list[tuple[int, int]] = []
     projection._line(
-        lambda head: tried.append((head.n_rows, len(plan(head)[0]))), table, threads, 0.0
+        lambda heads: tried.append((heads["items"].n_rows, len(plan(heads["items"])[0]))),
+        {"items": table},
+        threads,
+        0.0,
     )
     (rows_tried, tasks), *_ = tried
     assert rows_tried == threads * plan(table)[1].rows, "a panel each"
@@ -176,19 +194,19 @@ def test_of_very_many_chunks_a_few_are_tried_by_every_thread(threads: int) -> No
 
 
 def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[dict[str, bool]] = []
+    timed_for: list[int] = []
 
-    def timed(_: Any, tables: Any, *__: Any, **how: bool) -> float:
-        calls.append(how)
+    def timed(_: Any, tables: Any, *__: Any) -> float:
+        timed_for.append(tables["items"].d)
         return float(tables["items"].d)
 
     monkeypatch.setattr(projection, "_timed", timed)
     monkeypatch.setattr(projection, "_MEASURED_COMPONENTS", 128)
     monkeypatch.setattr(projection, "_REPEATED_COMPONENTS", 64)
     assert factorize_seconds(50, scores=True, aligned=False) == 50
-    assert calls == [{"is_warm": False}] * 3
+    assert timed_for == [50] * 3
     assert factorize_seconds(1280, scores=True, aligned=True) == 128_000
-    assert calls[3:] == [{"is_warm": True}], "what takes long is done once"
+    assert timed_for[3:] == [128], "what takes long is done once"
 
 
 # --- kernels

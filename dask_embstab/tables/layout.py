@@ -22,6 +22,11 @@ SERIES_FOLDERS = (
     "attempts",
 )
 """The file that makes a folder a series, and the folders in it: nobody else writes there."""
+Files = Mapping[str, Mapping[str, int]]
+"""``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the
+run; ``metadata``: of every other file; ``bytes``: how long each chunk file is.
+"""
+KINDS = ("chunks", "metadata", "bytes")
 INCOMPLETE = "incomplete"
 """Key in the run's attributes while it is being written; taken away last, so that half a run never
 looks whole.

@@ -19,7 +19,7 @@ from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.regular import MOST_METADATA_BYTES
 from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.store import Store
-from dask_embstab.tables.read.recorded import KINDS, Files
+from dask_embstab.tables.layout import KINDS, Files
 
 DIGESTS_KEY = re.compile(r"digests/(?P<name>[^/\\\x00-\x1f]+)\.[0-9a-f]{8}\.json")
 _PATH = re.compile(r"(?!\.\.?(/|$))[^/\x00]+(/(?!\.\.?(/|$))[^/\x00]+)*")

@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any, overload
-
-import numpy as np
 
 from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
@@ -25,6 +24,7 @@ from dask_embstab.series.store import Store
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FILE = re.compile(r"[1-9][0-9]*\.json")
 _MODELS_NAMED = 5
+_encoded = json.JSONEncoder(allow_nan=False).encode
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,7 +185,8 @@ class Log(Displayed):
             return self.head
         if number is None or not self.versions:
             raise InputError("nothing is published in this series yet; add a run first")
-        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+        given: Any = number  # may be NumPy's
+        if not isinstance(given, Integral) or isinstance(given, bool):
             raise InputError(f"a version is a whole number; {shown(number)} was asked for")
         if not 1 <= number <= len(self.versions):
             raise InputError(
@@ -279,9 +280,9 @@ class Row(dict[str, Any]):
     def json(self) -> str:
         """The text of an object; ValueError where it has a number that JSON has not."""
         if self.members is None:
-            return json.dumps(self, allow_nan=False)
+            return _encoded(self)
         rest = {key: value for key, value in self.items() if key not in ("figures", "verdicts")}
-        return f"{json.dumps(rest, allow_nan=False)[:-1]}, {self.members}}}"
+        return f"{_encoded(rest)[:-1]}, {self.members}}}"
 
 
 def rows(log: Log) -> Iterator[Row]:

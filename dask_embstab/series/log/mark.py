@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from dask_embstab.arguments import offers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
-from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import FORMAT
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
+
+if TYPE_CHECKING:
+    from dask_embstab.series.log.settings import Settings
 
 
 def store_at(place: Any) -> Store:
@@ -43,11 +47,29 @@ def create_mark(store: Store, settings: Settings) -> None:
 
 def read_mark(store: Store, place: str) -> Settings:
     """The settings given at ``init``."""
-    try:
+    from dask_embstab.series.log.settings import Settings  # knows what a fit is: a log does not
+
+    values = require_mark(store, place)
+    with _reading_mark(place):
+        return Settings.of(values)
+
+
+def require_mark(store: Store, place: str) -> Any:
+    """The same as plain values, unchecked but for their checksum; an error where there is no
+    series.
+    """
+    with _reading_mark(place):
         values = parsed_json(store.read(SERIES_MARK))
         if values.pop("crc32c") != checksum_of(values):
             raise ValueError("it fails its checksum")
-        return Settings.of(values["settings"])
+        return values["settings"]
+
+
+@contextlib.contextmanager
+def _reading_mark(place: str) -> Iterator[None]:
+    """What reading the mark raises, as one clear error."""
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"there is no series at {place}; make one with {call('Series.init')}"

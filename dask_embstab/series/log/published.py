@@ -15,7 +15,8 @@ from dask_embstab.files.place import local_path
 from dask_embstab.series.log.names import reference_key, run_key
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
-from dask_embstab.tables.read.recorded import Files, Recorded, require_metadata
+from dask_embstab.tables.layout import Files
+from dask_embstab.tables.read.recorded import Recorded, require_metadata
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.transform import Transform
 

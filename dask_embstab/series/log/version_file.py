@@ -20,7 +20,7 @@ from dask_embstab.errors import DamageError
 
 _FINDINGS, _DETAILS = b'"findings": {', b'"details": {'
 _CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
-_ODD = (b"NaN", b"Infinity", b"\x7f")
+_ODD = b"NI\x7f"
 _JSON = json.JSONDecoder()
 FOUND = ("figures", "verdicts")
 """What stands on the line of the findings."""
@@ -74,10 +74,9 @@ def checked_lines(data: bytes) -> tuple[bytes, bytes, bytes]:
     """The first three lines of a version's file; ValueError unless the checksum is right."""
     at = data.rfind(b"\n", 0, -1) + 1
     check = _CHECK.fullmatch(data, at)
-    body = memoryview(data)[:at]
-    if check is None or int(check[1]) != crc32c.crc32c(body):
+    if check is None or int(check[1]) != crc32c.crc32c(memoryview(data)[:at]):
         raise ValueError("it fails its checksum")
-    core, findings, details = data[:at].splitlines()
+    core, findings, details = data[: at - 1].split(b"\n")
     return core, findings, details
 
 
@@ -107,6 +106,7 @@ def members_in(line: bytes) -> str | None:
     """What stands between the braces of the findings; None where a terminal or a strict reader of
     JSON would not take it as it is.
     """
+    # NaN and Infinity begin with these; a name that has such a letter is merely encoded again.
     plain = line.isascii() and not any(odd in line for odd in _ODD)
     return _inside(line, _FINDINGS)[1:].decode() if plain else None
 

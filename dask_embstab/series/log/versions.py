@@ -42,7 +42,7 @@ from dask_embstab.series.log.version_file import (
     reading_version,
 )
 from dask_embstab.series.store import Store
-from dask_embstab.tables.read.recorded import Files
+from dask_embstab.tables.layout import Files
 
 Kind = Literal["publish", "promote", "rollback", "settings", "rebase", "forget"]
 MOVING = ("rebase", "forget")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,14 +29,10 @@ from dask_embstab.files.regular import (
     read_regular,
     require_regular,
 )
+from dask_embstab.tables.layout import Files
 
 CHECKSUM_BYTES = 4
 _METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-Files = Mapping[str, Mapping[str, int]]
-"""``chunks``: the crc32c of every chunk file's bytes before its own checksum, by path below the
-run; ``metadata``: of every other file; ``bytes``: how long each chunk file is.
-"""
-KINDS = ("chunks", "metadata", "bytes")
 CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
 METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
 """Names of the files that a run is made of; all others are somebody else's."""
