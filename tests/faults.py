@@ -38,6 +38,11 @@ _EVENTS = {
 }
 
 
+NEVER = 10**9
+"""The operation at which nothing is struck: all are counted."""
+FEW = 100
+
+
 class Killed(BaseException):
     """The process is dead: nobody can catch this and go on."""
 
@@ -51,6 +56,7 @@ class Faults:
         self.struck = False
         self.synced: set[int] = set()
         self.before: set[int] = set()
+        self.places: dict[tuple[str, ...], int] = {}
         self._armed = False
         self._lock = threading.Lock()
 
@@ -60,7 +66,7 @@ class Faults:
         synced.
         """
         self.root, self.at, self.mode = str(root), at, mode
-        self.count, self.struck, self.synced = 0, False, set()
+        self.count, self.struck, self.synced, self.places = 0, False, set(), {}
         self.before = {path.stat().st_ino for path in root.rglob("*") if path.is_file()}
         self._armed = True
         try:
@@ -76,6 +82,8 @@ class Faults:
             return
         with self._lock:
             self.count += 1
+            if self.at == NEVER:
+                self.places.setdefault(_place(), self.count)
             hit = self.count == self.at
             dead = self.count >= self.at and self.mode != "fail"
             self.struck = self.struck or hit
@@ -83,6 +91,13 @@ class Faults:
             raise Killed
         if hit:
             raise OSError(errno.EIO, "a fault that the test made")
+
+    def every_place(self) -> list[int]:
+        """All operations that were counted; of more than ``FEW`` the first one of every place in
+        the library.
+        """
+        few = self.count <= FEW
+        return list(range(1, self.count + 1) if few else self.places.values())
 
     def concerns(self, path: Any) -> bool:
         """Whether a path lies below the root; a relative one (by a folder's descriptor) may."""
@@ -101,6 +116,17 @@ class Faults:
                 os.utime(path, ns=(0, path.stat().st_mtime_ns - 60 * 10**9))
 
 
+def _place() -> tuple[str, ...]:
+    """Where in the library an operation comes from: its three innermost calls."""
+    frame, found = sys._getframe(2), list[str]()
+    while frame.f_back is not None and len(found) < _CALLS:
+        frame = frame.f_back
+        if f"{os.sep}dask_embstab{os.sep}" in frame.f_code.co_filename:
+            found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+    return tuple(found)
+
+
+_CALLS = 3
 _faults = Faults()
 _hooked = False
 
@@ -159,14 +185,15 @@ def strike_every(
     offset: int,
 ) -> int:
     """Strike ``call`` on a copy of the series ``start`` at one operation in ``step`` (not the first
-    ``offset`` ones), and at the last two, around the publish itself; how many faults were tried.
+    ``offset`` ones), or, where ``step`` is 0, at the first one of every place in the code; and at
+    the last two, around the publish itself. How many faults were tried.
 
     What is there reads (by ``ended``) as before or as after; the same call then ends in what an
     undisturbed one ends in, also once gc was there, and nothing is damaged.
     """
     before, n_versions = ended(es.Series(start)), len(es.Series(start).log().versions)
     wanted: Any = None
-    tried, struck = [10**9], 0
+    tried, struck = [NEVER], 0
     while tried:
         at, place = tried.pop(), work / "series"
         shutil.copytree(start, place)
@@ -183,9 +210,9 @@ def strike_every(
             call(es.Series(place))
         if wanted is None:
             wanted = ended(es.Series(place))
-            first = 1 + (offset if step > 1 else 0)
-            last = disk.count
-            tried = sorted({*range(first, last + 1, step), *range(max(1, last - 1), last + 1)})
+            first, last = 1 + (offset if step > 1 else 0), disk.count
+            chosen = range(first, last + 1, step) if step else disk.every_place()
+            tried = sorted({*chosen, *range(max(1, last - 1), last + 1)})
         for collected in (False, True):
             if collected:
                 es.Series(place).gc(grace=0)

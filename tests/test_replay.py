@@ -9,14 +9,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 from deliveries import shuffled
 from oracle import data_of, snapshot
 from seriesworlds import drifting
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
+from dask_embstab.series.admin import replay as replay_module
 from dask_embstab.series.admin.replay import replay
+from dask_embstab.series.log.thresholds import THRESHOLDS
+from dask_embstab.series.log.versions import Version
 
 
 @pytest.fixture
@@ -103,3 +108,44 @@ def test_inputs_that_are_gone_or_changed(series: es.Series, tmp_path: Path) -> N
         replay(series, tmp_path / "b", {"policy": "first"}, first=None, last=None)
     with pytest.raises(es.InputError, match="no live run"):
         replay(series, tmp_path / "c", {}, first=3, last=3)
+
+
+def test_what_one_call_was_given_is_given_again(tmp_path: Path) -> None:
+    series = es.Series.init(tmp_path / "series", gates=dict.fromkeys(THRESHOLDS))
+    for week in range(3):
+        run = tmp_path / f"week-{week}.zarr"
+        drifting(week).write(run)
+        stored: Any = zarr.open_group(run, mode="r+")["items"]
+        stored.create_array("seen", data=np.arange(1, stored["vectors"].shape[0] + 1.0))
+        own = {"weights": "seen", "unit_rows": False, "sample": np.int64(64)} if week == 1 else {}
+        series.add(run, **own)
+    assert series.show(2).inputs["options"] == {"weights": "seen", "unit_rows": False, "sample": 64}
+    told = series.replay(tmp_path / "scratch")
+    assert data_of(es.Series(tmp_path / "scratch").open().path) == data_of(series.open().path)
+    assert all(
+        f["difference"] in (0, None) for row in told["runs"] for f in row["figures"].values()
+    )
+    assert told["without_options"] == []
+
+    seen: Any = zarr.open_array(tmp_path / "week-1.zarr/items/seen", mode="r+")
+    seen[0] = 7.0
+    with pytest.raises(es.InputError, match="weights of the items of version 2 are not what they"):
+        series.replay(tmp_path / "other")
+
+
+def test_arrays_of_one_call_are_no_silent_difference(
+    series: es.Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifting(4).write(tmp_path / "week-4.zarr")
+    n_rows = es.open_run(tmp_path / "week-4.zarr").items.n_rows
+    series.add(tmp_path / "week-4.zarr", weights=np.ones(n_rows), accept="a test")
+    with pytest.raises(es.InputError, match=r"arrays are not kept.*version 5 \(weights\)"):
+        series.replay(tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+
+    known = replay_module.recorded(series.log(), 1, 1)[0].inputs
+    older = {key: value for key, value in known.items() if key != "options"}
+    monkeypatch.setattr(Version, "inputs", older)
+    told = series.replay(tmp_path / "scratch", last=1)
+    assert told["without_options"] == [1]
+    assert "is not recorded of the versions 1" in replay_module.table_lines(told)[-1]

@@ -169,16 +169,15 @@ def test_a_fault_at_the_nth_operation(
     *,
     every: bool,
 ) -> None:
-    """At every one of them; the short form takes a few, and the last ones, around the publish
-    itself.
+    """At every one of them, or at every place in the library that they come from; the short form
+    takes a few, and the last ones, around the publish itself.
     """
     wanted(start, runs, verb)  # a first call imports and looks up more than later ones
-    assert not strike(disk, start, runs, verb, 10**9, mode)
-    last, step = disk.count, 1 if every else max(1, disk.count // POINTS)
+    assert not strike(disk, start, runs, verb, faults.NEVER, mode)
+    last, step = disk.count, max(1, disk.count // POINTS)
     offset = faults.MODES.index(mode) * step // len(faults.MODES)
-    chosen = sorted(
-        {*range(1 + offset, last + 1, step), *range(max(1, last - (5 if every else 2)), last + 1)}
-    )
+    some = disk.every_place() if every else range(1 + offset, last + 1, step)
+    chosen = sorted({*some, *range(max(1, last - (5 if every else 2)), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
     assert struck == len(chosen)
     record_property("tried", struck)

@@ -304,6 +304,9 @@ class Series(SeriesUpkeep):
 
         ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate
         holds nothing there (its verdict is recorded). A replay that was interrupted goes on.
+        What the `add` of one run alone was given (its rank, the name of its weights and the like)
+        is given again; an `add` that was given arrays is an error that names its version.
+        ``without_options`` in the result are versions that do not tell (older releases).
         Besides what the versions hold, each run is compared with the one before it in its own
         series (`diff`). Raises `InputError` where an input is gone or not what was aligned.
 

@@ -19,6 +19,7 @@ from dask_embstab.tables.run import Run, open_run
 
 _REASON = "a replay"
 _USERS, _K = 1000, 100
+_NAMED = 5
 
 
 class Replayable(Protocol):
@@ -58,14 +59,17 @@ def replay(
     """`Series.replay`."""
     chosen = series.settings.changed(settings)
     wanted = recorded(series.log(), first, last)
+    unknown = _require_options(wanted)
     sources = [_source(version) for version in wanted]
     made = _scratch(type(series), scratch, chosen.to_dict())
     rows: list[dict[str, Any]] = []
     before: tuple[Version, Version] | None = None
     for version, source in zip(wanted, sources, strict=True):
-        added = made.add(source, name=version.run, model=version.model, accept=_REASON).version
+        given = {"model": version.model, **version.inputs.get("options", {})}
+        added = made.add(source, name=version.run, accept=_REASON, **given).version
         if added.inputs["tables"] != version.inputs["tables"]:
             raise _changed(version)
+        _require_same_rows(version, added, given)
         pairs = (version, added)
         ours, theirs = (
             _figures(where, now, None if before is None else before[side])
@@ -79,7 +83,12 @@ def replay(
             }
         )
         before = pairs
-    return {"settings": chosen.to_dict(), "runs": rows, "means": _means(rows)}
+    return {
+        "settings": chosen.to_dict(),
+        "runs": rows,
+        "means": _means(rows),
+        "without_options": unknown,
+    }
 
 
 def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
@@ -95,6 +104,39 @@ def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
             f"no live run was published by the versions {first or 1} to {last or len(log.versions)}"
         )
     return found
+
+
+def _require_options(wanted: list[Version]) -> list[int]:
+    """Raise `InputError` where an `add` was given what cannot be given again; the versions that do
+    not tell what it was given (older releases did not record it).
+    """
+    options = {version.version: version.inputs.get("options") for version in wanted}
+    lost = {
+        number: [name for name, value in given.items() if value is None]
+        for number, given in options.items()
+        if given
+    }
+    named = [f"version {number} ({', '.join(names)})" for number, names in lost.items() if names]
+    if named:
+        raise InputError(
+            "a replay gives every run what its own call was given, and arrays are not kept; they"
+            f" were given to {', '.join(named[:_NAMED])}; add them with stored arrays or files",
+            f"{option('first')} and {option('last')} leave versions out",
+        )
+    return [number for number, given in options.items() if given is None]
+
+
+def _require_same_rows(version: Version, added: Version, given: Mapping[str, Any]) -> None:
+    """Raise where a file or an array that the call named is not what it was."""
+    before, now = (v.figures.get("selected") or {} for v in (version, added))
+    for key, known in before.items():
+        for name in given.keys() & known.keys():
+            if now.get(key, {}).get(name) != known[name]:
+                raise InputError(
+                    f"{name} of the {key} of version {version.version} are not what they were;"
+                    " restore them",
+                    f"{option('first')} and {option('last')} leave versions out",
+                )
 
 
 def _scratch(kind: type[Replayable], place: Any, settings: Mapping[str, Any]) -> Replayable:
@@ -196,4 +238,7 @@ def table_lines(told: Mapping[str, Any]) -> list[str]:
                     "           -" if v is None else f"{v:12.6g}" for v in figure.values()
                 )
                 lines.append(f"{run:24} {name:24} {shown}")
+    if told["without_options"]:
+        numbers = ", ".join(map(str, told["without_options"]))
+        lines.append(f"what their own calls were given is not recorded of the versions {numbers}")
     return lines

@@ -186,7 +186,7 @@ class Log(Displayed):
         if number is None or not self.versions:
             raise InputError("nothing is published in this series yet; add a run first")
         given: Any = number  # may be NumPy's
-        if not isinstance(given, Integral) or type(given) is bool:
+        if isinstance(number, bool) or not isinstance(given, Integral):
             raise InputError(f"a version is a whole number; {shown(number)} was asked for")
         if not 1 <= number <= len(self.versions):
             raise InputError(

@@ -53,6 +53,7 @@ def fit(delivery: Delivery) -> Candidate:
         "running_reference": None if version is None else version.reference_at,
         "lags": {str(gap): before.run for gap, before in lagged.items()},
         "selected": rows.recorded,
+        "options": delivery.request.given,
         "basis": None if version is None else version.basis.get("file"),
         "settings": {name: value for name, value in settings.to_dict().items() if name != "gates"},
     }

@@ -5,9 +5,12 @@ its first step.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from dask_embstab.errors import HoldError, InputError
 from dask_embstab.passes.digest import ids_digest, table_digests
@@ -41,6 +44,15 @@ class Request:
     accept: str | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What this call alone said, as plain values: what a replay gives again. None stands for
+        arrays and tables, which are not kept.
+        """
+        options = {name: value for name, value in self.selection.items() if value is not None}
+        named = {name: _plain(value) for name, value in (options | dict(self.own)).items()}
+        return named | ({"new_model": self.model} if self.planned else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +193,17 @@ def require_same(version: Version, source: Run, model: str | None) -> None:
         raise InputError(
             f"{version.run} is published as a run of the model {version.model!r}; {model!r} came"
         )
+
+
+def _plain(value: Any) -> Any:
+    """A number, a text, or a dict of them by table; None for anything else."""
+    if isinstance(value, Mapping):
+        by_table = {str(key): _plain(one) for key, one in value.items()}
+        return None if None in by_table.values() else by_table
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float) else None
 
 
 def _settled(settings: Settings, log: Log, source: Run, name: str) -> Settings:

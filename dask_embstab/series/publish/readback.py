@@ -114,4 +114,5 @@ def _inputs(transformed: Run, candidate: Candidate) -> dict[str, Any]:
         tables[name] = {key: value for key, value in table.items() if key != "written"} | {
             "digests": read[name]
         }
-    return {"path": candidate.plan["source"]["path"], "tables": tables}
+    plan = candidate.plan
+    return {"path": plan["source"]["path"], "tables": tables, "options": plan["options"]}

@@ -121,7 +121,10 @@ def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selec
         selections[key] = Selection(**own)
         own |= counting
         chosen = Selection(**counting).chosen(table)
-        recorded[key] = {name: own[name] for name in ("min_count", "sample", "anchors", "seed")} | {
+        numbers = {name: own[name] for name in ("min_count", "sample", "anchors", "seed")}
+        recorded[key] = {
+            name: n.item() if isinstance(n, np.generic) else n for name, n in numbers.items()
+        } | {
             name: {"from": named.get(name), "crc32c": _checksum(name, own[name], table)}
             for name in (*NAMED, "pairs")
             if own[name] is not None
