@@ -11,6 +11,7 @@ import zarr
 from oracle import hidden, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.tables.write import output_folder
 
 T, W = world(7)
 BROKEN = da.from_array(T, chunks=(16, -1)).map_blocks(lambda block: block[1:], dtype=T.dtype)
@@ -69,3 +70,35 @@ def test_a_store_without_renames_keeps_nothing_of_what_failed() -> None:
     np.testing.assert_array_equal(vectors_of(es.create_run(store, T)), T)
     with pytest.raises(es.OutputExistsError):
         es.create_run(store, T)
+
+
+@pytest.mark.parametrize("n_bytes", [900, 1200, 200_000])
+def test_what_is_written_can_be_read(tmp_path: Path, n_bytes: int) -> None:
+    """Ids beyond what readers take are refused before a run is there, and never called damage."""
+    ids = [f"{i:04}".ljust(n_bytes, "x") for i in range(40)]
+    place, rows = tmp_path / "a.zarr", np.random.default_rng(0).normal(size=(40, 4))
+    if n_bytes < 1024:
+        made = es.create_run(place, rows, item_ids=ids, chunk_rows=16)
+        assert list(np.asarray(made.items.ids)) == ids
+        return
+    with pytest.raises(es.IdError, match="1024 bytes on the average of a chunk"):
+        es.create_run(place, rows, item_ids=ids, chunk_rows=16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_long_id_among_short_ones_is_read_and_written(tmp_path: Path) -> None:
+    ids = ["x" * 10_000, *map(str, range(39))]
+    made = es.create_run(tmp_path / "a.zarr", np.ones((40, 4)), item_ids=ids)
+    assert list(np.asarray(made.items.ids)) == ids
+
+
+def test_metadata_that_nobody_would_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digests of a run stand in its metadata, a number per chunk."""
+    rows = np.random.default_rng(0).normal(size=(4000, 4))
+    made = es.create_run(tmp_path / "a.zarr", rows, chunk_rows=4)
+    monkeypatch.setattr(output_folder, "MOST_METADATA_BYTES", 10_000)
+    with pytest.raises(es.InputError, match="write its tables in larger chunks"):
+        es.stabilize(made, tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()

@@ -27,6 +27,7 @@ from dask_embstab.series.publish.consensus import aligned_on
 from dask_embstab.series.publish.delivery import Delivery, described
 from dask_embstab.series.publish.selecting import Selected, selected
 from dask_embstab.series.store import Store
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.transform import Transform
 
 
@@ -92,7 +93,7 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
     again.
     """
     try:
-        arrays = read_npz(io.BytesIO(store.read(candidate_key(name))))
+        arrays = read_npz(io.BytesIO(_bytes_of(store, candidate_key(name))))
         header = parsed_json(str(arrays.pop("header")))
         return header["plan"], Transform.from_arrays(arrays, header["diagnostics"])
     except (
@@ -105,3 +106,16 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
         zipfile.BadZipFile,
     ):
         return None, None
+
+
+def _bytes_of(store: Store, key: str) -> bytes:
+    """A file as long as its matrices are, which metadata may not be; DamageError beyond a quarter
+    of this machine's memory, of which reading it takes three times its bytes.
+    """
+    most, size, blocks = physical_memory() // 4, 0, []
+    for block in store.blocks(key):
+        blocks.append(block)
+        size += len(block)
+        if size > most:
+            raise DamageError(f"{key} has more than {most} bytes; it is made again")
+    return b"".join(blocks)

@@ -18,7 +18,7 @@ import numpy as np
 from dask_embstab.errors import DamageError
 
 _SLACK_BYTES = 1 << 16
-_TEXT_BYTES = 1 << 10
+MOST_TEXT_BYTES = 1 << 10
 """Bytes that a text may take on the average of its chunk: metadata does not say."""
 LENGTH_BYTES = 4
 """Before each text stands its length."""
@@ -36,7 +36,7 @@ def allowed_bytes(n_values: int, dtype: np.dtype[Any], n_encoded: int | None = N
     a little. Of texts that no metadata tells the length of, ``n_encoded`` bytes say more.
     """
     is_text = dtype.kind in "OT"
-    size = n_values * (_TEXT_BYTES if is_text else dtype.itemsize)
+    size = n_values * (MOST_TEXT_BYTES if is_text else dtype.itemsize)
     if is_text and n_encoded is not None:
         size = min(size, n_values * LENGTH_BYTES + _TEXT_TIMES * n_encoded)
     return size + size // 8 + _SLACK_BYTES

@@ -15,7 +15,9 @@ from typing import Any
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from dask_embstab.errors import InputError
 from dask_embstab.files.atomic import PARTIAL, create_new, new_token, write_all
+from dask_embstab.files.regular import MOST_METADATA_BYTES
 
 
 class OutputFolder(LocalStore):
@@ -26,6 +28,12 @@ class OutputFolder(LocalStore):
         if self.read_only:
             raise ValueError("store was opened in read-only mode and does not support writing")
         values: Any = value.as_numpy_array()
+        if key.endswith("zarr.json") and values.nbytes > MOST_METADATA_BYTES:
+            raise InputError(
+                f"metadata must take {MOST_METADATA_BYTES} bytes at most, or nobody reads it; a run"
+                f" with {values.nbytes} bytes of digests has too many chunks; write its tables in"
+                " larger chunks"
+            )
         await asyncio.to_thread(_put, self.root, key, memoryview(values).cast("B"))
 
 

@@ -13,10 +13,11 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import Rows, Vector
-from dask_embstab.errors import NotFiniteError
+from dask_embstab.errors import IdError, NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.kinds import digest_of_ids, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
+from dask_embstab.tables.read.bounded import MOST_TEXT_BYTES
 from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_dir
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
@@ -127,7 +128,7 @@ class Sink:
                 require_stored(ids, str(self.ids.store_path), at)
                 _require_folder(self.ids)
                 if ids.dtype.kind == "O":
-                    encoded_texts(ids, str(self.ids.store_path), at)
+                    _require_short(encoded_texts(ids, str(self.ids.store_path), at), self.ids, at)
                 with writing(str(self.ids.store_path)):
                     self.ids[at:end] = ids
                 digest += digest_of_ids(ids, at) if compared else 0
@@ -226,6 +227,18 @@ class RowWriter:
     def _next_chunk(self) -> Rows:
         rows = min(self._size, self._stop - self._at)
         return np.empty((rows, *self._vectors.shape[1:]), self._vectors.dtype)
+
+
+def _require_short(texts: list[bytes], array: zarr.Array[Any], start: int) -> None:
+    """Raise `IdError` where a chunk of texts is longer than readers take."""
+    size, most = sum(map(len, texts)), MOST_TEXT_BYTES * array.chunks[0]
+    if size > most:
+        longest = max(range(len(texts)), key=lambda i: len(texts[i]))
+        raise IdError(
+            f"ids that are strings must take {MOST_TEXT_BYTES} bytes on the average of a chunk;"
+            f" {array.store_path} was to get {len(texts)} ids of {size} bytes from row {start} on,"
+            f" the longest of {len(texts[longest])} in row {start + longest}; give shorter ids"
+        )
 
 
 def _require_folder(array: zarr.Array[Any]) -> None:
