@@ -32,11 +32,13 @@ if TYPE_CHECKING:
         load_transform,
         moments,
         open_run,
+        query_index,
         report,
         search,
         space_of,
         stabilize,
         table,
+        upgrade_index,
         upgrade_plan,
     )
     from dask_embstab.errors import (
@@ -113,11 +115,13 @@ __all__ = [
     "load_transform",
     "moments",
     "open_run",
+    "query_index",
     "report",
     "search",
     "space_of",
     "stabilize",
     "table",
+    "upgrade_index",
     "upgrade_plan",
 ]
 

@@ -7,6 +7,7 @@ from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
 from dask_embstab.verbs.export import export
 from dask_embstab.verbs.fit import fit, fold_bias, moments
+from dask_embstab.verbs.index import query_index, upgrade_index
 from dask_embstab.verbs.ingest import ingest
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
@@ -30,10 +31,12 @@ __all__ = [
     "load_transform",
     "moments",
     "open_run",
+    "query_index",
     "report",
     "search",
     "space_of",
     "stabilize",
     "table",
+    "upgrade_index",
     "upgrade_plan",
 ]

@@ -71,6 +71,9 @@ CALLS: dict[str, list[str]] = {
     "evaluate": ["a.zarr", "b.zarr"],
     "fit": ["a.zarr", "new", "--reference", "b.zarr"],
     "import": ["a.zarr", "new"],
+    "index build": ["a.zarr", "new", "--engine", "pgvector"],
+    "index query": ["index", "a.zarr"],
+    "index upgrade": ["index", "new", "--transform", "t.npz"],
     "inspect": ["a.zarr"],
     "lookup": ["a.zarr", "3"],
     "moments": ["a.zarr", "new", "--reference", "b.zarr"],
@@ -138,6 +141,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     series = es.Series.init(folder / "series", gates=dict.fromkeys(THRESHOLDS))
     series.add(first)
     series.add(second, shadow=True)
+    es.export(first, folder / "index", format="usearch")
     (folder / "empty").mkdir()
     (folder / "link").symlink_to("nowhere")
     (folder / "file.txt").write_text("a,b\n1,2\n")

@@ -44,6 +44,7 @@ TABLES: dict[str, set[str]] = {
     "moments": {"table", "reference", "weights", "counts"},
     "open_run": {"path"},
     "report": {"a"},
+    "query_index": {"queries"},
     "search": {"queries", "run"},
     "stabilize": {"run", "reference", "weights", "counts", "pairs"},
     "table": {"array"},
@@ -91,6 +92,8 @@ class Given:
         self.series.add(self.run)
         self.shadow = self.series.add(self.other, shadow=True).version.version
         shutil.copytree(folder / "series", folder / "template")
+        self.index = folder / "index"
+        es.export(self.run, self.index, format="usearch")
         self.n = 0
 
     def another_series(self) -> es.Series:
@@ -130,6 +133,8 @@ class Given:
             "load_transform": lambda: {"path": self.folder / "t.npz"},
             "moments": lambda: {"table": T, "reference": T2},
             "open_run": lambda: {"path": a},
+            "query_index": lambda: {"index": self.index, "queries": a, "k": 3},
+            "upgrade_index": lambda: {"index": self.index, "out": new(), "transform": t},
             "report": lambda: {"a": a, "b": b},
             "Report.save": lambda: {"self": es.report(T, T2), "path": new(".html")},
             "Report.to_dict": lambda: {"self": es.report(T, T2)},

@@ -44,6 +44,8 @@ _VERBS = (
     "export",
     "ingest",
     "detect_space",
+    "query_index",
+    "upgrade_index",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
@@ -61,6 +63,8 @@ COMMANDS = (
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}
     | {"Series.change": "series settings", "upgrade_plan": "upgrade plan", "detect_space": "detect"}
     | {"ingest": "import"}
+    | {"index_build": "index build", "query_index": "index query"}
+    | {"upgrade_index": "index upgrade"}
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}

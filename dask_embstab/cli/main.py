@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dask_embstab.cli import (  # noqa: F401 (their commands register themselves)
+    index,
     ingest,
     moments,
     series,

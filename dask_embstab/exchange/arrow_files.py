@@ -39,7 +39,7 @@ def write_parquet(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> Non
             write_statistics=["id"],
         ) as writer:
             for panel in grouped(panels, spec.group_rows):
-                table = pa.Table.from_arrays(_columns(spec, panel), schema=schema)
+                table = pa.Table.from_arrays(columns_of(spec, panel), schema=schema)
                 writer.write_table(table, row_group_size=spec.group_rows)
 
     write_whole(f"{stem}.parquet", fill, sync=False)
@@ -54,7 +54,7 @@ def write_arrow(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> None:
     def fill(file: IO[bytes]) -> None:
         with pa.ipc.new_file(file, schema) as writer:
             for panel in grouped(panels, spec.group_rows):
-                columns = _columns(spec, panel)
+                columns = columns_of(spec, panel)
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     write_whole(f"{stem}.arrow", fill, sync=False)
@@ -78,7 +78,8 @@ def _vector_type(spec: FileSpec) -> Any:
     return pa.list_(element, spec.d) if spec.vectors_as == "fixed-list" else pa.list_(element)
 
 
-def _columns(spec: FileSpec, panel: Panel) -> list[Any]:
+def columns_of(spec: FileSpec, panel: Panel) -> list[Any]:
+    """The columns of a panel, as `arrow_schema` has them."""
     ids = _ids(spec, panel.ids, int(panel.numbers[0]))
     return [ids, _vectors(spec, panel.rows)] if spec.d else [ids]
 

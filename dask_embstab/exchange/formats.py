@@ -75,7 +75,12 @@ FORMATS: tuple[Format, ...] = (
     Format("run", "csv", "run_tables:write_tables", (*_TABLES, "formulas")),
     Format("run", "word2vec", "run_tables:write_tables", _TABLES),
     Format("run", "word2vec-binary", "run_tables:write_tables", _TABLES),
-    # --- indexes over a run
+    # --- indexes over a run, and files that vector stores load: exchange/indexes/
+    Format("run", "hnswlib", "run_tables:write_tables", ("table", "metric")),
+    Format("run", "usearch", "run_tables:write_tables", ("table", "metric", "dtype")),
+    Format("run", "lancedb", "run_tables:write_tables", ("table", "dtype")),
+    Format("run", "pgvector", "run_tables:write_tables", _TABLES),
+    Format("run", "qdrant", "run_tables:write_tables", _PARTS),
     # --- transforms
 )
 """In the order in which messages list them."""

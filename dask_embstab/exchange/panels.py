@@ -43,6 +43,7 @@ class FileSpec:
     vectors_as: str = "list"
     formulas: bool = False
     provenance: str = "{}"
+    metric: str = "dot"
 
     @property
     def group_rows(self) -> int:

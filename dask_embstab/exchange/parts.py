@@ -18,6 +18,10 @@ import numpy as np
 from dask_embstab.errors import DamageError
 from dask_embstab.exchange.arrow_files import write_arrow, write_parquet
 from dask_embstab.exchange.changes import Changes
+from dask_embstab.exchange.indexes.graphs import write_hnswlib, write_usearch
+from dask_embstab.exchange.indexes.lance import write_lance
+from dask_embstab.exchange.indexes.pgcopy import write_pgcopy
+from dask_embstab.exchange.indexes.qdrant import write_qdrant
 from dask_embstab.exchange.npy_files import write_npy
 from dask_embstab.exchange.panels import FileSpec, Panel, Panels, Room, WriteFile
 from dask_embstab.exchange.text_files import write_csv, write_word2vec, write_word2vec_binary
@@ -42,8 +46,15 @@ WRITERS: dict[str, WriteFile] = {
     "csv": write_csv,
     "word2vec": write_word2vec,
     "word2vec-binary": write_word2vec_binary,
+    "hnswlib": write_hnswlib,
+    "usearch": write_usearch,
+    "lancedb": write_lance,
+    "pgvector": write_pgcopy,
+    "qdrant": write_qdrant,
 }
 """How a part is written, by the name of its format."""
+_IDS_IN_NPY = ("npy", "hnswlib", "usearch")
+"""Formats whose ids are an npy file, which must know how long texts are before it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,8 @@ def write_part(
     panels = iter(reading)
     first = next(panels, None)
     if first is not None:
-        characters = reading.characters() if spec.format == "npy" and spec.ids == "string" else 0
+        texts = spec.format in _IDS_IN_NPY and spec.ids == "string"
+        characters = reading.characters() if texts else 0
         room = Room(rows.stop - rows.start, characters)
         whole: Panels = itertools.chain([first], panels)
         WRITERS[spec.format](spec, part_stem(folder, rows.number), whole, room)

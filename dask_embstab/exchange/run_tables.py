@@ -34,7 +34,8 @@ from dask_embstab.tables.table import Table
 
 _PART_BYTES = 128 * 2**20
 _MIB = 2**20
-_NEED_PYARROW = ("parquet", "arrow")
+_NEED_PYARROW = ("parquet", "arrow", "lancedb")
+_ONE_FILE = ("word2vec", "word2vec-binary", "hnswlib", "usearch", "lancedb")
 _HALF = np.dtype(np.float16)
 _SINGLE = np.dtype(np.float32)
 _NO_ROWS = np.empty((ID_RANGE, 0), _SINGLE)
@@ -100,7 +101,7 @@ def rows_per_file(export: Export, table: Table, spec: FileSpec) -> int:
         return int(given["rows_per_file"])
     if "part_mb" in given:
         return max(1, int(given["part_mb"] * _MIB / row_bytes))
-    if export.format.startswith("word2vec"):
+    if export.format in _ONE_FILE:
         return table.n_rows
     return 1 << max(0, (_PART_BYTES // row_bytes).bit_length() - 1)
 
@@ -133,7 +134,14 @@ def _asked(export: Export) -> dict[str, Any]:
         "changed_since": given.get("ids_changed_since"),
         "moved_more_than": given.get("where_moved_more_than"),
         "moved_by": given.get("moved_by", "cosine") if moved else None,
+        "metric": _metric(export),
     }
+
+
+def _metric(export: Export) -> str:
+    """By which an index finds neighbours."""
+    of_run = isinstance(export.what, Run) and export.what.users is not None
+    return str(export.options.get("metric", "dot" if of_run else "cosine"))
 
 
 def _spec(export: Export, table: Table, record: Mapping[str, Any]) -> FileSpec:
@@ -157,6 +165,7 @@ def _spec(export: Export, table: Table, record: Mapping[str, Any]) -> FileSpec:
         table.where,
         vectors_as=given.get("vectors_as", "list"),
         formulas="formulas" in given,
+        metric=_metric(export),
         provenance=json.dumps({**record, **of_table}, sort_keys=True),
     )
 

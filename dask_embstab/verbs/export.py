@@ -13,6 +13,7 @@ from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.formats import Export, Exported, format_named, require_options
 from dask_embstab.files.place import local_path
 from dask_embstab.options import options_of, taken
+from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.repairs import option
 from dask_embstab.series.log.versions import Version
@@ -37,6 +38,7 @@ def export(
     dtype: Any = None,
     vectors_as: Literal["list", "fixed-list", "binary"] | None = None,
     formulas: bool = False,
+    metric: Metric | None = None,
     rows_per_file: int | None = None,
     part_mb: float | None = None,
     ids_changed_since: int | None = None,
@@ -65,7 +67,8 @@ def export(
         A new local place, in a folder that exists.
     format
         Of a run ``"parquet"``, ``"arrow"`` (IPC files), ``"npy"``, ``"csv"``, ``"word2vec"`` or
-        ``"word2vec-binary"``.
+        ``"word2vec-binary"``; an index of ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the
+        files that ``"pgvector"`` (binary COPY) and ``"qdrant"`` load.
     version
         Of a series; by default its head.
     table
@@ -79,6 +82,8 @@ def export(
     formulas
         In CSV: write also ids that a spreadsheet would run as formulas (they begin with one of
         ``=+-@``, a tab or a carriage return), which are refused otherwise.
+    metric
+        Of an index (hnswlib, usearch): ``"dot"``, the default of a run with users, or ``"cosine"``.
     rows_per_file, part_mb
         Rows of the table that go into one file, or MiB of vectors; by default the power of two of
         rows that is near 128 MiB (word2vec: all). A file is one task.

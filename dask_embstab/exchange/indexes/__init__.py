@@ -1,0 +1,1 @@
+"""Indexes and vector stores: built of a run, searched, moved into another space."""

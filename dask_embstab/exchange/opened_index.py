@@ -1,0 +1,215 @@
+"""An exported index, opened to be searched or to be read whole: its record says of which space its
+vectors are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.core.types import Matrix, RowNumbers, Rows
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.exchange.indexes.graphs import hnswlib_index
+from dask_embstab.exchange.indexes.lance import TABLE
+from dask_embstab.exchange.indexes.pgcopy import read_pgcopy
+from dask_embstab.exchange.panels import FileSpec, Panel
+from dask_embstab.exchange.parts import part_stem
+from dask_embstab.exchange.place import RECORD
+from dask_embstab.extras import require_extra
+from dask_embstab.files.regular import read_regular
+from dask_embstab.tables.ids.kinds import IdArray, listed_ids
+from dask_embstab.tables.layout import ATTRIBUTE
+from dask_embstab.tables.space import Space
+
+SEARCHED = ("hnswlib", "usearch", "lancedb")
+"""Engines whose files are searched in place."""
+MOVED = (*SEARCHED, "pgvector")
+"""Engines whose stored vectors are moved into another space."""
+_MOST_BYTES = 1 << 20
+_AT_A_TIME = 1 << 14
+_LOOKED_AT = 256
+"""Candidates of a search in a graph: inner products need more than distances do."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """One table of an exported index: ``record`` is what the export says of itself."""
+
+    folder: Path
+    record: dict[str, Any]
+    table: str
+
+    @property
+    def engine(self) -> str:
+        """The library that reads it."""
+        return str(self.record["as"])
+
+    @property
+    def metric(self) -> str:
+        """``"dot"`` or ``"cosine"``."""
+        return str(self.record["metric"])
+
+    @property
+    def rows(self) -> int:
+        """Vectors in it."""
+        return int(self.record[self.table]["rows"])
+
+    @property
+    def d(self) -> int:
+        """Components of a vector."""
+        return int(self.record[self.table]["components"])
+
+    @property
+    def space(self) -> Space:
+        """Of its vectors."""
+        return Space.from_dict(self.record["space"])
+
+    @property
+    def spec(self) -> FileSpec:
+        """To write its files again."""
+        told = self.record[self.table]
+        return FileSpec(
+            self.engine,
+            self.d,
+            np.dtype(told["dtype"]),
+            told["ids"],
+            str(self.folder / self.table),
+            metric=self.metric,
+        )
+
+    def search(self, queries: Matrix, k: int) -> tuple[Matrix, IdArray]:
+        """Scores (q, k), descending, and ids (q, k): what the index finds, which may miss some."""
+        if self.engine not in SEARCHED:
+            raise InputError(
+                f"files of {self.engine} are loaded into its server, which searches them; those of"
+                f" {', '.join(SEARCHED)} are searched here"
+            )
+        return _SEARCH[self.engine](self, np.asarray(queries, np.float32), k)
+
+    def parts(self) -> Iterator[tuple[int, Iterator[Panel]]]:
+        """The number of every file, and its vectors as the index holds them."""
+        if self.engine != "pgvector":
+            yield 0, _READ[self.engine](self)
+            return
+        for number in range(int(self.record[self.table]["files"])):
+            stem = part_stem(self.folder / self.table, number)
+            yield number, read_pgcopy(self.spec, stem)
+
+    @cached_property
+    def ids(self) -> IdArray:
+        """By row number, mapped and not read."""
+        found: IdArray = np.load(f"{self.stem}.ids.npy", mmap_mode="r", allow_pickle=False)
+        return found
+
+    @cached_property
+    def opened(self) -> Any:
+        """The library's own object."""
+        path = f"{self.stem}.{self.engine}"
+        if self.engine == "hnswlib":
+            found = hnswlib_index(self.metric, self.d)
+            found.load_index(path, max_elements=self.rows)
+            return found
+        if self.engine == "usearch":
+            library = require_extra("usearch.index", "usearch", what="an index of usearch")
+            found = library.Index.restore(path, view=True)
+            found.expansion_search = _LOOKED_AT
+            return found
+        library = require_extra("lancedb", "lancedb", what="a table of LanceDB")
+        return library.connect(f"{self.stem}.lance-db").open_table(TABLE)
+
+    @property
+    def stem(self) -> Path:
+        """Of its one part."""
+        return part_stem(self.folder / self.table, 0)
+
+    def named(self, numbers: RowNumbers) -> IdArray:
+        """The ids of rows, in the form that tables have them in."""
+        found = self.ids[numbers]
+        return (
+            listed_ids(found.ravel().tolist()).reshape(found.shape)
+            if found.dtype.kind == "U"
+            else found
+        )
+
+
+def open_index(folder: Path, table: str) -> Index:
+    """The index in the folder of an export; `InputError` where there is none."""
+    try:
+        values = json.loads(read_regular(folder / RECORD, _MOST_BYTES))
+        record = values[ATTRIBUTE]
+        index = Index(folder, record, table)
+        known = index.engine in MOVED and table in record
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"there is no index at {folder}; build one") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{folder / RECORD} cannot be read ({error}); build it anew") from error
+    if not known:
+        raise InputError(
+            f"an index is one of {', '.join(MOVED)}, with a table {table}; {folder} is an export"
+            f" as {index.engine}"
+        )
+    return index
+
+
+def _hnswlib(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
+    index.opened.set_ef(max(2 * k, _LOOKED_AT))
+    numbers, distances = index.opened.knn_query(queries, k=k)
+    return _scores(distances), index.named(numbers.astype(np.int64))
+
+
+def _usearch(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
+    found = index.opened.search(queries, k)
+    keys = np.atleast_2d(found.keys).astype(np.int64)
+    return _scores(np.atleast_2d(found.distances)), index.named(keys)
+
+
+def _lance(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
+    scores, ids = np.empty((len(queries), k)), np.empty((len(queries), k), object)
+    for row, query in enumerate(queries):
+        asked = index.opened.search(query, vector_column_name="vector")
+        found = asked.distance_type(index.metric).limit(k).to_arrow()
+        scores[row] = 1 - found["_distance"].to_numpy()
+        ids[row] = found["id"].to_pylist()
+    return scores, ids if index.record[index.table]["ids"] != "int64" else ids.astype(np.int64)
+
+
+def _scores(distances: Rows) -> Matrix:
+    """Dot products, or cosines: the libraries give one minus that."""
+    return np.asarray(1 - distances.astype(np.float64))
+
+
+def _graph_panels(index: Index) -> Iterator[Panel]:
+    for start in range(0, index.rows, _AT_A_TIME):
+        numbers = np.arange(start, min(start + _AT_A_TIME, index.rows))
+        if index.engine == "hnswlib":
+            rows = np.asarray(index.opened.get_items(numbers), np.float32)
+        else:
+            rows = np.asarray(index.opened.get(numbers.astype(np.uint64)), np.float32)
+        yield Panel(numbers, index.named(numbers), rows)
+
+
+def _lance_panels(index: Index) -> Iterator[Panel]:
+    for start in range(0, index.rows, _AT_A_TIME):
+        numbers = np.arange(start, min(start + _AT_A_TIME, index.rows))
+        batch = index.opened.take_offsets(numbers.tolist()).to_arrow()
+        rows = np.stack(batch["vector"].to_numpy())
+        ids = batch["id"].to_pylist()
+        yield Panel(numbers, np.asarray(ids) if isinstance(ids[0], int) else listed_ids(ids), rows)
+
+
+_SEARCH: dict[str, Callable[[Index, Rows, int], tuple[Matrix, IdArray]]] = {
+    "hnswlib": _hnswlib,
+    "usearch": _usearch,
+    "lancedb": _lance,
+}
+_READ: dict[str, Callable[[Index], Iterator[Panel]]] = {
+    "hnswlib": _graph_panels,
+    "usearch": _graph_panels,
+    "lancedb": _lance_panels,
+}

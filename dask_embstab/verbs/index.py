@@ -1,0 +1,164 @@
+"""Verbs of indexes: search one with queries of its own space, move one into another space."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dask_embstab.arguments import shown
+from dask_embstab.errors import InputError, NotFiniteError, verb
+from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.moved_index import move_index
+from dask_embstab.exchange.opened_index import open_index
+from dask_embstab.files.place import local_path
+from dask_embstab.options import options_of, require_count
+from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.repairs import option
+from dask_embstab.series.reader import SeriesReader, series_at, series_version
+from dask_embstab.tables.coerce import as_run, as_table
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import Space, require_one_space, space_of_transform
+from dask_embstab.tables.transform import Transform
+from dask_embstab.verbs.runs import load_transform
+from dask_embstab.verbs.space import space_of
+
+_BATCH = 4096
+
+
+@verb()
+def query_index(
+    index: str | os.PathLike[str],
+    queries: Any,
+    *,
+    k: int = 10,
+    table: Literal["items", "users"] = "items",
+    space: Any = None,
+) -> tuple[Any, Any]:
+    """The nearest vectors of an exported index for every query: ``(scores, ids)``, both (q, k).
+
+    Parameters
+    ----------
+    index
+        The folder that `export` wrote as hnswlib, usearch or lancedb.
+    queries
+        A run (its users, without users its items), its path, a version of a series, or a table of
+        vectors (q, d).
+    k
+        Vectors for each query, at most as many as the index holds.
+    table
+        The table of the index.
+    space
+        Whose vectors the queries are, as `space_of` takes it. A run says it itself; vectors alone
+        do not, and are refused without it.
+
+    Reads the queries a batch at a time. Approximate: `search` of the run is exact.
+
+    Raises
+    ------
+    SpaceError
+        Where queries and index are of two spaces.
+    InputError
+        Where the space of the queries is not known, or there is no index.
+
+    Examples
+    --------
+    >>> done = es.export(series, folder / "index", format="usearch")
+    >>> scores, ids = es.query_index(folder / "index", series.open(), k=5)
+    >>> ids.shape
+    (300, 5)
+    """
+    known = options_of("query_index")
+    require_count("k", k)
+    known["table"].require(table)
+    opened = open_index(_local(index), table)
+    asked, theirs = _queries(queries)
+    theirs = theirs if space is None else space_of(space)
+    if theirs is None:
+        raise InputError(
+            "vectors alone do not say of which space they are, and those of another must not meet"
+            f" the index; say it with {option('space')}, such as the series or transform that made"
+            " them"
+        )
+    require_one_space(theirs, opened.space, "the queries", str(index))
+    if asked.d != opened.d or k > opened.rows:
+        raise InputError(
+            f"queries have {asked.d} components and {k} neighbours are asked for; the index holds"
+            f" {opened.rows} vectors of {opened.d} components"
+        )
+    found = []
+    for start in range(0, asked.n_rows, _BATCH):
+        numbers = np.arange(start, min(start + _BATCH, asked.n_rows))
+        rows = read_rows(asked, numbers, label="index: queries")
+        if not np.isfinite(rows).all():
+            raise NotFiniteError(f"the queries in {asked.where} are not finite; mend them")
+        found.append(opened.search(rows, k))
+    scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return scores, ids
+
+
+@verb()
+def upgrade_index(
+    index: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    transform: Transform | str | os.PathLike[str],
+    *,
+    table: Literal["items", "users"] = "items",
+    space: Any = None,
+    overwrite: bool = False,
+    sync: bool = True,
+) -> dict[str, Any]:
+    """Move the stored vectors of an index by one matrix into another space, at ``out``; nothing but
+    the index is read.
+
+    Parameters
+    ----------
+    index
+        The folder that `export` wrote as hnswlib, usearch, lancedb or pgvector.
+    out
+        Where the new index appears, whole or not at all.
+    transform
+        From the index's space into the other: `fit` of the indexed run with the new one as its
+        reference, or its saved file.
+    table
+        The table of the index.
+    space
+        The space into which the transform leads, where that is not its own reference's.
+    overwrite, sync
+        As in `export`.
+
+    Neighbours of graphs (hnswlib, usearch) are found anew. Returns the record of the new index.
+
+    Examples
+    --------
+    >>> done = es.export(monday, folder / "index", format="usearch", table="items")
+    >>> fitted = es.fit(monday, reference=tuesday)
+    >>> moved = es.upgrade_index(folder / "index", folder / "new", fitted)
+    >>> es.space_of(folder / "new").origin == es.space_of(tuesday).origin
+    True
+    """
+    options_of("upgrade_index")["table"].require(table)
+    opened = open_index(_local(index), table)
+    made = transform if isinstance(transform, Transform) else load_transform(transform)
+    into = space_of_transform(made) if space is None else space_of(space)
+    export = Export(made, _local(out), opened.engine, {}, {}, overwrite=overwrite, sync=sync)
+    return move_index(opened, made, into, export)
+
+
+def _local(place: Any) -> Path:
+    found = local_path(place) if isinstance(place, str | os.PathLike) else None
+    if found is None:
+        raise InputError(f"an index lies in a local folder; {shown(place)} came; give its path")
+    return found
+
+
+def _queries(given: Any) -> tuple[Any, Space | None]:
+    """The table of the queries, and the space of a run."""
+    series = given if isinstance(given, SeriesReader) else series_at(given)
+    run = series.open() if series is not None else series_version(given) or as_run(given)
+    if isinstance(run, Run):
+        return run.users or run.table("items"), space_of_run(run)
+    return as_table(given, where="the queries"), None
