@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 from dask_embstab.arguments import shown
@@ -193,8 +193,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("like", "place", "Use the code of this compressed run.", ("compress",),
            metavar="RUN"),
     Option("force", "flag", "Fit codebooks to fewer than 10,000 rows.", ("compress",)),
+    Option("k", "count", "Rows to find for each query.", default=10, python=("search",)),
     Option("metric", "choice", "How rows are ranked.", choices=("dot", "cosine"),
            unset="dot where the queries are users, else cosine", python=("search",)),
+    Option("k", "count", "Depth of the recall.", default=10, python=("frontier",)),
+    Option("seed", "integer", "Of the sampled rows and the rotation.", default=0,
+           python=("frontier",)),
     # --- what is exported, and how
     Option("format", "text", "As docs/export.md lists: parquet, arrow, npy, csv, word2vec, ...",
            ("export",), default="parquet", metavar="FORMAT"),
@@ -391,15 +395,16 @@ JOIN = ("duplicates", "scratch", "join_memory")
 """Options of whatever joins rows by id."""
 
 
+def require_each(verb: str, given: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless every option of this verb can have the value given."""
+    known = options_of(verb)
+    for name, value in given.items():
+        known[name].require(value)
+
+
 def taken(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Those of a verb's arguments (its ``locals()``) that have these names."""
     return {name: arguments[name] for name in names if name in arguments}
-
-
-def require_count(name: str, value: Any) -> None:
-    """Raise `InputError` unless what has no record is a whole number from 1 on."""
-    if not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name} must be a whole number from 1 on; it is {shown(value)}")
 
 
 def require_rank(keep: str | None, rank: int | None) -> None:

@@ -36,6 +36,7 @@ _VERBS = (
     "moments",
     "apply",
     "compress",
+    "frontier",
     "search",
     "evaluate",
     "report",
@@ -102,12 +103,12 @@ def default_in(parameter: inspect.Parameter) -> Any:
 def test_signatures_and_records_agree(verb: str) -> None:
     """Names, defaults and choices: whoever adds an option adds a record and a parameter."""
     function = PYTHON[verb]
+    known = {n: o for n, o in options_of(verb).items() if verb in (*o.verbs, *o.python)}
     own = {
         p.name: p
         for p in inspect.signature(function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
+        if p.kind is p.KEYWORD_ONLY or (p.name in known and p.default is not p.empty)
     }
-    known = {n: o for n, o in options_of(verb).items() if verb in (*o.verbs, *o.python)}
     assert own.keys() == known.keys(), f"{verb}: parameters and records must be of the same options"
     for name, option in known.items():
         default = default_in(own[name])

@@ -74,7 +74,7 @@ def test_users_of_a_run_are_queries_by_their_scores(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("queries", "k", "said"),
     [
-        (W, 0, r"k must be a whole number from 1 on; it is 0"),
+        (W, 0, r"k must be at least 1; it is 0"),
         (W, 61, r"61 rows were asked for; .* has 60"),
         (W[:, :3], 5, r"same number of components; .* has 3 and .* 4"),
         (np.where(np.arange(90)[:, None] == 17, np.nan, W), 5, r"row 17 of .* is not finite"),

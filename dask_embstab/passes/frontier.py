@@ -21,7 +21,7 @@ from dask_embstab.core.metrics.estimates import Estimate, estimate
 from dask_embstab.core.metrics.rankings import Counts, overlaps, rank_biased_overlap
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.errors import InputError, NotFiniteError
-from dask_embstab.options import require_count
+from dask_embstab.options import require_each
 from dask_embstab.passes.compress import code_figures, codes_of, frozen_codes
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import read_rows
@@ -167,7 +167,7 @@ def resolve_codes(
 
 def measure(run: Run, *, k: int = _K, seed: int = 0) -> Frontier:
     """All codes on a sample: items (at most 65,536) and half of the sampled queries."""
-    require_count("k", k)
+    require_each("frontier", {"k": k, "seed": seed})
     search, items = _Search(run, k), run.table("items")
     chosen = _halves(search.queries, seed)[0]
     asked = _read(search.queries, chosen)

@@ -6,7 +6,7 @@ import numpy as np
 
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import InputError, NotFiniteError
-from dask_embstab.options import require_count
+from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.tables.ids.ids import ids_at
@@ -19,7 +19,7 @@ _BATCH_BYTES = 64 << 20
 
 def nearest(queries: Table, table: Table, k: int, metric: Metric) -> tuple[Matrix, IdArray]:
     """Scores (q, k), descending, and the ids (q, k) of the rows that have them."""
-    require_count("k", k)
+    require_each("search", {"k": k, "metric": metric})
     if queries.d != table.d:
         raise InputError(
             f"queries and rows must have the same number of components; {queries.where} has"

@@ -123,7 +123,8 @@ def frontier(run: RunLike | TableLike, *, k: int = 10, seed: int = 0) -> Frontie
     Up to 1,000 sampled queries (users by dot product; items by cosine where there are no users)
     search up to 65,536 sampled items, as they are and as each code gives them back, plain and
     rotated: recall at ``k`` and rank-biased overlap with 95 % intervals, the relative error of
-    scores, and the slope of exact scores on coded ones. Reads the sampled rows alone.
+    scores, and the slope of exact scores on coded ones. ``seed`` draws the rows and the rotation.
+    Reads the sampled rows alone.
 
     Raises `InputError` where there are not more than ``k`` items.
 

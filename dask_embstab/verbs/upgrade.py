@@ -11,7 +11,7 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.upgrade import UpgradePlan, plan_upgrade
-from dask_embstab.options import options_of
+from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.series.log.basis import moved_table
 from dask_embstab.tables.coerce import TableLike, as_table
@@ -71,10 +71,8 @@ def upgrade_plan(
     >>> es.upgrade_plan(series.open(1), series.open(2), k=5).decision
     'leave'
     """
-    known = options_of("upgrade_plan")
     given = {"k": k, "users": users, "seed": seed, "metric": metric, "recall": recall}
-    for name, value in given.items():
-        known[name].require(value)
+    require_each("upgrade_plan", given)
     before, now = compared_runs(old, new)
     asked = None if queries is None else _queries(queries, now)
     return plan_upgrade(

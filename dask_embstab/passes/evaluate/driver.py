@@ -22,7 +22,7 @@ from dask_embstab.core.metrics.agreement import (
 )
 from dask_embstab.core.moments import LEAST_SQUARES
 from dask_embstab.errors import InputError, TooFewMatchedError
-from dask_embstab.options import options_of
+from dask_embstab.options import require_each
 from dask_embstab.passes.engine.reduce import underflow_of
 from dask_embstab.passes.evaluate.displacement import displacement_place, write_displacement
 from dask_embstab.passes.evaluate.groups import Groups, by_table, groups_of
@@ -65,10 +65,8 @@ class EvaluateOptions:
     join: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = options_of("evaluate")
         given = {"k": self.k, "users": self.n_queries, "seed": self.seed, "metric": self.metric}
-        for name, value in (given | {"most_moved": self.most_moved}).items():
-            known[name].require(value)
+        require_each("evaluate", given | {"most_moved": self.most_moved})
 
 
 def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:

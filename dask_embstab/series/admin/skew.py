@@ -8,7 +8,7 @@ from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
-from dask_embstab.options import options_of
+from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.skew import Skew, measure_skew
 from dask_embstab.passes.join.options import KeepDuplicates, join_options
@@ -35,10 +35,7 @@ def skew_of(
     """Of these versions, or of the latest live ones; narrower ones have zeros in the last
     components.
     """
-    known = options_of("Series.skew")
-    known["k"].require(k)
-    known["users"].require(n_queries)
-    known["seed"].require(seed)
+    require_each("Series.skew", {"k": k, "users": n_queries, "seed": seed, "metric": metric})
     latest = [version.version for version in log.live_runs.values()][-_LATEST:]
     try:
         numbers = sorted(
