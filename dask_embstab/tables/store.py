@@ -80,11 +80,15 @@ def open_node(
                     f"there is nothing at {name}; give the path of a run (a Zarr group)"
                 )
         try:
-            if local is not None:
-                return fresh(zarr.open(RunStore(local, read_only=True, recorded=digests), mode="r"))
-            if type(place) is LocalStore:
-                return fresh(zarr.open(RunStore(place.root, read_only=True), mode="r"))
-            return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
+            if local is None and type(place) is not LocalStore:
+                return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
+            root = place.root if local is None else local  # type: ignore[union-attr]
+            store = RunStore(root, read_only=True, recorded=digests)
+            # At once without the consolidated copies; whatever is no such group is opened, or
+            # refused, by Zarr's own rules.
+            with contextlib.suppress(Exception):
+                return zarr.open_group(store, mode="r", use_consolidated=False)
+            return fresh(zarr.open(store, mode="r"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error
 
