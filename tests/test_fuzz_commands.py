@@ -157,13 +157,23 @@ def fresh(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     place.mkdir()
     monkeypatch.chdir(place)
 
+    def stands() -> dict[str, tuple[int, int]]:
+        found = {path: path.lstat() for path in tmp_path.rglob("*")}
+        return {str(path): (of.st_mtime_ns, of.st_ino) for path, of in found.items()}
+
+    fresh_ones: dict[str, tuple[int, int]] = {}
+
     def again() -> None:
+        if fresh_ones and stands() == fresh_ones:
+            return  # the command before this one has changed nothing
         for path in tmp_path.iterdir():
             if path != place:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in place.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(template, place, symlinks=True, dirs_exist_ok=True)
+        fresh_ones.clear()
+        fresh_ones.update(stands())
 
     return again
 
