@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import combinations
@@ -27,12 +27,10 @@ from numpy.typing import NDArray
 
 from dask_embstab.api import create_run, evaluate, stabilize
 from dask_embstab.demo.als import factorize
+from dask_embstab.demo.report import Days, heatmaps, report_page, rows_line, scores_kept
 from dask_embstab.demo.table1 import (
     HEADER,
     LEGEND,
-    ROWS_HEADER,
-    ROWS_LEGEND,
-    Row,
     score_change,
     table1,
 )
@@ -40,18 +38,12 @@ from dask_embstab.demo.world import Day, World, simulate
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.place import local_path
-from dask_embstab.render.figures import sections_of
-from dask_embstab.render.heatmap import heatmaps_svg
-from dask_embstab.render.html import Key, Section, Verdict, page, paragraph, table
-from dask_embstab.render.likeness import day_heatmaps
 from dask_embstab.render.table import text_table
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.store_errors import writing
 
 Say = Callable[[str], object]
-Days = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""Mean same-id cosines between all days, ``before`` and ``after``, by table."""
 _MADE_BY = "embstab demo"
 
 
@@ -171,7 +163,7 @@ def run_demo(
     }
     place.write_record(result)
     figures = text_table(("day", *HEADER), [row.cells() for row in rows])
-    for line in (figures, *map(_rows_line, rows), *_closing(change, place)):
+    for line in (figures, *map(rows_line, rows), *_closing(change, place)):
         say(line)
     return result
 
@@ -238,14 +230,6 @@ def train(day: Day, out: Path, *, components: int, seed: int) -> Run:
     )
 
 
-def heatmaps(names: Sequence[str], days: Days) -> str:
-    """Mean same-id cosines between all days, as one SVG."""
-    panels = [(f"{key}, {when}", days[when][key]) for key in TABLES for when in days]
-    return heatmaps_svg(
-        panels, names, title="Mean cosine of the same items, and of the same users, on two days"
-    )
-
-
 def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
     """Mean same-id cosine of items and of users between all runs, each (n, n)."""
     found = {key: np.eye(len(runs)) for key in TABLES}
@@ -257,87 +241,9 @@ def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def report_page(
-    world: World, rows: Sequence[Row], change: float, names: Sequence[str], days: Days
-) -> str:
-    """The report for people."""
-    about = (
-        f"A simulated service of {world.n_users:,} users and {world.n_items:,} items trains its"
-        f" recommender anew on each of {world.n_days} days, from a random start every time. In"
-        f" between, tastes drift and {world.share_replaced:.0%} of the items are replaced. Every"
-        " run was then aligned to the first day's."
-    )
-    figures = [
-        day_heatmaps(
-            key,
-            names,
-            days["before"][key].tolist(),
-            days["after"][key].tolist(),
-            of=len(names),
-        )
-        for key in TABLES
-    ]
-    return page(
-        "Embeddings of a daily retrained model, before and after stabilizing",
-        [
-            *sections_of({"All days against each other": figures}, "f"),
-            Section(
-                "Each day against the first",
-                (
-                    table(("day", *HEADER), [row.cells() for row in rows]),
-                    *map(paragraph, LEGEND),
-                    table(("day", *ROWS_HEADER), [row.counts() for row in rows]),
-                    paragraph(ROWS_LEGEND),
-                    paragraph(_scores_kept(change)),
-                ),
-            ),
-        ],
-        _verdict(rows, change, about),
-    )
-
-
-def _verdict(rows: Sequence[Row], change: float, about: str) -> Verdict:
-    """What stabilizing did to the last day, in three figures."""
-    before, after = rows[-1].before, rows[-1].after
-    keys = tuple(
-        Key(
-            name,
-            f"{getattr(after, key):.2f}",
-            f"good is near {'1' if key != 'rbo' else f'that of retraining, {after.retrained:.2f}'}",
-            bool(getattr(after, key) > getattr(before, key)),
-            f"{meaning}; before stabilizing {getattr(before, key):z.2f}.",
-        )
-        for key, name, meaning in (
-            ("items", "The same items agree", "Mean cosine of the last day's with the first day's"),
-            ("users", "The same users agree", "Mean cosine of the last day's with the first day's"),
-            ("rbo", "Rankings stay", "Overlap of the first day's items by users of both days"),
-        )
-    )
-    is_well = all(key.is_good for key in keys)
-    line = "Days are comparable after stabilizing" if is_well else "Stabilizing did not help here"
-    return Verdict(is_well, line, keys, (about, _scores_kept(change)))
-
-
-def _scores_kept(change: float) -> str:
-    return (
-        f"Scores are kept: the largest change of a sampled score is {change:.1e} of the largest"
-        " score."
-    )
-
-
-def _rows_line(row: Row) -> str:
-    """Over how many rows the means of one day are."""
-    known = row.after.rows
-    tables = ", ".join(
-        f"{known[key]['rows']} {key} ({known[key]['zero_rows']} of zeros left out)"
-        for key in TABLES
-    )
-    return f"{row.name}: means over {tables}; rankings of {known['rbo']['users']} users"
-
-
 def _closing(change: float, place: Place) -> Iterator[str]:
     yield from LEGEND
-    yield _scores_kept(change)
+    yield scores_kept(change)
     yield f"report: {place.page}"
 
 

@@ -10,23 +10,19 @@ leaves it alone. The age is known by the file system's own clock, not by two hos
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import errno
 import fcntl
-import functools
-import json
 import os
-import socket
 import struct
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from dask_embstab.files.atomic import create_new, hidden_name, new_token
+from dask_embstab.files.lock_owner import RECORD_BYTES, Owner, machine, now, started
 from dask_embstab.files.regular import read_regular, require_regular
-from dask_embstab.files.stored_json import parsed_json
 
 BEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
@@ -34,48 +30,10 @@ LEASE_SECONDS = 60.0
 _UNFINISHED_SECONDS = 5.0
 """A lock that names no owner is just being made, or was when its process was killed."""
 _POLL_SECONDS = 0.05
-_RECORD_BYTES = 512
 _RELEASED = b"released"
 _WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-@functools.cache
-def machine() -> str:
-    """Where this process runs: kernel locks and process numbers mean the same to all that give one
-    answer.
-    """
-    known = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        known += [
-            Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8],
-            str(Path("/proc/self/ns/pid").readlink()),
-        ]
-    return " ".join(known)
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What a lock's file says."""
-
-    token: str
-    machine: str
-    process: int
-    started: str
-    since: str
-    beat: str
-
-    def encoded(self) -> bytes:
-        """A record of fixed length: written over the one before, it is never half of both."""
-        return json.dumps(asdict(self)).encode().ljust(_RECORD_BYTES)
-
-    @classmethod
-    def decoded(cls, data: bytes) -> Owner | None:
-        """None where the record is not whole."""
-        with contextlib.suppress(ValueError, TypeError):
-            return cls(**parsed_json(data))
-        return None
 
 
 class Lock:
@@ -90,7 +48,7 @@ class Lock:
         visible.
         """
         with contextlib.suppress(OSError):
-            found = Owner.decoded(os.pread(self.descriptor, _RECORD_BYTES, 0))
+            found = Owner.decoded(os.pread(self.descriptor, RECORD_BYTES, 0))
             return (
                 found is not None
                 and found.token == self._owner.token
@@ -102,7 +60,7 @@ class Lock:
         """Write a sign of life, as far as the server of a mount."""
         with _guard, contextlib.suppress(OSError):
             if _held.get(self.inode) is self and self.is_held():
-                self._owner = replace(self._owner, beat=_now())
+                self._owner = replace(self._owner, beat=now())
                 os.pwrite(self.descriptor, self._owner.encoded(), 0)
                 os.fsync(self.descriptor)
 
@@ -113,7 +71,7 @@ class Lock:
                 return  # a child that was forked has closed it
             try:
                 if self.is_held():
-                    os.pwrite(self.descriptor, _RELEASED.ljust(_RECORD_BYTES), 0)
+                    os.pwrite(self.descriptor, _RELEASED.ljust(RECORD_BYTES), 0)
                     if path is not None:
                         Path(path).unlink(missing_ok=True)
             finally:
@@ -161,7 +119,7 @@ def holder(path: str | os.PathLike[str]) -> str:
     with _guard, contextlib.suppress(OSError):
         if _inode_at(path) in _held:
             return f"process {os.getpid()}, this one"
-        owner = Owner.decoded(read_regular(path, _RECORD_BYTES))
+        owner = Owner.decoded(read_regular(path, RECORD_BYTES))
         if owner is not None:
             return (
                 f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last"
@@ -205,11 +163,11 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
 
 def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
     global _beating
-    now = _now()
-    owner = Owner(new_token(), machine(), os.getpid(), _started(os.getpid()), now, now)
+    at = now()
+    owner = Owner(new_token(), machine(), os.getpid(), started(os.getpid()), at, at)
     try:
         os.ftruncate(descriptor, 0)
-        if os.pwrite(descriptor, owner.encoded(), 0) < _RECORD_BYTES:
+        if os.pwrite(descriptor, owner.encoded(), 0) < RECORD_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
     except OSError:  # half a name would keep others waiting
         Path(path).unlink(missing_ok=True)
@@ -253,36 +211,18 @@ def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
     """The same by what the file says of its owner: one may be at work of whom the kernel's lock
     says nothing.
     """
-    data = os.pread(descriptor, _RECORD_BYTES, 0)
+    data = os.pread(descriptor, RECORD_BYTES, 0)
     owner = Owner.decoded(data)
     if owner is None:
         may_come = not data.startswith(_RELEASED) and _age(path, descriptor) < _UNFINISHED_SECONDS
         return "unnamed" if may_come else "free"
 
     if owner.machine == machine():
-        is_alive = owner.process != os.getpid() and _started(owner.process) == owner.started != ""
+        is_alive = owner.process != os.getpid() and started(owner.process) == owner.started != ""
     else:
         is_alive = _age(path, descriptor) < LEASE_SECONDS
 
     return "taken" if is_alive else "free"
-
-
-def _started(process: int) -> str:
-    """When a process of this machine began: its number may be another's by now. Empty where there
-    is none (or a zombie).
-    """
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        pass
-
-    return "unknown"
 
 
 def _age(path: str | os.PathLike[str], descriptor: int) -> float:
@@ -347,7 +287,3 @@ def _inode_at(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
         return _inode(os.lstat(path))
     return None
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
