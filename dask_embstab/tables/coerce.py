@@ -23,7 +23,7 @@ from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.coded import CODES
 from dask_embstab.tables.read.labels import labelled_rows, labelled_values
 from dask_embstab.tables.read.recorded import RunStore
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run, open_run, run_in
 from dask_embstab.tables.store import (
     is_place,
     of_one_folder,
@@ -109,10 +109,10 @@ def as_run(given: Any) -> Run | None:
 
 
 def _run_at(place: Any) -> Run | None:
-    node = open_node(place)
-    with reading_metadata(place_name(place)):
+    node, where = open_node(place), place_name(place)
+    with reading_metadata(where):
         is_run = isinstance(node, zarr.Group) and any(key in node for key in TABLES)
-    return open_run(place) if is_run else None
+    return run_in(node, where) if is_run else None
 
 
 def run_of(given: Any, users: TableLike | None = None) -> Run:
@@ -134,14 +134,6 @@ def tables_at(path: str | os.PathLike[str]) -> dict[str, Table]:
     if run is None:
         return {"items": as_table(path)}
     return {key: run.table(key) for key in TABLES if getattr(run, key) is not None}
-
-
-def item_and_user_tables(items: Any, users: TableLike | None) -> tuple[Table, Table | None]:
-    """Items and users as tables; a run (or its path) given as items brings its own users."""
-    run = as_run(items)
-    if run is None:
-        return as_table(items), None if users is None else as_table(users, key="users")
-    return run.table("items"), run.users if users is None else as_table(users, key="users")
 
 
 def _holds_tables(given: Any) -> bool:

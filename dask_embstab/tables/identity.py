@@ -12,7 +12,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,29 +146,22 @@ def _metadata(array: zarr.Array[Any]) -> bytes:
 
 
 def _stamps(array: zarr.Array[Any]) -> Stamps:
-    if isinstance(array.store, LocalStore):
-        root = f"{array.store.root}/{array.path}"
-        return np.fromiter((_stamp(f"{root}/{key}") for key in _chunk_keys(array)), np.int64)
-    listed = _listed(array.store, array.path) if isinstance(array.store, FsspecStore) else {}
-    return np.fromiter(
-        (listed.get(key, 0) for key in _chunk_keys(array)) if listed else (), np.int64
-    )
-
-
-def _chunk_keys(array: zarr.Array[Any]) -> Iterator[str]:
-    """Of the chunks (or shards) of whole rows, in order, below the array."""
+    """Of the chunks (or shards) of whole rows, in order."""
     key = array.metadata.encode_chunk_key((_MARKER,) + (0,) * (array.ndim - 1))
     before, _, after = key.partition(str(_MARKER))
-    rows = (array.shards or array.chunks)[0]
-    return (f"{before}{number}{after}" for number in range(-(-array.shape[0] // rows)))
+    n_chunks = -(-array.shape[0] // (array.shards or array.chunks)[0])
+    if not isinstance(array.store, LocalStore):
+        listed = _listed(array.store, array.path) if isinstance(array.store, FsspecStore) else {}
+        keys = (f"{before}{number}{after}" for number in range(n_chunks if listed else 0))
+        return np.fromiter((listed.get(key, 0) for key in keys), np.int64)
 
-
-def _stamp(path: str) -> int:
-    try:
-        found = os.stat(path)  # noqa: PTH116 (once per chunk)
-    except OSError:
-        return 0
-    return hash((found.st_size, found.st_mtime_ns))
+    stamps = np.zeros(n_chunks, np.int64)
+    before = f"{array.store.root}/{array.path}/{before}"
+    for number in range(n_chunks):
+        with contextlib.suppress(OSError):
+            found = os.stat(f"{before}{number}{after}")  # noqa: PTH116 (once per chunk)
+            stamps[number] = hash((found.st_size, found.st_mtime_ns))
+    return stamps
 
 
 def _listed(store: FsspecStore, path: str) -> dict[str, int]:

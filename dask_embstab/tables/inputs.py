@@ -8,7 +8,7 @@ it. `one_reading` joins the passes of several verbs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -111,11 +111,6 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
             raise
         if (changed := _changed(inputs, watched)) is not None:
             raise changed
-
-
-def stored_arrays(given: Iterable[Any]) -> list[zarr.Array[Any]]:
-    """Those that `unchanged` can look at by themselves: weights and counts in a store."""
-    return [array for array in given if isinstance(array, zarr.Array)]
 
 
 def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +155,13 @@ def open_run(
     where its metadata cannot be read. With ``digests``, every file that is read of it is compared
     with those that were recorded.
     """
-    return path if isinstance(path, Run) else of_one_folder(path, partial(_opened, path, digests))
+    if isinstance(path, Run):
+        return path
+    return of_one_folder(path, lambda: run_in(open_node(path, digests), place_name(path)))
 
 
-def _opened(path: str | os.PathLike[str] | StoreLike, digests: Recorded | None) -> Run:
-    where, node = place_name(path), open_node(path, digests)
+def run_in(node: zarr.Group | zarr.Array[Any], where: str) -> Run:
+    """The run that an opened node is; raises as `open_run` does."""
     if not isinstance(node, zarr.Group):
         raise NotARunError(
             f"a run is a Zarr group with items/vectors or users/vectors; {where} is a Zarr array"

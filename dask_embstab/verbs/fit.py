@@ -25,7 +25,6 @@ from dask_embstab.tables.coerce import (
     TableLike,
     as_run,
     as_table,
-    item_and_user_tables,
 )
 from dask_embstab.tables.column import as_column
 from dask_embstab.tables.named import read_named
@@ -180,11 +179,15 @@ def fit(
         keep = resolve_keep(keep, users=users)
         return fit_moments(known, aligned_on, FitOptions(keep=keep, selections=rows, **choices))
 
-    item_table, user_table = item_and_user_tables(items, users)
+    run = as_run(items)
+    item_table = as_table(items) if run is None else run.table("items")
+    user_table = None if run is None else run.users
+    if users is not None:
+        user_table = as_table(users, key="users")
     require_one_width(item_table, user_table)
     tables = {"items": item_table, "users": user_table}
     aligned = {key: table for key in aligned_tables(align_on) if (table := tables[key]) is not None}
-    rows = selections(align_on, read_named(chosen, aligned, as_run(items)))
+    rows = selections(align_on, read_named(chosen, aligned, run))
     keep = resolve_keep(keep, users=user_table)
     options = FitOptions(keep=keep, selections=rows, **choices)
     return fit_tables(item_table, user_table, aligned_on, options)

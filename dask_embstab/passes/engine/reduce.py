@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Generic, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -115,13 +114,16 @@ def reduce_table(
     )
     values = max(0, reduction.n_squares - spared), int(pairs is not None and reduction.joint)
     load = read_load(table, ranges, grid, width=width, values=values, copies=reduction.n_copies)
-    finalize = partial(_reduced, merge=reduction.merge)
     reads = (table.source, None if pairs is None else pairs.reference)
-    return graph.tree(keys, _Join(reduction.merge), finalize=finalize, load=load, reads=reads)
-
-
-def _reduced(found: Partial[V], *, merge: Callable[[V, V], V]) -> Reduced[V]:
-    return Reduced(fold(found.forest, merge), found.digests, found.partner_digests)
+    return graph.tree(
+        keys,
+        _Join(reduction.merge),
+        finalize=lambda found: Reduced(
+            fold(found.forest, reduction.merge), found.digests, found.partner_digests
+        ),
+        load=load,
+        reads=reads,
+    )
 
 
 def reduce_block(

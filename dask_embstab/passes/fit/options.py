@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import zarr
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.types import RowNumbers
@@ -24,7 +25,6 @@ from dask_embstab.tables.ids.ids import ID_RANGE, Ids, id_ranges
 from dask_embstab.tables.ids.kinds import hashable
 from dask_embstab.tables.ids.row_index import ArrayIndex
 from dask_embstab.tables.ids.spelling import Unmatched, differences
-from dask_embstab.tables.inputs import stored_arrays
 from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.table import Table
 
@@ -208,11 +208,12 @@ class FitOptions:
     @property
     def columns(self) -> list[Any]:
         """Stored weights and counts."""
-        return stored_arrays(
+        return [
             column
             for choice in self.selections.values()
             for column in (choice.weights, choice.counts)
-        )
+            if isinstance(column, zarr.Array)
+        ]
 
     @property
     def aligned(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dask_embstab.passes.running_mean import Aging, Mean, advance, never_seen, v
 from dask_embstab.series.log.names import reference_key
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.publish.candidate import Candidate
-from dask_embstab.series.publish.consensus import Consensus, consensus_of
+from dask_embstab.series.publish.consensus import Consensus
 from dask_embstab.series.publish.delivery import Delivery
 from dask_embstab.series.publish.files import made_of, resumed_run
 from dask_embstab.series.publish.readback import Readback
@@ -54,7 +54,7 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
     ]
     origin = hashlib.sha256(json.dumps(bits, sort_keys=True).encode()).hexdigest()[:32]
     key = reference_key(run.name)
-    before = None if version is None else consensus_of(store, version, settings)
+    before = delivery.before
     made = made_of(store, key, origin, partial(_write, store, run, before, settings, rows))
 
     stored, found = open_run(store.place(key)), {}

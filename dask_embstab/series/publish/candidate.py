@@ -64,7 +64,9 @@ def fit(delivery: Delivery) -> Candidate:
     store.remove(held_key(delivery.name))  # what was said of another plan
 
     raw = version is None and settings.first_run == "raw"
-    reference = None if version is None else aligned_on(store, version, lagged, settings)
+    reference = (
+        None if version is None else aligned_on(store, version, delivery.before, lagged, settings)
+    )
     # The length of a consensus row is what it weighs: unit rows times lengths are the sums that are
     # aligned to.
     by_runs = reference is not None and settings.policy == "consensus" and settings.units

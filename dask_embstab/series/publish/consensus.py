@@ -88,15 +88,19 @@ class Consensus:
 
 
 def aligned_on(
-    store: Store, version: Version, lagged: Mapping[int, Version], settings: Settings
+    store: Store,
+    version: Version,
+    known: Consensus | None,
+    lagged: Mapping[int, Version],
+    settings: Settings,
 ) -> Reference:
     """What the next run is aligned to, recorded by its place in the series: a copied series says
     the same.
 
-    ``lagged`` are the versions whose gaps to it are to be held.
+    ``known`` is the average as of this version, where the policy keeps one; ``lagged`` are the
+    versions whose gaps to it are to be held.
     """
     key = run_key(str(version.run))
-    known = consensus_of(store, version, settings) if settings.policy == "consensus" else None
     if known is None:
         run, M = published_run(store, version), matrix_of(store, version)
     else:

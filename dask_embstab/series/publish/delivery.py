@@ -22,6 +22,7 @@ from dask_embstab.series.log.policies import reference_in
 from dask_embstab.series.log.settings import Settings, settings_in
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.commit import again_as
+from dask_embstab.series.publish.consensus import Consensus, consensus_of
 from dask_embstab.series.publish.gates import refused
 from dask_embstab.series.publish.planned import narrowed_basis, planned_change
 from dask_embstab.series.store import Held, Store
@@ -60,7 +61,8 @@ class Delivery:
     """A run that is to be published as the version after ``log``.
 
     ``settings`` are those of this run, ``recorded`` those of the runs that follow; ``reference`` is
-    the version that it is aligned to. ``first`` is the first version, where the chain is compared
+    the version that it is aligned to, and ``before`` the average as of it, where the policy keeps
+    one. ``first`` is the first version, where the chain is compared
     with it, and ``first_run`` its run, where that takes another read. ``narrower`` is the lazy
     rebase that is published with it, where a planned change narrows the space, under ``moving``.
     """
@@ -73,6 +75,7 @@ class Delivery:
     settings: Settings
     recorded: Settings
     reference: Version | None
+    before: Consensus | None
     first: Version | None
     first_run: Run | None
     narrower: Version | None
@@ -133,11 +136,12 @@ def prepare(
             )
             log = Log((*log.versions, narrower))  # published with the run, or not at all
 
+    averages = settings.policy == "consensus"
     reference, first, first_run = reference_in(log, settings.policy), None, None
     if settings.policy != "first" and settings.chain_minus_first and reference and log.first:
         first = log.located(log.first)
         # On the first link both are one read (but for lengths of rows).
-        alike = settings.units or settings.policy != "consensus"
+        alike = settings.units or not averages
         first_run = None if first.run == reference.run and alike else read_run(store, first)
     return Delivery(
         store=store,
@@ -148,6 +152,7 @@ def prepare(
         settings=settings,
         recorded=recorded_settings,
         reference=reference,
+        before=consensus_of(store, reference, settings) if averages and reference else None,
         first=first,
         first_run=first_run,
         narrower=narrower,

@@ -88,6 +88,7 @@ class DirectReader:
         """Read these rows; a panel after another comes out of them. What is there already is not
         read twice.
         """
+        files = self._files
         first, last = self._ahead
         kept = (
             self._buffer[start - first : last - first]
@@ -96,7 +97,7 @@ class DirectReader:
         )
         self._ahead = start, stop
         if len(self._buffer) < stop - start or len(kept):
-            fresh = np.empty((stop - start, self._files.d), self._files.dtype)
+            fresh = np.empty((stop - start, files.d), files.dtype)
             fresh[: len(kept)] = kept
             self._buffer = fresh
 
@@ -104,30 +105,26 @@ class DirectReader:
         start += len(kept)
         target, at = memoryview(panel.view(np.uint8).reshape(-1)), 0  # type: ignore[arg-type]
         while start < stop:
-            number = start // self._files.chunk_rows
-            end = min(stop, (number + 1) * self._files.chunk_rows)
-            size = (end - start) * self._files.row_bytes
-            self._read(number, start, end, target[at : at + size])
+            number = start // files.chunk_rows
+            end = min(stop, (number + 1) * files.chunk_rows)
+            size = (end - start) * files.row_bytes
+            part = target[at : at + size]
+            if number != self._number:
+                self._open(number)
+            if self._chunk is None:
+                np.frombuffer(part, files.dtype)[:] = files.fill
+            else:
+                self._chunk.read_into(part, (start - number * files.chunk_rows) * files.row_bytes)
+
+            if self._whole:
+                self._crc = crc32c.crc32c(part, self._crc)
+                if end == min((number + 1) * files.chunk_rows, files.n_rows):
+                    self._finish(number, end)
             start, at = end, at + size
 
     def digests(self) -> Digests:
         """Of every chunk that was read to its end."""
         return self._digests
-
-    def _read(self, number: int, start: int, end: int, target: memoryview) -> None:
-        if number != self._number:
-            self._open(number)
-        if self._chunk is None:
-            np.frombuffer(target, self._files.dtype)[:] = self._files.fill
-        else:
-            self._chunk.read_into(
-                target, (start - number * self._files.chunk_rows) * self._files.row_bytes
-            )
-
-        if self._whole:
-            self._crc = crc32c.crc32c(target, self._crc)
-            if end == min((number + 1) * self._files.chunk_rows, self._files.n_rows):
-                self._finish(number, end)
 
     def _open(self, number: int) -> None:
         files = self._files
@@ -136,10 +133,7 @@ class DirectReader:
         self._chunk = open_chunk(files, number)
         first, last = number * files.chunk_rows, min((number + 1) * files.chunk_rows, files.n_rows)
         self._whole = self._range[0] <= first and last <= self._range[1]
-        if self._chunk is None:
-            return
-        _require_size(files, self._chunk)
-        if not self._whole:
+        if self._chunk is not None and not self._whole:
             verify_once(files, self._chunk)
 
     def _finish(self, number: int, end: int) -> None:
@@ -217,9 +211,13 @@ class DecodedReader:
 
 
 def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
-    """The chunk's file; None where Zarr left out a chunk of nothing but a finite fill value."""
+    """The chunk's file; None where Zarr left out a chunk of nothing but a finite fill value.
+
+    Raises `DamageError` where it is missing, or uncompressed and not as long as its rows (and
+    checksum) are.
+    """
     try:
-        return OpenChunk(files, number)
+        chunk = OpenChunk(files, number)
     except FileNotFoundError:
         require_visible_dir(files.root)
         if files.may_be_left_out(number):
@@ -229,15 +227,14 @@ def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
             " table again"
         ) from None
 
-
-def _require_size(files: ChunkFiles, chunk: OpenChunk) -> None:
-    """Raise unless an uncompressed chunk's file is as long as its rows (and checksum) are."""
     expected = files.data_bytes + (4 if files.checksummed else 0)
-    if chunk.size != expected:
+    if files.compression is None and chunk.size != expected:
+        chunk.close()
         raise DamageError(
             f"chunk file {chunk.path} should have {expected} bytes and has {chunk.size}; restore it"
             " from its source"
         )
+    return chunk
 
 
 def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> None:
@@ -313,7 +310,6 @@ class DirectGatherReader:
         if chunk is None:
             return np.broadcast_to(np.asarray(files.fill, files.dtype), (files.chunk_rows, files.d))
         try:
-            _require_size(files, chunk)
             if self._verify:
                 verify_once(files, chunk)
             return np.memmap(chunk.path, files.dtype, "r", shape=(files.chunk_rows, files.d))
