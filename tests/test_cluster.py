@@ -4,6 +4,7 @@ is not as it must be.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -39,13 +40,33 @@ T, W = world(41, 900, 400, 6)
 B = world(42, 900, 400, 6)[0]
 
 
+@contextlib.contextmanager
+def two_workers() -> Iterator[LocalCluster]:
+    """Two worker processes of one thread."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalCluster]:
+    with two_workers() as made:
+        yield made
+
+
 @pytest.fixture
-def client(small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
-    """Two worker processes of one thread, for this test alone: it may kill or change them."""
+def client(shared: LocalCluster, small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
+    """Of workers that other tests of this module use too."""
+    with Client(shared, set_as_default=False) as connected, connected.as_current():
+        yield connected
+
+
+@pytest.fixture
+def own_client(small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
+    """Of workers for this test alone, which may kill them."""
     with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as made,
+        two_workers() as made,
         Client(made, set_as_default=False) as connected,
         connected.as_current(),
     ):
@@ -151,12 +172,12 @@ def _killer(module: str, function: str, call: int) -> Callable[[], None]:
     ids=["fit", "apply"],
 )
 def test_a_worker_killed_in_mid_pass_changes_no_bit(
-    runs: tuple[es.Run, es.Run], client: Client, tmp_path: Path, where: tuple[str, str, int]
+    runs: tuple[es.Run, es.Run], own_client: Client, tmp_path: Path, where: tuple[str, str, int]
 ) -> None:
     reference, run = runs
-    workers = dict(client.run(os.getpid))
+    workers = dict(own_client.run(os.getpid))
     victim = next(iter(workers))
-    client.run(_killer(*where), workers=[victim])
+    own_client.run(_killer(*where), workers=[victim])
     there = es.stabilize(run, tmp_path / "workers.zarr", reference=reference)
     with pytest.raises(ProcessLookupError):
         os.kill(workers[victim], 0)
@@ -206,7 +227,12 @@ def test_workers_of_the_same_kind_are_not(runs: tuple[es.Run, es.Run], client: C
     ids=["other", "missing"],
 )
 def test_other_libraries_on_a_worker(
-    runs: tuple[es.Run, es.Run], client: Client, tmp_path: Path, version: str | None, says: str
+    runs: tuple[es.Run, es.Run],
+    client: Client,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    version: str | None,
+    says: str,
 ) -> None:
     def change() -> None:
         from importlib import metadata
@@ -218,9 +244,16 @@ def test_other_libraries_on_a_worker(
                 raise metadata.PackageNotFoundError(name)
             return str(version) if name == "zarr" else original(name)
 
+        changed.original = original  # type: ignore[attr-defined]
         metadata.version = changed
 
+    def undo() -> None:
+        from importlib import metadata
+
+        metadata.version = metadata.version.original  # type: ignore[attr-defined]
+
     client.run(change, workers=[victim := next(iter(client.nthreads()))])
+    request.addfinalizer(lambda: client.run(undo, workers=[victim]))
     with pytest.raises(es.InputError, match=f"one at {victim} has {says}.*same versions") as caught:
         es.stabilize(runs[1], tmp_path / "out.zarr")
     assert "\n" not in str(caught.value)
