@@ -18,7 +18,7 @@ from dask_embstab.exchange.panels import FileSpec, Panel, Room
 from dask_embstab.exchange.parts import WRITERS, Parts, part_stem, write_parts
 from dask_embstab.exchange.place import export_folder, write_record
 from dask_embstab.exchange.provenance import provenance
-from dask_embstab.options import options_of
+from dask_embstab.options import require_each
 from dask_embstab.passes.apply import float_dtype
 from dask_embstab.passes.engine.graph import Pass, run_all
 from dask_embstab.passes.join.options import join_options
@@ -108,9 +108,7 @@ def rows_per_file(export: Export, table: Table, spec: FileSpec) -> int:
 
 def _require(given: Mapping[str, Any]) -> None:
     """Raise where options cannot be, or not together."""
-    known = options_of("export")
-    for name, value in given.items():
-        known[name].require(value)
+    require_each("export", given)
     if "rows_per_file" in given and "part_mb" in given:
         raise InputError(
             f"files are cut by {option('rows_per_file')} or by {option('part_mb')}; both came; give"

@@ -14,7 +14,7 @@ from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.moved_index import move_index
 from dask_embstab.exchange.opened_index import open_index
 from dask_embstab.files.place import local_path
-from dask_embstab.options import options_of, require_count
+from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
@@ -71,9 +71,7 @@ def query_index(
     >>> ids.shape
     (300, 5)
     """
-    known = options_of("query_index")
-    require_count("k", k)
-    known["table"].require(table)
+    require_each("query_index", {"k": k, "table": table})
     opened = open_index(_local(index), table)
     asked, theirs = _queries(queries)
     theirs = theirs if space is None else space_of(space)
@@ -140,7 +138,7 @@ def upgrade_index(
     >>> es.space_of(folder / "new").origin == es.space_of(tuesday).origin
     True
     """
-    options_of("upgrade_index")["table"].require(table)
+    require_each("upgrade_index", {"table": table})
     opened = open_index(_local(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     into = space_of_transform(made) if space is None else space_of(space)

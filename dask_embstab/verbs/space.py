@@ -14,7 +14,7 @@ from dask_embstab.exchange.detect import Detected, detect
 from dask_embstab.exchange.place import RECORD
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
-from dask_embstab.options import options_of
+from dask_embstab.options import require_each
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
 from dask_embstab.tables.coerce import as_run, as_table
@@ -124,9 +124,7 @@ def detect_space(
     >>> es.detect_space(tuesday, series).spaces[0].space.name
     'tuesday'
     """
-    known = options_of("detect_space")
-    for name, value in {"key": key, "rows": rows, "seed": seed}.items():
-        known[name].require(value)
+    require_each("detect_space", {"key": key, "rows": rows, "seed": seed})
     series = spaces if isinstance(spaces, SeriesReader) else SeriesReader(spaces)
     latest = [version.version for version in series.log().live_runs.values()][-_LATEST:]
     opened = (
