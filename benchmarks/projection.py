@@ -38,7 +38,7 @@ from common import (
 from dask_embstab.passes.engine.cluster import threads_of_a_process
 from dask_embstab.tables.layout import TABLES
 
-_LINKS, _PIECE = 30_000, 1 << 14
+_LINKS, _PIECE = 4_000, 1 << 14
 _EMBSTAB = (sys.executable, "-m", "dask_embstab")
 
 

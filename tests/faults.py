@@ -94,10 +94,12 @@ class Faults:
 
     def every_place(self) -> list[int]:
         """All operations that were counted; of more than ``FEW`` the first one of every place in
-        the library.
+        the library. Processes die at every other place, and the power fails at those between.
         """
-        few = self.count <= FEW
-        return list(range(1, self.count + 1) if few else self.places.values())
+        if self.count <= FEW:
+            return list(range(1, self.count + 1))
+        first, step = {"fail": (0, 1), "kill": (0, 2), "power": (1, 2)}[self.mode]
+        return list(self.places.values())[first::step]
 
     def concerns(self, path: Any) -> bool:
         """Whether a path lies below the root; a relative one (by a folder's descriptor) may."""

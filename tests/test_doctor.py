@@ -75,6 +75,7 @@ def test_it_projects_a_run_and_leaves_nothing(
     projected = told["run"]
     assert projected["fits_page_cache"]
     seconds, peaks = projected["seconds"], projected["peak_bytes"]
+    assert min(projected["start_seconds"].values()) >= 0
     assert seconds["stabilize"] == pytest.approx(seconds["fit"] + seconds["apply"])
     assert seconds["stabilize_reference"] == pytest.approx(
         seconds["fit_reference"] + seconds["apply"]
@@ -157,7 +158,7 @@ def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
     assert 2 * found.sampled["items"] == max(tried) < 2 * rows
     assert found.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
     whole = projection._line(job, tables, 1, 99.0)
-    assert (whole.fixed, whole.sampled) == (0.0, {"items": rows, "users": rows})
+    assert (whole.start, whole.fixed, whole.sampled) == (0.0, 0.0, {"items": rows, "users": rows})
     assert whole.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
 
 

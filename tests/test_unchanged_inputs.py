@@ -26,6 +26,7 @@ from oracle import hidden, snapshot
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
+from dask_embstab.verbs import report as reporting
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 MakeRun = Callable[..., es.Run]
@@ -121,6 +122,22 @@ def test_evaluate_tells_a_change_between_its_passes(
 ) -> None:
     with refused("(?:)"), between("evaluate: matched rows")(lambda: replaced(runs[which])):
         es.evaluate(*runs)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_report_tells_a_change_after_what_evaluate_measured(
+    runs: tuple[es.Run, es.Run], monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    measured = reporting.evaluate
+
+    def then_replaced(*given: Any, **options: Any) -> Any:
+        found = measured(*given, **options)
+        replaced(runs[which])
+        return found
+
+    monkeypatch.setattr(reporting, "evaluate", then_replaced)
+    with refused("(?:)"):
+        es.report(*runs)
 
 
 def test_the_command_line_ends_with_2(

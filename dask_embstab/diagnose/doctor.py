@@ -72,6 +72,12 @@ def examine(
     program set ``OPENBLAS_CORETYPE`` to.
     """
     threads, base = threads_of_a_process(), base_bytes()
+    run = None
+    if tables:  # first of all, in a process as new as that of a pass
+        with owned_folder(folder, "embstab-doctor") as place:
+            run = project_run(
+                tables, place, threads=threads, base=base, seconds=_PASS_STEPS * seconds
+            )
     disk = disk_rates(folder, disk_bytes, threads)
     kinds = {(table.d, table.dtype.newbyteorder("=")) for table in tables.values()} or {
         (d, np.dtype(np.float32))
@@ -100,11 +106,7 @@ def examine(
             }
             or None
         ),
-        "run": (
-            project(tables, folder, disk, threads=threads, base=base, seconds=_PASS_STEPS * seconds)
-            if tables
-            else None
-        ),
+        "run": None if run is None else from_disk(run, tables, disk),
     }
 
 
@@ -218,20 +220,12 @@ def describe(table: Table, rates: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def project(
-    tables: Mapping[str, Table],
-    folder: Path,
-    disk: Mapping[str, float],
-    *,
-    threads: int,
-    base: int,
-    seconds: float,
+def from_disk(
+    found: dict[str, Any], tables: Mapping[str, Table], disk: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Time and memory of the run that these tables are: from the disk where the page cache is too
-    small for them.
+    """The projection of the run that these tables are: read from the disk where the page cache is
+    too small for them.
     """
-    with owned_folder(folder, "embstab-doctor") as place:
-        found = project_run(tables, place, threads=threads, base=base, seconds=seconds)
     n_bytes = sum(map(_n_bytes, tables.values()))
     cached = 2 * n_bytes < _available_memory()
     if not cached:

@@ -14,6 +14,7 @@ from dask_embstab.render.report import Report
 from dask_embstab.repairs import call
 from dask_embstab.series.log.thresholds import GATES
 from dask_embstab.series.log.versions import row_counts
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 
@@ -153,7 +154,10 @@ def _sampled(a: Run, b: Run, keys: Sequence[str]) -> dict[str, SharedRows]:
     """A sample of the shared rows of these tables."""
     widths = [run.table(key).d for run in (a, b) for key in TABLES if getattr(run, key)]
     n = max(_SAMPLE, _SAMPLE_PER_COMPONENT * max(widths))
-    return {key: shared_rows(*(sampled_rows(run.table(key), n) for run in (a, b))) for key in keys}
+    with unchanged(*(run.table(key) for run in (a, b) for key in keys)):
+        return {
+            key: shared_rows(*(sampled_rows(run.table(key), n) for run in (a, b))) for key in keys
+        }
 
 
 def _agreement_keys(tables: Mapping[str, Any], meaning: str) -> list[dict[str, Any]]:

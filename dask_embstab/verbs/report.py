@@ -12,6 +12,7 @@ from dask_embstab.files.published import publishing
 from dask_embstab.render.report import Report
 from dask_embstab.series.reader import SeriesReader, series_at, series_version
 from dask_embstab.tables.coerce import TableLike, run_of
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import RunLike
 from dask_embstab.verbs.compare import compared_runs, evaluate
 
@@ -71,7 +72,8 @@ def report(
         made = report_run(series_version(a) or run_of(a))
     else:
         first, second = compared_runs(a, b)
-        made = report_runs(first, second, evaluate(first, second, k=k, users=users, seed=seed))
+        with unchanged(first.items, first.users, second.items, second.users):
+            made = report_runs(first, second, evaluate(first, second, k=k, users=users, seed=seed))
     if out is not None:
         with publishing(out):
             made.save(out)
