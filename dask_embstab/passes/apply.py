@@ -17,25 +17,34 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.arguments import shown
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import Pass, run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_table
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.read.coded import code_attributes
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
+Codes = Mapping[str, RowCode]
+"""The codes in which tables are stored beside their vectors, by table."""
+NO_CODES: Codes = {}
+
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
-    """A table, what its rows are multiplied by, and the dtype in which the result is stored."""
+    """A table, what its rows are multiplied by, the dtype in which the result is stored, and the
+    code in which it is stored too.
+    """
 
     table: Table
     linear_map: LinearMap
     dtype: np.dtype[Any]
+    code: RowCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +71,13 @@ def transform_run(
     sync: bool = True,
     for_series: bool = False,
     inputs: tuple[str, ...],
+    codes: Codes = NO_CODES,
 ) -> Run:
     """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and
-    open it.
+    open it; with ``codes`` the codes of its rows too, in the same read.
     """
     require_output(out, inputs, overwrite=overwrite, for_series=for_series)
-    plan = plan_apply(transform, source, None if dtype is None else float_dtype(dtype))
+    plan = plan_apply(transform, source, None if dtype is None else float_dtype(dtype), codes)
     with (
         begin_run(
             out,
@@ -85,7 +95,9 @@ def transform_run(
     return open_run(out)
 
 
-def plan_apply(transform: Transform, run: Run, dtype: np.dtype[Any] | None) -> ApplyPlan:
+def plan_apply(
+    transform: Transform, run: Run, dtype: np.dtype[Any] | None, codes: Codes = NO_CODES
+) -> ApplyPlan:
     """What is computed for each table of the run; raises `InputError` where the transform is not
     for these tables.
 
@@ -120,7 +132,7 @@ def plan_apply(transform: Transform, run: Run, dtype: np.dtype[Any] | None) -> A
         largest = min(float(np.finfo(product).max), float(np.finfo(stored_as).max))
         digests = tuple(known.get("digests") or ()) if 2 * longest <= largest else ()
         linear_map = LinearMap(M, offset, product, dict(enumerate(digests)))
-        tables[key] = TablePlan(table, linear_map, stored_as)
+        tables[key] = TablePlan(table, linear_map, stored_as, codes.get(key))
     return ApplyPlan(transform, run, dtype, tables)
 
 
@@ -136,6 +148,9 @@ def fingerprint(plan: ApplyPlan) -> str:
         for key, t in ((key, planned.table) for key, planned in plan.tables.items())
     }
     digest.update(json.dumps([shapes, str(plan.dtype)], sort_keys=True).encode())
+    for key, planned in plan.tables.items():
+        if planned.code is not None:
+            digest.update(repr((key, code_attributes(planned.code))).encode())
     return digest.hexdigest()[:32]
 
 
@@ -151,6 +166,7 @@ def write_planned(plan: ApplyPlan, writer: RunWriter) -> None:
             width=plan.transform.width,
             chunk_rows=planned.table.chunk_rows,
             label="apply",
+            code=planned.code,
         )
         for key, planned in plan.tables.items()
     }
@@ -194,11 +210,14 @@ def copy_table(
     width: int,
     chunk_rows: int,
     label: str,
+    code: RowCode | None = None,
 ) -> Pass[Written]:
-    """Make the arrays of one output table, and the pass that fills them."""
+    """Make the arrays of one output table, and the pass that fills them; with a ``code`` those of
+    the codes too.
+    """
     ids = None if table.stored_ids is None else table.stored_ids.kind
     sink = writer.table(
-        key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids
+        key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids, code=code
     )
     return write_table(table, linear_map, sink, label=label)
 

@@ -78,6 +78,7 @@ class Compress:
                 chunk_rows=table.chunk_rows,
                 ids=None if table.stored_ids is None else table.stored_ids.kind,
                 code=self.codes[key],
+                vectors=False,
             )
             passes[key] = write_table(table, LinearMap(), sink, label="compress")
         written = {key: done.written for key, done in run_all(passes).items()}

@@ -59,7 +59,7 @@ def record_output(
             digests[int(found["number"])] = stored_checksum(str(folder / path))
 
     for key, digests in written.items():
-        rows = "codes" if f"{key}/codes/c/{{}}/0" in numbered else "vectors"
+        rows = "vectors" if f"{key}/vectors/c/{{}}/0" in numbered else "codes"
         if not digests.items() <= numbered[f"{key}/{rows}/c/{{}}/0"].items():
             raise DamageError(
                 f"the {key} in {folder} are not those that were written; write the run again"

@@ -15,8 +15,9 @@ from zarr.storage import StoreLike
 from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
-from dask_embstab.repairs import call
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
+from dask_embstab.tables.read.coded import CODES, coded_source
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.limits import require_stored
 from dask_embstab.tables.read.recorded import Recorded
@@ -85,6 +86,15 @@ class Run(Displayed):
             diagnostics={**made.diagnostics, "rebased": dict(self.then.diagnostics)},
         )
 
+    @property
+    def codes(self) -> Run:
+        """The same run with the rows that its codes give back, where codes are stored beside
+        vectors; a run that has codes alone is that itself.
+
+        Raises `InputError` where a table has no codes.
+        """
+        return replace(self, items=_coded(self, "items"), users=_coded(self, "users"))
+
     def _facts(self) -> dict[str, object]:
         tables = {
             key: None if (table := getattr(self, key)) is None else table.summary for key in TABLES
@@ -133,6 +143,20 @@ class Run(Displayed):
                 f" {call('create_run')}"
             )
         return table
+
+
+def _coded(run: Run, key: str) -> Table | None:
+    """The table read from its codes."""
+    table: Table | None = getattr(run, key)
+    if table is None or hasattr(table.source, "code"):
+        return table
+    group = run.group.get(key)
+    if not isinstance(group, zarr.Group) or CODES not in group:
+        raise InputError(
+            f"{table.where} has no codes; {call('compress')} writes a run of them, and a series"
+            f" with the setting {option('code')} both"
+        )
+    return replace(table, source=coded_source(group, f"{run.where}/{key}"))
 
 
 RunLike = Run | str | os.PathLike[str]

@@ -31,6 +31,8 @@ _WRITTEN = 6
 """A chunk that is written takes so many times the bytes of one that is read: its digests are
 recorded and compared.
 """
+_ENCODING = 3
+"""Panels of float32 that encoding holds: the numbers, those of its steps, what is packed."""
 _KEPT_BYTES = 32 * 2**20
 """The allocator gives larger buffers back to the system when they are freed, and keeps smaller ones
 (glibc).
@@ -95,13 +97,22 @@ def read_load(
 
 
 def write_load(
-    table: Table, ranges: Sequence[RowRange], grid: Grid, *, width: int, itemsize: int
+    table: Table,
+    ranges: Sequence[RowRange],
+    grid: Grid,
+    *,
+    width: int,
+    itemsize: int,
+    coded: bool = False,
 ) -> Load:
-    """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes."""
+    """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes,
+    of rows that are stored as codes too where they are ``coded``.
+    """
     rows = min(grid.rows, table.n_rows)
     products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
     cast = rows * width * table.dtype.itemsize if itemsize != table.dtype.itemsize else 0
-    buffers = (*_reader_buffers(table, rows), *products, cast)
+    numbers = (rows * width * 4,) * (_ENCODING if coded else 0)
+    buffers = (*_reader_buffers(table, rows), *products, cast, *numbers)
     return Load(buffers, 0, 0, 0, _WRITTEN * -(-table.n_rows // table.chunk_rows), len(ranges))
 
 

@@ -22,14 +22,14 @@ from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
 from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
 
-_RECORD = np.dtype([("made_of", "<u8"), ("checksums", "<u4", 2), ("check", "<u4")])
+_RECORD = np.dtype([("made_of", "<u8"), ("checksums", "<u4", 3), ("check", "<u4")])
 _CHECK_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """Chunks that an earlier call left whole: what each was made of, and the checksums of its
-    vectors.
+    vectors (of codes, where there are no vectors).
     """
 
     made_of: dict[int, int]
@@ -39,7 +39,7 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class Journal:
     """The records of one table, in the file at ``path``; ``arrays`` are those whose chunks they
-    tell of, two at most.
+    tell of, three at most.
 
     ``origin`` stands for what the whole write is made of.
     """

@@ -64,13 +64,15 @@ class RunWriter:
         ids: IdKind | None,
         weights: bool = False,
         code: RowCode | None = None,
+        vectors: bool = True,
     ) -> Sink:
         """Make the arrays of one table and give the sink that tasks write it through.
 
         ``weights``: with one number per row, in an array of that name. ``code``: rows are stored as
-        codes, with a scale per row where the code has one.
+        codes, with a scale per row where the code has one; as ``vectors`` too, unless that is
+        False.
         """
-        layout = TableLayout(key, shape, dtype, chunk_rows, ids, weights, code)
+        layout = TableLayout(key, shape, dtype, chunk_rows, ids, weights, code, vectors)
         resumed, left = self.work is not None and self.work.resumed, None
         if resumed:  # whatever is wrong with what an interrupted write left, it is made anew
             with contextlib.suppress(Exception):
@@ -80,15 +82,20 @@ class RunWriter:
             with quiet_metadata():
                 arrays = layout.create(self.group, overwrite=resumed)
 
-        rows, identifiers, numbers = left or arrays
-        assert rows is not None
-        journal = (
-            None
-            if self.work is None
-            else self.work.journal(key, *(one for one in (rows, numbers) if one is not None))
-        )
+        identifiers, *stored = left or arrays
+        recorded = [array for array in stored if array is not None]
+        journal = None if self.work is None else self.work.journal(key, *recorded)
+        rows, numbers, codes, scales = stored
         return Sink(
-            rows, identifiers, numbers, journal, resume=left is not None, sync=self.sync, code=code
+            ids=identifiers,
+            vectors=rows,
+            weights=numbers,
+            codes=codes,
+            scales=scales,
+            journal=journal,
+            resume=left is not None,
+            sync=self.sync,
+            code=code,
         )
 
     def transform(

@@ -31,34 +31,44 @@ class Sink:
     disks).
 
     ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the
-    end. With a ``code``, ``vectors`` are its codes and ``weights`` its scales.
+    end. With a ``code`` there are ``codes`` (and ``scales``, where it has them), beside
+    ``vectors`` or in their place.
     """
 
-    vectors: zarr.Array[Any]
     ids: zarr.Array[Any] | None
+    vectors: zarr.Array[Any] | None
     weights: zarr.Array[Any] | None
+    codes: zarr.Array[Any] | None
+    scales: zarr.Array[Any] | None
     journal: Journal | None
     resume: bool = False
     sync: bool = False
     code: RowCode | None = None
 
     @property
+    def rows(self) -> zarr.Array[Any]:
+        """Its vectors, or the codes in their place."""
+        rows = self.codes if self.vectors is None else self.vectors
+        assert rows is not None, "a table has vectors, codes or both"
+        return rows
+
+    @property
     def chunk_rows(self) -> int:
         """Rows of a chunk."""
-        return int(self.vectors.chunks[0])
+        return int(self.rows.chunks[0])
 
     @property
     def n_rows(self) -> int:
         """Rows of the table."""
-        return int(self.vectors.shape[0])
+        return int(self.rows.shape[0])
 
     def chunks(self, start: int, stop: int) -> range:
         """Numbers of the chunks of these rows."""
         return range(start // self.chunk_rows, -(-stop // self.chunk_rows))
 
     def kept(self, start: int, stop: int) -> Kept | None:
-        """The chunks of these rows, where an earlier call left them whole: vectors and weights; ids
-        are written again.
+        """The chunks of these rows, where an earlier call left them whole, in all arrays; ids are
+        written again.
         """
         return (
             self.journal.kept(self.chunks(start, stop))
@@ -75,8 +85,8 @@ class Sink:
         return made_of(digests, input_rows, self.chunks(start, stop), self.chunk_rows, self.n_rows)
 
     def record(self, made_of: Mapping[int, int | None], *checksums: Digests) -> None:
-        """Note chunks that were written, with the checksums of vectors and weights, to be kept by a
-        later call.
+        """Note chunks that were written, with their checksums in every array, to be kept by a later
+        call.
         """
         if self.journal is not None:
             self.journal.record(made_of, *checksums)
@@ -85,11 +95,14 @@ class Sink:
         """A writer for these rows, which must be whole chunks of the table."""
         if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
-        rows = self._writer(self.vectors, start, stop)
-        if self.code is None:
-            return rows
-        scales = None if self.weights is None else self._writer(self.weights, start, stop)
-        return CodeWriter(self.code, rows, scales, start)
+        vectors, codes, scales = (
+            None if array is None else self._writer(array, start, stop)
+            for array in (self.vectors, self.codes, self.scales)
+        )
+        if self.code is None or codes is None:
+            assert vectors is not None
+            return vectors
+        return CodeWriter(self.code, vectors, codes, scales, start)
 
     def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
         files = chunk_files(array)
@@ -146,25 +159,33 @@ class Sink:
 
 
 class CodeWriter:
-    """Encodes panels, and writes codes and scales side by side."""
+    """Encodes panels, and writes codes and scales side by side, with the rows themselves where
+    there are ``vectors``.
+    """
 
     def __init__(
         self,
         code: RowCode,
+        vectors: RowWriter | DirectWriter | None,
         codes: RowWriter | DirectWriter,
         scales: RowWriter | DirectWriter | None,
         start: int,
     ) -> None:
         self._code, self._codes, self._scales, self._at = code, codes, scales, start
-        self.dtype = np.dtype(np.float32)
+        self._vectors = vectors
+        self.dtype = np.dtype(np.float32) if vectors is None else vectors.dtype
 
     @property
     def checksums(self) -> tuple[Digests, ...]:
-        """Digests of the chunks of codes, and of scales."""
-        return tuple(writer.digests for writer in (self._codes, self._scales) if writer is not None)
+        """Digests of the chunks of vectors, of codes, and of scales."""
+        writers = (self._vectors, self._codes, self._scales)
+        return tuple(writer.digests for writer in writers if writer is not None)
 
     def put(self, rows: Rows) -> None:
-        """Append rows."""
+        """Append rows; what is encoded is what is stored of them."""
+        if self._vectors is not None:
+            rows = rows.astype(self.dtype, copy=False)
+            self._vectors.put(rows)
         codes, scale = self._code.encode(rows)
         if self._code.overflows(codes, scale):
             beyond = [self._code.overflows(*self._code.encode(row)) for row in rows[:, None]]
@@ -179,7 +200,9 @@ class CodeWriter:
 
     def finish(self) -> None:
         """Raise unless every row was put."""
-        self._codes.finish()
+        for writer in (self._vectors, self._codes, self._scales):
+            if writer is not None:
+                writer.finish()
 
 
 class RowWriter:

@@ -24,8 +24,8 @@ _NO_SCALE = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """A table ``key`` of ``shape`` (n, d): ids of a kind (None: no ids), ``weights`` (a number per
-    row), and a ``code`` (None: rows as they are, of ``dtype``).
+    """A table ``key`` of ``shape`` (n, d): its rows as they are, of ``dtype`` (``vectors``), as
+    codes of a ``code``, or both; ids of a kind (None: no ids), ``weights`` (a number per row).
     """
 
     key: str
@@ -35,14 +35,20 @@ class TableLayout:
     ids: IdKind | None
     weights: bool = False
     code: RowCode | None = None
+    vectors: bool = True
 
     @property
-    def arrays(self) -> tuple[str, str | None, str | None]:
-        """Names of the arrays of rows, of ids and of numbers; None where there is none."""
-        ids = None if self.ids is None else "id"
-        if self.code is not None:
-            return CODES, ids, SCALE if self.code.scaled else None
-        return "vectors", ids, "weight" if self.weights else None
+    def arrays(self) -> tuple[str | None, ...]:
+        """Names of the arrays of ids, vectors, weights, codes and scales; None where there is
+        none.
+        """
+        return (
+            None if self.ids is None else "id",
+            "vectors" if self.vectors else None,
+            "weight" if self.weights else None,
+            None if self.code is None else CODES,
+            SCALE if self.code is not None and self.code.scaled else None,
+        )
 
     def create(self, group: zarr.Group, *, overwrite: bool) -> tuple[zarr.Array[Any] | None, ...]:
         """Make the group of the table, with all its arrays; those of `arrays`."""
