@@ -129,6 +129,12 @@ def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
     return found
 
 
+def require_code(name: Any) -> None:
+    """Raise `InputError` unless this names a code, of rows of any width."""
+    found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
+    _parts(name, 1 if found is None else int(found[1]))
+
+
 def _parts(name: str, d: int) -> int:
     """Parts of a product code; 0 for a code that needs no fit."""
     if name in BITS:

@@ -35,6 +35,7 @@ from dask_embstab.series.admin.skew import skew_of
 from dask_embstab.series.admin.status import status_of
 from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.basis import of_one_width, read_run
+from dask_embstab.series.log.codes import read_codes, require_one_code
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.mark import read_mark, store_at
 from dask_embstab.series.log.published import transform_of
@@ -161,6 +162,21 @@ class SeriesReader(Displayed):
         log = self.log()
         found = log.located(log.with_run(version))
         return replace(space_of_run(self._run(found)), version=found.version)
+
+    @verb()
+    def codes(self, version: int | None = None, *, like: int | None = None) -> Run:
+        """The run of a version (default: the head) with the rows that its stored codes give back,
+        for every verb.
+
+        The code itself is `items.source.code`; ``like`` is a version whose codes must be of the
+        same code, so that their bytes can be compared. Raises `InputError` where they are not, or
+        where the version holds no codes (the setting ``code``).
+        """
+        log = self.log()
+        found = log.located(log.with_run(version))
+        if like is not None:
+            require_one_code(self.store, found, log.located(log.with_run(like)))
+        return read_codes(self.store, found)
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:

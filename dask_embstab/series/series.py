@@ -101,6 +101,7 @@ class Series(SeriesUpkeep):
         retries: int = 0,
         shadow: bool = False,
         accept: str | None = None,
+        refit_code: bool = False,
         method: Method | None = None,
         rank: int | None = None,
         width: int | None = None,
@@ -132,6 +133,10 @@ class Series(SeriesUpkeep):
         components as this run has, where they are more, or ``width``. With fewer, earlier versions
         are read in the narrower space from then on (one read of the head's tables; no stored vector
         changes, and `rebase` goes back).
+
+        ``refit_code`` makes a new code for this run and those that follow, fitted to its rows,
+        where the series has the setting ``code``; entries of a product code get the numbers of the
+        old entries near to them. What is published keeps its own code (`codes`).
 
         All other options are those of `fit` for this run alone, in place of the settings of these
         names: arrays, names of arrays stored with its tables, or files. Rows that ``only`` and
@@ -192,6 +197,7 @@ class Series(SeriesUpkeep):
             planned=new_model is not None,
             shadow=shadow,
             accept=accept,
+            refit_code=refit_code,
             selection=taken(arguments, SELECTION),
             own={name: value for name, value in own.items() if value is not None},
         )

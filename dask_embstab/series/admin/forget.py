@@ -33,6 +33,7 @@ from dask_embstab.series.admin.held_ids import (
     spelled_otherwise,
 )
 from dask_embstab.series.log.basis import read_matrices, store_matrices
+from dask_embstab.series.log.codes import stored_codes
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.names import REBASING, reference_key, run_key
@@ -178,13 +179,14 @@ def _rewritten(
 
 def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) -> None:
     source = published_run(store, one.located)
-    transform = transform_of(source, one.located)
+    transform, codes = transform_of(source, one.located), stored_codes(source)
     tables = {which: source.table(which) for which in TABLES if getattr(source, which) is not None}
     tables[table] = _without(tables[table], one.run)
     with resumed_run(store, key, one.name, origin, {}) as writer:
         passes = {}
         for which, found in tables.items():
             shape: Any = {"dtype": found.dtype, "width": found.d, "chunk_rows": found.chunk_rows}
+            shape["code"] = codes.get(which)
             passes[which] = copy_table(writer, which, found, LinearMap(), **shape, label="forget")
         run_all(passes)
         attributes: Any = dict(source.group["transform"].attrs)

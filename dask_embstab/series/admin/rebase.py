@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.codes.row_code import RowCode, turned
 from dask_embstab.core.types import Matrix
 from dask_embstab.errors import HoldError, InputError, TooFewMatchedError
-from dask_embstab.passes.apply import plan_apply, write_planned
+from dask_embstab.passes.apply import NO_CODES, Codes, plan_apply, write_planned
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.reference import Reference, as_reference
 from dask_embstab.passes.running_mean import rewrite_means
 from dask_embstab.repairs import call
 from dask_embstab.series.log.basis import read_matrices, rotation, store_matrices, stored_matrices
+from dask_embstab.series.log.codes import stamps, stored_codes
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.names import REBASING, reference_key, run_key
@@ -74,8 +76,9 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
         }
         moved: dict[str, Moves] = {}
         if rewrite:
+            codes = _moved_codes(store, log, changed)
             moved = {
-                name: _rewritten(store, name, located, changed[str(located.run)], held)
+                name: _rewritten(store, name, located, changed[str(located.run)], codes, held)
                 for name, located in log.stored.items()
                 if located.run in changed
             }
@@ -181,17 +184,47 @@ def _followed(
     return made, moves
 
 
+def _moved_codes(
+    store: Store, log: Log, changed: Mapping[str, Matrix]
+) -> dict[tuple[int, int], dict[str, RowCode]]:
+    """The codes of the new space, by the version that made them and by width: one for all runs that
+    share one now, turned as the last of these runs is; what trains nothing is the same anywhere.
+    """
+    found: dict[tuple[int, int], dict[str, RowCode]] = {}
+    for located in reversed(log.stored.values()):
+        if not (known := located.figures.get("codes")):
+            continue
+        run = published_run(store, located)
+        M = changed.get(str(located.run), np.eye(run.table("items").d))
+        if (at := (known["made"], M.shape[1])) in found:
+            continue
+        found[at] = {
+            key: turned(code, M) if code.arrays() else replace(code, d=M.shape[1])
+            for key, code in stored_codes(run).items()
+        }
+    return found
+
+
 def _rewritten(
-    store: Store, name: str, located: Version, M: Matrix, held: contextlib.ExitStack
+    store: Store,
+    name: str,
+    located: Version,
+    M: Matrix,
+    codes: Mapping[tuple[int, int], Codes],
+    held: contextlib.ExitStack,
 ) -> Moves:
     """A run and the running reference kept with it, written anew in the new space; where they are
     from now on.
     """
-    read = json.dumps(located.place, sort_keys=True).encode() + M.tobytes()
+    made = (located.figures.get("codes") or {}).get("made", 0)
+    coded = codes.get((made, M.shape[1]), NO_CODES)
+    read = json.dumps([located.place, stamps(coded)], sort_keys=True).encode() + M.tobytes()
     origin = hashlib.sha256(read).hexdigest()[:32]
     new = f"{name}@{origin[:8]}"
     held.enter_context(store.lock(new))
-    digests = made_of(store, run_key(new), origin, partial(_write_run, store, located, M, name))
+    digests = made_of(
+        store, run_key(new), origin, partial(_write_run, store, located, M, name, coded)
+    )
     means: Mapping[str, Any] = {}
     if located.has_reference:
         means = made_of(
@@ -201,14 +234,16 @@ def _rewritten(
     return {"run": new, "reference_at": None, **record_digests(store, new, found)}
 
 
-def _write_run(store: Store, located: Version, M: Matrix, name: str, key: str, origin: str) -> None:
-    source, turned = published_run(store, located), rotation(M, {"origin": origin})
-    transformed = transform_of(replace(source, then=turned), located)
+def _write_run(
+    store: Store, located: Version, M: Matrix, name: str, codes: Codes, key: str, origin: str
+) -> None:
+    source, then = published_run(store, located), rotation(M, {"origin": origin})
+    transformed = transform_of(replace(source, then=then), located)
     how: Any = dict(source.group["transform"].attrs) | {
         "diagnostics": dict(transformed.diagnostics)
     }
     with resumed_run(store, key, name, origin, {}) as writer:
-        write_planned(plan_apply(turned, source, None), writer)
+        write_planned(plan_apply(then, source, None, codes), writer)
         writer.transform(transformed, how)
 
 

@@ -18,6 +18,7 @@ from dask_embstab.arguments import mismatch, shown
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.core.running_mean import decay_of
 from dask_embstab.errors import InputError
+from dask_embstab.passes.compress import require_code
 from dask_embstab.passes.fit.options import Balance, FitOptions, Method, resolve_keep
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.repairs import option
@@ -56,6 +57,11 @@ class Settings:
     tables are aligned, one for both or a dict by table name. Rows that ``only`` and ``min_count``
     leave out have no say in the running reference and the gates.
 
+    With a ``code`` (a name of `compress`'s) every run holds the codes of its rows beside their
+    vectors, written in the same read; ``code_rotate``, ``code_rank`` and ``code_force`` are
+    `compress`'s ``rotate``, ``rank`` and ``force``. The code is made once, by the first run that
+    needs it.
+
     ``gates`` are thresholds by gate, None for off; those that are not given are the defaults.
     """
 
@@ -90,6 +96,10 @@ class Settings:
     seed: int = 0
     pairs: str | Mapping[str, str] | None = None
     duplicates: KeepDuplicates = "error"
+    code: str | None = None
+    code_rotate: bool = False
+    code_rank: int | None = None
+    code_force: bool = False
     gates: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,6 +133,13 @@ class Settings:
     def _require_together(self) -> None:
         """What goes with what."""
         options.require_rank(self.keep, self.rank)
+        if self.code is not None:
+            require_code(self.code)
+        elif self.code_rotate or self.code_rank is not None:
+            raise InputError(
+                f"{option('code_rotate')} and {option('code_rank')} say how rows become codes;"
+                f" {option('code')} is not set: give it, or leave them out"
+            )
         if self.center and (self.policy == "consensus" or self.keep != "geometry"):
             raise InputError(
                 "center moves the origin, which directions and scores do not have; set"

@@ -125,6 +125,27 @@ GATES: tuple[Gate, ...] = (
         0.15,
         "share of energy that lies in other directions' places than in the last live run",
     ),
+    Gate("code_saturation", "at most", 0.01, "share of numbers that frozen ranges cut off"),
+    Gate(
+        "code_error",
+        "at most",
+        1.5,
+        "relative error of decoded rows over that of the day when the code was made",
+    ),
+    Gate(
+        "dead_codes",
+        "at most",
+        0.25,
+        "share of codebook entries that no sampled row uses, beyond that of the day when the code"
+        " was made",
+    ),
+    Gate(
+        "code_agreement",
+        "at least",
+        0.0,
+        "share of code bytes equal to the last live run's of the same ids, beyond that of unrelated"
+        " rows",
+    ),
 )
 THRESHOLDS: dict[str, float | None] = {gate.name: gate.threshold for gate in GATES}
 

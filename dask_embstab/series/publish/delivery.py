@@ -36,6 +36,7 @@ class Request:
     options that say which of its rows decide.
 
     ``planned``: it is the first run of the new model ``model`` (`publish/planned.py`).
+    ``refit_code``: a new code is made for it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Request:
     planned: bool = False
     shadow: bool = False
     accept: str | None = None
+    refit_code: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
 

@@ -11,13 +11,12 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from dask_embstab.errors import HoldError, InputChangedError, NotFiniteError, TooFewMatchedError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import unpublished
-from dask_embstab.passes.apply import transform_run
+from dask_embstab.passes.apply import Codes, transform_run
 from dask_embstab.series.log.basis import read_run
 from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import read_log
@@ -28,6 +27,8 @@ from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.advance import Advanced, advance_consensus
 from dask_embstab.series.publish.attempts import attempting
 from dask_embstab.series.publish.candidate import Candidate, fit
+from dask_embstab.series.publish.code_figures import code_figures
+from dask_embstab.series.publish.coding import Coding, coding_of, is_coded_as
 from dask_embstab.series.publish.commit import create_version, next_version
 from dask_embstab.series.publish.delivery import Delivery, Request, model_of, prepare, require_same
 from dask_embstab.series.publish.figures import content_of, delivered, figures_of
@@ -50,10 +51,13 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What every gate said, and over how many sampled rows of each table."""
+    """What every gate said, over how many sampled rows of each table, and what is recorded of the
+    codes, if there are any.
+    """
 
     verdicts: tuple[Verdict, ...]
     sampled: dict[str, dict[str, int]]
+    codes: dict[str, Any] | None
 
 
 def add_run(store: Store, initial: Settings, source: Run, request: Request) -> Added:
@@ -77,23 +81,27 @@ def add_run(store: Store, initial: Settings, source: Run, request: Request) -> A
         with _one_delivery(delivery):
             with _refusals_hold(name):
                 candidate = fit(delivery)
+                coding = coding_of(delivery, candidate)
                 for is_last in (False, True):  # what a power cut tore is written anew, once
-                    apply(delivery, candidate)
+                    apply(delivery, candidate, coding.codes)
                     make_durable(store, delivery.key)
                     with removed_if_torn(store, delivery.key, is_last=is_last):
                         readback = verify(delivery, candidate)
                         break
-            judged = check_gates(delivery, candidate, readback)
+            judged = check_gates(delivery, candidate, coding, readback)
         advanced = advance_consensus(delivery, candidate, readback)
         return publish(delivery, candidate, readback, judged, advanced, lock)
 
 
-def apply(delivery: Delivery, candidate: Candidate) -> None:
-    """Write the aligned run; one that an interrupted call left serves, and so do its whole
-    chunks.
+def apply(delivery: Delivery, candidate: Candidate, codes: Codes) -> None:
+    """Write the aligned run, and its codes in the same read; one that an interrupted call left
+    serves, and so do its whole chunks.
     """
     store, source, place = delivery.store, delivery.source, delivery.store.place(delivery.key)
-    is_ours = partial(is_transformed_by, transform=candidate.transform)
+
+    def is_ours(left: Run) -> bool:
+        return is_transformed_by(left, candidate.transform) and is_coded_as(left, codes)
+
     if is_left(store, delivery.key, is_ours):
         return
     with unpublished():  # a version names it later, or nothing does
@@ -107,10 +115,13 @@ def apply(delivery: Delivery, candidate: Candidate) -> None:
             resume=local_path(place) is not None,
             for_series=True,
             inputs=() if source.path is None else (source.path,),
+            codes=codes,
         )
 
 
-def check_gates(delivery: Delivery, candidate: Candidate, readback: Readback) -> Judged:
+def check_gates(
+    delivery: Delivery, candidate: Candidate, coding: Coding, readback: Readback
+) -> Judged:
     """What the gates say of the aligned run, compared with the run that is live now.
 
     Raises `HoldError` where one holds it and no reason was given to accept that.
@@ -120,6 +131,8 @@ def check_gates(delivery: Delivery, candidate: Candidate, readback: Readback) ->
     figures, sampled = figures_of(
         log, head, readback.run, delivery.source, settings, readback, candidate.selected
     )
+    of_codes, codes = code_figures(delivery, coding, readback, head)
+    figures |= of_codes
     again = delivered(log, delivery.name, readback.inputs["tables"])
     figures["delivered"] = {"run": float(again is not None)}
     verdicts = judge(figures, settings.gates)
@@ -127,7 +140,7 @@ def check_gates(delivery: Delivery, candidate: Candidate, readback: Readback) ->
         known = json.dumps({"run": delivery.name, "verdicts": verdicts})
         store.replace(held_key(delivery.name), known.encode())
         raise hold(delivery.name, verdicts)
-    return Judged(verdicts, sampled)
+    return Judged(verdicts, sampled, codes)
 
 
 def publish(
@@ -148,6 +161,7 @@ def publish(
         "sampled": judged.sampled,
         "selected": dict(candidate.selected.recorded) or None,
     }
+    figures |= {} if judged.codes is None else {"codes": judged.codes}
     details = Details(
         verdicts=judged.verdicts,
         settings=delivery.recorded.to_dict(),
