@@ -55,6 +55,7 @@ CAMPAIGNS = {
         "test_forget_faults.py",
         "test_series_processes.py",
     ),
+    "compression.md": ("test_compress_faults.py",),
     "damage.md": ("test_kills.py", "test_input_races.py", "test_overwrite_races.py"),
 }
 """The tests whose counts a page of the docs has."""

@@ -49,7 +49,7 @@ _VERBS = (
     "upgrade_index",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
-_OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics")
+_OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics", "codes")
 PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VERBS} | {
     f"Series.{name}": getattr(es.Series, name) for name in _OF_SERIES
 }
@@ -58,7 +58,7 @@ _COMMANDS = ("fit", "moments", "stabilize", "apply", "compress", "evaluate", "re
 _COMMANDS += ("verify", "export")
 _COMMANDS += ("doctor", "serve")
 _COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
-_COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics")
+_COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics", "codes")
 COMMANDS = (
     {name: name for name in _COMMANDS}
     | {f"Series.{name}": f"series {name}" for name in _COMMANDS_OF_SERIES}

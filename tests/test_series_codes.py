@@ -68,6 +68,12 @@ def copied(folder: Path, tmp_path: Path) -> Callable[[str], es.Series]:
     return lambda name: es.Series(shutil.copytree(folder / name, tmp_path / name))
 
 
+def main_exit(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(words, prog_name="embstab")
+    return int(ended.value.code or 0)
+
+
 def read(run: es.Run, key: str = "items") -> Array:
     return np.asarray(run.table(key).vectors)
 
@@ -460,3 +466,44 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert es.Series(place).settings.code_rotate
     assert recorded(es.Series(place), 2)["made"] == 2
     capsys.readouterr()
+    main(["series", "codes", place, "1", "--json"], standalone_mode=False)
+    assert '"code": "int6"' in capsys.readouterr().out
+    assert main_exit(["series", "codes", place, "2", "--like", "1"]) == 0  # made of its name alone
+
+
+# --- what is told
+
+
+def test_a_replay_with_another_code_tells_recall_and_agreement(
+    folder: Path, tmp_path: Path
+) -> None:
+    series = es.Series(folder / "int8")
+    told = series.replay(tmp_path / "scratch", code="int4")
+    last = told["runs"][-1]["figures"]
+    assert 1 >= last["code_recall"]["series"] > last["code_recall"]["scratch"] > 0.5
+    assert last["items_code_error"]["difference"] > 0
+    assert 0 < last["items_code_agreement"]["series"] < 1
+    assert told["means"]["code_recall"]["difference"] < 0
+    T, W, decoded = read(series.open(2)), read(series.open(2), "users"), read(series.codes(2))
+    asked = W[np.sort(np.random.default_rng(0).choice(len(W), len(W), replace=False))]
+    best, found = (np.argsort(-asked @ rows.T, axis=1)[:, :10] for rows in (T, decoded))
+    shared = np.mean([len({*a} & {*b}) / 10 for a, b in zip(best, found, strict=True)])
+    assert last["code_recall"]["series"] == pytest.approx(shared, abs=1e-9)
+
+
+def test_status_metrics_and_report_tell_of_codes(folder: Path) -> None:
+    series = es.Series(folder / "pq")
+    known = recorded(series, 3)["tables"]["items"]
+    codes = series.status()["codes"]
+    assert (codes["code"], codes["made"], codes["row_bytes"]["items"]) == ("pq4", 1, 4)
+    text = series.metrics()
+    (line,) = (
+        line
+        for line in text.splitlines()
+        if line.startswith("embstab_series_code{")
+        and 'table="items"' in line
+        and 'figure="agreement"' in line
+    )
+    assert float(line.split()[-1]) == known["agreement"]
+    assert 'gate="code_error"' in text
+    assert "code_error" in str(series.report().to_dict()["gates"])

@@ -188,7 +188,7 @@ def test_runs_that_record_nothing_are_refused(
 ) -> None:
     raw = place.parent / "raw-1.zarr"
     with pytest.raises(
-        es.InputError, match=r"has no transform, so there is nothing to compare it with"
+        es.InputError, match=r"has no transform and no such record, so there is nothing to compare"
     ):
         es.open_run(raw, verify=True)
     assert embstab("verify", raw) == 2

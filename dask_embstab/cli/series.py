@@ -91,6 +91,17 @@ def show(series: str, version: int | None) -> dict[str, Any]:
     return Series(series).show(version).to_dict()
 
 
+@command(_PLACE, _VERSION, *options("Series.codes"), group=series)
+def codes(series: str, version: int | None, **chosen: Any) -> dict[str, Any]:
+    """Which codes version N holds (default: the head), what they keep, and since when."""
+    from dask_embstab.series.series import Series
+
+    opened = Series(series)
+    found = opened.log().version(version)
+    opened.codes(found.version, **given(chosen))
+    return {"version": found.version, "run": found.run, **found.figures["codes"]}
+
+
 @command(
     _PLACE,
     click.argument("a", type=click.IntRange(1)),

@@ -66,8 +66,8 @@ class Compress:
         return digest.hexdigest()[:32]
 
     def write(self, writer: RunWriter, transform: Transform | None, attributes: Any) -> None:
-        """Encode every table in one read and one write each; then record the transform of a
-        stabilized run, which stays what it was.
+        """Encode every table in one read and one write each; then record the digests of all files,
+        with the transform of a stabilized run, which stays what it was.
         """
         passes = {}
         for key, table in self.tables.items():
@@ -82,7 +82,9 @@ class Compress:
             )
             passes[key] = write_table(table, LinearMap(), sink, label="compress")
         written = {key: done.written for key, done in run_all(passes).items()}
-        if transform is not None:
+        if transform is None:
+            writer.record(written)
+        else:
             writer.transform(transform, attributes, written)
 
 

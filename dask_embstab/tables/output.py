@@ -1,14 +1,15 @@
-"""Is a stabilized run outside of a series still the one that was written? It records the digests of
-its own files.
+"""Is a stabilized or compressed run outside of a series still the one that was written? It records
+the digests of its own files.
 
-In the attributes of ``transform/``, as ``output``: the digests of all chunk files, in order, of all
-metadata but that of the root and of ``transform/`` itself; the root's attributes; and the checksum
-of all these attributes together.
+In the attributes of ``transform/`` (of ``output/``, where a run has no transform), as ``output``:
+the digests of all chunk files, in order, of all metadata but that of the root and of that group
+itself; the root's attributes; and the checksum of all these attributes together.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,9 +32,9 @@ from dask_embstab.tables.read.recorded import (
 from dask_embstab.tables.read.source import Digests
 
 OUTPUT, _CHECK = "output", "crc32c"
-_GROUP = "transform/zarr.json"
+_GROUPS = ("transform/zarr.json", f"{OUTPUT}/zarr.json")
 _NUMBERED = re.compile(r"(?P<before>.+/c/)(?P<number>[0-9]+)(?P<after>(/0)*)")
-_UNRECORDED = ("zarr.json", _GROUP)
+_UNRECORDED = ("zarr.json", *_GROUPS)
 Json = dict[str, Any]
 
 
@@ -43,8 +44,8 @@ def record_output(
     transform: Mapping[str, Any],
     written: Mapping[str, Digests],
 ) -> Json:
-    """Attributes of ``transform/`` with the digests of all that lies in the folder of a run that is
-    about to be finished.
+    """Attributes of ``transform/`` (or of ``output/``) with the digests of all that lies in the
+    folder of a run that is about to be finished.
 
     ``root`` are the attributes that its root will have. Raises `DamageError` where a chunk of
     vectors is not as ``written``.
@@ -75,18 +76,19 @@ def record_output(
 
 
 def recorded_output(folder: Path) -> Recorded:
-    """The digests that a stabilized run records of itself; its metadata is compared with them.
+    """The digests that a stabilized or compressed run records of itself; its metadata is compared
+    with them.
 
     Raises `InputError` where it records none, `DamageError` where the record or any metadata is not
     what was written.
     """
-    try:
-        data = read_regular(folder / _GROUP)
-    except (FileNotFoundError, NotADirectoryError):
+    group = next((path for path in _GROUPS if os.path.lexists(folder / path)), None)
+    if group is None:
         raise InputError(
-            f"a run records digests of its own files when it is stabilized; {folder} has no"
-            " transform, so there is nothing to compare it with"
-        ) from None
+            f"a run records digests of its own files when it is stabilized or compressed; {folder}"
+            " has no transform and no such record, so there is nothing to compare it with"
+        )
+    data = read_regular(folder / group)
 
     try:
         attributes = parsed_json(data)["attributes"]
@@ -97,9 +99,9 @@ def recorded_output(folder: Path) -> Recorded:
         if root["attributes"] != output["root"]:
             raise ValueError("the attributes of its root are others")
         copies = (root.get("consolidated_metadata") or {}).get("metadata", {})
-        for path in (*output["metadata"], _GROUP):
+        for path in (*output["metadata"], group):
             file = read_regular(folder / path)
-            if path != _GROUP:
+            if path != group:
                 require_metadata(file, output["metadata"][path], f"{folder / path}")
             if (copy := copies.get(str(Path(path).parent))) is not None and _node(copy) != _node(
                 parsed_json(file)
@@ -113,13 +115,13 @@ def recorded_output(folder: Path) -> Recorded:
             f"{folder} is not the run that was written ({what}); restore it or write it again"
         ) from error
 
-    return Recorded(str(folder / _GROUP), int(crc32c.crc32c(data)), ("attributes", OUTPUT))
+    return Recorded(str(folder / group), int(crc32c.crc32c(data)), ("attributes", OUTPUT))
 
 
 def unrecorded(folder: Path, recorded: Recorded) -> list[str]:
     """Files of tables and of the transform that were added since."""
     known = {path for paths in recorded.files().values() for path in paths}.union(_UNRECORDED)
-    ours = (*TABLES, "transform")
+    ours = (*TABLES, "transform", OUTPUT)
     return [
         path
         for path in files_below(folder)

@@ -142,6 +142,22 @@ def _of_head(head: Version | None, details: Details) -> Iterator[Metric]:
         "Distance of the live run's aligned rows from their reference rows, and its bounds.",
         [({"figure": key}, v) for key, v in alignment.items() if isinstance(v, int | float)],
     )
+    codes = figures.get("codes") or {}
+    yield (
+        "code",
+        "Of the codes of the live run, beside the day they were made and codes fitted anew.",
+        [
+            ({"table": key, "figure": name}, value)
+            for key, known in (codes.get("tables") or {}).items()
+            for name, value in known.items()
+            if value is not None
+        ],
+    )
+    yield (
+        "code_made_version",
+        "Number of the version that made the code of the live run.",
+        [({}, codes["made"])] if codes else [],
+    )
     yield (
         "spectrum_share",
         "Share of the sum of squares in the largest directions of the live run.",

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from dask_embstab.errors import EmbstabError, InputError
 from dask_embstab.repairs import option
+from dask_embstab.series.admin.code_recall import code_recall
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
@@ -19,6 +20,7 @@ from dask_embstab.tables.run import Run, open_run
 
 _REASON = "a replay"
 _USERS, _K = 1000, 100
+_OF_CODES = ("error", "agreement", "refit_error", "refit_agreement")
 _NAMED = 5
 
 
@@ -47,6 +49,13 @@ class Replayable(Protocol):
     def diff(self) -> Any:
         """`Series.diff`."""
 
+    @property
+    def codes(self) -> Any:
+        """`Series.codes`."""
+
+    def open(self, version: int | None = None) -> Run:
+        """`Series.open`."""
+
 
 def replay(
     series: Replayable,
@@ -66,6 +75,7 @@ def replay(
     before: tuple[Version, Version] | None = None
     for version, source in zip(wanted, sources, strict=True):
         given = {"model": version.model, **version.inputs.get("options", {})}
+        given |= {} if chosen.code else {"refit_code": False}
         added = made.add(source, name=version.run, accept=_REASON, **given).version
         if added.inputs["tables"] != version.inputs["tables"]:
             raise _changed(version)
@@ -195,6 +205,12 @@ def _figures(
             for name in ("mean_cosine", "norm_ratio"):
                 found[f"{table}_{name}"] = (compared[table] or {}).get(name)
         found["rbo"] = (compared["rank_correlation"] or {}).get("rbo")
+    if codes := known.get("codes"):
+        found["code_recall"] = code_recall(
+            series.open(version.version), series.codes(version.version)
+        )
+        for table, of in codes["tables"].items():
+            found |= {f"{table}_code_{name}": of.get(name) for name in _OF_CODES}
     return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in details.verdicts}
 
 

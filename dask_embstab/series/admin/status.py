@@ -73,6 +73,7 @@ def status_of(store: Store, log: Log) -> dict[str, Any]:
         ],
         "unfinished": waiting.unfinished,
         "ignored": ignored,
+        "codes": None if head is None else _codes(head),
         "shadows": [version.version for version in shadows],
         "foreign": foreign(store),
         "lines": [_head_line(log), _gates_line(head, verdicts), _rest_line(waiting, shadows)],
@@ -132,6 +133,12 @@ def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:
         verdicts = parsed_json(store.read(held_key(name)))["verdicts"]
         return verdicts if are_verdicts(verdicts) else []
     return []
+
+
+def _codes(head: Version) -> dict[str, Any] | None:
+    """Which codes the live run holds, and since which version; None without."""
+    known = head.figures.get("codes")
+    return known and {**known["asked"], "made": known["made"], "row_bytes": known["row_bytes"]}
 
 
 def shadows_of(log: Log) -> list[Version]:

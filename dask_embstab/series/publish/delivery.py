@@ -55,6 +55,7 @@ class Request:
         """
         options = {name: value for name, value in self.selection.items() if value is not None}
         named = {name: _plain(value) for name, value in (options | dict(self.own)).items()}
+        named |= {"refit_code": True} if self.refit_code else {}
         return named | ({"new_model": self.model} if self.planned else {})
 
 

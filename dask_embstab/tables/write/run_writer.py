@@ -132,6 +132,13 @@ class RunWriter:
 
         node.attrs.put(known)
 
+    def record(self, written: Mapping[str, Digests]) -> None:
+        """The same of a run that has no transform: the digests alone, in ``output/``."""
+        if isinstance(self.group.store, LocalStore):
+            folder = Path(self.group.store.root, self.group.path)
+            node = self.group.create_group(OUTPUT, overwrite=True)
+            node.attrs.put(record_output(folder, self.attributes, {}, written))
+
 
 @contextlib.contextmanager
 def begin_run(
