@@ -6,6 +6,7 @@ The entries are fitted once, to rows of one day, and then stay: codes of later d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,26 @@ class ProductCode:
         made = [entries[codes[:, part]] for part, entries in enumerate(self.codebooks)]
         y: Any = np.concatenate(made, axis=1)
         return np.asarray(y if self.matrix is None else y @ self.matrix.T.astype(np.float32))
+
+    def error_bounds(self, rows: Rows) -> Vector:
+        """For each row the most that its decoded row can be off, in Euclidean length: (m,) float64.
+
+        The distance from the nearest entries, as float32 tells which they are, and rounding.
+        """
+        x = np.asarray(rows, np.float64)
+        lengths: Vector = np.linalg.norm(x, axis=1)
+        y = x if self.matrix is None else x @ self.matrix
+        w = self.codebooks.shape[2]
+        squares = np.zeros(len(x))
+        for part, entries in enumerate(self.codebooks.astype(np.float64)):
+            of = y[:, part * w : (part + 1) * w]
+            apart = ((of[:, None, :] - entries) ** 2).sum(axis=2).min(axis=1)
+            sizes = np.linalg.norm(of, axis=1) + np.linalg.norm(entries, axis=1).max()
+            squares += apart + 8 * (self.d + w) * 2.0**-24 * sizes**2
+        if self.matrix is not None:  # what a projection leaves out is orthogonal to the rest
+            squares += ((x - y @ self.matrix.T) ** 2).sum(axis=1)
+        rest = 8 * self.d * 2.0**-24 * (lengths + np.sqrt(squares)) + math.sqrt(self.d) * 1e-38
+        return np.asarray(np.sqrt(squares) + rest)
 
     def overflows(self, codes: Bytes, scale: Rows | None) -> bool:  # noqa: ARG002
         """Never: entries are finite."""

@@ -129,7 +129,7 @@ GATES: tuple[Gate, ...] = (
     Gate(
         "code_error",
         "at most",
-        1.5,
+        2.0,
         "relative error of decoded rows over that of the day when the code was made",
     ),
     Gate(
