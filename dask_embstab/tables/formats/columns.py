@@ -149,6 +149,12 @@ def _named(fields: dict[str, Any], vector: Any, where: str) -> list[str]:
     return [_known(fields, vector, where)]
 
 
+def series_of(name: str) -> str | None:
+    """What stands before the number that ends a name; None where none does."""
+    found = _NUMBERED.fullmatch(name)
+    return None if found is None else found[1]
+
+
 def _dtype_of(vector: Any) -> np.dtype[Any] | None:
     """That of the bytes in ``emb:float16``."""
     named = vector.rpartition(":")[2] if isinstance(vector, str) else ""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.repairs import option
+from dask_embstab.tables.formats.arrays import ArrayFormat, array_table
+from dask_embstab.tables.formats.arrow import ArrowReader, arrow_schema
 from dask_embstab.tables.formats.columnar import column_table
+from dask_embstab.tables.formats.csv import csv_reader
+from dask_embstab.tables.formats.hdf5 import Hdf5
 from dask_embstab.tables.formats.parquet import parquet_reader
 from dask_embstab.tables.formats.places import Place, files_at
+from dask_embstab.tables.formats.raw import Npy, Npz, Safetensors
 from dask_embstab.tables.formats.where import row_filter
+from dask_embstab.tables.formats.words import Words
+from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.table import Table
 
 
@@ -31,18 +39,64 @@ def is_in_files(source: Any) -> bool:
 
 
 def _opened(place: Place, key: str, id: Any, vector: Any, where: Any) -> Table:
+    paths = [file.path for file in place.files]
+    if place.format in _ARRAYS:
+        if where is not None:
+            raise InputError(
+                f"{option('where')} is a filter of files of columns (Parquet, Arrow, CSV);"
+                f" {place.name} is {place.format}"
+            )
+        return _of_arrays(place, key, id, vector)
     if place.format == "parquet":
-        paths = [file.path for file in place.files]
-        reader = parquet_reader(place.root, paths)
-        expression = row_filter(where, reader.schema)
-        return column_table(
-            reader,
-            place.files,
-            key=key,
-            where=place.name,
-            id=id,
-            vector=vector,
-            row_filter=expression,
-            row_filter_text="" if where is None else str(where),
+        reader: Any = parquet_reader(place.root, paths)
+        schema = reader.schema
+    elif place.format == "arrow":
+        reader, schema = ArrowReader(), arrow_schema(paths[0])
+    elif place.format == "csv":
+        reader = csv_reader(paths[0])
+        schema = reader.schema
+    else:
+        raise InputError(
+            f"{place.name} is {place.format}, which is not read; convert it to Parquet or npy"
         )
-    raise InputError(f"{place.name} is {place.format}, which cannot be read yet; {option('where')}")
+    return column_table(
+        reader,
+        place.files,
+        key=key,
+        where=place.name,
+        id=id,
+        vector=vector,
+        row_filter=row_filter(where, schema),
+        row_filter_text="" if where is None else str(where),
+    )
+
+
+_ARRAYS: dict[str, ArrayFormat] = {
+    "npy": Npy(),
+    "npz": Npz(),
+    "hdf5": Hdf5(),
+    "safetensors": Safetensors(),
+    "words": Words(),
+}
+
+
+def _of_arrays(place: Place, key: str, id: Any, vector: Any) -> Table:
+    """Of npy, ``id`` names files of ids: as many as there are of vectors."""
+    id_files: tuple[StoredFile, ...] = ()
+    if place.format == "npy" and id is not None:
+        found = files_at(id)
+        if found is None or found.format != "npy" or len(found.files) != len(place.files):
+            raise InputError(
+                f"the ids of npy files are npy files themselves, one for each; {option('id')} is"
+                f" {shown(id)} for {len(place.files)} files of vectors"
+            )
+        id_files, id = found.files, None
+    return array_table(
+        _ARRAYS[place.format],
+        place.files,
+        key=key,
+        where=place.name,
+        id=id,
+        vector=vector,
+        id_files=id_files,
+    )

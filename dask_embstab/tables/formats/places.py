@@ -36,6 +36,7 @@ _MAGIC = {
 }
 _ZARR = ("zarr.json", ".zgroup", ".zarray")
 _PATTERN = "*?["
+_GZIP = b"\x1f\x8b"
 _IN_FOLDERS = ("parquet", "arrow", "npy", "csv")
 """What a folder of data is made of; other files are given by their names."""
 
@@ -136,4 +137,5 @@ def format_of(path: str) -> str | None:
     with os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    return found or _SUFFIXES.get(Path(path).suffix.lower())
+    plain = path.lower().removesuffix(".gz") if head.startswith(_GZIP) else path.lower()
+    return found or _SUFFIXES.get(Path(plain).suffix)

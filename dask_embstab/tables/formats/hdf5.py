@@ -1,0 +1,41 @@
+"""HDF5: datasets, read a few thousand rows at a time by h5py, which decodes chunks itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dask_embstab.core.types import Rows
+from dask_embstab.extras import require_extra
+from dask_embstab.tables.formats.arrays import ArrayInfo
+from dask_embstab.tables.formats.pieces import BATCH_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Hdf5:
+    """`ArrayFormat` of HDF5; a dataset in a group is named by its path."""
+
+    any_row: ClassVar[bool] = True
+
+    def arrays(self, path: str) -> Mapping[str, ArrayInfo]:
+        """All datasets, of all groups."""
+        h5py = require_extra("h5py", "hdf5", what="HDF5")
+        found: dict[str, ArrayInfo] = {}
+
+        def visit(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset):
+                found[name] = ArrayInfo(tuple(node.shape or ()), node.dtype)
+
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+        return found
+
+    def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
+        """Rows of one dataset; texts as bytes objects."""
+        h5py = require_extra("h5py", "hdf5", what="HDF5")
+        with h5py.File(path, "r") as file:
+            for at in range(start, stop, BATCH_ROWS):
+                yield np.asarray(file[name][at : min(at + BATCH_ROWS, stop)])
