@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask_embstab.xarray  # noqa: F401 (registers the accessor)
 from dask_embstab.verbs.apply import apply, stabilize
 from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
@@ -9,6 +10,7 @@ from dask_embstab.verbs.export import export
 from dask_embstab.verbs.fit import fit, fold_bias, moments
 from dask_embstab.verbs.index import query_index, upgrade_index
 from dask_embstab.verbs.ingest import ingest
+from dask_embstab.verbs.progress import progress
 from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, detect_space, space_of
@@ -32,6 +34,7 @@ __all__ = [
     "moments",
     "open_run",
     "query_index",
+    "progress",
     "report",
     "search",
     "space_of",

@@ -135,6 +135,7 @@ class Given:
             "open_run": lambda: {"path": a},
             "query_index": lambda: {"index": self.index, "queries": a, "k": 3},
             "upgrade_index": lambda: {"index": self.index, "out": new(), "transform": t},
+            "progress": lambda: {"hook": lambda *_: None},
             "report": lambda: {"a": a, "b": b},
             "Report.save": lambda: {"self": es.report(T, T2), "path": new(".html")},
             "Report.to_dict": lambda: {"self": es.report(T, T2)},

@@ -107,6 +107,9 @@ class Transform(Displayed):
         """Components that come out."""
         return int(self.items.shape[1])
 
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return "Transform", self.arrays(), json.dumps(dict(self.diagnostics), sort_keys=True)
+
     def _facts(self) -> dict[str, object]:
         known = self.diagnostics
         reference = known.get("reference")

@@ -28,7 +28,7 @@ from dask_embstab.tables.inputs import compare
 K = TypeVar("K")
 V = TypeVar("V")
 
-ProgressHook = Callable[[str, int, int], None]
+ProgressHook = Callable[[str, int, int], object]
 """Called with a label, tasks done and tasks in all; from the scheduler's thread."""
 
 _hook: ContextVar[ProgressHook | None] = ContextVar("embstab_progress", default=None)
