@@ -222,6 +222,12 @@ OPTIONS: tuple[Option, ...] = (
            ("export",), least=0, metavar="X"),
     Option("moved_by", "choice", "How a move is measured.", ("export",),
            choices=("cosine", "distance"), unset="cosine, as one minus it"),
+    Option("append_to", "place", "Put the transform behind the output of this ONNX model.",
+           ("export",), metavar="MODEL"),
+    Option("tower_output", "text", "Which output of that model.", ("export",),
+           unset="the only one", metavar="NAME"),
+    Option("dialect", "choice", "Of SQL.", ("export",), choices=("duckdb", "bigquery"),
+           unset="duckdb"),
     # --- how two runs are compared
     Option("k", "count", "Length of the compared top lists.", _COMPARES, default=100),
     Option("users", "count", "Shared users (without users: items) to sample.", _COMPARES,

@@ -7,7 +7,7 @@ imported before it is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbstabAccessor"]
 
-T = TypeVar("T", xr.Dataset, xr.DataArray)
 _COMPONENT = "component"
 
 
-class _Accessor(Generic[T]):
-    """What both kinds of objects offer as ``.embstab``."""
+@xr.register_dataset_accessor("embstab")  # type: ignore[no-untyped-call]
+@xr.register_dataarray_accessor("embstab")  # type: ignore[no-untyped-call]
+class EmbstabAccessor:
+    """What a Dataset and a DataArray offer as ``.embstab``."""
 
-    def __init__(self, labelled: T) -> None:
+    def __init__(self, labelled: Any) -> None:
         self._of = labelled
 
     def table(self, key: Literal["items", "users"] | None = None) -> Table:
@@ -41,7 +42,7 @@ class _Accessor(Generic[T]):
         *,
         table: Literal["items", "users"] | None = None,
         dim: str = _COMPONENT,
-    ) -> T:
+    ) -> Any:
         """Every row along ``dim`` transformed, lazily where the array is: a Dask array stays one,
         with its chunks of rows, and a name made of the transform and of its own.
 
@@ -70,16 +71,6 @@ class _Accessor(Generic[T]):
         from dask_embstab.errors import verb
 
         return verb()(_transformed)(self._of, transform, table=table or _key(self._of), dim=dim)
-
-
-@xr.register_dataset_accessor("embstab")
-class DatasetAccessor(_Accessor[xr.Dataset]):
-    """``Dataset.embstab``."""
-
-
-@xr.register_dataarray_accessor("embstab")
-class EmbstabAccessor(_Accessor[xr.DataArray]):
-    """``DataArray.embstab``."""
 
 
 def _key(labelled: Any) -> Literal["items", "users"]:

@@ -17,8 +17,6 @@ from oracle import Array, world
 from test_export_transforms import centred, narrower, rank_deficient, wider
 
 import dask_embstab as es
-from dask_embstab.exchange.transforms.layer import layers_of
-from dask_embstab.exchange.transforms.writers import WRITERS
 
 RNG = np.random.default_rng(3)
 KERNELS = RNG.normal(size=(5, 8)), RNG.normal(size=(8, 4))
@@ -71,7 +69,7 @@ def test_a_tower_with_the_transform_behind_it_gives_what_apply_gives(
     kind: Callable[[], es.Transform], tmp_path: Path
 ) -> None:
     transform, out = kind(), tmp_path / "out.onnx"
-    WRITERS["onnx"](layers_of(transform, "items"), out, append_to=tower(tmp_path / "t.onnx"))
+    es.export(transform, out, format="onnx", table="items", append_to=tower(tmp_path / "t.onnx"))
     (found,) = run(out, INPUTS)
     expected = transform.transform_items(by_hand(INPUTS))
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
@@ -80,7 +78,9 @@ def test_a_tower_with_the_transform_behind_it_gives_what_apply_gives(
 def test_a_tower_of_two_outputs_and_half_precision(tmp_path: Path) -> None:
     transform, out = wider(), tmp_path / "out.onnx"
     start = tower(tmp_path / "t.onnx", kind="FLOAT16", two=True)
-    WRITERS["onnx"](layers_of(transform, "users"), out, append_to=start, tower_output="embedding")
+    es.export(
+        transform, out, format="onnx", table="users", append_to=start, tower_output="embedding"
+    )
     embedding, minus = run(out, INPUTS.astype(np.float16))
     before, unmoved = run(start, INPUTS.astype(np.float16))
     assert embedding.dtype == np.float16
@@ -101,47 +101,48 @@ def test_a_tower_that_cannot_be_extended_is_one_error(
     options: Any, how: Any, pattern: str, tmp_path: Path, refused: Any
 ) -> None:
     start = tower(tmp_path / "t.onnx", **options)
-    layers = layers_of(wider(), "items")
     with refused(es.InputError, pattern):
-        WRITERS["onnx"](layers, tmp_path / "out.onnx", append_to=start, **how)
+        es.export(
+            wider(), tmp_path / "out.onnx", format="onnx", table="items", append_to=start, **how
+        )
 
 
 def test_a_transform_of_another_width_twice_or_of_no_model_is_one_error(
     tmp_path: Path, refused: Any
 ) -> None:
     start, once = tower(tmp_path / "t.onnx"), tmp_path / "once.onnx"
-    layers = layers_of(es.fit(*world(0, d=3)), "items")
+    small = es.fit(world(0, d=3)[0])
     with refused(es.InputError, "floats of 3 components.*it is FLOAT of 4 components"):
-        WRITERS["onnx"](layers, once, append_to=start)
-    square = layers_of(rank_deficient(), "items")
-    WRITERS["onnx"](square, once, append_to=start)
+        es.export(small, once, format="onnx", append_to=start)
+    square: Any = {"what": centred(), "format": "onnx"}
+    es.export(out=once, append_to=start, **square)
     with refused(es.InputError, "appended once"):
-        WRITERS["onnx"](square, tmp_path / "twice.onnx", append_to=once)
+        es.export(out=tmp_path / "twice.onnx", append_to=once, **square)
     (tmp_path / "no.onnx").write_bytes(b"nothing of the kind")
     with refused(es.InputError, "is no ONNX model"):
-        WRITERS["onnx"](square, tmp_path / "out.onnx", append_to=tmp_path / "no.onnx")
+        es.export(out=tmp_path / "out.onnx", append_to=tmp_path / "no.onnx", **square)
     with refused(es.InputError, "there is no ONNX model"):
-        WRITERS["onnx"](square, tmp_path / "out.onnx", append_to=tmp_path / "nowhere.onnx")
+        es.export(out=tmp_path / "out.onnx", append_to=tmp_path / "nowhere.onnx", **square)
 
 
 def test_a_format_of_one_matrix_asks_which(tmp_path: Path, refused: Any) -> None:
     for name in ("onnx", "sql", "faiss"):
         with refused(es.InputError, "table='items' or table='users'"):
-            WRITERS[name](layers_of(wider(), None), tmp_path / "out")
+            es.export(wider(), tmp_path / "out", format=name, table=None)
     with refused(es.InputError, "fitted without users"):
-        layers_of(centred(), "users")
+        es.export(centred(), tmp_path / "out", format="onnx", table="users")
 
 
 def test_files_of_both_tables_hold_both(tmp_path: Path) -> None:
     transform, out = wider(), tmp_path / "both.npz"
-    WRITERS["npz"](layers_of(transform, None), out)
+    es.export(transform, out, format="npz", table=None)
     again = es.load_transform(out)
     np.testing.assert_array_equal(again.users, transform.users)
     assert dict(again.diagnostics) == dict(transform.diagnostics)
-    WRITERS["tf"](layers_of(transform, None), out)
+    es.export(transform, out, format="tf", table=None)
     with np.load(out) as arrays:
         assert set(arrays) == {"items_kernel", "items_bias", "users_kernel", "users_bias"}
-    WRITERS["safetensors"](layers_of(transform, None), out)
+    es.export(transform, out, format="safetensors", table=None)
     from safetensors import safe_open
 
     with safe_open(out, "numpy") as file:
@@ -157,10 +158,10 @@ def test_float32_formats_say_where_float32_is_not_enough(tmp_path: Path) -> None
     transform = es.fit(T @ A, W @ np.linalg.inv(A).T)
     assert transform.diagnostics["product"]["items"] == "float64"
     with pytest.warns(es.EmbstabWarning, match="multiplies in float32"):
-        WRITERS["tf"](layers_of(transform, "items"), tmp_path / "out")
+        es.export(transform, tmp_path / "out", format="tf", table="items")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        WRITERS["onnx"](layers_of(transform, "items"), tmp_path / "out")
+        es.export(transform, tmp_path / "out", format="onnx", table="items")
 
 
 def test_bigquery_computes_it_as_duckdb_does(tmp_path: Path, refused: Any) -> None:
@@ -169,7 +170,7 @@ def test_bigquery_computes_it_as_duckdb_does(tmp_path: Path, refused: Any) -> No
     import sqlglot
 
     transform, out = narrower(), tmp_path / "f.sql"
-    WRITERS["sql"](layers_of(transform, "items"), out, dialect="bigquery")
+    es.export(transform, out, format="sql", table="items", dialect="bigquery")
     body = sqlglot.parse_one(out.read_text(), read="bigquery").expression.sql("bigquery")
     (query,) = sqlglot.transpile(f"SELECT {body} FROM t", read="bigquery", write="duckdb")
     rows = world(8)[0]
@@ -183,7 +184,7 @@ def test_bigquery_computes_it_as_duckdb_does(tmp_path: Path, refused: Any) -> No
             db.execute(query).fetchall()
     wide = es.Transform(RNG.normal(size=(250, 250)), None, np.ones(250))
     with refused(es.InputError, "at most 1000000 bytes"):
-        WRITERS["sql"](layers_of(wide, "items"), tmp_path / "wide.sql", dialect="bigquery")
+        es.export(wide, tmp_path / "wide.sql", format="sql", table="items", dialect="bigquery")
 
 
 @pytest.mark.parametrize("layout", ["out_in", "in_out"])
@@ -245,7 +246,7 @@ def test_keras_and_torch_take_a_folded_layer_and_the_exported_arrays(tmp_path: P
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
 
     np.savez(tmp_path / "given.npz", rows=by_hand(INPUTS), expected=expected)
-    WRITERS["tf"](layers_of(transform, "items"), tmp_path / "keras.npz")
+    es.export(transform, tmp_path / "keras.npz", format="tf", table="items")
     code = (
         "import sys, numpy as np, keras\n"
         "given, arrays = np.load(sys.argv[1]), np.load(sys.argv[2])\n"

@@ -67,6 +67,8 @@ _CHANGES = (
 )
 _TABLES = (*_PARTS, *_CHANGES)
 
+_TRANSFORM = "transforms.writers:write_transform"
+
 FORMATS: tuple[Format, ...] = (
     # --- tables of a run, by exchange/run_tables.py
     Format("run", "parquet", "run_tables:write_tables", (*_TABLES, "vectors_as")),
@@ -82,6 +84,16 @@ FORMATS: tuple[Format, ...] = (
     Format("run", "pgvector", "run_tables:write_tables", _TABLES),
     Format("run", "qdrant", "run_tables:write_tables", _PARTS),
     # --- transforms
+    # --- indexes over a run
+    # --- transforms, by exchange/transforms/writers.py
+    Format("transform", "safetensors", _TRANSFORM, ("table",)),
+    Format("transform", "npz", _TRANSFORM, ("table",)),
+    Format("transform", "onnx", _TRANSFORM, ("table", "append_to", "tower_output")),
+    Format("transform", "torch", _TRANSFORM, ("table",)),
+    Format("transform", "tf", _TRANSFORM, ("table",)),
+    Format("transform", "sql", _TRANSFORM, ("table", "dialect")),
+    Format("transform", "faiss", _TRANSFORM, ("table",)),
+    Format("transform", "numpy-source", _TRANSFORM, ("table",)),
 )
 """In the order in which messages list them."""
 

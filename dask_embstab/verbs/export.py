@@ -44,6 +44,9 @@ def export(
     ids_changed_since: int | None = None,
     where_moved_more_than: float | None = None,
     moved_by: Literal["cosine", "distance"] | None = None,
+    append_to: str | os.PathLike[str] | None = None,
+    tower_output: str | None = None,
+    dialect: Literal["duckdb", "bigquery"] | None = None,
     overwrite: bool = False,
     sync: bool = True,
     duplicates: KeepDuplicates = "error",
@@ -69,6 +72,9 @@ def export(
         Of a run ``"parquet"``, ``"arrow"`` (IPC files), ``"npy"``, ``"csv"``, ``"word2vec"`` or
         ``"word2vec-binary"``; an index of ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the
         files that ``"pgvector"`` (binary COPY) and ``"qdrant"`` load.
+        ``"word2vec-binary"``. Of a transform ``"safetensors"``, ``"npz"``, ``"onnx"``,
+        ``"torch"``, ``"tf"``, ``"sql"``, ``"faiss"`` or ``"numpy-source"``
+        (``docs/transforms.md``).
     version
         Of a series; by default its head.
     table
@@ -95,6 +101,11 @@ def export(
     moved_by
         ``"cosine"`` (one minus the cosine of old and new row, the default) or ``"distance"`` (the
         length of their difference).
+    append_to, tower_output
+        Of ONNX: the transform goes behind this output (the only one, if there is one) of the
+        tower's model, which is left as it is; what is written keeps the output's name.
+    dialect
+        Of SQL: ``"duckdb"`` (the default) or ``"bigquery"``.
     overwrite
         Replace an earlier export at ``out``, which stays whole until the new one is.
     sync

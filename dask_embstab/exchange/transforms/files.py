@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.exchange.transforms.layer import Arrays, Layers
-from dask_embstab.files.atomic import write_whole
+from dask_embstab.exchange.transforms.layer import Arrays, Layers, Write
 
 _ALIGNED = 8
 _TYPES = {"float64": "F64", "float32": "F32"}
 _OFFSETS = {"items": "offsets", "users": "users_offsets"}
 
 
-def write_npz(layers: Layers, out: Any) -> None:
+def npz(layers: Layers) -> Write:
     """Arrays by the names of a saved transform, with its diagnostics and the convention: where the
     items are among them `load_transform` reads it.
     """
@@ -30,10 +29,10 @@ def write_npz(layers: Layers, out: Any) -> None:
         "diagnostics": np.array(json.dumps(dict(layers.transform.diagnostics))),
         "convention": np.array(layers.described["embstab.convention"]),
     }
-    write_whole(out, lambda file: np.savez(file, **arrays))
+    return lambda file: np.savez(file, **arrays)
 
 
-def write_safetensors(layers: Layers, out: Any) -> None:
+def safetensors(layers: Layers) -> Write:
     """float64 arrays by the names of a saved transform; the convention and how the transform came
     to be are in the header's ``__metadata__``.
     """
@@ -51,16 +50,16 @@ def write_safetensors(layers: Layers, out: Any) -> None:
 
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNED)
-    write_whole(out, lambda file: file.writelines([len(text).to_bytes(8, "little"), text, *parts]))
+    return lambda file: file.writelines([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def write_keras(layers: Layers, out: Any) -> None:
+def keras(layers: Layers) -> Write:
     """An npz of what ``Dense.set_weights`` takes: ``kernel`` (in, out) and ``bias``, float32."""
     arrays: dict[str, Any] = layers.named("kernel", "bias", "_", what="format tf", transposed=False)
-    write_whole(out, lambda file: np.savez(file, **arrays))
+    return lambda file: np.savez(file, **arrays)
 
 
-def write_numpy_source(layers: Layers, out: Any) -> None:
+def numpy_source(layers: Layers) -> Write:
     """A module that needs NumPy alone: ``transform_items(rows)``, ``transform_users(rows)``.
 
     Matrices are its base64 literals of float64, bit for bit.
@@ -75,7 +74,7 @@ def write_numpy_source(layers: Layers, out: Any) -> None:
             weight=_literal(layer.weight),
             bias=_literal(layer.bias),
         )
-    write_whole(out, lambda file: file.write(source.encode()))
+    return lambda file: file.write(source.encode())
 
 
 def _arrays(layers: Layers) -> Arrays:

@@ -5,9 +5,9 @@ bias``, and the convention in words.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.transform import Transform
 
 TableKey = Literal["items", "users"]
+Write = Callable[[IO[bytes]], Any]
+"""What fills a file."""
 Arrays = dict[str, npt.NDArray[Any]]
 CONVENTION = (
     "row vectors: y = x @ items + offsets; y = x @ users + users_offsets; no offsets: zeros"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.errors import InputError
-from dask_embstab.exchange.transforms.layer import Layer, Layers
+from dask_embstab.exchange.transforms.layer import Layer, Layers, Write
 from dask_embstab.extras import require_extra
-from dask_embstab.files.atomic import open_file, write_whole
+from dask_embstab.files.atomic import open_file
 from dask_embstab.repairs import option
 
 _OPSET, _IR = 13, 8
@@ -19,39 +19,38 @@ _OLDEST_OPSET = 9
 """From here on MatMul and Add take float64 and broadcast."""
 
 
-def write_onnx(
+def onnx(
     layers: Layers,
-    out: Any,
     *,
     append_to: str | os.PathLike[str] | None = None,
     tower_output: str | None = None,
-) -> None:
+) -> Write:
     """A model of ``x`` (rows, d) to ``y`` (rows, k), float32; or the model ``append_to`` with the
     transform behind its ``tower_output``, which keeps its name.
 
     Products are float64, between two casts, where the fit's estimates do not allow float32.
     Checked by onnx.checker before it is seen.
     """
-    onnx = require_extra("onnx", "onnx", what="format onnx")
+    library = require_extra("onnx", "onnx", what="format onnx")
     layer = layers.only("onnx")
     if append_to is None:
-        model = _model(onnx, layer)
+        model = _model(library, layer)
     else:
-        model = _extended(onnx, append_to, layer, tower_output)
-    onnx.helper.set_model_props(model, {**_texts(model), **layers.described})
+        model = _extended(library, append_to, layer, tower_output)
+    library.helper.set_model_props(model, {**_texts(model), **layers.described})
     try:
-        onnx.checker.check_model(model, full_check=True)
+        library.checker.check_model(model, full_check=True)
         written = model.SerializeToString()
     except Exception as error:  # the checker's, protobuf's and the shape inference's own
         raise InputError(
             f"the model must be valid and of less than 2 GiB with the transform; {error}"
         ) from error
-    write_whole(out, lambda file: file.write(written))
+    return lambda file: file.write(written)
 
 
-def _model(onnx: Any, layer: Layer) -> Any:
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    nodes, arrays = _nodes(onnx, layer, "x", "y", kind)
+def _model(library: Any, layer: Layer) -> Any:
+    helper, kind = library.helper, library.TensorProto.FLOAT
+    nodes, arrays = _nodes(library, layer, "x", "y", kind)
     graph = helper.make_graph(
         nodes,
         f"embstab_{layer.key}",
@@ -66,20 +65,20 @@ def _model(onnx: Any, layer: Layer) -> Any:
 
 
 def _nodes(
-    onnx: Any, layer: Layer, source: str, target: str, kind: int
+    library: Any, layer: Layer, source: str, target: str, kind: int
 ) -> tuple[list[Any], list[Any]]:
     """Nodes and initializers of ``target = source @ weight + bias``, both of this element type."""
-    single, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+    single, double = library.TensorProto.FLOAT, library.TensorProto.DOUBLE
     is_single = layer.product == "float32" and kind != double
     computed, dtype = (single, np.float32) if is_single else (double, np.float64)
     names = {part: f"embstab_{layer.key}_{part}" for part in ("weight", "bias", "in", "mul", "sum")}
     arrays = [
-        onnx.numpy_helper.from_array(array.astype(dtype), names[part])
+        library.numpy_helper.from_array(array.astype(dtype), names[part])
         for part, array in (("weight", layer.weight), ("bias", layer.bias))
     ]
     cast = kind != computed
     first, last = (names["in"], names["sum"]) if cast else (source, target)
-    make = onnx.helper.make_node
+    make = library.helper.make_node
     nodes = [
         make("MatMul", [first, names["weight"]], [names["mul"]]),
         make("Add", [names["mul"], names["bias"]], [last]),
@@ -90,16 +89,16 @@ def _nodes(
     return nodes, arrays
 
 
-def _extended(onnx: Any, place: Any, layer: Layer, output: str | None) -> Any:
+def _extended(library: Any, place: Any, layer: Layer, output: str | None) -> Any:
     """The tower's model with the transform between its output's node and its output."""
-    model = _loaded(onnx, place)
+    model = _loaded(library, place)
     graph = model.graph
     last = _output(graph, output, place)
     tensor = last.type.tensor_type
-    floats = {getattr(onnx.TensorProto, name) for name in ("FLOAT16", "FLOAT", "DOUBLE")}
+    floats = {getattr(library.TensorProto, name) for name in ("FLOAT16", "FLOAT", "DOUBLE")}
     shape = [dim.dim_value for dim in tensor.shape.dim]
     if tensor.elem_type not in floats or (shape and shape[-1] not in (0, layer.d)):
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        kind = library.TensorProto.DataType.Name(tensor.elem_type)
         raise InputError(
             f"the output {last.name!r} of {place} must be floats of {layer.d} components, which the"
             f" transform takes; it is {kind} of {shape[-1] if shape else 'no'} components"
@@ -124,7 +123,7 @@ def _extended(onnx: Any, place: Any, layer: Layer, output: str | None) -> Any:
             " inputs or constants"
         )
     _rename(graph, last.name, inner)
-    nodes, arrays = _nodes(onnx, layer, inner, last.name, tensor.elem_type)
+    nodes, arrays = _nodes(library, layer, inner, last.name, tensor.elem_type)
     graph.node.extend(nodes)
     graph.initializer.extend(arrays)
     if shape:
@@ -132,11 +131,11 @@ def _extended(onnx: Any, place: Any, layer: Layer, output: str | None) -> Any:
     return model
 
 
-def _loaded(onnx: Any, place: Any) -> Any:
+def _loaded(library: Any, place: Any) -> Any:
     try:
         if isinstance(place, str | os.PathLike):
             open_file(place).close()
-            return onnx.load(place)
+            return library.load(place)
     except FileNotFoundError:
         raise InputError(f"there is no ONNX model at {place}; give the tower's file") from None
     except Exception as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from dask_embstab.errors import InputError
-from dask_embstab.exchange.transforms.layer import Layer, Layers
-from dask_embstab.files.atomic import write_whole
+from dask_embstab.exchange.transforms.layer import Layer, Layers, Write
 from dask_embstab.repairs import option
 
 Dialect = Literal["duckdb", "bigquery"]
@@ -15,7 +14,7 @@ _MOST_BIGQUERY_BYTES = 1_000_000
 """Of a query's text, by BigQuery's quotas."""
 
 
-def write_sql(layers: Layers, out: Any, *, dialect: Dialect = "duckdb") -> None:
+def sql(layers: Layers, *, dialect: Dialect = "duckdb") -> Write:
     """``CREATE ... embstab_items(vector)``: a list of d numbers in, a list of k doubles out.
 
     Numbers are written so that they read back bit for bit.
@@ -29,7 +28,7 @@ def write_sql(layers: Layers, out: Any, *, dialect: Dialect = "duckdb") -> None:
             f" {layer.d} components makes {len(text)}; transform before loading, or export another"
             f" {option('format')}"
         )
-    write_whole(out, lambda file: file.write(text.encode()))
+    return lambda file: file.write(text.encode())
 
 
 def _duckdb(layer: Layer) -> str:

@@ -1,27 +1,39 @@
-"""Which function writes a transform in which format, by its name."""
+"""A transform is written by the function of its format: layers, and the format's own options, in;
+what fills the file out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dask_embstab.exchange.transforms.files import (
-    write_keras,
-    write_npz,
-    write_numpy_source,
-    write_safetensors,
-)
-from dask_embstab.exchange.transforms.libraries import write_faiss, write_torch
-from dask_embstab.exchange.transforms.onnx_model import write_onnx
-from dask_embstab.exchange.transforms.sql import write_sql
+from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.place import require_free
+from dask_embstab.exchange.transforms import files, libraries, onnx_model, sql
+from dask_embstab.exchange.transforms.layer import Write, layers_of
+from dask_embstab.files.atomic import write_whole
+from dask_embstab.tables.transform import Transform
 
-WRITERS: Mapping[str, Callable[..., Any]] = {
-    "safetensors": write_safetensors,
-    "npz": write_npz,
-    "onnx": write_onnx,
-    "torch": write_torch,
-    "tf": write_keras,
-    "sql": write_sql,
-    "faiss": write_faiss,
-    "numpy-source": write_numpy_source,
+WRITERS: Mapping[str, Callable[..., Write]] = {
+    "safetensors": files.safetensors,
+    "npz": files.npz,
+    "onnx": onnx_model.onnx,
+    "torch": libraries.torch,
+    "tf": files.keras,
+    "sql": sql.sql,
+    "faiss": libraries.faiss,
+    "numpy-source": files.numpy_source,
 }
+
+
+def write_transform(export: Export) -> dict[str, Any]:
+    """Write a transform as one file, which appears whole or not at all."""
+    require_free(export)
+    options = dict(export.options)
+    assert isinstance(export.what, Transform)
+    layers = layers_of(export.what, options.pop("table", None))
+    write_whole(export.place, WRITERS[export.format](layers, **options), sync=export.sync)
+    return {
+        "tables": [layer.key for layer in layers.layers],
+        "components": {"in": layers.transform.d, "out": layers.transform.width},
+    }

@@ -164,7 +164,7 @@ class Graph:
 
 
 @contextlib.contextmanager
-def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None]:
+def _counting(report: Callable[[int, int], object], n_tasks: int) -> Iterator[None]:
     """On a local scheduler: Dask's callback after every task."""
     done = 0
 
@@ -179,7 +179,7 @@ def _counting(report: Callable[[int, int], None], n_tasks: int) -> Iterator[None
 
 
 def _watched(
-    client: Any, nodes: Sequence[Any], report: Callable[[int, int], None], n_tasks: int
+    client: Any, nodes: Sequence[Any], report: Callable[[int, int], object], n_tasks: int
 ) -> tuple[Any, ...]:
     """On a cluster: the scheduler is asked twice a second how many tasks are left."""
     futures = client.compute(list(nodes))
