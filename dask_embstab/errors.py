@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar
 
+from dask_embstab import nouns
 from dask_embstab.arguments import mismatch
 from dask_embstab.repairs import Caller, PythonVerb, called_by, current_caller, told
 
@@ -52,6 +53,7 @@ class EmbstabError(Exception):
         super().__init__(message)
         self.args = (message, *repairs)
         self.caller: Caller | None = None
+        self.names: nouns.Names | None = None
 
     @property
     def message(self) -> str:
@@ -64,7 +66,7 @@ class EmbstabError(Exception):
         return tuple(map(str, self.args[1:]))
 
     def __str__(self) -> str:
-        return told(self.message, self.repairs, self.caller)
+        return told(self.message, self.repairs, self.caller, self.names)
 
 
 class InputError(EmbstabError, ValueError):
@@ -144,10 +146,10 @@ class EmbstabWarning(UserWarning):
 
     def __init__(self, message: str, *repairs: str) -> None:
         super().__init__(message, *repairs)
-        self.caller = current_caller()
+        self.caller, self.names = current_caller(), nouns.chosen()
 
     def __str__(self) -> str:
-        return told(str(self.args[0]), map(str, self.args[1:]), self.caller)
+        return told(str(self.args[0]), map(str, self.args[1:]), self.caller, self.names)
 
 
 def verb(
@@ -178,7 +180,7 @@ def verb(
                         raise InputError(wrong)
                     return function(*arguments, **options)
                 except EmbstabError as error:
-                    error.caller = caller
+                    error.caller, error.names = caller, nouns.chosen()
                     raise
 
         call.__signature__ = _signature(function, also)  # type: ignore[attr-defined]

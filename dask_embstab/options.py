@@ -36,6 +36,31 @@ _OUTPUTS = (*_WRITES, "compress", "ingest")
 _JOINS = (*_FITS, "moments", "evaluate", "export")
 _COMPARES = ("evaluate", "report", "Series.diff")
 _DTYPES = ("float16", "float32", "float64")
+_PASSES = (
+    "fit",
+    "moments",
+    "stabilize",
+    "apply",
+    "compress",
+    "evaluate",
+    "export",
+    "ingest",
+    "report",
+    "verify",
+    "doctor",
+    "Series.add",
+    "Series.apply",
+    "Series.diff",
+    "Series.skew",
+    "Series.rebase",
+    "Series.forget",
+    "Series.replay",
+    "Series.verify",
+    "Series.metrics",
+    "upgrade_plan",
+    "detect_space",
+)
+"""Commands that run passes."""
 _SAME: Any = object()
 
 
@@ -384,12 +409,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("seconds", "number", "For every step.", least=0.001, most=600, default=0.1,
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
-           metavar="ADDRESS",
-           commands=("fit", "moments", "stabilize", "apply", "compress", "evaluate", "export",
-                     "ingest", "report", "verify", "doctor", "Series.add", "Series.apply",
-                     "Series.diff", "Series.skew", "Series.rebase", "Series.forget",
-                     "Series.replay", "Series.verify", "Series.metrics", "upgrade_plan",
-                     "detect_space")),
+           metavar="ADDRESS", commands=_PASSES),
+    Option("items_as", "text", "What messages and reports call items: documents, or mouse/mice.",
+           metavar="NAME", commands=(*_PASSES, "lookup")),
+    Option("users_as", "text", "What they call users: queries.", metavar="NAME",
+           commands=(*_PASSES, "lookup")),
     Option("memory_limit", "bytes", "Refuse a pass that needs more, e.g. 400MB.", metavar="BYTES",
            commands=("fit", "moments", "stabilize", "apply", "compress", "export", "ingest",
                      "Series.add", "Series.apply",

@@ -4,7 +4,8 @@
 An error is raised deep below the verb that was called, perhaps in a worker process, and does not
 know that verb. So its texts hold marks (`option`, `call`), and the outermost verb (``errors.verb``,
 or a command) says how to render them. A repair that names an option which that verb does not have
-is left out. Only the standard library is imported.
+is left out. Words for tables are those that the user chose (`nouns`). Only the standard library is
+imported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from dask_embstab.nouns import Names, spoken
 
 _MARK = re.compile("\x02([^\x02\x03]*)\x03")
 _LINES = re.compile(r"\s*[\r\n]\s*")
@@ -115,19 +118,29 @@ def current_caller() -> Caller | None:
     return _caller.get()
 
 
-def told(message: str, repairs: Iterable[str] = (), caller: Caller | None = None) -> str:
-    """A message and the repairs that the caller can make, as one printable line."""
+def told(
+    message: str,
+    repairs: Iterable[str] = (),
+    caller: Caller | None = None,
+    names: Names | None = None,
+) -> str:
+    """A message and the repairs that the caller can make, as one printable line; with the ``names``
+    of tables that were chosen.
+    """
     to = caller or _caller.get() or _ANY
     possible = [
-        text for repair in repairs if (text := _rendered(repair, to.option, to)) is not None
+        text for repair in repairs if (text := _rendered(repair, to.option, to, names)) is not None
     ]
-    said = _rendered(message, to.mention, to)
+    said = _rendered(message, to.mention, to, names)
     whole = f"{said}; {', or '.join(possible)}" if possible else str(said)
     return printable(_LINES.sub(" ", whole))
 
 
 def _rendered(
-    text: str, option_text: Callable[[str, Any], str | None], caller: Caller
+    text: str,
+    option_text: Callable[[str, Any], str | None],
+    caller: Caller,
+    names: Names | None,
 ) -> str | None:
     """The text without marks; None where it names an option that there is not."""
     missing = False
@@ -142,7 +155,12 @@ def _rendered(
         missing = missing or said is None
         return said or ""
 
-    rendered = _MARK.sub(replaced, text)
+    # A mark stands between texts: what it becomes is no prose.
+    parts, at = list[str](), 0
+    for mark in _MARK.finditer(text):
+        parts += [spoken(text[at : mark.start()], names), replaced(mark)]
+        at = mark.end()
+    rendered = "".join([*parts, spoken(text[at:], names)])
     return None if missing else rendered
 
 

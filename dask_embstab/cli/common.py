@@ -21,7 +21,7 @@ from dask_embstab.cli.options import PLACE
 from dask_embstab.cli.streams import json_line, say, write_line
 from dask_embstab.files.published import noting
 from dask_embstab.kernels import choose_kernels
-from dask_embstab.repairs import called_by, printable
+from dask_embstab.repairs import called_by, option, printable
 from dask_embstab.tables.layout import TABLES
 
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
@@ -80,12 +80,14 @@ def command(
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
             limit = arguments.pop("memory_limit", None)
+            names = {key: arguments.pop(f"{key}_as", None) for key in ("items", "users")}
             caller = CommandLine(main, context.command, through)
             with (
                 signals_interrupt(),
                 noting() as published,
                 called_by(caller),
                 _one_line_errors(published),
+                _called(names),
             ):
                 with (
                     _told_when_held(as_json=as_json),
@@ -102,13 +104,13 @@ def command(
             context.exit(code if broken is None else _unprinted(broken, code, published))
 
         decorated: Callable[..., Any] = run
-        for option in reversed(
+        for taken in reversed(
             (
                 *options,
                 click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
             )
         ):
-            decorated = option(decorated)
+            decorated = taken(decorated)
         name = function.__name__.strip("_").replace("_", "-")
         return (group or main).command(name, help=function.__doc__)(decorated)
 
@@ -246,6 +248,29 @@ def _within(memory_limit: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _called(names: dict[str, str | None]) -> Iterator[None]:
+    """Messages and reports of the block call the rows of tables by these names."""
+    given = {key: name for key, name in names.items() if name is not None}
+    if not given:
+        yield
+        return
+    from dask_embstab import nouns
+    from dask_embstab.errors import EmbstabError, InputError
+
+    for key, name in given.items():
+        if wrong := nouns.unusable(name):
+            raise InputError(f"{option(f'{key}_as')}: {wrong}")
+    import dask
+
+    with dask.config.set({nouns.CONFIGURED[key]: name for key, name in given.items()}):
+        try:
+            yield
+        except EmbstabError as error:  # it is shown outside of the block
+            error.names = nouns.chosen()
+            raise
+
+
+@contextlib.contextmanager
 def _one_line_errors(published: list[str]) -> Iterator[None]:
     """Errors as one line on stderr and the contract's exit codes; warnings as one line each."""
     from dask_embstab.errors import EmbstabError, EmbstabWarning, HoldError, InputError, RetryError
@@ -320,11 +345,9 @@ def _what_is(published: list[str]) -> str:
 
 
 def _for_people(title: str, result: dict[str, Any]) -> str:
-    if "lines" in result:
-        return "\n".join(map(printable, result["lines"]))
-    from dask_embstab.render.text import render
+    from dask_embstab.render.text import person_text, render
 
-    return render(title, result)
+    return person_text(result["lines"]) if "lines" in result else render(title, result)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
+from dask_embstab.nouns import spoken
 from dask_embstab.repairs import printable
 
 _LONG = 8
@@ -13,14 +14,19 @@ _LONG = 8
 
 def render(title: str, result: Mapping[str, Any]) -> str:
     """Nested values as indented lines; long lists are cut, absent values left out."""
-    return "\n".join(map(printable, [f"{title}:", *_lines(result, "  ")]))
+    return person_text([f"{title}:", *_lines(result, "  ")])
+
+
+def person_text(lines: Iterable[str]) -> str:
+    """Lines for a person to read, with the words that were chosen for items and users."""
+    return "\n".join(printable(spoken(line)) for line in lines)
 
 
 def markup_text(text: str) -> str:
     """Plain text as the text of HTML or SVG: what both reserve, and what steers a terminal, is
-    escaped.
+    escaped. The words for items and users are those that were chosen.
     """
-    return escape(printable(text))
+    return escape(printable(spoken(text)))
 
 
 def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
