@@ -19,8 +19,8 @@ CONFIGURED = {"items": "embstab.items-as", "users": "embstab.users-as"}
 """By table, the key in Dask's configuration: a plural, or ``singular/plural``."""
 NAME = re.compile(r"[^\W\d_][\w -]{0,39}(/[^\W\d_][\w -]{0,39})?")
 _WORD = re.compile(
-    r"(?<![\w/\\.=:@#<\[{'\"`~-])(?<!this )(?:(an?)( +))?\b(items?|users?)\b"
-    r"(?![\w/\\=@\[(<'\"`~-]|\.\w|:\S)",
+    r"(?<![\w/\\.=:@#<\[{'\"`~-])(?<!this )(?<!\w\()(?:(an?)( +))?\b(items?|users?)\b"
+    r"(?![\w/\\=@\[(<\"`~-]|'(?!s\b)|\.\w|:\S)",
     re.IGNORECASE,
 )
 _BOTH_WAYS = ("movies", "cookies", "selfies", "zombies", "calories", "genies")

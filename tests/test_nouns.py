@@ -115,7 +115,6 @@ def test_documents_alone_go_the_whole_way(make_run: Callable[..., es.Run], tmp_p
     for step in steps:
         done = embstab(*step, *called)
         assert done.exit_code == 0, (step, done.output)
-        assert "error" not in done.output
     for page in ("pair.html", "run.html", "series.html"):
         text = (out / page).read_text()
         assert "ocuments" in text

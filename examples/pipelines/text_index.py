@@ -1,0 +1,28 @@
+"""Documents of a new text model in an index: python text_index.py OLD.npz NEW.npz OUT
+
+Both files hold ``id`` and ``vectors``. Queries of the new model go through the same transform, and
+meet an index of int8 codes that was built on the old documents.
+"""
+
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+
+import dask_embstab as es
+
+
+def main(old: str, new: str, out: str) -> np.ndarray:
+    dask.config.set({"embstab.items-as": "documents", "embstab.users-as": "queries"})
+    before, after = (es.ingest(at, Path(out, f"{Path(at).stem}.zarr")) for at in (old, new))
+    stable = es.stabilize(after, Path(out, "stable.zarr"), reference=before, unit_rows=True)
+    index = es.compress(before, Path(out, "index.zarr"), code="int8")
+    queries = stable.transform.transform_items(after.items.rows_of(after.items.ids[:5].compute()))
+    _, found = es.search(queries, index, 10, metric="cosine")
+    print(es.evaluate(before, stable))
+    return found
+
+
+if __name__ == "__main__":
+    print(main(*sys.argv[1:]))
