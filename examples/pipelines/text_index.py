@@ -6,6 +6,7 @@ meet an index of int8 codes that was built on the old documents.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -13,12 +14,13 @@ import numpy as np
 import dask_embstab as es
 
 
-def main(old: str, new: str, out: str) -> np.ndarray:
+def main(old: str, new: str, out: str) -> Any:
     dask.config.set({"embstab.items-as": "documents", "embstab.users-as": "queries"})
     before, after = (es.ingest(at, Path(out, f"{Path(at).stem}.zarr")) for at in (old, new))
-    stable = es.stabilize(after, Path(out, "stable.zarr"), reference=before, unit_rows=True)
+    to_old = es.fit(after, reference=before, unit_rows=True)
+    stable = es.apply(to_old, after, Path(out, "stable.zarr"))
     index = es.compress(before, Path(out, "index.zarr"), code="int8")
-    queries = stable.transform.transform_items(after.items.rows_of(after.items.ids[:5].compute()))
+    queries = to_old.transform_items(np.load(new)["vectors"][:5])  # of the new model's encoder
     _, found = es.search(queries, index, 10, metric="cosine")
     print(es.evaluate(before, stable))
     return found
