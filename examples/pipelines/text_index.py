@@ -1,7 +1,6 @@
 """Documents of a new text model in an index: python text_index.py OLD.npz NEW.npz OUT
 
-Both files hold ``id`` and ``vectors``. Queries of the new model go through the same transform, and
-meet an index of int8 codes that was built on the old documents.
+Queries of the new model go through the same transform and meet int8 codes of the old documents.
 """
 
 import sys
@@ -15,14 +14,14 @@ import dask_embstab as es
 
 
 def main(old: str, new: str, out: str) -> Any:
-    dask.config.set({"embstab.items-as": "documents", "embstab.users-as": "queries"})
     before, after = (es.ingest(at, Path(out, f"{Path(at).stem}.zarr")) for at in (old, new))
     to_old = es.fit(after, reference=before, unit_rows=True)
     stable = es.apply(to_old, after, Path(out, "stable.zarr"))
     index = es.compress(before, Path(out, "index.zarr"), code="int8")
     queries = to_old.transform_items(np.load(new)["vectors"][:5])  # of the new model's encoder
     _, found = es.search(queries, index, 10, metric="cosine")
-    print(es.evaluate(before, stable))
+    with dask.config.set({"embstab.items-as": "documents", "embstab.users-as": "queries"}):
+        print(es.report(before, stable, out=Path(out, "report.html")).verdict)
     return found
 
 
