@@ -24,13 +24,18 @@ BIAS = RNG.normal(size=4)
 INPUTS = RNG.normal(size=(30, 5)).astype(np.float32)
 
 
-def tower(path: Path, *, opset: int = 17, kind: str = "FLOAT", two: bool = False) -> Path:
-    """Two layers, the last one of four components; its output is read by another node too."""
+def tower(
+    path: Path, *, opset: int = 17, kind: str = "FLOAT", two: bool = False, turned: Any = None
+) -> Path:
+    """Two layers, the last one of four components (``turned``, as another training would leave
+    them); its output is read by another node too.
+    """
     onnx = pytest.importorskip("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
     dtype = {"FLOAT": np.float32, "FLOAT16": np.float16, "INT64": np.int64}[kind]
     element = getattr(kinds, kind)
-    constants = {"W0": KERNELS[0], "W1": KERNELS[1], "b1": BIAS}
+    A = np.eye(4) if turned is None else turned
+    constants = {"W0": KERNELS[0], "W1": KERNELS[1] @ A, "b1": BIAS @ A}
     nodes = [
         helper.make_node("MatMul", ["features", "W0"], ["h0"]),
         helper.make_node("Relu", ["h0"], ["h1"]),
@@ -135,14 +140,14 @@ def test_a_format_of_one_matrix_asks_which(tmp_path: Path, refused: Any) -> None
 
 def test_files_of_both_tables_hold_both(tmp_path: Path) -> None:
     transform, out = wider(), tmp_path / "both.npz"
-    es.export(transform, out, format="npz", table=None)
+    es.export(transform, out, format="npz")
     again = es.load_transform(out)
     np.testing.assert_array_equal(again.users, transform.users)
     assert dict(again.diagnostics) == dict(transform.diagnostics)
-    es.export(transform, out, format="tf", table=None)
+    es.export(transform, out, format="tf", overwrite=True)
     with np.load(out) as arrays:
         assert set(arrays) == {"items_kernel", "items_bias", "users_kernel", "users_bias"}
-    es.export(transform, out, format="safetensors", table=None)
+    es.export(transform, out, format="safetensors", overwrite=True)
     from safetensors import safe_open
 
     with safe_open(out, "numpy") as file:
@@ -161,7 +166,7 @@ def test_float32_formats_say_where_float32_is_not_enough(tmp_path: Path) -> None
         es.export(transform, tmp_path / "out", format="tf", table="items")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        es.export(transform, tmp_path / "out", format="onnx", table="items")
+        es.export(transform, tmp_path / "doubles", format="onnx", table="items")
 
 
 def test_bigquery_computes_it_as_duckdb_does(tmp_path: Path, refused: Any) -> None:

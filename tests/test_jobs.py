@@ -40,7 +40,7 @@ def of_day(n: int) -> tuple[Any, Any]:
     """The same scores in other axes: what a training of day n leaves; on day 1 a few rows moved."""
     A = np.random.default_rng(n).normal(size=(4, 4))
     items = T.copy()
-    items[:7] += 0.2 * (n >= 1)
+    items[:7] *= -1 if n >= 1 else 1
     return items @ A, W @ np.linalg.inv(A).T
 
 
@@ -92,6 +92,7 @@ def test_three_days_twice_one_day_held(tmp_path: Path, capsys: pytest.CaptureFix
                 assert changed == once.setdefault(day, changed)
         assert [row.run for row in es.Series(series).log().versions] == ["d1", "d3"], again
     assert set(once["d1"]) == set(range(400))
+    assert set(once["d3"]) == set(range(7)), "what a store must rewrite"
     assert es.Series(series).head().version == 2
 
 
@@ -117,12 +118,12 @@ def test_a_two_tower_model_answers_in_the_stored_space(tmp_path: Path) -> None:
 
     main = module(PIPELINES / "two_tower_daily.py").main
     features = RNG.normal(size=(300, 5)).astype(np.float32)
-    start = tower(tmp_path / "tower.onnx")
-    session = onnxruntime.InferenceSession(start.read_bytes())
-    (given,) = session.run(None, {"features": features})
-    for day, n in (("d1", 0), ("d2", 3)):
-        np.save(tmp_path / "items.npy", of_day(n)[0].astype(np.float32))
-        np.save(tmp_path / "users.npy", given)
+    for n, day in enumerate(("d1", "d2")):
+        A = np.linalg.matrix_power(np.random.default_rng(1).normal(size=(4, 4)), n)
+        start = tower(tmp_path / "tower.onnx", turned=np.linalg.inv(A).T)
+        session = onnxruntime.InferenceSession(start.read_bytes())
+        np.save(tmp_path / "items.npy", (T @ A).astype(np.float32))
+        np.save(tmp_path / "users.npy", session.run(None, {"features": features})[0])
         (tmp_path / "out").mkdir(exist_ok=True)
         names = ("series", day, "items.npy", "users.npy", "tower.onnx", "out")
         main(*(name if name == day else str(tmp_path / name) for name in names))
@@ -135,13 +136,13 @@ def test_a_two_tower_model_answers_in_the_stored_space(tmp_path: Path) -> None:
 
 def test_queries_of_a_new_text_model_find_the_documents_of_the_old_index(tmp_path: Path) -> None:
     Q = np.linalg.qr(RNG.normal(size=(4, 4)))[0]
-    names = np.array([f"doc{n}" for n in range(400)])
     for name, rows in (("old", T), ("new", T @ Q)):
-        np.savez(tmp_path / f"{name}.npz", id=names, vectors=rows.astype(np.float32))
-    places = (str(tmp_path / name) for name in ("old.npz", "new.npz", "."))
+        parquet(tmp_path / name, rows)
+    np.save(tmp_path / "queries.npy", (T @ Q)[[7, 300]])
+    places = (str(tmp_path / name) for name in ("old", "new", "queries.npy", "."))
     found = module(PIPELINES / "text_index.py").main(*places)
     assert "documents" in (tmp_path / "report.html").read_text()
-    assert [row[0] for row in np.asarray(found).tolist()] == [f"doc{n}" for n in range(5)]
+    assert [row[0] for row in np.asarray(found).tolist()] == [7, 300]
 
 
 def shell_command(line: str) -> list[str]:

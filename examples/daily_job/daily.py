@@ -1,6 +1,6 @@
-"""One day of a series: python daily.py SERIES DAY ITEMS.parquet USERS.parquet OUT
+"""One day of a series: python daily.py SERIES DAY ITEMS USERS OUT (both tables Parquet)
 
-Ends with 0 (published, or published before), or 3 (held: the alarm says why; the head stays).
+Ends with 0 (published, now or before) or 3 (held: the alarm says why, and the head stays).
 """
 
 import sys
@@ -13,15 +13,15 @@ def daily(place: str, day: str, items: str, users: str, out: str) -> int:
     series = es.Series(place) if Path(place).exists() else es.Series.init(place)
     run = es.ingest(items, Path(out, f"{day}.zarr"), id="id", users=users, overwrite=True)
     try:
-        version = series.add(run, name=day).version
+        added = series.add(run, name=day).version
     except es.HoldError as held:
-        print(f"ALARM {day} is held, the head stays: {held}", file=sys.stderr)
+        print(f"ALARM {held}", file=sys.stderr)
         return 3
     finally:
         series.report().save(Path(out, "report.html"))
-    new = es.export(series, Path(out, f"{day}-changed"), version=version.version,
-                    ids_changed_since=version.parent, overwrite=True)  # fmt: skip
-    print(f"{day} is version {version.version}; {new['items']['rows']} rows of items to load")
+    moved = {"ids_changed_since": added.parent, "where_moved_more_than": 0.001}
+    es.export(series, Path(out, f"{day}-changed"), version=added.version, overwrite=True,
+              **(moved if added.parent else {}))  # fmt: skip
     return 0
 
 
