@@ -83,8 +83,6 @@ FORMATS: tuple[Format, ...] = (
     Format("run", "lancedb", "run_tables:write_tables", ("table", "dtype")),
     Format("run", "pgvector", "run_tables:write_tables", _TABLES),
     Format("run", "qdrant", "run_tables:write_tables", _PARTS),
-    # --- transforms
-    # --- indexes over a run
     # --- transforms, by exchange/transforms/writers.py
     Format("transform", "safetensors", _TRANSFORM, ("table",)),
     Format("transform", "npz", _TRANSFORM, ("table",)),

@@ -72,7 +72,7 @@ def export(
         Of a run ``"parquet"``, ``"arrow"`` (IPC files), ``"npy"``, ``"csv"``, ``"word2vec"`` or
         ``"word2vec-binary"``; an index of ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the
         files that ``"pgvector"`` (binary COPY) and ``"qdrant"`` load.
-        ``"word2vec-binary"``. Of a transform ``"safetensors"``, ``"npz"``, ``"onnx"``,
+        Of a transform ``"safetensors"``, ``"npz"``, ``"onnx"``,
         ``"torch"``, ``"tf"``, ``"sql"``, ``"faiss"`` or ``"numpy-source"``
         (``docs/transforms.md``).
     version

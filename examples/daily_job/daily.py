@@ -19,9 +19,9 @@ def daily(place: str, day: str, items: str, users: str, out: str) -> int:
         return 3
     finally:
         series.report().save(Path(out, "report.html"))
-    moved = {"ids_changed_since": added.parent, "where_moved_more_than": 0.001}
+    since = added.parent
     es.export(series, Path(out, f"{day}-changed"), version=added.version, overwrite=True,
-              **(moved if added.parent else {}))  # fmt: skip
+              ids_changed_since=since, where_moved_more_than=0.001 if since else None)  # fmt: skip
     return 0
 
 
