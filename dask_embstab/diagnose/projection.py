@@ -36,7 +36,7 @@ from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.table_moments import TableMoments
+from dask_embstab.tables.table_moments import Shared, TableMoments
 from dask_embstab.tables.transform import Transform
 
 _GROWTH = 4
@@ -152,16 +152,19 @@ def projected_peaks(tables: Mapping[str, Table], *, threads: int, base: int) -> 
 
 
 def factorize_seconds(d: int, *, scores: bool, aligned: bool) -> float:
-    """Seconds of the d x d work of a fit, from random moments of at most 1024 components."""
+    """Seconds of the d x d work of a fit, ``aligned``: onto a reference, from random moments of at
+    most 1024 components.
+    """
     m = min(d, _MEASURED_COMPONENTS)
     # What takes seconds is done once.
     repeats = _REPEATS if m <= _REPEATED_COMPONENTS else 1
-    options, tables = (
-        _fit_options(scores=scores),
-        _random_moments(m, scores=scores, aligned=aligned),
+    options = _fit_options(scores=scores)
+    reference = Reference(None, None, {}) if aligned else None
+    few, tables = (_random_moments(n, scores=scores, aligned=aligned) for n in (_FEW_COMPONENTS, m))
+    fit_moments(few, reference, options)
+    taken = statistics.median(
+        _timed(fit_moments, tables, reference, options) for _ in range(repeats)
     )
-    fit_moments(_random_moments(_FEW_COMPONENTS, scores=scores, aligned=aligned), None, options)
-    taken = statistics.median(_timed(fit_moments, tables, None, options) for _ in range(repeats))
     return taken * (d / m) ** 3
 
 
@@ -169,11 +172,16 @@ def _random_moments(m: int, *, scores: bool, aligned: bool) -> dict[str, TableMo
     """Of tables of ``m`` random components."""
     rng = np.random.default_rng(0)
     x, noise, w = (rng.standard_normal((2 * m, m)) for _ in range(3))
+    n = len(x)
     joint = np.hstack([x, x + 0.1 * noise])
-    pairs = Pairs(len(x), float(len(x)), float(len(x)), m, joint.T @ joint) if aligned else None
-    items = Moments(len(x), m, rest=None if aligned else x.T @ x, pairs=pairs)
-    found = {"items": items} | ({"users": Moments(len(w), m, rest=w.T @ w)} if scores else {})
-    return {key: TableMoments(one, "float32", "a sample") for key, one in found.items()}
+    pairs = Pairs(n, float(n), float(n), m, joint.T @ joint) if aligned else None
+    items = Moments(n, m, rest=None if aligned else x.T @ x, pairs=pairs)
+    shared = Shared(n, n, m, 0, {}) if aligned else None
+    found = {"items": TableMoments(items, "float32", "a sample", shared=shared)}
+    if scores:
+        users = Moments(n, m, rest=w.T @ w)
+        found["users"] = TableMoments(users, "float32", "a sample")
+    return found
 
 
 def _fit_options(*, scores: bool, align_on: AlignOn = "items") -> FitOptions:
