@@ -59,8 +59,8 @@ if TYPE_CHECKING:
         SpaceError,
         TooFewMatchedError,
     )
-    from dask_embstab.exchange.detect import Detected
-    from dask_embstab.exchange.upgrade import UpgradePlan
+    from dask_embstab.exchange.migrate.detect import Detected
+    from dask_embstab.exchange.migrate.plan import UpgradePlan
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.render.report import Report
     from dask_embstab.series.series import Series
@@ -132,8 +132,8 @@ _HOME = {
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "tables.table_moments": ("TableMoments",),
     "tables.transform": ("Transform",),
-    "exchange.detect": ("Detected",),
-    "exchange.upgrade": ("UpgradePlan",),
+    "exchange.migrate.detect": ("Detected",),
+    "exchange.migrate.plan": ("UpgradePlan",),
     "passes.evaluate.results": ("Metrics",),
     "render.report": ("Report",),
     "series.series": ("Series",),

@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, verb
-from dask_embstab.exchange.upgrade import UpgradePlan, plan_upgrade
+from dask_embstab.exchange.migrate.plan import UpgradePlan, plan_upgrade
 from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.series.log.basis import moved_table

@@ -1,0 +1,1 @@
+"""What becomes of stored vectors when a model is retrained."""
