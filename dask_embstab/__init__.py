@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dask_embstab.api import (
         apply,
+        begin_backfill,
         check_space,
         compress,
         create_run,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         SpaceError,
         TooFewMatchedError,
     )
+    from dask_embstab.exchange.migrate.backfill import Backfill
     from dask_embstab.exchange.migrate.detect import Detected
     from dask_embstab.exchange.migrate.plan import UpgradePlan
     from dask_embstab.passes.evaluate.results import Metrics
@@ -76,6 +78,7 @@ __version__: str
 
 __all__ = [
     "AccessError",
+    "Backfill",
     "ConditionError",
     "DamageError",
     "Detected",
@@ -102,6 +105,7 @@ __all__ = [
     "Transform",
     "UpgradePlan",
     "apply",
+    "begin_backfill",
     "check_space",
     "compress",
     "create_run",
@@ -132,6 +136,7 @@ _HOME = {
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "tables.table_moments": ("TableMoments",),
     "tables.transform": ("Transform",),
+    "exchange.migrate.backfill": ("Backfill",),
     "exchange.migrate.detect": ("Detected",),
     "exchange.migrate.plan": ("UpgradePlan",),
     "passes.evaluate.results": ("Metrics",),

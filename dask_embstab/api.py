@@ -15,10 +15,11 @@ from dask_embstab.verbs.report import report
 from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, detect_space, space_of
 from dask_embstab.verbs.transforms import fold
-from dask_embstab.verbs.upgrade import upgrade_plan
+from dask_embstab.verbs.upgrade import begin_backfill, upgrade_plan
 
 __all__ = [
     "apply",
+    "begin_backfill",
     "check_space",
     "compress",
     "create_run",

@@ -278,6 +278,11 @@ OPTIONS: tuple[Option, ...] = (
            ("upgrade_plan",), least=0, most=1, default=0.95),
     Option("save", "place", "Write the bridge, a transform.", commands=("upgrade_plan",),
            metavar="FILE"),
+    Option("table", "choice", "The table of the index.", ("begin_backfill",),
+           choices=("items", "users"), default="items"),
+    Option("part_rows", "count", "Rows to move at a time.", ("begin_backfill",), default=1 << 17),
+    Option("steps", "count", "Parts to move in this call.", commands=("begin_backfill",),
+           unset="all", metavar="N"),
     # --- indexes of a run
     Option("engine", "choice", "The library of the index.", commands=("index_build",),
            choices=("usearch", "hnswlib", "lancedb", "pgvector", "qdrant"), default="usearch"),

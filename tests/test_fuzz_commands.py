@@ -99,6 +99,8 @@ CALLS: dict[str, list[str]] = {
     "series verify": ["series"],
     "serve": ["series", "--port", "99999"],
     "stabilize": ["a.zarr", "new", "--reference", "b.zarr"],
+    "upgrade rollback": ["moving"],
+    "upgrade run": ["index", "a.zarr", "b.zarr", "new"],
     "upgrade plan": ["a.zarr", "b.zarr"],
     "verify": ["a.zarr"],
 }
@@ -142,6 +144,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     series.add(first)
     series.add(second, shadow=True)
     es.export(first, folder / "index", format="usearch")
+    es.begin_backfill(folder / "moving", folder / "index", first, second)
     (folder / "empty").mkdir()
     (folder / "link").symlink_to("nowhere")
     (folder / "file.txt").write_text("a,b\n1,2\n")

@@ -32,6 +32,7 @@ RESULTS = {es.Metrics, es.Report, es.Run, es.Table, es.TableMoments, es.UpgradeP
 """Nobody makes these by calling them: verbs return them."""
 TABLES: dict[str, set[str]] = {
     "apply": {"run"},
+    "begin_backfill": {"old", "new"},
     "compress": {"run"},
     "create_run": {"items", "users"},
     "detect_space": {"vectors"},
@@ -94,6 +95,7 @@ class Given:
         shutil.copytree(folder / "series", folder / "template")
         self.index = folder / "index"
         es.export(self.run, self.index, format="usearch")
+        es.begin_backfill(folder / "moving", self.index, self.run, self.other)
         self.n = 0
 
     def another_series(self) -> es.Series:
@@ -104,6 +106,10 @@ class Given:
         """A place where nothing stands."""
         self.n += 1
         return self.folder / f"new-{self.n}{ending}"
+
+    def moving(self) -> es.Backfill:
+        """An index that is being moved."""
+        return es.Backfill(self.folder / "moving")
 
     def arguments(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """By verb, arguments that it takes; methods are given what they are called on as
@@ -119,6 +125,11 @@ class Given:
         )
         return {
             "apply": lambda: {"transform": t, "run": a, "out": new()},
+            "Backfill": lambda: {"place": self.folder / "moving"},
+            "Backfill.step": lambda: {"self": self.moving()},
+            "Backfill.roll_back": lambda: {"self": self.moving()},
+            "Backfill.search": lambda: {"self": self.moving(), "queries": W2, "k": 3},
+            "begin_backfill": lambda: {"place": new(), "index": self.index, "old": a, "new": b},
             "check_space": lambda: {"a": t, "b": t},
             "compress": lambda: {"run": a, "out": new()},
             "create_run": lambda: {"path": new(), "items": T, "users": W},

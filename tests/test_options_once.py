@@ -47,6 +47,7 @@ _VERBS = (
     "detect_space",
     "query_index",
     "upgrade_index",
+    "begin_backfill",
 )
 _OF_SERIES = ("init", "change", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _OF_SERIES += ("acknowledge", "transform_for", "skew", "metrics", "codes")
@@ -65,7 +66,7 @@ COMMANDS = (
     | {"Series.change": "series settings", "upgrade_plan": "upgrade plan", "detect_space": "detect"}
     | {"ingest": "import"}
     | {"index_build": "index build", "query_index": "index query"}
-    | {"upgrade_index": "index upgrade"}
+    | {"upgrade_index": "index upgrade", "begin_backfill": "upgrade run"}
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}

@@ -11,6 +11,8 @@ from dask_embstab.cli.common import argument, command
 from dask_embstab.cli.options import given, options
 from dask_embstab.cli.streams import say
 
+_MOST_PORT = 65535
+
 
 @command(argument("series"), *options("serve"))
 def serve(series: str, **chosen: Any) -> dict[str, Any]:
@@ -27,6 +29,8 @@ def serve(series: str, **chosen: Any) -> dict[str, Any]:
 
     asked = given(chosen)
     host, port = asked.get("host", "127.0.0.1"), asked.get("port", 8765)
+    if not 0 <= port <= _MOST_PORT:
+        raise InputError(f"{option('port')} must be from 0 to {_MOST_PORT}; it is {port}")
     token = os.environ.get("EMBSTAB_TOKEN") or None
     if token is None and not _is_loopback(host):
         raise InputError(

@@ -44,6 +44,50 @@ def plan(
     return told if click.get_current_context().params["as_json"] else {"lines": lines(told)}
 
 
+@command(
+    argument("index"),
+    argument("old"),
+    argument("new"),
+    argument("place"),
+    *options("begin_backfill"),
+    group=upgrade,
+)
+def run(
+    index: str, old: str, new: str, place: str, *, steps: int | None, **chosen: Any
+) -> dict[str, Any]:
+    """Move INDEX, which holds OLD, to the vectors of NEW, part by part in PLACE; the same call goes
+    on after an interruption.
+    """
+    import os
+
+    from dask_embstab import api
+    from dask_embstab.exchange.migrate.backfill import STATE, Backfill
+    from dask_embstab.files.place import local_path
+
+    root = local_path(place)
+    begun = root is not None and os.path.lexists(root / STATE)
+    with clock() as seconds:
+        moving = (
+            Backfill(root)
+            if begun and root is not None
+            else api.begin_backfill(place, index, old, new, **given(chosen))
+        )
+        state, left = moving.state, steps
+        while state.done < state.rows and left != 0:
+            state, left = moving.step(), None if left is None else left - 1
+    return {"done": state.done, "rows": state.rows, "seconds": seconds(), "out": place}
+
+
+@command(argument("place"), group=upgrade)
+def rollback(place: str) -> dict[str, Any]:
+    """Forget what was moved in PLACE: the old index alone is searched again."""
+    from dask_embstab.exchange.migrate.backfill import Backfill
+    from dask_embstab.verbs.index import local_index
+
+    state = Backfill(local_index(place)).roll_back()
+    return {"done": state.done, "rows": state.rows, "out": place}
+
+
 def lines(plan: dict[str, Any]) -> list[str]:
     """For people: the decision, and the recall that it rests on."""
     found = [f"{plan['decision']}: recall@{plan['k']} of at least {plan['needed']} is wanted"]

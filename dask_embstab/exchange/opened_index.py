@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
-from dask_embstab.exchange.indexes.graphs import hnswlib_index
+from dask_embstab.exchange.indexes.graphs import hnswlib_index, native_path
 from dask_embstab.exchange.indexes.lance import TABLE
 from dask_embstab.exchange.indexes.pgcopy import read_pgcopy
 from dask_embstab.exchange.panels import FileSpec, Panel
@@ -110,18 +110,17 @@ class Index:
     @cached_property
     def opened(self) -> Any:
         """The library's own object."""
-        path = f"{self.stem}.{self.engine}"
         if self.engine == "hnswlib":
             found = hnswlib_index(self.metric, self.d)
-            found.load_index(path, max_elements=self.rows)
+            found.load_index(native_path(self.stem, self.engine), max_elements=self.rows)
             return found
         if self.engine == "usearch":
             library = require_extra("usearch.index", "usearch", what="an index of usearch")
-            found = library.Index.restore(path, view=True)
+            found = library.Index.restore(native_path(self.stem, self.engine), view=True)
             found.expansion_search = _LOOKED_AT
             return found
         library = require_extra("lancedb", "lancedb", what="a table of LanceDB")
-        return library.connect(f"{self.stem}.lance-db").open_table(TABLE)
+        return library.connect(native_path(self.stem, "lance-db")).open_table(TABLE)
 
     @property
     def stem(self) -> Path:

@@ -16,7 +16,7 @@ from typing import Self
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, verb
-from dask_embstab.options import options_of
+from dask_embstab.options import options_of, require_count
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.run import Run
@@ -118,6 +118,7 @@ class Live(Displayed):
         assert head is not None
         return head
 
+    @verb()
     def at(self, version: int | None) -> Snapshot:
         """One version; None for the head. `InputError` where it holds no run.
 
@@ -127,6 +128,8 @@ class Live(Displayed):
         ...     live.at(1).run.name
         'monday'
         """
+        if version is not None:
+            require_count("version", version)
         head = self.now()
         if version is None or version == head.version:
             return head

@@ -72,7 +72,7 @@ def query_index(
     (300, 5)
     """
     require_each("query_index", {"k": k, "table": table})
-    opened = open_index(_local(index), table)
+    opened = open_index(local_index(index), table)
     asked, theirs = _queries(queries)
     theirs = theirs if space is None else space_of(space)
     if theirs is None:
@@ -139,14 +139,15 @@ def upgrade_index(
     True
     """
     require_each("upgrade_index", {"table": table})
-    opened = open_index(_local(index), table)
+    opened = open_index(local_index(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     into = space_of_transform(made) if space is None else space_of(space)
-    export = Export(made, _local(out), opened.engine, {}, {}, overwrite=overwrite, sync=sync)
+    export = Export(made, local_index(out), opened.engine, {}, {}, overwrite=overwrite, sync=sync)
     return move_index(opened, made, into, export)
 
 
-def _local(place: Any) -> Path:
+def local_index(place: Any) -> Path:
+    """The folder of an index."""
     found = local_path(place) if isinstance(place, str | os.PathLike) else None
     if found is None:
         raise InputError(f"an index lies in a local folder; {shown(place)} came; give its path")

@@ -153,9 +153,10 @@ def _recorded(place: str | os.PathLike[str]) -> Space | None:
     """What an export or an index carries with it."""
     if (local := local_path(place)) is None:
         return None
-    if (export := local / RECORD).is_file():
+    # Not Path.is_file: it raises for a name that is too long.
+    if os.path.isfile(export := local / RECORD):  # noqa: PTH113
         return Space.from_dict(_values(export).get(ATTRIBUTE, {}).get("space"))
-    if (beside := local.with_name(local.name + SPACE_SUFFIX)).is_file():
+    if os.path.isfile(beside := local.with_name(local.name + SPACE_SUFFIX)):  # noqa: PTH113
         return Space.from_dict(_values(beside))
     return None
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from dask_embstab.arguments import shown
+from dask_embstab.arguments import offers, shown
 from dask_embstab.errors import InputError, verb
+from dask_embstab.exchange.migrate.backfill import Backfill, begin
 from dask_embstab.exchange.migrate.plan import UpgradePlan, plan_upgrade
+from dask_embstab.exchange.opened_index import open_index
+from dask_embstab.files.swap import taken
 from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import moved_table
 from dask_embstab.tables.coerce import TableLike, as_table
+from dask_embstab.tables.ids.kinds import listed_ids
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.run import Run, RunLike
+from dask_embstab.tables.space import require_one_space
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.compare import compared_runs
 from dask_embstab.verbs.fit import fit
+from dask_embstab.verbs.index import local_index
 
 
 @verb()
@@ -88,6 +94,58 @@ def upgrade_plan(
     )
 
 
+@verb()
+def begin_backfill(
+    place: str | os.PathLike[str],
+    index: str | os.PathLike[str],
+    old: RunLike,
+    new: RunLike,
+    *,
+    table: Literal["items", "users"] = "items",
+    part_rows: int = 1 << 17,
+) -> Backfill:
+    """Begin to move an index to a new model part by part, while it is searched.
+
+    Parameters
+    ----------
+    place
+        A new folder: how far the backfill is, the bridge, and an index for every part.
+    index
+        The index of the ``old`` run (usearch, hnswlib or lancedb); it is never written to.
+    old, new
+        The run in the index, and the stored run whose vectors are to take its place.
+    table
+        The table of the index.
+    part_rows
+        Rows of the new run that are moved by one `Backfill.step`.
+
+    Fits the bridge (`upgrade_plan`); nothing is moved yet. `Backfill.search` asks the new model's
+    queries in both spaces and merges the answers; `Backfill.roll_back` forgets what was moved.
+
+    Raises
+    ------
+    SpaceError
+        Where the index is not of the old run's space.
+
+    Examples
+    --------
+    >>> done = es.export(monday, folder / "old", format="usearch", table="items")
+    >>> moving = es.begin_backfill(folder / "moving", folder / "old", monday, tuesday, part_rows=80)
+    >>> moving.step().done
+    80
+    """
+    require_each("begin_backfill", {"table": table, "part_rows": part_rows})
+    opened = open_index(local_index(index), table)
+    before, now = compared_runs(old, new)
+    require_one_space(space_of_run(before), opened.space, before.where, str(index))
+    root = local_index(place)
+    if os.path.lexists(root):
+        raise taken(root)
+    if not root.parent.is_dir():
+        raise InputError(f"the folder {root.parent} does not exist; create it first")
+    return begin(root, opened, now, _bridge(before, now), part_rows)
+
+
 def _bridge(old: Run, new: Run) -> Transform:
     """From the new space into the old one, through the old one's standardized rows where both runs
     have users.
@@ -106,11 +164,9 @@ def _bridge(old: Run, new: Run) -> Transform:
 def _queries(given: Any, new: Run) -> Table:
     """Vectors as they came, or the rows of these ids."""
     key = "items" if new.users is None else "users"
-    if not isinstance(given, Table) and getattr(given, "ndim", None) != 2:
-        ids = _ids(given)
-        if ids is not None:
-            rows = new.table(key).rows_of(ids)
-            return replace(as_table(rows, key=key), where="the queries")
+    if isinstance(given, list | tuple) or (offers(given, "ndim") and given.ndim == 1):
+        rows = new.table(key).rows_of(_ids(given))
+        return replace(as_table(rows, key=key), where="the queries")
     found = as_table(given, key=key, where="the queries")
     if found.d != new.table(key).d:
         raise InputError(
@@ -121,12 +177,9 @@ def _queries(given: Any, new: Run) -> Table:
 
 
 def _ids(given: Any) -> Any:
-    """Ids in one column; None for anything else."""
-    if isinstance(given, str | bytes) or not hasattr(given, "__len__"):
-        return None
-    found = (
-        np.asarray(given) if isinstance(given, list | tuple) else as_array(given, what="queries")
-    )
-    if found.ndim != 1 or not found.shape[0]:
+    """Ids in one column."""
+    listed = isinstance(given, list | tuple)
+    found = listed_ids(given) if listed else as_array(given, what="queries")
+    if not found.shape[0]:
         raise InputError(f"queries must be a column of ids or a table; {shown(given)} came")
     return found

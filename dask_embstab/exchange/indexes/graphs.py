@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.types import RowNumbers, Rows
+from dask_embstab.errors import InputError
 from dask_embstab.exchange.npy_files import write_npy
 from dask_embstab.exchange.panels import FileSpec, Panel, Panels, Room
 from dask_embstab.extras import require_extra
@@ -27,7 +29,7 @@ def write_hnswlib(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> Non
     index = hnswlib_index(spec.metric, spec.d)
     index.init_index(max_elements=max(1, room.rows), M=_LINKS, ef_construction=_EF, random_seed=0)
     _fill(spec, stem, panels, room, lambda rows, numbers: index.add_items(rows, numbers))
-    index.save_index(f"{stem}.hnswlib")
+    index.save_index(native_path(stem, "hnswlib"))
 
 
 def write_usearch(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> None:
@@ -42,7 +44,7 @@ def write_usearch(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> Non
         expansion_add=_EF,
     )
     _fill(spec, stem, panels, room, lambda rows, numbers: index.add(numbers, rows))
-    index.save(f"{stem}.usearch")
+    index.save(native_path(stem, "usearch"))
 
 
 def hnswlib_index(metric: str, d: int) -> Any:
@@ -67,3 +69,16 @@ def _fill(
             yield Panel(panel.numbers, panel.ids, panel.rows[:, :0])
 
     write_npy(replace(spec, d=0), stem, added(), room)
+
+
+def native_path(stem: Path, ending: str) -> str:
+    """The path of a file that a library of C++ opens itself: it must be UTF-8."""
+    path = f"{stem}.{ending}"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{ending} opens files whose paths are UTF-8; {shown(path)} is not; choose another"
+            " place"
+        ) from None
+    return path

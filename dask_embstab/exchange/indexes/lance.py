@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dask_embstab.exchange.arrow_files import arrow_schema, columns_of, require_pyarrow
+from dask_embstab.exchange.indexes.graphs import native_path
 from dask_embstab.exchange.panels import FileSpec, Panels, Room, grouped
 from dask_embstab.extras import require_extra
 
@@ -20,7 +21,7 @@ def write_lance(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> None:
     library = require_extra("lancedb", "lancedb", what="a table of LanceDB")
     pa, fixed = require_pyarrow("LanceDB"), replace(spec, vectors_as="fixed-list")
     schema = arrow_schema(fixed)
-    table = library.connect(f"{stem}.lance-db").create_table(TABLE, schema=schema)
+    table = library.connect(native_path(stem, "lance-db")).create_table(TABLE, schema=schema)
     # Not as an iterator: its rows would be made in LanceDB's own event loop, where a panel that is
     # itself read from LanceDB waits for ever.
     for panel in grouped(panels, spec.group_rows):

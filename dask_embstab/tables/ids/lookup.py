@@ -71,6 +71,11 @@ def find_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str
     return rows
 
 
+def known_rows(ids: Ids | RowNumberIds, wanted: Sequence[Any] | IdArray, key: str) -> RowNumbers:
+    """The same, -1 where an id is in no row."""
+    return _rows(ids, asked_ids(wanted, ids.kind), key)
+
+
 def _rows(ids: Ids | RowNumberIds, asked: IdArray, key: str) -> RowNumbers:
     if isinstance(ids, RowNumberIds):
         return np.where((asked >= 0) & (asked < len(ids)), asked, -1)

@@ -1,0 +1,288 @@
+"""An index moved to a new model part by part, and searched meanwhile: the vectors that were moved
+are asked in the new space, the others in the old one through a bridge, and the answers are merged.
+
+The place of a backfill is a folder: ``backfill.json`` (which index, which run, how far), the
+bridge, and one small index for every part that is done. The old index is never written to, so that
+rolling back is forgetting the parts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.arguments import shown
+from dask_embstab.core.types import Matrix
+from dask_embstab.display import Displayed
+from dask_embstab.errors import (
+    DamageError,
+    InputChangedError,
+    InputError,
+    NotFiniteError,
+    verb,
+)
+from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.opened_index import SEARCHED, Index, open_index
+from dask_embstab.exchange.panels import FileSpec, Panel, Room
+from dask_embstab.exchange.parts import WRITERS, part_stem
+from dask_embstab.exchange.place import RECORD, export_folder, write_record
+from dask_embstab.exchange.provenance import provenance
+from dask_embstab.files.atomic import write_whole
+from dask_embstab.files.place import local_path
+from dask_embstab.files.regular import read_regular
+from dask_embstab.options import require_count
+from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.tables.coerce import TableLike, as_table
+from dask_embstab.tables.ids.ids import ids_at
+from dask_embstab.tables.ids.kinds import IdArray, plain
+from dask_embstab.tables.ids.lookup import known_rows
+from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.transform import Transform
+
+STATE, BRIDGE = "backfill.json", "bridge.npz"
+_PANEL = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is moved where, and how far: the first ``done`` rows of the new run's ``table`` are."""
+
+    index: str
+    run: str
+    table: str
+    space: str
+    part_rows: int
+    rows: int
+    done: int = 0
+
+
+class Backfill(Displayed):
+    """A backfill at its place; `begin` makes one.
+
+    Every verb reads the state anew: one process may move parts while others search.
+
+    Examples
+    --------
+    >>> done = es.export(monday, folder / "index", format="usearch", table="items")
+    >>> made = es.begin_backfill(folder / "moving", folder / "index", monday, tuesday)
+    >>> es.Backfill(folder / "moving").state.rows
+    200
+    """
+
+    @verb()
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        found = local_path(place) if isinstance(place, str | os.PathLike) else None
+        if found is None:
+            raise InputError(f"a backfill lies in a local folder; {shown(place)} came")
+        self.place: Path = found
+        self.state = self._state()
+
+    def _facts(self) -> dict[str, object]:
+        state = self.state
+        return {"place": self.place, "moved": f"{state.done} of {state.rows}", "run": state.run}
+
+    def step(self) -> State:
+        """Move the next part; what an interrupted call left of it is written anew.
+
+        Examples
+        --------
+        >>> done = es.export(monday, folder / "index", format="usearch", table="items")
+        >>> moving = es.begin_backfill(folder / "moving", folder / "index", monday, tuesday)
+        >>> moving.step().done
+        200
+        """
+        state = self.state = self._state()
+        if state.done == state.rows:
+            return state
+        run = self._run(state)
+        stop = min(state.done + state.part_rows, state.rows)
+        place = self._part(state.done)
+        if not (place / RECORD).is_file():
+            _write_part(run, state, self._old(state), place, state.done, stop)
+        self._save(replace(state, done=stop))
+        return self.state
+
+    def roll_back(self) -> State:
+        """Search the old index alone again; the parts are removed.
+
+        Examples
+        --------
+        >>> done = es.export(monday, folder / "index", format="usearch", table="items")
+        >>> moving = es.begin_backfill(folder / "moving", folder / "index", monday, tuesday)
+        >>> moving.roll_back().done
+        0
+        """
+        state = replace(self._state(), done=0)
+        self._save(state)
+        shutil.rmtree(self.place / "parts", ignore_errors=True)
+        return state
+
+    @verb()
+    def search(self, queries: TableLike, k: int) -> tuple[Matrix, IdArray]:
+        """Scores (q, k) and ids (q, k) for queries (q, d) of the new model, in both spaces.
+
+        An id that was moved counts in the new space alone; one that only the old index has, until
+        all parts are done.
+
+        Examples
+        --------
+        >>> done = es.export(monday, folder / "index", format="usearch", table="items")
+        >>> moving = es.begin_backfill(folder / "moving", folder / "index", monday, tuesday)
+        >>> scores, ids = moving.search(tuesday.users.rows_of(["u0"]), 5)
+        >>> ids.shape
+        (1, 5)
+        """
+        require_count("k", k)
+        state = self.state = self._state()
+        asked = as_table(queries, where="the queries")
+        if asked.d != (d := self._run(state).table(state.table).d):
+            raise InputError(f"queries of the new model have {d} components; these have {asked.d}")
+        rows = read_rows(asked, np.arange(asked.n_rows), label="backfill: queries")
+        if not np.isfinite(rows).all():
+            raise NotFiniteError(f"the queries in {asked.where} are not finite; mend them")
+        found = [
+            open_index(self._part(start), state.table).search(rows, min(k, self._size(start)))
+            for start in range(0, state.done, state.part_rows)
+        ]
+        lists = [
+            [list(zip(scores[row], plain(ids[row]), strict=True)) for scores, ids in found]
+            for row in range(len(rows))
+        ]
+        if state.done < state.rows:
+            for row, old in enumerate(self._unmoved(state, rows, k)):
+                lists[row].append(old)
+        merged = [sorted(_flat(parts), key=lambda one: -one[0])[:k] for parts in lists]
+        if min(map(len, merged), default=0) < k:
+            raise InputError(
+                f"{k} neighbours were asked for, and both indexes hold fewer; ask for fewer"
+            )
+        scores = np.array([[score for score, _ in row] for row in merged])
+        ids = np.array([[name for _, name in row] for row in merged], object)
+        return scores, ids
+
+    def _unmoved(self, state: State, queries: Matrix, k: int) -> list[list[tuple[float, Any]]]:
+        """The best ``k`` of the old index whose ids were not moved yet, for every query."""
+        index, run = self._old(state), self._run(state)
+        bridge = Transform.load(self.place / BRIDGE)
+        through = bridge.transform_items if run.users is None else bridge.transform_users
+        sent, ids = np.asarray(through(queries)), run.table(state.table).row_ids
+        kept: list[list[tuple[float, Any]]] = [[] for _ in queries]
+        wanted = min(index.rows, 2 * k)
+        while True:
+            scores, names = index.search(sent, wanted)
+            rows = known_rows(ids, names.ravel(), state.table).reshape(names.shape)
+            moved = (rows >= 0) & (rows < state.done)
+            for row in range(len(sent)):
+                left = ~moved[row]
+                kept[row] = list(zip(scores[row][left], plain(names[row][left]), strict=True))[:k]
+            if wanted == index.rows or min(map(len, kept)) >= k:
+                return kept
+            wanted = min(index.rows, 2 * wanted)
+
+    def _size(self, start: int) -> int:
+        return min(self.state.part_rows, self.state.rows - start)
+
+    def _part(self, start: int) -> Path:
+        return self.place / "parts" / f"{start:012d}"
+
+    def _old(self, state: State) -> Index:
+        return open_index(Path(state.index), state.table)
+
+    def _run(self, state: State) -> Run:
+        run = open_run(state.run)
+        if space_of_run(run).origin != state.space or run.table(state.table).n_rows != state.rows:
+            raise InputChangedError(
+                f"{state.run} is another run than when the backfill of {self.place} began; roll it"
+                " back and begin again"
+            )
+        return run
+
+    def _state(self) -> State:
+        try:
+            return State(**json.loads(read_regular(self.place / STATE)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"there is no backfill at {self.place}; begin one") from None
+        except (ValueError, TypeError) as error:
+            raise DamageError(f"{self.place / STATE} cannot be read ({error})") from error
+
+    def _save(self, state: State) -> None:
+        self.state = state
+        text = json.dumps(asdict(state), indent=1)
+        write_whole(self.place / STATE, lambda file: file.write(text.encode()))
+
+
+def begin(place: Path, index: Index, new: Run, bridge: Transform, part_rows: int) -> Backfill:
+    """Make the place of a backfill from an index to the rows of a new run; nothing is moved yet.
+
+    ``bridge`` leads from the new space into the index's.
+    """
+    if index.engine not in SEARCHED:
+        raise InputError(
+            f"a backfill searches both indexes; files of {index.engine} are searched by its server"
+        )
+    if new.path is None:
+        raise InputError("the new run must be stored: a backfill goes on in another process")
+    place.mkdir(exist_ok=False)
+    bridge.save(place / BRIDGE)
+    table = new.table(index.table)
+    made = State(
+        str(index.folder.absolute()),
+        str(Path(new.path).absolute()),
+        index.table,
+        space_of_run(new).origin,
+        part_rows,
+        table.n_rows,
+    )
+    text = json.dumps(asdict(made), indent=1)
+    write_whole(place / STATE, lambda file: file.write(text.encode()))
+    return Backfill(place)
+
+
+def _write_part(run: Run, state: State, old: Index, place: Path, start: int, stop: int) -> None:
+    """An index of some rows of the new run, of the old index's kind, whole or not at all."""
+    table = run.table(state.table)
+    names = ids_at(table.row_ids, np.arange(start, stop))
+    spec = FileSpec(
+        old.engine,
+        table.d,
+        np.dtype(np.float32),
+        table.row_ids.kind,
+        table.where,
+        metric=old.metric,
+    )
+
+    def panels() -> Iterator[Panel]:
+        for first in range(start, stop, _PANEL):
+            numbers = np.arange(first, min(first + _PANEL, stop))
+            rows = read_rows(table, numbers, label="backfill")
+            if not np.isfinite(rows).all():
+                raise NotFiniteError(f"rows {first} on of {table.where} are not finite; mend them")
+            own = numbers - start
+            yield Panel(own, names[own], rows.astype(np.float32))
+
+    place.parent.mkdir(exist_ok=True)
+    characters = max(map(len, names.tolist())) if spec.ids == "string" else 0
+    with (
+        export_folder(Export(run, place, old.engine, {}, {}, overwrite=True)) as folder,
+        unchanged(table),
+    ):
+        (folder / state.table).mkdir()
+        room = Room(stop - start, characters)
+        WRITERS[old.engine](spec, part_stem(folder / state.table, 0), panels(), room)
+        told = {"rows": stop - start, "files": 1, "components": table.d, "dtype": "float32"}
+        record = provenance(run, {}) | {"as": old.engine, "metric": old.metric}
+        write_record(folder, record | {state.table: {**told, "ids": spec.ids}})
+
+
+def _flat(parts: list[list[tuple[float, Any]]]) -> Iterator[tuple[float, Any]]:
+    for part in parts:
+        yield from part
