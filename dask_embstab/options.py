@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from dask_embstab.arguments import shown
@@ -121,6 +121,8 @@ class Option:
             number = float(value) if isinstance(value, Real) else math.nan
             holds = least <= number <= (sys.float_info.max if most is None else most)
             must_be = f"at least {least}" if most is None else f"from {least} to {most}"
+            if self.kind == "count" and holds and not isinstance(value, Integral):
+                holds, must_be = False, f"a whole number of {must_be}"
             if self.kind == "number":
                 must_be = f"a number {must_be}" if most else f"a number of {must_be}"
         else:

@@ -16,7 +16,7 @@ from typing import Self
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, verb
-from dask_embstab.options import options_of, require_count
+from dask_embstab.options import options_of, require_each
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.run import Run
@@ -129,7 +129,7 @@ class Live(Displayed):
         'monday'
         """
         if version is not None:
-            require_count("version", version)
+            require_each("export", {"version": version})
         head = self.now()
         if version is None or version == head.version:
             return head

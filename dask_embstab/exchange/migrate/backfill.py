@@ -37,7 +37,7 @@ from dask_embstab.exchange.provenance import provenance
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
-from dask_embstab.options import require_count
+from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.tables.coerce import TableLike, as_table
@@ -141,7 +141,7 @@ class Backfill(Displayed):
         >>> ids.shape
         (1, 5)
         """
-        require_count("k", k)
+        require_each("query_index", {"k": k})
         state = self.state = self._state()
         asked = as_table(queries, where="the queries")
         if asked.d != (d := self._run(state).table(state.table).d):
