@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.errors import InputError
+from dask_embstab.errors import EmbstabError, InputError
 from dask_embstab.exchange.transforms.layer import Layer, Layers, Write
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import open_file
@@ -136,11 +136,11 @@ def _loaded(library: Any, place: Any) -> Any:
         if isinstance(place, str | os.PathLike):
             open_file(place).close()
             return library.load(place)
+    except EmbstabError:
+        raise
     except FileNotFoundError:
         raise InputError(f"there is no ONNX model at {place}; give the tower's file") from None
     except Exception as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{place} is no ONNX model ({error}); give the tower's file") from error
     raise InputError(f"{option('append_to')} must be the path of an ONNX model")
 
