@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[[str, str], list[str]]] = {
     "moments": lambda run, out: ["moments", run, f"{out}/m.npz"],
     "report": lambda run, out: ["report", run, run, f"{out}/r.html"],
     "compress": lambda run, out: ["compress", run, f"{out}/c.zarr", "--budget", "bytes=9"],
+    "export": lambda run, out: ["export", run, f"{out}/parquet"],
     "stabilize": lambda run, out: ["stabilize", run, f"{out}/s.zarr"],
 }
 

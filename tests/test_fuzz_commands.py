@@ -69,6 +69,7 @@ CALLS: dict[str, list[str]] = {
     "detect": ["a.zarr", "--spaces", "series"],
     "doctor": ["a.zarr", "--disk-bytes", "1kB", "--seconds", "0.001"],
     "evaluate": ["a.zarr", "b.zarr"],
+    "export": ["a.zarr", "new"],
     "fit": ["a.zarr", "new", "--reference", "b.zarr"],
     "import": ["a.zarr", "new"],
     "index build": ["a.zarr", "new", "--engine", "pgvector"],

@@ -57,7 +57,7 @@ def test_stabilize_publishes_nothing_of_a_run_that_changes_between_passes(
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(
-    "verb", ["fit", "apply", "moments", "evaluate", "create_run", "compress", "search"]
+    "verb", ["fit", "apply", "moments", "evaluate", "create_run", "compress", "search", "export"]
 )
 def test_a_run_that_changes_within_a_pass_is_told(
     runs: tuple[es.Run, es.Run], tmp_path: Path, within: When, verb: str, change: str
@@ -73,6 +73,7 @@ def test_a_run_that_changes_within_a_pass_is_told(
             tmp_path / "out.zarr", run.items, run.users, chunk_rows=16
         ),
         "compress": lambda: es.compress(run, tmp_path / "out.zarr"),
+        "export": lambda: es.export(run, tmp_path / "out.zarr", format="npy"),
         "search": lambda: es.search(W, run, 3),
     }
     with refused("(?:)"), within(lambda: CHANGES[change][0](run)):

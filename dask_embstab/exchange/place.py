@@ -11,7 +11,7 @@ from typing import Any
 from dask_embstab.errors import OutputExistsError
 from dask_embstab.exchange.formats import Export
 from dask_embstab.files.atomic import write_whole
-from dask_embstab.files.swap import finish_swap, taken
+from dask_embstab.files.swap import taken
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.write.workplace import work_place
 
@@ -24,7 +24,6 @@ def export_folder(export: Export) -> Iterator[Path]:
     """A hidden folder to write in, which takes its place when the block ends well, and is gone
     otherwise. The block leaves a `RECORD` in it (`write_record`).
     """
-    finish_swap(export.place)
     require_free(export)
     with work_place(export.place, "", resume=False) as work:
         work.run.mkdir()

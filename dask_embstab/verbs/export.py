@@ -21,6 +21,8 @@ from dask_embstab.series.reader import SeriesReader, named_version, series_at
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.transform import Transform
+from dask_embstab.tables.write.run_writer import require_outside
+from dask_embstab.verbs.given import paths_of
 from dask_embstab.verbs.runs import load_transform
 
 _OF_FORMATS = options_of("export").keys() - {"format", "version", "overwrite", "sync"}
@@ -134,7 +136,7 @@ def export(
     }
     if given.get("duplicates") == "error":
         del given["duplicates"]
-    place = _place(out)
+    place = _place(out, what)
     with _resolved(what, version, ids_changed_since) as (found, source, base):
         of: Exported = "transform" if isinstance(found, Transform) else "run"
         chosen = format_named(format, of)
@@ -152,12 +154,12 @@ def _is_given(value: Any) -> bool:
     return value is not None and value is not False
 
 
-def _place(out: Any) -> Path:
+def _place(out: Any, what: Any) -> Path:
+    """Where it goes: outside of what is read."""
     place = local_path(out) if isinstance(out, str | os.PathLike) else None
     if place is None:
         raise InputError(f"an export must go to a local place; {shown(out)} came; give a path")
-    if not place.parent.is_dir():
-        raise InputError(f"the folder {place.parent} does not exist; create it first")
+    require_outside(place, paths_of(what, getattr(what, "path", None)))
     return place
 
 
@@ -194,7 +196,7 @@ def _require_one_space(reader: SeriesReader, wanted: Version, since: Version) ->
     """Raise where what is stored was moved between two versions: every row has other numbers."""
     low, high = sorted((wanted.version, since.version))
     for moved in reader.log().moves:
-        if low < moved.version <= high:
+        if low < moved.version <= high and (moved.kind == "rebase" or moved.moved):
             what = "turned all axes" if moved.kind == "rebase" else "removed ids"
             raise InputError(
                 "rows are compared with a version that is stored as it was; version"

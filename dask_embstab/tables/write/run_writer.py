@@ -215,6 +215,18 @@ def require_place(
         require_store(out)
         return
 
+    require_outside(place, inputs, for_series=for_series)
+    if os.path.lexists(place) and not overwrite:
+        raise taken(place)
+    if not _may_be_replaced(place):
+        raise OutputExistsError(
+            f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another"
+            " place"
+        )
+
+
+def require_outside(place: Path, inputs: tuple[str, ...], *, for_series: bool = False) -> None:
+    """Raise unless the place is in a folder that is there, outside of every input and series."""
     finish_swap(place)
     if not place.parent.is_dir():
         raise InputError(f"the folder {place.parent} does not exist; create it first")
@@ -234,13 +246,6 @@ def require_place(
 
     if not for_series:
         _require_no_series(place)
-    if os.path.lexists(place) and not overwrite:
-        raise taken(place)
-    if not _may_be_replaced(place):
-        raise OutputExistsError(
-            f"{option(overwrite=True)} replaces a run; {place} is no Zarr store; choose another"
-            " place"
-        )
 
 
 def _may_be_replaced(place: Path) -> bool:
