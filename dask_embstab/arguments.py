@@ -11,6 +11,7 @@ import functools
 import inspect
 import numbers
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -118,6 +119,14 @@ def shown(value: Any) -> str:
     except ValueError:  # a number of more digits than Python prints
         said = ""
     return said if said and len(said) <= _SHOWN else f"a {type(value).__name__}"
+
+
+def is_a(value: Any, module: str, name: str) -> bool:
+    """Whether it is of a class of a library that nothing imports for this question: who holds one
+    has imported it.
+    """
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name, ()))
 
 
 def offers(value: Any, name: str) -> bool:

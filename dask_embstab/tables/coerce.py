@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-import xarray as xr
 import zarr
 from zarr.storage import LocalStore, MemoryStore
 
+from dask_embstab.arguments import is_a
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.repairs import option
@@ -55,7 +55,7 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
     if is_place(table):
         return of_one_folder(table, partial(_from_place, table, key))
 
-    where = where or f"the {key} {'DataArray' if isinstance(table, xr.DataArray) else 'array'}"
+    where = where or f"the {key} {'DataArray' if is_a(table, 'xarray', 'DataArray') else 'array'}"
     if isinstance(table, zarr.Array):
         return make_table(table, _sibling_ids(table), where=where, key=key)
     rows = labelled_rows(table, key, where)

@@ -7,7 +7,6 @@ from typing import Any
 
 import dask
 import numpy as np
-import pandas as pd
 
 from dask_embstab.core.types import Vector
 from dask_embstab.errors import IdError, InputError, first_few
@@ -103,6 +102,8 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
     """Values in the order of a table's rows, by their labels: as they are where these are its ids
     in its order.
     """
+    import pandas as pd
+
     if labels.kind != ids.kind:
         raise IdError(
             f"{what} are matched by their labels, which are {labels.kind}, and the ids of"

@@ -8,10 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import zarr
 
 from dask_embstab.errors import InputError
@@ -21,6 +20,9 @@ from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMED = ("weights", "counts", "only")
 """Options of a fit that may be given by a name."""
@@ -103,6 +105,8 @@ def _file(value: Any) -> Path:
 
 def _labelled(frame: pd.DataFrame, table: Table, path: Path, *, texts: bool) -> pd.Series[Any]:
     """Numbers by id; ``texts`` where they may be and some are no numbers."""
+    import pandas as pd
+
     if frame.shape[1] != 2:
         raise ValueError(f"it has {frame.shape[1]} columns")
 
@@ -131,6 +135,8 @@ def _ids(value: Any) -> Any:
 
 
 def _frame(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     if path.suffix in (".parquet", ".pq"):
         return pd.read_parquet(path)
     return pd.read_csv(path, dtype=str, keep_default_na=False)

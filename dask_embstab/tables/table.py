@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 
 from dask_embstab.core.types import Rows
@@ -25,6 +24,9 @@ from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.source import ArraySource, Source
 from dask_embstab.tables.read.views import source_written
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -129,6 +131,8 @@ class Table(Displayed):
         >>> dict(monday.items.to_xarray().sizes)
         {'item': 200, 'component': 4}
         """
+        import xarray as xr
+
         row = DIMENSION[self.key]
         variables: dict[str, tuple[tuple[str, ...], Any]] = {
             "vectors": ((row, "component"), self.vectors)

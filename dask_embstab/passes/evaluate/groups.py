@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from dask_embstab.core.types import RowNumbers, Vector
 from dask_embstab.errors import InputError
@@ -20,6 +19,9 @@ from dask_embstab.tables.column import Column, as_values
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.read.arrays import rows_in_memory
 from dask_embstab.tables.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST = 64
 """Different values of a column, each of which is a group; of numbers there may be more."""
@@ -55,6 +57,8 @@ class Coding:
 
     def __call__(self, values: npt.NDArray[Any]) -> Vector:
         """The numbers of the groups of ``values`` (n,)."""
+        import pandas as pd
+
         missing = np.asarray(pd.isna(values))
         if self.values is not None:
             codes = self.values.get_indexer(pd.Index(_texts(values)))
@@ -126,6 +130,8 @@ def _coding(array: Any, what: str) -> Coding:
     """Looks at every value, a range at a time; of numbers at no more than a million once they are
     known to be many.
     """
+    import pandas as pd
+
     n, seen = int(array.shape[0]), pd.Index([])
     is_number = np.dtype(array.dtype).kind in "fiu"
     for start in range(0, n, ID_RANGE):

@@ -8,18 +8,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from dask_embstab.arguments import is_a
 from dask_embstab.core.metrics.rankings import Counts, places_in
 from dask_embstab.core.types import Matrix, RowNumbers, Vector
 from dask_embstab.errors import InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.tables.ids.id_pairs import IdPairs
 from dask_embstab.tables.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORM = (
     "judgments are triples of query id, item id and grade: a list of them, three columns, a dict of"
@@ -96,6 +99,8 @@ class JudgedQueries:
 
 def as_judgments(given: Any) -> Judgments:
     """Judgments from what a user gave, checked."""
+    import pandas as pd
+
     frame, where = _frame(given)
     if frame.shape[1] != 3 or not len(frame):
         raise InputError(f"{_FORM}; {where} have {frame.shape[1]} columns and {len(frame)} rows")
@@ -119,6 +124,8 @@ def judged_queries(
     judgments: Judgments, queries: tuple[Table, Table], items: tuple[Table, Table]
 ) -> JudgedQueries:
     """What of the judgments both runs can be measured by: one read of all ids of four tables."""
+    import pandas as pd
+
     pairs = IdPairs(judgments.queries, judgments.items, judgments.where)
     codes, names = pd.factorize(pd.Index(judgments.queries))
     _, first = np.unique(codes, return_index=True)
@@ -157,11 +164,13 @@ def judged_queries(
 
 
 def _frame(given: Any) -> tuple[pd.DataFrame, str]:
+    import pandas as pd
+
     if isinstance(given, str | os.PathLike):
         if (path := local_path(given)) is None:
             raise InputError(f"{_FORM}; {given} is the URL of another store; give a local file")
         return _read(path), f"the judgments of {path}"
-    if isinstance(given, pd.DataFrame):
+    if is_a(given, "pandas", "DataFrame"):
         return given, "the judgments"
     if isinstance(given, Mapping):
         try:
@@ -187,6 +196,8 @@ def _frame(given: Any) -> tuple[pd.DataFrame, str]:
 
 def _read(path: Path) -> pd.DataFrame:
     """The first three columns of a file with a header; of TREC qrels without their second one."""
+    import pandas as pd
+
     texts: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:
         if path.suffix in (".parquet", ".pq"):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 import numpy as np
-import pandas as pd
 import zarr
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
@@ -128,6 +127,8 @@ class Selection:
         return chosen
 
     def _named(self, table: Table) -> np.ndarray[Any, Any]:
+        import pandas as pd
+
         ids, only = (
             table.row_ids,
             list(self.only) if isinstance(self.only, set | frozenset) else self.only,

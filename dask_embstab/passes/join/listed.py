@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import TooFewMatchedError
@@ -36,6 +35,8 @@ def pair_listed(
     TooFewMatchedError
         Where no pair is in run and reference.
     """
+    import pandas as pd
+
     ours = pairs.rows_in(table.row_ids, reference=False)
     theirs = [pairs.rows_in(other.row_ids, reference=True) for other in (reference, *lags)]
     if not ((ours >= 0) & (theirs[0] >= 0)).any():

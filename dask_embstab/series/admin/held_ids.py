@@ -13,7 +13,6 @@ from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError, InputError
@@ -138,6 +137,8 @@ def _rows_with(
 
     A bounded number of the table's ids is held at a time.
     """
+    import pandas as pd
+
     if table.stored_ids is None:
         raise IdError(
             f"rows must have ids to be forgotten by; those of {table.where} are known by their"

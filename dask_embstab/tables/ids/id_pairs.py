@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from dask_embstab.arguments import is_a
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
@@ -45,6 +45,8 @@ class IdPairs:
 
         Raises `IdError` where the ids are of two types, or where the table repeats one of them.
         """
+        import pandas as pd
+
         column = self.theirs if reference else self.ours
         codes, wanted = pd.factorize(hashable(ids_of_kind(column, ids, self.where)))
         index = pd.Index(wanted)
@@ -76,7 +78,7 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
             raise InputError(f"{_FORM}; {given} is the URL of another store; give a local file")
         return _from_file(path)
 
-    if isinstance(given, pd.DataFrame):
+    if is_a(given, "pandas", "DataFrame"):
         given = [given.iloc[:, i].to_numpy() for i in range(given.shape[1])]
     try:
         columns = list(given)
@@ -95,6 +97,8 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
 
 def _from_file(path: Path) -> IdPairs:
     """The first two columns of a CSV file with a header, or of a Parquet file."""
+    import pandas as pd
+
     try:
         if path.suffix in (".parquet", ".pq"):
             frame = pd.read_parquet(path)

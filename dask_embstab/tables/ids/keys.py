@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.kinds import IdArray, encoded_texts
@@ -161,5 +160,7 @@ def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
 
 
 def _hashed(ids: IdArray) -> Keys:
+    import pandas as pd
+
     found: Keys = pd.util.hash_array(ids, categorize=False)
     return found

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import zarr
 from zarr.storage import LocalStore
 
@@ -225,6 +224,8 @@ def _write(ids: Ids, folder: Path) -> None:
 
 def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:
     """One pass over ids that are not stored on a local disk."""
+    import pandas as pd
+
     known = pd.Index(asked.tolist()).drop_duplicates()
     rows = np.full(len(known), -1, np.int64)
     start = 0

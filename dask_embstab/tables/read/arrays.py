@@ -7,14 +7,12 @@ a Dask array are compared with its declaration when their task runs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 import zarr
 
-from dask_embstab.arguments import offers
+from dask_embstab.arguments import is_a, offers
 from dask_embstab.errors import InputError, first_few
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.cf import decoded
@@ -22,6 +20,9 @@ from dask_embstab.tables.read.chunk_layout import require_visible
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.limits import require_held
 from dask_embstab.tables.store_errors import reading
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 _TEXT_KINDS = "OUST"
 _OBJECT_ROWS = 1 << 18
@@ -37,13 +38,13 @@ def as_array(given: Any, *, what: str, error: type[InputError] = InputError) -> 
     if isinstance(given, zarr.Array):
         require_held(given, what)
         given = guarded(given, what=what, error=error)
-    if isinstance(given, zarr.Array | xr.DataArray):
+    if isinstance(given, zarr.Array) or is_a(given, "xarray", "DataArray"):
         given = decoded(given, what=what, error=error)
-    if isinstance(given, xr.DataArray):
+    if is_a(given, "xarray", "DataArray"):
         given = _lazy(given)
     if isinstance(given, zarr.Array):
         return given
-    if isinstance(given, da.Array):
+    if is_a(given, "dask.array", "Array"):
         # Blocks are refused in their tasks where they are not what the Dask array declares.
         require_known_chunks(given, what, error)
         meta = np.empty((0,) * given.ndim, given.dtype)
@@ -135,7 +136,7 @@ def _as_declared(
     return rows
 
 
-def _lazy(array: xr.DataArray) -> Any:
+def _lazy(array: DataArray) -> Any:
     """The DataArray's Dask or NumPy data; a lazily loaded one is chunked first, so that it is never
     read whole.
     """
@@ -175,7 +176,7 @@ def _repair(given: Any) -> str:
         return "call .to_dask_array(lengths=True) on it"
     if offers(given, "collect"):
         return "call .collect() on it"
-    if isinstance(given, xr.Dataset):
+    if is_a(given, "xarray", "Dataset"):
         return "give one of its variables, such as dataset['vectors']"
     if isinstance(given, tuple) and any(hasattr(member, "shape") for member in given):
         return f"give the ids beside the array, {call('table', ids=None)}"

@@ -12,14 +12,16 @@ import base64
 import contextlib
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import xarray as xr
 import zarr
 
+from dask_embstab.arguments import is_a
 from dask_embstab.errors import IdError, InputError
+
+if TYPE_CHECKING:
+    from xarray import Variable
 
 _NEUTRAL = {"scale_factor": 1, "add_offset": 0}
 _MISSING = ("_FillValue", "missing_value")
@@ -28,18 +30,21 @@ _KINDS_OF_IDS = "iuSUOT"
 _VALUES = "values"
 
 
-def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[InputError]) -> Any:
-    """The array itself where its attributes change no value; else the DataArray that xarray makes
-    of it.
+def decoded(array: Any, *, what: str, error: type[InputError]) -> Any:
+    """The Zarr array or DataArray itself where its attributes change no value; else the DataArray
+    that xarray makes of it.
 
     Raises ``error`` where xarray cannot, and where ids become numbers with a fraction, dates or
     truth values.
     """
-    attributes = dict(array.attrs) if isinstance(array, xr.DataArray) else _attributes(array)
+    import xarray as xr
+
+    is_labelled = is_a(array, "xarray", "DataArray")
+    attributes = dict(array.attrs) if is_labelled else _attributes(array)
     if not (names := _changing(attributes, array.dtype)):
         return array
 
-    variable = array.variable if isinstance(array, xr.DataArray) else _variable(array, attributes)
+    variable = array.variable if is_labelled else _variable(array, attributes)
     try:
         found = xr.decode_cf(xr.Dataset({_VALUES: variable}), decode_coords=False)[_VALUES]
     except Exception as raised:
@@ -57,8 +62,11 @@ def decoded(array: zarr.Array[Any] | xr.DataArray, *, what: str, error: type[Inp
     return found
 
 
-def _variable(array: zarr.Array[Any], attributes: Mapping[str, Any]) -> xr.Variable:
+def _variable(array: zarr.Array[Any], attributes: Mapping[str, Any]) -> Variable:
     """The stored values, lazily, a chunk's rows at a time."""
+    import dask.array as da
+    import xarray as xr
+
     rows = int((array.shards or array.chunks)[0]) if array.ndim else 1
     lazy = da.from_array(array, chunks=(rows, *array.shape[1:]), name=False, asarray=True)
     attributes = {name: value for name, value in attributes.items() if name != "_ARRAY_DIMENSIONS"}

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import dask
-import dask.array as da
 import numpy as np
 import zarr
 from dask.delayed import Delayed
@@ -79,6 +78,8 @@ def as_dask(array: Any, chunk_rows: int) -> Any:
     """
     if hasattr(array, "to_delayed"):
         return array
+    import dask.array as da
+
     require_task_count(-(-array.shape[0] // chunk_rows), "a Dask view of the table")
     chunks = (chunk_rows, *array.shape[1:])
     seen = Visible(array) if isinstance(array, zarr.Array) else array

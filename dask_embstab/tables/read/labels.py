@@ -9,15 +9,18 @@ neither Polars nor Arrow is imported.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
+from dask_embstab.arguments import is_a
 from dask_embstab.errors import InputError
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.arrays import as_numpy
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from xarray import DataArray
 
 _COMPONENT = "component"
 _COLUMNAR = ("polars", "pyarrow")
@@ -38,11 +41,11 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
     A DataArray that says that its rows are columns is turned. Raises `InputError` where a frame has
     columns that are neither ids nor components.
     """
-    if isinstance(given, xr.Dataset) and "vectors" in given.data_vars:
+    if is_a(given, "xarray", "Dataset") and "vectors" in given.data_vars:
         ids = given.get("id")
         given = given["vectors"] if ids is None else given["vectors"].assign_coords(id=ids.variable)
 
-    if isinstance(given, xr.DataArray) and given.ndim == 2:
+    if is_a(given, "xarray", "DataArray") and given.ndim == 2:
         row = _row_dimension(given)
         return Labelled(given.transpose(row, ...), _coordinate(given, row))
     if (names := _column_names(given)) is not None:
@@ -50,28 +53,30 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
 
     found = labelled_values(given)
     is_column = (
-        isinstance(given, pd.Series) or type(given).__module__.partition(".")[0] in _COLUMNAR
+        is_a(given, "pandas", "Series") or type(given).__module__.partition(".")[0] in _COLUMNAR
     )
     return Labelled(_stacked(found.array, what), found.labels) if is_column else found
 
 
 def labelled_values(given: Any) -> Labelled:
     """One value per row (a weight, a count, an id) with the labels of its rows."""
-    if isinstance(given, pd.Series):
+    if is_a(given, "pandas", "Series"):
         return Labelled(given.array, _index_labels(given.index))
-    if isinstance(given, xr.DataArray) and given.ndim == 1:
+    if is_a(given, "xarray", "DataArray") and given.ndim == 1:
         return Labelled(given, _coordinate(given, given.dims[0]))
     return Labelled(given)
 
 
 def _index_labels(index: pd.Index) -> pd.Index | None:
     """The index, unless it does no more than count the rows."""
+    import pandas as pd
+
     if isinstance(index, pd.RangeIndex) and (index.start, index.step, index.name) == (0, 1, None):
         return None
     return index.to_flat_index() if isinstance(index, pd.MultiIndex) else index
 
 
-def _row_dimension(array: xr.DataArray) -> Any:
+def _row_dimension(array: DataArray) -> Any:
     """That of an id coordinate, the one named like a row, or the other one of component; else the
     first.
     """
@@ -85,7 +90,7 @@ def _row_dimension(array: xr.DataArray) -> Any:
     return second if is_turned else first
 
 
-def _coordinate(array: xr.DataArray, row: Any) -> Any:
+def _coordinate(array: DataArray, row: Any) -> Any:
     if "id" in array.coords and array.coords["id"].dims == (row,):
         return array.coords["id"]
     return _index_labels(array.indexes[row].rename(None)) if row in array.indexes else None
@@ -98,7 +103,7 @@ def _column_names(given: Any) -> list[Any] | None:
     """Names of a frame's columns; None where it is no frame, or one that is computed only when
     asked for.
     """
-    if isinstance(given, pd.DataFrame):
+    if is_a(given, "pandas", "DataFrame"):
         return list(given.columns)
     if type(given).__module__.partition(".")[0] in _COLUMNAR and hasattr(given, "shape"):
         names = getattr(given, "column_names", None) or getattr(given, "columns", None)
@@ -108,7 +113,7 @@ def _column_names(given: Any) -> list[Any] | None:
 
 def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
     labels, get = None, frame.__getitem__
-    if isinstance(frame, pd.DataFrame):
+    if is_a(frame, "pandas", "DataFrame"):
         labels, get = _index_labels(frame.index), lambda i: frame.iloc[:, i]
     elif not hasattr(frame, "column_names"):
         get = frame.to_series
@@ -121,7 +126,7 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
     if len(rest) == 1:
         values = _stacked(get(rest[0]), what)
         return Labelled(values if values.ndim > 1 else values[:, None], labels)
-    if isinstance(frame, pd.DataFrame) and {np.dtype(np.float32), np.dtype(np.float64)} >= set(
+    if is_a(frame, "pandas", "DataFrame") and {np.dtype(np.float32), np.dtype(np.float64)} >= set(
         frame.dtypes.iloc[rest]
     ):
         return Labelled(
