@@ -4,9 +4,10 @@ through.
     python benchmarks/house.py [--package FOLDER] [--json]
 
 The static figures are read off the source text: functions without their docstrings, tests left out.
-The figures of a call (distinct functions, distinct files, longest chain of own frames) are counted
-by a profiler on the synchronous scheduler while the main verbs run on two small runs; imports are
-done before.
+The figures of a call (distinct functions, distinct files, longest chain of own frames, and how many
+of the functions are longer than three lines: the others are properties and such) are counted by a
+profiler on the synchronous scheduler while the main verbs run on two small runs; imports are done
+before.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from types import FrameType
 from typing import Any, cast
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dask_embstab"
+_SHORT = 3
+"""Lines up to which a function is a property, a name for an expression or a call handed on."""
 _LONG = 10
 """Lines from which a function is long enough to need a blank line or a comment."""
 
@@ -178,11 +181,18 @@ class Profile:
 
     def figures(self) -> dict[str, int]:
         """By name."""
-        files = {name for name, _ in self.functions}
+        sizes = {
+            (str(module.path), min([f.lineno, *(d.lineno for d in f.decorator_list)])): len(
+                module.body_lines(f)
+            )
+            for module in modules_of(Path(self.package))
+            for f in module.functions
+        }
         return {
             "functions": len(self.functions),
-            "files": len(files),
+            "files": len({name for name, _ in self.functions}),
             "deepest_chain": self.deepest,
+            "longer_than_three_lines": sum(sizes.get(key, 0) > _SHORT for key in self.functions),
         }
 
 
