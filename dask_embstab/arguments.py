@@ -51,7 +51,7 @@ def _kinds(function: Callable[..., Any]) -> tuple[dict[str, tuple[Any, ...]], in
     hints = typing.get_type_hints(function)
     members = {name: _members(hint) for name, hint in hints.items() if name != "return"}
     return {
-        name: kinds for name, kinds in members.items() if all(map(_can_be_told, kinds))
+        name: kinds for name, kinds in members.items() if all(map(_is_checkable, kinds))
     }, inspect.signature(function)
 
 
@@ -61,9 +61,9 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _can_be_told(kind: Any) -> bool:
+def _is_checkable(kind: Any) -> bool:
     if get_origin(kind) is Mapping:
-        return _can_be_told(get_args(kind)[1])
+        return _is_checkable(get_args(kind)[1])
     return kind in (int, float, bool, str, type(None)) or get_origin(kind) in (Literal, os.PathLike)
 
 
@@ -115,10 +115,10 @@ def _is_double(value: numbers.Real) -> bool:
 def shown(value: Any) -> str:
     """A value as messages show it: itself where that is short, else its kind."""
     try:
-        said = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
+        text = repr(value) if isinstance(value, str | bytes | numbers.Number) else ""
     except ValueError:  # a number of more digits than Python prints
-        said = ""
-    return said if said and len(said) <= _SHOWN else f"a {type(value).__name__}"
+        text = ""
+    return text if text and len(text) <= _SHOWN else f"a {type(value).__name__}"
 
 
 def is_a(value: Any, module: str, name: str) -> bool:

@@ -35,7 +35,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from dask_embstab import nouns
 from dask_embstab.arguments import mismatch
-from dask_embstab.repairs import Caller, PythonVerb, called_by, current_caller, told
+from dask_embstab.repairs import Caller, PythonVerb, called_by, current_caller, format_message
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +66,7 @@ class EmbstabError(Exception):
         return tuple(map(str, self.args[1:]))
 
     def __str__(self) -> str:
-        return told(self.message, self.repairs, self.caller, self.names)
+        return format_message(self.message, self.repairs, self.caller, self.names)
 
 
 class InputError(EmbstabError, ValueError):
@@ -149,7 +149,7 @@ class EmbstabWarning(UserWarning):
         self.caller, self.names = current_caller(), nouns.chosen()
 
     def __str__(self) -> str:
-        return told(str(self.args[0]), map(str, self.args[1:]), self.caller, self.names)
+        return format_message(str(self.args[0]), map(str, self.args[1:]), self.caller, self.names)
 
 
 def verb(

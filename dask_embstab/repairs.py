@@ -101,7 +101,7 @@ _caller: ContextVar[Caller | None] = ContextVar("embstab_caller", default=None)
 
 @contextlib.contextmanager
 def called_by(caller: Caller) -> Iterator[Caller]:
-    """Messages of the block are told to ``caller``, unless it lies in the block of another one."""
+    """Messages of the block are put to ``caller``, unless it lies in the block of another one."""
     outer = _caller.get()
     if outer is not None:
         yield outer
@@ -118,7 +118,7 @@ def current_caller() -> Caller | None:
     return _caller.get()
 
 
-def told(
+def format_message(
     message: str,
     repairs: Iterable[str] = (),
     caller: Caller | None = None,
@@ -131,8 +131,8 @@ def told(
     possible = [
         text for repair in repairs if (text := _rendered(repair, to.option, to, names)) is not None
     ]
-    said = _rendered(message, to.mention, to, names)
-    whole = f"{said}; {', or '.join(possible)}" if possible else str(said)
+    text = _rendered(message, to.mention, to, names)
+    whole = f"{text}; {', or '.join(possible)}" if possible else str(text)
     return printable(_LINES.sub(" ", whole))
 
 
@@ -151,9 +151,9 @@ def _rendered(
             name, value, *is_call = json.loads(mark[1])
         except ValueError:
             return mark[0]
-        said = caller.call(name, value) if is_call else option_text(name, value)
-        missing = missing or said is None
-        return said or ""
+        written = caller.call(name, value) if is_call else option_text(name, value)
+        missing = missing or written is None
+        return written or ""
 
     # A mark stands between texts: what it becomes is no prose.
     parts, at = list[str](), 0

@@ -23,7 +23,7 @@ from dask_embstab import errors
 from dask_embstab.cli.caller import CommandLine
 from dask_embstab.cli.main import main
 from dask_embstab.errors import verb
-from dask_embstab.repairs import PythonVerb, called_by, option, printable, told
+from dask_embstab.repairs import PythonVerb, called_by, format_message, option, printable
 from dask_embstab.series.log.settings import SETTINGS
 
 SOURCE = Path(es.__file__).parent
@@ -139,10 +139,12 @@ def test_verbs_with_options_of_their_own_say_so() -> None:
 def test_an_option_is_offered_by_those_verbs_alone_that_have_it(name: str) -> None:
     repair = f"{option(**{name: 'first'})} helps"
     for function, options in OPTIONS.items():
-        text = told("no", [repair], PythonVerb(frozenset(options)))
+        text = format_message("no", [repair], PythonVerb(frozenset(options)))
         assert text == (f"no; {name}='first' helps" if name in options else "no"), function
     for command in commands():
-        written = re.findall(r"--[a-z-]+", told("no", [repair], CommandLine(main, command)))
+        written = re.findall(
+            r"--[a-z-]+", format_message("no", [repair], CommandLine(main, command))
+        )
         assert set(written) <= options_of(command)
         assert bool(written) == any(
             p.name == name for p in command.params if isinstance(p, click.Option)
@@ -151,7 +153,7 @@ def test_an_option_is_offered_by_those_verbs_alone_that_have_it(name: str) -> No
 
 def test_what_a_series_adds_by_settings_is_told_so() -> None:
     for name in SETTINGS:
-        text = told(
+        text = format_message(
             "no", [option(**{name: 3})], CommandLine(main, COMMANDS["add"], "Series.change")
         )
         direct = any(p.name == name for p in COMMANDS["add"].params)
@@ -161,7 +163,7 @@ def test_what_a_series_adds_by_settings_is_told_so() -> None:
             or text == "no"
         )
     python = PythonVerb(frozenset({"run"}), "Series.change", frozenset(SETTINGS))
-    assert told("no", [option(rank=3)], python) == "no; series.change(rank=3)"
+    assert format_message("no", [option(rank=3)], python) == "no; series.change(rank=3)"
 
 
 # --- the mechanism

@@ -225,11 +225,11 @@ def test_what_is_not_known_is_not_recorded(tmp_path: Path) -> None:
     (tmp_path / "journal").touch()
     journal = Journal(str(tmp_path / "journal"), (), 1)
     journal.record({0: None, 1: 7}, {0: 1, 1: 2})
-    assert journal.kept([0]) is None
-    found = journal.kept([1])
+    assert journal.recovered([0]) is None
+    found = journal.recovered([1])
     assert found is not None
     assert found.made_of == {1: 7}
-    assert journal.kept([1, 2]) is None
+    assert journal.recovered([1, 2]) is None
 
 
 def test_a_run_of_other_rows_is_not_mixed_with_what_was_left(

@@ -90,7 +90,7 @@ def command(
                 _called(names),
             ):
                 with (
-                    _told_when_held(as_json=as_json),
+                    _print_verdicts_when_held(as_json=as_json),
                     _progress_bars(as_json=as_json),
                     _within(limit),
                 ):
@@ -304,7 +304,7 @@ def _one_line_errors(published: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_when_held(*, as_json: bool) -> Iterator[None]:
+def _print_verdicts_when_held(*, as_json: bool) -> Iterator[None]:
     """The verdicts on a run that is held, as the JSON object of a command that ends with 3."""
     from dask_embstab.errors import HoldError
 

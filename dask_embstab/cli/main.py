@@ -242,7 +242,7 @@ def doctor(
     """
     import shutil
 
-    from dask_embstab.diagnose.doctor import examine, place_beside
+    from dask_embstab.diagnose.doctor import examine, trial_folder
     from dask_embstab.errors import InputError
     from dask_embstab.passes.engine.cluster import active_client, worker_families
     from dask_embstab.passes.engine.memory import bytes_of
@@ -257,7 +257,7 @@ def doctor(
         size = bytes_of(disk_bytes, option("disk_bytes"))
         if size < 1:
             raise InputError(f"{option('disk_bytes')} must be at least 1 byte; it is {size}")
-        free = shutil.disk_usage(place_beside(path)).free
+        free = shutil.disk_usage(trial_folder(path)).free
         if size > free // 2:
             raise InputError(
                 f"{option('disk_bytes')} may take half of what is free beside {path or '.'},"
@@ -265,7 +265,7 @@ def doctor(
             )
         told = examine(
             tables,
-            place_beside(path),
+            trial_folder(path),
             d=components,
             disk_bytes=size,
             seconds=seconds,

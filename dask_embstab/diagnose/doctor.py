@@ -45,7 +45,7 @@ _PASS_STEPS = 10
 """A pass is tried for so many times the seconds of a step."""
 
 
-def place_beside(path: str | None) -> Path:
+def trial_folder(path: str | None) -> Path:
     """A folder for the disk's trial: the one that holds ``path``, else the working one, else the
     system's temporary one.
     """

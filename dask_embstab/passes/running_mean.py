@@ -252,7 +252,7 @@ def _advance_block(
     origin = dict.fromkeys(
         sink.chunks(rows.start, rows.stop), None if sink.journal is None else sink.journal.origin
     )
-    if (kept := sink.kept(rows.start, rows.stop)) is not None and kept.made_of == origin:
+    if (kept := sink.recovered(rows.start, rows.stop)) is not None and kept.made_of == origin:
         return Written(rows.start, rows.stop)
 
     vectors, at = sink.writer(rows.start, rows.stop), 0

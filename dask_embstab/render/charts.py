@@ -217,8 +217,8 @@ def heatmap(
     """Values of -1 to 1 as squares on a scale of lightness, with their numbers where they fit; a
     value below 0 has another colour and a bar across.
     """
-    beside, below = [cut(text, 11) for text in names], [cut(text, 11) for text in across or names]
-    left, half = text_width(beside) + 8, text_width(below[-1:]) / 2
+    at_rows, below = [cut(text, 11) for text in names], [cut(text, 11) for text in across or names]
+    left, half = text_width(at_rows) + 8, text_width(below[-1:]) / 2
     n, m = len(names), len(below)
     side = min((WIDTH - left - half) / (max(n, m, 1) - 0.5), (WIDTH - left - 4) / max(n, m, 1), 46)
     at_x, at_y = (
@@ -247,7 +247,7 @@ def heatmap(
     marks += [*([cells(bars, "bar")] if bars else []), *numbers]
     upright = Scale(0, n - 1, at_y.start + side / 2, at_y.end - side / 2)
     rows = range(n) if side >= 14 else _every(n, 14 / side)
-    marks += [label(left - 5, at_y(k) + 4, beside[k], style="t m", anchor="end") for k in rows]
+    marks += [label(left - 5, at_y(k) + 4, at_rows[k], style="t m", anchor="end") for k in rows]
     foot = at_y.end + 16
     level = Scale(0, max(m - 1, 1), at_x(0), at_x(m - 1)) if m > 1 else upright
     marks += [

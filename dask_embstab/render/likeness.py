@@ -43,7 +43,8 @@ def day_heatmaps(
     return Figure(
         f"The same {key} on two days",
         f"Two heat maps of the mean cosine of the same {key} between {len(names)} days. Off the"
-        f" diagonal the mean is {said(means[0])} before and {said(means[1])} after stabilizing.",
+        f" diagonal the mean is {as_text(means[0])} before and {as_text(means[1])} after"
+        " stabilizing.",
         "Each square is the mean cosine of the vectors that the same ids have on two days: dark"
         " (on a dark page, bright) is 1, the same space. Before, all but the diagonal is near 0;"
         f" after, it should be even, and fade slowly with the days between.{thin}"
@@ -71,8 +72,8 @@ def cosine_by_gap(key: str, by_gap: Sequence[Mapping[str, Any]]) -> Figure:
     first = by_gap[0]
     return Figure(
         f"Cosine of the same {key} by distance",
-        f"At {first['gap']} run apart the mean cosine is {said(first['stabilized'])}, its ceiling"
-        f" {said(first['ceiling'])}; as trained it is {said(first['as_trained'])}.",
+        f"At {first['gap']} run apart the mean cosine is {as_text(first['stabilized'])}, its"
+        f" ceiling {as_text(first['ceiling'])}; as trained it is {as_text(first['as_trained'])}.",
         "Mean cosine of the same ids against how many runs lie between: the nearer the solid line"
         " is to the ceiling (the best rotation for each pair alone), the less the series gives away"
         " for keeping all runs in one space.",
@@ -95,8 +96,8 @@ def skew_heatmap(skew: Mapping[str, Any]) -> Figure:
     return Figure(
         "Version skew: old queries on new items",
         f"A heat map of recall at {k} between {len(names)} versions; between different versions the"
-        f" mean is {said(_mean_apart(recall))}, on a table mixed of all"
-        f" {said(sum(mixed) / len(mixed))}.",
+        f" mean is {as_text(_mean_apart(recall))}, on a table mixed of all"
+        f" {as_text(sum(mixed) / len(mixed))}.",
         f"Each square is the share of the best {k} items of the column's version that the row's"
         f" {skew['queries']} find, of what the column's own find: off the diagonal, near 1 means"
         " that versions may mix. The last column is a table that holds items of all versions. Over"
@@ -119,8 +120,8 @@ def cosine_histogram(key: str, found: Mapping[str, Any], between: str) -> Shown:
     total = sum(counts)
     return Figure(
         title,
-        f"A histogram of {total} cosines between {between}: mean {said(found['mean_cosine'])},"
-        f" chance {said(cosine['chance'])}, ceiling of a rotation {said(ceiling)}.",
+        f"A histogram of {total} cosines between {between}: mean {as_text(found['mean_cosine'])},"
+        f" chance {as_text(cosine['chance'])}, ceiling of a rotation {as_text(ceiling)}.",
         f"How many rows have which cosine with the row of the same id, between {between}: a heap at"
         " the right is good; near the line of chance are ids that have nothing to do with their"
         " former vectors.",
@@ -150,7 +151,7 @@ def component_figure(key: str, found: Mapping[str, Any], between: str) -> Shown:
     return Figure(
         title,
         f"The correlation of each of {len(correlation)} components between {between}, the lowest"
-        f" {said(lowest)}, and the share of the sum of squares that each holds.",
+        f" {as_text(lowest)}, and the share of the sum of squares that each holds.",
         f"A component's correlation between {between} should be well above 0: one far below 0 is"
         " mirrored, and one near 0 points elsewhere now. Its share says how much hangs on it.",
         (
@@ -213,7 +214,7 @@ def _moved(title: str, moved: Sequence[Mapping[str, Any]], column: str, reading:
     names, values = [str(one["id"]) for one in moved], [one[column] for one in moved]
     return Figure(
         title,
-        f"Bars of {len(moved)} ids; the first has {said(values[0])}.",
+        f"Bars of {len(moved)} ids; the first has {as_text(values[0])}.",
         reading,
         (ranked_bars(names, values, unit=column),),
         ("id", *(_COLUMNS[name] for name in header)),
@@ -228,7 +229,7 @@ def share_columns(
     shown = shares[:_MOST_COMPONENTS]
     return Figure(
         title,
-        f"Columns of {len(shares)} components; the first explains {said(shares[0])}.",
+        f"Columns of {len(shares)} components; the first explains {as_text(shares[0])}.",
         reading,
         (columns([str(k + 1) for k in range(len(shown))], shown, unit=unit),),
         ("component", "share"),
@@ -247,6 +248,6 @@ def _mean_apart(matrix: Sequence[Sequence[float | None]]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def said(value: float | None) -> str:
+def as_text(value: float | None) -> str:
     """A figure in a sentence."""
     return "unknown" if value is None else f"{value:.3g}"

@@ -9,10 +9,10 @@ from dask_embstab.render.charts import Line, line_chart, ranked_bars
 from dask_embstab.render.figures import TABLES, Absent, Figure, merged, plain, sections_of
 from dask_embstab.render.html import Html, Key, Section, Verdict, content, style_sheet
 from dask_embstab.render.likeness import (
+    as_text,
     component_figure,
     cosine_histogram,
     moved_figures,
-    said,
 )
 from dask_embstab.render.marks import shortened
 
@@ -105,7 +105,7 @@ def _rankings(metrics: Mapping[str, Any]) -> Iterator[Figure | Absent]:
         }
         yield Figure(
             "Overlap of rankings",
-            ", ".join(f"{name} {said(value)}" for name, value in named.items()),
+            ", ".join(f"{name} {as_text(value)}" for name, value in named.items()),
             f"Rank-biased overlap of top lists of {ranked['k']} items, over {ranked['users']} users"
             " (1: equal lists): of the first run's items, by its own and by the second's users; the"
             " same of the second's items; and of each run's own, which no alignment changes.",
@@ -128,7 +128,7 @@ def _recall(retrieval: Mapping[str, Any]) -> Figure:
     return Figure(
         "Recall of stale queries",
         f"At depth {quoted} of {retrieval['n_ranked']}: "
-        + ", ".join(f"{n} {said(values[depths.index(quoted)])}" for n, values in recall.items())
+        + ", ".join(f"{n} {as_text(values[depths.index(quoted)])}" for n, values in recall.items())
         if quoted
         else f"Of {retrieval['n_ranked']} items any list holds a large share: not informative",
         "Share of the best items of fresh queries that stale ones find too, by how many are asked"
@@ -153,7 +153,7 @@ def _judged(judged: Mapping[str, Any] | None) -> list[Figure | Absent]:
     figure = Figure(
         "Quality by judgments",
         f"nDCG at depth {depths[-1]}: "
-        + ", ".join(f"{name} {said(means[name]['ndcg'][-1])}" for name in rankings),
+        + ", ".join(f"{name} {as_text(means[name]['ndcg'][-1])}" for name in rankings),
         "nDCG by how many are asked for: each run's own rankings (a, b), the second's items by the"
         " first's queries (stale queries), the first's items by the second's (stale table). Over"
         f" {judged['queries']} judged queries; the table has recall, precision and MRR too.",
@@ -170,7 +170,7 @@ def _lengths(key: str, found: Mapping[str, Any]) -> Figure:
     shown = {name: value for name, value in named.items() if value is not None}
     return Figure(
         f"Lengths of the {key}",
-        ", ".join(f"{name} {said(value)}" for name, value in shown.items()),
+        ", ".join(f"{name} {as_text(value)}" for name, value in shown.items()),
         "Lengths of the second run's vectors over those of the first with the same ids: near 1,"
         " scores keep their size.",
         (ranked_bars(list(shown), list(shown.values()), unit="ratio, or length"),),

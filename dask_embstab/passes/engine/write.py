@@ -119,7 +119,7 @@ def write_block(
     ensure_one_thread()
     ids_digest = 0 if ids is None else sink.write_ids(rows.start, rows.stop, ids)
     copies = linear_map.M is None
-    if (kept := _kept(block, rows, grid, sink, input_rows, copies=copies)) is not None:
+    if (kept := _recovered(block, rows, grid, sink, input_rows, copies=copies)) is not None:
         return replace(kept, ids=ids_digest)
     reader = block.open()
     writer = sink.writer(rows.start, rows.stop)
@@ -142,13 +142,13 @@ def write_block(
     return Written(rows.start, rows.stop, reader.digests(), written[0], ids_digest)
 
 
-def _kept(
+def _recovered(
     block: Openable, rows: RowRange, grid: Grid, sink: Sink, input_rows: int, *, copies: bool
 ) -> Written | None:
     """What an interrupted call left of these rows: whole, and made of the input as it is
     read now. Copies of files that are known by their size and time are not read again.
     """
-    kept = sink.kept(rows.start, rows.stop)
+    kept = sink.recovered(rows.start, rows.stop)
     if kept is None:
         return None
     if copies and getattr(block, "known_by_place", False):

@@ -209,7 +209,9 @@ class PositionalReader:
         rows = self._reader.take(start, end)
         if self._chosen is None:
             return rows, None if end == stop else np.arange(start, stop) < end
-        return _kept(rows, self._chosen[start - self._first : end - self._first], stop - start)
+        return _selected_rows(
+            rows, self._chosen[start - self._first : end - self._first], stop - start
+        )
 
     def digests(self) -> Digests:
         """Of what was read."""
@@ -289,14 +291,14 @@ class SlabReader:
         rows, has = self._reader.take(start, stop)
         if self._chosen is not None:
             has = has & self._chosen[start - self._first : stop - self._first]
-        return _kept(rows, has, len(has))
+        return _selected_rows(rows, has, len(has))
 
     def digests(self) -> Digests:
         """The reference's chunks were read before."""
         return {}
 
 
-def _kept(rows: Rows, has: Mask, n: int) -> PartnerRows:
+def _selected_rows(rows: Rows, has: Mask, n: int) -> PartnerRows:
     """The rows that are wanted, and the mask for a panel of ``n`` rows."""
     count = int(np.count_nonzero(has))
     if not count:

@@ -24,7 +24,7 @@ from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.write import LinearMap
 from dask_embstab.passes.running_mean import rewrite_means
-from dask_embstab.repairs import option, told
+from dask_embstab.repairs import format_message, option
 from dask_embstab.series.admin.held_ids import (
     HeldIds,
     attribute,
@@ -265,7 +265,7 @@ def _note(
     if unknown:
         parts.append(f"not found: {_first(unknown)}{'; ' * bool(near)}{others}")
     if still_in:
-        anew = told(option(rewrite=True))
+        anew = format_message(option(rewrite=True))
         parts.append(
             f"{len(still_in)} runs hold some of them as they were published ({_first(still_in)}):"
             f" {anew} too"

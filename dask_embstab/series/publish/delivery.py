@@ -111,8 +111,8 @@ def prepare(
     model = request.model or model_of(source) or request.name
     if request.shadow and log.head is None:
         raise InputError(
-            "a shadow stands beside a run that is live, and none is yet; add the first run without"
-            " shadow"
+            "a shadow needs a live run to be compared with, and there is none yet; add the first"
+            " run without shadow"
         )
     recorded_settings = _settled(settings_in(log, initial), log, source, request.name)
     settings = recorded_settings.changed(request.own)

@@ -105,15 +105,17 @@ def figures_of(
     }
     with join_options(duplicates="first") as join:
         likenesses, matched = _likenesses(tables, chosen, join)
-    told = {
+    measurable = {
         key: found
         for key, found in likenesses.items()
         if found.n >= LEAST_PER_COMPONENT * tables[key].ours.d
     }
     turned = {
-        key: found for key, found in told.items() if found.n >= LEAST_TO_TURN * tables[key].ours.d
+        key: found
+        for key, found in measurable.items()
+        if found.n >= LEAST_TO_TURN * tables[key].ours.d
     }
-    aligned = [told[key] for key in settings.aligned if key in told]
+    aligned = [measurable[key] for key in settings.aligned if key in measurable]
     found["alignment"] = (
         {_WHOLE_RUN: distances(aligned, unit_rows=settings.units)[0]} if aligned else {}
     )
@@ -122,11 +124,11 @@ def figures_of(
         "matched": matched,
         "alignment_change": _change(log, found["alignment"]),
         "rotation": {key: distances([found], unit_rows=True)[1] for key, found in turned.items()},
-        "mirror": {key: found.lowest_correlation for key, found in told.items()},
-        "agreement": {key: found.agreement for key, found in told.items()},
-        "low_agreement": {key: found.low_agreement for key, found in told.items()},
-        "chance_share": {key: found.chance_share for key, found in told.items()},
-        "norm_ratio": {key: found.norm_ratio for key, found in told.items()},
+        "mirror": {key: found.lowest_correlation for key, found in measurable.items()},
+        "agreement": {key: found.agreement for key, found in measurable.items()},
+        "low_agreement": {key: found.low_agreement for key, found in measurable.items()},
+        "chance_share": {key: found.chance_share for key, found in measurable.items()},
+        "norm_ratio": {key: found.norm_ratio for key, found in measurable.items()},
         "spectrum": {
             key: spectrum_change(ours, known.spectra[key])
             for key, ours in readback.spectra.items()

@@ -87,11 +87,11 @@ def _judged(gate: Gate, figures: Mapping[str, float], threshold: float | None) -
     return {
         **verdict,
         "figures": {key: float(value) for key, value in figures.items()},
-        "verdict": _said(gate, verdict),
+        "verdict": _format_verdict(gate, verdict),
     }
 
 
-def _said(gate: Gate, verdict: Mapping[str, Any]) -> str:
+def _format_verdict(gate: Gate, verdict: Mapping[str, Any]) -> str:
     if verdict["figure"] is None:
         return "not applicable"
     if verdict["threshold"] is None:

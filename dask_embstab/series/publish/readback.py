@@ -57,8 +57,8 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
         listed = {name for name, rows in pairs.items() if rows.pairs.pairing.listed}
         passes: dict[tuple[str, bool], Any] = {}
         for name, table in tables.items():
-            beside = pairs[name].pairs if name in pairs and name not in listed else None
-            passes[name, False] = reduce_table(table, reduction, label="verify", pairs=beside)
+            with_first = pairs[name].pairs if name in pairs and name not in listed else None
+            passes[name, False] = reduce_table(table, reduction, label="verify", pairs=with_first)
         for name in listed:  # listed pairs are other rows than the table's
             rows = pairs[name]
             passes[name, True] = reduce_table(

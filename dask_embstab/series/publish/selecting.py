@@ -82,7 +82,7 @@ class Selected:
         if key not in self.rows:
             return table
         joined = SideBySide(table.source, column_source(self.rows[key]))
-        return replace(table, source=MappedSource(joined, _kept, table.d, table.dtype))
+        return replace(table, source=MappedSource(joined, _counted_rows, table.d, table.dtype))
 
 
 def selected(source: Run, settings: Settings, given: Mapping[str, Any]) -> Selected:
@@ -146,7 +146,7 @@ def _set_aside(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, No
     return dict.fromkeys(by_settings)
 
 
-def _kept(rows: Rows) -> Rows:
+def _counted_rows(rows: Rows) -> Rows:
     """Rows whose last component, 1 or 0, says whether they count."""
     return rows[:, :-1] * rows[:, -1:]
 

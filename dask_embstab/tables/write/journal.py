@@ -27,7 +27,7 @@ _CHECK_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Recovered:
     """Chunks that an earlier call left whole: what each was made of, and the checksums of its
     vectors (of codes, where there are no vectors).
     """
@@ -59,9 +59,9 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def kept(self, chunks: Iterable[int]) -> Kept | None:
+    def recovered(self, chunks: Iterable[int]) -> Recovered | None:
         """These chunks, where all of them are recorded and their files are what was recorded."""
-        found = Kept({}, {})
+        found = Recovered({}, {})
         for chunk in chunks:
             data = np.fromfile(self.path, _RECORD, 1, offset=chunk * _RECORD.itemsize)
             if not len(data):

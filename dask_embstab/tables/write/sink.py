@@ -22,7 +22,7 @@ from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_d
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.store_errors import writing
 from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
-from dask_embstab.tables.write.journal import Journal, Kept, made_of
+from dask_embstab.tables.write.journal import Journal, Recovered, made_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class Sink:
         """Numbers of the chunks of these rows."""
         return range(start // self.chunk_rows, -(-stop // self.chunk_rows))
 
-    def kept(self, start: int, stop: int) -> Kept | None:
+    def recovered(self, start: int, stop: int) -> Recovered | None:
         """The chunks of these rows, where an earlier call left them whole, in all arrays; ids are
         written again.
         """
         return (
-            self.journal.kept(self.chunks(start, stop))
+            self.journal.recovered(self.chunks(start, stop))
             if self.resume and self.journal is not None
             else None
         )
