@@ -61,7 +61,7 @@ worlds = given(
 
 @settings(max_examples=40)
 @worlds
-def test_unrelated_rows_are_told(
+def test_unrelated_rows_are_reported(
     seed: int, d: int, per_component: int, mean: float, decay: float, options: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -99,7 +99,7 @@ def test_rows_of_another_store_are_planned_only_if_they_can_be() -> None:
             run.items.vectors  # noqa: B018 (a lazy view is made here)
 
 
-def test_a_plan_is_made_as_it_is_gone_through() -> None:
+def test_a_plan_is_made_as_it_is_iterated() -> None:
     ranges, _ = plan_rows(10**12, 16, 4, 1 << 20)
     assert len(ranges) == -(-(10**12) // (1 << 20))
     first = next(iter(ranges))

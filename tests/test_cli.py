@@ -151,7 +151,9 @@ def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
     assert made.items_offset is not None
 
 
-def test_what_is_matched_new_and_gone_is_told(runs: Path, run: Run, make_run: MakeRun) -> None:
+def test_matched_new_and_unmatched_rows_are_counted(
+    runs: Path, run: Run, make_run: MakeRun
+) -> None:
     ids = np.arange(60) + 15
     ids[3] = ids[2]
     make_run("later", T, W, item_ids=ids, user_ids=[f"u{i}" for i in range(90)])

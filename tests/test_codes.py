@@ -409,14 +409,14 @@ def test_rows_of_any_size_are_coded_alike(code: str, size: float, tmp_path: Path
     np.testing.assert_array_equal(rows_of(small) / size, rows_of(whole))
 
 
-def test_a_small_row_beside_large_ones_is_kept(tmp_path: Path) -> None:
+def test_a_small_row_next_to_large_ones_is_kept(tmp_path: Path) -> None:
     rows = T * 10.0 ** np.linspace(-30, 30, 60)[:, None]
     small = rows_of(es.compress({"items": rows}, tmp_path / "small.zarr"))
     off = np.linalg.norm(small - rows, axis=1) / np.linalg.norm(rows, axis=1)
     assert off.max() < 0.01
 
 
-def test_an_open_run_that_is_replaced_by_another_code_is_told(tmp_path: Path) -> None:
+def test_an_open_run_that_is_replaced_by_another_code_is_an_error(tmp_path: Path) -> None:
     place = tmp_path / "small.zarr"
     held = es.compress({"items": T}, place, rotate=True)
     es.compress({"items": T}, place, rotate=True, seed=5, overwrite=True)
@@ -439,7 +439,7 @@ def test_a_code_without_its_matrix_or_with_another_is_damage(name: str, tmp_path
         es.open_run(place)
 
 
-def test_an_input_that_changes_once_its_code_is_chosen_is_told(
+def test_an_input_that_changes_once_its_code_is_chosen_is_an_error(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("raw", T)

@@ -115,7 +115,7 @@ def expectation(free: int, n: float) -> float:
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 6), m=st.integers(0, 1))
-def test_chance_is_what_is_left_beside_the_leading_directions(seed: int, k: int, m: int) -> None:
+def test_chance_is_what_is_left_without_the_leading_directions(seed: int, k: int, m: int) -> None:
     Y = rows(seed, 400, k) + 1
     X = turned(0.5 * rows(seed + 1, 400, k) + Y, Y)
     leading = np.linalg.qr(rows(seed + 2, k, k))[0][:m]
@@ -131,7 +131,7 @@ def test_chance_is_what_is_left_beside_the_leading_directions(seed: int, k: int,
     assert found.error == pytest.approx(np.sqrt(square) / np.linalg.norm(Y), rel=1e-9)
 
 
-def test_chance_is_not_told_of_too_little() -> None:
+def test_chance_is_not_reported_of_too_few_rows() -> None:
     eye, none = np.eye(3), np.zeros((0, 3))
 
     def told(G: Array = eye, leading: Array = none, rank: int = 3, n: float = 1e6) -> Chance | None:

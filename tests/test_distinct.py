@@ -171,7 +171,7 @@ def test_what_was_found_is_remembered_until_the_ids_change(
     assert fresh.name != mark.name, "what is remembered of other ids goes"
 
 
-def test_a_run_that_cannot_be_written_beside_is_looked_at_every_time(
+def test_a_run_in_a_read_only_folder_is_checked_every_time(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(distinct, "_REMEMBERED_ROWS", 10)

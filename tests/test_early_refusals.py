@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[[str, str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_folder_that_is_missing_is_told_before_a_row_is_read(
+def test_a_folder_that_is_missing_is_an_error_before_a_row_is_read(
     name: str,
     make_run: MakeRun,
     tmp_path: Path,

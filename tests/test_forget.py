@@ -301,7 +301,7 @@ def test_the_head_s_first_run_is_its_own_reference(template: Path, tmp_path: Pat
     assert fresh.add(template / "day-1.zarr").version.figures["items"]["unmatched_reference"] == 5
 
 
-def test_a_race_is_lost_and_gone_on_with(series: es.Series, template: Path) -> None:
+def test_a_lost_race_is_retried(series: es.Series, template: Path) -> None:
     other = partial(series.add, template / "day-3.zarr")
     with meanwhile(forgetting, "create_version", other), pytest.raises(es.RetryError):
         series.forget([LIVE], rewrite=True)
@@ -374,7 +374,7 @@ def test_remaining_rows_are_numpy_s(data: st.DataObject) -> None:
     np.testing.assert_array_equal(Remaining(n, gone).now(np.arange(n)), np.arange(len(kept)))
 
 
-def test_a_task_is_told_of_its_own_rows_alone() -> None:
+def test_a_task_is_given_its_own_rows_alone() -> None:
     """However many ids are forgotten, a graph stays as large as its table."""
     n = 100_000
     table = without_rows(make_table(np.zeros((n, 2)), np.arange(n), where="t"), np.arange(0, n, 2))

@@ -20,7 +20,7 @@ quick, template, series = test_forget.quick, test_forget.template, test_forget.s
 
 
 @pytest.mark.usefixtures("small_tasks")
-def test_what_was_written_before_an_interruption_is_gone_on_with(
+def test_what_was_written_before_an_interruption_is_resumed(
     series: es.Series, writing: Any
 ) -> None:
     with writing(stop_after(7)), pytest.raises(Stop):

@@ -67,7 +67,7 @@ def test_a_direction_that_all_rows_share_is_no_agreement() -> None:
 @pytest.mark.parametrize("d", [4, 16, 128])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.42, 1.0])
 @pytest.mark.parametrize("mean", [0.0, 1.0])
-def test_the_share_of_unrelated_rows_is_told(d: int, share: float, mean: float) -> None:
+def test_the_share_of_unrelated_rows_is_reported(d: int, share: float, mean: float) -> None:
     rng = np.random.default_rng(d)
     y = rng.normal(size=(4096, d)) * 0.8 ** np.arange(d) + mean * (np.arange(d) == 0)
     x = y + 0.2 * rng.normal(size=y.shape) * 0.8 ** np.arange(d)

@@ -46,7 +46,7 @@ OVERLAPS = {
 
 @pytest.mark.parametrize("kind", IDS)
 @pytest.mark.parametrize("overlap", OVERLAPS)
-def test_rows_are_matched_by_id_and_new_ones_land_too(
+def test_rows_are_matched_by_id_and_new_ones_are_transformed_too(
     make_run: MakeRun, tmp_path: Path, kind: str, overlap: str
 ) -> None:
     (mine, my_ids), (theirs, their_ids) = (some(kind, part) for part in OVERLAPS[overlap])
@@ -110,7 +110,7 @@ def test_users_are_matched_by_id_too(make_run: MakeRun) -> None:
     assert found.diagnostics["users"]["matched"] == 50
 
 
-def test_a_later_batch_of_users_lands_by_a_saved_transform(
+def test_a_later_batch_of_users_is_transformed_by_a_saved_transform(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     transform = es.fit(T, W, reference=B)

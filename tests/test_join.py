@@ -178,7 +178,7 @@ def test_ids_that_cease_to_ascend_are_not_merged() -> None:
 
 
 @pytest.mark.parametrize("memory", [TINY, AMPLE])
-def test_texts_that_share_a_key_are_told_apart(
+def test_texts_that_share_a_key_are_distinguished(
     monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     monkeypatch.setattr(

@@ -208,7 +208,7 @@ def test_ids_are_kept_through_xarray(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["array", "path", "root"])
-def test_vectors_alone_keep_the_ids_beside_them(
+def test_vectors_alone_keep_the_ids_next_to_them(
     make_run: MakeRun, reference: es.Run, given: str
 ) -> None:
     run = make_run("in", T[ORDER], W, item_ids=NAMES[ORDER])

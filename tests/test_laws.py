@@ -102,7 +102,7 @@ def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(
 
 @settings(max_examples=8)
 @given(sizes=st.tuples(rows, rows, rows, rows), seed=seeds)
-def test_any_chunking_on_disk_lands_alike(sizes: tuple[int, ...], seed: int) -> None:
+def test_any_chunking_on_disk_gives_one_result(sizes: tuple[int, ...], seed: int) -> None:
     T, W = world(seed)
     B = correlated(seed, T, W)
     items, users = align(T, W, B)
@@ -177,7 +177,7 @@ def test_tables_of_equal_length_need_no_balance() -> None:
     assert_close(es.fit(T, W, balance="rows").items, es.fit(T, W, balance="gramians").items, 1e-15)
 
 
-def test_balance_follows_the_reference_unless_told(tmp_path: Path) -> None:
+def test_balance_follows_the_reference_unless_it_is_given(tmp_path: Path) -> None:
     T, W = world(4)
     es.create_run(tmp_path / "in", T, W)
     es.stabilize(tmp_path / "in", tmp_path / "literal", balance="gramians")
@@ -206,7 +206,7 @@ def test_rank_keeps_the_best_scores_of_that_rank(seed: int, rank: int) -> None:
 
 @settings(max_examples=3)
 @given(seed=seeds, d=st.integers(2, 6))
-def test_refactored_scores_land_alike_by_the_previous_run_or_by_the_first(
+def test_refactored_scores_align_alike_by_the_previous_run_or_by_the_first(
     seed: int, d: int
 ) -> None:
     T, W = world(seed, d=d)
@@ -264,7 +264,9 @@ def test_save_and_load_are_a_round_trip(seed: int, d: int, centred: bool, with_u
 
 @settings(max_examples=8)
 @given(seed=seeds, dtype=st.sampled_from(["float16", "float32", "float64"]), centred=st.booleans())
-def test_rows_land_as_apply_lands_them(seed: int, dtype: str, centred: bool) -> None:
+def test_rows_are_transformed_as_apply_transforms_them(
+    seed: int, dtype: str, centred: bool
+) -> None:
     T, W = (table.astype(dtype) for table in world(seed))
     how: dict[str, Any] = {"keep": "geometry", "center": True} if centred else {}
     transform = es.fit(T, W, reference=T[::-1].copy(), **how)
@@ -347,7 +349,7 @@ def test_weights_are_rows_repeated() -> None:
 
 @settings(max_examples=8)
 @given(seed=seeds, shared=st.integers(8, 60))
-def test_pairs_by_id_land_as_the_oracle_says(seed: int, shared: int) -> None:
+def test_pairs_by_id_align_as_the_oracle_does(seed: int, shared: int) -> None:
     T, W = world(seed)
     B = correlated(seed, T, W)
     rng = np.random.default_rng(seed)

@@ -98,7 +98,7 @@ def test_the_first_row_of_a_repeated_id_counts(make_run: MakeRun) -> None:
     np.testing.assert_array_equal(table.rows_of(np.arange(30)), T[::2])
 
 
-def test_texts_that_share_a_key_are_told_apart(
+def test_texts_that_share_a_key_are_distinguished(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.zeros(len(ids), np.uint64))

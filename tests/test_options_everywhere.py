@@ -56,7 +56,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, counts
 
 
-def test_never_trained_rows_land_in_python(shop: tuple[Path, Any]) -> None:
+def test_never_trained_rows_are_transformed_in_python(shop: tuple[Path, Any]) -> None:
     folder, counts = shop
     assert cosine(folder / "python.zarr", folder / "first.zarr", counts) > 0.98
     run_command(
@@ -66,7 +66,7 @@ def test_never_trained_rows_land_in_python(shop: tuple[Path, Any]) -> None:
 
 
 @pytest.mark.parametrize("given", ["events", "counts.csv"])
-def test_never_trained_rows_land_on_the_command_line(
+def test_never_trained_rows_are_transformed_on_the_command_line(
     shop: tuple[Path, Any], tmp_path: Path, given: str
 ) -> None:
     folder, counts = shop
@@ -85,7 +85,7 @@ def test_never_trained_rows_land_on_the_command_line(
 
 
 @pytest.mark.parametrize("when", ["init", "add"])
-def test_never_trained_rows_land_in_a_series_by_command(
+def test_never_trained_rows_are_transformed_in_a_series_by_command(
     shop: tuple[Path, Any], tmp_path: Path, when: str
 ) -> None:
     """By a setting, or with each run; no gate holds them."""

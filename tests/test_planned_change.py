@@ -183,7 +183,7 @@ def test_a_space_that_would_lose_too_much_is_refused(tmp_path: Path) -> None:
     assert len(series.log().versions) == 2
 
 
-def test_an_interruption_between_the_two_versions_is_gone_on_with(
+def test_an_interruption_between_the_two_versions_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series, narrower = series_of(tmp_path, 96), run(tmp_path, 2, 64)

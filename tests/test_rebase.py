@@ -57,7 +57,7 @@ def rewrite(request: pytest.FixtureRequest) -> bool:
 # --- laws
 
 
-def test_every_run_lands_on_the_reference_and_keeps_its_scores(
+def test_every_run_is_aligned_to_the_reference_and_keeps_its_scores(
     series: es.Series, template: Path, tmp_path: Path, *, rewrite: bool
 ) -> None:
     before, stored = all_read(series), snapshot(tmp_path / "series")
@@ -125,7 +125,7 @@ def test_back_undoes_it(series: es.Series, template: Path, *, there: bool, back:
 
 
 @pytest.mark.parametrize("policy", ["consensus", "previous", "first"])
-def test_what_is_added_lands_in_the_new_space(
+def test_what_is_added_is_aligned_to_the_new_space(
     series: es.Series, template: Path, tmp_path: Path, policy: str, *, rewrite: bool
 ) -> None:
     """Rebase then add is add then rebase, where the matrix is the head's."""

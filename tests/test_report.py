@@ -166,7 +166,7 @@ def test_every_number_of_a_table_is_in_the_values(drawn: tuple[dict[str, Any], P
         assert shown <= known | edges | totals, figure["h3"]
 
 
-def test_the_page_needs_nothing_beside_it(drawn: tuple[dict[str, Any], Page]) -> None:
+def test_the_page_needs_no_other_file(drawn: tuple[dict[str, Any], Page]) -> None:
     _, page = drawn
     names = {name for name, _ in page.attributes}
     assert not names & {"src", "href", "srcset", "action", "onload", "data"}

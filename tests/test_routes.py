@@ -110,7 +110,7 @@ def test_values_of_any_size_are_fitted_or_refused(size: float, method: str) -> N
     np.testing.assert_allclose(scores / size, rows @ USERS.T, rtol=0, atol=1e-12)
 
 
-def test_a_table_of_zeros_is_said_to_be_one() -> None:
+def test_a_table_of_zeros_is_an_error_that_says_so() -> None:
     with pytest.raises(es.ConditionError, match="is zero, so it spans no space"):
         es.fit(np.zeros((500, D)), USERS)
 

@@ -127,7 +127,7 @@ def test_a_version_says_what_was_read_and_written(series: es.Series, days: list[
     assert Version.decoded(version.encoded(), "", version.store).to_dict() == version.to_dict()
 
 
-def test_the_first_policy_lands_everything_on_the_first(tmp_path: Path, days: list[es.Run]) -> None:
+def test_the_first_policy_aligns_every_run_to_the_first(tmp_path: Path, days: list[es.Run]) -> None:
     series = es.Series.init(
         tmp_path / "frozen", policy="first", balance="gramians", align_on="both"
     )
@@ -206,7 +206,7 @@ def test_too_few_matched_rows_are_a_hold(
     )
 
 
-def test_a_publisher_that_was_slower_is_told_to_retry(
+def test_a_publisher_that_was_slower_gets_a_retry_error(
     series: es.Series, days: list[es.Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Between its look at the log and its publish, another publishes."""
@@ -339,7 +339,7 @@ def test_the_log_for_a_person(series: es.Series, capsys: pytest.CaptureFixture[s
 # --- users alone, models, pins
 
 
-def test_a_later_batch_lands_with_its_model_s_transform(
+def test_a_later_batch_is_transformed_with_its_model_s_transform(
     series: es.Series, make_run: MakeRun, run: Any, tmp_path: Path, refused: Refused
 ) -> None:
     _, W = drifting(1)

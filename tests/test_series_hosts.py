@@ -260,7 +260,7 @@ def test_the_command_line_says_so_too(
     assert "embstab series add" in capsys.readouterr().err
 
 
-def test_beside_a_series_runs_are_written_as_ever(place: Path, tmp_path: Path) -> None:
+def test_next_to_a_series_runs_are_written_as_ever(place: Path, tmp_path: Path) -> None:
     out = place.parent / "out.zarr"
     assert es.stabilize(
         tmp_path / "day-2.zarr", out, reference=place / "runs" / "day-1.zarr"

@@ -248,7 +248,7 @@ def gone_through(series: es.Series, n: int) -> int:
     )
 
 
-def test_a_long_log_is_gone_through_as_seldom_as_a_short_one(series: es.Series) -> None:
+def test_a_long_log_is_traversed_as_seldom_as_a_short_one(series: es.Series) -> None:
     assert 0 < gone_through(series, 10) == gone_through(series, 100) < 12
 
 

@@ -210,7 +210,7 @@ def test_an_interrupted_add_goes_on_only_with_the_same_numbers(tmp_path: Path) -
     assert_close(vectors_of(series.open()), vectors_of(fresh.open()), 0)
 
 
-def test_what_is_missing_is_said(tmp_path: Path, refused: Any) -> None:
+def test_what_is_missing_is_named(tmp_path: Path, refused: Any) -> None:
     run = run_of(tmp_path, 0)
     series = es.Series.init(tmp_path / "s", min_count=5)
     with refused(es.InputError, "min_count is 5", r"counts= gives those of this run"):

@@ -155,7 +155,7 @@ def test_a_folder_in_the_place_of_a_chunk(
         es.fit(path)
 
 
-def test_a_lazy_input_s_own_error_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_lazy_input_s_own_error_is_raised_as_it_is(tmp_path: Path) -> None:
     def fail(_: Any) -> Any:
         raise KeyError("my own mistake")
 

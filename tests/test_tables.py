@@ -270,7 +270,7 @@ def test_default_chunks_are_near_64_mib(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("kind", ["Dask", "Zarr", "NumPy"])
 @pytest.mark.parametrize(("rows_in", "rows_out"), [(13, 16), (16, 13), (7, 60), (60, 7), (16, 32)])
-def test_a_run_is_cut_as_told_whatever_its_source(
+def test_a_run_is_cut_as_asked_whatever_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, rows_in: int, rows_out: int
 ) -> None:
     monkeypatch.setattr("dask_embstab.tables.read.source.DEFAULT_CHUNK_BYTES", rows_in * 4 * 8)

@@ -59,7 +59,7 @@ def test_stabilize_publishes_nothing_of_a_run_that_changes_between_passes(
 @pytest.mark.parametrize(
     "verb", ["fit", "apply", "moments", "evaluate", "create_run", "compress", "search", "export"]
 )
-def test_a_run_that_changes_within_a_pass_is_told(
+def test_a_run_that_changes_within_a_pass_is_an_error(
     runs: tuple[es.Run, es.Run], tmp_path: Path, within: When, verb: str, change: str
 ) -> None:
     run, reference = runs
@@ -197,7 +197,7 @@ def test_a_run_is_overwritten_by_what_is_made_of_it(runs: tuple[es.Run, es.Run])
     es.stabilize(runs[0].path, runs[0].path, reference=runs[1], overwrite=True)
 
 
-def test_attributes_of_the_run_and_files_beside_it_are_no_input(
+def test_attributes_of_the_run_and_files_next_to_it_are_no_input(
     runs: tuple[es.Run, es.Run], tmp_path: Path, between: Any
 ) -> None:
     def annotate() -> None:

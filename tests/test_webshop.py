@@ -261,7 +261,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
 
 
 @needs_data
-def test_landing_on_the_previous_run_is_the_ceiling_of_the_next_week(
+def test_aligning_to_the_previous_run_is_the_ceiling_of_the_next_week(
     small: tuple[dict[str, Any], str],
 ) -> None:
     found, _ = small

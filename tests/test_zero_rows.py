@@ -193,7 +193,7 @@ def test_shared_rows_of_zeros_do_not_make_up_for_missing_ones(make_run: MakeRun)
     assert es.fit(runs[0], reference=runs[1], min_matched=20).diagnostics["items"]["aligned"] == 20
 
 
-def test_values_that_are_not_finite_are_found_beside_rows_of_zeros() -> None:
+def test_values_that_are_not_finite_are_found_next_to_rows_of_zeros() -> None:
     rows, reference = (world(seed)[0] for seed in (0, 1))
     rows[7], reference[7, 2] = 0, np.nan
     with pytest.raises(es.NotFiniteError, match=r"the reference of .* in row 7"):
