@@ -37,12 +37,12 @@ def decoded(array: Any, *, what: str, error: type[InputError]) -> Any:
     Raises ``error`` where xarray cannot, and where ids become numbers with a fraction, dates or
     truth values.
     """
-    import xarray as xr
-
     is_labelled = is_a(array, "xarray", "DataArray")
     attributes = dict(array.attrs) if is_labelled else _attributes(array)
     if not (names := _changing(attributes, array.dtype)):
         return array
+
+    import xarray as xr
 
     variable = array.variable if is_labelled else _variable(array, attributes)
     try:
