@@ -23,9 +23,9 @@ import dask
 import numpy as np
 
 import dask_embstab as es
-from dask_embstab.core.codes.code import BITS, Code
+from dask_embstab.core.codes.code import BITS, FROZEN, Code
 
-CODES = tuple(BITS)
+CODES = (*BITS, FROZEN[0])
 
 
 def seconds(work: Callable[[int], Any], repeats: int) -> float:
@@ -40,7 +40,7 @@ def seconds(work: Callable[[int], Any], repeats: int) -> float:
 
 def decoding(name: str, d: int) -> float:
     """GB of float32 a second that one core decodes."""
-    code = Code(name, d)
+    code = Code(name, d, None, np.full(d, 0.05) if name in FROZEN else None)
     stored = code.encode(np.random.default_rng(0).normal(size=(4096, d)))
     taken = seconds(lambda _: [code.decode(*stored) for _ in range(20)], 5)
     return 20 * 4096 * d * 4 / taken / 1e9
@@ -68,13 +68,18 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> list[dict[str, Any
         found.append(
             {
                 "code": name,
-                "bytes": Code(name, d).row_bytes,
+                "bytes": row_bytes(coded),
                 "encode": apply_seconds / taken,
                 "fit": fit_seconds / read,
                 "decode": decoding(name, d),
             }
         )
     return found
+
+
+def row_bytes(table: es.Table) -> int:
+    """Bytes of a row of a coded table."""
+    return int(getattr(table.source, "code").row_bytes)  # noqa: B009 (of coded sources alone)
 
 
 def _compress(run: es.Run, place: Path, name: str, repeat: int) -> None:

@@ -26,7 +26,12 @@ from papers import Titled, as_markdown, package_folder, replace_between, show
 import dask_embstab as es
 
 BEGIN, END = "<!-- frontier: written by examples/frontier.py -->", "<!-- end of frontier -->"
-FROZEN = ("int8", "int4", "pq16", "pq8")
+FROZEN = ("int8", "int8-component", "int4", "pq16", "pq8", "rq8")
+CODES = (
+    *("float16", "bfloat16", "int8", "int6", "int5", "int4", "sign"),
+    *("int8-component", "int6-component", "int4-component", "pq4", "pq8", "pq10", "pq16", "pq25"),
+    *("rq4", "rq8", "rq16"),
+)
 Rows = list[list[Any]]
 
 
@@ -40,29 +45,27 @@ def glove() -> dict[str, Any] | None:
 
 def frontier_rows(name: str, run: Any, seed: int) -> tuple[list[str], Rows]:
     """The frontier of one run: header and rows."""
-    found = es.frontier(run, seed=seed)
-    header = [
-        "data",
-        "code",
-        "bytes",
-        f"recall@{found.k}",
-        "95 %",
-        "overlap",
-        "score error",
-        "slope",
-    ]
+    d = run["items"].shape[1] if isinstance(run, dict) else run.items.d
+    codes = [code for code in CODES if not code.startswith("pq") or d % int(code[2:]) == 0]
+    # Forced, because GMF and the web shop have fewer items than codebooks ask for.
+    found = es.frontier(run, seed=seed, codes=codes, force=True)
+    header = ["data", "code", "bytes", f"recall@{found.k}", "95 %", "nDCG", "overlap"]
+    header += ["head", "long tail", "score error", "slope"]
     rows = [
         [
             name,
-            entry.code + " rotated" * entry.rotate,
+            entry.code + ", rotated" * entry.rotate + ", rescored" * bool(entry.rescored),
             entry.n_bytes,
             f"{entry.recall.mean:.4f}",
             f"{entry.recall.low:.4f} to {entry.recall.high:.4f}",
+            f"{entry.ndcg.mean:.4f}",
             f"{entry.overlap.mean:.4f}",
+            *(f"{entry.parts[part].recall.mean:.4f}" for part in ("head", "long tail")),
             f"{entry.score_error:.2g}",
             f"{entry.slope:.4f}",
         ]
         for entry in found.entries
+        if not (entry.rotate and (entry.rescored or "float" in entry.code))
     ]
     return header, rows
 

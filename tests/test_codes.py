@@ -23,12 +23,15 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.core.codes.code import (
     BITS,
+    FROZEN,
     Code,
+    frozen_steps,
     leading_directions,
     random_rotation,
 )
 from dask_embstab.core.codes.packing import pack, packed_bytes, unpack
 from dask_embstab.core.codes.product import ProductCode, fit_codebooks
+from dask_embstab.core.codes.residual import ResidualCode, fit_residual
 from dask_embstab.passes import frontier
 
 MakeRun = Callable[..., es.Run]
@@ -67,6 +70,25 @@ def test_every_row_is_decoded_within_the_stated_error(code: str, rows: Any, rota
     assert (error <= made.error_bounds(rows)).all()
 
 
+@pytest.mark.parametrize("code", FROZEN)
+@given(rows=rows_of_any_size, rotated=st.booleans(), later=st.floats(0.5, 4))
+def test_frozen_ranges_hold_what_is_a_quarter_longer_and_cut_off_the_rest(
+    code: str, rows: Any, rotated: bool, later: float
+) -> None:
+    d = rows.shape[1]
+    matrix = random_rotation(d, 0) if rotated else None
+    y = rows if matrix is None else rows @ matrix.astype(np.float32)
+    largest = np.abs(y).max(axis=0)
+    made = Code(code, d, matrix, frozen_steps(largest.astype(np.float64), code))
+    rows = rows * np.float32(later)
+    error = np.linalg.norm(made.decode(*made.encode(rows)) - rows.astype(np.float64), axis=1)
+    assert (error <= made.error_bounds(rows)).all()
+    if later <= 1.25:
+        assert made.saturation(rows) == 0
+    if later > 1.4 and largest.max() > 1e-30:
+        assert made.saturation(rows) > 0
+
+
 @CODES
 @given(rows=rows_of_any_size)
 def test_a_decoded_row_keeps_its_code(code: str, rows: Any) -> None:
@@ -103,7 +125,7 @@ def test_leading_directions_keep_the_best_scores_of_their_rank() -> None:
     np.testing.assert_allclose((Y @ V) @ (X @ V).T, best, atol=1e-9)
 
 
-@CODES
+@pytest.mark.parametrize("code", [*BITS, "int8-component"])
 @pytest.mark.usefixtures("small_tasks")
 def test_a_coded_run_is_a_run(code: str, make_run: MakeRun, tmp_path: Path) -> None:
     run = es.stabilize(make_run("raw", T, W, **IDS), tmp_path / "run.zarr")
@@ -123,7 +145,7 @@ def test_a_coded_run_is_a_run(code: str, make_run: MakeRun, tmp_path: Path) -> N
     assert again.items.dtype == np.float32
 
 
-@pytest.mark.parametrize("code", ["int8", "int5", "sign", "float16"])
+@pytest.mark.parametrize("code", ["int8", "int5", "sign", "float16", "int6-component"])
 @pytest.mark.usefixtures("small_tasks")
 def test_any_chunking_of_the_input_gives_the_same_codes(code: str, tmp_path: Path) -> None:
     found = []
@@ -159,10 +181,11 @@ def test_twenty_lines_of_numpy_decode_it(make_run: MakeRun, tmp_path: Path) -> N
     """The program in docs/compression.md, as it stands there."""
     page = Path(__file__).resolve().parent.parent / "docs" / "compression.md"
     (program,) = re.findall(r"```python\n(def decoded.*?)```", page.read_text(), re.DOTALL)
+    assert len([line for line in program.splitlines()[3:] if line.strip()]) <= 22
     names: dict[str, Any] = {}
     exec(compile(program, str(page), "exec"), names)
     run = make_run("raw", T, W, **IDS)
-    for code in (*BITS, "pq2"):
+    for code in (*BITS, *FROZEN, "pq2", "rq3"):
         for rotate in (False, True):
             place = tmp_path / f"{code}-{rotate}.zarr"
             small = es.compress(run, place, code=code, rotate=rotate, force=True)
@@ -245,7 +268,7 @@ def test_the_benchmark_measures_every_code(tmp_path: Path) -> None:
     found = codes_benchmark.main(
         ["--rows", "300", "-d", "8", "--repeats", "1", "--dir", str(tmp_path)]
     )
-    assert [one["code"] for one in found["codes"]] == list(BITS)
+    assert [one["code"] for one in found["codes"]] == [*BITS, "int8-component"]
     assert all(one["encode"] > 0 and one["fit"] > 0 for one in found["codes"])
     assert not list(tmp_path.iterdir())
 
@@ -274,17 +297,30 @@ def test_a_budget_chooses_the_smallest_code_that_keeps_the_recall(
     k, wanted = record["k"], float(budget.partition("=")[2])
     assert record["certified"]["low"] >= wanted
     assert recall(trained, small, k) >= wanted - 0.02
-    smaller = [one for one in record["entries"] if one["n_bytes"] < record["chosen"]["n_bytes"]]
+    alone = [one for one in record["entries"] if not one["rescored"]]
+    smaller = [one for one in alone if one["n_bytes"] < record["chosen"]["n_bytes"]]
     assert smaller
     # A smaller one may have been enough in the sample, and was then not so for certain.
     assert all(one["recall"]["low"] < wanted + 0.01 for one in smaller)
     assert (record["chosen"]["code"], k) == (small.table("items").source.code.name, k)
 
 
+def test_a_frozen_range_says_what_it_cuts_off(tmp_path: Path) -> None:
+    rows = np.random.default_rng(8).uniform(-1, 1, size=(500, 4)).astype(np.float32)
+    first = es.compress({"items": rows}, tmp_path / "a.zarr", code="int8-component")
+    later = es.compress({"items": 2 * rows}, tmp_path / "b.zarr", like=first)
+    code = later.table("items").source.code
+    np.testing.assert_allclose(code.steps, 1.25 * np.abs(rows).max(axis=0) / 127, rtol=1e-6)
+    cut = np.mean(np.abs(2 * rows) > code.steps * 127.5)
+    assert code.saturation(2 * rows) == pytest.approx(cut) != 0
+    assert np.abs(rows_of(later)).max() == pytest.approx(1.25, rel=0.01)
+
+
 def test_a_budget_of_bytes_chooses_the_best_code_within_it(trained: es.Run, tmp_path: Path) -> None:
     small = es.compress(trained, tmp_path / "small.zarr", budget="bytes=12")
     record = small.attrs["embstab"]["compressed"]
-    within = [one for one in record["entries"] if one["n_bytes"] <= 12]
+    alone = [one for one in record["entries"] if not one["rescored"]]
+    within = [one for one in alone if one["n_bytes"] <= 12]
     assert record["chosen"]["recall"]["mean"] == max(one["recall"]["mean"] for one in within)
     assert small.table("items").source.code.row_bytes <= 12
 
@@ -301,7 +337,7 @@ def test_the_frontier_is_measured_among_items_where_there_are_no_users(tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"budget": "small"}, r"a budget is like recall@10=0\.95 or bytes=24"),
+        ({"budget": "small"}, r"a budget is like recall@10=0\.95, bytes=24 or score_error"),
         ({"budget": "recall@10=2"}, r"a budget is like"),
         ({"budget": "bytes=2"}, r"the smallest code, sign, takes 4 bytes a row; the budget is 2"),
         ({"budget": "recall@10=1"}, r"no code keeps recall@10 of 1\.0 for certain"),
@@ -331,8 +367,9 @@ def test_the_command_line_prints_the_frontier(
         main(arguments)
     assert ended.value.code == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].split()[:4] == ["code", "rotated", "bytes", "recall@10"]
-    assert len(said) == 2 + 2 * len(BITS) + 2
+    assert said[0].split()[:3] == ["code", "bytes", "recall@10"]
+    coarse = 2 * len(("sign", "int4", "int5")) + len(("int4-component", "int5-component"))
+    assert len(said) == 2 + 2 * len(BITS) + len(FROZEN) + coarse + 2
     assert said[-1].startswith("chosen: int")
 
 
@@ -351,6 +388,25 @@ def test_product_codes_are_the_nearest_entries() -> None:
         np.testing.assert_allclose(
             code.decode(codes)[:, 2 * part : 2 * part + 2], books[part][codes[:, part]]
         )
+
+
+def test_residual_codes_are_the_nearest_entries_of_what_is_left() -> None:
+    rows = np.random.default_rng(4).normal(size=(500, 6)).astype(np.float32)
+    errors = []
+    for stages in (1, 2, 4):
+        code = ResidualCode(6, fit_residual(rows, stages, seed=0))
+        codes, _ = code.encode(rows)
+        left = rows.copy()
+        for book, numbers in zip(code.codebooks, codes.T, strict=True):
+            far = np.linalg.norm(left[:, None] - book[None], axis=2)
+            np.testing.assert_allclose(
+                far[np.arange(500), numbers], far.min(axis=1), rtol=1e-4, atol=1e-6
+            )
+            left -= book[numbers]
+        np.testing.assert_allclose(code.decode(codes), rows - left, atol=1e-5)
+        errors.append(np.linalg.norm(left))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 4
 
 
 def test_every_step_of_a_codebook_fits_no_worse() -> None:
@@ -401,7 +457,9 @@ def test_a_codebook_that_cannot_be_had_is_one_error(
 
 
 @pytest.mark.parametrize("size", [2.0**-100, 2.0**-30, 2.0**60, 2.0**100])
-@pytest.mark.parametrize("code", ["bfloat16", "int8", "int4", "sign", "pq2"])
+@pytest.mark.parametrize(
+    "code", ["bfloat16", "int8", "int4", "sign", "pq2", "rq2", "int8-component"]
+)
 def test_rows_of_any_size_are_coded_alike(code: str, size: float, tmp_path: Path) -> None:
     rows = T.astype(np.float64)
     whole = es.compress({"items": rows}, tmp_path / "one.zarr", code=code, force=True)
@@ -458,7 +516,7 @@ def test_an_input_that_changes_once_its_code_is_chosen_is_an_error(
 
 def test_codes_that_do_not_hold_the_rows_leave_the_frontier() -> None:
     names = {entry.code for entry in es.frontier({"items": T * 1e6}).entries}
-    assert names == set(BITS) - {"float16"}
+    assert names == {*BITS, *FROZEN} - {"float16"}
     with pytest.raises(es.NotFiniteError, match=r"row \d+ of"):
         es.frontier({"items": T, "users": np.where(np.arange(90)[:, None] % 3 == 0, np.nan, W)})
 

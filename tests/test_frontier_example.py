@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import compression_ideas
 import frontier
 import gmf
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_frontier_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     page = tmp_path / "page.md"
     page.write_text(f"before\n{frontier.BEGIN}\nold\n{frontier.END}\nafter\n")
     ((_, header, rows),) = frontier.main(["--page", str(page)])
-    assert len(rows) == 2 * len(BITS)
+    assert len(rows) > 2 * len(BITS)
     by_code = {row[1]: float(row[header.index("recall@10")]) for row in rows}
     assert by_code["int4"] < by_code["int5"] < by_code["int6"] < by_code["int8"]
     text = page.read_text()
@@ -56,3 +57,19 @@ def test_the_frontier_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
+
+
+def test_ideas_of_the_guide_are_measured() -> None:
+    rng = np.random.default_rng(0)
+    day = rng.normal(size=(600, 8)) * np.linspace(2, 0.5, 8), rng.normal(size=(80, 8))
+    found = {
+        (idea, of): (n_bytes, compression_ideas.recall(day, decode))
+        for idea, of, n_bytes, decode in compression_ideas.ideas(day)
+    }
+    kept = {name: share for name, (_, share) in found.items()}
+    assert kept["equal steps", "int4"] < kept["equal steps", "int5"]
+    assert kept["int8 for the head, int4", "a tenth"] > kept["equal steps", "int4"]
+    assert kept["half of the blocks of 2 pruned", "int8"] < kept["equal steps", "int4"]
+    assert found["residual codebooks", "4 stages"][0] == found["a codebook for each part", "pq4"][0]
+    collisions, bits = compression_ideas.buckets(day, 4, 4)
+    assert 0 < collisions < bits < 1

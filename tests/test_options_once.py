@@ -56,7 +56,7 @@ PYTHON: dict[str, Callable[..., Any]] = {name: getattr(es, name) for name in _VE
 }
 """The functions whose options have records."""
 _COMMANDS = ("fit", "moments", "stabilize", "apply", "compress", "evaluate", "report", "lookup")
-_COMMANDS += ("verify", "export")
+_COMMANDS += ("verify", "export", "frontier")
 _COMMANDS += ("doctor", "serve")
 _COMMANDS_OF_SERIES = ("init", "replay", "add", "apply", "diff", "rebase", "forget", "gc")
 _COMMANDS_OF_SERIES += ("acknowledge", "verify", "skew", "metrics", "codes")

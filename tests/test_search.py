@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from oracle import world
 
 import dask_embstab as es
+from dask_embstab.core.codes.hamming import HammingSearch, distances_and_rows, words_of
 from dask_embstab.passes import search as searching
 
 MakeRun = Callable[..., es.Run]
@@ -92,3 +95,89 @@ def test_rows_of_zeros_are_no_answer() -> None:
     assert ids.min() == 50
     with pytest.raises(es.InputError, match="has 10 that are not zero"):
         es.search(W, rows, 11)
+
+
+def signs(rows: Any, matrix: Any = None) -> Any:
+    rows = rows.astype(np.float32)
+    return (rows if matrix is None else rows @ matrix.astype(np.float32)) >= 0
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("rotate", [False, True])
+def test_hamming_counts_the_bits_that_differ(
+    rotate: bool, make_run: MakeRun, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    T, W = rng.normal(size=(300, 70)), rng.normal(size=(40, 70))
+    T[::7] = 0  # rows of zeros are no answer
+    texts = [f"item {i}" for i in range(300)]
+    small = es.compress(
+        make_run("raw", T, W, item_ids=texts), tmp_path / "small.zarr", code="sign", rotate=rotate
+    )
+    matrix = small.table("items").source.code.matrix
+    scores, ids = es.search(W, small, 9, metric="hamming")
+    far = (signs(W, matrix)[:, None] != signs(T, matrix)[None]).sum(axis=2).astype(float)
+    far[:, ::7] = 999
+    order = np.argsort(far, axis=1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(scores, -np.take_along_axis(far, order, 1))
+    np.testing.assert_array_equal(ids, np.array(texts, dtype=object)[order])
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 9), d=st.sampled_from([3, 64, 300]))
+def test_nearest_codes_are_the_same_however_rows_are_cut(seed: int, k: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes, asked = (
+        np.packbits(rng.integers(0, 2, (n, d), np.uint8), axis=1, bitorder="little")
+        for n in (60, 5)
+    )
+    search, numbers = HammingSearch(words_of(asked), k), np.arange(60)
+    whole = search.nearest(codes, numbers, search.nothing())
+    cuts = np.unique(np.append(rng.integers(0, 60, 3), [0, 60]))
+    parts = [slice(*pair) for pair in itertools.pairwise(cuts)]
+    keys = [search.nearest(codes[p], numbers[p], search.nothing()) for p in reversed(parts)]
+    np.testing.assert_array_equal(functools.reduce(search.merge, keys), whole)
+    known = search.nothing()
+    for part in parts:
+        known = search.nearest(codes[part], numbers[part], known)
+    np.testing.assert_array_equal(known, whole)
+    far = np.unpackbits(codes[None] ^ asked[:, None], axis=2).sum(axis=2)
+    order = np.argsort(far, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(distances_and_rows(whole)[1], order)
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("metric", ["dot", "cosine", "hamming"])
+def test_the_best_of_a_search_in_codes_are_rescored(
+    metric: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("raw", T, W, item_ids=TEXTS)
+    order = np.random.default_rng(1).permutation(60)
+    other = make_run("other", T[order], item_ids=np.array(TEXTS)[order].tolist())
+    small = es.compress(run, tmp_path / "small.zarr", code="sign")
+    by = "dot" if metric == "hamming" else metric
+    wanted, rows = expected(W, T, 3, by)
+    # All of them rescored is the exact search; the order of the other run's rows is its own.
+    scores, ids = es.search(run, small, 3, metric=metric, rescore=other, candidates=60)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-12)
+    np.testing.assert_array_equal(ids, np.array(TEXTS, dtype=object)[rows])
+    # Of few, those that the codes find, with their exact scores.
+    _, coded = es.search(run, small, 6, metric=metric)
+    scores, ids = es.search(run, small, 3, metric=metric, rescore=run, candidates=6)
+    assert all(set(best) <= set(few) for best, few in zip(ids, coded, strict=True))
+    all_scores, _ = expected(W, T, 60, by)
+    assert (np.abs(all_scores[:, None] - scores[:, :, None]).min(axis=2) < 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"metric": "hamming"}, r"compares sign codes; .* holds none"),
+        ({"candidates": 9}, r"are rescored; give rescore"),
+        ({"rescore": T[:, :2]}, r"must have the components of what is searched; .* has 2"),
+        ({"rescore": T, "candidates": 2}, r"from k, 5, on; it is 2"),
+        ({"rescore": es.table(T, ids=TEXTS)}, r"ids of this table are string; 0 is none"),
+    ],
+)
+def test_a_rescored_search_that_cannot_be_is_one_error(options: Any, said: str) -> None:
+    with pytest.raises(es.EmbstabError, match=said):
+        es.search(W, T, 5, **options)

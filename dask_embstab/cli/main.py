@@ -115,6 +115,17 @@ def export(what: str, out: str, *, scheduler: str | None, **chosen: Any) -> dict
     return {**written, "seconds": seconds()}
 
 
+@command(argument("run"), *options("frontier"))
+def frontier(run: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
+    """Measure what every code keeps of RUN, by the bytes of a row, on sampled queries and items."""
+    from dask_embstab import api
+    from dask_embstab.diagnose.comparison import frontier_lines
+
+    with cluster(scheduler):
+        found = api.frontier(run, **given(chosen)).to_dict()
+    return found if prints_json() else {"lines": frontier_lines(found)}
+
+
 @command(argument("a"), argument("b"), *options("evaluate"))
 def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]:
     """Compare A and B (runs, tables, arrays, or versions SERIES@3): cosines and lengths by id,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
+from dask_embstab.core.powers import power_of_two
 from dask_embstab.core.types import EPS, Matrix, Vector
 
 _ROUNDING = 8
@@ -65,10 +66,6 @@ def _equilibrated(M: Matrix) -> tuple[Matrix, Vector, Vector]:
     """
     by_row, by_column = np.ones(len(M)), np.ones(M.shape[1])
     for _ in range(4):
-        by_row *= _power_of_two(np.abs(M / by_row[:, None] / by_column).max(axis=1))
-        by_column *= _power_of_two(np.abs(M / by_row[:, None] / by_column).max(axis=0))
+        by_row /= power_of_two(np.abs(M / by_row[:, None] / by_column).max(axis=1))
+        by_column /= power_of_two(np.abs(M / by_row[:, None] / by_column).max(axis=0))
     return M / by_row[:, None] / by_column, by_row, by_column
-
-
-def _power_of_two(sizes: Vector) -> Vector:
-    return np.asarray(np.exp2(np.round(np.log2(sizes))))

@@ -14,6 +14,12 @@ from dask_embstab.passes.evaluate.results import (
     TableMetrics,
 )
 from dask_embstab.passes.evaluate.skew import Skew
+from dask_embstab.render.code_page import (
+    code_label,
+    frontier_cells,
+    frontier_header,
+    part_names,
+)
 from dask_embstab.render.table import text_table
 from dask_embstab.tables.layout import TABLES
 
@@ -58,27 +64,26 @@ def skew_lines(found: Skew) -> list[str]:
 def frontier_lines(found: Mapping[str, Any]) -> list[str]:
     """What every code keeps, and the one that a budget chose (`Frontier.to_dict`)."""
     k, chosen, sure = found["k"], found["chosen"], found["certified"]
-    header = ["code", "rotated", "bytes", f"recall@{k}", "overlap", "score error", "slope"]
+    parts = part_names(found["entries"])
     rows = [
-        [
-            one["code"],
-            "yes" if one["rotate"] else "no",
-            one["n_bytes"],
-            f"{one['recall']['mean']:.4f}",
-            f"{one['overlap']['mean']:.4f}",
-            f"{one['score_error']:.2g}",
-            f"{one['slope']:.4f}",
-        ]
+        [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in frontier_cells(one, parts)]
         for one in found["entries"]
     ]
-    name = f"{chosen['code']}{', rotated' * chosen['rotate']}"
+    measured = (
+        f"measured on {found['n_queries']} queries and {found['n_items']} items; the best of a"
+        " rescored code are ranked anew by rows of float16"
+    )
+    lines = [*text_table(frontier_header(k, parts), rows).splitlines(), measured]
+    if chosen is None:
+        return lines
     certain = f"(95 % interval {sure['low']:.4f} to {sure['high']:.4f})"
-    over = f"recall@{k} of {sure['n']} other queries over all items {sure['mean']:.4f} {certain}"
-    return [
-        *text_table(header, rows).splitlines(),
-        f"measured on {found['n_queries']} queries and {found['n_items']} items",
-        f"chosen: {name}, {chosen['n_bytes']} bytes a row; {over}",
-    ]
+    what = f"{sure['n']} other queries {sure['mean']:.4f} {certain}"
+    over = (
+        f"relative error of scores with {what}"
+        if str(found.get("budget")).startswith("score_error")
+        else f"recall@{k} over all items, of {what}"
+    )
+    return [*lines, f"chosen: {code_label(chosen)}, {chosen['n_bytes']} bytes a row; {over}"]
 
 
 def _table(key: str, table: TableMetrics) -> Iterator[str]:

@@ -78,6 +78,7 @@ FORMATS: tuple[Format, ...] = (
     Format("run", "word2vec", "run_tables:write_tables", _TABLES),
     Format("run", "word2vec-binary", "run_tables:write_tables", _TABLES),
     # --- indexes over a run, and files that vector stores load: exchange/indexes/
+    Format("run", "faiss", "faiss_index:write_index", ("table", "index", "metric")),
     Format("run", "hnswlib", "run_tables:write_tables", ("table", "metric")),
     Format("run", "usearch", "run_tables:write_tables", ("table", "metric", "dtype")),
     Format("run", "lancedb", "run_tables:write_tables", ("table", "dtype")),

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,20 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.core.codes.code import (
     BITS,
+    FROZEN,
     Code,
+    frozen_steps,
     leading_directions,
     random_rotation,
 )
 from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
+from dask_embstab.core.codes.residual import ResidualCode, fit_residual
 from dask_embstab.core.codes.row_code import RowCode
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.moments import Panel
+from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.graph import run_all
-from dask_embstab.passes.engine.reduce import reduce_table
+from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.rows import read_rows
@@ -38,7 +41,7 @@ from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 _SAMPLES, _SAMPLE_ROWS = 16, 256
-_PRODUCT = re.compile(r"pq([1-9][0-9]{0,3})")
+_PRODUCT = re.compile(r"(?:pq|rq)([1-9][0-9]{0,3})")
 LEAST_FITTED, _FITTED = 10_000, 1 << 16
 """Rows that 256 entries need, and at most are fitted to."""
 
@@ -91,13 +94,13 @@ class Compress:
 def codes_of(
     run: Run, name: str, *, rotate: bool, rank: int | None, seed: int, force: bool = False
 ) -> dict[str, RowCode]:
-    """The code of every table: one ``name`` and one matrix for all, codebooks for each.
+    """The code of every table: one ``name`` and one matrix for all, codebooks and steps for each.
 
     ``force``: codebooks may be fitted to fewer rows than they need.
     """
     tables = {key: run.table(key) for key in TABLES if getattr(run, key) is not None}
     d = next(iter(tables.values())).d
-    parts = _parts(name, d if rank is None else rank)
+    parts = parts_of(name, d if rank is None else rank)
     matrix: Matrix | None = None
     if rank is not None:
         if not 0 < rank <= d:
@@ -107,9 +110,12 @@ def codes_of(
         turn = random_rotation(d if matrix is None else matrix.shape[1], seed)
         matrix = turn if matrix is None else matrix @ turn
     if parts:
-        fit = partial(_product_code, parts=parts, matrix=matrix, seed=seed, force=force)
-        return {key: fit(table) for key, table in tables.items()}
-    return {key: Code(name, d, matrix) for key in tables}
+        return {
+            key: _code_with_books(table, name, matrix, seed=seed, force=force)
+            for key, table in tables.items()
+        }
+    steps = {key: _steps(table, name, matrix) for key, table in tables.items()}
+    return {key: Code(name, d, matrix, steps[key]) for key in tables}
 
 
 def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
@@ -134,37 +140,73 @@ def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
 def require_code(name: Any) -> None:
     """Raise `InputError` unless this names a code, of rows of any width."""
     found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
-    _parts(name, 1 if found is None else int(found[1]))
+    parts_of(name, 1 if found is None else int(found[1]))
 
 
-def _parts(name: str, d: int) -> int:
-    """Parts of a product code; 0 for a code that needs no fit."""
-    if name in BITS:
+def parts_of(name: str, d: int) -> int:
+    """Parts of a product code, or stages of a residual one; 0 for a code without codebooks."""
+    if name in (*BITS, *FROZEN):
         return 0
     found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
     if found is None:
         raise InputError(
-            f"code must be one of {', '.join(BITS)}, or pq16 and the like; it is {shown(name)}"
+            f"code must be one of {', '.join((*BITS, *FROZEN))}, pq16, rq16 and the like; it is"
+            f" {shown(name)}"
         )
-    if d % (parts := int(found[1])):
+    parts = int(found[1])
+    if name.startswith("pq") and d % parts:
         raise InputError(f"{name} cuts rows into {parts} parts; {d} components cannot be cut so")
     return parts
 
 
-def _product_code(
-    table: Table, *, parts: int, matrix: Matrix | None, seed: int, force: bool
-) -> ProductCode:
+def _code_with_books(
+    table: Table, name: str, matrix: Matrix | None, *, seed: int, force: bool
+) -> RowCode:
     """Codebooks fitted to rows that are drawn by their ids: the same ones in any order of rows."""
+    require_fitted(table, force=force)
+    rows = sampled_rows(table, _FITTED, seed=seed).rows
+    rows = rows if len(rows) else np.zeros((1, table.d), np.float32)
+    return code_with_books(rows, name, matrix, seed=seed)
+
+
+def code_with_books(rows: Rows, name: str, matrix: Matrix | None, *, seed: int) -> RowCode:
+    """The code of this name with codebooks fitted to ``rows`` (m, d)."""
+    y, d = rows if matrix is None else rows @ matrix, rows.shape[1]
+    parts = parts_of(name, y.shape[1])
+    if name.startswith("rq"):
+        return ResidualCode(d, fit_residual(y, parts, seed), matrix)
+    return ProductCode(d, fit_codebooks(y, parts, seed), matrix)
+
+
+def require_fitted(table: Table, *, force: bool) -> None:
+    """Raise where the table has fewer rows than codebooks need."""
     if table.n_rows < LEAST_FITTED and not force:
         raise InputError(
             f"codebooks of {ENTRIES} entries need about {LEAST_FITTED} rows; {table.where} has"
             f" {table.n_rows}",
             f"{option(force=True)} fits them all the same",
         )
-    rows = sampled_rows(table, _FITTED, seed=seed).rows
-    rows = rows if len(rows) else np.zeros((1, table.d), np.float32)
-    fitted = fit_codebooks(rows if matrix is None else rows @ matrix, parts, seed)
-    return ProductCode(table.d, fitted, matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Largest:
+    """The largest size of every component of x @ ``matrix``, of a panel."""
+
+    matrix: Matrix | None
+
+    def __call__(self, panel: Panel) -> Vector:
+        """(width,), not finite where a row is not."""
+        y = panel.rows if self.matrix is None else panel.rows @ self.matrix
+        return np.asarray(np.abs(y).max(axis=0, initial=0.0))
+
+
+def _steps(table: Table, name: str, matrix: Matrix | None) -> Vector | None:
+    """The steps of a code with a scale per component, by one read of the table; None for others."""
+    if name not in FROZEN:
+        return None
+    reduction: Reduction[Vector] = Reduction(_Largest(matrix), np.maximum, np.sum, n_copies=2)
+    largest = reduce_table(table, reduction, label="compress: ranges").run().value
+    return frozen_steps(largest, name)
 
 
 def code_figures(run: Run, codes: Mapping[str, RowCode], like: Run | None) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dask_embstab.errors import verb
+from dask_embstab.errors import InputError, verb
 from dask_embstab.options import JOIN, taken
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.search import nearest
+from dask_embstab.passes.search import SearchMetric, nearest
+from dask_embstab.repairs import option
 from dask_embstab.series.log.basis import of_one_width
 from dask_embstab.series.reader import series_version
 from dask_embstab.tables.coerce import (
@@ -121,7 +122,9 @@ def search(
     run: RunLike | TableLike,
     k: int = 10,
     *,
-    metric: Metric | None = None,
+    metric: SearchMetric | None = None,
+    rescore: RunLike | TableLike | None = None,
+    candidates: int | None = None,
 ) -> tuple[Any, Any]:
     """The k nearest rows of ``run``'s items for every query, exactly: ``(scores, ids)``.
 
@@ -135,7 +138,15 @@ def search(
     k
         Rows for each query, at most the rows that are not zero; those never are an answer.
     metric
-        ``"dot"`` or ``"cosine"``. Default: dot where the queries are users, else cosine.
+        ``"dot"`` or ``"cosine"``; of a run of ``sign`` codes also ``"hamming"``: queries are coded
+        alike, and the score is minus the number of bits that differ. Default: dot where the
+        queries are users, else cosine.
+    rescore
+        A run or table whose rows rank the best anew: search in codes, and compute the scores of
+        what was found from the rows of these ids as they were, or as float16. Its scores are
+        exact; its lists are those of the whole search where the candidates held them.
+    candidates
+        How many of the best of each query are rescored; 10 k without.
 
     Returns
     -------
@@ -157,8 +168,20 @@ def search(
     """
     asked, of_users = _queries(queries)
     searched = run_of(run).table("items")
-    with unchanged(asked, searched):
-        return nearest(asked, searched, k, metric or ("dot" if of_users else "cosine"))
+    exact = None if rescore is None else run_of(rescore).table("items")
+    if exact is None and candidates is not None:
+        raise InputError(f"{option('candidates')} are rescored; give {option('rescore')} with it")
+    usual: Metric = "dot" if of_users else "cosine"
+    with unchanged(asked, searched, exact):
+        return nearest(
+            asked,
+            searched,
+            k,
+            metric or usual,
+            rescore=exact,
+            candidates=candidates,
+            rescored_by=metric if metric in ("dot", "cosine") else usual,
+        )
 
 
 def _queries(given: RunLike | TableLike) -> tuple[Table, bool]:

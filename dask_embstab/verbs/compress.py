@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
-from dask_embstab.errors import verb
+from dask_embstab.errors import InputError, verb
+from dask_embstab.files.atomic import require_file_place, write_whole
+from dask_embstab.files.published import publishing
+from dask_embstab.passes.code_trials import Frontier, measure
 from dask_embstab.passes.compress import compress_run
 from dask_embstab.passes.engine.output import require_output
-from dask_embstab.passes.frontier import Frontier, measure, resolve_codes
+from dask_embstab.passes.frontier import resolve_codes
+from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.inputs import one_reading, unchanged
 from dask_embstab.tables.run import Run, RunLike
@@ -46,11 +52,16 @@ def compress(
     code
         What a component becomes: ``"float16"``, ``"bfloat16"``, or a whole number of 8, 6, 5 or 4
         bits with a 16-bit scale per row (``"int8"``, the default, ... ``"int4"``), or its
-        ``"sign"`` with the row's length; or product quantization, ``"pq16"``: 16 parts, a byte
-        each, whose codebooks are fitted to up to 65,536 rows drawn by their ids.
+        ``"sign"`` with the row's length; ``"int8-component"`` and so on: whole numbers with a scale
+        per component, frozen at 1.25 times the range of this run (one more read); or product
+        quantization, ``"pq16"``: 16 parts, a byte each; or residual quantization, ``"rq16"``: 16
+        entries that add up to the row, a byte each. Codebooks are fitted to up to 65,536 rows drawn
+        by their ids.
     budget
         ``"recall@10=0.95"``: the smallest code that keeps 95 % of the ten best items of a query;
-        ``"bytes=24"``: the best one of at most so many bytes a row. Every code is measured on
+        ``"bytes=24"``: the best one of at most so many bytes a row; ``"score_error=0.05"``: the
+        smallest one whose scores are off by at most 5 % (root mean square, relative), truncations
+        to the fewest leading directions that allow it among them. Every code is measured on
         sampled queries (users, or items where there are none) and items; the choice is certified on
         other queries over all items, whose 95 % interval must reach the recall. What was measured
         is recorded in the attributes of the run (``compressed``).
@@ -117,23 +128,76 @@ def compress(
 
 
 @verb()
-def frontier(run: RunLike | TableLike, *, k: int = 10, seed: int = 0) -> Frontier:
-    """What every code that needs no training keeps of a run, by the bytes of a row.
+def frontier(
+    run: RunLike | TableLike,
+    *,
+    k: int = 10,
+    seed: int = 0,
+    groups: Any = None,
+    codes: str | Sequence[str] | None = None,
+    rank: int | None = None,
+    force: bool = False,
+    out: str | os.PathLike[str] | None = None,
+) -> Frontier:
+    """What codes keep of a run, by the bytes of a row: measured on its own rows, and drawn.
 
     Up to 1,000 sampled queries (users by dot product; items by cosine where there are no users)
     search up to 65,536 sampled items, as they are and as each code gives them back, plain and
-    rotated: recall at ``k`` and rank-biased overlap with 95 % intervals, the relative error of
-    scores, and the slope of exact scores on coded ones. ``seed`` draws the rows and the rotation.
-    Reads the sampled rows alone.
+    rotated: recall at ``k``, nDCG and rank-biased overlap with 95 % intervals, the relative error
+    of scores, and the slope of exact scores on coded ones; the same for the head of the items (the
+    fewest that fill half of the exact lists) and for the long tail. Coarse codes are measured once
+    more with their best rescored by float16 rows. Reads the sampled rows alone.
 
-    Raises `InputError` where there are not more than ``k`` items.
+    Parameters
+    ----------
+    run
+        A run, or its path, or tables in memory, as `compress` takes them.
+    k
+        Length of the lists.
+    seed
+        Another sample, other rotations and codebooks.
+    groups
+        Groups of the items or of the queries whose figures are given apart: as in `evaluate`.
+    codes
+        Names as `compress` takes them, ``pq16`` too, or one text with commas. Default: all that
+        need no training.
+    rank
+        Also chains: truncated to so many leading directions, then rotated or not, then coded.
+    force
+        Fit codebooks to fewer than 10,000 rows.
+    out
+        Where the drawing is written as an HTML page; in a notebook the result draws itself.
+
+    Raises `InputError` where there are not more than ``k`` items, or an option is none.
 
     Examples
     --------
     >>> import numpy as np
     >>> import dask_embstab as es
     >>> items = np.random.default_rng(0).normal(size=(500, 16))
-    >>> [(e.code, e.n_bytes) for e in es.frontier({"items": items}).entries if not e.rotate][:3]
-    [('sign', 4), ('int4', 10), ('int5', 12)]
+    >>> found = es.frontier({"items": items}, codes="sign,int4")
+    >>> [(one.code, one.n_bytes, one.rescored) for one in found.entries if not one.rotate]
+    [('sign', 4, 0), ('sign', 4, 100), ('int4', 10, 0), ('int4', 10, 100)]
     """
-    return measure(run_of(run), k=k, seed=seed)
+    if out is not None:
+        require_file_place(out)
+    source = run_of(run)
+    if rank is not None and not 0 < rank <= source.table("items").d:
+        raise InputError(
+            f"{option(rank=rank)} must lie between 1 and {source.table('items').d}, the components"
+        )
+    with unchanged(source.items, source.users):
+        found = measure(
+            source,
+            k=k,
+            seed=seed,
+            groups=groups,
+            codes=codes,
+            ranks=() if rank is None else (rank,),
+            force=force,
+        )
+    if out is not None:
+        data = found.html.encode()
+        with publishing(out):
+            write_whole(out, lambda file: file.write(data), sync=True)
+    return found

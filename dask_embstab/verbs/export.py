@@ -39,6 +39,7 @@ def export(
     table: Literal["items", "users"] | None = None,
     dtype: Any = None,
     vectors_as: Literal["list", "fixed-list", "binary"] | None = None,
+    index: Literal["flat", "ivf"] | None = None,
     formulas: bool = False,
     metric: Metric | None = None,
     rows_per_file: int | None = None,
@@ -72,8 +73,9 @@ def export(
         A new local place, in a folder that exists.
     format
         Of a run ``"parquet"``, ``"arrow"`` (IPC files), ``"npy"``, ``"csv"``, ``"word2vec"`` or
-        ``"word2vec-binary"``; an index of ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the
-        files that ``"pgvector"`` (binary COPY) and ``"qdrant"`` load.
+        ``"word2vec-binary"``; an index of ``"faiss"`` (one file; codes of a compressed run as they
+        are), ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the files that ``"pgvector"``
+        (binary COPY) and ``"qdrant"`` load.
         Of a transform ``"safetensors"``, ``"npz"``, ``"onnx"``,
         ``"torch"``, ``"tf"``, ``"sql"``, ``"faiss"`` or ``"numpy-source"``
         (``docs/transforms.md``).
@@ -87,6 +89,9 @@ def export(
     vectors_as
         In Parquet and Arrow: ``"list"`` of elements that are never null (the default), which every
         reader knows; ``"fixed-list"``; or ``"binary"``, the little-endian bytes of a row.
+    index
+        Of faiss: ``"flat"``, or ``"ivf"`` with lists, all of which are probed until ``nprobe`` is
+        lowered.
     formulas
         In CSV: write also ids that a spreadsheet would run as formulas (they begin with one of
         ``=+-@``, a tab or a carriage return), which are refused otherwise.

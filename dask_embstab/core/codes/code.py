@@ -5,7 +5,8 @@ the same bytes on every day. Three steps, of which a code may leave out any but 
 
 - ``matrix`` (d, r): x becomes x @ matrix, orthonormal columns. A rotation (r = d) spreads a row
   evenly over its components; the leading directions (r < d) keep the best scores of rank r.
-- a *scale* per row of 16 bits, the upper half of a float32: of any size, precise to 0.4 %.
+- a *scale*: per row, of 16 bits, the upper half of a float32 (of any size, precise to 0.4 %); or
+  per component, frozen: the steps of the rows that it was fitted to.
 - a *number* per component: a float of 16 bits, or a whole number of 1 to 8 bits.
 
 Sources: scalar quantization with a scale per row is that of Jacob et al., arXiv 1712.05877, eq. 1,
@@ -26,17 +27,29 @@ from dask_embstab.core.types import Matrix, Rows, Vector
 
 BITS = {"float16": 16, "bfloat16": 16, "int8": 8, "int6": 6, "int5": 5, "int4": 4, "sign": 1}
 """Bits of a component by the name of the code."""
+BY_COMPONENT = "-component"
+"""What the name of a code with a scale per component ends with."""
+FROZEN = tuple(name + BY_COMPONENT for name in BITS if name.startswith("int"))
+"""Codes with a frozen scale per component."""
+HEADROOM = 1.25
+"""Their ranges are so many times what was seen: later rows are longer."""
+_BLOCK_VALUES = 1 << 17
+"""Numbers that are encoded or decoded at a time: half a MiB of float32, which stays in the second
+cache with what is made of it.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Code:
-    """How rows of ``d`` components are stored: by the numbers of ``name`` (`BITS`), of x @
-    ``matrix`` where there is one.
+    """How rows of ``d`` components are stored: by the numbers of ``name`` (`BITS`, `FROZEN`), of
+    x @ ``matrix`` where there is one; ``steps`` (width,) are the scales of the components, where
+    they have one and rows have none.
     """
 
     name: str
     d: int
     matrix: Matrix | None = None
+    steps: Vector | None = None
 
     @property
     def width(self) -> int:
@@ -46,12 +59,17 @@ class Code:
     @property
     def bits(self) -> int:
         """Bits of a component."""
-        return BITS[self.name]
+        return BITS[self.name.removesuffix(BY_COMPONENT)]
+
+    @property
+    def most(self) -> int:
+        """The largest whole number of these bits, whose negative is the smallest."""
+        return (1 << (self.bits - 1)) - 1
 
     @property
     def scaled(self) -> bool:
         """Whether every row has a scale."""
-        return "float" not in self.name
+        return "float" not in self.name and self.steps is None
 
     @property
     def n_codes(self) -> int:
@@ -65,75 +83,76 @@ class Code:
 
     def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
         """What decoding needs beside the codes: arrays, and the names of their dimensions."""
-        named = ("component", "code_component")
-        return {} if self.matrix is None else {"matrix": (self.matrix, named)}
+        found: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        if self.matrix is not None:
+            found["matrix"] = self.matrix, ("component", "code_component")
+        if self.steps is not None:
+            found["steps"] = self.steps, ("component" if self.matrix is None else "code_component",)
+        return found
 
     def encode(self, rows: Rows) -> tuple[Bytes, Rows | None]:
         """Numbers (m, n_codes) and scales (m,) uint16, None where the code has none.
 
         Rows (m, d) of any float dtype, finite. What is beyond the range of its bits becomes
-        infinite; see `overflows`.
+        infinite (see `overflows`); beyond that of its component, the range's end (`saturation`).
         """
-        y = self._mapped(rows)
-        if self.name == "float16":
-            with np.errstate(over="ignore"):
-                return np.ascontiguousarray(y, "<f2").view(np.uint8), None
-        if self.name == "bfloat16":
-            return _upper_half(y).view(np.uint8), None
-        if self.name == "sign":
-            with np.errstate(over="ignore"):
-                lengths = np.linalg.norm(y.astype(np.float64), axis=1)
-            with np.errstate(over="ignore"):
-                scale = _upper_half(lengths.astype(np.float32))
-            return pack((y >= 0).astype(np.uint8), 1), scale
-
-        most = (1 << (self.bits - 1)) - 1
-        # Rounded up, so that no number is cut off.
-        scale = _upper_half(np.abs(y).max(axis=1) / np.float32(most), up=True)
-        step = _whole(scale)
-        safe = np.where(step > 0, step, np.float32(1))
-        with np.errstate(invalid="ignore"):
-            np.divide(y, safe[:, None], out=y)
-            np.rint(y, out=y)
-            numbers = np.clip(y, -most, most, out=y).astype(np.int8)
-        if self.bits == 8:
-            return numbers.view(np.uint8), scale
-        return pack((numbers + np.int8(most)).view(np.uint8), self.bits), scale
+        codes = np.empty((len(rows), self.n_codes), np.uint8)
+        scales = np.empty(len(rows), "<u2") if self.scaled else None
+        for part in self._blocks(len(rows)):
+            codes[part], scale = self._encoded(self._mapped(rows[part]))
+            if scales is not None:
+                scales[part] = scale
+        return codes, scales
 
     def decode(self, codes: Bytes, scale: Rows | None) -> Rows:
         """The rows (m, d), float32."""
-        if self.name == "float16":
-            y = np.ascontiguousarray(codes).view("<f2").astype(np.float32)
-        elif self.name == "bfloat16":
-            y = _whole(np.ascontiguousarray(codes).view("<u2"))
-        else:
-            assert scale is not None
-            y = self._numbers(codes)
-            np.multiply(y, _whole(scale)[:, None], out=y)
-        return y if self.matrix is None else y @ self.matrix.T.astype(np.float32)
+        rows = np.empty((len(codes), self.d), np.float32)
+        back = None if self.matrix is None else self.matrix.T.astype(np.float32)
+        for part in self._blocks(len(codes)):
+            if back is None:
+                self._decode(codes[part], None if scale is None else scale[part], rows[part])
+                continue
+            y = np.empty((len(codes[part]), self.width), np.float32)
+            self._decode(codes[part], None if scale is None else scale[part], y)
+            np.matmul(y, back, out=rows[part])
+        return rows
 
     def overflows(self, codes: Bytes, scale: Rows | None) -> bool:
         """Whether a number or scale is beyond the range of its bits (any row of these)."""
         if scale is not None:
             return not bool(np.isfinite(_whole(scale)).all())
+        if self.steps is not None:
+            return False
         halves = np.ascontiguousarray(codes)
         numbers = halves.view("<f2") if self.name == "float16" else _whole(halves.view("<u2"))
         return not bool(np.isfinite(numbers).all())
 
+    def saturation(self, rows: Rows) -> float:
+        """The share of numbers of these rows that frozen ranges cut off; 0 for other codes."""
+        if self.steps is None or not len(rows):
+            return 0.0
+        return float(np.mean(np.abs(self._mapped(rows)) > self.steps * (self.most + 0.5)))
+
     def error_bounds(self, rows: Rows) -> Vector:
         """For each row the most that its decoded row can be off, in Euclidean length: (m,) float64.
 
-        Half a step per number, and rounding in float32. None of it is estimated; `sign` has no
-        bound but twice the row's length, and a projection adds what it leaves out.
+        Half a step per number, and rounding in float32; of frozen ranges also what they cut off.
+        None of it is estimated; `sign` has no bound but twice the row's length, and a projection
+        adds what it leaves out.
         """
         x = np.asarray(rows, np.float64)
         lengths: Vector = np.linalg.norm(x, axis=1)
         root = math.sqrt(self.width)
         rest: Vector = 8 * self.d * 2.0**-24 * lengths + root * 1e-38
+        y = x if self.matrix is None else x @ self.matrix
         if self.matrix is not None:
-            rest = rest + np.linalg.norm(x - x @ self.matrix @ self.matrix.T, axis=1)
+            rest = rest + np.linalg.norm(x - y @ self.matrix.T, axis=1)
         if self.name == "sign":
             return (2 + 2.0**-8) * lengths + rest
+        if self.steps is not None:
+            beyond = np.maximum(np.abs(y) - self.most * self.steps, 0)
+            off: Vector = np.linalg.norm(np.maximum(beyond, self.steps / 2), axis=1)
+            return rest + off
         if not self.scaled:
             half_a_unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[self.name]
             smallest = 2.0**-25 * root if self.name == "float16" else 0.0
@@ -142,18 +161,81 @@ class Code:
         assert scale is not None
         return root / 2 * _whole(scale).astype(np.float64) + rest
 
+    def _blocks(self, n: int) -> list[slice]:
+        step = max(64, _BLOCK_VALUES // self.d)
+        return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
     def _mapped(self, rows: Rows) -> Rows:
+        """What is stored of rows: float32, perhaps the rows themselves."""
         with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and told
-            y = np.array(rows, np.float32, order="C")
+            y = np.ascontiguousarray(rows, np.float32)
         return y if self.matrix is None else y @ self.matrix.astype(np.float32)
 
-    def _numbers(self, codes: Bytes) -> Rows:
-        if self.bits == 8:
-            return np.ascontiguousarray(codes).view(np.int8).astype(np.float32)
-        numbers = unpack(codes, self.width, self.bits).astype(np.float32)
+    def _encoded(self, y: Rows) -> tuple[Bytes, Any]:
+        if self.name == "float16":
+            with np.errstate(over="ignore"):
+                return y.astype("<f2").view(np.uint8), None
+        if self.name == "bfloat16":
+            return _upper_half(y).view(np.uint8), None
         if self.name == "sign":
-            return (2 * numbers - 1) / np.float32(np.sqrt(self.width))
-        return numbers - np.float32((1 << (self.bits - 1)) - 1)
+            wide = y.astype(np.float64)
+            with np.errstate(over="ignore"):
+                lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide)).astype(np.float32)
+            return np.packbits(y >= 0, axis=1, bitorder="little"), _upper_half(lengths)
+
+        numbers, scale = np.empty_like(y), None
+        step: Any = self.steps
+        if step is None:
+            # The bits of numbers without their sign are in the order of the numbers.
+            bits = numbers.view(np.uint32)
+            np.bitwise_and(y.view(np.uint32), np.uint32(0x7FFFFFFF), out=bits)
+            largest = bits.max(axis=1, initial=0).view(np.float32)
+            # Rounded up, so that no number is cut off.
+            scale = _upper_half(largest / np.float32(self.most), up=True)
+            step = _whole(scale)[:, None]
+        step = np.where(step > 0, step, np.float32(1)).astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.divide(y, step, out=numbers)
+            np.rint(numbers, out=numbers)
+            if scale is None:
+                np.clip(numbers, -self.most, self.most, out=numbers)
+            whole = numbers.astype(np.int8)
+        if self.bits == 8:
+            return whole.view(np.uint8), scale
+        whole += np.int8(self.most)
+        return pack(whole.view(np.uint8), self.bits), scale
+
+    def _decode(self, codes: Bytes, scale: Rows | None, out: Rows) -> None:
+        """Write what is stored of these rows to ``out`` (m, width)."""
+        if self.name == "float16":
+            out[...] = np.ascontiguousarray(codes).view("<f2")
+        elif self.name == "bfloat16":
+            out[...] = _whole(np.ascontiguousarray(codes).view("<u2"))
+        elif self.name == "sign":
+            assert scale is not None
+            out[...] = np.unpackbits(codes, axis=1, bitorder="little", count=self.width)
+            out *= np.float32(2)
+            out -= np.float32(1)
+            out *= (_whole(scale) / np.float32(math.sqrt(self.width)))[:, None]
+        else:
+            if self.bits == 8:
+                out[...] = codes.view(np.int8)
+            else:
+                out[...] = unpack(codes, self.width, self.bits)
+                out -= np.float32(self.most)
+            if self.steps is not None:
+                out *= self.steps.astype(np.float32)
+            else:
+                assert scale is not None
+                out *= _whole(scale)[:, None]
+
+
+def frozen_steps(largest: Vector, name: str) -> Vector:
+    """Steps of a code with a scale per component, of the ``largest`` (width,) sizes seen; float32
+    values, so that they are what decoding multiplies by.
+    """
+    most = (1 << (BITS[name.removesuffix(BY_COMPONENT)] - 1)) - 1
+    return np.asarray((HEADROOM * largest / most).astype(np.float32), np.float64)
 
 
 def random_rotation(d: int, seed: int) -> Matrix:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.codes.packing import Bytes
+from dask_embstab.core.powers import power_of_two
 from dask_embstab.core.types import Matrix, Rows, Vector
 
 ENTRIES = 256
@@ -70,7 +71,7 @@ class ProductCode:
             if self.matrix is not None:
                 y = y @ self.matrix.astype(np.float32)
         parts, _, w = self.codebooks.shape
-        scale = _power_of_two(self.codebooks)
+        scale = scale_of(self.codebooks)
         codes = np.empty((len(y), parts), np.uint8)
         for part, entries in enumerate(self.codebooks):
             x = y[:, part * w : (part + 1) * w] * scale
@@ -118,14 +119,14 @@ def nearest(rows: Rows, entries: Rows) -> Any:
     return found
 
 
-def fit_codebooks(rows: Matrix, parts: int, seed: int, *, steps: int = 20) -> Rows:
+def fit_codebooks(rows: Rows, parts: int, seed: int, *, steps: int = 20) -> Rows:
     """Codebooks (parts, 256, d / parts), float32, of rows (m, d): Lloyd's algorithm on each part.
 
     It starts from rows drawn by ``seed``. An entry that no row is nearest to becomes the row that
     is worst off.
     """
     rng, w = np.random.default_rng(seed % 2**64), rows.shape[1] // parts
-    scale = _power_of_two(rows)
+    scale = scale_of(rows)
     books = np.empty((parts, ENTRIES, w), np.float32)
     start = rng.choice(len(rows), ENTRIES, replace=len(rows) < ENTRIES)
     for part in range(parts):
@@ -137,10 +138,10 @@ def fit_codebooks(rows: Matrix, parts: int, seed: int, *, steps: int = 20) -> Ro
     return books
 
 
-def _power_of_two(values: Rows) -> Any:
+def scale_of(values: Rows) -> Any:
     """What brings values to 1 at most: exact, and no square of them is out of range."""
-    _, exponent = np.frexp(np.abs(values).max(initial=0.0))
-    return np.float32(2.0 ** float(np.clip(-exponent, -126, 126)))
+    found = power_of_two(np.asarray(np.abs(values).max(initial=0.0), np.float64))
+    return np.float32(np.clip(found, 2.0**-126, 2.0**126))
 
 
 def _step(x: Rows, entries: Rows) -> Rows:

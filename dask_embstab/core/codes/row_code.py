@@ -9,9 +9,10 @@ from scipy.optimize import linear_sum_assignment
 
 from dask_embstab.core.codes.code import Code
 from dask_embstab.core.codes.product import ProductCode
+from dask_embstab.core.codes.residual import ResidualCode
 from dask_embstab.core.types import Matrix
 
-RowCode = Code | ProductCode
+RowCode = Code | ProductCode | ResidualCode
 
 
 def turned(code: RowCode, M: Matrix) -> RowCode:

@@ -46,6 +46,20 @@ def estimate(values: Vector, population: float) -> Estimate:
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), n)
 
 
+def ratio_estimate(hits: npt.ArrayLike, of: npt.ArrayLike) -> Estimate:
+    """The sum of ``hits`` (n,) over that of ``of`` (n,), not below hits, of n sampled queries, and
+    the interval of that ratio over all queries: by the residuals hits - ratio of (Cochran 1977,
+    section 6.4). NaN where one query was drawn.
+    """
+    x, n = np.asarray(hits, np.float64), np.asarray(of, np.float64)
+    ratio = float(x.sum() / n.sum())
+    if len(x) < 2:
+        return Estimate(ratio, np.nan, np.nan, len(x))
+    error = float(np.sqrt(len(x) / (len(x) - 1) * np.sum((x - ratio * n) ** 2)) / n.sum())
+    half = float(special.stdtrit(len(x) - 1, 0.5 + CONFIDENCE / 2)) * error
+    return Estimate(ratio, max(0.0, ratio - half), min(1.0, ratio + half), len(x))
+
+
 @dataclass(frozen=True, slots=True)
 class QuantileSketch:
     """How many values (not negative) fell into each bin, bins in ascending order.

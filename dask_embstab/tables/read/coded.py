@@ -1,8 +1,8 @@
 """A table whose rows are stored as codes: decoded a panel at a time by whoever reads them.
 
 In its group ``codes`` (n, bytes) uint8 stands in the place of ``vectors``, ``scale`` (n,) beside
-it where the code has one, and ``matrix`` where components were rotated or left out; the attributes
-say what they mean.
+it where rows have one, ``steps`` where components have one, and ``matrix`` where components were
+rotated or left out; the attributes say what they mean.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.codes.code import BITS, Code
+from dask_embstab.core.codes.code import BITS, BY_COMPONENT, FROZEN, Code
 from dask_embstab.core.codes.product import ENTRIES, ProductCode
+from dask_embstab.core.codes.residual import ResidualCode
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError, InputError
@@ -37,7 +38,7 @@ from dask_embstab.tables.read.views import View, ViewReader, column_source, view
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 from dask_embstab.tables.store_errors import reading
 
-CODES, SCALE, MATRIX, CODEBOOK = "codes", "scale", "matrix", "codebook"
+CODES, SCALE, STEPS, MATRIX, CODEBOOK = "codes", "scale", "steps", "matrix", "codebook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,11 @@ class _CodedReader(ViewReader):
 
     def take(self, start: int, stop: int) -> Rows:
         """The decoded rows."""
-        return _decoded(self._code, *(reader.take(start, stop) for reader in self._readers))
+        return _decoded(self._code, *self.stored(start, stop))
+
+    def stored(self, start: int, stop: int) -> list[Rows]:
+        """The codes (m, bytes) and, where rows have one, the scales (m, 1), as they are stored."""
+        return [reader.take(start, stop) for reader in self._readers]
 
     def digests(self) -> Digests:
         """Of the chunks of codes and of scales together."""
@@ -124,6 +129,12 @@ class _CodedReader(ViewReader):
         for of in scales:
             codes = {n: (c * 31 + of[n]) % 2**32 for n, c in codes.items() if n in of}
         return codes
+
+
+def stored_rows(reader: Any, start: int, stop: int) -> list[Rows]:
+    """What a reader of a coded table has stored of these rows: codes and, mostly, scales."""
+    assert isinstance(reader, _CodedReader)
+    return reader.stored(start, stop)
 
 
 def _checksum(code: RowCode) -> int:
@@ -153,11 +164,13 @@ def meaning(code: RowCode) -> str:
         "int8": "codes.view('i1')",
         "sign": f"bits, lowest first: (2 bit - 1) / sqrt({code.width})",
     }
-    told = numbers.get(code.name, "codebook[part, codes[:, part]] of all parts side by side")
-    if code.name in ("int6", "int5", "int4"):
-        bits = BITS[code.name]
+    name = code.name.removesuffix(BY_COMPONENT)
+    joined = "added up" if name.startswith("rq") else "side by side"
+    told = numbers.get(name, f"codebook[part, codes[:, part]] of all parts {joined}")
+    if name in ("int6", "int5", "int4"):
+        bits = BITS[name]
         told = f"numbers of {bits} bits, lowest first, minus {(1 << (bits - 1)) - 1}"
-    told = f"y = {told}" + (" * scale" if code.scaled else "")
+    told = f"y = {told}" + (" * scale" * code.scaled or " * steps" * (code.name in FROZEN))
     return told if code.matrix is None else f"{told}; rows are y @ matrix.T"
 
 
@@ -173,16 +186,7 @@ def code_of(group: zarr.Group, where: str) -> RowCode:
         matrix = _small(group, MATRIX, where)
         if matrix is not None and (matrix.ndim != 2 or matrix.shape[0] != d):
             raise ValueError("its matrix has another shape than its components ask for")
-        code: RowCode
-        if name in BITS:
-            code = Code(name, d, matrix)
-        else:
-            books = _small(group, CODEBOOK, where)
-            if books is None or books.ndim != 3 or books.shape[1] != ENTRIES:
-                raise ValueError(f"{name!r} needs a codebook of {ENTRIES} entries")
-            code = ProductCode(d, books.astype(np.float32), matrix)
-            if code.name != name or code.width != (d if matrix is None else matrix.shape[1]):
-                raise ValueError(f"it is coded as {name!r}, to which its codebook does not fit")
+        code = _stored_code(group, where, name, d, matrix)
     except EmbstabError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -196,6 +200,26 @@ def code_of(group: zarr.Group, where: str) -> RowCode:
             " or codebook are others); restore it or compress the run again"
         )
     return code
+
+
+def _stored_code(group: zarr.Group, where: str, name: Any, d: int, matrix: Any) -> RowCode:
+    """The code of this name, with the group's arrays; `ValueError` where they do not fit to it."""
+    if name in BITS:
+        return Code(name, d, matrix)
+    if name in FROZEN:
+        code = Code(name, d, matrix, _small(group, STEPS, where))
+        if code.steps is None or code.steps.shape != (code.width,):
+            raise ValueError(f"{name!r} needs a step for every component that is stored")
+        return code
+
+    books = _small(group, CODEBOOK, where)
+    if books is None or books.ndim != 3 or books.shape[1] != ENTRIES:
+        raise ValueError(f"{name!r} needs a codebook of {ENTRIES} entries")
+    kind = ResidualCode if str(name).startswith("rq") else ProductCode
+    made = kind(d, books.astype(np.float32), matrix)
+    if made.name != name or made.width != (d if matrix is None else matrix.shape[1]):
+        raise ValueError(f"it is coded as {name!r}, to which its codebook does not fit")
+    return made
 
 
 def _small(group: zarr.Group, name: str, where: str) -> Any:
