@@ -54,6 +54,7 @@ CAMPAIGNS = {
         "test_rebase_faults.py",
         "test_forget_faults.py",
         "test_series_processes.py",
+        "test_series_codes_faults.py",
     ),
     "compression.md": ("test_compress_faults.py",),
     "damage.md": ("test_kills.py", "test_input_races.py", "test_overwrite_races.py"),

@@ -21,20 +21,29 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-POINTS = 3
+POINTS = 2
 """So many operations the short form strikes, evenly spread, and the last ones."""
 KINDS: dict[str, Callable[[Path], Any]] = {
     "compress": lambda work: es.compress(work / "raw.zarr", work / "out.zarr", code="int5"),
     "compress stabilized": lambda work: es.compress(
         work / "run.zarr", work / "out.zarr", code="int5", rotate=True
     ),
-    "compress --resume": lambda work: es.compress(
+    "compress resumed": lambda work: es.compress(
         work / "raw.zarr", work / "out.zarr", code="pq2", force=True, resume=True
     ),
-    "compress --overwrite": lambda work: es.compress(
+    "compress over a run": lambda work: es.compress(
         work / "run.zarr", work / "old.zarr", code="int8", overwrite=True
     ),
 }
+SHORT = zip(KINDS, ("kill", "power", "fail", "power"), strict=True)
+CASES = [
+    *(pytest.param(False, kind, mode, id=f"few-{kind}-{mode}") for kind, mode in SHORT),
+    *(
+        pytest.param(True, kind, mode, id=f"every-{kind}-{mode}", marks=pytest.mark.long)
+        for kind in KINDS
+        for mode in faults.MODES
+    ),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +68,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def out_of(kind: str) -> str:
-    return "old.zarr" if "overwrite" in kind else "out.zarr"
+    return "old.zarr" if "over" in kind else "out.zarr"
 
 
 def strike(disk: faults.Faults, start: Path, kind: str, at: int, mode: str, wanted: Any) -> bool:
@@ -70,7 +79,7 @@ def strike(disk: faults.Faults, start: Path, kind: str, at: int, mode: str, want
     with contextlib.suppress(faults.Killed, OSError, es.EmbstabError), disk.armed(work, at, mode):
         KINDS[kind](work)
     out = work / out_of(kind)
-    if out.exists() and (kind != "compress --overwrite" or data_of(out) != before):
+    if out.exists() and (kind != "compress over a run" or data_of(out) != before):
         es.open_run(out, verify=True)  # what stands there is whole
         assert wanted in (None, data_of(out))
     for name in ("raw.zarr", "run.zarr"):
@@ -84,11 +93,9 @@ def strike(disk: faults.Faults, start: Path, kind: str, at: int, mode: str, want
     return disk.struck
 
 
-@pytest.mark.parametrize("mode", faults.MODES)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("every", "kind", "mode"), CASES)
 def test_a_fault_at_the_nth_operation(
-    disk: faults.Faults, start: Path, record_property: Any, kind: str, mode: str, *, every: bool
+    disk: faults.Faults, start: Path, record_property: Any, every: bool, kind: str, mode: str
 ) -> None:
     """At every place in the library that they come from; the short form takes a few, and the last
     ones, around the rename.

@@ -267,6 +267,10 @@ def test_shadows_rollbacks_and_promotions_have_their_codes(
     assert recorded(series, 3)["made"] == 1
     np.testing.assert_array_equal(read(series.codes(3)), read(series.open(3).codes))
     assert series.promote(3).version.figures["codes"] == recorded(series, 3)
+    series.add(folder / "day-1.zarr", name="tried", shadow=True, refit_code=True, accept="as above")
+    series.add(folder / "day-1.zarr", name="live", accept="the same rows")
+    known = [recorded(series, number)["made"] for number in (5, 6)]
+    assert known == [5, 1]  # a shadow's code is not the series' until it is promoted
     assert series.rollback(2).version.figures["codes"] == recorded(series, 2)
     np.testing.assert_array_equal(read(series.codes()), read(series.codes(2)))
 
@@ -309,6 +313,9 @@ def test_a_rebase_moves_what_codes_give_back(
         assert off < (0.02 if rewrite else 1e-5)  # rewritten ones are coded anew
     if rewrite:
         series.codes(2, like=1)
+    else:
+        with pytest.raises(es.InputError, match="another space"):
+            _ = series.open(1).codes
     made = len(series.log().versions) + 1
     series.add(folder / "day-1.zarr", name="again", accept="the same rows")
     assert recorded(series, made)["made"] == (made if name == "int8" and not rewrite else 1)
@@ -521,4 +528,9 @@ def test_status_metrics_and_report_tell_of_codes(folder: Path) -> None:
     )
     assert float(line.split()[-1]) == known["agreement"]
     assert 'gate="code_error"' in text
-    assert "code_error" in str(series.report().to_dict()["gates"])
+    report = series.report()
+    assert report.to_dict()["codes"]["items"]["agreement"] == [
+        recorded(series, n)["tables"]["items"].get("agreement") for n in (1, 2, 3)
+    ]
+    assert "Agreement of the codes of items" in report.html
+    assert "codes of items" not in es.Series(folder / "plain").report().html

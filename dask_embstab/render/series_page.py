@@ -105,6 +105,7 @@ def series_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ..
                 {key: component_figure(key, tables[key]["last"], between) for key in known},
             ),
         ],
+        **({"Codes": _codes(values["codes"], names)} if values["codes"] else {}),
         "Gates against their thresholds": [_gate(gate, names) for gate in values["gates"]],
         "Rows, sizes and times": [
             *merged(
@@ -171,6 +172,52 @@ def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
             )
         ),
     )
+
+
+def _codes(tables: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Absent]:
+    """Codes of each run, frozen beside refitted."""
+    found: list[Figure | Absent] = []
+    for key, known in tables.items():
+        for what, reading in _CODES.items():
+            lines = [Line("frozen", known[what]), Line("refitted", known[f"refit_{what}"])]
+            lines = [line for line in lines if any(value is not None for value in line.values)]
+            title = f"{what.capitalize()} of the codes of {key}"
+            if not lines:
+                found.append(Absent(title, "no run has this figure yet."))
+                continue
+            last = known[what][-1]
+            said = "not known" if last is None else f"{last:.3g}"
+            found.append(
+                Figure(
+                    title,
+                    f"Lines over {len(names)} runs; the last has {said}.",
+                    reading,
+                    (line_chart(names, lines, unit=what, ends=(0.0,)),),
+                    ("run", "made by version", "frozen", "refitted"),
+                    tuple(
+                        zip(
+                            names,
+                            known["made"],
+                            known[what],
+                            known[f"refit_{what}"],
+                            strict=True,
+                        )
+                    ),
+                )
+            )
+    return found
+
+
+_CODES = {
+    "agreement": (
+        "The share of code bytes that are those of the run before, for the same ids: what freezing"
+        " the code keeps, beside what a code fitted to each run would keep."
+    ),
+    "error": (
+        "Relative error of the rows that codes give back, beside that of a code fitted to each run"
+        " (of rows that it has not seen): a frozen line that climbs away asks for a refit."
+    ),
+}
 
 
 def _spectrum(key: str, spectra: Mapping[str, Any]) -> Figure:

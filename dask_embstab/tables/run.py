@@ -91,8 +91,14 @@ class Run(Displayed):
         """The same run with the rows that its codes give back, where codes are stored beside
         vectors; a run that has codes alone is that itself.
 
-        Raises `InputError` where a table has no codes.
+        Raises `InputError` where a table has no codes, or where the tables are views (a rebased
+        version of a series: `Series.codes` reads its codes).
         """
+        if self.then is not None:
+            raise InputError(
+                f"the rows of {self.where} are read in another space than its codes are stored in;"
+                f" {call('Series.codes')} reads both in one"
+            )
         return replace(self, items=_coded(self, "items"), users=_coded(self, "users"))
 
     def _facts(self) -> dict[str, object]:

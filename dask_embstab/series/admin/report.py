@@ -23,6 +23,7 @@ MOST_VERSIONS = 150
 a gate.
 """
 _MOST_SPECTRA, _MOST_COMPONENTS = 60, 12
+_OF_CODES = ("agreement", "refit_agreement", "error", "refit_error")
 _COUNTS = ("rows", "matched", "new", "gone", "returned", "zero_rows")
 
 
@@ -82,6 +83,7 @@ def report_values(
             if any(detail.figures.get(key) for detail in details)
         },
         "spectra": _spectra(shown, details),
+        "codes": _codes(details),
         "days": days(store, log),
     }
 
@@ -107,6 +109,24 @@ def _gates(details: Sequence[Details]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _codes(details: Sequence[Details]) -> dict[str, dict[str, list[Any]]]:
+    """By table what the codes of each run keep, frozen and refitted, and the version that made
+    them; nothing of a series without codes.
+    """
+    by_run = [detail.figures.get("codes") or {} for detail in details]
+    tables = sorted({key for known in by_run for key in known.get("tables") or {}})
+    return {
+        key: {
+            "made": [known.get("made") for known in by_run],
+            **{
+                name: [((known.get("tables") or {}).get(key) or {}).get(name) for known in by_run]
+                for name in _OF_CODES
+            },
+        }
+        for key in tables
+    }
 
 
 def _spectra(shown: Sequence[Version], details: Sequence[Details]) -> dict[str, Any]:

@@ -73,8 +73,11 @@ def require_one_code(store: Store, a: Version, b: Version) -> None:
 
 
 def last_coded(log: Log) -> Version | None:
-    """The last version that published a run with codes."""
-    return next((v for v in reversed(log.runs.values()) if v.figures.get("codes")), None)
+    """The head, where its run has codes, else the last live version whose run has; shadows have no
+    say.
+    """
+    live = () if log.head is None else (log.head, *reversed(log.live_runs.values()))
+    return next((version for version in live if version.figures.get("codes")), None)
 
 
 def _of_code(table: Table, code: RowCode) -> Table:

@@ -64,7 +64,9 @@ def code_figures(
             name = "agreement" if key in same else "agreement_with_replaced"
             found |= _agreement(code, last, sample.shared, name)
         if code.arrays() and coding.before:
-            found |= _refitted(code, last, coding, sample, readback.run.table(key))
+            found |= _refitted(
+                code, last if key in same else None, coding, sample, readback.run.table(key)
+            )
         tables[key] = found
     recorded = {
         "asked": dict(coding.asked),

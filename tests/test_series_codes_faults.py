@@ -1,0 +1,106 @@
+"""Publishes, refits, rebases and forgets of a series with codes that are struck: vectors and codes
+read as before or as after, and the same call ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import faults
+import numpy as np
+import pytest
+from oracle import data_of, world
+
+import dask_embstab as es
+from dask_embstab.series.log.thresholds import THRESHOLDS
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+CODE: dict[str, Any] = {"code": "pq2", "code_force": True, "gates": dict.fromkeys(THRESHOLDS)}
+VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
+    "add with codes": lambda series, runs: series.add(runs / "day-2.zarr"),
+    "refit of codes": lambda series, runs: series.add(runs / "day-2.zarr", refit_code=True),
+    "rebase with codes": lambda series, runs: series.rebase(
+        es.open_run(runs / "day-2.zarr"), rewrite=True
+    ),
+    "forget with codes": lambda series, _: series.forget([7], table="items", rewrite=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def _plainly(tmp_path: Path) -> Iterator[None]:
+    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
+        yield
+    gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days, and a series with codes of two of them."""
+    folder = tmp_path_factory.mktemp("faults")
+    series = es.Series.init(folder / "series", **CODE)
+    for day in range(3):
+        ids: dict[str, Any] = {"item_ids": np.arange(24) + day, "user_ids": np.arange(30)}
+        run = es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
+        if day < 2:
+            series.add(run)
+    return folder
+
+
+def ended(series: es.Series) -> Any:
+    """The log, but for the time of day, and everything that is stored of the runs."""
+    log = series.log()
+    read = [
+        np.asarray(run.table(key).vectors).tobytes()
+        for version in log.versions
+        for run in (series.open(version.version), series.codes(version.version))
+        for key in ("items", "users")
+    ]
+    stored = [data_of(series.open(version.version).path) for version in log.versions]
+    return [v.to_dict() | {"created": None} for v in log.versions], read, stored
+
+
+@pytest.mark.parametrize("mode", faults.MODES)
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("step", [0], ids=["every"])
+@pytest.mark.long
+def test_a_fault_at_the_nth_operation(
+    runs: Path,
+    tmp_path: Path,
+    disk: faults.Faults,
+    record_property: Any,
+    verb: str,
+    mode: str,
+    step: int,
+) -> None:
+    """At the first one of every place in the code."""
+    tried = faults.strike_every(
+        disk,
+        runs / "series",
+        tmp_path / "work",
+        lambda series: VERBS[verb](series, runs),
+        ended,
+        mode,
+        step=step,
+        offset=0,
+    )
+    record_property("tried", tried)
+
+
+def test_a_power_cut_right_before_a_version_with_codes(
+    runs: Path, tmp_path: Path, disk: faults.Faults
+) -> None:
+    """The short form: the last operations of an add."""
+    assert faults.strike_every(
+        disk,
+        runs / "series",
+        tmp_path / "work",
+        lambda series: VERBS["add with codes"](series, runs),
+        ended,
+        "power",
+        step=faults.NEVER,
+        offset=faults.NEVER,
+    )
