@@ -167,8 +167,9 @@ def _of_gates(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, fl
         found["code_saturation"][key] = known["saturation"]
         if then := known["error_when_made"]:
             found["code_error"][key] = known["error"] / then
-        if (then := known["unused_entries_when_made"]) is not None:
-            found["dead_codes"][key] = known["unused_entries"] - then
+        now, then = known["unused_entries"], known["unused_entries_when_made"]
+        if now is not None and then is not None:
+            found["dead_codes"][key] = now - then
         if "agreement" in known:
             found["code_agreement"][key] = known["agreement"] - known["agreement_by_chance"]
     return found
