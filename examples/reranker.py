@@ -17,7 +17,7 @@ used as it is on those of later ones.
 *stabilized*: every run aligned as a series does by default, keeping geometry or scores.
 *Retrained*: trained anew on stabilized vectors, always on the week before.
 
-    python examples/reranker.py [--data FOLDER] [--seeds 0 1] [--weeks 40] \
+    python examples/reranker.py [--data FOLDER] [--seeds 0 1 2 3 4] [--weeks 40] \
         [--markdown docs/experiments.md] [--heatmaps docs/experiments-heatmaps.svg] [--small]
 """
 
@@ -219,7 +219,7 @@ def tables(
 def main(argv: Sequence[str] | None = None) -> list[Figures]:
     """Run the experiment; the figures of every seed."""
     parser = parser_of(
-        "A re-ranker trained on one week's vectors and used on later weeks'.", seeds=(0, 1)
+        "A re-ranker trained on one week's vectors and used on later weeks'.", seeds=range(5)
     )
     parser.add_argument(
         "--weeks", type=int, default=40, help="how many runs (the last of 41 has no labels)"

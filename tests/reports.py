@@ -54,6 +54,7 @@ def made_up_log(n: int, *, components: int = 64, name: str = "day-{}") -> Log:
             settings=settings,
             figures=figures,
             spectra={"items": spectrum, "users": spectrum},
+            seconds={"fit": 1.0 + k % 3, "apply": 2.0, "gates": 0.25, "add": 5.0 + k % 3},
         )
         versions.append(
             Version(

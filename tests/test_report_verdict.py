@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
+from dask_embstab.series.log.thresholds import GATES
 
 
 def day(folder: Path, t: int) -> es.Run:
@@ -23,7 +25,8 @@ def day(folder: Path, t: int) -> es.Run:
 
 def agreement(report: es.Report) -> float | None:
     keys = {key["name"]: key["value"] for key in report.to_dict()["keys"]}
-    return keys["Same ids agree"]
+    found: float | None = keys["Same ids agree"]
+    return found
 
 
 @pytest.mark.parametrize("policy", ["consensus", "previous"])
@@ -71,11 +74,12 @@ def test_another_run_at_the_references_place_is_not_compared(tmp_path: Path, by_
     run = es.create_run(tmp_path / "run.zarr", rows[0], item_ids=ids[::-1] if by_id else ids)
     es.stabilize(run, out, reference=at)
     for other, ids_of, said in (
-        (rows[1], ids, "its items are others"),
+        (rows[1], ids, "its vectors are of another space"),
         (rows[2][:100], ids[:100], "it has 100 items, the reference had 120"),
+        (np.concatenate([rows[0][:100], rows[1][:20]]), ids, None if by_id else "items are others"),
     ):
-        if by_id and len(other) == 120:
-            continue  # of gathered rows no digest is recorded: the shape alone tells
+        if said is None:
+            continue  # of gathered rows no digest is recorded: the first 64 rows tell
         es.create_run(at, other, item_ids=ids_of, overwrite=True)
         report = es.report(out)
         assert agreement(report) is None
@@ -86,6 +90,21 @@ def test_another_run_at_the_references_place_is_not_compared(tmp_path: Path, by_
     assert "as training left it, it is not" in es.report(out).to_dict()["notes"][0]
     shutil.rmtree(at)
     assert "cannot be read any more" in es.report(out).to_dict()["notes"][0]
+
+
+def test_another_stabilized_run_at_the_references_place_is_not_compared(tmp_path: Path) -> None:
+    """Of the same name and rows, joined by ids: the space it is in tells."""
+    rows, ids = np.random.default_rng(0).normal(size=(2, 120, 4)), np.arange(120)
+    raw = [
+        es.create_run(tmp_path / f"{k}.zarr", rows[k], item_ids=ids, name="day") for k in range(2)
+    ]
+    at, out = tmp_path / "reference.zarr", tmp_path / "out.zarr"
+    es.stabilize(raw[0], at)
+    run = es.create_run(tmp_path / "run.zarr", rows[0], item_ids=ids[::-1])
+    es.stabilize(run, out, reference=at)
+    assert es.report(out).to_dict()["notes"] == []
+    es.stabilize(raw[1], at, overwrite=True)
+    assert "its vectors are of another space" in es.report(out).to_dict()["notes"][0]
 
 
 def test_an_unchanged_reference_is_compared(tmp_path: Path) -> None:
@@ -148,3 +167,70 @@ def test_ids_that_are_in_one_run_alone_are_named(tmp_path: Path) -> None:
 def test_a_verdict_names_the_trouble() -> None:
     x = np.random.default_rng(0).normal(size=(50, 3))
     assert es.report(x, 2 * x).verdict == "Look at this: lengths differ"
+
+
+def test_a_gate_that_is_off_makes_nothing_well(tmp_path: Path) -> None:
+    """It holds nothing; the report still asks its figure, and says that the gate is off."""
+    rng = np.random.default_rng(0)
+    off: dict[str, float | None] = dict.fromkeys((gate.name for gate in GATES), None)
+    series = es.Series.init(tmp_path / "shop", gates=off)
+    for k in range(2):
+        rows = rng.normal(size=(200, 8)), rng.normal(size=(100, 8))
+        series.add(es.create_run(tmp_path / f"day-{k}.zarr", *rows))
+    report = series.report()
+    assert series.status()["well"]
+    assert not report.well
+    assert report.verdict == "Look at this: same ids do not stay in place (its gate is off)"
+    assert "(its gate is off; good is at least 0.15)" in report.html
+
+
+def test_what_is_good_is_said_of_a_figure_that_is_not_known(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    series = es.Series.init(tmp_path / "shop")
+    series.add(es.create_run(tmp_path / "day.zarr", rows, rows))
+    report = series.report()
+    assert report.well
+    assert "(not known here; good is at least 0.3)" in report.html
+    assert "None" not in report.html
+
+
+def test_three_figures_stand_first_those_that_do_not_pass_before_all_others() -> None:
+    rows = np.random.default_rng(0).normal(size=(100, 4))
+    same, longer = es.report(rows, rows).html, es.report(rows, 3 * rows).html
+    for page, first in ((same, "Same ids agree"), (longer, "Lengths")):
+        found = re.findall(r'class="key"><h3>(.*?)</h3>', page)
+        assert len(found) == 3
+        assert found[0] == first
+    assert "Also asked: the lowest tenth agrees 1 (good is at least 0.18)" in same
+
+
+def test_a_run_in_its_own_space_is_not_called_standardized(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    for keep, said in (("geometry", "Left in its own space"), ("scores", "Standardized")):
+        raw = es.create_run(tmp_path / f"{keep}.zarr", rows, rows)
+        run = es.stabilize(raw, tmp_path / f"{keep}-s.zarr", keep=keep)
+        assert es.report(run).verdict.startswith(f"{said} without a reference")
+
+
+@pytest.mark.parametrize("rewrite", [False, True])
+def test_forgotten_ids_are_not_listed(tmp_path: Path, rewrite: bool) -> None:
+    """Without a rewrite the runs hold them still, but the report does not name them."""
+    rng = np.random.default_rng(0)
+    rows, ids = rng.normal(size=(80, 4)), np.array([f"item-{k}" for k in range(80)], object)
+    series = es.Series.init(tmp_path / "shop")
+    for k in range(2):
+        rows[:3] *= -1  # these move most
+        series.add(es.create_run(tmp_path / f"{k}.zarr", rows, item_ids=ids))
+
+    def named(report: es.Report) -> set[str]:
+        moved = report.to_dict()["days"]["tables"]["items"]["last"]["moved"]
+        assert {len(listed) for listed in moved.values()} == {12}
+        return {one["id"] for listed in moved.values() for one in listed}
+
+    assert {"item-0", "item-1", "item-2"} <= named(series.report())
+    series.forget(["item-0", "item-2"], table="items", rewrite=rewrite)
+    report = series.report()
+    assert "item-1" in named(report)
+    for gone in ("item-0", "item-2"):
+        assert gone not in named(report)
+        assert f">{gone}<" not in report.html

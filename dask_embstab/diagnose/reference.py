@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -13,6 +14,7 @@ import dask
 from dask_embstab.errors import EmbstabError
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.engine.graph import compute
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import matrix_of, moved_table, read_run
 from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.mark import store_at
@@ -31,11 +33,10 @@ def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
     """The run and its reference in one space, or a note that says why they cannot be compared;
     ``known`` are the diagnostics of the run, whose reference has a path.
     """
-    root = None if run.path is None else local_path(run.path)
-    series = None if root is None else root.parent.parent
+    series = _series_of(run)
     found: tuple[Run, Run] | str
     try:
-        if series is not None and (series / SERIES_MARK).is_file():
+        if series is not None:
             store = store_at(series)
             # What a series holds never changes under its name.
             found = _in_series(run, known, store, read_log(store))
@@ -47,6 +48,13 @@ def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
     except EmbstabError as error:
         found = f"the reference cannot be read any more: {error}"
     return _LEFT_OUT + found if isinstance(found, str) else found
+
+
+def _series_of(run: Run) -> Path | None:
+    """The folder of the series that a stored run lies in."""
+    root = None if run.path is None else local_path(run.path)
+    series = None if root is None else root.parent.parent
+    return series if series is not None and (series / SERIES_MARK).is_file() else None
 
 
 def _in_series(run: Run, known: Mapping[str, Any], store: Store, log: Log) -> tuple[Run, Run] | str:
@@ -76,6 +84,10 @@ def _another(known: Mapping[str, Any], found: Run) -> str | None:
     if reference.get("stabilized") not in (None, found.transform is not None):
         was = "stabilized" if reference["stabilized"] else "as training left it"
         differs.append(f"the reference was {was}, it is not")
+    # A series may read a run in another space than its own transform tells.
+    told = None if _series_of(found) else reference.get("space")
+    if not differs and told not in (None, space_of_run(found).origin):
+        differs.append("its vectors are of another space")
     for key in TABLES:
         table: Table | None = getattr(found, key)
         figures = known.get(key) or {}

@@ -12,7 +12,7 @@ from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.sampled import SharedRows, compared, most_moved, sampled_rows, shared_rows
 from dask_embstab.render.report import Report
 from dask_embstab.repairs import call
-from dask_embstab.series.log.thresholds import GATES
+from dask_embstab.series.admin.report import key_figure
 from dask_embstab.series.log.versions import row_counts
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
@@ -24,7 +24,6 @@ _LEAST = 10
 `LEAST_PER_COMPONENT`.
 """
 _COUNTS = ("rows", "matched", "new", "gone", "zero_rows")
-_GATES = {gate.name: gate for gate in GATES}
 
 
 def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
@@ -41,18 +40,20 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
         for found in tables.values()
     ]
     shares += [0.0 for _ in metrics.unmeasured]  # tables of which the runs share no id
+    agreement, *others = _agreement_keys(tables, "Mean cosine beyond chance.")
     keys = [
-        *_agreement_keys(tables, "Mean cosine beyond chance."),
-        _key(
+        agreement,
+        key_figure(
             "matched", "Ids in both", shares, "Share of the smaller table's ids.", "few shared ids"
         ),
-        _key(
+        key_figure(
             "norm_ratio",
             "Lengths",
             [found["norm_ratio"] for found in tables.values() if found.get("cosine")],
             "Length of the second run's vectors over that of the first's.",
             "lengths differ",
         ),
+        *others,
     ]
     usable = {
         key: (
@@ -114,14 +115,14 @@ def report_run(run: Run) -> Report:
     alignment = known.get("alignment")
     errors = [] if alignment is None else [alignment["relative_error"]]
     keys = [
-        _key(
+        key_figure(
             "alignment",
             "Alignment error",
             errors,
             "Relative distance from the reference rows.",
             "large alignment error",
         ),
-        _key(
+        key_figure(
             "matched",
             "Ids carried over",
             shares,
@@ -175,21 +176,21 @@ def _agreement_keys(tables: Mapping[str, Any], meaning: str) -> list[dict[str, A
         if cosine.get("percentiles")
     ]
     return [
-        _key(
+        key_figure(
             "agreement",
             "Same ids agree",
             values("beyond_chance"),
             meaning,
             "same ids do not agree",
         ),
-        _key(
+        key_figure(
             "low_agreement",
             "The lowest tenth agrees",
             [*lowest, *values("low_beyond_chance")],
             "The same of the cosine that one row in ten does not reach.",
             "one row in ten does not agree",
         ),
-        _key(
+        key_figure(
             "chance_share",
             "Rows at chance",
             values("share_at_chance"),
@@ -209,24 +210,3 @@ def _too_few(key: str, matched: int, usable: int, d: int) -> str | None:
     if usable >= least:
         return None
     return f"too few shared rows of {key} to tell ({usable}; at least {least} are needed)"
-
-
-def _key(
-    gate_name: str, name: str, values: list[float], meaning: str, trouble: str
-) -> dict[str, Any]:
-    """The worst of the values against the default threshold of a gate; ``trouble`` is what is wrong
-    where it does not pass.
-    """
-    gate = _GATES[gate_name]
-    known = {
-        "name": name,
-        "meaning": meaning,
-        "trouble": trouble,
-        "sense": gate.sense,
-        "threshold": gate.threshold,
-        "why": "not known here",
-    }
-    if not values:
-        return {**known, "value": None, "good": None}
-    worst = max(values, key=gate.badness)
-    return {**known, "value": float(worst), "good": gate.passes(worst, gate.threshold)}

@@ -7,6 +7,7 @@ is the sum of the singular values of U'V over n: one small matrix per pair tells
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +93,11 @@ def cosine_and_ceiling(shared: SharedRows) -> tuple[float | None, float | None]:
     return mean, min(float(np.linalg.svd(cross, compute_uv=False).sum()) / n, 1.0)
 
 
-def compared(table: Table, shared: SharedRows) -> dict[str, Any]:
+def compared(
+    table: Table, shared: SharedRows, *, unnamed: AbstractSet[Any] = frozenset()
+) -> dict[str, Any]:
     """The figures of `evaluate` that these pairs of rows tell, as plain values of its names, and
-    which rows of the first ``table`` moved most.
+    which rows of the first ``table`` moved most, ids ``unnamed`` left out of these.
     """
     n = len(shared.x)
     if not n:
@@ -116,13 +119,15 @@ def compared(table: Table, shared: SharedRows) -> dict[str, Any]:
             "ceiling": ceiling,
         },
         "components": _components(like),
-        "moved": most_moved(table, shared),
+        "moved": most_moved(table, shared, unnamed=unnamed),
     }
 
 
-def most_moved(table: Table, shared: SharedRows) -> dict[str, list[dict[str, Any]]]:
+def most_moved(
+    table: Table, shared: SharedRows, *, unnamed: AbstractSet[Any] = frozenset()
+) -> dict[str, list[dict[str, Any]]]:
     """The sampled rows with the lowest cosines, and those whose vectors lie farthest apart,
-    with their ids.
+    with their ids, but for the ``unnamed``.
     """
     cosines = np.einsum("ij,ij->i", unit(shared.x), unit(shared.y))
     apart = row_lengths(shared.x - shared.y)
@@ -139,9 +144,11 @@ def most_moved(table: Table, shared: SharedRows) -> dict[str, list[dict[str, Any
                 "norm_b": float(lengths[1][k]),
             }
             for name, k in zip(ids, order, strict=True)
-        ]
+            if name not in unnamed
+        ][:_MOVED]
 
-    lowest, farthest = (np.argsort(by, kind="stable")[:_MOVED] for by in (cosines, -apart))
+    most = _MOVED + len(unnamed)
+    lowest, farthest = (np.argsort(by, kind="stable")[:most] for by in (cosines, -apart))
     return {"lowest_cosine": listed(lowest), "farthest": listed(farthest)}
 
 

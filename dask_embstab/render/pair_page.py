@@ -22,10 +22,12 @@ _DIRECTIONS = (
     ("retrained", "each run's own items by its own queries"),
 )
 
+_FIRST = 3
+
 
 def pair_verdict(values: Mapping[str, Any]) -> Verdict:
     """The line and the figures to look at first."""
-    keys = tuple(key_of(key) for key in values["keys"])
+    keys, others = first_keys(values["keys"])
     line = (
         "Comparable: both runs hold the same ids in one space"
         if values["well"]
@@ -39,7 +41,16 @@ def pair_verdict(values: Mapping[str, Any]) -> Verdict:
     )
     apart = values["metrics"].get("unmeasured") or {}
     lines += tuple(f"{key}: not measured: {why}." for key, why in apart.items())
-    return Verdict(values["well"], line, keys, lines)
+    return Verdict(values["well"], line, keys, (*lines, *others))
+
+
+def first_keys(keys: Iterable[Mapping[str, Any]]) -> tuple[tuple[Key, ...], tuple[str, ...]]:
+    """The three figures to look at first, those that do not pass before all others, and a line that
+    tells the rest.
+    """
+    shown = [key_of(key) for key in sorted(keys, key=lambda key: key["good"] is not False)]
+    rest = "; ".join(f"{key.name.lower()} {key.value} ({key.good})" for key in shown[_FIRST:])
+    return tuple(shown[:_FIRST]), (f"Also asked: {rest}.",) if rest else ()
 
 
 def troubles(keys: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -49,10 +60,10 @@ def troubles(keys: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def key_of(known: Mapping[str, Any]) -> Key:
     """A figure to look at first, from its plain values."""
-    value, limit = known["value"], known["threshold"]
+    value, good = known["value"], f"good is {known['sense']} {known['threshold']:.3g}"
     if value is None:
-        return Key(known["name"], "\u2013", known["why"], None, known["meaning"])
-    good = f"good is {known['sense']} {limit:.3g}"
+        return Key(known["name"], "\u2013", f"not known here; {good}", None, known["meaning"])
+    good = f"its gate is off; {good}" if known["is_off"] else good
     return Key(known["name"], f"{value:.3g}", good, known["good"], known["meaning"])
 
 

@@ -15,7 +15,7 @@ from dask_embstab.render.likeness import (
     share_columns,
 )
 from dask_embstab.render.marks import shortened
-from dask_embstab.render.pair_page import key_of, troubles
+from dask_embstab.render.pair_page import first_keys, troubles
 
 _ERRORS = {
     "error": "error",
@@ -28,19 +28,20 @@ _ERRORS = {
 def run_verdict(values: Mapping[str, Any]) -> Verdict:
     """The line and the figures to look at first."""
     known = values["diagnostics"]
-    keys = tuple(key_of(key) for key in values["keys"])
+    keys, others = first_keys(values["keys"])
     bad = troubles(values["keys"])
     reference = known["reference"]
     if bad:
         line = f"Look at this: {', '.join(bad)}"
     elif reference is None:
-        line = "Standardized without a reference: there is nothing to compare it with"
+        was = "Standardized" if known["keep"] == "scores" else "Left in its own space"
+        line = f"{was} without a reference: there is nothing to compare it with"
     else:
         line = f"Well aligned to {reference}"
     facts = ", ".join(
         f"{name} {known[name]}" for name in ("keep", "method", "rank", "balance") if known[name]
     )
-    return Verdict(values["well"], line, keys, (facts, *values["notes"]))
+    return Verdict(values["well"], line, keys, (facts, *others, *values["notes"]))
 
 
 def run_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dask_embstab.render.charts import Line, line_chart, stacked_bars
 from dask_embstab.render.figures import TABLES, Absent, Figure, merged, sections_of
-from dask_embstab.render.html import Html, Key, Section, Verdict, paragraph
+from dask_embstab.render.html import Html, Section, Verdict, paragraph
 from dask_embstab.render.likeness import (
     component_figure,
     cosine_by_gap,
@@ -20,17 +20,15 @@ from dask_embstab.render.likeness import (
     skew_heatmap,
 )
 from dask_embstab.render.marks import shortened
+from dask_embstab.render.pair_page import key_of, troubles
 
-_KEYS = (
-    ("agreement", "Same ids stay in place", "Mean cosine with the run before, beyond chance."),
-    ("matched", "Ids carried over", "Share of the smaller table whose ids the run before has too."),
-    ("scores", "Scores kept", "Change of sampled scores by stabilizing, as a share of the scores."),
-)
 _NO_SKEW = (
     "it needs two live runs that share queries, and tables of which a report reads two (series skew"
     " measures any)."
 )
 _NEEDS_TWO = "it needs two live runs."
+_STEPS, _MOST_STEPS = ("add", "fit", "apply", "verify", "gates", "consensus"), 4
+"""Of the publish of a run; the first ones are drawn."""
 
 
 def series_verdict(values: Mapping[str, Any]) -> Verdict:
@@ -41,11 +39,9 @@ def series_verdict(values: Mapping[str, Any]) -> Verdict:
     elif values["well"]:
         line = f"All is well: {shortened(head['run'])} is live"
     else:
-        line = f"Look at this: {_trouble(status)}"
-    gates = {gate["gate"]: gate for gate in values["gates"]}
-    runs = [run["run"] for run in values["runs"]]
-    live = runs.index(head["run"]) if head and head["run"] in runs else -1
-    keys = tuple(_key(gates.get(name), live, title, meaning) for name, title, meaning in _KEYS)
+        off = troubles(key for key in values["keys"] if key["is_off"])
+        line = f"Look at this: {'; '.join([*_trouble(status), *off])}"
+    keys = tuple(map(key_of, values["keys"]))
     return Verdict(values["well"], line, keys, tuple(values["lines"]))
 
 
@@ -119,7 +115,7 @@ def series_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ..
     return (*sections, Section("What this page is made of", _made_of(values)))
 
 
-def _trouble(status: Mapping[str, Any]) -> str:
+def _trouble(status: Mapping[str, Any]) -> list[str]:
     counts = [
         (len(status[name]), f"{name} delivery", f"{name} deliveries")
         for name in ("held", "failed", "unfinished")
@@ -127,25 +123,7 @@ def _trouble(status: Mapping[str, Any]) -> str:
     said = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
     if status["ignored"]:
         said.append(f"the live run was published in spite of {', '.join(status['ignored'])}")
-    return "; ".join(said)
-
-
-def _key(gate: Mapping[str, Any] | None, at: int, title: str, meaning: str) -> Key:
-    """The worst figure of a gate, of the run at this place."""
-    figures = (
-        {}
-        if gate is None
-        else {
-            table: values[at] for table, values in gate["figures"].items() if values[at] is not None
-        }
-    )
-    if gate is None or not figures:
-        return Key(title, "\u2013", "not known of this run", None, meaning)
-    worst = (max if gate["sense"] == "at most" else min)(figures.values())
-    threshold, verdict = gate["threshold"][at], gate["verdict"][at]
-    good = "no threshold" if threshold is None else f"good is {gate['sense']} {threshold:.3g}"
-    is_good = {"pass": True, "hold": False}.get(verdict)
-    return Key(title, f"{worst:.3g}", good, is_good, meaning)
+    return said
 
 
 def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
@@ -255,7 +233,11 @@ def _rows(key: str, found: Mapping[str, Any], names: Sequence[str]) -> Figure:
     counts = ("matched", "new", "gone")
     asked = any(value is not None for value in found["matched"])
     parts = [Line(name, found[name]) for name in counts] if asked else [Line("rows", found["rows"])]
-    last = {name: found[name][-1] for name in (*counts, "rows")}
+    told = ", ".join(
+        f"{found[name][-1]} {'' if name == 'rows' else name}".rstrip()
+        for name in ("rows", *counts)
+        if found[name][-1] is not None
+    )
     reading = (
         "The rows of each run whose ids its reference has (matched) or does not have (new,"
         " striped), and those of the reference alone (gone, closely striped): a wide striped part"
@@ -264,13 +246,16 @@ def _rows(key: str, found: Mapping[str, Any], names: Sequence[str]) -> Figure:
     )
     return Figure(
         f"{key.capitalize()} matched, new and gone" if asked else f"Rows of {key}",
-        f"Stacked bars over {len(names)} runs; the last has {last['rows']} {key},"
-        f" {last['matched']} matched, {last['new']} new, {last['gone']} gone.",
+        f"Stacked bars over {len(names)} runs; {key} of the last: {told}.",
         reading,
         (stacked_bars(names, parts, unit=key),),
         ("run", *found),
         tuple((name, *(values[k] for values in found.values())) for k, name in enumerate(names)),
     )
+
+
+def _seconds(value: float | None) -> str:
+    return "an unknown time" if value is None else f"{value:.3g} seconds"
 
 
 def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Absent]:
@@ -287,6 +272,26 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
             (line_chart(names, [Line("bytes", sizes)], unit="bytes", ends=(0.0,)),),
             ("run", "bytes"),
             tuple(zip(names, sizes, strict=True)),
+        )
+    seconds = [run["seconds"] or {} for run in runs]
+    if steps := [step for step in _STEPS if any(step in known for known in seconds)]:
+        by_step = {step: [known.get(step) for known in seconds] for step in steps}
+        lines = [Line(step, by_step[step]) for step in steps if step in _STEPS[:_MOST_STEPS]]
+        found.append(
+            Figure(
+                "Time to add each run",
+                f"Lines of {len(lines)} steps over {len(runs)} runs; the last took"
+                f" {_seconds(seconds[-1].get('add'))}.",
+                "Seconds of the call that published each run, in all (add) and of its longest"
+                " steps: all grow with the rows; one step that grows alone is a slower store or a"
+                " slower join.",
+                (line_chart(names, lines, unit="seconds", ends=(0.0,)),),
+                ("run", *steps),
+                tuple(
+                    (name, *(values[k] for values in by_step.values()))
+                    for k, name in enumerate(names)
+                ),
+            )
         )
     if any(gap is not None for gap in hours):
         found.append(

@@ -22,13 +22,16 @@ from dask_embstab.passes.sampled import (
     sampled_rows,
     shared_rows,
 )
+from dask_embstab.series.admin.held_ids import attribute
 from dask_embstab.series.admin.skew import skew_of
 from dask_embstab.series.log.basis import read_run
 from dask_embstab.series.log.log import Log
-from dask_embstab.series.log.published import transform_of
+from dask_embstab.series.log.published import published_reference, published_run, transform_of
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
+from dask_embstab.tables.ids.ids import ids_at
+from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.transform import Transform
@@ -94,11 +97,30 @@ def days_of(store: Store, log: Log) -> dict[str, Any] | None:
                 _as_trained(one, run, versions[k], key)
                 for one, run, k in zip(samples, runs, chosen, strict=True)
             ]
-            last_two = compared(runs[-1].table(key), shared_rows(samples[-1], samples[-2]))
+            last_two = compared(
+                runs[-1].table(key),
+                shared_rows(samples[-1], samples[-2]),
+                unnamed=_forgotten(store, [versions[k] for k in chosen[-2:]], key),
+            )
             found["tables"][key] = _between(samples, raw, chosen) | {"last": last_two}
     settings = Settings.of(log.versions[-1].settings)
     opened = partial(_opened, store, log)
     return found | {"skew": _skew(log, opened, settings, runs[-1])}
+
+
+def _forgotten(store: Store, located: Sequence[Version], key: str) -> set[Any]:
+    """The ids that a `forget` took from the running references of these runs, which hold them
+    still.
+    """
+    found: set[Any] = set()
+    for version in located:
+        if version.has_reference:
+            forgotten = attribute(published_reference(store, version), "forgotten")
+            rows = np.asarray(forgotten.get(key, ()), np.int64)
+            if len(rows):
+                table = published_run(store, version).table(key)
+                found |= set(plain(ids_at(table.row_ids, rows)))
+    return found
 
 
 def _opened(store: Store, log: Log, version: int) -> Run:

@@ -169,6 +169,11 @@ def _of_head(head: Version | None, details: Details) -> Iterator[Metric]:
         ],
     )
     yield (
+        "add_seconds",
+        "Seconds of the call that published the live run: in all (add) and by step.",
+        [({"step": step}, seconds) for step, seconds in details.seconds.items()],
+    )
+    yield (
         "bytes",
         "Bytes of the chunks of the live run as it was published.",
         [] if head is None else [({}, size) for size in (stored_bytes(head),) if size is not None],

@@ -22,6 +22,27 @@ MOST_VERSIONS = 150
 """Runs whose figures are shown over time; of more, evenly spread ones and those accepted against
 a gate.
 """
+_KEYS = (
+    (
+        "agreement",
+        "Same ids stay in place",
+        "Mean cosine with the run before, beyond chance.",
+        "same ids do not stay in place",
+    ),
+    (
+        "matched",
+        "Ids carried over",
+        "Share of the smaller table whose ids the run before has too.",
+        "few ids carried over",
+    ),
+    (
+        "scores",
+        "Scores kept",
+        "Change of sampled scores by stabilizing, as a share of the scores.",
+        "scores changed",
+    ),
+)
+_GATES = {gate.name: gate for gate in GATES}
 _MOST_SPECTRA, _MOST_COMPONENTS = 60, 12
 _OF_CODES = ("agreement", "refit_agreement", "error", "refit_error")
 _COUNTS = ("rows", "matched", "new", "gone", "returned", "zero_rows")
@@ -40,6 +61,7 @@ def report_values(
     published = [v for v in log.versions if v.kind == "publish" and v.run is not None]
     accepted = [k for k, version in enumerate(published) if version.accepted is not None]
     live = [k for k, version in enumerate(published) if log.head and version.run == log.head.run]
+    keys = _keys(published[live[-1]].verdicts if live else ())
     chosen = {*evenly(len(published), MOST_VERSIONS), *accepted[-MOST_VERSIONS // 4 :], *live}
     shown = [published[k] for k in sorted(chosen)]
     details = [version.full_details for version in shown]
@@ -47,7 +69,8 @@ def report_values(
     return {
         "kind": "series",
         "name": name,
-        "well": status["well"],
+        "well": status["well"] and not any(key["is_off"] and key["good"] is False for key in keys),
+        "keys": keys,
         "lines": status["lines"],
         "status": {key: value for key, value in status.items() if key != "lines"},
         "versions": {
@@ -68,6 +91,7 @@ def report_values(
                 "hours_since_previous": hours,
                 "accepted": version.accepted,
                 "bytes": stored_bytes(version),
+                "seconds": dict(detail.seconds) or None,
                 "chain_minus_first": detail.figures.get("chain_minus_first"),
                 "rank": detail.figures.get("rank"),
             }
@@ -86,6 +110,49 @@ def report_values(
         "codes": _codes(details),
         "days": days(store, log),
     }
+
+
+def key_figure(
+    gate_name: str,
+    name: str,
+    values: Sequence[float],
+    meaning: str,
+    trouble: str,
+    *,
+    threshold: float | None = None,
+    is_off: bool = False,
+) -> dict[str, Any]:
+    """A figure to look at first: the worst of the values against the threshold of a gate, by
+    default and where it ``is_off`` the gate's own; ``trouble`` is what is wrong where it does not
+    pass.
+    """
+    gate = _GATES[gate_name]
+    limit = gate.threshold if threshold is None else threshold
+    worst = max(values, key=gate.badness) if values else None
+    return {
+        "name": name,
+        "meaning": meaning,
+        "trouble": f"{trouble} (its gate is off)" if is_off else trouble,
+        "sense": gate.sense,
+        "threshold": limit,
+        "is_off": is_off,
+        "value": None if worst is None else float(worst),
+        "good": None if worst is None else gate.passes(worst, limit),
+    }
+
+
+def _keys(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The three figures to look at first, of the live run; a gate that is off is asked as well."""
+    by_gate = {str(verdict["gate"]): verdict for verdict in verdicts}
+    found = []
+    for gate, name, meaning, trouble in _KEYS:
+        verdict = by_gate.get(gate, {})
+        values = [v for v in (verdict.get("figures") or {}).values() if v is not None]
+        threshold = verdict.get("threshold")
+        is_off = bool(values) and threshold is None
+        more: Any = {"threshold": threshold, "is_off": is_off}
+        found.append(key_figure(gate, name, values, meaning, trouble, **more))
+    return found
 
 
 def _gates(details: Sequence[Details]) -> list[dict[str, Any]]:

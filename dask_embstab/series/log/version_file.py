@@ -40,10 +40,13 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details(Findings):
-    """The same, the settings from here on, and the singular values of each table."""
+    """The same, the settings from here on, the singular values of each table, and how many
+    ``seconds`` the call that published the run took: in all (``add``) and by step.
+    """
 
     settings: Mapping[str, Any]
     spectra: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -95,7 +98,7 @@ def findings_in(line: bytes) -> dict[str, Any]:
 
 
 def details_in(line: bytes) -> dict[str, Any]:
-    """Settings and spectra."""
+    """Settings, spectra and seconds."""
     known = _decoded(_inside(line, _DETAILS) + b"}")
     if set(map(type, known.values())) != {dict}:
         raise ValueError("its details are objects")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask_embstab.errors import HoldError, InputChangedError, NotFiniteError, TooFewMatchedError
@@ -50,6 +51,26 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """Seconds since ``began``, and those of the steps of a publish."""
+
+    began: float = field(default_factory=time.perf_counter)
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        """Of what is done within, and of the same step before."""
+        began = time.perf_counter()
+        yield
+        self.steps[step] = self.steps.get(step, 0.0) + time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """To the millisecond, ``add`` is all of it."""
+        known = {**self.steps, "add": time.perf_counter() - self.began}
+        return {step: round(seconds, 3) for step, seconds in known.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What every gate said, over how many sampled rows of each table, and what is recorded of the
     codes, if there are any.
@@ -66,7 +87,7 @@ def add_run(store: Store, initial: Settings, source: Run, request: Request) -> A
     Where a gate holds it, its candidate stays as an interrupted publish leaves it, so that the same
     call with ``accept`` (a reason) publishes it without fitting or writing again.
     """
-    name = request.name
+    name, watch = request.name, Stopwatch()
     require_run_name(name)
     require_model(request.model or model_of(source) or name)
     with (
@@ -80,17 +101,22 @@ def add_run(store: Store, initial: Settings, source: Run, request: Request) -> A
         delivery = prepare(store, log, initial, source, request, locks)
         with _one_delivery(delivery):
             with _refusals_hold(name):
-                candidate = fit(delivery)
-                coding = coding_of(delivery, candidate)
+                with watch.of("fit"):
+                    candidate = fit(delivery)
+                with watch.of("codes"):
+                    coding = coding_of(delivery, candidate)
                 for is_last in (False, True):  # what a power cut tore is written anew, once
-                    apply(delivery, candidate, coding.codes)
-                    make_durable(store, delivery.key)
-                    with removed_if_torn(store, delivery.key, is_last=is_last):
+                    with watch.of("apply"):
+                        apply(delivery, candidate, coding.codes)
+                        make_durable(store, delivery.key)
+                    with removed_if_torn(store, delivery.key, is_last=is_last), watch.of("verify"):
                         readback = verify(delivery, candidate)
                         break
-            judged = check_gates(delivery, candidate, coding, readback)
-        advanced = advance_consensus(delivery, candidate, readback)
-        return publish(delivery, candidate, readback, judged, advanced, lock)
+            with watch.of("gates"):
+                judged = check_gates(delivery, candidate, coding, readback)
+        with watch.of("consensus"):
+            advanced = advance_consensus(delivery, candidate, readback)
+        return publish(delivery, candidate, readback, judged, advanced, watch, lock)
 
 
 def apply(delivery: Delivery, candidate: Candidate, codes: Codes) -> None:
@@ -149,6 +175,7 @@ def publish(
     readback: Readback,
     judged: Judged,
     advanced: Advanced,
+    watch: Stopwatch,
     lock: Held,
 ) -> Added:
     """Create the version, which one of all who try does; nothing else of the publish is left
@@ -167,6 +194,7 @@ def publish(
         settings=delivery.recorded.to_dict(),
         figures=figures,
         spectra=readback.spectra,
+        seconds=watch.seconds(),
     )
     digests = Digests(run=readback.digests, reference=advanced.digests, inputs=readback.inputs)
     version = next_version(
