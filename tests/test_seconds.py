@@ -21,7 +21,7 @@ def test_seconds_of_every_add_are_in_the_version_the_report_and_the_metrics(
 
     log = series.log()
     told = [version.full_details.seconds for version in log.versions]
-    steps = {"add", "fit", "apply", "verify", "gates", "consensus"}
+    steps = {"add", "fit", "codes", "apply", "verify", "gates", "consensus"}
     for seconds in told:
         assert set(seconds) == steps
         inner = sum(seconds[step] for step in steps - {"add"})

@@ -163,6 +163,7 @@ def histogram(
         for tick in along
     ]
     taken = [0.0, 0.0, 0.0]
+    names: list[str] = []
     for at, text in named:
         wide = len(text) * CHARACTER + 6
         begin = max(left, min(x(at) - wide / 2, WIDTH - wide))
@@ -170,8 +171,8 @@ def histogram(
         taken[row] = begin + wide
         top = 27 + 13.0 * row
         marks.append(rule((x(at), top + 4), (x(at), y(0)), "limit"))
-        marks.append(label(begin + wide / 2, top, text, anchor="middle"))
-    return Drawing(WIDTH, HEIGHT, tuple(marks), name)
+        names.append(label(begin + wide / 2, top, text, style="t h", anchor="middle"))
+    return Drawing(WIDTH, HEIGHT, (*marks, *names), name)
 
 
 def ranked_bars(names: Sequence[str], values: Values, *, unit: str, name: str = "") -> Drawing:

@@ -65,6 +65,7 @@ _STYLE = """\
 @LEFT@
 .embstab thead th { vertical-align: bottom; }
 .embstab .t { font-size: 12px; fill: var(--ink); } .embstab .m { fill: var(--mute); }
+.embstab .h { paint-order: stroke; stroke: var(--card); stroke-width: 4px; }
 .embstab .n { font-size: 10.5px; } .embstab .b { font-weight: 650; }
 .embstab .g { stroke: var(--grid); stroke-width: 1; }
 .embstab .l { fill: none; stroke-width: 2; stroke-linejoin: round; }

@@ -27,7 +27,7 @@ _NO_SKEW = (
     " measures any)."
 )
 _NEEDS_TWO = "it needs two live runs."
-_STEPS, _MOST_STEPS = ("add", "fit", "apply", "verify", "gates", "consensus"), 4
+_STEPS, _MOST_STEPS = ("add", "fit", "apply", "verify", "codes", "gates", "consensus"), 4
 """Of the publish of a run; the first ones are drawn."""
 
 
