@@ -16,4 +16,4 @@ def test_the_search_agrees_with_the_loop_by_hand(tmp_path: Path) -> None:
     found = metrics.main([*options, "--k", "20", "--repeats", "1", *map(str, files)])
     assert found["agree"] > 0.999
     assert json.loads((tmp_path / "m.json").read_text()) == found
-    assert "search / this" in (tmp_path / "m.md").read_text()
+    assert "search / this, median" in (tmp_path / "m.md").read_text()

@@ -211,6 +211,18 @@ def test_equal_values_give_an_equal_page_and_reports_of_a_notebook_share_no_id()
     assert repr(one) == "Report(series=made up, well=True, verdict=All is well: day-3 is live)"
 
 
+def test_metrics_of_many_ids_and_groups_stay_under_a_megabyte() -> None:
+    """A page lists the first ids; every group, of which any may be the one that matters."""
+    x, y = np.random.default_rng(0).normal(size=(2, 5000, 4))
+    groups = [f"group {k % 64}" for k in range(5000)]
+    metrics = es.evaluate(x, y, k=5, users=20, most_moved=5000, groups=groups)
+    shown = metrics._repr_html_()
+    assert len(shown) < 200_000
+    assert all(f">group {k}<" in shown for k in range(64))
+    assert metrics.items is not None
+    assert len(metrics.items.most_moved) == 5000
+
+
 def test_metrics_show_themselves_in_a_notebook() -> None:
     rows = np.random.default_rng(0).normal(size=(200, 4))
     metrics = es.evaluate({"items": rows, "users": rows}, {"items": rows + 0.1, "users": rows}, k=5)

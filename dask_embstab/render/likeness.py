@@ -20,6 +20,8 @@ from dask_embstab.render.figures import Absent, Figure, merged
 from dask_embstab.render.marks import shortened
 from dask_embstab.render.table import Cell
 
+_MOST_MOVED = 24
+"""Ids that a page lists, however many were asked for."""
 _MOST_COMPONENTS = 128
 _COLUMNS = {
     "cosine": "cosine",
@@ -207,6 +209,7 @@ def moved_figures(by_table: Mapping[str, Mapping[str, Any]], between: str) -> li
 
 
 def _moved(title: str, moved: Sequence[Mapping[str, Any]], column: str, reading: str) -> Figure:
+    n, moved = len(moved), moved[:_MOST_MOVED]
     header = [name for name in _COLUMNS if name in moved[0]]
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (shortened(str(one["id"])), *(one[name] for name in header)) for one in moved
@@ -214,7 +217,7 @@ def _moved(title: str, moved: Sequence[Mapping[str, Any]], column: str, reading:
     names, values = [str(one["id"]) for one in moved], [one[column] for one in moved]
     return Figure(
         title,
-        f"Bars of {len(moved)} ids; the first has {as_text(values[0])}.",
+        f"Bars of {len(moved)} of {n} ids; the first has {as_text(values[0])}.",
         reading,
         (ranked_bars(names, values, unit=column),),
         ("id", *(_COLUMNS[name] for name in header)),

@@ -214,14 +214,14 @@ def _moved(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _groups(key: str, groups: Mapping[str, Mapping[str, Any]]) -> Figure:
-    names, shown = list(groups), list(groups)[:40]
+    names = list(groups)
     columns = list(next(iter(groups.values())))
     return Figure(
         f"Groups of {key}",
-        f"Bars of {len(shown)} of {len(names)} groups: their mean cosine.",
+        f"Bars of {len(names)} groups: their mean cosine.",
         "Mean cosine of the same ids by group: a group far below the others is where the models"
         " disagree.",
-        (ranked_bars(shown, [groups[n]["mean_cosine"] for n in shown], unit="mean cosine"),),
+        (ranked_bars(names, [groups[n]["mean_cosine"] for n in names], unit="mean cosine"),),
         ("group", *(column.replace("_", " ") for column in columns)),
-        tuple((shortened(name), *(groups[name][c] for c in columns)) for name in shown),
+        tuple((shortened(name), *(groups[name][c] for c in columns)) for name in names),
     )
