@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from dask_embstab.core.powers import power_of_two
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 
 _QUERIES, _ROWS, _SCORES = 1024, 8192, 1 << 21
@@ -46,7 +47,7 @@ class TopKSearch:
     _margins: Vector = field(init=False)
 
     def __post_init__(self) -> None:
-        scales = _power_of_two(np.abs(self.queries).max(axis=1, initial=0.0))
+        scales = power_of_two(np.abs(self.queries).max(axis=1, initial=0.0))
         scaled = self.queries * scales[:, None]
         d = self.queries.shape[1]
         # Higham 2002, section 3.1: products of rounded factors, in any order of the sum.
@@ -107,7 +108,7 @@ class TopKSearch:
         """
         longest, scale = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max(initial=0.0))), 1.0
         if not _SMALLEST < longest < 1 / _SMALLEST:  # float32 might not hold the products
-            scale = float(_power_of_two(np.abs(rows).max(initial=0.0)))
+            scale = float(power_of_two(np.abs(rows).max(initial=0.0)))
             rows = rows * scale
             longest = float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max(initial=0.0)))
 
@@ -275,9 +276,3 @@ def _true(mask: npt.NDArray[np.bool_]) -> tuple[RowNumbers, RowNumbers]:
     """Lines and columns; faster than NumPy's of two dimensions."""
     lines, columns = np.divmod(np.flatnonzero(mask), max(mask.shape[1], 1))
     return lines, columns
-
-
-def _power_of_two(sizes: Vector) -> Vector:
-    """What brings ``sizes`` to between 1/2 and 1; exact in every product."""
-    _, exponents = np.frexp(np.where(np.isfinite(sizes), sizes, 1.0))
-    return np.asarray(np.ldexp(1.0, -np.clip(exponents, -1000, 1000)))
