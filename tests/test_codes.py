@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from oracle import snapshot, world
@@ -407,6 +407,22 @@ def test_residual_codes_are_the_nearest_entries_of_what_is_left() -> None:
         errors.append(np.linalg.norm(left))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 4
+
+
+@given(st.integers(0, 2**31), st.booleans(), st.sampled_from([2.0**-60, 1.0, 2.0**60]))
+@settings(max_examples=8)
+def test_rows_of_residual_codes_are_within_their_bounds(
+    seed: int, has_matrix: bool, size: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = (rng.normal(size=(300, 6)) * size).astype(np.float32)
+    matrix = np.linalg.qr(rng.normal(size=(6, 6)))[0][:, :4] if has_matrix else None
+    stored = rows if matrix is None else rows @ matrix
+    code = ResidualCode(6, fit_residual(stored, 2, seed=0), matrix)
+    error = np.linalg.norm(code.decode(*code.encode(rows)) - rows.astype(np.float64), axis=1)
+    bounds = code.error_bounds(rows)
+    assert (error <= bounds).all()
+    assert np.linalg.norm(bounds) < 1.01 * np.linalg.norm(error) + 0.01 * size
 
 
 def test_every_step_of_a_codebook_fits_no_worse() -> None:

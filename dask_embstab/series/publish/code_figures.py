@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.codes.product import ENTRIES, ProductCode
+from dask_embstab.core.codes.residual import ResidualCode
 from dask_embstab.core.codes.row_code import RowCode, renumbered
 from dask_embstab.core.types import Rows
 from dask_embstab.passes.compress import codes_of
@@ -94,11 +95,11 @@ def _errors(coded: Table, code: RowCode, sample: SampledRows) -> dict[str, Any]:
     rows = sample.rows[order]
     cut_off = getattr(code, "saturation", None)
     used = [len(np.unique(column)) for column in code.encode(rows)[0].T]
-    is_product = isinstance(code, ProductCode)
+    has_books = isinstance(code, ProductCode | ResidualCode)
     return {
         "error": _relative(decoded - rows, rows),
         "saturation": 0.0 if cut_off is None else float(cut_off(rows)),
-        "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if is_product else None,
+        "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if has_books else None,
     }
 
 
