@@ -27,6 +27,7 @@ def printed(tmp_path: Path) -> dict[str, object]:
         "stabilized": series.open(),
         "transform": es.fit(run, reference=run),
         "metrics": es.evaluate(run, run, k=5),
+        "frontier": es.frontier(run),
         "moments": es.moments(run.table("items"), reference=run.table("items")),
         "series": series,
         "log": series.log(),

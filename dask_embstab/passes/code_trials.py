@@ -23,6 +23,7 @@ from dask_embstab.core.codes.code import (
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate
 from dask_embstab.core.types import Matrix, RowNumbers
+from dask_embstab.display import Displayed
 from dask_embstab.errors import NotFiniteError
 from dask_embstab.options import require_each
 from dask_embstab.passes.code_quality import Asked, Entry, Sample, Tried
@@ -44,8 +45,8 @@ whose square is what is left of the squares.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Frontier:
+@dataclass(frozen=True, slots=True, repr=False)
+class Frontier(Displayed):
     """Every code that was measured, by bytes; on so many queries and items, at depth ``k``.
 
     ``certified`` is what a budget asked for (recall, or the error of scores) of the ``chosen`` one,
@@ -58,6 +59,11 @@ class Frontier:
     n_items: int
     chosen: Entry | None = None
     certified: Estimate | None = None
+
+    def _facts(self) -> dict[str, object]:
+        codes = ", ".join(dict.fromkeys(entry.code for entry in self.entries))
+        measured = {"k": self.k, "queries": self.n_queries, "items": self.n_items, "codes": codes}
+        return measured | {"chosen": None if self.chosen is None else self.chosen.code}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
