@@ -22,6 +22,7 @@ from dask_embstab.core.codes.code import BITS, Code
 from dask_embstab.core.codes.product import ProductCode, fit_codebooks
 from dask_embstab.core.codes.row_code import renumbered, turned
 from dask_embstab.passes.apply import transform_run
+from dask_embstab.series.log.codes import codes_in, stamps
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.publish.gates import held, judge
 
@@ -373,6 +374,25 @@ def test_a_run_left_with_another_code_is_written_anew(folder: Path, tmp_path: Pa
     series.change(code="int4")
     series.add(folder / "day-1.zarr", accept="known")
     assert code_of(series.codes()).name == "int4"
+
+
+@pytest.mark.parametrize("code", ["rq2", pytest.param("int8-component", marks=LONG)])
+def test_a_rewriting_rebase_onto_a_version_keeps_the_code_of_that_version(
+    folder: Path, tmp_path: Path, code: str
+) -> None:
+    off = {"gates": dict.fromkeys(THRESHOLDS)}
+    series = es.Series.init(tmp_path / "series", code=code, code_force=True, **off)
+    for number in range(2):
+        series.add(folder / f"day-{number}.zarr")
+    before = recorded(series, 1)["stamp"]
+    series.rebase(es.open_run(folder / "day-1.zarr"))
+    series.add(folder / "day-1.zarr", name="again")
+    assert recorded(series, 4)["made"] == 1
+    series.rebase(1, rewrite=True)
+    series.codes(4, like=1)
+    series.codes(2, like=1)
+    assert stamps(codes_in(series.store, series.log().located(series.show(2)))) == before
+    assert not series.verify().damage
 
 
 # --- gates

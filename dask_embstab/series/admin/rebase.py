@@ -188,18 +188,21 @@ def _moved_codes(
     store: Store, log: Log, changed: Mapping[str, Matrix]
 ) -> dict[tuple[int, int], dict[str, RowCode]]:
     """The codes of the new space, by the version that made them and by width: one for all runs that
-    share one now, turned as the last of these runs is; what trains nothing is the same anywhere.
+    share one now, that of a run that stays or else turned as the last of these runs is; what trains
+    nothing is the same anywhere.
     """
     found: dict[tuple[int, int], dict[str, RowCode]] = {}
-    for located in reversed(log.stored.values()):
+    runs = reversed(log.stored.values())
+    for located in sorted(runs, key=lambda located: located.run in changed):
         if not (known := located.figures.get("codes")):
             continue
         run = published_run(store, located)
-        M = changed.get(str(located.run), np.eye(run.table("items").d))
-        if (at := (known["made"], M.shape[1])) in found:
+        M = changed.get(str(located.run))
+        width = run.table("items").d if M is None else M.shape[1]
+        if (at := (known["made"], width)) in found:
             continue
         found[at] = {
-            key: turned(code, M) if code.arrays() else replace(code, d=M.shape[1])
+            key: replace(code, d=width) if M is None or not code.arrays() else turned(code, M)
             for key, code in stored_codes(run).items()
         }
     return found

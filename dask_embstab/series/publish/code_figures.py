@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.codes.code import Code
 from dask_embstab.core.codes.product import ENTRIES, ProductCode
 from dask_embstab.core.codes.residual import ResidualCode
 from dask_embstab.core.codes.row_code import RowCode, renumbered
@@ -93,13 +94,12 @@ def _errors(coded: Table, code: RowCode, sample: SampledRows) -> dict[str, Any]:
     order = np.argsort(sample.numbers)
     decoded = read_rows(coded, sample.numbers[order], label="codes", verified=False)
     rows = sample.rows[order]
-    cut_off = getattr(code, "saturation", None)
     used = [len(np.unique(column)) for column in code.encode(rows)[0].T]
-    has_books = isinstance(code, ProductCode | ResidualCode)
+    has_entries = isinstance(code, ProductCode | ResidualCode)
     return {
         "error": _relative(decoded - rows, rows),
-        "saturation": 0.0 if cut_off is None else float(cut_off(rows)),
-        "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if has_books else None,
+        "saturation": code.saturation(rows) if isinstance(code, Code) else 0.0,
+        "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if has_entries else None,
     }
 
 

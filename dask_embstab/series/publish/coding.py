@@ -18,7 +18,7 @@ from dask_embstab.core.codes.row_code import RowCode, renumbered, turned
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import InputError
 from dask_embstab.passes.apply import Codes
-from dask_embstab.passes.compress import LEAST_FITTED, codes_of
+from dask_embstab.passes.compress import LEAST_FITTED, codes_of, parts_of
 from dask_embstab.repairs import call, option
 from dask_embstab.series.log.basis import matrix_of
 from dask_embstab.series.log.codes import last_coded, stamps, stored_codes
@@ -94,7 +94,7 @@ def _made(delivery: Delivery, candidate: Candidate) -> dict[str, RowCode]:
     assert settings.code is not None
     source = _transformed(delivery.source, candidate, settings.dtype)
     few = [table for key in TABLES if (table := getattr(source, key)) is not None]
-    if settings.code.startswith("pq") and not settings.code_force:
+    if parts_of(settings.code, candidate.transform.width) and not settings.code_force:
         for table in (table for table in few if table.n_rows < LEAST_FITTED):
             raise InputError(
                 f"codebooks need about {LEAST_FITTED} rows to be fitted to; {table.where} has"
