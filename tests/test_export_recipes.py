@@ -69,7 +69,7 @@ def test_the_example_keeps_a_store_at_the_head_of_a_series(tmp_path: Path) -> No
     assert held.keys() == wanted.keys()
     assert all(np.array_equal(np.float32(held[i]), wanted[i]) for i in held)
 
-    series.forget(["i5"], table="items")
+    series.forget(["i5"], table="items", rewrite=True)
     after = update(tmp_path / "series", tmp_path / "store.db")
     assert after["since"] is None
     with duckdb.connect(str(tmp_path / "store.db")) as db:
