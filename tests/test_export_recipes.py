@@ -21,10 +21,12 @@ RECIPES: dict[str, str] = dict(
 HOSTILE = ["", " a ", "q\"u,o;t'e", "new\nline", "tab\tin", "é😀", "NA", "007", "null", "a\\"]
 IDS = [*HOSTILE, *map(str, range(50))]
 
+_SPARK = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]  # it warns of its libraries
+
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.long if n == "spark" else ()) for n in RECIPES],
+    [pytest.param(n, marks=_SPARK if n == "spark" else ()) for n in RECIPES],
 )
 def test_a_recipe_reads_back_what_was_exported(name: str, tmp_path: Path) -> None:
     library = {"spark": "pyspark"}.get(name, name.partition(" ")[0])
@@ -35,6 +37,8 @@ def test_a_recipe_reads_back_what_was_exported(name: str, tmp_path: Path) -> Non
     es.export(es.table(rows, ids=IDS), place, format=form, rows_per_file=25)
     read: dict[str, Any] = {"out": place, "csv": place}
     exec(RECIPES[name], read)
+    if name == "spark":
+        read["spark"].stop()
     at = {i: k for k, i in enumerate(read["ids"])}
     assert sorted(at) == sorted(IDS)
     assert read["vectors"].dtype == np.float32
