@@ -59,13 +59,17 @@ def fit(
     """
     from dask_embstab import api
     from dask_embstab.files.atomic import require_file_place
+    from dask_embstab.tables.formats.opened import is_in_files
     from dask_embstab.tables.run import open_run
     from dask_embstab.tables.table_moments import TableMoments, is_moments
 
     require_file_place(transform)
     files = [run] if users is None else [run, users]
-    taken = users is not None or is_moments(run)
-    tables = [TableMoments.load(path) if taken else open_run(path) for path in files]
+    in_files = any(map(is_in_files, files))
+    taken = not in_files and (users is not None or is_moments(run))
+    tables: list[Any] = files if in_files else []
+    if not in_files:
+        tables = [TableMoments.load(path) if taken else open_run(path) for path in files]
     with cluster(scheduler), clock() as seconds:
         fitted = api.fit(*tables, **given(chosen))
         with publishing(transform):

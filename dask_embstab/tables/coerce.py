@@ -21,7 +21,7 @@ from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.layout import TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.coded import CODES
-from dask_embstab.tables.read.labels import labelled_rows, labelled_values
+from dask_embstab.tables.read.labels import is_frame, labelled_rows, labelled_values
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run, open_run, run_in
 from dask_embstab.tables.store import (
@@ -71,10 +71,14 @@ def open_table(
     found = table_in_files(source, key=key, id=id, vector=vector, where=where)
     if found is not None:
         return found
+    if is_frame(source) and where is None:
+        what = f"the {key} frame"
+        rows = labelled_rows(source, key, what, id=id, vector=vector)
+        return make_table(rows.array, rows.labels, where=what, key=key)
     if given := [n for n, v in (("id", id), ("vector", vector), ("where", where)) if v is not None]:
         raise InputError(
-            f"{option(given[0])} is about files of columns or of named arrays; {place_name(source)}"
-            " has none; leave it out"
+            f"{option(given[-1])} is about columns and named arrays of files (and columns of"
+            f" frames); {place_name(source)} came; leave it out"
         )
     return as_table(source, key=key)
 

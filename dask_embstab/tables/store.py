@@ -193,8 +193,7 @@ def _no_node(place: Any, local: Path | None) -> str:
         return without_group(name, key)
     if local is not None and (found := _other_format(local)):
         return (
-            f"{name} must be a Zarr store; it is {found}; read it with its own library and write it"
-            f" with {call('create_run')}"
+            f"{name} must be a Zarr store; it is {found}; write it as a run with {call('ingest')}"
         )
     return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
 

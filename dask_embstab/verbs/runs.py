@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from typing import Any
 
 import fsspec
@@ -21,6 +22,7 @@ from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import (
     TableLike,
     as_table,
+    open_table,
     with_ids,
 )
 from dask_embstab.tables.inputs import unchanged
@@ -67,18 +69,31 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
 
 
 @verb()
-def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Table:
-    """Rows in memory (or lazy ones) and their ids as a table, which every verb takes in place of a
-    stored one.
+def table(
+    array: TableLike,
+    *,
+    ids: Any = None,
+    vector: Any = None,
+    where: Any = None,
+    name: str | None = None,
+) -> Table:
+    """Rows in memory (or lazy ones, or in files) and their ids as a table, which every verb takes
+    in place of a stored one.
 
     Parameters
     ----------
     array
-        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray or a
-        frame of pandas, Polars or Arrow. Nothing is read or copied.
+        Rows (n, d) of float16, float32 or float64: a NumPy, Dask or Zarr array, a DataArray, a
+        frame of pandas, Polars or Arrow, a relation of DuckDB; or files, as `ingest` takes them
+        (Parquet, Arrow, npy and others, read where they lie: `docs/formats.md`). Nothing is read
+        or copied but a relation.
     ids
-        One int64, string or UUID per row. By default the labels of ``array``, if it has any: a
-        pandas index, an id column or coordinate; else the rows are known by their number.
+        One int64, string or UUID per row, or the name of their column. By default the labels of
+        ``array``, if it has any: a pandas index, an id column or coordinate; else the rows are
+        known by their number.
+    vector, where
+        Of frames and files: the column of vectors, or the columns of components; of files: which
+        rows. As in `ingest`.
     name
         What messages and records call the table.
 
@@ -96,7 +111,12 @@ def table(array: TableLike, *, ids: Any = None, name: str | None = None) -> Tabl
     >>> es.evaluate(monday, tuesday).items.mean_cosine
     1.0
     """
-    return with_ids(as_table(array, where=name or "the table"), ids)
+    column = ids if isinstance(ids, str) else None
+    if column is None and vector is None and where is None:
+        return with_ids(as_table(array, where=name or "the table"), ids)
+    found = open_table(array, "items", id=column, vector=vector, where=where)
+    found = found if name is None else replace(found, where=name)
+    return found if column is not None else with_ids(found, ids)
 
 
 @verb()

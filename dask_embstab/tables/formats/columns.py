@@ -6,8 +6,6 @@ Only this module and its neighbours `arrow_values` and `columnar` know Arrow's t
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,9 +16,15 @@ from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.repairs import option
 from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.read.column_names import (
+    in_order,
+    known_column,
+    named_columns,
+    series_of,
+    shown_names,
+)
 
 Layout = Literal["list", "fixed list", "bytes", "columns"]
-_NUMBERED = re.compile(r"(.*?)(\d+)")
 _LEAST_COMPONENTS = 2
 _BYTES_DTYPES = ("float16", "float32", "float64")
 UUID_BYTES = 16
@@ -102,11 +106,11 @@ def _found_vectors(fields: dict[str, Any], where: str) -> VectorColumns:
         return whole[0]
     numbered: dict[str, list[str]] = {}
     for name, field in fields.items():
-        if _is_float(field.type) and (match := _NUMBERED.fullmatch(name)):
-            numbered.setdefault(match[1], []).append(name)
-    series = [names for names in numbered.values() if len(names) >= _LEAST_COMPONENTS]
-    if not whole and len(series) == 1:
-        return _vector_columns(fields, _in_order(series[0]), where)
+        if _is_float(field.type) and (series := series_of(name)) is not None:
+            numbered.setdefault(series, []).append(name)
+    able = [names for names in numbered.values() if len(names) >= _LEAST_COMPONENTS]
+    if not whole and len(able) == 1:
+        return _vector_columns(fields, in_order(able[0]), where)
     raise _unclear("the vectors", "vector", [one.names[0] for one in whole], fields, where)
 
 
@@ -131,28 +135,10 @@ def _whole(field: Any, dtype: np.dtype[Any] | None) -> VectorColumns | None:
 
 
 def _named(fields: dict[str, Any], vector: Any, where: str) -> list[str]:
-    """The names that a name, a pattern (``emb_*``), or a list of names or positions stands for."""
-    if not isinstance(vector, str):
-        every = list(fields)
-        try:
-            return [every[v] if isinstance(v, int) else _known(fields, v, where) for v in vector]
-        except (TypeError, IndexError) as error:
-            raise InputError(
-                f"{option('vector')} is a name, a pattern such as emb_*, or a list of names or"
-                f" positions of columns; {where} has {len(every)} columns ({error})"
-            ) from error
-    name = vector if vector in fields else vector.rpartition(":")[0] or vector
-    if name in fields:
-        return [name]
-    if names := fnmatch.filter(fields, vector):
-        return _in_order(names)
-    return [_known(fields, vector, where)]
-
-
-def series_of(name: str) -> str | None:
-    """What stands before the number that ends a name; None where none does."""
-    found = _NUMBERED.fullmatch(name)
-    return None if found is None else found[1]
+    """The names that are meant; behind a colon stands the dtype of bytes."""
+    if isinstance(vector, str) and _dtype_of(vector) is not None and vector not in fields:
+        vector = vector.rpartition(":")[0]
+    return named_columns(list(fields), vector, where, _listed(fields))
 
 
 def _dtype_of(vector: Any) -> np.dtype[Any] | None:
@@ -161,33 +147,18 @@ def _dtype_of(vector: Any) -> np.dtype[Any] | None:
     return np.dtype(named) if named in _BYTES_DTYPES else None
 
 
-def _in_order(names: list[str]) -> list[str]:
-    """By their numbers where all end with one (emb_2 before emb_10), else as they stand."""
-    found = [_NUMBERED.fullmatch(name) for name in names]
-    numbers = [int(match[2]) for match in found if match]
-    if len(set(numbers)) < len(names):
-        return names
-    return [name for _, name in sorted(zip(numbers, names, strict=True))]
-
-
-def _known(fields: dict[str, Any], name: Any, where: str) -> str:
-    if name not in fields:
-        raise InputError(f"{where} has no column {name!r}; it has {_listed(fields)}")
-    return str(name)
-
-
 def _id_column(
     rest: dict[str, Any], id: Any, key: str, where: str, partitions: Sequence[str]
 ) -> str | None:
     pa = require_extra("pyarrow", "parquet", what=f"reading {where}")
     if id is not None:
-        name = _known(rest, id, where)
+        name = known_column(list(rest), id, where, _listed(rest))
         if not _may_be_ids(rest[name].type, pa):
             raise InputError(
                 f"ids must be whole numbers, texts, binary values or UUIDs; {name} of {where} is"
                 f" {rest[name].type}; it has {_listed(rest)}"
             )
-        return name
+        return str(name)
     able = [n for n, f in rest.items() if n not in partitions and _may_be_ids(f.type, pa)]
     row = DIMENSION[key]
     for usual in ("id", f"{row}_id", row):
@@ -230,9 +201,4 @@ def _unclear(
 
 
 def _listed(fields: dict[str, Any]) -> str:
-    named = [f"{name} ({field.type})" for name, field in fields.items()]
-    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    return ", ".join(named[:_SHOWN]) + more
-
-
-_SHOWN = 12
+    return shown_names([f"{name} ({field.type})" for name, field in fields.items()])

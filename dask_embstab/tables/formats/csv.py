@@ -15,8 +15,8 @@ import numpy as np
 from dask_embstab.extras import require_extra
 from dask_embstab.tables.formats.arrow import require_same
 from dask_embstab.tables.formats.columnar import Listed, filtered, reading_file, sliced
-from dask_embstab.tables.formats.columns import series_of
 from dask_embstab.tables.identity import StoredFile
+from dask_embstab.tables.read.column_names import series_of
 
 
 @dataclass(frozen=True, slots=True)

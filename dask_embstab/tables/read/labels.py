@@ -2,8 +2,8 @@
 where they are named.
 
 A pandas index (a default one names nothing), the index coordinate of a DataArray's rows or a
-coordinate named id, the id column of a frame of pandas, Polars or Arrow. Nothing is computed, and
-neither Polars nor Arrow is imported.
+coordinate named id, the id column of a frame of pandas, Polars or Arrow or of a relation of DuckDB.
+Nothing is computed but a relation, and neither Polars nor Arrow is imported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dask_embstab.arguments import is_a
 from dask_embstab.errors import InputError
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.arrays import as_numpy
+from dask_embstab.tables.read.column_names import known_column, named_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +35,28 @@ class Labelled:
     labels: Any = None
 
 
-def labelled_rows(given: Any, key: str, what: str) -> Labelled:
+def is_frame(given: Any) -> bool:
+    """Whether its columns have names: `labelled_rows` takes some of them."""
+    return _is_relation(given) or _column_names(given) is not None
+
+
+def _is_relation(given: Any) -> bool:
+    return type(given).__module__.partition(".")[0] in ("duckdb", "_duckdb") and hasattr(
+        given, "to_arrow_table"
+    )
+
+
+def labelled_rows(
+    given: Any, key: str, what: str, *, id: Any = None, vector: Any = None
+) -> Labelled:
     """Vectors as (row, component) with the labels of their rows; ``key`` is "items" or "users",
-    ``what`` names them.
+    ``what`` names them, ``id`` and ``vector`` the columns of a frame that are meant.
 
     A DataArray that says that its rows are columns is turned. Raises `InputError` where a frame has
     columns that are neither ids nor components.
     """
+    if _is_relation(given):
+        given = given.to_arrow_table()
     if is_a(given, "xarray", "Dataset") and "vectors" in given.data_vars:
         ids = given.get("id")
         given = given["vectors"] if ids is None else given["vectors"].assign_coords(id=ids.variable)
@@ -49,7 +65,7 @@ def labelled_rows(given: Any, key: str, what: str) -> Labelled:
         row = _row_dimension(given)
         return Labelled(given.transpose(row, ...), _coordinate(given, row))
     if (names := _column_names(given)) is not None:
-        return _of_frame(given, names, key, what)
+        return _of_frame(given, names, key, what, id, vector)
 
     found = labelled_values(given)
     is_column = (
@@ -111,7 +127,7 @@ def _column_names(given: Any) -> list[Any] | None:
     return None
 
 
-def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
+def _of_frame(frame: Any, names: list[Any], key: str, what: str, id: Any, vector: Any) -> Labelled:
     labels, get = None, frame.__getitem__
     if is_a(frame, "pandas", "DataFrame"):
         labels, get = _index_labels(frame.index), lambda i: frame.iloc[:, i]
@@ -119,10 +135,14 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
         get = frame.to_series
 
     id_names = [name for name in ("id", DIMENSION[key], f"{DIMENSION[key]}_id") if name in names]
+    if id is not None:
+        id_names = [known_column(names, id, what)]
     at = names.index(id_names[0]) if id_names else -1
     if at >= 0:
         labels = labelled_values(get(at)).array
     rest = [i for i in range(len(names)) if i != at]
+    if vector is not None:
+        rest = [names.index(name) for name in named_columns(names, vector, what)]
     if len(rest) == 1:
         values = _stacked(get(rest[0]), what)
         return Labelled(values if values.ndim > 1 else values[:, None], labels)
@@ -130,7 +150,7 @@ def _of_frame(frame: Any, names: list[Any], key: str, what: str) -> Labelled:
         frame.dtypes.iloc[rest]
     ):
         return Labelled(
-            (frame if at < 0 else frame.iloc[:, rest]).to_numpy(), labels
+            (frame if len(rest) == len(names) else frame.iloc[:, rest]).to_numpy(), labels
         )  # the whole of it is not copied
 
     columns = [as_numpy(get(i), what=f"column {names[i]} of {what}") for i in rest]
