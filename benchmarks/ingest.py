@@ -79,7 +79,8 @@ def read(path: str, reader: str, layout: str, d: int, out: str) -> float:
         ids = frame["id"].to_numpy()
     else:
         if reader == "DuckDB":
-            found = duckdb.sql(f"select * from read_parquet('{path}')").to_arrow_table()
+            relation: Any = duckdb.sql(f"select * from read_parquet('{path}')")
+            found = relation.to_arrow_table()
         else:
             found = parquet.read_table(path)
         ids = found["id"].to_numpy()
