@@ -70,7 +70,11 @@ def write(path: Path, n: int, d: int, group: int) -> Path:
     return path
 
 
-def test_a_killed_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_import_resumes(
+    tmp_path: Path,
+    small_tasks: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """SIGKILL before the sixth chunk: nothing is seen, the next call writes the other five."""
     path = write(tmp_path / "a.parquet", 320, 5, 32)
     out = tmp_path / "a.zarr"
