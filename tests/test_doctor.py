@@ -27,6 +27,7 @@ from dask_embstab.diagnose.projection import factorize_seconds
 from dask_embstab.diagnose.rates import limits, measured, steps_of
 from dask_embstab.passes.engine import cluster
 from dask_embstab.passes.engine.plan import plan
+from dask_embstab.tables.identity import ArrayIdentity
 
 T, W = world(7)
 AMD = (
@@ -194,6 +195,19 @@ def test_of_very_many_chunks_a_few_are_tried_by_every_thread(threads: int) -> No
     (rows_tried, tasks), *_ = tried
     assert rows_tried == threads * plan(table)[1].rows, "a panel each"
     assert tasks == threads
+
+
+def test_the_files_of_inputs_are_looked_at_once_and_not_in_every_trial(
+    make_run: Callable[..., es.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million chunk files that takes seconds, however few rows are tried."""
+    run, looked = make_run("a", T, W), []
+    of = ArrayIdentity.of
+    monkeypatch.setattr(ArrayIdentity, "of", lambda array: looked.append(array.path) or of(array))
+    tables = {key: run.table(key) for key in ("items", "users")}
+    found = projection.project_run(tables, tmp_path, threads=1, base=0, seconds=0.001)
+    assert sorted(looked) == sorted(set(looked)) != []
+    assert found["seconds"]["fit"] > 0
 
 
 def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:

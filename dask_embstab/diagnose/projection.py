@@ -32,7 +32,7 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.read import read_moments
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.join.options import join_options
-from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.inputs import unchanged, unwatched
 from dask_embstab.tables.read.views import Head
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
@@ -103,6 +103,10 @@ def project_run(
     n_rows = sum(table.n_rows for table in tables.values())
     spent = {name: line.seconds(n_rows) for name, line in lines.items()}
     start = {name: lines[name].start for name in ("fit", "apply")}
+    # The files of the inputs are looked at before the first read, and after the fit and the apply.
+    look = _timed(_look, tables) / 2
+    for name, n_looks in {"fit": 2, "fit_reference": 2, "apply": 1}.items():
+        spent[name] += n_looks * look
     spent["fit"] += factor[False] + start["fit"]
     spent["fit_reference"] += factor[True] + start["fit"]
     spent["apply"] += start["apply"]
@@ -255,7 +259,7 @@ def _tried(job: Job, heads: Tables, tables: Tables, threads: int) -> float:
             for key, head in heads.items()
         ]
         how = {"embstab.task-bytes": max(task_bytes)}
-    with dask.config.set(how):
+    with dask.config.set(how), unwatched(*heads.values()):
         return _timed(job, heads)
 
 
@@ -268,13 +272,19 @@ def _read(heads: Tables, *, onto_itself: bool) -> None:
     first = next(iter(heads))
     decides: AlignOn = "users" if first == "users" else "items"
     options = _fit_options(scores=len(heads) == 2, align_on=decides)
-    with unchanged(*heads.values()), join_options() as join:
+    with join_options() as join:
         reference = None
         if onto_itself:
             heads = {**heads, first: replace(heads[first], stored_ids=None)}
             reference = Reference(heads.get("items"), heads.get("users"), {})
         aligned = aligned_rows(heads, reference, options, join, whole=False)
         read_moments(heads, aligned, options)
+
+
+def _look(tables: Tables) -> None:
+    """At the files of all chunks, twice."""
+    with unchanged(*tables.values()):
+        pass
 
 
 def _apply(heads: Tables, out: Path) -> Callable[[], None]:
