@@ -17,7 +17,8 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.repairs import option
 from dask_embstab.tables.formats.columnar import Numbers, reading_file
-from dask_embstab.tables.formats.pieces import Offsets, PieceArray, PieceSource
+from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
+from dask_embstab.tables.formats.pieces import Offsets
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, checked_ids, kind_of

@@ -21,7 +21,8 @@ from dask_embstab.extras import require_extra
 from dask_embstab.repairs import option
 from dask_embstab.tables.formats.arrow_values import id_kind, ids_of, vectors_of, width_of
 from dask_embstab.tables.formats.columns import VectorColumns, choose_columns
-from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets, PieceArray, PieceSource
+from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
+from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
