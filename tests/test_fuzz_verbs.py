@@ -188,6 +188,7 @@ class Given:
             "Series.add": lambda: {"self": self.another_series(), "run": self.third},
             "Series.apply": lambda: {"self": s, "run": b, "out": new()},
             "Series.change": lambda: {"self": s},
+            "Series.codes": lambda: {"self": s},
             "Series.diff": lambda: {"self": s, "a": 1},
             "Series.forget": lambda: {"self": self.another_series(), "ids": [3], "table": "items"},
             "Series.gc": lambda: {"self": s},
