@@ -415,6 +415,7 @@ def test_figures_of_codes_are_gates(folder: Path) -> None:
             assert held_by["gate"] == gate
 
 
+@pytest.mark.filterwarnings("ignore:the rows agree with their reference rows no better")
 def test_rows_that_the_frozen_codebook_was_not_made_for_are_held(
     folder: Path, tmp_path: Path
 ) -> None:
