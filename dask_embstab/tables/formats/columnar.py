@@ -26,6 +26,7 @@ from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
+from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table
 
 Numbers = npt.NDArray[np.int64]
@@ -141,8 +142,10 @@ def reading_file(path: str) -> Iterator[None]:
     """Whatever a library raises over a file becomes one error that names it."""
     try:
         yield
-    except (EmbstabError, PermissionError, IsADirectoryError):
+    except EmbstabError:
         raise
+    except PermissionError as error:
+        raise read_error(error, path) from error
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone; give files that stay while they are read") from error
     except Exception as error:

@@ -15,6 +15,7 @@ from dask_embstab.errors import InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.identity import StoredFile
+from dask_embstab.tables.store_errors import reading
 
 _SUFFIXES = {
     **dict.fromkeys((".parquet", ".pq", ".parq"), "parquet"),
@@ -119,13 +120,13 @@ def _expanded(one: Any) -> tuple[list[str] | None, str]:
 
 
 def _in_folder(folder: Path) -> list[str] | None:
-    """Files of a folder and those below it, without what tools hide (_SUCCESS, .crc); None where it
-    is no folder of data files.
+    """Files of a folder and of hive's folders below it (``day=2026-01-02``), without what tools
+    hide (_SUCCESS, .crc); None where it is no folder of data files.
     """
-    paths = []
+    paths: list[str] = []
     for below, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        paths += [os.path.join(below, name) for name in names if not name.startswith((".", "_"))]  # noqa: PTH118
+        folders[:] = sorted(name for name in folders if "=" in name)
+        paths += [f"{below}/{name}" for name in names if not name.startswith((".", "_"))]
     known = sorted(
         path for path in paths if _SUFFIXES.get(Path(path).suffix.lower()) in _IN_FOLDERS
     )
@@ -134,7 +135,7 @@ def _in_folder(folder: Path) -> list[str] | None:
 
 def format_of(path: str) -> str | None:
     """By its first bytes where they tell, else by its suffix; None where neither does."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with reading(path), os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     plain = path.lower().removesuffix(".gz") if head.startswith(_GZIP) else path.lower()
