@@ -108,7 +108,9 @@ def rows_per_file(export: Export, table: Table, spec: FileSpec) -> int:
 
 def _require(given: Mapping[str, Any]) -> None:
     """Raise where options cannot be, or not together."""
-    require_each("export", given)
+    if "dtype" in given:
+        float_dtype(given["dtype"])
+    require_each("export", {name: given[name] for name in given.keys() - {"dtype"}})
     if "rows_per_file" in given and "part_mb" in given:
         raise InputError(
             f"files are cut by {option('rows_per_file')} or by {option('part_mb')}; both came; give"
