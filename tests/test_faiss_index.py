@@ -39,8 +39,7 @@ def require_equal(found: Any, ours: Any, *, atol: float) -> None:
         assert (np.minimum(apart, np.append(np.inf, gaps)[labels[n] != ids[n]]) < 2 * atol).all()
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
-@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize(("kind", "rotate"), [("flat", False), ("ivf", True)])
 @pytest.mark.parametrize("code", [*DECODED, *MOVED])
 @pytest.mark.usefixtures("small_tasks")
 def test_the_same_neighbours(code: str | None, rotate: bool, kind: Any, tmp_path: Path) -> None:
