@@ -370,7 +370,7 @@ OPTIONS: tuple[Option, ...] = (
            unset="do", flags="--chain-minus-first/--no-chain-minus-first"),
     Option("code", "text", "Store the codes of rows too; as compress, written in the same read.",
            SETTINGS_VERBS, unset="vectors alone", metavar="CODE|none"),
-    Option("code_rotate", "flag", "Turn rows before coding them, as compress's --rotate.",
+    Option("code_rotate", "flag", "Turn rows before coding them, as compress does.",
            SETTINGS_VERBS, unset="do not", flags="--code-rotate/--no-code-rotate"),
     Option("code_rank", "count", "Code K leading directions.", SETTINGS_VERBS, metavar="K"),
     Option("code_force", "flag", "Fit codebooks to fewer than 10,000 rows.", SETTINGS_VERBS,
