@@ -148,17 +148,18 @@ def begin_backfill(
 
 def _bridge(old: Run, new: Run) -> Transform:
     """From the new space into the old one, through the old one's standardized rows where both runs
-    have users.
+    have users; a wider model is cut to the old width.
     """
+    d, wider = old.table("items").d, new.table("items").d > old.table("items").d
     if old.users is None or new.users is None:
-        return fit(new, reference=old, keep="geometry")
-    made = old.transform
+        return fit(new, reference=old, keep="geometry", width=d if wider else None)
+    made, rank = old.transform, d if wider else None
     if made is not None and made.diagnostics.get("keep") == "scores":
-        return fit(new, reference=old)
+        return fit(new, reference=old, rank=rank)
     standard = fit(old)
     items, users = moved_table(old.items, standard.items), moved_table(old.users, standard.users)
     reference = replace(old, items=items, users=users, then=standard)
-    return fit(new, reference=reference).compose(standard.inverse())
+    return fit(new, reference=reference, rank=rank).compose(standard.inverse())
 
 
 def _queries(given: Any, new: Run) -> Table:
