@@ -93,7 +93,7 @@ def test_a_fault_at_the_nth_operation(
 def test_a_power_cut_right_before_a_version_with_codes(
     runs: Path, tmp_path: Path, disk: faults.Faults
 ) -> None:
-    """The short form: the last operations of an add."""
+    """The short form: a few operations of an add."""
     assert faults.strike_every(
         disk,
         runs / "series",
@@ -101,6 +101,6 @@ def test_a_power_cut_right_before_a_version_with_codes(
         lambda series: VERBS["add with codes"](series, runs),
         ended,
         "power",
-        step=faults.NEVER,
-        offset=faults.NEVER,
+        step=400,
+        offset=0,
     )
