@@ -160,6 +160,8 @@ def __getattr__(name: str) -> Any:
         return metadata.version("dask_embstab")
     for module, names in _HOME.items():
         if name in names:
+            if module == "api":  # registers the accessor; commands and workers do without Xarray
+                import_module("dask_embstab.xarray")
             value = getattr(import_module(f"dask_embstab.{module}"), name)
             globals()[name] = value
             return value

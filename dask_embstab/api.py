@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from dask_embstab.verbs.apply import apply, stabilize
 from dask_embstab.verbs.compare import evaluate, search
 from dask_embstab.verbs.compress import compress, frontier
@@ -17,9 +15,6 @@ from dask_embstab.verbs.runs import create_run, load_transform, open_run, table
 from dask_embstab.verbs.space import check_space, detect_space, space_of
 from dask_embstab.verbs.transforms import fold
 from dask_embstab.verbs.upgrade import begin_backfill, upgrade_plan
-
-if "xarray" in sys.modules:  # whoever holds an Xarray object has imported it
-    import dask_embstab.xarray  # noqa: F401 (registers the accessor)
 
 __all__ = [
     "apply",

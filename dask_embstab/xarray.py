@@ -1,8 +1,8 @@
 """``.embstab`` of Xarray objects: a lazy transform that keeps dimensions, coordinates, attributes
 and chunks.
 
-``import dask_embstab.xarray`` registers it; so does the first use of any verb where Xarray is
-imported by then. Only Xarray is imported before it is used.
+``import dask_embstab.xarray`` registers it; so does the first use of any verb of
+``dask_embstab``. Only Xarray is imported before it is used.
 """
 
 from __future__ import annotations

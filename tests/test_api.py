@@ -136,8 +136,9 @@ def test_the_import_is_light() -> None:
     """And what few calls need (a third of what is imported for a fit) waits for them."""
     code = (
         "import sys, dask_embstab as es; loaded = lambda *names: print({*names} & {*sys.modules});"
-        " loaded('numpy', 'dask', 'zarr', 'xarray', 'scipy'); import numpy, zarr;"
-        " es.fit(zarr.array(numpy.eye(8)), numpy.eye(8)), es.apply, es.evaluate, es.Series;"
+        " loaded('numpy', 'dask', 'zarr', 'xarray', 'scipy'); import numpy, zarr; from"
+        " dask_embstab import api; from dask_embstab.cli.main import main;"
+        " api.fit(zarr.array(numpy.eye(8)), numpy.eye(8)), es.Series;"
         " loaded('xarray', 'pandas', 'dask.array', 'pyarrow')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
