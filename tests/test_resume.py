@@ -172,7 +172,7 @@ def test_the_journal_has_one_short_record_per_chunk_and_is_gone_in_the_end(
 ) -> None:
     assert left is not None
     sizes = {path.name: path.stat().st_size for path in left.parent.glob("journal-*")}
-    assert sizes == {"journal-items": 4 * 20, "journal-users": 6 * 20}
+    assert sizes == {"journal-items": 4 * 24, "journal-users": 6 * 24}
     es.apply(es.fit(tmp_path / "in.zarr"), tmp_path / "in.zarr", tmp_path / "out.zarr", resume=True)
     assert not [
         path
