@@ -115,9 +115,12 @@ class Option:
         least = 1 if self.kind == "count" and self.least is None else self.least
         most = self.most
         if self.kind == "choice":
-            holds, must_be = value in self.choices, f"one of {', '.join(map(repr, self.choices))}"
+            # An array is in no tuple: NumPy would compare its elements.
+            is_one = isinstance(value, str) and value in self.choices
+            holds, must_be = is_one, f"one of {', '.join(map(repr, self.choices))}"
         elif self.kind == "flag":
-            holds, must_be = value in (False, True), "one of False, True"
+            is_one = getattr(value, "ndim", 0) == 0 and value in (False, True)
+            holds, must_be = is_one, "one of False, True"
         elif self.kind in ("count", "number") and least is not None:
             number = float(value) if isinstance(value, Real) else math.nan
             holds = least <= number <= (sys.float_info.max if most is None else most)
