@@ -11,7 +11,7 @@ from typing import Any
 from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.fit.options import Balance
 from dask_embstab.passes.join.rows import identity
-from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.passes.join.space import origin_of_reference
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
@@ -77,7 +77,7 @@ def as_reference(reference: Any) -> Reference | None:
         "name": run.name,
         "stabilized": made is not None,
         "balance": balance,
-        "space": None if run.path is None else space_of_run(run).origin,
+        "space": origin_of_reference(run),
     }
     return Reference(run.items, run.users, described)
 

@@ -9,27 +9,54 @@ import numpy as np
 
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.read.direct_source import stored_digests
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
+from dask_embstab.tables.table import Table
 
 _FIRST = 64
 
 
 def space_of_run(run: Run) -> Space:
-    """The space of a run's vectors; of one that no transform made, by its first rows: a retraining
-    changes all of them.
+    """The space of a run's vectors; of one that no transform made, by the checksum of its first
+    chunk, or its first rows where none is stored: a retraining changes all of them.
     """
     made = run.transform
     if made is not None:
         found = replace(space_of_transform(made), name=run.name)
         return found if run.origin is None else replace(found, origin=run.origin)
+    return Space(_origin(run, [_checksum(t) or _rows(t) for t in _tables(run)]), None, run.name)
 
-    digest = hashlib.sha256()
-    for key in TABLES:
-        if (table := getattr(run, key)) is not None:
-            rows = read_rows(
-                table, np.arange(min(table.n_rows, _FIRST)), label="space", verified=False
-            )
-            digest.update(f"{key} {table.n_rows} {table.d}".encode())
-            digest.update(np.ascontiguousarray(rows, "<f8").tobytes())
-    return Space(digest.hexdigest()[:32], None, run.name)
+
+def origin_of_reference(run: Run) -> str | None:
+    """The origin of the space of a run that is aligned to, which a fit reads once and not twice:
+    None where only reading more would tell.
+    """
+    if run.path is None:
+        return None
+    if "transform" in run.group:
+        return space_of_run(run).origin
+    known = [_checksum(table) for table in _tables(run)]
+    return None if None in known else _origin(run, known)
+
+
+def _tables(run: Run) -> list[Table]:
+    return [table for key in TABLES if (table := getattr(run, key)) is not None]
+
+
+def _origin(run: Run, found: list[str | None]) -> str:
+    shapes = [(table.key, table.n_rows, table.d, str(table.dtype)) for table in _tables(run)]
+    return hashlib.sha256(f"{shapes} {found}".encode()).hexdigest()[:32]
+
+
+def _checksum(table: Table) -> str | None:
+    """Of the first chunk, as it is stored with it."""
+    block = table.source.block(0, min(table.chunk_rows, table.n_rows))
+    digest = stored_digests(block).get(0)
+    return None if digest is None else f"crc32c {digest}"
+
+
+def _rows(table: Table) -> str:
+    numbers = np.arange(min(table.n_rows, _FIRST))
+    rows = read_rows(table, numbers, label="space", verified=False)
+    return hashlib.sha256(np.ascontiguousarray(rows, "<f8").tobytes()).hexdigest()
