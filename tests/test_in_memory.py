@@ -134,6 +134,7 @@ def test_records_name_what_is_in_memory(stored: tuple[es.Run, es.Run], tmp_path:
         "name": "monday",
         "stabilized": None,
         "balance": None,
+        "space": None,
     }
     assert run.name == "day-2"
     run = es.stabilize(T, tmp_path / "day-3.zarr", reference={"items": B})

@@ -39,7 +39,8 @@ def space_of(given: Any) -> Space:
         `Space`, its plain values, or the path of an export (a folder with ``export.json``) or of an
         index (a file with a ``.space.json`` named after it).
 
-    Reads metadata only; of a run as training left it also its first 64 rows.
+    Reads metadata only; of a run as training left it the checksum of its first chunk, or its first
+    64 rows where none is stored. A run that was aligned to such rows is of a space of its own.
 
     Raises
     ------
