@@ -181,3 +181,18 @@ def test_the_best_of_a_search_in_codes_are_rescored(
 def test_a_rescored_search_that_cannot_be_is_one_error(options: Any, said: str) -> None:
     with pytest.raises(es.EmbstabError, match=said):
         es.search(W, T, 5, **options)
+
+
+def test_rows_that_rescoring_needs_are_there_and_finite(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 5))
+    signs = es.compress({"items": rows}, tmp_path / "signs.zarr", code="sign")
+    few, damaged = rows[:40], rows.copy()
+    damaged[50, 2] = np.nan
+
+    def search(other: Any) -> None:
+        es.search(rows[:3], signs, 4, metric="hamming", rescore={"items": other}, candidates=60)
+
+    with pytest.raises(es.InputError, match=r"rescore= must have every row .* 40 rows and .* 60"):
+        search(few)
+    with pytest.raises(es.NotFiniteError, match="row 50 of the items array is not finite"):
+        search(damaged)

@@ -142,12 +142,20 @@ def _rescored(
         missing = int(np.searchsorted(known, 0))
         if table.stored_ids is None and exact.stored_ids is None:
             wanted = known[missing:]
+            if len(wanted) and wanted[-1] >= exact.n_rows:
+                raise InputError(
+                    f"{option('rescore')} must have every row that is found; {exact.where} has"
+                    f" {exact.n_rows} rows and {table.where} {table.n_rows}, and neither has ids"
+                )
         else:
             ids = ids_at(table.row_ids, known[missing:])
             wanted = find_rows(exact.row_ids, ids, exact.key)
         order = np.argsort(wanted)
         vectors = np.zeros((len(known), exact.d))
         vectors[missing + order] = read_rows(exact, wanted[order], label="search: rescoring")
+        if not np.isfinite(vectors).all():
+            row = wanted[np.flatnonzero(~np.isfinite(vectors[missing:]).all(axis=1))[0]]
+            raise NotFiniteError(f"row {row} of {exact.where} is not finite; repair or drop it")
         vectors = unit(vectors) if metric == "cosine" else vectors
         taken = vectors[places.reshape(rows[part].shape)]
         scores = np.einsum("qd,qnd->qn", asked[part], taken)

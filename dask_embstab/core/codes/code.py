@@ -38,6 +38,9 @@ _BLOCK_VALUES = 1 << 17
 cache with what is made of it.
 """
 
+_LARGE = 2.0**100
+"""Rows of a scale or step below it are finite when they are decoded; others are looked at."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Code:
@@ -108,24 +111,32 @@ class Code:
         """The rows (m, d), float32."""
         rows = np.empty((len(codes), self.d), np.float32)
         back = None if self.matrix is None else self.matrix.T.astype(np.float32)
-        for part in self._blocks(len(codes)):
-            if back is None:
-                self._decode(codes[part], None if scale is None else scale[part], rows[part])
-                continue
-            y = np.empty((len(codes[part]), self.width), np.float32)
-            self._decode(codes[part], None if scale is None else scale[part], y)
-            np.matmul(y, back, out=rows[part])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 is told
+            for part in self._blocks(len(codes)):
+                of = None if scale is None else scale[part]
+                if back is None:
+                    self._decode(codes[part], of, rows[part])
+                    continue
+                y = np.empty((len(codes[part]), self.width), np.float32)
+                self._decode(codes[part], of, y)
+                np.matmul(y, back, out=rows[part])
         return rows
 
     def overflows(self, codes: Bytes, scale: Rows | None) -> bool:
-        """Whether a number or scale is beyond the range of its bits (any row of these)."""
-        if scale is not None:
-            return not bool(np.isfinite(_whole(scale)).all())
-        if self.steps is not None:
+        """Whether a number or scale is beyond the range of its bits, or a row that they give back
+        beyond float32 (any row of these).
+        """
+        if not self.scaled and self.steps is None:
+            halves = np.ascontiguousarray(codes)
+            numbers = halves.view("<f2") if self.name == "float16" else _whole(halves.view("<u2"))
+            return not bool(np.isfinite(numbers).all())
+        steps: Any = self.steps if scale is None else _whole(scale)
+        large = ~(steps < _LARGE)
+        if not large.any():
             return False
-        halves = np.ascontiguousarray(codes)
-        numbers = halves.view("<f2") if self.name == "float16" else _whole(halves.view("<u2"))
-        return not bool(np.isfinite(numbers).all())
+        rows = slice(None) if scale is None else large
+        given = self.decode(codes[rows], None if scale is None else scale[rows])
+        return not bool(np.isfinite(given).all())
 
     def saturation(self, rows: Rows) -> float:
         """The share of numbers of these rows that frozen ranges cut off; 0 for other codes."""
@@ -232,10 +243,12 @@ class Code:
 
 def frozen_steps(largest: Vector, name: str) -> Vector:
     """Steps of a code with a scale per component, of the ``largest`` (width,) sizes seen; float32
-    values, so that they are what decoding multiplies by.
+    values, so that they are what decoding multiplies by. Ranges end where float32 does.
     """
     most = (1 << (BITS[name.removesuffix(BY_COMPONENT)] - 1)) - 1
-    return np.asarray((HEADROOM * largest / most).astype(np.float32), np.float64)
+    end = np.nextafter(np.finfo(np.float32).max / np.float32(most), np.float32(0))
+    steps = np.minimum(HEADROOM * np.asarray(largest, np.float64) / most, end)
+    return np.asarray(steps.astype(np.float32), np.float64)
 
 
 def random_rotation(d: int, seed: int) -> Matrix:

@@ -74,7 +74,7 @@ class ProductCode:
         scale = scale_of(self.codebooks)
         codes = np.empty((len(y), parts), np.uint8)
         for part, entries in enumerate(self.codebooks):
-            x = y[:, part * w : (part + 1) * w] * scale
+            x = scaled_rows(y[:, part * w : (part + 1) * w], scale)
             codes[:, part] = nearest(x, entries * scale)
         return codes, None
 
@@ -142,6 +142,16 @@ def scale_of(values: Rows) -> Any:
     """What brings values to 1 at most: exact, and no square of them is out of range."""
     found = power_of_two(np.asarray(np.abs(values).max(initial=0.0), np.float64))
     return np.float32(np.clip(found, 2.0**-126, 2.0**126))
+
+
+def scaled_rows(rows: Rows, scale: Any) -> Rows:
+    """Rows (m, w) times the ``scale`` of the entries, float32. A row that is then longer than 2^60
+    is brought down to that: beside it entries have no length, so the nearest one stays the same.
+    """
+    largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # rows of zeros; infinite ones are told
+        most = 2.0**60 * power_of_two(largest)
+        return np.asarray(rows * np.minimum(most, scale).astype(np.float32)[:, None])
 
 
 def _step(x: Rows, entries: Rows) -> Rows:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.codes.packing import Bytes
-from dask_embstab.core.codes.product import ENTRIES, fit_codebooks, nearest, scale_of
+from dask_embstab.core.codes.product import ENTRIES, fit_codebooks, nearest, scale_of, scaled_rows
 from dask_embstab.core.types import Matrix, Rows, Vector
 
 
@@ -69,7 +69,7 @@ class ResidualCode:
             if self.matrix is not None:
                 y = y @ self.matrix.astype(np.float32)
         scale = scale_of(self.codebooks)
-        y *= scale
+        y = scaled_rows(y, scale)
         codes = np.empty((len(y), self.n_codes), np.uint8)
         for stage, entries in enumerate(self.codebooks * scale):
             codes[:, stage] = nearest(y, entries)
