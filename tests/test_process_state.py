@@ -5,6 +5,8 @@ last call has ended.
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -18,15 +20,11 @@ from oracle import world
 
 import dask_embstab as es
 from dask_embstab.files.warning_filters import left_out
-from dask_embstab.passes.engine.blas import one_thread
+from dask_embstab.passes.engine.blas import one_thread, own_blas
 
 
 def blas_threads() -> list[int]:
-    return [
-        info["num_threads"]
-        for info in threadpoolctl.threadpool_info()
-        if info["user_api"] == "blas"
-    ]
+    return [info["num_threads"] for info in own_blas()]
 
 
 def overlapping(first: Any, second: Any, see: Callable[[], Any]) -> list[Any]:
@@ -96,3 +94,12 @@ def test_fits_from_several_threads_leave_the_process_as_it_was(tmp_path: Path) -
                     )
                 )
         assert (blas_threads(), list(warnings.filters)) == before
+
+
+def test_blas_of_another_package_has_no_say_in_the_kernel_family() -> None:
+    code = (
+        "from dask_embstab.passes.engine.cluster import loaded_family; before = loaded_family();"
+        " import faiss; assert loaded_family() == before, loaded_family()"
+    )
+    pytest.importorskip("faiss", reason="a package that brings an OpenBLAS of its own")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,6 @@ from typing import Any
 
 import crc32c
 import numpy as np
-import threadpoolctl
 
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.diagnose.projection import project_run
@@ -33,7 +32,7 @@ from dask_embstab.diagnose.rates import (
 from dask_embstab.files.owned import owned_folder
 from dask_embstab.files.place import local_path
 from dask_embstab.kernels import CORETYPE, better_kernels
-from dask_embstab.passes.engine.blas import AVX512
+from dask_embstab.passes.engine.blas import AVX512, own_blas
 from dask_embstab.passes.engine.cluster import loaded_family, threads_of_a_process
 from dask_embstab.passes.engine.memory import base_bytes
 from dask_embstab.tables.read.limits import physical_memory
@@ -129,7 +128,7 @@ def blas(chosen: str | None) -> dict[str, Any]:
     them.
     """
     family = loaded_family()
-    loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    loaded = own_blas()
     better = better_kernels()
     helps = better is not None and any(
         info["internal_api"] == "openblas" and info.get("architecture") not in AVX512

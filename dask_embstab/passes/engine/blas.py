@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import threadpoolctl
 
 AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 """OpenBLAS's AVX-512 kernels: they work on small products in place."""
+_IN_WHEELS = re.compile(r"[/\\](numpy|scipy)(\.libs|[/\\]\.dylibs|[/\\]\.libs)[/\\]")
 _lock = threading.Lock()
 _depth = 0
 _limit: Any = None
@@ -77,24 +79,29 @@ def _in_control() -> Iterator[None]:
         release(force=True)
 
 
+def own_blas() -> list[dict[str, Any]]:
+    """The BLAS libraries that NumPy and SciPy compute with, as threadpoolctl tells of them: those
+    in their wheels, and where wheels hold none (a distribution, conda) all that are loaded. What
+    another package brings along (faiss has an OpenBLAS of its own) has no say in our bits.
+    """
+    loaded = [info for info in threadpoolctl.threadpool_info() if info["user_api"] == "blas"]
+    own = [info for info in loaded if _IN_WHEELS.search(info["filepath"])]
+    return own or loaded
+
+
 def kernel_family() -> str:
     """BLAS library and the kernels it chose: bits are comparable within one family only."""
     loaded = {
         f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
-        for info in threadpoolctl.threadpool_info()
-        if info["user_api"] == "blas"
+        for info in own_blas()
     }
     return ", ".join(sorted(loaded)) or "unknown"
 
 
 @functools.cache
 def works_in_place() -> bool:
-    """Whether all BLAS libraries of this process chose kernels that work on small products without
+    """Whether NumPy's and SciPy's BLAS libraries chose kernels that work on small products without
     packing them.
     """
-    chosen = [
-        info.get("architecture")
-        for info in threadpoolctl.threadpool_info()
-        if info["user_api"] == "blas"
-    ]
+    chosen = [info.get("architecture") for info in own_blas()]
     return bool(chosen) and all(name in AVX512 for name in chosen)
