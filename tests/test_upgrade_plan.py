@@ -99,6 +99,17 @@ def test_items_alone_are_compared_by_their_neighbours_without_themselves(tmp_pat
     assert plan.leave.mean == pytest.approx(expected)
 
 
+def test_queries_of_documents_are_bridged_as_documents_are(tmp_path: Path) -> None:
+    T, W = world(1)
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0]
+    a, b = run(tmp_path, "a", T, None), run(tmp_path, "b", T @ Q, None)
+    plan = es.upgrade_plan(a, b, queries=W @ Q)
+    assert plan.bridge is not None
+    assert plan.bridge.mean == 1
+    assert plan.leave is not None
+    assert plan.leave.mean < 0.5
+
+
 def test_without_shared_ids_there_is_no_bridge_and_the_plan_says_why(tmp_path: Path) -> None:
     a, b = run(tmp_path, "a", *world(1)), run(tmp_path, "b", *world(1), first=10_000)
     plan = es.upgrade_plan(a, b)

@@ -179,7 +179,8 @@ class Backfill(Displayed):
         wanted = min(index.rows, 2 * k)
         while True:
             scores, names = index.search(sent, wanted)
-            rows = known_rows(ids, names.ravel(), state.table).reshape(names.shape)
+            each, at = np.unique(names, return_inverse=True)  # queries find the same ids
+            rows = known_rows(ids, each, state.table)[at].reshape(names.shape)
             moved = (rows >= 0) & (rows < state.done)
             for row in range(len(sent)):
                 left = ~moved[row]

@@ -132,7 +132,8 @@ def plan_upgrade(
         if theirs.d == items.d:
             asked["leave"] = rows
         if transform is not None:
-            through = transform.transform_items if among_items else transform.transform_users
+            of_items = new.users is None  # the users' matrix takes queries where there are users
+            through = transform.transform_items if of_items else transform.transform_users
             asked["bridge"] = through(rows)
         fresh = _found(target, rows, k, metric, own)
         recall = {
