@@ -223,6 +223,14 @@ def strike_every(
     return struck
 
 
+def recorded(series: es.Series) -> list[dict[str, Any]]:
+    """All that is recorded of every version, but for what the clock says: when it was created, and
+    how many seconds that took.
+    """
+    by_the_clock = {"created": None, "seconds": None}
+    return [version.to_dict() | by_the_clock for version in series.log().versions]
+
+
 class FaultyStore:
     """A series' store that fails at its ``at``-th operation: before it is done, or after (the reply
     was lost).

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
+from dask_embstab.cli.main import main
 from dask_embstab.series.publish import publish
 
 
 def test_seconds_of_every_add_are_in_the_version_the_report_and_the_metrics(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(200, 4))
     series = es.Series.init(tmp_path / "shop")
@@ -33,6 +34,11 @@ def test_seconds_of_every_add_are_in_the_version_the_report_and_the_metrics(
         series.metrics()
     )
     assert "seconds" not in series.log().versions[0].to_dict().get("figures", {})
+    with pytest.raises(SystemExit):
+        main(["series", "log", str(tmp_path / "shop"), "--json"], prog_name="embstab")
+    printed = capsys.readouterr().out
+    assert '"run": "day-1"' in printed
+    assert '"seconds"' not in printed
 
 
 def test_a_version_without_seconds_is_read_and_reported(

@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ended(series: es.Series) -> Any:
-    """The log, but for the time of day, and everything that is stored of the runs."""
+    """The log, but for the clock, and everything that is stored of the runs."""
     log = series.log()
     read = [
         np.asarray(run.table(key).vectors).tobytes()
@@ -60,7 +60,7 @@ def ended(series: es.Series) -> Any:
         for key in ("items", "users")
     ]
     stored = [data_of(series.open(version.version).path) for version in log.versions]
-    return [v.to_dict() | {"created": None} for v in log.versions], read, stored
+    return faults.recorded(series), read, stored
 
 
 @pytest.mark.parametrize("mode", faults.MODES)

@@ -90,13 +90,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(runs: Path, verb: str) -> Path:
-    """Where the series stands, to be copied."""
+    """Where the series stands, to be copied; what a test that failed left of a copy is gone."""
+    shutil.rmtree(runs / "work", ignore_errors=True)
     return runs / {"hold": "strict", "accept": "held", "promote": "shadow"}.get(verb, "start")
-
-
-def told(series: es.Series) -> list[dict[str, Any]]:
-    """The log, but for the time of day."""
-    return [version.to_dict() | {"created": None} for version in series.log().versions]
 
 
 def ended(place: Path) -> tuple[Any, ...]:
@@ -108,7 +104,7 @@ def ended(place: Path) -> tuple[Any, ...]:
     log = series.log()
     names = {"runs": {v.run for v in log.versions}, "references": log.kept_references or ()}
     data = {(at, name): data_of(place / at / f"{name}.zarr") for at in PLACES for name in names[at]}
-    return told(series), data, unpublished(series.store, log).held
+    return faults.recorded(series), data, unpublished(series.store, log).held
 
 
 def strike(disk: faults.Faults, start: Path, runs: Path, verb: str, at: int, mode: str) -> bool:
