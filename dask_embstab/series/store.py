@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from dask_embstab.errors import RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
@@ -57,6 +57,9 @@ class Store(Protocol):
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""
+
+    def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
+        """A file to be read by position; FileNotFoundError where there is none."""
 
     def age(self, key: str) -> float:
         """Seconds since a file or folder was last changed."""
@@ -128,6 +131,10 @@ class Folder:
         with os.fdopen(open_regular(self.root / key), "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
+
+    def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
+        """A file to be read by position."""
+        return os.fdopen(open_regular(self.root / key), "rb")
 
     def age(self, key: str) -> float:
         """Seconds since a file, a folder or a lock in it was last changed, by the clock of its file

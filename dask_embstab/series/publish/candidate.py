@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -95,7 +96,9 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
     again.
     """
     try:
-        arrays = read_npz(io.BytesIO(_bytes_of(store, candidate_key(name))))
+        with store.open(candidate_key(name)) as file:
+            _require_in_memory(file)
+            arrays = read_npz(file)  # by position: what is no archive is not read whole
         header = parsed_json(str(arrays.pop("header")))
         return header["plan"], Transform.from_arrays(arrays, header["diagnostics"])
     except (
@@ -110,14 +113,10 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
         return None, None
 
 
-def _bytes_of(store: Store, key: str) -> bytes:
-    """A file as long as its matrices are, which metadata may not be; DamageError beyond a quarter
-    of this machine's memory, of which reading it takes three times its bytes.
+def _require_in_memory(file: IO[bytes]) -> None:
+    """DamageError beyond a quarter of this machine's memory: a candidate is as long as its matrices
+    are, which metadata may not be.
     """
-    most, size, blocks = physical_memory() // 4, 0, []
-    for block in store.blocks(key):
-        blocks.append(block)
-        size += len(block)
-        if size > most:
-            raise DamageError(f"{key} has more than {most} bytes; it is made again")
-    return b"".join(blocks)
+    size, most = file.seek(0, os.SEEK_END), physical_memory() // 4
+    if size > most:
+        raise DamageError(f"a candidate has {size} bytes of {most} at most; it is made again")
