@@ -4,6 +4,7 @@ space, or build it anew? Decided by what today's own queries would miss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -127,6 +128,8 @@ def plan_upgrade(
             raise NotFiniteError(f"the queries in {theirs.where} are not finite; mend them")
         own = np.asarray(plain(ids_at(theirs.row_ids, chosen))) if among_items else None
 
+        # A log of queries stands for those to come, users for themselves.
+        population = theirs.n_rows if queries is None else math.inf
         transform, reason = _fitted(bridge)
         asked: dict[str, Matrix] = {}
         if theirs.d == items.d:
@@ -137,7 +140,7 @@ def plan_upgrade(
             asked["bridge"] = through(rows)
         fresh = _found(target, rows, k, metric, own)
         recall = {
-            name: _recall(fresh, _found(items, sent, k, metric, own), k, theirs.n_rows)
+            name: _recall(fresh, _found(items, sent, k, metric, own), k, population)
             for name, sent in asked.items()
         }
 
@@ -181,7 +184,7 @@ def _found(table: Table, queries: Matrix, k: int, metric: Metric, own: Any) -> l
     ]
 
 
-def _recall(fresh: list[list[Any]], found: list[list[Any]], k: int, population: int) -> Estimate:
+def _recall(fresh: list[list[Any]], found: list[list[Any]], k: int, population: float) -> Estimate:
     shares = [len(set(wanted) & set(seen)) / k for wanted, seen in zip(fresh, found, strict=True)]
     return estimate(np.asarray(shares), population)
 
