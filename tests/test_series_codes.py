@@ -493,6 +493,14 @@ def test_codes_that_cannot_be_are_one_error(
         es.Series.init(tmp_path / "series", **given_).add(folder / "day-0.zarr")
 
 
+def test_a_rotated_code_is_unset_with_its_rotation(copied: Callable[[str], es.Series]) -> None:
+    series = copied("int5")
+    with pytest.raises(es.InputError, match=r"unset them with it \(code_rotate=False\)"):
+        series.change(code=None)
+    series.change(code=None, code_rotate=False)
+    assert series.settings.code is None
+
+
 def test_a_refit_needs_a_code(copied: Callable[[str], es.Series], folder: Path) -> None:
     with pytest.raises(es.InputError, match="stores vectors alone"):
         copied("plain").add(folder / "day-1.zarr", name="again", refit_code=True)

@@ -138,7 +138,8 @@ class Settings:
         elif self.code_rotate or self.code_rank is not None:
             raise InputError(
                 f"{option('code_rotate')} and {option('code_rank')} say how rows become codes;"
-                f" {option('code')} is not set: give it, or leave them out"
+                f" {option('code')} is not set: give it, leave them out, or unset them with it"
+                f" ({option(code_rotate=False)})"
             )
         if self.center and (self.policy == "consensus" or self.keep != "geometry"):
             raise InputError(
