@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from oracle import snapshot, world
 
 import dask_embstab as es
+from dask_embstab.exchange import parts
 from dask_embstab.passes.engine import graph, reduce, write
 from dask_embstab.tables.write.sink import Sink
 
@@ -185,7 +186,11 @@ def within(monkeypatch: pytest.MonkeyPatch) -> Changing:
             return task
 
         with monkeypatch.context() as patched, dask.config.set(scheduler="synchronous"):
-            for module, name in ((reduce, "reduce_block"), (write, "write_block")):
+            for module, name in (
+                (reduce, "reduce_block"),
+                (write, "write_block"),
+                (parts, "write_part"),
+            ):
                 patched.setattr(module, name, then(getattr(module, name)))
             yield
         assert done, "a task has run"

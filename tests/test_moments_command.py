@@ -125,3 +125,35 @@ def test_what_moments_cannot_do_is_one_line(
     assert told.count("\n") == 1
     assert re.search(says, told), told
     assert not (place / "t").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_saved_files_are_known_for_what_they_are_wherever_a_path_is_taken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    es.moments("run", reference="reference").save("items.npz")
+    es.moments("run", key="users", reference="reference").save("users.npz")
+    fit = es.fit("run", reference="reference", method="gram")
+    fit.save("t.npz")
+    np.savez("table.npz", vectors=np.eye(12, 3))
+    assert_close(es.fit("items.npz", "users.npz", method="gram").items, fit.items, 1e-9)
+    assert es.space_of("t.npz") == es.space_of(fit)
+    assert es.export("t.npz", "t.safetensors", format="safetensors", table="items")
+    assert es.export("table.npz", "rows", format="npy")["items"]["rows"] == 12
+    for verb in (es.open_run, es.fit, es.moments, lambda path: es.evaluate(path, "run")):
+        with pytest.raises(es.NotARunError, match=r"t\.npz must hold rows; it holds a transform"):
+            verb("t.npz")
+    calls: list[Any] = [
+        es.open_run,
+        es.moments,
+        lambda path: es.export(path, "out", format="npy"),
+        lambda path: es.apply(fit, path, "out"),
+    ]
+    for call in calls:
+        with pytest.raises(es.NotARunError, match=r"items\.npz must hold rows; it holds moments"):
+            call("items.npz")
+    for call in (es.space_of, es.load_transform):
+        with pytest.raises(es.InputError, match=r"items\.npz holds no transform"):
+            call("items.npz")
+    assert "holds a transform" in said(capsys, "fit", "t.npz", "out", code=2)
+    assert not Path("out").exists()

@@ -38,9 +38,13 @@ def test_rows_of_ordinary_size_have_the_bits_of_numpy(dtype: Any) -> None:
     assert (unit(rows)[3] == 0).all()
 
 
-@SIZES
-def test_cosines_of_rows_of_any_size(size: float) -> None:
+@pytest.mark.parametrize("size", [2.0**-480, 2.0**-300, 1.0, 2.0**490])
+def test_cosines_that_evaluate_measures_do_not_depend_on_the_size(size: float) -> None:
     assert es.evaluate(T * size, T).items.mean_cosine == pytest.approx(1.0, abs=1e-12)
+
+
+@SIZES
+def test_cosines_of_a_search_are_right_for_rows_of_any_size(size: float) -> None:
     scores, ids = es.search(T * size, T, 1, metric="cosine")
     np.testing.assert_allclose(scores[:, 0], 1.0, atol=1e-12)
     np.testing.assert_array_equal(ids[:, 0], np.arange(60))
@@ -48,6 +52,11 @@ def test_cosines_of_rows_of_any_size(size: float) -> None:
     np.testing.assert_array_equal(ids[:, 0], np.arange(60))
 
 
-def test_evaluate_refuses_rows_whose_squares_overflow() -> None:
-    with pytest.raises(es.InputError, match="so large that their squares overflow"):
-        es.evaluate(T * 1e200, T)
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(1e200, "large that their squares overflow"), (1e-160, "small that their squares underflow"),
+     (2.0**-1000, "small that their squares underflow")],
+)  # fmt: skip
+def test_evaluate_refuses_rows_whose_squares_leave_float64(size: float, said: str) -> None:
+    with pytest.raises(es.InputError, match=f"so {said}"):
+        es.evaluate(T * size, T)

@@ -241,29 +241,39 @@ def test_metadata_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
 # --- other things than a run
 
 
-OTHERS: dict[str, tuple[bytes, str]] = {
+DAMAGED: dict[str, tuple[bytes, str]] = {
     "vectors.h5": (b"\x89HDF\r\n\x1a\n" + bytes(32), "HDF5"),
     "vectors.parquet": (b"PAR1" + bytes(32) + b"PAR1", "Parquet"),
-    "vectors.npy": (b"\x93NUMPY" + bytes(32), r"NumPy"),
-    "vectors.npz": (b"PK\x03\x04" + bytes(32), "ZIP"),
+    "vectors.npy": (b"\x93NUMPY" + bytes(32), r"NumPy \(npy\)"),
+    "vectors.npz": (b"PK\x03\x04" + bytes(32), r"NumPy \(npz\)"),
+    "empty.npz": (b"", r"NumPy \(npz\)"),
     "vectors.arrow": (b"ARROW1" + bytes(32), "Arrow"),
+}
+NOT_READ: dict[str, tuple[bytes, str]] = {
     "vectors.nc": (b"CDF\x01" + bytes(32), "NetCDF"),
     "vectors.db": (b"SQLite format 3\0" + bytes(32), "SQLite"),
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_files_of_other_formats_are_named(
+@pytest.mark.parametrize("name", [*DAMAGED, *NOT_READ])
+def test_files_that_cannot_be_read_are_named_with_their_format(
     tmp_path: Path, out: Path, refused: Refused, name: str
 ) -> None:
-    data, format_name = OTHERS[name]
+    data, format_name = {**DAMAGED, **NOT_READ}[name]
     (tmp_path / name).write_bytes(data)
-    for call in (lambda: es.stabilize(tmp_path / name, out), lambda: es.fit(str(tmp_path / name))):
-        with refused(
+    says = (
+        es.DamageError,
+        rf"{name} must be a whole file in the format {format_name}; it cannot be read \(.+\)",
+        "restore it from its source",
+    )
+    if name in NOT_READ:
+        says = (
             es.NotARunError,
             rf"{name} must be a Zarr store; it is a file in the format {format_name}",
-            "create_run",
-        ):
+            r"write them as a run with es.create_run\(",
+        )
+    for call in (lambda: es.stabilize(tmp_path / name, out), lambda: es.fit(str(tmp_path / name))):
+        with refused(*says):
             call()
 
 

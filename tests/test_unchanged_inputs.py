@@ -73,7 +73,7 @@ def test_a_run_that_changes_within_a_pass_is_an_error(
             tmp_path / "out.zarr", run.items, run.users, chunk_rows=16
         ),
         "compress": lambda: es.compress(run, tmp_path / "out.zarr"),
-        "export": lambda: es.export(run, tmp_path / "out.zarr", format="npy"),
+        "export": lambda: es.export(run, tmp_path / "out.zarr", format="npy", rows_per_file=16),
         "search": lambda: es.search(W, run, 3),
     }
     with refused("(?:)"), within(lambda: CHANGES[change][0](run)):

@@ -5,13 +5,39 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 
+from dask_embstab.errors import EmbstabError
+from dask_embstab.files.atomic import open_file
+
+Kind: TypeAlias = Literal["moments", "transform", "arrays", "damaged"]
+_TRANSFORM = {"diagnostics.npy", "items.npy", "singular_values.npy"}
+_SUMS = {f"{name}.npy" for name in ("total", "rest", "partnered", "pairs_joint", "pairs_total")}
+"""Members by which a file that this library saved is known."""
 _RATIO, _LEAST_BYTES = 32, 1 << 20
 """Arrays may take so many times the bytes of their file: this library compresses none, others may.
 """
+
+
+def npz_kind(path: Any) -> Kind | None:
+    """What a file is by the names of its members: what `TableMoments.save` or `Transform.save`
+    wrote, other arrays, or an archive that cannot be listed; None for anything else.
+    """
+    try:
+        with open_file(path) as file:
+            if file.read(4) != b"PK\x03\x04":
+                return None
+            with zipfile.ZipFile(file) as archive:
+                members = set(archive.namelist())
+    except (OSError, EmbstabError):
+        return None
+    except Exception:  # noqa: BLE001 (whatever zipfile raises over damaged bytes)
+        return "damaged"
+    if members >= _TRANSFORM:
+        return "transform"
+    return "moments" if "header.npy" in members and members <= {"header.npy"} | _SUMS else "arrays"
 
 
 def read_npz(file: IO[bytes]) -> dict[str, Any]:

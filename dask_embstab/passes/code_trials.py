@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.arguments import shown
 from dask_embstab.core.codes.code import (
     BITS,
     FROZEN,
@@ -24,13 +25,14 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.display import Displayed
-from dask_embstab.errors import NotFiniteError
+from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.options import require_each
 from dask_embstab.passes.code_quality import Asked, Entry, Sample, Tried
 from dask_embstab.passes.compress import code_with_books, parts_of, require_fitted
 from dask_embstab.passes.evaluate.groups import by_table, groups_of
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.render.code_page import frontier_markup, frontier_page
+from dask_embstab.repairs import option
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.named import value_of
 from dask_embstab.tables.run import Run
@@ -115,8 +117,7 @@ def _tried(
     items: Table, rows: Matrix, names: Any, ranks: Sequence[int], *, seed: int, force: bool
 ) -> Iterator[Tried]:
     """Codes of the sampled ``rows``: every name plain and rotated, and truncated to every rank."""
-    names = names.split(",") if isinstance(names, str) else names
-    chosen = (*BITS, *FROZEN) if names is None else tuple(names)
+    chosen = (*BITS, *FROZEN) if names is None else _names(names)
     kept: dict[int | None, Matrix | None] = {None: None}
     kept |= {rank: leading_directions(rows.T @ rows, rank) for rank in ranks}
     for name in chosen:
@@ -132,6 +133,18 @@ def _tried(
                 yield Tried(
                     _fitted(items, rows, name, matrix, seed=seed, force=force), rotate, rank
                 )
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """One text with commas, or a list of names."""
+    names = given.split(",") if isinstance(given, str) else given
+    is_list = isinstance(names, list | tuple) and bool(names)
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{option('codes')} must be names of codes, in a list or one text with commas between"
+            f" them; {shown(given)} came"
+        )
+    return tuple(names)
 
 
 def _fitted(

@@ -171,6 +171,13 @@ class SeriesReader(Displayed):
         The code itself is `items.source.code`; ``like`` is a version whose codes must be of the
         same code, so that their bytes can be compared. Raises `InputError` where they are not, or
         where the version holds no codes (the setting ``code``).
+
+        Examples
+        --------
+        >>> small = es.Series.init(folder / "small", code="int8")
+        >>> _ = small.add(monday)
+        >>> small.codes(1).items.n_rows
+        200
         """
         log = self.log()
         found = log.located(log.with_run(version))

@@ -15,6 +15,7 @@ from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
+from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
 from dask_embstab.files.swap import finish_swap
@@ -35,6 +36,7 @@ _FORMATS = {
     b"CDF": "NetCDF",
     b"SQLite format 3": "SQLite",
 }
+_NOT_READ = ("NetCDF", "SQLite")
 
 
 def is_place(given: Any) -> bool:
@@ -191,10 +193,17 @@ def _no_node(place: Any, local: Path | None) -> str:
     name = place_name(place)
     if key := table_without_group(place if local is None else RunStore(local, read_only=True)):
         return without_group(name, key)
-    if local is not None and (found := _other_format(local)):
+    if local is not None and (saved := npz_kind(local)) in ("moments", "transform"):
+        verb = call("fit" if saved == "moments" else "apply")
         return (
-            f"{name} must be a Zarr store; it is {found}; write it as a run with {call('ingest')}"
+            f"{name} must hold rows; it holds {'moments' if saved == 'moments' else 'a transform'};"
+            f" give the run, or give this file to {verb}"
         )
+    if local is not None and (found := _other_format(local)):
+        way = f"write it as a run with {call('ingest')}"
+        if found.endswith(_NOT_READ):
+            way = f"read its arrays and write them as a run with {call('create_run')}"
+        return f"{name} must be a Zarr store; it is {found}; {way}"
     return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
 
 

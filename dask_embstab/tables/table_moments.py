@@ -22,7 +22,7 @@ from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
-from dask_embstab.files.npz import read_npz
+from dask_embstab.files.npz import npz_kind, read_npz
 from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.repairs import call
 
@@ -30,15 +30,9 @@ _PAIR_ARRAYS = ("joint", "total")
 _ARRAYS = ("total", "rest", "partnered")
 
 
-def is_moments(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of arrays stands there, such as `TableMoments.save` writes; no run is a
-    file.
-    """
-    try:
-        with open_file(path) as file:
-            return file.read(2) == b"PK"
-    except (OSError, EmbstabError, ValueError):
-        return False
+def is_moments(given: Any) -> bool:
+    """Whether this is the path of a file that `TableMoments.save` wrote."""
+    return isinstance(given, str | os.PathLike) and npz_kind(given) == "moments"
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,6 +276,8 @@ class Transform(Displayed):
         try:
             with open_file(path) as file:
                 arrays = read_npz(file)
+            if "diagnostics" not in arrays:
+                raise InputError(f"{path} holds no transform; write one with {call('fit')}")
             diagnostics = parsed_json(str(arrays.pop("diagnostics")))
         except EmbstabError:
             raise

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.formats import Export, Exported, format_named, require_options
+from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
 from dask_embstab.options import options_of, taken
 from dask_embstab.passes.evaluate.ranked import Metric
@@ -213,16 +214,9 @@ def _require_one_space(reader: SeriesReader, wanted: Version, since: Version) ->
 def _run_or_transform(what: Any) -> Run | Transform:
     if isinstance(what, Transform | Run):
         return what
-    local = local_path(what) if isinstance(what, str | os.PathLike) else None
-    if local is not None and local.is_file() and not _is_array_file(local):
-        return load_transform(local)
+    if isinstance(what, str | os.PathLike) and npz_kind(what) == "transform":
+        return load_transform(what)
     return run_of(what)
-
-
-def _is_array_file(path: Path) -> bool:
-    """Whether a file holds a table: whatever is no npz, which a saved transform is."""
-    with path.open("rb") as file:
-        return file.read(2) != b"PK"
 
 
 def _transform_of(run: Any) -> Transform:

@@ -78,7 +78,8 @@ def fit(
     ----------
     items, users
         Tables (n, d); ``items`` may also be a run, its path, or a dict that holds both. Or the
-        `TableMoments` of both, which carry the pairs with their reference: then no table is read.
+        `TableMoments` of both, or their files, which carry the pairs with their reference: then no
+        table is read.
     reference
         The run (or items table) to align to; None standardizes without a rotation.
     keep

@@ -15,7 +15,7 @@ from dask_embstab.passes.join.space import origin_of_reference
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.table_moments import TableMoments
+from dask_embstab.tables.table_moments import TableMoments, is_moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,17 @@ def as_reference(reference: Any) -> Reference | None:
 
 
 def moments_of(items: Any, users: Any) -> dict[str, TableMoments] | None:
-    """Moments by table, where moments were given in place of tables; both then, and of one
-    width.
+    """Moments by table, where moments or files of them were given in place of tables; both then,
+    and of one width.
     """
+    if is_moments(items):
+        items = TableMoments.load(items)
     if not isinstance(items, TableMoments):
         return None
     if users is None:
         return {"items": items}
+    if is_moments(users):
+        users = TableMoments.load(users)
     if not isinstance(users, TableMoments):
         raise InputError(
             f"give both tables as moments, or neither; users are {type(users).__name__}"

@@ -23,6 +23,7 @@ from dask_embstab.tables.formats.arrow_values import id_kind, ids_of, vectors_of
 from dask_embstab.tables.formats.columns import VectorColumns, choose_columns
 from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
 from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets
+from dask_embstab.tables.formats.places import what_it_must_be
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
@@ -150,7 +151,10 @@ def reading_file(path: str) -> Iterator[None]:
         raise InputError(f"{path} is gone; give files that stay while they are read") from error
     except Exception as error:
         found = str(error).strip() or type(error).__name__
-        raise DamageError(f"{path} cannot be read ({found}); restore it from its source") from error
+        raise DamageError(
+            f"{path} must be {what_it_must_be(path)}; it cannot be read ({found}); restore it from"
+            " its source"
+        ) from error
 
 
 def column_table(

@@ -4,6 +4,7 @@ list of these.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_embstab.errors import InputError
+from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.identity import StoredFile
@@ -40,6 +42,14 @@ _PATTERN = "*?["
 _GZIP = b"\x1f\x8b"
 _IN_FOLDERS = ("parquet", "arrow", "npy", "csv")
 """What a folder of data is made of; other files are given by their names."""
+
+
+_NAMES = {
+    "parquet": "Parquet", "arrow": "Arrow", "csv": "CSV", "npy": "NumPy (npy)",
+    "npz": "NumPy (npz)", "hdf5": "HDF5", "safetensors": "safetensors",
+    "words": "word2vec or GloVe",
+}  # fmt: skip
+"""What messages call a format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +144,20 @@ def _in_folder(folder: Path) -> list[str] | None:
 
 
 def format_of(path: str) -> str | None:
-    """By its first bytes where they tell, else by its suffix; None where neither does."""
+    """By its first bytes where they tell, else by its suffix; None where neither does, and for what
+    is no table: saved moments and transforms.
+    """
     with reading(path), os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if found == "npz" and npz_kind(path) in ("moments", "transform"):
+        return None
     plain = path.lower().removesuffix(".gz") if head.startswith(_GZIP) else path.lower()
     return found or _SUFFIXES.get(Path(plain).suffix)
+
+
+def what_it_must_be(path: str) -> str:
+    """What messages say of a file that could not be read as what it seems to be."""
+    with contextlib.suppress(Exception):  # it may be gone by now, or be a folder
+        return f"a whole file in the format {_NAMES[str(format_of(path))]}"
+    return "whole files of one format"
