@@ -344,7 +344,9 @@ def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(es.EmbstabError, match=r"a\.parquet"):
         es.ingest(path, tmp_path / "a.zarr")
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(es.DamageError, match=r"a\.parquet cannot be read"):
+    with pytest.raises(
+        es.DamageError, match=r"a\.parquet must be a whole file.*Parquet; it cannot be read"
+    ):
         es.ingest(path, tmp_path / "a.zarr")
     with pytest.raises(es.InputError, match="no file matches"):
         es.ingest(f"{tmp_path}/*.pq", tmp_path / "a.zarr")
