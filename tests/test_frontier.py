@@ -184,3 +184,11 @@ def test_the_command_prints_and_draws_it(run: es.Run, tmp_path: Path) -> None:
     found = json.loads(told.output)
     assert {one["code"] for one in found["entries"]} == {"int4", "pq2"}
     assert "head" in found["entries"][0]["parts"]
+
+
+def test_codes_are_a_list_or_one_text_with_commas() -> None:
+    items = np.random.default_rng(0).normal(size=(60, 4))
+    found = es.frontier({"items": items}, codes="int8, int6")
+    assert {one.code for one in found.entries} == {"int8", "int6"}
+    with pytest.raises(es.InputError, match="codes= must be names of codes"):
+        es.frontier({"items": items}, codes=[])

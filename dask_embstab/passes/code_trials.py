@@ -137,7 +137,7 @@ def _tried(
 
 def _names(given: Any) -> tuple[str, ...]:
     """One text with commas, or a list of names."""
-    names = given.split(",") if isinstance(given, str) else given
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
     is_list = isinstance(names, list | tuple) and bool(names)
     if not is_list or not all(isinstance(name, str) for name in names):
         raise InputError(

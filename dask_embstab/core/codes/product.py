@@ -148,6 +148,8 @@ def scaled_rows(rows: Rows, scale: Any) -> Rows:
     """Rows (m, w) times the ``scale`` of the entries, float32. A row that is then longer than 2^60
     is brought down to that: beside it entries have no length, so the nearest one stays the same.
     """
+    if max(rows.max(initial=0.0), -rows.min(initial=0.0)) * np.float64(scale) <= 2.0**60:
+        return np.asarray(rows * scale)
     largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # rows of zeros; infinite ones are told
         most = 2.0**60 * power_of_two(largest)
