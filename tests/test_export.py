@@ -223,10 +223,12 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 def test_bytes_depend_on_neither_chunks_nor_scheduler(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a run with a transform, which tells its space; that of raw rows is told by a chunk."""
     monkeypatch.setattr(panels, "_GROUP_ROWS", 8)
     rows, found = rows_of("float32"), []
+    fitted = es.fit(rows)
     for chunk_rows, scheduler in ((7, "synchronous"), (64, "threads"), (16, "threads")):
-        run = es.create_run(
+        raw = es.create_run(
             tmp_path / f"{chunk_rows}.zarr",
             rows,
             item_ids=IDS["word"],
@@ -234,6 +236,8 @@ def test_bytes_depend_on_neither_chunks_nor_scheduler(
             name="r",
         )
         with dask.config.set(scheduler=scheduler):
+            run = es.apply(fitted, raw, tmp_path / f"made-{chunk_rows}.zarr")
+            assert run.items.chunk_rows == chunk_rows
             es.export(run, tmp_path / f"out-{chunk_rows}", format=name, rows_per_file=20)
         found.append(all_bytes(tmp_path / f"out-{chunk_rows}"))
     assert found[0] == found[1] == found[2]
