@@ -295,7 +295,7 @@ LONG = pytest.mark.long
     ("name", "rewrite"),
     [
         ("int8", False),
-        ("pq", True),
+        pytest.param("pq", True, marks=LONG),
         pytest.param("int8", True, marks=LONG),
         pytest.param("pq", False, marks=LONG),
     ],
