@@ -66,7 +66,9 @@ def arrow_schema(spec: FileSpec) -> Any:
     ids = {"int64": pa.int64(), "string": pa.string(), "uuid": pa.binary(16)}[spec.ids]
     fields = [pa.field("id", ids, nullable=False)]
     if spec.d:
-        fields.append(pa.field("vector", _vector_type(spec), nullable=False))
+        # Bytes alone do not say what they are.
+        known = {"dtype": spec.dtype.name} if spec.vectors_as == "binary" else None
+        fields.append(pa.field("vector", _vector_type(spec), nullable=False, metadata=known))
     return pa.schema(fields, metadata={ATTRIBUTE: spec.provenance})
 
 

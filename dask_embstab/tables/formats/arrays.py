@@ -225,6 +225,12 @@ def _id_name(
     for usual in ("id", "ids", f"{row}_id", f"{row}_ids", row):
         if usual in able:
             return usual
+        if usual in arrays and usual != vector and len(arrays[usual].shape) == 1:
+            raise IdError(
+                f"ids must be {n} whole numbers, texts or UUIDs, one for each row; {usual} of"
+                f" {where} has the shape {arrays[usual].shape} and is {arrays[usual].dtype}; store"
+                f" such ids, or name others by {option('id')}: it has {_listed(arrays)}"
+            )
     if len(able) > 1:
         raise IdError(
             f"the ids of {where} must be one array or be named; {', '.join(able)} could be; name"

@@ -51,11 +51,12 @@ def vectors_of(columns: list[Any], how: VectorColumns, d: int, place: Place) -> 
 
 def width_of(column: Any, how: VectorColumns) -> int:
     """Components of the first row of a batch that has any; 0 where none has."""
-    if how.layout == "bytes":
-        values = column.drop_null()
-        return len(values[0].as_buffer()) // how.dtype.itemsize if len(values) else 0
-    lengths = np.diff(column.offsets.to_numpy())
-    return int(lengths[0]) if len(lengths) else 0
+    import pyarrow.compute as pc
+
+    is_bytes = how.layout == "bytes"
+    sizes = (pc.binary_length if is_bytes else pc.list_value_length)(column)
+    found = sizes.filter(pc.greater(sizes, 0))
+    return found[0].as_py() // (how.dtype.itemsize if is_bytes else 1) if len(found) else 0
 
 
 def _side_by_side(columns: list[Rows], how: VectorColumns) -> Rows:

@@ -212,10 +212,13 @@ def _told_by_rows(pieces: ColumnPieces, id_type: Any) -> ColumnPieces:
     d, names, kind = pieces.d, pieces.vector.names, pieces.id_kind
     with reading_file(path):
         if not d:
-            batch = next(pieces.reader.batches(path, number, names, pieces.filter))
-            d = width_of(batch.column(names[0]), pieces.vector)
+            batches = pieces.reader.batches(path, number, names, pieces.filter)
+            widths = (width_of(batch.column(names[0]), pieces.vector) for batch in batches)
+            d = next((width for width in widths if width), 0)
         if pieces.id is not None:
-            batch = next(pieces.reader.batches(path, number, (pieces.id,), pieces.filter))
+            # With a filter the first batches may have no row.
+            batches = pieces.reader.batches(path, number, (pieces.id,), pieces.filter)
+            batch = next(batch for batch in batches if batch.num_rows)
             kind = id_kind(batch.column(pieces.id), id_type)
     return replace(pieces, vector=replace(pieces.vector, d=d), id_kind=kind)
 

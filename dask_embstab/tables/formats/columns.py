@@ -153,6 +153,11 @@ def _id_column(
     pa = require_extra("pyarrow", "parquet", what=f"reading {where}")
     if id is not None:
         name = known_column(list(rest), id, where, _listed(rest))
+        if name in partitions:
+            raise InputError(
+                f"ids are a column of the files; {name} of {where} is the name of a folder, which"
+                f" all of its rows share; it has {_listed(rest)}"
+            )
         if not _may_be_ids(rest[name].type, pa):
             raise InputError(
                 f"ids must be whole numbers, texts, binary values or UUIDs; {name} of {where} is"
@@ -164,6 +169,12 @@ def _id_column(
     for usual in ("id", f"{row}_id", row):
         if usual in able:
             return usual
+        if usual in rest and usual not in partitions:
+            raise InputError(
+                f"ids must be whole numbers, texts, binary values or UUIDs; {usual} of {where} is"
+                f" {rest[usual].type}; convert it, or name others by {option('id')}: it has"
+                f" {_listed(rest)}"
+            )
     if len(able) > 1:
         raise _unclear("the ids", "id", able, rest, where)
     return able[0] if able else None

@@ -44,7 +44,10 @@ class ParquetReader:
                 rows = [footer.row_group(g).num_rows for g in range(footer.num_row_groups)]
                 kept = rows
                 if where is not None:
-                    kept = [self._kept(file.path, g, schema, where) for g in range(len(rows))]
+                    # Where folders alone tell, pyarrow counts the whole file.
+                    kept = [
+                        min(n, self._kept(file.path, g, schema, where)) for g, n in enumerate(rows)
+                    ]
             found += [(at, g, n, k) for g, (n, k) in enumerate(zip(rows, kept, strict=True))]
         numbers = np.array(found, np.int64).reshape(-1, 4).T
         return Listed(schema, partitions, *numbers)
