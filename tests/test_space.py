@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,48 @@ def test_the_command_detects(weeks: list[str], tmp_path: Path) -> None:
     call = ["detect", weeks[0], "--spaces", str(tmp_path / "s"), "--json"]
     told = json.loads(CliRunner().invoke(main, call).stdout)
     assert told["spaces"][0]["space"] == "w0"
+
+
+def test_scores_onto_a_run_as_trained_do_not_lead_into_its_space(
+    weeks: list[str], tmp_path: Path
+) -> None:
+    """Rows that are standardized are nowhere near rows as trained, whatever their rotation."""
+    onto_trained = [es.fit(weeks[n], reference=weeks[0]) for n in (1, 2)]
+    with pytest.raises(es.SpaceError):
+        es.check_space(onto_trained[0], weeks[0])
+    assert es.check_space(*onto_trained)
+    scores = es.stabilize(weeks[0], tmp_path / "scores")
+    geometry = es.stabilize(weeks[0], tmp_path / "geometry", keep="geometry")
+    for fitted, reference in (
+        (es.fit(weeks[1], reference=scores, keep="geometry"), scores),
+        (es.fit(weeks[1], reference=geometry, keep="scores"), geometry),
+    ):
+        with pytest.raises(es.SpaceError):
+            es.check_space(fitted, reference)
+
+
+def test_a_transform_leads_where_its_last_part_does(weeks: list[str], tmp_path: Path) -> None:
+    scores = es.stabilize(weeks[0], tmp_path / "a")
+    last = es.fit(weeks[1], reference=scores)
+    first = es.fit(weeks[2], reference=weeks[1], keep="geometry")
+    assert es.check_space(first.compose(last), scores)
+    assert es.check_space(es.upgrade_plan(weeks[0], weeks[1], k=5).transform, weeks[0])
+    assert es.check_space(es.upgrade_plan(scores, weeks[1], k=5).transform, scores)
+    same = [es.fit(week, keep="geometry") for week in weeks[:2]]
+    for one in (lambda t: t.inverse(), lambda t: t.compose(t), lambda t: t.inverse().inverse()):
+        with pytest.raises(es.SpaceError):
+            es.check_space(one(same[0]), one(same[1]))
+
+
+def test_a_stabilized_reference_in_memory_is_of_its_space_too(
+    weeks: list[str], tmp_path: Path
+) -> None:
+    made = replace(es.stabilize(weeks[0], tmp_path / "a"), path=None)
+    assert es.check_space(es.fit(weeks[1], reference=made), made)
+
+
+def test_runs_that_begin_with_the_same_rows_are_of_two_spaces(tmp_path: Path) -> None:
+    rows = np.vstack([np.zeros((64, 4)), np.random.default_rng(0).normal(size=(20, 4))])
+    a, b = (es.create_run(tmp_path / f"{n}", rows + n * (rows != 0)) for n in (0, 1))
+    with pytest.raises(es.SpaceError):
+        es.check_space(a, b)

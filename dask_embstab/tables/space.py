@@ -92,24 +92,52 @@ def digest_of(transform: Transform) -> str:
 
 
 def space_of_transform(transform: Transform) -> Space:
-    """The space into which a transform leads: that of its reference, else one of its own."""
+    """The space into which a transform leads: that of its reference, where both keep the same, else
+    one of its own.
+    """
     known, digest = transform.diagnostics, digest_of(transform)
-    reference = known.get("reference") or {}
-    rebased = known.get("rebased") or {}
+    last = _last(known)
+    reference = last.get("reference") or {}
+    rebased = last.get("rebased") or {}
     origin = reference.get("space")
     if rebased:
         origin = rebased_origin(rebased)
     elif origin is None:
         # Matrices alone would not do: without a reference the geometry of every run is kept by one
         # and the same identity.
-        inputs = {
-            key: {name: (known.get(key) or {}).get(name) for name in ("rows", "energy", "digests")}
-            for key in ("items", "users")
-        }
-        text = digest + json.dumps(inputs, sort_keys=True, default=str)
+        text = digest + json.dumps(_inputs(known), sort_keys=True, default=str)
         origin = hashlib.sha256(text.encode()).hexdigest()[:32]
+    elif (keep := last.get("keep")) and (keep == "scores") != bool(reference.get("balance")):
+        # Rows that are standardized have other lengths and angles than rows as trained, and no
+        # rotation leads from one into the other.
+        origin = hashlib.sha256(f"{keep} {origin}".encode()).hexdigest()[:32]
     name = reference.get("name") or reference.get("path")
     return Space(origin, digest, None, name)
+
+
+def _last(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is known of the last of composed transforms: it says where they lead, unless that was
+    said of all of them.
+    """
+    parts = known.get("composed_of")
+    if "reference" in known or not isinstance(parts, list | tuple) or not parts:
+        return known
+    return _last(parts[-1]) if isinstance(parts[-1], Mapping) else {}
+
+
+def _inputs(known: Any) -> Any:
+    """What a transform was fitted on, also through inverses and compositions."""
+    if not isinstance(known, Mapping):
+        return None
+    found: dict[str, Any] = {
+        key: {name: (known.get(key) or {}).get(name) for name in ("rows", "energy", "digests")}
+        for key in ("items", "users")
+    }
+    if "inverse_of" in known:
+        found["inverse_of"] = _inputs(known["inverse_of"])
+    if isinstance(parts := known.get("composed_of"), list | tuple):
+        found["composed_of"] = [_inputs(part) for part in parts]
+    return found
 
 
 def rebased_origin(basis: Mapping[str, Any]) -> str:

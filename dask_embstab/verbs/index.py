@@ -119,8 +119,8 @@ def upgrade_index(
     out
         Where the new index appears, whole or not at all.
     transform
-        From the index's space into the other: `fit` of the indexed run with the new one as its
-        reference, or its saved file.
+        From the index's space into the other, or its saved file: of the `upgrade_plan` from the new
+        run to the indexed one, or `fit` of the indexed run with a reference that keeps the same.
     table
         The table of the index.
     space
@@ -133,8 +133,8 @@ def upgrade_index(
     Examples
     --------
     >>> done = es.export(monday, folder / "index", format="usearch", table="items")
-    >>> fitted = es.fit(monday, reference=tuesday)
-    >>> moved = es.upgrade_index(folder / "index", folder / "new", fitted)
+    >>> matrix = es.upgrade_plan(tuesday, monday, k=5).transform
+    >>> moved = es.upgrade_index(folder / "index", folder / "new", matrix)
     >>> es.space_of(folder / "new").origin == es.space_of(tuesday).origin
     True
     """

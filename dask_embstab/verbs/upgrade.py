@@ -148,18 +148,24 @@ def begin_backfill(
 
 def _bridge(old: Run, new: Run) -> Transform:
     """From the new space into the old one, through the old one's standardized rows where both runs
-    have users; a wider model is cut to the old width.
+    have users; a wider model is cut to the old width. It says that it leads into the old space.
     """
     d, wider = old.table("items").d, new.table("items").d > old.table("items").d
-    if old.users is None or new.users is None:
-        return fit(new, reference=old, keep="geometry", width=d if wider else None)
     made, rank = old.transform, d if wider else None
-    if made is not None and made.diagnostics.get("keep") == "scores":
-        return fit(new, reference=old, rank=rank)
-    standard = fit(old)
-    items, users = moved_table(old.items, standard.items), moved_table(old.users, standard.users)
-    reference = replace(old, items=items, users=users, then=standard)
-    return fit(new, reference=reference, rank=rank).compose(standard.inverse())
+    if old.users is None or new.users is None:
+        found = fit(new, reference=old, keep="geometry", width=rank)
+    elif made is not None and made.diagnostics.get("keep") == "scores":
+        found = fit(new, reference=old, rank=rank)
+    else:
+        standard = fit(old)
+        items = moved_table(old.items, standard.items)
+        users = moved_table(old.users, standard.users)
+        reference = replace(old, items=items, users=users, then=standard)
+        found = fit(new, reference=reference, rank=rank).compose(standard.inverse())
+    space = space_of_run(old)
+    target = {"name": old.name, "path": old.path, "space": space.origin}
+    known = {"composed_of": [dict(found.diagnostics)], "reference": target}
+    return replace(found, diagnostics=known)
 
 
 def _queries(given: Any, new: Run) -> Table:

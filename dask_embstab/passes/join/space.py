@@ -32,10 +32,10 @@ def origin_of_reference(run: Run) -> str | None:
     """The origin of the space of a run that is aligned to, which a fit reads once and not twice:
     None where only reading more would tell.
     """
+    if run.transform is not None:
+        return space_of_run(run).origin
     if run.path is None:
         return None
-    if "transform" in run.group:
-        return space_of_run(run).origin
     known = [_checksum(table) for table in _tables(run)]
     return None if None in known else _origin(run, known)
 
