@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from oracle import Array
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
@@ -41,8 +40,7 @@ def begun(folder: Path, noise: float = 0.0, part_rows: int = 40) -> tuple[es.Run
 
 
 def recall(run: es.Run, moving: es.Backfill, k: int = 10) -> float:
-    queries: Array = np.asarray(run.users.vectors)  # type: ignore[union-attr]
-    _, found = moving.search(queries, k)
+    _, found = moving.search(run, k)
     _, fresh = es.search(run, run, k)
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(fresh, found, strict=True)]))
 
@@ -65,7 +63,7 @@ def test_an_id_is_never_found_twice_and_counts_where_it_is(tmp_path: Path) -> No
     for _ in range(3):
         moving.step()
     queries = np.asarray(run.users.vectors)  # type: ignore[union-attr]
-    scores, ids = moving.search(queries, 100)
+    scores, ids = moving.search(run, 100)
     assert all(len(set(row)) == 100 for row in ids.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
     names = np.asarray(run.items.ids)  # type: ignore[union-attr]
@@ -100,11 +98,11 @@ def test_a_backfill_goes_on_where_it_was_killed(
 
 def test_rolling_back_is_the_old_index_alone(tmp_path: Path) -> None:
     run, moving = begun(tmp_path)
-    before = moving.search(np.asarray(run.users.vectors), 10)  # type: ignore[union-attr]
+    before = moving.search(run, 10)
     for _ in range(4):
         moving.step()
     moving.roll_back()
-    after = moving.search(np.asarray(run.users.vectors), 10)  # type: ignore[union-attr]
+    after = moving.search(run, 10)
     np.testing.assert_array_equal(after[1], before[1])
     assert not (tmp_path / "moving/parts").exists()
     assert moving.step().done == 40
@@ -150,3 +148,14 @@ def test_the_command_moves_goes_on_and_rolls_back(tmp_path: Path) -> None:
     assert done(*call, "--steps", "1") == 200
     assert done(*call) == N
     assert done("upgrade", "rollback", places[-1], "--json") == 0
+
+
+def test_queries_say_their_space(tmp_path: Path) -> None:
+    run, moving = begun(tmp_path)
+    rows = np.asarray(run.users.vectors)  # type: ignore[union-attr]
+    with pytest.raises(es.SpaceError, match="do not say"):
+        moving.search(rows, 5)
+    with pytest.raises(es.SpaceError):
+        moving.search(es.open_run(tmp_path / "a"), 5)
+    _, ids = moving.search(rows, 5, space=es.space_of(run))
+    assert (ids == moving.search(run, 5)[1]).all()

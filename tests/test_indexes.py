@@ -209,3 +209,18 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
     with pytest.raises(es.InputError, match=rf"dask_embstab\[{package}\]"):
         es.export(run(tmp_path), tmp_path / "index", format=package, table="items")
     assert not (tmp_path / "index").exists()
+
+
+def test_as_many_neighbours_as_vectors_are_found_exactly(engine: str, tmp_path: Path) -> None:
+    made = run(tmp_path)
+    es.export(made, tmp_path / "index", format=engine, table="items")
+    scores, ids = es.query_index(tmp_path / "index", made, k=N)
+    assert all(len(set(row)) == N for row in ids.tolist())
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+
+
+def test_a_faiss_index_says_its_space(tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="faiss is an extra")
+    made = run(tmp_path)
+    es.export(made, tmp_path / "items.faiss", format="faiss")
+    assert es.check_space(made, tmp_path / "items.faiss").origin == es.space_of(made).origin

@@ -84,7 +84,7 @@ def test_answers_are_those_of_the_version_that_they_name(
     for asked in ({"vectors": rows.tolist()}, {"ids": ["u3", "u7"]}):
         queries: Any = rows if "vectors" in asked else run.users.rows_of(asked["ids"])
         scores, names = es.search(es.table(queries), run, 5, metric="dot")
-        found = post(client, "search", k=5, **asked)
+        found = post(client, "search", k=5, space=series.space().origin, **asked)
         assert found["ids"] == names.tolist()
         np.testing.assert_array_equal(found["scores"], scores)
 
@@ -125,6 +125,10 @@ def test_vectors_of_another_space_are_refused(client: TestClient, series: es.Ser
         ("search", {"ids": ["u1"], "k": 61}, 400),
         ("search", {"ids": ["u1"], "metric": "l2"}, 400),
         ("search", [1], 400),
+        ("search", {"vectors": [[1, 2, 3, 4]]}, 400),
+        ("transform", {"vectors": [["1", "2", "3", "4"]]}, 400),
+        ("transform", {"vectors": [[True, 2, 3, 4]]}, 400),
+        ("transform", {"vectors": [[10**400, 2, 3, 4]]}, 400),
     ],
 )
 def test_what_cannot_be_answered_is_one_clear_error(
@@ -256,3 +260,31 @@ def test_other_hosts_are_let_in_with_a_token_alone(
     refused = CliRunner().invoke(main, call)
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "token" in refused.stderr
+
+
+def test_what_was_opened_before_a_rebase_or_after_the_end_is_not_served(
+    series: es.Series, tmp_path: Path
+) -> None:
+    onto = es.stabilize(week(tmp_path, 3), tmp_path / "onto")
+    with es.Live(series, every=0) as live:
+        before = live.at(1).space.origin
+        series.rebase(onto)
+        assert live.at(1).space.origin == live.now().space.origin == series.space().origin != before
+    with pytest.raises(es.InputError, match="closed"):
+        live.at(1)
+    assert not list((tmp_path / "s/pins").iterdir())
+
+
+def test_scores_beyond_the_largest_number_are_refused(
+    client: TestClient, series: es.Series
+) -> None:
+    asked = {"vectors": [[1e308] * 4], "space": series.space().origin, "metric": "dot"}
+    response = client.post("/search", json=asked)
+    assert response.status_code in (200, 400), response.text
+
+
+def test_a_token_may_hold_any_character(series: es.Series) -> None:
+    with es.Live(series) as live:
+        client = TestClient(application(Service(live, "schl\u00fcssel", 1 << 16)))
+        right = {"authorization": "Bearer schl\u00fcssel".encode()}
+        assert client.get("/version", headers=right).status_code == 200

@@ -158,3 +158,20 @@ def test_the_command_prints_the_plan_and_saves_the_bridge(tmp_path: Path) -> Non
     assert lines[0].startswith("bridge: recall@10")
     wrong = CliRunner().invoke(main, [*call, "--recall", "2"])
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_an_item_that_is_asked_by_id_is_not_its_own_answer(tmp_path: Path) -> None:
+    T, _ = world(1)
+    a, b = run(tmp_path, "a", T, None), run(tmp_path, "b", T[:, ::-1].copy(), None)
+    plan = es.upgrade_plan(a, b, k=1, queries=list(range(50)))
+    assert plan.leave is not None
+    assert plan.leave.mean < 0.2
+
+
+def test_tables_of_a_few_rows_say_nothing(tmp_path: Path) -> None:
+    a, b = run(tmp_path, "a", *world(1)), run(tmp_path, "b", *world(2))
+    with pytest.raises(es.InputError, match="says nothing"):
+        es.upgrade_plan(a, b, k=N)
+    one = es.create_run(tmp_path / "one", np.ones((1, D)))
+    with pytest.raises(es.InputError):
+        es.upgrade_plan(one, one)

@@ -7,6 +7,7 @@ rows are decoded to float32.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,12 +27,14 @@ from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.plan import plan
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.passes.search import SearchMetric
 from dask_embstab.repairs import option
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.coded import stored_rows
 from dask_embstab.tables.run import Run
+from dask_embstab.tables.space import SPACE_SUFFIX
 from dask_embstab.tables.table import Table
 
 Kind = Literal["flat", "ivf"]
@@ -97,7 +100,13 @@ def write_index(export: Export) -> Mapping[str, Any]:
         # faiss counts what was written; its buffer is used again.
         write(index, faiss.PyCallbackIOWriter(lambda data: file.write(bytes(data)), 1 << 20))
 
+    # The fingerprint of an index that stood here goes before it, and the new one comes after it:
+    # an index without one is refused, never taken for another's.
+    beside = export.place.with_name(export.place.name + SPACE_SUFFIX)
+    beside.unlink(missing_ok=True)
     write_whole(export.place, stream, sync=export.sync)
+    space = json.dumps(space_of_run(run).to_dict()).encode()
+    write_whole(beside, lambda file: file.write(space), sync=export.sync)
     ids = run.table(key).stored_ids
     labels = "ids" if ids is not None and ids.kind == "int64" else "row numbers"
     return {key: {"rows": int(index.ntotal), "labels": labels, "binary": is_binary}}

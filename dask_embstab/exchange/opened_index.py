@@ -90,7 +90,20 @@ class Index:
                 f"files of {self.engine} are loaded into its server, which searches them; those of"
                 f" {', '.join(SEARCHED)} are searched here"
             )
-        return _SEARCH[self.engine](self, np.asarray(queries, np.float32), k)
+        rows = np.asarray(queries, np.float32)
+        if self.engine != "lancedb" and 2 * k > self.rows:
+            return self.scanned(rows, k)  # a graph reaches a part of its nodes
+        return _SEARCH[self.engine](self, rows, k)
+
+    def scanned(self, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
+        """Exact: all stored vectors are multiplied."""
+        stored = np.concatenate([panel.rows for _, part in self.parts() for panel in part])
+        lengths = np.linalg.norm(stored, axis=1) if self.metric == "cosine" else 1.0
+        own = np.linalg.norm(queries, axis=1)[:, None] if self.metric == "cosine" else 1.0
+        with np.errstate(all="ignore"):  # rows of zeros have no direction
+            scores = np.nan_to_num(queries.astype(np.float64) @ stored.T / lengths / own)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), self.named(best)
 
     def parts(self) -> Iterator[tuple[int, Iterator[Panel]]]:
         """The number of every file, and its vectors as the index holds them."""
@@ -158,12 +171,17 @@ def open_index(folder: Path, table: str) -> Index:
 
 def _hnswlib(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
     index.opened.set_ef(max(2 * k, _LOOKED_AT))
-    numbers, distances = index.opened.knn_query(queries, k=k)
+    try:
+        numbers, distances = index.opened.knn_query(queries, k=k)
+    except RuntimeError:  # the graph does not reach so many from some query
+        return index.scanned(queries, k)
     return _scores(distances), index.named(numbers.astype(np.int64))
 
 
 def _usearch(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
     found = index.opened.search(queries, k)
+    if (np.atleast_1d(getattr(found, "counts", k)) < k).any():
+        return index.scanned(queries, k)
     keys = np.atleast_2d(found.keys).astype(np.int64)
     return _scores(np.atleast_2d(found.distances)), index.named(keys)
 

@@ -70,7 +70,10 @@ def _transform(snapshot: Snapshot, asked: Mapping[str, Any]) -> dict[str, Any]:
     rows = _rows(asked.get("vectors"), snapshot.transform.d)
     made = snapshot.transform
     through = made.transform_items if _table(asked) == "items" else made.transform_users
-    return {"vectors": through(rows).tolist()}
+    moved = through(rows)
+    if not np.isfinite(moved).all():
+        raise InputError("a vector is beyond the largest number once it is transformed")
+    return {"vectors": moved.tolist()}
 
 
 def _lookup(snapshot: Snapshot, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,12 +94,19 @@ def _search(snapshot: Snapshot, asked: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"metric must be dot or cosine; it is {shown(metric)}")
     if "ids" in asked:
         rows: Matrix = snapshot.run.table(name).rows_of(_ids(asked["ids"]))
+    elif asked.get("space") is None:
+        raise InputError(
+            "vectors do not say of which space they are, and those of another must not meet these;"
+            f" send space too (/version tells that of the items: {snapshot.space.origin})"
+        )
     else:
         rows = _rows(asked["vectors"], items.d)
     if len(rows) > MOST_QUERIES:
         raise InputError(f"search takes at most {MOST_QUERIES} queries; {len(rows)} came")
     chosen: Metric = metric or ("dot" if name == "users" else "cosine")
     scores, ids = nearest(as_table(rows, where="the queries"), items, k, chosen)
+    if not np.isfinite(scores).all():
+        raise InputError("a score is beyond the largest number; send vectors of another length")
     return {"scores": scores.tolist(), "ids": [plain(one) for one in ids]}
 
 
@@ -119,13 +129,20 @@ def _ids(given: Any) -> list[Any]:
 def _rows(given: Any, d: int) -> Matrix:
     """Rows (n, d), one row as (1, d); float64."""
     try:
-        rows = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
+        rows = np.asarray(given if _is_numbers(given) else None, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
         rows = np.empty(0)
     rows = rows[None] if rows.ndim == 1 and len(rows) else rows
     if rows.ndim != 2 or rows.shape[1] != d or not np.isfinite(rows).all():
         raise InputError(f"vectors must be rows of {d} finite numbers; {shown(given)} came")
     return rows
+
+
+def _is_numbers(given: Any) -> bool:
+    """Lists of JSON numbers: NumPy would take texts and truth values for such."""
+    if isinstance(given, list):
+        return all(map(_is_numbers, given))
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 _ANSWERS: dict[str, Callable[[Snapshot, Mapping[str, Any]], dict[str, Any]]] = {

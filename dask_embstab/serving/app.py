@@ -124,7 +124,7 @@ class Service:
         return self._refused(request) or PlainTextResponse(text)
 
     def _refused(self, request: Request) -> Response | None:
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")  # as ASGI decodes it
         if self.token is None or hmac.compare_digest(given, f"Bearer {self.token}".encode()):
             return None
         return JSONResponse({"error": "the request carries no token, or another"}, 401)

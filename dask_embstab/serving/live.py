@@ -86,6 +86,8 @@ class Live(Displayed):
         self._others: OrderedDict[int, Snapshot] = OrderedDict()
         self._head: Snapshot | None = None
         self._looked = -float("inf")
+        self._moves = 0
+        self._closed = False
         self.now()
 
     def __enter__(self) -> Self:
@@ -107,6 +109,8 @@ class Live(Displayed):
         ...     live.now().run.name
         'tuesday'
         """
+        if self._closed:
+            raise InputError("it was closed, and holds nothing back from gc any more; make another")
         if time.monotonic() - self._looked >= self.every and self._reloading.acquire(
             blocking=self._head is None
         ):
@@ -152,6 +156,7 @@ class Live(Displayed):
         >>> es.Live(series).close()
         """
         with self._lock:
+            self._closed = True
             for stack, _ in self._pins.values():
                 stack.close()
             self._pins.clear()
@@ -167,11 +172,13 @@ class Live(Displayed):
                 )
             head = self._head
             if head is None or head.version != version.version:
-                opened = self._opened(version.version)
+                opened, moves = self._opened(version.version), len(self.series.log().moves)
                 with self._lock:
                     if head is not None:
                         self._others[head.version] = head
-                    self._head = opened
+                    if moves != self._moves:  # a rebase or a forget changed what was opened before
+                        self._drop(kept=0)
+                    self._head, self._moves = opened, moves
                     self._drop()
                 self.reloads += head is not None
             self._renew()
@@ -196,9 +203,9 @@ class Live(Displayed):
                 self._pins[version] = stack.pop_all(), time.monotonic()
         return snapshot
 
-    def _drop(self) -> None:
+    def _drop(self, kept: int = _KEPT) -> None:
         """Forget the versions that nobody asked for lately."""
-        while len(self._others) > _KEPT:
+        while len(self._others) > kept:
             version, _ = self._others.popitem(last=False)
             if version in self._pins:
                 self._pins.pop(version)[0].close()

@@ -17,7 +17,7 @@ from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import moved_table
-from dask_embstab.tables.coerce import TableLike, as_table
+from dask_embstab.tables.coerce import TableLike, as_table, with_ids
 from dask_embstab.tables.ids.kinds import listed_ids
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.run import Run, RunLike
@@ -172,9 +172,11 @@ def _queries(given: Any, new: Run) -> Table:
     """Vectors as they came, or the rows of these ids."""
     key = "items" if new.users is None else "users"
     if isinstance(given, list | tuple) or (offers(given, "ndim") and given.ndim == 1):
-        rows = new.table(key).rows_of(_ids(given))
-        return replace(as_table(rows, key=key), where="the queries")
-    found = as_table(given, key=key, where="the queries")
+        ids = _ids(given)
+        rows = as_table(new.table(key).rows_of(ids), key=key, where="the queries")
+        return with_ids(rows, ids) if key == "items" else rows
+    # Ids of queries are no ids of items, whatever they are.
+    found = replace(as_table(given, key=key, where="the queries"), stored_ids=None)
     if found.d != new.table(key).d:
         raise InputError(
             f"queries must be vectors of the new model, of {new.table(key).d} components; those"

@@ -26,6 +26,7 @@ from dask_embstab.errors import (
     InputChangedError,
     InputError,
     NotFiniteError,
+    SpaceError,
     verb,
 )
 from dask_embstab.exchange.formats import Export
@@ -40,12 +41,14 @@ from dask_embstab.files.regular import read_regular
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
-from dask_embstab.tables.coerce import TableLike, as_table
+from dask_embstab.repairs import option
+from dask_embstab.tables.coerce import TableLike, as_run, as_table
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import IdArray, plain
 from dask_embstab.tables.ids.lookup import known_rows
 from dask_embstab.tables.inputs import unchanged
-from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.run import Run, RunLike, open_run
+from dask_embstab.tables.space import Space
 from dask_embstab.tables.transform import Transform
 
 STATE, BRIDGE = "backfill.json", "bridge.npz"
@@ -127,23 +130,36 @@ class Backfill(Displayed):
         return state
 
     @verb()
-    def search(self, queries: TableLike, k: int) -> tuple[Matrix, IdArray]:
+    def search(
+        self, queries: RunLike | TableLike, k: int, *, space: Space | None = None
+    ) -> tuple[Matrix, IdArray]:
         """Scores (q, k) and ids (q, k) for queries (q, d) of the new model, in both spaces.
 
         An id that was moved counts in the new space alone; one that only the old index has, until
-        all parts are done.
+        all parts are done. A run asks with its users (without users its items); of vectors alone
+        ``space`` says whose they are, and another space is a `SpaceError`.
 
         Examples
         --------
         >>> done = es.export(monday, folder / "index", format="usearch", table="items")
         >>> moving = es.begin_backfill(folder / "moving", folder / "index", monday, tuesday)
-        >>> scores, ids = moving.search(tuesday.users.rows_of(["u0"]), 5)
+        >>> scores, ids = moving.search(tuesday, 5)
         >>> ids.shape
-        (1, 5)
+        (300, 5)
         """
         require_each("query_index", {"k": k})
         state = self.state = self._state()
-        asked = as_table(queries, where="the queries")
+        run = as_run(queries)
+        if run is not None:
+            asked, space = run.users or run.table("items"), space_of_run(run)
+        else:
+            asked = as_table(queries, where="the queries")
+        if space is None or space.origin != state.space:
+            raise SpaceError(
+                f"queries must be of the space of the new run, whose origin is {state.space};"
+                f" {'vectors alone do not say theirs' if space is None else space.origin}; give"
+                f" {option('space')}, such as space_of({state.run!r})"
+            )
         if asked.d != (d := self._run(state).table(state.table).d):
             raise InputError(f"queries of the new model have {d} components; these have {asked.d}")
         rows = read_rows(asked, np.arange(asked.n_rows), label="backfill: queries")
@@ -202,8 +218,8 @@ class Backfill(Displayed):
         run = open_run(state.run)
         if space_of_run(run).origin != state.space or run.table(state.table).n_rows != state.rows:
             raise InputChangedError(
-                f"{state.run} is another run than when the backfill of {self.place} began; roll it"
-                " back and begin again"
+                f"{state.run} is another run than when the backfill of {self.place} began; remove"
+                " its folder and begin again"
             )
         return run
 

@@ -18,6 +18,7 @@ from dask_embstab.errors import InputError, NotFiniteError, TooFewMatchedError
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.inputs import unchanged
@@ -116,10 +117,16 @@ def plan_upgrade(
     twice.
     """
     theirs = new.users or new.table("items") if queries is None else queries
-    among_items = theirs.key == "items" and queries is None
+    # A row of the items finds itself first: it is asked by id, or sampled.
+    among_items = new.users is None and (queries is None or queries.stored_ids is not None)
     metric = metric or ("cosine" if new.users is None else "dot")
     items, target = old.table("items"), new.table("items")
-    k = min(k, items.n_rows - among_items, target.n_rows - among_items)
+    least = min(items.n_rows, target.n_rows) - among_items
+    if 2 * k > least:
+        raise InputError(
+            f"recall@{k} of tables of {least} rows says nothing: half of them are found by chance;"
+            f" ask for {option('k')} of at most {least // 2}"
+        )
     with unchanged(items, target, theirs):
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(theirs.n_rows, min(n_queries, theirs.n_rows), replace=False))
