@@ -105,3 +105,13 @@ def test_a_folder_s_name_is_no_column_of_ids(tmp_path: Path) -> None:
     parquet.write_table(columns(), tmp_path / "in" / "day=1" / "part.parquet")
     with pytest.raises(es.InputError, match=r"day of .* is the name of a folder"):
         es.ingest(tmp_path / "in", tmp_path / "out", id="day")
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_exported_bytes_say_what_they_are(tmp_path: Path, format: str, dtype: str) -> None:
+    rows = VECTORS.astype(dtype)
+    es.export(rows, tmp_path / "out", format=format, vectors_as="binary", dtype=dtype)
+    made = es.ingest(tmp_path / "out" / "items", tmp_path / "back").items.vectors[:]
+    assert np.asarray(made).dtype == rows.dtype
+    np.testing.assert_array_equal(made, rows)
