@@ -115,3 +115,26 @@ def test_exported_bytes_say_what_they_are(tmp_path: Path, format: str, dtype: st
     made = es.ingest(tmp_path / "out" / "items", tmp_path / "back").items.vectors[:]
     assert np.asarray(made).dtype == rows.dtype
     np.testing.assert_array_equal(made, rows)
+
+
+def test_codes_of_digits_stay_texts_in_csv(tmp_path: Path) -> None:
+    """007 is no number 7, wherever in the file it stands."""
+    (tmp_path / "a.csv").write_text("id,emb_0,emb_1\n007,1,2\n8,3.5,4\n")
+    assert es.ingest(tmp_path / "a.csv", tmp_path / "a").items.ids.compute().tolist() == [
+        "007",
+        "8",
+    ]
+    rows = "".join(f"{k},1.5\n" for k in range(150_000))
+    (tmp_path / "b.csv").write_text(f"id,emb_0\n{rows}007,2\n")
+    with pytest.raises(es.InputError, match=r"row 150000 has '007'"):
+        es.ingest(tmp_path / "b.csv", tmp_path / "b")
+
+
+def test_rows_behind_those_that_a_header_counts_are_no_silence(tmp_path: Path) -> None:
+    text, binary = tmp_path / "a.txt", tmp_path / "a.bin"
+    text.write_text("2 2\na 1 2\nb 3 4\nc 5 6\n")
+    row = np.ones(2, "<f4").tobytes()
+    binary.write_bytes(b"2 2\n" + b"a " + row + b"\nb " + row + b"\nc " + row + b"\n")
+    for path in (text, binary):
+        with pytest.raises(es.DamageError, match="more follow"):
+            es.ingest(path, tmp_path / "out")

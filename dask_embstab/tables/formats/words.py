@@ -51,7 +51,7 @@ class Words:
 
     def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
         """Rows from the start of the file on, or their words."""
-        at, (_, d) = 0, self.arrays(path)[VECTOR].shape
+        at, (n, d) = 0, self.arrays(path)[VECTOR].shape
         with _opened(path) as file:
             head = file.readline(_MOST_LINE_BYTES)
             if _HEADER.fullmatch(head) is None:
@@ -61,10 +61,17 @@ class Words:
             else:
                 batches = _binary(file, d, path, stop)
             for words, rows in batches:
+                end = at + len(words)
+                # Where the header counts fewer rows than there are: none is left out in silence.
+                if end >= n and (end > n or file.read(2).strip()):
+                    raise DamageError(
+                        f"the header of {path} counts {n} rows, and more follow; restore it from"
+                        " its source, or mend the header"
+                    )
                 last = min(len(words), stop - at)
                 first = min(max(0, start - at), last)
                 yield (rows if name == VECTOR else _texts(words, path, at))[first:last]
-                at += len(words)
+                at = end
                 if at >= stop:
                     return
 
