@@ -56,7 +56,7 @@ def test_an_index_finds_what_the_exact_search_finds(
     exact, names = es.search(made, made, 5, metric=metric)
     scores, ids = es.query_index(tmp_path / "index", made, k=5)
     found = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
-    assert np.mean(found) > 0.97
+    assert np.mean(found) > 0.9  # a graph misses some
     same = ids == names
     if metric == "dot":
         np.testing.assert_allclose(scores[same], exact[same], atol=1e-4)
@@ -92,7 +92,7 @@ def test_an_index_that_was_moved_is_of_the_new_space_and_finds_the_same(
     _, ids = es.query_index(tmp_path / "moved", new, k=5)
     _, names = es.search(new, new, 5)
     found = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
-    assert np.mean(found) > 0.97
+    assert np.mean(found) > 0.9  # a graph misses some
     with pytest.raises(es.OutputExistsError):
         es.upgrade_index(tmp_path / "index", tmp_path / "moved", fitted)
 

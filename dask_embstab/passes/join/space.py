@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.read.direct_source import stored_digests
+from dask_embstab.tables.read.direct_source import first_checksum
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
 from dask_embstab.tables.table import Table
@@ -51,8 +51,7 @@ def _origin(run: Run, found: list[str | None]) -> str:
 
 def _checksum(table: Table) -> str | None:
     """Of the first chunk, as it is stored with it."""
-    block = table.source.block(0, min(table.chunk_rows, table.n_rows))
-    digest = stored_digests(block).get(0)
+    digest = first_checksum(table.source)
     return None if digest is None else f"crc32c {digest}"
 
 

@@ -67,6 +67,14 @@ def few_rows(source: Source, rows: RowNumbers) -> Any:
     return source.gather(rows)
 
 
+def first_checksum(source: Source) -> int | None:
+    """That of the first chunk, as it is stored with it: no row is read. None where none is."""
+    if not isinstance(source, DirectSource):
+        return None
+    rows = min(source.chunk_rows, source.shape[0])
+    return DirectBlock(source.files, 0, rows).stored_digests().get(0)
+
+
 def stored_digests(block: Openable) -> Digests:
     """Of every chunk of a block, known before it is read; empty where only reading tells."""
     return block.stored_digests() if isinstance(block, DirectBlock) else {}
