@@ -45,6 +45,7 @@ def added(place: Path, runs: list[es.Run], **settings: Any) -> es.Series:
     return series
 
 
+@pytest.mark.long
 def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path) -> None:
     """An id is seen twice here: it weighs 1 + decay when it goes, and stays for at most this many
     runs.

@@ -6,9 +6,12 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "join.py"
 
 
+@pytest.mark.long
 def test_every_order_gives_one_transform(tmp_path: Path) -> None:
     main = runpy.run_path(str(BENCHMARK))["main"]
     table, record = tmp_path / "join.md", tmp_path / "join.json"

@@ -163,7 +163,7 @@ def test_resumed_writes(
     record_property("ended", dict(tried))
 
 
-@pytest.mark.parametrize("rounds", [5, LONG])
+@pytest.mark.parametrize("rounds", [3, LONG])
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "two renames"])
 def test_overwriting_writers(
     tmp_path: Path,

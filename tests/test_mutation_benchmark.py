@@ -53,6 +53,7 @@ def test_a_changed_function_is_changed_for_those_who_hold_it(
     assert held(2.0) == np.finfo(float).eps / 4
 
 
+@pytest.mark.long
 def test_a_changed_constant_is_changed_wherever_it_was_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -46,6 +46,7 @@ def test_everybody_computes_the_same(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_it_takes_a_table(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((400, 6)).astype("f4")
     run = es.create_run(tmp_path / "mine.zarr", rows, chunk_rows=100)
