@@ -154,6 +154,8 @@ class Backfill(Displayed):
             asked, space = run.users or run.table("items"), space_of_run(run)
         else:
             asked = as_table(queries, where="the queries")
+        if space is not None and not isinstance(space, Space):
+            raise InputError(f"space must be a Space; it is {shown(space)}; space_of makes one")
         if space is None or space.origin != state.space:
             raise SpaceError(
                 f"queries must be of the space of the new run, whose origin is {state.space};"

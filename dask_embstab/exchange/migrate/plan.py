@@ -18,7 +18,6 @@ from dask_embstab.errors import InputError, NotFiniteError, TooFewMatchedError
 from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
-from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.inputs import unchanged
@@ -125,7 +124,7 @@ def plan_upgrade(
     if 2 * k > least:
         raise InputError(
             f"recall@{k} of tables of {least} rows says nothing: half of them are found by chance;"
-            f" ask for {option('k')} of at most {least // 2}"
+            f" ask for at most {least // 2}"
         )
     with unchanged(items, target, theirs):
         rng = np.random.default_rng(seed)
