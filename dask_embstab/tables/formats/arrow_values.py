@@ -14,7 +14,7 @@ import numpy as np
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.tables.formats.columns import UUID_BYTES, VectorColumns
-from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind
+from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, decoded_texts
 
 Place = Callable[[int], str]
 """A row of a batch as messages name it: row 5 of FILE."""
@@ -161,17 +161,14 @@ def _texts(column: Any, name: str, place: Place) -> IdArray:
     values = column.to_numpy(zero_copy_only=False)
     if not len(values) or isinstance(values[0], str):
         return np.asarray(values, object)
-    made = np.empty(len(values), object)
-    for row, value in enumerate(values):
-        try:
-            made[row] = value.decode()
-        except UnicodeDecodeError as error:
-            raise IdError(
-                f"ids that are binary values must be texts in UTF-8, or UUIDs of 16 bytes;"
-                f" {place(row)} has others in {name} ({error}); store them as texts (such as"
-                " hexadecimal ones) in every run alike"
-            ) from error
-    return made
+    return decoded_texts(
+        values.tolist(),
+        lambda row, error: (
+            f"ids that are binary values must be texts in UTF-8, or UUIDs of 16 bytes;"
+            f" {place(row)} has others in {name} ({error}); store them as texts (such as"
+            " hexadecimal ones) in every run alike"
+        ),
+    )
 
 
 def _first_null(column: Any) -> int:

@@ -14,8 +14,9 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from dask_embstab.core.types import Rows
-from dask_embstab.errors import DamageError, IdError, InputError
+from dask_embstab.errors import DamageError, InputError
 from dask_embstab.tables.formats.arrays import ArrayInfo
+from dask_embstab.tables.ids.kinds import decoded_texts
 
 WORD, VECTOR = "word", "vector"
 _HEADER = re.compile(rb"\s*(\d+)\s+(\d+)\s*")
@@ -149,15 +150,12 @@ def _word(file: Any, path: str, row: int) -> bytes:
 
 
 def _texts(words: list[bytes], path: str, row: int) -> Any:
-    made = np.empty(len(words), object)
-    for at, word in enumerate(words):
-        try:
-            made[at] = word.decode()
-        except UnicodeDecodeError as error:
-            raise IdError(
-                f"words must be texts in UTF-8; row {row + at} of {path} has another ({error})"
-            ) from error
-    return made
+    return decoded_texts(
+        words,
+        lambda at, error: (
+            f"words must be texts in UTF-8; row {row + at} of {path} has another ({error})"
+        ),
+    )
 
 
 def _refused(path: str, row: int, found: str) -> InputError:

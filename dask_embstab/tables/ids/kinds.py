@@ -8,6 +8,7 @@ table, none missing.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any, Literal
 from uuid import UUID as UuidObject  # noqa: N811 (the dtype has the name)
 
@@ -145,15 +146,13 @@ def _as_texts(values: IdArray, where: str, start: int) -> IdArray:
     if kind is str:
         return values.astype(object, copy=False)
 
-    try:
-        made = np.array([value.decode() for value in listed], dtype=object)
-    except UnicodeDecodeError as error:
-        raise IdError(
+    return decoded_texts(
+        listed,
+        lambda _, error: (
             f"ids that are bytes must be texts in UTF-8; {where} has others ({error}); give UUIDs"
             " as V16"
-        ) from error
-
-    return made
+        ),
+    )
 
 
 def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
@@ -168,6 +167,18 @@ def _as_uuids(values: IdArray, where: str, start: int) -> IdArray:
     ]
     _refuse(bad, values, where, start)
     return np.frombuffer(b"".join(raw), UUID)
+
+
+def decoded_texts(
+    values: list[bytes], refused: Callable[[int, UnicodeDecodeError], str]
+) -> IdArray:
+    """Bytes as the texts that they are in UTF-8; `IdError` where one is none, in the words of
+    ``refused``, which is given the first such position.
+    """
+    try:
+        return listed_ids([value.decode() for value in values])
+    except UnicodeDecodeError as error:
+        raise IdError(refused(values.index(error.object), error)) from error
 
 
 def encoded_texts(ids: IdArray, where: str, start: int) -> list[bytes]:
