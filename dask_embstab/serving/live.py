@@ -11,12 +11,13 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, verb
 from dask_embstab.options import options_of, require_each
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.run import Run
@@ -165,14 +166,15 @@ class Live(Displayed):
     def _look(self) -> None:
         """Open the head if it is another; what fails leaves the last good one."""
         try:
-            version = self.series.head()
+            log = self.series.log()
+            version = log.head
             if version is None:
                 raise InputError(
                     f"{self.series.store.place('')} holds no live run yet; add one first"
                 )
             head = self._head
             if head is None or head.version != version.version:
-                opened, moves = self._opened(version.version), len(self.series.log().moves)
+                opened, moves = self._opened(version.version), len(log.moves)
                 with self._lock:
                     if head is not None:
                         self._others[head.version] = head
@@ -194,9 +196,8 @@ class Live(Displayed):
         """Pinned first, so that nothing is removed while it is opened."""
         with contextlib.ExitStack() as stack:
             run = stack.enter_context(self.series.pin(version))
-            log = self.series.log()
-            found = log.located(log.with_run(version))
-            snapshot = Snapshot(version, run, transform_of(run, found), self.series.space(version))
+            space = replace(space_of_run(run), version=version)
+            snapshot = Snapshot(version, run, transform_of(run, self.series.show(version)), space)
             with self._lock:
                 if version in self._pins:  # another thread was quicker
                     return snapshot

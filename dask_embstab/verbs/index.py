@@ -148,7 +148,7 @@ def upgrade_index(
 
 def local_index(place: Any) -> Path:
     """The folder of an index."""
-    found = local_path(place) if isinstance(place, str | os.PathLike) else None
+    found = local_path(place)
     if found is None:
         raise InputError(f"an index lies in a local folder; {shown(place)} came; give its path")
     return found

@@ -39,8 +39,8 @@ def space_of(given: Any) -> Space:
         `Space`, its plain values, or the path of an export (a folder with ``export.json``) or of an
         index (a file with a ``.space.json`` named after it).
 
-    Reads metadata only; of a run as training left it the checksum of its first chunk, or its first
-    64 rows where none is stored. A run that was aligned to such rows is of a space of its own.
+    Reads metadata only; of a run as training left it the checksum of its first chunk, or a spread
+    of 64 rows where none is stored. A run that was aligned to such rows is of a space of its own.
 
     Raises
     ------
@@ -128,10 +128,7 @@ def detect_space(
     require_each("detect_space", {"key": key, "rows": rows, "seed": seed})
     series = spaces if isinstance(spaces, SeriesReader) else SeriesReader(spaces)
     latest = [version.version for version in series.log().live_runs.values()][-_LATEST:]
-    opened = (
-        (number, series.open(number), series.transform_for(version=number), series.space(number))
-        for number in reversed(latest)
-    )
+    opened = ((number, series.open(number)) for number in reversed(latest))
     return detect(as_table(vectors, key=key), opened, key=key, n=rows, seed=seed)
 
 

@@ -83,7 +83,7 @@ class Backfill(Displayed):
 
     @verb()
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        found = local_path(place) if isinstance(place, str | os.PathLike) else None
+        found = local_path(place)
         if found is None:
             raise InputError(f"a backfill lies in a local folder; {shown(place)} came")
         self.place: Path = found
@@ -162,7 +162,8 @@ class Backfill(Displayed):
                 f" {'vectors alone do not say theirs' if space is None else space.origin}; give"
                 f" {option('space')}, such as space_of({state.run!r})"
             )
-        if asked.d != (d := self._run(state).table(state.table).d):
+        new = self._run(state)
+        if asked.d != (d := new.table(state.table).d):
             raise InputError(f"queries of the new model have {d} components; these have {asked.d}")
         rows = read_rows(asked, np.arange(asked.n_rows), label="backfill: queries")
         if not np.isfinite(rows).all():
@@ -176,7 +177,7 @@ class Backfill(Displayed):
             for row in range(len(rows))
         ]
         if state.done < state.rows:
-            for row, old in enumerate(self._unmoved(state, rows, k)):
+            for row, old in enumerate(self._unmoved(state, new, rows, k)):
                 lists[row].append(old)
         merged = [sorted(_flat(parts), key=lambda one: -one[0])[:k] for parts in lists]
         if min(map(len, merged), default=0) < k:
@@ -187,9 +188,11 @@ class Backfill(Displayed):
         ids = np.array([[name for _, name in row] for row in merged], object)
         return scores, ids
 
-    def _unmoved(self, state: State, queries: Matrix, k: int) -> list[list[tuple[float, Any]]]:
+    def _unmoved(
+        self, state: State, run: Run, queries: Matrix, k: int
+    ) -> list[list[tuple[float, Any]]]:
         """The best ``k`` of the old index whose ids were not moved yet, for every query."""
-        index, run = self._old(state), self._run(state)
+        index = self._old(state)
         bridge = Transform.load(self.place / BRIDGE)
         through = bridge.transform_items if run.users is None else bridge.transform_users
         sent, ids = np.asarray(through(queries)), run.table(state.table).row_ids

@@ -15,12 +15,11 @@ import numpy as np
 from dask_embstab.core.moments import unit
 from dask_embstab.core.types import Rows
 from dask_embstab.display import Displayed
-from dask_embstab.errors import TooFewMatchedError
+from dask_embstab.errors import DamageError, TooFewMatchedError
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.passes.sampled import SampledRows, sampled_rows, shared_rows
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.space import Space
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.transform import Transform
 
 _LEAST_COSINE, _CHANCES, _ENOUGH = 0.5, 4.0, 0.9
 """A row is of a space where its cosine with its own id there is at least this, and so many standard
@@ -97,7 +96,7 @@ class Detected(Displayed):
 
 def detect(
     table: Table,
-    versions: Iterable[tuple[int, Run, Transform, Space]],
+    versions: Iterable[tuple[int, Run]],
     *,
     key: str,
     n: int,
@@ -109,9 +108,11 @@ def detect(
     """
     ours = sampled_rows(table, n, seed=seed)
     found: dict[Candidate, Rows] = {}
-    for number, run, made, space in versions:
+    for number, run in versions:
         theirs = sampled_rows(run.table(key), n, seed=seed)
-        back = made.inverse()
+        if (made := run.transform) is None:
+            raise DamageError(f"version {number}: {run.where} has lost its transform; restore it")
+        back, space = made.inverse(), space_of_run(run)
         trained = back.transform_items if key == "items" else back.transform_users
         series = Candidate("series", None, space.origin)
         model = Candidate(space.name or run.name, number, None)

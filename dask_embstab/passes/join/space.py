@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-import numpy as np
-
-from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.join.rows import identity
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.direct_source import first_checksum
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
 from dask_embstab.tables.table import Table
 
-_FIRST = 64
-
 
 def space_of_run(run: Run) -> Space:
     """The space of a run's vectors; of one that no transform made, by the checksum of its first
-    chunk, or its first rows where none is stored: a retraining changes all of them.
+    chunk, or the identity of its tables where none is stored: a retraining changes all rows.
     """
     made = run.transform
     if made is not None:
         found = replace(space_of_transform(made), name=run.name)
         return found if run.origin is None else replace(found, origin=run.origin)
-    return Space(_origin(run, [_checksum(t) or _rows(t) for t in _tables(run)]), None, run.name)
+    return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
 
 
 def origin_of_reference(run: Run) -> str | None:
@@ -53,9 +49,3 @@ def _checksum(table: Table) -> str | None:
     """Of the first chunk, as it is stored with it."""
     digest = first_checksum(table.source)
     return None if digest is None else f"crc32c {digest}"
-
-
-def _rows(table: Table) -> str:
-    numbers = np.arange(min(table.n_rows, _FIRST))
-    rows = read_rows(table, numbers, label="space", verified=False)
-    return hashlib.sha256(np.ascontiguousarray(rows, "<f8").tobytes()).hexdigest()
