@@ -92,7 +92,7 @@ def query_index(
         numbers = np.arange(start, min(start + _BATCH, asked.n_rows))
         rows = read_rows(asked, numbers, label="index: queries")
         if not np.isfinite(rows).all():
-            raise NotFiniteError(f"the queries in {asked.where} are not finite; mend them")
+            raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
         found.append(opened.search(rows, k))
     scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return scores, ids

@@ -167,7 +167,7 @@ class Backfill(Displayed):
             raise InputError(f"queries of the new model have {d} components; these have {asked.d}")
         rows = read_rows(asked, np.arange(asked.n_rows), label="backfill: queries")
         if not np.isfinite(rows).all():
-            raise NotFiniteError(f"the queries in {asked.where} are not finite; mend them")
+            raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
         found = [
             open_index(self._part(start), state.table).search(rows, min(k, self._size(start)))
             for start in range(0, state.done, state.part_rows)

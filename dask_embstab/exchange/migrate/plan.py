@@ -131,7 +131,7 @@ def plan_upgrade(
         chosen = np.sort(rng.choice(theirs.n_rows, min(n_queries, theirs.n_rows), replace=False))
         rows = read_rows(theirs, chosen, label="upgrade: queries")
         if not np.isfinite(rows).all():
-            raise NotFiniteError(f"the queries in {theirs.where} are not finite; mend them")
+            raise NotFiniteError(f"rows of {theirs.where} are not finite; mend them")
         own = np.asarray(plain(ids_at(theirs.row_ids, chosen))) if among_items else None
 
         # A log of queries stands for those to come, users for themselves.
