@@ -14,7 +14,7 @@ from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.search import SearchMetric, nearest
 from dask_embstab.repairs import option
 from dask_embstab.series.log.basis import of_one_width
-from dask_embstab.series.reader import series_version
+from dask_embstab.series.places import series_version
 from dask_embstab.tables.coerce import (
     TableLike,
     as_run,

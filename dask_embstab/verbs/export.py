@@ -18,7 +18,8 @@ from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.repairs import option
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.reader import SeriesReader, named_version, series_at
+from dask_embstab.series.places import named_version, series_at
+from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.transform import Transform

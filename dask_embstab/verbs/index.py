@@ -18,7 +18,8 @@ from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
-from dask_embstab.series.reader import SeriesReader, series_at, series_version
+from dask_embstab.series.places import series_at, series_version
+from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, require_one_space, space_of_transform

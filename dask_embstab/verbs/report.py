@@ -10,7 +10,8 @@ from dask_embstab.errors import InputError, verb
 from dask_embstab.files.atomic import require_file_place
 from dask_embstab.files.published import publishing
 from dask_embstab.render.report import Report
-from dask_embstab.series.reader import SeriesReader, series_at, series_version
+from dask_embstab.series.places import series_at, series_version
+from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import TableLike, run_of
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import RunLike

@@ -16,7 +16,8 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.space import space_of_run
-from dask_embstab.series.reader import SeriesReader, series_at, series_version
+from dask_embstab.series.places import series_at, series_version
+from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.run import Run
