@@ -139,17 +139,15 @@ def array_table(
     ``id_files``: files of ids of their own (npy). Raises `InputError` where it is not clear which
     arrays are meant, or they do not fit.
     """
-    headers = []
-    for file in files:
-        with reading_file(file.path):
-            headers.append(format.arrays(file.path))
+    headers = _headers(format, files)
     name = _vector_name(headers[0], vector, where)
     of_ids = _id_name(headers[0], id, name, key, where) if not id_files else ""
     infos = [_info(header, name, file.path) for header, file in zip(headers, files, strict=True)]
     for info, file in zip(infos, files, strict=True):
         _require_alike(info, infos[0], name, file.path)
     if of_ids is not None:
-        _require_lengths(format, infos, id_files or files, of_ids)
+        stored = _headers(format, id_files) if id_files else headers
+        _require_lengths(stored, infos, id_files or files, of_ids)
     cuts = [
         (at, first, min(step, info.shape[0] - first))
         for at, info in enumerate(infos)
@@ -182,6 +180,14 @@ def array_table(
     return Table(
         PieceSource(pieces), Ids(PieceArray(pieces, "ids", where, kind), kind, where), where, key
     )
+
+
+def _headers(format: ArrayFormat, files: Sequence[StoredFile]) -> list[Mapping[str, ArrayInfo]]:
+    found = []
+    for file in files:
+        with reading_file(file.path):
+            found.append(format.arrays(file.path))
+    return found
 
 
 def _kind(pieces: ArrayPieces, where: str) -> IdKind:
@@ -261,11 +267,13 @@ def _require_alike(info: ArrayInfo, first: ArrayInfo, name: str, path: str) -> N
 
 
 def _require_lengths(
-    format: ArrayFormat, infos: Sequence[ArrayInfo], files: Sequence[StoredFile], name: str
+    headers: Sequence[Mapping[str, ArrayInfo]],
+    infos: Sequence[ArrayInfo],
+    files: Sequence[StoredFile],
+    name: str,
 ) -> None:
-    for info, file in zip(infos, files, strict=True):
-        with reading_file(file.path):
-            found = format.arrays(file.path).get(name)
+    for header, info, file in zip(headers, infos, files, strict=True):
+        found = header.get(name)
         if found is None or found.shape != info.shape[:1]:
             shape = "no such array" if found is None else f"the shape {found.shape}"
             raise IdError(

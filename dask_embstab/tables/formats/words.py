@@ -35,16 +35,9 @@ class Words:
     def arrays(self, path: str) -> Mapping[str, ArrayInfo]:
         """From the header; lines of GloVe, which has none, are counted."""
         with _opened(path) as file:
-            head = file.readline(_MOST_LINE_BYTES)
-            found = _HEADER.fullmatch(head)
-            n, d = (int(found[1]), int(found[2])) if found else (1, len(head.split()) - 1)
-            if found is None:
-                n += sum(1 for line in file if line.strip())
-        if d < 1:
-            raise InputError(
-                f"a file of words has a word and numbers in every line; {path} begins with"
-                f" {head[:40]!r}"
-            )
+            _, n, d = _head(file, path)
+            if n is None:
+                n = 1 + sum(1 for line in file if line.strip())
         return {
             VECTOR: ArrayInfo((n, d), np.dtype(np.float32)),
             WORD: ArrayInfo((n,), np.dtype(object)),
@@ -52,10 +45,10 @@ class Words:
 
     def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
         """Rows from the start of the file on, or their words."""
-        at, (n, d) = 0, self.arrays(path)[VECTOR].shape
+        at = 0
         with _opened(path) as file:
-            head = file.readline(_MOST_LINE_BYTES)
-            if _HEADER.fullmatch(head) is None:
+            head, n, d = _head(file, path)
+            if n is None:
                 batches = _text(file, head, d, path)
             elif _is_text(path, d):
                 batches = _text(file, b"", d, path)
@@ -64,7 +57,7 @@ class Words:
             for words, rows in batches:
                 end = at + len(words)
                 # Where the header counts fewer rows than there are: none is left out in silence.
-                if end >= n and (end > n or file.read(2).strip()):
+                if n is not None and end >= n and (end > n or file.read(2).strip()):
                     raise DamageError(
                         f"the header of {path} counts {n} rows, and more follow; restore it from"
                         " its source, or mend the header"
@@ -81,6 +74,19 @@ def _opened(path: str) -> IO[bytes]:
     with open(path, "rb") as file:  # noqa: PTH123
         is_compressed = file.read(2) == _GZIP
     return gzip.open(path) if is_compressed else open(path, "rb")  # type: ignore[return-value]  # noqa: PTH123
+
+
+def _head(file: IO[bytes], path: str) -> tuple[bytes, int | None, int]:
+    """The first line; the rows that it counts, None where it is a row itself; and components."""
+    head = file.readline(_MOST_LINE_BYTES)
+    found = _HEADER.fullmatch(head)
+    n, d = (int(found[1]), int(found[2])) if found else (None, len(head.split()) - 1)
+    if d < 1:
+        raise InputError(
+            f"a file of words has a word and numbers in every line; {path} begins with"
+            f" {head[:40]!r}"
+        )
+    return head, n, d
 
 
 def _is_text(path: str, d: int) -> bool:
