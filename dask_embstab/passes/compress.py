@@ -19,6 +19,7 @@ from dask_embstab.core.codes.code import (
     leading_directions,
     random_rotation,
 )
+from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
 from dask_embstab.core.codes.residual import ResidualCode, fit_residual
 from dask_embstab.core.codes.row_code import RowCode
@@ -221,11 +222,12 @@ def code_figures(run: Run, codes: Mapping[str, RowCode], like: Run | None) -> di
         size = float(np.linalg.norm(rows))
         error = float(np.linalg.norm(code.decode(stored, scale) - rows)) / size if size else 0.0
         then = ((before.get("tables") or {}).get(key) or {}).get("error_when_made")
-        used = [len(np.unique(column)) for column in stored.T] if hasattr(code, "codebooks") else []
         found[key] = {
             "error": error,
             "error_when_made": error if like is None else then,
-            "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if used else None,
+            "unused_entries": (
+                code.unused_entries(stored) if isinstance(code, CodebookCode) else None
+            ),
         }
     return found
 

@@ -12,64 +12,32 @@ from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.packing import Bytes
 from dask_embstab.core.powers import power_of_two
-from dask_embstab.core.types import Matrix, Rows, Vector
+from dask_embstab.core.types import Rows, Vector
 
 ENTRIES = 256
 _ROWS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ProductCode:
+class ProductCode(CodebookCode):
     """Rows of ``d`` components by ``codebooks`` (m, 256, d / m), of x @ ``matrix`` (orthogonal)
     where there is one.
     """
 
-    d: int
-    codebooks: Rows
-    matrix: Matrix | None = None
-
-    @property
-    def name(self) -> str:
-        """``pq`` and the number of parts."""
-        return f"pq{len(self.codebooks)}"
+    _PREFIX = "pq"
+    _BOOKS = "part"
 
     @property
     def width(self) -> int:
         """Components that are stored."""
         return int(self.codebooks.shape[0] * self.codebooks.shape[2])
 
-    @property
-    def scaled(self) -> bool:
-        """No row has a scale."""
-        return False
-
-    @property
-    def n_codes(self) -> int:
-        """Bytes of a row: one for each part."""
-        return len(self.codebooks)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self.n_codes
-
-    def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
-        """What decoding needs beside the codes: arrays, and the names of their dimensions."""
-        found: dict[str, tuple[Any, tuple[str, ...]]] = {
-            "codebook": (self.codebooks, ("part", "entry", "entry_component"))
-        }
-        if self.matrix is not None:
-            found["matrix"] = self.matrix, ("component", "code_component")
-        return found
-
     def encode(self, rows: Rows) -> tuple[Bytes, None]:
         """Numbers of the nearest entries, (m, parts); of two as near, the first."""
-        with np.errstate(over="ignore", invalid="ignore"):  # an infinite row is told elsewhere
-            y = np.array(rows, np.float32, order="C")
-            if self.matrix is not None:
-                y = y @ self.matrix.astype(np.float32)
+        y = self._mapped(rows)
         parts, _, w = self.codebooks.shape
         scale = scale_of(self.codebooks)
         codes = np.empty((len(y), parts), np.uint8)
@@ -81,8 +49,7 @@ class ProductCode:
     def decode(self, codes: Bytes, scale: Rows | None = None) -> Rows:  # noqa: ARG002
         """The rows (m, d) that the entries make, float32."""
         made = [entries[codes[:, part]] for part, entries in enumerate(self.codebooks)]
-        y: Any = np.concatenate(made, axis=1)
-        return np.asarray(y if self.matrix is None else y @ self.matrix.T.astype(np.float32))
+        return self._rows_of(np.concatenate(made, axis=1))
 
     def error_bounds(self, rows: Rows) -> Vector:
         """For each row the most that its decoded row can be off, in Euclidean length: (m,) float64.
@@ -103,10 +70,6 @@ class ProductCode:
             squares += ((x - y @ self.matrix.T) ** 2).sum(axis=1)
         rest = 8 * self.d * 2.0**-24 * (lengths + np.sqrt(squares)) + math.sqrt(self.d) * 1e-38
         return np.asarray(np.sqrt(squares) + rest)
-
-    def overflows(self, codes: Bytes, scale: Rows | None) -> bool:  # noqa: ARG002
-        """Never: entries are finite."""
-        return False
 
 
 def nearest(rows: Rows, entries: Rows) -> Any:

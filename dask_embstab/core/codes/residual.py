@@ -7,69 +7,35 @@ The entries are fitted once, to rows of one day, and then stay: codes of later d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.packing import Bytes
 from dask_embstab.core.codes.product import ENTRIES, fit_codebooks, nearest, scale_of, scaled_rows
 from dask_embstab.core.types import Matrix, Rows, Vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ResidualCode:
+class ResidualCode(CodebookCode):
     """Rows of ``d`` components as sums of an entry of each of ``codebooks`` (stages, 256, width):
     of x @ ``matrix`` where there is one.
     """
 
-    d: int
-    codebooks: Rows
-    matrix: Matrix | None = None
-
-    @property
-    def name(self) -> str:
-        """``rq`` and the number of stages."""
-        return f"rq{len(self.codebooks)}"
+    _PREFIX = "rq"
+    _BOOKS = "stage"
 
     @property
     def width(self) -> int:
         """Components that are stored."""
         return int(self.codebooks.shape[2])
 
-    @property
-    def scaled(self) -> bool:
-        """No row has a scale."""
-        return False
-
-    @property
-    def n_codes(self) -> int:
-        """Bytes of a row: one for each stage."""
-        return len(self.codebooks)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self.n_codes
-
-    def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
-        """What decoding needs beside the codes: arrays, and the names of their dimensions."""
-        found: dict[str, tuple[Any, tuple[str, ...]]] = {
-            "codebook": (self.codebooks, ("stage", "entry", "entry_component"))
-        }
-        if self.matrix is not None:
-            found["matrix"] = self.matrix, ("component", "code_component")
-        return found
-
     def encode(self, rows: Rows) -> tuple[Bytes, None]:
         """Numbers of the entries, (m, stages), each the nearest to what is left; of two as near,
         the first.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # an infinite row is told elsewhere
-            y = np.array(rows, np.float32, order="C")
-            if self.matrix is not None:
-                y = y @ self.matrix.astype(np.float32)
         scale = scale_of(self.codebooks)
-        y = scaled_rows(y, scale)
+        y = scaled_rows(self._mapped(rows), scale)
         codes = np.empty((len(y), self.n_codes), np.uint8)
         for stage, entries in enumerate(self.codebooks * scale):
             codes[:, stage] = nearest(y, entries)
@@ -81,7 +47,7 @@ class ResidualCode:
         y = self.codebooks[0][codes[:, 0]]
         for entries, numbers in zip(self.codebooks[1:], codes.T[1:], strict=True):
             y += entries[numbers]
-        return np.asarray(y if self.matrix is None else y @ self.matrix.T.astype(np.float32))
+        return self._rows_of(y)
 
     def error_bounds(self, rows: Rows) -> Vector:
         """For each row the most that its decoded row can be off, in Euclidean length: (m,) float64.
@@ -95,10 +61,6 @@ class ResidualCode:
         largest = np.linalg.norm(entries, axis=2).max(axis=1).sum()
         rest = 8 * (self.d + len(entries)) * 2.0**-24 * (np.linalg.norm(x, axis=1) + largest)
         return np.asarray(np.linalg.norm(x - made, axis=1) + rest + 1e-38)
-
-    def overflows(self, codes: Bytes, scale: Rows | None) -> bool:  # noqa: ARG002
-        """Never: entries are finite."""
-        return False
 
 
 def fit_residual(rows: Matrix, stages: int, seed: int) -> Rows:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.codes.code import Code
-from dask_embstab.core.codes.product import ENTRIES, ProductCode
-from dask_embstab.core.codes.residual import ResidualCode
+from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.row_code import RowCode, renumbered
 from dask_embstab.core.types import Rows
+from dask_embstab.passes.code_quality import through
 from dask_embstab.passes.compress import codes_of
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.sampled import SampledRows, SharedRows, sampled_rows, shared_rows
@@ -94,12 +94,13 @@ def _errors(coded: Table, code: RowCode, sample: SampledRows) -> dict[str, Any]:
     order = np.argsort(sample.numbers)
     decoded = read_rows(coded, sample.numbers[order], label="codes", verified=False)
     rows = sample.rows[order]
-    used = [len(np.unique(column)) for column in code.encode(rows)[0].T]
-    has_entries = isinstance(code, ProductCode | ResidualCode)
+    unused = None
+    if isinstance(code, CodebookCode):
+        unused = code.unused_entries(code.encode(rows)[0])
     return {
         "error": _relative(decoded - rows, rows),
         "saturation": code.saturation(rows) if isinstance(code, Code) else 0.0,
-        "unused_entries": 1 - sum(used) / (ENTRIES * len(used)) if has_entries else None,
+        "unused_entries": unused,
     }
 
 
@@ -152,7 +153,7 @@ def _refitted(
 
 
 def _through(code: RowCode, rows: Rows) -> float:
-    return _relative(code.decode(*code.encode(rows)) - rows, rows)
+    return _relative(through(code, rows) - rows, rows)
 
 
 def _relative(error: Any, rows: Rows) -> float:
