@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -49,6 +50,16 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 def disk(monkeypatch: pytest.MonkeyPatch) -> faults.Faults:
     """Where file operations are counted and struck."""
     return faults.install(monkeypatch)
+
+
+@pytest.fixture
+def plainly(tmp_path: Path) -> Iterator[None]:
+    """One task after another, and scratch of its own: that of killed processes, which every join
+    looks for, would be counted too.
+    """
+    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
+        yield
+    gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ the whole run, and the same call ends in the same bits.
 from __future__ import annotations
 
 import contextlib
-import gc
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import faults
 import numpy as np
 import pytest
@@ -20,7 +18,10 @@ from oracle import data_of, world
 import dask_embstab as es
 from dask_embstab.cli.main import main
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("plainly"),
+]
 POINTS = 2
 """So many operations the short form strikes, evenly spread, and the last ones."""
 KINDS: dict[str, Callable[[Path], Any]] = {
@@ -44,13 +45,6 @@ CASES = [
         for mode in faults.MODES
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _plainly(tmp_path: Path) -> Iterator[None]:
-    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
-        yield
-    gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
 @pytest.fixture(scope="module")

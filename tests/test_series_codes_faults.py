@@ -4,12 +4,10 @@ read as before or as after, and the same call ends in the same bits.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import faults
 import numpy as np
 import pytest
@@ -18,7 +16,10 @@ from oracle import data_of, world
 import dask_embstab as es
 from dask_embstab.series.log.thresholds import THRESHOLDS
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("plainly"),
+]
 CODE: dict[str, Any] = {"code": "pq2", "code_force": True, "gates": dict.fromkeys(THRESHOLDS)}
 VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     "add with codes": lambda series, runs: series.add(runs / "day-2.zarr"),
@@ -28,13 +29,6 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
     ),
     "forget with codes": lambda series, _: series.forget([7], table="items", rewrite=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _plainly(tmp_path: Path) -> Iterator[None]:
-    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
-        yield
-    gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
 @pytest.fixture(scope="module")

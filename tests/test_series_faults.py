@@ -5,13 +5,11 @@ same bits.
 from __future__ import annotations
 
 import contextlib
-import gc
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask
 import faults
 import numpy as np
 import pytest
@@ -22,7 +20,10 @@ from dask_embstab.series.admin.status import unpublished
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.store import Folder
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("plainly"),
+]
 PLACES = ("runs", "references")
 
 
@@ -47,16 +48,6 @@ POINTS = 3
 """So many operations the short form strikes, evenly spread, and the last ones; other ones in each
 mode.
 """
-
-
-@pytest.fixture(autouse=True)
-def _plainly(tmp_path: Path) -> Iterator[None]:
-    """Scratch of its own: that of killed processes, which every join looks for, would be counted
-    too.
-    """
-    with dask.config.set({"scheduler": "synchronous", "embstab.scratch": str(tmp_path)}):
-        yield
-    gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
 @pytest.fixture(scope="module")
