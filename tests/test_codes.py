@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from oracle import snapshot, world
@@ -409,16 +409,24 @@ def test_residual_codes_are_the_nearest_entries_of_what_is_left() -> None:
     assert errors[-1] < errors[0] / 4
 
 
-@given(st.integers(0, 2**31), st.booleans(), st.sampled_from([2.0**-60, 1.0, 2.0**60]))
-@settings(max_examples=8)
-def test_rows_of_residual_codes_are_within_their_bounds(
-    seed: int, has_matrix: bool, size: float
+@pytest.mark.parametrize("name", ["pq2", "rq2"])
+@given(
+    st.integers(0, 2**31),
+    st.booleans(),
+    st.sampled_from([2.0**-60, 1e-3, 1.0, 1e4, 2.0**60]),
+)
+def test_rows_of_codes_with_codebooks_are_within_their_bounds(
+    name: str, seed: int, has_matrix: bool, size: float
 ) -> None:
     rng = np.random.default_rng(seed)
     rows = (rng.normal(size=(300, 6)) * size).astype(np.float32)
     matrix = np.linalg.qr(rng.normal(size=(6, 6)))[0][:, :4] if has_matrix else None
     stored = rows if matrix is None else rows @ matrix
-    code = ResidualCode(6, fit_residual(stored, 2, seed=0), matrix)
+    code: ProductCode | ResidualCode = (
+        ProductCode(6, fit_codebooks(stored, 2, 0, steps=2), matrix)
+        if name == "pq2"
+        else ResidualCode(6, fit_residual(stored, 2, seed=0), matrix)
+    )
     error = np.linalg.norm(code.decode(*code.encode(rows)) - rows.astype(np.float64), axis=1)
     bounds = code.error_bounds(rows)
     assert (error <= bounds).all()
