@@ -114,6 +114,18 @@ def test_queries_among_items_are_no_answer_to_themselves() -> None:
     assert {one.rescored for one in found.entries} == {0}
 
 
+@pytest.mark.parametrize("has_users", [True, False])
+def test_rows_of_zeros_are_no_candidates_of_a_rescored_code(has_users: bool) -> None:
+    rng = np.random.default_rng(3)
+    items, users = rng.normal(size=(30, 8)), rng.normal(size=(20, 8))
+    items[[5, 17]] = 0
+    tables = {"items": items} | ({"users": users} if has_users else {})
+    found = es.frontier(tables, k=10, codes=["int8", "int4"])
+    assert [(one.code, one.rescored) for one in found.entries if one.rescored] == [
+        ("int4", 28 if has_users else 27)
+    ] * 2
+
+
 def test_chains_are_truncated_rotated_and_coded(run: es.Run) -> None:
     found = es.frontier(run, k=K, codes=["float16", "int8"], rank=3)
     V = leading_directions(ITEMS.T @ ITEMS, 3)

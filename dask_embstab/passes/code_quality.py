@@ -142,7 +142,8 @@ class Sample:
     def entries(self, items: Table, tried: Sequence[Tried], k: int) -> Iterator[Entry]:
         """What every code keeps of lists of ``k`` rows; coarse ones also rescored."""
         few = replace(items, source=ArraySource(self.rows), stored_ids=None)
-        deep = min(CANDIDATES * k, len(self.rows) - self.asked.among_themselves)
+        n_ranked = int(self.rows.any(axis=1).sum())  # rows of zeros are in no list
+        deep = min(CANDIDATES * k, n_ranked - self.asked.among_themselves)
         half = Code("float16", items.d)
         rescored = deep > k and not half.overflows(*half.encode(self.rows))
         coarse = [one for one in tried if rescored and _bits(one.code) <= _COARSE]
