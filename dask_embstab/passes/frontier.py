@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.arguments import shown
+from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate, estimate, ratio_estimate
 from dask_embstab.core.metrics.rankings import overlaps
 from dask_embstab.errors import InputError
@@ -168,11 +169,17 @@ def _efficient(entries: Sequence[Entry], kept: Callable[[Entry], float]) -> list
     return found
 
 
+def _code_of_items(run: Run, entry: Entry, seed: int) -> RowCode:
+    """The code of the items; users are not read for theirs."""
+    alone = replace(run, users=None)
+    return codes_of(alone, entry.code, rotate=entry.rotate, rank=entry.rank, seed=seed)["items"]
+
+
 def _certify(run: Run, entry: Entry, k: int, seed: int) -> Estimate:
     """Recall of queries that had no say in the choice, over all items: two reads of them."""
     n = queries_of(run).n_rows
     asked = asked_of(run, halves(queries_of(run), seed)[1])
-    code = codes_of(run, entry.code, rotate=entry.rotate, rank=entry.rank, seed=seed)["items"]
+    code = _code_of_items(run, entry, seed)
     exact, coded = asked.lists(run.table("items"), [code], k, asked.numbers)
     found = estimate(overlaps(exact, coded)[:, -1] / k, n)
     n_asked = len(asked.rows)
@@ -187,7 +194,7 @@ def _certify_scores(run: Run, entry: Entry, seed: int) -> Estimate:
     choice.
     """
     asked, items = asked_of(run, halves(queries_of(run), seed)[1]), run.table("items")
-    code = codes_of(run, entry.code, rotate=entry.rotate, rank=entry.rank, seed=seed)["items"]
+    code = _code_of_items(run, entry, seed)
     _, rows = sampled_items(items, seed + 1, asked.numbers[:0])
     coded = through(code, rows).astype(np.float64)
     off, of = (asked.rows @ x.T for x in (coded - rows, rows))
