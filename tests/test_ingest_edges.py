@@ -138,3 +138,15 @@ def test_rows_behind_those_that_a_header_counts_are_no_silence(tmp_path: Path) -
     for path in (text, binary):
         with pytest.raises(es.DamageError, match="more follow"):
             es.ingest(path, tmp_path / "out")
+
+
+def test_a_run_around_the_files_of_a_pattern_or_a_list_is_not_replaced(tmp_path: Path) -> None:
+    parquet.write_table(columns(), tmp_path / "first.parquet")
+    es.ingest(tmp_path / "first.parquet", tmp_path / "run.zarr")
+    inner = tmp_path / "run.zarr" / "export[1]" / "part.parquet"
+    inner.parent.mkdir()
+    parquet.write_table(columns(), inner)
+    for source in (f"{tmp_path}/run.zarr/*/*.parquet", [inner], str(inner)):
+        with pytest.raises(es.InputError, match="overlap"):
+            es.ingest(source, tmp_path / "run.zarr", overwrite=True)
+    assert inner.is_file()

@@ -139,6 +139,13 @@ def compare(sources: Sequence[Any], read: Sequence[Digests]) -> None:
             _compare(inputs, array, digests)
 
 
+def files_of(*tables: Watched) -> list[str]:
+    """The files of other formats that these tables are read from, whatever stood for them."""
+    arrays = (array for table in tables for array, _ in _arrays(table))
+    files = (file.path for array in arrays for file in getattr(array, "files", ()))
+    return list(dict.fromkeys(files))
+
+
 def needs_digests(ids: Any) -> bool:
     """Whether ids (of a table or of one task) must be read to know that they are the same: their
     place does not tell.
