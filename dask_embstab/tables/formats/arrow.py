@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
-from dask_embstab.tables.formats.columnar import Listed, filtered, reading_file, sliced
+from dask_embstab.tables.formats.columnar import Listed, count_kept, filtered, reading_file, sliced
 from dask_embstab.tables.identity import StoredFile
 
 _MAGIC = b"ARROW1"
@@ -35,7 +35,7 @@ class ArrowReader:
                     rows = kept = 0
                     for batch in batches:
                         rows += batch.num_rows
-                        kept += _count(batch, where)
+                        kept += count_kept(batch, where)
                     found.append((at, number, rows, kept))
         numbers = np.array(found, np.int64).reshape(-1, 4).T
         return Listed(schema, (), *numbers)
@@ -45,12 +45,7 @@ class ArrowReader:
         with _opened(file) as reader:
             is_file = hasattr(reader, "get_batch")
             for batch in [reader.get_batch(number)] if is_file else reader:
-                kept = (
-                    batch.select(list(columns))
-                    if where is None
-                    else filtered(batch, columns, where)
-                )
-                yield from sliced(kept)
+                yield from sliced(filtered(batch, columns, where))
 
     def _pieces(self, reader: Any) -> Iterator[tuple[int, Any]]:
         if hasattr(reader, "get_batch"):
@@ -67,12 +62,6 @@ def _opened(path: str) -> Any:
     is_file = mapped.read(len(_MAGIC)) == _MAGIC
     mapped.seek(0)
     return ipc.open_file(mapped) if is_file else ipc.open_stream(mapped)
-
-
-def _count(batch: Any, where: Any) -> int:
-    return int(
-        batch.num_rows if where is None else filtered(batch, batch.schema.names, where).num_rows
-    )
 
 
 def require_same(found: Any, schema: Any, path: str) -> None:

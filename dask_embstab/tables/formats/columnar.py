@@ -224,11 +224,18 @@ def _told_by_rows(pieces: ColumnPieces, id_type: Any) -> ColumnPieces:
 
 
 def filtered(batch: Any, columns: Sequence[str], where: Any) -> Any:
-    """The rows of a batch that a filter keeps, these columns of them."""
+    """These columns of the rows of a batch that a filter keeps: of all where there is none."""
+    if where is None:
+        return batch.select(list(columns))
     pa = require_extra("pyarrow", "parquet", what="a filter of rows")
     kept = pa.Table.from_batches([batch]).filter(where).select(list(columns)).combine_chunks()
     batches = kept.to_batches()
     return batches[0] if batches else batch.slice(0, 0).select(list(columns))
+
+
+def count_kept(batch: Any, where: Any) -> int:
+    """How many rows of a batch a filter keeps."""
+    return int(filtered(batch, batch.schema.names[:1], where).num_rows)
 
 
 def sliced(batch: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.tables.formats.arrow import require_same
-from dask_embstab.tables.formats.columnar import Listed, filtered, reading_file, sliced
+from dask_embstab.tables.formats.columnar import Listed, count_kept, filtered, reading_file, sliced
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.read.column_names import series_of
 
@@ -38,16 +38,14 @@ class CsvReader:
                 require_same(reader.schema, self.schema, file.path)
                 for batch in reader:
                     rows += batch.num_rows
-                    names = batch.schema.names[:1]
-                    kept += (batch if where is None else filtered(batch, names, where)).num_rows
+                    kept += count_kept(batch, where)
             found.append((at, 0, rows, kept))
         return Listed(self.schema, (), *np.array(found, np.int64).reshape(-1, 4).T)
 
     def batches(self, file: str, _: int, columns: Sequence[str], where: Any) -> Iterator[Any]:
         """All of a file."""
         for batch in _opened(file, self.schema, None if where is not None else columns):
-            kept = batch if where is None else filtered(batch, columns, where)
-            yield from sliced(kept)
+            yield from sliced(filtered(batch, columns, where))
 
 
 def csv_reader(path: str) -> CsvReader:

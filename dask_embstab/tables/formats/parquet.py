@@ -29,13 +29,13 @@ class ParquetReader:
     are columns. ``schema`` is that of all files, partitions included.
     """
 
-    root: str = ""
-    schema: Any = None
+    root: str
+    schema: Any
 
     def listed(self, files: Sequence[StoredFile], where: Any) -> Listed:
         """From the footers alone, and with a filter from its columns."""
         parquet = require_extra("pyarrow.parquet", "parquet", what="Parquet")
-        schema, partitions = self._schema(files)
+        schema, partitions = self.schema, self._partitions(files[0])
         found: list[tuple[int, int, int, int]] = []
         for at, file in enumerate(files):
             with reading_file(file.path):
@@ -89,13 +89,14 @@ class ParquetReader:
         local = require_extra("pyarrow.fs", "parquet", what="Parquet").LocalFileSystem()
         return dataset.ParquetFileFormat().make_fragment(file, local, row_groups=[number], **more)
 
-    def _schema(self, files: Sequence[StoredFile]) -> tuple[Any, tuple[str, ...]]:
+    def _partitions(self, file: StoredFile) -> tuple[str, ...]:
+        """The columns that folders alone give."""
+        if not self.root:
+            return ()
         parquet = require_extra("pyarrow.parquet", "parquet", what="Parquet")
-        if self.schema is not None:
-            stored = set(parquet.read_schema(files[0].path).names)
-            return self.schema, tuple(name for name in self.schema.names if name not in stored)
-        with reading_file(files[0].path):
-            return parquet.read_schema(files[0].path), ()
+        with reading_file(file.path):
+            stored = set(parquet.read_schema(file.path).names)
+        return tuple(name for name in self.schema.names if name not in stored)
 
 
 def parquet_reader(root: str, paths: Sequence[str]) -> ParquetReader:
