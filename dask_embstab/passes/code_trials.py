@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dask_embstab.core.codes.code import (
     Code,
     frozen_steps,
     leading_directions,
-    random_rotation,
+    rotated,
 )
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.metrics.estimates import Estimate
@@ -120,16 +121,18 @@ def _tried(
     chosen = (*BITS, *FROZEN) if names is None else _names(names)
     kept: dict[int | None, Matrix | None] = {None: None}
     kept |= {rank: leading_directions(rows.T @ rows, rank) for rank in ranks}
+
+    @cache
+    def turned(rank: int | None) -> Matrix:
+        """One for all names: its QR decomposition takes long where rows are wide."""
+        return rotated(kept[rank], items.d, seed)
+
     for name in chosen:
         for rank, directions in kept.items():
-            width = items.d if rank is None else rank
             if names is None and (name in FROZEN or name == "sign") and rank is not None:
                 continue
             for rotate in (False, True) if name not in FROZEN or names else (False,):
-                turn = random_rotation(width, seed) if rotate else None
-                matrix = directions if turn is None else turn
-                if directions is not None and turn is not None:
-                    matrix = directions @ turn
+                matrix = turned(rank) if rotate else directions
                 yield Tried(
                     _fitted(items, rows, name, matrix, seed=seed, force=force), rotate, rank
                 )

@@ -17,7 +17,7 @@ from dask_embstab.core.codes.code import (
     Code,
     frozen_steps,
     leading_directions,
-    random_rotation,
+    rotated,
 )
 from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.product import ENTRIES, ProductCode, fit_codebooks
@@ -108,8 +108,7 @@ def codes_of(
             raise InputError(f"{option(rank=rank)} must lie between 1 and {d}, the components")
         matrix = _leading(next(iter(tables.values())), rank)
     if rotate:
-        turn = random_rotation(d if matrix is None else matrix.shape[1], seed)
-        matrix = turn if matrix is None else matrix @ turn
+        matrix = rotated(matrix, d, seed)
     if parts:
         return {
             key: _code_with_books(table, name, matrix, seed=seed, force=force)

@@ -257,6 +257,12 @@ def random_rotation(d: int, seed: int) -> Matrix:
     return np.asarray(Q * np.sign(np.diag(R)))
 
 
+def rotated(directions: Matrix | None, d: int, seed: int) -> Matrix:
+    """These directions (d, r), or all of ``d``, and a random rotation of what they keep."""
+    turn = random_rotation(d if directions is None else directions.shape[1], seed)
+    return turn if directions is None else directions @ turn
+
+
 def leading_directions(gramian: Matrix, rank: int) -> Matrix:
     """The ``rank`` directions (d, rank) that hold most of a table, by its Gramian.
 
