@@ -123,8 +123,10 @@ def run_of(given: Any, users: TableLike | None = None) -> Run:
     """The run that ``given`` is, names or holds as a dict, or one of that table of items; with
     these ``users``.
     """
-    is_path = isinstance(given, str | os.PathLike) and not is_in_files(given)
-    found = open_run(given) if is_path else as_run(given)
+    if isinstance(given, str | os.PathLike):
+        found = None if is_in_files(given) else open_run(given)
+    else:
+        found = as_run(given)
     if found is None:
         return _in_memory(given, users)
     return found if users is None else replace(found, users=as_table(users, key="users"))
