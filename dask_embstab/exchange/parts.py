@@ -136,12 +136,16 @@ def write_part(
     panels = iter(reading)
     first = next(panels, None)
     if first is not None:
-        texts = spec.format in _IDS_IN_NPY and spec.ids == "string"
-        characters = reading.characters() if texts else 0
+        characters = reading.characters() if needs_characters(spec) else 0
         room = Room(rows.stop - rows.start, characters)
         whole: Panels = itertools.chain([first], panels)
         WRITERS[spec.format](spec, part_stem(folder, rows.number), whole, room)
     return reading.done()
+
+
+def needs_characters(spec: FileSpec) -> bool:
+    """Whether the length of the longest id must be known before a part is written."""
+    return spec.format in _IDS_IN_NPY and spec.ids == "string"
 
 
 def part_stem(folder: str | Path, number: int) -> Path:

@@ -15,7 +15,7 @@ from dask_embstab.exchange.arrow_files import require_pyarrow
 from dask_embstab.exchange.changes import Changes
 from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.panels import FileSpec, Panel, Room
-from dask_embstab.exchange.parts import WRITERS, Parts, part_stem, write_parts
+from dask_embstab.exchange.parts import WRITERS, Parts, needs_characters, part_stem, write_parts
 from dask_embstab.exchange.place import export_folder, write_record
 from dask_embstab.exchange.provenance import provenance
 from dask_embstab.options import require_each
@@ -213,14 +213,12 @@ def _write_gone(
 
     n = 0
     for number, first in enumerate(range(0, earlier.n_rows, per_file)):
-        count = sum(len(panel.ids) for panel in panels(first))
+        count = characters = 0
+        for panel in panels(first):
+            count += len(panel.ids)
+            if needs_characters(alone):
+                characters = max(characters, *map(len, panel.ids.tolist()))
         if count or (not n and first + per_file >= earlier.n_rows):
-            texts = alone.ids == "string" and alone.format == "npy"
-            characters = (
-                max((len(i) for p in panels(first) for i in p.ids.tolist()), default=0)
-                if texts
-                else 0
-            )
             WRITERS[alone.format](
                 alone, part_stem(folder, number), panels(first), Room(per_file, characters)
             )
