@@ -150,3 +150,21 @@ def test_a_run_around_the_files_of_a_pattern_or_a_list_is_not_replaced(tmp_path:
         with pytest.raises(es.InputError, match="overlap"):
             es.ingest(source, tmp_path / "run.zarr", overwrite=True)
     assert inner.is_file()
+
+
+@pytest.mark.parametrize("verb", ["stabilize", "apply", "compress", "create_run"])
+def test_no_verb_replaces_a_run_around_the_files_that_it_reads(tmp_path: Path, verb: str) -> None:
+    parquet.write_table(columns(), tmp_path / "first.parquet")
+    es.ingest(tmp_path / "first.parquet", tmp_path / "run.zarr")
+    inner = tmp_path / "run.zarr" / "part.parquet"
+    parquet.write_table(columns(), inner)
+    source, out = f"{tmp_path}/run.zarr/*.parquet", tmp_path / "run.zarr"
+    calls = {
+        "stabilize": lambda: es.stabilize(source, out, overwrite=True),
+        "apply": lambda: es.apply(es.fit(source), source, out, overwrite=True),
+        "compress": lambda: es.compress(source, out, overwrite=True),
+        "create_run": lambda: es.create_run(out, source, overwrite=True),
+    }
+    with pytest.raises(es.InputError, match="overlap"):
+        calls[verb]()
+    assert inner.is_file()

@@ -72,7 +72,7 @@ def apply(
     options = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     source = run_of(run, users)
-    inputs = paths_of(source.path, transform, (made.diagnostics.get("reference") or {}).get("path"))
+    inputs = paths_of(source, transform, (made.diagnostics.get("reference") or {}).get("path"))
     name = source.name if source.path is not None else name_at(out)
     return transform_run(made, source, out, name=name, inputs=inputs, **options)
 
@@ -104,8 +104,7 @@ def stabilize(
     200
     """
     source = run_of(run, users)
-    aligned_on = reference.path if isinstance(reference, Run) else reference
-    require_output(out, paths_of(source.path, aligned_on), overwrite=overwrite)
+    require_output(out, paths_of(source, reference), overwrite=overwrite)
     with one_reading():
         transform = fit(source, reference=reference, **options)
         return apply(

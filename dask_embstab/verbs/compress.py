@@ -100,7 +100,7 @@ def compress(
     float32 1.0
     """
     source = run_of(run, users)
-    name, inputs = source.name if source.path is not None else name_at(out), paths_of(source.path)
+    name, inputs = source.name if source.path is not None else name_at(out), paths_of(source)
     require_output(out, inputs, overwrite=overwrite)
     with one_reading():
         with unchanged(source.items, source.users):  # from the first look, which chooses the code

@@ -166,7 +166,7 @@ def _place(out: Any, what: Any) -> Path:
     place = local_path(out) if isinstance(out, str | os.PathLike) else None
     if place is None:
         raise InputError(f"an export must go to a local place; {shown(out)} came; give a path")
-    require_outside(place, paths_of(what.path if isinstance(what, Run) else what))
+    require_outside(place, paths_of(what))
     return place
 
 

@@ -6,11 +6,24 @@ import os
 from typing import Any
 
 from dask_embstab.files.place import local_path
+from dask_embstab.tables.inputs import files_of
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.table import Table
 
 
 def paths_of(*inputs: Any) -> tuple[str, ...]:
-    """The inputs that are paths: no output may lie in them."""
-    return tuple(str(path) for path in inputs if isinstance(path, str | os.PathLike))
+    """Where these inputs lie, which no output may lie in or around: paths, runs by theirs, and the
+    files that runs and tables are read from, whatever pattern or list named them.
+    """
+    found: list[str] = []
+    for one in inputs:
+        if isinstance(one, str | os.PathLike):
+            found.append(str(one))
+        elif isinstance(one, Run):
+            found += paths_of(one.path, one.items, one.users)
+        elif isinstance(one, Table):
+            found += files_of(one)
+    return tuple(found)
 
 
 def name_at(place: Any) -> str | None:

@@ -19,7 +19,7 @@ from dask_embstab.passes.join.distinct import may_repeat, repeated
 from dask_embstab.passes.join.options import join_options
 from dask_embstab.tables.coerce import TableLike, open_table
 from dask_embstab.tables.ids.ids import as_ids
-from dask_embstab.tables.inputs import files_of, unchanged
+from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table, require_one_width
@@ -101,7 +101,7 @@ def ingest(
         if one is not None
     }
     require_one_width(tables.get("items"), tables.get("users"))
-    inputs = paths_of(*given.values(), *files_of(*tables.values()))
+    inputs = paths_of(*given.values(), *tables.values())
     require_output(out, inputs, overwrite=overwrite)
     stored = None if dtype is None else float_dtype(dtype)
     with (

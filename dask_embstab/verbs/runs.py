@@ -32,7 +32,7 @@ from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import begin_run
-from dask_embstab.verbs.given import name_at
+from dask_embstab.verbs.given import name_at, paths_of
 
 
 @verb()
@@ -189,7 +189,14 @@ def create_run(
     naming = name or name_at(path)
     with (
         made_parents(local_path(path)),
-        begin_run(path, name=naming, fingerprint="", overwrite=overwrite, sync=sync) as writer,
+        begin_run(
+            path,
+            name=naming,
+            fingerprint="",
+            overwrite=overwrite,
+            sync=sync,
+            inputs=paths_of(*tables.values()),
+        ) as writer,
         unchanged(*tables.values()),
     ):
         passes = {}
