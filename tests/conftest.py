@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from oracle import snapshot, world
+from s3_server import bucket, s3_server  # noqa: F401 (fixtures of whoever asks for them)
 
 import dask_embstab as es
 from dask_embstab.exchange import parts
