@@ -152,7 +152,7 @@ def test_a_run_around_the_files_of_a_pattern_or_a_list_is_not_replaced(tmp_path:
     assert inner.is_file()
 
 
-@pytest.mark.parametrize("verb", ["stabilize", "apply", "compress", "create_run"])
+@pytest.mark.parametrize("verb", ["stabilize", "reference", "apply", "compress", "create_run"])
 def test_no_verb_replaces_a_run_around_the_files_that_it_reads(tmp_path: Path, verb: str) -> None:
     parquet.write_table(columns(), tmp_path / "first.parquet")
     es.ingest(tmp_path / "first.parquet", tmp_path / "run.zarr")
@@ -161,6 +161,9 @@ def test_no_verb_replaces_a_run_around_the_files_that_it_reads(tmp_path: Path, v
     source, out = f"{tmp_path}/run.zarr/*.parquet", tmp_path / "run.zarr"
     calls = {
         "stabilize": lambda: es.stabilize(source, out, overwrite=True),
+        "reference": lambda: es.stabilize(
+            tmp_path / "first.parquet", out, reference=source, keep="geometry", overwrite=True
+        ),
         "apply": lambda: es.apply(es.fit(source), source, out, overwrite=True),
         "compress": lambda: es.compress(source, out, overwrite=True),
         "create_run": lambda: es.create_run(out, source, overwrite=True),

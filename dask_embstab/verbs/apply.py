@@ -13,6 +13,7 @@ from dask_embstab.tables.coerce import (
     TableLike,
     run_of,
 )
+from dask_embstab.tables.formats.opened import is_in_files
 from dask_embstab.tables.inputs import one_reading
 from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.transform import Transform
@@ -104,7 +105,8 @@ def stabilize(
     200
     """
     source = run_of(run, users)
-    require_output(out, paths_of(source, reference), overwrite=overwrite)
+    aligned_on = run_of(reference) if is_in_files(reference) else reference
+    require_output(out, paths_of(source, aligned_on), overwrite=overwrite)
     with one_reading():
         transform = fit(source, reference=reference, **options)
         return apply(
