@@ -54,9 +54,9 @@ def test_core_imports_numpy_scipy_and_the_errors_alone() -> None:
 
 def test_only_the_command_line_names_its_options() -> None:
     """Texts of other rooms mark an option (`repairs.option`), which is rendered for the caller;
-    `options.py` is where their spelling is written.
+    `options/` is where their spelling is written.
     """
-    apart = ("cli", "options.py", "repairs.py", "__init__.py")
+    apart = ("cli", "options", "repairs.py", "__init__.py")
     told = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
     found = []
     for path, tree in told.items():
@@ -105,6 +105,11 @@ def test_a_folder_has_at_most_16_files() -> None:
     files = Counter(str(path.parent) for path in TREES if path.name != "__init__.py")
     assert len(files) > 10
     assert not {folder: n for folder, n in files.items() if n > 16}
+
+
+def test_a_file_has_at_most_350_lines() -> None:
+    lengths = {path: (PACKAGE / path).read_text().count("\n") for path in TREES}
+    assert not {str(path): n for path, n in lengths.items() if n > 350}
 
 
 def test_the_map_names_files_that_there_are() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from dask_embstab.cli.common import argument, clock, command, main
+from dask_embstab.cli.common import argument, command, main
+from dask_embstab.cli.execution import clock
 from dask_embstab.cli.options import given, options
 
 

@@ -13,19 +13,12 @@ from dask_embstab.cli import (  # noqa: F401 (their commands register themselves
     ingest,
     moments,
     series,
+    series_upkeep,
     serve,
     upgrade,
 )
-from dask_embstab.cli.common import (
-    argument,
-    clock,
-    cluster,
-    command,
-    described,
-    main,
-    prints_json,
-    require_ids,
-)
+from dask_embstab.cli.common import argument, command, described, main, prints_json, require_ids
+from dask_embstab.cli.execution import clock, cluster
 from dask_embstab.cli.options import PLACE, given, options
 from dask_embstab.cli.streams import say
 from dask_embstab.files.published import publishing

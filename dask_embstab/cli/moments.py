@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dask_embstab.cli.common import argument, clock, cluster, command
+from dask_embstab.cli.common import argument, command
+from dask_embstab.cli.execution import clock, cluster
 from dask_embstab.cli.options import given, options
 from dask_embstab.files.published import publishing
 

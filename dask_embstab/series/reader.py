@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_embstab.display import Displayed
-from dask_embstab.errors import (
-    DamageError,
-    EmbstabError,
-    InputError,
-    verb,
-)
+from dask_embstab.errors import DamageError, EmbstabError, InputError, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.options import taken
 from dask_embstab.passes.apply import transform_run
@@ -29,6 +24,7 @@ from dask_embstab.render.report import Report
 from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.days import days_of
+from dask_embstab.series.admin.manifest import manifest_of
 from dask_embstab.series.admin.metrics import metrics_text
 from dask_embstab.series.admin.report import report_values
 from dask_embstab.series.admin.skew import skew_of
@@ -40,10 +36,9 @@ from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.mark import read_mark, store_at
 from dask_embstab.series.log.published import transform_of
 from dask_embstab.series.log.settings import Settings, settings_in
-from dask_embstab.series.log.versions import FORMAT, Version, artifacts
+from dask_embstab.series.log.versions import Version
 from dask_embstab.series.publish.delivery import model_of
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.space import Space
 from dask_embstab.tables.transform import Transform
@@ -325,21 +320,7 @@ class SeriesReader(Displayed):
         >>> sorted(series.manifest())
         ['files', 'format', 'head', 'settings', 'versions']
         """
-        log = self.log()
-        files = [key for version in log.stored.values() for key, _, _ in artifacts(version)]
-        files += [*log.digests_files, *log.bases]
-        head = log.head
-        return {
-            "format": FORMAT,
-            "head": None if head is None else head.version,
-            "settings": settings_in(log, self._initial).to_dict(),
-            "versions": [version.without_digests() for version in log.versions],
-            "files": [
-                SERIES_MARK,
-                *(f"versions/{v.version}.json" for v in log.versions),
-                *sorted(files),
-            ],
-        }
+        return manifest_of(log := self.log(), settings_in(log, self._initial))
 
     def _run_in(self, log: Log, version: int | None) -> Run:
         """The run of a version (None: the head) of a log that was read."""

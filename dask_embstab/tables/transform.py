@@ -58,17 +58,11 @@ class Transform(Displayed):
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, n_axes in {
-            "items": 2,
-            "users": 2,
-            "singular_values": 1,
-            "items_offset": 1,
-            "users_offset": 1,
-        }.items():
-            if (array := getattr(self, name)) is not None or name in ("items", "singular_values"):
-                object.__setattr__(
-                    self, name, real_array(array, f"the {name} of a transform", n_axes)
-                )
+        for name in _STORED:
+            if (given := getattr(self, name)) is not None or name in ("items", "singular_values"):
+                n_axes = 2 if name in ("items", "users") else 1
+                array = real_array(given, f"the {name} of a transform", n_axes)
+                object.__setattr__(self, name, array)
 
         if not self.items.size or len(self.singular_values) > max(self.items.shape):
             raise InputError(
@@ -82,11 +76,8 @@ class Transform(Displayed):
                 f" {self.users.shape}"
             )
 
-        for name, offset in (
-            ("items_offset", self.items_offset),
-            ("users_offset", self.users_offset),
-        ):
-            if offset is not None and len(offset) != self.width:
+        for name in ("items_offset", "users_offset"):
+            if (offset := getattr(self, name)) is not None and len(offset) != self.width:
                 raise InputError(
                     f"{name} must have one value per component, ({self.width},); it has"
                     f" {offset.shape}"
@@ -285,14 +276,7 @@ class Transform(Displayed):
             raise InputError(
                 f"there is no transform at {path}; write one with {call('fit')}"
             ) from None
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            EOFError,
-            OSError,
-            zipfile.BadZipFile,
-        ) as error:
+        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
         try:
             return cls.from_arrays(arrays, diagnostics)
