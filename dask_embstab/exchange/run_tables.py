@@ -80,7 +80,8 @@ def write_tables(export: Export) -> Mapping[str, Any]:
                 earlier=pairs,
             )
         written = {
-            key: _told(done, specs[key], folder / key) for key, done in run_all(passes).items()
+            key: _table_record(done, specs[key], folder / key)
+            for key, done in run_all(passes).items()
         }
         for key, found in pairings.items():
             written[key] |= _write_gone(
@@ -178,13 +179,13 @@ def _changes(given: Mapping[str, Any], spec: FileSpec) -> Changes:
     return Changes(spec.dtype, given.get("where_moved_more_than"), given.get("moved_by", "cosine"))
 
 
-def _told(parts: Parts, spec: FileSpec, folder: Path) -> dict[str, Any]:
+def _table_record(parts: Parts, spec: FileSpec, folder: Path) -> dict[str, Any]:
     """What was written of a table; where no row was, an empty file says what there would be."""
     if not parts.files:
         WRITERS[spec.format](spec, part_stem(folder, 0), (), Room(0, 0))
-    told = {"rows": parts.rows, "files": max(1, parts.files), "components": spec.d}
+    record = {"rows": parts.rows, "files": max(1, parts.files), "components": spec.d}
     return {
-        **told,
+        **record,
         "dtype": str(spec.dtype),
         "ids": spec.ids,
         **dict(sorted(parts.changes.items())),

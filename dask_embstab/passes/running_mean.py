@@ -151,7 +151,7 @@ def _pass(
     pairing = pair(table, old.table, join, live=old.live, part=True)
     found = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
-    gone, n_gone = _gone(pairing, old, aging, join, in_place=not with_ids)
+    gone, n_gone = _unmatched_reference(pairing, old, aging, join, in_place=not with_ids)
     # Without ids row i has been row i all along.
     ids = UnionIds(table.row_ids, old.table.row_ids, gone, n_gone) if with_ids else None
     n_rows, dtype = table.n_rows + n_gone, mean_dtype(table.dtype)
@@ -186,7 +186,7 @@ def _pass(
     return graph.tree(keys, join_written, finalize=finalize, load=load)
 
 
-def _gone(
+def _unmatched_reference(
     pairing: Pairing, old: Mean, aging: Aging, join: JoinOptions, *, in_place: bool
 ) -> tuple[RowIndex, int]:
     """The old table's rows that the run does not have and that stay: the k-th at place k; how many.

@@ -108,7 +108,7 @@ class Service:
                 limit = f"a request has at most {self.most_bytes} bytes; send fewer rows"
                 response = JSONResponse({"error": limit}, 413)
             else:
-                response = JSONResponse(*await run_in_threadpool(_told, self.live, what, data))
+                response = JSONResponse(*await run_in_threadpool(_response, self.live, what, data))
         self.served.add(what, response.status_code, time.perf_counter() - started)
         return response
 
@@ -142,15 +142,15 @@ class Service:
 def application(service: Service) -> Starlette:
     """The ASGI application."""
     asked = [Route(f"/{what}", service.ask, methods=["POST"]) for what in _POSTED]
-    told = [
+    read_only = [
         Route("/version", service.ask),
         Route("/health", service.health),
         Route("/metrics", service.metrics),
     ]
-    return Starlette(routes=[*asked, *told])
+    return Starlette(routes=[*asked, *read_only])
 
 
-def _told(live: Live, what: str, data: bytes) -> tuple[dict[str, Any], int]:
+def _response(live: Live, what: str, data: bytes) -> tuple[dict[str, Any], int]:
     try:
         asked = json.loads(data or b"{}", parse_constant=_no_number)
         return answer(live, what, asked), 200

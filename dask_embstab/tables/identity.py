@@ -25,7 +25,7 @@ from zarr.storage import FsspecStore, LocalStore
 from dask_embstab.files.regular import read_regular
 
 _MARKER = 7_777_777
-_TOLD = (
+_CHANGING_FIELDS = (
     "size",
     "ETag",
     "etag",
@@ -175,7 +175,7 @@ def _listed(store: FsspecStore, path: str) -> dict[str, int]:
         store.fs.invalidate_cache(place)
         found: dict[str, dict[str, Any]] = sync(store.fs._find(place, detail=True))  # noqa: SLF001 (its own async form)
         return {
-            name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _TOLD))
+            name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _CHANGING_FIELDS))
             for name, info in found.items()
         }
 

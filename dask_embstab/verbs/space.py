@@ -89,7 +89,7 @@ def check_space(a: Any, b: Any) -> Space:
     True
     """
     ours, theirs = space_of(a), space_of(b)
-    require_one_space(ours, theirs, _called(a), _called(b))
+    require_one_space(ours, theirs, _place_of(a), _place_of(b))
     return theirs
 
 
@@ -170,7 +170,7 @@ def _values(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
 
 
-def _called(given: Any) -> str:
+def _place_of(given: Any) -> str:
     if isinstance(given, str | os.PathLike):
         return os.fspath(given)
     return given.where if isinstance(given, Run) else f"the {type(given).__name__.lower()} given"

@@ -133,10 +133,10 @@ def detect(
     best = cosines.argmax(axis=0)
     least = max(_LEAST_COSINE, min(_CHANCES / np.sqrt(table.d), _ENOUGH))
     clear = cosines.max(axis=0) >= least
-    return _told(names, cosines, best, clear)
+    return _detected(names, cosines, best, clear)
 
 
-def _told(names: list[Candidate], cosines: Rows, best: Any, clear: Any) -> Detected:
+def _detected(names: list[Candidate], cosines: Rows, best: Any, clear: Any) -> Detected:
     n = len(best)
     spaces = [
         Found(name, int(ours.sum()), float(ours.mean()), float(cosines[k][ours].mean()))
@@ -144,8 +144,8 @@ def _told(names: list[Candidate], cosines: Rows, best: Any, clear: Any) -> Detec
         if (ours := (best == k) & clear).any()
     ]
     spaces.sort(key=lambda one: -one.rows)
-    said = [one for one in spaces if one.rows >= _MIXED_ROWS and one.share >= _MIXED_SHARE]
-    return Detected(tuple(spaces), len(said) > 1, n, int((~clear).sum()))
+    mixed = [one for one in spaces if one.rows >= _MIXED_ROWS and one.share >= _MIXED_SHARE]
+    return Detected(tuple(spaces), len(mixed) > 1, n, int((~clear).sum()))
 
 
 def _cosines(ours: SampledRows, theirs: SampledRows) -> Rows:

@@ -144,9 +144,9 @@ def plan_upgrade(
             of_items = new.users is None  # the users' matrix takes queries where there are users
             through = transform.transform_items if of_items else transform.transform_users
             asked["bridge"] = through(rows)
-        fresh = _found(target, rows, k, metric, own)
+        fresh = _neighbours(target, rows, k, metric, own)
         recall = {
-            name: _recall(fresh, _found(items, sent, k, metric, own), k, population)
+            name: _recall(fresh, _neighbours(items, sent, k, metric, own), k, population)
             for name, sent in asked.items()
         }
 
@@ -177,7 +177,7 @@ def _fitted(bridge: Callable[[], Transform]) -> tuple[Transform | None, str | No
         return None, str(error)
 
 
-def _found(table: Table, queries: Matrix, k: int, metric: Metric, own: Any) -> list[list[Any]]:
+def _neighbours(table: Table, queries: Matrix, k: int, metric: Metric, own: Any) -> list[list[Any]]:
     """The ids of the best ``k`` rows of every query; without the query itself where it is a row."""
     (ranking,) = rank_tables(
         [table], queries, k + (own is not None), metric=metric, label="upgrade: rankings"

@@ -26,7 +26,7 @@ from dask_embstab.passes.fit.reductions import (
 )
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.state import TableRead
-from dask_embstab.passes.fit.target import counted
+from dask_embstab.passes.fit.target import with_matched
 from dask_embstab.repairs import option
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.table_moments import TableMoments
@@ -164,7 +164,7 @@ def read_unit_pairs(
         read.unit_zeros = replace(value.moments.zeros, rows=read.summary.moments.zeros.rows)
         read.reference_digests |= done.partner_digests
 
-    require_matched(len(basis.items), counted(target, reads), scores=basis.balance is not None)
+    require_matched(len(basis.items), with_matched(target, reads), scores=basis.balance is not None)
     if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
         raise InputError(
             f"{option(unit_rows=True)} needs matched rows that are not zero; all of them are; check"

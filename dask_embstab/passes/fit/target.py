@@ -40,10 +40,10 @@ def target_of(
         min_matched=options.min_matched,
         max_lost_energy=options.max_lost_energy,
     )
-    return counted(target, reads)
+    return with_matched(target, reads)
 
 
-def counted(target: Target, reads: Mapping[str, TableRead]) -> Target:
+def with_matched(target: Target, reads: Mapping[str, TableRead]) -> Target:
     """The same with the shared rows and the rows of the smaller tables, as far as they were
     read.
     """

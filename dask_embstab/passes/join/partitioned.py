@@ -56,11 +56,11 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
     folder = join.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
     spills = [
-        Spill(_made(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
+        Spill(_make_folder(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
         for i, cuts in enumerate(blocks)
     ]
     pairs = [
-        Spill(_made(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts)
+        Spill(_make_folder(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts)
         for i, cuts in enumerate(blocks)
     ]
     indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
@@ -143,6 +143,6 @@ def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int)
     return partners.nbytes
 
 
-def _made(folder: str, name: str) -> str:
+def _make_folder(folder: str, name: str) -> str:
     (Path(folder) / name).mkdir()
     return f"{folder}/{name}"

@@ -79,7 +79,7 @@ def coding_of(delivery: Delivery, candidate: Candidate) -> Coding:
 
     codes = {
         key: renumbered(code, old[key]) if key in old else code
-        for key, code in _made(delivery, candidate).items()
+        for key, code in _fit_codes(delivery, candidate).items()
     }
     return Coding(codes, asked, len(log.versions) + 1)
 
@@ -89,7 +89,7 @@ def is_coded_as(run: Run, codes: Codes) -> bool:
     return stamps(stored_codes(run)) == stamps(codes)
 
 
-def _made(delivery: Delivery, candidate: Candidate) -> dict[str, RowCode]:
+def _fit_codes(delivery: Delivery, candidate: Candidate) -> dict[str, RowCode]:
     settings = delivery.settings
     assert settings.code is not None
     source = _transformed(delivery.source, candidate, settings.dtype)
@@ -115,7 +115,7 @@ def _transformed(source: Run, candidate: Candidate, dtype: str | None) -> Run:
     """The run as it will be stored, as a view of the one that came."""
     made = candidate.transform
 
-    def moved(key: str) -> Table | None:
+    def transformed(key: str) -> Table | None:
         table: Table | None = getattr(source, key)
         if table is None:
             return None
@@ -123,7 +123,7 @@ def _transformed(source: Run, candidate: Candidate, dtype: str | None) -> Run:
         mapped = _Transformed(getattr(made, key), getattr(made, f"{key}_offset"), to)
         return replace(table, source=MappedSource(table.source, mapped, made.width, to))
 
-    return replace(source, items=moved("items"), users=moved("users"))
+    return replace(source, items=transformed("items"), users=transformed("users"))
 
 
 @dataclass(frozen=True, slots=True)

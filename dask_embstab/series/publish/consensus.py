@@ -63,7 +63,7 @@ class Consensus:
         if self.state is not None and not self.head_weight:
             mean = self.mean(key).table
             return view_of(mean, sums, mean.d - 1)
-        table = without_rows(self._moved(self.run, key), self.forgotten(key))
+        table = without_rows(self._rebased(self.run, key), self.forgotten(key))
         head = view_of(table, unit_rows, table.d)
         if self.state is None:
             return head
@@ -74,14 +74,14 @@ class Consensus:
     def mean(self, key: str) -> Mean:
         """Its rows with their weights, to be moved on."""
         if self.state is None:
-            table = self._moved(self.run, key)
+            table = self._rebased(self.run, key)
             return Mean(view_of(table, seen_once, table.d + 1), None)
-        table, weights = self._moved(self.state, key), self.state.group[f"{key}/weight"]
+        table, weights = self._rebased(self.state, key), self.state.group[f"{key}/weight"]
         assert isinstance(weights, zarr.Array)
         joined = replace(table, source=SideBySide(table.source, column_source(weights)))
         return Mean(joined, self.live(key), weights)
 
-    def _moved(self, run: Run, key: str) -> Table:
+    def _rebased(self, run: Run, key: str) -> Table:
         found = moved_table(run.table(key), self.matrix)
         assert found is not None
         return found

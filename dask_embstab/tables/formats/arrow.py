@@ -12,7 +12,13 @@ import numpy as np
 
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
-from dask_embstab.tables.formats.columnar import Listed, count_kept, filtered, reading_file, sliced
+from dask_embstab.tables.formats.columnar import (
+    Listed,
+    count_filtered,
+    filtered,
+    reading_file,
+    sliced,
+)
 from dask_embstab.tables.identity import StoredFile
 
 _MAGIC = b"ARROW1"
@@ -35,7 +41,7 @@ class ArrowReader:
                     rows = kept = 0
                     for batch in batches:
                         rows += batch.num_rows
-                        kept += count_kept(batch, where)
+                        kept += count_filtered(batch, where)
                     found.append((at, number, rows, kept))
         numbers = np.array(found, np.int64).reshape(-1, 4).T
         return Listed(schema, (), *numbers)

@@ -198,7 +198,7 @@ def column_table(
             else "none"
         )
         raise InputError(f"a table needs at least one row; {where} has {of}")
-    pieces = _told_by_rows(pieces, chosen.id_type)
+    pieces = _width_and_kind_read(pieces, chosen.id_type)
     if not pieces.d:
         raise InputError(f"a table needs at least one component; the vectors of {where} have none")
     array = PieceArray(pieces, "ids", where, pieces.id_kind)
@@ -206,7 +206,7 @@ def column_table(
     return Table(PieceSource(pieces), ids, where, key)
 
 
-def _told_by_rows(pieces: ColumnPieces, id_type: Any) -> ColumnPieces:
+def _width_and_kind_read(pieces: ColumnPieces, id_type: Any) -> ColumnPieces:
     """With the width and the kind of ids, which the schema does not always tell."""
     path, number = pieces.files[pieces.file[0]].path, int(pieces.number[0])
     d, names, kind = pieces.d, pieces.vector.names, pieces.id_kind
@@ -233,7 +233,7 @@ def filtered(batch: Any, columns: Sequence[str], where: Any) -> Any:
     return batches[0] if batches else batch.slice(0, 0).select(list(columns))
 
 
-def count_kept(batch: Any, where: Any) -> int:
+def count_filtered(batch: Any, where: Any) -> int:
     """How many rows of a batch a filter keeps."""
     return int(filtered(batch, batch.schema.names[:1], where).num_rows)
 

@@ -74,7 +74,7 @@ def choose_columns(
 
 def _vector_columns(fields: dict[str, Any], vector: Any, where: str) -> VectorColumns:
     if vector is None:
-        return _found_vectors(fields, where)
+        return _only_vectors(fields, where)
     names = _named(fields, vector, where)
     if len(names) == 1 and (one := _whole(fields[names[0]], _dtype_of(vector))) is not None:
         return one
@@ -93,7 +93,7 @@ def _vector_columns(fields: dict[str, Any], vector: Any, where: str) -> VectorCo
     return VectorColumns(tuple(names), "columns", dtype, len(names))
 
 
-def _found_vectors(fields: dict[str, Any], where: str) -> VectorColumns:
+def _only_vectors(fields: dict[str, Any], where: str) -> VectorColumns:
     """The only column of vectors, or the only numbered columns of floats (emb_0, emb_1, ...)."""
     pa = require_extra("pyarrow", "parquet", what=f"reading {where}")
     whole = [

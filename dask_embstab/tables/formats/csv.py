@@ -17,7 +17,13 @@ from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.tables.formats.arrow import require_same
-from dask_embstab.tables.formats.columnar import Listed, count_kept, filtered, reading_file, sliced
+from dask_embstab.tables.formats.columnar import (
+    Listed,
+    count_filtered,
+    filtered,
+    reading_file,
+    sliced,
+)
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.read.column_names import series_of
 
@@ -38,7 +44,7 @@ class CsvReader:
                 require_same(reader.schema, self.schema, file.path)
                 for batch in reader:
                     rows += batch.num_rows
-                    kept += count_kept(batch, where)
+                    kept += count_filtered(batch, where)
             found.append((at, 0, rows, kept))
         return Listed(self.schema, (), *np.array(found, np.int64).reshape(-1, 4).T)
 

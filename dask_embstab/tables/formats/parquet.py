@@ -46,7 +46,8 @@ class ParquetReader:
                 if where is not None:
                     # Where folders alone tell, pyarrow counts the whole file.
                     kept = [
-                        min(n, self._kept(file.path, g, schema, where)) for g, n in enumerate(rows)
+                        min(n, self._count_filtered(file.path, g, schema, where))
+                        for g, n in enumerate(rows)
                     ]
             found += [(at, g, n, k) for g, (n, k) in enumerate(zip(rows, kept, strict=True))]
         numbers = np.array(found, np.int64).reshape(-1, 4).T
@@ -72,7 +73,7 @@ class ParquetReader:
             use_threads=False,
         )
 
-    def _kept(self, file: str, number: int, schema: Any, where: Any) -> int:
+    def _count_filtered(self, file: str, number: int, schema: Any, where: Any) -> int:
         """Rows of a group that a filter keeps; only the columns that it names are read."""
         scanner = self._fragment(file, number, schema).scanner(
             schema=schema, filter=where, use_threads=False

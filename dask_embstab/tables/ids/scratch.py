@@ -48,7 +48,7 @@ class Scratch:
         Raises `InputError` where the disk has less room than that, or the folder cannot be written.
         """
         if self._owned is None:
-            self._owned = _made(self.place)
+            self._owned = _make_scratch(self.place)
         place = self._owned.path
         free = shutil.disk_usage(place).free
         if free < needs:
@@ -78,7 +78,7 @@ def scratch_space(parent: str | None) -> Iterator[Scratch]:
         scratch.remove()
 
 
-def _made(parent: Path) -> OwnedFolder:
+def _make_scratch(parent: Path) -> OwnedFolder:
     try:
         return make_owned(parent, _NAME, mode=0o700)
     except OSError as error:

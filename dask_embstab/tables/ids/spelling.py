@@ -92,11 +92,11 @@ def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
             _odd(texts, found)
 
     pairs = chain(
-        ((odd[0][text], text) for text in _known(theirs, odd[0])),
-        ((text, odd[1][text]) for text in _known(ours, odd[1])),
+        ((odd[0][text], text) for text in _texts_among(theirs, odd[0])),
+        ((text, odd[1][text]) for text in _texts_among(ours, odd[1])),
         ((odd[0][form], odd[1][form]) for form in odd[0].keys() & odd[1].keys()),
     )
-    return _counted(pairs, is_all=max(map(len, odd)) < _MOST)
+    return _count_differences(pairs, is_all=max(map(len, odd)) < _MOST)
 
 
 def _odd(texts: list[str], found: dict[str, str]) -> dict[str, str]:
@@ -112,13 +112,13 @@ def _odd(texts: list[str], found: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _known(side: Unmatched, forms: dict[str, str]) -> Iterator[str]:
+def _texts_among(side: Unmatched, forms: dict[str, str]) -> Iterator[str]:
     return (
         (text for texts in side.texts() for text in texts if text in forms) if forms else iter(())
     )
 
 
-def _counted(pairs: Iterable[tuple[str, str]], *, is_all: bool) -> list[Difference]:
+def _count_differences(pairs: Iterable[tuple[str, str]], *, is_all: bool) -> list[Difference]:
     counts: dict[str, int] = dict.fromkeys(_REPAIR, 0)
     examples: dict[str, tuple[str, str]] = {}
     for pair in pairs:

@@ -152,8 +152,8 @@ def _decoded(code: RowCode, codes: Any, scale: Any = None) -> Rows:
 
 def code_attributes(code: RowCode) -> dict[str, Any]:
     """What the group of a coded table records of its code; `code_of` reads it."""
-    told = {"name": code.name, "components": code.d, "crc32c": _checksum(code)}
-    return {ATTRIBUTE: {"code": told, "meaning": meaning(code)}}
+    record = {"name": code.name, "components": code.d, "crc32c": _checksum(code)}
+    return {ATTRIBUTE: {"code": record, "meaning": meaning(code)}}
 
 
 def meaning(code: RowCode) -> str:
@@ -166,21 +166,21 @@ def meaning(code: RowCode) -> str:
     }
     name = code.name.removesuffix(BY_COMPONENT)
     joined = "added up" if name.startswith("rq") else "side by side"
-    told = numbers.get(name, f"codebook[part, codes[:, part]] of all parts {joined}")
+    text = numbers.get(name, f"codebook[part, codes[:, part]] of all parts {joined}")
     if name in ("int6", "int5", "int4"):
         bits = BITS[name]
-        told = f"numbers of {bits} bits, lowest first, minus {(1 << (bits - 1)) - 1}"
-    told = f"y = {told}" + (" * scale" * code.scaled or " * steps" * (code.name in FROZEN))
-    return told if code.matrix is None else f"{told}; rows are y @ matrix.T"
+        text = f"numbers of {bits} bits, lowest first, minus {(1 << (bits - 1)) - 1}"
+    text = f"y = {text}" + (" * scale" * code.scaled or " * steps" * (code.name in FROZEN))
+    return text if code.matrix is None else f"{text}; rows are y @ matrix.T"
 
 
 def code_of(group: zarr.Group, where: str) -> RowCode:
     """The code of the table in a group; `InputError` where its record is no such code."""
-    told: Any = recorded(dict(group.attrs)).get("code")
+    record: Any = recorded(dict(group.attrs)).get("code")
     try:
-        if not isinstance(told, Mapping):
+        if not isinstance(record, Mapping):
             raise ValueError("its attributes name no code")
-        name, d = told["name"], told["components"]
+        name, d = record["name"], record["components"]
         if not isinstance(d, int) or isinstance(d, bool) or d < 1:
             raise ValueError("its number of components is none")
         matrix = _small(group, MATRIX, where)
@@ -194,7 +194,7 @@ def code_of(group: zarr.Group, where: str) -> RowCode:
             f"a coded table records its code in its attributes; {where} does not ({error});"
             " compress the run again"
         ) from error
-    if told != code_attributes(code)[ATTRIBUTE]["code"]:
+    if record != code_attributes(code)[ATTRIBUTE]["code"]:
         raise DamageError(
             f"the code of {where} is not the one that it was written with (its attributes, matrix"
             " or codebook are others); restore it or compress the run again"
