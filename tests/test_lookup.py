@@ -23,6 +23,7 @@ from dask_embstab.cli.main import main
 from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids import lookup
 from dask_embstab.tables.ids.ids import Ids
+from dask_embstab.tables.read import direct
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
 from dask_embstab.tables.table import make_table
 
@@ -143,17 +144,17 @@ def test_only_the_chunks_with_these_rows_are_opened(
     table = make_run("a", T, item_ids=IDS["int64"]).items
     table.rows_of(IDS["int64"][:1])
     opened, read = Counter[int](), Counter[int]()
-    begin, fill = OpenChunk.__init__, OpenChunk.read_into
+    begin, fill = direct.open_chunk, OpenChunk.read_into
 
-    def noted(self: OpenChunk, files: ChunkFiles, chunk: int) -> None:
+    def noted(files: ChunkFiles, chunk: int) -> OpenChunk | None:
         opened[chunk] += 1
-        begin(self, files, chunk)
+        return begin(files, chunk)
 
     def filled(self: OpenChunk, *more: Any) -> None:
         read[0] += 1
         fill(self, *more)
 
-    monkeypatch.setattr(OpenChunk, "__init__", noted)
+    monkeypatch.setattr(direct, "open_chunk", noted)
     monkeypatch.setattr(OpenChunk, "read_into", filled)
     table.rows_of(IDS["int64"][[3, 17, 5]])
     assert opened == {0: 1, 1: 1}

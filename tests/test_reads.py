@@ -15,6 +15,7 @@ from oracle import align, assert_close, foreign_run, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.passes.engine.graph import progress
+from dask_embstab.tables.read import direct
 from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
 from dask_embstab.tables.read.zarr_source import ZarrSource
 
@@ -29,17 +30,17 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     that Zarr decodes.
     """
     counted: Counter[tuple[str, int]] = Counter()
-    opened, decoded = OpenChunk.__init__, ZarrSource.decode
+    opened, decoded = direct.open_chunk, ZarrSource.decode
 
-    def open_chunk(self: OpenChunk, files: ChunkFiles, chunk: int) -> None:
+    def open_chunk(files: ChunkFiles, chunk: int) -> OpenChunk | None:
         counted[files.root, chunk] += files.root.endswith("vectors")
-        opened(self, files, chunk)
+        return opened(files, chunk)
 
     def decode(self: ZarrSource, chunk: int) -> Any:
         counted[str(self.array.store_path), chunk] += 1
         return decoded(self, chunk)
 
-    monkeypatch.setattr(OpenChunk, "__init__", open_chunk)
+    monkeypatch.setattr(direct, "open_chunk", open_chunk)
     monkeypatch.setattr(ZarrSource, "decode", decode)
     return counted
 

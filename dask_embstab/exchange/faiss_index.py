@@ -265,7 +265,7 @@ class _Build:
                 [self.table.source.block(rows.start, rows.stop)], label="", n_tasks=0
             )
             opened = block.open()
-            for start in grid.cuts(rows):
+            for start in range(rows.start, rows.stop, grid.rows):
                 stop = min(start + grid.rows, rows.stop)
                 labels = np.arange(start, stop)
                 if ids is not None and ids.kind == "int64":

@@ -298,7 +298,7 @@ def _aged(work: _Work, rows: RowRange, gone: RowIndex) -> Iterator[tuple[Matrix,
     first, last = (max(0, row - work.n_seen) for row in (rows.start, rows.stop))
     if first == last:
         return
-    reader, d = work.old.gather(gone.take(first, last)).open(), work.sink.rows.shape[1]
+    reader, d = work.old.gather(gone.take(first, last)).open(), work.sink.shape[1]
     for start in range(0, last - first, work.panel_rows):
         known = reader.take(start, min(start + work.panel_rows, last - first))
         mean = np.zeros((len(known), d), known.dtype)

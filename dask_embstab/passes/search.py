@@ -210,7 +210,7 @@ def _nearest_codes(asked: Matrix, table: Table, n: int) -> tuple[Matrix, RowNumb
 def _search_block(block: Openable, rows: RowRange, grid: Grid, search: HammingSearch) -> _Found:
     """One task: the nearest codes of these rows."""
     reader, known = block.open(), search.nothing()
-    for start in grid.cuts(rows):
+    for start in range(rows.start, rows.stop, grid.rows):
         stop = min(start + grid.rows, rows.stop)
         codes, scales = stored_rows(reader, start, stop)
         numbers = np.arange(start, stop)

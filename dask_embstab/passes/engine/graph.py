@@ -121,7 +121,13 @@ class Graph:
 
     def read(self, function: Callable[..., Any], *arguments: Any) -> str:
         """The key of a task that reads or writes rows: it counts in the progress report."""
-        return self._add(TASK, function, arguments)
+        key, task = f"{TASK}-{self._name}-{len(self._tasks)}", [function, *arguments]
+        for at, argument in enumerate(arguments, 1):
+            if isinstance(argument, Delayed):
+                self._tasks.update(argument.__dask_graph__())
+                task[at] = argument.key
+        self._tasks[key] = tuple(task)
+        return key
 
     def shared(self, value: Any) -> str:
         """The key of a value that many tasks use: it goes to every worker once, and not once with
@@ -144,23 +150,13 @@ class Graph:
         level, shared = list(keys), self.shared(join)
         while len(level) > 1:
             groups = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
-            level = [
-                self._add("embstab-join", operator.call, (shared, group))
-                if len(group) > 1
-                else group[0]
-                for group in groups
-            ]
+            level = [group[0] for group in groups]
+            for at, group in enumerate(groups):
+                if len(group) > 1:
+                    level[at] = f"embstab-join-{self._name}-{len(self._tasks)}"
+                    self._tasks[level[at]] = operator.call, shared, group
 
         return Pass(Delayed(level[0], self._tasks), len(keys), self._label, finalize, load, reads)
-
-    def _add(self, prefix: str, function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-        key, task = f"{prefix}-{self._name}-{len(self._tasks)}", [function, *arguments]
-        for at, argument in enumerate(arguments, 1):
-            if isinstance(argument, Delayed):
-                self._tasks.update(argument.__dask_graph__())
-                task[at] = argument.key
-        self._tasks[key] = tuple(task)
-        return key
 
 
 @contextlib.contextmanager

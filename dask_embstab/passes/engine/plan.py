@@ -72,10 +72,6 @@ class Grid:
     rows: int
     anchored: bool
 
-    def cuts(self, rows: RowRange) -> range:
-        """First rows of the panels of one task."""
-        return range(rows.start, rows.stop, self.rows)
-
 
 def plan(
     table: Table, *, chunk_rows: int | None = None, reference_width: int = 0

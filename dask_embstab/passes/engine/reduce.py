@@ -166,7 +166,7 @@ def _panels(
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
     buffer, in_place = Buffer(grid.rows), works_in_place()
-    for start in grid.cuts(rows):
+    for start in range(rows.start, rows.stop, grid.rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if pair_reader is None:

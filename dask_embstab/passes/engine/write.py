@@ -127,7 +127,7 @@ def write_block(
     largest = float(np.finfo(writer.dtype).max)
     # What is encoded was not looked at by a fit, and a code holds no infinity.
     unchecked = sink.code is None and linear_map.needs_no_check(block)
-    for start in grid.cuts(rows):
+    for start in range(rows.start, rows.stop, grid.rows):
         stored = reader.take(start, min(start + grid.rows, rows.stop))
         with np.errstate(all="ignore"):  # what is not finite is found below, and named
             transformed = multiply(stored)
@@ -154,7 +154,7 @@ def _recovered(
     if copies and getattr(block, "known_by_place", False):
         return Written(rows.start, rows.stop, written=kept.digests)
     reader = block.open()
-    for start in grid.cuts(rows):
+    for start in range(rows.start, rows.stop, grid.rows):
         reader.take(start, min(start + grid.rows, rows.stop))
     read = reader.digests()
     same = kept.made_of == sink.made_of(rows.start, rows.stop, read, input_rows)

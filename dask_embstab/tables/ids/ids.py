@@ -19,6 +19,7 @@ from dask_embstab.errors import IdError
 from dask_embstab.tables.ids.kinds import (
     IdArray,
     IdKind,
+    as_int64,
     checked_ids,
     digest_of_ids,
     kind_of,
@@ -27,10 +28,11 @@ from dask_embstab.tables.ids.kinds import (
 )
 from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, chunk_files
+from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.limits import require_texts, require_workable
 from dask_embstab.tables.read.recorded import require_recorded
+from dask_embstab.tables.read.source import Reader
 
 _COMPARED_BYTES = 1 << 20
 _ENCODING = (
@@ -80,7 +82,7 @@ class Ids:
         is_whole = isinstance(self.array, zarr.Array) and self.kind == "int64"
         files = chunk_files(self.array, unique=True) if is_whole else None
         if files is not None:
-            return DirectIds(files, self.where)
+            return DirectIds(DirectBlock(files, 0, 0).open(), self.where)
         # Ids in files of another format are read on from where the last range ended.
         cursor = getattr(self.array, "cursor", None)
         return SlicedIds(self if cursor is None else replace(self, array=cursor()))
@@ -111,17 +113,16 @@ class IdBlock:
     stop: int
 
 
+@dataclass(frozen=True, slots=True)
 class DirectIds:
     """int64 ids straight from their chunk files."""
 
-    def __init__(self, files: ChunkFiles, where: str) -> None:
-        self._reader, self._where = DirectBlock(files, 0, 0).open(), where
+    reader: Reader
+    where: str
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""
-        return np.array(
-            checked_ids(self._reader.take(start, stop)[:, 0], "int64", self._where, start)
-        )
+        return np.array(as_int64(self.reader.take(start, stop)[:, 0], self.where, start))
 
 
 class SlicedIds:

@@ -62,7 +62,7 @@ def checked_ids(values: IdArray, kind: IdKind, where: str, start: int) -> IdArra
     Raises `IdError`, naming the first few rows, where one is missing, of another type or out of
     range.
     """
-    return {"int64": _as_int64, "uuid": _as_uuids, "string": _as_texts}[kind](values, where, start)
+    return {"int64": as_int64, "uuid": _as_uuids, "string": _as_texts}[kind](values, where, start)
 
 
 def require_stored(ids: IdArray, where: str, start: int, *fills: Any) -> None:
@@ -120,7 +120,8 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _as_int64(values: IdArray, where: str, start: int) -> IdArray:
+def as_int64(values: IdArray, where: str, start: int) -> IdArray:
+    """Whole numbers from row ``start`` on as int64; raises `IdError` as `checked_ids` does."""
     bad: Any = ()
     if values.dtype.kind == "O":
         listed = values.tolist()

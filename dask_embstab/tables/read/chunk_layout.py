@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.regular import open_regular
-from dask_embstab.tables.read.recorded import Recorded, RunStore, last_bytes
+from dask_embstab.tables.read.recorded import CHECKSUM_BYTES, Recorded, RunStore, last_bytes
 from dask_embstab.tables.store_errors import read_error
 
 Compression = Literal["blosc", "zstd"]
@@ -69,14 +69,6 @@ class ChunkFiles:
         """The file of one chunk."""
         before, after = self.keys
         return f"{self.root}/{before}{chunk}{after}"
-
-    def require_recorded(self, chunk: int, checksum: int) -> None:
-        """Raise unless this is the digest that was recorded of a chunk, where any was."""
-        if self.recorded is not None:
-            before, after = self.keys
-            self.recorded.require_chunk(
-                f"{self.within}/{before}{chunk}{after}", checksum, f"chunk file {self.path(chunk)}"
-            )
 
     def may_be_left_out(self, chunk: int) -> bool:
         """Whether Zarr may have stored this chunk by not storing it."""
@@ -156,25 +148,13 @@ def _encoding(array: zarr.Array[Any]) -> tuple[np.dtype[Any], bool, Compression 
     return (dtype, checksummed, compression) if len(rest) == 1 and compression else None
 
 
+@dataclass(frozen=True, slots=True)
 class OpenChunk:
-    """One chunk's file, open for reading."""
+    """One chunk's file, open for reading; `open_chunk` makes one."""
 
-    def __init__(self, files: ChunkFiles, chunk: int) -> None:
-        self.path = files.path(chunk)
-        try:
-            self.descriptor = open_regular(self.path)
-        except (FileNotFoundError, DamageError):
-            raise
-        except OSError as error:
-            raise read_error(error, f"chunk file {self.path}") from error
-
-        self.size = os.fstat(self.descriptor).st_size
-        if files.recorded is not None:
-            try:
-                files.require_recorded(chunk, self.stored_checksum())
-            except DamageError:
-                self.close()
-                raise
+    path: str
+    descriptor: int
+    size: int
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on."""
@@ -201,9 +181,13 @@ class OpenChunk:
             before = crc32c.crc32c(part, before)
         return before
 
-    def stored_checksum(self) -> int:
-        """The last four bytes."""
-        return last_bytes(self.descriptor, self.path)
+    def require_checksum(self, found: int) -> None:
+        """Raise unless this is the checksum that ends the file."""
+        if found != (stored := last_bytes(self.descriptor, self.path)):
+            raise DamageError(
+                f"chunk file {self.path} fails its checksum (crc32c {found:#010x}, stored"
+                f" {stored:#010x}); restore it from its source"
+            )
 
     def close(self, *, drop: bool = False) -> None:
         """Close, and tell the system to forget the pages of a table that is much larger than
@@ -212,6 +196,44 @@ class OpenChunk:
         if drop:
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(self.descriptor)
+
+
+def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
+    """The chunk's file; None where Zarr left out a chunk of nothing but a finite fill value.
+
+    Raises `DamageError` where it is missing, not the one that was recorded, or uncompressed and not
+    as long as its rows (and checksum) are.
+    """
+    path = files.path(number)
+    try:
+        descriptor = open_regular(path)
+    except DamageError:
+        raise
+    except FileNotFoundError:
+        require_visible_dir(files.root)
+        if files.may_be_left_out(number):
+            return None
+        raise DamageError(
+            f"chunk file {path} is missing; restore it from its source, or write the table again"
+        ) from None
+    except OSError as error:
+        raise read_error(error, f"chunk file {path}") from error
+
+    chunk = OpenChunk(path, descriptor, os.fstat(descriptor).st_size)
+    try:
+        if files.recorded is not None:
+            key = f"{files.within}/{files.keys[0]}{number}{files.keys[1]}"
+            files.recorded.require_chunk(key, last_bytes(descriptor, path), f"chunk file {path}")
+        expected = files.data_bytes + CHECKSUM_BYTES * files.checksummed
+        if files.compression is None and chunk.size != expected:
+            raise DamageError(
+                f"chunk file {path} should have {expected} bytes and has {chunk.size}; restore it"
+                " from its source"
+            )
+    except DamageError:
+        chunk.close()
+        raise
+    return chunk
 
 
 def require_visible_dir(folder: str | Path) -> None:
@@ -257,15 +279,6 @@ def require_visible(array: zarr.Array[Any]) -> None:
     _visible.add(known)
 
 
-def require_checksum(found: int, stored: int, path: str) -> None:
-    """Raise unless both are equal."""
-    if found != stored:
-        raise DamageError(
-            f"chunk file {path} fails its checksum (crc32c {found:#010x}, stored {stored:#010x});"
-            " restore it from its source"
-        )
-
-
 _verified: dict[tuple[str, int, int], None] = {}
 _verified_lock = threading.Lock()
 _MOST_REMEMBERED = 1 << 17
@@ -282,8 +295,7 @@ def verify_once(files: ChunkFiles, chunk: OpenChunk) -> None:
     if key in _verified:
         return
 
-    found = chunk.checksum(0, files.data_bytes)
-    require_checksum(found, chunk.stored_checksum(), chunk.path)
+    chunk.require_checksum(chunk.checksum(0, files.data_bytes))
     with _verified_lock:
         if len(_verified) >= _MOST_REMEMBERED:
             _verified.clear()

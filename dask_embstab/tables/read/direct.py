@@ -15,13 +15,12 @@ import numcodecs
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.errors import DamageError, EmbstabError
+from dask_embstab.errors import EmbstabError
 from dask_embstab.tables.read.bounded import allowed_bytes, decode_into, require_encoded_size
 from dask_embstab.tables.read.chunk_layout import (
     ChunkFiles,
     OpenChunk,
-    require_checksum,
-    require_visible_dir,
+    open_chunk,
     verify_once,
 )
 from dask_embstab.tables.read.recorded import stored_checksum
@@ -147,7 +146,7 @@ class DirectReader:
 
         if self._chunk is not None:
             if files.checksummed:
-                require_checksum(self._crc, self._chunk.stored_checksum(), self._chunk.path)
+                self._chunk.require_checksum(self._crc)
             self._chunk.close(drop=self._drop)
             self._chunk = None
 
@@ -210,33 +209,6 @@ class DecodedReader:
         return self._rows
 
 
-def open_chunk(files: ChunkFiles, number: int) -> OpenChunk | None:
-    """The chunk's file; None where Zarr left out a chunk of nothing but a finite fill value.
-
-    Raises `DamageError` where it is missing, or uncompressed and not as long as its rows (and
-    checksum) are.
-    """
-    try:
-        chunk = OpenChunk(files, number)
-    except FileNotFoundError:
-        require_visible_dir(files.root)
-        if files.may_be_left_out(number):
-            return None
-        raise DamageError(
-            f"chunk file {files.path(number)} is missing; restore it from its source, or write the"
-            " table again"
-        ) from None
-
-    expected = files.data_bytes + (4 if files.checksummed else 0)
-    if files.compression is None and chunk.size != expected:
-        chunk.close()
-        raise DamageError(
-            f"chunk file {chunk.path} should have {expected} bytes and has {chunk.size}; restore it"
-            " from its source"
-        )
-    return chunk
-
-
 def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> None:
     """Decode a compressed chunk file into ``out`` (chunk_rows, d)."""
     chunk = open_chunk(files, number)
@@ -251,7 +223,7 @@ def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> No
         encoded = memoryview(bytearray(chunk.size))
         chunk.read_into(encoded, 0)
         if files.checksummed:
-            require_checksum(crc32c.crc32c(encoded[:-4]), chunk.stored_checksum(), chunk.path)
+            chunk.require_checksum(crc32c.crc32c(encoded[:-4]))
             encoded = encoded[:-4]
         codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
         decode_into(codec, encoded, out)

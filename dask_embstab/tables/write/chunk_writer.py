@@ -47,11 +47,7 @@ class DirectWriter:
         self.dtype = files.dtype
         self._cast = np.empty((0, files.d), files.dtype)
         self.digests: Digests = {}
-
-    @property
-    def checksums(self) -> tuple[Digests, ...]:
-        """Digests of the chunks that were written."""
-        return (self.digests,)
+        self.checksums: tuple[Digests, ...] = (self.digests,)
 
     def put(self, rows: Rows) -> None:
         """Append rows, cast to the stored dtype."""
@@ -64,24 +60,21 @@ class DirectWriter:
             rows = cast
 
         try:
-            self._write(rows)
+            while len(rows):
+                number = self._at // self._files.chunk_rows
+                end = min((number + 1) * self._files.chunk_rows, self._stop)
+                taken = min(len(rows), end - self._at)
+                if self._descriptor < 0:
+                    self._begin(number)
+                self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
+                self._at += taken
+                rows = rows[taken:]
+                if self._at == end:
+                    self._complete(number, end)
         except EmbstabError:
             raise
         except OSError as error:
             raise write_error(error, self._files.root) from error
-
-    def _write(self, rows: Rows) -> None:
-        while len(rows):
-            number = self._at // self._files.chunk_rows
-            end = min((number + 1) * self._files.chunk_rows, self._stop)
-            taken = min(len(rows), end - self._at)
-            if self._descriptor < 0:
-                self._begin(number)
-            self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
-            self._at += taken
-            rows = rows[taken:]
-            if self._at == end:
-                self._complete(number, end)
 
     def finish(self) -> None:
         """Raise unless every row was put."""

@@ -18,8 +18,8 @@ from typing import Any
 import crc32c
 import numpy as np
 
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
-from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
+from dask_embstab.tables.read.chunk_layout import ChunkFiles, open_chunk
+from dask_embstab.tables.read.recorded import last_bytes
 from dask_embstab.tables.read.source import Digests
 
 _RECORD = np.dtype([("made_of", "<u8"), ("checksums", "<u4", 3), ("check", "<u4")])
@@ -114,11 +114,13 @@ def _is_whole(files: ChunkFiles, chunk: int, crc: int) -> bool:
     computed.
     """
     try:
-        opened = OpenChunk(files, chunk)
+        opened = open_chunk(files, chunk)
     except OSError:
         return False
+    if opened is None:
+        return False
     try:
-        whole = opened.size == files.data_bytes + CHECKSUM_BYTES and opened.stored_checksum() == crc
+        whole = last_bytes(opened.descriptor, opened.path) == crc
         return whole and opened.checksum(0, files.data_bytes) == crc
     except OSError:
         return False

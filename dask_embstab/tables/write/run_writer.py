@@ -93,6 +93,8 @@ class RunWriter:
             codes=codes,
             scales=scales,
             journal=journal,
+            shape=shape,
+            chunk_rows=min(chunk_rows, shape[0]),
             resume=left is not None,
             sync=self.sync,
             code=code,

@@ -27,8 +27,8 @@ from dask_embstab.tables.write.journal import Journal, Recovered, made_of
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A picklable handle on the arrays of one table, and the journal of its chunks (None off local
-    disks).
+    """A picklable handle on the arrays of one table of ``shape`` (n, d), in chunks of
+    ``chunk_rows`` rows, and the journal of its chunks (None off local disks).
 
     ``resume``: chunks that an earlier call left are looked for. ``sync``: all will be synced in the
     end. With a ``code`` there are ``codes`` (and ``scales``, where it has them), beside
@@ -41,26 +41,11 @@ class Sink:
     codes: zarr.Array[Any] | None
     scales: zarr.Array[Any] | None
     journal: Journal | None
+    shape: tuple[int, int]
+    chunk_rows: int
     resume: bool = False
     sync: bool = False
     code: RowCode | None = None
-
-    @property
-    def rows(self) -> zarr.Array[Any]:
-        """Its vectors, or the codes in their place."""
-        rows = self.codes if self.vectors is None else self.vectors
-        assert rows is not None, "a table has vectors, codes or both"
-        return rows
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows of a chunk."""
-        return int(self.rows.chunks[0])
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the table."""
-        return int(self.rows.shape[0])
 
     def chunks(self, start: int, stop: int) -> range:
         """Numbers of the chunks of these rows."""
@@ -82,7 +67,9 @@ class Sink:
         """What the chunks of these rows are made of, by the digests of the input, whose chunks hold
         ``input_rows`` rows.
         """
-        return made_of(digests, input_rows, self.chunks(start, stop), self.chunk_rows, self.n_rows)
+        return made_of(
+            digests, input_rows, self.chunks(start, stop), self.chunk_rows, self.shape[0]
+        )
 
     def record(self, made_of: Mapping[int, int | None], *checksums: Digests) -> None:
         """Note chunks that were written, with their checksums in every array, to be kept by a later
@@ -93,7 +80,7 @@ class Sink:
 
     def writer(self, start: int, stop: int) -> RowWriter | DirectWriter | CodeWriter:
         """A writer for these rows, which must be whole chunks of the table."""
-        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.n_rows):
+        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.shape[0]):
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
         vectors, codes, scales = (
             None if array is None else self._writer(array, start, stop)
@@ -174,12 +161,7 @@ class CodeWriter:
         self._code, self._codes, self._scales, self._at = code, codes, scales, start
         self._vectors = vectors
         self.dtype = np.dtype(np.float32) if vectors is None else vectors.dtype
-
-    @property
-    def checksums(self) -> tuple[Digests, ...]:
-        """Digests of the chunks of vectors, of codes, and of scales."""
-        writers = (self._vectors, self._codes, self._scales)
-        return tuple(writer.digests for writer in writers if writer is not None)
+        self.checksums = tuple(w.digests for w in (vectors, codes, scales) if w is not None)
 
     def put(self, rows: Rows) -> None:
         """Append rows; what is encoded is what is stored of them."""
@@ -213,12 +195,8 @@ class RowWriter:
         self._chunk = self._next_chunk()
         self._filled = 0
         self.digests: Digests = {}
+        self.checksums: tuple[Digests, ...] = (self.digests,)
         self.dtype = vectors.dtype
-
-    @property
-    def checksums(self) -> tuple[Digests, ...]:
-        """Digests of the chunks that were written."""
-        return (self.digests,)
 
     def put(self, rows: Rows) -> None:
         """Append rows."""
