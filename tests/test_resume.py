@@ -191,7 +191,7 @@ def test_a_running_mean_goes_on_from_whole_chunks_alone(
             advance(writer, {"items": (run.items, old)}, Aging(1.0))
 
     with monkeypatch.context() as patched:
-        patched.setattr("dask_embstab.tables.write.run_writer._finish", stop)
+        patched.setattr("dask_embstab.tables.write.run_writer.consolidate", stop)
         with pytest.raises(Stop):
             write(tmp_path / "out.zarr", resume=True)
     left = hidden(tmp_path)[0] / "run" / "items"

@@ -16,7 +16,7 @@ import os
 import struct
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,12 +36,13 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+@dataclass(slots=True, eq=False)
 class Lock:
     """A lock that this process holds, until `release`; `try_lock` makes one."""
 
-    def __init__(self, descriptor: int, owner: Owner) -> None:
-        self.descriptor, self._owner = descriptor, owner
-        self.inode = _inode(os.fstat(descriptor))
+    descriptor: int
+    inode: tuple[int, int]
+    owner: Owner
 
     def is_held(self) -> bool:
         """Whether the file is still there and names this owner: asked before anything is made
@@ -51,7 +52,7 @@ class Lock:
             found = Owner.decoded(os.pread(self.descriptor, RECORD_BYTES, 0))
             return (
                 found is not None
-                and found.token == self._owner.token
+                and found.token == self.owner.token
                 and os.fstat(self.descriptor).st_nlink > 0
             )
         return False
@@ -60,8 +61,8 @@ class Lock:
         """Write a sign of life, as far as the server of a mount."""
         with _guard, contextlib.suppress(OSError):
             if _held.get(self.inode) is self and self.is_held():
-                self._owner = replace(self._owner, beat=now())
-                os.pwrite(self.descriptor, self._owner.encoded(), 0)
+                self.owner = replace(self.owner, beat=now())
+                os.pwrite(self.descriptor, self.owner.encoded(), 0)
                 os.fsync(self.descriptor)
 
     def release(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -151,7 +152,7 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
 
     try:
         known = os.fstat(descriptor)
-        if not known.st_nlink or _inode_at(path) != _inode(known):
+        if not known.st_nlink or _inode_at(path) != (known.st_dev, known.st_ino):
             return "gone"
     except OSError as error:
         if error.errno == errno.ESTALE:
@@ -173,7 +174,9 @@ def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
         Path(path).unlink(missing_ok=True)
         raise
 
-    lock = _held[_inode(os.fstat(descriptor))] = Lock(descriptor, owner)
+    known = os.fstat(descriptor)
+    inode = known.st_dev, known.st_ino
+    lock = _held[inode] = Lock(descriptor, inode, owner)
     if _beating is None:
         _beating = threading.Thread(target=_keep_beating, name="embstab-heartbeat", daemon=True)
         _beating.start()
@@ -279,11 +282,8 @@ def _forget_after_fork() -> None:
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def _inode(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
-
-
 def _inode_at(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     with contextlib.suppress(OSError):
-        return _inode(os.lstat(path))
+        known = os.lstat(path)
+        return known.st_dev, known.st_ino
     return None

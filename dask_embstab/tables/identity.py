@@ -54,11 +54,6 @@ class ArrayIdentity:
     metadata: bytes
     stamps: Stamps
 
-    @classmethod
-    def of(cls, array: zarr.Array[Any]) -> ArrayIdentity:
-        """As it is now."""
-        return cls(_metadata(array), _stamps(array))
-
     def change(self, array: zarr.Array[Any]) -> str | None:
         """What is not as it was, in words; None where everything is."""
         if self.metadata != _metadata(array):
@@ -121,17 +116,8 @@ class FilesIdentity:
 def identity_of(array: Any) -> ArrayIdentity | FilesIdentity | None:
     """What the place of an array tells of it; None where it has none, as in memory."""
     if isinstance(array, zarr.Array):
-        return ArrayIdentity.of(array)
+        return ArrayIdentity(_metadata(array), _stamps(array))
     return FilesIdentity(array.files) if hasattr(array, "files") else None
-
-
-def tells_by_place(array: Any) -> bool:
-    """Whether the identity of an array says all: digests of what was read of it need not be
-    compared.
-    """
-    if isinstance(array, zarr.Array):
-        return isinstance(array.store, LocalStore)
-    return hasattr(array, "files")
 
 
 def _metadata(array: zarr.Array[Any]) -> bytes:

@@ -21,7 +21,6 @@ from dask_embstab.tables.identity import (
     ArrayIdentity,
     FilesIdentity,
     identity_of,
-    tells_by_place,
 )
 from dask_embstab.tables.read.source import Digests
 
@@ -150,7 +149,10 @@ def needs_digests(ids: Any) -> bool:
     """Whether ids (of a table or of one task) must be read to know that they are the same: their
     place does not tell.
     """
-    return hasattr(ids, "array") and not tells_by_place(ids.array)
+    array = getattr(ids, "array", None)
+    if isinstance(array, zarr.Array):
+        return not isinstance(array.store, LocalStore)
+    return array is not None and not hasattr(array, "files")
 
 
 def compare_ids(ids: Any, digest: int) -> None:

@@ -114,10 +114,11 @@ class Run(Displayed):
             return None  # none, or somebody else's group of that name
 
         try:
-            arrays = {
-                name: _whole(array, f"{self.path}/transform/{name}")
-                for name, array in node.arrays()
-            }
+            arrays = {}
+            for name, array in node.arrays():
+                what = f"{self.path}/transform/{name}"
+                require_stored(array, what)
+                arrays[name] = guarded(array, what=what)[...]
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
         except EmbstabError:
@@ -167,12 +168,6 @@ def _coded(run: Run, key: str) -> Table | None:
 
 RunLike = Run | str | os.PathLike[str]
 """A run, or its path."""
-
-
-def _whole(array: zarr.Array[Any], what: str) -> Any:
-    """A small array, all of it."""
-    require_stored(array, what)
-    return guarded(array, what=what)[...]
 
 
 def open_run(

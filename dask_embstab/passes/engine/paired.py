@@ -98,7 +98,7 @@ class PairReader:
         weights: ColumnBlock | Literal["norm"] | None,
         where: str,
     ) -> None:
-        self._reader: PartnerReader = partners.open(rows.start, rows.stop)
+        self.reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
         self._weights = weights.read() if isinstance(weights, ColumnBlock) else None
         self._norms = (
@@ -110,7 +110,7 @@ class PairReader:
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners."""
-        found = self._reader.take(start, stop)
+        found = self.reader.take(start, stop)
         pairs = None if found is None else self._pairs(stored, found)
         # Rows of zeros are looked for behind the copies, which leave what is looked at in the
         # cache.
@@ -172,10 +172,6 @@ class PairReader:
         np.copyto(joint[:, :d], rows)
         np.copyto(joint[:, d:], partners)
         return (joint,)
-
-    def digests(self) -> Digests:
-        """Of the reference chunks that were read whole."""
-        return self._reader.digests()
 
     def _weights_of(self, start: int, stop: int, matched: Any, partners: Matrix) -> Vector | None:
         norms = np.asarray(np.linalg.norm(partners, axis=1)) if self._norms else None

@@ -158,7 +158,9 @@ def reduce_block(
 
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
-    return Partial(forest, reader.digests(), {} if pair_reader is None else pair_reader.digests())
+    return Partial(
+        forest, reader.digests(), {} if pair_reader is None else pair_reader.reader.digests()
+    )
 
 
 def _panels(

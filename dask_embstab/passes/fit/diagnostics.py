@@ -34,6 +34,11 @@ def fit_diagnostics(
 ) -> dict[str, Any]:
     """The diagnostics of a fit, but for its alignment."""
     routes = {root.route for root in roots.values()}
+    s = basis.singular_values
+    # Of scores every component that was kept, however small: the product may span 24 decades.
+    # Geometry keeps all; there it is the rank that float64 sees in the items' Gramian.
+    seen = np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0])
+    squares = float((s**2).sum() + (basis.discarded**2).sum())
     tables: dict[str, Any] = {key: _table(read, roots.get(key)) for key, read in reads.items()}
     if basis.certificates is not None:
         for key, bounds in zip(("items", "users"), basis.certificates, strict=True):
@@ -42,7 +47,7 @@ def fit_diagnostics(
     return {
         "keep": options.keep,
         "method": next((route for route in _ROUTES if route in routes), "gram"),
-        "rank": _rank(basis),
+        "rank": int(seen) if basis.balance is None else len(s),
         "width": transform.width,
         "balance": basis.balance,
         "balance_factor": basis.factor,
@@ -53,26 +58,12 @@ def fit_diagnostics(
             or (None if n_users is None else {"rows": n_users, "matched": None, "zero_rows": None})
         ),
         "reference": reference,
-        "singular_values": basis.singular_values.tolist(),
+        "singular_values": s.tolist(),
         "truncation": _truncation(basis.discarded),
-        "explained_share": _shares(basis),
+        "explained_share": (s**2 / squares).tolist(),
         "product": _products(transform, roots),
         "kernel_family": kernel_family(),
     }
-
-
-def _rank(basis: Basis) -> int:
-    """Components that carry scores: every one that was kept, however small (the product may
-    honestly span 24 decades).
-
-    Geometry mode keeps all; there it is the rank that float64 sees in the items' Gramian.
-    """
-    s = basis.singular_values
-    return (
-        len(s)
-        if basis.balance is not None
-        else int(np.count_nonzero(s > np.sqrt(len(s) * EPS) * s[0]))
-    )
 
 
 def _table(read: TableRead, root: Root | None) -> dict[str, Any]:
@@ -177,15 +168,6 @@ def _truncation(discarded: Vector) -> dict[str, Any] | None:
         "spectral_error": float(discarded[0]),
         "frobenius_error": float(np.linalg.norm(discarded)),
     }
-
-
-def _shares(basis: Basis) -> list[float]:
-    """Share of the squared scores (geometry: of the squared lengths) that each singular value
-    explains.
-    """
-    squares = basis.singular_values**2
-    share: list[float] = (squares / (squares.sum() + (basis.discarded**2).sum())).tolist()
-    return share
 
 
 def _products(transform: Transform, roots: Mapping[str, Root]) -> dict[str, Any]:

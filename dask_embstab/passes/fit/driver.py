@@ -165,13 +165,22 @@ def fit_reads(
             require_rows(read.summary.where, read.summary.n_rows, read.summary.d)
 
     # Factorize each Gramian (or R factor), then standardize: the SVD of the score space.
-    roots = graded_roots(reads, options.method) if options.keep == "scores" else {}
-    basis = _standardized(reads, roots, n_users, options)
+    # What keeps geometry is compared in the items' own (only centred) space.
+    moments = {key: read.summary.moments for key, read in reads.items()}
+    roots: dict[str, Root] = {}
+    if options.keep == "geometry":
+        basis = geometry_basis(moments["items"], with_users=n_users is not None)
+    else:
+        roots = graded_roots(reads, options.method)
+        counts = moments["items"].n_nonzero, moments["users"].n_nonzero
+        basis = scores_basis(
+            roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance
+        )
     target = target_of(basis, reads, options, rotated=reference is not None)
 
     # Rotate onto the reference: orthogonal Procrustes on the aligned pairs.
     if reference is None:
-        matrices, figures = unrotated(basis, target, reads["items"].summary.moments)
+        matrices, figures = unrotated(basis, target, moments["items"])
     else:
         require_matched(len(basis.items), target, scores=basis.balance is not None)
         pairs, means = aligned_pairs(basis, target, reads, options)
@@ -180,24 +189,6 @@ def fit_reads(
     transform = Transform(*matrices)
     known = fit_diagnostics(transform, basis, reads, roots, n_users, reference, options)
     return replace(transform, diagnostics=figures | known)
-
-
-def _standardized(
-    reads: Mapping[str, TableRead],
-    roots: Mapping[str, Root],
-    n_users: int | None,
-    options: FitOptions,
-) -> Basis:
-    """The basis in which the tables are compared: standardized scores, or the items' own (only
-    centred) space.
-    """
-    items = reads["items"].summary.moments
-    if options.keep == "geometry":
-        return geometry_basis(items, with_users=n_users is not None)
-    counts = items.n_nonzero, reads["users"].summary.moments.n_nonzero
-    return scores_basis(
-        roots["items"], roots["users"], *counts, rank=options.rank, balance=options.balance
-    )
 
 
 def _anchor_bound(

@@ -87,9 +87,8 @@ def read_moments(
         )
     # Listed pairs are other rows than the table's, some of them several times: a small pass of
     # their own.
-    alone = pairs_reduction(centred=options.center)
     for key in listed:
-        rows = now[key]
+        rows, alone = now[key], pairs_reduction(centred=options.center)
         passes[key, True] = reduce_table(
             rows.table, alone, label="fit: reading", pairs=rows.pairs, weights=weights[key]
         )

@@ -77,7 +77,7 @@ def as_reference(reference: Any) -> Reference | None:
         "name": run.name,
         "stabilized": made is not None,
         "balance": balance,
-        "space": origin_of_reference(run),
+        "space": origin_of_reference(run, made),
     }
     return Reference(run.items, run.users, described)
 

@@ -11,6 +11,7 @@ from dask_embstab.tables.read.direct_source import first_checksum
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
 from dask_embstab.tables.table import Table
+from dask_embstab.tables.transform import Transform
 
 
 def space_of_run(run: Run) -> Space:
@@ -24,12 +25,12 @@ def space_of_run(run: Run) -> Space:
     return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
 
 
-def origin_of_reference(run: Run) -> str | None:
-    """The origin of the space of a run that is aligned to, which a fit reads once and not twice:
-    None where only reading more would tell.
+def origin_of_reference(run: Run, made: Transform | None) -> str | None:
+    """The origin of the space of a run that is aligned to, and that the transform ``made``: a fit
+    reads both once and not twice. None where only reading more would tell.
     """
-    if run.transform is not None:
-        return space_of_run(run).origin
+    if made is not None:
+        return run.origin or space_of_transform(made).origin
     if run.path is None:
         return None
     known = [_checksum(table) for table in _tables(run)]

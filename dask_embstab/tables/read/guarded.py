@@ -106,17 +106,21 @@ def _limited(array: zarr.Array[Any]) -> StorePath:
 def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tuple[Codec, ...]:
     made: list[Codec] = []
     for codec in codecs:
-        if not isinstance(codec, ShardingCodec) and not _is_zarr_s_filter(codec):
-            _require_bounded(_name(codec), codec.to_dict().get("configuration") or {}, what, error)
         if isinstance(codec, ShardingCodec):
             inner = _guarded_v3(codec.codecs, what, error)
             guarded_ones = inner != tuple(codec.codecs)
             made.append(_sharding(_fields_of(codec) | {"codecs": inner}) if guarded_ones else codec)
-        elif isinstance(codec, BytesBytesCodec) and _name(codec) not in _SAME_SIZE:
+            continue
+
+        known = codec.to_dict()
+        name = str(known["name"]).removeprefix(_PREFIX)
+        if not _is_zarr_s_filter(codec):
+            _require_bounded(name, known.get("configuration") or {}, what, error)
+        if isinstance(codec, BytesBytesCodec) and name not in _SAME_SIZE:
             made.append(_Bounded(codec))
         else:
             made.append(codec)
-            if isinstance(codec, ArrayBytesCodec) and _name(codec) in _TEXTS:
+            if isinstance(codec, ArrayBytesCodec) and name in _TEXTS:
                 made.append(_Counted())
 
     return tuple(made)
@@ -169,10 +173,6 @@ def _fields_of(codec: ShardingCodec) -> dict[str, Any]:
 
 def _sharding(values: dict[str, Any]) -> _GuardedSharding:
     return _GuardedSharding(**values)
-
-
-def _name(codec: Any) -> str:
-    return str(codec.to_dict()["name"]).removeprefix(_PREFIX)
 
 
 class _PassedOn(BytesBytesCodec):

@@ -178,7 +178,8 @@ def begin_run(
             )
         yield RunWriter(group, attributes, work, sync or for_series)
         work.remove_half_written()
-        _finish(group, attributes)
+        group.attrs.put(attributes)  # the mark goes, in one write with the consolidated metadata
+        consolidate(group)
         work.publish(overwrite=overwrite, sync=sync and not for_series)
 
 
@@ -201,7 +202,8 @@ def _in_place(
         raise
 
     with publishing(out):
-        _finish(group, attributes)
+        group.attrs.put(attributes)  # the mark goes, in one write with the consolidated metadata
+        consolidate(group)
 
 
 def require_place(
@@ -284,12 +286,6 @@ def _require_no_series(place: Path) -> None:
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {ATTRIBUTE: {**attributes[ATTRIBUTE], INCOMPLETE: True, **more}}
-
-
-def _finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
-    """Take the mark away, in one write with the consolidated metadata."""
-    group.attrs.put(attributes)
-    consolidate(group)
 
 
 def consolidate(group: zarr.Group) -> None:

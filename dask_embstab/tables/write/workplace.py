@@ -32,19 +32,15 @@ _RUN = "run"
 
 @dataclass(frozen=True, slots=True)
 class WorkPlace:
-    """The hidden folder, the place that the run in it will take, and whether an earlier call has
-    begun it.
+    """The hidden folder, the folder in it that will be the ``run``, the place that this will take,
+    and whether an earlier call has begun it.
     """
 
     owned: OwnedFolder
+    run: Path
     place: Path
     fingerprint: str
     resumed: bool
-
-    @property
-    def run(self) -> Path:
-        """The folder that will be the run."""
-        return self.owned.path / _RUN
 
     def journal(self, key: str, *arrays: zarr.Array[Any]) -> Journal:
         """The records of the chunks of one table's ``arrays``."""
@@ -102,7 +98,7 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
         ) from error
 
     try:
-        work = WorkPlace(owned, place, fingerprint, resumed=found is not None)
+        work = WorkPlace(owned, owned.path / _RUN, place, fingerprint, found is not None)
         work.remove_half_written()
         yield work
     except BaseException:
