@@ -213,7 +213,7 @@ def _source(vectors: Any, where: str) -> Source:
     if isinstance(vectors, zarr.Array):
         require_full_width(vectors, where)
         files = chunk_files(vectors)
-        return ZarrSource(vectors) if files is None else DirectSource(vectors, files)
+        return ZarrSource(vectors) if files is None else DirectSource.of(vectors, files)
     if isinstance(vectors, np.ndarray):
         return ArraySource(vectors)
     require_whole_rows(vectors, where)

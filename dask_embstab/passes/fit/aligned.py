@@ -56,10 +56,14 @@ def aligned_rows(
     if whole:
         _require_shared(tables, reference, found, options)
 
-    pairs = {
-        key: _plan_read(table, pairing, options, join, key)
-        for key, (table, pairing, _) in found.items()
-    }
+    pairs = {}
+    for key, (table, pairing, _) in found.items():
+        choice = options.selection(key)
+        used = pairing if pairing.listed else choice.applied(pairing, table)
+        rows = plan_reference_read(used, table, join, label="fit")
+        if not pairing.listed:
+            rows = with_energy(rows, join, weighted=choice.weighted, label="fit")
+        pairs[key] = rows
     aligned = {key: table for key, (table, *_) in found.items()}
     if reference.lags:
         lagged = {key: known for key, (*_, known) in found.items()}
@@ -126,17 +130,6 @@ def _require_shared(
         listed=any(pairing.listed for _, pairing, _ in found.values()),
     )
     require_matched(tables["items"].d, target, scores=options.keep == "scores")
-
-
-def _plan_read(
-    table: Table, pairing: Pairing, options: FitOptions, join: JoinOptions, key: str
-) -> ReferenceRows:
-    """The reference rows of those that decide the rotation, ready to be read with the table's."""
-    choice = options.selection(key)
-    if pairing.listed:
-        return plan_reference_read(pairing, table, join, label="fit")
-    found = plan_reference_read(choice.applied(pairing, table), table, join, label="fit")
-    return with_energy(found, join, weighted=choice.weighted, label="fit")
 
 
 def _with_lags(

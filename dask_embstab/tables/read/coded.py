@@ -252,7 +252,7 @@ def coded_source(group: zarr.Group, where: str) -> CodedSource:
         stamp = _Stamp(file, code_attributes(code)[ATTRIBUTE]["code"])
     # Writers leave out no chunk of codes, although its fill is a number.
     files = chunk_files(codes, unique=True)
-    source: Source = ZarrSource(codes) if files is None else DirectSource(codes, files)
+    source: Source = ZarrSource(codes) if files is None else DirectSource.of(codes, files)
     if not code.scaled:
         return CodedSource(source, None, code, stamp)
     if not isinstance(scale, zarr.Array) or scale.shape != codes.shape[:1]:

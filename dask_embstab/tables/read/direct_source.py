@@ -21,30 +21,21 @@ _DROP_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DirectSource:
-    """A two-dimensional Zarr array with `ChunkFiles`."""
+    """A two-dimensional Zarr array with `ChunkFiles`; compressed chunks are decoded whole."""
 
     array: zarr.Array[Any]
     files: ChunkFiles
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    chunk_rows: int
+    access: Access
 
-    @property
-    def access(self) -> Access:
-        """Compressed chunks are decoded whole."""
-        return "panels" if self.files.compression is None else "chunks"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, d)."""
-        return self.files.n_rows, self.files.d
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As stored."""
-        return self.files.dtype
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows of a chunk."""
-        return self.files.chunk_rows
+    @classmethod
+    def of(cls, array: zarr.Array[Any], files: ChunkFiles) -> DirectSource:
+        """The array, read from these files."""
+        access: Access = "panels" if files.compression is None else "chunks"
+        shape = files.n_rows, files.d
+        return cls(array, files, shape, files.dtype, files.chunk_rows, access)
 
     def block(self, start: int, stop: int) -> DirectBlock:
         """These rows, read when the task runs."""

@@ -329,7 +329,7 @@ def column_source(array: Any, *, unique: bool = False) -> Source:
     """
     files = chunk_files(array, unique=unique) if isinstance(array, zarr.Array) else None
     if files is not None and files.compression is None:
-        return DirectSource(array, files)
+        return DirectSource.of(array, files)
     if isinstance(array, np.ndarray):
         return ArraySource(array[:, None])
     return DaskSource(as_dask(array, _COLUMN_ROWS)[:, None])
