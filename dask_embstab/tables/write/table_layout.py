@@ -52,36 +52,13 @@ class TableLayout:
 
     def create(self, group: zarr.Group, *, overwrite: bool) -> tuple[zarr.Array[Any] | None, ...]:
         """Make the group of the table, with all its arrays; those of `arrays`."""
+        code = self.code
         node = group.create_group(self.key, overwrite=overwrite)
-        if self.code is not None:
-            node.attrs.put(code_attributes(self.code))
-            for name, (values, dimensions) in self.code.arrays().items():
+        if code is not None:
+            node.attrs.put(code_attributes(code))
+            for name, (values, dimensions) in code.arrays().items():
                 write_matrix(node, name, values, dimensions)
-
-        made: list[zarr.Array[Any] | None] = []
-        for name in self.arrays:
-            if name is None:
-                made.append(None)
-                continue
-            shape, chunks, dtype = self._of(name)
-            columns = {"vectors": ("component",), CODES: ("byte",)}.get(name, ())
-            more: dict[str, Any] = {} if name in ("id", CODES) else {"fill_value": math.nan}
-            if name == SCALE:
-                more["fill_value"] = _NO_SCALE
-            if columns and self.ids is not None:  # so xarray keeps each row's id beside it
-                more["attributes"] = {"coordinates": "id"}
-            array = node.create_array(
-                name,
-                shape=shape,
-                chunks=chunks,
-                dtype=dtype,
-                compressors=[Crc32cCodec()],
-                dimension_names=(DIMENSION[self.key], *columns),
-                config={"write_empty_chunks": True},
-                **more,
-            )
-            made.append(array)
-        return tuple(made)
+        return tuple(None if name is None else self._create(node, name) for name in self.arrays)
 
     def left(self, group: zarr.Group) -> tuple[zarr.Array[Any] | None, ...]:
         """The arrays as an earlier call left them; an error where any is another or not there."""
@@ -116,6 +93,26 @@ class TableLayout:
         if name == "vectors":
             return (n, d), (rows, d), stored
         return (n,), (rows,), np.dtype(np.uint16) if name == SCALE else stored
+
+    def _create(self, node: zarr.Group, name: str) -> zarr.Array[Any]:
+        shape, chunks, dtype = self._of(name)
+        row = DIMENSION[self.key]
+        columns = {"vectors": ("component",), CODES: ("byte",)}.get(name, ())
+        more: dict[str, Any] = {} if name in ("id", CODES) else {"fill_value": math.nan}
+        if name == SCALE:
+            more["fill_value"] = _NO_SCALE
+        if columns and self.ids is not None:
+            more["attributes"] = {"coordinates": "id"}  # so xarray keeps each row's id beside it
+        return node.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            compressors=[Crc32cCodec()],
+            dimension_names=(row, *columns),
+            config={"write_empty_chunks": True},
+            **more,
+        )
 
 
 def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:
