@@ -87,7 +87,7 @@ def test_tasks_that_outlive_a_failure_leave_nothing(
     original, failed = Sink.writer, threading.Event()
 
     def writer(self: Sink, start: int, stop: int) -> Any:
-        if self.n_rows == 90 and start == 48:
+        if self.shape[0] == 90 and start == 48:
             failed.set()
             raise Stop
         made = original(self, start, stop)
