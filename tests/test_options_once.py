@@ -90,7 +90,10 @@ def commands_in(group: Any = main, before: str = "") -> Iterator[tuple[str, clic
 
 def options_in(found: click.Command) -> dict[str, click.Option]:
     """All but those that every command has."""
-    return {p.name: p for p in found.params if isinstance(p, click.Option) and p.name != "as_json"}
+    everywhere = ("as_json", "storage_options")
+    return {
+        p.name: p for p in found.params if isinstance(p, click.Option) if p.name not in everywhere
+    }
 
 
 def default_in(parameter: inspect.Parameter) -> Any:

@@ -17,7 +17,7 @@ import click
 from dask_embstab.cli.caller import CommandLine
 from dask_embstab.cli.execution import passes_within
 from dask_embstab.cli.interrupts import signals_interrupt
-from dask_embstab.cli.options import PLACE
+from dask_embstab.cli.options import PLACE, of_every_command
 from dask_embstab.cli.streams import json_line, say, write_line
 from dask_embstab.files.published import noting
 from dask_embstab.kernels import choose_kernels
@@ -79,7 +79,7 @@ def command(
     def decorate(function: Callable[..., dict[str, Any]]) -> click.Command:
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
-            limit = arguments.pop("memory_limit", None)
+            limit, storage = arguments.pop("memory_limit", None), arguments.pop("storage_options")
             names = {key: arguments.pop(f"{key}_as", None) for key in ("items", "users")}
             caller = CommandLine(main, context.command, through)
             with (
@@ -94,7 +94,7 @@ def command(
                     _progress_bars(as_json=as_json),
                     passes_within(limit),
                 ):
-                    result = function(**arguments)
+                    result = function(**_reached_by(storage, arguments))
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
                     kernels = {"openblas_coretype": context.obj} if context.obj else {}
@@ -107,6 +107,7 @@ def command(
         for taken in reversed(
             (
                 *options,
+                of_every_command(),
                 click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
             )
         ):
@@ -115,6 +116,15 @@ def command(
         return (group or main).command(name, help=function.__doc__)(decorated)
 
     return decorate
+
+
+def _reached_by(storage: dict[str, str] | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments; URLs among them with their storage options."""
+    if storage is None:
+        return arguments
+    from dask_embstab.files.remote import bound
+
+    return dict(zip(arguments, bound(storage, *arguments.values()), strict=True))
 
 
 def argument(name: str, *, required: bool = True) -> Callable[..., Any]:

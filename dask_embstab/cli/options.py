@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dask_embstab.options import SETTINGS_VERBS, Kind, Option, options_of
+from dask_embstab.options import SETTINGS_VERBS, STORAGE, Kind, Option, options_of
 from dask_embstab.tables.layout import TABLES
 
 NONE = "none"
@@ -51,6 +51,11 @@ def options(verb: str) -> tuple[Decorator, ...]:
     )
 
 
+def of_every_command() -> Decorator:
+    """The decorator for what every command takes, since all of them take places."""
+    return _decorator(STORAGE, "")
+
+
 def given(arguments: dict[str, Any]) -> dict[str, Any]:
     """What was given of a command's options."""
     return {name: value for name, value in arguments.items() if value is not None}
@@ -65,7 +70,7 @@ def _decorator(one: Option, verb: str) -> Decorator:
     attributes: dict[str, Any] = {"help": one.described, "metavar": one.metavar or None}
     if one.kind in _PARSERS:
         attributes["callback"] = _PARSERS[one.kind]
-    if one.kind in ("by table", "gates"):
+    if one.kind in ("by table", "gates", "storage"):
         attributes["multiple"] = True
     elif one.kind == "places":
         attributes |= {"multiple": True, "default": None}
@@ -171,6 +176,19 @@ def _versions(_: click.Context, __: click.Parameter, value: str | None) -> list[
         ) from None
 
 
+def _storage(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str] | None:
+    """Storage options from NAME=VALUE; a value may be a secret, so none is shown."""
+    found = {}
+    for value in values:
+        name, equals, given = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter("it is NAME=VALUE, such as endpoint=http://127.0.0.1:9000")
+        found[name] = given
+    return found or None
+
+
 _PARSERS: dict[Kind, Callable[[click.Context, click.Parameter, Any], Any]] = {
     "age": _age,
     "reason": _reason,
@@ -179,4 +197,5 @@ _PARSERS: dict[Kind, Callable[[click.Context, click.Parameter, Any], Any]] = {
     "gaps": _gaps,
     "gates": _gates,
     "versions": _versions,
+    "storage": _storage,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import itertools
 import os
 import re
@@ -26,6 +27,7 @@ from dask_embstab.errors import AccessError, InputError
 from dask_embstab.files.libc import call
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
+from dask_embstab.files.remote import is_url, read_remote, require_writable, write_remote
 
 PARTIAL = ".partial"
 _MOST_NAME_BYTES = 200
@@ -37,9 +39,13 @@ _SYNC_BATCH = 1024
 
 
 def open_file(path: Any) -> IO[bytes]:
-    """A file for reading, by its path or ``file://`` URL; one that is open already is handed on."""
+    """A file for reading, by its path or URL (then all of it is read); one that is open already is
+    handed on.
+    """
     if offers(path, "read"):
         return cast("IO[bytes]", path)
+    if is_url(path):
+        return io.BytesIO(read_remote(path))
     try:
         return os.fdopen(open_regular(_local(path)), "rb")
     except PermissionError as error:
@@ -55,7 +61,7 @@ def open_file(path: Any) -> IO[bytes]:
 def _local(path: Any) -> Path:
     local = local_path(path)
     if local is None:
-        raise InputError(f"a file must be named by a path or a file:// URL; {shown(path)} came")
+        raise InputError(f"a file must be named by a path or a URL; {shown(path)} came")
     return local
 
 
@@ -96,7 +102,13 @@ def write_whole(
     followed. Raises `InputError` where the folder is missing or something else than a file stands
     there, `AccessError` where the folder cannot be written in.
     """
-    target = require_file_place(path)
+    require_file_place(path)
+    if is_url(path):
+        made = io.BytesIO()
+        write(made)
+        write_remote(path, made.getvalue())
+        return
+    target = _local(path)
     if replace:
         _remove_abandoned(target)
     temporary = target.with_name(hidden_name(target.name, new_token()))
@@ -176,10 +188,11 @@ def _entries_below(folder: str | os.PathLike[str]) -> Iterator[Path]:
         yield Path(inner)
 
 
-def require_file_place(path: Any) -> Path:
-    """The local path at which a file can be written, asked again before long work; `InputError`
-    where it cannot.
-    """
+def require_file_place(path: Any) -> None:
+    """Raise `InputError` where no file can be written at a path or URL; asked before long work."""
+    if is_url(path):
+        require_writable(path)
+        return
     target = _local(path)
     if not target.parent.is_dir():
         raise InputError(f"the folder of {target} does not exist; create it first")
@@ -189,7 +202,6 @@ def require_file_place(path: Any) -> Path:
         raise InputError(
             f"{target} is no regular file, so it cannot be replaced by one; give the path of a file"
         )
-    return target
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 
 from dask_embstab.errors import EmbstabError
 from dask_embstab.files.atomic import open_file
+from dask_embstab.files.remote import is_url, read_remote
 
 Kind: TypeAlias = Literal["moments", "transform", "arrays", "damaged"]
 _TRANSFORM = {"diagnostics.npy", "items.npy", "singular_values.npy"}
 _SUMS = {f"{name}.npy" for name in ("total", "rest", "partnered", "pairs_joint", "pairs_total")}
 """Members by which a file that this library saved is known."""
+_ZIP = b"PK\x03\x04"
 _RATIO, _LEAST_BYTES = 32, 1 << 20
 """Arrays may take so many times the bytes of their file: this library compresses none, others may.
 """
@@ -26,8 +28,10 @@ def npz_kind(path: Any) -> Kind | None:
     wrote, other arrays, or an archive that cannot be listed; None for anything else.
     """
     try:
+        if is_url(path) and read_remote(path, 4) != _ZIP:
+            return None
         with open_file(path) as file:
-            if file.read(4) != b"PK\x03\x04":
+            if file.read(4) != _ZIP:
                 return None
             with zipfile.ZipFile(file) as archive:
                 members = set(archive.namelist())

@@ -29,6 +29,7 @@ __all__ = [
     "SELECTION",
     "SETTINGS",
     "SETTINGS_VERBS",
+    "STORAGE",
     "Kind",
     "Option",
     "options_of",
@@ -47,6 +48,8 @@ def options_of(verb: str) -> dict[str, Option]:
 
 
 FIT = options_of("fit")
+STORAGE = FIT["storage_options"]
+"""Of every verb and command that takes places."""
 SETTINGS = options_of("Series.init")
 SELECTION = ("weights", "only", "counts", "min_count", "sample", "anchors", "seed", "pairs")
 """Options of a fit that say which rows decide the rotation."""

@@ -14,7 +14,7 @@ from dask_embstab.errors import InputError
 Kind = Literal[
     "choice", "count", "integer", "number", "flag", "text", "place", "places", "bytes", "age",
     "reason",
-    "by table", "runs", "gaps", "gates", "versions",
+    "by table", "runs", "gaps", "gates", "versions", "storage",
 ]  # fmt: skip
 """What a value is, and how a command parses its text."""
 SETTINGS_VERBS = ("Series.init", "Series.change", "Series.replay")

@@ -8,6 +8,12 @@ _WRITES = ("apply", "stabilize", "Series.apply")
 _OUTPUTS = (*_WRITES, "compress", "ingest")
 # fmt: off
 TABLES: tuple[Option, ...] = (
+    Option("storage_options", "storage",
+           "What reaches s3://, gs://, az:// and other URLs; also from the environment.",
+           flags="--storage-option", metavar="NAME=VALUE",
+           python=("fit", "stabilize", "moments", "apply", "compress", "frontier", "search",
+                   "evaluate", "report", "upgrade_plan", "export", "ingest", "detect_space",
+                   "query_index", "upgrade_index", "begin_backfill")),
     # --- what is written
     Option("dtype", "choice", "Of the output.", _WRITES, choices=DTYPES, unset="each table's own"),
     Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.",

@@ -14,6 +14,7 @@ from zarr.storage import LocalStore, MemoryStore
 from dask_embstab.arguments import is_a
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, Url, options_of
 from dask_embstab.repairs import option
 from dask_embstab.tables.column import by_label
 from dask_embstab.tables.formats.opened import is_in_files, table_in_files
@@ -31,6 +32,7 @@ from dask_embstab.tables.store import (
     place_name,
     reading_metadata,
 )
+from dask_embstab.tables.stores.url_store import zarr_place
 from dask_embstab.tables.table import Table, make_table, require_one_width, table_of
 
 TableLike: TypeAlias = Any
@@ -170,7 +172,8 @@ def _in_memory(items: TableLike | None = None, users: TableLike | None = None) -
 def _from_place(place: Any, key: str) -> Table:
     name, node = place_name(place), open_node(place)
     if isinstance(node, zarr.Array):
-        return make_table(node, _sibling_ids(str(local_path(place) or place)), where=name, key=key)
+        ids = _sibling_ids(str(local_path(place) or place), options_of(place))
+        return make_table(node, ids, where=name, key=key)
     with reading_metadata(name):
         if "vectors" in node or CODES in node:
             folder, _, last = name.rstrip("/").rpartition("/")
@@ -178,9 +181,9 @@ def _from_place(place: Any, key: str) -> Table:
     return open_run(place).table(key)
 
 
-def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
-    """The ids that belong to an array of vectors (or to its path or URL) in a table's group;
-    None where none do.
+def _sibling_ids(vectors: zarr.Array[Any] | str, options: StorageOptions | None = None) -> Any:
+    """The ids that belong to an array of vectors (or to its path, or its URL with these
+    ``options``) in a table's group; None where none do.
     """
     whole = (
         isinstance(vectors, zarr.Array)
@@ -195,7 +198,8 @@ def _sibling_ids(vectors: zarr.Array[Any] | str) -> Any:
     with contextlib.suppress(FileNotFoundError):
         if isinstance(place, str):
             local = local_path(f"{group}/id")
-            store = f"{group}/id" if local is None else RunStore(local, read_only=True)
+            beside = zarr_place(Url(f"{group}/id", options))
+            store = beside if local is None else RunStore(local, read_only=True)
             return zarr.open_array(store, mode="r")
         return zarr.open_array(place.store, path=f"{group}/id", mode="r")
 

@@ -18,11 +18,13 @@ from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryErr
 from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import open_regular
+from dask_embstab.files.remote import require_harmless
 from dask_embstab.files.swap import finish_swap
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.store_errors import reading
+from dask_embstab.tables.stores.url_store import zarr_place
 
 _MOST_READS = 100
 V = TypeVar("V")
@@ -73,6 +75,7 @@ def open_node(
             f" write arrays as a run with {call('create_run')}"
         )
 
+    require_harmless(place)
     local, name = local_path(place), place_name(place)
     with reading_metadata(name):
         if local is not None:
@@ -83,7 +86,8 @@ def open_node(
                 )
         try:
             if local is None and type(place) is not LocalStore:
-                return fresh(zarr.open(place, mode="r" if _can_be_read_only(place) else "r+"))
+                found = zarr_place(place)
+                return fresh(zarr.open(found, mode="r" if _can_be_read_only(found) else "r+"))
             root = place.root if local is None else local  # type: ignore[union-attr]
             store = RunStore(root, read_only=True, recorded=digests)
             # At once without the consolidated copies; whatever is no such group is opened, or
@@ -161,7 +165,7 @@ def table_without_group(place: Any, keys: Iterable[str] = TABLES) -> str | None:
     """
     for key in keys:
         with contextlib.suppress(Exception):
-            zarr.open_array(place, path=f"{key}/vectors", mode="r")
+            zarr.open_array(zarr_place(place), path=f"{key}/vectors", mode="r")
             return key
     return None
 

@@ -23,6 +23,7 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import npz_kind, read_npz
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.repairs import call
 
@@ -150,9 +151,15 @@ class TableMoments(Displayed):
             found.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
-    def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
-        """Write one file (NumPy's npz) at ``path``, whole or not at all; with ``sync`` it is on the
-        disk by then.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sync: bool = True,
+        storage_options: StorageOptions | None = None,
+    ) -> None:
+        """Write one file (NumPy's npz) at ``path`` (or a URL), whole or not at all; with ``sync``
+        it is on the disk by then.
 
         Examples
         --------
@@ -162,10 +169,13 @@ class TableMoments(Displayed):
         """
         header = np.array(json.dumps(self._header()))
         arrays: dict[str, Any] = {"header": header, **self._arrays()}
-        write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
+        (place,) = bound(storage_options, path)
+        write_whole(place, lambda file: np.savez(file, **arrays), sync=sync)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TableMoments:
+    def load(
+        cls, path: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+    ) -> TableMoments:
         """Read what ``save`` wrote.
 
         Examples
@@ -175,7 +185,7 @@ class TableMoments(Displayed):
         4
         """
         try:
-            with open_file(path) as file:
+            with open_file(*bound(storage_options, path)) as file:
                 arrays = read_npz(file)
             header = parsed_json(str(arrays.pop("header", "{}")))
             if "counts" not in header:

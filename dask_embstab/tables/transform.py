@@ -20,6 +20,7 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.atomic import open_file, write_whole
 from dask_embstab.files.npz import read_npz
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.tables.diagnostics import require_diagnostics
@@ -237,8 +238,14 @@ class Transform(Displayed):
         named: dict[str, Any] = {field_: arrays.get(name) for field_, name in _STORED.items()}
         return cls(**named, diagnostics=diagnostics)
 
-    def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
-        """Write one file (NumPy's npz) at ``path``, over what stood there.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sync: bool = True,
+        storage_options: StorageOptions | None = None,
+    ) -> None:
+        """Write one file (NumPy's npz) at ``path`` (or a URL), over what stood there.
 
         It appears whole or not at all, and with ``sync`` it is on the disk by then.
 
@@ -252,10 +259,13 @@ class Transform(Displayed):
             "diagnostics": np.array(json.dumps(dict(self.diagnostics))),
             **self.arrays(),
         }
-        write_whole(path, lambda file: np.savez(file, **arrays), sync=sync)
+        (place,) = bound(storage_options, path)
+        write_whole(place, lambda file: np.savez(file, **arrays), sync=sync)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Transform:
+    def load(
+        cls, path: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+    ) -> Transform:
         """Read what ``save`` wrote.
 
         Examples
@@ -265,7 +275,7 @@ class Transform(Displayed):
         4
         """
         try:
-            with open_file(path) as file:
+            with open_file(*bound(storage_options, path)) as file:
                 arrays = read_npz(file)
             if "diagnostics" not in arrays:
                 raise InputError(f"{path} holds no transform; write one with {call('fit')}")

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from dask_embstab.errors import verb
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import taken
 from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.engine.output import require_output
@@ -33,6 +34,7 @@ def apply(
     resume: bool = False,
     sync: bool = True,
     users: TableLike | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Run:
     """Transform every table of ``run`` and write it as a stabilized run at ``out``: one read and
     one write per table.
@@ -70,6 +72,7 @@ def apply(
     >>> run.items.d, run.transform.diagnostics["keep"]
     (4, 'geometry')
     """
+    transform, run, out, users = bound(storage_options, transform, run, out, users)
     options = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     source = run_of(run, users)
@@ -89,6 +92,7 @@ def stabilize(
     resume: bool = False,
     sync: bool = True,
     users: TableLike | None = None,
+    storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> Run:
     """`fit` a run onto the reference (``options`` are those of `fit`) and `apply` the result (with
@@ -104,6 +108,7 @@ def stabilize(
     >>> later.transform.diagnostics["items"]["matched"]
     200
     """
+    run, out, reference, users = bound(storage_options, run, out, reference, users)
     source = run_of(run, users)
     aligned_on = run_of(reference) if is_in_files(reference) else reference
     require_output(out, paths_of(source, aligned_on), overwrite=overwrite)

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from dask_embstab.errors import InputError, verb
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import JOIN, taken
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
@@ -42,6 +43,7 @@ def evaluate(
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Metrics:
     """How comparable two runs are: cosines and lengths of the rows with one id, overlaps of top
     lists, recall of stale queries, and quality by judgments.
@@ -98,6 +100,7 @@ def evaluate(
     >>> before.items.mean_cosine < 0.5, round(after.items.mean_cosine, 6)
     (True, 1.0)
     """
+    a, b = bound(storage_options, a, b)
     join = taken(locals(), JOIN)
     first, second = compared_runs(a, b)
     options = EvaluateOptions(
@@ -125,6 +128,7 @@ def search(
     metric: SearchMetric | None = None,
     rescore: RunLike | TableLike | None = None,
     candidates: int | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> tuple[Any, Any]:
     """The k nearest rows of ``run``'s items for every query, exactly: ``(scores, ids)``.
 
@@ -166,6 +170,7 @@ def search(
     >>> ids
     array([['b', 'c']], dtype=object)
     """
+    queries, run, rescore = bound(storage_options, queries, run, rescore)
     asked, of_users = _queries(queries)
     searched = run_of(run).table("items")
     exact = None if rescore is None else run_of(rescore).table("items")

@@ -9,6 +9,7 @@ from typing import Any
 from dask_embstab.errors import InputError, verb
 from dask_embstab.files.atomic import require_file_place, write_whole
 from dask_embstab.files.published import publishing
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.passes.code_trials import Frontier, measure
 from dask_embstab.passes.compress import compress_run
 from dask_embstab.passes.engine.output import require_output
@@ -36,6 +37,7 @@ def compress(
     resume: bool = False,
     sync: bool = True,
     users: TableLike | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Run:
     """Write a run whose rows are stored as codes of a few bytes: one read and one write per table.
 
@@ -99,6 +101,7 @@ def compress(
     ...     print(small.items.dtype, round(es.evaluate(items, small).items.mean_cosine, 4))
     float32 1.0
     """
+    run, out, like, users = bound(storage_options, run, out, like, users)
     source = run_of(run, users)
     name, inputs = source.name if source.path is not None else name_at(out), paths_of(source)
     require_output(out, inputs, overwrite=overwrite)
@@ -138,6 +141,7 @@ def frontier(
     rank: int | None = None,
     force: bool = False,
     out: str | os.PathLike[str] | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Frontier:
     """What codes keep of a run, by the bytes of a row: measured on its own rows, and drawn.
 
@@ -179,6 +183,7 @@ def frontier(
     >>> [(one.code, one.n_bytes, one.rescored) for one in found.entries if not one.rotate]
     [('sign', 4, 0), ('sign', 4, 100), ('int4', 10, 0), ('int4', 10, 100)]
     """
+    run, out = bound(storage_options, run, out)
     if out is not None:
         require_file_place(out)
     source = run_of(run)

@@ -13,6 +13,7 @@ from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.formats import Export, Exported, format_named, require_options
 from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import options_of, taken
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.join.options import KeepDuplicates
@@ -27,7 +28,13 @@ from dask_embstab.tables.write.run_writer import require_outside
 from dask_embstab.verbs.given import paths_of
 from dask_embstab.verbs.runs import load_transform
 
-_OF_FORMATS = options_of("export").keys() - {"format", "version", "overwrite", "sync"}
+_OF_FORMATS = options_of("export").keys() - {
+    "format",
+    "version",
+    "overwrite",
+    "sync",
+    "storage_options",
+}
 """Options that a format takes or does not (`Format.options`)."""
 
 
@@ -57,6 +64,7 @@ def export(
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> dict[str, Any]:
     """Write a run, or a transform, in the format of another library, whole or not at all.
 
@@ -138,6 +146,7 @@ def export(
     >>> done["items"]["rows"], sorted(path.name for path in (folder / "monday/items").iterdir())
     (200, ['part-00000.ids.npy', 'part-00000.vectors.npy'])
     """
+    (what,) = bound(storage_options, what)
     given = {
         name: value for name, value in taken(locals(), _OF_FORMATS).items() if _is_given(value)
     }

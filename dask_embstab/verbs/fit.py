@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
 from dask_embstab.errors import verb
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import FIT, JOIN, SELECTION, taken
 from dask_embstab.passes.fit.driver import fit_moments, fit_tables, summarize
 from dask_embstab.passes.fit.options import (
@@ -34,7 +35,9 @@ from dask_embstab.tables.table import Table, require_one_width
 from dask_embstab.tables.table_moments import TableMoments
 from dask_embstab.tables.transform import Transform
 
-_CHOICES = tuple(FIT.keys() - {"users", "reference", "keep", "balance", *SELECTION, *JOIN})
+_CHOICES = tuple(
+    FIT.keys() - {"users", "reference", "keep", "balance", "storage_options", *SELECTION, *JOIN}
+)
 """Options of a fit that it takes as they are."""
 
 
@@ -66,6 +69,7 @@ def fit(
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Transform:
     """Find the two small matrices that align a run to the reference's space.
 
@@ -151,6 +155,10 @@ def fit(
         up to the size of the reference. Workers of a cluster must share it. Defaults:
         ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's
         temporary folder.
+    storage_options
+        What reaches the URLs (``s3://``, ``gs://``, ``az://``, ``https://``) among the places:
+        names and values of obstore or of fsspec, such as ``endpoint`` and ``access_key_id``. What
+        is not given comes from the environment. They are never shown nor stored.
 
     Raises
     ------
@@ -163,6 +171,7 @@ def fit(
     >>> fitted.diagnostics["items"]["matched"]
     200
     """
+    items, users, reference = bound(storage_options, items, users, reference)
     arguments = locals()
     chosen, join = taken(arguments, SELECTION), taken(arguments, JOIN)
     known = moments_of(items, users)
@@ -210,6 +219,7 @@ def moments(
     duplicates: KeepDuplicates = "error",
     scratch: str | os.PathLike[str] | None = None,
     join_memory: int | str | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> TableMoments:
     """Reduce a table, or a part of one, to what `fit` needs of it: one read, a few (d, d) matrices.
 
@@ -225,6 +235,7 @@ def moments(
     >>> es.fit(sums, reference=monday, keep="geometry").diagnostics["items"]["matched"]
     200
     """
+    table, reference = bound(storage_options, table, reference)
     arguments = locals()
     rows = as_table(table, key=key)
     named = read_named(taken(arguments, SELECTION), {key: rows}, as_run(table))

@@ -14,6 +14,7 @@ from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.moved_index import move_index
 from dask_embstab.exchange.opened_index import open_index
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
@@ -38,6 +39,7 @@ def query_index(
     k: int = 10,
     table: Literal["items", "users"] = "items",
     space: Any = None,
+    storage_options: StorageOptions | None = None,
 ) -> tuple[Any, Any]:
     """The nearest vectors of an exported index for every query: ``(scores, ids)``, both (q, k).
 
@@ -72,6 +74,7 @@ def query_index(
     >>> ids.shape
     (300, 5)
     """
+    queries, space = bound(storage_options, queries, space)
     require_each("query_index", {"k": k, "table": table})
     opened = open_index(local_index(index), table)
     asked, theirs = _queries(queries)
@@ -109,6 +112,7 @@ def upgrade_index(
     space: Any = None,
     overwrite: bool = False,
     sync: bool = True,
+    storage_options: StorageOptions | None = None,
 ) -> dict[str, Any]:
     """Move the stored vectors of an index by one matrix into another space, at ``out``; nothing but
     the index is read.
@@ -139,6 +143,7 @@ def upgrade_index(
     >>> es.space_of(folder / "new").origin == es.space_of(tuesday).origin
     True
     """
+    transform, space = bound(storage_options, transform, space)
     require_each("upgrade_index", {"table": table})
     opened = open_index(local_index(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_embstab.errors import IdError, first_few, verb
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import made_parents
 from dask_embstab.passes.apply import copy_table, float_dtype
 from dask_embstab.passes.engine.graph import run_all
@@ -41,6 +42,7 @@ def ingest(
     overwrite: bool = False,
     resume: bool = False,
     sync: bool = True,
+    storage_options: StorageOptions | None = None,
 ) -> Run:
     """Write a table of items (and one of users) that lies in files of another format as a run: one
     read and one write each, out of core.
@@ -94,6 +96,7 @@ def ingest(
     >>> es.ingest(folder / "items.parquet", folder / "ingested.zarr").items.vectors.shape
     (2, 3)
     """
+    source, users, out = bound(storage_options, source, users, out)
     given = {"items": source, "users": users}
     tables = {
         key: open_table(one, key, id=_of(id, key), vector=_of(vector, key), where=_of(where, key))

@@ -9,6 +9,7 @@ from dask_embstab.diagnose.report import report_run, report_runs
 from dask_embstab.errors import InputError, verb
 from dask_embstab.files.atomic import require_file_place
 from dask_embstab.files.published import publishing
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.render.report import Report
 from dask_embstab.series.places import series_at, series_version
 from dask_embstab.series.reader import SeriesReader
@@ -27,6 +28,7 @@ def report(
     k: int = 100,
     users: int = 1000,
     seed: int = 0,
+    storage_options: StorageOptions | None = None,
 ) -> Report:
     """How a series, two runs or one stabilized run are doing: one HTML page that needs nothing
     beside it, under 1 MB however large the tables.
@@ -59,6 +61,7 @@ def report(
     >>> report.well, report.verdict
     (True, 'Comparable: both runs hold the same ids in one space')
     """
+    a, b, out = bound(storage_options, a, b, out)
     if out is not None:
         require_file_place(out)
     series = a if isinstance(a, SeriesReader) else series_at(a)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from typing import Any
 
-import fsspec
-
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import made_parents
 from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
@@ -36,7 +34,9 @@ from dask_embstab.verbs.given import name_at, paths_of
 
 
 @verb()
-def open_run(path: Any, *, verify: bool = False) -> Run:
+def open_run(
+    path: Any, *, verify: bool = False, storage_options: StorageOptions | None = None
+) -> Run:
     """Open a run lazily: its metadata is read, and with ``verify`` every file.
 
     Parameters
@@ -47,6 +47,8 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
         Compare every file of a stabilized run with the digests that the run records of itself, in
         one read, and every chunk once more whenever it is read. A run as training left it records
         none.
+    storage_options
+        What reaches a URL, as in `fit`.
 
     Raises
     ------
@@ -62,6 +64,7 @@ def open_run(path: Any, *, verify: bool = False) -> Run:
     >>> es.open_run(folder / "monday.zarr").name
     'monday'
     """
+    (path,) = bound(storage_options, path)
     if not verify:
         return runs.open_run(path)
     place = path.path if isinstance(path, Run) else path
@@ -76,6 +79,7 @@ def table(
     vector: Any = None,
     where: Any = None,
     name: str | None = None,
+    storage_options: StorageOptions | None = None,
 ) -> Table:
     """Rows in memory (or lazy ones, or in files) and their ids as a table, which every verb takes
     in place of a stored one.
@@ -111,6 +115,7 @@ def table(
     >>> es.evaluate(monday, tuesday).items.mean_cosine
     1.0
     """
+    (array,) = bound(storage_options, array)
     column = ids if isinstance(ids, str) else None
     if column is None and vector is None and where is None:
         return with_ids(as_table(array, where=name or "the table"), ids)
@@ -131,6 +136,7 @@ def create_run(
     chunk_rows: int | None = None,
     overwrite: bool = False,
     sync: bool = True,
+    storage_options: StorageOptions | None = None,
 ) -> Run:
     """Write tables as a run, one read and one write each, and open it.
 
@@ -167,6 +173,7 @@ def create_run(
     >>> run.items.n_rows, run.users
     (3, None)
     """
+    path, items, users = bound(storage_options, path, items, users)
     given = {"items": (items, item_ids), "users": (users, user_ids)}
     for key, (table, ids) in given.items():
         if table is None and ids is not None:
@@ -217,7 +224,9 @@ def create_run(
 
 
 @verb()
-def load_transform(path: str | os.PathLike[str]) -> Transform:
+def load_transform(
+    path: str | os.PathLike[str], *, storage_options: StorageOptions | None = None
+) -> Transform:
     """The transform saved at ``path`` (or URL): a file of `Transform.save`, or a stabilized run.
 
     Examples
@@ -226,6 +235,7 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
     >>> es.load_transform(folder / "tuesday.npz").diagnostics["items"]["matched"]
     200
     """
+    (path,) = bound(storage_options, path)
     local = local_path(path)
     if local is not None and not os.path.isdir(local):  # noqa: PTH112 (False for a name that is too long)
         return Transform.load(path)
@@ -245,11 +255,4 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
 def _transform_at(url: str) -> Transform:
     """The file of `Transform.save` at a URL of any store."""
     with reading(f"the transform at {url}"):
-        try:
-            data = fsspec.open(url, "rb").open().read()
-        except FileNotFoundError:
-            raise InputError(
-                f"there is no transform at {url}; give the place of a saved one or of a"
-                " stabilized run"
-            ) from None
-        return Transform.load(io.BytesIO(data))  # type: ignore[arg-type]
+        return Transform.load(url)

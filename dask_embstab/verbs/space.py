@@ -14,6 +14,7 @@ from dask_embstab.exchange.migrate.detect import Detected, detect
 from dask_embstab.exchange.place import RECORD
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.places import series_at, series_version
@@ -30,7 +31,7 @@ _MOST_BYTES = 1 << 20
 
 
 @verb()
-def space_of(given: Any) -> Space:
+def space_of(given: Any, *, storage_options: StorageOptions | None = None) -> Space:
     """The fingerprint of the space that vectors are of, or that a transform leads into.
 
     Parameters
@@ -55,6 +56,7 @@ def space_of(given: Any) -> Space:
     >>> es.space_of(monday).origin == es.space_of(tuesday).origin
     False
     """
+    (given,) = bound(storage_options, given)
     if isinstance(given, Space):
         return given
     if isinstance(given, Transform):
@@ -72,7 +74,7 @@ def space_of(given: Any) -> Space:
 
 
 @verb()
-def check_space(a: Any, b: Any) -> Space:
+def check_space(a: Any, b: Any, *, storage_options: StorageOptions | None = None) -> Space:
     """The space that ``a`` and ``b`` share (of both, whatever `space_of` takes); `SpaceError` where
     they are of two.
 
@@ -88,6 +90,7 @@ def check_space(a: Any, b: Any) -> Space:
     ...     "must be of one space" in str(error)
     True
     """
+    a, b = bound(storage_options, a, b)
     ours, theirs = space_of(a), space_of(b)
     require_one_space(ours, theirs, _place_of(a), _place_of(b))
     return theirs
@@ -101,6 +104,7 @@ def detect_space(
     key: str = "items",
     rows: int = 1000,
     seed: int = 0,
+    storage_options: StorageOptions | None = None,
 ) -> Detected:
     """Which space vectors are of that carry no fingerprint, and whether two are mixed among them.
 
@@ -126,6 +130,7 @@ def detect_space(
     >>> es.detect_space(tuesday, series).spaces[0].space.name
     'tuesday'
     """
+    vectors, spaces = bound(storage_options, vectors, spaces)
     require_each("detect_space", {"key": key, "rows": rows, "seed": seed})
     series = spaces if isinstance(spaces, SeriesReader) else SeriesReader(spaces)
     latest = [version.version for version in series.log().live_runs.values()][-_LATEST:]

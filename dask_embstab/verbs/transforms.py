@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dask_embstab.errors import verb
 from dask_embstab.exchange.transforms.fold import Layout, folded
 from dask_embstab.exchange.transforms.layer import TableKey
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.runs import load_transform
 
@@ -22,6 +23,7 @@ def fold(
     *,
     layout: Layout,
     table: TableKey = "items",
+    storage_options: StorageOptions | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     """Weight and bias of a model's last layer with the transform in it: the model then gives
     transformed rows, at no cost (Zielnicki & Hsiao, arXiv 2508.07574).
@@ -60,5 +62,6 @@ def fold(
     >>> bool(np.allclose(hidden @ folded, fitted.transform_items(hidden @ kernel)))
     True
     """
+    (transform,) = bound(storage_options, transform)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     return folded(made, weight, bias, table=table, layout=layout)

@@ -12,6 +12,7 @@ from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.migrate.backfill import Backfill, begin
 from dask_embstab.exchange.migrate.plan import UpgradePlan, plan_upgrade
 from dask_embstab.exchange.opened_index import open_index
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import taken
 from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
@@ -40,6 +41,7 @@ def upgrade_plan(
     metric: Metric | None = None,
     queries: Any = None,
     recall: float = 0.95,
+    storage_options: StorageOptions | None = None,
 ) -> UpgradePlan:
     """What to do about an index of ``old`` vectors when queries come from the ``new`` model: leave
     it, bridge the queries (or move the stored vectors) by one matrix, or build it anew.
@@ -77,6 +79,7 @@ def upgrade_plan(
     >>> es.upgrade_plan(series.open(1), series.open(2), k=5).decision
     'leave'
     """
+    old, new, queries = bound(storage_options, old, new, queries)
     given = {"k": k, "users": users, "seed": seed, "metric": metric, "recall": recall}
     require_each("upgrade_plan", given)
     before, now = compared_runs(old, new)
@@ -103,6 +106,7 @@ def begin_backfill(
     *,
     table: Literal["items", "users"] = "items",
     part_rows: int = 1 << 17,
+    storage_options: StorageOptions | None = None,
 ) -> Backfill:
     """Begin to move an index to a new model part by part, while it is searched.
 
@@ -134,6 +138,7 @@ def begin_backfill(
     >>> moving.step().done
     80
     """
+    old, new = bound(storage_options, old, new)
     require_each("begin_backfill", {"table": table, "part_rows": part_rows})
     opened = open_index(local_index(index), table)
     before, now = compared_runs(old, new)

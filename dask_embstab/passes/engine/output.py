@@ -17,6 +17,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.tables.layout import ATTRIBUTE, FORMAT, INCOMPLETE
 from dask_embstab.tables.store import place_name
+from dask_embstab.tables.stores.url_store import zarr_place
 from dask_embstab.tables.write.run_writer import require_place
 
 _SAME_PROCESS = (None, dask.get, dask.local.get_sync, dask.threaded.get)
@@ -56,7 +57,7 @@ def require_output(
         ) from error
 
     try:
-        seen = zarr.open_group(out, mode="r+")
+        seen = zarr.open_group(zarr_place(out), mode="r+")
     except FileNotFoundError:
         raise InputError(
             "the output store must be shared by all processes that compute; what a worker writes"
@@ -68,4 +69,4 @@ def require_output(
 
 
 def _write_probe(out: Any, attributes: dict[str, Any]) -> None:
-    zarr.open_group(out, mode="w-", zarr_format=3, attributes=attributes)
+    zarr.open_group(zarr_place(out), mode="w-", zarr_format=3, attributes=attributes)

@@ -19,15 +19,19 @@ from dask_embstab.errors import (
     NotARunError,
     OutputExistsError,
 )
+from dask_embstab.files.remote import require_harmless
 from dask_embstab.tables.layout import INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
+from dask_embstab.tables.stores.url_store import zarr_place
 
 
 def require_store(out: Any) -> None:
     """Raise unless ``out`` is a free place in a store that can be written and can replace what it
     holds.
     """
+    require_harmless(out)
+    out = zarr_place(out)
     name = place_name(out)
     if not is_place(out) or isinstance(out, zarr.Group):
         raise InputError(
@@ -74,6 +78,7 @@ def _is_swept(node: Any) -> bool:
 
 def begin_group(out: Any, attributes: dict[str, Any]) -> zarr.Group:
     """The run's root group, in its place, with these attributes."""
+    out = zarr_place(out)
     try:
         with contextlib.suppress(Exception):
             if _is_swept(left := zarr.open_group(out, mode="r+")):

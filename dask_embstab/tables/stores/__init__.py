@@ -1,0 +1,1 @@
+"""Stores that Zarr reads and writes through, where they are no folders."""
