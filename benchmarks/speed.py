@@ -127,7 +127,7 @@ def step_jobs(array: zarr.Array[Any], folder: Path, d: int, threads: int) -> dic
 
 def zarr_read(array: zarr.Array[Any], threads: int) -> None:
     """Read a table with zarr-python, a chunk at a time, and forget it."""
-    rows = array.chunks[0]
+    rows = (array.shards or array.chunks)[0]
     starts = range(0, array.shape[0], rows)
     on_threads(
         lambda i: [array[start : start + rows].shape for start in starts[i::threads]],  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from oracle import Array, assert_close, rotation, world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.tables.read.direct import DirectGatherReader
+from dask_embstab.tables.read.stored.gather import DirectGatherReader
 
 MakeRun = Callable[..., es.Run]
 SEEDS = 100

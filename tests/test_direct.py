@@ -15,8 +15,9 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 import dask_embstab as es
 from dask_embstab.errors import DamageError
 from dask_embstab.tables.read.chunk_layout import chunk_files
-from dask_embstab.tables.read.direct import DirectBlock, DirectGather
+from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.direct_source import DirectSource, stored_digests
+from dask_embstab.tables.read.stored.gather import DirectGather
 from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
 from dask_embstab.tables.write.chunk_writer import DirectWriter, _reserve
@@ -114,11 +115,8 @@ def test_other_layouts_go_through_zarr(tmp_path: Path) -> None:
     gzip = zarr.create_array(
         tmp_path / "gzip", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=[GzipCodec()]
     )
-    sharded = zarr.create_array(
-        tmp_path / "s", shape=(N, D), chunks=(ROWS, D), shards=(2 * ROWS, D), dtype="f4"
-    )
     memory = zarr.create_array({}, shape=(N, D), chunks=(ROWS, D), dtype="f4")
-    for array in (gzip, sharded, memory):
+    for array in (gzip, memory):
         array[:] = rows_of("float32")
         assert chunk_files(array) is None
         np.testing.assert_array_equal(

@@ -23,8 +23,9 @@ from dask_embstab.cli.main import main
 from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids import lookup
 from dask_embstab.tables.ids.ids import Ids
-from dask_embstab.tables.read import direct
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
+from dask_embstab.tables.read.stored import gather
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
+from dask_embstab.tables.read.stored.files import OpenChunk
 from dask_embstab.tables.table import make_table
 
 MakeRun = Callable[..., es.Run]
@@ -144,9 +145,9 @@ def test_only_the_chunks_with_these_rows_are_opened(
     table = make_run("a", T, item_ids=IDS["int64"]).items
     table.rows_of(IDS["int64"][:1])
     opened, read = Counter[int](), Counter[int]()
-    begin, fill = direct.open_chunk, OpenChunk.read_into
+    begin, fill = gather.open_chunk, OpenChunk.read_into
 
-    def noted(files: ChunkFiles, chunk: int) -> OpenChunk | None:
+    def noted(files: ChunkFiles, chunk: int) -> Any:
         opened[chunk] += 1
         return begin(files, chunk)
 
@@ -154,7 +155,7 @@ def test_only_the_chunks_with_these_rows_are_opened(
         read[0] += 1
         fill(self, *more)
 
-    monkeypatch.setattr(direct, "open_chunk", noted)
+    monkeypatch.setattr(gather, "open_chunk", noted)
     monkeypatch.setattr(OpenChunk, "read_into", filled)
     table.rows_of(IDS["int64"][[3, 17, 5]])
     assert opened == {0: 1, 1: 1}

@@ -16,7 +16,8 @@ from oracle import align, assert_close, foreign_run, vectors_of, world
 import dask_embstab as es
 from dask_embstab.passes.engine.graph import progress
 from dask_embstab.tables.read import direct
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, OpenChunk
+from dask_embstab.tables.read.stored import chunk_files, gather
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.zarr_source import ZarrSource
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
@@ -30,17 +31,18 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     that Zarr decodes.
     """
     counted: Counter[tuple[str, int]] = Counter()
-    opened, decoded = direct.open_chunk, ZarrSource.decode
+    opened, decoded = chunk_files.open_chunk, ZarrSource.decode
 
-    def open_chunk(files: ChunkFiles, chunk: int) -> OpenChunk | None:
+    def open_chunk(files: ChunkFiles, chunk: int, *ahead: Any) -> Any:
         counted[files.root, chunk] += files.root.endswith("vectors")
-        return opened(files, chunk)
+        return opened(files, chunk, *ahead)
 
     def decode(self: ZarrSource, chunk: int) -> Any:
         counted[str(self.array.store_path), chunk] += 1
         return decoded(self, chunk)
 
-    monkeypatch.setattr(direct, "open_chunk", open_chunk)
+    for reader in (direct, gather):
+        monkeypatch.setattr(reader, "open_chunk", open_chunk)
     monkeypatch.setattr(ZarrSource, "decode", decode)
     return counted
 

@@ -16,8 +16,8 @@ import dask_embstab as es
 from dask_embstab.series.publish import publish as publishing
 from dask_embstab.series.publish.figures import figures_of
 from dask_embstab.series.store import Folder
-from dask_embstab.tables.read.chunk_layout import OpenChunk
-from dask_embstab.tables.read.direct import DirectGatherReader
+from dask_embstab.tables.read.stored.files import OpenChunk
+from dask_embstab.tables.read.stored.gather import DirectGatherReader
 
 N_ITEMS, N_USERS, D = 6000, 5000, 8
 SAMPLE, OTHERS, SCORED = 4096, 256, 256

@@ -34,9 +34,9 @@ from dask_embstab.passes.engine.write import raise_not_finite
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock, IdReader
 from dask_embstab.tables.ids.kinds import digest_of_ids
 from dask_embstab.tables.inputs import ALL_IDS, ID_DIGESTS, needs_digests
-from dask_embstab.tables.read.chunk_layout import require_visible_dir
 from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.read.source import Digests, Openable
+from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.table import Table
 
 WRITERS: dict[str, WriteFile] = {

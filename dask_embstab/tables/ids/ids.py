@@ -81,7 +81,7 @@ class Ids:
         """Start reading, from the first row on or from any later one."""
         is_whole = isinstance(self.array, zarr.Array) and self.kind == "int64"
         files = chunk_files(self.array, unique=True) if is_whole else None
-        if files is not None:
+        if files is not None and files.store is None:
             return DirectIds(DirectBlock(files, 0, 0).open(), self.where)
         # Ids in files of another format are read on from where the last range ended.
         cursor = getattr(self.array, "cursor", None)
@@ -131,7 +131,8 @@ class SlicedIds:
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         is_cut = isinstance(ids.array, zarr.Array) or hasattr(ids.array, "files")
-        self._rows = int(ids.array.chunks[0]) if is_cut else ID_RANGE
+        chunks = (getattr(ids.array, "shards", None) or ids.array.chunks) if is_cut else (ID_RANGE,)
+        self._rows = int(chunks[0])
         self._number, self._chunk = -1, np.empty(0)
         self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
 

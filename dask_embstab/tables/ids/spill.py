@@ -18,7 +18,7 @@ import numpy as np
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.files.atomic import write_whole
-from dask_embstab.tables.read.chunk_layout import require_visible_dir
+from dask_embstab.tables.read.stored.files import require_visible_dir
 
 Columns = Sequence[np.ndarray[Any, Any]]
 _WORD = 8

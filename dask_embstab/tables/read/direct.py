@@ -1,31 +1,30 @@
-"""Rows straight from chunk files into one reused panel buffer.
+"""Rows straight from stored chunks into one reused panel buffer.
 
-`preadv`, with the checksum computed on the way and compared when a chunk has been read to its end.
-A range that is only a part of a chunk verifies the whole chunk first, once per process. Compressed
-chunks are decoded from the file into a reused buffer.
+Rows that are stored as they are, in chunk files or in the inner chunks of shards, are read in
+place, with the checksum computed on the way and compared when a chunk has been read to its end. A
+range that is only a part of a chunk verifies the whole chunk first, once per process. Compressed
+chunks, and inner chunks that hold a part of the components, are decoded into a reused buffer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import crc32c
-import numcodecs
 import numpy as np
 
-from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.errors import EmbstabError
-from dask_embstab.tables.read.bounded import allowed_bytes, decode_into, require_encoded_size
-from dask_embstab.tables.read.chunk_layout import (
-    ChunkFiles,
-    OpenChunk,
-    open_chunk,
-    verify_once,
-)
-from dask_embstab.tables.read.recorded import stored_checksum
+from dask_embstab.core.types import Rows
 from dask_embstab.tables.read.source import Digests, checksum
-from dask_embstab.tables.store_errors import read_error
+from dask_embstab.tables.read.stored.chunk_files import (
+    ChunkFiles,
+    open_chunk,
+    stored_checksum_of,
+)
+from dask_embstab.tables.read.stored.decode import decode_band, decode_chunk
+from dask_embstab.tables.read.stored.files import OpenChunk
+from dask_embstab.tables.read.stored.objects import OpenObject
+from dask_embstab.tables.read.stored.plain import PlainChunk
+from dask_embstab.tables.read.stored.shards import OpenShard
 
 _READ_BYTES = 2 << 20
 """Read at once where panels are smaller: a call costs as much as a tenth of a megabyte does."""
@@ -42,19 +41,20 @@ class DirectBlock:
 
     def open(self) -> DirectReader | DecodedReader:
         """Start reading."""
-        if self.files.compression is not None:
-            return DecodedReader(self.files, drop=self.drop)
+        if not self.files.by_panels:
+            return DecodedReader(self.files, self.start, self.stop, drop=self.drop)
         return DirectReader(self.files, self.start, self.stop, drop=self.drop)
 
     def stored_digests(self) -> Digests:
         """Of every chunk, as its file tells before its rows are read (and compared with it); empty
         where one does not.
         """
-        if not self.files.checksummed or self.files.compression is not None:
+        files = self.files
+        if not files.checksummed or not files.by_panels or files.store is not None:
             return {}
-        chunks = range(self.start // self.files.chunk_rows, -(-self.stop // self.files.chunk_rows))
+        chunks = range(self.start // files.chunk_rows, -(-self.stop // files.chunk_rows))
         try:
-            return {number: stored_checksum(self.files.path(number)) for number in chunks}
+            return {number: stored_checksum_of(files, number) for number in chunks}
         except (
             OSError
         ):  # a chunk of nothing but its fill, or one that is lost or cut short: reading tells
@@ -62,19 +62,19 @@ class DirectBlock:
 
 
 class DirectReader:
-    """Reads uncompressed chunk files panel by panel."""
+    """Reads rows that are stored as they are, panel by panel."""
 
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, drop: bool) -> None:
         self._files, self._range, self._drop = files, (start, stop), drop
-        self._number, self._chunk = -1, None
+        self._fetched = files.ahead(start, stop)
+        self._number = -1
+        self._chunk: PlainChunk | OpenShard | None = None
         self._read_rows = max(1, _READ_BYTES // files.row_bytes)
         self._ahead = 0, 0
         self._crc = 0
         self._whole = False
         self._buffer = np.empty((0, files.d), files.dtype)
         self._digests: Digests = {}
-
-    _chunk: OpenChunk | None
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop``, in a buffer that a later call fills anew."""
@@ -112,13 +112,13 @@ class DirectReader:
                 self._open(number)
             if self._chunk is None:
                 np.frombuffer(part, files.dtype)[:] = files.fill
-            else:
-                self._chunk.read_into(part, (start - number * files.chunk_rows) * files.row_bytes)
-
-            if self._whole:
                 self._crc = crc32c.crc32c(part, self._crc)
-                if end == min((number + 1) * files.chunk_rows, files.n_rows):
-                    self._finish(number, end)
+            else:
+                offset = (start - number * files.chunk_rows) * files.row_bytes
+                self._crc = self._chunk.read(part, offset, self._crc)
+
+            if self._whole and end == number * files.chunk_rows + files.rows_of(number):
+                self._finish(number, end)
             start, at = end, at + size
 
     def digests(self) -> Digests:
@@ -129,27 +129,33 @@ class DirectReader:
         files = self._files
         self._close()  # a chunk that was read in part
         self._number, self._crc = number, 0
-        self._chunk = open_chunk(files, number)
-        first, last = number * files.chunk_rows, min((number + 1) * files.chunk_rows, files.n_rows)
+        opened = open_chunk(files, number, self._fetched)
+        first = number * files.chunk_rows
+        last = first + files.rows_of(number)
         self._whole = self._range[0] <= first and last <= self._range[1]
-        if self._chunk is not None and not self._whole:
-            verify_once(files, self._chunk)
+        if opened is None:
+            self._chunk = None
+        else:
+            self._chunk = chunk = (
+                opened
+                if isinstance(opened, OpenShard)
+                else PlainChunk(opened, files.data_bytes, files.checksummed)
+            )
+            low, high = (
+                (min(max(row, first), last) - first) * files.row_bytes for row in self._range
+            )
+            chunk.expect(low, high, is_whole=self._whole)
 
     def _finish(self, number: int, end: int) -> None:
         """At the end of a chunk: what pads the last one, then the comparison of checksums."""
         files = self._files
-        padding = ((number + 1) * files.chunk_rows - end) * files.row_bytes
-        if padding and self._chunk is not None:
-            self._crc = self._chunk.checksum(
-                files.data_bytes - padding, files.data_bytes, self._crc
-            )
-
+        offset = (end - number * files.chunk_rows) * files.row_bytes
         if self._chunk is not None:
-            if files.checksummed:
-                self._chunk.require_checksum(self._crc)
+            self._crc = self._chunk.finish(offset, self._crc)
             self._chunk.close(drop=self._drop)
             self._chunk = None
-
+        elif behind := files.chunk_rows - files.rows_of(number):
+            self._crc = files.followed_by_fill(self._crc, behind)
         self._digests[number] = self._crc
 
     def _close(self) -> None:
@@ -160,23 +166,30 @@ class DirectReader:
     def __del__(self) -> None:
         """Close what an error or a partial read left open."""
         self._close()
+        if self._fetched is not None:
+            self._fetched.close()
 
 
 class DecodedReader:
-    """Reads Blosc and Zstandard chunk files whole, each decoded into one reused buffer."""
+    """Reads chunks that must be decoded, each (of a shard, all inner chunks of the same rows) into
+    one reused buffer.
+    """
 
-    def __init__(self, files: ChunkFiles, *, drop: bool) -> None:
+    def __init__(self, files: ChunkFiles, start: int, stop: int, *, drop: bool) -> None:
         self._files, self._drop = files, drop
-        self._number = -1
+        self._fetched = files.ahead(start, stop)
+        self._unit, self._number = -1, -1
+        self._chunk: OpenChunk | OpenObject | OpenShard | None = None
         self._rows = np.empty((0, files.d), files.dtype)
         self._joined = np.empty((0, files.d), files.dtype)
+        self._crc, self._next = 0, 0
         self._digests: Digests = {}
 
     def take(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``: a view of the decoded chunk, or a copy where they straddle
-        two.
+        """Rows ``start`` to ``stop``: a view of what is decoded, or a copy where they straddle two
+        parts.
         """
-        size = self._files.chunk_rows
+        size = self._files.unit_rows
         first = start // size
         if (stop - 1) // size == first:
             return self._load(first)[start - first * size : stop - first * size]
@@ -185,10 +198,10 @@ class DecodedReader:
             self._joined = np.empty((stop - start, self._files.d), self._files.dtype)
         at = 0
         while start < stop:
-            number = start // size
-            end = min(stop, (number + 1) * size)
-            self._joined[at : at + end - start] = self._load(number)[
-                start - number * size : end - number * size
+            unit = start // size
+            end = min(stop, (unit + 1) * size)
+            self._joined[at : at + end - start] = self._load(unit)[
+                start - unit * size : end - unit * size
             ]
             start, at = end, at + end - start
 
@@ -198,92 +211,49 @@ class DecodedReader:
         """Of every chunk that was decoded."""
         return self._digests
 
-    def _load(self, number: int) -> Rows:
-        if number == self._number:
+    def _load(self, unit: int) -> Rows:
+        if unit == self._unit:
             return self._rows
+        files = self._files
         if not len(self._rows):
-            self._rows = np.empty((self._files.chunk_rows, self._files.d), self._files.dtype)
-        decode_chunk(self._files, number, self._rows, drop=self._drop)
-        self._number = number
-        self._digests[number] = checksum(self._rows)
+            self._rows = np.empty((files.unit_rows, files.d), files.dtype)
+        number, band = divmod(unit, files.chunk_rows // files.unit_rows)
+        if number != self._number:
+            self._close()
+            self._chunk, self._number = open_chunk(files, number, self._fetched), number
+            self._crc, self._next = 0, 0
+
+        self._unit = -1  # what is in the buffer, should this fail
+        if isinstance(self._chunk, OpenShard):
+            decode_band(files, self._chunk, band, self._rows)
+        else:
+            decode_chunk(files, self._chunk, self._rows)
+        self._unit = unit
+        self._add_to_digest(number, band)
         return self._rows
 
-
-def decode_chunk(files: ChunkFiles, number: int, out: Rows, *, drop: bool) -> None:
-    """Decode a compressed chunk file into ``out`` (chunk_rows, d)."""
-    chunk = open_chunk(files, number)
-    if chunk is None:
-        out[...] = files.fill
-        return
-
-    try:
-        require_encoded_size(
-            chunk.size, allowed_bytes(out.size, files.dtype), f"chunk file {chunk.path}"
-        )
-        encoded = memoryview(bytearray(chunk.size))
-        chunk.read_into(encoded, 0)
-        if files.checksummed:
-            chunk.require_checksum(crc32c.crc32c(encoded[:-4]))
-            encoded = encoded[:-4]
-        codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
-        decode_into(codec, encoded, out)
-    except EmbstabError:
-        raise
-    except Exception as error:
-        raise read_error(error, f"chunk file {chunk.path}") from error
-    finally:
-        chunk.close(drop=drop)
-
-
-@dataclass(frozen=True, slots=True)
-class DirectGather:
-    """Rows gathered from uncompressed chunk files.
-
-    Where ``verified``, a chunk is checked before its first row is used, which reads it whole.
-    """
-
-    files: ChunkFiles
-    rows: RowNumbers
-    verified: bool = True
-
-    def open(self) -> DirectGatherReader:
-        """Start picking."""
-        return DirectGatherReader(self)
-
-
-class DirectGatherReader:
-    """Picks rows from mapped chunk files, one panel at a time."""
-
-    def __init__(self, gather: DirectGather) -> None:
-        self._files, self._rows, self._verify = gather.files, gather.rows, gather.verified
-
-    def take(self, start: int, stop: int) -> Rows:
-        """The gathered rows ``start`` to ``stop``."""
-        rows, size = self._rows[start:stop], self._files.chunk_rows
-        panel = np.empty((len(rows), self._files.d), self._files.dtype)
-        chunks = rows // size
-        order = np.argsort(chunks, kind="stable")
-        for group in (
-            np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []
-        ):
-            number = int(chunks[group[0]])
-            panel[group] = self._mapped(number)[rows[group] - number * size]
-
-        return panel
-
-    def digests(self) -> Digests:
-        """None: chunks are not read as a whole table."""
-        return {}
-
-    def _mapped(self, number: int) -> Rows:
-        """The chunk mapped into memory, unmapped when the panel is done."""
+    def _add_to_digest(self, number: int, band: int) -> None:
+        """Go on with the checksum of a chunk; the inner chunks behind the last row of the table are
+        fill.
+        """
+        if band != self._next:
+            return
         files = self._files
-        chunk = open_chunk(files, number)
-        if chunk is None:
-            return np.broadcast_to(np.asarray(files.fill, files.dtype), (files.chunk_rows, files.d))
-        try:
-            if self._verify:
-                verify_once(files, chunk)
-            return np.memmap(chunk.path, files.dtype, "r", shape=(files.chunk_rows, files.d))
-        finally:
-            chunk.close()
+        self._crc, self._next = checksum(self._rows, self._crc), band + 1
+        if self._next * files.unit_rows < files.rows_of(number):
+            return
+        behind = files.chunk_rows - self._next * files.unit_rows
+        self._crc = files.followed_by_fill(self._crc, behind)
+        self._digests[number] = self._crc
+        self._close()
+
+    def _close(self) -> None:
+        if self._chunk is not None:
+            self._chunk.close(drop=self._drop)
+            self._chunk = None
+
+    def __del__(self) -> None:
+        """Close what an error or a partial read left open."""
+        self._close()
+        if self._fetched is not None:
+            self._fetched.close()

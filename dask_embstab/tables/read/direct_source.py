@@ -1,4 +1,4 @@
-"""Vectors in a Zarr array on a local disk whose chunks are plain files: read without Zarr."""
+"""Vectors in a Zarr array whose chunks are plain files, shards or objects: read without Zarr."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import zarr
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.read.chunk_layout import ChunkFiles
-from dask_embstab.tables.read.direct import DirectBlock, DirectGather
+from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.read.source import Access, Digests, Openable, Source
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
+from dask_embstab.tables.read.stored.gather import DirectGather, ObjectGather
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
 _DROP_SHARE = 0.5
@@ -21,7 +22,11 @@ _DROP_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DirectSource:
-    """A two-dimensional Zarr array with `ChunkFiles`; compressed chunks are decoded whole."""
+    """A two-dimensional Zarr array with `ChunkFiles`; a chunk of a sharded one is a shard.
+
+    Where rows are not read by panels, ``unit_rows`` of them are decoded at a time. At most
+    ``ahead_bytes`` are on their way to a reader.
+    """
 
     array: zarr.Array[Any]
     files: ChunkFiles
@@ -29,13 +34,16 @@ class DirectSource:
     dtype: np.dtype[Any]
     chunk_rows: int
     access: Access
+    unit_rows: int
+    ahead_bytes: int
 
     @classmethod
     def of(cls, array: zarr.Array[Any], files: ChunkFiles) -> DirectSource:
         """The array, read from these files."""
-        access: Access = "panels" if files.compression is None else "chunks"
+        access: Access = "panels" if files.by_panels else "chunks"
         shape = files.n_rows, files.d
-        return cls(array, files, shape, files.dtype, files.chunk_rows, access)
+        more = files.unit_rows, files.ahead_bytes
+        return cls(array, files, shape, files.dtype, files.chunk_rows, access, *more)
 
     def block(self, start: int, stop: int) -> DirectBlock:
         """These rows, read when the task runs."""
@@ -44,7 +52,7 @@ class DirectSource:
 
     def gather(self, rows: RowNumbers) -> DirectGather | ZarrGather:
         """These rows, gathered when the task runs."""
-        if self.files.compression is not None:
+        if not self.files.by_panels or self.files.store is not None:
             return ZarrGather(ZarrSource(self.array), rows)
         return DirectGather(self.files, rows)
 
@@ -54,6 +62,8 @@ def few_rows(source: Source, rows: RowNumbers) -> Any:
     are not compared then.
     """
     if isinstance(source, DirectSource) and source.access == "panels":
+        if source.files.store is not None:
+            return ObjectGather(source.files, rows)
         return DirectGather(source.files, rows, verified=False)
     return source.gather(rows)
 

@@ -1,7 +1,7 @@
-"""Rows straight from a panel into chunk files.
+"""Rows straight from a panel into chunk files, or into objects of a store.
 
 Panels are appended to a temporary file next to the chunk with a running checksum; it is renamed
-when it is whole.
+when it is whole. An object is put as a whole, large ones in parts side by side.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.files.atomic import PARTIAL, begin_sync, create_new, new_token, write_all
 from dask_embstab.files.libc import call
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, require_visible_dir
-from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
+from dask_embstab.tables.read.stored.files import require_visible_dir
+from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import write_error
 
 _PADDING_ROWS = 4096
@@ -64,7 +65,7 @@ class DirectWriter:
                 number = self._at // self._files.chunk_rows
                 end = min((number + 1) * self._files.chunk_rows, self._stop)
                 taken = min(len(rows), end - self._at)
-                if self._descriptor < 0:
+                if self._at == number * self._files.chunk_rows:
                     self._begin(number)
                 self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
                 self._at += taken
@@ -99,6 +100,9 @@ class DirectWriter:
 
     def _append(self, data: memoryview) -> None:
         self._crc = crc32c.crc32c(data, self._crc)
+        self._store(data)
+
+    def _store(self, data: memoryview) -> None:
         write_all(self._descriptor, data)
 
     def _complete(self, number: int, end: int) -> None:
@@ -110,7 +114,11 @@ class DirectWriter:
             self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
         if self._files.checksummed:
-            write_all(self._descriptor, memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
+            self._store(memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
+        self._publish(number)
+
+    def _publish(self, number: int) -> None:
+        """Let the chunk, which is whole, take its place."""
         if self._sync:
             begin_sync(self._descriptor)
         self._close()
@@ -125,6 +133,37 @@ class DirectWriter:
         if self._descriptor >= 0:
             self._close()
             Path(self._partial).unlink(missing_ok=True)
+
+
+class ObjectWriter(DirectWriter):
+    """The same for objects of a store: a chunk is collected, and put as a whole."""
+
+    def __init__(self, files: ChunkFiles, start: int, stop: int) -> None:
+        super().__init__(files, start, stop)
+        self._data, self._filled = memoryview(b""), 0
+
+    def _begin(self, number: int) -> None:
+        del number
+        assert self._files.stored_bytes is not None
+        # A new buffer each time: a store in memory keeps the one that it was given.
+        fresh: Any = np.empty(self._files.stored_bytes, np.uint8)
+        self._data = memoryview(fresh)
+        self._filled, self._crc = 0, 0
+
+    def _store(self, data: memoryview) -> None:
+        self._data[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
+
+    def _publish(self, number: int) -> None:
+        assert self._filled == len(self._data)
+        self._files.put(number, self._data)
+
+
+def chunk_writer(files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> DirectWriter:
+    """What writes these rows where the chunks lie."""
+    if files.store is not None:
+        return ObjectWriter(files, start, stop)
+    return DirectWriter(files, start, stop, sync=sync)
 
 
 def require_room(at: int, n: int, stop: int, place: str) -> None:

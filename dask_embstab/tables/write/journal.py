@@ -18,9 +18,10 @@ from typing import Any
 import crc32c
 import numpy as np
 
-from dask_embstab.tables.read.chunk_layout import ChunkFiles, open_chunk
-from dask_embstab.tables.read.recorded import last_bytes
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, open_chunk
+from dask_embstab.tables.read.stored.shards import OpenShard
+from dask_embstab.tables.read.stored.stored_bytes import checksum_of, read_checksum
 
 _RECORD = np.dtype([("made_of", "<u8"), ("checksums", "<u4", 3), ("check", "<u4")])
 _CHECK_BYTES = 4
@@ -120,8 +121,11 @@ def _is_whole(files: ChunkFiles, chunk: int, crc: int) -> bool:
     if opened is None:
         return False
     try:
-        whole = last_bytes(opened.descriptor, opened.path) == crc
-        return whole and opened.checksum(0, files.data_bytes) == crc
+        if isinstance(opened, OpenShard):
+            opened.verify()
+            return opened.stored_checksum() == crc
+        whole = read_checksum(opened, files.data_bytes) == crc
+        return whole and checksum_of(opened, 0, files.data_bytes) == crc
     except OSError:
         return False
     finally:

@@ -18,10 +18,16 @@ from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.kinds import digest_of_ids, encoded_texts, require_stored
 from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.bounded import MOST_TEXT_BYTES
-from dask_embstab.tables.read.chunk_layout import chunk_files, require_visible_dir
+from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.source import Digests, chunk_digest
+from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.store_errors import writing
-from dask_embstab.tables.write.chunk_writer import DirectWriter, require_end, require_room
+from dask_embstab.tables.write.chunk_writer import (
+    DirectWriter,
+    chunk_writer,
+    require_end,
+    require_room,
+)
 from dask_embstab.tables.write.journal import Journal, Recovered, made_of
 
 
@@ -93,8 +99,8 @@ class Sink:
 
     def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
         files = chunk_files(array)
-        if files is not None and files.compression is None:
-            return DirectWriter(files, start, stop, sync=self.sync)
+        if files is not None and files.stored_bytes is not None:
+            return chunk_writer(files, start, stop, sync=self.sync)
         return RowWriter(array, start, stop, self.chunk_rows)
 
     def write_weights(self, start: int, values: Vector) -> Digests:
@@ -105,7 +111,7 @@ class Sink:
             with writing(str(self.weights.store_path)):
                 self.weights[start : start + len(values)] = values
             return {}
-        writer = DirectWriter(files, start, start + len(values), sync=self.sync)
+        writer = chunk_writer(files, start, start + len(values), sync=self.sync)
         writer.put(values[:, None])
         writer.finish()
         return writer.digests
@@ -134,7 +140,7 @@ class Sink:
                 digest += digest_of_ids(ids, at) if compared else 0
             return digest
 
-        writer = DirectWriter(files, start, stop, sync=self.sync)
+        writer = chunk_writer(files, start, stop, sync=self.sync)
         for at in range(start, stop, ID_RANGE):
             end = min(at + ID_RANGE, stop)
             ids = reader.take(at + shift, end + shift)

@@ -1,0 +1,230 @@
+"""Where do the chunks of one array lie, and how are they encoded?"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import DamageError, InputError
+from dask_embstab.tables.read.recorded import Recorded, stored_checksum
+from dask_embstab.tables.read.stored.checksums import appended, repeated
+from dask_embstab.tables.read.stored.files import OpenChunk, require_visible_dir
+from dask_embstab.tables.read.stored.objects import AHEAD_BYTES, PART_BYTES, OpenObject, ReadAhead
+from dask_embstab.tables.read.stored.shards import OpenShard, Shards
+from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
+from dask_embstab.tables.store_errors import reading, writing
+
+Compression = Literal["blosc", "zstd"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFiles:
+    """Where the chunks of one array lie and how they are encoded; picklable and small.
+
+    Of an array in ``shards`` a chunk here is a shard, and its inner chunks are what is encoded.
+
+    Zarr leaves out a chunk of nothing but ``fill``, and a missing one reads so: never where the
+    fill is not finite, and of ``unique`` values only a chunk of one row. Where digests were
+    ``recorded``, by the path ``within`` the run, every chunk must be there.
+    """
+
+    root: str
+    keys: tuple[str, str]
+    n_rows: int
+    d: int
+    chunk_rows: int
+    dtype: np.dtype[Any]
+    checksummed: bool
+    compression: Compression | None
+    fill: float
+    unique: bool
+    within: str = ""
+    recorded: Recorded | None = None
+    shards: Shards | None = None
+    store: ObjectStore[Any] | None = None
+
+    @property
+    def by_panels(self) -> bool:
+        """Whether rows are stored as they are, so that some of a chunk can be read alone."""
+        return self.compression is None if self.shards is None else self.shards.whole_rows
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows that are decoded at a time: of a chunk, or of an inner chunk."""
+        return self.chunk_rows if self.shards is None else self.shards.rows
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes of a chunk's file; None where its contents decide."""
+        if self.compression is not None or self.shards is not None:
+            return None
+        return self.data_bytes + CHECKSUM_BYTES * self.checksummed
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.d * self.dtype.itemsize
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of a decoded chunk; the last one too is stored at full length."""
+        return self.chunk_rows * self.row_bytes
+
+    def path(self, chunk: int) -> str:
+        """The file of one chunk."""
+        before, after = self.keys
+        return f"{self.root}/{before}{chunk}{after}".lstrip("/" if self.store is not None else "")
+
+    def name(self, chunk: int) -> str:
+        """What messages call the bytes of a chunk."""
+        path = self.path(chunk)
+        return f"chunk file {path}" if self.store is None else f"chunk {path} of {self.store}"
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Most bytes that a reader has on their way and works on, besides its buffer."""
+        return 0 if self.store is None else AHEAD_BYTES + 2 * PART_BYTES
+
+    def ahead(self, start: int, stop: int) -> ReadAhead | None:
+        """What fetches the objects of these rows in order; None on a local disk, where the system
+        does.
+        """
+        if self.store is None:
+            return None
+        chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
+        index = 0
+        if self.shards is not None:
+            index = self.shards.index_bytes * (1 if self.shards.index_first else -1)
+        return ReadAhead(
+            self.store.store,
+            [self.path(chunk) for chunk in chunks],
+            size=self.stored_bytes,
+            index=index,
+            guess=self.data_bytes,
+        )
+
+    def open(self, chunk: int, ahead: ReadAhead | None = None) -> OpenChunk | OpenObject:
+        """The bytes of a chunk; FileNotFoundError where there are none."""
+        if self.store is None:
+            return OpenChunk.at(self.path(chunk), self.name(chunk))
+        return OpenObject(self.store.store, self.path(chunk), self.name(chunk), ahead)
+
+    def put(self, chunk: int, data: memoryview) -> None:
+        """Store all bytes of a chunk as one object; large ones in parts, side by side."""
+        import obstore
+
+        assert self.store is not None
+        with writing(self.name(chunk)):
+            obstore.put(self.store.store, self.path(chunk), data)
+
+    def ranges(self, chunk: int, offsets: RowNumbers) -> list[Any]:
+        """The bytes of a row at each of these offsets of an object."""
+        import obstore
+
+        if not len(offsets):
+            return []
+        path, starts = self.path(chunk), offsets.tolist()
+        assert self.store is not None
+        with reading(self.name(chunk)):
+            return list(
+                obstore.get_ranges(
+                    self.store.store, path, starts=starts, lengths=[self.row_bytes] * len(starts)
+                )
+            )
+
+    def require_visible(self) -> None:
+        """Raise where this process does not see the array at all: every chunk would read as left
+        out.
+        """
+        if self.store is None:
+            require_visible_dir(self.root)
+        elif not any(
+            sync(self.store.exists(f"{self.root}/{name}".lstrip("/")))
+            for name in ("zarr.json", ".zarray")
+        ):
+            raise InputError(
+                f"{self.store}/{self.root} must be seen by every process that computes; this one,"
+                f" on {socket.gethostname()}, sees nothing there; give a URL that all of them"
+                " share"
+            )
+
+    def require_recorded(self, chunk: int, checksum: int) -> None:
+        """Raise unless this is the digest that was recorded of a chunk, where any was."""
+        if self.recorded is not None:
+            key = f"{self.within}/{self.keys[0]}{chunk}{self.keys[1]}"
+            self.recorded.require_chunk(key, checksum, self.name(chunk))
+
+    def rows_of(self, chunk: int) -> int:
+        """Rows of the table in a chunk."""
+        return min(self.chunk_rows, self.n_rows - chunk * self.chunk_rows)
+
+    def followed_by_fill(self, crc: int, n_rows: int) -> int:
+        """The checksum of rows and so many of fill behind them, from that of the rows."""
+        if not n_rows:
+            return crc
+        fill = np.full(self.d, self.fill, self.dtype).tobytes()
+        return appended(n_rows * self.row_bytes)(crc, repeated(fill, n_rows))
+
+    def may_be_left_out(self, n_rows: int) -> bool:
+        """Whether Zarr may have stored so many rows by not storing them."""
+        lone = n_rows == 1
+        return self.recorded is None and bool(np.isfinite(self.fill)) and (lone or not self.unique)
+
+
+def open_chunk(
+    files: ChunkFiles, number: int, ahead: ReadAhead | None = None
+) -> OpenChunk | OpenObject | OpenShard | None:
+    """The chunk, or the shard with its index; None where Zarr left out a chunk of nothing but a
+    finite fill value.
+
+    Raises `DamageError` where it is missing, not the one that was recorded, or uncompressed and not
+    as long as its rows (and checksum) are.
+    """
+    try:
+        chunk = files.open(number, ahead)
+    except FileNotFoundError:
+        files.require_visible()
+        if files.may_be_left_out(files.rows_of(number)):
+            return None
+        raise DamageError(
+            f"{files.name(number)} is missing; restore it from its source, or write the table again"
+        ) from None
+
+    try:
+        if files.recorded is not None:
+            files.require_recorded(number, read_checksum(chunk, chunk.size - CHECKSUM_BYTES))
+        if files.shards is not None:
+            fill = np.asarray(files.fill, files.dtype)
+            n_rows = files.rows_of(number)
+            shard = OpenShard(chunk, files.shards, n_rows, fill, files.may_be_left_out)
+            if files.recorded is not None and files.checksummed and files.by_panels:
+                files.require_recorded(number, shard.stored_checksum())
+            return shard
+        if files.stored_bytes not in (None, chunk.size):
+            raise DamageError(
+                f"{chunk.name} should have {files.stored_bytes} bytes and has {chunk.size}; restore"
+                " it from its source"
+            )
+    except BaseException:
+        chunk.close()
+        raise
+    return chunk
+
+
+def stored_checksum_of(files: ChunkFiles, number: int) -> int:
+    """Of all rows of a chunk that are stored as they are, with checksums."""
+    if files.shards is None:
+        return stored_checksum(files.path(number))
+    chunk = open_chunk(files, number)
+    if not isinstance(chunk, OpenShard):
+        raise FileNotFoundError(files.path(number))
+    try:
+        return chunk.stored_checksum()
+    finally:
+        chunk.close()

@@ -1,0 +1,66 @@
+"""Rows from the bytes of compressed chunks, whole ones and inner ones of shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import crc32c
+import numcodecs
+import numpy as np
+
+from dask_embstab.core.types import Rows
+from dask_embstab.errors import EmbstabError
+from dask_embstab.tables.read.bounded import allowed_bytes, decode_into, require_encoded_size
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
+from dask_embstab.tables.read.stored.files import OpenChunk
+from dask_embstab.tables.read.stored.objects import OpenObject
+from dask_embstab.tables.read.stored.shards import OpenShard
+from dask_embstab.tables.read.stored.stored_bytes import require_checksum
+from dask_embstab.tables.store_errors import read_error
+
+
+def decode_chunk(files: ChunkFiles, chunk: OpenChunk | OpenObject | None, out: Rows) -> None:
+    """Decode a compressed chunk (None: it was left out) into ``out`` (chunk_rows, d)."""
+    if chunk is None:
+        out[...] = files.fill
+        return
+
+    require_encoded_size(chunk.size, allowed_bytes(out.size, files.dtype), chunk.name)
+    encoded = memoryview(bytearray(chunk.size))
+    chunk.read_into(encoded, 0)
+    if files.checksummed:
+        stored = int.from_bytes(encoded[-4:], "little")
+        encoded = encoded[:-4]
+        require_checksum(crc32c.crc32c(encoded), stored, chunk.name)
+    _decode(files, encoded, out, chunk.name)
+
+
+def decode_band(files: ChunkFiles, shard: OpenShard, band: int, out: Rows) -> None:
+    """Decode the inner chunks of the same rows into ``out`` (their rows, d)."""
+    assert files.shards is not None
+    columns, width = files.shards.grid[1], files.shards.width
+    part = out if columns == 1 else np.empty((len(out), width), files.dtype)
+    for column in range(columns):
+        number = band * columns + column
+        encoded = shard.encoded(number)
+        if encoded is None:
+            part[...] = files.fill
+        else:
+            name = f"inner chunk {number} of {shard.source.name}"
+            _decode(files, encoded, part, name)
+        if columns > 1:
+            out[:, column * width : (column + 1) * width] = part
+
+
+def _decode(files: ChunkFiles, encoded: memoryview, out: Rows, name: str) -> None:
+    """Rows from the bytes of one chunk, whose checksum is right or was none."""
+    if files.compression is None:
+        out.reshape(-1)[:] = np.frombuffer(encoded, files.dtype)
+        return
+    codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
+    try:
+        decode_into(codec, encoded, out)
+    except EmbstabError:
+        raise
+    except Exception as error:
+        raise read_error(error, name) from error

@@ -1,0 +1,267 @@
+"""Objects of a store, read by ranges that threads of this process fetch before they are needed.
+
+A reader goes through the objects of its block in order. `ReadAhead` has a bounded number of bytes
+on their way for it: parts of large objects side by side, small objects one behind another, of a
+shard its index first (which tells how long it is). So a reader waits for the network's rate and not
+for its latency.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
+from dask_embstab.tables.store_errors import read_error
+
+PART_BYTES = 8 << 20
+AHEAD_BYTES = 32 << 20
+"""On their way for one reader; what it works on comes to it."""
+_MOST_PARTS = 16
+_THREADS = 64
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before a range is asked for again where the connection was cut within its body; the store
+itself tries requests that were refused again.
+"""
+_BEYOND = ("416", "Range Not Satisfiable", "Invalid range")
+"""In what a store says where a range begins behind the end of an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of an object from ``start`` on, of ``size`` in all, and its entity tag."""
+
+    start: int
+    data: memoryview
+    size: int
+    version: str | None
+
+
+def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
+    """A range of an object (``stop`` None: all of it; ``start`` negative: its last bytes).
+
+    Raises FileNotFoundError where there is none.
+    """
+    import obstore
+    from obstore.exceptions import GenericError, NotSupportedError
+
+    wanted: Any = {"suffix": -start} if start < 0 else (start, stop)
+    options: Any = {} if stop is None and start >= 0 else {"range": wanted}
+    for pause in (*_PAUSES, None):
+        try:
+            found = obstore.get(store, path, options=options)
+            size, version = found.meta["size"], found.meta["e_tag"]
+            first = found.range[0]
+            return Part(first, memoryview(found.bytes()), size, version)
+        except NotSupportedError:  # Azure knows no last bytes
+            size = obstore.head(store, path)["size"]
+            return fetch(store, path, max(0, size + start), size)
+        except GenericError as error:
+            if any(word in str(error) for word in _BEYOND):
+                meta = obstore.head(store, path)
+                if meta["size"] <= max(0, start):
+                    return Part(start, memoryview(b""), meta["size"], meta["e_tag"])
+            if pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Those of this process: a forked one has none of its parent's."""
+    del process
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
+
+
+def submit(function: Any, *arguments: Any) -> Future[Any]:
+    """Have a thread of this process call it."""
+    return _threads(os.getpid()).submit(function, *arguments)
+
+
+def part_bytes(size: int) -> int:
+    """Bytes of a part of an object of this size: none is much shorter than the others."""
+    return -(-size // max(1, round(size / PART_BYTES)))
+
+
+class ReadAhead:
+    """The objects at ``paths``, in the order in which they will be read.
+
+    ``size``: of each, where it is known. Else an ``index`` tells it, in so many bytes at the start
+    of the object (or at its end, where negative), or it is fetched as a whole.
+    """
+
+    def __init__(
+        self, store: Any, paths: Sequence[str], *, size: int | None, index: int, guess: int
+    ) -> None:
+        self._store, self._paths = store, paths
+        self._size, self._index, self._guess = size, index, guess
+        self._next = 0
+        self._heads: dict[str, Future[Part]] = {}
+        self._planned: deque[tuple[str, int, int | None]] = deque()
+        self._parts: dict[tuple[str, int], tuple[Future[Part], int]] = {}
+        self._bytes = 0
+
+    def head(self, path: str) -> Part:
+        """The first answer about an object: its index, or its first part."""
+        if self._index:
+            self._ask(path)
+            found = self._heads[path].result()
+            self._top_up()
+            return found
+        first = self.take(path, 0)
+        return fetch(self._store, path, 0, self._size) if first is None else first
+
+    def take(self, path: str, start: int) -> Part | None:
+        """A part, once it is there; None where it was not asked for. Parts before it are
+        forgotten.
+        """
+        self._top_up()
+        if (path, start) not in self._parts:
+            return None
+        for key in list(self._parts):
+            future, n_bytes = self._parts.pop(key)
+            self._bytes -= n_bytes
+            if key == (path, start):
+                self._top_up()
+                return future.result()
+            future.cancel()
+        return None
+
+    def forget(self, path: str) -> None:
+        """The object was read."""
+        self._heads.pop(path, None)
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        self._next, self._heads = len(self._paths), {}
+        self._planned.clear()
+        for future, _ in self._parts.values():
+            future.cancel()
+        self._parts.clear()
+
+    def _top_up(self) -> None:
+        while self._bytes < AHEAD_BYTES and len(self._parts) < _MOST_PARTS:
+            if not self._planned and not self._plan():
+                return
+            if not self._planned:
+                continue
+            path, start, stop = self._planned.popleft()
+            n_bytes = self._guess if stop is None else stop - start
+            future = submit(fetch, self._store, path, start, stop)
+            self._parts[path, start] = future, n_bytes
+            self._bytes += n_bytes
+
+    def _plan(self) -> bool:
+        """Cut the next object into parts; False where it is not known yet how long it is."""
+        if self._next >= len(self._paths):
+            return False
+        path, size = self._paths[self._next], self._size
+        if self._index:
+            for ahead in self._paths[self._next : self._next + 2]:
+                self._ask(ahead)
+            head = self._heads[path]
+            if not head.done():
+                return False
+            size = 0 if head.exception() else head.result().size
+        self._next += 1
+        if size is None:
+            self._planned.append((path, 0, None))
+        elif size:
+            step = part_bytes(size)
+            self._planned += [(path, at, min(at + step, size)) for at in range(0, size, step)]
+        return True
+
+    def _ask(self, path: str) -> None:
+        if path not in self._heads:
+            first = min(0, self._index)
+            last = self._index if self._index > 0 else None
+            self._heads[path] = submit(fetch, self._store, path, first, last)
+
+
+class OpenObject:
+    """One object, open for reading: its parts as they come ``ahead``, or each when it is needed."""
+
+    def __init__(self, store: Any, path: str, name: str, ahead: ReadAhead | None = None) -> None:
+        self.path, self.name = path, name
+        self._store, self._ahead = store, ahead
+        self._head = self._reading(self._first)
+        self._held = self._head
+        self.size, self.version = self._head.size, (name, self._head.size, self._head.version)
+        self._step = part_bytes(self.size) if self.size else 1
+        if len(self._head.data) == self.size:
+            self._step = max(1, self.size)
+
+    def _first(self) -> Part:
+        if self._ahead is not None:
+            return self._ahead.head(self.path)
+        import obstore
+
+        meta = obstore.head(self._store, self.path)
+        return Part(0, memoryview(b""), meta["size"], meta["e_tag"])
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` on."""
+        done = 0
+        while done < len(target):
+            part = self._part(offset + done)
+            found = part.data[offset + done - part.start :][: len(target) - done]
+            target[done : done + len(found)] = found
+            done += len(found)
+
+    def scatter(self, targets: Sequence[memoryview], offset: int) -> None:
+        """Fill one target after another from ``offset`` on."""
+        for target in targets:
+            self.read_into(target, offset)
+            offset += len(target)
+
+    def _part(self, offset: int) -> Part:
+        """The part that holds a byte."""
+        for part in (self._held, self._head):
+            if part.start <= offset < part.start + len(part.data):
+                return part
+        if offset >= self.size:
+            raise DamageError(f"{self.name} is truncated; restore it from its source")
+
+        start = offset - offset % self._step
+        stop = min(start + self._step, self.size)
+        self._held = self._head  # let go of the last part before the next one is there
+        found = self._reading(
+            lambda: (
+                (None if self._ahead is None else self._ahead.take(self.path, start))
+                or fetch(self._store, self.path, start, stop)
+            )
+        )
+        if (found.size, found.version) != (self.size, self.version[2]):
+            raise InputChangedError(
+                f"{self.name} was written anew while it was read; read it again"
+            )
+        if len(found.data) != stop - start or found.start != start:
+            raise DamageError(
+                f"{self.name} must be read as it is asked for; of {stop - start} bytes"
+                f" {len(found.data)} came; read it again"
+            )
+        self._held = found
+        return found
+
+    def _reading(self, read: Any) -> Part:
+        try:
+            found: Part = read()
+        except (EmbstabError, FileNotFoundError):
+            raise
+        except Exception as error:
+            raise read_error(error, self.name) from error
+        return found
+
+    def close(self, *, drop: bool = False) -> None:
+        """No more is read."""
+        del drop
+        if self._ahead is not None:
+            self._ahead.forget(self.path)
+        self._held = self._head = Part(0, memoryview(b""), self.size, None)

@@ -1,0 +1,180 @@
+"""Tables in object stores are read ahead, without Zarr, to the bits that Zarr reads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_shards import CODECS, normals, sharded, taken
+from zarr.storage import ObjectStore
+
+import dask_embstab as es
+from dask_embstab.errors import AccessError, DamageError, InputChangedError
+from dask_embstab.tables.read.direct import DirectBlock
+from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.stored import objects
+from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
+from dask_embstab.tables.table import make_table
+
+obstore = pytest.importorskip("obstore")
+from obstore.store import MemoryStore  # noqa: E402 (after the skip)
+
+
+def chunked(store: Any, rows: np.ndarray, chunk: int, codec: str, fill: float) -> zarr.Array[Any]:
+    array = zarr.create_array(
+        store,
+        name="a",
+        shape=rows.shape,
+        chunks=(chunk, rows.shape[1]),
+        dtype=rows.dtype,
+        compressors=CODECS[codec] or None,
+        fill_value=fill,
+    )
+    array[:] = rows
+    return array
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_layout_reads_as_zarr_reads_it(data: st.DataObject) -> None:
+    draw = data.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "PART_BYTES", draw(st.integers(1, 200)))
+        patch.setattr(objects, "AHEAD_BYTES", draw(st.integers(1, 400)))
+        d, inner, bands = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
+        chunk = inner * bands
+        n = draw(st.integers(1, 4 * chunk + 1))
+        codec, fill = draw(st.sampled_from(list(CODECS))), draw(st.sampled_from([math.nan, 0.0]))
+        rows = normals(n, d)
+        if fill == 0:
+            rows[draw(st.integers(0, n)) :] = 0
+        store = ObjectStore(MemoryStore())
+        if draw(st.booleans()):
+            location = draw(st.sampled_from(["start", "end"]))
+            shape: dict[str, Any] = {"inner": (inner, d), "shard": (chunk, d), "fill": fill}
+            array = sharded(store, rows, codec=codec, location=location, **shape)
+        else:
+            array = chunked(store, rows, chunk, codec, fill)
+
+        source = make_table(array, where="a").source
+        assert isinstance(source, DirectSource)
+        panel = draw(st.integers(1, n))
+        first = draw(st.integers(0, -(-n // chunk) - 1)) * chunk
+        theirs, digests = taken(ZarrBlock(ZarrSource(array), first, n), first, n, panel)
+        found, ours = taken(source.block(first, n), first, n, panel)
+        assert found.tobytes() == theirs.tobytes() == rows[first:].tobytes()
+        assert ours == digests
+        at = draw(st.integers(0, n - 1))  # a part of a block, and of a chunk
+        np.testing.assert_array_equal(source.block(at, n).open().take(at, n), rows[at:])
+        wanted = np.array(draw(st.lists(st.integers(0, n - 1), max_size=8)), np.int64)
+        for gather in (few_rows(source, wanted), source.gather(wanted)):
+            np.testing.assert_array_equal(gather.open().take(0, len(wanted)), rows[wanted])
+
+
+def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = normals(4000, 8)
+    array = chunked(ObjectStore(MemoryStore()), rows, 500, "crc32c", math.nan)
+    monkeypatch.setattr(objects, "PART_BYTES", 2000)
+    monkeypatch.setattr(objects, "AHEAD_BYTES", 9000)
+    monkeypatch.setattr("dask_embstab.tables.read.direct._READ_BYTES", 1)
+    asked: list[int] = []
+    fetch, lock = objects.fetch, threading.Lock()
+
+    def noted(*arguments: Any) -> Any:
+        with lock:
+            asked.append(arguments[3] - arguments[2])
+        return fetch(*arguments)
+
+    monkeypatch.setattr(objects, "fetch", noted)
+    reader = make_table(array, where="a").source.block(0, 4000).open()
+    reader.take(0, 1)
+    assert sum(asked) <= 9000 + 3 * 2010, "what is worked on, and parts that make room"
+    for start in range(1, 4000, 77):
+        reader.take(start, min(start + 77, 4000))
+    assert sum(asked) == 4000 * 32 + 8 * 4, "every byte once"
+
+
+def faulty(monkeypatch: pytest.MonkeyPatch, faults: list[Exception | None]) -> None:
+    """Requests end in these errors, one after another, then well."""
+    get = obstore.get
+
+    def answered(*arguments: Any, **options: Any) -> Any:
+        error = faults.pop(0) if faults else None
+        if error is not None:
+            raise error
+        return get(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "get", answered)
+
+
+def test_cut_connections_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from obstore.exceptions import GenericError, PermissionDeniedError
+
+    monkeypatch.setattr(objects, "_PAUSES", (0.0, 0.0))
+    rows = normals(60, 3)
+    source = make_table(
+        chunked(ObjectStore(MemoryStore()), rows, 60, "crc32c", 0), where="a"
+    ).source
+    faulty(monkeypatch, [GenericError("connection reset"), GenericError("body is short")])
+    np.testing.assert_array_equal(taken(source.block(0, 60), 0, 60, 7)[0], rows)
+    faulty(monkeypatch, [GenericError("connection reset")] * 3)
+    with pytest.raises(AccessError, match="cannot be reached"):
+        taken(source.block(0, 60), 0, 60, 7)
+    faulty(monkeypatch, [PermissionDeniedError("no")])
+    with pytest.raises(AccessError):
+        taken(source.block(0, 60), 0, 60, 7)
+
+
+@pytest.mark.parametrize("codec", ["crc32c", "blosc+crc32c"])
+def test_damaged_objects_are_one_clear_error(codec: str) -> None:
+    memory = MemoryStore()
+    array = chunked(ObjectStore(memory), normals(60, 3), 20, codec, math.nan)
+    source = make_table(array, where="a").source
+    good = bytes(obstore.get(memory, "a/c/1/0").bytes())
+    for bad in (good[:-9], good[:5] + bytes([good[5] ^ 1]) + good[6:], b"", good + b"more"):
+        obstore.put(memory, "a/c/1/0", bad)
+        with pytest.raises(DamageError, match="chunk a/c/1/0 of"):
+            taken(source.block(0, 60), 0, 60, 7)
+    obstore.delete(memory, "a/c/1/0")
+    with pytest.raises(DamageError, match="is missing"):
+        taken(source.block(0, 60), 0, 60, 7)
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(objects, "PART_BYTES", 100)
+    monkeypatch.setattr(objects, "AHEAD_BYTES", 100)
+    memory, rows = MemoryStore(), normals(60, 3)
+    source = make_table(chunked(ObjectStore(memory), rows, 60, "bytes", 0), where="a").source
+    assert isinstance(source, DirectSource)
+    monkeypatch.setattr("dask_embstab.tables.read.direct._READ_BYTES", 1)
+    reader = DirectBlock(source.files, 0, 60).open()
+    reader.take(0, 5)
+    obstore.put(memory, "a/c/0/0", (-rows).tobytes())
+    with pytest.raises(InputChangedError, match="while it was read"):
+        reader.take(5, 60)
+
+
+def test_stabilizing_gives_the_bits_of_a_local_disk(tmp_path: Any) -> None:
+    rows, ids = normals(300, 4), np.random.default_rng(0).permutation(300)
+    local = es.create_run(tmp_path / "in", rows, rows[:200], item_ids=ids, chunk_rows=64)
+    store = ObjectStore(MemoryStore())
+    es.create_run(store, rows, rows[:200], item_ids=ids, chunk_rows=64)
+    ours = es.stabilize(store, out := ObjectStore(MemoryStore()), reference=local)
+    theirs = es.stabilize(local, tmp_path / "out", reference=local)
+    for key in ("items", "users"):
+        assert (
+            getattr(ours, key).vectors.compute().tobytes()
+            == getattr(theirs, key).vectors.compute().tobytes()
+        )
+    assert isinstance(es.open_run(out).items.source, DirectSource)
+    np.testing.assert_array_equal(
+        es.open_run(out).items.rows_of(ids[[7, 3]]), theirs.items.vectors.compute()[[7, 3]]
+    )
