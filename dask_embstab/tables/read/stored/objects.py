@@ -74,15 +74,16 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
 
 
 @lru_cache(maxsize=1)
-def _threads(process: int) -> ThreadPoolExecutor:
-    """Those of this process: a forked one has none of its parent's."""
-    del process
+def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has no thread of its parent's
 
 
 def submit(function: Any, *arguments: Any) -> Future[Any]:
     """Have a thread of this process call it."""
-    return _threads(os.getpid()).submit(function, *arguments)
+    return _threads().submit(function, *arguments)
 
 
 def part_bytes(size: int) -> int:
