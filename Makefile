@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo-out
 WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all mutants lint bench clean
+.PHONY: demo test test-all mutants lint bench docs dist oldest newest clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,25 @@ test-all: lint
 # Which changes to the mathematics the tests notice: every mutant; hours. docs/mutation.md says how a sample fared.
 mutants: $(VENV)/.tested
 	$(BIN)/python benchmarks/mutation.py
+
+# The site, in build/site; a warning is an error. `make test-all` also runs every block of its pages.
+docs: $(VENV)/.documented
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+# Wheel and sdist, in dist/, and the wheel tried in an environment of its own, away from this folder.
+dist:
+	.ci/dist "$(PYTHON)"
+
+# The suite's core with the oldest versions that pyproject.toml allows; with the newest, pre-releases included (may fail).
+oldest:
+	.ci/bounds "$(PYTHON)" oldest
+
+newest:
+	-.ci/bounds "$(PYTHON)" newest
 
 clean:
 	rm -rf $(VENV) .venv-* $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -189,10 +189,15 @@ def test_the_docs_list_every_option() -> None:
     assert table_of_options() in DOCS.read_text()
 
 
+def test_the_docs_list_every_command() -> None:
+    """``python tests/test_options_once.py`` writes the page anew."""
+    assert COMMANDS_PAGE.read_text() == page_of_commands()
+
+
 def test_docs_name_only_options_that_there_are() -> None:
     spelled = {flag for _, found in commands_in() for p in found.params for flag in flags_of(p)}
     root = DOCS.parent.parent
-    for file in (root / "README.md", *sorted(DOCS.parent.glob("*.md"))):
+    for file in (root / "README.md", *sorted(DOCS.parent.rglob("*.md"))):
         for line in file.read_text().splitlines():
             if "embstab " in line and "python " not in line:
                 named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", line))
@@ -204,7 +209,17 @@ def flags_of(parameter: click.Parameter) -> list[str]:
 
 
 DOCS = Path(__file__).parent.parent / "docs" / "command-line.md"
+COMMANDS_PAGE = DOCS.parent / "commands.md"
 BEGIN, END = "<!-- options: written by tests/test_options_once.py -->\n\n", "\n\n<!-- end -->"
+
+
+def row(option: Option, *more: str) -> str:
+    """Of a table: its spelling with its values, what it does, and more."""
+    spelled = option.flags or f"--{option.name.replace('_', '-')}"
+    values = "|".join(option.choices) or option.metavar
+    shown = f"`{spelled} {values}`" if values and "/" not in spelled else f"`{spelled}`"
+    cells = (shown, option.described, *more)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def table_of_options() -> str:
@@ -215,15 +230,37 @@ def table_of_options() -> str:
         named = [f"`{COMMANDS[v]}`" for v in verbs if v not in SETTINGS_VERBS]
         named += ["settings of a series"] if option.is_setting else []
         if named:
-            spelled = option.flags or f"--{option.name.replace('_', '-')}"
-            values = "|".join(option.choices) or option.metavar
-            shown = f"`{spelled} {values}`" if values and "/" not in spelled else f"`{spelled}`"
-            cells = (shown, option.described, ", ".join(named))
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append(row(option, ", ".join(named)))
     return "\n".join(lines)
+
+
+def page_of_commands() -> str:
+    """Every command: how it is called, what it does, its options."""
+    intro = (
+        "# Commands\n\n<!-- written by tests/test_options_once.py -->\n\nEvery command takes"
+        " `--json` and `--help`, and ends with 0 (done), 2 (bad input, damage or\nusage: one line"
+        " on stderr), 3 (held) or 1 (anything else). [All options](command-line.md).\n"
+    )
+    verbs = {words: verb for verb, words in COMMANDS.items()}
+    parts = [intro]
+    for words, found in sorted(commands_in()):
+        context = click.Context(found, info_name=f"embstab {words}")
+        usage = " ".join(found.collect_usage_pieces(context))
+        text = " ".join(inspect.cleandoc(found.help or "").split())
+        parts += [f"## {words}\n", f"```text\nembstab {words} {usage}\n```\n", f"{text}\n"]
+        verb = verbs.get(words)
+        known = options_of(verb).values() if verb else ()
+        own = [row(o) for o in known if verb in (*o.verbs, *o.commands)]
+        if not verb:
+            own = [f"| `{'/'.join(o.opts)}` | {o.help} |" for o in options_in(found).values()]
+        if own:
+            lines = ["| option | what it does |", "|---|---|", *own]
+            parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
     text = DOCS.read_text()
     before, rest = text.split(BEGIN)
     DOCS.write_text(before + BEGIN + table_of_options() + END + rest.partition(END)[2])
+    COMMANDS_PAGE.write_text(page_of_commands())

@@ -41,6 +41,7 @@ def test_all_versions_of_a_series_are_of_one_space(
     assert len({space.transform for space in spaces}) == 3
     assert es.space_of(series.transform_for()).origin == spaces[0].origin
     assert es.space_of(tmp_path / "s/runs/w1.zarr").origin == spaces[0].origin
+    assert es.space_of(f"{tmp_path / 's'}@2") == es.Series(tmp_path / "s").space(2)
     assert es.space_of(f"{tmp_path / 's'}@2").origin == spaces[0].origin
     with pytest.raises(es.SpaceError, match="must be of one space"):
         es.check_space(series, weeks[0])

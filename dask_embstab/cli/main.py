@@ -223,13 +223,16 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
 
 @command(
     argument("directory", required=False),
-    click.option(
-        "--users", type=click.IntRange(100, 10_000_000), default=20_000, show_default=True
+    *(
+        click.option(f"--{name}", type=click.IntRange(*of), default=default, help=text)
+        for name, of, default, text in (
+            ("users", (100, 10_000_000), 20_000, "Of the service. Default: 20,000."),
+            ("items", (100, 1_000_000), 5_000, "Of the service. Default: 5,000."),
+            ("days", (2, 1000), 5, "Each with a model of its own. Default: 5."),
+            ("components", (3, 256), 16, "Of the models. Default: 16."),
+            ("seed", (0,), 0, "Of the service and of its models. Default: 0."),
+        )
     ),
-    click.option("--items", type=click.IntRange(100, 1_000_000), default=5_000, show_default=True),
-    click.option("--days", type=click.IntRange(2, 1000), default=5, show_default=True),
-    click.option("--components", type=click.IntRange(3, 256), default=16, show_default=True),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
 )
 def demo(directory: str | None, **chosen: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into

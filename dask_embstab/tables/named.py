@@ -18,7 +18,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.read.recorded import RunStore
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.run import Run, stored_node
 from dask_embstab.tables.table import Table
 
 if TYPE_CHECKING:
@@ -71,11 +71,8 @@ def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:
 def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
     """One number per row, or one text where these may be ``texts``."""
     path = _file(value)
-    group = None if run is None else run.group.get(table.key)
-    may_be_stored = (
-        isinstance(group, zarr.Group) and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
-    )
-    stored = group.get(str(value)) if may_be_stored else None  # type: ignore[union-attr]
+    may_be_stored = run and _ARRAY.fullmatch(str(value)) and value not in _NOT_NUMBERS
+    stored = stored_node(run, f"{table.key}/{value}") if run and may_be_stored else None
     if isinstance(stored, zarr.Array):
         return stored
 

@@ -105,11 +105,11 @@ class Run(Displayed):
         tables = {
             key: None if (table := getattr(self, key)) is None else table.summary for key in TABLES
         }
-        kind = "stabilized" if "transform" in self.group else "as trained"
+        kind = "stabilized" if stored_node(self, "transform") is not None else "as trained"
         return {"name": self.name, "path": self.path, **tables, "kind": kind}
 
     def _stored_transform(self) -> Transform | None:
-        node = self.group.get("transform")
+        node = stored_node(self, "transform")
         if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
             return None  # none, or somebody else's group of that name
 
@@ -152,12 +152,20 @@ class Run(Displayed):
         return table
 
 
+def stored_node(run: Run, name: str) -> Any:
+    """The array or group of this name in a run's Zarr group, or None; an error where its metadata
+    cannot be read.
+    """
+    with reading_metadata(f"{run.where}/{name}"):
+        return run.group.get(name)
+
+
 def _coded(run: Run, key: str) -> Table | None:
     """The table read from its codes."""
     table: Table | None = getattr(run, key)
     if table is None or hasattr(table.source, "code"):
         return table
-    group = run.group.get(key)
+    group = stored_node(run, key)
     if not isinstance(group, zarr.Group) or CODES not in group:
         raise InputError(
             f"{table.where} has no codes; {call('compress')} writes a run of them, and a series"

@@ -17,7 +17,7 @@ from dask_embstab.files.regular import read_regular
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.space import space_of_run
-from dask_embstab.series.places import series_at, series_version
+from dask_embstab.series.places import named_version, series_at
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.layout import ATTRIBUTE
@@ -66,8 +66,8 @@ def space_of(given: Any, *, storage_options: StorageOptions | None = None) -> Sp
     series = given if isinstance(given, SeriesReader) else series_at(given)
     if series is not None:
         return series.space()
-    if (run := series_version(given)) is not None:
-        return space_of_run(run)
+    if (named := named_version(given)) is not None:
+        return named[0].space(named[1])
     if isinstance(given, str | os.PathLike) and (found := _recorded(given)) is not None:
         return found
     return _of_run_or_transform(given)

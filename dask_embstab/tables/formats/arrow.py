@@ -16,6 +16,7 @@ from dask_embstab.tables.formats.columnar import (
     Listed,
     count_filtered,
     filtered,
+    named,
     reading_file,
     sliced,
 )
@@ -41,7 +42,7 @@ class ArrowReader:
                     rows = kept = 0
                     for batch in batches:
                         rows += batch.num_rows
-                        kept += count_filtered(batch, where)
+                        kept += count_filtered(batch if where is None else _sound(batch), where)
                     found.append((at, number, rows, kept))
         numbers = np.array(found, np.int64).reshape(-1, 4).T
         return Listed(schema, (), *numbers)
@@ -51,13 +52,22 @@ class ArrowReader:
         with _opened(file) as reader:
             is_file = hasattr(reader, "get_batch")
             for batch in [reader.get_batch(number)] if is_file else reader:
-                yield from sliced(filtered(batch, columns, where))
+                known = batch.select(list(columns)) if where is None else batch
+                yield from sliced(filtered(_sound(known), columns, where))
 
     def _pieces(self, reader: Any) -> Iterator[tuple[int, Any]]:
         if hasattr(reader, "get_batch"):
             yield from ((i, [reader.get_batch(i)]) for i in range(reader.num_record_batches))
         else:
             yield 0, reader
+
+
+def _sound(batch: Any) -> Any:
+    """A batch whose offsets and lengths are within its buffers: pyarrow takes a file's word for
+    them, and would read memory beyond.
+    """
+    batch.validate(full=True)
+    return batch
 
 
 def _opened(path: str) -> Any:
@@ -86,4 +96,4 @@ def _short(schema: Any) -> str:
 def arrow_schema(path: str) -> Any:
     """That of one file."""
     with reading_file(path), _opened(path) as reader:
-        return reader.schema
+        return named(reader.schema)

@@ -157,6 +157,14 @@ def reading_file(path: str) -> Iterator[None]:
         ) from error
 
 
+def named(schema: Any) -> Any:
+    """The schema; an error, within `reading_file`, where a name is no text: pyarrow decodes names
+    when they are asked for.
+    """
+    _ = schema.names
+    return schema
+
+
 def column_table(
     reader: BatchReader,
     files: tuple[StoredFile, ...],

@@ -21,6 +21,7 @@ from dask_embstab.tables.formats.columnar import (
     Listed,
     count_filtered,
     filtered,
+    named,
     reading_file,
     sliced,
 )
@@ -58,7 +59,7 @@ def csv_reader(path: str) -> CsvReader:
     """With the types that the first block tells."""
     pa = require_extra("pyarrow", "parquet", what="CSV")
     with reading_file(path):
-        fields = list(_opened(path, None).schema)
+        fields = list(named(_opened(path, None).schema))
     series = {series_of(field.name) for field in fields if field.type == pa.float64()} - {None}
     made = [f.with_type(pa.float64()) if series_of(f.name) in series else f for f in fields]
     numbers = [f.name for f in made if f.type == pa.int64()]

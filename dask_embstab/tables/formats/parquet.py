@@ -16,7 +16,7 @@ import numpy as np
 
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
-from dask_embstab.tables.formats.columnar import Listed, reading_file
+from dask_embstab.tables.formats.columnar import Listed, named, reading_file
 from dask_embstab.tables.formats.pieces import BATCH_ROWS
 from dask_embstab.tables.identity import StoredFile
 
@@ -106,12 +106,12 @@ def parquet_reader(root: str, paths: Sequence[str]) -> ParquetReader:
     parquet = require_extra("pyarrow.parquet", "parquet", what="Parquet")
     if not root or not any("=" in path.removeprefix(root) for path in paths):
         with reading_file(paths[0]):
-            return ParquetReader("", parquet.read_schema(paths[0]))
+            return ParquetReader("", named(parquet.read_schema(paths[0])))
     with reading_file(root):
         found = dataset.dataset(
             list(paths), format="parquet", partitioning="hive", partition_base_dir=root
         )
-        return ParquetReader(root, found.schema)
+        return ParquetReader(root, named(found.schema))
 
 
 def require_schema(found: Any, schema: Any, partitions: Sequence[str], path: str) -> None:

@@ -1,0 +1,154 @@
+"""The documentation is tested like code: every block of every page runs, links lead somewhere, the
+words are those of the vocabulary, and the site builds without a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import doc_pages
+import doctest_world
+import pytest
+from browser import chromium
+from doc_pages import DOCS, PAGES, ROOT, RUNS, SHOWN, blocks
+
+import dask_embstab as es
+
+NAV = re.compile(r"[\w./-]+\.md")
+OLD_WORDS = (
+    r"landing|landed|graft\w*|in step with|made whole|moved on to"
+    r"|easily|obviously|powerful|seamless\w*|utili[sz]e\w*"
+)
+"""Words that HOUSE's vocabulary replaced, and words that say nothing."""
+
+
+def names(pages: tuple[Path, ...]) -> list[str]:
+    return [str(page.relative_to(DOCS)) for page in pages]
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert sorted(NAV.findall(nav)) == sorted(names(PAGES))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_blocks_say_what_they_are(page: Path) -> None:
+    """Fenced, in a language that is known; what follows a list item belongs to it."""
+    for block in blocks(page):
+        assert block.language in (*RUNS, *SHOWN), f"{page.name}:{block.line}"
+        if block.mark == "<!-- prints -->":
+            assert block.language == "text"
+    outside = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    loose = re.findall(r"(?<=\n)\n    (?![-|\d ])(.*)", re.sub(r"<!--.*?-->", "", outside))
+    in_lists = re.search(r"^\d\. ", page.read_text(), re.MULTILINE)
+    assert not loose or in_lists, f"{page.name}: indented code is not run: {loose[0]}"
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    reasons = [block.reason for page in PAGES for block in blocks(page) if block.reason is not None]
+    ran = sum(block.language in RUNS for page in PAGES for block in blocks(page)) - len(reasons)
+    assert all(len(reason) > 15 for reason in reasons)
+    assert len(reasons) <= 12
+    assert ran >= 6 * len(reasons)
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors as MkDocs makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h.lower())).strip("-") for h in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_to_pages_and_headings(page: Path) -> None:
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`]*`", "", text)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path) if path else page
+        assert found.exists(), f"{page.name}: {target}"
+        assert DOCS in found.resolve().parents, f"{page.name}: {target} is not part of the site"
+        if anchor:
+            assert anchor in headings(found), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_pages_use_the_words_of_the_vocabulary(page: Path) -> None:
+    found = re.search(rf"\b({OLD_WORDS})\b", page.read_text(), re.IGNORECASE)
+    assert found is None, f"{page.name}: {found and found[0]}"
+
+
+def test_the_python_page_has_every_public_name() -> None:
+    listed = re.findall(r"^::: dask_embstab\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert sorted(set(listed) - {"xarray"}) == sorted(es.__all__)
+    assert len(listed) == len(set(listed))
+
+
+def test_a_page_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doc_pages, "ROOT", tmp_path)
+    page, folder = tmp_path / "page.md", tmp_path / "folder"
+    folder.mkdir()
+    for text, error in (
+        ("```python\nprint(1)\n```\n\n<!-- prints -->\n```text\n2\n```\n", AssertionError),
+        ("```python\n1 / 0\n```\n", ZeroDivisionError),
+        ("```bash\nexit 2\n```\n", AssertionError),
+        ("```pycon\n>>> 1 + 1\n3\n```\n", AssertionError),
+    ):
+        page.write_text(text)
+        with pytest.raises(error):
+            doc_pages.run_page(page, folder, folder)
+    page.write_text(
+        "```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n<!-- prints -->\n```text\n1\n```"
+    )
+    assert doc_pages.run_page(page, folder, folder) == 2
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    doctest_world.build(folder)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_block_runs(page: Path, template: Path, tmp_path: Path) -> None:
+    for package in sorted(
+        set(re.findall(r"^<!-- needs (\w+) -->$", page.read_text(), re.MULTILINE))
+    ):
+        pytest.importorskip(package, reason=f"{page.name} shows it")
+    doc_pages.run_page(page, tmp_path, template)
+
+
+@pytest.mark.long
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="pip install 'dask_embstab[docs]'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "api.html").read_text().count('class="doc ') > len(es.__all__)
+    for file in (tmp_path / "site").rglob("*.html"):
+        fetched = re.findall(r'(?:src|href)="(https?:[^"]+\.(?:js|css|woff2?))"', file.read_text())
+        assert not fetched, f"{file.name} asks another server for {fetched}"
+
+
+@pytest.mark.long
+def test_the_screenshots_are_those_of_the_report(tmp_path: Path) -> None:
+    """``python tests/doc_pages.py`` writes them anew, as `screenshots` makes them here."""
+    chromium()
+    doc_pages.screenshots(tmp_path)
+    for kept in (DOCS / "screenshots").iterdir():
+        size, colours = doc_pages.png_facts(tmp_path / kept.name)
+        assert size == doc_pages.png_facts(kept)[0], kept.name
+        assert colours > 50, f"{kept.name} is nearly blank"
