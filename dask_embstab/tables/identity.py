@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from dask_embstab.files.regular import read_regular
 
@@ -137,7 +138,7 @@ def _stamps(array: zarr.Array[Any]) -> Stamps:
     before, _, after = key.partition(str(_MARKER))
     n_chunks = -(-array.shape[0] // (array.shards or array.chunks)[0])
     if not isinstance(array.store, LocalStore):
-        listed = _listed(array.store, array.path) if isinstance(array.store, FsspecStore) else {}
+        listed = _listed(array.store, array.path)
         keys = (f"{before}{number}{after}" for number in range(n_chunks if listed else 0))
         return np.fromiter((listed.get(key, 0) for key in keys), np.int64)
 
@@ -150,8 +151,12 @@ def _stamps(array: zarr.Array[Any]) -> Stamps:
     return stamps
 
 
-def _listed(store: FsspecStore, path: str) -> dict[str, int]:
+def _listed(store: Store, path: str) -> dict[str, int]:
     """What one listing tells of every object below an array; nothing where it cannot be listed."""
+    if isinstance(store, ObjectStore):
+        return _listed_objects(store.store, path)
+    if not isinstance(store, FsspecStore):
+        return {}
     protocols = store.fs.protocol
     if _UNLISTED & {protocols} if isinstance(protocols, str) else _UNLISTED & {*protocols}:
         return {}
@@ -165,6 +170,19 @@ def _listed(store: FsspecStore, path: str) -> dict[str, int]:
             for name, info in found.items()
         }
 
+    return {}
+
+
+def _listed_objects(store: Any, path: str) -> dict[str, int]:
+    with contextlib.suppress(Exception):
+        before = f"{path}/" if path else ""
+        return {
+            info["path"].removeprefix(before): hash((info["size"], info["e_tag"], info["version"]))
+            if info["e_tag"]
+            else hash((info["size"], info["last_modified"]))
+            for page in store.list(path or None)
+            for info in page
+        }
     return {}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from zarr.errors import MetadataValidationError, UnknownCodecError
 
 from dask_embstab.errors import AccessError, DamageError, EmbstabError, InputError
+from dask_embstab.files.remote import failure
 
 _RESTORE = "restore it from its source"
 _UNREACHABLE = {
@@ -127,4 +128,6 @@ def writing(what: str) -> Iterator[None]:
 
 
 def _text_of(error: BaseException) -> str:
+    if type(error).__module__.startswith("obstore"):
+        return failure(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -166,7 +166,8 @@ def make_table(vectors: Any, ids: Any = None, *, where: str, key: str = "items")
         )
     table = Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)
     stored = isinstance(vectors, zarr.Array) and not table.is_direct
-    require_workable(table.chunk_rows * d * table.dtype.itemsize if stored else 0, d, where)
+    decoded_rows = getattr(source, "unit_rows", table.chunk_rows)
+    require_workable(decoded_rows * d * table.dtype.itemsize if stored else 0, d, where)
     return table
 
 

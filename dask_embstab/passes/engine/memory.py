@@ -185,17 +185,21 @@ def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
 
 
 def _reader_buffers(table: Table, rows: int) -> tuple[int, ...]:
-    """Of one task: a panel where rows are read by panels; else the whole chunk, encoded and
-    decoded, and a panel.
+    """Of one task: a panel where rows are read by panels; else the whole chunk (of a shard, an
+    inner one), encoded and decoded, and a panel; and what is on its way from an object store.
     """
+    ahead = min(
+        getattr(table.source, "ahead_bytes", 0), table.n_rows * table.d * table.dtype.itemsize
+    )
     panel = max(
         rows * table.d * table.dtype.itemsize,
         min(_READ_BYTES, table.n_rows * table.d * table.dtype.itemsize),
     )
     if table.is_direct:
-        return (panel,)
-    chunk = table.chunk_rows * table.d * table.dtype.itemsize
-    return (chunk, chunk) if table.source.access == "chunks" else (chunk, chunk, chunk)
+        return (panel, ahead)
+    unit_rows = getattr(table.source, "unit_rows", table.chunk_rows)
+    chunk = unit_rows * table.d * table.dtype.itemsize
+    return (chunk, chunk, ahead) if table.source.access == "chunks" else (chunk, chunk, chunk)
 
 
 def most_waiting(n_tasks: int) -> int:
