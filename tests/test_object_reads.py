@@ -16,11 +16,13 @@ from zarr.storage import ObjectStore
 
 import dask_embstab as es
 from dask_embstab.errors import AccessError, DamageError, InputChangedError
+from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.stored import objects
 from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
+from dask_embstab.tables.write import object_writer
 
 obstore = pytest.importorskip("obstore")
 from obstore.store import MemoryStore  # noqa: E402 (after the skip)
@@ -178,3 +180,53 @@ def test_stabilizing_gives_the_bits_of_a_local_disk(tmp_path: Any) -> None:
     np.testing.assert_array_equal(
         es.open_run(out).items.rows_of(ids[[7, 3]]), theirs.items.vectors.compute()[[7, 3]]
     )
+
+
+def test_objects_are_sent_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_writer, "PART_BYTES", 1000)
+    memory, rows = MemoryStore(), normals(700, 6)
+    store = ObjectStore(memory)
+    es.create_run(store, rows, chunk_rows=256)
+    array = zarr.open_array(store, path="items/vectors", mode="r")
+    np.testing.assert_array_equal(array[:], rows)
+    sent = bytes(obstore.get(memory, "items/vectors/c/2/0").bytes())
+    assert len(sent) == 256 * 24 + 4
+    found, _ = taken(make_table(array, where="a").source.block(0, 700), 0, 700, 50)
+    np.testing.assert_array_equal(found, rows)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_what_cannot_be_sent_leaves_no_object(
+    monkeypatch: pytest.MonkeyPatch, *, small: bool
+) -> None:
+    from obstore.exceptions import PermissionDeniedError
+
+    if not small:
+        monkeypatch.setattr(object_writer, "PART_BYTES", 1000)
+    memory, put = MemoryStore(), obstore.put
+
+    def refused(store: Any, path: str, data: Any, **options: Any) -> Any:
+        if path.endswith("vectors/c/1/0"):
+            raise PermissionDeniedError("no")
+        return put(store, path, data, **options)
+
+    monkeypatch.setattr(obstore, "put", refused)
+    with pytest.raises(AccessError, match="cannot be written"):
+        es.create_run(ObjectStore(memory), normals(700, 6), chunk_rows=256)
+    with pytest.raises(es.EmbstabError):
+        es.open_run(ObjectStore(memory))
+
+
+def test_an_upload_whose_rows_fail_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_writer, "PART_BYTES", 100)
+    memory = MemoryStore()
+    array = chunked(ObjectStore(memory), normals(60, 3), 60, "crc32c", math.nan)
+    obstore.delete(memory, "a/c/0/0")
+    files = chunk_files(array)
+    assert files is not None
+    writer = object_writer.chunk_writer(files, 0, 60)
+    writer.put(normals(60, 3)[:30])
+    sent = writer._upload._sent  # type: ignore[attr-defined]
+    del writer
+    assert sent.exception(30) is not None
+    assert not list(memory.list("a/c").collect())

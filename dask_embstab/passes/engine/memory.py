@@ -104,15 +104,17 @@ def write_load(
     width: int,
     itemsize: int,
     coded: bool = False,
+    sending: int = 0,
 ) -> Load:
     """The load of a multiply to ``width`` components, computed in numbers of ``itemsize`` bytes,
-    of rows that are stored as codes too where they are ``coded``.
+    of rows that are stored as codes too where they are ``coded``; ``sending`` bytes are on their
+    way to an object store.
     """
     rows = min(grid.rows, table.n_rows)
     products = (rows * table.d * itemsize, rows * width * itemsize, table.d * width * itemsize)
     cast = rows * width * table.dtype.itemsize if itemsize != table.dtype.itemsize else 0
     numbers = (rows * width * 4,) * (_ENCODING if coded else 0)
-    buffers = (*_reader_buffers(table, rows), *products, cast, *numbers)
+    buffers = (*_reader_buffers(table, rows), *products, cast, *numbers, sending)
     return Load(buffers, 0, 0, 0, _WRITTEN * -(-table.n_rows // table.chunk_rows), len(ranges))
 
 

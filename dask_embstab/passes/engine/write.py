@@ -95,7 +95,15 @@ def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) 
     itemsize = np.dtype(linear_map.product).itemsize
     width = table.d if linear_map.M is None else linear_map.M.shape[1]
     coded = sink.code is not None
-    load = write_load(table, ranges, grid, width=width, itemsize=itemsize, coded=coded)
+    load = write_load(
+        table,
+        ranges,
+        grid,
+        width=width,
+        itemsize=itemsize,
+        coded=coded,
+        sending=sink.sending_bytes,
+    )
     finalize = partial(require_whole, n_rows=table.n_rows)
     reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
     return graph.tree(keys, join_written, finalize=finalize, load=load, reads=reads)

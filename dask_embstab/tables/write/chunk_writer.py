@@ -1,7 +1,7 @@
-"""Rows straight from a panel into chunk files, or into objects of a store.
+"""Rows straight from a panel into chunk files.
 
 Panels are appended to a temporary file next to the chunk with a running checksum; it is renamed
-when it is whole. An object is put as a whole, large ones in parts side by side.
+when it is whole. Of objects of a store: `tables/write/object_writer.py`.
 """
 
 from __future__ import annotations
@@ -133,37 +133,6 @@ class DirectWriter:
         if self._descriptor >= 0:
             self._close()
             Path(self._partial).unlink(missing_ok=True)
-
-
-class ObjectWriter(DirectWriter):
-    """The same for objects of a store: a chunk is collected, and put as a whole."""
-
-    def __init__(self, files: ChunkFiles, start: int, stop: int) -> None:
-        super().__init__(files, start, stop)
-        self._data, self._filled = memoryview(b""), 0
-
-    def _begin(self, number: int) -> None:
-        del number
-        assert self._files.stored_bytes is not None
-        # A new buffer each time: a store in memory keeps the one that it was given.
-        fresh: Any = np.empty(self._files.stored_bytes, np.uint8)
-        self._data = memoryview(fresh)
-        self._filled, self._crc = 0, 0
-
-    def _store(self, data: memoryview) -> None:
-        self._data[self._filled : self._filled + len(data)] = data
-        self._filled += len(data)
-
-    def _publish(self, number: int) -> None:
-        assert self._filled == len(self._data)
-        self._files.put(number, self._data)
-
-
-def chunk_writer(files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> DirectWriter:
-    """What writes these rows where the chunks lie."""
-    if files.store is not None:
-        return ObjectWriter(files, start, stop)
-    return DirectWriter(files, start, stop, sync=sync)
 
 
 def require_room(at: int, n: int, stop: int, place: str) -> None:

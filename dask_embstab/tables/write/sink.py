@@ -24,11 +24,11 @@ from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.store_errors import writing
 from dask_embstab.tables.write.chunk_writer import (
     DirectWriter,
-    chunk_writer,
     require_end,
     require_room,
 )
 from dask_embstab.tables.write.journal import Journal, Recovered, made_of
+from dask_embstab.tables.write.object_writer import SENDING_BYTES, chunk_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,13 @@ class Sink:
     resume: bool = False
     sync: bool = False
     code: RowCode | None = None
+
+    @property
+    def sending_bytes(self) -> int:
+        """Most bytes on their way to an object store, besides the buffers of a multiply."""
+        rows = self.codes if self.vectors is None else self.vectors
+        files = None if rows is None else chunk_files(rows)
+        return SENDING_BYTES if files is not None and files.store is not None else 0
 
     def chunks(self, start: int, stop: int) -> range:
         """Numbers of the chunks of these rows."""

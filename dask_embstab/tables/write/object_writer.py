@@ -1,0 +1,145 @@
+"""Rows straight from a panel into the objects of a store.
+
+An object is sent while it is made: parts of it go out side by side, and it is there when the last
+one is. What fails, or is given up, leaves no object.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from dask_embstab.errors import EmbstabError
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
+from dask_embstab.tables.read.stored.objects import PART_BYTES, submit
+from dask_embstab.tables.store_errors import write_error
+from dask_embstab.tables.write.chunk_writer import DirectWriter
+
+_WAITING, _SENT = 2, 4
+"""Parts that wait to be sent, and that are sent side by side."""
+_SECONDS = 0.1
+"""Between two looks at whether the other side is still there."""
+SENDING_BYTES = (_WAITING + _SENT + 2) * PART_BYTES
+"""Most bytes that a writer holds."""
+
+
+class _GivenUpError(Exception):
+    """Ends an upload that nobody goes on with."""
+
+
+class Upload:
+    """One object on its way: parts are handed to a thread of this process, which sends them."""
+
+    def __init__(self, files: ChunkFiles, chunk: int) -> None:
+        self._parts: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
+        self._given_up = False
+        self._name = files.name(chunk)
+        self._sent: Future[None] = submit(self._send, files, chunk)
+
+    def add(self, part: memoryview | None) -> None:
+        """Hand over the next part (None: that was all)."""
+        while not self._sent.done():
+            try:
+                self._parts.put(part, timeout=_SECONDS)
+            except queue.Full:
+                continue
+            return
+        self._result()
+
+    def finish(self) -> None:
+        """Wait until the object is there."""
+        self.add(None)
+        self._result()
+
+    def give_up(self) -> None:
+        """The object is not to be."""
+        self._given_up = True
+
+    def _result(self) -> None:
+        try:
+            self._sent.result()
+        except EmbstabError:
+            raise
+        except Exception as error:
+            raise write_error(error, self._name) from error
+
+    def _send(self, files: ChunkFiles, chunk: int) -> None:
+        import obstore
+
+        assert files.store is not None
+        obstore.put(
+            files.store.store,
+            files.path(chunk),
+            self._taken(),
+            chunk_size=PART_BYTES,
+            max_concurrency=_SENT,
+        )
+
+    def _taken(self) -> Iterator[memoryview]:
+        while True:
+            try:
+                part = self._parts.get(timeout=_SECONDS)
+            except queue.Empty:
+                if self._given_up:
+                    raise _GivenUpError from None
+                continue
+            if part is None:
+                return
+            yield part
+
+
+class ObjectWriter(DirectWriter):
+    """Appends panels to objects, each sent while it is made; a small one is put as a whole."""
+
+    _upload: Upload | None = None
+    _number = 0
+
+    def _begin(self, number: int) -> None:
+        self._crc, self._number = 0, number
+        assert self._files.stored_bytes is not None
+        self._left = self._files.stored_bytes
+        if self._left > PART_BYTES:
+            self._upload = Upload(self._files, number)
+        self._next_part()
+
+    def _next_part(self) -> None:
+        # A new buffer each time: the one before is on its way, or is what a store in memory keeps.
+        fresh: Any = np.empty(min(PART_BYTES, self._left), np.uint8)
+        self._part, self._filled = memoryview(fresh), 0
+        self._left -= len(self._part)
+
+    def _store(self, data: memoryview) -> None:
+        while len(data):
+            if self._filled == len(self._part):
+                assert self._upload is not None
+                self._upload.add(self._part)
+                self._next_part()
+            taken = data[: len(self._part) - self._filled]
+            self._part[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            data = data[len(taken) :]
+
+    def _publish(self, number: int) -> None:
+        assert not self._left
+        assert self._filled == len(self._part)
+        if self._upload is None:
+            self._files.put(number, self._part)
+            return
+        self._upload.add(self._part)
+        self._upload.finish()
+        self._upload = None
+
+    def __del__(self) -> None:
+        """Leave no half-sent object behind an error."""
+        if self._upload is not None:
+            self._upload.give_up()
+
+
+def chunk_writer(files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> DirectWriter:
+    """What writes these rows where the chunks lie."""
+    kind = DirectWriter if files.store is None else ObjectWriter
+    return kind(files, start, stop, sync=sync)
