@@ -1,29 +1,35 @@
-"""Which kernels will NumPy's OpenBLAS choose, and should it be told better? Asked before NumPy is
+"""Which kernels does NumPy's OpenBLAS run, and are there faster ones? Asked before NumPy is
 imported.
 
-On AMD processors with AVX-512 that it does not know, OpenBLAS falls back to its AVX2 kernels
-(Haswell, or Zen), which are 1.3 to 2 times slower there than its AVX-512 ones (SkylakeX). It reads
-``OPENBLAS_CORETYPE`` once, when it is loaded.
+On processors with AVX-512 that it does not know, OpenBLAS falls back to its AVX2 kernels, which may
+be half as fast there as its AVX-512 ones (SkylakeX). It reads ``OPENBLAS_CORETYPE`` once, when it
+is loaded, so a program cannot ask it first and set the variable then. ``embstab doctor`` asks: it
+sees what the library runs by itself, measures the products of a fit and of an apply with both
+kernels (`diagnose/kernel_gain.py`), and remembers the answer for this environment. Commands set the
+variable where that answer holds still and says that every product gains. Kernels are never lowered.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 CORETYPE = "OPENBLAS_CORETYPE"
 AVX512_KERNELS = "SkylakeX"
+AVX2 = frozenset({"Haswell", "Zen"})
+"""OpenBLAS's kernels for processors without AVX-512."""
+LEAST_GAIN = 1.05
 _MARK = "EMBSTAB_SET_CORETYPE"
 _CPUINFO = Path("/proc/cpuinfo")
 _NEEDED = {"avx512f", "avx512vl", "avx512bw", "avx512dq"}
 
 
-def better_kernels() -> str | None:
-    """What ``OPENBLAS_CORETYPE`` should be on this processor; None where OpenBLAS chooses well by
-    itself, or may.
-    """
+def processor() -> str | None:
+    """The model of a processor with AVX-512; None of any other, or where that is not known."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return None
     try:
@@ -31,11 +37,31 @@ def better_kernels() -> str | None:
     except OSError:
         return None
     known = {
-        key.strip(): value.split()
+        key.strip(): value.strip()
         for key, _, value in (line.partition(":") for line in first.splitlines())
     }
-    has_avx512 = set(known.get("flags", ())) >= _NEEDED
-    return AVX512_KERNELS if known.get("vendor_id") == ["AuthenticAMD"] and has_avx512 else None
+    if not set(known.get("flags", "").split()) >= _NEEDED:
+        return None
+    return f"{known.get('vendor_id')} {known.get('cpu family')} {known.get('model')}"
+
+
+def better_kernels() -> str | None:
+    """What ``OPENBLAS_CORETYPE`` should be in this environment, by what was measured; None where
+    OpenBLAS chooses well by itself, or nothing was measured since the processor or a library
+    changed.
+    """
+    found = remembered().get(sys.prefix)
+    try:
+        holds = (
+            found is not None
+            and found["default"] in AVX2
+            and found["gain"] >= LEAST_GAIN
+            and found["processor"] == processor() is not None
+            and all(stamp(path) == was for path, was in found["libraries"].items())
+        )
+    except (AttributeError, KeyError, TypeError):  # not written by this program
+        return None
+    return AVX512_KERNELS if holds else None
 
 
 def choose_kernels() -> str | None:
@@ -59,3 +85,27 @@ def choose_kernels() -> str | None:
             {**os.environ, CORETYPE: found, _MARK: "1"},
         )
     return None
+
+
+def record() -> Path:
+    """The file that holds what was measured, by environment (`sys.prefix`)."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "embstab" / "kernels.json"
+
+
+def remembered() -> dict[str, Any]:
+    """What that file holds; nothing where it cannot be read."""
+    try:
+        known = json.loads(record().read_text())
+    except (OSError, ValueError, RuntimeError):  # no home, no file, or no JSON
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def stamp(path: str) -> list[int] | None:
+    """Size and time of a library's file, by which it is known again."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]

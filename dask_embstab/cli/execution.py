@@ -18,9 +18,6 @@ def clock() -> Iterator[Callable[[], float]]:
 def cluster(address: str | None) -> Iterator[None]:
     """Passes run on the scheduler at ``address``, on threads where there is none."""
     if address is None:
-        from dask_embstab.passes.engine.cluster import active_client
-
-        active_client()  # Dask imports distributed to ask for one: not within a clock
         yield
         return
     from distributed import Client

@@ -160,7 +160,9 @@ def rotated(
         _warn_free(free, r, pairs.n, rotation.weak_components(FREE))
     gramian_y = _padded(_padded(used.gramian_y, target.width).T, target.width)
     gramian_x = Q.T @ used.gramian_x @ Q
-    figures = alignment(gramian_x, gramian_y, Q.T @ cross)
+    # A rotation from the left changes no singular value.
+    norm = float(np.abs(rotation.singular_values).sum()) if r <= target.width else None
+    figures = alignment(gramian_x, gramian_y, Q.T @ cross, nuclear_norm=norm)
     # The rows of every table have a mean of their own, unless a centred fit took it away.
     leading = rotation.Zh[: 0 if target.center else len(target.on)]
     by_chance = chance(

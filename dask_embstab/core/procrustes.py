@@ -140,8 +140,12 @@ class Alignment:
     at_rounding: tuple[str, ...]
 
 
-def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
-    """Exact error and all bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k)."""
+def alignment(
+    gramian_x: Matrix, gramian_y: Matrix, cross: Matrix, *, nuclear_norm: float | None = None
+) -> Alignment:
+    """Exact error and all bounds from G_x (k, k), G_y (k, k) and C = X'Y (k, k), whose
+    ``nuclear_norm`` is given where an svd has told it already.
+    """
     # Squares of Gramians overflow early: all is of tables of a size near 1.
     scale = power_near(max(float(np.trace(gramian_x)), float(np.trace(gramian_y))))
     gramian_x, gramian_y, cross = (M * scale * scale for M in (gramian_x, gramian_y, cross))
@@ -165,7 +169,10 @@ def alignment(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> Alignment:
     error, gap = (0.0 if name in noise else floors[name][0] for name in ("error", "gram_gap"))
     # X is as near as it can be turned where C is symmetric and positive semidefinite: its trace is
     # its nuclear norm.
-    nuclear_norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    if nuclear_norm is None:
+        nuclear_norm = float(np.linalg.svd(cross, compute_uv=False).sum())
+    else:
+        nuclear_norm *= scale * scale
     nearest = float(np.trace(cross)) >= (1 - _NEAREST) * nuclear_norm
     steepest = np.sqrt(_largest(gramian_x)) + np.sqrt(_largest(gramian_y))
     return Alignment(

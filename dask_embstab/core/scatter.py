@@ -30,7 +30,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from dask_embstab.core.moments import unit
 from dask_embstab.core.sums import Sums
@@ -137,4 +136,6 @@ def anchor_bound(r: int, weight: float, scatters: Sequence[tuple[Scatter, int, i
 
 def _quantile(freedom: float) -> float:
     """What the absolute value of a Student variable exceeds with a probability of 1 %."""
+    from scipy import special  # takes longer than a small fit, which has no anchors
+
     return float(special.stdtrit(freedom, (1 + _LEVEL) / 2))

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import lapack
 
 from dask_embstab.core.types import EPS, Matrix, Vector
 from dask_embstab.errors import ConditionError
@@ -72,15 +73,31 @@ def equilibrated(gramian: Matrix) -> tuple[Matrix, Vector]:
     return gramian * scale * scale[:, None], scale
 
 
-def gramian_condition(gramian: Matrix) -> float:
-    """Condition number of the equilibrated table as its Gramian shows it: inf beyond what float64
-    can see.
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """What a Gramian shows of a table: the Gramian once columns are equilibrated (those of zeros
+    left out), the ``scale`` (d,) that did it, and the eigenvalues, ascending.
     """
+
+    gramian: Matrix
+    scale: Vector
+    eigenvalues: Vector
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the equilibrated table: inf beyond what float64 can see."""
+        w = self.eigenvalues
+        if not len(w) or w[0] <= len(w) * EPS * w[-1]:
+            return float("inf")
+        return float(np.sqrt(w[-1] / w[0]))
+
+
+def gramian_spectrum(gramian: Matrix) -> Spectrum:
+    """The one eigenvalue problem that routes, rank and diagnostics of a Gramian share."""
     G, scale = equilibrated(gramian)
-    w = np.linalg.eigvalsh(G[np.ix_(scale > 0, scale > 0)])
-    if not len(w) or w[0] <= len(w) * EPS * w[-1]:
-        return float("inf")
-    return float(np.sqrt(w[-1] / w[0]))
+    active = scale > 0
+    G = G if active.all() else G[np.ix_(active, active)]
+    return Spectrum(G, scale, np.linalg.eigvalsh(G))
 
 
 def gramian_error(condition: float) -> float:
@@ -115,23 +132,26 @@ def sum_units(n_rows: int, eps: float) -> tuple[float, float]:
     return 0.45 * float(np.sqrt(1 + terms / 16)), 25.0 * terms / _TERMS_IN_A_ROW
 
 
-def root_from_gramian(gramian: Matrix, *, n_rows: int, eps: float) -> Root:
-    """Cholesky factor of the equilibrated Gramian; refuses a table that the Gramian cannot
-    resolve.
+def root_from_gramian(
+    gramian: Matrix, *, n_rows: int, eps: float, spectrum: Spectrum | None = None
+) -> Root:
+    """Cholesky factor of the equilibrated Gramian, whose ``spectrum`` is given where it is known;
+    refuses a table that the Gramian cannot resolve.
     """
-    condition = gramian_condition(gramian)
-    if not np.isfinite(condition):
+    seen = spectrum or gramian_spectrum(gramian)
+    if not np.isfinite(seen.condition):
         raise ConditionError(
             "the Gramian cannot see singular values below 2e-8 of the largest, and this table has"
             " some (its columns are nearly or exactly dependent)",
             f"{option(method='auto')} or {option(method='qr')} sees them",
         )
 
-    G, scale = equilibrated(gramian)
-    active = scale > 0
-    R = np.zeros((int(active.sum()), len(G)))
-    R[:, active] = linalg.cholesky(G[np.ix_(active, active)])
-    return _ranked(R, scale, eps=eps, route="gram", units=sum_units(n_rows, eps))
+    active = seen.scale > 0
+    R = np.zeros((len(seen.gramian), len(gramian)))
+    R[:, active] = linalg.cholesky(seen.gramian)
+    values = np.sqrt(seen.eigenvalues[::-1])
+    units = sum_units(n_rows, eps)
+    return _ranked(R, seen.scale, eps=eps, route="gram", units=units, values=values)
 
 
 def root_from_triangle(R: Matrix, *, eps: float) -> Root:
@@ -184,7 +204,7 @@ def preconditioned_condition(gramian: Matrix) -> float:
     """Condition number of the diagonally scaled Gramian of T P: what certifies it (the unscaled one
     does not).
     """
-    return gramian_condition(gramian) ** 2
+    return gramian_spectrum(gramian).condition ** 2
 
 
 def root_from_preconditioned(gramian: Matrix, by: Preconditioner, *, eps: float) -> Root:
@@ -243,13 +263,16 @@ def _graded_triangle(
     Products with r and its inverse then add weak directions to strong ones in P^-1, and strong ones
     to weak ones in P: neither loses its grading. (The eigenvectors of a Gramian near the identity
     mix all of them, and P^-1 drifts away from P.) Eigenvalues of the scaled Gramian below ``floor``
-    times the largest are raised to that.
+    times the largest are raised to that: only then, and where rounding has left it indefinite, are
+    they asked for.
     """
     order = np.argsort(-_terms(gramian, by), kind="stable")
     G, scale = equilibrated(gramian[np.ix_(order, order)])
-    w, V = np.linalg.eigh(G)
-    root = np.sqrt(np.maximum(w, floor * w[-1]))
-    (r,) = linalg.qr(root[:, None] * V.T, mode="r")
+    r, info = lapack.dpotrf(G)
+    if floor or info:
+        w, V = np.linalg.eigh(G)
+        root = np.sqrt(np.maximum(w, floor * w[-1]))
+        (r,) = linalg.qr(root[:, None] * V.T, mode="r")
     return r / scale, Preconditioner(by.P[:, order], by.inverse[order], by.scale)
 
 
@@ -261,15 +284,21 @@ def rank_cut(d: int, eps: float) -> float:
 
 
 def _ranked(
-    R_e: Matrix, scale: Vector, *, eps: float, route: Route, units: tuple[float, float] = _EXACT
+    R_e: Matrix,
+    scale: Vector,
+    *,
+    eps: float,
+    route: Route,
+    units: tuple[float, float] = _EXACT,
+    values: Vector | None = None,
 ) -> Root:
-    """The root from the equilibrated table's square root ``R_e``, whose singular values decide the
-    rank.
+    """The root from the equilibrated table's square root ``R_e``, whose singular ``values`` (found
+    here where they are not known) decide the rank.
     """
     d = len(scale)
     active = scale > 0
     inverse_scale = np.divide(1.0, scale, out=np.zeros(d), where=active)
-    spectrum = linalg.svdvals(R_e[:, active])
+    spectrum = linalg.svdvals(R_e[:, active]) if values is None else values
     if not len(spectrum) or spectrum[0] == 0.0:
         raise ConditionError(
             "the table has no non-zero value, so it spans no space; check how it was written"

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg
-from scipy.linalg import lapack
 
+from dask_embstab.core.graded_svd import graded_svd
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import ConditionError
@@ -106,12 +106,15 @@ class _Pivoted:
 
 
 def _pivoted(root: Root, shift: Vector) -> _Pivoted:
-    Q, triangle, pivots = linalg.qr(root.R * shift, mode="economic", pivoting=True)
+    right_inverse = None
+    if root.right_inverse is None:
+        triangle, pivots = linalg.qr(root.R * shift, mode="r", pivoting=True)
+    else:
+        Q, triangle, pivots = linalg.qr(root.R * shift, mode="economic", pivoting=True)
+        right_inverse = root.right_inverse @ Q
     R = np.empty_like(triangle)
     R[:, pivots] = triangle
-    return _Pivoted(
-        R, triangle, pivots, shift, None if root.right_inverse is None else root.right_inverse @ Q
-    )
+    return _Pivoted(R, triangle, pivots, shift, right_inverse)
 
 
 def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
@@ -122,24 +125,6 @@ def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
     used = (items > 0) & (users > 0)
     ratio = np.divide(users, items, out=np.ones_like(items), where=used)
     return np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
-
-
-def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
-    """U (m, k), s (k,) and V (n, k), k = min(m, n), with A = U diag(s) V', by one-sided Jacobi
-    (LAPACK's ``gejsv``).
-
-    Every pair of singular vectors is as accurate as the scaled matrix allows, however far its rows
-    and columns spread (Drmac & Veselic 2008). Bidiagonal QR turns neighbours by 1e-14 even where
-    nothing is difficult, and 1e-12 was seen where the singular values span 20 decades.
-    """
-    if len(A) < A.shape[1]:
-        V, s, U = graded_svd(A.T)
-        return U, s, V
-    s, U, V, scale, _, info = lapack.dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=1, jobp=1)
-    if info != 0:  # not converged in 30 sweeps
-        U, s, Vh = linalg.svd(A, full_matrices=False, lapack_driver="gesvd")
-        return U, s, Vh.T
-    return U, s * (scale[0] / scale[1]), V
 
 
 def column_signs(M: Matrix) -> Vector:

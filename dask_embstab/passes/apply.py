@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,7 @@ from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 Codes = Mapping[str, RowCode]
 """The codes in which tables are stored beside their vectors, by table."""
 NO_CODES: Codes = {}
+_LIBRARIES = ("numpy", "scipy", "zarr", "dask", "xarray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +197,10 @@ def write_planned(plan: ApplyPlan, writer: RunWriter) -> None:
 
 @cache
 def _versions() -> dict[str, str]:
-    return {
-        name: version(name) for name in ("dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray")
+    """Of what computed; a module that is loaded knows its own, without a search of the path."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in _LIBRARIES}
+    return {"dask_embstab": version("dask_embstab")} | {
+        name: known or version(name) for name, known in loaded.items()
     }
 
 

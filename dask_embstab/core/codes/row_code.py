@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from dask_embstab.core.codes.code import Code
 from dask_embstab.core.codes.product import ProductCode
@@ -35,6 +34,8 @@ def renumbered(code: RowCode, old: RowCode) -> RowCode:
     alike = code.codebooks.shape == old.codebooks.shape
     if not alike or not np.array_equal(_matrix(code), _matrix(old)):
         return code
+    from scipy.optimize import linear_sum_assignment  # takes longer than a small fit
+
     books = np.empty_like(code.codebooks)
     for part, (new, before) in enumerate(zip(code.codebooks, old.codebooks, strict=True)):
         apart = ((before[:, None, :].astype(np.float64) - new) ** 2).sum(axis=2)

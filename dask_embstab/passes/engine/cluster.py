@@ -5,13 +5,15 @@ goes away?
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import dask
-from dask.base import get_scheduler
+from dask import threaded
+from dask.base import get_scheduler, named_schedulers
 from dask.system import CPU_COUNT
 
 from dask_embstab.errors import EmbstabWarning, InputError, RetryError
@@ -23,7 +25,21 @@ _checked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 def active_client() -> Any:
     """The client of the cluster that Dask computes on; None on a local scheduler."""
-    return getattr(get_scheduler(), "__self__", None)
+    return None if local_scheduler() else getattr(get_scheduler(), "__self__", None)
+
+
+def local_scheduler() -> Callable[..., Any] | None:
+    """What computes where no client can be active; None where Dask has to be asked.
+
+    Dask imports ``distributed`` only to ask it for a client, longer than a small job takes.
+    """
+    if "distributed.client" in sys.modules or dask.config.get("scheduler-address", None):
+        return None
+    chosen = dask.config.get("scheduler", None)
+    found: Callable[..., Any] | None = (
+        threaded.get if chosen is None else named_schedulers.get(str(chosen).lower())
+    )
+    return found
 
 
 @contextlib.contextmanager

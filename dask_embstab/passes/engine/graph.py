@@ -20,7 +20,7 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 
 from dask_embstab.passes.engine.blas import one_thread
-from dask_embstab.passes.engine.cluster import active_client, on_cluster
+from dask_embstab.passes.engine.cluster import active_client, local_scheduler, on_cluster
 from dask_embstab.passes.engine.memory import Load, require_memory
 from dask_embstab.passes.engine.plan import FAN_IN
 from dask_embstab.tables.inputs import compare
@@ -48,15 +48,15 @@ def compute(nodes: Sequence[Any], *, label: str, n_tasks: int) -> tuple[Any, ...
     """Values of delayed ``nodes``; ``n_tasks`` is the number of their tasks that read or write a
     table.
     """
-    hook = _hook.get()
+    hook, scheduler = _hook.get(), local_scheduler()
     client = active_client()
     with one_thread(), on_cluster(client):
         if hook is None:
-            return tuple(dask.compute(*nodes))
+            return tuple(dask.compute(*nodes, scheduler=scheduler))
         hook(label, 0, n_tasks)
         if client is None:
             with _counting(partial(hook, label), n_tasks):
-                values = tuple(dask.compute(*nodes))
+                values = tuple(dask.compute(*nodes, scheduler=scheduler))
         else:
             values = _watched(client, nodes, partial(hook, label), n_tasks)
         hook(label, n_tasks, n_tasks)

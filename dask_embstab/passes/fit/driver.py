@@ -197,24 +197,29 @@ def _anchor_bound(
     """Estimate of the distance from the rotation of all rows; None without anchors, with weights or
     a narrower width.
     """
-    sampled = []
     if basis.items.shape[1] > target.width:
         return None
 
-    _, rotation = rotation_of(target, pairs)
-    mean_x, mean_y = (
-        (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
-    )
+    drawn_of = []
     for key in options.aligned:
         partners, table = reads[key].pairs, reads[key].table
         choice = options.selection(key)
         if partners is None or table is None or choice.anchors is None or choice.weighted:
             return None
-        if partners.pairing.verified:
-            continue  # no more rows than anchors are shared: all of them are used
-        left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
-        s = rotation.singular_values / pairs.n
-        drawn = partners.pairing
+        if not partners.pairing.verified:  # else all shared rows are used: no more than anchors
+            drawn_of.append((key, table, partners.pairing))
+
+    if not drawn_of:
+        return 0.0
+
+    _, rotation = rotation_of(target, pairs)
+    mean_x, mean_y = (
+        (total / pairs.weight for total in pairs.sums) if target.center else (None, None)
+    )
+    left, right = rotation.Q @ rotation.Zh.T, rotation.Zh.T
+    s = rotation.singular_values / pairs.n
+    sampled = []
+    for key, table, drawn in drawn_of:
         share = drawn.n_represented / drawn.n_used / pairs.weight
         influence = Influence(
             getattr(basis, key), left, right, s, share, mean_x, mean_y, options.unit_rows
@@ -223,4 +228,4 @@ def _anchor_bound(
             (anchor_scatter(table, drawn, influence), drawn.n_eligible, drawn.n_represented)
         )
 
-    return anchor_bound(len(rotation.Q), pairs.weight, sampled) if sampled else 0.0
+    return anchor_bound(len(rotation.Q), pairs.weight, sampled)

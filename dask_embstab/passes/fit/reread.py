@@ -17,8 +17,8 @@ from dask_embstab.core.square_root import (
     Preconditioner,
     Root,
     by_equal_lengths,
-    gramian_condition,
     gramian_error,
+    gramian_spectrum,
     preconditioned_condition,
     preconditioner,
     refined,
@@ -53,12 +53,16 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
         G, eps = read.summary.gramian, read.summary.eps
         if read.triangle is not None:
             roots[key] = root_from_triangle(read.triangle, eps=eps)
-        elif method != "gram" and not _gram_serves(read):
+            continue
+        spectrum = gramian_spectrum(G)
+        if method != "gram" and not _gram_serves(read, spectrum.condition):
             _require_table(read)
             waiting[key] = preconditioner(G)
         else:
-            _require_gram_holds(read.summary)
-            roots[key] = root_from_gramian(G, n_rows=read.summary.n_rows, eps=eps)
+            _require_gram_holds(read.summary, spectrum.condition)
+            roots[key] = root_from_gramian(
+                G, n_rows=read.summary.n_rows, eps=eps, spectrum=spectrum
+            )
 
     roots |= _preconditioned_roots(reads, waiting)
     for key, root in roots.items():
@@ -70,19 +74,17 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
     return roots
 
 
-def _gram_serves(read: TableRead) -> bool:
+def _gram_serves(read: TableRead, condition: float) -> bool:
     """Whether one read is enough: more is asked of float64, and of tables so small that another
     read costs nothing.
     """
     summary = read.summary
-    condition = gramian_condition(summary.gramian)
     small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
     allowed = _FLOAT64_ERROR if small or summary.dtype == "float64" else _STORED_ERROR
     return bool(np.isfinite(condition)) and gramian_error(condition) <= allowed
 
 
-def _require_gram_holds(summary: TableMoments) -> None:
-    condition = gramian_condition(summary.gramian)
+def _require_gram_holds(summary: TableMoments, condition: float) -> None:
     if gramian_error(condition) > _GRAM_LIMIT:
         seen = (
             f"{condition:.1e}"

@@ -1,0 +1,96 @@
+"""The svd of a graded matrix, with every pair of singular vectors as accurate as the scaled matrix
+allows.
+
+Rows and columns of a product of two tables' factors spread over decades. Divide and conquer (LAPACK
+``gesdd``) turns singular vectors by a rounding of the *largest* singular value; one-sided Jacobi
+(``gejsv``, Drmac & Veselic 2008) by one of their own, in ten times the time. Here divide and
+conquer comes first and what it leaves is repaired, by products alone:
+
+1. A = Q_1 r P' with pivoted columns and sorted rows, then r' = Q_2 l: the columns of the triangle l
+   are graded, and its diagonal says how far;
+2. l = X s Y' by divide and conquer. Every entry of Y is right to a rounding of 1, so that column k
+   of B = l Y is off by roundings of s_1, all of them along stronger columns;
+3. those are taken out: with C = B'B and x_ij = c_ij / (c_jj - c_ii), Y := Y + Y x is Jacobi's
+   rotation of all pairs at once, to first order (Ogita & Aishima 2020, section 3). Small entries of
+   Y keep their digits in the sum, so B can be computed again, and the error squares each time.
+
+Where the columns of B do not become orthogonal (a grading beyond `_MOST_GRADED`, or clusters that
+first order does not see) Jacobi itself is called.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg import lapack
+
+from dask_embstab.core.types import EPS, Matrix, Vector
+
+_MOST_GRADED = 1e-11
+"""Least entry of the triangle's diagonal, over the first, from which on Jacobi is called at
+once."""
+_MOST_STEPS = 5
+_LARGEST_ANGLE = 1e-2
+"""Beyond it, a rotation of all pairs at once is none."""
+
+
+def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
+    """U (m, k), s (k,) and V (n, k), k = min(m, n), with A = U diag(s) V', s descending."""
+    if len(A) < A.shape[1]:
+        V, s, U = graded_svd(A.T)
+        return U, s, V
+
+    order = np.argsort(-np.abs(A).max(axis=1), kind="stable")
+    Q_1, r, pivots = linalg.qr(A[order], mode="economic", pivoting=True)
+    Q_2, lower = linalg.qr(r.T)
+    found = _refined(lower) if _is_moderate(lower) else None
+    if found is None:
+        return jacobi_svd(A)
+    X, s, Y = found
+    U, V = np.empty((len(A), len(s))), np.empty((len(s), len(s)))
+    U[order], V[pivots] = Q_1 @ Y, Q_2 @ X
+    return U, s, V
+
+
+def jacobi_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
+    """The same by one-sided Jacobi, of A (m, n) with m >= n."""
+    s, U, V, scale, _, info = lapack.dgejsv(A, joba=2, jobu=0, jobv=0, jobr=0, jobt=1, jobp=1)
+    if info != 0:  # not converged in 30 sweeps
+        U, s, Vh = linalg.svd(A, full_matrices=False, lapack_driver="gesvd")
+        return U, s, Vh.T
+    return U, s * (scale[0] / scale[1]), V
+
+
+def _is_moderate(triangle: Matrix) -> bool:
+    """Whether the triangle's diagonal says that it is graded no further than products repair."""
+    sizes = np.abs(np.diag(triangle))
+    return bool(np.isfinite(triangle).all() and sizes.min() > _MOST_GRADED * sizes.max())
+
+
+def _refined(A: Matrix) -> tuple[Matrix, Vector, Matrix] | None:
+    """X, s and Y with A = X diag(s) Y', of a matrix with graded columns; None where its singular
+    vectors do not become orthogonal.
+    """
+    try:
+        _, _, Yh = linalg.svd(A, overwrite_a=False)
+    except linalg.LinAlgError:
+        return None
+    Y = Yh.T
+    for step in range(_MOST_STEPS + 1):
+        B = A @ Y
+        C = B.T @ B
+        squares = np.diag(C).copy()
+        np.fill_diagonal(C, 0.0)
+        lengths = np.sqrt(squares)
+        cosine = np.abs(C / lengths / lengths[:, None]).max(initial=0.0)
+        if step and cosine <= 4 * np.sqrt(len(C)) * EPS:
+            order = np.argsort(-lengths, kind="stable")
+            return (B / lengths)[:, order], lengths[order], Y[:, order]
+        # Pairs that are orthogonal to rounding stay: their difference may be rounding too.
+        C[np.abs(C) <= EPS * lengths * lengths[:, None]] = 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = np.divide(C, squares - squares[:, None], out=np.zeros_like(C), where=C != 0)
+        if not np.abs(x).max(initial=0.0) <= _LARGEST_ANGLE:
+            return None
+        Y = Y + Y @ x
+    return None

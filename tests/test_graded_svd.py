@@ -1,0 +1,98 @@
+"""The svd by products is the svd by Jacobi, on matrices graded from either side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_embstab.core import graded_svd as module
+from dask_embstab.core.graded_svd import graded_svd, jacobi_svd
+
+EPS = np.finfo(float).eps
+Array = Any
+
+
+def graded(seed: int, m: int, n: int, rows: float, columns: float) -> Array:
+    """D_1 C D_2 with a random C and diagonals that fall by so many decades, in random order."""
+    rng = np.random.default_rng(seed)
+    left, right = (
+        10.0 ** -rng.permutation(np.linspace(0, k, j)) for k, j in ((rows, m), (columns, n))
+    )
+    return left[:, None] * rng.standard_normal((m, n)) * right
+
+
+def require_svd(A: Array, U: Array, s: Array, V: Array) -> None:
+    k = min(A.shape)
+    assert (U.shape, s.shape, V.shape) == ((len(A), k), (k,), (A.shape[1], k))
+    assert (s[:-1] >= s[1:]).all()
+    for Q in (U, V):
+        np.testing.assert_allclose(Q.T @ Q, np.eye(k), atol=100 * EPS)
+    assert np.linalg.norm(U * s @ V.T - A) <= 100 * EPS * np.linalg.norm(A)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    m=st.integers(1, 24),
+    n=st.integers(1, 24),
+    rows=st.floats(0, 8),
+    columns=st.floats(0, 8),
+)
+def test_every_pair_of_singular_vectors_is_that_of_jacobi(
+    seed: int, m: int, n: int, rows: float, columns: float
+) -> None:
+    A = graded(seed, m, n, rows, columns)
+    U, s, V = graded_svd(A)
+    require_svd(A, U, s, V)
+    wide = m < n
+    left, exact, right = jacobi_svd(A.T if wide else A)
+    if wide:
+        left, right = right, left
+    lengths = np.linalg.norm(A, axis=1)[:, None], np.linalg.norm(A, axis=0)
+    condition = np.linalg.cond(A / lengths[0] / np.linalg.norm(A / lengths[0], axis=0))
+    allowed = 200 * EPS * condition * min(m, n)
+    np.testing.assert_allclose(s, exact, rtol=allowed)
+    apart = np.abs(np.subtract.outer(exact, exact)) / np.add.outer(exact, exact)
+    np.fill_diagonal(apart, 1.0)
+    for ours, theirs in ((U, left), (V, right)):
+        off = np.linalg.norm(ours * np.sign((ours * theirs).sum(axis=0)) - theirs, axis=0)
+        assert (off <= allowed / apart.min(axis=0)).all()
+
+
+def test_jacobi_is_called_where_the_diagonal_asks_for_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = []
+
+    def counted(A: Array) -> Any:
+        called.append(A)
+        return jacobi_svd(A)
+
+    monkeypatch.setattr(module, "jacobi_svd", counted)
+    for decades in (0.0, 2.0, 4.5):
+        graded_svd(graded(1, 60, 60, decades, decades))
+    assert not called
+    beyond = graded(1, 60, 60, 7.0, 7.0)
+    require_svd(beyond, *graded_svd(beyond))
+    assert len(called) == 1
+
+
+@pytest.mark.parametrize("spectrum", [[1.0] * 12, [4.0] * 4 + [1.0] * 4 + [1e-6] * 4, [0.0] * 12])
+def test_repeated_singular_values_and_zeros(spectrum: list[float]) -> None:
+    rng = np.random.default_rng(0)
+    P, Q = (np.linalg.qr(rng.standard_normal((12, 12)))[0] for _ in range(2))
+    A = P * spectrum @ Q.T
+    U, s, V = graded_svd(A)
+    require_svd(A, U, s, V)
+    np.testing.assert_allclose(s, spectrum, rtol=0, atol=20 * EPS * max(spectrum))
+
+
+def test_what_is_not_finite_is_no_endless_loop() -> None:
+    A = np.eye(4)
+    A[2, 1] = np.nan
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        graded_svd(A)
