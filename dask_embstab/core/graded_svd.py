@@ -10,8 +10,8 @@ conquer comes first and what it leaves is repaired, by products alone:
    are graded, and its diagonal says how far;
 2. l = X s Y' by divide and conquer. Every entry of Y is right to a rounding of 1, so that column k
    of B = l Y is off by roundings of s_1, all of them along stronger columns;
-3. those are taken out: with C = B'B and x_ij = c_ij / (c_jj - c_ii), Y := Y + Y x is Jacobi's
-   rotation of all pairs at once, to first order (Ogita & Aishima 2020, section 3). Small entries of
+3. those are taken out: with C = B'B and x_ij = c_ij / (c_jj - c_ii), Y := Y (I + x + x^2 / 2) is
+   Jacobi's rotation of all pairs at once (in the spirit of Ogita & Aishima 2020). Small entries of
    Y keep their digits in the sum, so B can be computed again, and the error squares each time.
 
 Where the columns of B do not become orthogonal (a grading beyond `_MOST_GRADED`, or clusters that
@@ -30,8 +30,8 @@ _MOST_GRADED = 1e-11
 """Least entry of the triangle's diagonal, over the first, from which on Jacobi is called at
 once."""
 _MOST_STEPS = 5
-_LARGEST_ANGLE = 1e-2
-"""Beyond it, a rotation of all pairs at once is none."""
+_LARGEST_ANGLE = 1e-4
+"""Up to it, I + x + x^2 / 2 is orthogonal to rounding."""
 
 
 def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
@@ -76,21 +76,23 @@ def _refined(A: Matrix) -> tuple[Matrix, Vector, Matrix] | None:
     except linalg.LinAlgError:
         return None
     Y = Yh.T
+    orthogonal = 4 * np.sqrt(len(A)) * EPS
     for step in range(_MOST_STEPS + 1):
         B = A @ Y
         C = B.T @ B
         squares = np.diag(C).copy()
         np.fill_diagonal(C, 0.0)
         lengths = np.sqrt(squares)
-        cosine = np.abs(C / lengths / lengths[:, None]).max(initial=0.0)
-        if step and cosine <= 4 * np.sqrt(len(C)) * EPS:
+        cosines = np.abs(C) / lengths / lengths[:, None]
+        if step and cosines.max(initial=0.0) <= orthogonal:
             order = np.argsort(-lengths, kind="stable")
             return (B / lengths)[:, order], lengths[order], Y[:, order]
-        # Pairs that are orthogonal to rounding stay: their difference may be rounding too.
-        C[np.abs(C) <= EPS * lengths * lengths[:, None]] = 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x = np.divide(C, squares - squares[:, None], out=np.zeros_like(C), where=C != 0)
+
+        apart = squares - squares[:, None]
+        x = np.divide(C, apart, out=np.zeros_like(C), where=(cosines > EPS) & (apart != 0))
+        # Of a cluster only the subspace is determined: what is orthogonal there stays.
+        x[(np.abs(x) > _LARGEST_ANGLE) & (cosines <= orthogonal)] = 0.0
         if not np.abs(x).max(initial=0.0) <= _LARGEST_ANGLE:
             return None
-        Y = Y + Y @ x
+        Y = Y + Y @ (x + x @ x / 2)
     return None
