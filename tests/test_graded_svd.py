@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dask_embstab.core import graded_svd as module
-from dask_embstab.core.graded_svd import graded_svd, jacobi_svd
+from dask_embstab.core.matrix import graded_svd as module
+from dask_embstab.core.matrix.graded_svd import graded_svd, jacobi_svd
 
 EPS = np.finfo(float).eps
 Array = Any

@@ -152,7 +152,8 @@ def rotated(
     r, d = basis.items.shape[1], len(basis.items)
     require_matched(d, target, scores=basis.balance is not None)
     used, rotation = rotation_of(target, pairs)
-    cross, Q = _padded(used.cross, target.width), rotation.Q
+    Q = rotation.Q
+    cross = Q.T @ _padded(used.cross, target.width)
     free = rotation.free_directions
     # In a reference that is narrower than the run, what is padded with zeros is free by
     # construction.
@@ -162,13 +163,13 @@ def rotated(
     gramian_x = Q.T @ used.gramian_x @ Q
     # A rotation from the left changes no singular value.
     norm = float(np.abs(rotation.singular_values).sum()) if r <= target.width else None
-    figures = alignment(gramian_x, gramian_y, Q.T @ cross, nuclear_norm=norm)
+    figures = alignment(gramian_x, gramian_y, cross, nuclear_norm=norm)
     # The rows of every table have a mean of their own, unless a centred fit took it away.
     leading = rotation.Zh[: 0 if target.center else len(target.on)]
     by_chance = chance(
         gramian_x,
         gramian_y,
-        Q.T @ cross,
+        cross,
         leading,
         rank=min(used.cross.shape) - free,
         n_pairs=pairs.n_effective,

@@ -97,7 +97,7 @@ def gramian_spectrum(gramian: Matrix) -> Spectrum:
     G, scale = equilibrated(gramian)
     active = scale > 0
     G = G if active.all() else G[np.ix_(active, active)]
-    return Spectrum(G, scale, np.linalg.eigvalsh(G))
+    return Spectrum(G, scale, np.asarray(np.linalg.eigvalsh(G), np.float64))
 
 
 def gramian_error(condition: float) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from dask_embstab.core.graded_svd import graded_svd
+from dask_embstab.core.matrix.graded_svd import graded_svd
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import ConditionError

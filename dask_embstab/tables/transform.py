@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.arguments import offers, shown
-from dask_embstab.core.inverse import pseudo_inverse
+from dask_embstab.core.matrix.inverse import pseudo_inverse
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError

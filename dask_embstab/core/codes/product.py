@@ -14,7 +14,7 @@ import numpy as np
 
 from dask_embstab.core.codes.codebooks import CodebookCode
 from dask_embstab.core.codes.packing import Bytes
-from dask_embstab.core.powers import power_of_two
+from dask_embstab.core.matrix.powers import power_of_two
 from dask_embstab.core.types import Rows, Vector
 
 ENTRIES = 256

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dask_embstab.core.powers import power_of_two
+from dask_embstab.core.matrix.powers import power_of_two
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 
 _QUERIES, _ROWS, _SCORES = 1024, 8192, 1 << 21

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
-from dask_embstab.core.powers import power_of_two
+from dask_embstab.core.matrix.powers import power_of_two
 from dask_embstab.core.types import EPS, Matrix, Vector
 
 _ROUNDING = 8

@@ -1,0 +1,1 @@
+"""Matrices in memory: what svd, inverses and scaling need beyond LAPACK."""
