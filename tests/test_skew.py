@@ -74,7 +74,7 @@ def test_the_matrix_is_that_of_plain_numpy(series: es.Series) -> None:
 @pytest.mark.usefixtures("small_tasks")
 def test_the_mixed_table_holds_each_newest_item_once(series: es.Series) -> None:
     """Each as the version that its hash names has it; what that version lacks is of the newest."""
-    from dask_embstab.tables.ids.keys import mix64
+    from dask_embstab.tables.ids.texts import mix64
 
     found = series.skew(k=5, users=90)
     runs = [series.open(version) for version in (1, 2, 3)]

@@ -19,8 +19,9 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.tables.ids.ids import ID_RANGE, ids_at
-from dask_embstab.tables.ids.keys import Keys, keys_of
+from dask_embstab.tables.ids.keys import read_keys
 from dask_embstab.tables.ids.kinds import plain
+from dask_embstab.tables.ids.texts import Keys
 from dask_embstab.tables.table import Table
 
 _OTHERS, _MOVED = 256, 12
@@ -54,7 +55,7 @@ def sampled_rows(table: Table, n: int, *, seed: int = 0) -> SampledRows:
     reader = table.row_ids.open()
     for start in range(0, table.n_rows, ID_RANGE):
         stop = min(start + ID_RANGE, table.n_rows)
-        keys = keys_of(reader.take(start, stop))
+        keys = read_keys(reader, start, stop)
         sample += RowSample.of(np.arange(start, stop, dtype=np.int64), n, seed, keys)
     order = np.argsort(sample.rows)
     numbers = sample.rows[order]

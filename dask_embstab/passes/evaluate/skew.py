@@ -28,8 +28,8 @@ from dask_embstab.passes.evaluate.retrieval import without_own
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.rows import rows_of
-from dask_embstab.tables.ids.keys import mix64
 from dask_embstab.tables.ids.row_index import RowIndex, StepIndex, Storage, gather
+from dask_embstab.tables.ids.texts import mix64
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 

@@ -13,7 +13,7 @@ from dask_embstab.core.scatter import Influence, Scatter
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.join.pairing import Pairing, used_ranges
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
-from dask_embstab.tables.ids.keys import keyed
+from dask_embstab.tables.ids.keys import read_keys
 from dask_embstab.tables.ids.row_index import SparseIndex
 from dask_embstab.tables.table import Table
 
@@ -29,7 +29,7 @@ def anchor_sample(pairing: Pairing, table: Table, n: int, seed: int) -> RowSampl
     reader = table.row_ids.open()
     for start, rows in used_ranges(pairing, table.n_rows):
         if len(rows):
-            key = keyed(reader.take(start, int(rows[-1]) + 1), start).key[rows - start]
+            key = read_keys(reader, start, int(rows[-1]) + 1)[rows - start]
             found += RowSample.of(rows, n, seed, key)
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_embstab.core.sums import total
 from dask_embstab.passes.engine.graph import Graph
-from dask_embstab.passes.join.merge import sortable
+from dask_embstab.passes.join.merge import begin_ascending, sortable
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import (
     COLUMNS,
@@ -25,11 +25,12 @@ from dask_embstab.tables.ids.id_spill import (
     spread_keys,
     spread_rows,
 )
-from dask_embstab.tables.ids.ids import Ids, RowNumberIds, id_ranges
-from dask_embstab.tables.ids.keys import Keys, keys_of
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, id_ranges
+from dask_embstab.tables.ids.keys import read_keys
 from dask_embstab.tables.ids.lookup import sidecar_path, stale_sidecars
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.ids.texts import Keys
 
 _KEY = np.dtype(np.uint64)
 _SORTED_BYTES = 2 * _KEY.itemsize
@@ -50,8 +51,13 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
         return False
 
     fits = len(ids) * _SORTED_BYTES <= join.memory
+    reader, n = ids.open(), len(ids)
     found = (
-        _repeat(np.concatenate([keys_of(part) for part in id_ranges(ids)]))
+        _repeat(
+            np.concatenate(
+                [read_keys(reader, at, min(at + ID_RANGE, n)) for at in range(0, n, ID_RANGE)]
+            )
+        )
         if fits
         else _repeat_on_disk(ids, join)
     )
@@ -88,6 +94,8 @@ def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
 
 def _ascend(ids: Ids | RowNumberIds) -> bool:
     """Whether every id is greater than the one before; the first range that is not ends it."""
+    if not begin_ascending(ids):
+        return False
     last = None
     for part in map(sortable, id_ranges(ids)):
         if not bool((part[1:] > part[:-1]).all()) or (

@@ -4,6 +4,7 @@ merge sort.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.passes.join.joined import Joined
 from dask_embstab.passes.join.options import JoinOptions
-from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds
+from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, first_few
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.match import Duplicates
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex
@@ -86,10 +87,8 @@ def merged(
     """One pass over both tables' ids; None where one of them does not ascend, which the first range
     mostly tells before anything is written.
     """
-    for ids in (ours, theirs):
-        first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
-        if not (first[1:] >= first[:-1]).all():
-            return None
+    if not (begin_ascending(ours) and begin_ascending(theirs)):
+        return None
 
     n_bytes = 8 * (len(ours) + len(theirs))
     index: list[ArrayIndex] | list[FileIndex]
@@ -126,6 +125,14 @@ def merged(
         strategy="merged ids",
         n_bytes=n_bytes,
     )
+
+
+def begin_ascending(ids: Ids | RowNumberIds) -> bool:
+    """Whether the first range of ids ascends."""
+    if (few := first_few(ids)) is not None and any(a > b for a, b in pairwise(few)):
+        return False
+    first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
+    return bool((first[1:] >= first[:-1]).all())
 
 
 def sortable(ids: IdArray) -> IdArray:

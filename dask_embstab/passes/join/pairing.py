@@ -28,11 +28,11 @@ from dask_embstab.tables.ids.ids import (
     Ids,
     RowNumberIds,
     are_identical,
-    id_ranges,
+    first_few,
     ids_at,
     stored_alike,
 )
-from dask_embstab.tables.ids.keys import joined, keyed
+from dask_embstab.tables.ids.keys import joined, read_keyed
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import (
@@ -242,7 +242,8 @@ def _are_in_one_order(table: Table, reference: Table, join: JoinOptions, live: i
             f" {reference.where} {theirs.kind}; convert one of them when its run is written"
         )
     identical = len(ours) == (live or len(theirs)) and (
-        stored_alike(ours, theirs) or are_identical(ours, theirs)
+        stored_alike(ours, theirs)
+        or (first_few(ours) == first_few(theirs) and are_identical(ours, theirs))
     )
     return identical and not may_repeat(theirs if live is None else ours, table.key, join)
 
@@ -301,8 +302,9 @@ def _in_memory(
         return None
     sides = []
     for ids in (ours, theirs):
-        parts = zip(id_ranges(ids), range(0, len(ids), ID_RANGE), strict=True)
-        sides.append(joined([keyed(part, start) for part, start in parts]))
+        reader, n = ids.open(), len(ids)
+        starts = range(0, n, ID_RANGE)
+        sides.append(joined([read_keyed(reader, at, min(at + ID_RANGE, n)) for at in starts]))
     found = match(*sides)
     index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
     index[found.ours], inverse[found.theirs] = found.theirs, found.ours

@@ -17,7 +17,7 @@ from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.passes.engine.blas import ensure_one_thread
 from dask_embstab.passes.engine.graph import Graph, Pass
-from dask_embstab.tables.ids.keys import Keys, mix64
+from dask_embstab.tables.ids.texts import Keys, mix64
 from dask_embstab.tables.read.direct_source import few_rows
 from dask_embstab.tables.read.source import Openable, Source
 

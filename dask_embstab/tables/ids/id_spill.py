@@ -12,14 +12,15 @@ import numpy as np
 from dask_embstab.core.sums import Sums
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.ids.ids import IdBlock
-from dask_embstab.tables.ids.keys import Keyed, Keys, Texts, joined, keyed, keys_of
+from dask_embstab.tables.ids.keys import Keyed, joined, keyed, read_keyed, read_keys
 from dask_embstab.tables.ids.kinds import IdKind, digest_of_ids
 from dask_embstab.tables.ids.match import Duplicates, distinct
 from dask_embstab.tables.ids.spill import Spill
+from dask_embstab.tables.ids.texts import Keys, laid_out
 from dask_embstab.tables.inputs import ALL_IDS, ID_DIGESTS, needs_digests
 from dask_embstab.tables.read.source import Digests
 
-RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 400, "uuid": 320}
+RECORD_BYTES: dict[IdKind, int] = {"int64": 128, "string": 256, "uuid": 256}
 """What an id takes while it is joined or sorted, copies and orders included."""
 _KEY, _ROW, _LENGTH, _BYTE = (np.dtype(t) for t in (np.uint64, np.int64, np.uint32, np.uint8))
 _HASHED = (_KEY, _ROW, _LENGTH, _BYTE)
@@ -57,23 +58,27 @@ def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int
     """Keys of these rows (the first is row ``start`` of its table, of that ``side``), written as
     file ``number``.
     """
-    ids = block.ids.open().take(block.start, block.stop)
-    digest = digest_of_ids(ids, start) if needs_digests(block.ids) else 0
-    records = keyed(ids, start)
+    reader, digest = block.ids.open(), 0
+    if needs_digests(block.ids):
+        ids = reader.take(block.start, block.stop)
+        records, digest = keyed(ids, start), digest_of_ids(ids, start)
+    else:
+        records = read_keyed(reader, block.start, block.stop, start)
     order, cuts = _by_part(records.key, spill.n_parts)
     columns: list[Any] = [records.key[order], records.row[order]]
     all_cuts = [cuts, cuts]
     if records.texts is not None:
-        lengths = records.texts.lengths[order]
-        columns += [lengths.astype(np.uint32), records.texts.gather(order)]
-        all_cuts += [cuts, np.concatenate([[0], np.cumsum(lengths)])[cuts]]
+        texts = records.texts.chosen(order).packed()
+        ends = np.append(0, texts.begin + texts.length)
+        columns += [texts.length.astype(np.uint32), texts.data[: ends[-1]]]
+        all_cuts += [cuts, ends[cuts]]
 
     return Spread(spill.write(number, columns, all_cuts), *((0, digest) if side else (digest, 0)))
 
 
 def spread_keys(block: IdBlock, spill: Spill, number: int) -> int:
     """The keys of these rows alone, written as file ``number``; returns its bytes."""
-    keys = keys_of(block.ids.open().take(block.start, block.stop))
+    keys = read_keys(block.ids.open(), block.start, block.stop)
     order, cuts = _by_part(keys, spill.n_parts)
     return spill.write(number, [keys[order]], [cuts])
 
@@ -97,7 +102,7 @@ def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
         columns = spill.read(number, part)
         texts = None
         if len(columns) > 2:
-            texts = Texts(np.concatenate([[0], np.cumsum(columns[2], dtype=np.int64)]), columns[3])
+            texts = laid_out(columns[2].astype(np.int64), columns[3])
         pieces.append(Keyed(columns[0], columns[1], texts))
         n += len(pieces[-1])
         if n > limit:

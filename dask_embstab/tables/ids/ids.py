@@ -16,6 +16,7 @@ from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import IdError
+from dask_embstab.tables.ids.keys import read_texts
 from dask_embstab.tables.ids.kinds import (
     IdArray,
     IdKind,
@@ -26,6 +27,8 @@ from dask_embstab.tables.ids.kinds import (
     listed_ids,
     require_stored,
 )
+from dask_embstab.tables.ids.stored_texts import first_texts, stored_texts
+from dask_embstab.tables.ids.texts import Texts, joined_texts
 from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import chunk_files
@@ -45,6 +48,7 @@ _TEXT_BYTES = 64
 ID_RANGE = 1 << 18
 """Ids that are held at a time where they are only passed by."""
 _NEAR = 4096
+_FEW = 256
 
 
 class IdReader(Protocol):
@@ -135,6 +139,29 @@ class SlicedIds:
         self._rows = int(chunks[0])
         self._number, self._chunk = -1, np.empty(0)
         self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
+        self._texts: tuple[int, Texts | None] = -1, None
+        is_text = ids.kind == "string" and isinstance(ids.array, zarr.Array)
+        self._has_texts = is_text and self._at < 0
+
+    def texts(self, start: int, stop: int) -> Texts | None:
+        """The bytes of rows ``start`` to ``stop``, if their chunks tell them as they are stored;
+        the chunk that was looked into last is kept.
+        """
+        if not self._has_texts or start == stop:
+            return None
+        pieces, first = [], start
+        while first < stop:
+            number = first // self._rows
+            at = number * self._rows
+            last = min(stop, at + self._rows)
+            if self._texts[0] != number:
+                n, what = min(self._rows, len(self._ids) - at), f"the ids of {self._ids.where}"
+                self._texts = number, stored_texts(self._ids.array, number, n, what=what)
+            if self._texts[1] is None:
+                return None
+            pieces.append(self._texts[1].chosen(slice(first - at, last - at)))
+            first = last
+        return joined_texts(pieces)
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""
@@ -213,13 +240,29 @@ def ids_at(ids: Ids | RowNumberIds, rows: RowNumbers) -> IdArray:
     return np.asarray(found[places].reshape(rows.shape))
 
 
+def first_few(ids: Ids | RowNumberIds) -> list[bytes] | None:
+    """The first texts of a table, where they are stored as such: whether they ascend, or are those
+    of another table, is mostly told by these alone.
+    """
+    if not isinstance(ids, Ids) or ids.kind != "string" or not isinstance(ids.array, zarr.Array):
+        return None
+    return first_texts(ids.array, _FEW, what=f"the ids of {ids.where}")
+
+
 def are_identical(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:
     """Whether ``b`` begins with the ids of ``a``."""
-    reader, starts = b.open(), range(0, len(a), ID_RANGE)
-    return all(
-        np.array_equal(x, reader.take(i, i + len(x)))
-        for x, i in zip(id_ranges(a), starts, strict=True)
-    )
+    one, other = a.open(), b.open()
+    for start in range(0, len(a), ID_RANGE):
+        stop = min(start + ID_RANGE, len(a))
+        texts = read_texts(one, start, stop)
+        known = None if texts is None else read_texts(other, start, stop)
+        if not (
+            np.array_equal(one.take(start, stop), other.take(start, stop))
+            if texts is None or known is None
+            else texts.equal(known)
+        ):
+            return False
+    return True
 
 
 def stored_alike(a: Ids | RowNumberIds, b: Ids | RowNumberIds) -> bool:

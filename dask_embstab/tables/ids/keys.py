@@ -15,48 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.kinds import IdArray, encoded_texts
+from dask_embstab.tables.ids.kinds import UUID, IdArray, encoded_texts
+from dask_embstab.tables.ids.texts import Keys, Texts, joined_texts, laid_out, mix64, texts_of
 
-Keys = npt.NDArray[np.uint64]
-Bytes = npt.NDArray[np.uint8]
-_COMPARED = 1 << 16
-"""Pairs of texts that are compared at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Byte strings one after the other: string i is ``data[starts[i] : starts[i + 1]]``."""
-
-    starts: RowNumbers
-    data: Bytes
-
-    @property
-    def lengths(self) -> RowNumbers:
-        """Bytes of every string."""
-        return np.diff(self.starts)
-
-    def gather(self, rows: RowNumbers) -> Bytes:
-        """The bytes of these strings, one after the other."""
-        begin, length = self.starts[rows], self.lengths[rows]
-        ends = np.cumsum(length)
-        found: Bytes = self.data[
-            np.repeat(begin - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)
-        ]
-        return found
-
-    def at(self, row: int) -> bytes:
-        """One string."""
-        return self.data[self.starts[row] : self.starts[row + 1]].tobytes()
-
-    def equal(self, rows: RowNumbers, other: Texts, other_rows: RowNumbers) -> bool:
-        """Whether string ``rows[i]`` is string ``other_rows[i]`` of ``other``, for every i."""
-        for at in range(0, len(rows), _COMPARED):
-            a, b = rows[at : at + _COMPARED], other_rows[at : at + _COMPARED]
-            if not np.array_equal(self.lengths[a], other.lengths[b]):
-                return False
-            if not np.array_equal(self.gather(a), other.gather(b)):
-                return False
-        return True
+_FEW = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +37,7 @@ class Keyed:
 def keys_of(ids: IdArray) -> Keys:
     """The key of every id: a bijection of an int64, the hash of a text or a UUID."""
     if ids.dtype.kind == "O":
-        return _hashed(ids)
+        return texts_in(ids).keys()
     if ids.dtype.kind == "V":
         halves = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
         return mix64(halves[:, 0] ^ mix64(halves[:, 1]))
@@ -84,83 +46,88 @@ def keys_of(ids: IdArray) -> Keys:
 
 def keyed(ids: IdArray, start: int) -> Keyed:
     """Keys of ids whose first one belongs to row ``start``."""
-    rows = np.arange(start, start + len(ids), dtype=np.int64)
-    texts = None
     if ids.dtype.kind == "O":
-        texts = texts_of(encoded_texts(ids, "a table", start))
-    elif ids.dtype.kind == "V":
-        texts = Texts(
-            16 * np.arange(len(ids) + 1), np.ascontiguousarray(ids).view(np.uint8).reshape(-1)
+        return _keyed_texts(texts_in(ids, start), start)
+    texts = None
+    if ids.dtype.kind == "V":
+        size = UUID.itemsize
+        texts = laid_out(
+            np.full(len(ids), size, np.int64), np.ascontiguousarray(ids).view(f"S{size}")
         )
-    return Keyed(keys_of(ids), rows, texts)
+    return Keyed(keys_of(ids), np.arange(start, start + len(ids), dtype=np.int64), texts)
 
 
-def texts_of(strings: Sequence[bytes]) -> Texts:
-    """Byte strings, one after the other."""
-    lengths = np.fromiter(map(len, strings), np.int64, len(strings))
-    return Texts(
-        np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(b"".join(strings), np.uint8)
-    )
+def texts_in(ids: IdArray, start: int = 0) -> Texts:
+    """The bytes of ids that are texts."""
+    whole = "".join(listed := ids.tolist())
+    if whole.isascii():
+        return laid_out(np.fromiter(map(len, listed), np.int64, len(listed)), whole.encode())
+    return texts_of(encoded_texts(ids, "a table", start))
+
+
+def _keyed_texts(texts: Texts, start: int) -> Keyed:
+    return Keyed(texts.keys(), np.arange(start, start + len(texts), dtype=np.int64), texts)
+
+
+def read_texts(reader: Any, start: int, stop: int) -> Texts | None:
+    """The bytes of texts as their reader has them, if it has; they need no look at their types."""
+    found: Texts | None = reader.texts(start, stop) if hasattr(reader, "texts") else None
+    return found
+
+
+def read_keyed(reader: Any, start: int, stop: int, row: int | None = None) -> Keyed:
+    """`keyed` of the ids that a reader takes; the first one belongs to row ``row`` (``start``)."""
+    row = start if row is None else row
+    texts = read_texts(reader, start, stop)
+    return keyed(reader.take(start, stop), row) if texts is None else _keyed_texts(texts, row)
+
+
+def read_keys(reader: Any, start: int, stop: int) -> Keys:
+    """`keys_of` the ids that a reader takes."""
+    texts = read_texts(reader, start, stop)
+    return keys_of(reader.take(start, stop)) if texts is None else texts.keys()
 
 
 def joined(parts: Sequence[Keyed]) -> Keyed:
     """Records of all parts, in their order."""
-    texts = None
-    if parts[0].texts is not None:
-        all_texts = [part.texts for part in parts if part.texts is not None]
-        lengths = np.concatenate([t.lengths for t in all_texts])
-        texts = Texts(
-            np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([t.data for t in all_texts])
-        )
-
+    texts = [part.texts for part in parts if part.texts is not None]
     return Keyed(
-        np.concatenate([p.key for p in parts]), np.concatenate([p.row for p in parts]), texts
+        np.concatenate([p.key for p in parts]),
+        np.concatenate([p.row for p in parts]),
+        joined_texts(texts) if texts else None,
     )
 
 
 def chosen(records: Keyed, order: RowNumbers) -> Keyed:
     """The records in another order, or some of them."""
-    texts = records.texts
-    if texts is not None:
-        starts = np.concatenate([[0], np.cumsum(texts.lengths[order])])
-        texts = Texts(starts, texts.gather(order))
+    texts = None if records.texts is None else records.texts.chosen(order)
     return Keyed(records.key[order], records.row[order], texts)
 
 
-def mix64(values: Keys) -> Keys:
-    """A bijection of 64 bits that spreads them evenly (the finalizer of SplitMix64, Steele, Lea &
-    Flood 2014).
-    """
-    x = values + np.uint64(0x9E3779B97F4A7C15)
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return x
-
-
 def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
-    """``argsort(kind="stable")`` of 64-bit keys, several times faster: positions ride in the low
-    bits of one plain sort.
+    """``argsort(kind="stable")`` of 64-bit keys that are not negative, several times faster:
+    positions ride in the low bits of one plain sort.
 
-    Keys that differ in those bits alone may come out of order; a second, nearly linear sort mends
-    it.
+    Row numbers leave room for them. Of hashes, those that differ in these bits alone may come out
+    of order: neighbours are exchanged, or where they are many, sorted again.
     """
     bits = max(1, int(len(keys) - 1).bit_length())
-    low = np.uint64((1 << bits) - 1)
+    shift, low = np.uint64(bits), np.uint64((1 << bits) - 1)
     unsigned = keys.view(np.uint64)
-    packed = (unsigned & ~low) | np.arange(len(keys), dtype=np.uint64)
+    positions = np.arange(len(keys), dtype=np.uint64)
+    if not len(keys) or int(unsigned.max()) >> (64 - bits) == 0:
+        packed = unsigned << shift | positions
+        packed.sort()
+        return (packed & low).astype(np.int64)
+
+    packed = (unsigned & ~low) | positions
     packed.sort()
     order = (packed & low).astype(np.int64)
     found = unsigned[order]
-    if bool((found[1:] < found[:-1]).any()):
-        order = order[np.argsort(found, kind="stable")]
+    while len(at := np.flatnonzero(found[1:] < found[:-1])):
+        if len(at) > _FEW:
+            return order[np.argsort(found, kind="stable")]
+        at = at[np.diff(at, prepend=-2) > 1]
+        for values in (order, found):
+            values[at], values[at + 1] = values[at + 1], values[at]
     return order
-
-
-def _hashed(ids: IdArray) -> Keys:
-    import pandas as pd
-
-    found: Keys = pd.util.hash_array(ids, categorize=False)
-    return found

@@ -141,9 +141,9 @@ def as_int64(values: IdArray, where: str, start: int) -> IdArray:
 def _as_texts(values: IdArray, where: str, start: int) -> IdArray:
     listed = values.tolist()
     kind = bytes if listed and isinstance(listed[0], bytes) else str
-    _refuse(
-        [i for i, value in enumerate(listed) if not isinstance(value, kind)], values, where, start
-    )
+    if set(map(type, listed)) - {kind}:
+        bad = [i for i, value in enumerate(listed) if not isinstance(value, kind)]
+        _refuse(bad, values, where, start)
     if kind is str:
         return values.astype(object, copy=False)
 

@@ -217,9 +217,11 @@ def _write(ids: Ids, folder: Path) -> None:
             files["keys"].write(records.key.tobytes())
             files["rows"].write(records.row.tobytes())
             if records.texts is not None:
-                files["starts"].write((end + records.texts.starts[1:]).tobytes())
-                files["data"].write(records.texts.data.tobytes())
-                end += len(records.texts.data)
+                texts = records.texts.packed()
+                ends = texts.begin + texts.length
+                files["starts"].write((end + ends).tobytes())
+                files["data"].write(texts.data[: ends[-1] if len(ends) else 0].tobytes())
+                end += int(ends[-1]) if len(ends) else 0
 
 
 def _scanned(ids: Ids, asked: IdArray) -> RowNumbers:

@@ -82,6 +82,29 @@ def _repeats(records: Keyed, order: RowNumbers) -> np.ndarray[tuple[int], np.dty
 
 def _by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
     """The join by keys alone; None where two texts share a key."""
+    n = len(ours)
+    keys = np.concatenate([ours.key, theirs.key])
+    order = stable_order(keys)
+    keys = keys[order]
+    same = np.flatnonzero(keys[1:] == keys[:-1])
+    a, b = order[same], order[same + 1]
+    if not ((a < n) & (b >= n)).all():  # some are repeated
+        return _firsts_by_key(ours, theirs)
+    b -= n
+    if not _are_equal(ours, a, theirs, b):
+        return None
+    return Matched(ours.row[a], theirs.row[b], Duplicates(), Duplicates())
+
+
+def _are_equal(ours: Keyed, a: RowNumbers, theirs: Keyed, b: RowNumbers) -> bool:
+    """Whether records that share a key share their text."""
+    if ours.texts is None or theirs.texts is None:
+        return True
+    return ours.texts.chosen(a).equal(theirs.texts.chosen(b))
+
+
+def _firsts_by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
+    """The same where ids are repeated: the first of each counts."""
     our_order, our_again = _firsts(ours)
     their_order, their_again = _firsts(theirs)
     if our_order is None or their_order is None:
@@ -92,11 +115,7 @@ def _by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
     hit = np.flatnonzero(at < len(known))
     hit = hit[known[at[hit]] == wanted[hit]]
     a, b = our_order[hit], their_order[at[hit]]
-    if (
-        ours.texts is not None
-        and theirs.texts is not None
-        and not ours.texts.equal(a, theirs.texts, b)
-    ):
+    if not _are_equal(ours, a, theirs, b):
         return None
     return Matched(ours.row[a], theirs.row[b], Duplicates.of(our_again), Duplicates.of(their_again))
 
@@ -108,9 +127,7 @@ def _firsts(records: Keyed) -> tuple[RowNumbers | None, RowNumbers]:
     order = stable_order(records.key)
     keys = records.key[order]
     again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
-    if records.texts is not None and not records.texts.equal(
-        order[again - 1], records.texts, order[again]
-    ):
+    if not _are_equal(records, order[again - 1], records, order[again]):
         return None, again
     return (np.delete(order, again) if len(again) else order), records.row[order[again]]
 

@@ -15,7 +15,10 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.errors import IdError, NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
-from dask_embstab.tables.ids.kinds import digest_of_ids, encoded_texts, require_stored
+from dask_embstab.tables.ids.keys import read_texts, texts_in
+from dask_embstab.tables.ids.kinds import digest_of_ids, require_stored
+from dask_embstab.tables.ids.stored_texts import store_texts
+from dask_embstab.tables.ids.texts import Texts
 from dask_embstab.tables.inputs import needs_digests
 from dask_embstab.tables.read.bounded import MOST_TEXT_BYTES
 from dask_embstab.tables.read.chunk_layout import chunk_files
@@ -132,19 +135,25 @@ class Sink:
         assert self.ids is not None
         reader, shift = block.ids.open(), block.start - start
         compared, digest = needs_digests(block.ids), 0
-        files = chunk_files(self.ids)
+        files, where = chunk_files(self.ids), str(self.ids.store_path)
         if files is None:
             for at in range(start, stop, self.chunk_rows):
                 end = min(at + self.chunk_rows, stop)
-                ids = reader.take(at + shift, end + shift)
-                require_end(at + len(ids), end, str(self.ids.store_path))
-                require_stored(ids, str(self.ids.store_path), at)
+                texts = None if compared else read_texts(reader, at + shift, end + shift)
+                if texts is None:
+                    ids = reader.take(at + shift, end + shift)
+                    require_stored(ids, where, at)
+                    texts = texts_in(ids, at) if ids.dtype.kind == "O" else None
+                    digest += digest_of_ids(ids, at) if compared else 0
+                require_end(at + len(ids if texts is None else texts), end, where)
                 _require_folder(self.ids)
-                if ids.dtype.kind == "O":
-                    _require_short(encoded_texts(ids, str(self.ids.store_path), at), self.ids, at)
-                with writing(str(self.ids.store_path)):
-                    self.ids[at:end] = ids
-                digest += digest_of_ids(ids, at) if compared else 0
+                if texts is not None:
+                    _require_short(texts, self.ids, at)
+                with writing(where):
+                    if texts is None:
+                        self.ids[at:end] = ids
+                    else:
+                        store_texts(self.ids, at // self.chunk_rows, texts)
             return digest
 
         writer = chunk_writer(files, start, stop, sync=self.sync)
@@ -243,15 +252,15 @@ class RowWriter:
         return np.empty((rows, *self._vectors.shape[1:]), self._vectors.dtype)
 
 
-def _require_short(texts: list[bytes], array: zarr.Array[Any], start: int) -> None:
+def _require_short(texts: Texts, array: zarr.Array[Any], start: int) -> None:
     """Raise `IdError` where a chunk of texts is longer than readers take."""
-    size, most = sum(map(len, texts)), MOST_TEXT_BYTES * array.chunks[0]
+    size, most = int(texts.length.sum()), MOST_TEXT_BYTES * array.chunks[0]
     if size > most:
-        longest = max(range(len(texts)), key=lambda i: len(texts[i]))
+        longest = int(texts.length.argmax())
         raise IdError(
             f"ids that are strings must take {MOST_TEXT_BYTES} bytes on the average of a chunk;"
             f" {array.store_path} was to get {len(texts)} ids of {size} bytes from row {start} on,"
-            f" the longest of {len(texts[longest])} in row {start + longest}; give shorter ids"
+            f" the longest of {texts.length[longest]} in row {start + longest}; give shorter ids"
         )
 
 

@@ -1,0 +1,160 @@
+"""Byte strings without an object for each: where each begins, how long it is, and the bytes of all.
+
+They are hashed, compared and moved by words of eight bytes, thousands of strings at a time. Nothing
+is copied to choose some of them: their bytes stay where they were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dask_embstab.core.types import RowNumbers
+
+Keys = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+_AT_ONCE = 1 << 13
+"""Strings whose words are in the processor's cache together."""
+_WORD = 8
+_KEPT = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], np.uint64)
+"""By how many bytes of a word belong to a string, a mask of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """String i is ``data[begin[i] : begin[i] + length[i]]``; behind the last one stand eight bytes
+    of anything, so that words may be read beyond its end.
+    """
+
+    begin: RowNumbers
+    length: RowNumbers
+    data: Bytes
+
+    def __len__(self) -> int:
+        """Strings."""
+        return len(self.begin)
+
+    def at(self, row: int) -> bytes:
+        """One string."""
+        return self.data[self.begin[row] : self.begin[row] + self.length[row]].tobytes()
+
+    def chosen(self, rows: RowNumbers | slice) -> Texts:
+        """Some of the strings, or all in another order."""
+        return Texts(self.begin[rows], self.length[rows], self.data)
+
+    def keys(self) -> Keys:
+        """A hash of every string: its length, then its words, each mixed by a bijection."""
+        found = np.empty(len(self), np.uint64)
+        for at in range(0, len(self), _AT_ONCE):
+            part = self.chosen(slice(at, at + _AT_ONCE))
+            key = mix64(part.length.astype(np.uint64))
+            shortest, longest = int(part.length.min()), int(part.length.max())
+            for start in range(0, longest, _WORD):
+                if start < shortest:
+                    key = mix64(key ^ _words(part, start))
+                else:
+                    has = np.flatnonzero(part.length > start)
+                    key[has] = mix64(key[has] ^ _words(part.chosen(has), start))
+            found[at : at + _AT_ONCE] = key
+        return found
+
+    def equal(self, other: Texts) -> bool:
+        """Whether string i is string i of ``other``, for every i."""
+        for at in range(0, len(self), _AT_ONCE):
+            a, b = (texts.chosen(slice(at, at + _AT_ONCE)) for texts in (self, other))
+            if not np.array_equal(a.length, b.length):
+                return False
+            shortest, longest = int(a.length.min()), int(a.length.max())
+            if shortest == longest:
+                x, y = (pieces_of(t.data, longest)[t.begin].view(np.uint8) for t in (a, b))
+                if not np.array_equal(x, y):
+                    return False
+                continue
+            for start in range(0, longest, _WORD):
+                if start >= shortest:
+                    has = np.flatnonzero(a.length > start)
+                    a, b = a.chosen(has), b.chosen(has)
+                if not np.array_equal(_words(a, start), _words(b, start)):
+                    return False
+        return True
+
+    def packed(self, gap: int = 0) -> Texts:
+        """The same strings one after the other in bytes of their own, ``gap`` bytes before each;
+        those of one length are moved at once.
+        """
+        ends = np.cumsum(self.length + gap)
+        begin, total = ends - self.length, int(ends[-1]) if len(ends) else 0
+        data = np.zeros(total + _WORD, np.uint8)
+        narrow = not len(self) or int(self.length.max()) < 1 << 16
+        order = np.argsort(self.length.astype(np.uint16) if narrow else self.length, kind="stable")
+        lengths = self.length[order]
+        for rows in np.split(order, np.flatnonzero(lengths[1:] != lengths[:-1]) + 1):
+            if len(rows) and (n := int(self.length[rows[0]])):
+                pieces_of(data, n)[begin[rows]] = pieces_of(self.data, n)[self.begin[rows]]
+        return Texts(begin, self.length, data)
+
+
+def texts_of(strings: Sequence[bytes]) -> Texts:
+    """Byte strings, one after the other."""
+    return laid_out(np.fromiter(map(len, strings), np.int64, len(strings)), b"".join(strings))
+
+
+def laid_out(length: RowNumbers, data: Any) -> Texts:
+    """Strings of these lengths that stand one after the other in ``data``."""
+    return Texts(np.cumsum(length) - length, length, padded(data))
+
+
+def padded(data: Any) -> Bytes:
+    """A copy of the bytes with the eight behind them that `Texts` asks for."""
+    given = np.frombuffer(data, np.uint8)
+    made = np.zeros(len(given) + _WORD, np.uint8)
+    made[: len(given)] = given
+    return made
+
+
+def joined_texts(parts: Sequence[Texts]) -> Texts:
+    """Strings of all parts, in their order; bytes that parts share are taken once."""
+    if len(parts) == 1:
+        return parts[0]
+    places: dict[int, int] = {}
+    data, at = [], 0
+    for part in parts:
+        if id(part.data) not in places:
+            places[id(part.data)] = at
+            data.append(part.data)
+            at += len(part.data)
+    return Texts(
+        np.concatenate([part.begin + places[id(part.data)] for part in parts]),
+        np.concatenate([part.length for part in parts]),
+        data[0] if len(data) == 1 else np.concatenate(data),
+    )
+
+
+def mix64(values: Keys) -> Keys:
+    """A bijection of 64 bits that spreads them evenly (the finalizer of SplitMix64, Steele, Lea &
+    Flood 2014).
+    """
+    x = values + np.uint64(0x9E3779B97F4A7C15)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+def _words(texts: Texts, start: int) -> Keys:
+    """Bytes ``start`` to ``start`` + 8 of every string, as far as it has them, as numbers."""
+    at = texts.begin + start
+    words: Keys = np.ndarray((len(texts.data) - _WORD + 1,), "<u8", texts.data, 0, (1,))[at]
+    left = texts.length - start
+    return words & _KEPT[np.minimum(left, _WORD)] if int(left.min()) < _WORD else words
+
+
+def pieces_of(data: Bytes, n: int) -> Any:
+    """Every run of ``n`` bytes, by the byte at which it begins."""
+    return np.ndarray((len(data) - n + 1,), f"V{n}", data, 0, (1,))
