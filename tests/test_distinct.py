@@ -20,9 +20,9 @@ from oracle import Array, assert_close, hidden, rotation
 import dask_embstab as es
 from dask_embstab.passes.join import distinct
 from dask_embstab.passes.join.options import join_options
-from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.ids.kinds import IdKind
+from dask_embstab.tables.ids.texts import Texts
 
 MakeRun = Callable[..., es.Run]
 KINDS = ("int64", "string", "uuid")
@@ -75,7 +75,7 @@ def test_one_repeated_id_among_many_is_found(kind: str, memory: int | str) -> No
 
 
 def test_equal_keys_of_unequal_ids_are_left_to_the_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.zeros(len(ids), np.uint64))
+    monkeypatch.setattr(Texts, "keys", lambda texts: np.zeros(len(texts), np.uint64))
     ids = ids_of("string", np.random.default_rng(1).permutation(40))
     rows = np.random.default_rng(2).normal(size=(40, 2))
     assert repeats(ids, "1MiB")
@@ -153,7 +153,7 @@ def test_what_was_found_is_remembered_until_the_ids_change(
         raise AssertionError("ids are decoded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(distinct, "keys_of", never)
+        patched.setattr(distinct, "read_keys", never)
         patched.setattr(distinct, "id_ranges", never)
         assert (
             es.fit(runs[0], reference=runs[1]).diagnostics["items"]["paired_by"] == "identical ids"

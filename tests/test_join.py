@@ -24,10 +24,10 @@ from oracle import Array, align, assert_close, hidden, pairs_by_id, vectors_of, 
 import dask_embstab as es
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
-from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids import scratch as scratching
 from dask_embstab.tables.ids.ids import Ids, as_ids
 from dask_embstab.tables.ids.kinds import shown
+from dask_embstab.tables.ids.texts import Texts
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
@@ -181,9 +181,7 @@ def test_ids_that_cease_to_ascend_are_not_merged() -> None:
 def test_texts_that_share_a_key_are_distinguished(
     monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
-    monkeypatch.setattr(
-        idkeys, "_hashed", lambda ids: np.array([len(value) % 2 for value in ids], np.uint64) << 63
-    )
+    monkeypatch.setattr(Texts, "keys", lambda texts: (texts.length % 2).astype(np.uint64) << 63)
     mine, theirs = ids_of("string", np.arange(50)), ids_of("string", np.arange(70)[::-1])
     with paired(mine, theirs, memory) as found:
         assert index_of(found, 50, 70) == expected(mine, theirs)

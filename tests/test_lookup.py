@@ -20,9 +20,9 @@ from oracle import Array, hidden, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.tables.ids import keys as idkeys
 from dask_embstab.tables.ids import lookup
 from dask_embstab.tables.ids.ids import Ids
+from dask_embstab.tables.ids.texts import Texts
 from dask_embstab.tables.read.stored import gather
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import OpenChunk
@@ -103,7 +103,7 @@ def test_the_first_row_of_a_repeated_id_counts(make_run: MakeRun) -> None:
 def test_texts_that_share_a_key_are_distinguished(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idkeys, "_hashed", lambda ids: np.zeros(len(ids), np.uint64))
+    monkeypatch.setattr(Texts, "keys", lambda texts: np.zeros(len(texts), np.uint64))
     table = make_run("a", T, item_ids=IDS["string"]).items
     np.testing.assert_array_equal(table.rows_of(IDS["string"][::-1]), T[::-1])
 
