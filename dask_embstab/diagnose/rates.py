@@ -56,12 +56,16 @@ def measured(jobs: Mapping[str, Job], repeats: int) -> dict[str, float]:
     that of its best panel.
     """
     rates: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in range(repeats + 1):
-        for name, job in jobs.items():
-            gc.collect()
-            rate = job()
-            if turn:
-                rates[name].append(rate)
+    gc.freeze()  # a collection before a job looks at what the jobs made alone
+    try:
+        for turn in range(repeats + 1):
+            for name, job in jobs.items():
+                gc.collect()
+                rate = job()
+                if turn:
+                    rates[name].append(rate)
+    finally:
+        gc.unfreeze()
 
     found = {name: statistics.median(values) for name, values in rates.items()}
     panels = {
