@@ -398,7 +398,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         found = run_seeds(options)
     except es.EmbstabError as error:
         sys.exit(f"error: {error}")
-    n_weeks = sum(found[0]["first"][key] for key in ("passed", "held"))
+    n_weeks = sum(found[0][next(iter(POLICIES))][key] for key in ("passed", "held"))
     about = f"{len(found)} series of {n_weeks} weeks; mean ± standard deviation over them."
     made = tables(found)
     show(made)

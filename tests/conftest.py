@@ -16,7 +16,7 @@ import faults
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from oracle import snapshot, world
+from oracle import draws, snapshot, world
 from s3_server import bucket, s3_server  # noqa: F401 (fixtures of whoever asks for them)
 
 import dask_embstab as es
@@ -30,13 +30,21 @@ Changing = Callable[[Change], contextlib.AbstractContextManager[None]]
 settings.register_profile(
     "disk",
     deadline=None,
-    # `make test-all` draws twenty times as often.
-    max_examples=15 * int(os.environ.get("EMBSTAB_DRAWS", "1")),
+    max_examples=draws(10),
     derandomize="CI" in os.environ,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("disk")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_modules() -> None:
+    """What was imported before the first test is not looked through by every collection of garbage
+    that a test asks for: of a whole session's modules, half a second each.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

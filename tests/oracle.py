@@ -7,6 +7,7 @@ throughout: y = x @ M.
 from __future__ import annotations
 
 import contextlib
+import os
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,11 @@ import numpy as np
 import zarr
 
 Array = np.ndarray[Any, Any]
+
+
+def draws(n: int) -> int:
+    """Examples of a law: ``n``, and as many times more as `make test-all` draws."""
+    return n * int(os.environ.get("EMBSTAB_DRAWS", "1"))
 
 
 @dataclass(frozen=True)

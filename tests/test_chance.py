@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array
+from oracle import Array, draws
 from seriesworlds import gmf, rotation
 
 import dask_embstab as es
@@ -59,7 +59,7 @@ worlds = given(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws(20))
 @worlds
 def test_unrelated_rows_are_reported(
     seed: int, d: int, per_component: int, mean: float, decay: float, options: dict[str, Any]
@@ -74,7 +74,7 @@ def test_unrelated_rows_are_reported(
     assert [text for text in said if NO_BETTER in text]
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws(20))
 @worlds
 def test_retrainings_are_not(
     seed: int, d: int, per_component: int, mean: float, decay: float, options: dict[str, Any]

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import (
     assert_close,
+    draws,
     pairs_by_id,
     refactored,
     rotation,
@@ -170,7 +171,7 @@ catalogues = st.lists(
 
 
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=10)
+@settings(max_examples=draws(6))
 @given(
     catalogue=catalogues,
     half_life=st.none() | st.floats(0.3, 9.0),

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array, assert_close, rotation, world
+from oracle import Array, assert_close, draws, rotation, world
 
 from dask_embstab.core.moments import Panel, moments
 from dask_embstab.core.procrustes import alignment, procrustes
@@ -32,7 +32,7 @@ def brackets(left: str, right: str) -> str:
     return f"({left}{right})"
 
 
-@settings(max_examples=200)
+@settings(max_examples=draws(80))
 @given(data=st.data(), n=st.integers(1, 70))
 def test_the_order_of_additions_does_not_depend_on_the_tasks(data: Any, n: int) -> None:
     leaves = [Node(0, i, chr(ord("A") + i)) for i in range(n)]
@@ -66,7 +66,7 @@ def figures(X: Array, Y: Array) -> Any:
     return alignment(X.T @ X, Y.T @ Y, X.T @ Y)
 
 
-@settings(max_examples=100)
+@settings(max_examples=draws(50))
 @given(
     seed=seeds,
     d=st.integers(1, 7),

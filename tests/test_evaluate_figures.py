@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array, rotation, world
+from oracle import Array, draws, rotation, world
 
 import dask_embstab as es
 from dask_embstab.core.metrics.estimates import QuantileSketch, estimate
@@ -475,7 +475,7 @@ def test_a_sampled_figure_is_within_its_interval_of_that_of_all(make_run: MakeRu
     assert covered >= 6
 
 
-@settings(max_examples=30)
+@settings(max_examples=draws(15))
 @given(seed=st.integers(0, 999), n=st.integers(1, 300), cut=st.integers(0, 300))
 def test_quantiles_of_a_sketch_are_those_of_the_values(seed: int, n: int, cut: int) -> None:
     rng = np.random.default_rng(seed)

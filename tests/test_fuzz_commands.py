@@ -200,7 +200,7 @@ def test_every_command_is_called() -> None:
     assert set(CALLS) == {name for name, _ in commands()}
 
 
-@pytest.mark.parametrize("step", [32, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [64, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_no_command_ends_with_anything_but_a_clear_error(
     fresh: Callable[[], None], name: str, step: int

@@ -266,7 +266,7 @@ def test_every_public_verb_is_called(given: Given) -> None:
         assert arguments().keys() <= wanted | {"users", "reference"}, verb
 
 
-@pytest.mark.parametrize("step", [16, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [32, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("verb", sorted(public_verbs()))
 def test_no_verb_raises_anything_but_a_clear_error(
     given: Given, verb: str, step: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -5,7 +5,6 @@ cut; what cannot be a row is refused by row and file.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from formats import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Stop, data_of, hidden
+from oracle import Stop, data_of, draws, hidden
 from pyarrow import compute, parquet
 
 import dask_embstab as es
@@ -56,7 +55,7 @@ def simple(n: int = 100, *, seed: int = 0, first: int = 0, **more: Any) -> pa.Ta
     return pa.table({"id": ids, **vector_columns(vectors(n, D, "float32", seed), "list"), **more})
 
 
-@settings(max_examples=5 * int(os.environ.get("EMBSTAB_DRAWS", "1")))
+@settings(max_examples=draws(5))
 @given(
     layout=st.sampled_from(LAYOUTS),
     dtype=st.sampled_from(DTYPES),

@@ -45,7 +45,7 @@ while True:
 
 
 @pytest.mark.usefixtures("small_tasks")
-@pytest.mark.parametrize("rounds", [12, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [6, pytest.param(120, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["replaced", "in place"])
 def test_an_input_that_is_written_all_the_time(
     tmp_path: Path, record_property: Any, how: str, rounds: int

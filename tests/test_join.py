@@ -19,7 +19,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array, align, assert_close, hidden, pairs_by_id, vectors_of, world
+from oracle import Array, align, assert_close, draws, hidden, pairs_by_id, vectors_of, world
 
 import dask_embstab as es
 from dask_embstab.passes.join.options import JoinOptions, join_options
@@ -111,7 +111,7 @@ def expected(mine: Array, theirs: Array) -> tuple[list[int], list[int]]:
 sizes = st.integers(1, 70)
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws(20))
 @given(data=st.data(), kind=st.sampled_from(KINDS), n=sizes, m=sizes, seed=st.integers(0, 999))
 def test_any_join_is_the_oracle_s(data: Any, kind: str, n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

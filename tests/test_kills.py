@@ -119,7 +119,7 @@ def lose(path: Path, _: Path) -> None:
 HARM = (zero, empty, cut, flip, exchange, lose)
 
 
-@pytest.mark.parametrize("rounds", [8, LONG])
+@pytest.mark.parametrize("rounds", [5, LONG])
 def test_resumed_writes(
     tmp_path: Path, make_run: Any, record_property: Any, chance: random.Random, rounds: int
 ) -> None:
@@ -163,7 +163,7 @@ def test_resumed_writes(
     record_property("ended", dict(tried))
 
 
-@pytest.mark.parametrize("rounds", [3, LONG])
+@pytest.mark.parametrize("rounds", [2, LONG])
 @pytest.mark.parametrize("renameat2", [True, False], ids=["renameat2", "two renames"])
 def test_overwriting_writers(
     tmp_path: Path,

@@ -19,6 +19,7 @@ from oracle import (
     align,
     align_signs,
     assert_close,
+    draws,
     foreign_run,
     pairs_by_id,
     refactored,
@@ -100,7 +101,7 @@ def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(
     )
 
 
-@settings(max_examples=8)
+@settings(max_examples=draws(5))
 @given(sizes=st.tuples(rows, rows, rows, rows), seed=seeds)
 def test_any_chunking_on_disk_gives_one_result(sizes: tuple[int, ...], seed: int) -> None:
     T, W = world(seed)
@@ -116,7 +117,7 @@ def test_any_chunking_on_disk_gives_one_result(sizes: tuple[int, ...], seed: int
         assert_close(vectors_of(run, "users"), users, 1e-9)
 
 
-@settings(max_examples=8)
+@settings(max_examples=draws(5))
 @given(sizes=st.lists(st.sampled_from([16, 32, 48, 64]), min_size=4, max_size=4), seed=seeds)
 def test_on_the_fixed_grid_the_bits_are_equal(sizes: list[int], seed: int) -> None:
     T, W = (table.astype(np.float32) for table in world(seed))
@@ -262,7 +263,7 @@ def test_save_and_load_are_a_round_trip(seed: int, d: int, centred: bool, with_u
     assert read.diagnostics == made.diagnostics
 
 
-@settings(max_examples=8)
+@settings(max_examples=draws(5))
 @given(seed=seeds, dtype=st.sampled_from(["float16", "float32", "float64"]), centred=st.booleans())
 def test_rows_are_transformed_as_apply_transforms_them(
     seed: int, dtype: str, centred: bool
@@ -347,7 +348,7 @@ def test_weights_are_rows_repeated() -> None:
     assert_close(T @ es.fit(T, W, reference=B, weights=times).items, T @ M @ Q, 1e-8)
 
 
-@settings(max_examples=8)
+@settings(max_examples=draws(5))
 @given(seed=seeds, shared=st.integers(8, 60))
 def test_pairs_by_id_align_as_the_oracle_does(seed: int, shared: int) -> None:
     T, W = world(seed)

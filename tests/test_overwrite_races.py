@@ -39,7 +39,7 @@ with dask.config.set(scheduler="synchronous"):
 """
 
 
-@pytest.mark.parametrize(("n", "rounds"), [(3, 8), pytest.param(8, 100, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("n", "rounds"), [(3, 5), pytest.param(8, 100, marks=pytest.mark.long)])
 @pytest.mark.parametrize("renameat2", ["yes", "no"])
 def test_writers_and_readers_of_one_place(
     make_run: MakeRun, tmp_path: Path, record_property: Any, n: int, rounds: int, renameat2: str

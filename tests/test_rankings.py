@@ -12,7 +12,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array
+from oracle import Array, draws
 
 from dask_embstab.core.metrics import top_k
 from dask_embstab.core.metrics.rankings import cutoffs, overlaps, places_in, rank_biased_overlap
@@ -42,7 +42,7 @@ def require_best(found: Any, scores: Array, k: int) -> None:
         assert best.tolist() == [line[row] for row in wanted] + [-np.inf] * (k - len(wanted))
 
 
-@settings(max_examples=60)
+@settings(max_examples=draws(25))
 @given(
     seed=seeds,
     n=st.integers(1, 300),
@@ -78,7 +78,7 @@ def test_the_search_is_that_of_float64_where_float32_cannot_tell_scores_apart(n:
         np.testing.assert_allclose(kept, np.sort(line)[::-1][:20], rtol=1e-15)
 
 
-@settings(max_examples=30)
+@settings(max_examples=draws(15))
 @given(seed=seeds, m=st.integers(0, 70), q=st.integers(1, 5), group=st.integers(1, 40))
 def test_scores_that_reach_their_limit_are_found_by_the_largest_of_every_few(
     seed: int, m: int, q: int, group: int
@@ -127,7 +127,7 @@ def rbo(a: Any, b: Any, p: float = 0.9) -> float:
     return float(found)
 
 
-@settings(max_examples=60)
+@settings(max_examples=draws(25))
 @given(data=st.data(), k=st.integers(1, 12), p=st.sampled_from([0.5, 0.9, 0.98]))
 def test_rank_biased_overlap_is_the_plain_loop(data: Any, k: int, p: float) -> None:
     numbers = st.lists(st.integers(0, 15), min_size=k, max_size=k, unique=True)
@@ -158,7 +158,7 @@ def test_rank_biased_overlap_is_that_of_another_implementation() -> None:
         assert extrapolated == pytest.approx(ranked_overlap.rbo(a.tolist(), b.tolist(), p=0.9))
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws(20))
 @given(seed=seeds, k=st.integers(1, 30))
 def test_shared_rows_by_depth_are_set_intersections(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)

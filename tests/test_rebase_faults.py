@@ -60,7 +60,7 @@ def ended(series: es.Series) -> Any:
 
 @pytest.mark.parametrize("mode", faults.MODES)
 @pytest.mark.parametrize("verb", ["rebase"])
-@pytest.mark.parametrize("step", [1401, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [2801, pytest.param(0, marks=pytest.mark.long)])
 def test_a_fault_at_the_nth_operation(
     template: Path,
     tmp_path: Path,

@@ -14,7 +14,7 @@ import test_consensus
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_close, rotation, standardize, vectors_of
+from oracle import assert_close, draws, rotation, standardize, vectors_of
 from seriesworlds import drifting
 from test_consensus import OFF, tables, unit
 
@@ -78,7 +78,7 @@ def test_renamed_and_listed_is_not_renamed(
 
 @pytest.mark.long
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=60)
+@settings(max_examples=draws(25))
 @given(drawn=days, chosen=st.sampled_from(SETTINGS))
 def test_renamed_and_listed_is_not_renamed_in_many_more_draws(
     tmp_path_factory: pytest.TempPathFactory, drawn: Any, chosen: dict[str, Any]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Array
+from oracle import Array, draws
 from scipy import linalg
 
 import dask_embstab as es
@@ -50,7 +50,7 @@ def test_a_wider_table_finds_the_components_that_it_shares_with_a_narrower_one()
 
 
 @given(seed=st.integers(0, 10_000), noise=st.floats(0, 1), r=st.integers(3, 9), D=st.integers(1, 8))
-@settings(max_examples=25)
+@settings(max_examples=draws(15))
 def test_the_rectangular_rotation_is_a_local_minimum_no_worse_than_dropping_columns(
     seed: int, noise: float, r: int, D: int
 ) -> None:
