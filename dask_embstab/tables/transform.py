@@ -189,17 +189,16 @@ class Transform(Displayed):
                 f" other takes {other.d}"
             )
 
-        users = None if self.users is None or other.users is None else self.users @ other.users
+        users = users_offset = None
+        if other.users is not None:
+            users = None if self.users is None else self.users @ other.users
+            users_offset = _chained(self.users_offset, other.users, other.users_offset)
         return Transform(
             self.items @ other.items,
             users,
             self.singular_values,
             _chained(self.items_offset, other.items, other.items_offset),
-            (
-                None
-                if other.users is None
-                else _chained(self.users_offset, other.users, other.users_offset)
-            ),
+            users_offset,
             {"composed_of": [dict(self.diagnostics), dict(other.diagnostics)]},
         )
 
@@ -211,11 +210,8 @@ class Transform(Displayed):
         >>> sorted(es.fit(tuesday, reference=monday).arrays())
         ['items', 'singular_values', 'users']
         """
-        return {
-            name: array
-            for own, name in _STORED.items()
-            if (array := getattr(self, own)) is not None
-        }
+        found = {name: getattr(self, own) for own, name in _STORED.items()}
+        return {name: array for name, array in found.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:
@@ -255,10 +251,8 @@ class Transform(Displayed):
         >>> es.load_transform(folder / "tuesday.npz").d
         4
         """
-        arrays: dict[str, Any] = {
-            "diagnostics": np.array(json.dumps(dict(self.diagnostics))),
-            **self.arrays(),
-        }
+        diagnostics = np.array(json.dumps(dict(self.diagnostics)))
+        arrays: dict[str, Any] = {"diagnostics": diagnostics, **self.arrays()}
         (place,) = bound(storage_options, path)
         write_whole(place, lambda file: np.savez(file, **arrays), sync=sync)
 
@@ -283,9 +277,8 @@ class Transform(Displayed):
         except EmbstabError:
             raise
         except FileNotFoundError:
-            raise InputError(
-                f"there is no transform at {path}; write one with {call('fit')}"
-            ) from None
+            repair = f"write one with {call('fit')}"
+            raise InputError(f"there is no transform at {path}; {repair}") from None
         except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
         try:
