@@ -49,10 +49,11 @@ class SeriesReader(Displayed):
 
     def __init__(self, place: str | os.PathLike[str] | Store) -> None:
         self.store: Store = store_at(place)
-        self._initial = read_mark(self.store, str(place))
+        named = isinstance(place, str | os.PathLike)
+        self._initial = read_mark(self.store, str(place) if named else self.store.name(""))
 
     def _facts(self) -> dict[str, object]:
-        return {"place": self.store.place("")}
+        return {"place": self.store.name("")}
 
     @property
     def settings(self) -> Settings:
@@ -114,7 +115,7 @@ class SeriesReader(Displayed):
         >>> series.report().well
         True
         """
-        log, name = self.log(), Path(str(self.store.place(""))).name
+        log, name = self.log(), Path(self.store.name("")).name
         return Report(report_values(self.store, log, name))
 
     @verb()
@@ -127,7 +128,7 @@ class SeriesReader(Displayed):
         >>> series.metrics().splitlines()[0]
         '# HELP embstab_series_versions Published versions.'
         """
-        log, name = self.log(), Path(str(self.store.place(""))).name
+        log, name = self.log(), Path(self.store.name("")).name
         days = days_of(self.store, log) if measured else None
         return metrics_text(self.store, log, name, days=days)
 

@@ -81,6 +81,7 @@ class Series(SeriesUpkeep):
         with writing(f"the series {place}"):
             for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
                 store.make(folder)
+            store.require_fit()
         try:
             with publishing(place):
                 create_mark(store, chosen)
@@ -88,7 +89,7 @@ class Series(SeriesUpkeep):
             raise OutputExistsError(
                 f"{place} is a series already; add runs to it, or choose another place"
             ) from None
-        return cls(place)
+        return cls(store)
 
     @verb(through="Series.change", settings=SETTINGS, around=delivering)
     def add(

@@ -10,6 +10,7 @@ system).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from dask_embstab.errors import RetryError
+from dask_embstab.errors import InputError, RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
 from dask_embstab.files.listing import files_below
 from dask_embstab.files.locks import Lock, file_system_time, holder, try_lock
@@ -26,6 +27,7 @@ from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
+_UNABLE = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV)
 
 
 class Held(Protocol):
@@ -37,6 +39,11 @@ class Held(Protocol):
 
 class Store(Protocol):
     """A tree of files, named by keys such as ``versions/3.json``."""
+
+    def require_fit(self) -> None:
+        """Raise `InputError` unless the place can keep what `create` and `remove` promise; asked
+        when a series is made.
+        """
 
     def make(self, folder: str) -> None:
         """Make a durable folder, where the place knows folders."""
@@ -88,12 +95,38 @@ class Store(Protocol):
     def place(self, key: str) -> Any:
         """Where Zarr finds a run."""
 
+    def name(self, key: str) -> str:
+        """What messages call a file; of no key, the series."""
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A series in a folder of a local (or mounted) file system."""
 
     root: Path
+
+    def require_fit(self) -> None:
+        """Raise `InputError` unless a name can be taken once, by a hard link, and a folder renamed:
+        some network and FUSE mounts cannot.
+        """
+        token = new_token()
+        file, folder = f"versions/.probe.{token}.tmp", self.root / f"versions/.folder.{token}.tmp"
+        try:
+            self.create(file, b"")
+            with contextlib.suppress(FileExistsError):
+                self.create(file, b"")
+                raise _unfit(self.root, "a hard link over a file that exists is not refused")
+            folder.mkdir()
+            folder.rename(folder := folder.with_name(f".folder.{new_token()}.tmp"))
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise
+            raise _unfit(self.root, error.strerror) from error
+        finally:
+            with contextlib.suppress(OSError):
+                self.remove(file)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def make(self, folder: str) -> None:
         """Make a folder, and the one of the series, durable."""
@@ -202,3 +235,15 @@ class Folder:
     def place(self, key: str) -> Path:
         """Where Zarr finds a run."""
         return self.root / key
+
+    def name(self, key: str) -> str:
+        """What messages call a file."""
+        return str(self.root / key)
+
+
+def _unfit(root: Path, why: str | None) -> InputError:
+    return InputError(
+        "a series needs a file system with hard links and renames, by which one of several"
+        f" publishers gets a version; that of {root} has none ({why}); use a local disk, NFS, or an"
+        " object store (s3://bucket/prefix)"
+    )

@@ -99,7 +99,7 @@ class Live(Displayed):
 
     def _facts(self) -> dict[str, object]:
         head = self._head
-        return {"series": self.series.store.place(""), "version": head and head.version}
+        return {"series": self.series.store.name(""), "version": head and head.version}
 
     def now(self) -> Snapshot:
         """The head, at most ``every`` seconds old.
@@ -170,7 +170,7 @@ class Live(Displayed):
             version = log.head
             if version is None:
                 raise InputError(
-                    f"{self.series.store.place('')} holds no live run yet; add one first"
+                    f"{self.series.store.name('')} holds no live run yet; add one first"
                 )
             head = self._head
             if head is None or head.version != version.version:

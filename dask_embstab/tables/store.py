@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
-from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
+from zarr.storage import LocalStore, MemoryStore, ObjectStore, StoreLike, StorePath
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
@@ -22,7 +22,7 @@ from dask_embstab.files.remote import require_harmless
 from dask_embstab.files.swap import finish_swap
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.read.recorded import Recorded, RunStore
+from dask_embstab.tables.read.recorded import Recorded, RunObjects, RunStore
 from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.stores.url_store import zarr_place
 
@@ -63,7 +63,8 @@ def open_node(
     """The Zarr group or array at ``place``, after finishing a swap that an interruption left half
     done.
 
-    Whatever is read of a local path must have the ``digests``, if any were recorded.
+    Whatever is read of a local path, or below a prefix of an object store, must have the
+    ``digests``, if any were recorded.
     """
     if isinstance(place, zarr.Group | zarr.Array):
         return fresh(place)
@@ -85,6 +86,13 @@ def open_node(
                     f"there is nothing at {name}; give the path of a run (a Zarr group)"
                 )
         try:
+            if (
+                digests is not None
+                and isinstance(place, StorePath)
+                and isinstance(place.store, ObjectStore)
+            ):
+                objects = RunObjects(place.store.store, recorded=digests, within=place.path)
+                place = StorePath(objects, place.path)
             if local is None and type(place) is not LocalStore:
                 found = zarr_place(place)
                 return fresh(zarr.open(found, mode="r" if _can_be_read_only(found) else "r+"))

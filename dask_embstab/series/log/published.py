@@ -60,9 +60,15 @@ def _opened(store: Store, version: Version, key: str, part: str, files: Files) -
             raise DamageError(f"{key}/{path} is missing; restore it from a copy")
         require_metadata(store.read(f"{key}/{path}"), digest, f"{key}/{path}")
     place: Any = store.place(key)
-    if local_path(place) is None:
-        return open_run(place)  # there `series verify` alone compares chunks
+    file = version.digests_file
+    local = local_path(place) is not None
     return open_run(
         place,
-        digests=Recorded(str(store.place(version.digests_file)), version.digests_crc32c, (part,)),
+        digests=Recorded(
+            store.name(file),
+            version.digests_crc32c,
+            (part,),
+            within=None if local else store,
+            key=file,
+        ),
     )

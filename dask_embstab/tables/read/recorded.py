@@ -12,15 +12,15 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import crc32c
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import (
@@ -38,19 +38,30 @@ METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
 """Names of the files that a run is made of; all others are somebody else's."""
 
 
+class Metadata(Protocol):
+    """Where a file of metadata lies that is on no local disk; picklable."""
+
+    def read(self, key: str) -> bytes:
+        """All its bytes; FileNotFoundError where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """The digests in one part of a JSON file, which every process reads once: small, whatever their
     number.
+
+    On no local disk, ``file`` is the ``key`` below a place ``within``, as messages call it.
     """
 
     file: str
     crc32c: int
     part: tuple[str, ...]
+    within: Metadata | None = field(default=None, compare=False)
+    key: str = ""
 
     def files(self) -> Files:
         """All of them."""
-        return _read(self.file, self.crc32c, self.part)
+        return _read(self)
 
     def require_chunk(self, path: str, checksum: int, where: str) -> None:
         """Raise unless the chunk at ``path`` below the run is the one that was written;
@@ -64,17 +75,18 @@ class Recorded:
 
 
 @lru_cache(maxsize=32)
-def _read(file: str, checksum: int, part: tuple[str, ...]) -> Files:
+def _read(recorded: Recorded) -> Files:
+    file, within = recorded.file, recorded.within
     try:
-        data = read_regular(file)
+        data = read_regular(file) if within is None else within.read(recorded.key)
     except FileNotFoundError:
         raise DamageError(f"{file} is missing; restore it from a copy") from None
 
-    if crc32c.crc32c(data) != checksum:
+    if crc32c.crc32c(data) != recorded.crc32c:
         raise DamageError(f"{file} fails its checksum; restore it from a copy")
 
     found: Any = json.loads(data)
-    for name in part:
+    for name in recorded.part:
         found = found[name]
     if (
         "arrays" in found
@@ -154,22 +166,55 @@ class RunStore(LocalStore):
     ) -> Buffer | None:
         if self.recorded is None or byte_range is not None:
             return found  # a part of a file is asked for of shards alone, and none are published
+        return _compared(self.recorded, key, found, f"{self.root / key}")
 
-        files, where = self.recorded.files(), f"{self.root / key}"
-        if found is None:
-            if any(key in names for names in files.values()):
-                raise DamageError(f"{where} is missing; restore it from a copy")
-            return None
 
-        data: Any = found.as_numpy_array()
-        if key in files["metadata"]:
-            require_metadata(data, files["metadata"][key], where)
-        elif not METADATA.fullmatch(key):
-            self.recorded.require_chunk(
-                key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where
-            )
+class RunObjects(ObjectStore[Any]):
+    """The same of a run in an object store, at the keys below ``within``."""
 
-        return found
+    def __init__(
+        self, store: Any, *, read_only: bool = True, recorded: Recorded, within: str
+    ) -> None:
+        super().__init__(store, read_only=read_only)
+        self.recorded, self.within = recorded, within
+
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 (Zarr's)
+        """The same objects."""
+        return type(self)(
+            self.store, read_only=read_only, recorded=self.recorded, within=self.within
+        )
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As Zarr, or `DamageError`."""
+        found = await super().get(key, prototype, byte_range)
+        inner = key.removeprefix(f"{self.within}/")
+        if byte_range is not None or inner == key:
+            return found
+        return _compared(self.recorded, inner, found, f"{self}/{key}")
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """As Zarr, or `DamageError`."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+
+def _compared(recorded: Recorded, key: str, found: Buffer | None, where: str) -> Buffer | None:
+    """A whole file of a run, if it is the one that was recorded."""
+    files = recorded.files()
+    if found is None:
+        if any(key in names for names in files.values()):
+            raise DamageError(f"{where} is missing; restore it from a copy")
+        return None
+
+    data: Any = found.as_numpy_array()
+    if key in files["metadata"]:
+        require_metadata(data, files["metadata"][key], where)
+    elif not METADATA.fullmatch(key):
+        recorded.require_chunk(key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
+    return found
 
 
 def require_metadata(data: Any, recorded: int, where: str) -> None:

@@ -26,6 +26,7 @@ from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, delayed_if_needed
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.read.source import Access, ArraySource, Digests, Openable, Reader, Source
+from dask_embstab.tables.read.zarr_source import ZarrSource
 
 _COLUMN_ROWS = 1 << 18
 _GATHERED_ROWS = 1 << 14
@@ -330,6 +331,8 @@ def column_source(array: Any, *, unique: bool = False) -> Source:
     files = chunk_files(array, unique=unique) if isinstance(array, zarr.Array) else None
     if files is not None and files.compression is None:
         return DirectSource.of(array, files)
+    if isinstance(array, zarr.Array):
+        return ZarrSource(array)
     if isinstance(array, np.ndarray):
         return ArraySource(array[:, None])
     return DaskSource(as_dask(array, _COLUMN_ROWS)[:, None])

@@ -24,7 +24,7 @@ _GATHER_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ZarrSource:
-    """A two-dimensional Zarr array whose chunks hold whole rows."""
+    """A Zarr array, (n, d) or (n,), whose chunks hold whole rows."""
 
     array: zarr.Array[Any]
     access: ClassVar[Access] = "zarr"
@@ -32,7 +32,7 @@ class ZarrSource:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, d)."""
-        return self.array.shape[0], self.array.shape[1]
+        return self.array.shape[0], self.array.shape[1] if self.array.ndim > 1 else 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -65,7 +65,8 @@ class ZarrSource:
                 " its source"
             )
         with reading(self._name(chunk)):
-            return np.asarray(self.array[start : start + self.chunk_rows])
+            rows = np.asarray(self.array[start : start + self.chunk_rows])
+            return rows.reshape(len(rows), -1)
 
     def explain(self, chunk: int) -> None:
         """Raise if the chunk is missing from a store that should hold every chunk (its fill value
@@ -95,12 +96,15 @@ class ZarrSource:
 
     def _file(self, chunk: int) -> Path | None:
         store = self.array.store
-        key = self.array.metadata.encode_chunk_key((chunk, 0))
-        return Path(store.root) / self.array.path / key if isinstance(store, LocalStore) else None
+        if not isinstance(store, LocalStore):
+            return None
+        return Path(store.root) / self.array.path / self._key(chunk)
 
     def _name(self, chunk: int) -> str:
-        key = self.array.metadata.encode_chunk_key((chunk, 0))
-        return f"chunk {key} of {self.array.store_path}"
+        return f"chunk {self._key(chunk)} of {self.array.store_path}"
+
+    def _key(self, chunk: int) -> str:
+        return self.array.metadata.encode_chunk_key((chunk,) + (0,) * (self.array.ndim - 1))
 
 
 @dataclass(frozen=True, slots=True)

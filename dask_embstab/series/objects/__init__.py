@@ -1,0 +1,1 @@
+"""A series on an object store: its files, its locks, and whether the store keeps its promises."""

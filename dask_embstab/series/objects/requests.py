@@ -1,0 +1,119 @@
+"""How is an object made by one of all who try, however many answers are lost on the way?
+
+A client that got no answer asks again, and a store that did the first request refuses the second.
+So whatever is written under a condition carries a token of its writer, and whoever is refused looks
+whose object stands there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dask_embstab.errors import DamageError, EmbstabError
+from dask_embstab.extras import require_extra
+from dask_embstab.files.atomic import new_token
+from dask_embstab.tables.store_errors import read_error, write_error
+
+WRITER = "embstabwriter"
+"""Of the metadata of an object; letters alone, which every store takes."""
+_MOST_TRIES, _WAIT_SECONDS = 8, 0.05
+Tag = Mapping[str, str]
+"""What tells one content of an object from the next: its entity tag, its version."""
+
+
+class ConflictError(Exception):
+    """The object is not what the request wanted it to be; nothing was changed."""
+
+
+def client() -> Any:
+    """The package that speaks to object stores."""
+    return require_extra("obstore", "s3", what="a series on an object store")
+
+
+@contextlib.contextmanager
+def asking(what: str, *, to_write: bool = False) -> Iterator[None]:
+    """Whatever a request raises, as one clear error; FileNotFoundError where there is no such
+    object.
+    """
+    try:
+        yield
+    except (EmbstabError, FileNotFoundError, ConflictError):
+        raise
+    except Exception as error:
+        raise (write_error if to_write else read_error)(error, what) from error
+
+
+def put(store: Any, key: str, data: bytes) -> None:
+    """Write an object whole, over what stands there."""
+    client().put(store, key, data)
+
+
+def put_new(store: Any, key: str, data: bytes) -> Tag:
+    """Make an object; `ConflictError` where there is one."""
+    return _put_if(store, key, data, None)
+
+
+def put_over(store: Any, key: str, data: bytes, tag: Tag) -> Tag:
+    """Write an object over the content that has this tag; `ConflictError` where it is another."""
+    return _put_if(store, key, data, tag)
+
+
+def _put_if(store: Any, key: str, data: bytes, wanted: Tag | None) -> Tag:
+    """An object that is there as ``wanted`` (None: not at all) is asked for again: stores refuse
+    one of two requests at once even where the other has failed.
+    """
+    obstore, token = client(), new_token()
+    refusals = (
+        obstore.exceptions.AlreadyExistsError,
+        obstore.exceptions.PreconditionError,
+        FileNotFoundError,
+    )
+    mode = "create" if wanted is None else dict(wanted)
+    for _ in range(_MOST_TRIES):
+        try:
+            made = obstore.put(store, key, data, mode=mode, attributes={WRITER: token})
+            return _tag(made)
+        except refusals as refused:
+            writer, found = _writer(store, key)
+            if writer == token:
+                return found or {}
+            if found != wanted:
+                raise ConflictError(key) from refused
+            time.sleep(_WAIT_SECONDS)
+        except Exception:  # it may have been done all the same
+            with contextlib.suppress(Exception):
+                writer, found = _writer(store, key)
+                if writer == token:
+                    return found or {}
+            raise
+    raise ConflictError(key)
+
+
+def stored(store: Any, key: str, most_bytes: int) -> tuple[bytes, Tag, Any]:
+    """An object's bytes, its tag, and when it was last changed, by the clock of the store.
+
+    Raises FileNotFoundError where there is none, `DamageError` where it is longer than it may be.
+    """
+    found = client().get(store, key)
+    if found.meta["size"] > most_bytes:
+        raise DamageError(
+            f"{key} has {found.meta['size']} bytes and {most_bytes} may stand there at most;"
+            " restore it from its source"
+        )
+    return bytes(found.bytes()), _tag(found.meta), found.meta["last_modified"]
+
+
+def _writer(store: Any, key: str) -> tuple[str | None, Tag | None]:
+    """Who wrote the object that stands there, and its tag; None where there is none."""
+    try:
+        found = client().get(store, key)
+    except FileNotFoundError:
+        return None, None
+    return found.attributes.get(WRITER), _tag(found.meta)
+
+
+def _tag(meta: Mapping[str, Any]) -> Tag:
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
