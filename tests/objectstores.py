@@ -13,33 +13,67 @@ import obstore
 import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
+from zarr.storage import ObjectStore, StorePath
 
+from dask_embstab.files.remote import Url
 from dask_embstab.series.objects.prefix import ObjectPrefix
+from dask_embstab.tables.stores.url_store import UrlStore
 
 REQUESTS = ("put", "get", "head", "list_with_delimiter", "delete", "get_range", "get_ranges")
 """Functions of obstore that are one request each; so are their forms that are awaited."""
 
 
-def in_memory(prefix: str = "team/series", store: Any = None) -> ObjectPrefix:
+class MemoryUrl(UrlStore):
+    """Objects in the memory of this process, as if they had a URL."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        ObjectStore.__init__(self, _stores[url], read_only=read_only)
+        self.url = Url(url)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, store=_stores[state["url"]])
+
+    async def set_if_not_exists(self, key: str, value: Any) -> None:
+        """Zarr makes the groups above a run, which the root of a URL has not."""
+        if ".zarr/" in key:
+            await super().set_if_not_exists(key, value)
+
+
+class InMemory(ObjectPrefix):
+    """A series in memory."""
+
+    @property
+    def store(self) -> Any:
+        return _stores[self.url]
+
+    def place(self, key: str) -> Any:
+        return StorePath(MemoryUrl(self.url), key)
+
+
+_stores: dict[str, MemoryStore] = {}
+"""By URL: for as long as the process lives."""
+
+
+def in_memory() -> InMemory:
     """Where a series can live in this process."""
-    return ObjectPrefix(store or MemoryStore(), prefix, f"memory://{prefix}")
+    url = f"memory://{len(_stores)}/series"
+    _stores[url] = MemoryStore()
+    return InMemory(Url(url))
 
 
-def copied(place: ObjectPrefix) -> ObjectPrefix:
-    """Another store in memory that holds the same objects below its prefix."""
-    to = MemoryStore()
-    for batch in obstore.list(place.store, place.prefix):
-        for meta in batch:
-            obstore.put(to, meta["path"], obstore.get(place.store, meta["path"]).bytes())
-    return in_memory(place.prefix, to)
+def copied(place: InMemory) -> InMemory:
+    """Another place in memory with the same objects."""
+    to = in_memory()
+    for key, data in contents(place).items():
+        obstore.put(to.store, key, data)
+    return to
 
 
 def contents(place: ObjectPrefix) -> dict[str, bytes]:
-    """Every object below the prefix."""
+    """Every object of a series."""
     return {
         meta["path"]: bytes(obstore.get(place.store, meta["path"]).bytes())
-        for batch in obstore.list(place.store, place.prefix)
-        for meta in batch
+        for meta in obstore.list(place.store).collect()
     }
 
 

@@ -127,7 +127,7 @@ def test_an_owner_that_wakes_and_one_that_took_over_never_both_hold_it(
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr(leases, "machine", lambda: "gamma 2")
             aged(elsewhere, 63.0)
-            second = leases.take_lease(place.store, f"{place.prefix}/{KEY}", "day", place._time)
+            second = leases.take_lease(place.store, KEY, "day", place._time)
         assert not first.is_held()
         assert second.is_held()
     assert place.names("locks") == ["day.lock"], "it is not the first one's to remove"
@@ -146,7 +146,7 @@ def test_two_who_take_over_one_lease_are_told_apart(monkeypatch: pytest.MonkeyPa
         return found
 
     def held(_: int) -> Any:
-        key = f"{place.prefix}/{KEY}"
+        key = KEY
         try:
             return leases.take_lease(place.store, key, "day", place._time)
         except es.RetryError:

@@ -13,13 +13,12 @@ import dask
 import numpy as np
 import pytest
 from faults import recorded
-from objectstores import Requests, contents, copied, in_memory
+from objectstores import InMemory, Requests, contents, copied, in_memory
 from oracle import world
 
 import dask_embstab as es
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.objects import lease as leases
-from dask_embstab.series.objects.prefix import ObjectPrefix
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -64,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started(runs: Path) -> dict[str, ObjectPrefix]:
+def started(runs: Path) -> dict[str, InMemory]:
     """A series of two days that asks no gate, one with a gate that nothing passes, and one in which
     that gate holds the third day.
     """
@@ -80,7 +79,7 @@ def started(runs: Path) -> dict[str, ObjectPrefix]:
     return _started | {"held": held}
 
 
-_started: dict[str, ObjectPrefix] = {}
+_started: dict[str, InMemory] = {}
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Requests]:
     return counted
 
 
-def ended(place: ObjectPrefix) -> tuple[Any, ...]:
+def ended(place: InMemory) -> tuple[Any, ...]:
     """Everything a reader can see of a series: its log, and the rows of its runs."""
     series = es.Series(place)
     assert not series.verify().damage
@@ -106,7 +105,7 @@ def ended(place: ObjectPrefix) -> tuple[Any, ...]:
 
 def strike_every(
     requests: Requests,
-    start: ObjectPrefix,
+    start: InMemory,
     verb: Callable[[es.Series], Any],
     chosen: Callable[[int], list[int]],
     *,
@@ -147,7 +146,7 @@ def some(n: int) -> list[int]:
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_request_that_fails(
     requests: Requests,
-    started: dict[str, ObjectPrefix],
+    started: dict[str, InMemory],
     runs: Path,
     record_property: Any,
     verb: str,

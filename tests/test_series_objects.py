@@ -15,10 +15,13 @@ import dask
 import numpy as np
 import pytest
 from objectstores import careless, contents, in_memory
+from obstore.store import LocalStore
 from oracle import world
 
 import dask_embstab as es
 from dask_embstab.series.log.thresholds import THRESHOLDS
+from dask_embstab.series.objects import prefix
+from dask_embstab.series.objects.probe import require_conditions
 from dask_embstab.series.store import Store
 
 NO_GATES = dict.fromkeys(THRESHOLDS)
@@ -26,9 +29,9 @@ NO_GATES = dict.fromkeys(THRESHOLDS)
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Five days with ids, in two chunks a table; every day other items."""
+    """Three days with ids, in two chunks a table; every day other items."""
     folder = tmp_path_factory.mktemp("days")
-    for day in range(1, 6):
+    for day in range(1, 4):
         ids: dict[str, Any] = {
             "item_ids": np.arange(24) + day,
             "user_ids": [f"u{i}" for i in range(30)],
@@ -45,19 +48,18 @@ def one_task_at_a_time() -> Iterator[None]:
 
 def live(place: Path | Store, days: list[Path]) -> es.Series:
     """A whole life: adds, a hold, a shadow, a promotion, a rollback, rebases, a forget."""
-    series = es.Series.init(place, gates=NO_GATES | {"matched": 2.0}, code="int8", gaps=[1, 2])
-    for day in days[:3]:
+    series = es.Series.init(place, gates=NO_GATES | {"matched": 2.0}, code="int8")
+    for day in days[:2]:
         assert series.add(day, accept="known").published
     with pytest.raises(es.HoldError):
-        series.add(days[4])
-    assert series.add(days[3], shadow=True, accept="known").version.state == "shadow"
-    series.promote(4)
+        series.add(days[2])
+    assert series.add(days[2], shadow=True, accept="known").version.state == "shadow"
+    series.promote(3)
     series.rollback(2)
-    series.rebase(1)
     series.rebase(1, rewrite=True)
     series.forget([10], table="items", rewrite=True)
     series.change(half_life=8.0)
-    assert series.add(days[4], accept="known").published
+    series.rebase(2)
     return series
 
 
@@ -90,8 +92,8 @@ def both(days: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[es
 def test_the_log_and_every_bit_are_those_of_a_folder(both: tuple[es.Series, es.Series]) -> None:
     folder, objects = both
     assert told(objects) == told(folder)
-    assert objects.status() == folder.status() | {"head": objects.status()["head"]}
-    for number in range(1, 12):
+    assert objects.status()["foreign"] == folder.status()["foreign"] == []
+    for number in range(1, 10):
         theirs, ours = folder.open(number), objects.open(number)
         for key in ("items", "users"):
             a, b = theirs.table(key), ours.table(key)
@@ -125,9 +127,8 @@ def test_readers_get_the_same_answers(
 def test_readers_are_pinned(both: tuple[es.Series, es.Series]) -> None:
     _, objects = both
     with es.Live(objects) as now, objects.pin(1):
-        assert now.now().version == 12
+        assert now.now().version == 9
         assert len(objects.store.names("pins")) == 2
-        assert not any("day-1" in key for key in objects.gc(grace=0).removed)
     assert objects.store.names("pins") == []
 
 
@@ -138,13 +139,18 @@ def test_gc_removes_what_a_rewrite_replaced_and_nothing_else(days: list[Path]) -
     series.rebase(1, rewrite=True)
     place.replace("runs/lost.zarr/items/vectors/c/0/0", b"half a run")
     assert series.gc().removed == []
+    place.create("pins/late.json", b'{"run": "lost"}')
     before = contents(place)
     removed = series.gc(grace=0).removed
-    assert {"runs/lost.zarr", "runs/day-2.zarr"} <= set(removed)
+    assert "runs/day-2.zarr" in removed
+    assert "runs/lost.zarr" not in removed
+    place.remove("pins/late.json")
+    removed += series.gc(grace=0).removed
+    assert "runs/lost.zarr" in removed
     assert not series.verify().damage
     left = contents(place)
     assert left.items() <= before.items()
-    assert not [key for key in left for gone in removed if key.startswith(f"{place.prefix}/{gone}")]
+    assert not [key for key in left for gone in removed if key.startswith(gone)]
 
 
 def test_ages_are_told_by_the_clock_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +179,8 @@ def test_a_store_that_does_not_look_at_a_condition_is_refused(
 
 
 def test_a_store_without_conditions_is_refused(tmp_path: Path) -> None:
-    from obstore.store import LocalStore
-
     with pytest.raises(es.InputError, match=r"has no such requests .*use Amazon S3"):
-        es.Series.init(in_memory(store=LocalStore(tmp_path)))
+        require_conditions(LocalStore(tmp_path), "locks", "s3://bucket/series")
 
 
 @pytest.mark.parametrize("call", ["link", "rename"])
@@ -222,21 +226,15 @@ def test_names_are_kept_as_they_are(name: str) -> None:
     assert contents(place) == {}
 
 
-def test_a_prefix_is_no_prefix_of_names() -> None:
-    """`runs/a` is not `runs/ab`, and a series is not the one whose name begins like its own."""
-    place = in_memory("team/a")
-    other = in_memory("team/ab", place.store)
-    for one in (place, other):
-        one.create("runs/a.zarr/zarr.json", b"{}")
-        one.create("runs/a.zarr2/zarr.json", b"{}")
+def test_a_folder_is_no_beginning_of_a_name() -> None:
+    place = in_memory()
+    place.create("runs/a.zarr/zarr.json", b"{}")
+    place.create("runs/a.zarr2/zarr.json", b"{}")
     place.remove("runs/a.zarr")
     assert place.names("runs") == ["a.zarr2"]
-    assert other.names("runs") == ["a.zarr", "a.zarr2"]
 
 
 def test_metadata_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dask_embstab.series.objects import prefix
-
     monkeypatch.setattr(prefix, "MOST_METADATA_BYTES", 8)
     place = in_memory()
     place.create("versions/1.json", b"123456789")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import Url, is_remote, is_url, options_of
+from dask_embstab.series.log.mark import store_at
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run
 
 
 def series_at(place: Any) -> SeriesReader | None:
-    """The series in the folder that a path names, if one is there."""
-    if not isinstance(place, str | os.PathLike) or (local := local_path(place)) is None:
-        return None
-    return SeriesReader(local) if os.path.lexists(local / SERIES_MARK) else None
+    """The series in the folder, or below the URL, that a place names, if one is there."""
+    return SeriesReader(place) if _is_series(place) else None
 
 
 def named_version(given: Any) -> tuple[SeriesReader, int | None] | None:
@@ -24,14 +25,27 @@ def named_version(given: Any) -> tuple[SeriesReader, int | None] | None:
     """
     if not isinstance(given, str | os.PathLike):
         return None
-    place, at, version = os.fspath(given).rpartition("@")
-    local = local_path(place) if at and (version == "head" or version.isdecimal()) else None
-    if local is None or os.path.lexists(os.fspath(given)) or not (local / SERIES_MARK).is_file():
+    text, at, version = os.fspath(given).rpartition("@")
+    if not at or not (version == "head" or version.isdecimal()):
         return None
-    return SeriesReader(local), None if version == "head" else int(version)
+    place = Url(text, options_of(given)) if is_url(text) else text
+    if (not is_url(text) and os.path.lexists(os.fspath(given))) or not _is_series(place):
+        return None
+    return SeriesReader(place), None if version == "head" else int(version)
 
 
 def series_version(given: Any) -> Run | None:
     """The run of the version that ``SERIES@3`` or ``SERIES@head`` names; None for anything else."""
     named = named_version(given)
     return None if named is None else named[0].open(named[1])
+
+
+def _is_series(place: Any) -> bool:
+    """Whether a series lies at a path or URL."""
+    if is_remote(place):
+        with contextlib.suppress(FileNotFoundError):
+            store_at(place).read(SERIES_MARK)
+            return True
+        return False
+    local = local_path(place) if isinstance(place, str | os.PathLike) else None
+    return local is not None and os.path.lexists(local / SERIES_MARK)

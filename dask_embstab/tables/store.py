@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
-from zarr.storage import LocalStore, MemoryStore, ObjectStore, StoreLike, StorePath
+from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
@@ -22,9 +23,9 @@ from dask_embstab.files.remote import require_harmless
 from dask_embstab.files.swap import finish_swap
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.read.recorded import Recorded, RunObjects, RunStore
+from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.store_errors import reading
-from dask_embstab.tables.stores.url_store import zarr_place
+from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
 _MOST_READS = 100
 V = TypeVar("V")
@@ -86,15 +87,8 @@ def open_node(
                     f"there is nothing at {name}; give the path of a run (a Zarr group)"
                 )
         try:
-            if (
-                digests is not None
-                and isinstance(place, StorePath)
-                and isinstance(place.store, ObjectStore)
-            ):
-                objects = RunObjects(place.store.store, recorded=digests, within=place.path)
-                place = StorePath(objects, place.path)
             if local is None and type(place) is not LocalStore:
-                found = zarr_place(place)
+                found = _compared_with(zarr_place(place), digests)
                 return fresh(zarr.open(found, mode="r" if _can_be_read_only(found) else "r+"))
             root = place.root if local is None else local  # type: ignore[union-attr]
             store = RunStore(root, read_only=True, recorded=digests)
@@ -105,6 +99,16 @@ def open_node(
             return fresh(zarr.open(store, mode="r"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:
             raise NotARunError(_no_node(place, local)) from error
+
+
+def _compared_with(place: Any, digests: Recorded | None) -> Any:
+    """A place on an object store, of which nothing is read but what has these digests."""
+    if digests is None:
+        return place
+    store, path = (place.store, place.path) if isinstance(place, StorePath) else (place, "")
+    assert isinstance(store, UrlStore), "digests are recorded of what a series holds"
+    below = f"{path}/" if path else ""
+    return StorePath(store.compared_with(replace(digests, below=below)), path)
 
 
 def of_one_folder(place: Any, read: Callable[[], V]) -> V:

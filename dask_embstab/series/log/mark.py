@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dask_embstab.arguments import offers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import Url, is_remote, options_of, require_harmless
 from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.series.log.versions import FORMAT
+from dask_embstab.series.objects.prefix import ObjectPrefix
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
 def store_at(place: Any) -> Store:
     """The store of a series that is named by its folder, or given as a store."""
     if isinstance(place, str | os.PathLike):
-        if (local := local_path(place)) is None:
+        if (local := local_path(place)) is not None:
+            return Folder(local)
+        if not is_remote(place):
             raise InputError(
-                f"a series must lie in a local folder; {place} is the URL of another store; give a"
-                " path"
+                "a series must lie in a folder or on an object store (s3://, gs://, az://);"
+                f" {place} is another URL; give one of these"
             )
-        return Folder(local)
+        require_harmless(place)
+        return ObjectPrefix(Url(place.rstrip("/"), options_of(place)))
     if not all(offers(place, verb) for verb in ("names", "read", "create")):
         raise InputError(
             f"a series must be named by the path of its folder; a {type(place).__name__} came"

@@ -24,7 +24,7 @@ from dask_embstab.series.objects.requests import (
     ConflictError,
     Tag,
     asking,
-    client,
+    obstore,
     put_new,
     put_over,
     stored,
@@ -60,7 +60,7 @@ class Lease:
                 return False
             began, self._owner = time.monotonic(), replace(self._owner, beat=now())
             try:
-                with asking(self._key, to_write=True):
+                with asking(self._key, "written"):
                     data = self._owner.encoded()
                     self._tag = put_over(self._store, self._key, data, self._tag)
             except ConflictError:
@@ -87,8 +87,8 @@ class Lease:
         with contextlib.suppress(OSError):
             is_fresh = time.monotonic() - self._renewed < LEASE_SECONDS / 2
             if not self._lost and (is_fresh or self.beat()) and self._owner.process == os.getpid():
-                with asking(self._key, to_write=True):
-                    client().delete(self._store, self._key)
+                with asking(self._key, "written"):
+                    obstore().delete(self._store, self._key)
         _held.discard(self._owner.token)
 
     def _keep_beating(self) -> None:
@@ -105,7 +105,7 @@ def take_lease(store: Any, key: str, name: str, store_time: Callable[[], float])
     """
     at = now()
     owner = Owner(new_token(), machine(), os.getpid(), started(os.getpid()), at, at)
-    with asking(key, to_write=True):
+    with asking(key, "written"):
         for _ in range(_MOST_TRIES):
             began = time.monotonic()
             with contextlib.suppress(ConflictError):

@@ -10,26 +10,27 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any
 
-from zarr.storage import ObjectStore, StorePath
-
 from dask_embstab.files.regular import MOST_METADATA_BYTES
+from dask_embstab.files.remote import Url, client
 from dask_embstab.series.objects.lease import Lease, take_lease
 from dask_embstab.series.objects.probe import require_conditions
 from dask_embstab.series.objects.requests import (
     ConflictError,
+    again,
     asking,
-    client,
+    obstore,
     put,
     put_new,
     stored,
 )
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES, _BUFFER_BYTES = 8 << 20, 1 << 20
 _CLOCK = ".clock"
 _CLOCK_SECONDS = 300.0
 """For so long the difference between two clocks is taken to be the same."""
@@ -47,21 +48,22 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class ObjectPrefix:
-    """A series in ``store`` (one of obstore's), at the keys below ``prefix``; messages call it
-    ``url``.
-    """
+    """A series below a URL, with the storage options that reach it."""
 
-    store: Any
-    prefix: str
-    url: str
+    url: Url
     _clock: _Clock = field(default_factory=_Clock, compare=False, repr=False)
 
-    def __str__(self) -> str:
-        return self.url
+    def __reduce__(self) -> Any:
+        return type(self), (self.url,)  # another process has another clock
+
+    @property
+    def store(self) -> Any:
+        """Obstore's store whose root is the series; each process makes its own."""
+        return client(self.url)
 
     def require_fit(self) -> None:
         """Raise `InputError` unless the store lets one of all who make an object do so."""
-        require_conditions(self.store, self._key("locks"), self.url)
+        require_conditions(self.store, "locks", self.url)
 
     def make(self, folder: str) -> None:
         """Nothing: an object store has no folders."""
@@ -78,25 +80,26 @@ class ObjectPrefix:
 
     def files(self, folder: str) -> dict[str, int]:
         """Keys of all files below a folder, relative to it, sorted, and their bytes."""
-        start = len(f"{self._key(folder)}/")
+        start = len(f"{folder}/")
         return {meta["path"][start:]: meta["size"] for meta in self._below(folder)}
 
     def read(self, key: str) -> bytes:
         """A file's bytes."""
         with asking(self.name(key)):
-            return stored(self.store, self._key(key), MOST_METADATA_BYTES)[0]
+            return stored(self.store, key, MOST_METADATA_BYTES)[0]
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""
         with asking(self.name(key)):
-            found = client().get(self.store, self._key(key))
-            yield from map(bytes, found.stream(min_chunk_size=_BLOCK_BYTES))
+            size = again(lambda: obstore().head(self.store, key)["size"])
+            for start in range(0, size, _BLOCK_BYTES):
+                yield self._range(key, start, min(start + _BLOCK_BYTES, size))
 
     def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
         """A file to be read by position, the parts that are asked for alone."""
         with asking(self.name(key)):
-            size = client().head(self.store, self._key(key))["size"]
-        return io.BufferedReader(_Ranges(self, key, size), _BLOCK_BYTES)
+            size = obstore().head(self.store, key)["size"]
+        return io.BufferedReader(_Ranges(partial(self._range, key), size), _BUFFER_BYTES)
 
     def age(self, key: str) -> float:
         """Seconds since a file, or the youngest in a folder, was last changed, by the store's
@@ -105,21 +108,21 @@ class ObjectPrefix:
         with asking(self.name(key)):
             changed = [meta["last_modified"] for meta in self._below(key)]
             if not changed:
-                changed = [client().head(self.store, self._key(key))["last_modified"]]
+                changed = [obstore().head(self.store, key)["last_modified"]]
         return self._time() - float(max(changed).timestamp())
 
     def create(self, key: str, data: bytes) -> None:
         """Make an object where there is none: the store lets one of all who try."""
         try:
-            with asking(self.name(key), to_write=True):
-                put_new(self.store, self._key(key), data)
+            with asking(self.name(key), "written"):
+                put_new(self.store, key, data)
         except ConflictError:
             raise FileExistsError(f"{self.name(key)} exists already") from None
 
     def replace(self, key: str, data: bytes) -> None:
         """The same over what stands there."""
-        with asking(self.name(key), to_write=True):
-            put(self.store, self._key(key), data)
+        with asking(self.name(key), "written"):
+            put(self.store, key, data)
 
     def sync(self, key: str) -> None:
         """Nothing: what was written is durable."""
@@ -128,54 +131,56 @@ class ObjectPrefix:
         """Remove an object, or all below a folder: first its own metadata, without which nobody
         opens it, so that half a folder is never taken for a whole one.
         """
-        with asking(self.name(key), to_write=True):
-            place, obstore = self._key(key), client()
+        with asking(self.name(key), "written"):
+            api = obstore()
             keys = [meta["path"] for meta in self._below(key)]
-            for first in (place, f"{place}/zarr.json"):
-                if first == place or first in keys:
-                    with contextlib.suppress(FileNotFoundError):
-                        obstore.delete(self.store, first)
-            if rest := [found for found in keys if found != f"{place}/zarr.json"]:
-                obstore.delete(self.store, rest)
+            root = f"{key}/zarr.json"
+            for first in (key, root) if root in keys else (key,):
+                with contextlib.suppress(FileNotFoundError):
+                    api.delete(self.store, first)
+            if rest := [found for found in keys if found != root]:
+                api.delete(self.store, rest)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Lease]:
         """The lease ``locks/<name>.lock``."""
-        lease = take_lease(self.store, self._key(f"locks/{name}.lock"), name, self._time)
+        lease = take_lease(self.store, f"locks/{name}.lock", name, self._time)
         try:
             yield lease
         finally:
             lease.release()
 
-    def place(self, key: str) -> StorePath:
+    def place(self, key: str) -> Any:
         """Where Zarr finds a run."""
-        return StorePath(ObjectStore(self.store), self._key(key))
+        return self.url / key
 
     def name(self, key: str) -> str:
         """What messages call a file."""
-        return f"{self.url}/{key}" if key else self.url
-
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}".strip("/")
+        return self.url / key if key else self.url
 
     def _listed(self, folder: str) -> Any:
         with asking(self.name(folder)):
-            return client().list_with_delimiter(self.store, prefix=self._key(folder) or None)
+            return again(lambda: obstore().list_with_delimiter(self.store, prefix=folder or None))
 
     def _below(self, folder: str) -> list[Any]:
         """All objects below a folder, sorted by their keys."""
         with asking(self.name(folder)):
-            batches = client().list(self.store, prefix=self._key(folder) or None)
-            return sorted((meta for batch in batches for meta in batch), key=lambda m: m["path"])
+            found = again(lambda: obstore().list(self.store, prefix=folder or None).collect())
+            return sorted(found, key=lambda meta: meta["path"])
+
+    def _range(self, key: str, start: int, stop: int) -> bytes:
+        """Some bytes of an object."""
+        with asking(self.name(key)):
+            return bytes(again(lambda: obstore().get_range(self.store, key, start=start, end=stop)))
 
     def _time(self) -> float:
         """The time by the clock that dates objects: that of an object which was just written."""
-        clock, key = self._clock, self._key(_CLOCK)
+        clock = self._clock
         if time.monotonic() - clock.measured > _CLOCK_SECONDS:
-            with asking(self.name(_CLOCK), to_write=True):
-                put(self.store, key, b"")
+            with asking(self.name(_CLOCK), "written"):
+                put(self.store, _CLOCK, b"")
                 began = time.monotonic()
-                changed = client().head(self.store, key)["last_modified"].timestamp()
+                changed = obstore().head(self.store, _CLOCK)["last_modified"].timestamp()
             clock.ahead, clock.measured = changed - began, began
         return time.monotonic() + clock.ahead
 
@@ -183,8 +188,8 @@ class ObjectPrefix:
 class _Ranges(io.RawIOBase):
     """An object as a file that is read by position."""
 
-    def __init__(self, prefix: ObjectPrefix, key: str, size: int) -> None:
-        self._prefix, self._at, self._key, self._size = prefix, 0, key, size
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._at, self._size = read, 0, size
 
     def readable(self) -> bool:
         return True
@@ -199,14 +204,6 @@ class _Ranges(io.RawIOBase):
     def readinto(self, target: Any) -> int:
         n = max(0, min(len(target), self._size - self._at))
         if n:
-            prefix = self._prefix
-            with asking(prefix.name(self._key)):
-                found = client().get_range(
-                    prefix.store,
-                    prefix._key(self._key),  # noqa: SLF001 (its own file)
-                    start=self._at,
-                    length=n,
-                )
-            target[:n] = memoryview(found)
+            target[:n] = self._read(self._at, self._at + n)
             self._at += n
         return n

@@ -17,7 +17,7 @@ from dask_embstab.series.objects.requests import (
     ConflictError,
     Tag,
     asking,
-    client,
+    obstore,
     put_new,
     put_over,
 )
@@ -31,7 +31,7 @@ def require_conditions(store: Any, folder: str, url: str) -> None:
     """
     token = new_token()
     keys = [f"{folder}/.probe-{token}-{number}" for number in range(_RACES)]
-    with asking(url, to_write=True), ThreadPoolExecutor(_WRITERS) as pool:
+    with asking(url, "written"), ThreadPoolExecutor(_WRITERS) as pool:
         try:
             for key in keys:
                 made = _winners(pool, lambda: put_new(store, key, b"0"))  # noqa: B023 (called at once)
@@ -42,7 +42,7 @@ def require_conditions(store: Any, folder: str, url: str) -> None:
             raise _unfit(url, f"it has no such requests ({str(error).splitlines()[0]})") from error
         finally:
             with contextlib.suppress(Exception):  # what failed is told
-                client().delete(store, keys)
+                obstore().delete(store, keys)
 
 
 def _winners(pool: ThreadPoolExecutor, write: Callable[[], Tag]) -> list[Tag]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from dask_embstab.errors import DamageError, EmbstabError
+from dask_embstab.errors import AccessError, DamageError, EmbstabError
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import new_token
-from dask_embstab.tables.store_errors import read_error, write_error
+from dask_embstab.files.remote import failure, is_missing_bucket
 
 WRITER = "embstabwriter"
 """Of the metadata of an object; letters alone, which every store takes."""
 _MOST_TRIES, _WAIT_SECONDS = 8, 0.05
+_READS = 4
+V = TypeVar("V")
 Tag = Mapping[str, str]
 """What tells one content of an object from the next: its entity tag, its version."""
 
@@ -28,27 +30,45 @@ class ConflictError(Exception):
     """The object is not what the request wanted it to be; nothing was changed."""
 
 
-def client() -> Any:
+def obstore() -> Any:
     """The package that speaks to object stores."""
     return require_extra("obstore", "s3", what="a series on an object store")
 
 
 @contextlib.contextmanager
-def asking(what: str, *, to_write: bool = False) -> Iterator[None]:
+def asking(what: str, done: str = "read") -> Iterator[None]:
     """Whatever a request raises, as one clear error; FileNotFoundError where there is no such
     object.
     """
     try:
         yield
-    except (EmbstabError, FileNotFoundError, ConflictError):
+    except (EmbstabError, ConflictError, NotImplementedError):
         raise
     except Exception as error:
-        raise (write_error if to_write else read_error)(error, what) from error
+        if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+            raise
+        raise AccessError(
+            f"{what} cannot be {done} ({failure(error)}); check the address, the network and the"
+            " credentials"
+        ) from None
+
+
+def again(read: Callable[[], V]) -> V:
+    """What ``read`` gives; it is asked for again where an answer breaks off in its midst, which the
+    client does not do by itself.
+    """
+    for _ in range(_READS - 1):
+        try:
+            return read()
+        except Exception as error:
+            if "body" not in failure(error):
+                raise
+    return read()
 
 
 def put(store: Any, key: str, data: bytes) -> None:
     """Write an object whole, over what stands there."""
-    client().put(store, key, data)
+    obstore().put(store, key, data)
 
 
 def put_new(store: Any, key: str, data: bytes) -> Tag:
@@ -65,17 +85,13 @@ def _put_if(store: Any, key: str, data: bytes, wanted: Tag | None) -> Tag:
     """An object that is there as ``wanted`` (None: not at all) is asked for again: stores refuse
     one of two requests at once even where the other has failed.
     """
-    obstore, token = client(), new_token()
-    refusals = (
-        obstore.exceptions.AlreadyExistsError,
-        obstore.exceptions.PreconditionError,
-        FileNotFoundError,
-    )
+    api, token = obstore(), new_token()
+    raised = api.exceptions
+    refusals = (raised.AlreadyExistsError, raised.PreconditionError, FileNotFoundError)
     mode = "create" if wanted is None else dict(wanted)
     for _ in range(_MOST_TRIES):
         try:
-            made = obstore.put(store, key, data, mode=mode, attributes={WRITER: token})
-            return _tag(made)
+            return _tag(api.put(store, key, data, mode=mode, attributes={WRITER: token}))
         except refusals as refused:
             writer, found = _writer(store, key)
             if writer == token:
@@ -97,19 +113,24 @@ def stored(store: Any, key: str, most_bytes: int) -> tuple[bytes, Tag, Any]:
 
     Raises FileNotFoundError where there is none, `DamageError` where it is longer than it may be.
     """
-    found = client().get(store, key)
-    if found.meta["size"] > most_bytes:
-        raise DamageError(
-            f"{key} has {found.meta['size']} bytes and {most_bytes} may stand there at most;"
-            " restore it from its source"
-        )
-    return bytes(found.bytes()), _tag(found.meta), found.meta["last_modified"]
+
+    def read() -> tuple[bytes, Any]:
+        found = obstore().get(store, key)
+        if (size := found.meta["size"]) > most_bytes:
+            raise DamageError(
+                f"{key} has {size} bytes and {most_bytes} may stand there at most; restore it from"
+                " its source"
+            )
+        return bytes(found.bytes()), found.meta
+
+    data, meta = again(read)
+    return data, _tag(meta), meta["last_modified"]
 
 
 def _writer(store: Any, key: str) -> tuple[str | None, Tag | None]:
     """Who wrote the object that stands there, and its tag; None where there is none."""
     try:
-        found = client().get(store, key)
+        found = obstore().get(store, key)
     except FileNotFoundError:
         return None, None
     return found.attributes.get(WRITER), _tag(found.meta)

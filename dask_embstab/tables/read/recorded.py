@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import crc32c
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import (
@@ -50,7 +50,8 @@ class Recorded:
     """The digests in one part of a JSON file, which every process reads once: small, whatever their
     number.
 
-    On no local disk, ``file`` is the ``key`` below a place ``within``, as messages call it.
+    On no local disk, ``file`` is the ``key`` in a place ``within``, as messages call it. Files of
+    the run are asked for by their paths, or by keys that begin with ``below``.
     """
 
     file: str
@@ -58,16 +59,32 @@ class Recorded:
     part: tuple[str, ...]
     within: Metadata | None = field(default=None, compare=False)
     key: str = ""
+    below: str = ""
 
     def files(self) -> Files:
         """All of them."""
         return _read(self)
 
+    def compared(self, key: str, found: Buffer | None, where: str) -> Buffer | None:
+        """A whole file, if it is the one that was recorded; `DamageError` where it is another."""
+        files, path = self.files(), key.removeprefix(self.below)
+        if found is None:
+            if any(path in names for names in files.values()):
+                raise DamageError(f"{where} is missing; restore it from a copy")
+            return None
+
+        data: Any = found.as_numpy_array()
+        if path in files["metadata"]:
+            require_metadata(data, files["metadata"][path], where)
+        elif not METADATA.fullmatch(path):
+            self.require_chunk(path, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
+        return found
+
     def require_chunk(self, path: str, checksum: int, where: str) -> None:
         """Raise unless the chunk at ``path`` below the run is the one that was written;
         ``checksum`` ends its file.
         """
-        known = self.files()["chunks"].get(path)
+        known = self.files()["chunks"].get(path.removeprefix(self.below))
         if known != checksum:
             raise DamageError(
                 f"{where} is not the chunk that was published; restore it from a copy"
@@ -166,55 +183,7 @@ class RunStore(LocalStore):
     ) -> Buffer | None:
         if self.recorded is None or byte_range is not None:
             return found  # a part of a file is asked for of shards alone, and none are published
-        return _compared(self.recorded, key, found, f"{self.root / key}")
-
-
-class RunObjects(ObjectStore[Any]):
-    """The same of a run in an object store, at the keys below ``within``."""
-
-    def __init__(
-        self, store: Any, *, read_only: bool = True, recorded: Recorded, within: str
-    ) -> None:
-        super().__init__(store, read_only=read_only)
-        self.recorded, self.within = recorded, within
-
-    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 (Zarr's)
-        """The same objects."""
-        return type(self)(
-            self.store, read_only=read_only, recorded=self.recorded, within=self.within
-        )
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """As Zarr, or `DamageError`."""
-        found = await super().get(key, prototype, byte_range)
-        inner = key.removeprefix(f"{self.within}/")
-        if byte_range is not None or inner == key:
-            return found
-        return _compared(self.recorded, inner, found, f"{self}/{key}")
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """As Zarr, or `DamageError`."""
-        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
-
-
-def _compared(recorded: Recorded, key: str, found: Buffer | None, where: str) -> Buffer | None:
-    """A whole file of a run, if it is the one that was recorded."""
-    files = recorded.files()
-    if found is None:
-        if any(key in names for names in files.values()):
-            raise DamageError(f"{where} is missing; restore it from a copy")
-        return None
-
-    data: Any = found.as_numpy_array()
-    if key in files["metadata"]:
-        require_metadata(data, files["metadata"][key], where)
-    elif not METADATA.fullmatch(key):
-        recorded.require_chunk(key, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
-    return found
+        return self.recorded.compared(key, found, f"{self.root / key}")
 
 
 def require_metadata(data: Any, recorded: int, where: str) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import Any
+from copy import copy
+from typing import Any, Protocol, Self
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -32,18 +33,36 @@ def zarr_place(place: Any) -> Any:
     return UrlStore(place) if is_remote(place) else place
 
 
+class Recorded(Protocol):
+    """What the objects of a run must be."""
+
+    def compared(self, key: str, found: Buffer | None, where: str) -> Buffer | None:
+        """A whole object, if it is the one that was recorded."""
+
+
 class UrlStore(ObjectStore[Any]):
     """All that lies below a URL. It is sent to other processes by its URL and its options, so each
-    reaches it with the credentials of its own environment where none are among these.
+    reaches it with the credentials of its own environment where none are among these. Whole objects
+    are compared with what was ``recorded`` of them, if anything was.
     """
+
+    recorded: Recorded | None = None
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         super().__init__(client(url), read_only=read_only or is_read_only(url))
         self.url = Url(url, options_of(url))
 
-    def with_read_only(self, read_only: bool = False) -> UrlStore:  # noqa: FBT001, FBT002 (Zarr's)
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 (Zarr's)
         """The same place."""
-        return type(self)(self.url, read_only=read_only)
+        made = type(self)(self.url, read_only=read_only)
+        made.recorded = self.recorded
+        return made
+
+    def compared_with(self, recorded: Recorded) -> Self:
+        """The same place, of which nothing but this is read."""
+        made = copy(self)
+        made.recorded = recorded
+        return made
 
     def __str__(self) -> str:
         return str(self.url)
@@ -69,9 +88,12 @@ class UrlStore(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As Zarr, or `AccessError`."""
+        """As Zarr, or `AccessError`, or `DamageError` where other bytes were recorded."""
         with self._clear(key):
-            return await super().get(key, prototype, byte_range)
+            found = await super().get(key, prototype, byte_range)
+        if self.recorded is None or byte_range is not None:
+            return found
+        return self.recorded.compared(key, found, f"{self.url}/{key}")
 
     async def exists(self, key: str) -> bool:
         """As Zarr, or `AccessError`."""
