@@ -33,11 +33,12 @@ def error(status: int, code: str, message: str = "as the test asks") -> Answer:
 @dataclass(slots=True)
 class Faults:
     """What happens to whom: ``strike`` is asked with the number of every request from 1 on, its
-    method and its path.
+    method and its path. Headers that are to ``drop`` do not reach the server.
     """
 
     endpoint: str
     strike: Callable[[int, str, str], Act | None] = field(default=lambda *_: None)
+    drop: tuple[str, ...] = ()
     asked: list[tuple[str, str]] = field(default_factory=list)
     struck: int = 0
     go: threading.Event = field(default_factory=threading.Event)
@@ -83,7 +84,8 @@ def before(server: str) -> Iterator[Faults]:  # noqa: C901 (a handler with its m
                 self.answer(act[0], {"Content-Type": "application/xml"}, act[1], len(act[1]))
                 return
             asked = http.client.HTTPConnection(host, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name != "Connection"}
+            dropped = {name.lower() for name in ("Connection", *faults.drop)}
+            headers = {k: value for k, value in self.headers.items() if k.lower() not in dropped}
             asked.request(self.command, self.path, body, headers)
             answer = asked.getresponse()
             data = answer.read()

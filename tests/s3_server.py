@@ -1,7 +1,8 @@
 """An S3 server of this machine, for tests: moto's, in a process of its own, on a free port.
 
 ``bucket`` is a new bucket of it for one test. The server ends with its standard input, so it never
-outlives the tests, however they end.
+outlives the tests, however they end. Of conditional requests it does one at a time: moto itself
+looks first and writes later, and of eight at once two are told that they made an object.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ from importlib.util import find_spec
 import pytest
 
 _SERVER = """
-import logging, sys
-from moto.server import ThreadedMotoServer
+import logging, sys, threading
+from moto.server import DomainDispatcherApplication, ThreadedMotoServer
 logging.getLogger("werkzeug").disabled = True
+answer, lock = DomainDispatcherApplication.__call__, threading.Lock()
+def one_at_a_time(app, environ, start):
+    if not {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"} & environ.keys():
+        return answer(app, environ, start)
+    with lock:
+        return list(answer(app, environ, start))
+DomainDispatcherApplication.__call__ = one_at_a_time
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)

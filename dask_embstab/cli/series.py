@@ -46,7 +46,8 @@ def add(
     """Fit, apply, verify and publish RUN, unless a gate holds it (ends with 3); after an
     interruption it goes on.
     """
-    from dask_embstab.series.series import Series, delivering
+    from dask_embstab.series.publish.attempts import delivering
+    from dask_embstab.series.series import Series
 
     opened = Series(series)
     joins = joins_within(scratch, join_memory)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -146,9 +145,10 @@ def metrics(
     """
     from dask_embstab.series.series import Series
 
-    out = file or str(Path(series) / "metrics.prom")
+    opened = Series(series)
+    out = file or opened.store.name("metrics.prom")
     with cluster(scheduler):
-        text = Series(series).metrics(**given(chosen))
+        text = opened.metrics(**given(chosen))
     _write(out, text)
     return {"samples": sum(not line.startswith("#") for line in text.splitlines()), "out": out}
 

@@ -13,6 +13,7 @@ import dask
 
 from dask_embstab.errors import EmbstabError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import Url
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import matrix_of, moved_table, read_run
@@ -20,10 +21,12 @@ from dask_embstab.series.log.log import Log, read_log
 from dask_embstab.series.log.mark import store_at
 from dask_embstab.series.log.names import run_key
 from dask_embstab.series.log.published import published_reference, published_run
+from dask_embstab.series.places import is_series
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import SERIES_MARK, TABLES
+from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.source import Openable
 from dask_embstab.tables.run import Run, open_run
+from dask_embstab.tables.stores.url_store import UrlStore
 from dask_embstab.tables.table import Table
 
 _LEFT_OUT = "The rows are not compared with the reference's: "
@@ -33,11 +36,10 @@ def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
     """The run and its reference in one space, or a note that says why they cannot be compared;
     ``known`` are the diagnostics of the run, whose reference has a path.
     """
-    series = _series_of(run)
+    store = _series_of(run)
     found: tuple[Run, Run] | str
     try:
-        if series is not None:
-            store = store_at(series)
+        if store is not None:
             # What a series holds never changes under its name.
             found = _in_series(run, known, store, read_log(store))
         elif known.get("rebased"):
@@ -50,17 +52,22 @@ def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
     return _LEFT_OUT + found if isinstance(found, str) else found
 
 
-def _series_of(run: Run) -> Path | None:
-    """The folder of the series that a stored run lies in."""
-    root = None if run.path is None else local_path(run.path)
-    series = None if root is None else root.parent.parent
-    return series if series is not None and (series / SERIES_MARK).is_file() else None
+def _series_of(run: Run) -> Store | None:
+    """The series that a stored run lies in."""
+    objects = run.group.store
+    if isinstance(objects, UrlStore):
+        above: Path | str = Url(objects.url.rsplit("/", 2)[0], objects.url.options)
+    elif run.path is not None and (local := local_path(run.path)) is not None:
+        above = local.parent.parent
+    else:
+        return None
+    return store_at(above) if is_series(above) else None
 
 
 def _in_series(run: Run, known: Mapping[str, Any], store: Store, log: Log) -> tuple[Run, Run] | str:
     """Both as the series reads them now: a rebase gives each stored run a matrix of its own."""
     reference, stored = known["reference"], log.stored
-    places = {str(store.place(run_key(str(version.run)))): version for version in stored.values()}
+    places = {store.name(run_key(str(version.run))): version for version in stored.values()}
     ours, theirs = places.get(str(run.path)), stored.get(str(reference.get("name")))
     if (ours is None or theirs is None) and (log.moves or known.get("rebased")):
         return "the series does not hold both any more, and a rebase or a forget came since"

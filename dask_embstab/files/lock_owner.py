@@ -42,6 +42,12 @@ class Owner:
     since: str
     beat: str
 
+    @property
+    def is_this_process(self) -> bool:
+        """Whether it is the one that asks; a child that was forked is another."""
+        own = os.getpid()
+        return (self.machine, self.process, self.started) == (machine(), own, started(own))
+
     def encoded(self) -> bytes:
         """A record of fixed length: written over the one before, it is never half of both."""
         return json.dumps(asdict(self)).encode().ljust(RECORD_BYTES)
@@ -52,6 +58,12 @@ class Owner:
         with contextlib.suppress(ValueError, TypeError):
             return cls(**parsed_json(data))
         return None
+
+
+def this_owner(token: str) -> Owner:
+    """The process that asks, from now on."""
+    at = now()
+    return Owner(token, machine(), os.getpid(), started(os.getpid()), at, at)
 
 
 def started(process: int) -> str:

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Literal
 
 from dask_embstab.files.atomic import create_new, hidden_name, new_token
-from dask_embstab.files.lock_owner import RECORD_BYTES, Owner, machine, now, started
+from dask_embstab.files.lock_owner import (
+    RECORD_BYTES,
+    Owner,
+    machine,
+    now,
+    started,
+    this_owner,
+)
 from dask_embstab.files.regular import read_regular, require_regular
 
 BEAT_SECONDS = 10.0
@@ -164,8 +171,7 @@ def _verdict(path: str | os.PathLike[str], descriptor: int, *, is_new: bool) -> 
 
 def _taken(path: str | os.PathLike[str], descriptor: int) -> Lock:
     global _beating
-    at = now()
-    owner = Owner(new_token(), machine(), os.getpid(), started(os.getpid()), at, at)
+    owner = this_owner(new_token())
     try:
         os.ftruncate(descriptor, 0)
         if os.pwrite(descriptor, owner.encoded(), 0) < RECORD_BYTES:

@@ -50,7 +50,7 @@ def options_of(verb: str) -> dict[str, Option]:
 FIT = options_of("fit")
 STORAGE = FIT["storage_options"]
 """Of every verb and command that takes places."""
-SETTINGS = options_of("Series.init")
+SETTINGS = {name: known for name, known in options_of("Series.init").items() if known.is_setting}
 SELECTION = ("weights", "only", "counts", "min_count", "sample", "anchors", "seed", "pairs")
 """Options of a fit that say which rows decide the rotation."""
 JOIN = ("duplicates", "scratch", "join_memory")

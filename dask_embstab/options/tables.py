@@ -13,7 +13,8 @@ TABLES: tuple[Option, ...] = (
            flags="--storage-option", metavar="NAME=VALUE",
            python=("fit", "stabilize", "moments", "apply", "compress", "frontier", "search",
                    "evaluate", "report", "upgrade_plan", "export", "ingest", "detect_space",
-                   "query_index", "upgrade_index", "begin_backfill")),
+                   "query_index", "upgrade_index", "begin_backfill", "Live", "Series.init",
+                   "Series.add", "Series.apply", "Series.rebase", "Series.replay")),
     # --- what is written
     Option("dtype", "choice", "Of the output.", _WRITES, choices=DTYPES, unset="each table's own"),
     Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.",

@@ -16,7 +16,7 @@ from dask_embstab.tables.run import Run
 
 def series_at(place: Any) -> SeriesReader | None:
     """The series in the folder, or below the URL, that a place names, if one is there."""
-    return SeriesReader(place) if _is_series(place) else None
+    return SeriesReader(place) if is_series(place) else None
 
 
 def named_version(given: Any) -> tuple[SeriesReader, int | None] | None:
@@ -29,7 +29,7 @@ def named_version(given: Any) -> tuple[SeriesReader, int | None] | None:
     if not at or not (version == "head" or version.isdecimal()):
         return None
     place = Url(text, options_of(given)) if is_url(text) else text
-    if (not is_url(text) and os.path.lexists(os.fspath(given))) or not _is_series(place):
+    if (not is_url(text) and os.path.lexists(os.fspath(given))) or not is_series(place):
         return None
     return SeriesReader(place), None if version == "head" else int(version)
 
@@ -40,7 +40,7 @@ def series_version(given: Any) -> Run | None:
     return None if named is None else named[0].open(named[1])
 
 
-def _is_series(place: Any) -> bool:
+def is_series(place: Any) -> bool:
     """Whether a series lies at a path or URL."""
     if is_remote(place):
         with contextlib.suppress(FileNotFoundError):

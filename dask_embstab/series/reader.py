@@ -13,6 +13,7 @@ from typing import Any
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError, verb
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import taken
 from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
@@ -47,7 +48,13 @@ from dask_embstab.tables.transform import Transform
 class SeriesReader(Displayed):
     """The verbs of a series that publish nothing."""
 
-    def __init__(self, place: str | os.PathLike[str] | Store) -> None:
+    def __init__(
+        self,
+        place: str | os.PathLike[str] | Store,
+        *,
+        storage_options: StorageOptions | None = None,
+    ) -> None:
+        (place,) = bound(storage_options, place)
         self.store: Store = store_at(place)
         named = isinstance(place, str | os.PathLike)
         self._initial = read_mark(self.store, str(place) if named else self.store.name(""))
@@ -291,12 +298,13 @@ class SeriesReader(Displayed):
         overwrite: bool = False,
         resume: bool = False,
         sync: bool = True,
+        storage_options: StorageOptions | None = None,
     ) -> Run:
         """Transform a later batch of users or items with a published version's transform
         (`transform_for`) at ``out``.
 
-        Options as those of `apply`. Without ``model`` and ``version``: the model that the batch
-        itself names, else the head.
+        Options as those of `apply`; ``storage_options`` reach ``run`` and ``out``. Without
+        ``model`` and ``version``: the model that the batch itself names, else the head.
 
         Examples
         --------
@@ -305,6 +313,7 @@ class SeriesReader(Displayed):
         300
         """
         how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
+        run, out = bound(storage_options, run, out)
         source = open_run(run)
         if model is None and version is None:
             model = model_of(source)

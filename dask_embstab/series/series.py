@@ -5,8 +5,6 @@ are called.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from dask_embstab.errors import (
@@ -16,6 +14,7 @@ from dask_embstab.errors import (
     verb,
 )
 from dask_embstab.files.published import publishing
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import SELECTION, SETTINGS, taken
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
@@ -26,35 +25,22 @@ from dask_embstab.series.log.mark import create_mark, store_at
 from dask_embstab.series.log.names import require_model
 from dask_embstab.series.log.settings import Settings, settings_in
 from dask_embstab.series.log.versions import Kind, Version
-from dask_embstab.series.publish.attempts import recording_refusals
+from dask_embstab.series.publish.attempts import delivering
 from dask_embstab.series.publish.commit import again_as, create_version, next_version
 from dask_embstab.series.publish.delivery import Request
 from dask_embstab.series.publish.publish import Added, add_run
 from dask_embstab.series.store import Store
 from dask_embstab.series.upkeep import SeriesUpkeep
-from dask_embstab.tables.run import Run, RunLike, open_run
-from dask_embstab.tables.store import is_place, place_name
+from dask_embstab.tables.run import RunLike, open_run
 from dask_embstab.tables.store_errors import writing
 
 
-def delivering(
-    series: Series, run: Any = None, *, name: Any = None, **_: Any
-) -> AbstractContextManager[None]:
-    """Record an error of the block as a refused delivery of ``run``, which `Series.status` and
-    `metrics` show.
-
-    `Series.add` does so itself; this is for what comes before it, such as connecting to a cluster.
-    """
-    return recording_refusals(
-        series.store, name if isinstance(name, str) else _name_at(run), _called(run)
-    )
-
-
 class Series(SeriesUpkeep):
-    """Stabilized runs in order, on a plain folder, with versions that are published, inspected and
-    rolled back.
+    """Stabilized runs in order, in a plain folder or on an object store, with versions that are
+    published, inspected and rolled back.
 
-    ``Series(path)`` opens a series that `Series.init` made. Every verb reads the log anew, so any
+    ``Series(place)`` opens a series that `Series.init` made; ``storage_options`` reach a URL, as in
+    `fit`. Every verb reads the log anew, so any
     number of processes may read, add, roll back and collect at once: a reader never sees half a
     publish, and each version has one winner.
 
@@ -68,15 +54,27 @@ class Series(SeriesUpkeep):
 
     @classmethod
     @verb(Settings)
-    def init(cls, place: str | os.PathLike[str] | Store, **settings: Any) -> Series:
-        """Make an empty series; ``settings`` are those of `Settings` (policy, keep, align_on,
+    def init(
+        cls,
+        place: str | os.PathLike[str] | Store,
+        *,
+        storage_options: StorageOptions | None = None,
+        **settings: Any,
+    ) -> Series:
+        """Make an empty series in a folder or below a URL (``s3://bucket/prefix``, which
+        ``storage_options`` reach); ``settings`` are those of `Settings` (policy, keep, align_on,
         balance and the like).
+
+        Raises `InputError` where the place cannot let one of several publishers have a version: an
+        object store that does not look at ``If-None-Match`` and ``If-Match``, a file system without
+        hard links.
 
         Examples
         --------
         >>> es.Series.init(folder / "other", policy="first").head() is None
         True
         """
+        (place,) = bound(storage_options, place)
         chosen, store = Settings.of(settings), store_at(place)
         with writing(f"the series {place}"):
             for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
@@ -121,6 +119,7 @@ class Series(SeriesUpkeep):
         seed: int | None = None,
         pairs: Any = None,
         duplicates: KeepDuplicates | None = None,
+        storage_options: StorageOptions | None = None,
     ) -> Added:
         """Fit, apply, verify, ask the gates, and publish a run.
 
@@ -139,7 +138,8 @@ class Series(SeriesUpkeep):
         where the series has the setting ``code``; entries of a product code get the numbers of the
         old entries near to them. What is published keeps its own code (`codes`).
 
-        All other options are those of `fit` for this run alone, in place of the settings of these
+        ``storage_options`` reach the run (and files of weights, counts, ids and pairs) at URLs. All
+        other options are those of `fit` for this run alone, in place of the settings of these
         names: arrays, names of arrays stored with its tables, or files. Rows that ``only`` and
         ``min_count`` leave out are published and have no say in the rotation, the running reference
         and the gates. ``pairs`` are ids of a run that renames or merges some, and the ids that they
@@ -180,6 +180,9 @@ class Series(SeriesUpkeep):
         >>> added.published, added.version.version
         (True, 3)
         """
+        run, weights, only, counts, pairs = bound(
+            storage_options, run, weights, only, counts, pairs
+        )
         arguments = locals()
         if accept is not None and not accept.strip():
             raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
@@ -304,10 +307,12 @@ class Series(SeriesUpkeep):
         *,
         first: int | None = None,
         last: int | None = None,
+        storage_options: StorageOptions | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
         """Stabilize the inputs of the live runs of versions ``first`` to ``last`` again and
-        compare, run by run and in the mean.
+        compare, run by run and in the mean; ``storage_options`` reach them, and ``scratch``, at
+        URLs.
 
         ``scratch`` becomes a series with the settings of this one, changed by ``settings``; a gate
         holds nothing there (its verdict is recorded). A replay that was interrupted goes on.
@@ -323,17 +328,7 @@ class Series(SeriesUpkeep):
         >>> [run["run"] for run in report["runs"]]
         ['monday', 'tuesday']
         """
-        return replay(self, scratch, settings, first=first, last=last)
-
-
-def _called(run: Any) -> str:
-    if isinstance(run, Run):
-        return run.where
-    return place_name(run) if is_place(run) else f"a {type(run).__name__}"
-
-
-def _name_at(run: Any) -> str:
-    """What a run is called, or would be where it cannot be opened."""
-    if isinstance(run, Run):
-        return run.name
-    return Path(_called(run)).name.removesuffix(".zarr")
+        (scratch,) = bound(storage_options, scratch)
+        return replay(
+            self, scratch, settings, first=first, last=last, storage_options=storage_options
+        )

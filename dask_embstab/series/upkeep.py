@@ -7,6 +7,7 @@ from typing import Any, Literal
 from dask_embstab.errors import (
     verb,
 )
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import SETTINGS
 from dask_embstab.series.admin import gc
 from dask_embstab.series.admin.forget import Forgotten, forget
@@ -41,7 +42,13 @@ class SeriesUpkeep(SeriesReader):
         return acknowledge(self.store, self.log(), run, reason)
 
     @verb(through="Series.change", settings=SETTINGS)
-    def rebase(self, onto: int | RunLike | None, *, rewrite: bool = False) -> Added:
+    def rebase(
+        self,
+        onto: int | RunLike | None,
+        *,
+        rewrite: bool = False,
+        storage_options: StorageOptions | None = None,
+    ) -> Added:
         """Move all that is stored onto another reference, by a new version that holds the head's
         run; scores stay.
 
@@ -52,13 +59,14 @@ class SeriesUpkeep(SeriesReader):
         read and one write each), and the old files stay until `gc`.
 
         Either way vectors that were read before are of another space: indexes that hold them must
-        be built anew.
+        be built anew. ``storage_options`` reach ``onto`` at a URL.
 
         Examples
         --------
         >>> series.rebase(1).version.kind
         'rebase'
         """
+        (onto,) = bound(storage_options, onto)
         return rebase(
             self.store,
             self._initial,

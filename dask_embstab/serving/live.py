@@ -16,6 +16,7 @@ from typing import Self
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, verb
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import options_of, require_each
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.published import transform_of
@@ -56,10 +57,12 @@ class Live(Displayed):
     Parameters
     ----------
     series
-        A `Series` or its folder.
+        A `Series`, its folder or its URL.
     every
         Seconds between two looks at the log; a new head is opened by the first who asks after
         that, while the others still get the version before it.
+    storage_options
+        What reaches a URL, as in `fit`.
 
     Where the new head cannot be opened the last good one stays, and ``error`` says why. Use it as a
     context manager or call `close`: both remove the pins that keep gc away.
@@ -74,9 +77,14 @@ class Live(Displayed):
 
     @verb()
     def __init__(
-        self, series: SeriesReader | str | os.PathLike[str], *, every: float = 1.0
+        self,
+        series: SeriesReader | str | os.PathLike[str],
+        *,
+        every: float = 1.0,
+        storage_options: StorageOptions | None = None,
     ) -> None:
         options_of("Live")["every"].require(every)
+        (series,) = bound(storage_options, series)
         self.series = series if isinstance(series, SeriesReader) else SeriesReader(series)
         self.every = float(every)
         self.error: str | None = None

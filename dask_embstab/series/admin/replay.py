@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Protocol, Self
 
 from dask_embstab.errors import EmbstabError, InputError
+from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.repairs import option
 from dask_embstab.series.admin.code_recall import code_recall
 from dask_embstab.series.log.log import Log
@@ -64,18 +65,20 @@ def replay(
     *,
     first: int | None,
     last: int | None,
+    storage_options: StorageOptions | None,
 ) -> dict[str, Any]:
     """`Series.replay`."""
     chosen = series.settings.changed(settings)
     wanted = recorded(series.log(), first, last)
     unknown = _require_options(wanted)
-    sources = [_source(version) for version in wanted]
+    sources = [_source(version, storage_options) for version in wanted]
     made = _scratch(type(series), scratch, chosen.to_dict())
     rows: list[dict[str, Any]] = []
     before: tuple[Version, Version] | None = None
     for version, source in zip(wanted, sources, strict=True):
         given = {"model": version.model, **version.inputs.get("options", {})}
         given |= {} if chosen.code else {"refit_code": False}
+        given |= {"storage_options": storage_options}
         added = made.add(source, name=version.run, accept=_REASON, **given).version
         if added.inputs["tables"] != version.inputs["tables"]:
             raise _changed(version)
@@ -161,13 +164,13 @@ def _scratch(kind: type[Replayable], place: Any, settings: Mapping[str, Any]) ->
     return made
 
 
-def _source(version: Version) -> Run:
+def _source(version: Version, storage_options: StorageOptions | None) -> Run:
     """The input as it was, as far as can be told without reading its vectors (the add reads them,
     and tells the rest).
     """
     inputs = version.inputs  # a file that is read and decoded: once
     try:
-        source = open_run(inputs["path"])
+        source = open_run(*bound(storage_options, inputs["path"]))
     except EmbstabError as error:
         raise InputError(
             f"the input of version {version.version} cannot be opened any more: {error}"

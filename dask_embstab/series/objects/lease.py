@@ -9,7 +9,6 @@ an owner that wakes and one that takes over, the store lets one pass.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,14 @@ from typing import Any
 
 from dask_embstab.errors import RetryError
 from dask_embstab.files.atomic import new_token
-from dask_embstab.files.lock_owner import RECORD_BYTES, Owner, machine, now, started
+from dask_embstab.files.lock_owner import (
+    RECORD_BYTES,
+    Owner,
+    machine,
+    now,
+    started,
+    this_owner,
+)
 from dask_embstab.files.locks import BEAT_SECONDS, LEASE_SECONDS
 from dask_embstab.series.objects.requests import (
     ConflictError,
@@ -56,7 +62,7 @@ class Lease:
     def beat(self) -> bool:
         """Renew it; False where it is another's."""
         with self._guard:
-            if self._lost or self._owner.process != os.getpid():
+            if self._lost or not self._owner.is_this_process:
                 return False
             began, self._owner = time.monotonic(), replace(self._owner, beat=now())
             try:
@@ -86,7 +92,7 @@ class Lease:
         self._ended.set()
         with contextlib.suppress(OSError):
             is_fresh = time.monotonic() - self._renewed < LEASE_SECONDS / 2
-            if not self._lost and (is_fresh or self.beat()) and self._owner.process == os.getpid():
+            if not self._lost and self._owner.is_this_process and (is_fresh or self.beat()):
                 with asking(self._key, "written"):
                     obstore().delete(self._store, self._key)
         _held.discard(self._owner.token)
@@ -103,8 +109,7 @@ def take_lease(store: Any, key: str, name: str, store_time: Callable[[], float])
 
     ``store_time`` tells the time by the clock that dates objects.
     """
-    at = now()
-    owner = Owner(new_token(), machine(), os.getpid(), started(os.getpid()), at, at)
+    owner = this_owner(new_token())
     with asking(key, "written"):
         for _ in range(_MOST_TRIES):
             began = time.monotonic()
@@ -129,7 +134,7 @@ def take_lease(store: Any, key: str, name: str, store_time: Callable[[], float])
 def _is_alive(owner: Owner | None, age: Callable[[], float]) -> bool:
     """Whether the owner of a lease may be at work still."""
     if owner is not None and owner.machine == machine():
-        if owner.process == os.getpid() and owner.started == started(os.getpid()):
+        if owner.is_this_process:
             return owner.token in _held
         return started(owner.process) == owner.started != ""
     return age() < LEASE_SECONDS + _SLACK_SECONDS

@@ -16,13 +16,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 from dask_embstab.errors import HoldError, InputError, RetryError
 from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.series.log.names import require_run_name
 from dask_embstab.series.publish.gates import are_verdicts
 from dask_embstab.series.store import Store
+from dask_embstab.tables.run import Run
+from dask_embstab.tables.store import is_place, place_name
 
 Outcome = Literal["started", "held", "failed", "interrupted"]
 _FOLDER = "attempts"
@@ -63,6 +66,27 @@ def attempting(store: Store, run: str, source: str) -> Iterator[None]:
         raise
     with contextlib.suppress(OSError):
         store.remove(_key(run))
+
+
+class HasStore(Protocol):
+    """A series, as far as its deliveries are recorded."""
+
+    @property
+    def store(self) -> Store:
+        """Where it lives."""
+
+
+def delivering(
+    series: HasStore, run: Any = None, *, name: Any = None, **_: Any
+) -> AbstractContextManager[None]:
+    """Record an error of the block as a refused delivery of ``run``, which `Series.status` and
+    `metrics` show.
+
+    `Series.add` does so itself; this is for what comes before it, such as connecting to a cluster.
+    """
+    return recording_refusals(
+        series.store, name if isinstance(name, str) else _name_at(run), _called(run)
+    )
 
 
 @contextlib.contextmanager
@@ -177,3 +201,16 @@ def _locked(store: Store, run: str) -> AbstractContextManager[Any]:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def _called(run: Any) -> str:
+    if isinstance(run, Run):
+        return run.where
+    return place_name(run) if is_place(run) else f"a {type(run).__name__}"
+
+
+def _name_at(run: Any) -> str:
+    """What a run is called, or would be where it cannot be opened."""
+    if isinstance(run, Run):
+        return run.name
+    return Path(_called(run)).name.removesuffix(".zarr")

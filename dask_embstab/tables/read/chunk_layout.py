@@ -22,7 +22,6 @@ from zarr.storage import LocalStore, ObjectStore
 
 from dask_embstab.errors import InputError
 from dask_embstab.tables.read.bounded import allowed_bytes
-from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, Compression
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.read.stored.shards import Shards
@@ -69,7 +68,7 @@ def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles |
         fill=fill,
         unique=unique,
         within=array.path,
-        recorded=store.recorded if isinstance(store, RunStore) else None,
+        recorded=getattr(store, "recorded", None),
         shards=shards,
         store=remote,
     )

@@ -198,7 +198,12 @@ def open_chunk(
 
     try:
         if files.recorded is not None:
-            files.require_recorded(number, read_checksum(chunk, chunk.size - CHECKSUM_BYTES))
+            end = (
+                chunk.stored_checksum()
+                if isinstance(chunk, OpenObject)
+                else read_checksum(chunk, chunk.size - CHECKSUM_BYTES)
+            )
+            files.require_recorded(number, end)
         if files.shards is not None:
             fill = np.asarray(files.fill, files.dtype)
             n_rows = files.rows_of(number)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
+from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import read_error
 
 PART_BYTES = 8 << 20
@@ -221,6 +222,17 @@ class OpenObject:
         for target in targets:
             self.read_into(target, offset)
             offset += len(target)
+
+    def stored_checksum(self) -> int:
+        """The last four bytes, asked for alone: the parts before them are not read twice."""
+        start, first = self.size - CHECKSUM_BYTES, self._head
+        if start < 0:
+            raise DamageError(f"{self.name} is truncated; restore it from its source")
+        if first.start + len(first.data) == self.size:
+            data = first.data[start - first.start :]
+        else:
+            data = self._reading(lambda: fetch(self._store, self.path, start, self.size)).data
+        return int.from_bytes(data, "little")
 
     def _part(self, offset: int) -> Part:
         """The part that holds a byte."""
