@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dask_embstab.core.products import gramian, joint_gramian
+from dask_embstab.core.products import PACKED, Family, gramian, joint_gramian
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows
 from dask_embstab.errors import InputError
@@ -32,8 +32,8 @@ class Panel:
 
     ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``);
     ``pairs`` are the p matched rows x and their reference rows y, as one array [x y], (p, d + D),
-    or as two (`are_faster_apart`); ``weights`` (p,) or None. ``start`` is the first row's number in
-    its table; ``in_place`` says how products are computed fastest in this process (`gramian`). A
+    or as two; ``weights`` (p,) or None. ``start`` is the first row's number in
+    its table; ``family`` says how products are computed fastest in this process (`gramian`). A
     row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
     """
 
@@ -42,7 +42,7 @@ class Panel:
     pairs: tuple[Matrix, ...] = ()
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
-    in_place: bool = False
+    family: Family = PACKED
     zeros: ZeroRows = NO_ZEROS
 
     @property
@@ -237,20 +237,20 @@ def moments(panel: Panel, *, centred: bool = False) -> Moments:
 
     Every product is float64: a cross-product from float32 panels moves the transformed table.
     """
-    rows, in_place = panel.rows, panel.in_place
+    rows, family = panel.rows, panel.family
     n, d = rows.shape
     total = np.ones(n) @ rows if centred else None
     if not panel.pairs:
-        return Moments(n, d, total, rest=gramian(rows, in_place=in_place), zeros=panel.zeros)
+        return Moments(n, d, total, rest=gramian(rows, family=family), zeros=panel.zeros)
 
     x, _ = sides(panel.pairs, d)
     rest = (
         None
         if panel.matched is None or len(x) == n
-        else gramian(rows[~panel.matched], in_place=in_place)
+        else gramian(rows[~panel.matched], family=family)
     )
     partnered = None if panel.weights is None else gramian(x)
-    pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=in_place)
+    pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, family=family)
     return Moments(n, d, total, rest, partnered, pairs, panel.zeros)
 
 
@@ -267,7 +267,7 @@ def unit_pairs(panel: Panel, M: Matrix) -> Pairs | None:
     directed = (lengths[0] > 0) & (lengths[1] > 0)
     weights = np.where(directed, 1.0 if panel.weights is None else panel.weights, 0.0)
     directions = unit(x, lengths[0]), unit(y, lengths[1])
-    return pair_sums(directions, x.shape[1], weights, centred=True, in_place=panel.in_place)
+    return pair_sums(directions, x.shape[1], weights, centred=True, family=panel.family)
 
 
 def unit(rows: Matrix, lengths: Vector | None = None) -> Matrix:
@@ -298,7 +298,7 @@ def pair_sums(
     weights: Vector | None = None,
     *,
     centred: bool,
-    in_place: bool = False,
+    family: Family = PACKED,
 ) -> Pairs:
     """Sums over the rows x (n, d) and y (n, D) of ``pairs`` ([x y], or x and y), each counted
     ``weights[i]`` times.
@@ -317,7 +317,7 @@ def pair_sums(
         pairs = [rows * root[:, None] for rows in pairs]
 
     total = np.concatenate([root @ rows for rows in pairs]) if centred else None
-    return Pairs(n, weight, squares, d, joint_gramian(pairs, in_place=in_place), total)
+    return Pairs(n, weight, squares, d, joint_gramian(pairs, family=family), total)
 
 
 def _plus(a: A | None, b: A | None) -> A | None:

@@ -1,54 +1,107 @@
 """How are the products of tall panels with narrow results computed fastest? By NumPy, in strips.
 
-A product that is narrow on both other sides spends much of its time in packing its operands;
-OpenBLAS's AVX-512 kernels work on small products in place (``in_place``: whether those of this
-process do). Panels cut into strips that are small enough ran 1.4 times (64 columns) to 4 times (8
-columns) as fast. A Gramian in place is a general product of twice the flops, and still 1.25 times
-(32 columns) to 3.4 times (8) as fast as the symmetric one. NumPy loops over the strips by itself.
-They lie at fixed places of a panel, so bits do not depend on how a table was chunked.
+BLAS packs its operands before it multiplies them: of a result that is narrow, that takes as long as
+the product. OpenBLAS's AVX-512 kernels work on small products in place, so a panel is cut into
+strips that are small enough, and NumPy loops over them by itself. A Gramian is cut into strips of
+columns as well: columns j to j + w times all from j on, so that little more than its upper triangle
+is computed, in blocks of rows that stay in the second cache.
+
+Which strips are fastest hangs on the width and on the kernels: `_GRAMIANS` is a table that
+`benchmarks/kernels.py` remakes, one column per family. Nothing is timed when a product is computed:
+strips and blocks lie at fixed places of a panel, so bits do not depend on how a table was chunked.
+Rows are added at most `Strips.rows` in a row, then such sums, as `error_bounds` takes for granted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from dask_embstab.core.types import Matrix, Rows
 
+Family = Literal["packed", "avx512", "avx512-amd"]
+"""Kernels of this process: those that pack all operands, and those that work on small products in
+place, on Intel's processors and on AMD's.
+"""
+PACKED: Family = "packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """A Gramian's cut: strips of so many ``rows``, and of so many ``columns`` of the result."""
+
+    rows: int
+    columns: int
+
+
+_GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
+    "packed": (),
+    "avx512": ((32, Strips(512, 8)), (64, Strips(256, 8)), (96, Strips(128, 16))),
+    "avx512-amd": ((32, Strips(512, 8)), (128, Strips(256, 8))),
+}
+"""Widest rows, and the strips that they are fastest in; one product is faster beyond."""
+_BLOCK_BYTES = 1 << 20
+"""Rows of a Gramian that are swept over and over: half of the second cache, or all of it."""
+
 _SMALL = 100**3
 """Multiplications up to which OpenBLAS works in place."""
 _STRIP_ROWS = 1024
 _NARROW = 64
-"""Widest rows for which strips are faster."""
-_NARROW_SQUARE = {True: 32, False: 16}
-"""The same for a Gramian, in place or packed."""
+"""Widest rows for which strips are faster in a product of two tables."""
+_NARROWEST = 16
+"""Widest rows whose Gramian is fastest as its two halves (packed: as a whole), in strips."""
 
 
-def multiply(rows: Rows, M: Matrix, out: Rows, *, in_place: bool) -> None:
+def multiply(rows: Rows, M: Matrix, out: Rows, *, family: Family) -> None:
     """``out`` (n, r) = ``rows`` (n, d) times ``M`` (d, r), all C-contiguous and of one dtype."""
     d, r = M.shape
     strip = _strip_rows(d, r)
-    whole = len(rows) // strip * strip if in_place and strip else 0
+    whole = len(rows) // strip * strip if family != PACKED and strip else 0
     if whole:
         np.matmul(rows[:whole].reshape(-1, strip, d), M, out=out[:whole].reshape(-1, strip, r))
     if whole < len(rows):
         np.matmul(rows[whole:], M, out=out[whole:])
 
 
-def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
+def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
     """X'X, (d, d), symmetric to the last bit.
 
-    NumPy sees that both operands are one array and calls SYRK, which packs them; in place they are
-    its two halves.
+    NumPy sees that both operands are one array and calls SYRK, which packs them, unless strips are
+    faster.
     """
     n, d = rows.shape
-    halves = 2 if in_place and d % 2 == 0 else 1
-    narrow = 1 < d <= _NARROW_SQUARE[halves == 2]
-    whole = n // _STRIP_ROWS * _STRIP_ROWS if narrow and rows.flags.c_contiguous else 0
-    if not whole:
+    if rows.strides[1] != rows.itemsize:
+        return rows.T @ rows
+    if 1 < d <= _NARROWEST:
+        return _narrow_gramian(rows, 2 if family != PACKED and d % 2 == 0 else 1)
+    strips = next((cut for width, cut in _GRAMIANS[family] if d <= width), None)
+    if strips is None or n < strips.rows:
         return rows.T @ rows
 
+    square = np.zeros((d, d))
+    block = max(1, _BLOCK_BYTES // (8 * d * strips.rows)) * strips.rows
+    whole = n // strips.rows * strips.rows
+    for start in range(0, whole, block):
+        cut = rows[start : min(start + block, whole)].reshape(-1, strips.rows, d)
+        for j in range(0, d, strips.columns):
+            some = cut[:, :, j : j + strips.columns].transpose(0, 2, 1)
+            square[j : j + strips.columns, j:] += np.matmul(some, cut[:, :, j:]).sum(axis=0)
+    if whole < n:
+        square += rows[whole:].T @ rows[whole:]
+    upper = np.triu(square)
+    symmetric: Matrix = upper + np.triu(upper, 1).T
+    return symmetric
+
+
+def _narrow_gramian(rows: Matrix, halves: int) -> Matrix:
+    """X'X as ``halves`` general products of every strip: twice the flops, in place."""
+    n, d = rows.shape
+    whole = n // _STRIP_ROWS * _STRIP_ROWS
+    if not whole:
+        return rows.T @ rows
     strips = rows[:whole].reshape(-1, 1, _STRIP_ROWS, d)
     parts = strips.reshape(-1, _STRIP_ROWS, halves, d // halves).transpose(0, 2, 1, 3)
     square = (
@@ -60,32 +113,25 @@ def gramian(rows: Matrix, *, in_place: bool = False) -> Matrix:
     return symmetric
 
 
-def are_faster_apart(d: int, D: int, *, in_place: bool) -> bool:
-    """Whether the products of rows x (n, d) and y (n, D) are computed faster from two arrays than
-    from one array [x y].
-    """
-    return in_place and max(d, D) <= _NARROW_SQUARE[True]
-
-
-def joint_gramian(parts: Sequence[Matrix], *, in_place: bool = False) -> Matrix:
-    """[X Y]'[X Y], (d + D, d + D), of one array [x y] or of two."""
+def joint_gramian(parts: Sequence[Matrix], *, family: Family = PACKED) -> Matrix:
+    """[X Y]'[X Y], (d + D, d + D), of one array [x y] (faster) or of two."""
     if len(parts) == 1:
-        return gramian(parts[0], in_place=in_place)
+        return gramian(parts[0], family=family)
     x, y = parts
     d, D = x.shape[1], y.shape[1]
     joint = np.empty((d + D, d + D))
-    joint[:d, :d], joint[d:, d:] = gramian(x, in_place=in_place), gramian(y, in_place=in_place)
-    joint[:d, d:] = cross = cross_product(x, y, in_place=in_place)
+    joint[:d, :d], joint[d:, d:] = gramian(x, family=family), gramian(y, family=family)
+    joint[:d, d:] = cross = cross_product(x, y, family=family)
     joint[d:, :d] = cross.T
     return joint
 
 
-def cross_product(x: Matrix, y: Matrix, *, in_place: bool) -> Matrix:
+def cross_product(x: Matrix, y: Matrix, *, family: Family) -> Matrix:
     """X'Y, (d, D)."""
     strip = _strip_rows(x.shape[1], y.shape[1])
     whole = (
         len(x) // strip * strip
-        if in_place and strip and x.flags.c_contiguous and y.flags.c_contiguous
+        if family != PACKED and strip and x.flags.c_contiguous and y.flags.c_contiguous
         else 0
     )
     if not whole:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_embstab.core.moments import Pairs, pair_sums, row_lengths, unit
-from dask_embstab.core.products import cross_product
+from dask_embstab.core.products import PACKED, Family, cross_product
 from dask_embstab.core.sums import Sums, total
 from dask_embstab.core.types import Matrix, Vector
 
@@ -177,13 +177,13 @@ def likeness(x: Matrix, y: Matrix, *, others: Matrix) -> Likeness:
     return likeness_of(row_pairs(x, y, others=others), zero_pairs=int(len(nonzero) - len(x)))
 
 
-def likeness_of(pairs: RowPairs, *, zero_pairs: int, in_place: bool = False) -> Likeness:
+def likeness_of(pairs: RowPairs, *, zero_pairs: int, family: Family = PACKED) -> Likeness:
     """Sums over pairs; ``zero_pairs`` more were left out."""
     width = pairs.x.shape[1]
     histogram, _ = np.histogram(np.clip(pairs.cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
-        pair_sums((pairs.x, pairs.y), width, centred=True, in_place=in_place),
-        _direction_sums(pairs.u, pairs.v, in_place=in_place),
+        pair_sums((pairs.x, pairs.y), width, centred=True, family=family),
+        _direction_sums(pairs.u, pairs.v, family=family),
         float(pairs.cosines.sum()),
         histogram.astype(np.float64),
         float(pairs.far.sum()),
@@ -191,9 +191,9 @@ def likeness_of(pairs: RowPairs, *, zero_pairs: int, in_place: bool = False) -> 
     )
 
 
-def _direction_sums(u: Matrix, v: Matrix, *, in_place: bool) -> DirectionSums:
+def _direction_sums(u: Matrix, v: Matrix, *, family: Family) -> DirectionSums:
     return DirectionSums(
-        cross_product(u, v, in_place=in_place),
+        cross_product(u, v, family=family),
         *(np.einsum("ij,ij->j", side, side) for side in (u, v)),
         *(np.ones(len(side)) @ side for side in (u, v)),
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dask_embstab.core.metrics.estimates import QuantileSketch
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.procrustes import Alignment, alignment, power_near
+from dask_embstab.core.products import Family
 from dask_embstab.core.similarity import (
     Likeness,
     RowPairs,
@@ -174,14 +175,14 @@ class ComponentFigures:
 
 
 def agreement_of(
-    pairs: RowPairs, codes: Vector | None, n_groups: int, *, in_place: bool
+    pairs: RowPairs, codes: Vector | None, n_groups: int, *, family: Family
 ) -> Agreement:
     """Sums over the pairs of one panel, with the number of the group of each, where they have
     any.
     """
     apart = 1.0 - pairs.cosines
     return Agreement(
-        likeness_of(pairs, zero_pairs=0, in_place=in_place),
+        likeness_of(pairs, zero_pairs=0, family=family),
         float(apart @ apart),
         np.array([side.sum() for side in pairs.lengths]),
         QuantileSketch.of(pairs.lengths[0]),

@@ -16,6 +16,9 @@ from typing import Any
 
 import threadpoolctl
 
+from dask_embstab.core.products import PACKED, Family
+from dask_embstab.kernels import processor
+
 AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 """OpenBLAS's AVX-512 kernels: they work on small products in place."""
 _IN_WHEELS = re.compile(r"[/\\](numpy|scipy)(\.libs|[/\\]\.dylibs|[/\\]\.libs)[/\\]")
@@ -95,13 +98,16 @@ def kernel_family() -> str:
         f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
         for info in own_blas()
     }
-    return ", ".join(sorted(loaded)) or "unknown"
+    strips = " (AMD)" if product_family() == "avx512-amd" else ""
+    return ", ".join(sorted(loaded)) + strips or "unknown"
 
 
 @functools.cache
-def works_in_place() -> bool:
-    """Whether NumPy's and SciPy's BLAS libraries chose kernels that work on small products without
-    packing them.
+def product_family() -> Family:
+    """How products are cut into strips here (`core/products.py`): where NumPy's and SciPy's BLAS
+    libraries work on small products without packing them, by the maker of the processor.
     """
     chosen = [info.get("architecture") for info in own_blas()]
-    return bool(chosen) and all(name in AVX512 for name in chosen)
+    if not chosen or not all(name in AVX512 for name in chosen):
+        return PACKED
+    return "avx512-amd" if (processor() or "").startswith("AuthenticAMD") else "avx512"

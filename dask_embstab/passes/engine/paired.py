@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.moments import Panel, sides
-from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
-from dask_embstab.passes.engine.blas import works_in_place
+from dask_embstab.passes.engine.blas import product_family
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.tables.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Source
@@ -104,8 +103,8 @@ class PairReader:
         self._norms = (
             weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
         )
-        self._buffers = Buffer(grid_rows), Buffer(grid_rows)
-        self._in_place = works_in_place()
+        self._buffer = Buffer(grid_rows)
+        self._family = product_family()
         self._where = where
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
@@ -118,12 +117,12 @@ class PairReader:
         if nonzero is not found:
             pairs = None if nonzero is None else self._pairs(stored, nonzero)
         if nonzero is None or pairs is None:
-            return Panel(buffer.upcast(stored), start, in_place=self._in_place, zeros=zeros)
+            return Panel(buffer.upcast(stored), start, family=self._family, zeros=zeros)
         _, matched = nonzero
         x, y = sides(pairs, stored.shape[1])
         rows = x if matched is None else buffer.upcast(stored)
         weights = self._weights_of(start, stop, matched, y)
-        return Panel(rows, start, pairs, matched, weights, self._in_place, zeros)
+        return Panel(rows, start, pairs, matched, weights, self._family, zeros)
 
     def _nonzero(
         self, found: PartnerRows, stored: Rows, start: int
@@ -159,16 +158,11 @@ class PairReader:
         return (partners[~left_out], kept), counts
 
     def _pairs(self, stored: Rows, found: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
-        """Rows and partners in float64: one array or two, whichever their products are computed
-        faster from.
-        """
+        """Rows and partners in float64, as one array [x y]: one product gives all of their sums."""
         partners, matched = found
         rows = stored if matched is None else stored[matched]
         d, D = rows.shape[1], partners.shape[1]
-        one, other = self._buffers
-        if are_faster_apart(d, D, in_place=self._in_place):
-            return one.upcast(rows), other.upcast(partners)
-        joint = one.take(len(rows), d + D)
+        joint = self._buffer.take(len(rows), d + D)
         np.copyto(joint[:, :d], rows)
         np.copyto(joint[:, d:], partners)
         return (joint,)

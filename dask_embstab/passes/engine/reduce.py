@@ -18,7 +18,7 @@ from dask_embstab.core.moments import Panel
 from dask_embstab.core.tree import Forest, Node, Roots, fold, merge_forests
 from dask_embstab.core.zero_rows import ZeroRows, zero_rows
 from dask_embstab.errors import InputError, NotFiniteError
-from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
+from dask_embstab.passes.engine.blas import ensure_one_thread, product_family
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import read_load
 from dask_embstab.passes.engine.paired import (
@@ -167,13 +167,13 @@ def _panels(
     reader: Reader, pair_reader: PairReader | None, rows: RowRange, grid: Grid
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
-    buffer, in_place = Buffer(grid.rows), works_in_place()
+    buffer, family = Buffer(grid.rows), product_family()
     for start in range(rows.start, rows.stop, grid.rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if pair_reader is None:
             upcast = buffer.upcast(stored)
-            yield Panel(upcast, start, in_place=in_place, zeros=ZeroRows(len(zero_rows(stored))))
+            yield Panel(upcast, start, family=family, zeros=ZeroRows(len(zero_rows(stored))))
         else:
             yield pair_reader.panel(stored, buffer, start, stop)
 

@@ -14,7 +14,7 @@ import numpy as np
 from dask_embstab.core.products import multiply
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, NotFiniteError
-from dask_embstab.passes.engine.blas import ensure_one_thread, works_in_place
+from dask_embstab.passes.engine.blas import ensure_one_thread, product_family
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import write_load
 from dask_embstab.passes.engine.paired import require_finite
@@ -179,7 +179,7 @@ class _Multiply:
         self._offset = (
             None if linear_map.offset is None else linear_map.offset.astype(linear_map.product)
         )
-        self._in_place = works_in_place()
+        self._family = product_family()
         if self._M is not None:
             self._in = np.empty((rows, self._M.shape[0]), self._M.dtype)
             self._out = np.empty((rows, self._M.shape[1]), self._M.dtype)
@@ -193,7 +193,7 @@ class _Multiply:
             rows = self._in[: len(stored)]
             np.copyto(rows, stored, casting="same_kind")
 
-        multiply(rows, self._M, transformed, in_place=self._in_place)
+        multiply(rows, self._M, transformed, family=self._family)
         if self._offset is not None:
             transformed += self._offset
         return transformed

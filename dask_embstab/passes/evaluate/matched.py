@@ -110,7 +110,7 @@ class MatchedRows:
         a, b = panel.paired or (np.empty((0, d)), np.empty((0, d)))
         pairs = row_pairs(a, b, others=self.others)
         codes = (np.empty(0) if panel.weights is None else panel.weights) if self.n_groups else None
-        found = agreement_of(pairs, codes, self.n_groups, in_place=panel.in_place)
+        found = agreement_of(pairs, codes, self.n_groups, family=panel.family)
         rows = panel.start + _numbers(panel)
         if self.files is not None:
             apart = row_lengths(b - a)

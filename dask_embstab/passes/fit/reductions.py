@@ -103,7 +103,7 @@ def _pairs_alone(panel: Panel, *, centred: bool) -> Moments:
     n, d = panel.rows.shape
     pairs = None
     if panel.pairs:
-        pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, in_place=panel.in_place)
+        pairs = pair_sums(panel.pairs, d, panel.weights, centred=centred, family=panel.family)
     return Moments(n, d, pairs=pairs, zeros=panel.zeros)
 
 
@@ -118,4 +118,4 @@ def _unit_pairs_finite_check(value: UnitPairs) -> float:
 
 
 def _preconditioned(P: Matrix, panel: Panel) -> Matrix:
-    return gramian(panel.rows @ P, in_place=panel.in_place)
+    return gramian(panel.rows @ P, family=panel.family)

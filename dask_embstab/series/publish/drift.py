@@ -54,7 +54,7 @@ def direction_reduction() -> Reduction[Moments]:
 
 def _with_directions(panel: Panel) -> Moments:
     d = panel.rows.shape[1]
-    G = gramian(panel.rows, in_place=panel.in_place)
+    G = gramian(panel.rows, family=panel.family)
     return Moments(
         len(panel.rows), d, partnered=G, pairs=unit_pairs(panel, np.eye(d)), zeros=panel.zeros
     )
