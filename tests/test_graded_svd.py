@@ -1,12 +1,13 @@
-"""The svd by products is the svd by Jacobi, on matrices graded from either side."""
+"""The svd by products is the exact one, on matrices graded from either side."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import mpmath as mp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dask_embstab.core.matrix import graded_svd as module
@@ -34,31 +35,32 @@ def require_svd(A: Array, U: Array, s: Array, V: Array) -> None:
     assert np.linalg.norm(U * s @ V.T - A) <= 100 * EPS * np.linalg.norm(A)
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
+@example(seed=615194, m=20, n=20, rows=7.0, columns=4.0)  # where LAPACK's gejsv is off by 7e-10
 @given(
     seed=st.integers(0, 2**32 - 1),
-    m=st.integers(1, 24),
-    n=st.integers(1, 24),
+    m=st.integers(1, 8),
+    n=st.integers(1, 8),
     rows=st.floats(0, 8),
     columns=st.floats(0, 8),
 )
-def test_every_pair_of_singular_vectors_is_that_of_jacobi(
+def test_every_pair_of_singular_vectors_is_that_of_forty_digits(
     seed: int, m: int, n: int, rows: float, columns: float
 ) -> None:
     A = graded(seed, m, n, rows, columns)
     U, s, V = graded_svd(A)
     require_svd(A, U, s, V)
-    wide = m < n
-    left, exact, right = jacobi_svd(A.T if wide else A)
-    if wide:
-        left, right = right, left
-    lengths = np.linalg.norm(A, axis=1)[:, None], np.linalg.norm(A, axis=0)
-    condition = np.linalg.cond(A / lengths[0] / np.linalg.norm(A / lengths[0], axis=0))
-    allowed = 200 * EPS * condition * min(m, n)
+    with mp.workdps(40):
+        parts = mp.svd_r(mp.matrix(A.tolist()))
+        left, exact, right = (np.array(part.tolist(), float) for part in parts)
+    lengths = np.linalg.norm(A, axis=1)[:, None]
+    condition = np.linalg.cond(A / lengths / np.linalg.norm(A / lengths, axis=0))
+    allowed = 20 * EPS * condition * min(m, n)
+    exact = exact.ravel()
     np.testing.assert_allclose(s, exact, rtol=allowed)
     apart = np.abs(np.subtract.outer(exact, exact)) / np.add.outer(exact, exact)
     np.fill_diagonal(apart, 1.0)
-    for ours, theirs in ((U, left), (V, right)):
+    for ours, theirs in ((U, left), (V, right.T)):
         off = np.linalg.norm(ours * np.sign((ours * theirs).sum(axis=0)) - theirs, axis=0)
         assert (off <= allowed / apart.min(axis=0)).all()
 

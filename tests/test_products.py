@@ -74,7 +74,7 @@ def test_strips_do_not_change_a_gramian(
 
 
 @given(
-    n=st.integers(1, 700),
+    n=st.integers(1, 400),
     d=st.integers(17, 40),
     rows=st.integers(1, 300),
     columns=st.integers(1, 50),
@@ -93,21 +93,23 @@ def test_other_orders_in_memory_and_other_steps_are_no_strips() -> None:
         require_gramian(odd, "avx512")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("d", [8, 16, 32, 64, 96, 128])
+@pytest.mark.parametrize("d", [32, 64])
 @pytest.mark.parametrize("mean", [0.0, 3.0])
-def test_rounding_of_a_gramian_is_within_the_units_of_the_bounds(
-    family: Family, d: int, mean: float
+def test_strips_gather_no_more_rounding_than_the_product_that_bounds_were_made_for(
+    d: int, mean: float
 ) -> None:
-    """The bounds of a fit take random rounding of the size `sum_units` for granted, and five times
-    that for safe.
-    """
+    """`sum_units` was calibrated on it; the largest error of one sign is that of the diagonal."""
     rows = (np.random.default_rng(d).standard_normal((4096, d)) + mean).astype("float32")
-    exact = np.array(rows.astype(np.longdouble).T @ rows.astype(np.longdouble))
-    random, _ = sum_units(len(rows), float(np.finfo(np.float32).eps))
+    wide = rows.astype(np.longdouble)
+    exact = np.array([(wide[:, i, None] * wide).sum(axis=0) for i in range(d)])
     lengths = np.sqrt(np.diag(exact))
-    off = (gramian(rows.astype(float), family=family) - exact) / np.outer(lengths, lengths)
-    assert float(np.sqrt(np.mean(off**2))) <= random * EPS
+    _, one_sign = sum_units(len(rows), float(np.finfo(np.float32).eps))
+    found = {}
+    for family in FAMILIES:
+        off = (gramian(rows.astype(float), family=family) - exact) / np.outer(lengths, lengths)
+        found[family] = float(np.sqrt(np.mean(off**2)))
+        assert np.abs(off).max() <= one_sign * EPS
+    assert max(found.values()) <= 1.2 * found["packed"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
