@@ -46,6 +46,8 @@ CODECS: dict[str, Any] = {
     "zstd": [ZstdCodec(level=1)],
 }
 STEPS = steps_of()
+KERNELS = "## Kernels\n"
+"""Heading of the last part of docs/speed.md, which another benchmark makes."""
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 )
             results["rows"].append(row)
             print(json.dumps(row), flush=True)
-    return publish(results, markdown(results), options)
+    return publish(results, markdown(results) + kernels_section(options.markdown), options)
 
 
 def measure(
@@ -205,6 +207,13 @@ def markdown(results: dict[str, Any]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def kernels_section(page: str | None) -> str:
+    """What `benchmarks/kernels.py` wrote at the end of the page; nothing where it did not."""
+    path = None if page is None else Path(page)
+    written = path.read_text() if path is not None and path.exists() else ""
+    return written[written.index(KERNELS) :] if KERNELS in written else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ strips that are small enough, and NumPy loops over them by itself. A Gramian is 
 columns as well: columns j to j + w times all from j on, so that little more than its upper triangle
 is computed, in blocks of rows that stay in the second cache.
 
-Which strips are fastest hangs on the width and on the kernels: `_GRAMIANS` is a table that
+Which strips are fastest hangs on the width and on the kernels: `GRAMIANS` is a table that
 `benchmarks/kernels.py` remakes, one column per family. Nothing is timed when a product is computed:
 strips and blocks lie at fixed places of a panel, so bits do not depend on how a table was chunked.
 Rows are added at most `Strips.rows` in a row, then such sums, as `error_bounds` takes for granted.
@@ -14,11 +14,13 @@ Rows are added at most `Strips.rows` in a row, then such sums, as `error_bounds`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dask_embstab.core.types import Matrix, Rows
 
@@ -37,7 +39,7 @@ class Strips:
     columns: int
 
 
-_GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
+GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
     "packed": (),
     "avx512": ((32, Strips(512, 8)), (64, Strips(256, 8)), (96, Strips(128, 16))),
     "avx512-amd": ((32, Strips(512, 8)), (128, Strips(256, 8))),
@@ -77,23 +79,32 @@ def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
         return rows.T @ rows
     if 1 < d <= _NARROWEST:
         return _narrow_gramian(rows, 2 if family != PACKED and d % 2 == 0 else 1)
-    strips = next((cut for width, cut in _GRAMIANS[family] if d <= width), None)
-    if strips is None or n < strips.rows:
-        return rows.T @ rows
+    cut = next((cut for width, cut in GRAMIANS[family] if d <= width), None)
+    return rows.T @ rows if cut is None or n < cut.rows else gramian_in_strips(rows, cut)
 
+
+def gramian_in_strips(rows: Matrix, cut: Strips) -> Matrix:
+    """X'X as the products of strips of columns with all columns from there on, strip of rows by
+    strip; components of a row lie next to each other.
+    """
+    n, d = rows.shape
     square = np.zeros((d, d))
-    block = max(1, _BLOCK_BYTES // (8 * d * strips.rows)) * strips.rows
-    whole = n // strips.rows * strips.rows
+    block = max(1, _BLOCK_BYTES // (8 * d * cut.rows)) * cut.rows
+    whole = n // cut.rows * cut.rows
     for start in range(0, whole, block):
-        cut = rows[start : min(start + block, whole)].reshape(-1, strips.rows, d)
-        for j in range(0, d, strips.columns):
-            some = cut[:, :, j : j + strips.columns].transpose(0, 2, 1)
-            square[j : j + strips.columns, j:] += np.matmul(some, cut[:, :, j:]).sum(axis=0)
+        strips = rows[start : min(start + block, whole)].reshape(-1, cut.rows, d)
+        for j in range(0, d, cut.columns):
+            some = strips[:, :, j : j + cut.columns].transpose(0, 2, 1)
+            square[j : j + cut.columns, j:] += np.matmul(some, strips[:, :, j:]).sum(axis=0)
     if whole < n:
         square += rows[whole:].T @ rows[whole:]
-    upper = np.triu(square)
-    symmetric: Matrix = upper + np.triu(upper, 1).T
-    return symmetric
+    np.copyto(square, square.T.copy(), where=_below_diagonal(d))
+    return square
+
+
+@functools.cache
+def _below_diagonal(d: int) -> npt.NDArray[np.bool_]:
+    return np.tri(d, k=-1, dtype=bool)
 
 
 def _narrow_gramian(rows: Matrix, halves: int) -> Matrix:

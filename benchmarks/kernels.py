@@ -1,0 +1,297 @@
+"""How fast are the products, the small mathematics and the small jobs by themselves, on this
+machine's kernels?
+
+    python benchmarks/kernels.py --docs docs/speed.md
+    python benchmarks/kernels.py --sweep --d 32 64 96 128
+
+Every figure is a ratio of two things measured in turn in one process (jobs: in processes that
+alternate), by the best of several tries. Products and small mathematics count the processor's time
+of one thread, so that other programs disturb them little. ``--sweep`` tries every cut of a Gramian
+into strips: what `core/products.py` holds in its table, one row per family, is made by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import command_line, machine, parser, publish, table, write_between
+
+import dask_embstab as es
+from dask_embstab.core.products import (
+    Strips,
+    cross_product,
+    gramian,
+    gramian_in_strips,
+    multiply,
+)
+from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.kernels import processor
+from dask_embstab.passes.engine.blas import kernel_family, one_thread, product_family
+from dask_embstab.passes.fit import driver
+
+BEGIN, END = "<!-- kernels: begin -->", "<!-- kernels: end -->"
+WIDTHS = (16, 32, 48, 64, 96, 128, 256, 768)
+SMALL = (256, 512, 1024)
+ROWS = 6000
+_PEAK = 1024
+Product = Callable[[], object]
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark, print the tables, return every figure."""
+    options = _parser().parse_args(argv)
+    with one_thread():
+        peaks = {dtype: peak(dtype, options.repeats) for dtype in ("float64", "float32")}
+        results: dict[str, Any] = {
+            "command": command_line("kernels", argv),
+            "family": f"{product_family()}: {kernel_family()}; {processor() or 'no AVX-512'}",
+            "GFLOP/s": {dtype: rate / 1e9 for dtype, rate in peaks.items()},
+            "products": [rates(d, peaks, options) for d in options.d],
+            "sweep": [sweep(d, options) for d in options.d] if options.sweep else [],
+        }
+        results["mathematics"] = [mathematics(d, options.repeats) for d in options.small]
+    results["jobs"] = jobs(options.jobs) if options.jobs else {}
+    text = markdown(results)
+    if options.docs:
+        write_between(Path(options.docs), BEGIN, END, text)
+    return publish(results, text, options)
+
+
+def best(candidates: Mapping[str, Product], seconds: float, repeats: int) -> dict[str, float]:
+    """Calls per second of processor time of every candidate, all in turn, the best of the tries."""
+    found = dict.fromkeys(candidates, 0.0)
+    for _ in range(repeats):
+        for name, product in candidates.items():
+            n, began = 0, time.thread_time()
+            while (passed := time.thread_time() - began) < seconds or not n:
+                product()
+                n += 1
+            found[name] = max(found[name], n / passed)
+    return found
+
+
+def peak(dtype: str, repeats: int) -> float:
+    """Flops per second of a large square product."""
+    a = np.ones((_PEAK, _PEAK), dtype)
+    return best({"": lambda: a @ a}, 0.1, repeats)[""] * 2 * _PEAK**3
+
+
+def rates(d: int, peaks: Mapping[str, float], options: argparse.Namespace) -> dict[str, Any]:
+    """GB of float32 rows per second of every product of a panel, as one product and as it is
+    computed here, and the latter's share of the peak.
+    """
+    n, family = micro_block_rows(d), product_family()
+    rng = np.random.default_rng(d)
+    joint = rng.standard_normal((n, 2 * d))
+    x, y = joint[:, :d].copy(), joint[:, d:].copy()
+    z: Any = x.astype(np.float32)
+    M: Any = rng.standard_normal((d, d)).astype(np.float32)
+    out = np.empty_like(z)
+    contestants: dict[str, tuple[Product, Product, float, str]] = {
+        "X'X": (lambda: x.T @ x, lambda: gramian(x, family=family), d * (d + 1), "float64"),
+        "[X Y]'[X Y]": (
+            lambda: joint.T @ joint,
+            lambda: gramian(joint, family=family),
+            2 * d * (2 * d + 1),
+            "float64",
+        ),
+        "X'Y": (lambda: x.T @ y, lambda: cross_product(x, y, family=family), 2 * d * d, "float64"),
+        "X M": (
+            lambda: np.matmul(z, M, out=out),
+            lambda: multiply(z, M, out, family=family),
+            2 * d * d,
+            "float32",
+        ),
+    }
+    row: dict[str, Any] = {"d": d}
+    for name, (one, ours, flops, dtype) in contestants.items():
+        found = best({"one": one, "ours": ours}, options.seconds, options.repeats)
+        row[name] = {
+            "one": found["one"] * n * d * 4 / 1e9,
+            "ours": found["ours"] * n * d * 4 / 1e9,
+            "share": found["ours"] * n * flops / peaks[dtype],
+        }
+    return row
+
+
+def sweep(d: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Every cut of a Gramian of ``d`` components, fastest first, with its rate over that of one
+    product.
+    """
+    x = np.random.default_rng(d).standard_normal((micro_block_rows(d), d))
+    cuts = [Strips(k, w) for k in (128, 256, 512, 1024) for w in (8, 16, 32) if w <= d]
+    candidates: dict[str, Product] = {"one": lambda: x.T @ x}
+    for cut in cuts:
+        candidates[f"{cut.rows} x {cut.columns}"] = partial(gramian_in_strips, x, cut)
+    found = best(candidates, options.seconds, options.repeats)
+    one = found.pop("one")
+    ranked = sorted(found.items(), key=lambda item: -item[1])
+    return {"d": d, "cuts": {name: rate / one for name, rate in ranked}}
+
+
+def mathematics(d: int, repeats: int) -> dict[str, Any]:
+    """Everything that a fit does after its reads, on ``ROWS`` rows, over one svd of a (d, d)
+    matrix.
+    """
+    rng = np.random.default_rng(d)
+    decays = np.geomspace(1, 1e-2, d)
+    T, W = ((rng.standard_normal((ROWS, d)) * decays).astype(np.float32) for _ in range(2))
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
+    reference = T @ turn + 1e-3 * rng.standard_normal(T.shape).astype(np.float32)
+    A = rng.standard_normal((d, d))
+    seconds: dict[str, list[float]] = {"svd": [], "scores": [], "reference": []}
+    kept = driver.fit_reads
+    for _ in range(min(repeats, 3)):
+        began = time.thread_time()
+        np.linalg.svd(A)
+        seconds["svd"].append(time.thread_time() - began)
+        for name, aligned in (("scores", None), ("reference", reference)):
+
+            def timed(*given: Any, name: str = name) -> Any:
+                began = time.thread_time()
+                made = kept(*given)
+                seconds[name].append(time.thread_time() - began)
+                return made
+
+            driver.fit_reads = timed  # type: ignore[assignment]
+            try:
+                es.fit(T, W, reference=aligned)
+            finally:
+                driver.fit_reads = kept
+    least = {name: min(values) for name, values in seconds.items()}
+    return {
+        "d": d,
+        "svd_seconds": least["svd"],
+        **{name: least[name] / least["svd"] for name in ("scores", "reference")},
+    }
+
+
+def jobs(repeats: int) -> dict[str, float]:
+    """Seconds of whole processes, the best of those that alternate: stabilizing 10,000 items and
+    20,000 users of 64 components, publishing them in a series, and one apply in a process.
+    """
+    with tempfile.TemporaryDirectory(prefix="embstab-kernels-") as folder:
+        place = Path(folder)
+        rng = np.random.default_rng(0)
+        T, W = (rng.standard_normal((n, 64)).astype(np.float32) for n in (10_000, 20_000))
+        run = es.create_run(place / "run.zarr", T, W)
+        transform = es.fit(run)
+        fixed = []
+        tiny = es.create_run(place / "tiny.zarr", T[:300], W[:300])
+        for i in range(repeats + 1):
+            began = time.perf_counter()
+            es.apply(transform, tiny, place / f"tiny-{i}.zarr", sync=False)
+            fixed.append(time.perf_counter() - began)
+        found: dict[str, list[float]] = {"stabilize": [], "series add": []}
+        for i in range(repeats):
+            series = str(place / f"series-{i}")
+            _embstab("series", "init", series)
+            commands = {
+                "stabilize": ("stabilize", str(run.path), str(place / f"out-{i}.zarr")),
+                "series add": ("series", "add", series, str(run.path)),
+            }
+            for name, command in commands.items():
+                began = time.perf_counter()
+                _embstab(*command)
+                found[name].append(time.perf_counter() - began)
+    return {name: min(times) for name, times in found.items()} | {"es.apply": min(fixed)}
+
+
+def _embstab(*command: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "dask_embstab", *command], check=True, capture_output=True
+    )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables for the documents; figures of other families stay in their own columns."""
+    names = [name for name in results["products"][0] if name != "d"]
+    lines = [
+        f"Made by `{results['command']}`, by processor time of one thread.",
+        "",
+        (
+            f"Family `{results['family']}`: a large square product makes"
+            f" {results['GFLOP/s']['float64']:.0f} GFLOP/s in float64 and"
+            f" {results['GFLOP/s']['float32']:.0f} in float32. GB of float32 rows per second as"
+            " computed here (as one product; share of that peak):"
+        ),
+        "",
+        *table(
+            ("d", *names),
+            [
+                [
+                    row["d"],
+                    *(
+                        f"{row[n]['ours']:.2f} ({row[n]['one']:.2f}; {row[n]['share']:.0%})"
+                        for n in names
+                    ),
+                ]
+                for row in results["products"]
+            ],
+        ),
+        "",
+    ]
+    if results["sweep"]:
+        lines += ["Cuts of a Gramian, rows x columns, over one product:", ""]
+        cells = [
+            [
+                row["d"],
+                ", ".join(f"{cut}: {rate:.2f}" for cut, rate in list(row["cuts"].items())[:6]),
+            ]
+            for row in results["sweep"]
+        ]
+        lines += [*table(("d", "fastest"), cells), ""]
+    if results["mathematics"]:
+        lines += [
+            (
+                f"All d x d mathematics of a fit of two tables of {ROWS} rows, over one"
+                " `np.linalg.svd` of a d x d matrix:"
+            ),
+            "",
+            *table(
+                ("d", "svd, ms", "scores", "scores, onto a reference"),
+                [
+                    [
+                        row["d"],
+                        f"{1000 * row['svd_seconds']:.0f}",
+                        f"{row['scores']:.1f}",
+                        f"{row['reference']:.1f}",
+                    ]
+                    for row in results["mathematics"]
+                ],
+            ),
+            "",
+        ]
+    if results["jobs"]:
+        lines += [
+            f"Small jobs on {machine(2)}, 10,000 x 64 items and 20,000 users: "
+            + ", ".join(f"`{name}` {seconds:.3f} s" for name, seconds in results["jobs"].items())
+            + " (`es.apply` of 300 rows in a process that runs already).",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    options = parser(__doc__, folder=False)
+    options.add_argument("--d", type=int, nargs="+", default=list(WIDTHS))
+    options.add_argument("--small", type=int, nargs="*", default=list(SMALL))
+    options.add_argument("--jobs", type=int, default=3, help="tries of the small jobs; 0: none")
+    options.add_argument("--sweep", action="store_true", help="try every cut of a Gramian")
+    options.add_argument("--seconds", type=float, default=0.02, help="of a try")
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--docs", metavar="FILE", help="write between its marks there")
+    return options
+
+
+if __name__ == "__main__":
+    main()

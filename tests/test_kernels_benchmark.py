@@ -1,0 +1,26 @@
+"""The benchmark of kernels runs, at a small size, and its figures hang together."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "kernels.py"
+
+
+def test_every_product_and_the_small_mathematics_are_there(tmp_path: Path) -> None:
+    page = tmp_path / "speed.md"
+    page.write_text("# Speed\n<!-- kernels: begin -->\nold\n<!-- kernels: end -->\nrest\n")
+    program = runpy.run_path(str(BENCHMARK))
+    options = ["--d", "24", "--small", "24", "--jobs", "0", "--seconds", "0", "--repeats", "1"]
+    found = program["main"]([*options, "--sweep", "--docs", str(page)])
+    (row,) = found["products"]
+    for name in ("X'X", "[X Y]'[X Y]", "X'Y", "X M"):
+        assert min(row[name].values()) > 0
+    assert found["mathematics"][0]["reference"] > 0
+    assert set(found["sweep"][0]["cuts"]) >= {"128 x 8", "1024 x 16"}
+    text = page.read_text()
+    assert text.startswith("# Speed\n<!-- kernels: begin -->")
+    assert text.endswith("<!-- kernels: end -->\nrest\n")
+    assert "| 24 |" in text
+    assert "old" not in text
