@@ -3,10 +3,9 @@
     python examples/read_run.py SERIES|RUN [items|users]
 
 Nothing of dask_embstab is imported. Another implementation can start here. Zarr compares every
-chunk with the checksum that is stored with it; what is written here besides is the log of a series.
+chunk with the checksum stored with it; what is written here besides is the log of a series.
 """
 
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -17,13 +16,6 @@ import numpy as np
 import zarr
 
 Json = dict[str, Any]
-
-
-def versions(series: Path) -> list[Json]:
-    """The log: version n is the file n.json, and none is missing."""
-    count = len(list((series / "versions").glob("[1-9]*.json")))
-    files = [series / "versions" / f"{n}.json" for n in range(1, count + 1)]
-    return [json.loads(file.read_text()) for file in files]
 
 
 def located(log: list[Json], version: Json) -> tuple[str, Json]:
@@ -48,21 +40,19 @@ def open_table(place: Path, table: str = "items") -> Iterator[tuple[Any, Any]]:
     """The rows of a run, or of the head of a series, in the space in which they are read now."""
     if not (place / "series.json").exists():
         return rows(zarr.open_group(place, mode="r")[table])
-    log = versions(place)
+    count = len(list((place / "versions").glob("[1-9]*.json")))  # version n is n.json, without gaps
+    log = [json.loads((place / f"versions/{n + 1}.json").read_text()) for n in range(count)]
     head = [v for v in log if v["state"] == "live" and v["run"] is not None][-1]
-    name, basis = located(log, head)
-    turn = None
+    (name, basis), turn = located(log, head), None
     if basis.get("file") and not basis.get("applied"):  # a lazy rebase: one matrix per stored run
-        with np.load(io.BytesIO((place / basis["file"]).read_bytes())) as stored:
+        with np.load(place / basis["file"]) as stored:
             names = json.loads(str(stored["names"]))
             turn = stored[f"m{names.index(head['run'])}"] if head["run"] in names else None
     return rows(zarr.open_group(place / "runs" / f"{name}.zarr", mode="r")[table], turn)
 
 
 if __name__ == "__main__":
-    n_rows = 0
-    for ids, vectors in open_table(Path(sys.argv[1]), *sys.argv[2:]):
-        if not n_rows:
-            print(f"first row: id {ids[0]}, {vectors.shape[1]} components of {vectors.dtype}")
-        n_rows += len(ids)
-    print(f"{n_rows} rows")
+    parts = list(open_table(Path(sys.argv[1]), *sys.argv[2:]))
+    (ids, vectors), *_ = parts
+    print(f"first row: id {ids[0]}, {vectors.shape[1]} components of {vectors.dtype}")
+    print(f"{sum(len(ids) for ids, _ in parts)} rows")

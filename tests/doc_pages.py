@@ -9,6 +9,8 @@ their names. Marks are comments of Markdown on the line above a block:
 and anywhere in the page
 
 - ``<!-- world -->``: the folder holds the runs of the examples in docstrings, and their names
+- ``<!-- s3 -->``: the environment has a bucket, ``BUCKET``, and what reaches it
+- ``<!-- needs PACKAGE -->``: the page is skipped where this is not installed
 - ``<!-- setup ... -->``: Python that a reader does not see
 """
 

@@ -164,6 +164,30 @@ def test_says_what_it_does_and_ends_with_the_table(said: list[str], folder: Path
     assert said[-1] == f"report: {folder / 'report.html'}"
 
 
+def test_the_last_lines_are_commands_for_one_s_own_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are printed: on the demo's own runs under the names that they say."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--users", "100", "--items", "100", "--days", "2", "--components", "3"]
+    done = CliRunner().invoke(main, ["demo", "out", *small])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.rstrip().endswith("out/report.html")
+    told = done.stdout.splitlines()
+    commands = [line.split()[1:] for line in told if line.startswith("  embstab ")]
+    assert len(commands) == 6
+    pq = pytest.importorskip("pyarrow.parquet", reason="the commands read Parquet")
+    pa = pytest.importorskip("pyarrow")
+    day = es.open_run("out/raw/2026-01-02.zarr")
+    for name, rows in (("items", day.items), ("users", day.users)):
+        columns = {"id": rows.ids[:].compute(), "vector": list(np.asarray(rows.vectors))}
+        pq.write_table(pa.table(columns), f"{name}.parquet")
+    shutil.copytree("out/stabilized/2026-01-01.zarr", "yesterday.zarr")
+    for number, command in enumerate(commands):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, (number, done.output)
+
+
 @pytest.mark.usefixtures("result")
 def test_again_replaces_its_own_output_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(folder, tmp_path / "out")

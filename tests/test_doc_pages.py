@@ -118,11 +118,21 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_every_block_runs(page: Path, template: Path, tmp_path: Path) -> None:
+def test_every_block_runs(
+    page: Path,
+    template: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for package in sorted(
         set(re.findall(r"^<!-- needs (\w+) -->$", page.read_text(), re.MULTILINE))
     ):
         pytest.importorskip(package, reason=f"{page.name} shows it")
+    if "<!-- s3 -->" in page.read_text():
+        bucket = request.getfixturevalue("bucket")
+        for name, value in {**bucket.environment, "BUCKET": bucket.url("embeddings")}.items():
+            monkeypatch.setenv(name, value)
     doc_pages.run_page(page, tmp_path, template)
 
 

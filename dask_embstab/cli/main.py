@@ -238,10 +238,10 @@ def demo(directory: str | None, **chosen: Any) -> dict[str, Any]:
     """Train a model for each day of a changing world, stabilize every run, and report into
     DIRECTORY.
     """
-    from dask_embstab.demo.run import run_demo
+    from dask_embstab.demo.run import NEXT, run_demo
 
     made = run_demo(directory or "demo-out", say=say, **chosen)
-    return made if prints_json() else {"paths": made["paths"], "seconds": made["seconds"]}
+    return made if prints_json() else {"lines": NEXT}
 
 
 @command(argument("path", required=False), *options("doctor"))

@@ -45,6 +45,18 @@ from dask_embstab.tables.store_errors import writing
 
 Say = Callable[[str], object]
 _MADE_BY = "embstab demo"
+NEXT = (
+    "",
+    "On your own tables (Parquet, npy, Zarr, CSV, ...; users are optional):",
+    "  embstab import items.parquet raw.zarr --users-source users.parquet",
+    "  embstab stabilize raw.zarr today.zarr --reference yesterday.zarr",
+    "  embstab report yesterday.zarr today.zarr report.html",
+    "Every day, with gates and rollback:",
+    "  embstab series init prod",
+    "  embstab series add prod raw.zarr",
+    "  embstab report prod report-prod.html",
+)
+"""What the command says last."""
 
 
 @dataclass(frozen=True)
