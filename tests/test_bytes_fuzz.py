@@ -21,7 +21,7 @@ pytest.importorskip("starlette", reason="the service is asked too (the extra ser
 
 HERE = Path(__file__).resolve().parent
 CORPUS = sorted((HERE / "corpus").glob("*.json"))
-QUICK = ("files", "transforms", "runs")
+QUICK = ("files", "transforms")
 
 
 def fuzzed(folder: Path, *, seed: int, seconds: float, entries: list[Path]) -> int:

@@ -164,6 +164,7 @@ def test_says_what_it_does_and_ends_with_the_table(said: list[str], folder: Path
     assert said[-1] == f"report: {folder / 'report.html'}"
 
 
+@pytest.mark.long
 def test_the_last_lines_are_commands_for_one_s_own_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

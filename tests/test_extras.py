@@ -93,3 +93,14 @@ def test_the_core_never_imports_what_extras_bring(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_extra_is_documented() -> None:
+    root = Path(__file__).parent.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    cells = re.findall(r"^\| (`.+`) \|", (root / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert sorted(name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)) == sorted(
+        extras
+    )
