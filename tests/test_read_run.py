@@ -26,7 +26,7 @@ def same(place: Path, run: es.Run) -> None:
         parts = list(read_run.open_table(place, key))
         assert np.concatenate([ids for ids, _ in parts]).tolist() == table.ids[:].compute().tolist()
         rows = np.concatenate([vectors for _, vectors in parts])
-        np.testing.assert_array_equal(rows, np.asarray(table.vectors))
+        np.testing.assert_allclose(rows, np.asarray(table.vectors), rtol=1e-9, atol=1e-12)
 
 
 def test_the_reader_reads_runs_and_heads_of_series(tmp_path: Path) -> None:
