@@ -402,5 +402,5 @@ def test_urls_of_other_stores_name_tables_and_transforms(make_run: MakeRun, tmp_
     )
     with pytest.raises(es.InputError, match=r"nothing|no transform"):
         es.load_transform(f"{base}/none.npz")
-    with pytest.raises(es.InputError, match="local folder"):
+    with pytest.raises(es.InputError, match="a folder or on an object store"):
         es.Series.init(f"{base}/series")
