@@ -18,7 +18,7 @@ from dask_embstab.exchange.indexes.pgcopy import read_pgcopy
 from dask_embstab.exchange.opened_index import open_index
 
 N, USERS, D = 500, 40, 8
-PACKAGES = {"hnswlib": "hnswlib", "usearch": "usearch", "lancedb": "lancedb"}
+PACKAGES = {"faiss": "faiss", "hnswlib": "hnswlib", "usearch": "usearch", "lancedb": "lancedb"}
 KINDS: dict[str, Any] = {
     "int64": np.arange(N) * 7 - 50,
     "string": [f"i-{k}-\u00e9" for k in range(N)],
@@ -217,10 +217,3 @@ def test_as_many_neighbours_as_vectors_are_found_exactly(engine: str, tmp_path: 
     scores, ids = es.query_index(tmp_path / "index", made, k=N)
     assert all(len(set(row)) == N for row in ids.tolist())
     assert (np.diff(scores, axis=1) <= 1e-6).all()
-
-
-def test_a_faiss_index_says_its_space(tmp_path: Path) -> None:
-    pytest.importorskip("faiss", reason="faiss is an extra")
-    made = run(tmp_path)
-    es.export(made, tmp_path / "items.faiss", format="faiss")
-    assert es.check_space(made, tmp_path / "items.faiss").origin == es.space_of(made).origin

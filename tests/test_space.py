@@ -63,6 +63,20 @@ def test_a_run_is_in_the_space_of_its_reference_however_long_the_chain(
     assert es.check_space(small, chained)
 
 
+@pytest.mark.parametrize("code", ["int8", "sign", "pq2"])
+def test_codes_are_of_the_space_of_the_rows_that_they_give_back(
+    code: str, weeks: list[str], tmp_path: Path
+) -> None:
+    small = es.compress(weeks[0], tmp_path / "c", code=code, rotate=True, force=True)
+    again = es.compress(small, tmp_path / "d", code="int8")
+    assert es.check_space(small, weeks[0]) == es.space_of(es.open_run(tmp_path / "c"))
+    assert es.check_space(again, weeks[0])
+    with pytest.raises(es.SpaceError):
+        es.check_space(small, weeks[1])
+    aligned = es.fit(weeks[1], reference=small, keep="geometry")
+    assert es.check_space(aligned, weeks[0])
+
+
 def test_the_geometry_of_two_runs_without_reference_is_two_spaces(weeks: list[str]) -> None:
     alone = [es.fit(week, keep="geometry") for week in weeks[:2]]
     assert np.array_equal(alone[0].items, alone[1].items)

@@ -127,7 +127,9 @@ def _retrieval(found: Retrieval) -> Iterator[str]:
         return
 
     for name, text in _LISTS.items():
-        agreement: RankingAgreement = getattr(found, name)
+        agreement: RankingAgreement | None = getattr(found, name)
+        if agreement is None:
+            continue
         yield (
             f"  {text.format(queries=found.queries)}: {_recall(found, agreement)},"
             f" rank-biased overlap {_text(agreement.rbo)}"

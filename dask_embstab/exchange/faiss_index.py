@@ -7,9 +7,10 @@ rows are decoded to float32.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,19 +23,20 @@ from dask_embstab.core.moments import unit
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import InputError, NotFiniteError
 from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.indexes.faiss_file import hidden_ids, publish_file, require_faiss
+from dask_embstab.exchange.npy_files import write_npy
+from dask_embstab.exchange.panels import FileSpec, Panel, Room
 from dask_embstab.exchange.place import require_free
-from dask_embstab.extras import require_extra
-from dask_embstab.files.atomic import write_whole
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.plan import plan
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.passes.search import SearchMetric
 from dask_embstab.repairs import option
+from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.coded import stored_rows
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.space import SPACE_SUFFIX
 from dask_embstab.tables.table import Table
 
 Kind = Literal["flat", "ivf"]
@@ -77,7 +79,7 @@ def faiss_index(
             f"{option(metric='hamming')} compares sign codes; {found.where} holds none; compress it"
             f" with {option(code='sign')}"
         )
-    faiss = require_extra("faiss", "faiss", what="an index of faiss")
+    faiss = require_faiss()
     build = _Build(faiss, found, code, metric, kind, seed)
     with unchanged(found):
         return build.binary() if metric == "hamming" else build.index()
@@ -91,25 +93,38 @@ def write_index(export: Export) -> Mapping[str, Any]:
     assert isinstance(run, Run)
     key = given.get("table", "items")
     require_free(export)
-    index = faiss_index(run, key, kind=given.get("index", "flat"), metric=given.get("metric"))
-    faiss = require_extra("faiss", "faiss", what="an index of faiss")
-    is_binary = isinstance(index, faiss.IndexBinary)
-    write = faiss.write_index_binary if is_binary else faiss.write_index
-
-    def stream(file: Any) -> None:
-        # faiss counts what was written; its buffer is used again.
-        write(index, faiss.PyCallbackIOWriter(lambda data: file.write(bytes(data)), 1 << 20))
-
-    # The fingerprint of an index that stood here goes before it, and the new one comes after it:
-    # an index without one is refused, never taken for another's.
-    beside = export.place.with_name(export.place.name + SPACE_SUFFIX)
-    beside.unlink(missing_ok=True)
-    write_whole(export.place, stream, sync=export.sync)
-    space = json.dumps(space_of_run(run).to_dict()).encode()
-    write_whole(beside, lambda file: file.write(space), sync=export.sync)
-    ids = run.table(key).stored_ids
-    labels = "ids" if ids is not None and ids.kind == "int64" else "row numbers"
+    table = run.table(key)
+    ids = table.stored_ids
+    named = ids is not None and ids.kind != "int64"
+    with hidden_ids(export.place, partial(_write_ids, table) if named else None) as written:
+        with unchanged(table):
+            known = {**space_of_run(run).to_dict(), "table": key}
+            index = faiss_index(
+                run, key, kind=given.get("index", "flat"), metric=given.get("metric")
+            )
+            names = written()
+        publish_file(index, export.place, known, names, sync=export.sync)
+    labels = "ids" if ids is not None and not named else "row numbers"
+    is_binary = isinstance(index, require_faiss().IndexBinary)
     return {key: {"rows": int(index.ntotal), "labels": labels, "binary": is_binary}}
+
+
+def _write_ids(table: Table, stem: Path) -> None:
+    """The ids of all rows, by row number."""
+    ids, n = table.row_ids, table.n_rows
+    reader = ids.open()
+    numbers = [np.arange(start, min(start + ID_RANGE, n)) for start in range(0, n, ID_RANGE)]
+
+    def panels() -> Iterator[Panel]:
+        for own in numbers:
+            yield Panel(own, reader.take(int(own[0]), int(own[-1]) + 1), np.empty((len(own), 0)))
+
+    is_text = ids.kind == "string"
+    longest = (
+        max((len(one) for panel in panels() for one in panel.ids), default=0) if is_text else 0
+    )
+    spec = FileSpec("npy", 0, np.dtype(np.float32), ids.kind, table.where)
+    write_npy(spec, stem, panels(), Room(n, longest))
 
 
 @dataclass(frozen=True, slots=True)

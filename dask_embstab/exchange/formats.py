@@ -84,6 +84,7 @@ FORMATS: tuple[Format, ...] = (
     Format("run", "lancedb", "run_tables:write_tables", ("table", "dtype")),
     Format("run", "pgvector", "run_tables:write_tables", _TABLES),
     Format("run", "qdrant", "run_tables:write_tables", _PARTS),
+    Format("run", "milvus", "run_tables:write_tables", ("table", "rows_per_file", "part_mb")),
     # --- transforms, by exchange/transforms/writers.py
     Format("transform", "safetensors", _TRANSFORM, ("table",)),
     Format("transform", "npz", _TRANSFORM, ("table",)),

@@ -15,6 +15,14 @@ import numpy as np
 
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.exchange.indexes.faiss_file import (
+    IDS_SUFFIX,
+    before,
+    layers,
+    open_file,
+    require_faiss,
+    stored,
+)
 from dask_embstab.exchange.indexes.graphs import hnswlib_index, native_path
 from dask_embstab.exchange.indexes.lance import TABLE
 from dask_embstab.exchange.indexes.pgcopy import read_pgcopy
@@ -27,7 +35,7 @@ from dask_embstab.tables.ids.kinds import IdArray, listed_ids
 from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.space import Space
 
-SEARCHED = ("hnswlib", "usearch", "lancedb")
+SEARCHED = ("hnswlib", "usearch", "lancedb", "faiss")
 """Engines whose files are searched in place."""
 MOVED = (*SEARCHED, "pgvector")
 """Engines whose stored vectors are moved into another space."""
@@ -39,7 +47,9 @@ _LOOKED_AT = 256
 
 @dataclass(frozen=True)
 class Index:
-    """One table of an exported index: ``record`` is what the export says of itself."""
+    """One table of an exported index: ``record`` is what the export says of itself; ``folder`` is
+    that of the export, or the one file of an index of faiss.
+    """
 
     folder: Path
     record: dict[str, Any]
@@ -52,7 +62,7 @@ class Index:
 
     @property
     def metric(self) -> str:
-        """``"dot"`` or ``"cosine"``."""
+        """``"dot"`` or ``"cosine"``; of faiss also ``"l2"``."""
         return str(self.record["metric"])
 
     @property
@@ -91,7 +101,7 @@ class Index:
                 f" {', '.join(SEARCHED)} are searched here"
             )
         rows = np.asarray(queries, np.float32)
-        if self.engine != "lancedb" and 2 * k > self.rows:
+        if self.engine in ("hnswlib", "usearch") and 2 * k > self.rows:
             return self.scanned(rows, k)  # a graph reaches a part of its nodes
         return _SEARCH[self.engine](self, rows, k)
 
@@ -115,9 +125,12 @@ class Index:
             yield number, read_pgcopy(self.spec, stem)
 
     @cached_property
-    def ids(self) -> IdArray:
-        """By row number, mapped and not read."""
-        found: IdArray = np.load(f"{self.stem}.ids.npy", mmap_mode="r", allow_pickle=False)
+    def ids(self) -> IdArray | None:
+        """By row number, mapped and not read; None where labels are all that there is."""
+        if self.record.get("labels") is not None:
+            return None
+        stem = self.stem if self.folder.is_dir() else self.folder
+        found: IdArray = np.load(f"{stem}{IDS_SUFFIX}", mmap_mode="r", allow_pickle=False)
         return found
 
     @cached_property
@@ -132,6 +145,8 @@ class Index:
             found = library.Index.restore(native_path(self.stem, self.engine), view=True)
             found.expansion_search = _LOOKED_AT
             return found
+        if self.engine == "faiss":
+            return require_faiss().read_index(native_path(self.stem, self.engine))
         library = require_extra("lancedb", "lancedb", what="a table of LanceDB")
         return library.connect(native_path(self.stem, "lance-db")).open_table(TABLE)
 
@@ -142,6 +157,8 @@ class Index:
 
     def named(self, numbers: RowNumbers) -> IdArray:
         """The ids of rows, in the form that tables have them in."""
+        if self.ids is None:
+            return numbers
         found = self.ids[numbers]
         return (
             listed_ids(found.ravel().tolist()).reshape(found.shape)
@@ -151,7 +168,11 @@ class Index:
 
 
 def open_index(folder: Path, table: str) -> Index:
-    """The index in the folder of an export; `InputError` where there is none."""
+    """The index in the folder of an export, or in a file of faiss; `InputError` where there is
+    none.
+    """
+    if folder.is_file():
+        return _open_faiss(folder, table)
     try:
         values = json.loads(read_regular(folder / RECORD, _MOST_BYTES))
         record = values[ATTRIBUTE]
@@ -167,6 +188,58 @@ def open_index(folder: Path, table: str) -> Index:
             f" as {index.engine}"
         )
     return index
+
+
+def _open_faiss(place: Path, table: str) -> Index:
+    """An index of faiss that is one file; ids are labels where it has no file of ids."""
+    found, space, known = open_file(place)
+    if known.get("table", table) != table:
+        raise InputError(f"{place} is an index of {known['table']}, not of {table}; say so")
+    faiss = require_faiss()
+    metric = "l2" if found.metric_type == faiss.METRIC_L2 else "dot"
+    if any(isinstance(one, faiss.NormalizationTransform) for one in before(found)):
+        metric = "cosine"
+    has_ids = IDS_SUFFIX in (known.get("files") or {})
+    told = {"rows": int(found.ntotal), "components": int(found.d), "dtype": "float32"}
+    record = {
+        "as": "faiss",
+        "metric": metric,
+        "labels": None if has_ids else "labels",
+        "space": space.to_dict(),
+        table: told,
+    }
+    index = Index(place, record, table)
+    index.__dict__["opened"] = found
+    return index
+
+
+def _faiss(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
+    faiss, opened = require_faiss(), index.opened
+    queries = np.ascontiguousarray(queries)
+    scores, labels = opened.search(queries, k)
+    if _is_short(scores) and (lists := faiss.try_extract_index_ivf(opened)) is not None:
+        probed, lists.nprobe = lists.nprobe, lists.nlist
+        scores, labels = opened.search(queries, k)
+        lists.nprobe = probed
+    if _is_short(scores):
+        raise InputError(
+            f"{index.folder} finds fewer than {k} neighbours of some query; ask for fewer"
+        )
+    sign = -1.0 if opened.metric_type == faiss.METRIC_L2 else 1.0
+    return sign * scores.astype(np.float64), index.named(labels)
+
+
+def _is_short(scores: Rows) -> bool:
+    """Whether faiss found fewer than were asked for: -1, which it gives then, may be an id too."""
+    return bool((np.abs(scores) >= np.finfo(np.float32).max).any())
+
+
+def _faiss_panels(index: Index) -> Iterator[Panel]:
+    _, inner, labels = layers(index.opened, index.folder)
+    start = 0
+    for names, rows in stored(inner, labels):
+        yield Panel(np.arange(start, start + len(rows)), index.named(names), rows)
+        start += len(rows)
 
 
 def _hnswlib(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
@@ -224,9 +297,11 @@ _SEARCH: dict[str, Callable[[Index, Rows, int], tuple[Matrix, IdArray]]] = {
     "hnswlib": _hnswlib,
     "usearch": _usearch,
     "lancedb": _lance,
+    "faiss": _faiss,
 }
 _READ: dict[str, Callable[[Index], Iterator[Panel]]] = {
     "hnswlib": _graph_panels,
     "usearch": _graph_panels,
     "lancedb": _lance_panels,
+    "faiss": _faiss_panels,
 }

@@ -18,8 +18,10 @@ import numpy as np
 from dask_embstab.errors import DamageError
 from dask_embstab.exchange.arrow_files import write_arrow, write_parquet
 from dask_embstab.exchange.changes import Changes
+from dask_embstab.exchange.indexes.faiss_file import write_part as write_faiss
 from dask_embstab.exchange.indexes.graphs import write_hnswlib, write_usearch
 from dask_embstab.exchange.indexes.lance import write_lance
+from dask_embstab.exchange.indexes.milvus import write_milvus
 from dask_embstab.exchange.indexes.pgcopy import write_pgcopy
 from dask_embstab.exchange.indexes.qdrant import write_qdrant
 from dask_embstab.exchange.npy_files import write_npy
@@ -48,12 +50,14 @@ WRITERS: dict[str, WriteFile] = {
     "word2vec-binary": write_word2vec_binary,
     "hnswlib": write_hnswlib,
     "usearch": write_usearch,
+    "faiss": write_faiss,
     "lancedb": write_lance,
     "pgvector": write_pgcopy,
     "qdrant": write_qdrant,
+    "milvus": write_milvus,
 }
 """How a part is written, by the name of its format."""
-_IDS_IN_NPY = ("npy", "hnswlib", "usearch")
+_IDS_IN_NPY = ("npy", "hnswlib", "usearch", "faiss")
 """Formats whose ids are an npy file, which must know how long texts are before it is written."""
 
 

@@ -34,7 +34,7 @@ from dask_embstab.tables.table import Table
 
 _PART_BYTES = 128 * 2**20
 _MIB = 2**20
-_NEED_PYARROW = ("parquet", "arrow", "lancedb")
+_NEED_PYARROW = ("parquet", "arrow", "lancedb", "milvus")
 _ONE_FILE = ("word2vec", "word2vec-binary", "hnswlib", "usearch", "lancedb")
 _HALF = np.dtype(np.float16)
 _SINGLE = np.dtype(np.float32)
@@ -154,6 +154,8 @@ def _spec(export: Export, table: Table, record: Mapping[str, Any]) -> FileSpec:
                 f"word2vec-binary holds float32 alone; these are {dtype}",
                 f"{option(dtype='float32')} rounds them",
             )
+        dtype = _SINGLE
+    if export.format == "milvus":  # a FLOAT_VECTOR holds float32 alone
         dtype = _SINGLE
     if export.format in _NEED_PYARROW and dtype == _HALF and "dtype" not in given:
         dtype = _SINGLE

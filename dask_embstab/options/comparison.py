@@ -11,6 +11,8 @@ COMPARISON: tuple[Option, ...] = (
     Option("k", "count", "Length of the compared top lists.", _COMPARES, default=100),
     Option("users", "count", "Shared users (without users: items) to sample.", _COMPARES,
            default=1000),
+    Option("queries", "place", "Log of queries to ask: ids, or vectors of the space of both.",
+           ("evaluate", "report"), unset="a sample", metavar="FILE"),
     Option("versions", "versions", "Numbers of at least two versions.", commands=("Series.skew",),
            unset="the last eight live ones", metavar="N,N,..."),
     Option("k", "count", "Depth of the recall.", ("Series.skew",), default=10),

@@ -46,6 +46,8 @@ SERIES: tuple[Option, ...] = (
            unset="the run's name", metavar="NAME"),
     Option("new_model", "text", "A planned change: the first run of this model, of any width.",
            ("Series.add",), metavar="NAME"),
+    Option("queries", "place", "Log of queries that the gates look at: ids, or vectors.",
+           ("Series.add",), unset="a sample", metavar="FILE"),
     Option("retries", "count", "After a quicker publisher.", ("Series.add",), least=0, default=0,
            metavar="N"),
     Option("shadow", "flag", "Publish a version that readers of the head do not see.",

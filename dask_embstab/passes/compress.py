@@ -31,6 +31,7 @@ from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.inputs import unchanged
@@ -260,6 +261,9 @@ def compress_run(
 ) -> Run:
     """Write every table of ``source`` as codes at ``out``, and open the result."""
     work = Compress(source, codes)
+    known: dict[str, Any] = {"path": source.path, "name": source.name}
+    if source.transform is None:  # nothing else would say whose vectors these are
+        known["space"] = space_of_run(source).origin
     with (
         begin_run(
             out,
@@ -269,7 +273,7 @@ def compress_run(
             resume=resume,
             sync=sync,
             inputs=inputs,
-            more={"compressed": {"path": source.path, "name": source.name, **record}},
+            more={"compressed": {**known, **record}},
         ) as writer,
         unchanged(*work.tables.values()),
     ):

@@ -124,16 +124,17 @@ def _rankings(metrics: Mapping[str, Any]) -> Iterator[Figure | Absent]:
             ("ranking", "rank-biased overlap"),
             tuple(named.items()),
         )
-    if retrieval is not None and retrieval["stale_queries"]["recall"]:
+    if retrieval is not None and retrieval["retrained"]["recall"]:
         yield _recall(retrieval)
 
 
 def _recall(retrieval: Mapping[str, Any]) -> Figure:
-    depths = sorted(map(int, retrieval["stale_queries"]["recall"]))
+    depths = sorted(map(int, retrieval["retrained"]["recall"]))
+    directions = [(name, text) for name, text in _DIRECTIONS if retrieval[name]]
     recall = {
-        name: [retrieval[name]["recall"][str(k)]["mean"] for k in depths] for name, _ in _DIRECTIONS
+        name: [retrieval[name]["recall"][str(k)]["mean"] for k in depths] for name, _ in directions
     }
-    explained = "; ".join(f"{name.replace('_', ' ')}: {text}" for name, text in _DIRECTIONS)
+    explained = "; ".join(f"{name.replace('_', ' ')}: {text}" for name, text in directions)
     lines = [Line(name.replace("_", " "), values) for name, values in recall.items()]
     quoted = retrieval["depth"]
     return Figure(

@@ -18,6 +18,7 @@ from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import SELECTION, SETTINGS, taken
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.join.queries import as_query_log
 from dask_embstab.repairs import option
 from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.log.log import Log
@@ -101,6 +102,7 @@ class Series(SeriesUpkeep):
         shadow: bool = False,
         accept: str | None = None,
         refit_code: bool = False,
+        queries: Any = None,
         method: Method | None = None,
         rank: int | None = None,
         width: int | None = None,
@@ -137,6 +139,10 @@ class Series(SeriesUpkeep):
         ``refit_code`` makes a new code for this run and those that follow, fitted to its rows,
         where the series has the setting ``code``; entries of a product code get the numbers of the
         old entries near to them. What is published keeps its own code (`codes`).
+
+        ``queries`` are a log of ids of the run's users (without users: items), or of vectors as the
+        run came: the gates look at these in place of a sample, and at what they find
+        (``query_recall``).
 
         ``storage_options`` reach the run (and files of weights, counts, ids and pairs) at URLs. All
         other options are those of `fit` for this run alone, in place of the settings of these
@@ -187,6 +193,7 @@ class Series(SeriesUpkeep):
         if accept is not None and not accept.strip():
             raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
         source = open_run(run)
+        key = "items" if source.users is None else "users"
         own = taken(arguments, SETTINGS.keys() - set(SELECTION))
         if new_model is not None:
             require_model(new_model)
@@ -203,6 +210,7 @@ class Series(SeriesUpkeep):
             accept=accept,
             refit_code=refit_code,
             selection=taken(arguments, SELECTION),
+            queries=None if queries is None else as_query_log(queries, key),
             own={name: value for name, value in own.items() if value is not None},
         )
         for left in range(retries, -1, -1):

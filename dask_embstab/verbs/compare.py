@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     metric: Metric | None = None,
     groups: Any = None,
+    queries: Any = None,
     judgments: Any = None,
     displacement: Any = None,
     most_moved: int = 10,
@@ -74,6 +75,11 @@ def evaluate(
         CSV or Parquet with ids and values). Texts are groups; more than 20 different numbers are
         cut into quarters of the rows, but for those that more than a quarter of the rows have,
         which are a group each. Cosines are given by group, top lists by the query's group.
+    queries
+        A log of queries in place of a sample of all (of a long one ``users`` are drawn): ids, as
+        often as they were asked, of rows that both runs have; or vectors of the space of both,
+        which ask both. A list or an array of ids, a table of vectors, or a file of either (Parquet,
+        Arrow, CSV, npy).
     judgments
         Which items are relevant to which queries: triples of query id, item id and grade (a list,
         three columns, a dict of dicts, a frame, or a file: CSV or TSV with a header, Parquet, TREC
@@ -100,11 +106,20 @@ def evaluate(
     >>> before.items.mean_cosine < 0.5, round(after.items.mean_cosine, 6)
     (True, 1.0)
     """
-    a, b = bound(storage_options, a, b)
+    a, b, queries = bound(storage_options, a, b, queries)
     join = taken(locals(), JOIN)
     first, second = compared_runs(a, b)
     options = EvaluateOptions(
-        k, users, seed, metric, groups, judgments, displacement, most_moved, join=join
+        k,
+        users,
+        seed,
+        metric,
+        groups,
+        judgments,
+        displacement,
+        most_moved,
+        queries=queries,
+        join=join,
     )
     return measure_runs(first, second, options)
 

@@ -85,7 +85,7 @@ def export(
         Of a run ``"parquet"``, ``"arrow"`` (IPC files), ``"npy"``, ``"csv"``, ``"word2vec"`` or
         ``"word2vec-binary"``; an index of ``"faiss"`` (one file; codes of a compressed run as they
         are), ``"hnswlib"``, ``"usearch"`` or ``"lancedb"``; or the files that ``"pgvector"``
-        (binary COPY) and ``"qdrant"`` load.
+        (binary COPY), ``"qdrant"`` and ``"milvus"`` (bulk import) load.
         Of a transform ``"safetensors"``, ``"npz"``, ``"onnx"``,
         ``"torch"``, ``"tf"``, ``"sql"``, ``"faiss"`` or ``"numpy-source"``
         (``docs/transforms.md``).

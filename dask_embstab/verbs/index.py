@@ -11,18 +11,20 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotFiniteError, verb
 from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.migrate.costs import asked_of
 from dask_embstab.exchange.moved_index import move_index
 from dask_embstab.exchange.opened_index import open_index
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import require_each
+from dask_embstab.passes.join.queries import as_query_log
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
 from dask_embstab.series.places import series_at, series_version
 from dask_embstab.series.reader import SeriesReader
-from dask_embstab.tables.coerce import as_run, as_table
-from dask_embstab.tables.run import Run
+from dask_embstab.tables.coerce import as_run, as_table, run_of
+from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.space import Space, require_one_space, space_of_transform
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.runs import load_transform
@@ -46,7 +48,8 @@ def query_index(
     Parameters
     ----------
     index
-        The folder that `export` wrote as hnswlib, usearch or lancedb.
+        The folder that `export` wrote as hnswlib, usearch or lancedb, or a file of faiss with its
+        fingerprint beside it (its labels are ids where it has no file of ids).
     queries
         A run (its users, without users its items), its path, a version of a series, or a table of
         vectors (q, d).
@@ -110,17 +113,23 @@ def upgrade_index(
     *,
     table: Literal["items", "users"] = "items",
     space: Any = None,
+    new: RunLike | None = None,
+    queries: Any = None,
+    k: int = 10,
+    users: int = 1000,
+    seed: int = 0,
     overwrite: bool = False,
     sync: bool = True,
     storage_options: StorageOptions | None = None,
 ) -> dict[str, Any]:
     """Move the stored vectors of an index by one matrix into another space, at ``out``; nothing but
-    the index is read.
+    the index is read, and the ``new`` run where one is given.
 
     Parameters
     ----------
     index
-        The folder that `export` wrote as hnswlib, usearch, lancedb or pgvector.
+        The folder that `export` wrote as hnswlib, usearch, lancedb or pgvector, or a file of faiss
+        (flat, IVFFlat or HNSWFlat) with its fingerprint beside it.
     out
         Where the new index appears, whole or not at all.
     transform
@@ -130,10 +139,17 @@ def upgrade_index(
         The table of the index.
     space
         The space into which the transform leads, where that is not its own reference's.
+    new
+        The run of the retrained model: then the record says what each way costs, as the ``recall``
+        at ``k`` of its own queries against exact search of its items. ``leave`` asks the old index
+        as it is, ``bridge`` sends queries through the inverse matrix into it, ``moved`` asks the
+        new index.
+    queries, k, users, seed
+        As in `upgrade_plan`: a log of queries of the new model, or a sample of ``users``.
     overwrite, sync
         As in `export`.
 
-    Neighbours of graphs (hnswlib, usearch) are found anew. Returns the record of the new index.
+    Graphs (hnswlib, usearch) and lists (IVF) are built anew. Returns the record of the new index.
 
     Examples
     --------
@@ -143,13 +159,25 @@ def upgrade_index(
     >>> es.space_of(folder / "new").origin == es.space_of(tuesday).origin
     True
     """
-    transform, space = bound(storage_options, transform, space)
-    require_each("upgrade_index", {"table": table})
+    transform, space, new, queries = bound(storage_options, transform, space, new, queries)
+    require_each("upgrade_index", {"table": table, "k": k, "users": users, "seed": seed})
+    if queries is not None and new is None:
+        raise InputError(
+            f"{option('queries')} are asked of the retrained model's run; give {option('new')} too"
+        )
     opened = open_index(local_index(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     into = space_of_transform(made) if space is None else space_of(space)
-    export = Export(made, local_index(out), opened.engine, {}, {}, overwrite=overwrite, sync=sync)
-    return move_index(opened, made, into, export)
+    place = local_index(out)
+    export = Export(made, place, opened.engine, {}, {}, overwrite=overwrite, sync=sync)
+    if new is None:
+        return move_index(opened, made, into, export)
+    run = series_version(new) or run_of(new)
+    key = "items" if run.users is None else "users"
+    log = None if queries is None else as_query_log(queries, key)
+    asked = asked_of(opened, made, into, run, log, k=k, n=users, seed=seed)
+    record = move_index(opened, made, into, export)
+    return {**record, "recall": asked.recall(open_index(place, table))}
 
 
 def local_index(place: Any) -> Path:

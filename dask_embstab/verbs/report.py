@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.diagnose.report import report_run, report_runs
@@ -11,6 +12,7 @@ from dask_embstab.files.atomic import require_file_place
 from dask_embstab.files.published import publishing
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.render.report import Report
+from dask_embstab.repairs import option
 from dask_embstab.series.places import series_at, series_version
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import TableLike, run_of
@@ -28,6 +30,7 @@ def report(
     k: int = 100,
     users: int = 1000,
     seed: int = 0,
+    queries: Any = None,
     storage_options: StorageOptions | None = None,
 ) -> Report:
     """How a series, two runs or one stabilized run are doing: one HTML page that needs nothing
@@ -43,7 +46,7 @@ def report(
     out
         Where the page is written, whole or not at all, over what stood there. The `Report` that is
         returned has it too: it shows itself in a notebook, and `Report.to_dict` gives its numbers.
-    k, users, seed
+    k, users, seed, queries
         Of two runs, as in `evaluate`.
 
     Of two runs every table is read as `evaluate` does, and of one run nothing but its metadata;
@@ -61,9 +64,13 @@ def report(
     >>> report.well, report.verdict
     (True, 'Comparable: both runs hold the same ids in one space')
     """
-    a, b, out = bound(storage_options, a, b, out)
+    a, b, out, queries = bound(storage_options, a, b, out, queries)
     if out is not None:
         require_file_place(out)
+    if queries is not None and b is None:
+        raise InputError(
+            f"{option('queries')} are asked of two runs; give the other, or leave it out"
+        )
     series = a if isinstance(a, SeriesReader) else series_at(a)
     if series is not None:
         if b is not None:
@@ -77,7 +84,8 @@ def report(
     else:
         first, second = compared_runs(a, b)
         with unchanged(first.items, first.users, second.items, second.users):
-            made = report_runs(first, second, evaluate(first, second, k=k, users=users, seed=seed))
+            metrics = evaluate(first, second, k=k, users=users, seed=seed, queries=queries)
+            made = report_runs(first, second, metrics)
     if out is not None:
         with publishing(out):
             made.save(out)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotARunError, verb
+from dask_embstab.exchange.indexes.faiss_file import beside, read_beside
 from dask_embstab.exchange.migrate.detect import Detected, detect
 from dask_embstab.exchange.place import RECORD
 from dask_embstab.files.place import local_path
@@ -160,8 +161,8 @@ def _recorded(place: str | os.PathLike[str]) -> Space | None:
     # Not Path.is_file: it raises for a name that is too long.
     if os.path.isfile(export := local / RECORD):  # noqa: PTH113
         return Space.from_dict(_values(export).get(ATTRIBUTE, {}).get("space"))
-    if os.path.isfile(beside := local.with_name(local.name + SPACE_SUFFIX)):  # noqa: PTH113
-        return Space.from_dict(_values(beside))
+    if os.path.isfile(beside(local, SPACE_SUFFIX)):  # noqa: PTH113
+        return read_beside(local)[0]
     return None
 
 

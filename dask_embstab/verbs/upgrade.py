@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from dask_embstab.arguments import offers, shown
 from dask_embstab.errors import InputError, verb
 from dask_embstab.exchange.migrate.backfill import Backfill, begin
 from dask_embstab.exchange.migrate.plan import UpgradePlan, plan_upgrade
@@ -16,14 +15,12 @@ from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import taken
 from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.join.queries import as_query_log
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import moved_table
-from dask_embstab.tables.coerce import TableLike, as_table, with_ids
-from dask_embstab.tables.ids.kinds import listed_ids
-from dask_embstab.tables.read.arrays import as_array
+from dask_embstab.tables.coerce import TableLike
 from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.space import require_one_space
-from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.compare import compared_runs
 from dask_embstab.verbs.fit import fit
@@ -61,8 +58,11 @@ def upgrade_plan(
     metric
         ``"dot"`` or ``"cosine"``; by default dot where the new run has users.
     queries
-        The queries to judge by, in place of a sample of all: ids of the new run's users (without
-        users: items), or a table of vectors of the new model.
+        The queries to judge by, in place of a sample of all (of a long log ``users`` are drawn):
+        ids of the new run's users (without users: items), a table of vectors of the new model, or a
+        file of either: Parquet, Arrow or CSV with a column of ids, or with vectors, or npy. An id
+        counts as often as it was asked; ids that the new run does not have are left out with a
+        warning.
     recall
         The least recall@k, its 95 % interval counted, that leaving or bridging must keep.
 
@@ -83,11 +83,11 @@ def upgrade_plan(
     given = {"k": k, "users": users, "seed": seed, "metric": metric, "recall": recall}
     require_each("upgrade_plan", given)
     before, now = compared_runs(old, new)
-    asked = None if queries is None else _queries(queries, now)
+    key = "items" if now.users is None else "users"
     return plan_upgrade(
         before,
         now,
-        asked,
+        None if queries is None else as_query_log(queries, key),
         partial(_bridge, before, now),
         k=k,
         n_queries=users,
@@ -171,29 +171,3 @@ def _bridge(old: Run, new: Run) -> Transform:
     target = {"name": old.name, "path": old.path, "space": space.origin}
     known = {"composed_of": [dict(found.diagnostics)], "reference": target}
     return replace(found, diagnostics=known)
-
-
-def _queries(given: Any, new: Run) -> Table:
-    """Vectors as they came, or the rows of these ids."""
-    key = "items" if new.users is None else "users"
-    if isinstance(given, list | tuple) or (offers(given, "ndim") and given.ndim == 1):
-        ids = _ids(given)
-        rows = as_table(new.table(key).rows_of(ids), key=key, where="the queries")
-        return with_ids(rows, ids) if key == "items" else rows
-    # Ids of queries are no ids of items, whatever they are.
-    found = replace(as_table(given, key=key, where="the queries"), stored_ids=None)
-    if found.d != new.table(key).d:
-        raise InputError(
-            f"queries must be vectors of the new model, of {new.table(key).d} components; those"
-            f" that came have {found.d}"
-        )
-    return found
-
-
-def _ids(given: Any) -> Any:
-    """Ids in one column."""
-    listed = isinstance(given, list | tuple)
-    found = listed_ids(given) if listed else as_array(given, what="queries")
-    if not found.shape[0]:
-        raise InputError(f"queries must be a column of ids or a table; {shown(given)} came")
-    return found

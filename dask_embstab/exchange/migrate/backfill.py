@@ -8,6 +8,7 @@ rolling back is forgetting the parts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ from dask_embstab.exchange.panels import FileSpec, Panel, Room
 from dask_embstab.exchange.parts import WRITERS, part_stem
 from dask_embstab.exchange.place import RECORD, export_folder, write_record
 from dask_embstab.exchange.provenance import provenance
-from dask_embstab.files.atomic import write_whole
+from dask_embstab.files.atomic import PARTIAL, hidden_name, new_token, write_whole
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.options import require_each
@@ -44,20 +45,27 @@ from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, as_run, as_table
 from dask_embstab.tables.ids.ids import ids_at
-from dask_embstab.tables.ids.kinds import IdArray, plain
+from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.lookup import known_rows
 from dask_embstab.tables.inputs import unchanged
+from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.space import Space
 from dask_embstab.tables.transform import Transform
 
 STATE, BRIDGE = "backfill.json", "bridge.npz"
 _PANEL = 1 << 14
+_KEPT = 256
+"""Indexes that stay open between two searches; all of them are searched each time, so that those
+which were opened first stay, and not those that were used last.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is moved where, and how far: the first ``done`` rows of the new run's ``table`` are."""
+    """What is moved where, and how far: the first ``done`` rows of the new run's ``table`` are.
+    ``space`` and ``old_space`` are the origins of the new run's and the index's.
+    """
 
     index: str
     run: str
@@ -66,6 +74,7 @@ class State:
     part_rows: int
     rows: int
     done: int = 0
+    old_space: str | None = None
 
 
 class Backfill(Displayed):
@@ -87,6 +96,7 @@ class Backfill(Displayed):
         if found is None:
             raise InputError(f"a backfill lies in a local folder; {shown(place)} came")
         self.place: Path = found
+        self._kept: dict[Path, tuple[Any, Index]] = {}
         self.state = self._state()
 
     def _facts(self) -> dict[str, object]:
@@ -126,7 +136,12 @@ class Backfill(Displayed):
         """
         state = replace(self._state(), done=0)
         self._save(state)
-        shutil.rmtree(self.place / "parts", ignore_errors=True)
+        # Gone at once: of a part that is half removed the next step would find the record.
+        gone = self.place / hidden_name("parts", new_token())
+        with contextlib.suppress(FileNotFoundError):
+            (self.place / "parts").rename(gone)
+        for left in self.place.glob(f".parts.*{PARTIAL}"):
+            shutil.rmtree(left, ignore_errors=True)
         return state
 
     @verb()
@@ -169,46 +184,69 @@ class Backfill(Displayed):
         if not np.isfinite(rows).all():
             raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
         found = [
-            open_index(self._part(start), state.table).search(rows, min(k, self._size(start)))
+            self._opened(self._part(start), state.table, state.space).search(
+                rows, min(k, self._size(start))
+            )
             for start in range(0, state.done, state.part_rows)
         ]
-        lists = [
-            [list(zip(scores[row], plain(ids[row]), strict=True)) for scores, ids in found]
-            for row in range(len(rows))
-        ]
         if state.done < state.rows:
-            for row, old in enumerate(self._unmoved(state, new, rows, k)):
-                lists[row].append(old)
-        merged = [sorted(_flat(parts), key=lambda one: -one[0])[:k] for parts in lists]
-        if min(map(len, merged), default=0) < k:
+            found.append(self._unmoved(state, new, rows, k))
+        scores = np.concatenate([some for some, _ in found], axis=1)
+        ids = np.concatenate([names for _, names in found], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, ids = (np.take_along_axis(one, best, axis=1) for one in (scores, ids))
+        if scores.shape[1] < k or np.isneginf(scores).any():
             raise InputError(
                 f"{k} neighbours were asked for, and both indexes hold fewer; ask for fewer"
             )
-        scores = np.array([[score for score, _ in row] for row in merged])
-        ids = np.array([[name for _, name in row] for row in merged], object)
         return scores, ids
 
-    def _unmoved(
-        self, state: State, run: Run, queries: Matrix, k: int
-    ) -> list[list[tuple[float, Any]]]:
-        """The best ``k`` of the old index whose ids were not moved yet, for every query."""
+    def _unmoved(self, state: State, run: Run, queries: Matrix, k: int) -> tuple[Matrix, IdArray]:
+        """The best of the old index whose ids were not moved yet, (q, at most k); scores of -inf
+        where there are no more.
+        """
         index = self._old(state)
         bridge = Transform.load(self.place / BRIDGE)
         through = bridge.transform_items if run.users is None else bridge.transform_users
         sent, ids = np.asarray(through(queries)), run.table(state.table).row_ids
-        kept: list[list[tuple[float, Any]]] = [[] for _ in queries]
         wanted = min(index.rows, 2 * k)
         while True:
             scores, names = index.search(sent, wanted)
             each, at = np.unique(names, return_inverse=True)  # queries find the same ids
             rows = known_rows(ids, each, state.table)[at].reshape(names.shape)
             moved = (rows >= 0) & (rows < state.done)
-            for row in range(len(sent)):
-                left = ~moved[row]
-                kept[row] = list(zip(scores[row][left], plain(names[row][left]), strict=True))[:k]
-            if wanted == index.rows or min(map(len, kept)) >= k:
-                return kept
+            if wanted == index.rows or (~moved).sum(axis=1).min(initial=k) >= k:
+                break
             wanted = min(index.rows, 2 * wanted)
+        order = np.argsort(moved, axis=1, kind="stable")[:, :k]
+        scores = np.where(moved, -np.inf, scores)
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(names, order, axis=1)
+
+    def _opened(self, place: Path, table: str, origin: str | None) -> Index:
+        """An index of this space, kept open while there is room and its files are the same."""
+        try:
+            found = (place / RECORD if place.is_dir() else place).stat()
+        except FileNotFoundError:
+            raise InputChangedError(
+                f"there is no index at {place}: it was removed, or rolled back meanwhile; restore"
+                " it, or call again"
+            ) from None
+        stamp = found.st_ino, found.st_mtime_ns, found.st_size
+        known = self._kept.get(place)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        index = open_index(place, table)
+        if origin is not None and index.space.origin != origin:
+            raise SpaceError(
+                f"{place} must hold vectors of the space {origin}, as when the backfill of"
+                f" {self.place} began; it holds those of {index.space.origin}; restore it, or begin"
+                " again"
+            )
+        self._kept.pop(place, None)
+        size = sum(one.rows * one.d * 4 for _, one in self._kept.values())
+        if len(self._kept) < _KEPT and size + index.rows * index.d * 4 < physical_memory() // 4:
+            self._kept[place] = stamp, index
+        return index
 
     def _size(self, start: int) -> int:
         return min(self.state.part_rows, self.state.rows - start)
@@ -217,7 +255,7 @@ class Backfill(Displayed):
         return self.place / "parts" / f"{start:012d}"
 
     def _old(self, state: State) -> Index:
-        return open_index(Path(state.index), state.table)
+        return self._opened(Path(state.index), state.table, state.old_space)
 
     def _run(self, state: State) -> Run:
         run = open_run(state.run)
@@ -251,6 +289,11 @@ def begin(place: Path, index: Index, new: Run, bridge: Transform, part_rows: int
         raise InputError(
             f"a backfill searches both indexes; files of {index.engine} are searched by its server"
         )
+    if index.metric == "l2":
+        raise InputError(
+            f"a backfill merges answers by dot products or cosines; {index.folder} ranks by"
+            " distances; build the new index at once"
+        )
     if new.path is None:
         raise InputError("the new run must be stored: a backfill goes on in another process")
     place.mkdir(exist_ok=False)
@@ -263,6 +306,7 @@ def begin(place: Path, index: Index, new: Run, bridge: Transform, part_rows: int
         space_of_run(new).origin,
         part_rows,
         table.n_rows,
+        old_space=index.space.origin,
     )
     text = json.dumps(asdict(made), indent=1)
     write_whole(place / STATE, lambda file: file.write(text.encode()))
@@ -303,8 +347,3 @@ def _write_part(run: Run, state: State, old: Index, place: Path, start: int, sto
         told = {"rows": stop - start, "files": 1, "components": table.d, "dtype": "float32"}
         record = provenance(run, {}) | {"as": old.engine, "metric": old.metric}
         write_record(folder, record | {state.table: {**told, "ids": spec.ids}})
-
-
-def _flat(parts: list[list[tuple[float, Any]]]) -> Iterator[tuple[float, Any]]:
-    for part in parts:
-        yield from part

@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dask_embstab.core.metrics.estimates import CONFIDENCE, Estimate, estimate
+from dask_embstab.core.metrics.estimates import CONFIDENCE, Estimate
 from dask_embstab.core.types import Matrix
 from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError, NotFiniteError, TooFewMatchedError
-from dask_embstab.passes.evaluate.ranked import Metric, rank_tables
-from dask_embstab.passes.join.rows import read_rows
+from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.evaluate.stale import best_ids, recall_of
+from dask_embstab.passes.join.queries import QueryLog, read_with_repeats
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space
-from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 
 Decision = Literal["leave", "bridge", "reindex"]
@@ -37,6 +37,8 @@ class UpgradePlan(Displayed):
     that the old vectors find for the new model's queries as they are, and for queries multiplied by
     one matrix (moving the stored vectors by its inverse finds the same). Where no matrix leads from
     one space into the other ``bridge`` and ``transform`` are None, and ``reason`` says why.
+    ``asked`` tells whose queries these are: ``from`` a sample or a log, how many were ``sampled``
+    of how many (``of``), and of how many ids of the log the new run has no row (``unknown``).
 
     Examples
     --------
@@ -56,6 +58,7 @@ class UpgradePlan(Displayed):
     spaces: dict[str, Space]
     rows: int
     row_bytes: int
+    asked: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: recall with its 95 % interval, and what each way costs.
@@ -73,6 +76,7 @@ class UpgradePlan(Displayed):
             "metric": self.metric,
             "needed": self.needed,
             "confidence": CONFIDENCE,
+            "queries": self.asked,
             "recall": {name: _plain(found) for name, found in recall.items()}
             | {"reindex": {"mean": 1.0, "low": 1.0, "high": 1.0, "queries": None}},
             "reason": self.reason,
@@ -100,7 +104,7 @@ class UpgradePlan(Displayed):
 def plan_upgrade(
     old: Run,
     new: Run,
-    queries: Table | None,
+    log: QueryLog | None,
     bridge: Callable[[], Transform],
     *,
     k: int,
@@ -111,13 +115,13 @@ def plan_upgrade(
 ) -> UpgradePlan:
     """Rank the items of both runs for sampled queries of the new model.
 
-    ``queries`` are rows of the new model (None: its users, without any its items); ``bridge`` fits
-    the transform from the new space into the old one. Reads the new items once and the old ones
-    twice.
+    ``log`` are the user's own queries (None: a sample of its users, without any its items);
+    ``bridge`` fits the transform from the new space into the old one. Reads the new items once and
+    the old ones twice.
     """
-    theirs = new.users or new.table("items") if queries is None else queries
+    key = "items" if new.users is None else "users"
     # A row of the items finds itself first: it is asked by id, or sampled.
-    among_items = new.users is None and (queries is None or queries.stored_ids is not None)
+    among_items = new.users is None and (log is None or log.ids is not None)
     metric = metric or ("cosine" if new.users is None else "dot")
     items, target = old.table("items"), new.table("items")
     least = min(items.n_rows, target.n_rows) - among_items
@@ -126,27 +130,42 @@ def plan_upgrade(
             f"recall@{k} of tables of {least} rows says nothing: half of them are found by chance;"
             f" ask for at most {least // 2}"
         )
-    with unchanged(items, target, theirs):
-        rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.choice(theirs.n_rows, min(n_queries, theirs.n_rows), replace=False))
-        rows = read_rows(theirs, chosen, label="upgrade: queries")
-        if not np.isfinite(rows).all():
-            raise NotFiniteError(f"rows of {theirs.where} are not finite; mend them")
+    theirs = new.table(key)
+    with unchanged(items, target, theirs, None if log is None else log.vectors):
+        asked_of: dict[str, Any] = {"from": "sample", "of": theirs.n_rows, "unknown": 0}
+        if log is not None:
+            asked_of |= {"from": log.kind, "of": log.n}
+        if log is not None and log.ids is None:
+            rows, chosen = log.rows(theirs.d, n_queries, seed), np.empty(0, np.int64)
+        else:
+            if log is None:
+                rng = np.random.default_rng(seed)
+                n = min(n_queries, theirs.n_rows)
+                chosen = np.sort(rng.choice(theirs.n_rows, n, replace=False))
+            else:
+                chosen, asked_of["unknown"] = log.rows_in(theirs, n_queries, seed)
+            rows = read_with_repeats(theirs, chosen, label="upgrade: queries")
+            if not np.isfinite(rows).all():
+                raise NotFiniteError(f"rows of {theirs.where} are not finite; mend them")
+        asked_of["sampled"] = len(rows)
         own = np.asarray(plain(ids_at(theirs.row_ids, chosen))) if among_items else None
 
         # A log of queries stands for those to come, users for themselves.
-        population = theirs.n_rows if queries is None else math.inf
+        population = theirs.n_rows if log is None else math.inf
         transform, reason = _fitted(bridge)
         asked: dict[str, Matrix] = {}
-        if theirs.d == items.d:
+        if rows.shape[1] == items.d:
             asked["leave"] = rows
         if transform is not None:
             of_items = new.users is None  # the users' matrix takes queries where there are users
             through = transform.transform_items if of_items else transform.transform_users
             asked["bridge"] = through(rows)
-        fresh = _neighbours(target, rows, k, metric, own)
+        label = "upgrade: rankings"
+        fresh = best_ids(target, rows, k, metric, own, label=label)
         recall = {
-            name: _recall(fresh, _neighbours(items, sent, k, metric, own), k, population)
+            name: recall_of(
+                best_ids(items, sent, k, metric, own, label=label), fresh, k, population
+            )
             for name, sent in asked.items()
         }
 
@@ -166,6 +185,7 @@ def plan_upgrade(
         {"old": space_of_run(old), "new": space_of_run(new)},
         target.n_rows,
         target.d * target.dtype.itemsize,
+        asked_of,
     )
 
 
@@ -175,24 +195,6 @@ def _fitted(bridge: Callable[[], Transform]) -> tuple[Transform | None, str | No
         return bridge(), None
     except (TooFewMatchedError, InputError) as error:
         return None, str(error)
-
-
-def _neighbours(table: Table, queries: Matrix, k: int, metric: Metric, own: Any) -> list[list[Any]]:
-    """The ids of the best ``k`` rows of every query; without the query itself where it is a row."""
-    (ranking,) = rank_tables(
-        [table], queries, k + (own is not None), metric=metric, label="upgrade: rankings"
-    )
-    named = [plain(ids_at(table.row_ids, rows)) for rows in ranking.rows]
-    if own is None:
-        return named
-    return [
-        [one for one in found if one != query][:k] for found, query in zip(named, own, strict=True)
-    ]
-
-
-def _recall(fresh: list[list[Any]], found: list[list[Any]], k: int, population: float) -> Estimate:
-    shares = [len(set(wanted) & set(seen)) / k for wanted, seen in zip(fresh, found, strict=True)]
-    return estimate(np.asarray(shares), population)
 
 
 def _plain(found: Estimate | None) -> dict[str, Any] | None:

@@ -7,8 +7,9 @@ counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,10 @@ from dask_embstab.passes.evaluate.results import Metrics, Moved, TableMetrics
 from dask_embstab.passes.evaluate.retrieval import Queries, measure_rankings
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.queries import as_query_log
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
+from dask_embstab.tables.ids.row_index import gather
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.named import value_of
@@ -62,6 +65,7 @@ class EvaluateOptions:
     judgments: Any = None
     displacement: Any = None
     most_moved: int = 10
+    queries: Any = None
     join: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,7 +112,7 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             for key, both in tables.items()
         }
         ranked, retrieval, judged = measure_rankings(
-            _queries(tables, pairings, found, groups),
+            _queries(tables, pairings, found, groups, options),
             judgments,
             options.k,
             n_queries=options.n_queries,
@@ -176,10 +180,11 @@ def _queries(
     pairings: Mapping[str, Pairing],
     found: Mapping[str, Matched],
     groups: Mapping[str, Groups],
+    options: EvaluateOptions,
 ) -> Queries:
     name = _queried(tables)
     ranked = "items" if "items" in tables else name
-    return Queries(
+    sampled = Queries(
         name=name,
         tables=tables[name],
         items=tables[ranked],
@@ -187,9 +192,30 @@ def _queries(
         item_partners=pairings[ranked].partners,
         sample=np.sort(found[name].sample.rows),
         population=found[name].agreement.n,
+        of=found[name].agreement.n,
         groups=groups.get(name),
         among_themselves=ranked == name,
     )
+    if options.queries is None:
+        return sampled
+    log = as_query_log(options.queries, name)
+    logged = replace(sampled, population=math.inf, of=log.n)
+    if log.ids is None:
+        vectors = log.rows(tables[ranked][0].d, options.n_queries, options.seed)
+        return replace(logged, sample=np.arange(len(vectors)), vectors=vectors, groups=None)
+    rows, _ = log.rows_in(tables[name][0], options.n_queries, options.seed)
+    # Those that both runs have, and that are zeros in neither.
+    each, at = np.unique(rows, return_inverse=True)
+    partners = gather(pairings[name].partners, each)
+    usable = partners >= 0
+    a, b = sampled.read(np.stack([each, partners])[:, usable])
+    usable[usable] = a.any(axis=1) & b.any(axis=1)
+    if not usable.any():
+        raise TooFewMatchedError(
+            f"queries are ids of rows that both runs have and that are zeros in neither; of"
+            f" {len(each)} ids of {log.where} none is; give others"
+        )
+    return replace(logged, sample=rows[usable[at]])
 
 
 def _table_metrics(

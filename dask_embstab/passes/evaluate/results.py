@@ -109,6 +109,8 @@ class Retrieval:
     ``stale_queries``: b's items by a's queries against b's own (yesterday's queries on today's
     table). ``stale_table``: a's items by b's queries against a's own (the paper's). ``retrained``:
     each run's own items by its own queries; of items, the overlap of the neighbours of one id.
+
+    A log of vectors asks both runs, so that nothing is stale: there the first two are None.
     """
 
     queries: str
@@ -116,8 +118,8 @@ class Retrieval:
     k: int
     sampled: int
     population: int
-    stale_queries: RankingAgreement
-    stale_table: RankingAgreement
+    stale_queries: RankingAgreement | None
+    stale_table: RankingAgreement | None
     retrained: RankingAgreement
     n_ranked: int
     depth: int
@@ -190,7 +192,8 @@ class Metrics(Displayed):
         if (found := self.retrieval) is not None and found.k:
             of_users = self.rank_correlation is not None
             name = "stale_recall" if of_users else "neighbour_overlap"
-            shown = found.stale_queries if of_users else found.retrained
+            stale = found.stale_queries if of_users else None
+            shown = found.retrained if stale is None else stale
             facts[name] = (
                 f"{shown.recall[found.depth].mean:.4f} at {found.depth} of {found.n_ranked}"
                 if found.depth

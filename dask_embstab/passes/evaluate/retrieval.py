@@ -5,6 +5,7 @@ quality by judgments: one read of each items table for all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +46,9 @@ class Queries:
     belong to those of a in either.
 
     ``sample`` (ascending rows of a) was drawn of ``population`` queries that are zeros in neither
-    run, and may be in ``groups``. Queries ``among_themselves`` are ranked against the other rows of
-    their own table.
+    run, and may be in ``groups``; a log of queries (``of`` so many) stands for all that are to
+    come, and may be of ``vectors`` (q, d), which ask both runs. Queries ``among_themselves`` are
+    ranked against the other rows of their own table.
     """
 
     name: str
@@ -55,9 +57,11 @@ class Queries:
     partners: RowIndex
     item_partners: RowIndex
     sample: RowNumbers
-    population: int
+    population: float
+    of: int
     groups: Groups | None
     among_themselves: bool
+    vectors: Matrix | None = None
 
     def read(self, rows: RowNumbers) -> tuple[Matrix, Matrix]:
         """These rows (2, q) of both runs."""
@@ -103,13 +107,17 @@ def measure_rankings(
     is that of `rank_tables` for twice these queries.
     """
     metric = metric or ("cosine" if queries.among_themselves else "dot")
-    n = len(queries.sample)
-    rows = np.stack([queries.sample, gather(queries.partners, queries.sample)])
+    n, vectors = len(queries.sample), queries.vectors
+    sample = queries.sample if vectors is None else queries.sample[:0]
+    rows = np.stack([sample, gather(queries.partners, sample)])
     judged = None
     if judgments is not None:
         judged = judged_queries(judgments, queries.tables, queries.items).sampled(n_queries, seed)
         rows = np.hstack([rows, judged.rows])
     of_a, of_b = queries.read(rows)
+    if vectors is not None:
+        of_a, of_b = (np.vstack([vectors, own]) for own in (of_a, of_b))
+        rows = np.hstack([np.full((2, n), -1), rows])  # they are no row of either
 
     itself = int(queries.among_themselves)
     deepest = min(k + itself, *(table.n_rows for table in queries.items))
@@ -121,7 +129,11 @@ def measure_rankings(
     k = max(0, min(deepest - itself, n_ranked))
 
     found = _retrieval(queries, lists.of(np.arange(n), k), k, metric, n_ranked)
-    ranked = None if itself else _rank_correlation(found, (a.zero_rows, b.zero_rows))
+    ranked = (
+        None
+        if itself or vectors is not None
+        else _rank_correlation(found, (a.zero_rows, b.zero_rows))
+    )
     if judged is None:
         return ranked, found, None
     nonzero = np.asarray(of_a[n:].any(axis=1) & of_b[n:].any(axis=1))
@@ -130,10 +142,13 @@ def measure_rankings(
 
 
 def _rank_correlation(found: Retrieval, zero_rows: tuple[int, int]) -> RankCorrelation:
+    stale_table, stale_queries = found.stale_table, found.stale_queries
+    assert stale_table is not None
+    assert stale_queries is not None
     estimates = {
-        "rbo": found.stale_table.rbo,
+        "rbo": stale_table.rbo,
         "retrained_rbo": found.retrained.rbo,
-        "new_catalogue_rbo": found.stale_queries.rbo,
+        "new_catalogue_rbo": stale_queries.rbo,
     }
     return RankCorrelation(
         **{name: one.mean for name, one in estimates.items()},
@@ -154,8 +169,11 @@ def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric, n_ranked:
     }
     n, population, groups = len(queries.sample), queries.population, queries.groups
     codes = None if groups is None else groups.of_rows(queries.sample)
-    agreements = {}
+    agreements: dict[str, Any] = {}
     for name, (ranked, other) in compared.items():
+        if queries.vectors is not None and name != "retrained":
+            agreements[name] = None  # nothing is stale: one vector asks both
+            continue
         shared = overlaps(ranked, other)
         by_group = None
         if groups is not None and codes is not None:
@@ -167,9 +185,8 @@ def _retrieval(queries: Queries, lists: Lists, k: int, metric: Metric, n_ranked:
         agreements[name] = _agreement(shared, population, by_group)
     deepest = min(_INFORMATIVE, n_ranked // _INFORMATIVE)
     depth = max((one for one in cutoffs(k) if one <= deepest), default=0)
-    return Retrieval(
-        queries.name, metric, k, n, population, **agreements, n_ranked=n_ranked, depth=depth
-    )
+    named = queries.name if queries.vectors is None else "vectors"
+    return Retrieval(named, metric, k, n, queries.of, **agreements, n_ranked=n_ranked, depth=depth)
 
 
 def _agreement(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from dask_embstab.passes.join.rows import identity
-from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.read.direct_source import first_checksum
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
@@ -16,12 +17,15 @@ from dask_embstab.tables.transform import Transform
 
 def space_of_run(run: Run) -> Space:
     """The space of a run's vectors; of one that no transform made, by the checksum of its first
-    chunk, or the identity of its tables where none is stored: a retraining changes all rows.
+    chunk, or the identity of its tables where none is stored: a retraining changes all rows. Codes
+    of such a run give its rows back, if not every bit, and are of its space.
     """
     made = run.transform
     if made is not None:
         found = replace(space_of_transform(made), name=run.name)
         return found if run.origin is None else replace(found, origin=run.origin)
+    if (known := _compressed(run)) is not None:
+        return Space(known, None, run.name)
     return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
 
 
@@ -33,8 +37,17 @@ def origin_of_reference(run: Run, made: Transform | None) -> str | None:
         return run.origin or space_of_transform(made).origin
     if run.path is None:
         return None
+    if (stated := _compressed(run)) is not None:
+        return stated
     known = [_checksum(table) for table in _tables(run)]
     return None if None in known else _origin(run, known)
+
+
+def _compressed(run: Run) -> str | None:
+    """The origin of the run that was compressed, where that was as training left it."""
+    found = recorded(run.attrs).get("compressed")
+    origin = found.get("space") if isinstance(found, Mapping) else None
+    return origin if isinstance(origin, str) else None
 
 
 def _tables(run: Run) -> list[Table]:

@@ -125,6 +125,12 @@ GATES: tuple[Gate, ...] = (
         0.15,
         "share of energy that lies in other directions' places than in the last live run",
     ),
+    Gate(
+        "query_recall",
+        "at least",
+        0.3,
+        "share of the best 10 items of logged queries that the last live run's items give too",
+    ),
     Gate("code_saturation", "at most", 0.01, "share of numbers that frozen ranges cut off"),
     Gate(
         "code_error",

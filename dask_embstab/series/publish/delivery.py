@@ -14,6 +14,7 @@ import numpy as np
 
 from dask_embstab.errors import HoldError, InputError
 from dask_embstab.passes.digest import ids_digest, table_digests
+from dask_embstab.passes.join.queries import QueryLog
 from dask_embstab.repairs import call
 from dask_embstab.series.log.basis import read_run
 from dask_embstab.series.log.log import Log
@@ -36,7 +37,7 @@ class Request:
     options that say which of its rows decide.
 
     ``planned``: it is the first run of the new model ``model`` (`publish/planned.py`).
-    ``refit_code``: a new code is made for it.
+    ``refit_code``: a new code is made for it. The gates ask the ``queries`` of a log.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Request:
     refit_code: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
+    queries: QueryLog | None = None
 
     @property
     def given(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ No pass is added: the Gramians ride on the read that verifies the run, and all e
 sample of at most 4,096 rows (16 per component where that is more) by the hash of their ids, read
 from both runs, and of 256 rows of each table as it came. Rows of zeros are evidence of nothing: so
 many more are read that the sample has its size without them. The ids are joined once more, a range
-at a time.
+at a time. With a log of queries their rows are the sample of their table, and both items tables are
+read once more, for what these queries find.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,12 +32,15 @@ from dask_embstab.core.similarity import (
     score_error,
     spectrum_change,
 )
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import IdError
 from dask_embstab.passes.engine.graph import compute, run_all
+from dask_embstab.passes.evaluate.ranked import Metric
+from dask_embstab.passes.evaluate.stale import best_ids, recall_of
 from dask_embstab.passes.join.anchors import anchor_sample
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing
+from dask_embstab.passes.join.queries import QueryLog, read_with_repeats
 from dask_embstab.passes.join.rows import rows_at_places, rows_of
 from dask_embstab.passes.join.sample import FewRows, RowSample, over_few_rows
 from dask_embstab.series.log.log import Log
@@ -43,6 +48,8 @@ from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.version_file import Findings
 from dask_embstab.series.publish.readback import Readback
 from dask_embstab.series.publish.selecting import Selected
+from dask_embstab.tables.ids.ids import ids_at
+from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.ids.row_index import gather
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.run import Run
@@ -58,6 +65,22 @@ _PLACES, _ROWS_AT_PLACE = (16, 128), 16
 _LAST, _LEAST_LAST = 8, 3
 """Runs whose median a change is counted from, and how few of them will do."""
 _WHOLE_RUN = "run"
+_QUERY_K = 10
+"""Items that a logged query asks for.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Queries of a log, at most 4,096: as they came and transformed, (q, d); which ``rows`` of the
+    table ``key`` they are (of vectors: None), and how many ids it does not have.
+    """
+
+    key: str
+    came: Matrix
+    transformed: Matrix
+    rows: RowNumbers | None
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +107,19 @@ def figures_of(
     settings: Settings,
     readback: Readback,
     chosen: Selected,
+    queries: QueryLog | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Every gate's figures by table, but for those of the input's digests; without a live run those
     of the run itself.
 
     And over how many sampled rows of each table they are, and how many were left out as zeros. Rows
-    that were not ``chosen`` are in no sample; a list of pairs says which rows belong together.
+    that were not ``chosen`` are in no sample; a list of pairs says which rows belong together. Of a
+    log of ``queries`` the rows are the sample of their table.
     """
+    asked = None if queries is None else _asked(queries, source, transformed)
     found: dict[str, dict[str, float]] = {
         "finite": {_WHOLE_RUN: 0.0},
-        "scores": _scores(source, transformed),
+        "scores": _scores(source, transformed, asked),
     }
     if head is None or log.head is None:
         return found, {}
@@ -104,7 +130,7 @@ def figures_of(
         if (a := getattr(transformed, key)) and (b := getattr(head, key))
     }
     with join_options(duplicates="first") as join:
-        likenesses, matched = _likenesses(tables, chosen, join)
+        likenesses, matched = _likenesses(tables, chosen, join, asked)
     measurable = {
         key: found
         for key, found in likenesses.items()
@@ -135,9 +161,42 @@ def figures_of(
             if key in known.spectra
         },
     }
-    return found, {
+    sampled = {
         key: {"rows": like.n, "zero_rows": like.zero_pairs} for key, like in likenesses.items()
     }
+    if asked is not None:
+        found["query_recall"] = _query_recall(asked, transformed, head)
+        sampled["queries"] = {"rows": len(asked.came), "unknown": asked.unknown}
+    return found, sampled
+
+
+def _asked(log: QueryLog, source: Run, transformed: Run) -> Asked:
+    key = "items" if transformed.users is None else "users"
+    ours, came = transformed.table(key), source.table(key)
+    if log.ids is not None:
+        rows, unknown = log.rows_in(ours, _SAMPLE, 0)
+        a, b = (read_with_repeats(one, rows, label="gates: queries") for one in (came, ours))
+        return Asked(key, a, b, rows, unknown)
+    vectors, made = log.rows(came.d, _SAMPLE, 0), transformed.transform
+    assert made is not None
+    through = made.transform_items if key == "items" else made.transform_users
+    return Asked(key, vectors, np.asarray(through(vectors)), None, 0)
+
+
+def _query_recall(asked: Asked, transformed: Run, head: Run) -> dict[str, float]:
+    """Nothing where half of the items are found by chance."""
+    fresh, stale = transformed.table("items"), head.table("items")
+    metric: Metric = "dot" if asked.key == "users" else "cosine"
+    own, k = None, _QUERY_K
+    if asked.key == "items" and asked.rows is not None:
+        own = plain(ids_at(fresh.row_ids, asked.rows))
+    if fresh.d != stale.d or 2 * k > min(fresh.n_rows, stale.n_rows) - (own is not None):
+        return {}
+    wanted, seen = (
+        best_ids(table, asked.transformed, k, metric, own, label="gates: rankings")
+        for table in (fresh, stale)
+    )
+    return {asked.key: recall_of(seen, wanted, k, math.inf).mean}
 
 
 def zero_rows_in(known: Findings, key: str) -> int:
@@ -170,7 +229,10 @@ def content_of(tables: Mapping[str, Any]) -> str:
 
 
 def _likenesses(
-    tables: Mapping[str, Compared], chosen: Selected, join: JoinOptions
+    tables: Mapping[str, Compared],
+    chosen: Selected,
+    join: JoinOptions,
+    asked: Asked | None = None,
 ) -> tuple[dict[str, Likeness], dict[str, float]]:
     """Of sampled shared rows, by table, and the shares of the rows that are not zero that are
     shared.
@@ -183,6 +245,15 @@ def _likenesses(
         key: anchor_sample(pairing, table, tables[key].sampled, 0)
         for key, (table, pairing) in pairings.items()
     }
+
+    if asked is not None and asked.rows is not None and asked.key in pairings:
+        table, pairing = pairings[asked.key]
+        logged = np.unique(asked.rows)
+        logged = logged[gather(pairing.partners, logged) >= 0]
+        # So few that nothing can be told of them would turn gates off.
+        if table is tables[asked.key].ours and len(logged) >= LEAST_TO_TURN * table.d:
+            sample = samples[asked.key]
+            samples[asked.key] = RowSample.of(logged, sample.size, 0)
 
     # Every row is compared with the same few rows of the head: those with the smallest hashes of
     # all.
@@ -225,9 +296,9 @@ def _shared(tables: Compared, pairing: Pairing, n: int, zero_pairs: int) -> floa
     return min(nonzero / max(min(tables.n_ours, tables.n_theirs), 1), 1.0)
 
 
-def _scores(source: Run, transformed: Run) -> dict[str, float]:
+def _scores(source: Run, transformed: Run, asked: Asked | None) -> dict[str, float]:
     """How far sampled scores (items with items where there are no users) moved, beyond what a
-    truncation takes.
+    truncation takes; those of logged queries where there are some.
     """
     keys = ("items", "items") if source.users is None else ("users", "items")
     rng, tables = (
@@ -242,8 +313,10 @@ def _scores(source: Run, transformed: Run) -> dict[str, float]:
             for table in both
         ]
         a, transformed_a, b, transformed_b = compute(wanted, label="gates: scores", n_tasks=0)
+        if asked is not None:
+            a, transformed_a = asked.came, asked.transformed
         kept = [np.flatnonzero(side.any(axis=1))[: _PLACES[0] * _ROWS_AT_PLACE] for side in (a, b)]
-        if min(map(len, kept)) >= _PLACES[0]:
+        if min(map(len, kept[asked is not None :])) >= _PLACES[0]:
             break
     moved = score_error((a[kept[0]], b[kept[1]]), (transformed_a[kept[0]], transformed_b[kept[1]]))
     return {_WHOLE_RUN: max(0.0, moved - _truncated(transformed))}

@@ -38,6 +38,7 @@ MODEL_GATES = (
     "chance_share",
     "norm_ratio",
     "spectrum",
+    "query_recall",
     "code_agreement",
 )
 """Gates that compare the run with the model before it."""

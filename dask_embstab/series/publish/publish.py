@@ -155,7 +155,14 @@ def check_gates(
     store, log, settings = delivery.store, delivery.log, delivery.settings
     head = None if log.head is None else read_run(store, log.located(log.head))
     figures, sampled = figures_of(
-        log, head, readback.run, delivery.source, settings, readback, candidate.selected
+        log,
+        head,
+        readback.run,
+        delivery.source,
+        settings,
+        readback,
+        candidate.selected,
+        delivery.request.queries,
     )
     of_codes, codes = code_figures(delivery, coding, readback, head)
     figures |= of_codes

@@ -20,7 +20,12 @@ from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.repairs import option
 from dask_embstab.tables.formats.arrow_values import id_kind, ids_of, vectors_of, width_of
-from dask_embstab.tables.formats.columns import VectorColumns, choose_columns
+from dask_embstab.tables.formats.columns import (
+    Chosen,
+    VectorColumns,
+    choose_columns,
+    id_column,
+)
 from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
 from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets
 from dask_embstab.tables.formats.places import what_it_must_be
@@ -182,23 +187,8 @@ def column_table(
     """
     listed = reader.listed(files, row_filter)
     chosen = choose_columns(listed.schema, id, vector, key, where, listed.partitions)
-    before = np.cumsum(listed.rows) - listed.rows
-    of_file = np.flatnonzero(np.diff(listed.file, prepend=-1))
-    first = before - np.repeat(before[of_file], np.diff([*of_file, len(before)]))
-    kept = listed.kept > 0
-    pieces = ColumnPieces(
-        reader,
-        files,
-        listed.file[kept],
-        listed.number[kept],
-        first[kept],
-        np.concatenate([[0], np.cumsum(listed.kept[kept])]).astype(np.int64),
-        chosen.vector,
-        chosen.id,
-        "int64",
-        row_filter,
-        row_filter_text,
-    )
+    pieces = _pieces(reader, files, listed, chosen)
+    pieces = replace(pieces, filter=row_filter, row_filter=row_filter_text)
     if not pieces.offsets[-1]:
         of = (
             f"{int(listed.rows.sum())} rows, and {option('where')} keeps none"
@@ -212,6 +202,43 @@ def column_table(
     array = PieceArray(pieces, "ids", where, pieces.id_kind)
     ids = None if chosen.id is None else Ids(array, pieces.id_kind, where)
     return Table(PieceSource(pieces), ids, where, key)
+
+
+def column_ids(
+    reader: BatchReader, files: tuple[StoredFile, ...], *, key: str, where: str
+) -> Ids | None:
+    """The ids in files of columns that hold no vectors; None where they hold some."""
+    listed = reader.listed(files, None)
+    name = id_column(listed.schema, key, where, listed.partitions)
+    if name is None:
+        return None
+    no_vectors = VectorColumns((), "columns", np.dtype(np.float32), 1)
+    chosen = Chosen(no_vectors, name, listed.schema.field(name).type)
+    pieces = _pieces(reader, files, listed, chosen)
+    if not pieces.offsets[-1]:
+        raise InputError(f"a column of ids needs at least one row; {where} has none")
+    pieces = _width_and_kind_read(pieces, chosen.id_type)
+    return Ids(PieceArray(pieces, "ids", where, pieces.id_kind), pieces.id_kind, where)
+
+
+def _pieces(
+    reader: BatchReader, files: tuple[StoredFile, ...], listed: Listed, chosen: Chosen
+) -> ColumnPieces:
+    before = np.cumsum(listed.rows) - listed.rows
+    of_file = np.flatnonzero(np.diff(listed.file, prepend=-1))
+    first = before - np.repeat(before[of_file], np.diff([*of_file, len(before)]))
+    kept = listed.kept > 0
+    return ColumnPieces(
+        reader,
+        files,
+        listed.file[kept],
+        listed.number[kept],
+        first[kept],
+        np.concatenate([[0], np.cumsum(listed.kept[kept])]).astype(np.int64),
+        chosen.vector,
+        chosen.id,
+        "int64",
+    )
 
 
 def _width_and_kind_read(pieces: ColumnPieces, id_type: Any) -> ColumnPieces:

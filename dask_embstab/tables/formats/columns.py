@@ -93,8 +93,38 @@ def _vector_columns(fields: dict[str, Any], vector: Any, where: str) -> VectorCo
     return VectorColumns(tuple(names), "columns", dtype, len(names))
 
 
+def id_column(schema: Any, key: str, where: str, partitions: Sequence[str] = ()) -> str | None:
+    """The column of the ids in a schema without vectors: the only one, or that with the usual name;
+    None where vectors are there.
+    """
+    fields = {field.name: field for field in schema}
+    whole, numbered = _candidates(fields, where)
+    if whole or numbered:
+        return None
+    try:
+        found = _id_column(fields, None, key, where, partitions)
+    except InputError:
+        found = None
+    if found is None:
+        raise InputError(
+            f"ids must be the only column that can hold them, or be named id or {DIMENSION[key]}_id"
+            f"; {where} has {_listed(fields)}, and no vectors"
+        )
+    return found
+
+
 def _only_vectors(fields: dict[str, Any], where: str) -> VectorColumns:
     """The only column of vectors, or the only numbered columns of floats (emb_0, emb_1, ...)."""
+    whole, able = _candidates(fields, where)
+    if len(whole) == 1:
+        return whole[0]
+    if not whole and len(able) == 1:
+        return _vector_columns(fields, in_order(able[0]), where)
+    raise _unclear("the vectors", "vector", [one.names[0] for one in whole], fields, where)
+
+
+def _candidates(fields: dict[str, Any], where: str) -> tuple[list[VectorColumns], list[list[str]]]:
+    """Columns of whole vectors, and numbered columns of floats."""
     pa = require_extra("pyarrow", "parquet", what=f"reading {where}")
     whole = [
         one
@@ -102,16 +132,11 @@ def _only_vectors(fields: dict[str, Any], where: str) -> VectorColumns:
         if not (pa.types.is_binary(field.type) or _is_uuid(field.type, pa))
         and (one := _whole(field, None)) is not None
     ]
-    if len(whole) == 1:
-        return whole[0]
     numbered: dict[str, list[str]] = {}
     for name, field in fields.items():
         if _is_float(field.type) and (series := series_of(name)) is not None:
             numbered.setdefault(series, []).append(name)
-    able = [names for names in numbered.values() if len(names) >= _LEAST_COMPONENTS]
-    if not whole and len(able) == 1:
-        return _vector_columns(fields, in_order(able[0]), where)
-    raise _unclear("the vectors", "vector", [one.names[0] for one in whole], fields, where)
+    return whole, [names for names in numbered.values() if len(names) >= _LEAST_COMPONENTS]
 
 
 def _whole(field: Any, dtype: np.dtype[Any] | None) -> VectorColumns | None:

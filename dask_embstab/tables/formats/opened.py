@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
 from dask_embstab.repairs import option
 from dask_embstab.tables.formats.arrays import ArrayFormat, array_table
 from dask_embstab.tables.formats.arrow import ArrowReader, arrow_schema
-from dask_embstab.tables.formats.columnar import column_table
+from dask_embstab.tables.formats.columnar import column_ids, column_table, reading_file
 from dask_embstab.tables.formats.csv import csv_reader
 from dask_embstab.tables.formats.hdf5 import Hdf5
 from dask_embstab.tables.formats.parquet import parquet_reader
@@ -18,6 +20,7 @@ from dask_embstab.tables.formats.raw import Npy, Npz, Safetensors
 from dask_embstab.tables.formats.where import row_filter
 from dask_embstab.tables.formats.words import Words
 from dask_embstab.tables.identity import StoredFile
+from dask_embstab.tables.ids.ids import Ids, as_ids
 from dask_embstab.tables.table import Table
 
 
@@ -31,6 +34,24 @@ def table_in_files(
     """
     place = files_at(source)
     return None if place is None else _opened(place, key, id, vector, where)
+
+
+def ids_in_files(source: Any, key: str) -> Ids | None:
+    """The ids in a file, a folder or a pattern of Parquet, Arrow, CSV or npy that holds no vectors;
+    None where it holds some, or where none of these formats is meant.
+    """
+    place = files_at(source)
+    if place is None:
+        return None
+    paths = [file.path for file in place.files]
+    if place.format == "npy" and len(paths) == 1:
+        with reading_file(paths[0]):
+            found = np.load(paths[0], mmap_mode="r", allow_pickle=False)
+        return as_ids(found, len(found), where=place.name) if found.ndim == 1 else None
+    if place.format not in ("parquet", "arrow", "csv"):
+        return None
+    reader, _ = _column_reader(place, paths)
+    return column_ids(reader, place.files, key=key, where=place.name)
 
 
 def is_in_files(source: Any) -> bool:
@@ -47,18 +68,7 @@ def _opened(place: Place, key: str, id: Any, vector: Any, where: Any) -> Table:
                 f" {place.name} is {place.format}"
             )
         return _of_arrays(place, key, id, vector)
-    if place.format == "parquet":
-        reader: Any = parquet_reader(place.root, paths)
-        schema = reader.schema
-    elif place.format == "arrow":
-        reader, schema = ArrowReader(), arrow_schema(paths[0])
-    elif place.format == "csv":
-        reader = csv_reader(paths[0])
-        schema = reader.schema
-    else:
-        raise InputError(
-            f"{place.name} is {place.format}, which is not read; convert it to Parquet or npy"
-        )
+    reader, schema = _column_reader(place, paths)
     return column_table(
         reader,
         place.files,
@@ -69,6 +79,21 @@ def _opened(place: Place, key: str, id: Any, vector: Any, where: Any) -> Table:
         row_filter=row_filter(where, schema),
         row_filter_text="" if where is None else str(where),
     )
+
+
+def _column_reader(place: Place, paths: list[str]) -> tuple[Any, Any]:
+    """The reader of a format of columns, and the schema."""
+    if place.format == "arrow":
+        return ArrowReader(), arrow_schema(paths[0])
+    if place.format == "parquet":
+        reader: Any = parquet_reader(place.root, paths)
+    elif place.format == "csv":
+        reader = csv_reader(paths[0])
+    else:
+        raise InputError(
+            f"{place.name} is {place.format}, which is not read; convert it to Parquet or npy"
+        )
+    return reader, reader.schema
 
 
 _ARRAYS: dict[str, ArrayFormat] = {
