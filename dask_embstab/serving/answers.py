@@ -16,8 +16,11 @@ from dask_embstab.serving.live import Live, Snapshot
 from dask_embstab.tables.coerce import as_table
 from dask_embstab.tables.ids.kinds import plain
 from dask_embstab.tables.layout import TABLES
+from dask_embstab.tables.space import source_origin
 
 MOST_K, MOST_QUERIES = 1000, 1000
+HEAD = "head"
+"""The version that is the head when the request comes."""
 _FIELDS = {
     "transform": {"table", "vectors"},
     "lookup": {"table", "ids"},
@@ -40,7 +43,7 @@ def answer(live: Live, what: str, asked: Any) -> dict[str, Any]:
         raise InputError(f"{what} takes {known}; {shown(min(unknown))} came too")
     snapshot = live.at(_version(asked.get("version")))
     space = asked.get("space")
-    if space is not None and space != snapshot.space.origin:
+    if what != "transform" and space is not None and space != snapshot.space.origin:
         raise SpaceError(
             f"vectors of the space {shown(space)} must not meet those of version"
             f" {snapshot.version}, which are of {snapshot.space.origin}; transform them first"
@@ -50,9 +53,11 @@ def answer(live: Live, what: str, asked: Any) -> dict[str, Any]:
 
 
 def _version(given: Any) -> int | None:
+    if given == HEAD and isinstance(given, str):
+        return None
     if given is None or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
         return given
-    raise InputError(f"version must be a whole number from 1 on; it is {shown(given)}")
+    raise InputError(f"version must be a whole number from 1 on, or head; it is {shown(given)}")
 
 
 def _about(snapshot: Snapshot, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +67,26 @@ def _about(snapshot: Snapshot, _: Mapping[str, Any]) -> dict[str, Any]:
         for key in TABLES
         if (table := getattr(run, key)) is not None
     }
-    return {"run": run.name, "fingerprint": snapshot.space.to_dict(), "tables": tables}
+    model = {"name": run.name, "space": source_origin(snapshot.transform)}
+    told = {"fingerprint": snapshot.space.to_dict(), "model": model}
+    return {"run": run.name, **told, "tables": tables}
 
 
 def _transform(snapshot: Snapshot, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows as the version's model made them, in the series' space."""
+    """Rows as the version's model made them, in the series' space; they say which model that is."""
+    theirs, own = asked.get("space"), source_origin(snapshot.transform)
+    if theirs is None and asked.get("version") is None:
+        raise InputError(
+            "vectors do not say which model made them, and another version's transform leads"
+            " nowhere; send version (a number, or head), or the space of the model that /version"
+            " tells"
+        )
+    if theirs is not None and theirs != own:
+        raise SpaceError(
+            f"version {snapshot.version} transforms vectors of its own model, whose space is {own};"
+            f" those that came are of {shown(theirs)}"
+            + (", where this leads" if theirs == snapshot.space.origin else "")
+        )
     rows = _rows(asked.get("vectors"), snapshot.transform.d)
     made = snapshot.transform
     through = made.transform_items if _table(asked) == "items" else made.transform_users

@@ -98,21 +98,51 @@ def space_of_transform(transform: Transform) -> Space:
     known, digest = transform.diagnostics, digest_of(transform)
     last = _last(known)
     reference = last.get("reference") or {}
-    rebased = last.get("rebased") or {}
-    origin = reference.get("space")
-    if rebased:
-        origin = rebased_origin(rebased)
-    elif origin is None:
+    origin = _reached(last)
+    if origin is None and isinstance(last.get("inverse_of"), Mapping):
+        origin = _taken(last["inverse_of"])
+    if origin is None:
         # Matrices alone would not do: without a reference the geometry of every run is kept by one
         # and the same identity.
         text = digest + json.dumps(_inputs(known), sort_keys=True, default=str)
         origin = hashlib.sha256(text.encode()).hexdigest()[:32]
-    elif (keep := last.get("keep")) and (keep == "scores") != bool(reference.get("balance")):
-        # Rows that are standardized have other lengths and angles than rows as trained, and no
-        # rotation leads from one into the other.
-        origin = hashlib.sha256(f"{keep} {origin}".encode()).hexdigest()[:32]
     name = reference.get("name") or reference.get("path")
     return Space(origin, digest, None, name)
+
+
+def source_origin(transform: Transform) -> str | None:
+    """The origin of the space of the vectors that a transform takes; None where it does not say."""
+    return _taken(transform.diagnostics)
+
+
+def _taken(known: Any) -> str | None:
+    """The same, by what is known of it."""
+    if not isinstance(known, Mapping):
+        return None
+    if "inverse_of" in known:
+        return _reached(_last(known["inverse_of"])) if known["inverse_of"] else None
+    if isinstance(parts := known.get("composed_of"), list | tuple) and parts:
+        return _taken(parts[0])
+    source = known.get("source")
+    origin = source.get("space") if isinstance(source, Mapping) else None
+    return origin if isinstance(origin, str) else None
+
+
+def _reached(last: Mapping[str, Any]) -> str | None:
+    """The origin of a reference's space, or of that where the other of scores and geometry is kept;
+    None where there is no reference.
+    """
+    if rebased := last.get("rebased"):
+        return rebased_origin(rebased)
+    reference = last.get("reference") or {}
+    origin = reference.get("space")
+    if origin is None:
+        return None
+    if (keep := last.get("keep")) and (keep == "scores") != bool(reference.get("balance")):
+        # Rows that are standardized have other lengths and angles than rows as trained, and no
+        # rotation leads from one into the other.
+        return hashlib.sha256(f"{keep} {origin}".encode()).hexdigest()[:32]
+    return str(origin)
 
 
 def _last(known: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from dask_embstab.passes.fit.options import (
 )
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.join.space import fitted_on
 from dask_embstab.tables.coerce import (
     TableLike,
     as_run,
@@ -200,7 +201,8 @@ def fit(
     rows = selections(align_on, read_named(chosen, aligned, run))
     keep = resolve_keep(keep, users=user_table)
     options = FitOptions(keep=keep, selections=rows, **choices)
-    return fit_tables(item_table, user_table, aligned_on, options)
+    made = fit_tables(item_table, user_table, aligned_on, options)
+    return fitted_on(run if users is None else None, made)
 
 
 @verb()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from dask_embstab.arguments import shown
-from dask_embstab.errors import InputError, NotFiniteError, verb
+from dask_embstab.errors import EmbstabWarning, InputError, NotFiniteError, SpaceError, verb
 from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.migrate.costs import asked_of
 from dask_embstab.exchange.moved_index import move_index
@@ -25,7 +26,7 @@ from dask_embstab.series.places import series_at, series_version
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.coerce import as_run, as_table, run_of
 from dask_embstab.tables.run import Run, RunLike
-from dask_embstab.tables.space import Space, require_one_space, space_of_transform
+from dask_embstab.tables.space import Space, require_one_space, source_origin, space_of_transform
 from dask_embstab.tables.transform import Transform
 from dask_embstab.verbs.runs import load_transform
 from dask_embstab.verbs.space import space_of
@@ -66,7 +67,7 @@ def query_index(
     Raises
     ------
     SpaceError
-        Where queries and index are of two spaces.
+        Where queries and index are of two spaces, or queries of another than ``space`` says.
     InputError
         Where the space of the queries is not known, or there is no index.
 
@@ -81,7 +82,13 @@ def query_index(
     require_each("query_index", {"k": k, "table": table})
     opened = open_index(local_index(index), table)
     asked, theirs = _queries(queries)
-    theirs = theirs if space is None else space_of(space)
+    if space is not None:
+        given = space_of(space)
+        if theirs is not None:
+            require_one_space(
+                theirs, given, "the queries", f"the {option('space')} given with them"
+            )
+        theirs = given
     if theirs is None:
         raise InputError(
             "vectors alone do not say of which space they are, and those of another must not meet"
@@ -167,6 +174,19 @@ def upgrade_index(
         )
     opened = open_index(local_index(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
+    if (taken := source_origin(made)) not in (None, opened.space.origin):
+        raise SpaceError(
+            f"the transform must take vectors of the index's space, {opened.space.origin}; it was"
+            f" fitted on vectors of {taken}; fit it on the run that was indexed"
+        )
+    if taken is None:
+        warnings.warn(
+            EmbstabWarning(
+                f"the transform does not say of which space the vectors are that it takes; those of"
+                f" {index} are of {opened.space.origin}; fit it on a run, which says so"
+            ),
+            stacklevel=2,
+        )
     into = space_of_transform(made) if space is None else space_of(space)
     place = local_index(out)
     export = Export(made, place, opened.engine, {}, {}, overwrite=overwrite, sync=sync)

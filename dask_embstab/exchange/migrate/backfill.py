@@ -50,7 +50,7 @@ from dask_embstab.tables.ids.lookup import known_rows
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.run import Run, RunLike, open_run
-from dask_embstab.tables.space import Space
+from dask_embstab.tables.space import Space, digest_of
 from dask_embstab.tables.transform import Transform
 
 STATE, BRIDGE = "backfill.json", "bridge.npz"
@@ -64,7 +64,8 @@ which were opened first stay, and not those that were used last.
 @dataclass(frozen=True, slots=True)
 class State:
     """What is moved where, and how far: the first ``done`` rows of the new run's ``table`` are.
-    ``space`` and ``old_space`` are the origins of the new run's and the index's.
+    ``space`` and ``old_space`` are the origins of the new run's and the index's, ``bridge`` is the
+    digest of the matrices between them.
     """
 
     index: str
@@ -75,6 +76,7 @@ class State:
     rows: int
     done: int = 0
     old_space: str | None = None
+    bridge: str | None = None
 
 
 class Backfill(Displayed):
@@ -207,6 +209,11 @@ class Backfill(Displayed):
         """
         index = self._old(state)
         bridge = Transform.load(self.place / BRIDGE)
+        if state.bridge not in (None, digest_of(bridge)):
+            raise InputChangedError(
+                f"{self.place / BRIDGE} is another than when the backfill began; remove"
+                f" {self.place} and begin again"
+            )
         through = bridge.transform_items if run.users is None else bridge.transform_users
         sent, ids = np.asarray(through(queries)), run.table(state.table).row_ids
         wanted = min(index.rows, 2 * k)
@@ -307,6 +314,7 @@ def begin(place: Path, index: Index, new: Run, bridge: Transform, part_rows: int
         part_rows,
         table.n_rows,
         old_space=index.space.origin,
+        bridge=digest_of(bridge),
     )
     text = json.dumps(asdict(made), indent=1)
     write_whole(place / STATE, lambda file: file.write(text.encode()))

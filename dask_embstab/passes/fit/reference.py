@@ -11,7 +11,7 @@ from typing import Any
 from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.passes.fit.options import Balance
 from dask_embstab.passes.join.rows import identity
-from dask_embstab.passes.join.space import origin_of_reference
+from dask_embstab.passes.join.space import known_origin
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.table import Table
@@ -77,7 +77,7 @@ def as_reference(reference: Any) -> Reference | None:
         "name": run.name,
         "stabilized": made is not None,
         "balance": balance,
-        "space": origin_of_reference(run, made),
+        "space": known_origin(run, made),
     }
     return Reference(run.items, run.users, described)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.tables.layout import TABLES, recorded
-from dask_embstab.tables.read.direct_source import first_checksum
+from dask_embstab.tables.read.direct_source import few_checksums
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.space import Space, space_of_transform
 from dask_embstab.tables.table import Table
@@ -16,9 +16,10 @@ from dask_embstab.tables.transform import Transform
 
 
 def space_of_run(run: Run) -> Space:
-    """The space of a run's vectors; of one that no transform made, by the checksum of its first
-    chunk, or the identity of its tables where none is stored: a retraining changes all rows. Codes
-    of such a run give its rows back, if not every bit, and are of its space.
+    """The space of a run's vectors; of one that no transform made, by the checksums of a few
+    chunks, or the identity of its tables where none are stored: a retraining changes all rows, but
+    perhaps those of one chunk. Codes of such a run give its rows back, if not every bit, and are of
+    its space.
     """
     made = run.transform
     if made is not None:
@@ -29,9 +30,9 @@ def space_of_run(run: Run) -> Space:
     return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
 
 
-def origin_of_reference(run: Run, made: Transform | None) -> str | None:
-    """The origin of the space of a run that is aligned to, and that the transform ``made``: a fit
-    reads both once and not twice. None where only reading more would tell.
+def known_origin(run: Run, made: Transform | None) -> str | None:
+    """The origin of the space of a run that is fitted or aligned to, and that the transform
+    ``made``: a fit reads both once and not twice. None where only reading more would tell.
     """
     if made is not None:
         return run.origin or space_of_transform(made).origin
@@ -41,6 +42,14 @@ def origin_of_reference(run: Run, made: Transform | None) -> str | None:
         return stated
     known = [_checksum(table) for table in _tables(run)]
     return None if None in known else _origin(run, known)
+
+
+def fitted_on(run: Run | None, transform: Transform) -> Transform:
+    """The transform, which says of which space the vectors are that it takes."""
+    if run is None:
+        return transform
+    source = {"name": run.name, "space": known_origin(run, run.transform)}
+    return replace(transform, diagnostics={**transform.diagnostics, "source": source})
 
 
 def _compressed(run: Run) -> str | None:
@@ -60,6 +69,6 @@ def _origin(run: Run, found: list[str | None]) -> str:
 
 
 def _checksum(table: Table) -> str | None:
-    """Of the first chunk, as it is stored with it."""
-    digest = first_checksum(table.source)
-    return None if digest is None else f"crc32c {digest}"
+    """Of chunks all over the table, as they are stored with them."""
+    found = few_checksums(table.source)
+    return None if found is None else f"crc32c {found}"

@@ -23,6 +23,7 @@ from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection, resolve_keep
 from dask_embstab.passes.fit.reference import balance_for
+from dask_embstab.passes.join.space import fitted_on
 from dask_embstab.series.log.names import candidate_key, held_key
 from dask_embstab.series.publish.consensus import aligned_on
 from dask_embstab.series.publish.delivery import Delivery, described
@@ -81,7 +82,9 @@ def fit(delivery: Delivery) -> Candidate:
             for name in settings.aligned
         },
     )
-    transform = fit_tables(source.table("items"), source.users, reference, options)
+    transform = fitted_on(
+        source, fit_tables(source.table("items"), source.users, reference, options)
+    )
 
     file = io.BytesIO()
     header = json.dumps({"plan": plan, "diagnostics": dict(transform.diagnostics)})

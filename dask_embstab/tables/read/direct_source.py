@@ -16,6 +16,8 @@ from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.gather import DirectGather, ObjectGather
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
+_FEW_CHUNKS = 16
+
 _DROP_SHARE = 0.5
 """Tables larger than this share of memory are dropped from the page cache behind the reader."""
 
@@ -68,12 +70,20 @@ def few_rows(source: Source, rows: RowNumbers) -> Any:
     return source.gather(rows)
 
 
-def first_checksum(source: Source) -> int | None:
-    """That of the first chunk, as it is stored with it: no row is read. None where none is."""
+def few_checksums(source: Source) -> list[int] | None:
+    """Those of at most 16 chunks all over the table, the first and the last too, as they are stored
+    with them: no row is read. None where one is not.
+    """
     if not isinstance(source, DirectSource):
         return None
-    rows = min(source.chunk_rows, source.shape[0])
-    return DirectBlock(source.files, 0, rows).stored_digests().get(0)
+    rows, n = source.chunk_rows, source.shape[0]
+    numbers = np.unique(np.linspace(0, -(-n // rows) - 1, _FEW_CHUNKS).astype(np.int64))
+    found = [
+        DirectBlock(source.files, k * rows, min((k + 1) * rows, n)).stored_digests().get(k)
+        for k in numbers.tolist()
+    ]
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(found) else None
 
 
 def stored_digests(block: Openable) -> Digests:
