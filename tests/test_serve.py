@@ -72,7 +72,7 @@ def test_answers_are_those_of_the_version_that_they_name(
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 4))
     for pinned in (None, 1, 2):
-        found = post(client, "transform", vectors=rows.tolist(), version=pinned)
+        found = post(client, "transform", vectors=rows.tolist(), version=pinned or "head")
         assert found["version"] == (pinned or 2)
         made = series.transform_for(version=found["version"])
         np.testing.assert_array_equal(found["vectors"], made.transform_users(rows))
@@ -100,6 +100,27 @@ def test_a_publish_is_seen_by_the_next_request(
     assert "embstab_serve_reloads_total 1" in client.get("/metrics").text
 
 
+def test_vectors_of_a_model_are_transformed_by_its_own_version_alone(
+    client: TestClient, series: es.Series
+) -> None:
+    """Those of another model, those that say nothing, and those that were transformed before."""
+    models = [
+        client.post("/transform", json={"vectors": [[1, 2, 3, 4]], "version": n}) for n in (1, 2)
+    ]
+    assert [found.status_code for found in models] == [200, 200]
+    about = client.get("/version").json()
+    space = about["model"]["space"]
+    assert (about["model"]["name"], space != about["space"]) == ("w1", True)
+    asked: dict[str, Any] = {"vectors": [[1.0, 2, 3, 4]]}
+    assert client.post("/transform", json=asked).status_code == 400
+    assert client.post("/transform", json={**asked, "space": space}).status_code == 200
+    assert (
+        client.post("/transform", json={**asked, "space": space, "version": 1}).status_code == 409
+    )
+    assert client.post("/transform", json={**asked, "space": about["space"]}).status_code == 409
+    assert series.transform_for().diagnostics["source"]["space"] == space
+
+
 def test_vectors_of_another_space_are_refused(client: TestClient, series: es.Series) -> None:
     asked = {"vectors": [[1.0, 2, 3, 4]], "space": "0" * 32}
     assert client.post("/search", json=asked).status_code == 409
@@ -110,13 +131,14 @@ def test_vectors_of_another_space_are_refused(client: TestClient, series: es.Ser
 @pytest.mark.parametrize(
     ("what", "asked", "status"),
     [
-        ("transform", {"vectors": [[1, 2, 3]]}, 400),
-        ("transform", {"vectors": "x"}, 400),
-        ("transform", {"vectors": [[1, 2, 3, None]]}, 400),
-        ("transform", {"vectors": [[1, 2, 3, 4]], "table": "songs"}, 400),
+        ("transform", {"vectors": [[1, 2, 3]], "version": "head"}, 400),
+        ("transform", {"vectors": [[1, 2, 3, 4]], "version": "tail"}, 400),
+        ("transform", {"vectors": "x", "version": 2}, 400),
+        ("transform", {"vectors": [[1, 2, 3, None]], "version": 2}, 400),
+        ("transform", {"vectors": [[1, 2, 3, 4]], "table": "songs", "version": 2}, 400),
         ("transform", {"vectors": [[1, 2, 3, 4]], "version": 99}, 400),
         ("transform", {"vectors": [[1, 2, 3, 4]], "version": True}, 400),
-        ("transform", {"vectors": [[1, 2, 3, 4]], "more": 1}, 400),
+        ("transform", {"vectors": [[1, 2, 3, 4]], "more": 1, "version": 2}, 400),
         ("lookup", {"table": "items", "ids": [10**6]}, 404),
         ("lookup", {"table": "items", "ids": []}, 400),
         ("lookup", {"table": "users", "ids": [{}]}, 404),
@@ -126,9 +148,9 @@ def test_vectors_of_another_space_are_refused(client: TestClient, series: es.Ser
         ("search", {"ids": ["u1"], "metric": "l2"}, 400),
         ("search", [1], 400),
         ("search", {"vectors": [[1, 2, 3, 4]]}, 400),
-        ("transform", {"vectors": [["1", "2", "3", "4"]]}, 400),
-        ("transform", {"vectors": [[True, 2, 3, 4]]}, 400),
-        ("transform", {"vectors": [[10**400, 2, 3, 4]]}, 400),
+        ("transform", {"vectors": [["1", "2", "3", "4"]], "version": 2}, 400),
+        ("transform", {"vectors": [[True, 2, 3, 4]], "version": 2}, 400),
+        ("transform", {"vectors": [[10**400, 2, 3, 4]], "version": 2}, 400),
     ],
 )
 def test_what_cannot_be_answered_is_one_clear_error(
@@ -198,7 +220,7 @@ def load(series: es.Series, folder: Path, publishes: int, requests: int) -> None
 
         def ask(number: int) -> None:
             if number % 3:
-                found = post(client, "transform", vectors=rows.tolist())
+                found = post(client, "transform", vectors=rows.tolist(), version="head")
                 seen.append((found["version"], np.asarray(found["vectors"])))
             else:
                 found = post(client, "lookup", ids=["u1", "u2"])

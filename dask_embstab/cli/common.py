@@ -80,6 +80,7 @@ def command(
         @click.pass_context
         def run(context: click.Context, /, *, as_json: bool, **arguments: Any) -> None:
             limit, storage = arguments.pop("memory_limit", None), arguments.pop("storage_options")
+            described = arguments.pop("cluster", None)
             names = {key: arguments.pop(f"{key}_as", None) for key in ("items", "users")}
             caller = CommandLine(main, context.command, through)
             with (
@@ -94,6 +95,8 @@ def command(
                     _progress_bars(as_json=as_json),
                     passes_within(limit),
                 ):
+                    if described is not None:
+                        arguments["scheduler"] = _cluster_file(described, arguments["scheduler"])
                     result = function(**_reached_by(storage, arguments))
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
@@ -116,6 +119,19 @@ def command(
         return (group or main).command(name, help=function.__doc__)(decorated)
 
     return decorate
+
+
+def _cluster_file(place: Any, address: str | None) -> Any:
+    """A cluster that a file describes stands where the address of a scheduler does."""
+    from dask_embstab.cli.clusters import read_cluster_file
+    from dask_embstab.errors import InputError
+
+    if address is not None:
+        raise InputError(
+            f"{option('cluster')} starts a cluster of its own; {option('scheduler')} {address} came"
+            " too; give one of the two"
+        )
+    return read_cluster_file(place)
 
 
 def _reached_by(storage: dict[str, str] | None, arguments: dict[str, Any]) -> dict[str, Any]:

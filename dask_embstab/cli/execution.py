@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dask_embstab.cli.clusters import ClusterFile
 
 
 @contextlib.contextmanager
@@ -15,10 +19,19 @@ def clock() -> Iterator[Callable[[], float]]:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Passes run on the scheduler at ``address``, on threads where there is none."""
+def cluster(address: str | ClusterFile | None) -> Iterator[None]:
+    """Passes run on the scheduler at ``address``, on a cluster that a file describes and that ends
+    with the block, or on threads.
+    """
     if address is None:
         yield
+        return
+    if not isinstance(address, str):
+        from dask_embstab.cli.clusters import started
+
+        names = ("distributed", "distributed.client", "distributed.nanny")
+        with _quiet_loggers(*names), started(address):
+            yield
         return
     from distributed import Client
 

@@ -39,6 +39,8 @@ COMMAND_LINE: tuple[Option, ...] = (
            metavar="SECONDS", commands=("doctor",)),
     Option("scheduler", "text", "Address of a running Dask scheduler; threads without.",
            metavar="ADDRESS", commands=_PASSES),
+    Option("cluster", "place", "Start the cluster that this YAML file describes, for this call.",
+           metavar="FILE", commands=_PASSES),
     Option("items_as", "text", "What messages and reports call items: documents, or mouse/mice.",
            metavar="NAME", commands=(*_PASSES, "lookup")),
     Option("users_as", "text", "What they call users: queries.", metavar="NAME",

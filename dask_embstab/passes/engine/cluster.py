@@ -8,6 +8,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -72,6 +73,37 @@ def threads_of_a_process() -> int:
     with on_cluster(client):
         most = 0 if client is None else max(client.nthreads().values(), default=0)
     return int(most or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimit:
+    """The memory that a worker may use, what it holds now, and its threads."""
+
+    address: str
+    limit: int
+    held: int
+    threads: int
+
+
+def worker_limits() -> list[WorkerLimit]:
+    """Of the workers that have one, a worker for each limit and number of threads; none without a
+    cluster.
+    """
+    client = active_client()
+    if client is None:
+        return []
+
+    # Within a function: it is sent by value.
+    def limits(dask_scheduler: Any) -> list[tuple[str, int, int, int]]:
+        return [
+            (address, int(one.memory_limit or 0), int(one.metrics.get("memory", 0)), one.nthreads)
+            for address, one in dask_scheduler.workers.items()
+        ]
+
+    with on_cluster(client):
+        found = [WorkerLimit(*one) for one in client.run_on_scheduler(limits)]
+    kinds = {(one.limit, one.threads): one for one in sorted(found, key=lambda one: one.held)}
+    return [one for one in kinds.values() if one.limit]
 
 
 def worker_families(client: Any) -> dict[str, str]:

@@ -2,9 +2,9 @@
 where it cannot fit.
 
 The limit is the user's: ``embstab.memory-limit`` in Dask's configuration (bytes, or "400MB"), or
-the option of a command. Nothing is projected without one. Workers of a cluster have limits of their
-own, which their nannies hold. The model is compared with measured peaks in `docs/doctor.md`
-(``benchmarks/projection.py``).
+the option of a command. Workers of a cluster have limits of their own, which their nannies hold: a
+pass that cannot fit into one of them is refused too. Without either nothing is projected. The model
+is compared with measured peaks in `docs/doctor.md` (``benchmarks/projection.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError
-from dask_embstab.passes.engine.cluster import threads_of_a_process
+from dask_embstab.passes.engine.cluster import threads_of_a_process, worker_limits
 from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRange
 from dask_embstab.tables.table import Table
 
@@ -170,8 +170,16 @@ def bytes_of(given: Any, what: str) -> int:
 
 def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
     """Raise where even the least that the projection allows for is beyond the limit that the user
-    gave.
+    gave, or beyond that of a worker of the cluster.
     """
+    for worker in worker_limits() if loads else ():
+        peak = projected_peak(loads, threads=worker.threads, base=worker.held)
+        if peak > _REFUSED * worker.limit:
+            raise InputError(
+                f"this pass needs about {format_bytes(peak)} in a worker with {worker.threads}"
+                f" threads, and the one at {worker.address} has {format_bytes(worker.limit)}; give"
+                " workers more memory or fewer threads, or rewrite the table in smaller chunks"
+            )
     allowed = memory_limit()
     if allowed is None or not loads:
         return
