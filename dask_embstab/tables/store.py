@@ -14,7 +14,7 @@ from zarr.abc.store import Store
 from zarr.errors import GroupNotFoundError
 from zarr.storage import LocalStore, MemoryStore, StoreLike, StorePath
 
-from dask_embstab.arguments import shown
+from dask_embstab.arguments import is_a, shown
 from dask_embstab.errors import EmbstabError, InputError, NotARunError, RetryError
 from dask_embstab.files.npz import npz_kind
 from dask_embstab.files.place import local_path
@@ -55,6 +55,12 @@ def place_name(place: Any) -> str:
         return str(place.store_path)
     if isinstance(place, dict):
         return f"the dict {hex(id(place))}"
+    path, store = (place.path, place.store) if isinstance(place, StorePath) else ("", place)
+    if is_a(store, "icechunk", "IcechunkStore"):
+        session = store.session
+        return (
+            f"the Icechunk session of {session.branch or session.snapshot_id}{path and '/'}{path}"
+        )
     return str(place) if is_place(place) else shown(place)
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dask_embstab.arguments import offers
+from dask_embstab.arguments import is_a, offers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import Url, is_remote, options_of, require_harmless
@@ -35,6 +35,13 @@ def store_at(place: Any) -> Store:
             )
         require_harmless(place)
         return ObjectPrefix(Url(place.rstrip("/"), options_of(place)))
+    if is_a(getattr(place, "store", place), "icechunk", "IcechunkStore"):
+        raise InputError(
+            "a series cannot lie in an Icechunk repository: version 2.3.0 lost 7 to 11 of 32"
+            " acknowledged commits on a local disk, and a series creates each version by itself,"
+            " not by a commit; put the series into a folder or onto an object store, and its runs may"
+            " be read from a session"
+        )
     if not all(offers(place, verb) for verb in ("names", "read", "create")):
         raise InputError(
             f"a series must be named by the path of its folder; a {type(place).__name__} came"

@@ -1,0 +1,58 @@
+"""Icechunk's sessions as input and output; as a series' home they are refused, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from zarr.storage import StorePath
+
+import dask_embstab as es
+
+icechunk: Any = pytest.importorskip("icechunk", reason="icechunk is an extra")
+
+RNG = np.random.default_rng(0)
+T, W, A = (RNG.normal(size=shape) for shape in ((120, 4), (80, 4), (4, 4)))
+IDS: dict[str, Any] = {"item_ids": [f"i{n}" for n in range(120)], "user_ids": np.arange(80)}
+
+
+def test_runs_are_read_and_written_in_sessions_that_the_user_commits(tmp_path: Path) -> None:
+    repo = icechunk.Repository.create(icechunk.in_memory_storage())
+    session = repo.writable_session("main")
+    es.create_run(StorePath(session.store, "monday"), T, W, chunk_rows=32, **IDS)
+    with pytest.raises(es.EmbstabError):  # nothing is seen by others before the commit
+        es.open_run(StorePath(repo.readonly_session("main").store, "monday"))
+    session.commit("monday")
+
+    tuesday = es.create_run(tmp_path / "tuesday", T @ A, W @ np.linalg.inv(A).T, **IDS)
+    monday = es.open_run(StorePath(repo.readonly_session("main").store, "monday"))
+    local = es.create_run(tmp_path / "monday", T, W, chunk_rows=32, **IDS)
+    fitted = es.fit(tuesday, reference=monday)
+    np.testing.assert_array_equal(fitted.items, es.fit(tuesday, reference=local).items)
+
+    session = repo.writable_session("main")
+    es.apply(fitted, tuesday, StorePath(session.store, "tuesday"))
+    session.commit("tuesday")
+    made = es.open_run(StorePath(repo.readonly_session("main").store, "tuesday"))
+    expected = es.apply(fitted, tuesday, tmp_path / "out")
+    for key in ("items", "users"):
+        ours, theirs = (np.asarray(run.table(key).vectors) for run in (made, expected))
+        np.testing.assert_array_equal(ours, theirs)
+    assert made.transform is not None
+    assert "Icechunk session of " in made.where
+
+    with pytest.raises(es.InputError, match="open for writing"):
+        es.apply(fitted, tuesday, StorePath(repo.readonly_session("main").store, "again"))
+    with pytest.raises(es.OutputExistsError):
+        es.apply(fitted, tuesday, StorePath(repo.writable_session("main").store, "tuesday"))
+
+
+def test_a_session_is_no_home_of_a_series(tmp_path: Path) -> None:
+    repo = icechunk.Repository.create(icechunk.in_memory_storage())
+    store = repo.writable_session("main").store
+    for home in (store, StorePath(store, "series")):
+        with pytest.raises(es.InputError, match=r"lost 7 to 11 of 32 acknowledged commits"):
+            es.Series.init(home)
+    assert not list(tmp_path.iterdir())
