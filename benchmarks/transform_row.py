@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import timeit
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ CALLS = 1_000
 WIDTHS, DTYPES = (32, 64, 256), ("float32", "float64")
 
 
-def microseconds(call: str, names: dict[str, object], rounds: int) -> float:
+def microseconds(call: str, names: dict[str, Any], rounds: int) -> float:
     """Of the quickest round, for one call: others waited for the machine."""
     return min(timeit.repeat(call, globals=names, number=CALLS, repeat=rounds)) / CALLS * 1e6
 

@@ -111,7 +111,8 @@ def test_the_inverse_of_a_transform_leads_back_and_says_so(made: Path, tmp_path:
 
 
 def test_a_transform_that_says_nothing_of_its_vectors_is_told(made: Path, tmp_path: Path) -> None:
-    silent = es.fit(np.asarray(T), reference=made / "new", keep="geometry")
+    rows = es.table(T, ids=np.arange(N))
+    silent = es.fit(rows, reference=made / "new", keep="geometry")
     with pytest.warns(es.EmbstabWarning, match="does not say of which space"):
         es.upgrade_index(made / "index", tmp_path / "out", silent)
 

@@ -29,7 +29,7 @@ from dask_embstab.exchange.panels import FileSpec, Panel, Room
 from dask_embstab.exchange.place import require_free
 from dask_embstab.passes.engine.graph import compute
 from dask_embstab.passes.engine.plan import plan
-from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.passes.join.space import in_one_space, space_of_run
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.passes.search import SearchMetric
 from dask_embstab.repairs import option
@@ -97,8 +97,9 @@ def write_index(export: Export) -> Mapping[str, Any]:
     ids = table.stored_ids
     named = ids is not None and ids.kind != "int64"
     with hidden_ids(export.place, partial(_write_ids, table) if named else None) as written:
-        with unchanged(table):
-            known = {**space_of_run(run).to_dict(), "table": key}
+        space = space_of_run(run)
+        with in_one_space(run, space.origin), unchanged(table):
+            known = {**space.to_dict(), "table": key}
             index = faiss_index(
                 run, key, kind=given.get("index", "flat"), metric=given.get("metric")
             )

@@ -24,6 +24,7 @@ from dask_embstab.passes.engine.graph import Pass, run_all
 from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import plan_reference_read
+from dask_embstab.passes.join.space import in_one_space
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.ids.row_index import StepIndex
@@ -58,6 +59,7 @@ def write_tables(export: Export) -> Mapping[str, Any]:
     join = {name: given[name] for name in ("duplicates", "scratch", "join_memory") if name in given}
     with (
         export_folder(export) as folder,
+        in_one_space(run, record["space"]["origin"]),
         unchanged(*tables.values(), *earlier.values()),
         join_options(**join) as how,
     ):

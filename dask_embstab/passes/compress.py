@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.passes.engine.write import LinearMap, write_table
 from dask_embstab.passes.fit.reductions import moments_reduction
 from dask_embstab.passes.join.rows import read_rows
-from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.passes.join.space import in_one_space, space_of_run
 from dask_embstab.passes.sampled import sampled_rows
 from dask_embstab.repairs import option
 from dask_embstab.tables.inputs import unchanged
@@ -262,7 +263,8 @@ def compress_run(
     """Write every table of ``source`` as codes at ``out``, and open the result."""
     work = Compress(source, codes)
     known: dict[str, Any] = {"path": source.path, "name": source.name}
-    if source.transform is None:  # nothing else would say whose vectors these are
+    if source.transform is None and source.path is not None:
+        # Nothing else would say whose vectors these are.
         known["space"] = space_of_run(source).origin
     with (
         begin_run(
@@ -275,6 +277,7 @@ def compress_run(
             inputs=inputs,
             more={"compressed": {**known, **record}},
         ) as writer,
+        in_one_space(source, known["space"]) if "space" in known else nullcontext(),
         unchanged(*work.tables.values()),
     ):
         work.write(writer, source.transform, _attributes(source))

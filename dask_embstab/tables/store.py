@@ -55,7 +55,9 @@ def place_name(place: Any) -> str:
         return str(place.store_path)
     if isinstance(place, dict):
         return f"the dict {hex(id(place))}"
-    path, store = (place.path, place.store) if isinstance(place, StorePath) else ("", place)
+    path, store = "", place
+    if isinstance(place, StorePath):
+        path, store = place.path, place.store
     if is_a(store, "icechunk", "IcechunkStore"):
         session = store.session
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
@@ -201,8 +202,10 @@ def fit(
     rows = selections(align_on, read_named(chosen, aligned, run))
     keep = resolve_keep(keep, users=user_table)
     options = FitOptions(keep=keep, selections=rows, **choices)
-    made = fit_tables(item_table, user_table, aligned_on, options)
-    return fitted_on(run if users is None else None, made)
+    return fitted_on(
+        run if users is None else None,
+        partial(fit_tables, item_table, user_table, aligned_on, options),
+    )
 
 
 @verb()

@@ -41,7 +41,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
-from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.passes.join.space import in_one_space, space_of_run
 from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, as_run, as_table
 from dask_embstab.tables.ids.ids import ids_at
@@ -347,6 +347,7 @@ def _write_part(run: Run, state: State, old: Index, place: Path, start: int, sto
     characters = max(map(len, names.tolist())) if spec.ids == "string" else 0
     with (
         export_folder(Export(run, place, old.engine, {}, {}, overwrite=True)) as folder,
+        in_one_space(run, state.space),
         unchanged(table),
     ):
         (folder / state.table).mkdir()

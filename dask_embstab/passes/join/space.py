@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from dask_embstab.errors import InputChangedError
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.read.direct_source import few_checksums
@@ -44,12 +46,34 @@ def known_origin(run: Run, made: Transform | None) -> str | None:
     return None if None in known else _origin(run, known)
 
 
-def fitted_on(run: Run | None, transform: Transform) -> Transform:
-    """The transform, which says of which space the vectors are that it takes."""
+@contextlib.contextmanager
+def in_one_space(run: Run, origin: str) -> Iterator[None]:
+    """Rows of a run are read in the block, whose space was found to be of this ``origin``:
+    `InputChangedError` where it is another at the end, and what was read would get the fingerprint
+    of what stood there before.
+    """
+    yield
+    if run.path is not None:  # nobody puts another run in the place of arrays
+        _require_same(run, origin, space_of_run(run).origin)
+
+
+def fitted_on(run: Run | None, fit: Callable[[], Transform]) -> Transform:
+    """What a fit on a run gives, which says of which space the vectors are that it takes."""
     if run is None:
-        return transform
-    source = {"name": run.name, "space": known_origin(run, run.transform)}
-    return replace(transform, diagnostics={**transform.diagnostics, "source": source})
+        return fit()
+    before = known_origin(run, run.transform)
+    made = fit()
+    _require_same(run, before, known_origin(run, run.transform))
+    source = {"name": run.name, "space": before}
+    return replace(made, diagnostics={**made.diagnostics, "source": source})
+
+
+def _require_same(run: Run, before: str | None, now: str | None) -> None:
+    if now != before:
+        raise InputChangedError(
+            f"{run.where} must stay as it is while it is read; another run took its place; call"
+            " again"
+        )
 
 
 def _compressed(run: Run) -> str | None:

@@ -13,6 +13,7 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def fit(delivery: Delivery) -> Candidate:
         },
     )
     transform = fitted_on(
-        source, fit_tables(source.table("items"), source.users, reference, options)
+        source, partial(fit_tables, source.table("items"), source.users, reference, options)
     )
 
     file = io.BytesIO()
