@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.exchange.migrate import backfill
+from dask_embstab.exchange.migrate import backfill, part
 
 N, USERS, D = 400, 60, 8
 
@@ -84,9 +84,9 @@ def test_a_backfill_goes_on_where_it_was_killed(
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    for name in ("write_record", "write_whole"):
+    for module, name in ((part, "write_record"), (backfill, "write_whole")):
         with monkeypatch.context() as patch:
-            patch.setattr(backfill, name, killed)
+            patch.setattr(module, name, killed)
             with pytest.raises(KeyboardInterrupt):
                 moving.step()
         assert es.Backfill(tmp_path / "moving").state.done == 150
@@ -159,3 +159,44 @@ def test_queries_say_their_space(tmp_path: Path) -> None:
         moving.search(es.open_run(tmp_path / "a"), 5)
     _, ids = moving.search(rows, 5, space=es.space_of(run))
     assert (ids == moving.search(run, 5)[1]).all()
+
+
+def test_ids_are_those_of_the_run_in_its_own_dtype(tmp_path: Path) -> None:
+    run, moving = begun(tmp_path)
+    for _ in range(3):
+        assert moving.search(run, 5)[1].dtype == np.int64
+        moving.step()
+
+
+def test_indexes_stay_open_until_they_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, moving = begun(tmp_path, part_rows=100)
+    opened: list[str] = []
+    original = backfill.open_index
+
+    def counted(place: Path, table: str) -> Any:
+        opened.append(place.name)
+        return original(place, table)
+
+    monkeypatch.setattr(backfill, "open_index", counted)
+    moving.step()
+    moving.step()
+    opened.clear()
+    first = moving.search(run, 5)
+    assert sorted(opened) == ["000000000000", "000000000100"]  # the old one is open since `step`
+    second = moving.search(run, 5)
+    assert len(opened) == 2
+    np.testing.assert_array_equal(first[1], second[1])
+    other = es.Backfill(tmp_path / "moving")  # another process goes back, and on again
+    other.roll_back()
+    other.step()
+    opened.clear()
+    assert recall(run, moving) > 0.85
+    assert opened == ["000000000000"]
+    monkeypatch.setattr(backfill, "_KEPT", 0)
+    fresh = es.Backfill(tmp_path / "moving")
+    opened.clear()
+    fresh.search(run, 5)
+    fresh.search(run, 5)
+    assert len(opened) == 4  # there is no room for any

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,31 +29,25 @@ from dask_embstab.errors import (
     SpaceError,
     verb,
 )
-from dask_embstab.exchange.formats import Export
+from dask_embstab.exchange.migrate.part import write_rows
 from dask_embstab.exchange.opened_index import SEARCHED, Index, open_index
-from dask_embstab.exchange.panels import FileSpec, Panel, Room
-from dask_embstab.exchange.parts import WRITERS, part_stem
-from dask_embstab.exchange.place import RECORD, export_folder, write_record
-from dask_embstab.exchange.provenance import provenance
+from dask_embstab.exchange.place import RECORD
 from dask_embstab.files.atomic import PARTIAL, hidden_name, new_token, write_whole
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.options import require_each
 from dask_embstab.passes.join.rows import read_rows
-from dask_embstab.passes.join.space import in_one_space, space_of_run
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, as_run, as_table
-from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.lookup import known_rows
-from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.read.limits import physical_memory
 from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.space import Space, digest_of
 from dask_embstab.tables.transform import Transform
 
 STATE, BRIDGE = "backfill.json", "bridge.npz"
-_PANEL = 1 << 14
 _KEPT = 256
 """Indexes that stay open between two searches; all of them are searched each time, so that those
 which were opened first stay, and not those that were used last.
@@ -122,7 +115,7 @@ class Backfill(Displayed):
         stop = min(state.done + state.part_rows, state.rows)
         place = self._part(state.done)
         if not (place / RECORD).is_file():
-            _write_part(run, state, self._old(state), place, state.done, stop)
+            write_rows(run, state.space, self._old(state), place, state.done, stop)
         self._save(replace(state, done=stop))
         return self.state
 
@@ -319,40 +312,3 @@ def begin(place: Path, index: Index, new: Run, bridge: Transform, part_rows: int
     text = json.dumps(asdict(made), indent=1)
     write_whole(place / STATE, lambda file: file.write(text.encode()))
     return Backfill(place)
-
-
-def _write_part(run: Run, state: State, old: Index, place: Path, start: int, stop: int) -> None:
-    """An index of some rows of the new run, of the old index's kind, whole or not at all."""
-    table = run.table(state.table)
-    names = ids_at(table.row_ids, np.arange(start, stop))
-    spec = FileSpec(
-        old.engine,
-        table.d,
-        np.dtype(np.float32),
-        table.row_ids.kind,
-        table.where,
-        metric=old.metric,
-    )
-
-    def panels() -> Iterator[Panel]:
-        for first in range(start, stop, _PANEL):
-            numbers = np.arange(first, min(first + _PANEL, stop))
-            rows = read_rows(table, numbers, label="backfill")
-            if not np.isfinite(rows).all():
-                raise NotFiniteError(f"rows {first} on of {table.where} are not finite; mend them")
-            own = numbers - start
-            yield Panel(own, names[own], rows.astype(np.float32))
-
-    place.parent.mkdir(exist_ok=True)
-    characters = max(map(len, names.tolist())) if spec.ids == "string" else 0
-    with (
-        export_folder(Export(run, place, old.engine, {}, {}, overwrite=True)) as folder,
-        in_one_space(run, state.space),
-        unchanged(table),
-    ):
-        (folder / state.table).mkdir()
-        room = Room(stop - start, characters)
-        WRITERS[old.engine](spec, part_stem(folder / state.table, 0), panels(), room)
-        told = {"rows": stop - start, "files": 1, "components": table.d, "dtype": "float32"}
-        record = provenance(run, {}) | {"as": old.engine, "metric": old.metric}
-        write_record(folder, record | {state.table: {**told, "ids": spec.ids}})

@@ -1,0 +1,118 @@
+"""Workers that share nothing but the store: each has a mount namespace of its own, in which the
+folder of the test is empty.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from s3_server import Bucket
+
+import dask_embstab as es
+
+ROOT = Path(__file__).resolve().parent.parent
+N, USERS, D = 6000, 900, 8
+ALONE = """
+mount -t tmpfs none "$1" && mkdir "$1/own" && cd "$1/own" && TMPDIR="$1/own" \
+exec "$2" -m distributed.cli.dask_worker "$3" --nthreads 1 --no-dashboard --no-nanny \
+--local-directory "$1/own"
+"""
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+def namespaces() -> bool:
+    command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+    found = shutil.which("unshare")
+    return found is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def apart(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client of two workers; what either writes below the test's folder the others do not see."""
+    if not namespaces():
+        pytest.skip("this system lets nobody make mount namespaces")
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ALONE, "sh"]
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+        address = client.scheduler.address
+        workers = [
+            subprocess.Popen(
+                [*command, str(tmp_path), sys.executable, address],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        try:
+            client.wait_for_workers(2, timeout=60)
+            yield client
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.wait(20)
+
+
+def models(shuffled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model and its retraining, whose items come in another order if they are ``shuffled``."""
+    rng = np.random.default_rng(0)
+    T, W, A = (rng.normal(size=shape) for shape in ((N, D), (USERS, D), (D, D)))
+    order = rng.permutation(N) if shuffled else np.arange(N)
+    ids = np.array([f"i{n}" for n in range(N)])
+    old = {"items": T, "users": W, "item_ids": ids}
+    moved = (T + 0.1 * rng.normal(size=T.shape)) @ A
+    new = {"items": moved[order], "users": W @ np.linalg.inv(A).T, "item_ids": ids[order]}
+    return old, new
+
+
+def test_the_workers_share_no_folder(apart: Client, tmp_path: Path) -> None:
+    """Else the other tests would show nothing."""
+    (tmp_path / "ours").touch()
+    seen = apart.run(lambda: sorted(os.listdir(tmp_path)))  # noqa: PTH208 (sent by value)
+    assert list(seen.values()) == [["own"], ["own"]]
+    run = es.create_run(tmp_path / "run", np.ones((100, 4)))
+    with pytest.raises(es.EmbstabError):
+        es.fit(run)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_main_job_has_the_bits_of_one_machine(
+    shuffled: bool, apart: Client, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Made, fitted, joined by texts, applied and compared in the store alone."""
+    old, new = models(shuffled)
+    places = {name: bucket.url(name) for name in ("old", "new", "first", "out")}
+    for name, tables in (("old", old), ("new", new)):
+        es.create_run(places[name], **tables, chunk_rows=1000)
+    first = es.stabilize(places["old"], places["first"])
+    out = es.stabilize(places["new"], places["out"], reference=first)
+    found = es.evaluate(first, out, k=10)
+    assert len(apart.nthreads()) == 2
+
+    local = {name: tmp_path / name for name in places}
+    import dask
+
+    with dask.config.set(scheduler="threads"):
+        for name, tables in (("old", old), ("new", new)):
+            es.create_run(local[name], **tables, chunk_rows=1000)
+        es.stabilize(local["old"], local["first"])
+        expected = es.stabilize(local["new"], local["out"], reference=local["first"])
+        same = es.evaluate(local["first"], expected, k=10)
+        for key in ("items", "users"):
+            ours, theirs = (np.asarray(run.table(key).vectors) for run in (out, expected))
+            np.testing.assert_array_equal(ours, theirs)
+    assert found.items is not None
+    assert same.items is not None
+    assert found.items.mean_cosine == same.items.mean_cosine
+    assert found.items.mean_cosine > 0.9
