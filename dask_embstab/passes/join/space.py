@@ -53,8 +53,12 @@ def in_one_space(run: Run, origin: str) -> Iterator[None]:
     of what stood there before.
     """
     yield
-    if run.path is not None:  # nobody puts another run in the place of arrays
-        _require_same(run, origin, space_of_run(run).origin)
+    # Nobody puts another run in the place of arrays.
+    if run.path is not None and space_of_run(run).origin != origin:
+        raise InputChangedError(
+            f"{run.where} must stay as it is while it is read; another run took its place; call"
+            " again"
+        )
 
 
 def fitted_on(run: Run | None, fit: Callable[[], Transform]) -> Transform:
@@ -63,17 +67,10 @@ def fitted_on(run: Run | None, fit: Callable[[], Transform]) -> Transform:
         return fit()
     before = known_origin(run, run.transform)
     made = fit()
-    _require_same(run, before, known_origin(run, run.transform))
-    source = {"name": run.name, "space": before}
+    # Of a run that was replaced meanwhile nobody knows which one was read.
+    same = before == known_origin(run, run.transform)
+    source = {"name": run.name, "space": before if same else None}
     return replace(made, diagnostics={**made.diagnostics, "source": source})
-
-
-def _require_same(run: Run, before: str | None, now: str | None) -> None:
-    if now != before:
-        raise InputChangedError(
-            f"{run.where} must stay as it is while it is read; another run took its place; call"
-            " again"
-        )
 
 
 def _compressed(run: Run) -> str | None:
