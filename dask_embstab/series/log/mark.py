@@ -39,8 +39,8 @@ def store_at(place: Any) -> Store:
         raise InputError(
             "a series cannot lie in an Icechunk repository: version 2.3.0 lost 7 to 11 of 32"
             " acknowledged commits on a local disk, and a series creates each version by itself,"
-            " not by a commit; put the series into a folder or onto an object store, and its runs may"
-            " be read from a session"
+            " not by a commit; put the series into a folder or onto an object store; runs that are"
+            " added to it may be read from a session"
         )
     if not all(offers(place, verb) for verb in ("names", "read", "create")):
         raise InputError(
