@@ -25,6 +25,11 @@ def run(folder: Path) -> es.Run:
     return es.create_run(folder / "run", *rows, chunk_rows=64)
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(run(tmp_path_factory.mktemp("stored")).path)
+
+
 def described(folder: Path, text: str) -> str:
     (folder / "dask.yaml").write_text(text)
     return str(folder / "dask.yaml")
@@ -62,7 +67,7 @@ def test_a_command_on_its_own_cluster_gives_the_bits_of_threads(tmp_path: Path) 
     ],
 )
 def test_what_no_cluster_can_be_made_of_is_one_clear_error(
-    text: str, says: str, tmp_path: Path
+    text: str, says: str, stored: str, tmp_path: Path
 ) -> None:
     package = text.partition(": ")[2].partition(".")[0]
     if "[" in says and package in ("dask_jobqueue", "dask_kubernetes", "coiled"):
@@ -72,7 +77,7 @@ def test_what_no_cluster_can_be_made_of_is_one_clear_error(
             pass
         else:
             pytest.skip(f"{package} is installed")
-    call = ["fit", str(tmp_path / "run"), str(tmp_path / "t.npz")]
+    call = ["fit", stored, str(tmp_path / "t.npz")]
     ended = CliRunner().invoke(main, [*call, "--cluster", described(tmp_path, text)])
     assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
     assert says in ended.stderr
