@@ -117,13 +117,12 @@ class TableLayout:
 
 def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:
     """Write a small array, float64 in one chunk."""
-    stored = group.create_array(
+    stored = np.asarray(values, np.float64)
+    group.create_array(
         name,
-        shape=values.shape,
-        chunks=tuple(max(1, n) for n in values.shape),
-        dtype=np.float64,
+        data=stored,
+        chunks=tuple(max(1, n) for n in stored.shape),
         compressors=[Crc32cCodec()],
         fill_value=math.nan,
         dimension_names=dimensions,
     )
-    stored[...] = values
