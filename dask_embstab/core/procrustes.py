@@ -249,8 +249,8 @@ def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
     """
     factor, pivots, rank, _ = lapack.dpstrf(np.block([[gramian_x, cross], [cross.T, gramian_y]]))
     R = np.triu(factor)[:rank]
-    signs = np.where(pivots <= len(gramian_x), 1.0, -1.0)
-    return float(np.abs(np.linalg.eigvalsh((R * signs) @ R.T)).sum())
+    ours, theirs = R[:, pivots <= len(gramian_x)], R[:, pivots > len(gramian_x)]
+    return float(np.abs(np.linalg.eigvalsh(ours @ ours.T - theirs @ theirs.T)).sum())
 
 
 def _largest(gramian: Matrix) -> float:

@@ -41,15 +41,24 @@ def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
         return U, s, V
 
     order = np.argsort(-np.abs(A).max(axis=1), kind="stable")
-    Q_1, r, pivots = linalg.qr(A[order], mode="economic", pivoting=True)
-    Q_2, lower = linalg.qr(r.T)
-    found = _refined(lower) if _is_moderate(lower) else None
+    k = A.shape[1]
+    first, r, pivots = linalg.qr(A[order], mode="raw", pivoting=True)
+    second, triangle = linalg.qr(r[:k].T, mode="raw")
+    found = _refined(triangle) if _is_moderate(triangle) else None
     if found is None:
         return jacobi_svd(A)
     X, s, Y = found
     U, V = np.empty((len(A), len(s))), np.empty((len(s), len(s)))
-    U[order], V[pivots] = Q_1 @ Y, Q_2 @ X
+    U[order] = _times_left(first, np.vstack([Y, np.zeros((len(A) - k, k))]))
+    V[pivots] = _times_left(second, X)
     return U, s, V
+
+
+def _times_left(reflectors: tuple[Matrix, Vector], M: Matrix) -> Matrix:
+    """Q M, of the Q that LAPACK keeps as reflectors."""
+    made, _, info = lapack.dormqr("L", "N", *reflectors, M, lwork=64 * max(1, M.shape[1]))
+    assert info == 0
+    return np.asarray(made)
 
 
 def jacobi_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
