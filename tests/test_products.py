@@ -64,7 +64,7 @@ def require_gramian(rows: Any, family: Family, units: float = 64) -> None:
 
 
 @example(n=4096, d=64, more=0, family="avx512", seed=0)
-@example(n=4096 + 300, d=96, more=7, family="avx512", seed=0)
+@example(n=4096 + 300, d=49, more=7, family="avx512", seed=0)
 @example(n=4095, d=128, more=0, family="avx512-amd", seed=0)
 @given(
     n=st.integers(1, 5000),
@@ -97,7 +97,7 @@ def test_any_cut_gives_the_same_gramian(n: int, d: int, rows: int, columns: int,
 
 
 def test_other_orders_in_memory_and_other_steps_are_no_strips() -> None:
-    rows = np.random.default_rng(0).standard_normal((2048, 96))
+    rows = np.random.default_rng(0).standard_normal((2048, 64))
     for odd in (np.asfortranarray(rows), rows[:, ::2], rows[::-1], rows[::3]):
         require_gramian(odd, "avx512")
 
@@ -147,7 +147,7 @@ def test_pairs_apart_or_in_one_array_have_the_same_sums(
         assert (np.abs(square - joint.T @ joint) <= bound).all()
 
 
-@pytest.mark.parametrize("d", [8, 40, 80])
+@pytest.mark.parametrize("d", [8, 40, 64])
 def test_a_gramian_of_what_is_not_finite_is_not_finite(d: int) -> None:
     rows = np.ones((4096, d))
     for bad in (np.nan, np.inf):

@@ -32,7 +32,7 @@ class Panel:
 
     ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``);
     ``pairs`` are the p matched rows x and their reference rows y, as one array [x y], (p, d + D),
-    or as two; ``weights`` (p,) or None. ``start`` is the first row's number in
+    or as two (`are_faster_apart`); ``weights`` (p,) or None. ``start`` is the first row's number in
     its table; ``family`` says how products are computed fastest in this process (`gramian`). A
     row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
     """

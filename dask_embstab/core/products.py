@@ -41,10 +41,12 @@ class Strips:
 
 GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
     "packed": (),
-    "avx512": ((32, Strips(512, 8)), (64, Strips(256, 8)), (96, Strips(128, 16))),
+    "avx512": ((32, Strips(512, 8)), (64, Strips(256, 16))),
     "avx512-amd": ((32, Strips(512, 8)), (128, Strips(256, 8))),
 }
 """Widest rows, and the strips that they are fastest in; one product is faster beyond."""
+_APART: Mapping[Family, int] = {"packed": 0, "avx512": 32, "avx512-amd": 16}
+"""Widest rows x and y whose products are computed faster from two arrays than from one [x y]."""
 _BLOCK_BYTES = 1 << 20
 """Rows of a Gramian that are swept over and over: half of the second cache, or all of it."""
 
@@ -124,8 +126,15 @@ def _narrow_gramian(rows: Matrix, halves: int) -> Matrix:
     return symmetric
 
 
+def are_faster_apart(d: int, D: int, *, family: Family) -> bool:
+    """Whether the products of rows x (n, d) and y (n, D) are computed faster from two arrays than
+    from one array [x y].
+    """
+    return max(d, D) <= _APART[family]
+
+
 def joint_gramian(parts: Sequence[Matrix], *, family: Family = PACKED) -> Matrix:
-    """[X Y]'[X Y], (d + D, d + D), of one array [x y] (faster) or of two."""
+    """[X Y]'[X Y], (d + D, d + D), of one array [x y] or of two."""
     if len(parts) == 1:
         return gramian(parts[0], family=family)
     x, y = parts

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.moments import Panel, sides
+from dask_embstab.core.products import are_faster_apart
 from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
@@ -103,7 +104,7 @@ class PairReader:
         self._norms = (
             weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
         )
-        self._buffer = Buffer(grid_rows)
+        self._buffers = Buffer(grid_rows), Buffer(grid_rows)
         self._family = product_family()
         self._where = where
 
@@ -158,11 +159,16 @@ class PairReader:
         return (partners[~left_out], kept), counts
 
     def _pairs(self, stored: Rows, found: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
-        """Rows and partners in float64, as one array [x y]: one product gives all of their sums."""
+        """Rows and partners in float64: one array or two, whichever their products are computed
+        faster from.
+        """
         partners, matched = found
         rows = stored if matched is None else stored[matched]
         d, D = rows.shape[1], partners.shape[1]
-        joint = self._buffer.take(len(rows), d + D)
+        one, other = self._buffers
+        if are_faster_apart(d, D, family=self._family):
+            return one.upcast(rows), other.upcast(partners)
+        joint = one.take(len(rows), d + D)
         np.copyto(joint[:, :d], rows)
         np.copyto(joint[:, d:], partners)
         return (joint,)
