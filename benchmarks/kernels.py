@@ -287,7 +287,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += [
             (
                 f"Small jobs on {machine(2)}: `embstab` on 10,000 x 64 items and 20,000 users in a"
-                " process of its own, `es.apply` of 300 and 600 rows in one that runs already; the best"
+                " process of its own, `es.apply` of 300 and 600 rows in one that runs; the best"
                 " of a few:"
             ),
             "",
