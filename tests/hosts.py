@@ -177,7 +177,7 @@ _VERBS = {
 if __name__ == "__main__":
     _machine, _verb, *_arguments = sys.argv[1:]
     if _machine:
-        from dask_embstab.files import locks
+        from dask_embstab.files import lock_owner, locks
 
-        locks.machine = lambda: _machine
+        lock_owner.machine = locks.machine = lambda: _machine
     _VERBS[_verb](*_arguments)

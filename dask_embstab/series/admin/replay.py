@@ -65,7 +65,7 @@ def replay(
     *,
     first: int | None,
     last: int | None,
-    storage_options: StorageOptions | None,
+    storage_options: StorageOptions | None = None,
 ) -> dict[str, Any]:
     """`Series.replay`."""
     chosen = series.settings.changed(settings)
