@@ -33,13 +33,15 @@ def error(status: int, code: str, message: str = "as the test asks") -> Answer:
 @dataclass(slots=True)
 class Faults:
     """What happens to whom: ``strike`` is asked with the number of every request from 1 on, its
-    method and its path. Headers that are to ``drop`` do not reach the server.
+    method and its path. Headers that are to ``drop`` do not reach the server; ``signed`` are the
+    signatures of all that ever came.
     """
 
     endpoint: str
     strike: Callable[[int, str, str], Act | None] = field(default=lambda *_: None)
     drop: tuple[str, ...] = ()
     asked: list[tuple[str, str]] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)
     struck: int = 0
     go: threading.Event = field(default_factory=threading.Event)
     lock: Any = field(default_factory=threading.Lock)
@@ -76,6 +78,7 @@ def before(server: str) -> Iterator[Faults]:  # noqa: C901 (a handler with its m
         def forward(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
+            faults.signed.append(self.headers.get("Authorization") or "")
             act = faults.act(self.command, self.path)
             if act == "cut":
                 self.connection.shutdown(2)

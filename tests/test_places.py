@@ -5,17 +5,27 @@ bit.
 from __future__ import annotations
 
 import json
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import crc32c
+import numpy as np
 import pytest
+import xarray as xr
+import zarr
 from oracle import snapshot, world
 from s3_server import Bucket
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.files.remote import Url, client
+from dask_embstab.tables.stores.output_store import UrlOutput
+from dask_embstab.tables.stores.url_store import UrlStore
+from dask_embstab.tables.write.object_store import OutputGroup
 
 T, W = world(5)
 B, V = world(6)
@@ -62,8 +72,8 @@ def test_the_main_walk_is_the_same_on_s3_as_on_a_disk(
             embstab("apply", transform, b, later),
             embstab("evaluate", first, later, "--k", 5),
             embstab("compress", later, f"{root}/codes.zarr", "--code", "int8"),
-            # embstab("verify", later),
-            # embstab("verify", f"{root}/codes.zarr"),
+            embstab("verify", later),
+            embstab("verify", f"{root}/codes.zarr"),
             embstab("inspect", later),
             embstab("lookup", later, "item-3"),
             embstab("check", later, first),
@@ -80,3 +90,114 @@ def without_times(values: Any) -> Any:
     if isinstance(values, dict):
         return {name: without_times(value) for name, value in values.items() if name != "seconds"}
     return [without_times(value) for value in values] if isinstance(values, list) else values
+
+
+def test_a_place_that_is_taken_or_read_only_is_refused(bucket: Bucket) -> None:
+    options = {"storage_options": bucket.options}
+    run = es.create_run(bucket.url("a.zarr"), T, **options)
+    before = objects(bucket)
+    for out, error, says in (
+        ("a.zarr", es.OutputExistsError, "exists already"),
+        ("a.zarr/inside", es.InputError, "overlap"),
+    ):
+        with pytest.raises(error, match=says):
+            es.stabilize(bucket.url("a.zarr"), bucket.url(out), **options)
+    with pytest.raises(es.OutputExistsError, match=r"holds a.zarr/.* more objects"):
+        es.create_run(bucket.url(), T, **options)
+    with pytest.raises(es.OutputExistsError, match="cannot be replaced in one step"):
+        es.stabilize(run, bucket.url("a.zarr"), overwrite=True, **options)
+    with pytest.raises(es.InputError, match="cannot be resumed"):
+        es.stabilize(run, bucket.url("b.zarr"), resume=True, **options)
+    with pytest.raises(es.InputError, match="read-only"):
+        es.stabilize(run, "https://localhost/out.zarr")
+    with pytest.raises(es.InputError, match="can only be read"):
+        es.fit(run).save("https://localhost/t.npz")
+    assert objects(bucket) == before
+
+
+def test_an_unfinished_run_is_refused_and_replaced_where_asked(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed process leaves: a mark and chunks, and no metadata that a reader could open."""
+    options, url = {"storage_options": bucket.options}, bucket.url("out.zarr")
+    with monkeypatch.context() as killed:
+        killed.setattr(OutputGroup, "publish", Mock(side_effect=KeyboardInterrupt))
+        killed.setattr(OutputGroup, "sweep", lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            es.create_run(url, T, chunk_rows=16, **options)
+    left = objects(bucket)
+    assert [name for name in left if name.endswith(".json")] == ["out.zarr/zarr.json"]
+    assert len(left) == 5
+    with pytest.raises((FileNotFoundError, KeyError), match="items"):
+        xr.open_zarr(UrlStore(Url(url, bucket.options)), group="items", consolidated=False)
+    with pytest.raises(es.NotARunError, match="not finished"):
+        es.open_run(url, **options)
+    with pytest.raises(es.OutputExistsError, match=r"not finished.*overwrite"):
+        es.create_run(url, T[:20], **options)
+    run = es.create_run(url, T[:20], chunk_rows=16, overwrite=True, **options)
+    np.testing.assert_array_equal(run.items.vectors, T[:20])
+    assert len(objects(bucket, "out.zarr/items/vectors/c")) == 2, "nothing of the other is left"
+
+
+def test_of_two_writers_one_has_the_place(bucket: Bucket) -> None:
+    """The other is refused when it begins, or when it would publish."""
+    url = Url(bucket.url("out.zarr"), bucket.options)
+    first, second = UrlOutput(url), UrlOutput(url)
+    assert first.claim(b"first", over=None)
+    assert not second.claim(b"second", over=None)
+    assert second.claim(b"second", over=b"first")
+    with pytest.raises(es.RetryError, match="taken over by another process; nothing was published"):
+        first.publish()
+    first.give_up(b"first gave up")
+    assert first.standing() == b"second"
+
+
+def test_damage_to_an_object_is_found(bucket: Bucket, embstab: Run) -> None:
+    url = bucket.url("out.zarr")
+    es.stabilize(T, url, storage_options=bucket.options)
+    assert embstab("verify", url)["damage"] == []
+    opened = es.open_run(url, verify=True, storage_options=bucket.options)
+    store = client(Url(url, bucket.options))
+    data = bytearray(store.get("items/vectors/c/0/0").bytes())
+    data[0] ^= 1
+    data[-4:] = crc32c.crc32c(bytes(data[:-4])).to_bytes(4, "little")
+    store.put("items/vectors/c/0/0", bytes(data))
+    assert (
+        "items/vectors/c/0/0 is not what was published" in embstab("verify", url, code=2)["error"]
+    )
+    with pytest.raises(es.DamageError, match=r"items/vectors/c/0/0 is not the chunk"):
+        es.fit(opened)
+
+
+def test_without_obstore_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(es.InputError, match=r"pip install 'dask_embstab\[s3\]'"):
+        es.open_run("s3://bucket/run.zarr", storage_options={"region": "nowhere"})
+
+
+def test_options_have_the_spellings_of_s3fs_too(bucket: Bucket) -> None:
+    given = {
+        "key": "testing",
+        "secret": "testing",
+        "client_kwargs": {"endpoint_url": bucket.endpoint, "region_name": "us-east-1"},
+    }
+    made = es.fit(T, W)
+    made.save(bucket.url("t.npz"), storage_options=given)
+    for load in (es.load_transform, es.Transform.load):
+        found = load(bucket.url("t.npz"), storage_options=given)
+        np.testing.assert_array_equal(found.items, made.items)
+    with pytest.raises(es.InputError, match="no transform"):
+        es.load_transform(bucket.url("none.npz"), storage_options=given)
+
+
+def test_credentials_come_from_the_environment(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    es.create_run(bucket.url("a.zarr"), T, item_ids=IDS)
+    run = pickle.loads(pickle.dumps(es.open_run(bucket.url("a.zarr"))))
+    np.testing.assert_array_equal(run.items.vectors, T)
+    assert "testing" not in str(pickle.dumps(run)), "each process has its own credentials"
+    held = zarr.storage.ObjectStore(client(bucket.url("a.zarr")))
+    np.testing.assert_array_equal(es.open_run(held).items.vectors, T)

@@ -14,6 +14,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self, TypeGuard
 from urllib.parse import urlsplit
 
@@ -64,10 +66,12 @@ _CLIENT = {
 """Options of the connection, which all stores have."""
 _SLOW = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "10m"}
 """A whole chunk may take long; a byte may not."""
-_MAX_RETRIES, _RETRY_SECONDS = 10, 180.0
+_MAX_RETRIES, _WEB_RETRIES, _RETRY_SECONDS = 10, 2, 180.0
+"""Of a bucket, which may slow its clients down for a while; of a file on the web."""
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{1,300})</Message>)?")
+_AWS_NAMED = {"access_key_id", "secret_access_key", "skip_signature", "web_identity_token_file"}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _QUOTED = re.compile(r'"[^"]*"')
 _SHOWN = 400
@@ -179,8 +183,9 @@ def _client(url: str, options: tuple[tuple[str, Any], ...], _environment: Any) -
     connection = _SLOW | {name: config.pop(name) for name in _CLIENT & config.keys()}
     if scheme == "http" or _endpoint(config).startswith("http://"):
         connection["allow_http"] = True
+    most = _WEB_RETRIES if _STORES[scheme] == "HTTPStore" else _MAX_RETRIES
     retries = {
-        "max_retries": int(_number(config.pop("max_retries", _MAX_RETRIES), "max_retries")),
+        "max_retries": int(_number(config.pop("max_retries", most), "max_retries")),
         "retry_timeout": dt.timedelta(
             seconds=_number(config.pop("retry_timeout", _RETRY_SECONDS), "retry_timeout")
         ),
@@ -193,10 +198,13 @@ def _client(url: str, options: tuple[tuple[str, Any], ...], _environment: Any) -
             f" ({', '.join(sorted(_CLIENT))}); {', '.join(sorted(config))} came"
         )
     try:
+        provider = _of_profile(config) if _STORES[scheme] == "S3Store" else {}
         return getattr(store, _STORES[scheme]).from_url(
-            address, client_options=connection, retry_config=retries, **more
+            address, client_options=connection, retry_config=retries, **more, **provider
         )
-    except Exception as error:  # noqa: BLE001 (ValueError, and whatever obstore's own are)
+    except EmbstabError:
+        raise
+    except Exception as error:  # noqa: BLE001 (ValueError, and whatever obstore or botocore raise)
         raise InputError(
             f"{url} and its {option('storage_options')} ({', '.join(sorted(config)) or 'none'})"
             f" must be what obstore knows: {_QUOTED.sub('what came', failure(error))}"
@@ -271,6 +279,24 @@ def failure(error: BaseException) -> str:
     if found := _CODE.search(str(error)):
         return ": ".join(part for part in found.groups() if part)
     return " ".join(text.split())[:_SHOWN] or type(error).__name__
+
+
+def _of_profile(config: dict[str, Any]) -> dict[str, Any]:
+    """What gives the credentials of an AWS profile, which obstore's own chain does not read: of the
+    one that is named, or of the default one where nothing else names credentials.
+    """
+    asked = config.pop("profile", None)
+    named = asked or os.environ.get("AWS_PROFILE")
+    given = _AWS_NAMED & {name.removeprefix("aws_") for name in config}
+    if given or (not asked and "AWS_ACCESS_KEY_ID" in os.environ):
+        return {}
+    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    if not named and (not Path(file).expanduser().exists() or find_spec("boto3") is None):
+        return {}
+    boto3 = require_extra("boto3", "aws", what=f"the AWS profile {named}")
+    provider = require_extra("obstore.auth.boto3", "aws", what=f"the AWS profile {named}")
+    session = boto3.Session(profile_name=named)
+    return {"credential_provider": provider.Boto3CredentialProvider(session)}
 
 
 def _endpoint(config: Mapping[str, Any]) -> str:

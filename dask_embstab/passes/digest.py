@@ -18,8 +18,8 @@ from dask_embstab.passes.engine.graph import Graph, run_all
 from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
-from dask_embstab.tables.read.recorded import CHECKSUM_BYTES
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 from dask_embstab.tables.table import Table
 
 _BATCH = 64

@@ -30,8 +30,8 @@ from dask_embstab.files.regular import (
     require_regular,
 )
 from dask_embstab.tables.layout import Files
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, run_files
 
-CHECKSUM_BYTES = 4
 _METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
 METADATA = re.compile(r"([^/]+/){0,2}zarr\.json")
@@ -196,12 +196,14 @@ def require_recorded(array: Any) -> None:
     """Raise unless the chunk files of a one-dimensional Zarr array end in the digests that were
     recorded, if any were.
     """
-    if not isinstance(array.store, RunStore) or array.store.recorded is None:
+    recorded: Recorded | None = getattr(array.store, "recorded", None)
+    if recorded is None:
         return
-    for number in range(array.nchunks):
-        key = f"{array.path}/{array.metadata.encode_chunk_key((number,))}"
-        path = str(array.store.root / key)
-        array.store.recorded.require_chunk(key, stored_checksum(path), path)
+    local = isinstance(array.store, RunStore)
+    files = run_files(array.store.root if local else array.store)
+    keys = [f"{array.path}/{array.metadata.encode_chunk_key((n,))}" for n in range(array.nchunks)]
+    for key, checksum in files.checksums(keys).items():
+        recorded.require_chunk(key, checksum, files.where(key))
 
 
 def stored_checksum(path: str) -> int:

@@ -4,14 +4,14 @@ one clear error each.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from copy import copy
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import ObjectStore
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, ObjectStore
 
 from dask_embstab.errors import AccessError, EmbstabError
 from dask_embstab.files.remote import (
@@ -21,16 +21,27 @@ from dask_embstab.files.remote import (
     is_missing_bucket,
     is_read_only,
     is_remote,
+    is_url,
     options_of,
 )
 
-_LISTINGS = 4
-"""Tries of a listing: its client does not try again where an answer breaks off."""
+_TRIES = 4
+V = TypeVar("V")
 
 
 def zarr_place(place: Any) -> Any:
     """What Zarr opens for a place: the store at a URL, anything else as it is."""
-    return UrlStore(place) if is_remote(place) else place
+    if is_remote(place):
+        return UrlStore(place)
+    if is_url(place) and options_of(place):
+        return FsspecStore.from_url(str(place), storage_options=options_of(place))
+    return place
+
+
+def store_at(place: Any) -> Store:
+    """The store that a URL or a store is."""
+    found = zarr_place(place)
+    return FsspecStore.from_url(found, read_only=True) if isinstance(found, str) else found
 
 
 class Recorded(Protocol):
@@ -88,31 +99,41 @@ class UrlStore(ObjectStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As Zarr, or `AccessError`, or `DamageError` where other bytes were recorded."""
-        with self._clear(key):
-            found = await super().get(key, prototype, byte_range)
+        """As Zarr, or `AccessError`; `DamageError` where it is not what was recorded."""
+        ask = super().get
+        found = await self._asked(lambda: ask(key, prototype, byte_range), key)
         if self.recorded is None or byte_range is not None:
             return found
         return self.recorded.compared(key, found, f"{self.url}/{key}")
 
     async def exists(self, key: str) -> bool:
         """As Zarr, or `AccessError`."""
-        with self._clear(key):
-            return await super().exists(key)
+        ask = super().exists
+        return await self._asked(lambda: ask(key), key)
+
+    async def getsize(self, key: str) -> int:
+        """As Zarr, or `AccessError`."""
+        ask = super().getsize
+        return await self._asked(lambda: ask(key), key)
 
     async def set(self, key: str, value: Buffer) -> None:
         """As Zarr, or `AccessError`."""
-        with self._clear(key, "written"):
-            await super().set(key, value)
+        ask = super().set
+        await self._asked(lambda: ask(key, value), key, "written")
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """As Zarr, or `AccessError`."""
+        ask = super().set_if_not_exists
+        await self._asked(lambda: ask(key, value), key, "written")
 
     async def delete(self, key: str) -> None:
         """As Zarr, or `AccessError`."""
-        with self._clear(key, "removed"):
-            await super().delete(key)
+        ask = super().delete
+        await self._asked(lambda: ask(key), key, "removed")
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Keys below a prefix, or `AccessError`."""
-        for entry in await self._listing(lambda: self.store.list(prefix).collect_async()):
+        for entry in await self._asked(lambda: self.store.list(prefix).collect_async(), prefix):
             yield entry["path"]
 
     async def list(self) -> AsyncGenerator[str, None]:
@@ -123,32 +144,34 @@ class UrlStore(ObjectStore[Any]):
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names in a folder of keys, or `AccessError`."""
         folder = prefix.rstrip("/")
-        found = await self._listing(lambda: self.store.list_with_delimiter_async(folder))
+        found = await self._asked(lambda: self.store.list_with_delimiter_async(folder), prefix)
         for path in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
             yield path.removeprefix(folder).strip("/")
 
-    async def _listing(self, asked: Callable[[], Awaitable[Any]]) -> Any:
-        """What a listing finds; the client does not ask again where an answer breaks off."""
-        with self._clear(""):
-            for _ in range(_LISTINGS - 1):
-                try:
-                    return await asked()
-                except Exception as error:
-                    if "response body" not in failure(error):
-                        raise
-            return await asked()
+    def require_bucket(self) -> None:
+        """Raise `AccessError` where there is no such bucket: objects of it are just missing."""
+        if not is_read_only(self.url):  # what the web holds is not listed
+            sync(self._asked(lambda: self.store.list_with_delimiter_async(""), ""))
 
-    @contextlib.contextmanager
-    def _clear(self, key: str, done: str = "reached") -> Iterator[None]:
-        """Failures of the store as one clear error; that an object is missing is none."""
-        try:
-            yield
-        except EmbstabError:
-            raise
-        except Exception as error:
-            if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+    async def _asked(self, ask: Callable[[], Awaitable[V]], key: str, done: str = "reached") -> V:
+        """What the store answers, whose failures are one clear error each; that an object is
+        missing is none.
+
+        Its client tries again where no answer comes or one that says so, and not where a listing or
+        an error breaks off: that is done here.
+        """
+        for tries in range(_TRIES):
+            try:
+                return await ask()
+            except EmbstabError:
                 raise
-            raise AccessError(
-                f"{self.url}{'/' if key else ''}{key} cannot be {done} ({failure(error)});"
-                " check the address, the network and the credentials"
-            ) from None
+            except Exception as error:
+                if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+                    raise
+                told = failure(error)
+                if "response body" not in told or tries == _TRIES - 1:
+                    raise AccessError(
+                        f"{self.url}{'/' if key else ''}{key} cannot be {done} ({told}); check the"
+                        " address, the network and the credentials"
+                    ) from None
+        raise AssertionError("the last try returns or raises")

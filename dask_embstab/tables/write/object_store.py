@@ -5,12 +5,18 @@ renames, written in place.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import zarr
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import StorePath
+from zarr.storage import MemoryStore, StorePath
 
 from dask_embstab.errors import (
     DamageError,
@@ -19,20 +25,27 @@ from dask_embstab.errors import (
     NotARunError,
     OutputExistsError,
 )
-from dask_embstab.files.remote import require_harmless
-from dask_embstab.tables.layout import INCOMPLETE, recorded
+from dask_embstab.files.atomic import new_token
+from dask_embstab.files.remote import is_remote, is_url, require_harmless
+from dask_embstab.repairs import option
+from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
-from dask_embstab.tables.stores.url_store import zarr_place
+from dask_embstab.tables.stores.output_store import UrlOutput
+from dask_embstab.tables.stores.run_files import run_files
+from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
+
+GIVEN_UP = "given_up"
+"""In the mark of an unfinished run: its own writer says that nobody writes it any more."""
 
 
-def require_store(out: Any) -> None:
+def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
     """Raise unless ``out`` is a free place in a store that can be written and can replace what it
-    holds.
+    holds, outside of every input; to ``overwrite`` it, the place of a run that was not finished.
     """
     require_harmless(out)
+    name, given = place_name(out), out
     out = zarr_place(out)
-    name = place_name(out)
     if not is_place(out) or isinstance(out, zarr.Group):
         raise InputError(
             f"the output must be a path, a URL or a Zarr store; a {type(out).__name__} came"
@@ -47,60 +60,153 @@ def require_store(out: Any) -> None:
             f" until its last byte is written; {name} cannot; write to a folder and put that"
             " into it"
         )
+    if overlap := next((one for one in inputs if is_url(given) and _overlap(one, given)), None):
+        raise InputError(
+            f"the output may not lie inside an input or around one; {name} and {overlap} overlap"
+        )
     if out == {}:
         return
-
-    try:
-        node = open_node(out)
-    except NotARunError:
+    if isinstance(out, UrlStore):
+        at = UrlOutput(out.url)
+        if (root := at.standing()) is not None:
+            _require_replaceable(_attributes(root), name, overwrite=overwrite)
+        elif found := at.leftovers():
+            raise OutputExistsError(
+                f"{name} holds {found[0]} and {len(found) - 1} more objects; choose another place"
+            )
         return
 
-    if not _is_swept(node):
-        raise OutputExistsError(f"{name} exists already; choose another place")
+    with contextlib.suppress(NotARunError):
+        node = open_node(out)
+        attributes = dict(node.attrs) if isinstance(node, zarr.Group) else {}
+        _require_replaceable(attributes, name, overwrite=overwrite)
 
 
-def sweep(group: zarr.Group) -> None:
-    """Remove the tables of a run whose writing failed; what is left, its mark, gives way to the
-    next run.
-    """
-    with contextlib.suppress(Exception):  # the store may be what failed
-        for key in list(group.keys()):
-            del group[key]
+def _attributes(root: bytes) -> dict[str, Any]:
+    """Those of a group's metadata, whatever stands there."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(root)
+        if isinstance(found, dict) and isinstance(attributes := found.get("attributes"), dict):
+            return attributes
+    return {}
 
 
-def _is_swept(node: Any) -> bool:
-    return (
-        isinstance(node, zarr.Group)
-        and bool(recorded(dict(node.attrs)).get(INCOMPLETE))
-        and not list(node.keys())
-    )
-
-
-def begin_group(out: Any, attributes: dict[str, Any]) -> zarr.Group:
-    """The run's root group, in its place, with these attributes."""
-    out = zarr_place(out)
-    try:
-        with contextlib.suppress(Exception):
-            if _is_swept(left := zarr.open_group(out, mode="r+")):
-                left.attrs.put(attributes)
-                return left
-        return zarr.open_group(out, mode="w-", zarr_format=3, attributes=attributes)
-    except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
+def _require_replaceable(attributes: dict[str, Any], name: str, *, overwrite: bool) -> None:
+    marked = recorded(attributes)
+    unfinished = bool(marked.get(INCOMPLETE))
+    if unfinished and (marked.get(GIVEN_UP) or overwrite):
+        return
+    if unfinished:
         raise OutputExistsError(
-            f"{place_name(out)} exists already; choose another place"
-        ) from error
-    except EmbstabError:
-        raise
-    except Exception as error:
-        raise write_error(error, place_name(out)) from error
+            f"the writing of a run at {name} was not finished; another process may be at it, or was"
+            f" stopped; choose another place or, where nobody writes it, {option(overwrite=True)}"
+        )
+    if overwrite:
+        raise OutputExistsError(
+            f"a run in a store without renames cannot be replaced in one step; {name} stands; write"
+            " to a new place, or remove it first"
+        )
+    raise OutputExistsError(f"{name} exists already; choose another place")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one URL lies below the other or is it; `inputs` at the very place are told of as
+    taken.
+    """
+    first, second = (f"{url.rstrip('/')}/" for url in (one, other))
+    return first != second and (first.startswith(second) or second.startswith(first))
+
+
+@dataclass(slots=True)
+class OutputGroup:
+    """The root group of a run that is being written in its place, and the ``mark`` in it: its
+    attributes until it is published.
+    """
+
+    group: zarr.Group
+    mark: dict[str, Any]
+
+    @classmethod
+    def begin(cls, out: Any, mark: dict[str, Any], *, over: bool) -> OutputGroup:
+        """Claim the place; `OutputExistsError` where another run stands there, or its beginning."""
+        name = place_name(out)
+        mark = {ATTRIBUTE: {**mark[ATTRIBUTE], "writer": new_token()}}
+        try:
+            if is_remote(out):
+                return cls(_claimed(UrlOutput(out), mark, name), mark)
+            return cls(_begun(zarr_place(out), mark, over=over), mark)
+        except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
+            raise OutputExistsError(f"{name} exists already; choose another place") from error
+        except EmbstabError:
+            raise
+        except Exception as error:
+            raise write_error(error, name) from error
+
+    def publish(self) -> None:
+        """Let the run be seen, by the last object that is put, where it is still ours."""
+        if isinstance(store := self.group.store, UrlOutput):
+            store.publish()
+
+    def sweep(self) -> None:
+        """Remove what was written, unless another took the place; the mark that is left gives way
+        to the next run.
+        """
+        with contextlib.suppress(Exception):  # the store may be what failed
+            given_up: dict[str, Any] = {ATTRIBUTE: {**self.mark[ATTRIBUTE], GIVEN_UP: True}}
+            if isinstance(store := self.group.store, UrlOutput):
+                store.give_up(_root_metadata(given_up))
+                return
+            for key in list(self.group.keys()):
+                del self.group[key]
+            self.group.attrs.put(dict(given_up))
+
+
+def _claimed(store: UrlOutput, mark: dict[str, Any], name: str) -> zarr.Group:
+    """The root group at a URL; what an earlier run left there, which gave up or shall be replaced,
+    is removed.
+    """
+    stands = store.standing()
+    if not store.claim(_root_metadata(mark), over=stands):
+        raise FileExistsError(name)
+    if stands is not None:
+        store.sweep()
+    return zarr.open_group(store, mode="r+", use_consolidated=False)
+
+
+def _begun(store: Any, mark: dict[str, Any], *, over: bool) -> zarr.Group:
+    """The same in a store that was handed in."""
+    with contextlib.suppress(Exception):
+        left = zarr.open_group(store, mode="r+")
+        marked = recorded(dict(left.attrs))
+        if marked.get(INCOMPLETE) and (over or marked.get(GIVEN_UP)):
+            for key in list(left.keys()):
+                del left[key]
+            left.attrs.put(mark)
+            return left
+    return zarr.open_group(store, mode="w-", zarr_format=3, attributes=mark)
+
+
+def _root_metadata(attributes: dict[str, Any]) -> bytes:
+    """The bytes of a group's own metadata."""
+    made = MemoryStore()
+    zarr.open_group(made, mode="w", zarr_format=3, attributes=attributes)
+    found: Any = sync(made.get("zarr.json", default_buffer_prototype()))
+    data: bytes = found.to_bytes()
+    return data
 
 
 def require_stored(group: zarr.Group) -> None:
     """Raise unless every chunk that was written can be seen in the store that was asked for."""
+    keys = run_files(group.store, group.path).names()
+    stored = Counter(key.partition("/c/")[0] for key in keys if "/c/" in key)
     for name, node in group.members(max_depth=None):
-        if isinstance(node, zarr.Array) and (seen := node.nchunks_initialized) != node.nchunks:
+        if not isinstance(node, zarr.Array):
+            continue
+        sizes = zip(node.shape, node.shards or node.chunks, strict=True)
+        n_objects, seen = math.prod(-(-n // size) for n, size in sizes), stored[name]
+        if seen != n_objects:
             raise DamageError(
-                f"every chunk must be seen where the output was asked for; of {node.nchunks} chunks"
+                f"every chunk must be seen where the output was asked for; of {n_objects} chunks"
                 f" of {name} only {seen} are in {group.store_path}; its store lost what was"
                 " written, or the processes that computed have copies of their own; nothing was"
                 " published"

@@ -37,8 +37,9 @@ from dask_embstab.tables.layout import (
 from dask_embstab.tables.output import OUTPUT, record_output
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
+from dask_embstab.tables.stores.run_files import RunFiles, run_files
 from dask_embstab.tables.transform import Transform
-from dask_embstab.tables.write.object_store import begin_group, require_store, require_stored, sweep
+from dask_embstab.tables.write.object_store import OutputGroup, require_store, require_stored
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.table_layout import TableLayout, write_matrix
@@ -53,6 +54,8 @@ class RunWriter:
     attributes: dict[str, Any]
     work: WorkPlace | None
     sync: bool = False
+    is_stored: bool = False
+    """Whether every chunk was seen in a store that is no folder."""
 
     def table(
         self,
@@ -109,8 +112,8 @@ class RunWriter:
         """Write ``transform/``, after the tables: the small matrices, and in its attributes how the
         run came to be.
 
-        In a folder the digests of all files are recorded with it; ``written`` are those of the
-        vectors, where known.
+        The digests of all files are recorded with it; ``written`` are those of the vectors, where
+        known.
         """
         node = self.group.create_group("transform", overwrite=True)
         dims = {
@@ -124,22 +127,21 @@ class RunWriter:
             write_matrix(node, name, array, names)
 
         known = {name: value for name, value in attributes.items() if name != OUTPUT}
-        if isinstance(self.group.store, LocalStore):
-            known = record_output(
-                Path(self.group.store.root, self.group.path),
-                self.attributes,
-                known,
-                written or {},
-            )
-
-        node.attrs.put(known)
+        node.attrs.put(record_output(self._files(), self.attributes, known, written or {}))
 
     def record(self, written: Mapping[str, Digests]) -> None:
         """The same of a run that has no transform: the digests alone, in ``output/``."""
-        if isinstance(self.group.store, LocalStore):
-            folder = Path(self.group.store.root, self.group.path)
-            node = self.group.create_group(OUTPUT, overwrite=True)
-            node.attrs.put(record_output(folder, self.attributes, {}, written))
+        node = self.group.create_group(OUTPUT, overwrite=True)
+        node.attrs.put(record_output(self._files(), self.attributes, {}, written))
+
+    def _files(self) -> RunFiles:
+        """Of the run, all of whose chunks are written."""
+        store = self.group.store
+        if isinstance(store, LocalStore):
+            return run_files(Path(store.root, self.group.path))
+        require_stored(self.group)
+        self.is_stored = True
+        return run_files(store, self.group.path)
 
 
 @contextlib.contextmanager
@@ -187,23 +189,26 @@ def _in_place(
     out: Any, attributes: dict[str, Any], *, overwrite: bool, resume: bool
 ) -> Iterator[RunWriter]:
     """On a store without renames: the mark alone says when the run is whole."""
-    if overwrite or resume:
+    if resume:
         raise InputError(
-            f"{place_name(out)} is no local folder, so it can be neither overwritten nor resumed;"
-            " write to a new place"
+            f"{place_name(out)} is no local folder, so its writing cannot be resumed; write it"
+            " from the start"
         )
 
-    group = begin_group(out, _marked(attributes))
+    output = OutputGroup.begin(out, _marked(attributes), over=overwrite)
     try:
-        yield RunWriter(group, attributes, None)
-        require_stored(group)
+        writer = RunWriter(output.group, attributes, None)
+        yield writer
+        if not writer.is_stored:
+            require_stored(output.group)
+        with publishing(out):
+            # The mark goes, in one write with the consolidated metadata.
+            output.group.attrs.put(attributes)
+            consolidate(output.group)
+            output.publish()
     except BaseException:
-        sweep(group)
+        output.sweep()
         raise
-
-    with publishing(out):
-        group.attrs.put(attributes)  # the mark goes, in one write with the consolidated metadata
-        consolidate(group)
 
 
 def require_place(
@@ -216,7 +221,7 @@ def require_place(
     """
     place = local_path(out)
     if place is None:
-        require_store(out)
+        require_store(out, inputs, overwrite=overwrite)
         return
 
     require_outside(place, inputs, for_series=for_series)

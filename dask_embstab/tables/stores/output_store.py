@@ -1,0 +1,166 @@
+"""Where a run is written at a URL: no metadata is put there before its last chunk, so that nothing
+of it can be opened before it is whole.
+
+`UrlOutput.claim` puts the root's metadata first, with a mark that says whose unfinished run stands
+there; chunks follow as they are made. All other metadata stays in memory (tasks carry their copy of
+it) until `UrlOutput.publish` puts it, and the root's own as the last object of all. Nothing is
+renamed or appended to, and no listing decides what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.common import concurrent_map
+from zarr.core.sync import sync
+
+from dask_embstab.errors import AccessError, EmbstabError, RetryError
+from dask_embstab.tables.stores.url_store import UrlStore
+
+_METADATA, _AT_ONCE = "zarr.json", 32
+_NAMES = (_METADATA, ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] in _NAMES
+
+
+class UrlOutput(UrlStore):
+    """A place that a run is being written to; ``held`` are the metadata that are not yet there, by
+    key.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.held: dict[str, bytes] = {}
+        self._ours, self._is_given_up = b"", False
+
+    def with_read_only(self, read_only: bool = False) -> UrlOutput:  # noqa: FBT001, FBT002 (Zarr's)
+        """Itself: what is held would be missing elsewhere."""
+        del read_only
+        return self
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Metadata as they are held, nothing else being there; of the rest what stands there."""
+        if _is_metadata(key):
+            held = self.held.get(key)
+            return None if held is None else prototype.buffer.from_bytes(held)
+        return await super().get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        """Whether metadata are held, or an object stands there."""
+        return key in self.held if _is_metadata(key) else await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Hold metadata, and put everything else."""
+        if self._is_given_up:
+            raise AccessError(f"the write of {self.url} was given up; nothing is put there")
+        if _is_metadata(key):
+            self.held[key] = value.to_bytes()
+        else:
+            await super().set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Hold metadata unless they are held; nothing else is written so."""
+        assert _is_metadata(key)
+        self.held.setdefault(key, value.to_bytes())
+
+    async def delete(self, key: str) -> None:
+        """Hold it no more, and let nothing stand there."""
+        if _is_metadata(key):
+            self.held.pop(key, None)
+        else:
+            await super().delete(key)
+
+    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Keys that are held, and those of objects."""
+        for key in [key for key in self.held if key.startswith(prefix)]:
+            yield key
+        async for key in super().list_prefix(prefix):
+            if not _is_metadata(key):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Names of what metadata are held of; nothing is asked."""
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
+        names = (key[len(below) :] for key in self.held if key.startswith(below))
+        for name in dict.fromkeys(name.partition("/")[0] for name in names):
+            yield name
+
+    def standing(self) -> bytes | None:
+        """The root's metadata that stand there."""
+        found: Any = sync(super().get(_METADATA, default_buffer_prototype()))
+        return None if found is None else bytes(found.to_bytes())
+
+    def claim(self, root: bytes, *, over: bytes | None) -> bool:
+        """Put the root's metadata, which say whose run is being written here, ``over`` those that
+        stand there; whether the place is ours.
+
+        Where the store honours conditions one of all who try wins; elsewhere the last one, which
+        `publish` tells the others.
+        """
+        value = default_buffer_prototype().buffer.from_bytes(root)
+        put = super().set_if_not_exists if over is None else super().set
+        sync(put(_METADATA, value))
+        self.held[_METADATA] = self._ours = root
+        return self.standing() == root
+
+    def leftovers(self) -> list[str]:
+        """Keys of all that stands there but the root's metadata."""
+
+        async def below() -> list[str]:
+            return [key async for key in UrlStore.list_prefix(self, "") if key != _METADATA]
+
+        return sync(below())
+
+    def sweep(self) -> None:
+        """Remove all that stands there but the root's metadata."""
+        for key in self.leftovers():
+            sync(super().delete(key))
+
+    def give_up(self, root: bytes) -> None:
+        """Write nothing any more, whatever tasks still try, remove all that was written, and say so
+        in the root's metadata; nothing, where the place is not ours (any more).
+        """
+        self._is_given_up = True
+        if self.standing() == self._ours:
+            self.sweep()
+            sync(super().set(_METADATA, default_buffer_prototype().buffer.from_bytes(root)))
+
+    def publish(self) -> None:
+        """Put all metadata, those of the root as the last object: then the run is seen.
+
+        Raises `RetryError` where another run took the place; `AccessError` where the last answer
+        was lost, and with it whether the run is seen.
+        """
+        root = self.held.pop(_METADATA)
+        make = default_buffer_prototype().buffer.from_bytes
+        put = super().set
+
+        async def put_all() -> None:
+            held = [(key, make(data)) for key, data in self.held.items()]
+            await concurrent_map(held, put, _AT_ONCE)
+
+        sync(put_all())
+        if self.standing() != self._ours:
+            raise RetryError(
+                f"the write of {self.url} was taken over by another process; nothing was published;"
+                " choose another place"
+            )
+        try:
+            sync(super().set(_METADATA, make(root)))
+        except EmbstabError as error:
+            try:
+                stands = self.standing()
+            except EmbstabError:
+                raise AccessError(
+                    f"whether {self.url} was published is not known, its store did not answer"
+                    f" ({error}); look whether it opens"
+                ) from None
+            if stands != root:
+                raise
