@@ -12,7 +12,7 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 import dask_embstab as es
-from dask_embstab.core import square_root
+from dask_embstab.core import moments, square_root
 from dask_embstab.core.procrustes import alignment, procrustes
 from dask_embstab.core.square_root import gramian_spectrum, root_from_gramian, root_from_triangle
 
@@ -99,3 +99,18 @@ def test_a_known_nuclear_norm_changes_no_figure(scale: float) -> None:
     assert alignment(*sums, nuclear_norm=norm) == alignment(*sums)
     mirrored = (X.T @ X, Y.T @ Y, X.T @ Y)
     assert alignment(*mirrored, nuclear_norm=norm).bound_reason
+
+
+def test_users_that_are_not_aligned_on_are_a_gramian_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[int] = []
+    original = moments.joint_gramian
+
+    def counted(parts: Any, **more: Any) -> Any:
+        joined.append(len(parts[0]))
+        return original(parts, **more)
+
+    monkeypatch.setattr(moments, "joint_gramian", counted)
+    T, W = rows(8, 300), rows(9, 200)
+    found = es.fit({"items": T, "users": W}, reference={"items": T, "users": W}).diagnostics
+    assert joined == [300]
+    assert (found["users"]["matched"], found["users"]["reference_digests"]) == (None, [])
