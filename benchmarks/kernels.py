@@ -39,7 +39,7 @@ from dask_embstab.kernels import processor
 from dask_embstab.passes.engine.blas import kernel_family, one_thread, product_family
 from dask_embstab.passes.fit import driver
 
-BEGIN, END = "<!-- kernels: begin -->", "<!-- kernels: end -->"
+END = "<!-- kernels: end -->"
 WIDTHS = (16, 32, 48, 64, 96, 128, 256, 768)
 SMALL = (256, 512, 1024)
 ROWS = 6000
@@ -63,8 +63,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results["jobs"] = jobs(options.jobs) if options.jobs else {}
     text = markdown(results)
     if options.docs:
-        write_between(Path(options.docs), BEGIN, END, text)
+        write_family(Path(options.docs), text)
     return publish(results, text, options)
+
+
+def write_family(page: Path, text: str) -> None:
+    """Write the figures of this family, next to those of others, into a page with the marks of
+    all.
+    """
+    begin, end = (f"<!-- kernels {product_family()}: {word} -->" for word in ("begin", "end"))
+    written = page.read_text()
+    if begin not in written:
+        page.write_text(written.replace(END, f"{begin}\n{end}\n\n{END}"))
+    write_between(page, begin, end, text)
 
 
 def best(candidates: Mapping[str, Product], seconds: float, repeats: int) -> dict[str, float]:
@@ -228,6 +239,8 @@ def markdown(results: dict[str, Any]) -> str:
     """The tables for the documents; figures of other families stay in their own columns."""
     names = [name for name in results["products"][0] if name != "d"]
     lines = [
+        f"### {results['family'].partition(':')[0]}",
+        "",
         f"Made by `{results['command']}`, by processor time of one thread.",
         "",
         (
