@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -147,7 +148,7 @@ def _upload(run: Any, url: str, layout: str, object_rows: int) -> None:
     group = zarr.open_group(store, mode="w", zarr_format=3).create_group("items")
     codecs: list[Any] = [BytesCodec(), Crc32cCodec()]
     if layout == "shards":
-        inner = max(1, (1 << 20) // (4 * table.shape[1]))
+        inner = math.gcd(object_rows, max(1, (1 << 20) // (4 * table.shape[1])))
         codecs = [ShardingCodec(chunk_shape=(inner, table.shape[1]), codecs=codecs)]
     array = group.create_array(
         "vectors",

@@ -171,7 +171,7 @@ def codecs() -> dict[str, Any]:
     """
     return {
         "without_zarr": ["none", "crc32c", "blosc", "zstd"],
-        "through_zarr": "every other codec, sharded arrays, stores that are no local folder",
+        "through_zarr": "every other codec, stores of fsspec, ids in object stores",
         "crc32c": "hardware" if crc32c.hardware_based else "software",
     }
 

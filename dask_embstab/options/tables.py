@@ -17,6 +17,8 @@ TABLES: tuple[Option, ...] = (
                    "Series.add", "Series.apply", "Series.rebase", "Series.replay")),
     # --- what is written
     Option("dtype", "choice", "Of the output.", _WRITES, choices=DTYPES, unset="each table's own"),
+    Option("shard_rows", "count", "Write vectors as shards of N rows.", (*_WRITES, "ingest"),
+           metavar="N", unset="chunks"),
     Option("overwrite", "flag", "Replace a run at OUT once the new one is whole.",
            (*_OUTPUTS, "export")),
     Option("resume", "flag", "Go on from what an interrupted call left.", _OUTPUTS),

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from dask_embstab.arguments import shown
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError
+from dask_embstab.options import require_each
 from dask_embstab.passes.engine.graph import Pass, run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_table
@@ -52,13 +53,14 @@ class TablePlan:
 @dataclass(frozen=True, slots=True)
 class ApplyPlan:
     """One transform, the run that it aligns, and the plan of each table; ``dtype`` was asked for
-    (None: each table's own).
+    (None: each table's own). Vectors are written as shards of ``shard_rows``, where there are any.
     """
 
     transform: Transform
     run: Run
     dtype: np.dtype[Any] | None
     tables: Mapping[str, TablePlan]
+    shard_rows: int | None = None
 
 
 def transform_run(
@@ -74,12 +76,15 @@ def transform_run(
     for_series: bool = False,
     inputs: tuple[str, ...],
     codes: Codes = NO_CODES,
+    shard_rows: int | None = None,
 ) -> Run:
     """Write every table of ``source`` as a stabilized run at ``out``, outside of every input, and
     open it; with ``codes`` the codes of its rows too, in the same read.
     """
+    require_each("apply", {"shard_rows": shard_rows})
     require_output(out, inputs, overwrite=overwrite, for_series=for_series)
     plan = plan_apply(transform, source, None if dtype is None else float_dtype(dtype), codes)
+    plan = replace(plan, shard_rows=shard_rows)
     with (
         begin_run(
             out,
@@ -149,7 +154,8 @@ def fingerprint(plan: ApplyPlan) -> str:
         key: [t.where, t.n_rows, t.d, str(t.dtype), t.chunk_rows, t.written]
         for key, t in ((key, planned.table) for key, planned in plan.tables.items())
     }
-    digest.update(json.dumps([shapes, str(plan.dtype)], sort_keys=True).encode())
+    what = [shapes, str(plan.dtype), *([] if plan.shard_rows is None else [plan.shard_rows])]
+    digest.update(json.dumps(what, sort_keys=True).encode())
     for key, planned in plan.tables.items():
         if planned.code is not None:
             digest.update(repr((key, code_attributes(planned.code))).encode())
@@ -169,6 +175,7 @@ def write_planned(plan: ApplyPlan, writer: RunWriter) -> None:
             chunk_rows=planned.table.chunk_rows,
             label="apply",
             code=planned.code,
+            shard_rows=plan.shard_rows,
         )
         for key, planned in plan.tables.items()
     }
@@ -215,13 +222,22 @@ def copy_table(
     chunk_rows: int,
     label: str,
     code: RowCode | None = None,
+    shard_rows: int | None = None,
+    inner_rows: int | None = None,
 ) -> Pass[Written]:
     """Make the arrays of one output table, and the pass that fills them; with a ``code`` those of
-    the codes too.
+    the codes too, with ``shard_rows`` in shards.
     """
     ids = None if table.stored_ids is None else table.stored_ids.kind
     sink = writer.table(
-        key, shape=(table.n_rows, width), dtype=dtype, chunk_rows=chunk_rows, ids=ids, code=code
+        key,
+        shape=(table.n_rows, width),
+        dtype=dtype,
+        chunk_rows=chunk_rows,
+        ids=ids,
+        code=code,
+        shard_rows=shard_rows,
+        inner_rows=inner_rows,
     )
     return write_table(table, linear_map, sink, label=label)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from operator import add
 from typing import Any
 
@@ -19,7 +18,7 @@ from dask_embstab.passes.engine.reduce import Reduction, reduce_table
 from dask_embstab.tables.ids.ids import id_ranges
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
 from dask_embstab.tables.read.source import Digests
-from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
+from dask_embstab.tables.read.stored.shard_file import FileDigest, file_digest
 from dask_embstab.tables.table import Table
 
 _BATCH = 64
@@ -56,20 +55,6 @@ def ids_digest(table: Table) -> int | None:
     for ids in id_ranges(table.stored_ids):
         found = crc32c.crc32c(plain[table.stored_ids.kind](ids), found)
     return int(found)
-
-
-@dataclass(frozen=True, slots=True)
-class FileDigest:
-    """crc32c of a whole file, of all but its last four bytes, and these four as a number."""
-
-    whole: int
-    body: int
-    stored: int
-
-    @property
-    def checks(self) -> bool:
-        """Whether the file ends in its own checksum."""
-        return self.body == self.stored
 
 
 def problem(found: FileDigest | None, recorded: int, kind: str) -> str | None:
@@ -125,19 +110,10 @@ def _digest_files(
 
 
 def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDigest | None:
-    body, tail = 0, b""
     try:
-        for block in blocks(key):
-            joined = memoryview(tail + block)
-            body = crc32c.crc32c(joined[:-CHECKSUM_BYTES], body)
-            tail = bytes(joined[-CHECKSUM_BYTES:])
+        return file_digest(blocks(key))
     except FileNotFoundError:
         return None
-
-    whole = crc32c.crc32c(tail, body)
-    return FileDigest(
-        int(whole), int(body), int.from_bytes(tail, "little") if len(tail) == CHECKSUM_BYTES else -1
-    )
 
 
 def _nothing(panel: Panel) -> Any:

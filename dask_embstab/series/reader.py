@@ -298,6 +298,7 @@ class SeriesReader(Displayed):
         overwrite: bool = False,
         resume: bool = False,
         sync: bool = True,
+        shard_rows: int | None = None,
         storage_options: StorageOptions | None = None,
     ) -> Run:
         """Transform a later batch of users or items with a published version's transform
@@ -312,7 +313,7 @@ class SeriesReader(Displayed):
         >>> late.users.n_rows
         300
         """
-        how = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
+        how = taken(locals(), ("dtype", "overwrite", "resume", "sync", "shard_rows"))
         run, out = bound(storage_options, run, out)
         source = open_run(run)
         if model is None and version is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dask_embstab.errors import verb
 from dask_embstab.files.remote import StorageOptions, bound
-from dask_embstab.options import taken
+from dask_embstab.options import require_each, taken
 from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.tables.coerce import (
@@ -34,6 +34,7 @@ def apply(
     resume: bool = False,
     sync: bool = True,
     users: TableLike | None = None,
+    shard_rows: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Run:
     """Transform every table of ``run`` and write it as a stabilized run at ``out``: one read and
@@ -61,6 +62,9 @@ def apply(
         scratch work.
     users
         The table of users, where ``run`` is a table of items.
+    shard_rows
+        Write vectors as shards of so many rows: one file or object per task, whose rows can be read
+        a few at a time. By default chunks as the input has them.
 
     The product is float32 where the transform's own estimates allow it (design, step 9), float64
     otherwise.
@@ -73,7 +77,7 @@ def apply(
     (4, 'geometry')
     """
     transform, run, out, users = bound(storage_options, transform, run, out, users)
-    options = taken(locals(), ("dtype", "overwrite", "resume", "sync"))
+    options = taken(locals(), ("dtype", "overwrite", "resume", "sync", "shard_rows"))
     made = transform if isinstance(transform, Transform) else load_transform(transform)
     source = run_of(run, users)
     inputs = paths_of(source, transform, (made.diagnostics.get("reference") or {}).get("path"))
@@ -92,6 +96,7 @@ def stabilize(
     resume: bool = False,
     sync: bool = True,
     users: TableLike | None = None,
+    shard_rows: int | None = None,
     storage_options: StorageOptions | None = None,
     **options: Any,
 ) -> Run:
@@ -112,8 +117,16 @@ def stabilize(
     source = run_of(run, users)
     aligned_on = run_of(reference) if is_in_files(reference) else reference
     require_output(out, paths_of(source, aligned_on), overwrite=overwrite)
+    require_each("stabilize", {"shard_rows": shard_rows})
     with one_reading():
         transform = fit(source, reference=reference, **options)
         return apply(
-            transform, source, out, dtype=dtype, overwrite=overwrite, resume=resume, sync=sync
+            transform,
+            source,
+            out,
+            dtype=dtype,
+            overwrite=overwrite,
+            resume=resume,
+            sync=sync,
+            shard_rows=shard_rows,
         )

@@ -12,6 +12,7 @@ from dask_embstab.errors import IdError, first_few, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import made_parents
+from dask_embstab.options import require_each
 from dask_embstab.passes.apply import copy_table, float_dtype
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
@@ -42,6 +43,7 @@ def ingest(
     overwrite: bool = False,
     resume: bool = False,
     sync: bool = True,
+    shard_rows: int | None = None,
     storage_options: StorageOptions | None = None,
 ) -> Run:
     """Write a table of items (and one of users) that lies in files of another format as a run: one
@@ -75,7 +77,7 @@ def ingest(
         Of the vectors; by default as they are.
     name
         Recorded name of the run; by default the last part of ``out``.
-    overwrite, resume, sync
+    overwrite, resume, sync, shard_rows
         As in `apply`; ``resume`` takes over the chunks of files that are what they were by size and
         time.
 
@@ -104,6 +106,7 @@ def ingest(
         if one is not None
     }
     require_one_width(tables.get("items"), tables.get("users"))
+    require_each("ingest", {"shard_rows": shard_rows})
     inputs = paths_of(*given.values(), *tables.values())
     require_output(out, inputs, overwrite=overwrite)
     stored = None if dtype is None else float_dtype(dtype)
@@ -112,7 +115,7 @@ def ingest(
         begin_run(
             out,
             name=name or name_at(out),
-            fingerprint=_fingerprint(tables, stored),
+            fingerprint=_fingerprint(tables, stored, shard_rows),
             overwrite=overwrite,
             resume=resume,
             sync=sync,
@@ -133,6 +136,7 @@ def ingest(
                 width=table.d,
                 chunk_rows=rows,
                 label="importing",
+                shard_rows=shard_rows,
             )
         run_all(passes)
         for key, table in tables.items():
@@ -146,10 +150,12 @@ def _of(given: Any, key: str) -> Any:
     return given.get(key) if isinstance(given, Mapping) else given
 
 
-def _fingerprint(tables: Mapping[str, Table], dtype: np.dtype[Any] | None) -> str:
-    """What must be equal for a write to be resumed: the inputs and the output's dtype."""
+def _fingerprint(
+    tables: Mapping[str, Table], dtype: np.dtype[Any] | None, shard_rows: int | None
+) -> str:
+    """What must be equal for a write to be resumed: the inputs, and how the output is stored."""
     told = [(key, t.where, t.n_rows, t.d, str(t.dtype), t.written) for key, t in tables.items()]
-    return hashlib.sha256(repr((told, str(dtype))).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((told, str(dtype), shard_rows)).encode()).hexdigest()[:32]
 
 
 def _require_distinct(table: Table, written: Any) -> None:

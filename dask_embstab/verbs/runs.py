@@ -134,6 +134,7 @@ def create_run(
     user_ids: Any = None,
     name: str | None = None,
     chunk_rows: int | None = None,
+    shard_rows: int | None = None,
     overwrite: bool = False,
     sync: bool = True,
     storage_options: StorageOptions | None = None,
@@ -153,7 +154,10 @@ def create_run(
     name
         Recorded name of the run; by default the last part of the path.
     chunk_rows
-        Rows of a chunk; near 64 MiB by default.
+        Rows of a chunk; near 64 MiB by default, of a shard's inner chunk near 1 MiB.
+    shard_rows
+        Write vectors as shards of so many rows, a multiple of ``chunk_rows``: one file or object
+        per task, whose inner chunks can be read alone.
     overwrite
         Replace a run that stands at ``path``: it stays whole until the new one takes its place.
     sync
@@ -188,8 +192,13 @@ def create_run(
     }
     if not tables:
         raise InputError("a run holds items, users or both; give at least one table")
-    if chunk_rows is not None and chunk_rows < 1:
-        raise InputError(f"chunk_rows must be at least 1; it is {chunk_rows}")
+    for what, rows in (("chunk_rows", chunk_rows), ("shard_rows", shard_rows)):
+        if rows is not None and rows < 1:
+            raise InputError(f"{what} must be at least 1; it is {rows}")
+    if chunk_rows is not None and shard_rows is not None and shard_rows % chunk_rows:
+        raise InputError(
+            f"shard_rows must be a multiple of chunk_rows; they are {shard_rows} and {chunk_rows}"
+        )
     require_one_width(tables.get("items"), tables.get("users"))
     if local_path(path) is None:
         require_output(path, overwrite=overwrite)
@@ -218,6 +227,8 @@ def create_run(
                 width=table.d,
                 chunk_rows=rows,
                 label="writing",
+                shard_rows=shard_rows,
+                inner_rows=chunk_rows,
             )
         run_all(passes)
     return open_run(path)

@@ -109,7 +109,7 @@ def _encoding(array: zarr.Array[Any]) -> _Encoding | None:
         most_bytes=allowed_bytes(rows * width, dtype) + CHECKSUM_BYTES,
         compressed=compression is not None,
         checksummed=checksummed,
-        index_first=sharding.index_location.value == "start",
+        index_first=getattr(sharding.index_location, "value", sharding.index_location) == "start",
         index_checksummed=index[1],
     )
     return dtype, checksummed, compression, shards

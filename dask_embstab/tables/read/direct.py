@@ -20,7 +20,7 @@ from dask_embstab.tables.read.stored.chunk_files import (
     open_chunk,
     stored_checksum_of,
 )
-from dask_embstab.tables.read.stored.decode import decode_band, decode_chunk
+from dask_embstab.tables.read.stored.decode import Scratch, decode_band, decode_chunk
 from dask_embstab.tables.read.stored.files import OpenChunk
 from dask_embstab.tables.read.stored.objects import OpenObject
 from dask_embstab.tables.read.stored.plain import PlainChunk
@@ -152,6 +152,7 @@ class DirectReader:
         offset = (end - number * files.chunk_rows) * files.row_bytes
         if self._chunk is not None:
             self._crc = self._chunk.finish(offset, self._crc)
+            files.require_recorded(number, self._crc)
             self._chunk.close(drop=self._drop)
             self._chunk = None
         elif behind := files.chunk_rows - files.rows_of(number):
@@ -182,6 +183,7 @@ class DecodedReader:
         self._chunk: OpenChunk | OpenObject | OpenShard | None = None
         self._rows = np.empty((0, files.d), files.dtype)
         self._joined = np.empty((0, files.d), files.dtype)
+        self._scratch = Scratch()
         self._crc, self._next = 0, 0
         self._digests: Digests = {}
 
@@ -225,9 +227,9 @@ class DecodedReader:
 
         self._unit = -1  # what is in the buffer, should this fail
         if isinstance(self._chunk, OpenShard):
-            decode_band(files, self._chunk, band, self._rows)
+            decode_band(files, self._chunk, band, self._rows, self._scratch)
         else:
-            decode_chunk(files, self._chunk, self._rows)
+            decode_chunk(files, self._chunk, self._rows, self._scratch)
         self._unit = unit
         self._add_to_digest(number, band)
         return self._rows

@@ -181,9 +181,13 @@ class RunStore(LocalStore):
     def _compared(
         self, key: str, found: Buffer | None, byte_range: ByteRequest | None
     ) -> Buffer | None:
-        if self.recorded is None or byte_range is not None:
-            return found  # a part of a file is asked for of shards alone, and none are published
-        return self.recorded.compared(key, found, f"{self.root / key}")
+        if self.recorded is None:
+            return found
+        where = f"{self.root / key}"
+        if byte_range is not None and found is not None:  # of a shard, which ends in its digest
+            self.recorded.require_chunk(key, stored_checksum(where), where)
+            return found
+        return self.recorded.compared(key, found, where)
 
 
 def require_metadata(data: Any, recorded: int, where: str) -> None:

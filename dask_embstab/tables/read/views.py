@@ -329,7 +329,7 @@ def column_source(array: Any, *, unique: bool = False) -> Source:
     as `chunk_files` has it.
     """
     files = chunk_files(array, unique=unique) if isinstance(array, zarr.Array) else None
-    if files is not None and files.compression is None:
+    if files is not None and files.by_panels and files.store is None:
         return DirectSource.of(array, files)
     if isinstance(array, zarr.Array):
         return ZarrSource(array)

@@ -4,6 +4,7 @@ at a time per task.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -81,11 +82,7 @@ class ZarrSource:
 
     def _is_stored(self, chunk: int) -> bool:
         file = self._file(chunk)
-        return (
-            bool(self.array.nchunks_initialized == self.array.nchunks)
-            if file is None
-            else file.exists()
-        )
+        return len(set(chunks_seen(self.array))) == 1 if file is None else file.exists()
 
     def _is_no_file(self, chunk: int) -> bool:
         """Whether something stands at its place that holds no byte: Zarr would take it for a chunk
@@ -202,6 +199,15 @@ class ZarrGatherReader:
             batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
 
         return batch
+
+
+def chunks_seen(array: zarr.Array[Any]) -> tuple[int, int]:
+    """How many chunks (or shards) of an array its store has, and how many there are of it."""
+    rows = (array.shards or array.chunks)[0] if array.ndim else 1
+    if array.shards is None:
+        return int(array.nchunks_initialized), int(array.nchunks)
+    inner = math.prod(a // b for a, b in zip(array.shards, array.chunks, strict=True))
+    return int(array.nchunks_initialized) // inner, -(-array.shape[0] // rows)
 
 
 def require_full_width(array: zarr.Array[Any], name: str) -> None:

@@ -20,6 +20,7 @@ from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.files.atomic import PARTIAL, begin_sync, create_new, new_token, write_all
 from dask_embstab.files.libc import call
 from dask_embstab.tables.read.source import Digests
+from dask_embstab.tables.read.stored.checksums import appended
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
@@ -42,7 +43,7 @@ class DirectWriter:
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
         self._files, self._stop, self._sync = files, stop, sync
         self._at = start
-        self._crc = 0
+        self._crc, self._inner, self._encoded = 0, 0, 0
         self._descriptor = -1
         self._partial = ""
         self.dtype = files.dtype
@@ -60,13 +61,17 @@ class DirectWriter:
             np.copyto(cast, rows, casting="same_kind")
             rows = cast
 
+        shards = self._files.shards
         try:
             while len(rows):
                 number = self._at // self._files.chunk_rows
                 end = min((number + 1) * self._files.chunk_rows, self._stop)
                 taken = min(len(rows), end - self._at)
                 if self._at == number * self._files.chunk_rows:
+                    self._crc, self._encoded = 0, 0
                     self._begin(number)
+                    if shards is not None:
+                        self._store(memoryview(shards.index()))
                 self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
                 self._at += taken
                 rows = rows[taken:]
@@ -91,16 +96,25 @@ class DirectWriter:
 
         self._partial = f"{path}.{new_token()}{PARTIAL}"
         self._descriptor = create_new(self._partial)
-        _reserve(
-            self._descriptor,
-            self._files.data_bytes + CHECKSUM_BYTES * self._files.checksummed,
-            self._partial,
-        )
-        self._crc = 0
+        _reserve(self._descriptor, self._files.written_bytes, self._partial)
 
     def _append(self, data: memoryview) -> None:
-        self._crc = crc32c.crc32c(data, self._crc)
-        self._store(data)
+        shards = self._files.shards
+        if shards is None:
+            self._crc = crc32c.crc32c(data, self._crc)
+            self._store(data)
+            return
+
+        size, join = shards.chunk_bytes, appended(shards.chunk_bytes)
+        while len(data):  # an inner chunk ends in its own checksum; of these that of all is made
+            part = data[: size - self._encoded]
+            self._inner = crc32c.crc32c(part, self._inner if self._encoded else 0)
+            self._store(part)
+            self._encoded += len(part)
+            data = data[len(part) :]
+            if self._encoded == size:
+                self._store(memoryview(self._inner.to_bytes(CHECKSUM_BYTES, "little")))
+                self._crc, self._encoded = join(self._crc, self._inner), 0
 
     def _store(self, data: memoryview) -> None:
         write_all(self._descriptor, data)

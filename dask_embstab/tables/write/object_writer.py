@@ -96,12 +96,9 @@ class ObjectWriter(DirectWriter):
     """Appends panels to objects, each sent while it is made; a small one is put as a whole."""
 
     _upload: Upload | None = None
-    _number = 0
 
     def _begin(self, number: int) -> None:
-        self._crc, self._number = 0, number
-        assert self._files.stored_bytes is not None
-        self._left = self._files.stored_bytes
+        self._left = self._files.written_bytes
         if self._left > PART_BYTES:
             self._upload = Upload(self._files, number)
         self._next_part()

@@ -42,7 +42,7 @@ from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.object_store import OutputGroup, require_store, require_stored
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
-from dask_embstab.tables.write.table_layout import TableLayout, write_matrix
+from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects, write_matrix
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
 
 
@@ -68,14 +68,20 @@ class RunWriter:
         weights: bool = False,
         code: RowCode | None = None,
         vectors: bool = True,
+        shard_rows: int | None = None,
+        inner_rows: int | None = None,
     ) -> Sink:
         """Make the arrays of one table and give the sink that tasks write it through.
 
         ``weights``: with one number per row, in an array of that name. ``code``: rows are stored as
         codes, with a scale per row where the code has one; as ``vectors`` too, unless that is
-        False.
+        False. ``shard_rows``: vectors are shards of so many rows, whose inner chunks have
+        ``inner_rows``; other arrays have chunks of as many rows as a shard.
         """
-        layout = TableLayout(key, shape, dtype, chunk_rows, ids, weights, code, vectors)
+        chunk_rows, inner_rows = rows_of_objects(
+            shape[0], shape[1] * dtype.itemsize, chunk_rows, shard_rows, inner_rows
+        )
+        layout = TableLayout(key, shape, dtype, chunk_rows, ids, weights, code, vectors, inner_rows)
         resumed, left = self.work is not None and self.work.resumed, None
         if resumed:  # whatever is wrong with what an interrupted write left, it is made anew
             with contextlib.suppress(Exception):
@@ -97,7 +103,7 @@ class RunWriter:
             scales=scales,
             journal=journal,
             shape=shape,
-            chunk_rows=min(chunk_rows, shape[0]),
+            chunk_rows=chunk_rows,
             resume=left is not None,
             sync=self.sync,
             code=code,

@@ -109,7 +109,7 @@ class Sink:
 
     def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
         files = chunk_files(array)
-        if files is not None and files.stored_bytes is not None:
+        if files is not None and files.is_written_here:
             return chunk_writer(files, start, stop, sync=self.sync)
         return RowWriter(array, start, stop, self.chunk_rows)
 

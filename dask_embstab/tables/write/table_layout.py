@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.coded import CODES, SCALE, code_attributes
+from dask_embstab.tables.read.source import default_chunk_rows
 
 ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -26,6 +27,10 @@ _NO_SCALE = 0xFFFF
 class TableLayout:
     """A table ``key`` of ``shape`` (n, d): its rows as they are, of ``dtype`` (``vectors``), as
     codes of a ``code``, or both; ids of a kind (None: no ids), ``weights`` (a number per row).
+
+    With ``inner_rows`` chunks of vectors are shards of inner chunks of so many rows. The index is
+    at the start, and behind the inner chunks stands the checksum of all rows, where a reader of
+    shards never looks: so a shard's file ends as a chunk's file does, in the digest of its rows.
     """
 
     key: str
@@ -36,6 +41,7 @@ class TableLayout:
     weights: bool = False
     code: RowCode | None = None
     vectors: bool = True
+    inner_rows: int | None = None
 
     @property
     def arrays(self) -> tuple[str | None, ...]:
@@ -73,7 +79,8 @@ class TableLayout:
         for name in filter(None, self.arrays):
             array = node[name]
             shape, chunks, dtype = self._of(name)
-            if (array.shape, array.chunks) != (shape, chunks):
+            stored = (array.shape, array.shards or array.chunks)
+            if stored != (shape, chunks) or array.chunks != self._inner(name, chunks):
                 raise ValueError(f"{name} has another shape")
             if name != "id" and array.dtype != dtype:
                 raise ValueError(f"{name} has another dtype")
@@ -83,7 +90,7 @@ class TableLayout:
     def _of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
         """Shape, chunks and dtype of an array."""
         n, d = self.shape
-        rows, stored = min(self.chunk_rows, n), self.dtype.newbyteorder("=")
+        rows, stored = self.chunk_rows, self.dtype.newbyteorder("=")
         if name == "id":
             assert self.ids is not None
             return (n,), (rows,), ID_DTYPES[self.ids]
@@ -94,6 +101,12 @@ class TableLayout:
             return (n, d), (rows, d), stored
         return (n,), (rows,), np.dtype(np.uint16) if name == SCALE else stored
 
+    def _inner(self, name: str, chunks: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is encoded alone: of an inner chunk in a shard."""
+        if name != "vectors" or self.inner_rows is None:
+            return chunks
+        return (self.inner_rows, *chunks[1:])
+
     def _create(self, node: zarr.Group, name: str) -> zarr.Array[Any]:
         shape, chunks, dtype = self._of(name)
         row = DIMENSION[self.key]
@@ -103,16 +116,50 @@ class TableLayout:
             more["fill_value"] = _NO_SCALE
         if columns and self.ids is not None:
             more["attributes"] = {"coordinates": "id"}  # so xarray keeps each row's id beside it
+        inner = self._inner(name, chunks)
+        encoding: dict[str, Any] = {"compressors": [Crc32cCodec()]}
+        if inner != chunks or (name == "vectors" and self.inner_rows is not None):
+            codecs: list[Any] = [BytesCodec(), Crc32cCodec()]
+            sharding = ShardingCodec(chunk_shape=inner, codecs=codecs, index_location="start")
+            encoding = {"serializer": sharding, "compressors": None}
         return node.create_array(
             name,
             shape=shape,
             chunks=chunks,
             dtype=dtype,
-            compressors=[Crc32cCodec()],
+            **encoding,
             dimension_names=(row, *columns),
             config={"write_empty_chunks": True},
             **more,
         )
+
+
+_INNER_BYTES = 1 << 20
+
+
+def rows_of_objects(
+    n_rows: int, row_bytes: int, chunk_rows: int, shard_rows: int | None, inner_rows: int | None
+) -> tuple[int, int | None]:
+    """Rows of a chunk (of a shard, where ``shard_rows`` are asked for) of a table of ``n_rows``,
+    and of an inner chunk (None: there are no shards).
+
+    Inner chunks have ``inner_rows``, or those of a divisor of the shard that are nearest to 1 MiB.
+    """
+    if shard_rows is None:
+        return min(chunk_rows, n_rows), None
+    if inner_rows is None and shard_rows > n_rows:
+        inner_rows = min(default_chunk_rows(row_bytes, 1, _INNER_BYTES), n_rows)
+    if inner_rows is None:
+        divisors = {
+            divisor
+            for small in range(1, math.isqrt(shard_rows) + 1)
+            if shard_rows % small == 0
+            for divisor in (small, shard_rows // small)
+        }
+        inner_rows = min(
+            sorted(divisors), key=lambda rows: abs(math.log(rows * row_bytes / _INNER_BYTES))
+        )
+    return min(shard_rows, inner_rows * -(-n_rows // inner_rows)), inner_rows
 
 
 def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:

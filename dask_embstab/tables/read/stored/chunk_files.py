@@ -60,6 +60,22 @@ class ChunkFiles:
         return self.chunk_rows if self.shards is None else self.shards.rows
 
     @property
+    def is_written_here(self) -> bool:
+        """Whether chunks are written without Zarr: rows as they are, of shards as this library lays
+        them out.
+        """
+        shards = self.shards
+        return self.by_panels and (shards is None or (self.checksummed and shards.index_first))
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of a chunk's file as this library writes it; the last one too is of full length."""
+        if self.shards is None:
+            return self.data_bytes + CHECKSUM_BYTES * self.checksummed
+        n_chunks = self.shards.grid[0]
+        return self.shards.index_bytes + self.data_bytes + CHECKSUM_BYTES * (n_chunks + 1)
+
+    @property
     def stored_bytes(self) -> int | None:
         """Bytes of a chunk's file; None where its contents decide."""
         if self.compression is not None or self.shards is not None:
@@ -198,6 +214,8 @@ def open_chunk(
 
     try:
         if files.recorded is not None:
+            if chunk.size < CHECKSUM_BYTES:
+                raise DamageError(f"{chunk.name} is truncated; restore it from its source")
             end = (
                 chunk.stored_checksum()
                 if isinstance(chunk, OpenObject)
@@ -208,7 +226,7 @@ def open_chunk(
             fill = np.asarray(files.fill, files.dtype)
             n_rows = files.rows_of(number)
             shard = OpenShard(chunk, files.shards, n_rows, fill, files.may_be_left_out)
-            if files.recorded is not None and files.checksummed and files.by_panels:
+            if files.recorded is not None and files.store is None and files.is_written_here:
                 files.require_recorded(number, shard.stored_checksum())
             return shard
         if files.stored_bytes not in (None, chunk.size):

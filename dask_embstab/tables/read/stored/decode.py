@@ -19,14 +19,32 @@ from dask_embstab.tables.read.stored.stored_bytes import require_checksum
 from dask_embstab.tables.store_errors import read_error
 
 
-def decode_chunk(files: ChunkFiles, chunk: OpenChunk | OpenObject | None, out: Rows) -> None:
+class Scratch:
+    """Memory for encoded bytes that is used again: fresh pages for every chunk take as long as
+    decoding it.
+    """
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+
+    def take(self, n_bytes: int) -> memoryview:
+        """So many bytes, until the next call."""
+        if len(self._memory) < n_bytes:
+            fresh: Any = np.empty(n_bytes, np.uint8)
+            self._memory = memoryview(fresh)
+        return self._memory[:n_bytes]
+
+
+def decode_chunk(
+    files: ChunkFiles, chunk: OpenChunk | OpenObject | None, out: Rows, scratch: Scratch
+) -> None:
     """Decode a compressed chunk (None: it was left out) into ``out`` (chunk_rows, d)."""
     if chunk is None:
         out[...] = files.fill
         return
 
     require_encoded_size(chunk.size, allowed_bytes(out.size, files.dtype), chunk.name)
-    encoded = memoryview(bytearray(chunk.size))
+    encoded = scratch.take(chunk.size)
     chunk.read_into(encoded, 0)
     if files.checksummed:
         stored = int.from_bytes(encoded[-4:], "little")
@@ -35,14 +53,16 @@ def decode_chunk(files: ChunkFiles, chunk: OpenChunk | OpenObject | None, out: R
     _decode(files, encoded, out, chunk.name)
 
 
-def decode_band(files: ChunkFiles, shard: OpenShard, band: int, out: Rows) -> None:
+def decode_band(
+    files: ChunkFiles, shard: OpenShard, band: int, out: Rows, scratch: Scratch
+) -> None:
     """Decode the inner chunks of the same rows into ``out`` (their rows, d)."""
     assert files.shards is not None
     columns, width = files.shards.grid[1], files.shards.width
     part = out if columns == 1 else np.empty((len(out), width), files.dtype)
     for column in range(columns):
         number = band * columns + column
-        encoded = shard.encoded(number)
+        encoded = shard.encoded(number, scratch.take)
         if encoded is None:
             part[...] = files.fill
         else:

@@ -64,6 +64,18 @@ class Shards:
         """Whether an inner chunk's bytes are whole rows as they are stored."""
         return self.grid[1] == 1 and not self.compressed
 
+    def index(self) -> bytes:
+        """The index of a shard of all inner chunks, stored as they are, one behind another behind
+        this index.
+        """
+        n_chunks, size = self.grid[0] * self.grid[1], self.chunk_bytes + CHECKSUM_BYTES
+        entries = np.full((n_chunks, 2), size, "<u8")
+        entries[:, 0] = self.index_bytes + size * np.arange(n_chunks, dtype=np.uint64)
+        data = entries.tobytes()
+        if self.index_checksummed:
+            data += crc32c.crc32c(data).to_bytes(CHECKSUM_BYTES, "little")
+        return data
+
     def places(self, source: StoredBytes) -> Places:
         """Offset and length of each inner chunk, (n, 2); -1 where it was left out.
 
@@ -271,14 +283,14 @@ class OpenShard:
         places = self._places[at // size, 0]
         return np.where(places < 0, -1, places + at % size)
 
-    def encoded(self, number: int) -> memoryview | None:
-        """The bytes of an inner chunk, without its checksum, which is compared; None where it was
-        left out.
+    def encoded(self, number: int, memory: Callable[[int], memoryview]) -> memoryview | None:
+        """The bytes of an inner chunk, in ``memory``, without its checksum, which is compared; None
+        where it was left out.
         """
         place, length = self._places[number].tolist()
         if place < 0:
             return None
-        data = memoryview(bytearray(length))
+        data = memory(length)
         self.source.read_into(data, place)
         if not self.shards.checksummed:
             return data
