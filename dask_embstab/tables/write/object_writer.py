@@ -7,6 +7,7 @@ one is. What fails, or is given up, leaves no object.
 from __future__ import annotations
 
 import queue
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -93,9 +94,15 @@ class Upload:
 
 
 class ObjectWriter(DirectWriter):
-    """Appends panels to objects, each sent while it is made; a small one is put as a whole."""
+    """Appends panels to objects, each sent while it is made; small ones are put as a whole, several
+    side by side.
+    """
 
     _upload: Upload | None = None
+
+    def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
+        super().__init__(files, start, stop, sync=sync)
+        self._puts: deque[Future[None]] = deque()
 
     def _begin(self, number: int) -> None:
         self._left = self._files.written_bytes
@@ -124,11 +131,19 @@ class ObjectWriter(DirectWriter):
         assert not self._left
         assert self._filled == len(self._part)
         if self._upload is None:
-            self._files.put(number, self._part)
+            self._puts.append(submit(self._files.put, number, self._part))
+            while len(self._puts) > _WAITING + _SENT:
+                self._puts.popleft().result()
             return
         self._upload.add(self._part)
         self._upload.finish()
         self._upload = None
+
+    def finish(self) -> None:
+        """Raise unless every row was put, and every object is there."""
+        super().finish()
+        while self._puts:
+            self._puts.popleft().result()
 
     def __del__(self) -> None:
         """Leave no half-sent object behind an error."""
