@@ -56,10 +56,14 @@ class UrlOutput(UrlStore):
         """Whether metadata are held, or an object stands there."""
         return key in self.held if _is_metadata(key) else await super().exists(key)
 
-    async def set(self, key: str, value: Buffer) -> None:
-        """Hold metadata, and put everything else."""
+    def require_open(self) -> None:
+        """Raise where the write was given up: also for what tasks put without Zarr."""
         if self._is_given_up:
             raise AccessError(f"the write of {self.url} was given up; nothing is put there")
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Hold metadata, and put everything else."""
+        self.require_open()
         if _is_metadata(key):
             self.held[key] = value.to_bytes()
         else:

@@ -37,7 +37,7 @@ class Upload:
 
     def __init__(self, files: ChunkFiles, chunk: int) -> None:
         self._parts: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
-        self._given_up = False
+        self._given_up, self._files = False, files
         self._name = files.name(chunk)
         self._sent: Future[None] = submit(self._send, files, chunk)
 
@@ -88,6 +88,7 @@ class Upload:
                 if self._given_up:
                     raise _GivenUpError from None
                 continue
+            self._files.require_open()
             if part is None:
                 return
             yield part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from zarr.core.sync import sync
@@ -19,6 +19,15 @@ from dask_embstab.tables.read.stored.objects import AHEAD_BYTES, PART_BYTES, Ope
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
 from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
 from dask_embstab.tables.store_errors import reading, writing
+
+
+@runtime_checkable
+class Abandonable(Protocol):
+    """A store into which nothing is put any more once the write was given up."""
+
+    def require_open(self) -> None:
+        """Raise then."""
+
 
 Compression = Literal["blosc", "zstd"]
 
@@ -131,11 +140,18 @@ class ChunkFiles:
             return OpenChunk.at(self.path(chunk), self.name(chunk))
         return OpenObject(self.store.store, self.path(chunk), self.name(chunk), ahead)
 
+    def require_open(self) -> None:
+        """Raise where the store is that of a write which was given up."""
+        store: Any = self.store
+        if isinstance(store, Abandonable):
+            store.require_open()
+
     def put(self, chunk: int, data: memoryview) -> None:
         """Store all bytes of a chunk as one object; large ones in parts, side by side."""
         import obstore
 
         assert self.store is not None
+        self.require_open()
         with writing(self.name(chunk)):
             obstore.put(self.store.store, self.path(chunk), data)
 
