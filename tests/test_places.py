@@ -201,3 +201,23 @@ def test_credentials_come_from_the_environment(
     assert "testing" not in str(pickle.dumps(run)), "each process has its own credentials"
     held = zarr.storage.ObjectStore(client(bucket.url("a.zarr")))
     np.testing.assert_array_equal(es.open_run(held).items.vectors, T)
+
+
+def test_files_of_weights_ids_and_pairs_are_read_from_a_bucket(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    store = client(Url(bucket.url(), bucket.options))
+    np.save(tmp_path / "weights.npy", 1.0 + np.arange(len(T)))
+    (tmp_path / "only.csv").write_text("id\n" + "\n".join(IDS[:40]))
+    (tmp_path / "pairs.csv").write_text("a,b\n" + "\n".join(f"{i},{i}" for i in IDS[10:]))
+    for path in tmp_path.iterdir():
+        store.put(path.name, path.read_bytes())
+    items, reference = es.table(T, ids=IDS), es.table(B, ids=IDS)
+    for name, file in (("weights", "weights.npy"), ("only", "only.csv"), ("pairs", "pairs.csv")):
+        local = es.fit(items, reference=reference, **{name: tmp_path / file})
+        given = {name: bucket.url(file), "storage_options": bucket.options}
+        np.testing.assert_array_equal(
+            es.fit(items, reference=reference, **given).items, local.items
+        )
+        with pytest.raises(es.InputError, match="none"):
+            es.fit(items, reference=reference, **{**given, name: bucket.url(f"none-{file}")})

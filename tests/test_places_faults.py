@@ -42,8 +42,8 @@ class Walk:
     def __init__(self, bucket: Bucket, proxy: Faults) -> None:
         self.bucket, self.proxy, self.made = bucket, proxy, 0
         self.run = bucket.url("in.zarr")
-        es.create_run(self.run, T, W, item_ids=IDS, chunk_rows=32, storage_options=bucket.options)
-        self.transform = es.fit(T, W)
+        es.create_run(self.run, T, item_ids=IDS, chunk_rows=32, storage_options=bucket.options)
+        self.transform = es.fit(T)
         self.expected = self.objects(self.write())
         self.n_requests = len(proxy.asked)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -223,6 +224,11 @@ def read_remote(place: str, n_bytes: int | None = None) -> bytes:
             size = store.head(name)["size"]
             return bytes(store.get_range(name, start=0, end=min(size, n_bytes)) if size else b"")
         return bytes(store.get(name).bytes())
+
+
+def small_file(place: str | os.PathLike[str]) -> Any:
+    """What NumPy and pandas read of a file: its path, or at a URL all of its bytes."""
+    return io.BytesIO(read_remote(place)) if is_url(place) else place
 
 
 def write_remote(place: str, data: bytes) -> None:

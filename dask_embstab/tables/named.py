@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from dask_embstab.errors import InputError
+from dask_embstab.errors import EmbstabError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import is_url, small_file
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run, stored_node
+from dask_embstab.tables.stores.url_store import zarr_place
 from dask_embstab.tables.table import Table
 
 if TYPE_CHECKING:
@@ -76,12 +78,18 @@ def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
     if isinstance(stored, zarr.Array):
         return stored
 
+    suffix = Path(path).suffix
     try:
-        if path.suffix == ".npy":
+        if suffix == ".npy":
+            if is_url(path):
+                return np.load(small_file(path), allow_pickle=False)
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.suffix in (".csv", ".parquet", ".pq"):
+        if suffix in (".csv", ".parquet", ".pq"):
             return _labelled(_frame(path), table, path, texts=texts)
-        return zarr.open_array(RunStore(path, read_only=True), mode="r")
+        store = zarr_place(path) if is_url(path) else RunStore(path, read_only=True)
+        return zarr.open_array(store, mode="r")
+    except EmbstabError:
+        raise
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
         raise InputError(
             f"{str(value)!r} is no array stored with {table.where}, and no file of"
@@ -90,17 +98,15 @@ def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
         ) from error
 
 
-def _file(value: Any) -> Path:
-    path = local_path(value)
-    if path is None:
-        raise InputError(
-            f"numbers and ids are read from a local file; {value} is the URL of another store; give"
-            " a path"
-        )
-    return path
+def _file(value: Any) -> Path | str:
+    """The local path, or the URL."""
+    local = local_path(value)
+    return value if local is None else local
 
 
-def _labelled(frame: pd.DataFrame, table: Table, path: Path, *, texts: bool) -> pd.Series[Any]:
+def _labelled(
+    frame: pd.DataFrame, table: Table, path: Path | str, *, texts: bool
+) -> pd.Series[Any]:
     """Numbers by id; ``texts`` where they may be and some are no numbers."""
     import pandas as pd
 
@@ -122,18 +128,20 @@ def _ids(value: Any) -> Any:
     """The first column of a CSV or Parquet file, or what a .npy file holds."""
     path = _file(value)
     try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+        if Path(path).suffix == ".npy":
+            return np.load(small_file(path), allow_pickle=False)
         return _frame(path).iloc[:, 0].to_numpy()
+    except EmbstabError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}"
         ) from error
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def _frame(path: Path | str) -> pd.DataFrame:
     import pandas as pd
 
-    if path.suffix in (".parquet", ".pq"):
-        return pd.read_parquet(path)
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    if Path(path).suffix in (".parquet", ".pq"):
+        return pd.read_parquet(small_file(path))
+    return pd.read_csv(small_file(path), dtype=str, keep_default_na=False)

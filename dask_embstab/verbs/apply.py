@@ -119,7 +119,7 @@ def stabilize(
     require_output(out, paths_of(source, aligned_on), overwrite=overwrite)
     require_each("stabilize", {"shard_rows": shard_rows})
     with one_reading():
-        transform = fit(source, reference=reference, **options)
+        transform = fit(source, reference=reference, storage_options=storage_options, **options)
         return apply(
             transform,
             source,

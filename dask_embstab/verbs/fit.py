@@ -174,6 +174,7 @@ def fit(
     200
     """
     items, users, reference = bound(storage_options, items, users, reference)
+    weights, only, counts, pairs = bound(storage_options, weights, only, counts, pairs)
     arguments = locals()
     chosen, join = taken(arguments, SELECTION), taken(arguments, JOIN)
     known = moments_of(items, users)
@@ -241,6 +242,7 @@ def moments(
     200
     """
     table, reference = bound(storage_options, table, reference)
+    weights, only, counts = bound(storage_options, weights, only, counts)
     arguments = locals()
     rows = as_table(table, key=key)
     named = read_named(taken(arguments, SELECTION), {key: rows}, as_run(table))

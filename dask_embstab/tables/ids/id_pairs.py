@@ -19,8 +19,9 @@ import numpy as np
 
 from dask_embstab.arguments import is_a
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.errors import IdError, InputError
+from dask_embstab.errors import EmbstabError, IdError, InputError
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote import small_file
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
 from dask_embstab.tables.ids.kinds import UUID, IdArray, hashable, listed_ids, shown
 from dask_embstab.tables.read.arrays import as_array
@@ -74,9 +75,8 @@ class IdPairs:
 def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
     """Two columns of ids from what a user gave."""
     if isinstance(given, str | os.PathLike):
-        if (path := local_path(given)) is None:
-            raise InputError(f"{_FORM}; {given} is the URL of another store; give a local file")
-        return _from_file(path)
+        local = local_path(given)
+        return _from_file(given if local is None else local)
 
     if is_a(given, "pandas", "DataFrame"):
         given = [given.iloc[:, i].to_numpy() for i in range(given.shape[1])]
@@ -95,19 +95,21 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
     return IdPairs(ours, theirs, where)
 
 
-def _from_file(path: Path) -> IdPairs:
+def _from_file(path: str | os.PathLike[str]) -> IdPairs:
     """The first two columns of a CSV file with a header, or of a Parquet file."""
     import pandas as pd
 
     try:
-        if path.suffix in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
+        if Path(path).suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(small_file(path))
         else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            frame = pd.read_csv(small_file(path), dtype=str, keep_default_na=False)
     except ImportError as error:
         raise InputError(
             f"reading {path} needs pyarrow; install it, or give the pairs as CSV"
         ) from error
+    except EmbstabError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{_FORM}; {path} cannot be read ({error})") from error
 
