@@ -97,16 +97,23 @@ def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
     """Records of one part in row order; from ``limit`` records on, repeated ids are left out as
     they are read.
     """
+    kept: list[Keyed] = []
     pieces, doubled, n = [], Duplicates(), 0
     for number in range(spill.n_files):
-        columns = spill.read(number, part)
-        texts = None
-        if len(columns) > 2:
-            texts = laid_out(columns[2].astype(np.int64), columns[3])
-        pieces.append(Keyed(columns[0], columns[1], texts))
-        n += len(pieces[-1])
+        pieces.append(spill.read(number, part))
+        n += len(pieces[-1][0])
         if n > limit:
-            kept, more = distinct(joined(pieces))
-            pieces, doubled, n = [kept], doubled + more, len(kept)
+            one, more = distinct(joined([*kept, _records(pieces)]))
+            kept, pieces, doubled, n = [one], [], doubled + more, len(one)
 
-    return joined(pieces), doubled
+    return joined([*kept, _records(pieces)] if pieces else kept), doubled
+
+
+def _records(pieces: list[list[np.ndarray[Any, Any]]]) -> Keyed:
+    """Records of the columns of several files, one after the other."""
+    keys, rows, *texts = zip(*pieces, strict=True)
+    laid = None
+    if texts:
+        lengths, data = texts
+        laid = laid_out(np.concatenate(lengths).astype(np.int64), *data)
+    return Keyed(np.concatenate(keys), np.concatenate(rows), laid)

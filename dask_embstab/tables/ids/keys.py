@@ -90,6 +90,8 @@ def read_keys(reader: Any, start: int, stop: int) -> Keys:
 
 def joined(parts: Sequence[Keyed]) -> Keyed:
     """Records of all parts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
     texts = [part.texts for part in parts if part.texts is not None]
     return Keyed(
         np.concatenate([p.key for p in parts]),
@@ -105,29 +107,35 @@ def chosen(records: Keyed, order: RowNumbers) -> Keyed:
 
 
 def stable_order(keys: npt.NDArray[Any]) -> RowNumbers:
-    """``argsort(kind="stable")`` of 64-bit keys that are not negative, several times faster:
-    positions ride in the low bits of one plain sort.
+    """``argsort(kind="stable")`` of 64-bit keys that are not negative, several times faster."""
+    return sorted_keys(keys)[0]
+
+
+def sorted_keys(keys: npt.NDArray[Any]) -> tuple[RowNumbers, Keys]:
+    """`stable_order`, and the keys in it: positions ride in the low bits of one plain sort.
 
     Row numbers leave room for them. Of hashes, those that differ in these bits alone may come out
     of order: neighbours are exchanged, or where they are many, sorted again.
     """
     bits = max(1, int(len(keys) - 1).bit_length())
-    shift, low = np.uint64(bits), np.uint64((1 << bits) - 1)
+    low = np.uint64((1 << bits) - 1)
     unsigned = keys.view(np.uint64)
     positions = np.arange(len(keys), dtype=np.uint64)
     if not len(keys) or int(unsigned.max()) >> (64 - bits) == 0:
-        packed = unsigned << shift | positions
-        packed.sort()
-        return (packed & low).astype(np.int64)
+        positions |= unsigned << np.uint64(bits)
+        positions.sort()
+        return (positions & low).view(np.int64), positions >> np.uint64(bits)
 
-    packed = (unsigned & ~low) | positions
-    packed.sort()
-    order = (packed & low).astype(np.int64)
+    positions |= unsigned & ~low
+    positions.sort()
+    positions &= low
+    order = positions.view(np.int64)
     found = unsigned[order]
     while len(at := np.flatnonzero(found[1:] < found[:-1])):
         if len(at) > _FEW:
-            return order[np.argsort(found, kind="stable")]
+            again = np.argsort(found, kind="stable")
+            return order[again], found[again]
         at = at[np.diff(at, prepend=-2) > 1]
         for values in (order, found):
             values[at], values[at + 1] = values[at + 1], values[at]
-    return order
+    return order, found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.tables.ids.keys import Keyed, chosen, stable_order
+from dask_embstab.tables.ids.keys import Keyed, chosen, sorted_keys, stable_order
 
 _NAMED = 5
 """Offenders that a message names."""
@@ -83,14 +83,14 @@ def _repeats(records: Keyed, order: RowNumbers) -> np.ndarray[tuple[int], np.dty
 def _by_key(ours: Keyed, theirs: Keyed) -> Matched | None:
     """The join by keys alone; None where two texts share a key."""
     n = len(ours)
-    keys = np.concatenate([ours.key, theirs.key])
-    order = stable_order(keys)
-    keys = keys[order]
+    order, keys = sorted_keys(np.concatenate([ours.key, theirs.key]))
     same = np.flatnonzero(keys[1:] == keys[:-1])
     a, b = order[same], order[same + 1]
     if not ((a < n) & (b >= n)).all():  # some are repeated
         return _firsts_by_key(ours, theirs)
-    b -= n
+    # In the order of our rows, so that one side at least is read in order.
+    by_row = stable_order(a)
+    a, b = a[by_row], b[by_row] - n
     if not _are_equal(ours, a, theirs, b):
         return None
     return Matched(ours.row[a], theirs.row[b], Duplicates(), Duplicates())

@@ -124,7 +124,7 @@ def parsed(encoded: Any, n: int) -> Texts | None:
         at = _lengths_at(data, size)
     if len(at) != n or at[0]:
         return None
-    length = data[at] | data[at + 1].astype(np.int64) << 8
+    length = np.ndarray((len(data) - 1,), "<u2", data, 0, (1,))[at].astype(np.int64)
     begin = at + LENGTH_BYTES
     ends = begin + length
     if not np.array_equal(ends[:-1], at[1:]) or ends[-1] != size:

@@ -54,11 +54,15 @@ class Texts:
             key = mix64(part.length.astype(np.uint64))
             shortest, longest = int(part.length.min()), int(part.length.max())
             for start in range(0, longest, _WORD):
-                if start < shortest:
+                if start + _WORD <= shortest:
                     key = mix64(key ^ _words(part, start))
+                elif start < shortest:
+                    key = mix64(key ^ _masked(_words(part, start), part.length, start))
                 else:
                     has = np.flatnonzero(part.length > start)
-                    key[has] = mix64(key[has] ^ _words(part.chosen(has), start))
+                    some = part.chosen(has)
+                    words = _masked(_words(some, start), some.length, start)
+                    key[has] = mix64(key[has] ^ words)
             found[at : at + _AT_ONCE] = key
         return found
 
@@ -78,7 +82,10 @@ class Texts:
                 if start >= shortest:
                     has = np.flatnonzero(a.length > start)
                     a, b = a.chosen(has), b.chosen(has)
-                if not np.array_equal(_words(a, start), _words(b, start)):
+                differ = _words(a, start) ^ _words(b, start)
+                if bool(
+                    (_masked(differ, a.length, start) if start + _WORD > shortest else differ).any()
+                ):
                     return False
         return True
 
@@ -103,17 +110,16 @@ def texts_of(strings: Sequence[bytes]) -> Texts:
     return laid_out(np.fromiter(map(len, strings), np.int64, len(strings)), b"".join(strings))
 
 
-def laid_out(length: RowNumbers, data: Any) -> Texts:
-    """Strings of these lengths that stand one after the other in ``data``."""
-    return Texts(np.cumsum(length) - length, length, padded(data))
+def laid_out(length: RowNumbers, *data: Any) -> Texts:
+    """Strings of these lengths that stand one after the other in ``data``, piece by piece."""
+    return Texts(np.cumsum(length) - length, length, padded(*data))
 
 
-def padded(data: Any) -> Bytes:
-    """A copy of the bytes with the eight behind them that `Texts` asks for."""
-    given = np.frombuffer(data, np.uint8)
-    made = np.zeros(len(given) + _WORD, np.uint8)
-    made[: len(given)] = given
-    return made
+def padded(*data: Any) -> Bytes:
+    """A copy of these bytes, one piece after the other, with the eight behind them that `Texts`
+    asks for.
+    """
+    return np.concatenate([*(np.frombuffer(d, np.uint8) for d in data), np.zeros(_WORD, np.uint8)])
 
 
 def joined_texts(parts: Sequence[Texts]) -> Texts:
@@ -148,11 +154,17 @@ def mix64(values: Keys) -> Keys:
 
 
 def _words(texts: Texts, start: int) -> Keys:
-    """Bytes ``start`` to ``start`` + 8 of every string, as far as it has them, as numbers."""
-    at = texts.begin + start
-    words: Keys = np.ndarray((len(texts.data) - _WORD + 1,), "<u8", texts.data, 0, (1,))[at]
-    left = texts.length - start
-    return words & _KEPT[np.minimum(left, _WORD)] if int(left.min()) < _WORD else words
+    """The eight bytes from byte ``start`` on of every string, and of what stands behind it."""
+    words: Keys = np.ndarray((len(texts.data) - _WORD + 1,), "<u8", texts.data, 0, (1,))[
+        texts.begin + start
+    ]
+    return words
+
+
+def _masked(words: Keys, length: RowNumbers, start: int) -> Keys:
+    """These bytes without what stands behind a string."""
+    masked: Keys = words & _KEPT[np.minimum(length - start, _WORD)]
+    return masked
 
 
 def pieces_of(data: Bytes, n: int) -> Any:
