@@ -52,8 +52,12 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     sides, lengths = (ours, theirs), (len(ours), len(theirs))
     record, share = RECORD_BYTES[ours.kind], join.per_thread
     n_parts = parts_for(sum(lengths), record, share)
-    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
-    blocks = [[(start, min(start + rows, n)) for start in range(0, n, rows)] for n in lengths]
+    most = max(_FEWEST_ROWS, min(_MOST_ROWS, share // record))
+    rows = tuple(_in_chunks(ids, most) for ids in sides)
+    blocks = [
+        [(start, min(start + size, n)) for start in range(0, n, size)]
+        for n, size in zip(lengths, rows, strict=True)
+    ]
     folder = join.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
     spills = [
         Spill(_make_folder(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
@@ -95,6 +99,16 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     )
 
 
+def _in_chunks(ids: Ids | RowNumberIds, most: int) -> int:
+    """Rows of a task, ``most`` at most: whole chunks, or equal parts of one, so that few chunks are
+    decoded twice.
+    """
+    chunk = getattr(getattr(ids, "array", None), "chunks", (most,))[0]
+    if not isinstance(chunk, int) or chunk < 1:
+        return most
+    return most // chunk * chunk if chunk <= most else -(-chunk // -(-chunk // most))
+
+
 def _sum_of(
     task: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
@@ -113,18 +127,18 @@ def _match_part(
     pairs: Sequence[Spill],
     part: int,
     lengths: tuple[int, int],
-    rows: int,
+    rows: tuple[int, ...],
     limit: int,
 ) -> _Part:
     """One task: the pairs of one part, written in the order of either side."""
     (ours, first), (theirs, second) = (read_part(spill, part, limit) for spill in spills)
     found = match(ours, theirs)
     written = 0
-    for pair, n, by, other in zip(
-        pairs, lengths, (found.ours, found.theirs), (found.theirs, found.ours), strict=True
+    for pair, n, size, by, other in zip(
+        pairs, lengths, rows, (found.ours, found.theirs), (found.theirs, found.ours), strict=True
     ):
-        block = by // rows
-        order = np.argsort(block.astype(np.uint16) if n // rows < 1 << 16 else block, kind="stable")
+        block = by // size
+        order = np.argsort(block.astype(np.uint16) if n // size < 1 << 16 else block, kind="stable")
         cuts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=pair.n_parts))])
         written += pair.write(part, (by[order], other[order]), (cuts, cuts))
 

@@ -161,7 +161,7 @@ class SlicedIds:
                 return None
             pieces.append(self._texts[1].chosen(slice(first - at, last - at)))
             first = last
-        return joined_texts(pieces)
+        return pieces[0] if len(pieces) == 1 else joined_texts([p.trimmed() for p in pieces])
 
     def take(self, start: int, stop: int) -> IdArray:
         """Ids of rows ``start`` to ``stop``."""

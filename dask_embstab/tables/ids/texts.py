@@ -46,6 +46,13 @@ class Texts:
         """Some of the strings, or all in another order."""
         return Texts(self.begin[rows], self.length[rows], self.data)
 
+    def trimmed(self) -> Texts:
+        """The same of strings that stand in their order, without the bytes around them."""
+        if not len(self):
+            return self
+        first, stop = int(self.begin[0]), int(self.begin[-1] + self.length[-1]) + _WORD
+        return Texts(self.begin - first, self.length, self.data[first:stop])
+
     def keys(self) -> Keys:
         """A hash of every string: its length, then its words, each mixed by a bijection."""
         found = np.empty(len(self), np.uint64)
@@ -96,6 +103,9 @@ class Texts:
         ends = np.cumsum(self.length + gap)
         begin, total = ends - self.length, int(ends[-1]) if len(ends) else 0
         data = np.zeros(total + _WORD, np.uint8)
+        if len(self) and not gap and int(self.length.min()) == (n := int(self.length.max())) > 0:
+            data[:total].view(f"V{n}")[:] = pieces_of(self.data, n)[self.begin]
+            return Texts(begin, self.length, data)
         narrow = not len(self) or int(self.length.max()) < 1 << 16
         order = np.argsort(self.length.astype(np.uint16) if narrow else self.length, kind="stable")
         lengths = self.length[order]
