@@ -5,10 +5,10 @@
 A table of items (text ids in a random order, a tenth of them new) is rotated onto yesterday's
 (orthogonal Procrustes of the rows that share an id) and written. Every contestant reads the same
 two files, runs in a process of its own with two threads, in turn, and is timed from the first read
-to the last byte written, imports and a first job of a few rows apart. CPU seconds are those of all threads. Those without
-products of matrices hand rows to NumPy; *in SQL* is DuckDB alone, the rotation's svd apart.
-scikit-learn's IncrementalPCA knows neither ids nor a reference: its line is what it takes to fit
-and transform one table, beside which ours does more.
+to the last byte written, imports and a first job of a few rows apart. CPU seconds are those of all
+threads. Those without products of matrices hand rows to NumPy; *in SQL* is DuckDB alone, the
+rotation's svd apart. scikit-learn's IncrementalPCA knows neither ids nor a reference: its line is
+what it takes to fit and transform one table, beside which ours does more.
 """
 
 from __future__ import annotations
