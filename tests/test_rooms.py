@@ -54,9 +54,9 @@ def test_core_imports_numpy_scipy_and_the_errors_alone() -> None:
 
 def test_only_the_command_line_names_its_options() -> None:
     """Texts of other rooms mark an option (`repairs.option`), which is rendered for the caller;
-    `options/` is where their spelling is written.
+    `options/` is where their spelling is written, and `demo/` ends with commands to type.
     """
-    apart = ("cli", "options", "repairs.py", "__init__.py")
+    apart = ("cli", "demo", "options", "repairs.py", "__init__.py")
     told = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
     found = []
     for path, tree in told.items():
