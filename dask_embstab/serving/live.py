@@ -64,6 +64,8 @@ class Live(Displayed):
     storage_options
         What reaches a URL, as in `fit`.
 
+    Notes
+    -----
     Where the new head cannot be opened the last good one stays, and ``error`` says why. Use it as a
     context manager or call `close`: both remove the pins that keep gc away.
 

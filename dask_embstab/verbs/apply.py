@@ -66,6 +66,8 @@ def apply(
         Write vectors as shards of so many rows: one file or object per task, whose rows can be read
         a few at a time. By default chunks as the input has them.
 
+    Notes
+    -----
     The product is float32 where the transform's own estimates allow it (design, step 9), float64
     otherwise.
 

@@ -172,6 +172,8 @@ def frontier(
     out
         Where the drawing is written as an HTML page; in a notebook the result draws itself.
 
+    Notes
+    -----
     Raises `InputError` where there are not more than ``k`` items, or an option is none.
 
     Examples

@@ -62,6 +62,8 @@ def query_index(
         Whose vectors the queries are, as `space_of` takes it. A run says it itself; vectors alone
         do not, and are refused without it.
 
+    Notes
+    -----
     Reads the queries a batch at a time. Approximate: `search` of the run is exact.
 
     Raises
@@ -156,6 +158,8 @@ def upgrade_index(
     overwrite, sync
         As in `export`.
 
+    Notes
+    -----
     Graphs (hnswlib, usearch) and lists (IVF) are built anew. Returns the record of the new index.
 
     Examples

@@ -49,6 +49,8 @@ def report(
     k, users, seed, queries
         Of two runs, as in `evaluate`.
 
+    Notes
+    -----
     Of two runs every table is read as `evaluate` does, and of one run nothing but its metadata;
     besides, of each table and the reference's, the ids once and a sample of 4,096 rows (12 per
     component where that is more); of a reference also one chunk, which tells whether it is still

@@ -42,6 +42,8 @@ def space_of(given: Any, *, storage_options: StorageOptions | None = None) -> Sp
         `Space`, its plain values, or the path of an export (a folder with ``export.json``) or of an
         index (a file with a ``.space.json`` named after it).
 
+    Notes
+    -----
     Reads metadata only; of a run as training left it the checksum of its first chunk, or a spread
     of 64 rows where none is stored. A run that was aligned to such rows is of a space of its own.
 
@@ -123,6 +125,8 @@ def detect_space(
     seed
         Another sample.
 
+    Notes
+    -----
     Reads the ids of the table and of eight versions, and ``rows`` rows of each. Raises
     `TooFewMatchedError` where no id is known.
 

@@ -66,6 +66,8 @@ def upgrade_plan(
     recall
         The least recall@k, its 95 % interval counted, that leaving or bridging must keep.
 
+    Notes
+    -----
     The share of a rebuilt index's answers is measured for the same queries. A bridge is fitted on
     the ids that both runs share: with users on both sides it keeps scores (both runs are
     standardized, the new one rotated onto the old one, and the old one's own matrix undone), else
@@ -123,6 +125,8 @@ def begin_backfill(
     part_rows
         Rows of the new run that are moved by one `Backfill.step`.
 
+    Notes
+    -----
     Fits the bridge (`upgrade_plan`); nothing is moved yet. `Backfill.search` asks the new model's
     queries in both spaces and merges the answers; `Backfill.roll_back` forgets what was moved.
 
