@@ -247,9 +247,13 @@ def _nuclear_gap(gramian_x: Matrix, gramian_y: Matrix, cross: Matrix) -> float:
     (The design reads them off diag(I, -I) [X Y]'[X Y], which is not symmetric: ten times the work,
     and less accurate.)
     """
-    factor, pivots, rank, _ = lapack.dpstrf(np.block([[gramian_x, cross], [cross.T, gramian_y]]))
-    R = np.triu(factor)[:rank]
-    ours, theirs = R[:, pivots <= len(gramian_x)], R[:, pivots > len(gramian_x)]
+    joint, k = np.block([[gramian_x, cross], [cross.T, gramian_y]]), len(gramian_x)
+    R, indefinite = lapack.dpotrf(joint)
+    ours, theirs = R[:, :k], R[:, k:]
+    if indefinite:  # to rounding: the rows of one are combinations of the other's
+        factor, pivots, rank, _ = lapack.dpstrf(joint)
+        R = np.triu(factor)[:rank]
+        ours, theirs = R[:, pivots <= k], R[:, pivots > k]
     return float(np.abs(np.linalg.eigvalsh(ours @ ours.T - theirs @ theirs.T)).sum())
 
 
