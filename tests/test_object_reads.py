@@ -16,6 +16,7 @@ from zarr.storage import ObjectStore
 
 import dask_embstab as es
 from dask_embstab.errors import AccessError, DamageError, InputChangedError
+from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
@@ -230,3 +231,16 @@ def test_an_upload_whose_rows_fail_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     del writer
     assert sent.exception(30) is not None
     assert not list(memory.list("a/c").collect())
+
+
+def test_objects_that_were_written_anew_are_told_by_their_entity_tags() -> None:
+    memory = MemoryStore()
+    array = chunked(ObjectStore(memory), normals(60, 3), 20, "crc32c", math.nan)
+    before = identity_of(array)
+    assert isinstance(before, ArrayIdentity)
+    assert before.stamps.all()
+    assert before.change(array) is None
+    obstore.put(memory, "a/c/1/0", bytes(obstore.get(memory, "a/c/1/0").bytes()))
+    assert "chunk c/1/0 of" in str(before.change(array))
+    obstore.delete(memory, "a/c/1/0")
+    assert "is gone" in str(before.change(array))

@@ -174,6 +174,8 @@ def _listed(store: Store, path: str) -> dict[str, int]:
 
 
 def _listed_objects(store: Any, path: str) -> dict[str, int]:
+    if type(store).__name__ == "HTTPStore":
+        return {}  # the web lists nothing, and is asked again and again
     with contextlib.suppress(Exception):
         before = f"{path}/" if path else ""
         return {
