@@ -5,14 +5,17 @@ bit.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import crc32c
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -142,14 +145,16 @@ def test_an_unfinished_run_is_refused_and_replaced_where_asked(
 def test_of_two_writers_one_has_the_place(bucket: Bucket) -> None:
     """The other is refused when it begins, or when it would publish."""
     url = Url(bucket.url("out.zarr"), bucket.options)
-    first, second = UrlOutput(url), UrlOutput(url)
+    first, second, third = UrlOutput(url), UrlOutput(url), UrlOutput(url)
     assert first.claim(b"first", over=None)
     assert not second.claim(b"second", over=None)
-    assert second.claim(b"second", over=b"first")
+    mark = first.standing()
+    assert second.claim(b"second", over=mark)
+    assert not third.claim(b"third", over=mark), "it is not over what stood there before"
     with pytest.raises(es.RetryError, match="taken over by another process; nothing was published"):
         first.publish()
     first.give_up(b"first gave up")
-    assert first.standing() == b"second"
+    assert first.standing().root == b"second"
 
 
 def test_damage_to_an_object_is_found(bucket: Bucket, embstab: Run) -> None:
@@ -221,3 +226,26 @@ def test_files_of_weights_ids_and_pairs_are_read_from_a_bucket(
         )
         with pytest.raises(es.InputError, match="none"):
             es.fit(items, reference=reference, **{**given, name: bucket.url(f"none-{file}")})
+
+
+def test_a_missing_bucket_is_one_line_and_exit_code_2(bucket: Bucket, embstab: Run) -> None:
+    elsewhere = f"s3://no-{bucket.name}/run.zarr"
+    for words in (("inspect", elsewhere), ("stabilize", elsewhere, bucket.url("out.zarr"))):
+        told = embstab(*words, code=2)["error"]
+        assert "NoSuchBucket" in told
+        assert told.count("\n") == 1
+    assert not objects(bucket)
+
+
+@pytest.mark.long
+def test_worker_processes_write_the_same_bits(bucket: Bucket) -> None:
+    """Each of them reaches the bucket by itself."""
+    options = {"storage_options": bucket.options}
+    es.create_run(bucket.url("a.zarr"), T, item_ids=IDS, chunk_rows=16, **options)
+    es.stabilize(bucket.url("a.zarr"), bucket.url("here.zarr"), **options)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as other, dask.config.set(scheduler=other):
+        es.stabilize(bucket.url("a.zarr"), bucket.url("there.zarr"), **options)
+    here, there = objects(bucket, "here.zarr"), objects(bucket, "there.zarr")
+    assert here.keys() == there.keys()
+    assert not [name for name in here if "/c/" in name and here[name] != there[name]]

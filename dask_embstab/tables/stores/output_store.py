@@ -10,6 +10,7 @@ renamed or appended to, and no listing decides what is seen.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 from zarr.abc.store import ByteRequest
@@ -21,11 +22,20 @@ from dask_embstab.errors import AccessError, EmbstabError, RetryError
 from dask_embstab.tables.stores.url_store import UrlStore
 
 _METADATA, _AT_ONCE = "zarr.json", 32
+_TAGS = ("e_tag", "version")
 _NAMES = (_METADATA, ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 
 def _is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in _NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Metadata of a root as they stand, and how the store tells them from others."""
+
+    root: bytes
+    tags: dict[str, str]
 
 
 class UrlOutput(UrlStore):
@@ -36,7 +46,8 @@ class UrlOutput(UrlStore):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.held: dict[str, bytes] = {}
-        self._ours, self._is_given_up = b"", False
+        self._ours: Standing | None = None
+        self._is_given_up = False
 
     def with_read_only(self, read_only: bool = False) -> UrlOutput:  # noqa: FBT001, FBT002 (Zarr's)
         """Itself: what is held would be missing elsewhere."""
@@ -96,23 +107,51 @@ class UrlOutput(UrlStore):
         for name in dict.fromkeys(name.partition("/")[0] for name in names):
             yield name
 
-    def standing(self) -> bytes | None:
+    def standing(self) -> Standing | None:
         """The root's metadata that stand there."""
-        found: Any = sync(super().get(_METADATA, default_buffer_prototype()))
-        return None if found is None else bytes(found.to_bytes())
 
-    def claim(self, root: bytes, *, over: bytes | None) -> bool:
+        async def ask() -> Standing:
+            found = await self.store.get_async(_METADATA)
+            tags = {name: found.meta[name] for name in _TAGS if found.meta.get(name)}
+            return Standing(bytes(await found.bytes_async()), tags)
+
+        try:
+            return sync(self._asked(ask, _METADATA))
+        except FileNotFoundError:
+            return None
+
+    def claim(self, root: bytes, *, over: Standing | None) -> bool:
         """Put the root's metadata, which say whose run is being written here, ``over`` those that
         stand there; whether the place is ours.
 
         Where the store honours conditions one of all who try wins; elsewhere the last one, which
         `publish` tells the others.
         """
-        value = default_buffer_prototype().buffer.from_bytes(root)
-        put = super().set_if_not_exists if over is None else super().set
-        sync(put(_METADATA, value))
-        self.held[_METADATA] = self._ours = root
-        return self.standing() == root
+        if over is None:
+            value = default_buffer_prototype().buffer.from_bytes(root)
+            sync(super().set_if_not_exists(_METADATA, value))
+        else:
+            self._put_over(root, over)
+        found = self.standing()
+        if found is None or found.root != root:
+            return False
+        self.held[_METADATA], self._ours = root, found
+        return True
+
+    def _put_over(self, root: bytes, over: Standing) -> None:
+        """Put the root's metadata where those that stand there are still these, as far as the store
+        honours conditions. Whether they were put, `standing` tells.
+        """
+        mode: Any = over.tags or "overwrite"
+        put = self.store.put_async
+        try:
+            sync(self._asked(lambda: put(_METADATA, root, mode=mode), _METADATA, "written"))
+        except Exception as error:
+            kind = type(error).__name__
+            if kind == "NotSupportedError":
+                sync(self._asked(lambda: put(_METADATA, root), _METADATA, "written"))
+            elif kind != "PreconditionError":
+                raise
 
     def leftovers(self) -> list[str]:
         """Keys of all that stands there but the root's metadata."""
@@ -132,9 +171,9 @@ class UrlOutput(UrlStore):
         in the root's metadata; nothing, where the place is not ours (any more).
         """
         self._is_given_up = True
-        if self.standing() == self._ours:
+        if self._ours is not None and self.standing() == self._ours:
             self.sweep()
-            sync(super().set(_METADATA, default_buffer_prototype().buffer.from_bytes(root)))
+            self._put_over(root, self._ours)
 
     def publish(self) -> None:
         """Put all metadata, those of the root as the last object: then the run is seen.
@@ -151,20 +190,25 @@ class UrlOutput(UrlStore):
             await concurrent_map(held, put, _AT_ONCE)
 
         sync(put_all())
-        if self.standing() != self._ours:
-            raise RetryError(
-                f"the write of {self.url} was taken over by another process; nothing was published;"
-                " choose another place"
-            )
+        if self._ours is None or self.standing() != self._ours:
+            raise self._taken_over()
+        failed: EmbstabError | None = None
         try:
-            sync(super().set(_METADATA, make(root)))
+            self._put_over(root, self._ours)
         except EmbstabError as error:
-            try:
-                stands = self.standing()
-            except EmbstabError:
-                raise AccessError(
-                    f"whether {self.url} was published is not known, its store did not answer"
-                    f" ({error}); look whether it opens"
-                ) from None
-            if stands != root:
-                raise
+            failed = error
+        try:
+            found = self.standing()
+        except EmbstabError as error:
+            raise AccessError(
+                f"whether {self.url} was published is not known, its store did not answer"
+                f" ({error}); look whether it opens"
+            ) from None
+        if found is None or found.root != root:
+            raise failed or self._taken_over()
+
+    def _taken_over(self) -> RetryError:
+        return RetryError(
+            f"the write of {self.url} was taken over by another process; nothing was published;"
+            " choose another place"
+        )

@@ -26,6 +26,8 @@ from dask_embstab.files.remote import (
 )
 
 _TRIES = 4
+_CONDITIONS = ("PreconditionError", "NotSupportedError")
+"""What obstore raises over a condition of a request, which is no failure."""
 V = TypeVar("V")
 
 
@@ -167,6 +169,8 @@ class UrlStore(ObjectStore[Any]):
                 raise
             except Exception as error:
                 if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+                    raise
+                if type(error).__name__ in _CONDITIONS:
                     raise
                 told = failure(error)
                 if "response body" not in told or tries == _TRIES - 1:

@@ -68,11 +68,11 @@ def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = F
         return
     if isinstance(out, UrlStore):
         at = UrlOutput(out.url)
-        if (root := at.standing()) is not None:
-            _require_replaceable(_attributes(root), name, overwrite=overwrite)
-        elif found := at.leftovers():
+        if (found := at.standing()) is not None:
+            _require_replaceable(_attributes(found.root), name, overwrite=overwrite)
+        elif left := at.leftovers():
             raise OutputExistsError(
-                f"{name} holds {found[0]} and {len(found) - 1} more objects; choose another place"
+                f"{name} holds {left[0]} and {len(left) - 1} more objects; choose another place"
             )
         return
 
@@ -133,7 +133,7 @@ class OutputGroup:
         mark = {ATTRIBUTE: {**mark[ATTRIBUTE], "writer": new_token()}}
         try:
             if is_remote(out):
-                return cls(_claimed(UrlOutput(out), mark, name), mark)
+                return cls(_claimed(UrlOutput(out), mark, name, overwrite=over), mark)
             return cls(_begun(zarr_place(out), mark, over=over), mark)
         except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
             raise OutputExistsError(f"{name} exists already; choose another place") from error
@@ -161,11 +161,12 @@ class OutputGroup:
             self.group.attrs.put(dict(given_up))
 
 
-def _claimed(store: UrlOutput, mark: dict[str, Any], name: str) -> zarr.Group:
+def _claimed(store: UrlOutput, mark: dict[str, Any], name: str, *, overwrite: bool) -> zarr.Group:
     """The root group at a URL; what an earlier run left there, which gave up or shall be replaced,
     is removed.
     """
-    stands = store.standing()
+    if (stands := store.standing()) is not None:  # another run may have come meanwhile
+        _require_replaceable(_attributes(stands.root), name, overwrite=overwrite)
     if not store.claim(_root_metadata(mark), over=stands):
         raise FileExistsError(name)
     if stands is not None:
