@@ -69,6 +69,13 @@ def copied(place: InMemory) -> InMemory:
     return to
 
 
+def restore(place: InMemory, objects: dict[str, bytes]) -> None:
+    """The same place with these objects and no others."""
+    obstore.delete(place.store, list(contents(place)))
+    for key, data in objects.items():
+        obstore.put(place.store, key, data)
+
+
 def contents(place: ObjectPrefix) -> dict[str, bytes]:
     """Every object of a series."""
     return {

@@ -24,8 +24,14 @@ def publish_all(place: Path, folder: Path) -> None:
                 series.gc(grace=0)
 
 
+def publish_one(place: Any, run: Path) -> None:
+    """Publish one run."""
+    with dask.config.set(scheduler="synchronous"):
+        es.Series(place).add(run)
+
+
 def publish_in_step(
-    number: int, place: Path, folder: Path, rounds: int, barrier: Any, told: Any
+    number: int, place: Any, folder: Path, rounds: int, barrier: Any, told: Any
 ) -> None:
     """Publish a run of one's own in every round, all at once with others, again and again until it
     is in.

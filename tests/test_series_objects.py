@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import dask_embstab as es
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.objects import prefix
 from dask_embstab.series.objects.probe import require_conditions
+from dask_embstab.series.places import series_at
 from dask_embstab.series.store import Store
 
 NO_GATES = dict.fromkeys(THRESHOLDS)
@@ -183,6 +185,13 @@ def test_a_store_without_conditions_is_refused(tmp_path: Path) -> None:
         require_conditions(LocalStore(tmp_path), "locks", "s3://bucket/series")
 
 
+@pytest.mark.parametrize("url", ["https://127.0.0.1:1/series", "memory://series"])
+def test_a_place_that_cannot_be_listed_or_shared_is_refused(url: str) -> None:
+    assert series_at(url) is None
+    with pytest.raises(es.InputError, match=r"a folder or on an object store \(s3://"):
+        es.Series(url)
+
+
 @pytest.mark.parametrize("call", ["link", "rename"])
 def test_a_file_system_without_links_or_renames_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -243,3 +252,16 @@ def test_metadata_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"".join(place.blocks("versions/1.json")) == b"123456789"
     with place.open("versions/1.json") as file:
         assert (file.seek(-3, os.SEEK_END), file.read()) == (6, b"789")
+
+
+def test_many_files_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of ten thousand versions does not wait for each of them."""
+    together = threading.Barrier(8)
+
+    def read(_: Any, key: str) -> bytes:
+        together.wait(60)
+        return key.encode()
+
+    monkeypatch.setattr(prefix.ObjectPrefix, "read", read)
+    keys = [f"versions/{n}.json" for n in range(16)]
+    assert list(in_memory().read_each(keys)) == [key.encode() for key in keys]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import os
 import pickle
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,15 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from fault_proxy import before
+from fault_proxy import Act, before, error
+from faults import recorded
+from publishers import publish_in_step, publish_one
 from s3_server import Bucket, bucket, s3_server
 from test_series_processes import day_of
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
+from dask_embstab.files.remote import Url
 from dask_embstab.series.log.thresholds import THRESHOLDS
 
 __all__ = ["bucket", "s3_server"]
@@ -44,22 +51,12 @@ def test_commands_and_verbs_take_its_url(
     first, second = (day_of(tmp_path, day, f"day-{day}") for day in (0, 1))
     gates = [f"--gate={name}=off" for name in THRESHOLDS]
     assert told(capsys, bucket, "series", "init", url, *gates)[0] == 0
-    assert told(capsys, bucket, "series", "init", url)[0] == 2
     assert told(capsys, bucket, "series", "add", url, first)[0] == 0
     series = es.Series(url, storage_options=bucket.options)
     assert series.add(second).published
-    folder = es.Series.init(tmp_path / "series", **NO_GATES)
-    for day in (first, second):
-        folder.add(day)
-    for key in ("items", "users"):
-        ours, theirs = (made.open().table(key).vectors for made in (series, folder))
-        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
-
     assert told(capsys, bucket, "series", "verify", url)[1]["damage"] == []
     assert len(told(capsys, bucket, "series", "log", url)[1]["versions"]) == 2
     assert told(capsys, bucket, "series", "metrics", url)[1]["out"] == f"{url}/metrics.prom"
-    compared = told(capsys, bucket, "evaluate", f"{url}@1", f"{url}@2")[1]
-    assert compared["items"] == series.diff(1, 2).to_dict()["items"]
     found = es.space_of(f"{url}@2", storage_options=bucket.options)
     assert found.origin == series.space(2).origin
     assert told(capsys, bucket, "series", "log", bucket.url("none"))[0] == 2
@@ -75,3 +72,132 @@ def test_a_server_that_drops_the_condition_is_refused(bucket: Bucket) -> None:
         with pytest.raises(es.InputError, match=r"If-None-Match.*it did 8 and not one"):
             es.Series.init(bucket.url("series"), storage_options=options)
     assert es.Series.init(bucket.url("series"), storage_options=bucket.options).head() is None
+
+
+def at(place: Bucket, key: str = "series", **more: Any) -> Url:
+    """The URL of a series, with the options that reach it."""
+    return Url(place.url(key), {**place.options, **more})
+
+
+@pytest.mark.long
+def test_two_publishers_at_once(bucket: Bucket, tmp_path: Path, record_property: Any) -> None:
+    rounds = 100
+    record_property("tried", 2 * rounds)
+    for turn in range(5):
+        day_of(tmp_path, turn, str(turn))
+    series = es.Series.init(at(bucket), **NO_GATES)
+    context = multiprocessing.get_context("spawn")
+    barrier, told_ = context.Barrier(2), context.Queue()
+    arguments = (at(bucket), tmp_path, rounds, barrier, told_)
+    others = [context.Process(target=publish_in_step, args=(n, *arguments)) for n in range(2)]
+    for other in others:
+        other.start()
+    retries = sum(told_.get(timeout=3600) for _ in others)
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+    versions = series.log().versions
+    assert sorted(str(v.run) for v in versions) == sorted(
+        f"p{i}-{turn}" for i in range(2) for turn in range(rounds)
+    )
+    assert [v.parent for v in versions] == [None, *range(1, 2 * rounds)], "none is torn off"
+    assert retries >= rounds // 2, "they did meet"
+    assert not series.verify().damage
+    assert series.store.names("locks") == []
+
+
+def started(bucket: Bucket, tmp_path: Path) -> tuple[es.Series, Path, Any]:
+    """A series of one day, the next day, and what a reader is to see once that is added."""
+    first, second = (day_of(tmp_path, day, f"day-{day}") for day in (0, 1))
+    series = es.Series.init(at(bucket), **NO_GATES)
+    series.add(first)
+    series.add(second)
+    wanted = seen(series)
+    emptied(series)
+    return series, second, wanted
+
+
+def seen(series: es.Series) -> Any:
+    """The log, and every row of the head."""
+    assert not series.verify().damage
+    rows = [np.asarray(series.open().table(key).vectors).tobytes() for key in ("items", "users")]
+    return recorded(series), rows
+
+
+def emptied(series: es.Series) -> None:
+    """The series as it was before the last version."""
+    store = series.store
+    store.remove("versions/2.json")
+    for folder in ("runs", "references", "candidates"):
+        for name in store.names(folder):
+            if "day-1" in name:
+                store.remove(f"{folder}/{name}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("struck", ["cut", "lost", "500"])
+def test_an_add_whose_nth_request_fails(
+    bucket: Bucket, tmp_path: Path, record_property: Any, struck: str
+) -> None:
+    """A client that does not try again: the call fails or gets by, and nothing is lost."""
+    act = error(500, "InternalError") if struck == "500" else struck
+    series, day, wanted = started(bucket, tmp_path)
+    with before(bucket.endpoint) as proxy:
+        place = at(bucket.at(proxy.endpoint), max_retries=0)
+        number, tried = 1, 0
+        while True:
+            proxy.after(lambda n, *_: act if n == number else None)  # noqa: B023 (asked in this turn)
+            with contextlib.suppress(OSError, es.EmbstabError):
+                es.Series(place).add(day)
+            n_struck = proxy.struck
+            if len(series.log().versions) == 1:
+                assert n_struck
+                series.add(day)
+            assert seen(series) == wanted
+            if not n_struck:
+                break
+            emptied(series)
+            number, tried = number + 1, tried + 1
+    record_property("tried", tried)
+    assert tried > 2
+
+
+@pytest.mark.long
+def test_a_publisher_that_is_killed_at_its_nth_request(
+    bucket: Bucket, tmp_path: Path, record_property: Any
+) -> None:
+    """Its lease is taken over at once: its process is dead."""
+    series, day, wanted = started(bucket, tmp_path)
+    context, alive = multiprocessing.get_context("spawn"), True
+    number = 1
+    with before(bucket.endpoint) as proxy:
+        place = at(bucket.at(proxy.endpoint))
+        while alive:
+            child = context.Process(target=publish_one, args=(place, day))
+
+            def strike(n: int, *_: str) -> Act | None:
+                if n < number:  # noqa: B023 (asked in this turn)
+                    return None
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)  # noqa: B023
+                return "cut"
+
+            proxy.after(strike)
+            child.start()
+            child.join(300)
+            alive = child.exitcode == -signal.SIGKILL
+            if len(series.log().versions) == 1:
+                assert alive
+                series.add(day)
+            assert seen(series) == wanted
+            assert series.store.names("locks") == []
+            emptied(series)
+            number += 5
+    record_property("tried", number // 5)
+
+
+def test_nobody_but_a_series_writes_below_its_url(bucket: Bucket, tmp_path: Path) -> None:
+    es.Series.init(at(bucket), **NO_GATES)
+    run = es.open_run(day_of(tmp_path, 0, "day-0"))
+    with pytest.raises(es.InputError, match=r"lies in the series s3://.* by its own verbs alone"):
+        es.stabilize(run, at(bucket, "series/runs/day-0.zarr"))

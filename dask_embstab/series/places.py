@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from dask_embstab.files.place import local_path
-from dask_embstab.files.remote import Url, is_remote, is_url, options_of
+from dask_embstab.files.remote import Url, is_read_only, is_remote, is_url, options_of
 from dask_embstab.series.log.mark import store_at
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.layout import SERIES_MARK
@@ -43,6 +43,8 @@ def series_version(given: Any) -> Run | None:
 def is_series(place: Any) -> bool:
     """Whether a series lies at a path or URL."""
     if is_remote(place):
+        if is_read_only(place):
+            return False
         with contextlib.suppress(FileNotFoundError):
             store_at(place).read(SERIES_MARK)
             return True

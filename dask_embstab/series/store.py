@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,9 @@ class Store(Protocol):
         """A file's bytes; FileNotFoundError where there is none, DamageError where it is longer
         than metadata may be.
         """
+
+    def read_each(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """The same of many files, in order, as the place does best."""
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""
@@ -158,6 +161,10 @@ class Folder:
     def read(self, key: str) -> bytes:
         """A file's bytes."""
         return read_regular(f"{self.root}/{key}")
+
+    def read_each(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """One after another."""
+        return map(self.read, keys)
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """A file's bytes, a bounded number at a time."""

@@ -23,7 +23,7 @@ from dask_embstab.series.store import Store
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FILE = re.compile(r"[1-9][0-9]*\.json")
-_MODELS_NAMED = 5
+_MODELS_NAMED, _BATCH = 5, 1024
 _encoded = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -252,20 +252,34 @@ class _Stored(Sequence[Version]):
         numbers = range(1, len(self) + 1)[at]
         return self._get(numbers) if isinstance(numbers, int) else tuple(map(self._get, numbers))
 
+    def __iter__(self) -> Iterator[Version]:
+        """Files are read in ever larger batches: the first version costs one, all of them few."""
+        start, size = 1, 1
+        while start <= len(self):
+            batch = range(start, min(start + size, len(self) + 1))
+            missing = [number for number in batch if self._read[number - 1] is None]
+            for number, data in zip(missing, _data_of(self._store, missing), strict=True):
+                self._keep(number, data)
+            yield from map(self._get, batch)
+            start, size = start + size, min(2 * size, _BATCH)
+
     def _get(self, number: int) -> Version:
         found = self._read[number - 1]
-        if found is None:
-            decoded = Version.decoded(_data(self._store, number), version_key(number), self._store)
-            found = self._read[number - 1] = _numbered(decoded, number)
+        return self._keep(number, *_data_of(self._store, [number])) if found is None else found
+
+    def _keep(self, number: int, data: bytes) -> Version:
+        decoded = Version.decoded(data, version_key(number), self._store)
+        found = self._read[number - 1] = _numbered(decoded, number)
         return found
 
     def with_findings(self) -> Iterator[tuple[Version, Findings, str | None]]:
         """Every version with what was found of it and the text of that, from one read of its
         file.
         """
-        for number in range(1, len(self) + 1):
+        numbers = range(1, len(self) + 1)
+        for number, data in zip(numbers, _data_of(self._store, numbers), strict=True):
             version, found, text = Version.decoded_with_findings(
-                _data(self._store, number), version_key(number), self._store
+                data, version_key(number), self._store
             )
             yield _numbered(version, number), found, text
 
@@ -305,13 +319,13 @@ def rows(log: Log) -> Iterator[Row]:
         yield row
 
 
-def _data(store: Store, number: int) -> bytes:
-    key = version_key(number)
+def _data_of(store: Store, numbers: Sequence[int]) -> Iterator[bytes]:
+    """The files of these versions, which were listed."""
     try:
-        return store.read(key)
-    except FileNotFoundError:
+        yield from store.read_each([version_key(number) for number in numbers])
+    except FileNotFoundError as error:
         raise DamageError(
-            f"{key} is gone since the versions were listed; restore it from a copy"
+            f"a version is gone since the versions were listed ({error}); restore it from a copy"
         ) from None
 
 

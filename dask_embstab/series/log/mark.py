@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from dask_embstab.arguments import is_a, offers
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
-from dask_embstab.files.remote import Url, is_remote, options_of, require_harmless
+from dask_embstab.files.remote import (
+    Url,
+    is_read_only,
+    is_remote,
+    options_of,
+    require_harmless,
+)
 from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.series.log.versions import FORMAT
@@ -28,7 +34,7 @@ def store_at(place: Any) -> Store:
     if isinstance(place, str | os.PathLike):
         if (local := local_path(place)) is not None:
             return Folder(local)
-        if not is_remote(place):
+        if not is_remote(place) or is_read_only(place):
             raise InputError(
                 "a series must lie in a folder or on an object store (s3://, gs://, az://);"
                 f" {place} is another URL; give one of these"

@@ -55,10 +55,12 @@ def _opened(store: Store, version: Version, key: str, part: str, files: Files) -
         if (stands := found.get(path)) != size:
             what = "is missing" if stands is None else f"should have {size} bytes and has {stands}"
             raise DamageError(f"{key}/{path} {what}; restore it from a copy")
-    for path, digest in files["metadata"].items():
-        if path not in found:
-            raise DamageError(f"{key}/{path} is missing; restore it from a copy")
-        require_metadata(store.read(f"{key}/{path}"), digest, f"{key}/{path}")
+    metadata = files["metadata"]
+    if missing := next((path for path in metadata if path not in found), None):
+        raise DamageError(f"{key}/{missing} is missing; restore it from a copy")
+    read = store.read_each([f"{key}/{path}" for path in metadata])
+    for (path, digest), data in zip(metadata.items(), read, strict=True):
+        require_metadata(data, digest, f"{key}/{path}")
     place: Any = store.place(key)
     file = version.digests_file
     local = local_path(place) is not None

@@ -42,7 +42,7 @@ def asking(what: str, done: str = "read") -> Iterator[None]:
     """
     try:
         yield
-    except (EmbstabError, ConflictError, NotImplementedError):
+    except (EmbstabError, ConflictError):
         raise
     except Exception as error:
         if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
@@ -96,7 +96,7 @@ def _put_if(store: Any, key: str, data: bytes, wanted: Tag | None) -> Tag:
             writer, found = _writer(store, key)
             if writer == token:
                 return found or {}
-            if found != wanted:
+            if _entity(found) != _entity(wanted):
                 raise ConflictError(key) from refused
             time.sleep(_WAIT_SECONDS)
         except Exception:  # it may have been done all the same
@@ -134,6 +134,10 @@ def _writer(store: Any, key: str) -> tuple[str | None, Tag | None]:
     except FileNotFoundError:
         return None, None
     return found.attributes.get(WRITER), _tag(found.meta)
+
+
+def _entity(tag: Tag | None) -> str | None:
+    return None if tag is None else tag.get("e_tag")
 
 
 def _tag(meta: Mapping[str, Any]) -> Tag:

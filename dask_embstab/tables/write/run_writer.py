@@ -23,6 +23,7 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
+from dask_embstab.files.remote import Url, is_remote, options_of, read_remote
 from dask_embstab.files.swap import finish_swap, taken
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import call, option
@@ -44,6 +45,9 @@ from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects, write_matrix
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
+
+_BUCKET = 2
+"""The part of a URL that names a bucket."""
 
 
 @dataclass(slots=True)
@@ -171,7 +175,7 @@ def begin_run(
     attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
     if place is None:
-        require_place(out, inputs, overwrite=overwrite)
+        require_place(out, inputs, overwrite=overwrite, for_series=for_series)
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
 
@@ -228,6 +232,8 @@ def require_place(
     place = local_path(out)
     if place is None:
         require_store(out, inputs, overwrite=overwrite)
+        if not for_series:
+            _require_no_series_at(out)
         return
 
     require_outside(place, inputs, for_series=for_series)
@@ -289,10 +295,25 @@ def _require_no_series(place: Path) -> None:
             target.relative_to(folder).parts[0] in SERIES_FOLDERS
             and (folder / SERIES_MARK).is_file()
         ):
-            raise InputError(
-                f"{place} lies in the series {folder}, whose files change by its own verbs alone;"
-                f" choose another place, and publish a run with {call('Series.add')}"
-            )
+            raise _in_series(place, folder)
+
+
+def _require_no_series_at(out: Any) -> None:
+    """The same of a URL; where nobody may look, nobody is told."""
+    parts = out.split("/") if is_remote(out) else []
+    for n, name in enumerate(parts):
+        above = Url("/".join(parts[:n]), options_of(out))
+        if name in SERIES_FOLDERS and n > _BUCKET:
+            with contextlib.suppress(OSError):
+                read_remote(above / SERIES_MARK, 1)
+                raise _in_series(out, above)
+
+
+def _in_series(place: Any, series: Any) -> InputError:
+    return InputError(
+        f"{place} lies in the series {series}, whose files change by its own verbs alone; choose"
+        f" another place, and publish a run with {call('Series.add')}"
+    )
 
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
