@@ -31,7 +31,8 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
 
 
 WITHOUT_EXTRAS = """
-import importlib.abc, sys
+import importlib.abc, os, sys
+os.fsync = lambda _: None  # as in the other tests
 blocked = set(sys.argv[2].split(","))
 asked = []
 
@@ -54,15 +55,13 @@ import dask_embstab as es
 rng = np.random.default_rng(0)
 T, W, place = rng.normal(size=(60, 4)), rng.normal(size=(90, 4)), sys.argv[1]
 series = es.Series.init(f"{place}/series")
-for day in "ab":
-    series.add(es.create_run(f"{place}/{day}.zarr", T + (day == "b") / 9, W, item_ids=range(60)))
+series.add(es.create_run(f"{place}/a.zarr", T, W, item_ids=range(60)))
 run = series.open()
 es.compress(run, f"{place}/small.zarr")
 es.search(run.users, run, 3)
-es.evaluate(series.open(1), run, users=10)
+es.evaluate(f"{place}/a.zarr", run, users=10)
 es.report(series, out=f"{place}/report.html")
 es.export(run, f"{place}/out", format="npy")
-es.upgrade_plan(f"{place}/a.zarr", f"{place}/b.zarr", users=10)
 from dask_embstab.cli.main import main
 try:
     main(["--help"], prog_name="embstab")
