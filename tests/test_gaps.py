@@ -13,7 +13,7 @@ import pytest
 import test_consensus
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_close, data_of, rotation, standardize, vectors_of
+from oracle import assert_close, data_of, draws, rotation, standardize, vectors_of
 from test_consensus import OFF, Array, State, moved, tables, unit
 
 import dask_embstab as es
@@ -63,7 +63,7 @@ gaps = st.dictionaries(st.integers(1, 4), st.floats(0.1, 5), min_size=1, max_siz
 
 
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=6)
+@settings(max_examples=draws(4))
 @given(
     catalogue=catalogues,
     gaps=gaps,
