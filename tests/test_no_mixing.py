@@ -71,6 +71,14 @@ ROUTES: dict[str, Callable[[Path, Path], Any]] = {
     "a backfill of another run's index begins": lambda a, out: es.begin_backfill(
         out, a / "index", a / "third", a / "new"
     ),
+    "the old model asks its own index through the bridge of the new one": lambda a, _: (
+        es.query_index(
+            a / "index", a / "old", bridge=es.upgrade_plan(a / "old", a / "new", k=5).transform
+        )
+    ),
+    "a bridge leads elsewhere": lambda a, _: es.query_index(
+        a / "index", a / "new", bridge=es.upgrade_plan(a / "third", a / "new", k=5).transform
+    ),
     "a check": lambda a, _: es.check_space(
         es.fit(a / "new", reference=a / "third", keep="geometry"), a / "index"
     ),
@@ -97,6 +105,19 @@ def test_vectors_that_say_nothing_are_refused(route: str, made: Path) -> None:
     }[route]
     with pytest.raises(es.EmbstabError, match="do not say"):
         call()
+
+
+def test_a_bridge_leads_the_new_models_queries_into_the_old_index(
+    made: Path, tmp_path: Path
+) -> None:
+    plan = es.upgrade_plan(made / "old", made / "new", k=5)
+    assert plan.transform is not None
+    plan.transform.save(tmp_path / "bridge.npz")
+    new = es.open_run(made / "new")
+    _, ids = es.query_index(made / "index", new, k=5, bridge=tmp_path / "bridge.npz")
+    _, exact = es.search(new, new, 5)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(ids, exact, strict=True)]) > 0.9
+    assert es.space_of(plan.transform).origin == es.space_of(made / "index").origin
 
 
 def test_the_inverse_of_a_transform_leads_back_and_says_so(made: Path, tmp_path: Path) -> None:

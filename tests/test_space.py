@@ -63,6 +63,25 @@ def test_a_run_is_in_the_space_of_its_reference_however_long_the_chain(
     assert es.check_space(small, chained)
 
 
+@pytest.mark.parametrize("format", ["safetensors", "numpy-source", "sql", "tf", "npz"])
+def test_a_transform_in_another_format_says_where_it_leads(
+    format: str, weeks: list[str], tmp_path: Path
+) -> None:
+    """A tower that asks an index is checked before it does; a file in its place is refused."""
+    series = es.Series.init(tmp_path / "s", policy="first")
+    for week in weeks[:2]:
+        series.add(week)
+    place = tmp_path / "tower"
+    es.export(series.transform_for(), place, format=format, table="users")
+    assert es.check_space(place, series)
+    with pytest.raises(es.SpaceError):
+        es.check_space(place, weeks[1])
+    es.export(es.fit(weeks[2]), tmp_path / "other", format=format, table="users")
+    (tmp_path / "other").rename(place)
+    with pytest.raises(es.InputChangedError):
+        es.space_of(place)
+
+
 @pytest.mark.parametrize("code", ["int8", "sign", "pq2"])
 def test_codes_are_of_the_space_of_the_rows_that_they_give_back(
     code: str, weeks: list[str], tmp_path: Path

@@ -18,7 +18,6 @@ from dask_embstab.errors import DamageError, InputError, NotFiniteError
 from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.indexes.faiss_file import (
     IDS_SUFFIX,
-    beside,
     built_anew,
     copy_ids,
     hidden_ids,
@@ -31,6 +30,7 @@ from dask_embstab.exchange.opened_index import Index
 from dask_embstab.exchange.panels import Panel, Room
 from dask_embstab.exchange.parts import WRITERS, part_stem
 from dask_embstab.exchange.place import export_folder, require_free, write_record
+from dask_embstab.exchange.space_file import beside
 from dask_embstab.tables.space import Space, digest_of
 from dask_embstab.tables.transform import Transform
 

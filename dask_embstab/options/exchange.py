@@ -68,6 +68,8 @@ EXCHANGE: tuple[Option, ...] = (
     Option("k", "count", "Neighbours of each query.", ("query_index",), default=10),
     Option("space", "place", "Whose vectors they are: a series, a run, a transform.",
            ("query_index",), unset="the queries' own", metavar="PLACE"),
+    Option("bridge", "place", "Transform of the queries into the index's space.", ("query_index",),
+           metavar="FILE"),
     Option("space", "place", "The space that the transform leads into.", ("upgrade_index",),
            unset="its reference's", metavar="PLACE"),
     Option("transform", "place", "From the index's space into the other.",

@@ -42,6 +42,7 @@ def query_index(
     k: int = 10,
     table: Literal["items", "users"] = "items",
     space: Any = None,
+    bridge: Transform | str | os.PathLike[str] | None = None,
     storage_options: StorageOptions | None = None,
 ) -> tuple[Any, Any]:
     """The nearest vectors of an exported index for every query: ``(scores, ids)``, both (q, k).
@@ -61,6 +62,10 @@ def query_index(
     space
         Whose vectors the queries are, as `space_of` takes it. A run says it itself; vectors alone
         do not, and are refused without it.
+    bridge
+        A transform, or its saved file, that leads from the queries' space into the index's (that of
+        `upgrade_plan` from the old run to the new one): queries pass through it first, by its
+        matrix of users where it has one.
 
     Notes
     -----
@@ -80,7 +85,7 @@ def query_index(
     >>> ids.shape
     (300, 5)
     """
-    queries, space = bound(storage_options, queries, space)
+    queries, space, bridge = bound(storage_options, queries, space, bridge)
     require_each("query_index", {"k": k, "table": table})
     opened = open_index(local_index(index), table)
     asked, theirs = _queries(queries)
@@ -97,8 +102,18 @@ def query_index(
             f" the index; say it with {option('space')}, such as the series or transform that made"
             " them"
         )
+    through = None
+    if bridge is not None:
+        made = bridge if isinstance(bridge, Transform) else load_transform(bridge)
+        _require_source(made, theirs, "the queries")
+        theirs = space_of_transform(made)
+        through = made.transform_items if made.users is None else made.transform_users
+        if made.d != asked.d:
+            raise InputError(
+                f"the bridge takes vectors of {made.d} components; the queries have {asked.d}"
+            )
     require_one_space(theirs, opened.space, "the queries", str(index))
-    if asked.d != opened.d or k > opened.rows:
+    if (asked.d if through is None else made.width) != opened.d or k > opened.rows:
         raise InputError(
             f"queries have {asked.d} components and {k} neighbours are asked for; the index holds"
             f" {opened.rows} vectors of {opened.d} components"
@@ -109,7 +124,7 @@ def query_index(
         rows = read_rows(asked, numbers, label="index: queries")
         if not np.isfinite(rows).all():
             raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
-        found.append(opened.search(rows, k))
+        found.append(opened.search(rows if through is None else through(rows), k))
     scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return scores, ids
 
@@ -178,19 +193,7 @@ def upgrade_index(
         )
     opened = open_index(local_index(index), table)
     made = transform if isinstance(transform, Transform) else load_transform(transform)
-    if (taken := source_origin(made)) not in (None, opened.space.origin):
-        raise SpaceError(
-            f"the transform must take vectors of the index's space, {opened.space.origin}; it was"
-            f" fitted on vectors of {taken}; fit it on the run that was indexed"
-        )
-    if taken is None:
-        warnings.warn(
-            EmbstabWarning(
-                f"the transform does not say of which space the vectors are that it takes; those of"
-                f" {index} are of {opened.space.origin}; fit it on a run, which says so"
-            ),
-            stacklevel=2,
-        )
+    _require_source(made, opened.space, str(index))
     into = space_of_transform(made) if space is None else space_of(space)
     place = local_index(out)
     export = Export(made, place, opened.engine, {}, {}, overwrite=overwrite, sync=sync)
@@ -202,6 +205,26 @@ def upgrade_index(
     asked = asked_of(opened, made, into, run, log, k=k, n=users, seed=seed)
     record = move_index(opened, made, into, export)
     return {**record, "recall": asked.recall(open_index(place, table))}
+
+
+def _require_source(transform: Transform, space: Space, what: str) -> None:
+    """Raise `SpaceError` where a transform takes vectors of another space; warn where it does not
+    say of which.
+    """
+    taken = source_origin(transform)
+    if taken is None:
+        warnings.warn(
+            EmbstabWarning(
+                f"the transform does not say of which space the vectors are that it takes; those of"
+                f" {what} are of {space.origin}; fit it on a run, which says so"
+            ),
+            stacklevel=4,
+        )
+    elif taken != space.origin:
+        raise SpaceError(
+            f"the transform must take vectors of the space of {what}, {space.origin}; it was fitted"
+            f" on vectors of {taken}; fit it on the run that they are of"
+        )
 
 
 def local_index(place: Any) -> Path:

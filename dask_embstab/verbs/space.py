@@ -10,9 +10,9 @@ from typing import Any
 
 from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotARunError, verb
-from dask_embstab.exchange.indexes.faiss_file import beside, read_beside
 from dask_embstab.exchange.migrate.detect import Detected, detect
 from dask_embstab.exchange.place import RECORD
+from dask_embstab.exchange.space_file import beside, read_beside
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.files.remote import StorageOptions, bound

@@ -1,13 +1,9 @@
 """An index of faiss in one file: written whole, with its fingerprint in a file beside it, opened
 again, and built anew of its own vectors.
-
-The fingerprint names the files that it is of by their lengths and a checksum of their ends, so that
-it is never taken for that of a file that was put in their place.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,20 +14,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from crc32c import crc32c
 
 from dask_embstab.core.moments import unit
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputChangedError, InputError
 from dask_embstab.exchange.npy_files import write_npy
 from dask_embstab.exchange.panels import FileSpec, Panel, Panels, Room
+from dask_embstab.exchange.space_file import beside, read_beside, write_beside
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import hidden_name, new_token, write_whole
-from dask_embstab.files.regular import open_regular, read_regular
+from dask_embstab.files.regular import open_regular
 from dask_embstab.tables.space import SPACE_SUFFIX, Space
 
 IDS_SUFFIX = ".ids.npy"
-_ENDS, _MOST_BYTES, _AT_A_TIME = 1 << 16, 1 << 20, 1 << 14
+_AT_A_TIME = 1 << 14
 _ROWS_PER_LIST = 256
 """Vectors that a list's centre is fitted to at most, as faiss does."""
 
@@ -39,11 +35,6 @@ _ROWS_PER_LIST = 256
 def require_faiss() -> Any:
     """The library."""
     return require_extra("faiss", "faiss", what="an index of faiss")
-
-
-def beside(place: Path, suffix: str) -> Path:
-    """A file that belongs to an index."""
-    return place.with_name(place.name + suffix)
 
 
 def publish_file(
@@ -63,9 +54,7 @@ def publish_file(
         names.unlink(missing_ok=True)
     else:
         ids.rename(names)
-    suffixes = [""] if ids is None else ["", IDS_SUFFIX]
-    values = {**known, "files": {suffix: _stamp(beside(place, suffix)) for suffix in suffixes}}
-    write_whole(space, lambda file: file.write(json.dumps(values).encode()), sync=sync)
+    write_beside(place, known, ("",) if ids is None else ("", IDS_SUFFIX), sync=sync)
 
 
 @contextmanager
@@ -88,38 +77,6 @@ def hidden_ids(
         yield written
     finally:
         made.unlink(missing_ok=True)
-
-
-def read_beside(place: Path) -> tuple[Space, dict[str, Any]]:
-    """The space of an index in a file, and what else is known of it.
-
-    `InputChangedError` where the files are others than those that were written with it.
-    """
-    path = beside(place, SPACE_SUFFIX)
-    try:
-        values = json.loads(read_regular(path, _MOST_BYTES))
-        if not isinstance(values, dict):
-            raise ValueError("it is no object")
-        known = {name: values.pop(name) for name in ("table", "files") if name in values}
-        files = dict(known.get("files") or {})
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"vectors of {place} do not say of which space they are: an index has its fingerprint"
-            f" in {path.name} beside it; write there what space_of(RUN).to_dict() gives of the run"
-            " that was indexed"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
-    for suffix, stamp in files.items():
-        found = None
-        with suppress(OSError):
-            found = _stamp(beside(place, suffix))
-        if found != stamp:
-            raise InputChangedError(
-                f"{path.name} is the fingerprint of another file than {beside(place, suffix)} is"
-                " now; export the index anew, or write the fingerprint of what is there"
-            )
-    return Space.from_dict(values), known
 
 
 def open_file(place: Path) -> tuple[Any, Space, dict[str, Any]]:
@@ -264,12 +221,3 @@ def _stream(index: Any, file: IO[bytes]) -> None:
     write = faiss.write_index_binary if is_binary else faiss.write_index
     # faiss counts what was written; its buffer is used again.
     write(index, faiss.PyCallbackIOWriter(lambda data: file.write(bytes(data)), 1 << 20))
-
-
-def _stamp(path: Path) -> dict[str, int]:
-    """The length of a file, and the checksum of its beginning and its end."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        found = crc32c(file.read(_ENDS))
-        file.seek(max(0, size - _ENDS))
-        return {"bytes": size, "ends": crc32c(file.read(_ENDS), found)}
