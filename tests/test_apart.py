@@ -81,9 +81,8 @@ def test_the_workers_share_no_folder(apart: Client, tmp_path: Path) -> None:
     (tmp_path / "ours").touch()
     seen = apart.run(lambda: sorted(os.listdir(tmp_path)))  # noqa: PTH208 (sent by value)
     assert list(seen.values()) == [["own"], ["own"]]
-    run = es.create_run(tmp_path / "run", np.ones((100, 4)))
-    with pytest.raises(es.EmbstabError):
-        es.fit(run)
+    with pytest.raises(es.DamageError, match="every process that computes must see it"):
+        es.create_run(tmp_path / "run", np.ones((100, 4)))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -105,6 +105,30 @@ def test_a_pass_that_no_worker_can_hold_is_refused(tmp_path: Path) -> None:
         es.fit(made)
 
 
+def test_a_worker_that_leaves_while_it_is_asked_ends_no_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of an adaptive cluster do."""
+    made = run(tmp_path)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        stays = client.nthreads()
+        gone = "tcp://127.0.0.1:9"
+        asked = client.run
+
+        def answered(*given: object, workers: list[str], **more: object) -> dict[str, object]:
+            assert gone in workers
+            left = {gone: OSError("the worker is closed")}
+            return asked(*given, workers=list(stays), **more) | left
+
+        monkeypatch.setattr(client, "nthreads", lambda: {**stays, gone: 1})
+        monkeypatch.setattr(client, "run", answered)
+        fitted = es.fit(made)
+    np.testing.assert_array_equal(fitted.items, es.fit(made).items)
+
+
 @pytest.mark.long
 def test_an_adaptive_cluster_grows_and_shrinks_in_a_run(tmp_path: Path) -> None:
     """From none to three workers and back, and the bits are those of threads."""

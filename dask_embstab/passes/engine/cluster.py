@@ -141,8 +141,21 @@ def _check(client: Any) -> None:
 
 
 def _families(client: Any, workers: list[str]) -> dict[str, str]:
-    found: dict[str, str] = client.run(loaded_family, workers=workers)
-    return found
+    return _answers(client, loaded_family, workers=workers)
+
+
+def _answers(
+    client: Any, function: Callable[..., Any], *given: Any, workers: list[str]
+) -> dict[str, Any]:
+    """What a function returns on these workers; those that left meanwhile are left out, as of an
+    adaptive cluster.
+    """
+    found = client.run(function, *given, workers=workers, on_error="return")
+    answers = {worker: one for worker, one in found.items() if not isinstance(one, OSError)}
+    for one in answers.values():
+        if isinstance(one, Exception):
+            raise one
+    return answers
 
 
 def _require_libraries(client: Any, workers: list[str]) -> None:
@@ -163,7 +176,7 @@ def _require_libraries(client: Any, workers: list[str]) -> None:
         return found
 
     ours = versions(LIBRARIES)
-    for worker, theirs in client.run(versions, LIBRARIES, workers=workers).items():
+    for worker, theirs in _answers(client, versions, LIBRARIES, workers=workers).items():
         other = [
             f"{name} {theirs[name] or 'not at all'} (here {ours[name]})"
             for name in ours
