@@ -49,8 +49,8 @@ def test_the_columns_are_those_of_the_documented_format(kind: str, tmp_path: Pat
 
 
 def test_ids_that_a_varchar_cannot_hold_are_refused(tmp_path: Path) -> None:
-    rows = np.ones((2, D))
-    made = es.create_run(tmp_path / "run", rows, item_ids=["a", "\u00e9" * 33_000])
+    names = [str(n) for n in range(199)]
+    made = es.create_run(tmp_path / "run", np.ones((200, D)), item_ids=[*names, "\u00e9" * 33_000])
     with pytest.raises(es.IdError, match="65535 bytes"):
         es.export(made, tmp_path / "out", format="milvus")
     assert not (tmp_path / "out").exists()

@@ -57,8 +57,10 @@ def read_cluster_file(place: Any) -> ClusterFile:
         raise InputError(f"a cluster is described in a local file; {shown(place)} came")
     try:
         values = yaml.safe_load(read_regular(path, _MOST_BYTES))
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path} to describe a cluster") from None
+    except OSError as error:
+        raise InputError(
+            f"a cluster is described by a file; {path} cannot be read ({error.strerror})"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
     known = {"class", "arguments", "scale", "adapt", "wait"}

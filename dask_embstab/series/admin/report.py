@@ -18,7 +18,7 @@ from dask_embstab.series.log.versions import Version, row_counts, stored_bytes
 from dask_embstab.series.store import Store
 from dask_embstab.tables.layout import TABLES
 
-MOST_VERSIONS = 120
+MOST_VERSIONS = 116
 """Runs whose figures are shown over time; of more, evenly spread ones and those accepted against
 a gate.
 """
