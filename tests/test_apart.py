@@ -115,3 +115,41 @@ def test_the_main_job_has_the_bits_of_one_machine(
     assert same.items is not None
     assert found.items.mean_cosine == same.items.mean_cosine
     assert found.items.mean_cosine > 0.9
+
+
+def test_a_series_has_the_bits_of_one_machine(
+    apart: Client, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Two deliveries, the second in another order."""
+    import dask
+
+    made = {"first": models(shuffled=True)[0], "second": models(shuffled=True)[1]}
+    series = es.Series.init(bucket.url("series"))
+    for name, tables in made.items():
+        es.create_run(bucket.url(name), **tables, chunk_rows=1000)
+        assert series.add(bucket.url(name)).published
+    assert len(apart.nthreads()) == 2
+    with dask.config.set(scheduler="threads"):
+        local = es.Series.init(tmp_path / "series")
+        for name, tables in made.items():
+            es.create_run(tmp_path / name, **tables, chunk_rows=1000)
+            local.add(tmp_path / name)
+        for version in (1, 2):
+            for key in ("items", "users"):
+                ours, theirs = (one.open(version).table(key) for one in (series, local))
+                np.testing.assert_array_equal(np.asarray(ours.vectors), np.asarray(theirs.vectors))
+        assert series.verify()
+
+
+def test_a_join_beyond_memory_has_the_bits_of_one_in_memory(
+    apart: Client, bucket: Bucket, tmp_path: Path
+) -> None:
+    del tmp_path
+    old, new = models(shuffled=True)
+    for name, tables in (("old", old), ("new", new)):
+        es.create_run(bucket.url(name), **tables, chunk_rows=1000)
+    given = {"reference": bucket.url("old"), "keep": "geometry"}
+    beyond = es.fit(bucket.url("new"), **given, join_memory="100kB")
+    within = es.fit(bucket.url("new"), **given)
+    assert len(apart.nthreads()) == 2
+    np.testing.assert_array_equal(beyond.items, within.items)
