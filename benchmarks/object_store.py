@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,7 +147,8 @@ def _upload(run: Any, url: str, layout: str, object_rows: int) -> None:
     group = zarr.open_group(store, mode="w", zarr_format=3).create_group("items")
     codecs: list[Any] = [BytesCodec(), Crc32cCodec()]
     if layout == "shards":
-        inner = math.gcd(object_rows, max(1, (1 << 20) // (4 * table.shape[1])))
+        most = max(1, min(object_rows, (1 << 20) // (4 * table.shape[1])))
+        inner = next(rows for rows in range(most, 0, -1) if object_rows % rows == 0)
         codecs = [ShardingCodec(chunk_shape=(inner, table.shape[1]), codecs=codecs)]
     array = group.create_array(
         "vectors",
