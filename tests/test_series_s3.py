@@ -190,6 +190,8 @@ def test_a_publisher_that_is_killed_at_its_nth_request(
                 assert alive
                 series.add(day)
             assert seen(series) == wanted
+            series.gc(grace=0)  # of one that was killed once it had published
+            assert seen(series) == wanted
             assert series.store.names("locks") == []
             emptied(series)
             number += 5
