@@ -44,7 +44,7 @@ def chunked(store: Any, rows: np.ndarray, chunk: int, codec: str, fill: float) -
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_layout_reads_as_zarr_reads_it(data: st.DataObject) -> None:
     draw = data.draw
     with pytest.MonkeyPatch.context() as patch:

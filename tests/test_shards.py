@@ -77,7 +77,7 @@ def taken(block: Any, start: int, stop: int, panel: int) -> tuple[np.ndarray, di
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_layout_reads_as_zarr_reads_it(tmp_path_factory: Any, data: st.DataObject) -> None:
     draw = data.draw
     inner, bands = draw(st.integers(1, 9)), draw(st.integers(1, 5))
