@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
@@ -25,7 +26,7 @@ from dask_embstab.files.remote import (
     options_of,
 )
 
-_TRIES = 4
+_TRIES, _AT_ONCE = 4, 32
 _CONDITIONS = ("PreconditionError", "NotSupportedError")
 """What obstore raises over a condition of a request, which is no failure."""
 V = TypeVar("V")
@@ -132,6 +133,12 @@ class UrlStore(ObjectStore[Any]):
         """As Zarr, or `AccessError`."""
         ask = super().delete
         await self._asked(lambda: ask(key), key, "removed")
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all below a prefix, or `AccessError`."""
+        below = f"{prefix.rstrip('/')}/" if prefix else ""
+        keys = [(key,) async for key in self.list_prefix(below)]
+        await concurrent_map(keys, self.delete, _AT_ONCE)
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Keys below a prefix, or `AccessError`."""
