@@ -139,17 +139,3 @@ def test_a_series_has_the_bits_of_one_machine(
                 ours, theirs = (one.open(version).table(key) for one in (series, local))
                 np.testing.assert_array_equal(np.asarray(ours.vectors), np.asarray(theirs.vectors))
         assert series.verify()
-
-
-def test_a_join_beyond_memory_has_the_bits_of_one_in_memory(
-    apart: Client, bucket: Bucket, tmp_path: Path
-) -> None:
-    del tmp_path
-    old, new = models(shuffled=True)
-    for name, tables in (("old", old), ("new", new)):
-        es.create_run(bucket.url(name), **tables, chunk_rows=1000)
-    given = {"reference": bucket.url("old"), "keep": "geometry"}
-    beyond = es.fit(bucket.url("new"), **given, join_memory="100kB")
-    within = es.fit(bucket.url("new"), **given)
-    assert len(apart.nthreads()) == 2
-    np.testing.assert_array_equal(beyond.items, within.items)

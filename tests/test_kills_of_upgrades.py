@@ -83,7 +83,8 @@ def strike(disk: faults.Faults, start: Path, work: Path, way: str, mode: str, *,
         moving = work / "moving/backfill.json"
         moving.write_text(moving.read_text().replace(str(start), str(work)))
         made = call(work, way)
-        with disk.armed(work, at, mode), contextlib.suppress(faults.Killed, OSError):
+        ends = (faults.Killed, OSError, es.EmbstabError)  # an error of the disk may be told as ours
+        with disk.armed(work, at, mode), contextlib.suppress(*ends):
             made()
         if at == faults.NEVER:
             n_operations = disk.count

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from crc32c import crc32c
 
-from dask_embstab.errors import InputChangedError, InputError
+from dask_embstab.errors import DamageError, InputChangedError, InputError
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.regular import open_regular, read_regular
 from dask_embstab.tables.space import SPACE_SUFFIX, Space
@@ -60,9 +59,12 @@ def read_beside(place: Path) -> tuple[Space, dict[str, Any]]:
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
     for suffix, stamp in files.items():
-        found = None
-        with suppress(OSError):
+        try:
             found = _stamp(beside(place, suffix))
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        except OSError as error:
+            raise DamageError(f"{beside(place, suffix)} cannot be read ({error})") from error
         if found != stamp:
             raise InputChangedError(
                 f"{path.name} is the fingerprint of another file than {beside(place, suffix)} is"
