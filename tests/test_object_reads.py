@@ -142,7 +142,7 @@ def test_damaged_objects_are_one_clear_error(codec: str) -> None:
     good = bytes(obstore.get(memory, "a/c/1/0").bytes())
     for bad in (good[:-9], good[:5] + bytes([good[5] ^ 1]) + good[6:], b"", good + b"more"):
         obstore.put(memory, "a/c/1/0", bad)
-        with pytest.raises(DamageError, match="chunk a/c/1/0 of"):
+        with pytest.raises(DamageError, match="/a/c/1/0"):
             taken(source.block(0, 60), 0, 60, 7)
     obstore.delete(memory, "a/c/1/0")
     with pytest.raises(DamageError, match="is missing"):

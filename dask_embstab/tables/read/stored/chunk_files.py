@@ -11,11 +11,18 @@ from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.errors import DamageError, InputError
+from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.tables.read.recorded import Recorded, stored_checksum
 from dask_embstab.tables.read.stored.checksums import appended, repeated
 from dask_embstab.tables.read.stored.files import OpenChunk, require_visible_dir
-from dask_embstab.tables.read.stored.objects import AHEAD_BYTES, PART_BYTES, OpenObject, ReadAhead
+from dask_embstab.tables.read.stored.objects import (
+    AHEAD_BYTES,
+    PART_BYTES,
+    OpenObject,
+    ReadAhead,
+    fetch,
+    submit,
+)
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
 from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
 from dask_embstab.tables.store_errors import reading, writing
@@ -109,7 +116,7 @@ class ChunkFiles:
     def name(self, chunk: int) -> str:
         """What messages call the bytes of a chunk."""
         path = self.path(chunk)
-        return f"chunk file {path}" if self.store is None else f"chunk {path} of {self.store}"
+        return f"chunk file {path}" if self.store is None else f"chunk {self.store}/{path}"
 
     @property
     def ahead_bytes(self) -> int:
@@ -139,6 +146,21 @@ class ChunkFiles:
         if self.store is None:
             return OpenChunk.at(self.path(chunk), self.name(chunk))
         return OpenObject(self.store.store, self.path(chunk), self.name(chunk), ahead)
+
+    def last_checksums(self, chunks: list[int]) -> list[int] | None:
+        """The last four bytes of these objects, a small request for each, side by side; None where
+        they are no checksums of rows, or one is not there.
+        """
+        assert self.store is not None
+        if self.shards is not None or not (self.by_panels and self.checksummed):
+            return None
+        last = -CHECKSUM_BYTES
+        asked = [submit(fetch, self.store.store, self.path(n), last, None) for n in chunks]
+        try:
+            with reading(self.name(chunks[0])):
+                return [int.from_bytes(one.result().data, "little") for one in asked]
+        except EmbstabError:
+            return None  # reading tells
 
     def require_open(self) -> None:
         """Raise where the store is that of a write which was given up."""
