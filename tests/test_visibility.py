@@ -331,6 +331,7 @@ def test_on_another_store_half_a_run_is_refused_until_it_is_written_anew(
     with pytest.raises(es.NotARunError, match="not finished"):
         es.open_run(store)
     assert es.stabilize(run, store).items is not None, "the next call takes its place"
-    for option in ("overwrite", "resume"):
-        with pytest.raises(es.InputError, match="no local folder"):
-            es.stabilize(run, zarr.storage.MemoryStore(), **{option: True})
+    with pytest.raises(es.InputError, match="no local folder"):
+        es.stabilize(run, zarr.storage.MemoryStore(), resume=True)
+    with pytest.raises(es.OutputExistsError, match="cannot be replaced in one step"):
+        es.stabilize(run, store, overwrite=True)
