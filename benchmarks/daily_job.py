@@ -55,6 +55,7 @@ _DUCKDB = """
 import duckdb, pyarrow as pa, pyarrow.parquet as pq
 database = duckdb.connect(config={"threads": threads})
 database.execute(f"set memory_limit = '{memory}'; set preserve_insertion_order = false")
+database.execute("set enable_progress_bar = false")  # it would be printed among our figures
 """
 CONTESTANTS = {
     "dask_embstab": (
