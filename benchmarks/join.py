@@ -26,7 +26,7 @@ CASES = {"none": "no ids", "same": "same order", "sorted": "both sorted", "rando
 _POOL = 1 << 15
 """Distinct vectors that rows are made of: a row is the sum of two, picked by its id."""
 _FIT = """
-import json, sys, time
+import json, resource, sys, time
 from dataclasses import replace
 import dask, numpy as np
 import dask_embstab as es
@@ -36,13 +36,15 @@ if ids == "none":
     tables = [replace(table, stored_ids=None) for table in tables]
 with dask.config.set(num_workers=int(threads)):
     es.fit(np.eye(64), reference=np.eye(64))  # imports and the first graph are not the join's
-    began = time.perf_counter()
+    used = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    began, before = time.perf_counter(), used()
     found = es.fit(tables[0], reference=tables[1], scratch=scratch, join_memory=memory)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, used() - before
 np.save(out, found.items)
 told = found.diagnostics["items"]
-print(json.dumps({"seconds": seconds, "matched": told["matched"], "path": told["paired_by"],
-                  "vectors": told["vectors"], "scratch": told["scratch_bytes"]}))
+print(json.dumps({"seconds": seconds, "cpu": cpu, "matched": told["matched"],
+                  "path": told["paired_by"], "vectors": told["vectors"],
+                  "scratch": told["scratch_bytes"]}))
 """
 
 _IN_TURN = (("none", "same"), ("sorted",), ("random",))
@@ -96,7 +98,7 @@ def _row(
 ) -> dict[str, Any]:
     figures = {
         key: statistics.median(each[key] for each in taken)
-        for key in ("seconds", "peak", "scratch")
+        for key in ("seconds", "cpu", "peak", "scratch")
     }
     return {
         "rows": n,
@@ -106,6 +108,7 @@ def _row(
         "matched": taken[0]["matched"],
         **figures,
         "ratio": figures["seconds"] / (base["seconds"] if base else figures["seconds"]),
+        "cpu_ratio": figures["cpu"] / (base["cpu"] if base else figures["cpu"]),
         "difference": float(np.abs(found - np.eye(len(found))).max()),
     }
 
@@ -149,6 +152,8 @@ def markdown(results: dict[str, Any]) -> str:
         "vectors",
         "seconds",
         "of no ids",
+        "CPU s",
+        "of no ids",
         "peak MB",
         "scratch MB",
         "off by",
@@ -162,6 +167,8 @@ def markdown(results: dict[str, Any]) -> str:
             row["vectors"],
             f"{row['seconds']:.2f}",
             f"{row['ratio']:.2f}",
+            f"{row['cpu']:.2f}",
+            f"{row['cpu_ratio']:.2f}",
             f"{row['peak'] / 1e6:.0f}",
             f"{row['scratch'] / 1e6:.0f}",
             f"{row['difference']:.0e}",

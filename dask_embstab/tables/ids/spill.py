@@ -22,6 +22,7 @@ from dask_embstab.tables.read.stored.files import require_visible_dir
 
 Columns = Sequence[np.ndarray[Any, Any]]
 _WORD = 8
+_FEW_WORDS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,16 @@ class SpillReader:
     def __init__(self, spill: Spill, number: int, part: int) -> None:
         self._dtypes = spill.dtypes
         self._file = os.open(spill._path(number), os.O_RDONLY)  # noqa: SLF001 (the two are one)
-        n = len(spill.dtypes)
-        bases = self._words(0, n)
-        at = [n + c * (spill.n_parts + 1) + part for c in range(n)]
+        n, cuts = len(spill.dtypes), spill.n_parts + 1
+        if n * cuts <= _FEW_WORDS:  # in one call
+            head = self._words(0, n + n * cuts)
+            pairs = head[n:].reshape(n, cuts)[:, part : part + 2]
+        else:
+            head = self._words(0, n)
+            pairs = np.array([self._words(n + c * cuts + part, 2) for c in range(n)])
         self._spans = [
-            (int(base), *map(int, self._words(word, 2)))
-            for base, word in zip(bases, at, strict=True)
+            (int(base), int(start), int(stop))
+            for base, (start, stop) in zip(head[:n], pairs, strict=True)
         ]
 
     def __enter__(self) -> Self:
