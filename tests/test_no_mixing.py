@@ -79,6 +79,10 @@ ROUTES: dict[str, Callable[[Path, Path], Any]] = {
     "a bridge leads elsewhere": lambda a, _: es.query_index(
         a / "index", a / "new", bridge=es.upgrade_plan(a / "third", a / "new", k=5).transform
     ),
+    "a run asks another": lambda a, _: es.search(a / "new", a / "old", 5),
+    "another run rescores": lambda a, _: es.search(
+        rows_of(a, "old"), a / "old", 5, rescore=a / "new"
+    ),
     "a check": lambda a, _: es.check_space(
         es.fit(a / "new", reference=a / "third", keep="geometry"), a / "index"
     ),

@@ -152,7 +152,7 @@ def test_the_best_of_a_search_in_codes_are_rescored(
 ) -> None:
     run = make_run("raw", T, W, item_ids=TEXTS)
     order = np.random.default_rng(1).permutation(60)
-    other = make_run("other", T[order], item_ids=np.array(TEXTS)[order].tolist())
+    other = make_run("other", T[order], item_ids=np.array(TEXTS)[order].tolist()).items
     small = es.compress(run, tmp_path / "small.zarr", code="sign")
     by = "dot" if metric == "hamming" else metric
     wanted, rows = expected(W, T, 3, by)

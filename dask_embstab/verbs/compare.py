@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dask_embstab.errors import InputError, verb
+from dask_embstab.errors import InputError, SpaceError, verb
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import JOIN, taken
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.join.options import KeepDuplicates
+from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.passes.search import SearchMetric, nearest
 from dask_embstab.repairs import option
 from dask_embstab.series.log.basis import of_one_width
@@ -24,6 +25,7 @@ from dask_embstab.tables.coerce import (
 )
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run, RunLike
+from dask_embstab.tables.space import require_one_space
 from dask_embstab.tables.table import Table
 
 
@@ -150,7 +152,9 @@ def search(
     Parameters
     ----------
     queries
-        A table of queries (q, d); of a run its users, or its items where it has no users.
+        A table of queries (q, d); of a run its users, or its items where it has no users. A stored
+        run says of which space they are; a table (such as ``run.users``) does not, and is taken as
+        it is.
     run
         A run, whose items are searched, or a table; d components. Compressed runs are decoded on
         the way.
@@ -176,6 +180,11 @@ def search(
     whose rounding is allowed for, so that the result is that of float64; memory does not grow with
     the table.
 
+    Raises
+    ------
+    SpaceError
+        Where queries, or what rescores, are a stored run of another space than ``run``.
+
     Examples
     --------
     >>> import numpy as np
@@ -186,9 +195,13 @@ def search(
     array([['b', 'c']], dtype=object)
     """
     queries, run, rescore = bound(storage_options, queries, run, rescore)
-    asked, of_users = _queries(queries)
-    searched = run_of(run).table("items")
-    exact = None if rescore is None else run_of(rescore).table("items")
+    theirs, found = as_run(queries), run_of(run)
+    rescoring = None if rescore is None else run_of(rescore)
+    _require_one_space(theirs, found, "the queries")
+    _require_one_space(rescoring, found, option("rescore"))
+    asked, of_users = _queries(queries, theirs)
+    searched = found.table("items")
+    exact = None if rescoring is None else rescoring.table("items")
     if exact is None and candidates is not None:
         raise InputError(f"{option('candidates')} are rescored; give {option('rescore')} with it")
     usual: Metric = "dot" if of_users else "cosine"
@@ -204,9 +217,23 @@ def search(
         )
 
 
-def _queries(given: RunLike | TableLike) -> tuple[Table, bool]:
-    """Queries as a table, and whether they are users."""
-    run = as_run(given)
+def _queries(given: RunLike | TableLike, run: Run | None) -> tuple[Table, bool]:
+    """Queries as a table, and whether they are users; ``run`` is what was given, as one."""
     if run is None or run.users is None:
         return as_table(given) if run is None else run.table("items"), False
     return run.users, True
+
+
+def _require_one_space(a: Run | None, b: Run, what: str) -> None:
+    """Raise `SpaceError` where both are stored runs and of two spaces; tables (also of a dict) say
+    nothing of theirs.
+    """
+    if a is None or a.path is None or b.path is None or (a.path, a.origin) == (b.path, b.origin):
+        return
+    try:
+        require_one_space(space_of_run(a), space_of_run(b), f"{what}, {a.where},", b.where)
+    except SpaceError as error:
+        raise SpaceError(
+            f"{error} (where two runs as training left them are known to be of one model, give the"
+            " tables of the one)"
+        ) from None
