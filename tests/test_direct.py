@@ -6,6 +6,7 @@ import errno
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 
 import dask_embstab as es
 from dask_embstab.errors import DamageError
+from dask_embstab.tables.read import direct
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.direct_source import DirectSource, stored_digests
@@ -289,3 +291,23 @@ def test_chunks_read_in_part_are_closed(tmp_path: Path) -> None:
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
     del reader
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_checksum_that_cannot_be_read_is_no_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run would be of another space while its disk fails."""
+    run = es.create_run(tmp_path / "run", np.ones((N, 3), np.float32), chunk_rows=ROWS)
+    known, read = es.space_of(run).origin, direct.stored_checksum_of
+    for k in (0, 1):
+        calls = itertools.count()
+
+        def failing(files: Any, number: int, calls: Any = calls, k: int = k) -> int:
+            if next(calls) == k:
+                raise OSError(errno.EIO, "Input/output error")
+            return read(files, number)
+
+        monkeypatch.setattr(direct, "stored_checksum_of", failing)
+        with pytest.raises(es.DamageError, match="cannot be read"):
+            es.space_of(run)
+        assert es.space_of(run).origin == known

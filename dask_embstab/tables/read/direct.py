@@ -8,6 +8,7 @@ chunks, and inner chunks that hold a part of the components, are decoded into a 
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import crc32c
@@ -25,9 +26,14 @@ from dask_embstab.tables.read.stored.files import OpenChunk
 from dask_embstab.tables.read.stored.objects import OpenObject
 from dask_embstab.tables.read.stored.plain import PlainChunk
 from dask_embstab.tables.read.stored.shards import OpenShard
+from dask_embstab.tables.store_errors import read_error
 
 _READ_BYTES = 2 << 20
 """Read at once where panels are smaller: a call costs as much as a tenth of a megabyte does."""
+_NOT_THERE = {None, errno.ENOENT, errno.ENOTDIR, errno.EINVAL}
+"""No such file, or one too short for a checksum. Any other failure may be gone the next time, and
+what is made of the checksums (the fingerprint of a space) would differ.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,16 @@ class DirectBlock:
         if not files.checksummed or not files.by_panels or files.store is not None:
             return {}
         chunks = range(self.start // files.chunk_rows, -(-self.stop // files.chunk_rows))
-        try:
-            return {number: stored_checksum_of(files, number) for number in chunks}
-        except (
-            OSError
-        ):  # a chunk of nothing but its fill, or one that is lost or cut short: reading tells
-            return {}
+        found: Digests = {}
+        for number in chunks:
+            try:
+                found[number] = stored_checksum_of(files, number)
+            except OSError as error:
+                # A chunk of nothing but its fill, or one that is lost or cut short: reading tells.
+                if error.errno in _NOT_THERE:
+                    return {}
+                raise read_error(error, files.path(number)) from error
+        return found
 
 
 class DirectReader:
