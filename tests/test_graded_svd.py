@@ -108,3 +108,13 @@ def test_what_is_not_finite_is_no_endless_loop() -> None:
     A[2, 1] = np.nan
     with pytest.raises(ValueError, match="infs or NaNs"):
         graded_svd(A)
+
+
+@pytest.mark.parametrize("size", [2.0**k for k in (-950, -510, -500, 505, 520, 1000)])
+@pytest.mark.parametrize("d", [1, 2, 16, 33])
+def test_the_size_of_a_matrix_changes_no_bit_of_its_svd(size: float, d: int) -> None:
+    """Squares of its lengths would be denormal, zero or infinite."""
+    A = np.random.default_rng(0).standard_normal((d, d)) * np.logspace(0, -6, d)
+    for one, other in zip(graded_svd(A), graded_svd(A * size), strict=True):
+        ours = other / size if other.ndim == 1 else other
+        np.testing.assert_array_equal(one, ours)

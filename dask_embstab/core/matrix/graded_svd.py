@@ -24,6 +24,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import lapack
 
+from dask_embstab.core.matrix.powers import power_of_two
 from dask_embstab.core.types import EPS, Matrix, Vector
 
 _MOST_GRADED = 1e-11
@@ -40,18 +41,22 @@ def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
         V, s, U = graded_svd(A.T)
         return U, s, V
 
+    # Lengths are squared below; the scaling is exact.
+    scale = power_of_two(np.abs(A).max(initial=0.0))
+    A = A * scale
     order = np.argsort(-np.abs(A).max(axis=1), kind="stable")
     k = A.shape[1]
     first, r, pivots = linalg.qr(A[order], mode="raw", pivoting=True)
     second, triangle = linalg.qr(r[:k].T, mode="raw")
     found = _refined(triangle) if _is_moderate(triangle) else None
     if found is None:
-        return jacobi_svd(A)
+        U, s, V = jacobi_svd(A)
+        return U, s / scale, V
     X, s, Y = found
     U, V = np.empty((len(A), len(s))), np.empty((len(s), len(s)))
     U[order] = _times_left(first, np.vstack([Y, np.zeros((len(A) - k, k))]))
     V[pivots] = _times_left(second, X)
-    return U, s, V
+    return U, s / scale, V
 
 
 def _times_left(reflectors: tuple[Matrix, Vector], M: Matrix) -> Matrix:
