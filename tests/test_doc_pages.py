@@ -4,6 +4,7 @@ words are those of the vocabulary, and the site builds without a warning.
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -81,6 +82,66 @@ def test_links_lead_to_pages_and_headings(page: Path) -> None:
 def test_pages_use_the_words_of_the_vocabulary(page: Path) -> None:
     found = re.search(rf"\b({OLD_WORDS})\b", page.read_text(), re.IGNORECASE)
     assert found is None, f"{page.name}: {found and found[0]}"
+
+
+EXTRA_OF = {"pyarrow": "parquet", "onnx": "onnx", "sklearn": "sklearn", "moto": "s3"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_pages_say_where_what_they_use_comes_from(page: Path) -> None:
+    """Runs that a page does not make, the folder of examples, and packages beyond the core."""
+    text = page.read_text()
+    shown = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    if "<!-- world -->" in text or "/" in shown.partition("$EXAMPLES")[2][:1]:
+        assert "index.md#the-runs-of-the-examples" in shown
+    extras = set(",".join(re.findall(r"pip install '?dask_embstab\[([\w,]+)\]", shown)).split(","))
+    needed = set(re.findall(r"^<!-- needs (\w+) -->$", text, re.MULTILINE))
+    assert {EXTRA_OF[package] for package in needed & set(EXTRA_OF)} <= extras
+
+
+def public_callables() -> list[tuple[str, object]]:
+    """Everything public, with the public methods of its classes."""
+    found = [(name, getattr(es, name)) for name in es.__all__]
+    for name, one in list(found):
+        if inspect.isclass(one):
+            methods = inspect.getmembers(one, inspect.isroutine)
+            found += [(f"{name}.{n}", m) for n, m in methods if not n.startswith("_")]
+    return found
+
+
+def loose_lines(one: object) -> list[str]:
+    """Lines of the section Parameters that name no parameter: text that needs a heading."""
+    text = inspect.getdoc(one) or ""
+    section = re.search(
+        r"^Parameters\n-+\n(.*?)(?=\n\n\w[\w ]*\n-+\n|\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    lines = re.findall(r"^\S.*", section[1], re.MULTILINE) if section else []
+    known = set(inspect.signature(one).parameters) if lines else set()  # type: ignore[arg-type]
+    named = (re.split(r"\s*,\s*", line.partition(" :")[0].replace("*", "")) for line in lines)
+    return [line for line, found in zip(lines, named, strict=True) if not set(found) <= known]
+
+
+def test_what_follows_the_parameters_of_a_docstring_has_a_heading() -> None:
+    """Else the site takes it for parameters, and warns."""
+
+    def wrong(x: int) -> None:
+        """Do.
+
+        Parameters
+        ----------
+        x
+            A number.
+
+        And what else is to be said.
+
+        Examples
+        --------
+        >>> wrong(1)
+        """
+
+    assert loose_lines(wrong) == ["And what else is to be said."]
+    found = {name: loose_lines(one) for name, one in public_callables()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def test_the_python_page_has_every_public_name() -> None:
