@@ -83,6 +83,22 @@ ROUTES: dict[str, Callable[[Path, Path], Any]] = {
     "another run rescores": lambda a, _: es.search(
         rows_of(a, "old"), a / "old", 5, rescore=a / "new"
     ),
+    "the old model's queries judge the new one": lambda a, _: es.upgrade_plan(
+        a / "old", a / "new", k=5, queries=a / "old"
+    ),
+    "the old model's queries judge a moved index": lambda a, out: es.upgrade_index(
+        a / "index",
+        out,
+        es.fit(a / "old", reference=a / "new", keep="geometry"),
+        new=a / "new",
+        queries=a / "old",
+    ),
+    "one model's queries ask two": lambda a, _: es.evaluate(
+        a / "old", a / "new", k=5, queries=a / "old"
+    ),
+    "the old model's queries judge an add": lambda a, out: (
+        es.Series.init(out.parent / "series").add(a / "new", queries=a / "old")
+    ),
     "a check": lambda a, _: es.check_space(
         es.fit(a / "new", reference=a / "third", keep="geometry"), a / "index"
     ),
@@ -109,6 +125,16 @@ def test_vectors_that_say_nothing_are_refused(route: str, made: Path) -> None:
     }[route]
     with pytest.raises(es.EmbstabError, match="do not say"):
         call()
+
+
+def test_a_run_that_cannot_say_its_space_is_told(made: Path, tmp_path: Path) -> None:
+    """More rows of the same model are another table as training left it, and so are those of a
+    retrained one: nobody can tell.
+    """
+    asked = es.create_run(tmp_path / "queries", items=T[:20], item_ids=np.arange(20))
+    with pytest.warns(es.EmbstabWarning, match="not known to be of one space"):
+        _, ids = es.search(asked, made / "old", 5, metric="dot")
+    np.testing.assert_array_equal(ids, es.search(asked.items, made / "old", 5, metric="dot")[1])
 
 
 def test_a_bridge_leads_the_new_models_queries_into_the_old_index(

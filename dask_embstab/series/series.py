@@ -195,6 +195,9 @@ class Series(SeriesUpkeep):
         source = open_run(run)
         key = "items" if source.users is None else "users"
         own = taken(arguments, SETTINGS.keys() - set(SELECTION))
+        log = None if queries is None else as_query_log(queries, key)
+        if log is not None:
+            log.require_space_of(source)
         if new_model is not None:
             require_model(new_model)
         if model is not None and new_model not in (None, model):
@@ -210,7 +213,7 @@ class Series(SeriesUpkeep):
             accept=accept,
             refit_code=refit_code,
             selection=taken(arguments, SELECTION),
-            queries=None if queries is None else as_query_log(queries, key),
+            queries=log,
             own={name: value for name, value in own.items() if value is not None},
         )
         for left in range(retries, -1, -1):

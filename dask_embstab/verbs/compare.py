@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dask_embstab.errors import InputError, SpaceError, verb
+from dask_embstab.errors import InputError, verb
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import JOIN, taken
 from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.results import Metrics
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.join.space import space_of_run
+from dask_embstab.passes.join.space import require_runs_meet
 from dask_embstab.passes.search import SearchMetric, nearest
 from dask_embstab.repairs import option
 from dask_embstab.series.log.basis import of_one_width
@@ -25,7 +25,6 @@ from dask_embstab.tables.coerce import (
 )
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.run import Run, RunLike
-from dask_embstab.tables.space import require_one_space
 from dask_embstab.tables.table import Table
 
 
@@ -197,8 +196,9 @@ def search(
     queries, run, rescore = bound(storage_options, queries, run, rescore)
     theirs, found = as_run(queries), run_of(run)
     rescoring = None if rescore is None else run_of(rescore)
-    _require_one_space(theirs, found, "the queries")
-    _require_one_space(rescoring, found, option("rescore"))
+    for other, what in ((theirs, "the queries"), (rescoring, option("rescore"))):
+        if other is not None:
+            require_runs_meet(other, found, what)
     asked, of_users = _queries(queries, theirs)
     searched = found.table("items")
     exact = None if rescoring is None else rescoring.table("items")
@@ -222,18 +222,3 @@ def _queries(given: RunLike | TableLike, run: Run | None) -> tuple[Table, bool]:
     if run is None or run.users is None:
         return as_table(given) if run is None else run.table("items"), False
     return run.users, True
-
-
-def _require_one_space(a: Run | None, b: Run, what: str) -> None:
-    """Raise `SpaceError` where both are stored runs and of two spaces; tables (also of a dict) say
-    nothing of theirs.
-    """
-    if a is None or a.path is None or b.path is None or (a.path, a.origin) == (b.path, b.origin):
-        return
-    try:
-        require_one_space(space_of_run(a), space_of_run(b), f"{what}, {a.where},", b.where)
-    except SpaceError as error:
-        raise SpaceError(
-            f"{error} (where two runs as training left them are known to be of one model, give the"
-            " tables of the one)"
-        ) from None

@@ -202,6 +202,8 @@ def upgrade_index(
     run = series_version(new) or run_of(new)
     key = "items" if run.users is None else "users"
     log = None if queries is None else as_query_log(queries, key)
+    if log is not None:
+        log.require_space_of(run)
     asked = asked_of(opened, made, into, run, log, k=k, n=users, seed=seed)
     record = move_index(opened, made, into, export)
     return {**record, "recall": asked.recall(open_index(place, table))}

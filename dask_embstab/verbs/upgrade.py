@@ -86,10 +86,13 @@ def upgrade_plan(
     require_each("upgrade_plan", given)
     before, now = compared_runs(old, new)
     key = "items" if now.users is None else "users"
+    log = None if queries is None else as_query_log(queries, key)
+    if log is not None:
+        log.require_space_of(now)
     return plan_upgrade(
         before,
         now,
-        None if queries is None else as_query_log(queries, key),
+        log,
         partial(_bridge, before, now),
         k=k,
         n_queries=users,

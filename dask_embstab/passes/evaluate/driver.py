@@ -112,7 +112,7 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             for key, both in tables.items()
         }
         ranked, retrieval, judged = measure_rankings(
-            _queries(tables, pairings, found, groups, options),
+            _queries(tables, pairings, found, groups, options, (a, b)),
             judgments,
             options.k,
             n_queries=options.n_queries,
@@ -181,6 +181,7 @@ def _queries(
     found: Mapping[str, Matched],
     groups: Mapping[str, Groups],
     options: EvaluateOptions,
+    runs: tuple[Run, Run],
 ) -> Queries:
     name = _queried(tables)
     ranked = "items" if "items" in tables else name
@@ -200,6 +201,8 @@ def _queries(
         return sampled
     log = as_query_log(options.queries, name)
     logged = replace(sampled, population=math.inf, of=log.n)
+    for run in runs:
+        log.require_space_of(run)
     if log.ids is None:
         vectors = log.rows(tables[ranked][0].d, options.n_queries, options.seed)
         return replace(logged, sample=np.arange(len(vectors)), vectors=vectors, groups=None)

@@ -18,7 +18,8 @@ from dask_embstab.arguments import offers, shown
 from dask_embstab.core.types import Matrix, RowNumbers
 from dask_embstab.errors import EmbstabWarning, InputError, NotFiniteError, TooFewMatchedError
 from dask_embstab.passes.join.rows import read_rows
-from dask_embstab.tables.coerce import as_table
+from dask_embstab.passes.join.space import require_runs_meet
+from dask_embstab.tables.coerce import as_run, as_table
 from dask_embstab.tables.formats.opened import ids_in_files
 from dask_embstab.tables.ids.id_pairs import ids_of_kind
 from dask_embstab.tables.ids.ids import Ids, as_ids, ids_at
@@ -26,6 +27,7 @@ from dask_embstab.tables.ids.kinds import listed_ids
 from dask_embstab.tables.ids.lookup import known_rows
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.labels import is_frame
+from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 
 WHERE = "the queries"
@@ -33,11 +35,14 @@ WHERE = "the queries"
 
 @dataclass(frozen=True, slots=True)
 class QueryLog:
-    """``n`` queries: ``ids`` of rows, or ``vectors``; ``where`` is what messages call them."""
+    """``n`` queries: ``ids`` of rows, or ``vectors``, which may be those of a ``run``; ``where`` is
+    what messages call them.
+    """
 
     where: str
     ids: Ids | None
     vectors: Table | None
+    run: Run | None = None
 
     @property
     def n(self) -> int:
@@ -92,6 +97,11 @@ class QueryLog:
             raise NotFiniteError(f"rows of {table.where} are not finite; mend them")
         return found
 
+    def require_space_of(self, run: Run) -> None:
+        """Raise `SpaceError` where they are the vectors of a stored run of another space."""
+        if self.run is not None:
+            require_runs_meet(self.run, run, WHERE)
+
     def _drawn(self, size: int, seed: int) -> RowNumbers:
         rng = np.random.default_rng(seed)
         return np.sort(rng.choice(self.n, min(size, self.n), replace=False))
@@ -118,7 +128,7 @@ def as_query_log(given: Any, key: str) -> QueryLog:
         return _of_ids(as_ids(column, n, where=where) if n else None, where)
     # Ids of queries are no ids of items, whatever they are.
     table = replace(as_table(given, key=key, where=where), stored_ids=None)
-    return QueryLog(table.where, None, table)
+    return QueryLog(table.where, None, table, as_run(given))
 
 
 def _is_id(one: Any) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from dask_embstab.errors import InputChangedError
+from dask_embstab.errors import EmbstabWarning, InputChangedError
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.tables.layout import TABLES, recorded
 from dask_embstab.tables.read.direct_source import few_checksums
 from dask_embstab.tables.run import Run
-from dask_embstab.tables.space import Space, space_of_transform
+from dask_embstab.tables.space import Space, require_one_space, space_of_transform
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 
@@ -30,6 +31,36 @@ def space_of_run(run: Run) -> Space:
     if (known := _compressed(run)) is not None:
         return Space(known, None, run.name)
     return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
+
+
+def require_runs_meet(a: Run, b: Run, what: str) -> None:
+    """Raise `SpaceError` where stored runs are of two spaces; ``what`` is what messages call ``a``.
+
+    Warn where that cannot be told: one table as training left it is known by its rows alone, and
+    may be more rows of the other's model. Tables (also of a dict) say nothing and are taken as they
+    are.
+    """
+    if a.path is None or b.path is None or (a.path, a.origin) == (b.path, b.origin):
+        return
+    ours, theirs = space_of_run(a), space_of_run(b)
+    if ours.origin == theirs.origin:
+        return
+    if not (_says_nothing(a) or _says_nothing(b)):
+        require_one_space(ours, theirs, f"{what} ({a.where})", b.where)
+    warnings.warn(
+        EmbstabWarning(
+            f"{what} ({a.where}) and {b.where} are not known to be of one space: a table as training"
+            " left it does not say of which it is; where one model made both, give its array or"
+            " table in place of the run"
+        ),
+        stacklevel=4,
+    )
+
+
+def _says_nothing(run: Run) -> bool:
+    """Whether this is one table as training left it."""
+    is_one = run.items is None or run.users is None
+    return is_one and run.origin is None and run.transform is None and _compressed(run) is None
 
 
 def known_origin(run: Run, made: Transform | None) -> str | None:
