@@ -96,9 +96,9 @@ ROUTES: dict[str, Callable[[Path, Path], Any]] = {
     "one model's queries ask two": lambda a, _: es.evaluate(
         a / "old", a / "new", k=5, queries=a / "old"
     ),
-    "the old model's queries judge an add": lambda a, out: (
-        es.Series.init(out.parent / "series").add(a / "new", queries=a / "old")
-    ),
+    "the old model's queries judge an add": lambda a, out: es.Series.init(
+        out.parent / "series"
+    ).add(a / "new", queries=a / "old"),
     "a check": lambda a, _: es.check_space(
         es.fit(a / "new", reference=a / "third", keep="geometry"), a / "index"
     ),

@@ -12,6 +12,7 @@ Only classes of clusters in the packages of `PACKAGES` are made, whatever the fi
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -56,12 +57,14 @@ def read_cluster_file(place: Any) -> ClusterFile:
     if path is None:
         raise InputError(f"a cluster is described in a local file; {shown(place)} came")
     try:
-        values = yaml.safe_load(read_regular(path, _MOST_BYTES))
+        text = read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise InputError(
             f"a cluster is described by a file; {path} cannot be read ({error.strerror})"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        values = yaml.safe_load(text)
+    except Exception as error:  # also what makes dates and numbers of its values raises
         raise InputError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
     known = {"class", "arguments", "scale", "adapt", "wait"}
     if not isinstance(values, dict) or not {"class"} <= values.keys() <= known:
@@ -79,6 +82,14 @@ def read_cluster_file(place: Any) -> ClusterFile:
     are_named = all(isinstance(one, dict | None) for one in (arguments, adapt))
     if not are_named or not all(isinstance(key, str) for key in (*arguments, *(adapt or ()))):
         raise InputError(f"arguments and adapt of {path} must be names and values")
+    least, most = (adapt or {}).get("minimum", 0), (adapt or {}).get("maximum", math.inf)
+    if not all(type(one) is int or one == math.inf for one in (least, most)) or not (
+        0 <= least <= most > 0
+    ):
+        raise InputError(
+            f"minimum and maximum of adapt are numbers of workers, from 0 and from 1 on, and the"
+            f" first is at most the second; {path} has {shown(adapt)}"
+        )
     if scale is not None and (type(scale) is not int or scale < 1 or adapt is not None):
         raise InputError(
             f"scale is a number of workers, from 1 on, and stands without adapt; {path} has"
@@ -95,19 +106,14 @@ def started(file: ClusterFile) -> Iterator[Any]:
     from distributed import Client
 
     made = _class_of(file)
-    try:
+    with _told(file, "started with its arguments"):
         cluster = made(**file.arguments)
-    except Exception as error:
-        why = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{file.name} of {file.path} could not be started with its arguments"
-            f" ({type(error).__name__}: {why})"
-        ) from error
     with cluster, Client(cluster, set_as_default=False) as client:
-        if file.adapt is not None:
-            cluster.adapt(**file.adapt)
-        elif file.scale is not None:
-            cluster.scale(file.scale)
+        with _told(file, "scaled as it says"):
+            if file.adapt is not None:
+                cluster.adapt(**file.adapt)
+            elif file.scale is not None:
+                cluster.scale(file.scale)
         try:
             client.wait_for_workers(file.scale or 1, timeout=file.wait)
         except TimeoutError:
@@ -117,6 +123,18 @@ def started(file: ClusterFile) -> Iterator[Any]:
             ) from None
         with client.as_current():
             yield client
+
+
+@contextlib.contextmanager
+def _told(file: ClusterFile, what: str) -> Iterator[None]:
+    """Whatever the class raises is one error."""
+    try:
+        yield
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{file.name} of {file.path} could not be {what} ({type(error).__name__}: {why})"
+        ) from error
 
 
 def _class_of(file: ClusterFile) -> type[Any]:

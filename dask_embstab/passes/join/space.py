@@ -49,9 +49,9 @@ def require_runs_meet(a: Run, b: Run, what: str) -> None:
         require_one_space(ours, theirs, f"{what} ({a.where})", b.where)
     warnings.warn(
         EmbstabWarning(
-            f"{what} ({a.where}) and {b.where} are not known to be of one space: a table as training"
-            " left it does not say of which it is; where one model made both, give its array or"
-            " table in place of the run"
+            f"{what} ({a.where}) and {b.where} are not known to be of one space: a table as"
+            " training left it does not say of which it is; where one model made both, give its"
+            " array or table in place of the run"
         ),
         stacklevel=4,
     )
