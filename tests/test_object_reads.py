@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dask_embstab.errors import AccessError, DamageError, InputChangedError
 from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
-from dask_embstab.tables.read.direct_source import DirectSource, few_rows
+from dask_embstab.tables.read.direct_source import DirectSource, few_checksums, few_rows
 from dask_embstab.tables.read.stored import objects
 from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
@@ -181,6 +182,27 @@ def test_stabilizing_gives_the_bits_of_a_local_disk(tmp_path: Any) -> None:
     np.testing.assert_array_equal(
         es.open_run(out).items.rows_of(ids[[7, 3]]), theirs.items.vectors.compute()[[7, 3]]
     )
+
+
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("n_zero", [0, 9])
+def test_the_space_of_a_sharded_run_is_that_of_the_same_bytes_on_a_disk(
+    tmp_path: Path, location: str, n_zero: int
+) -> None:
+    """Of rows as training left them, some in inner chunks that were left out."""
+    rows, inner, shard = normals(50, 3), (4, 3), (12, 3)
+    rows[12 : 12 + n_zero] = 0
+    memory, path = MemoryStore(), tmp_path / "items"
+    layout: dict[str, Any] = {"inner": inner, "shard": shard, "fill": 0.0, "codec": "crc32c"}
+    local = sharded(path, rows, location=location, **layout)
+    for file in path.rglob("*"):
+        if file.is_file():
+            obstore.put(memory, f"items/{file.relative_to(path)}", file.read_bytes())
+    there = zarr.open_array(ObjectStore(memory), path="items", mode="r")
+    ours, theirs = (make_table(array, where="a").source for array in (local, there))
+    assert few_checksums(ours) == few_checksums(theirs) is not None
+    obstore.delete(memory, "items/c/0/0")
+    assert few_checksums(theirs) is None
 
 
 def test_objects_are_sent_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,15 @@ bit.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -172,6 +175,27 @@ def test_damage_to_an_object_is_found(bucket: Bucket, embstab: Run) -> None:
     )
     with pytest.raises(es.DamageError, match=r"items/vectors/c/0/0 .*is not the chunk"):
         es.fit(opened)
+
+
+def test_a_web_server_without_ranges_is_one_clear_error(tmp_path: Path) -> None:
+    """Python's own: whole chunks are read from it, and of shards nothing."""
+    for name, shard_rows in (("plain", None), ("shards", 32)):
+        es.create_run(tmp_path / name, T, item_ids=IDS, chunk_rows=16, shard_rows=shard_rows)
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    handler = functools.partial(Silent, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        run = es.open_run(f"{url}/plain")
+        np.testing.assert_array_equal(es.fit(run).items, es.fit(T).items)
+        shards = es.open_run(f"{url}/shards")
+        for read in (lambda: es.fit(shards), shards.items.vectors.compute):
+            with pytest.raises(es.AccessError, match=r"must be read in parts.*no ranges"):
+                read()
+        server.shutdown()
 
 
 def test_without_obstore_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

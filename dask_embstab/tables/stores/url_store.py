@@ -47,6 +47,14 @@ def store_at(place: Any) -> Store:
     return FsspecStore.from_url(found, read_only=True) if isinstance(found, str) else found
 
 
+def no_ranges(where: str) -> AccessError:
+    """The error of a server that gives whole files alone."""
+    return AccessError(
+        f"{where} must be read in parts, and its server gives no ranges of bytes; use one that does"
+        " (Python's http.server does not), or copy the run to a disk"
+    )
+
+
 class Recorded(Protocol):
     """What the objects of a run must be."""
 
@@ -178,6 +186,8 @@ class UrlStore(ObjectStore[Any]):
                 if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
                     raise
                 if type(error).__name__ in _CONDITIONS:
+                    if done == "reached":
+                        raise no_ranges(f"{self.url}/{key}") from None
                     raise
                 told = failure(error)
                 if "response body" not in told or tries == _TRIES - 1:

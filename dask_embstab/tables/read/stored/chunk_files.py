@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -130,14 +131,11 @@ class ChunkFiles:
         if self.store is None:
             return None
         chunks = range(start // self.chunk_rows, -(-stop // self.chunk_rows))
-        index = 0
-        if self.shards is not None:
-            index = self.shards.index_bytes * (1 if self.shards.index_first else -1)
         return ReadAhead(
             self.store.store,
             [self.path(chunk) for chunk in chunks],
             size=self.stored_bytes,
-            index=index,
+            index=self._index,
             guess=self.data_bytes,
         )
 
@@ -145,22 +143,37 @@ class ChunkFiles:
         """The bytes of a chunk; FileNotFoundError where there are none."""
         if self.store is None:
             return OpenChunk.at(self.path(chunk), self.name(chunk))
-        return OpenObject(self.store.store, self.path(chunk), self.name(chunk), ahead)
+        return OpenObject(
+            self.store.store, self.path(chunk), self.name(chunk), ahead, index=self._index
+        )
+
+    @property
+    def _index(self) -> tuple[int, int | None] | None:
+        """Where the index of a shard lies in it, as `fetch` takes a range."""
+        if self.shards is None:
+            return None
+        size = self.shards.index_bytes
+        return (0, size) if self.shards.index_first else (-size, None)
 
     def last_checksums(self, chunks: list[int]) -> list[int] | None:
-        """The last four bytes of these objects, a small request for each, side by side; None where
-        they are no checksums of rows, or one is not there.
+        """The checksums that are stored with the rows of these objects, by small requests side by
+        side; None where there are none, or an object is not there.
         """
         assert self.store is not None
-        if self.shards is not None or not (self.by_panels and self.checksummed):
+        if not (self.by_panels and self.checksummed):
             return None
-        last = -CHECKSUM_BYTES
-        asked = [submit(fetch, self.store.store, self.path(n), last, None) for n in chunks]
+        ask = self._last_checksum if self.shards is None else partial(stored_checksum_of, self)
+        asked = [submit(ask, chunk) for chunk in chunks]
         try:
             with reading(self.name(chunks[0])):
-                return [int.from_bytes(one.result().data, "little") for one in asked]
+                return [one.result() for one in asked]
         except EmbstabError:
             return None  # reading tells
+
+    def _last_checksum(self, chunk: int) -> int:
+        assert self.store is not None
+        found = fetch(self.store.store, self.path(chunk), -CHECKSUM_BYTES, None)
+        return int.from_bytes(found.data, "little")
 
     def require_open(self) -> None:
         """Raise where the store is that of a write which was given up."""

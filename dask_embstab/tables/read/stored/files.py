@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import open_regular
+from dask_embstab.tables.read.stored.stored_bytes import read_checksum
 from dask_embstab.tables.store_errors import read_error
 
 
@@ -62,6 +63,10 @@ class OpenChunk:
             if got < len(target):
                 self.read_into(target[max(0, got) :], offset + max(0, got))
             offset, got = offset + len(target), got - len(target)
+
+    def checksums(self, offsets: Sequence[int]) -> list[int]:
+        """Those that are stored there."""
+        return [read_checksum(self, offset) for offset in offsets]
 
     def _truncated(self) -> DamageError:
         return DamageError(f"{self.name} is truncated; restore it from its source")

@@ -11,27 +11,32 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
 from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import read_error
+from dask_embstab.tables.stores.url_store import no_ranges
 
 PART_BYTES = 8 << 20
 AHEAD_BYTES = 32 << 20
 """On their way for one reader; what it works on comes to it."""
 _MOST_PARTS = 16
 _THREADS = 64
+_COALESCED_BYTES = 1 << 16
+"""Fetched between two ranges, rather than asking twice."""
 _PAUSES = (0.1, 0.5, 2.0)
 """Seconds before a range is asked for again where the connection was cut within its body; the store
 itself tries requests that were refused again.
 """
 _BEYOND = ("416", "Range Not Satisfiable", "Invalid range")
 """In what a store says where a range begins behind the end of an object."""
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,13 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
             size, version = found.meta["size"], found.meta["e_tag"]
             first = found.range[0]
             return Part(first, memoryview(found.bytes()), size, version)
-        except NotSupportedError:  # Azure knows no last bytes
+        except NotSupportedError:  # Azure knows no last bytes, and some web servers no ranges
             size = obstore.head(store, path)["size"]
-            return fetch(store, path, max(0, size + start), size)
+            if start < 0:
+                return fetch(store, path, max(0, size + start), size)
+            if (start, stop) != (0, size):
+                raise no_ranges(path) from None
+            return fetch(store, path, 0, None)
         except GenericError as error:
             if any(word in str(error) for word in _BEYOND):
                 meta = obstore.head(store, path)
@@ -95,12 +104,18 @@ def part_bytes(size: int) -> int:
 class ReadAhead:
     """The objects at ``paths``, in the order in which they will be read.
 
-    ``size``: of each, where it is known. Else an ``index`` tells it, in so many bytes at the start
-    of the object (or at its end, where negative), or it is fetched as a whole.
+    ``size``: of each, where it is known. Else the answer to a request for the range of an ``index``
+    tells it, or it is fetched as a whole.
     """
 
     def __init__(
-        self, store: Any, paths: Sequence[str], *, size: int | None, index: int, guess: int
+        self,
+        store: Any,
+        paths: Sequence[str],
+        *,
+        size: int | None,
+        index: tuple[int, int | None] | None,
+        guess: int,
     ) -> None:
         self._store, self._paths = store, paths
         self._size, self._index, self._guess = size, index, guess
@@ -182,17 +197,24 @@ class ReadAhead:
 
     def _ask(self, path: str) -> None:
         if path not in self._heads:
-            first = min(0, self._index)
-            last = self._index if self._index > 0 else None
-            self._heads[path] = submit(fetch, self._store, path, first, last)
+            assert self._index is not None
+            self._heads[path] = submit(fetch, self._store, path, *self._index)
 
 
 class OpenObject:
     """One object, open for reading: its parts as they come ``ahead``, or each when it is needed."""
 
-    def __init__(self, store: Any, path: str, name: str, ahead: ReadAhead | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        path: str,
+        name: str,
+        ahead: ReadAhead | None = None,
+        *,
+        index: tuple[int, int | None] | None = None,
+    ) -> None:
         self.path, self.name = path, name
-        self._store, self._ahead = store, ahead
+        self._store, self._ahead, self._index = store, ahead, index
         self._head = self._reading(self._first)
         self._held = self._head
         self.size, self.version = self._head.size, (name, self._head.size, self._head.version)
@@ -203,6 +225,8 @@ class OpenObject:
     def _first(self) -> Part:
         if self._ahead is not None:
             return self._ahead.head(self.path)
+        if self._index is not None:
+            return fetch(self._store, self.path, *self._index)
         import obstore
 
         meta = obstore.head(self._store, self.path)
@@ -222,6 +246,20 @@ class OpenObject:
         for target in targets:
             self.read_into(target, offset)
             offset += len(target)
+
+    def checksums(self, offsets: Sequence[int]) -> list[int]:
+        """Those that are stored there; what lies between them is not fetched, unless it is
+        little.
+        """
+        import obstore
+
+        lengths = [CHECKSUM_BYTES] * len(offsets)
+        found = self._reading(
+            lambda: obstore.get_ranges(
+                self._store, self.path, starts=offsets, lengths=lengths, coalesce=_COALESCED_BYTES
+            )
+        )
+        return [int.from_bytes(one, "little") for one in found]
 
     def stored_checksum(self) -> int:
         """The last four bytes, asked for alone: the parts before them are not read twice."""
@@ -263,9 +301,9 @@ class OpenObject:
         self._held = found
         return found
 
-    def _reading(self, read: Any) -> Part:
+    def _reading(self, read: Callable[[], V]) -> V:
         try:
-            found: Part = read()
+            found = read()
         except (EmbstabError, FileNotFoundError):
             raise
         except Exception as error:

@@ -258,11 +258,11 @@ class OpenShard:
         size = self.shards.chunk_bytes
         join, found = appended(size), 0
         fill = repeated(self._fill.tobytes(), size // self._fill.itemsize)
-        for number, place in enumerate(self._places[:, 0].tolist()):
-            is_row = number * size < self._n_bytes
-            found = join(
-                found, read_checksum(self.source, place + size) if is_row and place >= 0 else fill
-            )
+        places = self._places[:, 0]
+        is_stored = (places >= 0) & (np.arange(len(places)) * size < self._n_bytes)
+        stored = iter(self.source.checksums((places[is_stored] + size).tolist()))
+        for one in is_stored:
+            found = join(found, next(stored) if one else fill)
         return found
 
     # --- inner chunks

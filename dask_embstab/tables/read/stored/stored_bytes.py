@@ -44,6 +44,9 @@ class StoredBytes(Protocol):
     def scatter(self, targets: Sequence[memoryview], offset: int) -> None:
         """Fill one target after another from ``offset`` on."""
 
+    def checksums(self, offsets: Sequence[int]) -> list[int]:
+        """Those that are stored at each of these offsets."""
+
     def close(self, *, drop: bool = False) -> None:
         """No more is read; with ``drop`` the system may forget what was."""
 
