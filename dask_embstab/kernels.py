@@ -59,7 +59,7 @@ def better_kernels() -> str | None:
             and found["processor"] == processor() is not None
             and all(stamp(path) == was for path, was in found["libraries"].items())
         )
-    except (AttributeError, KeyError, TypeError):  # not written by this program
+    except (AttributeError, KeyError, TypeError, ValueError):  # not written by this program
         return None
     return AVX512_KERNELS if holds else None
 
@@ -94,9 +94,9 @@ def record() -> Path:
 
 
 def remembered() -> dict[str, Any]:
-    """What that file holds; nothing where it cannot be read."""
+    """What that file holds; nothing where it cannot be read (a pipe would be for ever)."""
     try:
-        known = json.loads(record().read_text())
+        known = json.loads(record().read_text()) if record().is_file() else {}
     except (OSError, ValueError, RuntimeError):  # no home, no file, or no JSON
         return {}
     return known if isinstance(known, dict) else {}

@@ -102,6 +102,17 @@ def test_no_bound_is_rounded_below_the_error(d: int, drift: float) -> None:
     assert found.lower_bound <= error + 3e-8 * np.linalg.norm(X)
 
 
+@pytest.mark.parametrize("d", [1, 2, 5, 16])
+@pytest.mark.parametrize("drift", [1e-12, 1e-8, 1e-7, 1e-6, 1e-5])
+def test_no_lower_bound_is_rounded_above_the_error(d: int, drift: float) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        Y = rng.normal(size=(3 * d + 4, d))
+        X = Y + drift * rng.normal(size=Y.shape)
+        X = X @ rotation(X, Y)
+        assert figures(X, Y).lower_bound <= np.linalg.norm(X - Y)
+
+
 def test_a_rotation_that_is_not_the_nearest_has_no_upper_bound() -> None:
     Y = np.random.default_rng(0).normal(size=(40, 3))
     X = Y * [1, 1, -1]

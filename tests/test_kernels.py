@@ -61,6 +61,8 @@ def remember(folder: Path, **changed: Any) -> Path:
         (AMD, {"gain": None}, None),
         (AMD, {"libraries": {np.__file__: [1, 2]}}, None),
         (AMD, {"libraries": 7}, None),
+        (AMD, {"libraries": {"\0": [1, 2]}}, None),
+        (AMD, {"libraries": {"\ud800": [1, 2]}}, None),
     ],
 )
 def test_better_kernels_are_those_that_were_measured_here(
@@ -78,6 +80,15 @@ def test_better_kernels_are_those_that_were_measured_here(
     assert kernels.better_kernels() == wanted
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert kernels.better_kernels() is None
+
+
+def test_a_pipe_in_place_of_the_record_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "embstab").mkdir()
+    os.mkfifo(kernels.record())
+    assert kernels.remembered() == {}
 
 
 @linux

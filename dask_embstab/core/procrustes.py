@@ -166,6 +166,8 @@ def alignment(
         float((2 * len(gramian_x)) ** 0.25 * np.sqrt(np.hypot(gap, floors["gram_gap"][1]))), error
     )
     nuclear = max(nuclear, floors["nuclear_bound"][1], error)
+    # Nor may a lower bound be rounded up: rounding of twice the floor was seen in the gap.
+    least_gap = _root(gap**2 - 4 * floors["gram_gap"][1] ** 2)
     error, gap = (0.0 if name in noise else floors[name][0] for name in ("error", "gram_gap"))
     # X is as near as it can be turned where C is symmetric and positive semidefinite: its trace is
     # its nuclear norm.
@@ -179,7 +181,7 @@ def alignment(
         error=error / scale,
         relative_error=error / float(size_y) if size_y else 0.0,
         gram_gap=gap / scale / scale,
-        lower_bound=gap / float(steepest) / scale if steepest else 0.0,
+        lower_bound=least_gap / float(steepest) / scale if steepest else 0.0,
         bound=bound / scale if nearest else None,
         nuclear_bound=nuclear / scale if nearest else None,
         bound_reason=None if nearest else _NOT_NEAREST,
