@@ -74,7 +74,7 @@ def test_a_series_from_empty_to_held(
     assert len(lines) == 3
     assert lines[0].startswith("head: version 2, run week-1")
     assert re.match(
-        r"gates: 13 of 18 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1]
+        r"gates: 13 of 19 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1]
     )
     assert lines[2] == "held: none; failed: none; unfinished: none; shadows: week-2 (version 3)"
     told = json.loads(run(capsys, "status", place, "--json"))

@@ -190,11 +190,11 @@ class GatherReader:
 DEFAULT_CHUNK_BYTES = 64 * 2**20
 
 
-def default_chunk_rows(d: int, itemsize: int, n_bytes: int = DEFAULT_CHUNK_BYTES) -> int:
+def default_chunk_rows(d: int, itemsize: int, n_bytes: int | None = None) -> int:
     """Rows of a chunk near 64 MiB: a power of two, so that chunks are whole subtrees of every fixed
     grid.
     """
-    return 1 << max(0, (n_bytes // (d * itemsize)).bit_length() - 1)
+    return 1 << max(0, ((n_bytes or DEFAULT_CHUNK_BYTES) // (d * itemsize)).bit_length() - 1)
 
 
 @dataclass(frozen=True, slots=True)
