@@ -27,6 +27,7 @@ from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
+_REMOVALS = 10
 _UNABLE = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV)
 
 
@@ -213,7 +214,7 @@ class Folder:
             )
             if trash != path:
                 path.rename(trash)
-            shutil.rmtree(trash)
+            _remove_tree(trash)
         else:
             path.unlink(missing_ok=True)
 
@@ -254,3 +255,16 @@ def _unfit(root: Path, why: str | None) -> InputError:
         f" publishers gets a version; that of {root} has none ({why}); use a local disk, NFS, or an"
         " object store (s3://bucket/prefix)"
     )
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder; again where a chunk of a write that failed was still put into it: Zarr's
+    other threads go on a little longer.
+    """
+    for left in reversed(range(_REMOVALS)):
+        try:
+            shutil.rmtree(folder)
+            break
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not left:
+                raise
