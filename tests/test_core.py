@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Array, assert_close, draws, rotation, world
 
-from dask_embstab.core.moments import Panel, moments
+from dask_embstab.core.moments import Panel, moments, unit
 from dask_embstab.core.procrustes import alignment, procrustes
 from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
@@ -281,3 +281,12 @@ def test_moments_of_parts_add_up(seed: int, cut: int, weighted: bool) -> None:
         assert_close(found.pairs.gramian_y, (y[matched] * w).T @ y[matched], 1e-12)
         assert_close(found.pairs.sums[0], (x[matched] * w).sum(axis=0), 1e-12)
         assert found.pairs.weight == pytest.approx(w.sum())
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_row_longer_than_the_largest_number_has_a_direction(dtype: str) -> None:
+    most = np.finfo(dtype).max
+    rows = np.array([[0.5] * 6, [3, 4, 0, 0, 0, 0], [0] * 6], dtype)
+    rows[0] *= most
+    expected = [[6**-0.5] * 6, [0.6, 0.8, 0, 0, 0, 0], [0] * 6]
+    np.testing.assert_allclose(unit(rows), expected, rtol=8 * np.finfo(dtype).eps)

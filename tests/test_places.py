@@ -105,9 +105,14 @@ def test_a_place_that_is_taken_or_read_only_is_refused(bucket: Bucket) -> None:
     for out, error, says in (
         ("a.zarr", es.OutputExistsError, "exists already"),
         ("a.zarr/inside", es.InputError, "overlap"),
+        ("b/../a.zarr/inside", es.InputError, "overlap"),
+        ("%61.zarr/inside", es.InputError, "overlap"),
     ):
         with pytest.raises(error, match=says):
             es.stabilize(bucket.url("a.zarr"), bucket.url(out), **options)
+    inside = bucket.url("a.zarr/inside").replace("s3://", "s3a://")
+    with pytest.raises(es.InputError, match="overlap"):
+        es.stabilize(bucket.url("a.zarr"), inside, **options)
     with pytest.raises(es.OutputExistsError, match=r"holds a.zarr/.* more objects"):
         es.create_run(bucket.url(), T, **options)
     with pytest.raises(es.OutputExistsError, match="cannot be replaced in one step"):

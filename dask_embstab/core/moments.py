@@ -275,6 +275,10 @@ def unit(rows: Matrix, lengths: Vector | None = None) -> Matrix:
     they are known.
     """
     found = (row_lengths(rows) if lengths is None else lengths)[:, None]
+    far = np.isinf(found)
+    if far.any():  # a length beyond the largest number, of components within it
+        rows = np.where(far, rows * rows.dtype.type(2.0**-64), rows)
+        found = row_lengths(rows)[:, None]
     return rows / np.where(found > 0, found, 1.0)
 
 

@@ -12,13 +12,14 @@ import contextlib
 import datetime as dt
 import io
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, TypeGuard
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dask_embstab.errors import AccessError, EmbstabError, InputError
 from dask_embstab.extras import require_extra
@@ -76,6 +77,12 @@ _AWS_NAMED = {"access_key_id", "secret_access_key", "skip_signature", "web_ident
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _QUOTED = re.compile(r'"[^"]*"')
 _SHOWN = 400
+
+
+def canonical(url: str) -> str:
+    """The same place by one name: ``s3a://b/x/../y%41/`` is ``S3Store://b/yA``."""
+    scheme, _, rest = url.partition("://")
+    return f"{_STORES.get(scheme, scheme)}://{posixpath.normpath(unquote(rest))}"
 
 
 class Url(str):

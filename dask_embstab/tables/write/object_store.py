@@ -26,7 +26,7 @@ from dask_embstab.errors import (
     OutputExistsError,
 )
 from dask_embstab.files.atomic import new_token
-from dask_embstab.files.remote import is_remote, is_url, require_harmless
+from dask_embstab.files.remote import canonical, is_remote, is_url, require_harmless
 from dask_embstab.repairs import option
 from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
@@ -113,7 +113,7 @@ def _overlap(one: str, other: str) -> bool:
     """Whether one URL lies below the other or is it; `inputs` at the very place are told of as
     taken.
     """
-    first, second = (f"{url.rstrip('/')}/" for url in (one, other))
+    first, second = (f"{canonical(url)}/" for url in (one, other))
     return first != second and (first.startswith(second) or second.startswith(first))
 
 
