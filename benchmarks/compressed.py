@@ -11,7 +11,6 @@ how they spread over threads depends on the machine. *rounded*: float32 whose la
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ import dask
 import numcodecs
 import numpy as np
 import zarr
-from common import command_line, machine, parser, publish, table
+from common import command_line, least_cpu_seconds, machine, parser, publish, table
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 import dask_embstab as es
@@ -88,22 +87,11 @@ def measure(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
         "read": read,
         "fit": lambda: es.fit(array),
     }
-    taken: dict[str, list[float]] = {key: [] for key in contestants}
-    for _ in range(options.repeats + 1):
-        for key, work in contestants.items():
-            before = _cpu_seconds()
-            work()
-            taken[key].append(_cpu_seconds() - before)
     return {
         "codec_name": name,
         "ratio": sum(map(len, encoded)) / (n * d * 4),
-        **{key: min(seconds[1:]) for key, seconds in taken.items()},
+        **least_cpu_seconds(contestants, options.repeats),
     }
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -11,16 +11,16 @@ of core*: neither may hold more than ``--little``.
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
-from common import command_line, machine, parser, publish, table
+from common import command_line, least_cpu_seconds, machine, parser, publish, table
 
 import dask_embstab as es
 from dask_embstab.passes.join.options import join_options
@@ -59,18 +59,24 @@ def measure(folder: Path, n: int, kind: str, options: argparse.Namespace) -> lis
         _write(folder / name, KINDS[kind](order.tolist()))
     rows = []
     for memory in (options.memory, options.little):
-        taken: dict[str, list[float]] = {"ours": [], "duckdb": []}
-        for _ in range(options.repeats + 1):
-            for name, join in (("ours", _ours), ("duckdb", _duckdb)):
-                before = _cpu_seconds()
-                found = join(folder, memory, options.threads)
-                taken[name].append(_cpu_seconds() - before)
-                assert found == n, (name, found)
-        ours, theirs = (min(taken[name][1:]) for name in ("ours", "duckdb"))
+        found = least_cpu_seconds(
+            {
+                name: partial(_require_all, n, join, folder, memory, options.threads)
+                for name, join in (("ours", _ours), ("duckdb", _duckdb))
+            },
+            options.repeats,
+        )
         where = "in memory" if memory == options.memory else "out of core"
-        rows.append({"rows": n, "kind": kind, "where": where, "ours": ours, "duckdb": theirs})
+        rows.append({"rows": n, "kind": kind, "where": where, **found})
         print(rows[-1], flush=True)
     return rows
+
+
+def _require_all(
+    n: int, join: Callable[[Path, str, int], int], folder: Path, memory: str, threads: int
+) -> None:
+    found = join(folder, memory, threads)
+    assert found == n, (join.__name__, found)
 
 
 def _ours(folder: Path, memory: str, threads: int) -> int:
@@ -107,11 +113,6 @@ def _write(path: Path, ids: Any) -> None:
 
 def _uuid(number: int) -> uuid.UUID:
     return uuid.UUID(int=number * _SPREAD % (1 << 128))
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import obstore
 import zarr
 from common import command_line, machine, parser, publish, table
 from object_server import object_server
+from pages import timed_job
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 import dask_embstab as es
@@ -38,7 +38,6 @@ LAYOUTS = ("chunks", "shards", "small chunks")
 CLIENTS = 16
 """Requests of the bare client side by side."""
 _PART = 8 << 20
-_FLOOR, _FSSPEC = 0.85, 3.0
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -107,17 +106,15 @@ def measure(
 
     numbers = iter(range(1000))
     jobs: dict[str, Job] = {
-        "bare read": lambda: _timed(size, lambda: _bare_read(store, paths)),
-        "read": lambda: _timed(size, lambda: _read(run.items, threads)),
-        "fit": lambda: _timed(size, lambda: es.fit(run.items)),
-        "da.from_zarr": lambda: _timed(size, fsspec_read),
+        "bare read": timed_job(size, lambda: _bare_read(store, paths)),
+        "read": timed_job(size, lambda: _read(run.items, threads)),
+        "fit": timed_job(size, lambda: es.fit(run.items)),
+        "da.from_zarr": timed_job(size, fsspec_read),
     }
     if layout != "shards":
         jobs |= {
-            "bare write": lambda: _timed(
-                size, lambda: _bare_write(store, len(paths), payload, threads)
-            ),
-            "apply": lambda: _timed(
+            "bare write": timed_job(size, lambda: _bare_write(store, len(paths), payload, threads)),
+            "apply": timed_job(
                 size, lambda: es.apply(transform, local, url / f"out-{next(numbers)}")
             ),
         }
@@ -131,14 +128,6 @@ def measure(
     if "apply" in rates:
         ratios["apply / bare"] = rates["apply"] / rates["bare write"]
     return {name: round(value, 3) for name, value in (rates | ratios).items()}
-
-
-def _timed(n_bytes: int, job: Callable[[], Any]) -> float:
-    from time import perf_counter
-
-    start = perf_counter()
-    job()
-    return n_bytes / (perf_counter() - start)
 
 
 def _upload(run: Any, url: str, layout: str, object_rows: int) -> None:
@@ -165,8 +154,7 @@ def _upload(run: Any, url: str, layout: str, object_rows: int) -> None:
 
 def _bare_read(store: Any, paths: list[str]) -> None:
     """All objects by the client alone, forgotten as they come."""
-    sizes = {path: store.head(path)["size"] for path in paths[:1]}
-    size = next(iter(sizes.values()))
+    size = store.head(paths[0])["size"]  # all are of one size
     count = max(1, round(size / _PART))
     step = -(-size // count)
     parts = [(path, at, min(at + step, size)) for path in paths for at in range(0, size, step)]
