@@ -20,10 +20,12 @@ from dask_embstab.errors import DamageError
 _SLACK_BYTES = 1 << 16
 MOST_TEXT_BYTES = 1 << 10
 """Bytes that a text may take on the average of its chunk: metadata does not say."""
+_FEW_TEXT_BYTES = 1 << 20
+"""What a chunk of few texts may take all the same: one of them may be long."""
 LENGTH_BYTES = 4
 """Before each text stands its length."""
-_TEXT_TIMES = 256
-"""Texts become so many times their compressed bytes at most: ids differ."""
+_TEXT_TIMES = 1 << 11
+"""Texts become so many times their compressed bytes at most: ids differ, the longest by a byte."""
 _ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
 _LZMA_DICTIONARIES = 96 << 20
 """What a decoder holds besides its output: the dictionary of the strongest preset is 64 MiB."""
@@ -31,12 +33,17 @@ _BLOSC_HEADER = 16
 Decoder = Callable[[Any, memoryview, int, int | None], Any]
 
 
+def most_text_bytes(n_texts: int) -> int:
+    """What the texts of a chunk of so many may take."""
+    return max(n_texts * MOST_TEXT_BYTES, _FEW_TEXT_BYTES)
+
+
 def allowed_bytes(n_values: int, dtype: np.dtype[Any], n_encoded: int | None = None) -> int:
     """What a chunk of so many values may take when it is decoded, and between its codecs: some add
     a little. Of texts that no metadata tells the length of, ``n_encoded`` bytes say more.
     """
     is_text = dtype.kind in "OT"
-    size = n_values * (MOST_TEXT_BYTES if is_text else dtype.itemsize)
+    size = most_text_bytes(n_values) if is_text else n_values * dtype.itemsize
     if is_text and n_encoded is not None:
         size = min(size, n_values * LENGTH_BYTES + _TEXT_TIMES * n_encoded)
     return size + size // 8 + _SLACK_BYTES

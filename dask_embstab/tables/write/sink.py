@@ -20,7 +20,7 @@ from dask_embstab.tables.ids.kinds import digest_of_ids, require_stored
 from dask_embstab.tables.ids.stored_texts import store_texts
 from dask_embstab.tables.ids.texts import Texts
 from dask_embstab.tables.inputs import needs_digests
-from dask_embstab.tables.read.bounded import MOST_TEXT_BYTES
+from dask_embstab.tables.read.bounded import MOST_TEXT_BYTES, most_text_bytes
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.source import Digests, chunk_digest
 from dask_embstab.tables.read.stored.files import require_visible_dir
@@ -254,13 +254,14 @@ class RowWriter:
 
 def _require_short(texts: Texts, array: zarr.Array[Any], start: int) -> None:
     """Raise `IdError` where a chunk of texts is longer than readers take."""
-    size, most = int(texts.length.sum()), MOST_TEXT_BYTES * array.chunks[0]
-    if size > most:
+    size = int(texts.length.sum())
+    if size > (most := most_text_bytes(array.chunks[0])):
         longest = int(texts.length.argmax())
         raise IdError(
-            f"ids that are strings must take {MOST_TEXT_BYTES} bytes on the average of a chunk;"
-            f" {array.store_path} was to get {len(texts)} ids of {size} bytes from row {start} on,"
-            f" the longest of {texts.length[longest]} in row {start + longest}; give shorter ids"
+            f"ids that are strings must take {MOST_TEXT_BYTES} bytes on the average of a chunk, or"
+            f" {most} bytes in all; {array.store_path} was to get {len(texts)} ids of {size} bytes"
+            f" from row {start} on, the longest of {texts.length[longest]} in row"
+            f" {start + longest}; give shorter ids"
         )
 
 
