@@ -134,7 +134,6 @@ def strike_every(
         es.Series(start).gc(grace=0)
         assert ended(start) == wanted
         assert start.names("locks") == []
-    restore(start, objects)
     return len(chosen(n))
 
 
@@ -162,9 +161,13 @@ def test_a_request_that_fails(
     def chosen(n: int) -> list[int]:
         return list(range(1, n + 1)) if every else [n // 2, n - 2]
 
-    struck = strike_every(
-        requests, start, lambda series: VERBS[verb](series, runs), chosen, after=after
-    )
+    objects = contents(start)
+    try:
+        struck = strike_every(
+            requests, start, lambda series: VERBS[verb](series, runs), chosen, after=after
+        )
+    finally:
+        restore(start, objects)  # other cases begin there too
     record_property("tried", struck)
 
 

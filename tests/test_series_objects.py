@@ -20,6 +20,7 @@ from obstore.store import LocalStore
 from oracle import world
 
 import dask_embstab as es
+from dask_embstab.files.lock_owner import Owner, machine
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.objects import prefix
 from dask_embstab.series.objects.probe import require_conditions
@@ -265,3 +266,18 @@ def test_many_files_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(prefix.ObjectPrefix, "read", read)
     keys = [f"versions/{n}.json" for n in range(16)]
     assert list(in_memory().read_each(keys)) == [key.encode() for key in keys]
+
+
+@pytest.mark.parametrize("on_objects", [False, True], ids=["folder", "object store"])
+def test_gc_takes_a_lock_that_was_left_of_a_published_run(
+    days: list[Path], tmp_path: Path, on_objects: bool
+) -> None:
+    """Of a process of this machine that was killed once its version was there."""
+    place = in_memory() if on_objects else tmp_path / "series"
+    series = es.Series.init(place, gates=NO_GATES)
+    series.add(days[0])
+    killed = Owner("0" * 12, machine(), 2**22 + 1, "12", "yesterday", "yesterday")
+    series.store.create("locks/day-1.lock", killed.encoded())
+    assert series.gc().removed == []
+    assert series.store.names("locks") == []
+    assert not series.verify().damage

@@ -62,9 +62,10 @@ def collect(store: Store, *, pin_age: float, grace: float) -> Collected:
     """
     removed, left = _swept(store, pin_age, grace), dict[str, str]()
     needed = _needed(read_log(store))
-    for name, keys in sorted(_by_name(store).items()):
-        unneeded = [key for key in keys if _owner(key) not in needed]
-        if keys and not unneeded:
+    found, locked = _by_name(store), _locked(store)
+    for name in sorted(found.keys() | locked):
+        unneeded = [key for key in found.get(name, ()) if _owner(key) not in needed]
+        if not unneeded and name not in locked:
             continue
         try:
             with store.lock(name) as lock:
@@ -158,17 +159,21 @@ def _by_name(store: Store) -> dict[str, list[str]]:
             found.setdefault(named["name"], []).append(named[0])
     if bases := store.names("bases"):
         found[REBASING] = [f"bases/{entry}" for entry in bases]
-    for entry in store.names("locks"):
-        if entry.endswith(".lock"):
-            found.setdefault(
-                entry.removesuffix(".lock"), []
-            )  # of a killed process: whoever takes it removes it
     for name in store.folders("candidates"):
         found.setdefault(name, []).extend(
             f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}")
         )
         found[name].append(candidate_key(name))
     return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
+
+
+def _locked(store: Store) -> set[str]:
+    """Names with a lock, also of a process that was killed or could not remove it: whoever takes it
+    removes it.
+    """
+    return {
+        entry.removesuffix(".lock") for entry in store.names("locks") if entry.endswith(".lock")
+    }
 
 
 def _owner(key: str) -> str:
