@@ -22,12 +22,15 @@ from hypothesis import strategies as st
 from oracle import Array, align, assert_close, draws, hidden, pairs_by_id, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.passes.join.distinct import may_repeat
 from dask_embstab.passes.join.options import JoinOptions, join_options
 from dask_embstab.passes.join.pairing import Pairing, pair
+from dask_embstab.passes.join.partitioned import partitioned
 from dask_embstab.tables.ids import scratch as scratching
 from dask_embstab.tables.ids.ids import Ids, as_ids
 from dask_embstab.tables.ids.kinds import shown
 from dask_embstab.tables.ids.texts import Texts
+from dask_embstab.tables.read.arrays import rows_in_memory
 from dask_embstab.tables.table import make_table
 
 pytestmark = pytest.mark.usefixtures("small_tasks", "small_joins")
@@ -63,7 +66,7 @@ def ids_of(kind: str, numbers: Array) -> Array:
     return np.array([f"{'é' * (i % 3)}{i}" for i in numbers], dtype=object)
 
 
-def as_stored(ids: Array, chunk: int, how: str) -> Any:
+def as_stored(ids: Array, chunk: int, how: str, **layout: Any) -> Any:
     if how == "dask":
         return da.from_array(ids, chunks=chunk)
     if how == "numpy":
@@ -74,7 +77,7 @@ def as_stored(ids: Array, chunk: int, how: str) -> Any:
         )  # zarr: strings and raw bytes have no final specification yet
         kind = str if ids.dtype.kind == "O" else ids.dtype
         stored = zarr.create_array(
-            zarr.storage.MemoryStore(), shape=ids.shape, chunks=(chunk,), dtype=kind
+            zarr.storage.MemoryStore(), shape=ids.shape, chunks=(chunk,), dtype=kind, **layout
         )
         stored[:] = ids
     return stored
@@ -175,6 +178,39 @@ def test_ids_that_cease_to_ascend_are_not_merged() -> None:
     with paired(mine, np.arange(60) + 1, AMPLE) as found:
         assert found.paired_by == "joined ids"
         assert index_of(found, 60, 60) == expected(mine, np.arange(60) + 1)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """First rows of what was decoded of ids that are stored in a Zarr array."""
+    found: list[int] = []
+
+    def counted(array: Any, start: int, stop: int, **what: Any) -> Any:
+        if isinstance(array, zarr.Array):
+            found.append(start)
+        return rows_in_memory(array, start, stop, **what)
+
+    monkeypatch.setattr("dask_embstab.tables.ids.ids.rows_in_memory", counted)
+    return found
+
+
+def test_a_shard_of_ids_is_decoded_once_out_of_core(
+    monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+) -> None:
+    monkeypatch.setattr("dask_embstab.passes.join.partitioned._FEWEST_ROWS", 40)
+    ids = ids_of("string", np.random.default_rng(3).permutation(96))
+    shards = as_stored(ids, 8, "zarr", shards=(32,))
+    ours, theirs = (as_ids(side, 96, where="run") for side in (shards, ids[::-1]))
+    with join_options(join_memory=TINY) as how:
+        assert partitioned(ours, theirs, how).matched == 96
+    assert sorted(decoded) == [0, 32, 64]
+
+
+def test_ids_that_ascend_are_read_once_to_tell_that_none_repeats(decoded: list[int]) -> None:
+    stored = as_stored(np.sort(ids_of("uuid", np.arange(60)).view("S16")).view("V16"), 8, "zarr")
+    with join_options(join_memory=AMPLE) as how:
+        assert not may_repeat(as_ids(stored, 60, where="run"), "items", how)
+    assert decoded == list(range(0, 60, 8))
 
 
 @pytest.mark.parametrize("memory", [TINY, AMPLE])

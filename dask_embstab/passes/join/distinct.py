@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_embstab.core.sums import total
 from dask_embstab.passes.engine.graph import Graph
-from dask_embstab.passes.join.merge import begin_ascending, sortable
+from dask_embstab.passes.join.merge import may_ascend, sortable
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.tables.ids.id_spill import (
     COLUMNS,
@@ -94,7 +94,7 @@ def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
 
 def _ascend(ids: Ids | RowNumberIds) -> bool:
     """Whether every id is greater than the one before; the first range that is not ends it."""
-    if not begin_ascending(ids):
+    if not may_ascend(ids):
         return False
     last = None
     for part in map(sortable, id_ranges(ids)):

@@ -87,7 +87,7 @@ def merged(
     """One pass over both tables' ids; None where one of them does not ascend, which the first range
     mostly tells before anything is written.
     """
-    if not (begin_ascending(ours) and begin_ascending(theirs)):
+    if not (_begin_ascending(ours) and _begin_ascending(theirs)):
         return None
 
     n_bytes = 8 * (len(ours) + len(theirs))
@@ -127,9 +127,15 @@ def merged(
     )
 
 
-def begin_ascending(ids: Ids | RowNumberIds) -> bool:
+def may_ascend(ids: Ids | RowNumberIds) -> bool:
+    """Whether the first few ids ascend, as far as they are read without their range."""
+    few = first_few(ids)
+    return few is None or all(a <= b for a, b in pairwise(few))
+
+
+def _begin_ascending(ids: Ids | RowNumberIds) -> bool:
     """Whether the first range of ids ascends."""
-    if (few := first_few(ids)) is not None and any(a > b for a, b in pairwise(few)):
+    if not may_ascend(ids):
         return False
     first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
     return bool((first[1:] >= first[:-1]).all())

@@ -100,11 +100,11 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
 
 
 def _in_chunks(ids: Ids | RowNumberIds, most: int) -> int:
-    """Rows of a task, ``most`` at most: whole chunks, or equal parts of one, so that few chunks are
-    decoded twice.
+    """Rows of a task, ``most`` at most: whole chunks or shards, or equal parts of one, so that few
+    are decoded twice.
     """
-    chunk = getattr(getattr(ids, "array", None), "chunks", (most,))[0]
-    if not isinstance(chunk, int) or chunk < 1:
+    chunk = ids.decoded_rows if isinstance(ids, Ids) else None
+    if chunk is None:
         return most
     return most // chunk * chunk if chunk <= most else -(-chunk // -(-chunk // most))
 

@@ -81,6 +81,15 @@ class Ids:
         """Rows."""
         return int(self.array.shape[0])
 
+    @property
+    def decoded_rows(self) -> int | None:
+        """Ids that are decoded at a time, those of a chunk or of a shard; None where any rows are
+        read by themselves.
+        """
+        if isinstance(self.array, zarr.Array):
+            return int((self.array.shards or self.array.chunks)[0])
+        return int(self.array.chunks[0]) if hasattr(self.array, "files") else None
+
     def open(self) -> IdReader:
         """Start reading, from the first row on or from any later one."""
         is_whole = isinstance(self.array, zarr.Array) and self.kind == "int64"
@@ -134,9 +143,7 @@ class SlicedIds:
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
-        is_cut = isinstance(ids.array, zarr.Array) or hasattr(ids.array, "files")
-        chunks = (getattr(ids.array, "shards", None) or ids.array.chunks) if is_cut else (ID_RANGE,)
-        self._rows = int(chunks[0])
+        self._rows = ids.decoded_rows or ID_RANGE
         self._number, self._chunk = -1, np.empty(0)
         self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
         self._texts: tuple[int, Texts | None] = -1, None
