@@ -18,7 +18,7 @@ from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import SELECTION, SETTINGS, taken
 from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.join.queries import as_query_log
+from dask_embstab.passes.join.queries import query_log_of
 from dask_embstab.repairs import option
 from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.log.log import Log
@@ -193,11 +193,8 @@ class Series(SeriesUpkeep):
         if accept is not None and not accept.strip():
             raise InputError(f"{option('accept')} is a reason, in some words; it is empty")
         source = open_run(run)
-        key = "items" if source.users is None else "users"
         own = taken(arguments, SETTINGS.keys() - set(SELECTION))
-        log = None if queries is None else as_query_log(queries, key)
-        if log is not None:
-            log.require_space_of(source)
+        log = query_log_of(queries, source)
         if new_model is not None:
             require_model(new_model)
         if model is not None and new_model not in (None, model):

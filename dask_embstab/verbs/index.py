@@ -18,7 +18,7 @@ from dask_embstab.exchange.opened_index import open_index
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import require_each
-from dask_embstab.passes.join.queries import as_query_log
+from dask_embstab.passes.join.queries import query_log_of
 from dask_embstab.passes.join.rows import read_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
@@ -200,10 +200,7 @@ def upgrade_index(
     if new is None:
         return move_index(opened, made, into, export)
     run = series_version(new) or run_of(new)
-    key = "items" if run.users is None else "users"
-    log = None if queries is None else as_query_log(queries, key)
-    if log is not None:
-        log.require_space_of(run)
+    log = query_log_of(queries, run)
     asked = asked_of(opened, made, into, run, log, k=k, n=users, seed=seed)
     record = move_index(opened, made, into, export)
     return {**record, "recall": asked.recall(open_index(place, table))}

@@ -15,7 +15,7 @@ from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import taken
 from dask_embstab.options import require_each
 from dask_embstab.passes.evaluate.ranked import Metric
-from dask_embstab.passes.join.queries import as_query_log
+from dask_embstab.passes.join.queries import query_log_of
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.series.log.basis import moved_table
 from dask_embstab.tables.coerce import TableLike
@@ -85,10 +85,7 @@ def upgrade_plan(
     given = {"k": k, "users": users, "seed": seed, "metric": metric, "recall": recall}
     require_each("upgrade_plan", given)
     before, now = compared_runs(old, new)
-    key = "items" if now.users is None else "users"
-    log = None if queries is None else as_query_log(queries, key)
-    if log is not None:
-        log.require_space_of(now)
+    log = query_log_of(queries, now)
     return plan_upgrade(
         before,
         now,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.types import Matrix
-from dask_embstab.errors import InputError, NotFiniteError
+from dask_embstab.errors import InputError
 from dask_embstab.exchange.opened_index import SEARCHED, Index
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.stale import best_ids, recall_of
-from dask_embstab.passes.join.queries import QueryLog, read_with_repeats
+from dask_embstab.passes.join.queries import QueryLog, asked_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
@@ -86,18 +86,7 @@ def asked_of(
         )
     metric: Metric = "cosine" if index.metric == "cosine" else "dot"
     with unchanged(asked, items, None if log is None else log.vectors):
-        chosen = None
-        if log is not None and log.ids is None:
-            rows = log.rows(asked.d, n, seed)
-        else:
-            if log is None:
-                rng = np.random.default_rng(seed)
-                chosen = np.sort(rng.choice(asked.n_rows, min(n, asked.n_rows), replace=False))
-            else:
-                chosen, _ = log.rows_in(asked, n, seed)
-            rows = read_with_repeats(asked, chosen, label="index: queries")
-            if not np.isfinite(rows).all():
-                raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
+        rows, chosen, _ = asked_rows(asked, log, n, seed, label="index: queries")
         own = None
         if run.users is None and chosen is not None:
             own = np.asarray(plain(ids_at(asked.row_ids, chosen)))

@@ -14,10 +14,10 @@ import numpy as np
 from dask_embstab.core.metrics.estimates import CONFIDENCE, Estimate
 from dask_embstab.core.types import Matrix
 from dask_embstab.display import Displayed
-from dask_embstab.errors import InputError, NotFiniteError, TooFewMatchedError
+from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.evaluate.stale import best_ids, recall_of
-from dask_embstab.passes.join.queries import QueryLog, read_with_repeats
+from dask_embstab.passes.join.queries import QueryLog, asked_rows
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.tables.ids.ids import ids_at
 from dask_embstab.tables.ids.kinds import plain
@@ -132,23 +132,16 @@ def plan_upgrade(
         )
     theirs = new.table(key)
     with unchanged(items, target, theirs, None if log is None else log.vectors):
-        asked_of: dict[str, Any] = {"from": "sample", "of": theirs.n_rows, "unknown": 0}
-        if log is not None:
-            asked_of |= {"from": log.kind, "of": log.n}
-        if log is not None and log.ids is None:
-            rows, chosen = log.rows(theirs.d, n_queries, seed), np.empty(0, np.int64)
-        else:
-            if log is None:
-                rng = np.random.default_rng(seed)
-                n = min(n_queries, theirs.n_rows)
-                chosen = np.sort(rng.choice(theirs.n_rows, n, replace=False))
-            else:
-                chosen, asked_of["unknown"] = log.rows_in(theirs, n_queries, seed)
-            rows = read_with_repeats(theirs, chosen, label="upgrade: queries")
-            if not np.isfinite(rows).all():
-                raise NotFiniteError(f"rows of {theirs.where} are not finite; mend them")
-        asked_of["sampled"] = len(rows)
-        own = np.asarray(plain(ids_at(theirs.row_ids, chosen))) if among_items else None
+        rows, chosen, unknown = asked_rows(theirs, log, n_queries, seed, label="upgrade: queries")
+        asked_of: dict[str, Any] = {
+            "from": "sample" if log is None else log.kind,
+            "of": theirs.n_rows if log is None else log.n,
+            "unknown": unknown,
+            "sampled": len(rows),
+        }
+        own = None
+        if among_items and chosen is not None:
+            own = np.asarray(plain(ids_at(theirs.row_ids, chosen)))
 
         # A log of queries stands for those to come, users for themselves.
         population = theirs.n_rows if log is None else math.inf

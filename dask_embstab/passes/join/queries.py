@@ -141,6 +141,36 @@ def _of_ids(ids: Ids | None, where: str) -> QueryLog:
     return QueryLog(where, ids, None)
 
 
+def query_log_of(given: Any, run: Run) -> QueryLog | None:
+    """The log that was given of a run's queries: its users, without users its items; None where
+    none was. Raises `SpaceError` where it is of another stored run's space.
+    """
+    if given is None:
+        return None
+    log = as_query_log(given, "items" if run.users is None else "users")
+    log.require_space_of(run)
+    return log
+
+
+def asked_rows(
+    table: Table, log: QueryLog | None, size: int, seed: int, *, label: str
+) -> tuple[Matrix, RowNumbers | None, int]:
+    """At most ``size`` queries (q, d) of a log, or of a table's rows where there is none; which
+    rows of the table they are (None: vectors of their own), and how many ids it does not have.
+    """
+    if log is not None and log.ids is None:
+        return log.rows(table.d, size, seed), None, 0
+    if log is not None:
+        chosen, unknown = log.rows_in(table, size, seed)
+    else:
+        rng, n = np.random.default_rng(seed), table.n_rows
+        chosen, unknown = np.sort(rng.choice(n, min(size, n), replace=False)), 0
+    rows = read_with_repeats(table, chosen, label=label)
+    if not np.isfinite(rows).all():
+        raise NotFiniteError(f"rows of {table.where} are not finite; mend them")
+    return rows, chosen, unknown
+
+
 def read_with_repeats(table: Table, rows: RowNumbers, *, label: str) -> Matrix:
     """Rows in this order, each of them read once."""
     each, at = np.unique(rows, return_inverse=True)
