@@ -48,6 +48,15 @@ class Owner:
         own = os.getpid()
         return (self.machine, self.process, self.started) == (machine(), own, started(own))
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process runs still, where it is one of this machine."""
+        return started(self.process) == self.started != ""
+
+    def __str__(self) -> str:
+        where = self.machine.split()[0]
+        return f"process {self.process} on {where}, since {self.since}, last seen {self.beat}"
+
     def encoded(self) -> bytes:
         """A record of fixed length: written over the one before, it is never half of both."""
         return json.dumps(asdict(self)).encode().ljust(RECORD_BYTES)

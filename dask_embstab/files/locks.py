@@ -26,7 +26,6 @@ from dask_embstab.files.lock_owner import (
     Owner,
     machine,
     now,
-    started,
     this_owner,
 )
 from dask_embstab.files.regular import read_regular, require_regular
@@ -129,10 +128,7 @@ def holder(path: str | os.PathLike[str]) -> str:
             return f"process {os.getpid()}, this one"
         owner = Owner.decoded(read_regular(path, RECORD_BYTES))
         if owner is not None:
-            return (
-                f"process {owner.process} on {owner.machine.split()[0]}, since {owner.since}, last"
-                f" seen {owner.beat}"
-            )
+            return str(owner)
     return "one that has not written its name yet"
 
 
@@ -227,7 +223,7 @@ def _of_its_owner(path: str | os.PathLike[str], descriptor: int) -> _Verdict:
         return "unnamed" if may_come else "free"
 
     if owner.machine == machine():
-        is_alive = owner.process != os.getpid() and started(owner.process) == owner.started != ""
+        is_alive = owner.process != os.getpid() and owner.is_running
     else:
         is_alive = _age(path, descriptor) < LEASE_SECONDS
 

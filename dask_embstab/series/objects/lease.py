@@ -22,7 +22,6 @@ from dask_embstab.files.lock_owner import (
     Owner,
     machine,
     now,
-    started,
     this_owner,
 )
 from dask_embstab.files.locks import BEAT_SECONDS, LEASE_SECONDS
@@ -120,10 +119,10 @@ def take_lease(store: Any, key: str, name: str, store_time: Callable[[], float])
             except FileNotFoundError:  # its owner has just removed it
                 continue
             other = Owner.decoded(data)
+            whose = other or "one that has not written its name"
             if _is_alive(other, lambda: store_time() - changed.timestamp()):  # noqa: B023 (called at once)
                 raise RetryError(
-                    f"another process is at work on {name} ({_told(other)}); call again when it is"
-                    " done"
+                    f"another process is at work on {name} ({whose}); call again when it is done"
                 )
             began = time.monotonic()
             with contextlib.suppress(ConflictError):  # another one was quicker to take it over
@@ -136,12 +135,5 @@ def _is_alive(owner: Owner | None, age: Callable[[], float]) -> bool:
     if owner is not None and owner.machine == machine():
         if owner.is_this_process:
             return owner.token in _held
-        return started(owner.process) == owner.started != ""
+        return owner.is_running
     return age() < LEASE_SECONDS + _SLACK_SECONDS
-
-
-def _told(owner: Owner | None) -> str:
-    if owner is None:
-        return "one that has not written its name"
-    where = owner.machine.split()[0]
-    return f"process {owner.process} on {where}, since {owner.since}, last seen {owner.beat}"
