@@ -187,6 +187,15 @@ class GatherReader:
         return {}
 
 
+def grouped(numbers: RowNumbers) -> list[tuple[int, RowNumbers]]:
+    """Each number that occurs, ascending, and where it does."""
+    if not len(numbers):
+        return []
+    order = np.argsort(numbers, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    return [(int(numbers[group[0]]), group) for group in groups]
+
+
 DEFAULT_CHUNK_BYTES = 64 * 2**20
 
 

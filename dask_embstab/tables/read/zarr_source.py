@@ -17,7 +17,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.read.chunk_layout import require_visible
-from dask_embstab.tables.read.source import Access, Digests, chunk_digest
+from dask_embstab.tables.read.source import Access, Digests, chunk_digest, grouped
 from dask_embstab.tables.store_errors import reading
 
 _GATHER_BYTES = 64 * 2**20
@@ -190,12 +190,7 @@ class ZarrGatherReader:
     def _pick(self, rows: RowNumbers) -> Rows:
         batch = np.empty((len(rows), self._source.shape[1]), self._source.dtype)
         size = self._source.chunk_rows
-        chunks = rows // size
-        order = np.argsort(chunks, kind="stable")
-        for group in (
-            np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else []
-        ):
-            chunk = int(chunks[group[0]])
+        for chunk, group in grouped(rows // size):
             batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
 
         return batch

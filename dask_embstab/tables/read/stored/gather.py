@@ -7,19 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.read.source import Digests, GatherReader
+from dask_embstab.tables.read.source import Digests, GatherReader, grouped
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, open_chunk
 from dask_embstab.tables.read.stored.plain import PlainChunk
 from dask_embstab.tables.read.stored.shards import OpenShard
-
-
-def grouped(numbers: RowNumbers) -> list[tuple[int, RowNumbers]]:
-    """Each number that occurs, ascending, and where it does."""
-    if not len(numbers):
-        return []
-    order = np.argsort(numbers, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
-    return [(int(numbers[group[0]]), group) for group in groups]
 
 
 @dataclass(frozen=True, slots=True)
