@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import crc32c
 import numcodecs
 import numpy as np
 
@@ -15,7 +14,7 @@ from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import OpenChunk
 from dask_embstab.tables.read.stored.objects import OpenObject
 from dask_embstab.tables.read.stored.shards import OpenShard
-from dask_embstab.tables.read.stored.stored_bytes import require_checksum
+from dask_embstab.tables.read.stored.stored_bytes import without_checksum
 from dask_embstab.tables.store_errors import read_error
 
 
@@ -47,9 +46,7 @@ def decode_chunk(
     encoded = scratch.take(chunk.size)
     chunk.read_into(encoded, 0)
     if files.checksummed:
-        stored = int.from_bytes(encoded[-4:], "little")
-        encoded = encoded[:-4]
-        require_checksum(crc32c.crc32c(encoded), stored, chunk.name)
+        encoded = without_checksum(encoded, chunk.name)
     _decode(files, encoded, out, chunk.name)
 
 
@@ -66,8 +63,7 @@ def decode_band(
         if encoded is None:
             part[...] = files.fill
         else:
-            name = f"inner chunk {number} of {shard.source.name}"
-            _decode(files, encoded, part, name)
+            _decode(files, encoded, part, shard.name(number))
         if columns > 1:
             out[:, column * width : (column + 1) * width] = part
 

@@ -25,6 +25,7 @@ from dask_embstab.tables.read.stored.stored_bytes import (
     once,
     read_checksum,
     require_checksum,
+    without_checksum,
 )
 
 _ENTRY_BYTES = 16
@@ -92,9 +93,7 @@ class Shards:
         data = bytearray(n_index)
         source.read_into(memoryview(data), start)
         if self.index_checksummed:
-            stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-            found = crc32c.crc32c(memoryview(data)[:-CHECKSUM_BYTES])
-            require_checksum(found, stored, f"the index of {source.name}")
+            without_checksum(memoryview(data), f"the index of {source.name}")
 
         entries = np.frombuffer(data, "<u8", 2 * self.grid[0] * self.grid[1]).reshape(-1, 2)
         is_there = ~(entries == _NONE).all(axis=1)
@@ -141,7 +140,7 @@ class OpenShard:
     ) -> None:
         self.source, self.shards, self._fill = source, shards, fill
         self._places = shards.places(source)
-        rows, (bands, columns) = shards.rows, shards.grid
+        rows, columns = shards.rows, shards.grid[1]
         self._n_bytes = n_rows * (shards.chunk_bytes // rows) * columns
         self._range = 0, 0
         self._at, self._crc = -1, 0
@@ -149,10 +148,8 @@ class OpenShard:
         for number in missing[missing // columns * rows < n_rows]:
             if not may_be_left_out(min(rows, n_rows - int(number) // columns * rows)):
                 raise DamageError(
-                    f"inner chunk {number} of {source.name} is missing; {_RESTORE}, or write the"
-                    " table again"
+                    f"{self.name(number)} is missing; {_RESTORE}, or write the table again"
                 )
-        self._bands = bands
 
     # --- rows as they are stored (`Shards.whole_rows`)
 
@@ -223,7 +220,7 @@ class OpenShard:
         if self._at < last:
             return crc
         if stored is not None:
-            require_checksum(self._crc, int.from_bytes(stored, "little"), self._name(number))
+            require_checksum(self._crc, int.from_bytes(stored, "little"), self.name(number))
         return appended(size)(crc, self._crc)
 
     def finish(self, offset: int, crc: int) -> int:
@@ -236,7 +233,7 @@ class OpenShard:
         for at in range(offset, end, _BLOCK_BYTES):
             crc = self.read(buffer[: end - at], at, crc)
         fill = repeated(self._fill.tobytes(), size // self._fill.itemsize)
-        for _ in range(end // size, self._bands):
+        for _ in range(end // size, self.shards.grid[0]):
             crc = appended(size)(crc, fill)
         return crc
 
@@ -251,7 +248,7 @@ class OpenShard:
     def _verify(self, place: int, number: int) -> None:
         end = place + self.shards.chunk_bytes
         found = checksum_of(self.source, place, end)
-        require_checksum(found, read_checksum(self.source, end), self._name(number))
+        require_checksum(found, read_checksum(self.source, end), self.name(number))
 
     def stored_checksum(self) -> int:
         """The checksum of all rows, from those that are stored with the inner chunks."""
@@ -292,14 +289,10 @@ class OpenShard:
             return None
         data = memory(length)
         self.source.read_into(data, place)
-        if not self.shards.checksummed:
-            return data
-        stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-        data = data[:-CHECKSUM_BYTES]
-        require_checksum(crc32c.crc32c(data), stored, self._name(number))
-        return data
+        return without_checksum(data, self.name(number)) if self.shards.checksummed else data
 
-    def _name(self, number: int) -> str:
+    def name(self, number: int) -> str:
+        """What messages call an inner chunk."""
         return f"inner chunk {number} of {self.source.name}"
 
     def close(self, *, drop: bool = False) -> None:

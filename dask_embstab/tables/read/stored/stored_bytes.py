@@ -79,11 +79,19 @@ def require_checksum(found: int, stored: int, name: str) -> None:
         )
 
 
+def without_checksum(data: memoryview, name: str) -> memoryview:
+    """The bytes that end in their own checksum, which is compared."""
+    body = data[:-CHECKSUM_BYTES]
+    stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
+    require_checksum(crc32c.crc32c(body), stored, name)
+    return body
+
+
 _verified: dict[Hashable, None] = {}
 _verified_lock = threading.Lock()
 
 
-def once(key: Hashable, verify: Callable[[], None]) -> None:
+def once(key: Hashable, verify: Callable[[], object]) -> None:
     """Call ``verify`` unless this process has done so for this key."""
     if key in _verified:
         return
