@@ -21,7 +21,7 @@ import numpy as np
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, open_chunk
 from dask_embstab.tables.read.stored.shards import OpenShard
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, checksum_of, read_checksum
+from dask_embstab.tables.read.stored.stored_bytes import checksum_of, read_checksum
 
 _RECORD = np.dtype([("made_of", "<u8"), ("checksums", "<u4", 3), ("check", "<u4")])
 _CHECK_BYTES = 4
@@ -123,8 +123,7 @@ def _is_whole(files: ChunkFiles, chunk: int, crc: int) -> bool:
     try:
         if isinstance(opened, OpenShard):
             opened.verify()
-            ends_in = read_checksum(opened.source, opened.source.size - CHECKSUM_BYTES)
-            return opened.stored_checksum() == ends_in == crc
+            return opened.stored_checksum() == opened.source.stored_checksum() == crc
         whole = read_checksum(opened, files.data_bytes) == crc
         return whole and checksum_of(opened, 0, files.data_bytes) == crc
     except OSError:

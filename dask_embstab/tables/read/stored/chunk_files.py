@@ -25,7 +25,7 @@ from dask_embstab.tables.read.stored.objects import (
     submit,
 )
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
+from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import reading, writing
 
 
@@ -265,14 +265,7 @@ def open_chunk(
 
     try:
         if files.recorded is not None:
-            if chunk.size < CHECKSUM_BYTES:
-                raise DamageError(f"{chunk.name} is truncated; restore it from its source")
-            end = (
-                chunk.stored_checksum()
-                if isinstance(chunk, OpenObject)
-                else read_checksum(chunk, chunk.size - CHECKSUM_BYTES)
-            )
-            files.require_recorded(number, end)
+            files.require_recorded(number, chunk.stored_checksum())
         if files.shards is not None:
             fill = np.asarray(files.fill, files.dtype)
             n_rows = files.rows_of(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import open_regular
-from dask_embstab.tables.read.stored.stored_bytes import read_checksum
+from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
 from dask_embstab.tables.store_errors import read_error
 
 
@@ -63,6 +63,12 @@ class OpenChunk:
             if got < len(target):
                 self.read_into(target[max(0, got) :], offset + max(0, got))
             offset, got = offset + len(target), got - len(target)
+
+    def stored_checksum(self) -> int:
+        """The last four bytes."""
+        if self.size < CHECKSUM_BYTES:
+            raise self._truncated()
+        return read_checksum(self, self.size - CHECKSUM_BYTES)
 
     def checksums(self, offsets: Sequence[int]) -> list[int]:
         """Those that are stored there."""

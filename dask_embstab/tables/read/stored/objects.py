@@ -265,7 +265,7 @@ class OpenObject:
         """The last four bytes, asked for alone: the parts before them are not read twice."""
         start, first = self.size - CHECKSUM_BYTES, self._head
         if start < 0:
-            raise DamageError(f"{self.name} is truncated; restore it from its source")
+            raise self._truncated()
         if first.start + len(first.data) == self.size:
             data = first.data[start - first.start :]
         else:
@@ -278,7 +278,7 @@ class OpenObject:
             if part.start <= offset < part.start + len(part.data):
                 return part
         if offset >= self.size:
-            raise DamageError(f"{self.name} is truncated; restore it from its source")
+            raise self._truncated()
 
         start = offset - offset % self._step
         stop = min(start + self._step, self.size)
@@ -300,6 +300,9 @@ class OpenObject:
             )
         self._held = found
         return found
+
+    def _truncated(self) -> DamageError:
+        return DamageError(f"{self.name} is truncated; restore it from its source")
 
     def _reading(self, read: Callable[[], V]) -> V:
         try:

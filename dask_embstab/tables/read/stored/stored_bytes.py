@@ -44,6 +44,9 @@ class StoredBytes(Protocol):
     def scatter(self, targets: Sequence[memoryview], offset: int) -> None:
         """Fill one target after another from ``offset`` on."""
 
+    def stored_checksum(self) -> int:
+        """The last four bytes; `DamageError` where there are fewer."""
+
     def checksums(self, offsets: Sequence[int]) -> list[int]:
         """Those that are stored at each of these offsets."""
 
