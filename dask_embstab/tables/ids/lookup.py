@@ -44,8 +44,7 @@ from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, listed_ids, sho
 from dask_embstab.tables.ids.spelling import spellings
 from dask_embstab.tables.ids.spill import Spill
 from dask_embstab.tables.read.arrays import as_numpy
-from dask_embstab.tables.read.recorded import stored_checksum
-from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, stored_checksum
 
 _MEMORY = 1 << 28
 _ROWS = 1 << 19

@@ -9,7 +9,6 @@ mended checksum all have another one.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,12 +24,11 @@ from zarr.storage import LocalStore
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import (
     MOST_METADATA_BYTES,
-    open_regular,
     read_regular,
     require_regular,
 )
 from dask_embstab.tables.layout import Files
-from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, run_files
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, run_files, stored_checksum
 
 _METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 CHUNK = re.compile(r"[^/]+/[^/]+/c(/[0-9]+)+")
@@ -208,20 +206,3 @@ def require_recorded(array: Any) -> None:
     keys = [f"{array.path}/{array.metadata.encode_chunk_key((n,))}" for n in range(array.nchunks)]
     for key, checksum in files.checksums(keys).items():
         recorded.require_chunk(key, checksum, files.where(key))
-
-
-def stored_checksum(path: str) -> int:
-    """The last four bytes of a chunk's file, which is not read."""
-    descriptor = open_regular(path)
-    try:
-        return last_bytes(descriptor, path)
-    finally:
-        os.close(descriptor)
-
-
-def last_bytes(descriptor: int, path: str) -> int:
-    """The checksum that ends a chunk's open file."""
-    before = os.fstat(descriptor).st_size - CHECKSUM_BYTES
-    if before < 0:
-        raise DamageError(f"chunk file {path} is truncated; restore it from its source")
-    return int.from_bytes(os.pread(descriptor, CHECKSUM_BYTES, before), "little")

@@ -76,13 +76,7 @@ class FolderFiles:
 
     def checksums(self, names: Iterable[str]) -> dict[str, int]:
         """By the last bytes of each file."""
-        found = {}
-        for name in names:
-            with os.fdopen(open_regular(self.root / name), "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - CHECKSUM_BYTES))
-                found[name] = _checksum(file.read(), self.where(name))
-        return found
+        return {name: stored_checksum(self.where(name)) for name in names}
 
     def where(self, name: str) -> str:
         """Its path."""
@@ -140,6 +134,16 @@ class StoreFiles:
         if found is None:
             raise FileNotFoundError(self.where(name))
         return found.to_bytes()
+
+
+def stored_checksum(path: str) -> int:
+    """The last four bytes of a chunk's file, which is not read."""
+    descriptor = open_regular(path)
+    try:
+        before = max(0, os.fstat(descriptor).st_size - CHECKSUM_BYTES)
+        return _checksum(os.pread(descriptor, CHECKSUM_BYTES, before), path)
+    finally:
+        os.close(descriptor)
 
 
 def _checksum(data: bytes, where: str) -> int:

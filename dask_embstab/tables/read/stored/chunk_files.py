@@ -13,7 +13,7 @@ from zarr.storage import ObjectStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, EmbstabError, InputError
-from dask_embstab.tables.read.recorded import Recorded, stored_checksum
+from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.checksums import appended, repeated
 from dask_embstab.tables.read.stored.files import OpenChunk, require_visible_dir
 from dask_embstab.tables.read.stored.objects import (
@@ -27,6 +27,7 @@ from dask_embstab.tables.read.stored.objects import (
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
 from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import reading, writing
+from dask_embstab.tables.stores.run_files import stored_checksum
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from typing import Protocol
 import crc32c
 
 from dask_embstab.errors import DamageError
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
-CHECKSUM_BYTES = 4
 _BLOCK_BYTES = 1 << 20
 _MOST_REMEMBERED = 1 << 17
 
