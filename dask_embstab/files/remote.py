@@ -273,17 +273,23 @@ def _one_object(place: str) -> Iterator[tuple[Any, str]]:
     except EmbstabError:
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+        if is_missing_object(error):
             raise
-        raise AccessError(
-            f"{place} cannot be reached ({failure(error)}); check the address, the network and the"
-            " credentials"
-        ) from None
+        raise unreached(error, place) from None
 
 
-def is_missing_bucket(error: BaseException) -> bool:
-    """Whether an object is missing because its bucket is."""
-    return any(code in str(error) for code in _NO_BUCKET)
+def is_missing_object(error: BaseException) -> bool:
+    """Whether an object is missing, and not because its bucket is."""
+    text = str(error)
+    return isinstance(error, FileNotFoundError) and not any(code in text for code in _NO_BUCKET)
+
+
+def unreached(error: BaseException, what: str, done: str = "reached") -> AccessError:
+    """The one clear error that stands for whatever a request raised."""
+    return AccessError(
+        f"{what} cannot be {done} ({failure(error)}); check the address, the network and the"
+        " credentials"
+    )
 
 
 def failure(error: BaseException) -> str:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from dask_embstab.errors import AccessError, DamageError, EmbstabError
+from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import new_token
-from dask_embstab.files.remote import failure, is_missing_bucket
+from dask_embstab.files.remote import failure, is_missing_object, unreached
 
 WRITER = "embstabwriter"
 """Of the metadata of an object; letters alone, which every store takes."""
@@ -45,12 +45,9 @@ def asking(what: str, done: str = "read") -> Iterator[None]:
     except (EmbstabError, ConflictError):
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+        if is_missing_object(error):
             raise
-        raise AccessError(
-            f"{what} cannot be {done} ({failure(error)}); check the address, the network and the"
-            " credentials"
-        ) from None
+        raise unreached(error, what, done) from None
 
 
 def again(read: Callable[[], V]) -> V:

@@ -19,11 +19,12 @@ from dask_embstab.files.remote import (
     Url,
     client,
     failure,
-    is_missing_bucket,
+    is_missing_object,
     is_read_only,
     is_remote,
     is_url,
     options_of,
+    unreached,
 )
 
 _TRIES, _AT_ONCE = 4, 32
@@ -183,16 +184,13 @@ class UrlStore(ObjectStore[Any]):
             except EmbstabError:
                 raise
             except Exception as error:
-                if isinstance(error, FileNotFoundError) and not is_missing_bucket(error):
+                if is_missing_object(error):
                     raise
                 if type(error).__name__ in _CONDITIONS:
                     if done == "reached":
                         raise no_ranges(f"{self.url}/{key}") from None
                     raise
-                told = failure(error)
-                if "response body" not in told or tries == _TRIES - 1:
-                    raise AccessError(
-                        f"{self.url}{'/' if key else ''}{key} cannot be {done} ({told}); check the"
-                        " address, the network and the credentials"
-                    ) from None
+                if "response body" not in failure(error) or tries == _TRIES - 1:
+                    what = f"{self.url}{'/' if key else ''}{key}"
+                    raise unreached(error, what, done) from None
         raise AssertionError("the last try returns or raises")
