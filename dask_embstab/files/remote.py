@@ -80,8 +80,9 @@ _SHOWN = 400
 
 
 def canonical(url: str) -> str:
-    """The same place by one name: ``s3a://b/x/../y%41/`` is ``S3Store://b/yA``."""
+    """The same place by one name: ``S3A://b/x/../y%41/`` is ``S3Store://b/yA``."""
     scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
     return f"{_STORES.get(scheme, scheme)}://{posixpath.normpath(unquote(rest))}"
 
 
