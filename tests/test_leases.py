@@ -61,6 +61,21 @@ def test_one_of_all_who_try_holds_it() -> None:
     assert place.names("locks") == []
 
 
+def test_a_lease_is_held_as_soon_as_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, put_new = in_memory(), leases.put_new
+
+    def seen(*arguments: Any) -> Any:
+        tag = put_new(*arguments)
+        monkeypatch.setattr(leases, "put_new", put_new)
+        with pytest.raises(es.RetryError, match="at work on day"):
+            place.lock("day").__enter__()
+        return tag
+
+    monkeypatch.setattr(leases, "put_new", seen)
+    with place.lock("day") as lock:
+        assert lock.is_held()
+
+
 def test_a_lease_says_whose_it_is() -> None:
     place = in_memory()
     with place.lock("day"), pytest.raises(es.RetryError, match=r"at work on day \(process .* on "):

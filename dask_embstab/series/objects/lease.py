@@ -39,7 +39,7 @@ _SLACK_SECONDS = 2.0
 """Stores date objects to the second."""
 _MOST_TRIES = 8
 _held: set[str] = set()
-"""Tokens of the leases of this process."""
+"""Tokens of the leases that this process has or tries to take."""
 
 
 class Lease:
@@ -49,7 +49,6 @@ class Lease:
         self._store, self._key, self._owner, self._tag = store, key, owner, tag
         self._renewed, self._lost = renewed, False
         self._guard, self._ended = threading.Lock(), threading.Event()
-        _held.add(owner.token)
         threading.Thread(target=self._keep_beating, name="embstab-lease", daemon=True).start()
 
     def is_held(self) -> bool:
@@ -109,6 +108,15 @@ def take_lease(store: Any, key: str, name: str, store_time: Callable[[], float])
     ``store_time`` tells the time by the clock that dates objects.
     """
     owner = this_owner(new_token())
+    _held.add(owner.token)  # before another thread can see it in the store
+    try:
+        return _taken(store, key, name, owner, store_time)
+    except BaseException:
+        _held.discard(owner.token)
+        raise
+
+
+def _taken(store: Any, key: str, name: str, owner: Owner, store_time: Callable[[], float]) -> Lease:
     with asking(key, "written"):
         for _ in range(_MOST_TRIES):
             began = time.monotonic()
