@@ -25,7 +25,7 @@ from dask_embstab.tables.read.bounded import allowed_bytes
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, Compression
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.read.stored.shards import Shards
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _V3 = 3
 _MOST_REMEMBERED = 1 << 12

@@ -23,8 +23,8 @@ from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.read.stored.checksums import appended
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import require_visible_dir
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import write_error
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""

@@ -25,9 +25,8 @@ from dask_embstab.tables.read.stored.objects import (
     submit,
 )
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import reading, writing
-from dask_embstab.tables.stores.run_files import stored_checksum
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, stored_checksum
 
 
 @runtime_checkable

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.regular import open_regular
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES, read_checksum
+from dask_embstab.tables.read.stored.stored_bytes import read_checksum
 from dask_embstab.tables.store_errors import read_error
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 
 @dataclass(frozen=True, slots=True)

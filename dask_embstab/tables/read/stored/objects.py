@@ -18,8 +18,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
 from dask_embstab.tables.store_errors import read_error
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 from dask_embstab.tables.stores.url_store import no_ranges
 
 PART_BYTES = 8 << 20

@@ -15,7 +15,7 @@ import crc32c
 import numpy as np
 
 from dask_embstab.tables.read.stored.checksums import appended
-from dask_embstab.tables.read.stored.stored_bytes import CHECKSUM_BYTES
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _ENTRY_BYTES = 16
 _MOST_INDEX_BYTES = 1 << 26

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from dask_embstab.errors import DamageError
 from dask_embstab.tables.read.stored.checksums import appended, repeated
 from dask_embstab.tables.read.stored.stored_bytes import (
-    CHECKSUM_BYTES,
     StoredBytes,
     checksum_of,
     once,
@@ -27,6 +26,7 @@ from dask_embstab.tables.read.stored.stored_bytes import (
     require_checksum,
     without_checksum,
 )
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _ENTRY_BYTES = 16
 _NONE = (1 << 64) - 1
