@@ -158,13 +158,19 @@ def _uuids(column: Any, name: str, place: Place) -> IdArray:
 
 
 def _texts(column: Any, name: str, place: Place) -> IdArray:
-    values = column.to_numpy(zero_copy_only=False)
+    import pyarrow as pa
+
+    try:
+        values = column.to_numpy(zero_copy_only=False)
+    except pa.ArrowException:  # texts that are not in UTF-8, whatever the column's type says
+        as_bytes = column.cast(pa.large_string()).cast(pa.large_binary())
+        values = as_bytes.to_numpy(zero_copy_only=False)
     if not len(values) or isinstance(values[0], str):
         return np.asarray(values, object)
     return decoded_texts(
         values.tolist(),
         lambda row, error: (
-            f"ids that are binary values must be texts in UTF-8, or UUIDs of 16 bytes;"
+            f"ids that are texts or binary values must be in UTF-8, or UUIDs of 16 bytes;"
             f" {place(row)} has others in {name} ({error}); store them as texts (such as"
             " hexadecimal ones) in every run alike"
         ),
