@@ -237,6 +237,7 @@ def memory_below(most_bytes: int) -> Iterator[None]:
     tracemalloc.start()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < most_bytes
+        peak = tracemalloc.get_traced_memory()[1]
+        assert peak < most_bytes, f"{peak} bytes at the peak"
     finally:
         tracemalloc.stop()
