@@ -103,8 +103,7 @@ def _in_chunks(ids: Ids | RowNumberIds, most: int) -> int:
     """Rows of a task, ``most`` at most: whole chunks or shards, or equal parts of one, so that few
     are decoded twice.
     """
-    chunk = ids.decoded_rows if isinstance(ids, Ids) else None
-    if chunk is None:
+    if not (chunk := ids.decoded_rows):
         return most
     return most // chunk * chunk if chunk <= most else -(-chunk // -(-chunk // most))
 

@@ -209,6 +209,7 @@ class RowNumberIds:
     where: str
     kind: IdKind = "int64"
     are_stored: ClassVar[bool] = False
+    decoded_rows: ClassVar[None] = None
 
     def __len__(self) -> int:
         """Rows."""
