@@ -50,14 +50,14 @@ def better_kernels() -> str | None:
     OpenBLAS chooses well by itself, or nothing was measured since the processor or a library
     changed.
     """
-    found = remembered().get(sys.prefix)
+    known = remembered().get(sys.prefix)
     try:
         holds = (
-            found is not None
-            and found["default"] in AVX2
-            and found["gain"] >= LEAST_GAIN
-            and found["processor"] == processor() is not None
-            and all(stamp(path) == was for path, was in found["libraries"].items())
+            known is not None
+            and known["default"] in AVX2
+            and known["gain"] >= LEAST_GAIN
+            and known["processor"] == processor() is not None
+            and all(stamp(path) == was for path, was in known["libraries"].items())
         )
     except (AttributeError, KeyError, TypeError, ValueError):  # not written by this program
         return None
@@ -73,16 +73,16 @@ def choose_kernels() -> str | None:
     """
     if os.environ.pop(_MARK, None):
         return os.environ.get(CORETYPE)
-    if CORETYPE in os.environ or (found := better_kernels()) is None:
+    if CORETYPE in os.environ or (better := better_kernels()) is None:
         return None
     if "numpy" not in sys.modules:
-        os.environ[CORETYPE] = found
-        return found
+        os.environ[CORETYPE] = better
+        return better
     if Path(sys.argv[0]).name == "dask":
         os.execve(
             sys.executable,
             [sys.executable, *sys.orig_argv[1:]],
-            {**os.environ, CORETYPE: found, _MARK: "1"},
+            {**os.environ, CORETYPE: better, _MARK: "1"},
         )
     return None
 

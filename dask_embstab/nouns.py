@@ -64,11 +64,11 @@ def spoken(text: str, names: Names | None = None) -> str:
     if not any(names):
         return text
 
-    def replaced(found: re.Match[str]) -> str:
-        article, space, word = found.groups()
+    def replaced(match: re.Match[str]) -> str:
+        article, space, word = match.groups()
         name = names[word.lower().startswith("user")]
         if not name:
-            return found[0]
+            return match[0]
         singular, _, plural = name.rpartition("/")
         one = word[-1].lower() != "s"
         said = (singular or _singular(plural)) if one else plural

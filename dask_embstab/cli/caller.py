@@ -58,10 +58,10 @@ class CommandLine:
         return f"`{' '.join(['embstab', _name(function), *places, *filter(None, given)])}`"
 
     def _named(self, function: str) -> click.Command | None:
-        found: click.Command | None = self.root
+        command: click.Command | None = self.root
         for word in _name(function).split():
-            found = found.commands.get(word) if isinstance(found, click.Group) else None
-        return found if found is not self.root else None
+            command = command.commands.get(word) if isinstance(command, click.Group) else None
+        return command if command is not self.root else None
 
 
 def _name(function: str) -> str:

@@ -146,16 +146,16 @@ def _class_of(file: ClusterFile) -> type[Any]:
         require_extra(package, extra, what=f"{file.name} of {file.path}")
     module, _, name = file.name.rpartition(".")
     try:
-        found = getattr(import_module(module), name, None)
+        cluster = getattr(import_module(module), name, None)
     except ImportError:
-        found = None
+        cluster = None
     if (
-        not isinstance(found, type)
-        or not issubclass(found, Cluster)
-        or found.__module__.partition(".")[0] not in PACKAGES
+        not isinstance(cluster, type)
+        or not issubclass(cluster, Cluster)
+        or cluster.__module__.partition(".")[0] not in PACKAGES
     ):
         raise InputError(
             f"the class of a cluster is one of {', '.join(PACKAGES)}, such as"
             f" distributed.LocalCluster; {file.name} of {file.path} is none"
         )
-    return found
+    return cluster

@@ -119,8 +119,8 @@ def frontier(run: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any
     from dask_embstab.diagnose.comparison import frontier_lines
 
     with cluster(scheduler):
-        found = api.frontier(run, **given(chosen)).to_dict()
-    return found if prints_json() else {"lines": frontier_lines(found)}
+        measured = api.frontier(run, **given(chosen)).to_dict()
+    return measured if prints_json() else {"lines": frontier_lines(measured)}
 
 
 @command(argument("a"), argument("b"), *options("evaluate"))
@@ -132,8 +132,8 @@ def evaluate(a: str, b: str, *, scheduler: str | None, **chosen: Any) -> dict[st
     from dask_embstab.diagnose.comparison import comparison_lines
 
     with cluster(scheduler):
-        found = api.evaluate(a, b, **given(chosen))
-    return found.to_dict() if prints_json() else {"lines": comparison_lines(found)}
+        metrics = api.evaluate(a, b, **given(chosen))
+    return metrics.to_dict() if prints_json() else {"lines": comparison_lines(metrics)}
 
 
 @command(
@@ -147,8 +147,8 @@ def lookup(run: str, ids: tuple[str, ...], *, table: str) -> dict[str, Any]:
     from dask_embstab.tables.run import open_run
 
     with clock() as seconds:
-        found = open_run(run).table(table).rows_of(ids)
-    return {"ids": list(ids), "vectors": found.tolist(), "seconds": seconds()}
+        rows = open_run(run).table(table).rows_of(ids)
+    return {"ids": list(ids), "vectors": rows.tolist(), "seconds": seconds()}
 
 
 @command(
@@ -217,8 +217,8 @@ def verify(run: str, *, scheduler: str | None) -> dict[str, Any]:
     from dask_embstab.passes.verify_run import verify_run
 
     with cluster(scheduler), clock() as seconds:
-        found = verify_run(run)
-    return {"path": run, "files": found.files, "damage": [], "seconds": seconds()}
+        verified = verify_run(run)
+    return {"path": run, "files": verified.files, "damage": [], "seconds": seconds()}
 
 
 @command(

@@ -40,20 +40,20 @@ def moments(
             " give it with the run"
         )
     with cluster(scheduler), clock() as seconds:
-        found = TableMoments.load(run) if taken else api.moments(run, **asked)
+        sums = TableMoments.load(run) if taken else api.moments(run, **asked)
         for path in add or ():
-            found += TableMoments.load(path)
+            sums += TableMoments.load(path)
         for path in subtract or ():
-            found -= TableMoments.load(path)
+            sums -= TableMoments.load(path)
         with publishing(out):
-            found.save(out, sync=sync)
+            sums.save(out, sync=sync)
     return {
-        "table": found.where,
-        "rows": found.n_rows,
-        "components": found.d,
-        "dtype": found.dtype,
-        "matched": None if found.shared is None else found.matched,
-        "zero_rows": found.moments.zeros.rows,
+        "table": sums.where,
+        "rows": sums.n_rows,
+        "components": sums.d,
+        "dtype": sums.dtype,
+        "matched": None if sums.shared is None else sums.matched,
+        "zero_rows": sums.moments.zeros.rows,
         "seconds": seconds(),
         "out": out,
     }

@@ -133,16 +133,16 @@ def _gates(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float | None] | None:
     """Thresholds by gate from NAME=NUMBER and NAME=off."""
-    found: dict[str, float | None] = {}
+    gates: dict[str, float | None] = {}
     for value in values:
         name, _equals, limit = value.partition("=")
         try:
-            found[name] = None if limit == "off" else float(limit)
+            gates[name] = None if limit == "off" else float(limit)
         except ValueError:
             raise click.BadParameter(
                 f"a gate is set by NAME=NUMBER or NAME=off; it is {value!r}"
             ) from None
-    return found or None
+    return gates or None
 
 
 def _runs(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
@@ -180,13 +180,13 @@ def _storage(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str] | None:
     """Storage options from NAME=VALUE; a value may be a secret, so none is shown."""
-    found = {}
+    options = {}
     for value in values:
         name, equals, given = value.partition("=")
         if not equals or not name:
             raise click.BadParameter("it is NAME=VALUE, such as endpoint=http://127.0.0.1:9000")
-        found[name] = given
-    return found or None
+        options[name] = given
+    return options or None
 
 
 _PARSERS: dict[Kind, Callable[[click.Context, click.Parameter, Any], Any]] = {

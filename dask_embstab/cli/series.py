@@ -86,9 +86,13 @@ def codes(series: str, version: int | None, **chosen: Any) -> dict[str, Any]:
     from dask_embstab.series.series import Series
 
     opened = Series(series)
-    found = opened.log().version(version)
-    opened.codes(found.version, **given(chosen))
-    return {"version": found.version, "run": found.run, **found.figures["codes"]}
+    chosen_version = opened.log().version(version)
+    opened.codes(chosen_version.version, **given(chosen))
+    return {
+        "version": chosen_version.version,
+        "run": chosen_version.run,
+        **chosen_version.figures["codes"],
+    }
 
 
 @command(
@@ -108,10 +112,12 @@ def diff(
     opened = Series(series)
     with cluster(scheduler):
         versions = {"a": a, "b": opened.log().version(b).version}
-        found = opened.diff(a, b, **given(chosen))
+        difference = opened.diff(a, b, **given(chosen))
     if prints_json():
-        return {**versions, **found.to_dict()}
-    return {"lines": [f"A is version {a}, B version {versions['b']}", *comparison_lines(found)]}
+        return {**versions, **difference.to_dict()}
+    return {
+        "lines": [f"A is version {a}, B version {versions['b']}", *comparison_lines(difference)]
+    }
 
 
 @command(SERIES, *options("Series.skew"), group=series)
@@ -121,8 +127,8 @@ def skew(series: str, *, scheduler: str | None, **chosen: Any) -> dict[str, Any]
     from dask_embstab.series.series import Series
 
     with cluster(scheduler):
-        found = Series(series).skew(**given(chosen))
-    return found.to_dict() if prints_json() else {"lines": skew_lines(found)}
+        measured = Series(series).skew(**given(chosen))
+    return measured.to_dict() if prints_json() else {"lines": skew_lines(measured)}
 
 
 @command(SERIES, click.argument("version", type=click.IntRange(1), metavar="N"), group=series)

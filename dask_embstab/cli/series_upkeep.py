@@ -66,8 +66,13 @@ def verify(series: str, *, scheduler: str | None) -> dict[str, Any]:
     from dask_embstab.series.series import Series
 
     with cluster(scheduler):
-        found = Series(series).verify().require_whole()
-    return {"versions": found.versions, "runs": found.runs, "files": found.files, "damage": []}
+        verified = Series(series).verify().require_whole()
+    return {
+        "versions": verified.versions,
+        "runs": verified.runs,
+        "files": verified.files,
+        "damage": [],
+    }
 
 
 @command(SERIES, *options("Series.gc"), group=series)

@@ -32,16 +32,16 @@ def plan(
     if save is not None:
         require_file_place(save)
     with cluster(scheduler), clock() as seconds:
-        found = api.upgrade_plan(old, new, **given(chosen))
+        result = api.upgrade_plan(old, new, **given(chosen))
         if save is not None:
-            if found.transform is None:
+            if result.transform is None:
                 raise InputError(
-                    f"{option('save')} writes the bridge, and there is none: {found.reason}; leave"
-                    " it out"
+                    f"{option('save')} writes the bridge, and there is none: {result.reason};"
+                    " leave it out"
                 )
             with publishing(save):
-                found.transform.save(save)
-    told = {**found.to_dict(), "seconds": seconds(), "out": save}
+                result.transform.save(save)
+    told = {**result.to_dict(), "seconds": seconds(), "out": save}
     return told if click.get_current_context().params["as_json"] else {"lines": lines(told)}
 
 
@@ -91,19 +91,19 @@ def rollback(place: str) -> dict[str, Any]:
 
 def lines(plan: dict[str, Any]) -> list[str]:
     """For people: the decision, and the recall that it rests on."""
-    found = [f"{plan['decision']}: recall@{plan['k']} of at least {plan['needed']} is wanted"]
+    shown = [f"{plan['decision']}: recall@{plan['k']} of at least {plan['needed']} is wanted"]
     for name, one in plan["recall"].items():
         if one is None:
             why = plan["reason"] if name == "bridge" else "the widths differ"
-            found.append(f"  {name}: impossible ({why})")
+            shown.append(f"  {name}: impossible ({why})")
         elif one["queries"] is None:
             cost = plan["cost"][name]
-            found.append(f"  {name}: 1, and {cost['rows']} rows ({cost['bytes']} bytes) to write")
+            shown.append(f"  {name}: 1, and {cost['rows']} rows ({cost['bytes']} bytes) to write")
         else:
-            found.append(
+            shown.append(
                 f"  {name}: {one['mean']:.4f} ({one['low']:.4f} to {one['high']:.4f}, 95 %,"
                 f" {one['queries']} queries)"
             )
     if not plan["one_space"]:
-        found.append("  vectors of the two must never meet in one index")
-    return found
+        shown.append("  vectors of the two must never meet in one index")
+    return shown

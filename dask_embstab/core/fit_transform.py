@@ -229,7 +229,7 @@ def require_matched(d: int, target: Target, *, scores: bool) -> None:
 
 
 def _too_few(d: int, target: Target, least: int, n: int) -> TooFewMatchedError:
-    found = (
+    shortage = (
         f"{least} listed pairs, not of rows of zeros, with an id of run and of reference; {n} of"
         " the list are; list more pairs"
         if target.listed
@@ -237,7 +237,7 @@ def _too_few(d: int, target: Target, least: int, n: int) -> TooFewMatchedError:
         " check that both runs use the same ids"
     )
     return TooFewMatchedError(
-        f"aligning {d} components needs at least {found}",
+        f"aligning {d} components needs at least {shortage}",
         *(f"{option(align_on=key)} aligns on the {key} that both have" for key in target.others),
         f"{option(min_matched=max(1, n))} accepts a rotation with free directions",
     )

@@ -274,12 +274,12 @@ def unit(rows: Matrix, lengths: Vector | None = None) -> Matrix:
     """Every row scaled to length one; rows of zeros stay. Their ``lengths`` (n,) are given where
     they are known.
     """
-    found = (row_lengths(rows) if lengths is None else lengths)[:, None]
-    far = np.isinf(found)
+    divisors = (row_lengths(rows) if lengths is None else lengths)[:, None]
+    far = np.isinf(divisors)
     if far.any():  # a length beyond the largest number, of components within it
         rows = np.where(far, rows * rows.dtype.type(2.0**-64), rows)
-        found = row_lengths(rows)[:, None]
-    return rows / np.where(found > 0, found, 1.0)
+        divisors = row_lengths(rows)[:, None]
+    return rows / np.where(divisors > 0, divisors, 1.0)
 
 
 def row_lengths(rows: Matrix) -> Vector:

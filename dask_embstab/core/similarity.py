@@ -218,7 +218,7 @@ def distances(likenesses: Sequence[Likeness], *, unit_rows: bool) -> tuple[float
     take away.
     """
     sums: Pairs | DirectionSums = total(
-        found.unit if unit_rows else found.raw for found in likenesses
+        likeness.unit if unit_rows else likeness.raw for likeness in likenesses
     )
     x, y = sums.energies
     transformed, best = (

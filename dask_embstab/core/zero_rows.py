@@ -52,17 +52,17 @@ def zero_rows(rows: Rows) -> RowNumbers:
     if np.count_nonzero(rows[:, 0]) == n:
         return _NONE
 
-    found = np.flatnonzero(rows[:, 0] == 0)
+    empty = np.flatnonzero(rows[:, 0] == 0)
     for component in {d // 2, d - 1}:
-        found = found[rows[found, component] == 0]
-    if not len(found):
-        return found
+        empty = empty[rows[empty, component] == 0]
+    if not len(empty):
+        return empty
 
     # A product sums a row faster than `any` reads it, and a sum of absolute values is zero for
     # zeros alone.
-    many = 2 * len(found) > n
-    sizes = np.abs(rows if many else rows[found])
+    many = 2 * len(empty) > n
+    sizes = np.abs(rows if many else rows[empty])
     sizes = sizes.astype(np.float32) if sizes.dtype.itemsize < 4 else sizes
     with np.errstate(all="ignore"):
         is_zero = sizes @ np.ones(d, sizes.dtype) == 0
-    return np.flatnonzero(is_zero) if many else found[is_zero]
+    return np.flatnonzero(is_zero) if many else empty[is_zero]

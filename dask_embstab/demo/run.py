@@ -244,13 +244,13 @@ def train(day: Day, out: Path, *, components: int, seed: int) -> Run:
 
 def cosines(runs: Sequence[Run]) -> dict[str, NDArray[np.float64]]:
     """Mean same-id cosine of items and of users between all runs, each (n, n)."""
-    found = {key: np.eye(len(runs)) for key in TABLES}
+    matrices = {key: np.eye(len(runs)) for key in TABLES}
     for i, j in combinations(range(len(runs)), 2):
         # The cosines are wanted alone: the shortest ranking is the least work beside them.
         metrics = evaluate(runs[i], runs[j], k=1, users=1)
-        for key, matrix in found.items():
+        for key, matrix in matrices.items():
             matrix[i, j] = matrix[j, i] = getattr(metrics, key).mean_cosine
-    return found
+    return matrices
 
 
 def _closing(change: float, place: Place) -> Iterator[str]:

@@ -121,8 +121,8 @@ class Row:
 
 def compare(first: Run, later: Run) -> Comparison:
     """Measure a run against the first one; both have users and items."""
-    found = evaluate(first, later)
-    users, items, ranked = found.users, found.items, found.rank_correlation
+    metrics = evaluate(first, later)
+    users, items, ranked = metrics.users, metrics.items, metrics.rank_correlation
     assert users is not None, "both runs have users"
     assert items is not None, "both runs have items"
     assert ranked is not None, "both runs have users and items"

@@ -243,8 +243,8 @@ def _draw(weights: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDA
     cumulated = np.cumsum(weights, axis=1)
     # random() < 1, so a level is at most the row's sum and the search ends within the row.
     levels = rng.random((len(weights), n), dtype=np.float32) * cumulated[:, -1:]
-    found = [row.searchsorted(level) for row, level in zip(cumulated, levels, strict=True)]
-    return np.asarray(found, dtype=np.int64)
+    drawn = [row.searchsorted(level) for row, level in zip(cumulated, levels, strict=True)]
+    return np.asarray(drawn, dtype=np.int64)
 
 
 def _day(

@@ -31,47 +31,47 @@ _LISTS = {
 }
 
 
-def comparison_lines(found: Metrics) -> list[str]:
+def comparison_lines(metrics: Metrics) -> list[str]:
     """A few lines for each table, for top lists and for judgments; JSON has all of it."""
     lines: list[str] = []
     for key in TABLES:
-        if (table := getattr(found, key)) is not None:
+        if (table := getattr(metrics, key)) is not None:
             lines += _table(key, table)
-        elif key in found.unmeasured:
-            lines.append(f"{key}: not measured: {found.unmeasured[key]}")
-    if found.retrieval is not None:
-        lines += _retrieval(found.retrieval)
-    if found.judged is not None:
-        lines += _judged(found.judged)
+        elif key in metrics.unmeasured:
+            lines.append(f"{key}: not measured: {metrics.unmeasured[key]}")
+    if metrics.retrieval is not None:
+        lines += _retrieval(metrics.retrieval)
+    if metrics.judged is not None:
+        lines += _judged(metrics.judged)
     return lines
 
 
-def skew_lines(found: Skew) -> list[str]:
+def skew_lines(skew: Skew) -> list[str]:
     """The matrix of recalls as a table."""
-    width = max(len(f"{number}") for number in found.versions) + 8
-    head = "".join(f"{f'on {number}':>{width}}" for number in found.versions)
+    width = max(len(f"{number}") for number in skew.versions) + 8
+    head = "".join(f"{f'on {number}':>{width}}" for number in skew.versions)
     lines = [
-        f"recall@{found.k} by {found.metric} of {found.sampled} {found.queries}:",
+        f"recall@{skew.k} by {skew.metric} of {skew.sampled} {skew.queries}:",
         f"{'':{width}}{head}{'on a mixture':>{width + 6}}",
     ]
-    for number, line, mixed in zip(found.versions, found.recall, found.mixed, strict=True):
+    for number, line, mixed in zip(skew.versions, skew.recall, skew.mixed, strict=True):
         cells = "".join(f"{one.mean:>{width}.4f}" for one in line)
         lines.append(f"{f'from {number}':<{width}}{cells}{mixed.mean:>{width + 6}.4f}")
 
     return lines
 
 
-def frontier_lines(found: Mapping[str, Any]) -> list[str]:
+def frontier_lines(frontier: Mapping[str, Any]) -> list[str]:
     """What every code keeps, and the one that a budget chose (`Frontier.to_dict`)."""
-    k, chosen, sure = found["k"], found["chosen"], found["certified"]
-    parts = part_names(found["entries"])
+    k, chosen, sure = frontier["k"], frontier["chosen"], frontier["certified"]
+    parts = part_names(frontier["entries"])
     rows = [
         [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in frontier_cells(one, parts)]
-        for one in found["entries"]
+        for one in frontier["entries"]
     ]
     measured = (
-        f"measured on {found['n_queries']} queries and {found['n_items']} items; the best of a"
-        " rescored code are ranked anew by rows of float16"
+        f"measured on {frontier['n_queries']} queries and {frontier['n_items']} items; the best of"
+        " a rescored code are ranked anew by rows of float16"
     )
     lines = [*text_table(frontier_header(k, parts), rows).splitlines(), measured]
     if chosen is None:
@@ -80,7 +80,7 @@ def frontier_lines(found: Mapping[str, Any]) -> list[str]:
     what = f"{sure['n']} other queries {sure['mean']:.4f} {certain}"
     over = (
         f"relative error of scores with {what}"
-        if str(found.get("budget")).startswith("score_error")
+        if str(frontier.get("budget")).startswith("score_error")
         else f"recall@{k} over all items, of {what}"
     )
     return [*lines, f"chosen: {code_label(chosen)}, {chosen['n_bytes']} bytes a row; {over}"]
@@ -118,42 +118,42 @@ def _table(key: str, table: TableMetrics) -> Iterator[str]:
         yield f"  moved most: {named}"
 
 
-def _retrieval(found: Retrieval) -> Iterator[str]:
+def _retrieval(retrieval: Retrieval) -> Iterator[str]:
     yield (
-        f"top {found.k} of {found.n_ranked} by {found.metric}, {found.sampled} of"
-        f" {found.population} {found.queries} sampled (95 % intervals of what was sampled):"
+        f"top {retrieval.k} of {retrieval.n_ranked} by {retrieval.metric}, {retrieval.sampled} of"
+        f" {retrieval.population} {retrieval.queries} sampled (95 % intervals of what was sampled):"
     )
-    if not found.k:
+    if not retrieval.k:
         return
 
     for name, text in _LISTS.items():
-        agreement: RankingAgreement | None = getattr(found, name)
+        agreement: RankingAgreement | None = getattr(retrieval, name)
         if agreement is None:
             continue
         yield (
-            f"  {text.format(queries=found.queries)}: {_recall(found, agreement)},"
+            f"  {text.format(queries=retrieval.queries)}: {_recall(retrieval, agreement)},"
             f" rank-biased overlap {_text(agreement.rbo)}"
         )
         for group, one in (agreement.groups or {}).items():
-            yield f"    {group}: {_recall(found, one)}, {one.rbo.n} {found.queries}"
+            yield f"    {group}: {_recall(retrieval, one)}, {one.rbo.n} {retrieval.queries}"
 
 
-def _judged(found: Judged) -> Iterator[str]:
+def _judged(judged: Judged) -> Iterator[str]:
     yield (
-        f"judged queries: {found.queries}, {found.unknown_queries} not in both runs,"
-        f" {found.without_relevant} without a relevant item"
+        f"judged queries: {judged.queries}, {judged.unknown_queries} not in both runs,"
+        f" {judged.without_relevant} without a relevant item"
     )
     names = {"a": "A", "b": "B", "stale_queries": "A's queries on B", "stale_table": "B's on A"}
     for key, name in names.items():
-        figures = getattr(found, key)
+        figures = getattr(judged, key)
         shown = (_by_depth(metric, getattr(figures, metric)) for metric in ("ndcg", "recall"))
         yield f"  {name}: {', '.join(shown)}"
 
 
-def _recall(found: Retrieval, agreement: RankingAgreement) -> str:
+def _recall(retrieval: Retrieval, agreement: RankingAgreement) -> str:
     """At the depth that says most and at the lists' end, if that is not the end of all items."""
-    ends = {found.k} - {found.n_ranked}
-    depths = sorted({found.depth} - {0} | ends)
+    ends = {retrieval.k} - {retrieval.n_ranked}
+    depths = sorted({retrieval.depth} - {0} | ends)
     shown = (f"recall@{depth} {_text(agreement.recall[depth])}" for depth in depths)
     return ", ".join(shown) if depths else "recall of all items is not informative"
 

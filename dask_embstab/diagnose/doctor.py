@@ -94,10 +94,10 @@ def examine(
         },
         "steps": {
             f"d = {width}, {dtype}": {
-                "GB/s": _giga(found),
-                "limit GB/s": _giga(limits(found | disk, dtype)),
+                "GB/s": _giga(rates),
+                "limit GB/s": _giga(limits(rates | disk, dtype)),
             }
-            for (width, dtype), found in steps.items()
+            for (width, dtype), rates in steps.items()
         },
         "tables": (
             {
@@ -130,10 +130,10 @@ def blas(chosen: str | None) -> dict[str, Any]:
     """
     family = loaded_family()
     loaded = own_blas()
-    found = kernel_gain()
+    gain = kernel_gain()
     helps = (
-        found is not None
-        and found.pays
+        gain is not None
+        and gain.pays
         and any(
             info["internal_api"] == "openblas" and info.get("architecture") not in AVX512
             for info in loaded
@@ -153,13 +153,13 @@ def blas(chosen: str | None) -> dict[str, Any]:
         "threads_in_a_pass": 1,
         "coretype": os.environ.get(CORETYPE),
         "set_by": "embstab" if chosen else "user" if CORETYPE in os.environ else None,
-        "default_kernels": None if found is None else found.default,
-        "avx512_gain": None if found is None else found.gain,
+        "default_kernels": None if gain is None else gain.default,
+        "avx512_gain": None if gain is None else gain.gain,
         "would_help": helps,
         "advice": (
-            f"set {CORETYPE}={AVX512_KERNELS} before Python starts: products {found.gain:.2f} times"
+            f"set {CORETYPE}={AVX512_KERNELS} before Python starts: products {gain.gain:.2f} times"
             " as fast, measured; commands do so from now on"
-            if helps and found is not None
+            if helps and gain is not None
             else None
         ),
     }
@@ -228,7 +228,7 @@ def describe(table: Table, rates: Mapping[str, float]) -> dict[str, Any]:
 
 
 def from_disk(
-    found: dict[str, Any], tables: Mapping[str, Table], disk: Mapping[str, float]
+    figures: dict[str, Any], tables: Mapping[str, Table], disk: Mapping[str, float]
 ) -> dict[str, Any]:
     """The projection of the run that these tables are: read from the disk where the page cache is
     too small for them.
@@ -238,14 +238,14 @@ def from_disk(
     if not cached:
         once = n_bytes * (1 / disk["cold_read"] - 1 / disk["read"])
         reads = {"fit": 1, "apply": 1, "stabilize": 2}
-        for name in found["seconds"]:
-            found["seconds"][name] += max(0.0, once) * (
+        for name in figures["seconds"]:
+            figures["seconds"][name] += max(0.0, once) * (
                 reads.get(name.removesuffix("_reference"), 1)
             )
             if name.endswith("_reference"):
-                found["seconds"][name] += max(0.0, once) / len(tables)
+                figures["seconds"][name] += max(0.0, once) / len(tables)
 
-    return {"fits_page_cache": cached, **found}
+    return {"fits_page_cache": cached, **figures}
 
 
 def _n_bytes(table: Table) -> int:

@@ -90,9 +90,9 @@ def kernel_gain(seconds: float = 0.05) -> KernelGain | None:
             gains = [None]
             break
         gains.append(min(b / a for a, b in zip(ours[1], theirs[1], strict=True)))
-    found = KernelGain(default, sorted(gains, key=lambda gain: gain or 0.0)[len(gains) // 2])
-    _remember([info["filepath"] for info in loaded], found)
-    return found
+    median_gain = KernelGain(default, sorted(gains, key=lambda gain: gain or 0.0)[len(gains) // 2])
+    _remember([info["filepath"] for info in loaded], median_gain)
+    return median_gain
 
 
 def _asked(coretype: str | None, seconds: float) -> tuple[list[str], list[float]] | None:
@@ -113,14 +113,14 @@ def _asked(coretype: str | None, seconds: float) -> tuple[list[str], list[float]
     return kernels, rates
 
 
-def _remember(libraries: list[str], found: KernelGain) -> None:
+def _remember(libraries: list[str], gain: KernelGain) -> None:
     """Keep it for this environment; a home that cannot be written in keeps nothing."""
     known = remembered() | {
         sys.prefix: {
             "processor": processor(),
             "libraries": {path: stamp(path) for path in libraries},
-            "default": found.default,
-            "gain": found.gain,
+            "default": gain.default,
+            "gain": gain.gain,
         }
     }
     try:

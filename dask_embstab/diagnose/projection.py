@@ -181,11 +181,11 @@ def _random_moments(m: int, *, scores: bool, aligned: bool) -> dict[str, TableMo
     pairs = Pairs(n, float(n), float(n), m, joint.T @ joint) if aligned else None
     items = Moments(n, m, rest=None if aligned else x.T @ x, pairs=pairs)
     shared = Shared(n, n, m, 0, {}) if aligned else None
-    found = {"items": TableMoments(items, "float32", "a sample", shared=shared)}
+    sums = {"items": TableMoments(items, "float32", "a sample", shared=shared)}
     if scores:
         users = Moments(n, m, rest=w.T @ w)
-        found["users"] = TableMoments(users, "float32", "a sample")
-    return found
+        sums["users"] = TableMoments(users, "float32", "a sample")
+    return sums
 
 
 def _fit_options(*, scores: bool, align_on: AlignOn = "items") -> FitOptions:

@@ -67,12 +67,12 @@ def measured(jobs: Mapping[str, Job], repeats: int) -> dict[str, float]:
     finally:
         gc.unfreeze()
 
-    found = {name: statistics.median(values) for name, values in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     panels = {
         kind: [values for name, values in rates.items() if name.startswith(f"{kind} ")]
         for kind in PRODUCTS
     }
-    return found | {kind: best_of(of_panels) for kind, of_panels in panels.items() if of_panels}
+    return medians | {kind: best_of(of_panels) for kind, of_panels in panels.items() if of_panels}
 
 
 def best_of(contestants: Sequence[Sequence[float]]) -> float:

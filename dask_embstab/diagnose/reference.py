@@ -37,19 +37,19 @@ def with_reference(run: Run, known: Mapping[str, Any]) -> tuple[Run, Run] | str:
     ``known`` are the diagnostics of the run, whose reference has a path.
     """
     store = _series_of(run)
-    found: tuple[Run, Run] | str
+    pair: tuple[Run, Run] | str
     try:
         if store is not None:
             # What a series holds never changes under its name.
-            found = _in_series(run, known, store, read_log(store))
+            pair = _in_series(run, known, store, read_log(store))
         elif known.get("rebased"):
-            found = "a rebase moved the run after it was aligned, and its series is not here"
+            pair = "a rebase moved the run after it was aligned, and its series is not here"
         else:
             reference = open_run(known["reference"]["path"])
-            found = _another(known, reference) or (run, reference)
+            pair = _another(known, reference) or (run, reference)
     except EmbstabError as error:
-        found = f"the reference cannot be read any more: {error}"
-    return _LEFT_OUT + found if isinstance(found, str) else found
+        pair = f"the reference cannot be read any more: {error}"
+    return _LEFT_OUT + pair if isinstance(pair, str) else pair
 
 
 def _series_of(run: Run) -> Store | None:
@@ -76,27 +76,31 @@ def _in_series(run: Run, known: Mapping[str, Any], store: Store, log: Log) -> tu
     is_mean = str(reference["path"]).startswith("references/")
     if is_mean and not theirs.has_reference:
         return f"the running reference of {theirs.run} is not kept any more"
-    found = (published_reference if is_mean else published_run)(store, theirs)
+    run_then = (published_reference if is_mean else published_run)(store, theirs)
     M = matrix_of(store, theirs)
-    items, users = moved_table(found.items, M), moved_table(found.users, M)
-    return run if ours is None else read_run(store, ours), replace(found, items=items, users=users)
+    items, users = moved_table(run_then.items, M), moved_table(run_then.users, M)
+    return run if ours is None else read_run(store, ours), replace(
+        run_then, items=items, users=users
+    )
 
 
-def _another(known: Mapping[str, Any], found: Run) -> str | None:
+def _another(known: Mapping[str, Any], candidate: Run) -> str | None:
     """Why this is not the run that was aligned to, as far as the fit recorded that one."""
     reference = known["reference"]
     differs = []
-    if reference.get("name") not in (None, found.name):
-        differs.append(f"its name is {found.name}, that of the reference was {reference['name']}")
-    if reference.get("stabilized") not in (None, found.transform is not None):
+    if reference.get("name") not in (None, candidate.name):
+        differs.append(
+            f"its name is {candidate.name}, that of the reference was {reference['name']}"
+        )
+    if reference.get("stabilized") not in (None, candidate.transform is not None):
         was = "stabilized" if reference["stabilized"] else "as training left it"
         differs.append(f"the reference was {was}, it is not")
     # A series may read a run in another space than its own transform tells.
-    told = None if _series_of(found) else reference.get("space")
-    if not differs and told not in (None, space_of_run(found).origin):
+    told = None if _series_of(candidate) else reference.get("space")
+    if not differs and told not in (None, space_of_run(candidate).origin):
         differs.append("its vectors are of another space")
     for key in TABLES:
-        table: Table | None = getattr(found, key)
+        table: Table | None = getattr(candidate, key)
         figures = known.get(key) or {}
         if table is None or figures.get("matched") is None:
             continue
@@ -111,15 +115,15 @@ def _another(known: Mapping[str, Any], found: Run) -> str | None:
             differs.append(f"its {key} are others")
     if not differs:
         return None
-    return f"{found.where} is another run than the reference was ({'; '.join(differs)})"
+    return f"{candidate.where} is another run than the reference was ({'; '.join(differs)})"
 
 
 def _first(table: Table) -> Any:
     """The digest of the first chunk, from one read of it; None where it has none."""
     stop = min(table.chunk_rows, table.n_rows)
     node = dask.delayed(_digest, pure=False)(table.source.block(0, stop), stop)
-    (found,) = compute([node], label="reference", n_tasks=0)
-    return found
+    (rows,) = compute([node], label="reference", n_tasks=0)
+    return rows
 
 
 def _digest(block: Openable, n: int) -> int | None:

@@ -35,9 +35,9 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
             told[key]["moved"] = most_moved(a.table(key), shared)
     tables = {key: told[key] for key in TABLES if told.get(key)}
     shares = [
-        found["matched"]
-        / max(found["matched"] + min(found["unmatched_a"], found["unmatched_b"]), 1)
-        for found in tables.values()
+        figures["matched"]
+        / max(figures["matched"] + min(figures["unmatched_a"], figures["unmatched_b"]), 1)
+        for figures in tables.values()
     ]
     shares += [0.0 for _ in metrics.unmeasured]  # tables of which the runs share no id
     agreement, *others = _agreement_keys(tables, "Mean cosine beyond chance.")
@@ -49,7 +49,7 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
         key_figure(
             "norm_ratio",
             "Lengths",
-            [found["norm_ratio"] for found in tables.values() if found.get("cosine")],
+            [figures["norm_ratio"] for figures in tables.values() if figures.get("cosine")],
             "Length of the second run's vectors over that of the first's.",
             "lengths differ",
         ),
@@ -57,11 +57,11 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
     ]
     usable = {
         key: (
-            found["matched"],
-            sum((found.get("cosine") or {}).get("histogram", ())),
+            figures["matched"],
+            sum((figures.get("cosine") or {}).get("histogram", ())),
             max(run.table(key).d for run in (a, b)),
         )
-        for key, found in tables.items()
+        for key, figures in tables.items()
     }
     unknown = [text for key, counts in usable.items() if (text := _too_few(key, *counts))]
     names = [run.name or "a table" for run in (a, b)]
@@ -92,11 +92,11 @@ def report_run(run: Run) -> Report:
     reference, notes = known.get("reference") or None, []
     tables: dict[str, Any] = {}
     if reference and reference.get("path"):
-        found = with_reference(run, known)
-        if isinstance(found, str):
-            notes.append(found)
+        pair = with_reference(run, known)
+        if isinstance(pair, str):
+            notes.append(pair)
         else:
-            ours, theirs = found
+            ours, theirs = pair
             both = [key for key in TABLES if getattr(ours, key) and getattr(theirs, key)]
             tables = {
                 key: compared(ours.table(key), shared)
@@ -108,9 +108,9 @@ def report_run(run: Run) -> Report:
         if known.get(key)
     }
     shares = [
-        found["matched"] / max(min(found["rows"], found["matched"] + (found["gone"] or 0)), 1)
-        for found in counts.values()
-        if found["matched"] is not None
+        of["matched"] / max(min(of["rows"], of["matched"] + (of["gone"] or 0)), 1)
+        for of in counts.values()
+        if of["matched"] is not None
     ]
     alignment = known.get("alignment")
     errors = [] if alignment is None else [alignment["relative_error"]]
@@ -165,7 +165,7 @@ def _agreement_keys(tables: Mapping[str, Any], meaning: str) -> list[dict[str, A
     """A mean hides a part of the rows that lie elsewhere: the lowest tenth and the share of rows at
     chance are asked too, as the gates of a series do.
     """
-    known = [cosine for found in tables.values() if (cosine := found.get("cosine"))]
+    known = [cosine for figures in tables.values() if (cosine := figures.get("cosine"))]
 
     def values(name: str) -> list[float]:
         return [value for cosine in known if (value := cosine.get(name)) is not None]

@@ -28,14 +28,14 @@ class Changes:
     more_than: float | None = None
     by: MovedBy = "cosine"
 
-    def select(self, rows: Rows, found: PartnerRows) -> tuple[Mask, Counter[str]]:
+    def select(self, rows: Rows, partners: PartnerRows) -> tuple[Mask, Counter[str]]:
         """Which of these rows (in ``dtype``) are written, by their old rows; and how many there are
         of each kind.
         """
         kept = np.ones(len(rows), bool)
-        if found is None:
+        if partners is None:
             return kept, Counter(new=len(rows))
-        stored, matched = found
+        stored, matched = partners
         numbers = np.arange(len(rows)) if matched is None else np.flatnonzero(matched)
         new, old = rows[numbers], stored.astype(self.dtype, copy=False)
         differs = _differ(new, old)
@@ -60,8 +60,8 @@ def _differ(a: Rows, b: Rows) -> Mask:
         return np.ones(len(a), bool)
     bits = np.dtype(f"u{a.dtype.itemsize}")
     sides = (np.ascontiguousarray(side, side.dtype.newbyteorder("=")).view(bits) for side in (a, b))
-    found: Mask = np.not_equal(*sides).any(axis=1)
-    return found
+    differing: Mask = np.not_equal(*sides).any(axis=1)
+    return differing
 
 
 def _doubles(rows: Rows, width: int) -> Rows:

@@ -69,19 +69,19 @@ def faiss_index(
     """
     if kind not in _KINDS:
         raise InputError(f"kind must be one of {', '.join(_KINDS)}; it is {shown(kind)}")
-    found = run.table(table)
-    code: RowCode | None = getattr(found.source, "code", None)
+    rows = run.table(table)
+    code: RowCode | None = getattr(rows.source, "code", None)
     is_sign = isinstance(code, Code) and code.name == "sign"
     usual: SearchMetric = "cosine" if run.users is None else "dot"
     metric = metric or ("hamming" if is_sign else usual)
     if metric == "hamming" and not is_sign:
         raise InputError(
-            f"{option(metric='hamming')} compares sign codes; {found.where} holds none; compress it"
+            f"{option(metric='hamming')} compares sign codes; {rows.where} holds none; compress it"
             f" with {option(code='sign')}"
         )
     faiss = require_faiss()
-    build = _Build(faiss, found, code, metric, kind, seed)
-    with unchanged(found):
+    build = _Build(faiss, rows, code, metric, kind, seed)
+    with unchanged(rows):
         return build.binary() if metric == "hamming" else build.index()
 
 

@@ -56,8 +56,8 @@ class Format:
     def writer(self) -> Write:
         """The function, imported."""
         module, _, name = self.write.partition(":")
-        found: Write = getattr(import_module(f"dask_embstab.exchange.{module}"), name)
-        return found
+        write: Write = getattr(import_module(f"dask_embstab.exchange.{module}"), name)
+        return write
 
 
 _PARTS = ("table", "dtype", "rows_per_file", "part_mb")
@@ -110,13 +110,13 @@ def format_named(name: str, of: Exported) -> Format:
     )
 
 
-def require_options(found: Format, given: Mapping[str, Any]) -> None:
+def require_options(exported: Format, given: Mapping[str, Any]) -> None:
     """Raise `InputError` where an option was given that the format does not take."""
     for name in given:
-        if name not in found.options:
-            takers = [f.name for f in FORMATS if f.of == found.of and name in f.options]
+        if name not in exported.options:
+            takers = [f.name for f in FORMATS if f.of == exported.of and name in f.options]
             named = f"; {', '.join(takers)} do" if takers else ""
             raise InputError(
-                f"a {found.of} that is exported as {found.name} takes no"
+                f"a {exported.of} that is exported as {exported.name} takes no"
                 f" {option(name)}{named}; leave it out"
             )

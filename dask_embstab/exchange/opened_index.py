@@ -130,21 +130,21 @@ class Index:
         if self.record.get("labels") is not None:
             return None
         stem = self.stem if self.folder.is_dir() else self.folder
-        found: IdArray = np.load(f"{stem}{IDS_SUFFIX}", mmap_mode="r", allow_pickle=False)
-        return found
+        ids: IdArray = np.load(f"{stem}{IDS_SUFFIX}", mmap_mode="r", allow_pickle=False)
+        return ids
 
     @cached_property
     def opened(self) -> Any:
         """The library's own object."""
         if self.engine == "hnswlib":
-            found = hnswlib_index(self.metric, self.d)
-            found.load_index(native_path(self.stem, self.engine), max_elements=self.rows)
-            return found
+            index = hnswlib_index(self.metric, self.d)
+            index.load_index(native_path(self.stem, self.engine), max_elements=self.rows)
+            return index
         if self.engine == "usearch":
             library = require_extra("usearch.index", "usearch", what="an index of usearch")
-            found = library.Index.restore(native_path(self.stem, self.engine), view=True)
-            found.expansion_search = _LOOKED_AT
-            return found
+            index = library.Index.restore(native_path(self.stem, self.engine), view=True)
+            index.expansion_search = _LOOKED_AT
+            return index
         if self.engine == "faiss":
             return require_faiss().read_index(native_path(self.stem, self.engine))
         library = require_extra("lancedb", "lancedb", what="a table of LanceDB")
@@ -159,12 +159,8 @@ class Index:
         """The ids of rows, in the form that tables have them in."""
         if self.ids is None:
             return numbers
-        found = self.ids[numbers]
-        return (
-            listed_ids(found.ravel().tolist()).reshape(found.shape)
-            if found.dtype.kind == "U"
-            else found
-        )
+        ids = self.ids[numbers]
+        return listed_ids(ids.ravel().tolist()).reshape(ids.shape) if ids.dtype.kind == "U" else ids
 
 
 def open_index(folder: Path, table: str) -> Index:
@@ -192,15 +188,15 @@ def open_index(folder: Path, table: str) -> Index:
 
 def _open_faiss(place: Path, table: str) -> Index:
     """An index of faiss that is one file; ids are labels where it has no file of ids."""
-    found, space, known = open_file(place)
+    engine, space, known = open_file(place)
     if known.get("table", table) != table:
         raise InputError(f"{place} is an index of {known['table']}, not of {table}; say so")
     faiss = require_faiss()
-    metric = "l2" if found.metric_type == faiss.METRIC_L2 else "dot"
-    if any(isinstance(one, faiss.NormalizationTransform) for one in before(found)):
+    metric = "l2" if engine.metric_type == faiss.METRIC_L2 else "dot"
+    if any(isinstance(one, faiss.NormalizationTransform) for one in before(engine)):
         metric = "cosine"
     has_ids = IDS_SUFFIX in (known.get("files") or {})
-    told = {"rows": int(found.ntotal), "components": int(found.d), "dtype": "float32"}
+    told = {"rows": int(engine.ntotal), "components": int(engine.d), "dtype": "float32"}
     record = {
         "as": "faiss",
         "metric": metric,
@@ -209,7 +205,7 @@ def _open_faiss(place: Path, table: str) -> Index:
         table: told,
     }
     index = Index(place, record, table)
-    index.__dict__["opened"] = found
+    index.__dict__["opened"] = engine
     return index
 
 
@@ -252,20 +248,20 @@ def _hnswlib(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
 
 
 def _usearch(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
-    found = index.opened.search(queries, k)
-    if (np.atleast_1d(getattr(found, "counts", k)) < k).any():
+    matches = index.opened.search(queries, k)
+    if (np.atleast_1d(getattr(matches, "counts", k)) < k).any():
         return index.scanned(queries, k)
-    keys = np.atleast_2d(found.keys).astype(np.int64)
-    return _scores(np.atleast_2d(found.distances)), index.named(keys)
+    keys = np.atleast_2d(matches.keys).astype(np.int64)
+    return _scores(np.atleast_2d(matches.distances)), index.named(keys)
 
 
 def _lance(index: Index, queries: Rows, k: int) -> tuple[Matrix, IdArray]:
     scores, ids = np.empty((len(queries), k)), np.empty((len(queries), k), object)
     for row, query in enumerate(queries):
         asked = index.opened.search(query, vector_column_name="vector")
-        found = asked.distance_type(index.metric).limit(k).to_arrow()
-        scores[row] = 1 - found["_distance"].to_numpy()
-        ids[row] = found["id"].to_pylist()
+        answer = asked.distance_type(index.metric).limit(k).to_arrow()
+        scores[row] = 1 - answer["_distance"].to_numpy()
+        ids[row] = answer["id"].to_pylist()
     return scores, ids if index.record[index.table]["ids"] != "int64" else ids.astype(np.int64)
 
 

@@ -192,8 +192,8 @@ class _Reading:
                 raise_not_finite(stored, stored, spec.dtype, start, spec.where)
             panel = Panel(np.arange(start, stop), labels, cast)
             if self._changes is not None:
-                found = None if partners is None else partners.take(start, stop)
-                kept, counts = self._changes.select(cast, found)
+                partner_rows = None if partners is None else partners.take(start, stop)
+                kept, counts = self._changes.select(cast, partner_rows)
                 self._counts.update(counts)
                 panel = Panel(*(part[kept] for part in panel))
             self._written += len(panel.ids)
@@ -256,8 +256,8 @@ def _whole(parts: Parts, *, n_rows: int) -> Parts:
     return parts
 
 
-def _not_whole(found: str) -> str:
+def _not_whole(reason: str) -> str:
     return (
-        f"every row of a table must be exported once; {found}; nothing was published; call again,"
+        f"every row of a table must be exported once; {reason}; nothing was published; call again,"
         " and report this"
     )

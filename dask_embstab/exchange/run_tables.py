@@ -85,12 +85,12 @@ def write_tables(export: Export) -> Mapping[str, Any]:
             key: _table_record(done, specs[key], folder / key)
             for key, done in run_all(passes).items()
         }
-        for key, found in pairings.items():
+        for key, pairing in pairings.items():
             written[key] |= _write_gone(
                 rows_per_file(export, earlier[key], specs[key]),
                 specs[key],
                 earlier[key],
-                found,
+                pairing,
                 folder / f"{key}-gone",
             )
         write_record(folder, record | written)

@@ -60,12 +60,12 @@ def read_beside(place: Path) -> tuple[Space, dict[str, Any]]:
         raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
     for suffix, stamp in files.items():
         try:
-            found = _stamp(beside(place, suffix))
+            stamped = _stamp(beside(place, suffix))
         except (FileNotFoundError, NotADirectoryError):
-            found = None
+            stamped = None
         except OSError as error:
             raise DamageError(f"{beside(place, suffix)} cannot be read ({error})") from error
-        if found != stamp:
+        if stamped != stamp:
             raise InputChangedError(
                 f"{path.name} is the fingerprint of another file than {beside(place, suffix)} is"
                 " now; export the index anew, or write the fingerprint of what is there"
@@ -77,6 +77,6 @@ def _stamp(path: Path) -> dict[str, int]:
     """The length of a file, and the checksum of its beginning and its end."""
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        found = crc32c(file.read(_ENDS))
+        crc = crc32c(file.read(_ENDS))
         file.seek(max(0, size - _ENDS))
-        return {"bytes": size, "ends": crc32c(file.read(_ENDS), found)}
+        return {"bytes": size, "ends": crc32c(file.read(_ENDS), crc)}

@@ -12,7 +12,7 @@ def call(names: tuple[str, ...], *arguments: Any) -> int | None:
     """
     library = ctypes.CDLL(None, use_errno=True)
     function = next(
-        (found for name in names if (found := getattr(library, name, None)) is not None), None
+        (symbol for name in names if (symbol := getattr(library, name, None)) is not None), None
     )
     if function is None:
         return None

@@ -14,7 +14,7 @@ def files_below(folder: str | os.PathLike[str]) -> dict[str, int]:
     """Regular files below a folder by their path relative to it, sorted, and their bytes; nothing
     where there is none.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     folders = [("", str(Path(folder)))]
     while folders:
         prefix, path = folders.pop()
@@ -29,5 +29,5 @@ def files_below(folder: str | os.PathLike[str]) -> dict[str, int]:
                 if entry.is_dir() and prefix.count("/") < _DEEPEST:
                     folders.append((f"{prefix}{entry.name}/", entry.path))
                 elif stat.S_ISREG((known := entry.stat()).st_mode):
-                    found[f"{prefix}{entry.name}"] = known.st_size
-    return dict(sorted(found.items()))
+                    sizes[f"{prefix}{entry.name}"] = known.st_size
+    return dict(sorted(sizes.items()))

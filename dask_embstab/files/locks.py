@@ -55,10 +55,10 @@ class Lock:
         visible.
         """
         with contextlib.suppress(OSError):
-            found = Owner.decoded(os.pread(self.descriptor, RECORD_BYTES, 0))
+            owner = Owner.decoded(os.pread(self.descriptor, RECORD_BYTES, 0))
             return (
-                found is not None
-                and found.token == self.owner.token
+                owner is not None
+                and owner.token == self.owner.token
                 and os.fstat(self.descriptor).st_nlink > 0
             )
         return False

@@ -27,8 +27,8 @@ def local_path(place: Any) -> Path | None:
     if not isinstance(place, str | os.PathLike):
         return None
     text = os.fsdecode(place)
-    if found := _FILE_URL.match(text):
-        text = unquote(text[found.end() :])
+    if match := _FILE_URL.match(text):
+        text = unquote(text[match.end() :])
     if "://" in text:
         return None
     _require_possible(text)

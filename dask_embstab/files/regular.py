@@ -45,14 +45,14 @@ def require_regular(
     nor a folder, nor, with ``links``, a symbolic link to one.
     """
     try:
-        found = os.stat(path, follow_symlinks=links)  # noqa: PTH116 (for every key that Zarr asks)
+        status = os.stat(path, follow_symlinks=links)  # noqa: PTH116 (for every key that Zarr asks)
     except (FileNotFoundError, NotADirectoryError):
         return
 
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise _not_regular(path)
-    if most_bytes is not None and found.st_size > most_bytes:
-        raise _too_long(path, found.st_size, most_bytes)
+    if most_bytes is not None and status.st_size > most_bytes:
+        raise _too_long(path, status.st_size, most_bytes)
 
 
 def read_regular(path: str | os.PathLike[str], most_bytes: int = MOST_METADATA_BYTES) -> bytes:

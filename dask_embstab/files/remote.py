@@ -296,8 +296,8 @@ def unreached(error: BaseException, what: str, done: str = "reached") -> AccessE
 def failure(error: BaseException) -> str:
     """What a store said of a request, in one line, and not what it was asked with."""
     text = str(error).partition("\n\nDebug source")[0]
-    if found := _CODE.search(str(error)):
-        return ": ".join(part for part in found.groups() if part)
+    if match := _CODE.search(str(error)):
+        return ": ".join(part for part in match.groups() if part)
     return " ".join(text.split())[:_SHOWN] or type(error).__name__
 
 
@@ -341,7 +341,7 @@ def _flat(options: StorageOptions) -> dict[str, Any]:
 
 def _number(value: Any, name: str) -> float:
     """A number, or seconds with a unit."""
-    found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", str(value))
-    if found is None or found[2] not in _SECONDS:
+    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", str(value))
+    if match is None or match[2] not in _SECONDS:
         raise InputError(f"the storage option {name} must be a number such as 10 or 30s")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]

@@ -104,19 +104,19 @@ class Asked:
         ``own`` rows: one read of the items for each.
         """
         deep = min(depth + self.among_themselves, items.n_rows)
-        found = rank_tables(
+        numbers = rank_tables(
             [items, *(coded_table(items, code) for code in codes)],
             self.rows,
             deep,
             metric=self.metric,
             label="compress: measuring",
         )
-        if found[0].n_ranked < deep or deep - self.among_themselves < depth:
+        if numbers[0].n_ranked < deep or deep - self.among_themselves < depth:
             raise InputError(
                 f"recall@{depth} needs more than {depth} items that are not zero; {items.where} has"
-                f" {found[0].n_ranked}"
+                f" {numbers[0].n_ranked}"
             )
-        lists = [one.rows for one in found]
+        lists = [one.rows for one in numbers]
         return [without_own(one, own) for one in lists] if self.among_themselves else lists
 
 
@@ -148,13 +148,13 @@ class Sample:
         rescored = deep > k and not half.overflows(*half.encode(self.rows))
         coarse = [one for one in tried if rescored and _bits(one.code) <= _COARSE]
         fine = [one for one in tried if one not in coarse]
-        exact, *found = self.asked.lists(few, [one.code for one in fine], k, self.own)
-        for one, lists in zip(fine, found, strict=True):
+        exact, *coded_lists = self.asked.lists(few, [one.code for one in fine], k, self.own)
+        for one, lists in zip(fine, coded_lists, strict=True):
             yield self._entry(one, exact, lists)
         if not coarse:
             return
-        _, *found = self.asked.lists(few, [one.code for one in coarse], deep, self.own)
-        for one, lists in zip(coarse, found, strict=True):
+        _, *coded_lists = self.asked.lists(few, [one.code for one in coarse], deep, self.own)
+        for one, lists in zip(coarse, coded_lists, strict=True):
             yield self._entry(one, exact, lists[:, :k])
             best = self._reranked(lists, through(half, self.rows), k)
             yield replace(self._entry(one, exact, best, scored_by=half), rescored=deep)

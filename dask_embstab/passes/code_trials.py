@@ -193,9 +193,9 @@ def _sample(run: Run, chosen: RowNumbers, seed: int, groups: Any) -> Sample:
     tables = {key: run.table(key) for key in TABLES if getattr(run, key) is not None}
     grouped = {}
     for key, given in by_table(groups, tables).items():
-        found = groups_of(value_of("groups", given, tables[key], run), tables[key])
+        group_labels = groups_of(value_of("groups", given, tables[key], run), tables[key])
         wanted = numbers if key == "items" else chosen
-        grouped[key] = found.names, found.of_rows(wanted)
+        grouped[key] = group_labels.names, group_labels.of_rows(wanted)
     return Sample(rows, numbers, asked, grouped.get("items"), grouped.get("users"))
 
 
@@ -221,8 +221,8 @@ def sampled_items(table: Table, seed: int, among: RowNumbers) -> tuple[RowNumber
 
 
 def _read(table: Table, rows: RowNumbers) -> Matrix:
-    found = read_rows(table, rows, label="compress: sampling")
-    if not np.isfinite(found).all():
-        row = rows[np.flatnonzero(~np.isfinite(found).all(axis=1))[0]]
+    vectors = read_rows(table, rows, label="compress: sampling")
+    if not np.isfinite(vectors).all():
+        row = rows[np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0]]
         raise NotFiniteError(f"row {row} of {table.where} is not finite; repair or drop it")
-    return found
+    return vectors

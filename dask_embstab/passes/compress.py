@@ -122,7 +122,7 @@ def codes_of(
 
 def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
     """The codes of a compressed run, for another one."""
-    found = {}
+    codes = {}
     for key in (key for key in TABLES if getattr(run, key) is not None):
         table, other = run.table(key), like.table(key)
         code = getattr(other.source, "code", None)
@@ -135,27 +135,27 @@ def frozen_codes(run: Run, like: Run) -> dict[str, RowCode]:
                 f"codes are for rows of one width; those of {other.where} are for {code.d}"
                 f" components and {table.where} has {table.d}"
             )
-        found[key] = code
-    return found
+        codes[key] = code
+    return codes
 
 
 def require_code(name: Any) -> None:
     """Raise `InputError` unless this names a code, of rows of any width."""
-    found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
-    parts_of(name, 1 if found is None else int(found[1]))
+    match = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
+    parts_of(name, 1 if match is None else int(match[1]))
 
 
 def parts_of(name: str, d: int) -> int:
     """Parts of a product code, or stages of a residual one; 0 for a code without codebooks."""
     if name in (*BITS, *FROZEN):
         return 0
-    found = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
-    if found is None:
+    match = _PRODUCT.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
         raise InputError(
             f"code must be one of {', '.join((*BITS, *FROZEN))}, pq16, rq16 and the like; it is"
             f" {shown(name)}"
         )
-    parts = int(found[1])
+    parts = int(match[1])
     if name.startswith("pq") and d % parts:
         raise InputError(f"{name} cuts rows into {parts} parts; {d} components cannot be cut so")
     return parts
@@ -215,7 +215,7 @@ def code_figures(run: Run, codes: Mapping[str, RowCode], like: Run | None) -> di
     """What is recorded of each table's code: its relative error on rows all over the table, beside
     the error on the day that the code was made, and the share of entries that none of them uses.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     before = {} if like is None else (recorded(like.attrs).get("compressed") or {})
     for key, code in codes.items():
         rows = _spread(run.table(key))
@@ -223,20 +223,20 @@ def code_figures(run: Run, codes: Mapping[str, RowCode], like: Run | None) -> di
         size = float(np.linalg.norm(rows))
         error = float(np.linalg.norm(code.decode(stored, scale) - rows)) / size if size else 0.0
         then = ((before.get("tables") or {}).get(key) or {}).get("error_when_made")
-        found[key] = {
+        figures[key] = {
             "error": error,
             "error_when_made": error if like is None else then,
             "unused_entries": (
                 code.unused_entries(stored) if isinstance(code, CodebookCode) else None
             ),
         }
-    return found
+    return figures
 
 
 def _leading(table: Table, rank: int) -> Matrix:
     """The directions of the items (which are those of the users too, where scores were kept)."""
-    found = reduce_table(table, moments_reduction(centred=False), label="compress: reading").run()
-    return leading_directions(found.value.gramian, rank)
+    reduced = reduce_table(table, moments_reduction(centred=False), label="compress: reading").run()
+    return leading_directions(reduced.value.gramian, rank)
 
 
 def _spread(table: Table) -> Matrix:

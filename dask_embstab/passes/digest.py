@@ -46,30 +46,30 @@ def ids_digest(table: Table) -> int | None:
     if table.stored_ids is None:
         return None
 
-    found = 0
+    crc = 0
     plain: dict[IdKind, Callable[[IdArray], bytes]] = {
         "int64": lambda ids: ids.astype("<i8").tobytes(),
         "string": lambda ids: json.dumps(ids.tolist()).encode(),
         "uuid": lambda ids: ids.tobytes(),
     }
     for ids in id_ranges(table.stored_ids):
-        found = crc32c.crc32c(plain[table.stored_ids.kind](ids), found)
-    return int(found)
+        crc = crc32c.crc32c(plain[table.stored_ids.kind](ids), crc)
+    return int(crc)
 
 
-def problem(found: FileDigest | None, recorded: int, kind: str) -> str | None:
+def problem(digest: FileDigest | None, recorded: int, kind: str) -> str | None:
     """What is wrong with a file of which a digest was recorded, in words; None where nothing is.
 
     ``kind``: ``chunks`` end in their own checksum, which their digest leaves out; ``metadata`` does
     not.
     """
-    if found is None:
+    if digest is None:
         return "is missing"
     if kind == "metadata":
-        return None if found.whole == recorded else "is not what was published"
-    if not found.checks:
+        return None if digest.whole == recorded else "is not what was published"
+    if not digest.checks:
         return "fails its checksum"
-    return None if found.body == recorded else "is not what was published"
+    return None if digest.body == recorded else "is not what was published"
 
 
 def require_none(damage: Sequence[str], repair: str) -> None:
@@ -95,12 +95,12 @@ def file_digests(
         graph.read(_digest_files, read, list(keys[at : at + _BATCH]))
         for at in range(0, len(keys), _BATCH)
     ]
-    found: list[FileDigest | None] = graph.tree(tasks, _chained).run()
-    return found
+    digests: list[FileDigest | None] = graph.tree(tasks, _chained).run()
+    return digests
 
 
 def _chained(parts: Iterable[list[FileDigest | None]]) -> list[FileDigest | None]:
-    return [found for part in parts for found in part]
+    return [digest for part in parts for digest in part]
 
 
 def _digest_files(

@@ -52,17 +52,17 @@ class Budget:
     @classmethod
     def of(cls, text: Any) -> Budget:
         """From ``recall@10=0.95``, ``bytes=24`` or ``score_error=0.05``."""
-        found = _BUDGET.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
+        match = _BUDGET.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
             raise InputError(
                 "a budget is like recall@10=0.95, bytes=24 or score_error=0.05;"
                 f" {option('budget')} is {shown(text)}"
             )
-        if found["bytes"]:
-            return cls(n_bytes=int(found["bytes"]))
-        if found["error"]:
-            return cls(score_error=float(found["error"]))
-        return cls(int(found["k"]), float(found["recall"]))
+        if match["bytes"]:
+            return cls(n_bytes=int(match["bytes"]))
+        if match["error"]:
+            return cls(score_error=float(match["error"]))
+        return cls(int(match["k"]), float(match["recall"]))
 
 
 def resolve_codes(
@@ -89,10 +89,10 @@ def resolve_codes(
         codes = frozen_codes(run, like)
     else:
         if budget is not None:
-            found = choose(run, Budget.of(budget), seed=seed)
-            assert found.chosen is not None
-            code, rotate, rank = found.chosen.code, found.chosen.rotate, found.chosen.rank
-            record = {**found.to_dict(), "budget": budget}
+            frontier = choose(run, Budget.of(budget), seed=seed)
+            assert frontier.chosen is not None
+            code, rotate, rank = frontier.chosen.code, frontier.chosen.rotate, frontier.chosen.rank
+            record = {**frontier.to_dict(), "budget": budget}
         codes = codes_of(
             run, "int8" if code is None else code, rotate=rotate, rank=rank, seed=seed, force=force
         )
@@ -103,8 +103,8 @@ def choose(run: Run, budget: Budget, *, seed: int = 0) -> Frontier:
     """The smallest code whose recall, or whose error of scores, is enough (or the best one that is
     small enough), certified on held-out queries; `InputError` where none will do.
     """
-    found = measure(run, k=budget.k, seed=seed, within=budget.score_error)
-    entries = [one for one in found.entries if not one.rescored]
+    frontier = measure(run, k=budget.k, seed=seed, within=budget.score_error)
+    entries = [one for one in frontier.entries if not one.rescored]
     if budget.n_bytes is not None:
         fit = [entry for entry in entries if entry.n_bytes <= budget.n_bytes]
         if not fit:
@@ -114,11 +114,11 @@ def choose(run: Run, budget: Budget, *, seed: int = 0) -> Frontier:
                 f" {budget.n_bytes}"
             )
         best = max(fit, key=lambda entry: (entry.recall.mean, -entry.n_bytes))
-        return replace(found, chosen=best, certified=_certify(run, best, budget.k, seed))
+        return replace(frontier, chosen=best, certified=_certify(run, best, budget.k, seed))
     if (limit := budget.score_error) is not None:
         kept = _efficient(entries, lambda entry: -entry.score_error)
         return _smallest(
-            found,
+            frontier,
             [entry for entry in kept if entry.score_error <= limit],
             lambda entry: _certify_scores(run, entry, seed),
             lambda sure: sure.high <= limit,
@@ -129,7 +129,7 @@ def choose(run: Run, budget: Budget, *, seed: int = 0) -> Frontier:
     assert least_recall is not None
     kept = _efficient(entries, lambda entry: entry.recall.mean)
     return _smallest(
-        found,
+        frontier,
         [entry for entry in kept if entry.recall.low >= least_recall],
         lambda entry: _certify(run, entry, budget.k, seed),
         lambda sure: sure.low >= least_recall,
@@ -139,7 +139,7 @@ def choose(run: Run, budget: Budget, *, seed: int = 0) -> Frontier:
 
 
 def _smallest(
-    found: Frontier,
+    frontier: Frontier,
     entries: Sequence[Entry],
     certify: Callable[[Entry], Estimate],
     is_enough: Callable[[Estimate], bool],
@@ -152,7 +152,7 @@ def _smallest(
     for entry in entries:
         sure = certify(entry)
         if is_enough(sure):
-            return replace(found, chosen=entry, certified=sure)
+            return replace(frontier, chosen=entry, certified=sure)
         reached = f"{entry.code} reached {sure.mean:.4f}"
 
     raise InputError(
@@ -162,11 +162,11 @@ def _smallest(
 
 def _efficient(entries: Sequence[Entry], kept: Callable[[Entry], float]) -> list[Entry]:
     """Those that no smaller one is better than, by bytes."""
-    found: list[Entry] = []
+    efficient: list[Entry] = []
     for entry in entries:
-        if not found or kept(entry) > kept(found[-1]):
-            found.append(entry)
-    return found
+        if not efficient or kept(entry) > kept(efficient[-1]):
+            efficient.append(entry)
+    return efficient
 
 
 def _code_of_items(run: Run, entry: Entry, seed: int) -> RowCode:
@@ -181,12 +181,12 @@ def _certify(run: Run, entry: Entry, k: int, seed: int) -> Estimate:
     asked = asked_of(run, halves(queries_of(run), seed)[1])
     code = _code_of_items(run, entry, seed)
     exact, coded = asked.lists(run.table("items"), [code], k, asked.numbers)
-    found = estimate(overlaps(exact, coded)[:, -1] / k, n)
+    recall = estimate(overlaps(exact, coded)[:, -1] / k, n)
     n_asked = len(asked.rows)
-    if n_asked < n and found.high - found.low < 3 / n_asked and found.mean == 1:
+    if n_asked < n and recall.high - recall.low < 3 / n_asked and recall.mean == 1:
         # All alike says little of few queries: the rule of three.
-        return replace(found, low=max(0.0, 1 - 3 / n_asked * (1 - n_asked / n)))
-    return found
+        return replace(recall, low=max(0.0, 1 - 3 / n_asked * (1 - n_asked / n)))
+    return recall
 
 
 def _certify_scores(run: Run, entry: Entry, seed: int) -> Estimate:
@@ -198,6 +198,6 @@ def _certify_scores(run: Run, entry: Entry, seed: int) -> Estimate:
     _, rows = sampled_items(items, seed + 1, asked.numbers[:0])
     coded = through(code, rows).astype(np.float64)
     off, of = (asked.rows @ x.T for x in (coded - rows, rows))
-    found = ratio_estimate((off**2).sum(axis=1), (of**2).sum(axis=1))
-    mean, low, high = (float(np.sqrt(x)) for x in (found.mean, found.low, found.high))
-    return Estimate(mean, low, high, found.n)
+    error = ratio_estimate((off**2).sum(axis=1), (of**2).sum(axis=1))
+    mean, low, high = (float(np.sqrt(x)) for x in (error.mean, error.low, error.high))
+    return Estimate(mean, low, high, error.n)

@@ -149,7 +149,7 @@ def _pass(
 ) -> Pass[Written]:
     # A run whose ids were all renamed shares none of them: every row is new, all others are gone.
     pairing = pair(table, old.table, join, live=old.live, part=True)
-    found = plan_reference_read(pairing, table, join, label="consensus")
+    reference_rows = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
     gone, n_gone = _unmatched_reference(pairing, old, aging, join, in_place=not with_ids)
     # Without ids row i has been row i all along.
@@ -174,7 +174,9 @@ def _pass(
         mine = RowRange(rows.number, rows.start, min(rows.stop, table.n_rows))
         seen = mine.start < mine.stop
         block, partners = (
-            (table.source.block(mine.start, mine.stop), found.of(mine)) if seen else (None, None)
+            (table.source.block(mine.start, mine.stop), reference_rows.of(mine))
+            if seen
+            else (None, None)
         )
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
@@ -284,8 +286,11 @@ def _seen(
         stop = min(start + work.panel_rows, end)
         seen = reader.take(start, stop).astype(np.float64)
         mean, weight = np.zeros_like(seen), np.zeros(len(seen))
-        if partner_reader is not None and (found := partner_reader.take(start, stop)) is not None:
-            known, matched = found
+        if (
+            partner_reader is not None
+            and (partner_rows := partner_reader.take(start, stop)) is not None
+        ):
+            known, matched = partner_rows
             at: Any = slice(None) if matched is None else matched
             mean[at, : known.shape[1] - 1], weight[at] = known[:, :-1], known[:, -1]
         yield update_mean(seen, mean, weight, work.decay)

@@ -60,10 +60,10 @@ def nearest(
     n = k if rescore is None else _n_candidates(table, rescore, k, candidates)
     scores, rows = [], []
     for asked in _batches(queries, n):
-        found, numbers = _best(asked, table, n, k, metric)
+        best, numbers = _best(asked, table, n, k, metric)
         if rescore is not None:
-            found, numbers = _rescored(asked, table, rescore, numbers, k, rescored_by)
-        scores.append(found)
+            best, numbers = _rescored(asked, table, rescore, numbers, k, rescored_by)
+        scores.append(best)
         rows.append(numbers)
     return np.concatenate(scores), ids_at(table.row_ids, np.concatenate(rows))
 
@@ -119,8 +119,8 @@ def _best(
         scores, rows = _nearest_codes(asked, table, n)
         n_ranked = int((rows[:1] >= 0).sum())
     else:
-        (found,) = rank_tables([table], asked, n, metric=metric, label="search")
-        scores, rows, n_ranked = found.best.scores, found.rows, found.n_ranked
+        (best,) = rank_tables([table], asked, n, metric=metric, label="search")
+        scores, rows, n_ranked = best.best.scores, best.rows, best.n_ranked
     if n_ranked < k:
         raise InputError(
             f"{k} rows were asked for; {table.where} has {n_ranked} that are not zero; ask for"
@@ -201,9 +201,9 @@ def _nearest_codes(asked: Matrix, table: Table, n: int) -> tuple[Matrix, RowNumb
     load = read_load(table, ranges, grid, values=values, copies=2)
     join = partial(_joined, search)
     one: Pass[_Found] = graph.tree(keys, join, load=load, reads=(table.source,))
-    found = one.run()
-    distances, rows = distances_and_rows(found.keys)
-    known = found.keys != NONE
+    best = one.run()
+    distances, rows = distances_and_rows(best.keys)
+    known = best.keys != NONE
     return np.where(known, -distances.astype(np.float64), -np.inf), np.where(known, rows, -1)
 
 

@@ -44,12 +44,12 @@ def verify_run(place: Any) -> VerifiedRun:
     open_run(place)  # whatever else is wrong with it
     recorded, files = recorded_output(place), run_files(place)
     chunks = recorded.files()["chunks"]
-    found = file_digests(files.blocks, list(chunks))
+    digests = file_digests(files.blocks, list(chunks))
     damage = [
         f"{files.where(path)} {wrong}"
-        for (path, crc), digest in zip(chunks.items(), found, strict=True)
+        for (path, crc), digest in zip(chunks.items(), digests, strict=True)
         if (wrong := problem(digest, crc, "chunks")) is not None
     ]
     damage += [f"{files.where(path)} was added since" for path in unrecorded(files, recorded)]
     require_none(damage, "Restore what is named from a copy, or stabilize the run again")
-    return VerifiedRun(len(found) + len(recorded.files()["metadata"]) + 2, recorded)
+    return VerifiedRun(len(digests) + len(recorded.files()["metadata"]) + 2, recorded)

@@ -89,10 +89,10 @@ def thinned(n: int, place: Scale, texts: Sequence[str]) -> list[int]:
     if n <= most:
         return list(range(n))
     every = math.ceil((n - 1) / max(most - 1, 1))
-    found = list(range(0, n, every))
-    if found[-1] != n - 1:
-        found = [*(k for k in found if abs(place(n - 1) - place(k)) >= widest), n - 1]
-    return found
+    marked = list(range(0, n, every))
+    if marked[-1] != n - 1:
+        marked = [*(k for k in marked if abs(place(n - 1) - place(k)) >= widest), n - 1]
+    return marked
 
 
 def apart(places: Sequence[float], low: float, high: float, gap: float = _LINE) -> list[float]:

@@ -244,7 +244,7 @@ def heatmap(
             elif value < -0.025:
                 bars.append((at_x(column) - side / 4, at_y(row), side / 2, 0.8))
     box = (at_x.start, at_y.start, side)
-    marks = [grid_cells(found, box, f"k{key}") for key, found in sorted(squares.items())]
+    marks = [grid_cells(squares_, box, f"k{key}") for key, squares_ in sorted(squares.items())]
     marks += [*([cells(bars, "bar")] if bars else []), *numbers]
     upright = Scale(0, n - 1, at_y.start + side / 2, at_y.end - side / 2)
     rows = range(n) if side >= 14 else _every(n, 14 / side)
@@ -304,13 +304,13 @@ def _shown(value: float | None, is_log: bool) -> bool:  # noqa: FBT001 (the one 
 
 def _pieces(values: Values, x: Scale, y: Scale, *, is_log: bool = False) -> list[list[Point]]:
     """Points of values without a gap between them."""
-    found: list[list[Point]] = [[]]
+    pieces: list[list[Point]] = [[]]
     for k, value in enumerate(values):
         if _shown(value, is_log) and value is not None:
-            found[-1].append((x(k), y(value)))
-        elif found[-1]:
-            found.append([])
-    return [piece for piece in found if piece]
+            pieces[-1].append((x(k), y(value)))
+        elif pieces[-1]:
+            pieces.append([])
+    return [piece for piece in pieces if piece]
 
 
 def _stairs(points: Sequence[Point]) -> list[Point]:

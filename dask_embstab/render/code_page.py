@@ -157,8 +157,8 @@ def _recall(entry: Entry) -> float:
 
 
 def _recall_of(entry: Entry, part: str) -> float | None:
-    found = (entry.get("parts") or {}).get(part)
-    return None if found is None else found["recall"]["mean"]
+    recall = (entry.get("parts") or {}).get(part)
+    return None if recall is None else recall["recall"]["mean"]
 
 
 def _ends(values: Sequence[float | None]) -> str:

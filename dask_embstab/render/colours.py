@@ -63,8 +63,8 @@ def variables(palette: Palette, scheme: str) -> str:
 def shades(scheme: str) -> dict[str, Rgb]:
     """The fill of every class of a heat map (`charts.shade`)."""
     above, below = _RAMPS[scheme]
-    found = {str(k): _between(above, k / (_N_SHADES - 1)) for k in range(_N_SHADES)}
-    return found | {key: _between(below, k / (len(_BELOW) - 1)) for k, key in enumerate(_BELOW)}
+    colours = {str(k): _between(above, k / (_N_SHADES - 1)) for k in range(_N_SHADES)}
+    return colours | {key: _between(below, k / (len(_BELOW) - 1)) for k, key in enumerate(_BELOW)}
 
 
 def rules() -> str:

@@ -110,19 +110,19 @@ def skew_heatmap(skew: Mapping[str, Any]) -> Figure:
     )
 
 
-def cosine_histogram(key: str, found: Mapping[str, Any], between: str) -> Shown:
+def cosine_histogram(key: str, figures: Mapping[str, Any], between: str) -> Shown:
     """The distribution of the same-id cosines of two runs."""
-    title, cosine = f"Cosines of the same {key}", found.get("cosine")
+    title, cosine = f"Cosines of the same {key}", figures.get("cosine")
     if not cosine:
         return Absent(title, f"no row of {between} has the same id and a direction in both.")
     counts = cosine["histogram"]
     edges = [-1 + 2 * k / len(counts) for k in range(len(counts) + 1)]
     ceiling = cosine.get("ceiling")
-    points = [("mean", found["mean_cosine"]), ("ceiling", ceiling), ("chance", cosine["chance"])]
+    points = [("mean", figures["mean_cosine"]), ("ceiling", ceiling), ("chance", cosine["chance"])]
     total = sum(counts)
     return Figure(
         title,
-        f"A histogram of {total} cosines between {between}: mean {as_text(found['mean_cosine'])},"
+        f"A histogram of {total} cosines between {between}: mean {as_text(figures['mean_cosine'])},"
         f" chance {as_text(cosine['chance'])}, ceiling of a rotation {as_text(ceiling)}.",
         f"How many rows have which cosine with the row of the same id, between {between}: a heap at"
         " the right is good; near the line of chance are ids that have nothing to do with their"
@@ -130,7 +130,7 @@ def cosine_histogram(key: str, found: Mapping[str, Any], between: str) -> Shown:
         (histogram(edges, counts, unit="share of rows, by cosine", points=points),),
         ("cosine from", "to", "rows"),
         (
-            ("mean", found["mean_cosine"], total),
+            ("mean", figures["mean_cosine"], total),
             ("chance", cosine["chance"], None),
             ("ceiling", ceiling, None),
             *(
@@ -142,9 +142,9 @@ def cosine_histogram(key: str, found: Mapping[str, Any], between: str) -> Shown:
     )
 
 
-def component_figure(key: str, found: Mapping[str, Any], between: str) -> Shown:
+def component_figure(key: str, figures: Mapping[str, Any], between: str) -> Shown:
     """Correlation and share of energy of every component."""
-    title, known = f"Components of the {key}", found.get("components")
+    title, known = f"Components of the {key}", figures.get("components")
     if not known:
         return Absent(title, "no rows with a direction are shared.")
     correlation, a, b = known["correlation"], known["share_a"], known["share_b"]
@@ -180,7 +180,7 @@ def component_figure(key: str, found: Mapping[str, Any], between: str) -> Shown:
 
 def moved_figures(by_table: Mapping[str, Mapping[str, Any]], between: str) -> list[Shown]:
     """The ids of the lowest cosines and of the farthest vectors, by table."""
-    found: list[Shown] = []
+    shown: list[Shown] = []
     for title, name, column, reading in (
         (
             "Worst ids: lowest cosine",
@@ -202,10 +202,10 @@ def moved_figures(by_table: Mapping[str, Mapping[str, Any]], between: str) -> li
         ),
     ):
         known = {key: listed[name] for key, listed in by_table.items() if listed.get(name)}
-        found += merged(
+        shown += merged(
             title, {key: _moved(title, one, column, reading) for key, one in known.items()}
         )
-    return found
+    return shown
 
 
 def _moved(title: str, moved: Sequence[Mapping[str, Any]], column: str, reading: str) -> Figure:

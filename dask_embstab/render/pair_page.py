@@ -34,10 +34,10 @@ def pair_verdict(values: Mapping[str, Any]) -> Verdict:
         else f"Look at this: {', '.join([*values['unknown'], *troubles(values['keys'])])}"
     )
     lines = tuple(
-        f"{key}: {found['matched']} rows have an id in both runs, {found['unmatched_a']} in the"
-        f" first alone, {found['unmatched_b']} in the second alone; {found['zero_rows']} rows of"
-        " zeros are left out."
-        for key, found in _known(values)
+        f"{key}: {figures['matched']} rows have an id in both runs, {figures['unmatched_a']} in the"
+        f" first alone, {figures['unmatched_b']} in the second alone; {figures['zero_rows']} rows"
+        " of zeros are left out."
+        for key, figures in _known(values)
     )
     apart = values["metrics"].get("unmeasured") or {}
     lines += tuple(f"{key}: not measured: {why}." for key, why in apart.items())
@@ -86,22 +86,26 @@ def pair_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]
             "Components", {key: component_figure(key, one, between) for key, one in tables.items()}
         ),
         "Lengths and rows": [
-            *merged("Lengths", {key: _lengths(key, found) for key, found in tables.items()}),
-            *merged("Matched rows", {key: _matched(key, found) for key, found in tables.items()}),
+            *merged("Lengths", {key: _lengths(key, figures) for key, figures in tables.items()}),
+            *merged(
+                "Matched rows", {key: _matched(key, figures) for key, figures in tables.items()}
+            ),
         ],
         "Ids that moved most": moved_figures(
-            {key: _moved(found) for key, found in tables.items()}, between
+            {key: _moved(figures) for key, figures in tables.items()}, between
         ),
         "Judgments": _judged(values["metrics"].get("judged")),
         "Groups": [
-            _groups(key, found["groups"]) for key, found in tables.items() if found.get("groups")
+            _groups(key, figures["groups"])
+            for key, figures in tables.items()
+            if figures.get("groups")
         ],
     }
     return sections_of(parts, prefix)
 
 
 def _known(values: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(key, found) for key in TABLES if (found := values["metrics"].get(key))]
+    return [(key, figures) for key in TABLES if (figures := values["metrics"].get(key))]
 
 
 def _rankings(metrics: Mapping[str, Any]) -> Iterator[Figure | Absent]:
@@ -155,7 +159,7 @@ def _judged(judged: Mapping[str, Any] | None) -> list[Figure | Absent]:
     """Quality by judgments, where they were given."""
     if judged is None or not judged["b"]["ndcg"]:
         return []
-    rankings = [name for name, found in judged.items() if isinstance(found, Mapping)]
+    rankings = [name for name, figures in judged.items() if isinstance(figures, Mapping)]
     depths = sorted(map(int, judged["b"]["ndcg"]))
     means = {
         name: {m: [judged[name][m][str(k)]["mean"] for k in depths] for m in judged[name]}
@@ -176,8 +180,8 @@ def _judged(judged: Mapping[str, Any] | None) -> list[Figure | Absent]:
     return [figure]
 
 
-def _lengths(key: str, found: Mapping[str, Any]) -> Figure:
-    norms = found.get("norms") or {"ratio_of_sums": found["norm_ratio"]}
+def _lengths(key: str, figures: Mapping[str, Any]) -> Figure:
+    norms = figures.get("norms") or {"ratio_of_sums": figures["norm_ratio"]}
     named = {name.replace("_", " "): value for name, value in norms.items()}
     shown = {name: value for name, value in named.items() if value is not None}
     return Figure(
@@ -191,12 +195,12 @@ def _lengths(key: str, found: Mapping[str, Any]) -> Figure:
     )
 
 
-def _matched(key: str, found: Mapping[str, Any]) -> Figure:
+def _matched(key: str, figures: Mapping[str, Any]) -> Figure:
     named = {
-        "in both": found["matched"],
-        "first alone": found["unmatched_a"],
-        "second alone": found["unmatched_b"],
-        "of zeros": found["zero_rows"],
+        "in both": figures["matched"],
+        "first alone": figures["unmatched_a"],
+        "second alone": figures["unmatched_b"],
+        "of zeros": figures["zero_rows"],
     }
     return Figure(
         f"Matched rows of {key}",
@@ -208,10 +212,12 @@ def _matched(key: str, found: Mapping[str, Any]) -> Figure:
     )
 
 
-def _moved(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _moved(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     """The lists of a sample, and in place of the lowest cosines those of all rows, where known."""
-    listed = found.get("moved") or {}
-    return listed | {"lowest_cosine": found.get("most_moved") or listed.get("lowest_cosine") or []}
+    listed = figures.get("moved") or {}
+    return listed | {
+        "lowest_cosine": figures.get("most_moved") or listed.get("lowest_cosine") or []
+    }
 
 
 def _groups(key: str, groups: Mapping[str, Mapping[str, Any]]) -> Figure:

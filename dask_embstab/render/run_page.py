@@ -51,7 +51,7 @@ def run_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]:
     parts: dict[str, list[Figure | Absent]] = {
         "The alignment": [
             _errors(known["alignment"]),
-            *(_rows(key, found) for key, found in known["tables"].items()),
+            *(_rows(key, figures) for key, figures in known["tables"].items()),
         ],
         "Cosines of the same ids": merged(
             "Cosines", {key: cosine_histogram(key, one, between) for key, one in compared.items()}
@@ -70,7 +70,7 @@ def run_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ...]:
             ),
         ],
         "Ids that moved most": moved_figures(
-            {key: found.get("moved") or {} for key, found in compared.items()}, between
+            {key: figures.get("moved") or {} for key, figures in compared.items()}, between
         ),
     }
     return sections_of(parts, prefix)
@@ -94,8 +94,8 @@ def _errors(alignment: Mapping[str, Any] | None) -> Figure | Absent:
     )
 
 
-def _rows(key: str, found: Mapping[str, Any]) -> Figure:
-    shown = {name: value for name, value in found.items() if value is not None}
+def _rows(key: str, counts: Mapping[str, Any]) -> Figure:
+    shown = {name: value for name, value in counts.items() if value is not None}
     return Figure(
         f"Rows of {key}",
         ", ".join(f"{name} {value}" for name, value in shown.items()),
@@ -103,5 +103,5 @@ def _rows(key: str, found: Mapping[str, Any]) -> Figure:
         " (new), and how many the reference alone has (gone).",
         (ranked_bars(list(shown), [float(v) for v in shown.values()], unit="rows"),),
         ("rows", "number"),
-        tuple(found.items()),
+        tuple(counts.items()),
     )

@@ -88,12 +88,12 @@ def series_sections(values: Mapping[str, Any], prefix: str) -> tuple[Section, ..
                 {
                     key: share_columns(
                         key,
-                        found["head_share"],
+                        spectrum["head_share"],
                         "Share of the sum of squares of the live run's rows by direction, largest"
                         " first: a long flat tail is components that carry little.",
                         unit="share of squares, by direction",
                     )
-                    for key, found in values["spectra"].items()
+                    for key, spectrum in values["spectra"].items()
                 },
             ),
             *merged(
@@ -154,18 +154,18 @@ def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
 
 def _codes(tables: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Absent]:
     """Codes of each run, frozen beside refitted."""
-    found: list[Figure | Absent] = []
+    shown: list[Figure | Absent] = []
     for key, known in tables.items():
         for what, reading in _CODES.items():
             lines = [Line("frozen", known[what]), Line("refitted", known[f"refit_{what}"])]
             lines = [line for line in lines if any(value is not None for value in line.values)]
             title = f"{what.capitalize()} of the codes of {key}"
             if not lines:
-                found.append(Absent(title, "no run has this figure yet."))
+                shown.append(Absent(title, "no run has this figure yet."))
                 continue
             last = known[what][-1]
             said = "not known" if last is None else f"{last:.3g}"
-            found.append(
+            shown.append(
                 Figure(
                     title,
                     f"Lines over {len(names)} runs; the last has {said}.",
@@ -183,7 +183,7 @@ def _codes(tables: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Abs
                     ),
                 )
             )
-    return found
+    return shown
 
 
 _CODES = {
@@ -199,9 +199,9 @@ _CODES = {
 
 
 def _spectrum(key: str, spectra: Mapping[str, Any]) -> Figure:
-    found = spectra[key]
-    names = [shortened(str(run)) for run in found["runs"]]
-    values = found["per_row"]
+    spectrum = spectra[key]
+    names = [shortened(str(run)) for run in spectrum["runs"]]
+    values = spectrum["per_row"]
     deep = max(map(len, values))
     picked = sorted({0, 1, 2, deep // 3, deep // 2, deep - 1} & set(range(deep)))
     lines = [
@@ -213,7 +213,7 @@ def _spectrum(key: str, spectra: Mapping[str, Any]) -> Figure:
         f" is {values[-1][0]:.3g} in the last run.",
         "Singular values per row, largest first, on a logarithmic scale: level lines are a space"
         " that keeps its shape; a jump is a model that changed. The table has the"
-        f" {deep} largest of {found['components']}.",
+        f" {deep} largest of {spectrum['components']}.",
         (line_chart(names, lines, unit="singular value per row", is_log=True),),
         ("run", *(_ordinal(k) for k in range(deep))),
         tuple(
@@ -229,14 +229,16 @@ def _ordinal(k: int) -> str:
     return f"{n}{ending}"
 
 
-def _rows(key: str, found: Mapping[str, Any], names: Sequence[str]) -> Figure:
+def _rows(key: str, rows_of: Mapping[str, Any], names: Sequence[str]) -> Figure:
     counts = ("matched", "new", "gone")
-    asked = any(value is not None for value in found["matched"])
-    parts = [Line(name, found[name]) for name in counts] if asked else [Line("rows", found["rows"])]
+    asked = any(value is not None for value in rows_of["matched"])
+    parts = (
+        [Line(name, rows_of[name]) for name in counts] if asked else [Line("rows", rows_of["rows"])]
+    )
     told = ", ".join(
-        f"{found[name][-1]} {'' if name == 'rows' else name}".rstrip()
+        f"{rows_of[name][-1]} {'' if name == 'rows' else name}".rstrip()
         for name in ("rows", *counts)
-        if found[name][-1] is not None
+        if rows_of[name][-1] is not None
     )
     reading = (
         "The rows of each run whose ids its reference has (matched) or does not have (new,"
@@ -249,8 +251,8 @@ def _rows(key: str, found: Mapping[str, Any], names: Sequence[str]) -> Figure:
         f"Stacked bars over {len(names)} runs; {key} of the last: {told}.",
         reading,
         (stacked_bars(names, parts, unit=key),),
-        ("run", *found),
-        tuple((name, *(values[k] for values in found.values())) for k, name in enumerate(names)),
+        ("run", *rows_of),
+        tuple((name, *(values[k] for values in rows_of.values())) for k, name in enumerate(names)),
     )
 
 
@@ -263,9 +265,9 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
     sizes = [run["bytes"] for run in runs]
     hours = [run["hours_since_previous"] for run in runs]
     drift = [run["chain_minus_first"] for run in runs]
-    found: list[Figure | Absent] = [Absent("Sizes", "no version records the bytes of its run.")]
+    shown: list[Figure | Absent] = [Absent("Sizes", "no version records the bytes of its run.")]
     if any(size is not None for size in sizes):
-        found[0] = Figure(
+        shown[0] = Figure(
             "Size of each run",
             f"A line over {len(runs)} runs; the last has {sizes[-1]} bytes.",
             "Bytes of the rows of each run as it was published: steps are new rows or components.",
@@ -277,7 +279,7 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
     if steps := [step for step in _STEPS if any(step in known for known in seconds)]:
         by_step = {step: [known.get(step) for known in seconds] for step in steps}
         lines = [Line(step, by_step[step]) for step in steps if step in _STEPS[:_MOST_STEPS]]
-        found.append(
+        shown.append(
             Figure(
                 "Time to add each run",
                 f"Lines of {len(lines)} steps over {len(runs)} runs; the last took"
@@ -294,7 +296,7 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
             )
         )
     if any(gap is not None for gap in hours):
-        found.append(
+        shown.append(
             Figure(
                 "Time between runs",
                 f"A line over {len(runs)} runs; the last came after {hours[-1]:.3g} hours.",
@@ -309,7 +311,7 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
         )
     if any(value is not None for value in drift):
         known = next(value for value in reversed(drift) if value is not None)
-        found.append(
+        shown.append(
             Figure(
                 "Drift of the chain",
                 f"A line over {len(runs)} runs; the last known value is {known:.3g}.",
@@ -320,7 +322,7 @@ def _sizes_and_times(values: Mapping[str, Any], names: Sequence[str]) -> list[Fi
                 tuple(zip(names, drift, strict=True)),
             )
         )
-    return found
+    return shown
 
 
 def _made_of(values: Mapping[str, Any]) -> tuple[Html, ...]:

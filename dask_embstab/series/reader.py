@@ -163,8 +163,8 @@ class SeriesReader(Displayed):
         True
         """
         log = self.log()
-        found = log.located(log.with_run(version))
-        return replace(space_of_run(self._run(found)), version=found.version)
+        located = log.located(log.with_run(version))
+        return replace(space_of_run(self._run(located)), version=located.version)
 
     @verb()
     def codes(self, version: int | None = None, *, like: int | None = None) -> Run:
@@ -183,10 +183,10 @@ class SeriesReader(Displayed):
         200
         """
         log = self.log()
-        found = log.located(log.with_run(version))
+        located = log.located(log.with_run(version))
         if like is not None:
-            require_one_code(self.store, found, log.located(log.with_run(like)))
-        return read_codes(self.store, found)
+            require_one_code(self.store, located, log.located(log.with_run(like)))
+        return read_codes(self.store, located)
 
     @contextlib.contextmanager
     def pin(self, version: int | None = None) -> Iterator[Run]:
@@ -200,9 +200,9 @@ class SeriesReader(Displayed):
         200
         """
         log = self.log()
-        found = log.located(log.with_run(version))
-        with gc.pin(self.store, str(found.run)):
-            yield self._run(found)
+        located = log.located(log.with_run(version))
+        with gc.pin(self.store, str(located.run)):
+            yield self._run(located)
 
     def verify(self) -> Verified:
         """Read every file of every published run and compare it with what was recorded.
@@ -282,9 +282,9 @@ class SeriesReader(Displayed):
                 f" or {option('version')}"
             )
         log = self.log()
-        found = log.with_run(version) if model is None else log.of_model(model)
-        found = log.located(found)
-        return transform_of(self._run(found), found)
+        located = log.with_run(version) if model is None else log.of_model(model)
+        located = log.located(located)
+        return transform_of(self._run(located), located)
 
     @verb()
     def apply(

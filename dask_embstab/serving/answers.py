@@ -48,8 +48,8 @@ def answer(live: Live, what: str, asked: Any) -> dict[str, Any]:
             f"vectors of the space {shown(space)} must not meet those of version"
             f" {snapshot.version}, which are of {snapshot.space.origin}; transform them first"
         )
-    found = _ANSWERS[what](snapshot, asked)
-    return {"version": snapshot.version, "space": snapshot.space.origin, **found}
+    result = _ANSWERS[what](snapshot, asked)
+    return {"version": snapshot.version, "space": snapshot.space.origin, **result}
 
 
 def _version(given: Any) -> int | None:

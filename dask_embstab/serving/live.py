@@ -153,11 +153,11 @@ class Live(Displayed):
             if known is not None:
                 self._others.move_to_end(version)
                 return known
-        found = self._opened(version)
+        snapshot = self._opened(version)
         with self._lock:
-            self._others[version] = found
+            self._others[version] = snapshot
             self._drop()
-        return found
+        return snapshot
 
     def close(self) -> None:
         """Let gc have what this held.

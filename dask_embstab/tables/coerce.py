@@ -52,8 +52,8 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return table if table.key == key else replace(table, key=key)
     if isinstance(table, Run) or _holds_tables(table):
         return run_of(table).table(key)
-    if (found := table_in_files(table, key=key)) is not None:
-        return found
+    if (in_files := table_in_files(table, key=key)) is not None:
+        return in_files
     if is_place(table):
         return of_one_folder(table, partial(_from_place, table, key))
 
@@ -70,9 +70,9 @@ def open_table(
     """The table that ``source`` is or names: of its columns ``id`` and ``vector``, the rows that
     ``where`` keeps.
     """
-    found = table_in_files(source, key=key, id=id, vector=vector, where=where)
-    if found is not None:
-        return found
+    opened = table_in_files(source, key=key, id=id, vector=vector, where=where)
+    if opened is not None:
+        return opened
     if is_frame(source) and where is None:
         what = f"the {key} frame"
         rows = labelled_rows(source, key, what, id=id, vector=vector)
@@ -126,12 +126,12 @@ def run_of(given: Any, users: TableLike | None = None) -> Run:
     these ``users``.
     """
     if isinstance(given, str | os.PathLike):
-        found = None if is_in_files(given) else open_run(given)
+        run = None if is_in_files(given) else open_run(given)
     else:
-        found = as_run(given)
-    if found is None:
+        run = as_run(given)
+    if run is None:
         return _in_memory(given, users)
-    return found if users is None else replace(found, users=as_table(users, key="users"))
+    return run if users is None else replace(run, users=as_table(users, key="users"))
 
 
 def tables_at(path: str | os.PathLike[str]) -> dict[str, Table]:

@@ -120,7 +120,7 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
             " duplicates"
         )
 
-    values, found, at = np.asarray(values), np.empty(len(ids), values.dtype), 0
+    values, ordered, at = np.asarray(values), np.empty(len(ids), values.dtype), 0
     for part in id_ranges(ids):
         places = known.get_indexer(pd.Index(hashable(part)))
         if len(bad := np.flatnonzero(places < 0)):
@@ -129,10 +129,10 @@ def by_label(values: Any, labels: Ids, ids: Ids | RowNumberIds, what: str) -> An
                 f" {first_few(bad, at)} have none; give every id one, or .to_numpy() to match them"
                 " by row"
             )
-        found[at : at + len(part)] = values[places]
+        ordered[at : at + len(part)] = values[places]
         at += len(part)
 
-    return found
+    return ordered
 
 
 def _in_memory(array: Any, column: Column, row: int) -> ColumnBlock:

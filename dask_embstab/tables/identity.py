@@ -89,8 +89,8 @@ class StoredFile:
     @classmethod
     def of(cls, path: str) -> StoredFile:
         """As it is now."""
-        found = os.stat(path)  # noqa: PTH116 (once per file)
-        return cls(path, found.st_size, found.st_mtime_ns)
+        status = os.stat(path)  # noqa: PTH116 (once per file)
+        return cls(path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,8 @@ def _metadata(array: zarr.Array[Any]) -> bytes:
     with contextlib.suppress(Exception):
         if isinstance(store, LocalStore):
             return read_regular(f"{store.root}/{array.path}/{name}")
-        found = sync(store.get(f"{array.path}/{name}".lstrip("/"), default_buffer_prototype()))
-        return b"" if found is None else found.to_bytes()
+        data = sync(store.get(f"{array.path}/{name}".lstrip("/"), default_buffer_prototype()))
+        return b"" if data is None else data.to_bytes()
     return b""
 
 
@@ -146,8 +146,8 @@ def _stamps(array: zarr.Array[Any]) -> Stamps:
     before = f"{array.store.root}/{array.path}/{before}"
     for number in range(n_chunks):
         with contextlib.suppress(OSError):
-            found = os.stat(f"{before}{number}{after}")  # noqa: PTH116 (once per chunk)
-            stamps[number] = hash((found.st_size, found.st_mtime_ns))
+            status = os.stat(f"{before}{number}{after}")  # noqa: PTH116 (once per chunk)
+            stamps[number] = hash((status.st_size, status.st_mtime_ns))
     return stamps
 
 
@@ -164,10 +164,10 @@ def _listed(store: Store, path: str) -> dict[str, int]:
     with contextlib.suppress(Exception):
         place = str(store.fs._strip_protocol(f"{store.path}/{path}".rstrip("/")))  # noqa: SLF001
         store.fs.invalidate_cache(place)
-        found: dict[str, dict[str, Any]] = sync(store.fs._find(place, detail=True))  # noqa: SLF001 (its own async form)
+        listed: dict[str, dict[str, Any]] = sync(store.fs._find(place, detail=True))  # noqa: SLF001 (its own async form)
         return {
             name[len(place) + 1 :]: hash(tuple(str(info.get(key)) for key in _CHANGING_FIELDS))
-            for name, info in found.items()
+            for name, info in listed.items()
         }
 
     return {}

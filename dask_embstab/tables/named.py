@@ -45,18 +45,18 @@ def read_named(
     """Options of a fit with what is known by a name read, by table: ``tables`` are those that are
     aligned.
     """
-    found = dict(options)
+    values = dict(options)
     for name in set(NAMED) & set(options):
         given = options[name]
         if is_name(name, given):
             given = dict.fromkeys(tables, given)
         if isinstance(given, Mapping):
-            found[name] = {
+            values[name] = {
                 key: value_of(name, value, tables[key], run) if key in tables else value
                 for key, value in given.items()
             }
 
-    return found
+    return values
 
 
 def value_of(name: str, value: Any, table: Table, run: Run | None) -> Any:

@@ -56,9 +56,9 @@ def record_output(
         if METADATA.fullmatch(name) and name not in _UNRECORDED:
             metadata[name] = int(crc32c.crc32c(files.read(name)))
     for name, checksum in files.checksums(n for n in names if CHUNK.fullmatch(n)).items():
-        if found := _NUMBERED.fullmatch(name):
-            digests = numbered.setdefault(f"{found['before']}{{}}{found['after']}", {})
-            digests[int(found["number"])] = checksum
+        if match := _NUMBERED.fullmatch(name):
+            digests = numbered.setdefault(f"{match['before']}{{}}{match['after']}", {})
+            digests[int(match["number"])] = checksum
 
     for key, digests in written.items():
         rows = "vectors" if f"{key}/vectors/c/{{}}/0" in numbered else "codes"

@@ -47,14 +47,14 @@ class Remaining:
         # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <=
         # i.
         later = self.gone - np.arange(self.earlier, self.earlier + len(self.gone))
-        found: RowNumbers = rows + self.earlier + np.searchsorted(later, rows, side="right")
-        return found
+        stored_rows: RowNumbers = rows + self.earlier + np.searchsorted(later, rows, side="right")
+        return stored_rows
 
     def now(self, rows: RowNumbers) -> RowNumbers:
         """The new numbers of old ones, without those of rows that are gone."""
         left = np.setdiff1d(rows, self.gone, assume_unique=True)
-        found: RowNumbers = left - np.searchsorted(self.gone, left)
-        return found
+        left_rows: RowNumbers = left - np.searchsorted(self.gone, left)
+        return left_rows
 
     def spans(self, start: int, stop: int) -> tuple[int, int]:
         """Old rows that hold the remaining rows ``start`` to ``stop``: a span goes on where the one

@@ -159,15 +159,15 @@ def _inputs(known: Any) -> Any:
     """What a transform was fitted on, also through inverses and compositions."""
     if not isinstance(known, Mapping):
         return None
-    found: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         key: {name: (known.get(key) or {}).get(name) for name in ("rows", "energy", "digests")}
         for key in ("items", "users")
     }
     if "inverse_of" in known:
-        found["inverse_of"] = _inputs(known["inverse_of"])
+        inputs["inverse_of"] = _inputs(known["inverse_of"])
     if isinstance(parts := known.get("composed_of"), list | tuple):
-        found["composed_of"] = [_inputs(part) for part in parts]
-    return found
+        inputs["composed_of"] = [_inputs(part) for part in parts]
+    return inputs
 
 
 def rebased_origin(basis: Mapping[str, Any]) -> str:

@@ -96,12 +96,14 @@ def open_node(
                 )
         try:
             if local is None and type(place) is not LocalStore:
-                found = _compared_with(zarr_place(place), digests)
-                if isinstance(found, UrlStore):
+                node_store = _compared_with(zarr_place(place), digests)
+                if isinstance(node_store, UrlStore):
                     # One request where a group of Zarr v3 stands, as in most places.
                     with contextlib.suppress(FileNotFoundError, ValueError):
-                        return zarr.open_group(found, mode="r", zarr_format=3)
-                return fresh(zarr.open(found, mode="r" if _can_be_read_only(found) else "r+"))
+                        return zarr.open_group(node_store, mode="r", zarr_format=3)
+                return fresh(
+                    zarr.open(node_store, mode="r" if _can_be_read_only(node_store) else "r+")
+                )
             root = place.root if local is None else local  # type: ignore[union-attr]
             store = RunStore(root, read_only=True, recorded=digests)
             # At once without the consolidated copies; whatever is no such group is opened, or
@@ -132,13 +134,13 @@ def of_one_folder(place: Any, read: Callable[[], V]) -> V:
     for _ in range(_MOST_READS):
         before = _folder(local)
         try:
-            found = read()
+            result = read()
         except EmbstabError:
             if _folder(local) == before:
                 raise
         else:
             if _folder(local) == before:
-                return found
+                return result
 
     raise RetryError(
         f"{place_name(place)} was replaced {_MOST_READS} times while it was opened; call again"
@@ -148,8 +150,8 @@ def of_one_folder(place: Any, read: Callable[[], V]) -> V:
 def _folder(local: Path | None) -> tuple[int, int] | None:
     with contextlib.suppress(OSError, ValueError):  # no path at all: whoever opens it says so
         if local is not None:
-            found = local.stat()
-            return found.st_dev, found.st_ino
+            status = local.stat()
+            return status.st_dev, status.st_ino
     return None
 
 
@@ -220,8 +222,8 @@ def _can_be_read_only(place: Any) -> bool:
 def _no_node(place: Any, local: Path | None) -> str:
     """Why there is no Zarr node, as far as a look at the place tells."""
     name = place_name(place)
-    if isinstance(found := zarr_place(place), UrlStore):
-        found.require_bucket()
+    if isinstance(other := zarr_place(place), UrlStore):
+        other.require_bucket()
     if key := table_without_group(place if local is None else RunStore(local, read_only=True)):
         return without_group(name, key)
     if local is not None and (saved := npz_kind(local)) in ("moments", "transform"):
@@ -230,11 +232,11 @@ def _no_node(place: Any, local: Path | None) -> str:
             f"{name} must hold rows; it holds {'moments' if saved == 'moments' else 'a transform'};"
             f" give the run, or give this file to {verb}"
         )
-    if local is not None and (found := _other_format(local)):
+    if local is not None and (other := _other_format(local)):
         way = f"write it as a run with {call('ingest')}"
-        if found.endswith(_NOT_READ):
+        if other.endswith(_NOT_READ):
             way = f"read its arrays and write them as a run with {call('create_run')}"
-        return f"{name} must be a Zarr store; it is {found}; {way}"
+        return f"{name} must be a Zarr store; it is {other}; {way}"
     return f"{name} is not a Zarr store: it has no zarr.json, .zgroup or .zarray"
 
 

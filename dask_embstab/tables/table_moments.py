@@ -146,10 +146,10 @@ class TableMoments(Displayed):
         """
         header = self._header()
         matched = self.shared and self.shared.matched
-        found = hashlib.sha256(json.dumps([header["counts"], header["zeros"], matched]).encode())
+        sha = hashlib.sha256(json.dumps([header["counts"], header["zeros"], matched]).encode())
         for name, array in sorted(self._arrays().items()):
-            found.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+            sha.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
 
     def save(
         self,

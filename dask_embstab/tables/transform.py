@@ -210,8 +210,8 @@ class Transform(Displayed):
         >>> sorted(es.fit(tuesday, reference=monday).arrays())
         ['items', 'singular_values', 'users']
         """
-        found = {name: getattr(self, own) for own, name in _STORED.items()}
-        return {name: array for name, array in found.items() if array is not None}
+        arrays = {name: getattr(self, own) for own, name in _STORED.items()}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> Transform:

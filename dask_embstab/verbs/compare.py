@@ -129,8 +129,8 @@ def compared_runs(a: Any, b: Any) -> tuple[Run, Run]:
     """Both as runs; versions of series in one space where their widths differ."""
     versions = [series_version(given) for given in (a, b)]
     first, second = (
-        found or as_run(given) or run_of({"items": as_table(given)})
-        for found, given in zip(versions, (a, b), strict=True)
+        opened or as_run(given) or run_of({"items": as_table(given)})
+        for opened, given in zip(versions, (a, b), strict=True)
     )
     return of_one_width(first, second) if all(versions) else (first, second)
 
@@ -194,13 +194,13 @@ def search(
     array([['b', 'c']], dtype=object)
     """
     queries, run, rescore = bound(storage_options, queries, run, rescore)
-    theirs, found = as_run(queries), run_of(run)
+    theirs, theirs_run = as_run(queries), run_of(run)
     rescoring = None if rescore is None else run_of(rescore)
     for other, what in ((theirs, "the queries"), (rescoring, option("rescore"))):
         if other is not None:
-            require_runs_meet(other, found, what)
+            require_runs_meet(other, theirs_run, what)
     asked, of_users = _queries(queries, theirs)
-    searched = found.table("items")
+    searched = theirs_run.table("items")
     exact = None if rescoring is None else rescoring.table("items")
     if exact is None and candidates is not None:
         raise InputError(f"{option('candidates')} are rescored; give {option('rescore')} with it")

@@ -194,7 +194,7 @@ def frontier(
             f"{option(rank=rank)} must lie between 1 and {source.table('items').d}, the components"
         )
     with unchanged(source.items, source.users):
-        found = measure(
+        measured = measure(
             source,
             k=k,
             seed=seed,
@@ -204,7 +204,7 @@ def frontier(
             force=force,
         )
     if out is not None:
-        data = found.html.encode()
+        data = measured.html.encode()
         with publishing(out):
             write_whole(out, lambda file: file.write(data), sync=True)
-    return found
+    return measured

@@ -153,14 +153,14 @@ def export(
     if given.get("duplicates") == "error":
         del given["duplicates"]
     place = _place(out, what)
-    with _resolved(what, version, ids_changed_since) as (found, source, base):
-        of: Exported = "transform" if isinstance(found, Transform) else "run"
+    with _resolved(what, version, ids_changed_since) as (exported, source, base):
+        of: Exported = "transform" if isinstance(exported, Transform) else "run"
         chosen = format_named(format, of)
         require_options(chosen, given)
         if of == "run" and chosen.of == "transform":
-            found = _transform_of(found)
+            exported = _transform_of(exported)
         export = Export(
-            found, place, format, given, source, base=base, overwrite=overwrite, sync=sync
+            exported, place, format, given, source, base=base, overwrite=overwrite, sync=sync
         )
         written = chosen.writer()(export)
     return {**written, "format": format, "path": str(place)}
@@ -230,10 +230,10 @@ def _run_or_transform(what: Any) -> Run | Transform:
 
 
 def _transform_of(run: Any) -> Transform:
-    found: Transform | None = run.transform
-    if found is None:
+    transform: Transform | None = run.transform
+    if transform is None:
         raise InputError(
             f"a run is exported by its transform here; {run.where} is as training left it and has"
             " none; stabilize it first"
         )
-    return found
+    return transform

@@ -15,15 +15,15 @@ def paths_of(*inputs: Any) -> tuple[str, ...]:
     """Where these inputs lie, which no output may lie in or around: paths, runs by theirs, and the
     files that runs and tables are read from, whatever pattern or list named them.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for one in inputs:
         if isinstance(one, str | os.PathLike):
-            found.append(str(one))
+            paths.append(str(one))
         elif isinstance(one, Run):
-            found += paths_of(one.path, one.items, one.users)
+            paths += paths_of(one.path, one.items, one.users)
         elif isinstance(one, Table):
-            found += files_of(one)
-    return tuple(found)
+            paths += files_of(one)
+    return tuple(paths)
 
 
 def name_at(place: Any) -> str | None:

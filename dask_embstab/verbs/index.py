@@ -118,14 +118,14 @@ def query_index(
             f"queries have {asked.d} components and {k} neighbours are asked for; the index holds"
             f" {opened.rows} vectors of {opened.d} components"
         )
-    found = []
+    answers = []
     for start in range(0, asked.n_rows, _BATCH):
         numbers = np.arange(start, min(start + _BATCH, asked.n_rows))
         rows = read_rows(asked, numbers, label="index: queries")
         if not np.isfinite(rows).all():
             raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
-        found.append(opened.search(rows if through is None else through(rows), k))
-    scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        answers.append(opened.search(rows if through is None else through(rows), k))
+    scores, ids = (np.concatenate(parts) for parts in zip(*answers, strict=True))
     return scores, ids
 
 
@@ -228,10 +228,10 @@ def _require_source(transform: Transform, space: Space, what: str) -> None:
 
 def local_index(place: Any) -> Path:
     """The folder of an index."""
-    found = local_path(place)
-    if found is None:
+    folder = local_path(place)
+    if folder is None:
         raise InputError(f"an index lies in a local folder; {shown(place)} came; give its path")
-    return found
+    return folder
 
 
 def _queries(given: Any) -> tuple[Any, Space | None]:

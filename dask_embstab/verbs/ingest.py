@@ -164,15 +164,15 @@ def _require_distinct(table: Table, written: Any) -> None:
     with join_options() as join:
         if not may_repeat(ids, table.key, join):
             return
-        found = repeated(ids, join)
-    if found.n:
+        duplicates = repeated(ids, join)
+    if duplicates.n:
         place = getattr(table.source, "place", None)
         shown = (
-            f"row {first_few(found.rows)} of {table.where}"
+            f"row {first_few(duplicates.rows)} of {table.where}"
             if place is None
-            else place(found.rows[0])
+            else place(duplicates.rows[0])
         )
         raise IdError(
             f"every row must have an id of its own; {shown} has one that an earlier row has, and"
-            f" {found.n} such rows there are; leave the repeated ones out"
+            f" {duplicates.n} such rows there are; leave the repeated ones out"
         )

@@ -119,9 +119,9 @@ def table(
     column = ids if isinstance(ids, str) else None
     if column is None and vector is None and where is None:
         return with_ids(as_table(array, where=name or "the table"), ids)
-    found = open_table(array, "items", id=column, vector=vector, where=where)
-    found = found if name is None else replace(found, where=name)
-    return found if column is not None else with_ids(found, ids)
+    opened = open_table(array, "items", id=column, vector=vector, where=where)
+    opened = opened if name is None else replace(opened, where=name)
+    return opened if column is not None else with_ids(opened, ids)
 
 
 @verb()

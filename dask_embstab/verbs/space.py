@@ -71,8 +71,8 @@ def space_of(given: Any, *, storage_options: StorageOptions | None = None) -> Sp
         return series.space()
     if (named := named_version(given)) is not None:
         return named[0].space(named[1])
-    if isinstance(given, str | os.PathLike) and (found := _recorded(given)) is not None:
-        return found
+    if isinstance(given, str | os.PathLike) and (space := _recorded(given)) is not None:
+        return space
     return _of_run_or_transform(given)
 
 

@@ -162,16 +162,16 @@ def _bridge(old: Run, new: Run) -> Transform:
     d, wider = old.table("items").d, new.table("items").d > old.table("items").d
     made, rank = old.transform, d if wider else None
     if old.users is None or new.users is None:
-        found = fit(new, reference=old, keep="geometry", width=rank)
+        transform = fit(new, reference=old, keep="geometry", width=rank)
     elif made is not None and made.diagnostics.get("keep") == "scores":
-        found = fit(new, reference=old, rank=rank)
+        transform = fit(new, reference=old, rank=rank)
     else:
         standard = fit(old)
         items = moved_table(old.items, standard.items)
         users = moved_table(old.users, standard.users)
         reference = replace(old, items=items, users=users, then=standard)
-        found = fit(new, reference=reference, rank=rank).compose(standard.inverse())
+        transform = fit(new, reference=reference, rank=rank).compose(standard.inverse())
     space = space_of_run(old)
     target = {"name": old.name, "path": old.path, "space": space.origin}
-    known = {"composed_of": [dict(found.diagnostics)], "reference": target}
-    return replace(found, diagnostics=known)
+    known = {"composed_of": [dict(transform.diagnostics)], "reference": target}
+    return replace(transform, diagnostics=known)

@@ -86,12 +86,15 @@ class Code:
 
     def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
         """What decoding needs beside the codes: arrays, and the names of their dimensions."""
-        found: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        arrays: dict[str, tuple[Any, tuple[str, ...]]] = {}
         if self.matrix is not None:
-            found["matrix"] = self.matrix, ("component", "code_component")
+            arrays["matrix"] = self.matrix, ("component", "code_component")
         if self.steps is not None:
-            found["steps"] = self.steps, ("component" if self.matrix is None else "code_component",)
-        return found
+            arrays["steps"] = (
+                self.steps,
+                ("component" if self.matrix is None else "code_component",),
+            )
+        return arrays
 
     def encode(self, rows: Rows) -> tuple[Bytes, Rows | None]:
         """Numbers (m, n_codes) and scales (m,) uint16, None where the code has none.

@@ -47,12 +47,12 @@ class CodebookCode:
 
     def arrays(self) -> dict[str, tuple[Any, tuple[str, ...]]]:
         """What decoding needs beside the codes: arrays, and the names of their dimensions."""
-        found: dict[str, tuple[Any, tuple[str, ...]]] = {
+        arrays: dict[str, tuple[Any, tuple[str, ...]]] = {
             "codebook": (self.codebooks, (self._BOOKS, "entry", "entry_component"))
         }
         if self.matrix is not None:
-            found["matrix"] = self.matrix, ("component", "code_component")
-        return found
+            arrays["matrix"] = self.matrix, ("component", "code_component")
+        return arrays
 
     def overflows(self, codes: Bytes, scale: Rows | None) -> bool:  # noqa: ARG002
         """Never: entries are finite."""

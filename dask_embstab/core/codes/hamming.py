@@ -43,15 +43,15 @@ class HammingSearch:
         """Keys (q, k) of the nearest of ``codes`` (m, bytes), rows of these ``numbers`` (m,), and
         of those ``known`` (q, k); ascending.
         """
-        found, columns = known.copy(), np.ascontiguousarray(words_of(codes).T)
+        nearest_keys, columns = known.copy(), np.ascontiguousarray(words_of(codes).T)
         for start in range(0, len(self.queries), _QUERIES):
             asked = slice(start, start + _QUERIES)
-            queries, best = self.queries[asked], found[asked]
+            queries, best = self.queries[asked], nearest_keys[asked]
             for first in range(0, len(codes), _ROWS):
                 rows = slice(first, first + _ROWS)
                 distances = _distances(queries, columns[:, rows])
                 best[...] = self._nearer(best, distances, numbers[rows])
-        return found
+        return nearest_keys
 
     def _nearer(self, best: Keys, distances: Any, numbers: npt.NDArray[np.int64]) -> Keys:
         """The ``best`` (q, k) of a block of ``distances`` (q, m) and of what was known."""
@@ -88,9 +88,9 @@ def merged(best: Keys, lines: npt.NDArray[np.int64], keys: Keys) -> Keys:
     starts = np.cumsum(counts) - counts
     wide[line[order], k + np.arange(len(order)) - starts[line[order]]] = keys[order]
     wide.partition(k - 1, axis=1)
-    found = best.copy()
-    found[touched] = np.sort(wide[:, :k], axis=1)
-    return found
+    joined = best.copy()
+    joined[touched] = np.sort(wide[:, :k], axis=1)
+    return joined
 
 
 def distances_and_rows(keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -103,14 +103,14 @@ def _distances(queries: Any, columns: Any) -> Any:
     ``columns`` (words, m) are the words of the rows.
     """
     shape = len(queries), columns.shape[1]
-    different, found = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
+    different, distances = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
     np.bitwise_xor(queries[:, :1], columns[0], out=different)
-    np.bitwise_count(different, out=found)
+    np.bitwise_count(different, out=distances)
     if 64 * len(columns) > np.iinfo(np.uint8).max:
-        found = found.astype(np.uint16)
-    counted = np.empty(shape, np.uint8) if len(columns) > 1 else found
+        distances = distances.astype(np.uint16)
+    counted = np.empty(shape, np.uint8) if len(columns) > 1 else distances
     for query, column in zip(queries.T[1:], columns[1:], strict=True):
         np.bitwise_xor(query[:, None], column, out=different)
         np.bitwise_count(different, out=counted)
-        found += counted
-    return found
+        distances += counted
+    return distances

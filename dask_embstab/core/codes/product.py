@@ -75,11 +75,11 @@ class ProductCode(CodebookCode):
 def nearest(rows: Rows, entries: Rows) -> Any:
     """For every row (m, w) the number of the nearest entry (n, w)."""
     half = np.einsum("ij,ij->i", entries, entries) / 2
-    found = np.empty(len(rows), np.intp)
+    numbers = np.empty(len(rows), np.intp)
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
-        found[start : start + _ROWS] = np.argmin(half - block @ entries.T, axis=1)
-    return found
+        numbers[start : start + _ROWS] = np.argmin(half - block @ entries.T, axis=1)
+    return numbers
 
 
 def fit_codebooks(rows: Rows, parts: int, seed: int, *, steps: int = 20) -> Rows:
@@ -103,8 +103,8 @@ def fit_codebooks(rows: Rows, parts: int, seed: int, *, steps: int = 20) -> Rows
 
 def scale_of(values: Rows) -> Any:
     """What brings values to 1 at most: exact, and no square of them is out of range."""
-    found = power_of_two(np.asarray(np.abs(values).max(initial=0.0), np.float64))
-    return np.float32(np.clip(found, 2.0**-126, 2.0**126))
+    scale = power_of_two(np.asarray(np.abs(values).max(initial=0.0), np.float64))
+    return np.float32(np.clip(scale, 2.0**-126, 2.0**126))
 
 
 def scaled_rows(rows: Rows, scale: Any) -> Rows:

@@ -192,15 +192,15 @@ def agreement_of(
     )
 
 
-def cosine_figures(found: Agreement) -> CosineFigures:
+def cosine_figures(agreement: Agreement) -> CosineFigures:
     """Of at least one pair."""
-    like, n = found.likeness, found.n
+    like, n = agreement.likeness, agreement.n
     apart = 1.0 - like.cosines / n
     shares = 1.0 - np.array(PERCENTILES) / 100
-    percentiles = 1.0 - found.distances.quantiles(shares)
+    percentiles = 1.0 - agreement.distances.quantiles(shares)
     ceiling = np.linalg.svd(like.unit.cross, compute_uv=False).sum() / n
     return CosineFigures(
-        std=float(np.sqrt(max(found.squares / n - apart**2, 0.0))),
+        std=float(np.sqrt(max(agreement.squares / n - apart**2, 0.0))),
         percentiles={
             f"{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=True)
         },
@@ -212,18 +212,18 @@ def cosine_figures(found: Agreement) -> CosineFigures:
     )
 
 
-def norm_figures(found: Agreement) -> NormFigures:
+def norm_figures(agreement: Agreement) -> NormFigures:
     """Of at least one pair."""
     half = np.array([0.5])
-    (a,), (b,) = (side.quantiles(half) for side in (found.lengths_a, found.lengths_b))
-    return NormFigures(found.norm_ratio, float(b / a), float(a), float(b))
+    (a,), (b,) = (side.quantiles(half) for side in (agreement.lengths_a, agreement.lengths_b))
+    return NormFigures(agreement.norm_ratio, float(b / a), float(a), float(b))
 
 
-def component_figures(found: Agreement) -> ComponentFigures:
+def component_figures(agreement: Agreement) -> ComponentFigures:
     """Of at least one pair; the correlation of a component that is constant in either table is
     NaN.
     """
-    raw, centred = _near_one(found)
+    raw, centred = _near_one(agreement)
     energies = [np.diag(G) for G in (raw.gramian_x, raw.gramian_y)]
     spreads = [np.diag(G) for G in (centred.gramian_x, centred.gramian_y)]
     varies = np.all([s > _ROUNDING * e for s, e in zip(spreads, energies, strict=True)], axis=0)
@@ -234,11 +234,11 @@ def component_figures(found: Agreement) -> ComponentFigures:
     )
 
 
-def linear_cka(found: Agreement) -> float:
+def linear_cka(agreement: Agreement) -> float:
     """Centred kernel alignment with linear kernels (Kornblith et al. 2019, arXiv 1905.00414):
     |Y'X|^2 / (|X'X| |Y'Y|) of centred tables, 1 where one is a rotation and scaling of the other.
     """
-    raw, centred = _near_one(found)
+    raw, centred = _near_one(agreement)
     sizes = [np.linalg.norm(G) for G in (centred.gramian_x, centred.gramian_y)]
     wholes = [np.linalg.norm(G) for G in (raw.gramian_x, raw.gramian_y)]
     if any(size <= _ROUNDING * whole for size, whole in zip(sizes, wholes, strict=True)):
@@ -246,11 +246,11 @@ def linear_cka(found: Agreement) -> float:
     return min(float(np.linalg.norm(centred.cross) ** 2 / (sizes[0] * sizes[1])), 1.0)
 
 
-def _near_one(found: Agreement) -> tuple[Pairs, Pairs]:
+def _near_one(agreement: Agreement) -> tuple[Pairs, Pairs]:
     """The sums over both tables as they are and centred, each scaled to a size near 1: squares of
     Gramians overflow early.
     """
-    raw = found.likeness.raw
+    raw = agreement.likeness.raw
     scaled = raw.scaled(*(power_near(energy) for energy in raw.energies))
     return scaled, scaled.centred()
 
@@ -261,9 +261,9 @@ _CAN_BE_TURNED = (
 )
 
 
-def alignment_figures(found: Agreement) -> Alignment:
+def alignment_figures(agreement: Agreement) -> Alignment:
     """Exact error and bounds between both tables as they are."""
-    raw = found.likeness.raw
+    raw = agreement.likeness.raw
     told = alignment(raw.gramian_x, raw.gramian_y, raw.cross)
     return told if told.bound_reason is None else replace(told, bound_reason=_CAN_BE_TURNED)
 

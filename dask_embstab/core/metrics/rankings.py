@@ -36,8 +36,8 @@ def places_in(wanted: RowNumbers, ranked: RowNumbers) -> Counts:
     order = np.argsort(keys, kind="stable")
     asked = np.where(wanted < 0, 0, wanted) + line
     at = np.minimum(np.searchsorted(keys[order], asked), len(keys) - 1)
-    found = (keys[order][at] == asked) & (wanted >= 0)
-    return np.where(found, order[at] % ranked.shape[1], -1)
+    present = (keys[order][at] == asked) & (wanted >= 0)
+    return np.where(present, order[at] % ranked.shape[1], -1)
 
 
 def overlaps(a: RowNumbers, b: RowNumbers) -> Counts:

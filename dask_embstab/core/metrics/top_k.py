@@ -88,19 +88,19 @@ class TopKSearch:
         """What of ``rows`` (m, d) in float64, of these ``numbers`` (m,), may be among the best."""
         if len(rows) > 2 * self.k and not np.isfinite(self.floors).all():
             self.seed(rows)
-        found, limit = [NO_CANDIDATES], _FULL * self.k * len(self.queries)
+        candidates, limit = [NO_CANDIDATES], _FULL * self.k * len(self.queries)
         for block in self._scored(rows):
             least = self.floors[block.asked] * block.scales - block.margins
             places, queries = _reaching(block.scores, least)
             queries, places = queries + block.asked.start, places + block.first
-            found += [
+            candidates += [
                 self._exact(queries[pairs], places[pairs], rows, numbers)
                 for pairs in (slice(i, i + _PAIRS) for i in range(0, len(places), _PAIRS))
             ]
             # Copies of one row have equal scores: thinned out before they fill the memory.
-            if sum(len(part.scores) for part in found) > limit:
-                found = [self._thinned(_joined(found))]
-        return _joined(found)
+            if sum(len(part.scores) for part in candidates) > limit:
+                candidates = [self._thinned(_joined(candidates))]
+        return _joined(candidates)
 
     def _scored(self, rows: Matrix) -> Iterator[_Block]:
         """Scores of all queries and ``rows`` (m, d) in float32, a block of both at a time, each in
@@ -143,9 +143,9 @@ class TopKSearch:
             self._thinned(both) if len(both.scores) > _FULL * self.k * len(self.queries) else both
         )
 
-    def _thinned(self, found: Candidates) -> Candidates:
+    def _thinned(self, candidates: Candidates) -> Candidates:
         """Without what is known by now not to be among the best."""
-        kept = found.only(found.scores >= self.floors[found.queries])
+        kept = candidates.only(candidates.scores >= self.floors[candidates.queries])
         order = np.argsort(
             kept.queries.astype(np.uint16 if len(self.queries) < 1 << 16 else np.int32),
             kind="stable",
@@ -171,9 +171,9 @@ class TopKSearch:
             return kept
         return kept.only(_in_order(kept, self.k))  # many equal scores: by row number
 
-    def best(self, found: Candidates) -> TopK:
+    def best(self, candidates: Candidates) -> TopK:
         """The best rows of every query, in order."""
-        ranked = found.only(_in_order(found, self.k))
+        ranked = candidates.only(_in_order(candidates, self.k))
         counts = np.bincount(ranked.queries, minlength=len(self.queries))
         place = np.arange(len(ranked.scores)) - (np.cumsum(counts) - counts)[ranked.queries]
         scores = np.full((len(self.queries), self.k), -np.inf)
@@ -239,10 +239,10 @@ def _joined(parts: list[Candidates]) -> Candidates:
     )
 
 
-def _in_order(found: Candidates, k: int) -> RowNumbers:
+def _in_order(candidates: Candidates, k: int) -> RowNumbers:
     """Places of the ``k`` best of every query: by query, descending score, row number."""
-    order = np.lexsort((found.rows, -found.scores, found.queries))
-    counts = np.bincount(found.queries)
+    order = np.lexsort((candidates.rows, -candidates.scores, candidates.queries))
+    counts = np.bincount(candidates.queries)
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     in_order: RowNumbers = order[np.arange(len(order)) - starts < k]
     return in_order
@@ -264,11 +264,11 @@ def _reaching(scores: npt.NDArray[np.float32], least: Vector) -> tuple[RowNumber
     groups, columns = _true(largest >= lowest)
     whole = len(scores) - len(left)
     theirs = scores[:whole].reshape(len(largest), _GROUP, len(least))[groups, :, columns]
-    found, places = _true(theirs >= lowest[columns, None])
+    queries, places = _true(theirs >= lowest[columns, None])
     lines, more = _true(left >= lowest)
     return (
-        np.concatenate([groups[found] * _GROUP + places, whole + lines]),
-        np.concatenate([columns[found], more]),
+        np.concatenate([groups[queries] * _GROUP + places, whole + lines]),
+        np.concatenate([columns[queries], more]),
     )
 
 

@@ -86,7 +86,7 @@ def open_file(place: Path) -> tuple[Any, Space, dict[str, Any]]:
     faiss, (space, known) = require_faiss(), read_beside(place)
     try:
         os.close(open_regular(place))
-        found = faiss.read_index(os.fspath(place))
+        index = faiss.read_index(os.fspath(place))
     except (RuntimeError, UnicodeEncodeError) as error:
         why = str(error).splitlines()[-1]
         raise DamageError(
@@ -95,7 +95,7 @@ def open_file(place: Path) -> tuple[Any, Space, dict[str, Any]]:
         ) from error
     if read_beside(place) != (space, known):
         raise InputChangedError(f"{place} was replaced while it was opened; call again")
-    return found, space, known
+    return index, space, known
 
 
 def write_part(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> None:

@@ -91,10 +91,10 @@ def _vectors(spec: FileSpec, rows: Rows) -> Any:
     stored = ">f2" if spec.dtype.itemsize == 2 else ">f4"
     data = np.ascontiguousarray(rows, dtype=stored).view(np.uint8).reshape(len(rows), -1)
     head = struct.pack(">ihh", data.shape[1] + 4, spec.d, 0)
-    found = np.empty((len(rows), len(head) + data.shape[1]), np.uint8)
-    found[:, : len(head)] = np.frombuffer(head, np.uint8)
-    found[:, len(head) :] = data
-    return found
+    fields = np.empty((len(rows), len(head) + data.shape[1]), np.uint8)
+    fields[:, : len(head)] = np.frombuffer(head, np.uint8)
+    fields[:, len(head) :] = data
+    return fields
 
 
 def read_pgcopy(spec: FileSpec, stem: Path) -> Iterator[Panel]:
@@ -107,7 +107,7 @@ def read_pgcopy(spec: FileSpec, stem: Path) -> Iterator[Panel]:
             raise _damaged(path, "it does not begin as one")
         start = 0
         while rows := list(itertools.islice(_rows(spec, file, path), _AT_A_TIME)):
-            ids = [found for found, _ in rows]
+            ids = [row_id for row_id, _ in rows]
             stored = np.frombuffer(
                 b"".join(vector for _, vector in rows), f">f{spec.dtype.itemsize}"
             )
@@ -123,27 +123,27 @@ def _rows(spec: FileSpec, file: IO[bytes], path: Path) -> Iterator[tuple[bytes, 
     while (head := _exactly(file, 2, path)) != _END:
         if head != b"\0\2":
             raise _damaged(path, "a row has other than two fields")
-        found = _exactly(file, _length(file, path), path)
+        row_id = _exactly(file, _length(file, path), path)
         if _length(file, path) != length + 4 or _exactly(file, 4, path)[:2] != struct.pack(
             ">h", spec.d
         ):
             raise _damaged(path, f"a vector has other than {spec.d} components")
-        yield found, _exactly(file, length, path)
+        yield row_id, _exactly(file, length, path)
     file.seek(-2, os.SEEK_CUR)  # the next panel finds the end there too
 
 
 def _length(file: IO[bytes], path: Path) -> int:
-    (found,) = struct.unpack(">i", _exactly(file, 4, path))
-    if not 0 <= found <= _MOST_FIELD:
+    (length,) = struct.unpack(">i", _exactly(file, 4, path))
+    if not 0 <= length <= _MOST_FIELD:
         raise _damaged(path, "a field is missing or too long")
-    return int(found)
+    return int(length)
 
 
 def _exactly(file: IO[bytes], n: int, path: Path) -> bytes:
-    found = file.read(n)
-    if len(found) != n:
+    data = file.read(n)
+    if len(data) != n:
         raise _damaged(path, "it ends early")
-    return found
+    return data
 
 
 def _named(spec: FileSpec, ids: list[bytes]) -> IdArray:

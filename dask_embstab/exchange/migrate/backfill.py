@@ -87,10 +87,10 @@ class Backfill(Displayed):
 
     @verb()
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        found = local_path(place)
-        if found is None:
+        folder = local_path(place)
+        if folder is None:
             raise InputError(f"a backfill lies in a local folder; {shown(place)} came")
-        self.place: Path = found
+        self.place: Path = folder
         self._kept: dict[Path, tuple[Any, Index]] = {}
         self.state = self._state()
 
@@ -178,16 +178,16 @@ class Backfill(Displayed):
         rows = read_rows(asked, np.arange(asked.n_rows), label="backfill: queries")
         if not np.isfinite(rows).all():
             raise NotFiniteError(f"rows of {asked.where} are not finite; mend them")
-        found = [
+        answers = [
             self._opened(self._part(start), state.table, state.space).search(
                 rows, min(k, self._size(start))
             )
             for start in range(0, state.done, state.part_rows)
         ]
         if state.done < state.rows:
-            found.append(self._unmoved(state, new, rows, k))
-        scores = np.concatenate([some for some, _ in found], axis=1)
-        ids = np.concatenate([names for _, names in found], axis=1)
+            answers.append(self._unmoved(state, new, rows, k))
+        scores = np.concatenate([some for some, _ in answers], axis=1)
+        ids = np.concatenate([names for _, names in answers], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, ids = (np.take_along_axis(one, best, axis=1) for one in (scores, ids))
         if scores.shape[1] < k or np.isneginf(scores).any():
@@ -225,13 +225,13 @@ class Backfill(Displayed):
     def _opened(self, place: Path, table: str, origin: str | None) -> Index:
         """An index of this space, kept open while there is room and its files are the same."""
         try:
-            found = (place / RECORD if place.is_dir() else place).stat()
+            status = (place / RECORD if place.is_dir() else place).stat()
         except FileNotFoundError:
             raise InputChangedError(
                 f"there is no index at {place}: it was removed, or rolled back meanwhile; restore"
                 " it, or call again"
             ) from None
-        stamp = found.st_ino, found.st_mtime_ns, found.st_size
+        stamp = status.st_ino, status.st_mtime_ns, status.st_size
         known = self._kept.get(place)
         if known is not None and known[0] == stamp:
             return known[1]

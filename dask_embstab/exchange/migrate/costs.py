@@ -28,7 +28,7 @@ from dask_embstab.tables.transform import Transform
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Queries of the new model (q, d), the ids of those that are items themselves, their exact
-    answers, and what was found without moving anything.
+    answers, and the recall without moving anything.
     """
 
     queries: Matrix
@@ -36,11 +36,11 @@ class Asked:
     exact: list[list[Any]]
     k: int
     population: float
-    found: dict[str, Any]
+    recalls: dict[str, Any]
 
     def recall(self, moved: Index) -> dict[str, Any]:
         """Plain values, those of the index that was moved with them."""
-        return {**self.found, "moved": self.of(moved, self.queries), "k": self.k}
+        return {**self.recalls, "moved": self.of(moved, self.queries), "k": self.k}
 
     def of(self, index: Index, sent: Matrix) -> dict[str, Any]:
         """The recall of an index for these queries, and its 95 % interval."""
@@ -101,6 +101,6 @@ def asked_of(
     made = Asked(rows, own, exact, k, population, {})
     back = transform.inverse()
     bridged = back.transform_items(rows) if key == "items" else back.transform_users(rows)
-    made.found["bridge"] = made.of(index, bridged)
-    made.found["leave"] = made.of(index, rows) if rows.shape[1] == index.d else None
+    made.recalls["bridge"] = made.of(index, bridged)
+    made.recalls["leave"] = made.of(index, rows) if rows.shape[1] == index.d else None
     return made

@@ -77,20 +77,20 @@ class Detected(Displayed):
         """
         spaces = [
             {
-                "space": found.space.name,
-                "version": found.space.version,
-                "origin": found.space.origin,
-                "rows": found.rows,
-                "share": found.share,
-                "mean_cosine": found.mean_cosine,
+                "space": entry.space.name,
+                "version": entry.space.version,
+                "origin": entry.space.origin,
+                "rows": entry.rows,
+                "share": entry.share,
+                "mean_cosine": entry.mean_cosine,
             }
-            for found in self.spaces
+            for entry in self.spaces
         ]
         told = {"mixed": self.mixed, "rows": self.rows, "unclear": self.unclear}
         return {"spaces": spaces, **told}
 
     def _facts(self) -> dict[str, object]:
-        told = {found.space.name: f"{found.share:.1%}" for found in self.spaces}
+        told = {entry.space.name: f"{entry.share:.1%}" for entry in self.spaces}
         return {**told, "mixed": self.mixed, "unclear": self.unclear}
 
 
@@ -107,7 +107,7 @@ def detect(
     Reads the ids of the table and of every version once, and ``n`` rows of each.
     """
     ours = sampled_rows(table, n, seed=seed)
-    found: dict[Candidate, Rows] = {}
+    rows_of: dict[Candidate, Rows] = {}
     for number, run in versions:
         theirs = sampled_rows(run.table(key), n, seed=seed)
         if (made := run.transform) is None:
@@ -118,11 +118,11 @@ def detect(
         model = Candidate(space.name or run.name, number, None)
         for candidate, rows in ((series, theirs.rows), (model, trained(theirs.rows))):
             cosines = _cosines(ours, SampledRows(theirs.keys, theirs.numbers, rows))
-            known = found.get(candidate)
-            found[candidate] = cosines if known is None else np.fmax(known, cosines)
+            known = rows_of.get(candidate)
+            rows_of[candidate] = cosines if known is None else np.fmax(known, cosines)
 
-    names = list(found)
-    cosines = np.array([found[name] for name in names])
+    names = list(rows_of)
+    cosines = np.array([rows_of[name] for name in names])
     usable = np.isfinite(cosines).any(axis=0) if names else np.zeros(0, bool)
     if not usable.any():
         raise TooFewMatchedError(
@@ -150,11 +150,11 @@ def _detected(names: list[Candidate], cosines: Rows, best: Any, clear: Any) -> D
 
 def _cosines(ours: SampledRows, theirs: SampledRows) -> Rows:
     """Of our rows with theirs of the same id; NaN where they have none."""
-    found = np.full(len(ours.numbers), np.nan)
+    cosines = np.full(len(ours.numbers), np.nan)
     if ours.rows.shape[1] != theirs.rows.shape[1]:
-        return found
+        return cosines
     shared = shared_rows(ours, theirs)
     at = np.searchsorted(ours.numbers, shared.numbers, sorter=(order := np.argsort(ours.numbers)))
     with np.errstate(all="ignore"):  # rows of zeros have no direction
-        found[order[at]] = np.sum(unit(shared.x) * unit(shared.y), axis=1)
-    return found
+        cosines[order[at]] = np.sum(unit(shared.x) * unit(shared.y), axis=1)
+    return cosines

@@ -77,7 +77,7 @@ class UpgradePlan(Displayed):
             "needed": self.needed,
             "confidence": CONFIDENCE,
             "queries": self.asked,
-            "recall": {name: _plain(found) for name, found in recall.items()}
+            "recall": {name: _plain(estimate) for name, estimate in recall.items()}
             | {"reindex": {"mean": 1.0, "low": 1.0, "high": 1.0, "queries": None}},
             "reason": self.reason,
             "one_space": self.spaces["old"].origin == self.spaces["new"].origin,
@@ -190,7 +190,12 @@ def _fitted(bridge: Callable[[], Transform]) -> tuple[Transform | None, str | No
         return None, str(error)
 
 
-def _plain(found: Estimate | None) -> dict[str, Any] | None:
-    if found is None:
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
         return None
-    return {"mean": found.mean, "low": found.low, "high": found.high, "queries": found.n}
+    return {
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "queries": estimate.n,
+    }

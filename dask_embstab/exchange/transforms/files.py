@@ -79,12 +79,12 @@ def numpy_source(layers: Layers) -> Write:
 
 def _arrays(layers: Layers) -> Arrays:
     """By the names that they have in a saved transform."""
-    found: Arrays = {"singular_values": layers.transform.singular_values}
+    arrays: Arrays = {"singular_values": layers.transform.singular_values}
     for layer in layers.layers:
-        found[layer.key] = layer.weight
+        arrays[layer.key] = layer.weight
         if layer.has_offset:
-            found[_OFFSETS[layer.key]] = layer.bias
-    return found
+            arrays[_OFFSETS[layer.key]] = layer.bias
+    return arrays
 
 
 def _literal(array: Any) -> str:

@@ -90,15 +90,15 @@ class Layers:
 
         ``how``: ``what`` is the format, ``transposed`` says that weights are stored (out, in).
         """
-        found: Arrays = {}
+        arrays: Arrays = {}
         for layer in self.layers:
             before = f"{layer.key}{separator}" if len(self.layers) > 1 else ""
             matrix, offset = layer.single(how["what"])
-            found[f"{before}{weight}"] = (
+            arrays[f"{before}{weight}"] = (
                 np.ascontiguousarray(matrix.T) if how["transposed"] else matrix
             )
-            found[f"{before}{bias}"] = offset
-        return found
+            arrays[f"{before}{bias}"] = offset
+        return arrays
 
 
 def layers_of(transform: Transform, table: TableKey | None) -> Layers:

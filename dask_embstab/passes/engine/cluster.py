@@ -37,10 +37,10 @@ def local_scheduler() -> Callable[..., Any] | None:
     if "distributed.client" in sys.modules or dask.config.get("scheduler-address", None):
         return None
     chosen = dask.config.get("scheduler", None)
-    found: Callable[..., Any] | None = (
+    get: Callable[..., Any] | None = (
         threaded.get if chosen is None else named_schedulers.get(str(chosen).lower())
     )
-    return found
+    return get
 
 
 @contextlib.contextmanager
@@ -101,8 +101,8 @@ def worker_limits() -> list[WorkerLimit]:
         ]
 
     with on_cluster(client):
-        found = [WorkerLimit(*one) for one in client.run_on_scheduler(limits)]
-    kinds = {(one.limit, one.threads): one for one in sorted(found, key=lambda one: one.held)}
+        limited = [WorkerLimit(*one) for one in client.run_on_scheduler(limits)]
+    kinds = {(one.limit, one.threads): one for one in sorted(limited, key=lambda one: one.held)}
     return [one for one in kinds.values() if one.limit]
 
 
@@ -150,8 +150,8 @@ def _answers(
     """What a function returns on these workers; those that left meanwhile are left out, as of an
     adaptive cluster.
     """
-    found = client.run(function, *given, workers=workers, on_error="return")
-    answers = {worker: one for worker, one in found.items() if not isinstance(one, OSError)}
+    returned = client.run(function, *given, workers=workers, on_error="return")
+    answers = {worker: one for worker, one in returned.items() if not isinstance(one, OSError)}
     for one in answers.values():
         if isinstance(one, Exception):
             raise one
@@ -167,13 +167,13 @@ def _require_libraries(client: Any, workers: list[str]) -> None:
     def versions(names: tuple[str, ...]) -> dict[str, str | None]:
         from importlib import metadata
 
-        found: dict[str, str | None] = {}
+        versions_here: dict[str, str | None] = {}
         for name in names:
             try:
-                found[name] = metadata.version(name)
+                versions_here[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
-                found[name] = None
-        return found
+                versions_here[name] = None
+        return versions_here
 
     ours = versions(LIBRARIES)
     for worker, theirs in _answers(client, versions, LIBRARIES, workers=workers).items():

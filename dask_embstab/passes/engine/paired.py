@@ -110,12 +110,12 @@ class PairReader:
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners."""
-        found = self.reader.take(start, stop)
-        pairs = None if found is None else self._pairs(stored, found)
+        partner_rows = self.reader.take(start, stop)
+        pairs = None if partner_rows is None else self._pairs(stored, partner_rows)
         # Rows of zeros are looked for behind the copies, which leave what is looked at in the
         # cache.
-        nonzero, zeros = self._nonzero(found, stored, start)
-        if nonzero is not found:
+        nonzero, zeros = self._nonzero(partner_rows, stored, start)
+        if nonzero is not partner_rows:
             pairs = None if nonzero is None else self._pairs(stored, nonzero)
         if nonzero is None or pairs is None:
             return Panel(buffer.upcast(stored), start, family=self._family, zeros=zeros)
@@ -126,17 +126,17 @@ class PairReader:
         return Panel(rows, start, pairs, matched, weights, self._family, zeros)
 
     def _nonzero(
-        self, found: PartnerRows, stored: Rows, start: int
+        self, partner_rows: PartnerRows, stored: Rows, start: int
     ) -> tuple[PartnerRows, ZeroRows]:
         """The partners without the pairs of which either row is zero, and the counts of both."""
         zero = zero_rows(stored)
         counts = ZeroRows(len(zero)) if len(zero) else NO_ZEROS
-        if found is None:
+        if partner_rows is None:
             return None, counts
-        partners, matched = found
+        partners, matched = partner_rows
         zero_partners = zero_rows(partners)
         if not len(zero) and not len(zero_partners):
-            return found, counts
+            return partner_rows, counts
 
         is_zero = np.zeros(len(stored), bool)
         is_zero[zero] = True
@@ -144,7 +144,7 @@ class PairReader:
         left_out = is_zero[numbers]
         left_out[zero_partners] = True
         if not left_out.any():
-            return found, counts
+            return partner_rows, counts
 
         # What is left out is in no sum that would show a value that is not finite.
         rows, theirs = stored[numbers[left_out]], partners[left_out]
@@ -158,11 +158,11 @@ class PairReader:
         kept[numbers[~left_out]] = True
         return (partners[~left_out], kept), counts
 
-    def _pairs(self, stored: Rows, found: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
+    def _pairs(self, stored: Rows, partner_rows: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
         """Rows and partners in float64: one array or two, whichever their products are computed
         faster from.
         """
-        partners, matched = found
+        partners, matched = partner_rows
         rows = stored if matched is None else stored[matched]
         d, D = rows.shape[1], partners.shape[1]
         one, other = self._buffers

@@ -53,11 +53,11 @@ class RowRanges(Sequence[RowRange]):
     def __getitem__(self, at: int | slice) -> RowRange | list[RowRange]:
         """One of them, or some."""
         numbers = range(len(self))[at]
-        found = [
+        ranges = [
             RowRange(number, start := number * self.rows, min(start + self.rows, self.n_rows))
             for number in ([numbers] if isinstance(numbers, int) else numbers)
         ]
-        return found[0] if isinstance(numbers, int) else found
+        return ranges[0] if isinstance(numbers, int) else ranges
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,8 +118,8 @@ def reduce_table(
     return graph.tree(
         keys,
         _Join(reduction.merge),
-        finalize=lambda found: Reduced(
-            fold(found.forest, reduction.merge), found.digests, found.partner_digests
+        finalize=lambda partial: Reduced(
+            fold(partial.forest, reduction.merge), partial.digests, partial.partner_digests
         ),
         load=load,
         reads=reads,

@@ -227,9 +227,9 @@ def require_whole(written: Written, *, n_rows: int) -> Written:
     return written
 
 
-def _not_whole(found: str) -> str:
+def _not_whole(reason: str) -> str:
     return (
-        f"every row of a table must be written once; {found}; nothing was published; call again,"
+        f"every row of a table must be written once; {reason}; nothing was published; call again,"
         " and report this"
     )
 

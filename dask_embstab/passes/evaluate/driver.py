@@ -106,13 +106,13 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
             )
             for key, both in tables.items()
         }
-        found = measure_matched(tables, pairings, join, measured, groups)
+        matched = measure_matched(tables, pairings, join, measured, groups)
         metrics = {
-            key: _table_metrics(both, pairings[key], found[key], groups.get(key))
+            key: _table_metrics(both, pairings[key], matched[key], groups.get(key))
             for key, both in tables.items()
         }
         ranked, retrieval, judged = measure_rankings(
-            _queries(tables, pairings, found, groups, options, (a, b)),
+            _queries(tables, pairings, matched, groups, options, (a, b)),
             judgments,
             options.k,
             n_queries=options.n_queries,
@@ -121,7 +121,7 @@ def measure_runs(a: Run, b: Run, options: EvaluateOptions) -> Metrics:
         )
         if place is not None:
             parts = {
-                key: (tables[key][0], own, found[key].agreement.n) for key, own in files.items()
+                key: (tables[key][0], own, matched[key].agreement.n) for key, own in files.items()
             }
             write_displacement(place, parts)
     items, users = (metrics.get(key) for key in TABLES)
@@ -178,7 +178,7 @@ def _queried(tables: Tables) -> str:
 def _queries(
     tables: Tables,
     pairings: Mapping[str, Pairing],
-    found: Mapping[str, Matched],
+    matched: Mapping[str, Matched],
     groups: Mapping[str, Groups],
     options: EvaluateOptions,
     runs: tuple[Run, Run],
@@ -191,9 +191,9 @@ def _queries(
         items=tables[ranked],
         partners=pairings[name].partners,
         item_partners=pairings[ranked].partners,
-        sample=np.sort(found[name].sample.rows),
-        population=found[name].agreement.n,
-        of=found[name].agreement.n,
+        sample=np.sort(matched[name].sample.rows),
+        population=matched[name].agreement.n,
+        of=matched[name].agreement.n,
         groups=groups.get(name),
         among_themselves=ranked == name,
     )
@@ -222,9 +222,9 @@ def _queries(
 
 
 def _table_metrics(
-    both: tuple[Table, Table], pairing: Pairing, found: Matched, groups: Groups | None
+    both: tuple[Table, Table], pairing: Pairing, matched: Matched, groups: Groups | None
 ) -> TableMetrics:
-    sums = found.agreement
+    sums = matched.agreement
     figures: dict[str, Any] = {}
     if sums.n:
         for table, energy in zip(both, sums.likeness.raw.energies, strict=True):
@@ -243,23 +243,23 @@ def _table_metrics(
                 for number, name in enumerate(groups.names)
                 if (told := sums.groups.figures(number, chance)) is not None
             },
-            "most_moved": _named(both[0], found),
+            "most_moved": _named(both[0], matched),
         }
     return TableMetrics(
         matched=pairing.matched,
         mean_cosine=sums.mean_cosine,
         norm_ratio=sums.norm_ratio,
         rows=sums.n,
-        zero_rows=found.zero_pairs,
+        zero_rows=matched.zero_pairs,
         unmatched_a=pairing.new,
         unmatched_b=pairing.unmatched_reference,
         **figures,
     )
 
 
-def _named(table: Table, found: Matched) -> tuple[Moved, ...]:
+def _named(table: Table, matched: Matched) -> tuple[Moved, ...]:
     """The rows that moved most, by their ids."""
-    moved = found.most_moved
+    moved = matched.most_moved
     names = plain(ids_at(table.row_ids, moved.rows))
     return tuple(
         Moved(name, *map(float, columns))

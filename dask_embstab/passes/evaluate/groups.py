@@ -99,12 +99,12 @@ class Groups:
 
     def of_rows(self, rows: RowNumbers) -> RowNumbers:
         """Group numbers of single rows (ascending)."""
-        found = np.empty(len(rows), np.int64)
+        labels = np.empty(len(rows), np.int64)
         for start in np.unique(rows // ID_RANGE * ID_RANGE):
             first, last = np.searchsorted(rows, (start, start + ID_RANGE))
             part = self.column.take(int(rows[first]), int(rows[last - 1]) + 1)
-            found[first:last] = part[rows[first:last] - rows[first]]
-        return found
+            labels[first:last] = part[rows[first:last] - rows[first]]
+        return labels
 
 
 def groups_of(given: Any, table: Table) -> Groups:

@@ -86,10 +86,10 @@ class JudgedQueries:
     def grades_of(self, ranked: RowNumbers, run: int) -> Matrix:
         """Of the items in rankings (q, k) of one run: 0 where an item was not judged."""
         places = places_in(self.items[run], ranked)
-        found = np.zeros(ranked.shape)
+        grades = np.zeros(ranked.shape)
         lines, judged = np.nonzero(places >= 0)
-        found[lines, places[lines, judged]] = self.grades[lines, judged]
-        return found
+        grades[lines, places[lines, judged]] = self.grades[lines, judged]
+        return grades
 
     def ideal(self, k: int) -> Matrix:
         """The ``k`` largest grades of each query, descending; 0 where there are fewer."""
@@ -131,7 +131,7 @@ def judged_queries(
     _, first = np.unique(codes, return_index=True)
     once = IdPairs(pairs.ours[first], pairs.ours[first], judgments.where)
     rows = np.stack([once.rows_in(table.row_ids, reference=False) for table in queries])
-    found = np.stack([pairs.rows_in(table.row_ids, reference=True) for table in items])
+    pair_rows = np.stack([pairs.rows_in(table.row_ids, reference=True) for table in items])
     is_relevant = np.bincount(codes, judgments.grades > 0, minlength=len(names)) > 0
     known = (rows >= 0).all(axis=0)
     kept = np.flatnonzero(known & is_relevant)
@@ -152,7 +152,7 @@ def judged_queries(
     grades = np.zeros((len(kept), int(counts.max())))
     judged = np.full((2, *grades.shape), -1, np.int64)
     grades[lines, place] = judgments.grades[order]
-    judged[:, lines, place] = found[:, order]
+    judged[:, lines, place] = pair_rows[:, order]
     return JudgedQueries(
         rows[:, kept],
         judged,

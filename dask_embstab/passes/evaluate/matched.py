@@ -110,14 +110,14 @@ class MatchedRows:
         a, b = panel.paired or (np.empty((0, d)), np.empty((0, d)))
         pairs = row_pairs(a, b, others=self.others)
         codes = (np.empty(0) if panel.weights is None else panel.weights) if self.n_groups else None
-        found = agreement_of(pairs, codes, self.n_groups, family=panel.family)
+        agreement = agreement_of(pairs, codes, self.n_groups, family=panel.family)
         rows = panel.start + _numbers(panel)
         if self.files is not None:
             apart = row_lengths(b - a)
             self.files.put(panel, (pairs.cosines, apart, *pairs.lengths))
         sample = RowSample.of(rows, self.sample, self.seed)
         moved = MostMoved(self.listed, rows, np.stack([pairs.cosines, *pairs.lengths]))
-        return Matched(found, panel.zeros.pairs, sample, moved)
+        return Matched(agreement, panel.zeros.pairs, sample, moved)
 
 
 def _numbers(panel: Panel) -> RowNumbers:
@@ -147,12 +147,12 @@ def measure_matched(
     read = compute(list(wanted.values()), label="evaluate: rows to compare with", n_tasks=0)
     passes: dict[str, Pass[Reduced[Matched]]] = {}
     for (key, (a, _)), others in zip(tables.items(), read, strict=True):
-        found = replace(measured[key], others=others[others.any(axis=1)][:_OTHERS])
+        matched = replace(measured[key], others=others[others.any(axis=1)][:_OTHERS])
         reduction: Reduction[Matched] = Reduction(
-            found,
+            matched,
             add,
             _finite_check,
-            n_squares=1 + -(-found.n_groups * _ANGLE_BYTES // (8 * a.d**2)),
+            n_squares=1 + -(-matched.n_groups * _ANGLE_BYTES // (8 * a.d**2)),
             n_copies=8,
         )
         pairs = plan_reference_read(pairings[key], a, join, label="evaluate")

@@ -50,7 +50,7 @@ class Ranking:
 class Searched:
     """Part of a search; ``total`` is not finite where a component of a row is not."""
 
-    found: Candidates
+    candidates: Candidates
     n_ranked: int
     zero_rows: int
     total: float
@@ -81,14 +81,14 @@ class RankedRows:
         if not kept.all():
             rows, numbers = rows[kept], numbers[kept]
         rows = unit(rows) if self.metric == "cosine" else rows
-        found = self.search.candidates(rows, numbers)
-        return Searched(found, len(rows), panel.zeros.rows, total)
+        candidates = self.search.candidates(rows, numbers)
+        return Searched(candidates, len(rows), panel.zeros.rows, total)
 
     def merge(self, a: Searched, b: Searched) -> Searched:
         """Of the rows of both."""
-        found = self.search.merge(a.found, b.found)
+        candidates = self.search.merge(a.candidates, b.candidates)
         return Searched(
-            found, a.n_ranked + b.n_ranked, a.zero_rows + b.zero_rows, a.total + b.total
+            candidates, a.n_ranked + b.n_ranked, a.zero_rows + b.zero_rows, a.total + b.total
         )
 
 
@@ -121,7 +121,7 @@ def rank_tables(
         passes.append(reduce_table(table, reduction, label=label))
     values = [reduced.value for reduced in run_all(dict(enumerate(passes))).values()]
     return [
-        Ranking(search.best(value.found), value.n_ranked, value.zero_rows)
+        Ranking(search.best(value.candidates), value.n_ranked, value.zero_rows)
         for search, value in zip(searches, values, strict=True)
     ]
 

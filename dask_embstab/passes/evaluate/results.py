@@ -189,15 +189,15 @@ class Metrics(Displayed):
                 facts[key] = f"not measured: {self.unmeasured[key]}"
         if (ranked := self.rank_correlation) is not None:
             facts["rank_correlation"] = f"{ranked.rbo:.4f} at {ranked.k}, {ranked.users} users"
-        if (found := self.retrieval) is not None and found.k:
+        if (retrieval := self.retrieval) is not None and retrieval.k:
             of_users = self.rank_correlation is not None
             name = "stale_recall" if of_users else "neighbour_overlap"
-            stale = found.stale_queries if of_users else None
-            shown = found.retrained if stale is None else stale
+            stale = retrieval.stale_queries if of_users else None
+            shown = retrieval.retrained if stale is None else stale
             facts[name] = (
-                f"{shown.recall[found.depth].mean:.4f} at {found.depth} of {found.n_ranked}"
-                if found.depth
-                else f"not informative: lists hold {found.k} of all {found.n_ranked} items"
+                f"{shown.recall[deep].mean:.4f} at {deep} of {retrieval.n_ranked}"
+                if (deep := retrieval.depth)
+                else f"not informative: lists hold {retrieval.k} of all {retrieval.n_ranked} items"
             )
         if self.judged is not None:
             depth = max(self.judged.b.ndcg, default=0)
@@ -223,9 +223,9 @@ class Metrics(Displayed):
         return plain_values(self)
 
 
-def plain_values(found: Any) -> dict[str, Any]:
+def plain_values(result: Any) -> dict[str, Any]:
     """A dataclass with depths as texts and tuples as lists: what JSON gives back."""
-    plain: dict[str, Any] = _plain(asdict(found))
+    plain: dict[str, Any] = _plain(asdict(result))
     return plain
 
 

@@ -128,32 +128,32 @@ def measure_rankings(
     n_ranked = max(0, min(a.n_ranked, b.n_ranked) - itself)
     k = max(0, min(deepest - itself, n_ranked))
 
-    found = _retrieval(queries, lists.of(np.arange(n), k), k, metric, n_ranked)
+    retrieval = _retrieval(queries, lists.of(np.arange(n), k), k, metric, n_ranked)
     ranked = (
         None
         if itself or vectors is not None
-        else _rank_correlation(found, (a.zero_rows, b.zero_rows))
+        else _rank_correlation(retrieval, (a.zero_rows, b.zero_rows))
     )
     if judged is None:
-        return ranked, found, None
+        return ranked, retrieval, None
     nonzero = np.asarray(of_a[n:].any(axis=1) & of_b[n:].any(axis=1))
     kept = lists.of(n + np.flatnonzero(nonzero), k)
-    return ranked, found, _judged(judged.only(nonzero), kept, k)
+    return ranked, retrieval, _judged(judged.only(nonzero), kept, k)
 
 
-def _rank_correlation(found: Retrieval, zero_rows: tuple[int, int]) -> RankCorrelation:
-    stale_table, stale_queries = found.stale_table, found.stale_queries
+def _rank_correlation(retrieval: Retrieval, zero_rows: tuple[int, int]) -> RankCorrelation:
+    stale_table, stale_queries = retrieval.stale_table, retrieval.stale_queries
     assert stale_table is not None
     assert stale_queries is not None
     estimates = {
         "rbo": stale_table.rbo,
-        "retrained_rbo": found.retrained.rbo,
+        "retrained_rbo": retrieval.retrained.rbo,
         "new_catalogue_rbo": stale_queries.rbo,
     }
     return RankCorrelation(
         **{name: one.mean for name, one in estimates.items()},
-        k=found.k,
-        users=found.sampled,
+        k=retrieval.k,
+        users=retrieval.sampled,
         zero_items_a=zero_rows[0],
         zero_items_b=zero_rows[1],
         intervals={name: (one.low, one.high) for name, one in estimates.items()},
@@ -205,11 +205,11 @@ def _judged(judged: JudgedQueries, lists: Lists, k: int) -> Judged:
     ideal, n_relevant = judged.ideal(k), judged.n_relevant
 
     def figures(ranked: RowNumbers, run: int) -> JudgedFigures:
-        found = judged_figures(judged.grades_of(ranked, run), ideal, n_relevant, depths)
+        by_figure = judged_figures(judged.grades_of(ranked, run), ideal, n_relevant, depths)
         return JudgedFigures(
             **{
                 name: {depth: estimate(values, judged.population) for depth, values in by.items()}
-                for name, by in found.items()
+                for name, by in by_figure.items()
             }
         )
 

@@ -187,8 +187,8 @@ def _searched(
             n_copies=4,
         )
         whole, added = reduce_table(table, reduction, label="skew: rankings").run().value
-        lists.append(search.best(whole.found).rows)
-        mixed = mixing.merge(mixed, added.found)
+        lists.append(search.best(whole.candidates).rows)
+        mixed = mixing.merge(mixed, added.candidates)
     return lists, mixing.best(mixed).rows
 
 
@@ -205,8 +205,8 @@ def _shared_queries(
     rows = np.stack([*(gather(_inverse(one), tried) for one in pairings), tried])
     rows = rows[:, (rows >= 0).all(axis=0)][:, : 2 * size]
     wanted = [rows_of(table, own) for table, own in zip(tables, rows, strict=True)]
-    found = compute(wanted, label="skew: queries", n_tasks=0)
-    nonzero = reduce(np.logical_and, [one.any(axis=1) for one in found])
+    vectors = compute(wanted, label="skew: queries", n_tasks=0)
+    nonzero = reduce(np.logical_and, [one.any(axis=1) for one in vectors])
     kept = np.flatnonzero(nonzero)[:size]
     if not len(kept):
         raise InputError(
@@ -214,7 +214,7 @@ def _shared_queries(
             f" {', '.join(table.where for table in tables)} share none that is not zeros; give"
             " fewer versions"
         )
-    return rows[:, kept], np.vstack([one[kept] for one in found])
+    return rows[:, kept], np.vstack([one[kept] for one in vectors])
 
 
 def _inverse(pairing: Pairing) -> RowIndex:
@@ -228,9 +228,9 @@ def _lists(lists: RowNumbers, n: int, own: RowNumbers | None) -> list[RowNumbers
     return parts if own is None else [without_own(part, own) for part in parts]
 
 
-def _recall(found: RowNumbers, wanted: RowNumbers, k: int) -> Estimate:
+def _recall(numbers: RowNumbers, wanted: RowNumbers, k: int) -> Estimate:
     """The sample is a small part of all queries."""
-    shared = overlaps(found, wanted)[:, -1] if k else np.empty(0)
+    shared = overlaps(numbers, wanted)[:, -1] if k else np.empty(0)
     n_found = np.maximum(np.count_nonzero(wanted >= 0, axis=1), 1)
     return estimate(shared / n_found, np.inf)
 

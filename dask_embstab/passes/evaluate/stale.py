@@ -25,13 +25,11 @@ def best_ids(
     if own is None:
         return named
     return [
-        [one for one in found if one != query][:k] for found, query in zip(named, own, strict=True)
+        [one for one in best if one != query][:k] for best, query in zip(named, own, strict=True)
     ]
 
 
-def recall_of(
-    found: list[list[Any]], fresh: list[list[Any]], k: int, population: float
-) -> Estimate:
+def recall_of(best: list[list[Any]], fresh: list[list[Any]], k: int, population: float) -> Estimate:
     """The share of the ``fresh`` answers that were found, over queries drawn of a population."""
-    shares = [len(set(wanted) & set(seen)) / k for wanted, seen in zip(fresh, found, strict=True)]
+    shares = [len(set(wanted) & set(seen)) / k for wanted, seen in zip(fresh, best, strict=True)]
     return estimate(np.asarray(shares), population)

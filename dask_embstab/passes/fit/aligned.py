@@ -52,21 +52,21 @@ def aligned_rows(
     """
     if reference is None:
         return {}
-    found = _pairings(tables, reference, options, join, whole=whole)
+    pairings = _pairings(tables, reference, options, join, whole=whole)
     if whole:
-        _require_shared(tables, reference, found, options)
+        _require_shared(tables, reference, pairings, options)
 
     pairs = {}
-    for key, (table, pairing, _) in found.items():
+    for key, (table, pairing, _) in pairings.items():
         choice = options.selection(key)
         used = pairing if pairing.listed else choice.applied(pairing, table)
         rows = plan_reference_read(used, table, join, label="fit")
         if not pairing.listed:
             rows = with_energy(rows, join, weighted=choice.weighted, label="fit")
         pairs[key] = rows
-    aligned = {key: table for key, (table, *_) in found.items()}
+    aligned = {key: table for key, (table, *_) in pairings.items()}
     if reference.lags:
-        lagged = {key: known for key, (*_, known) in found.items()}
+        lagged = {key: known for key, (*_, known) in pairings.items()}
         pairs = _with_lags(pairs, aligned, lagged, reference, options, join)
     return {key: AlignedRows(aligned[key], rows) for key, rows in pairs.items()}
 
@@ -105,18 +105,20 @@ def _pairings(
             joined = pair(tables[key], theirs, join, live=live, part=not whole)
             pairings[key] = tables[key], joined, []
     return (
-        pairings if whole else {key: found for key, found in pairings.items() if found[1].matched}
+        pairings
+        if whole
+        else {key: paired for key, paired in pairings.items() if paired[1].matched}
     )
 
 
 def _require_shared(
     tables: Mapping[str, Table],
     reference: Reference,
-    found: Mapping[str, Found],
+    pairings: Mapping[str, Found],
     options: FitOptions,
 ) -> None:
     """Raise where the tables share too few rows with the reference, as far as ids can tell."""
-    shared = sum(pairing.changes[0] for _, pairing, _ in found.values())
+    shared = sum(pairing.changes[0] for _, pairing, _ in pairings.values())
     target = Target(
         0,
         min_matched=options.min_matched,
@@ -127,7 +129,7 @@ def _require_shared(
             for key in tables
             if key not in options.aligned and getattr(reference, key) is not None
         ),
-        listed=any(pairing.listed for _, pairing, _ in found.values()),
+        listed=any(pairing.listed for _, pairing, _ in pairings.values()),
     )
     require_matched(tables["items"].d, target, scores=options.keep == "scores")
 
@@ -145,7 +147,7 @@ def _with_lags(
     """
     terms: dict[str, list[Term]] = {key: [] for key in pairs}
     for at, lag in enumerate(reference.lags):
-        found: dict[str, ReferenceRows] = {}
+        with_lags: dict[str, ReferenceRows] = {}
         for key, table in aligned.items():
             with contextlib.suppress(TooFewMatchedError):
                 chosen = (
@@ -153,9 +155,11 @@ def _with_lags(
                     if lagged[key]
                     else options.selection(key).applied(pair(table, lag.tables[key], join), table)
                 )
-                found[key] = plan_reference_read(chosen, table, join, label=f"fit: lag {lag.name}")
-        n = sum(rows.pairing.n_used for rows in found.values())
-        for key, rows in found.items():
+                with_lags[key] = plan_reference_read(
+                    chosen, table, join, label=f"fit: lag {lag.name}"
+                )
+        n = sum(rows.pairing.n_used for rows in with_lags.values())
+        for key, rows in with_lags.items():
             terms[key] += [Term(lag.name, rows, lag.weight / n)] if n else []
 
     if not any(terms.values()):

@@ -140,12 +140,12 @@ def summarize(
     if reference is None:
         return read.summary
 
-    moments, found = read.summary.moments, read.pairs
-    zero_rows = moments.zeros.reference + (found.unmatched_zero_rows if found else 0)
+    moments, pairs = read.summary.moments, read.pairs
+    zero_rows = moments.zeros.reference + (pairs.unmatched_zero_rows if pairs else 0)
     shared = Shared(
-        found.pairing.matched if found else 0, reference.n_rows, reference.d, zero_rows, described
+        pairs.pairing.matched if pairs else 0, reference.n_rows, reference.d, zero_rows, described
     )
-    if found and moments.pairs and found.pairing.n_represented > found.pairing.n_used:
+    if pairs and moments.pairs and pairs.pairing.n_represented > pairs.pairing.n_used:
         moments = replace(moments.counted_once, pairs=for_all_rows(moments.pairs, read))
     return replace(read.summary, moments=moments, reference=known, shared=shared)
 

@@ -135,18 +135,18 @@ class Selection:
         )
         listed = ids_of_kind(only, ids, option("only"))
         wanted = pd.Index(hashable(listed)).unique()
-        seen, found = np.zeros(len(wanted), bool), np.zeros(table.n_rows, bool)
+        seen, selected = np.zeros(len(wanted), bool), np.zeros(table.n_rows, bool)
         start = 0
         for part in id_ranges(ids):
             places = wanted.get_indexer(pd.Index(hashable(part)))
             seen[places[places >= 0]] = True
-            found[start : start + len(part)] = places >= 0
+            selected[start : start + len(part)] = places >= 0
             start += len(part)
 
         if ids.kind == "string":
             asked = Ids(wanted.to_numpy(dtype=object), "string", option("only"))
             partners = [
-                ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, found)
+                ArrayIndex(cast("RowNumbers", of.astype(np.int8) - 1)) for of in (seen, selected)
             ]
             for difference in differences(
                 Unmatched(asked, partners[0]), Unmatched(ids, partners[1])
@@ -155,7 +155,7 @@ class Selection:
                     EmbstabWarning(f"{ids.where} and {option('only')}: {difference}"), stacklevel=2
                 )
 
-        return found
+        return selected
 
 
 def _at_least(column: Column, n_rows: int, least: float) -> np.ndarray[Any, Any]:

@@ -92,17 +92,17 @@ def read_moments(
         passes[key, True] = reduce_table(
             rows.table, alone, label="fit: reading", pairs=rows.pairs, weights=weights[key]
         )
-    found = run_all(passes)
+    reduced = run_all(passes)
 
     reads = {}
     for key, table in tables.items():
-        read, rows_of = found[key, False], aligned.get(key)
+        read, rows_of = reduced[key, False], aligned.get(key)
         moments, R = (
             (read.value.moments, read.value.R) if options.method == "qr" else (read.value, None)
         )
         if key in listed:
             # Every row is in `rest`; the pairs' own rows are counted there once already.
-            sums = found[key, True].value
+            sums = reduced[key, True].value
             zeros = replace(sums.zeros, rows=moments.zeros.rows, energy=0.0)
             moments = replace(moments.with_pairs(sums.pairs), zeros=zeros)
         summary = TableMoments(moments, str(table.dtype), table.where)
@@ -156,38 +156,38 @@ def read_unit_pairs(
         )
         read.n_reads += 1
 
-    found: dict[str, Pairs | None] = {}
+    unit_pairs: dict[str, Pairs | None] = {}
     for key, done in run_all(passes).items():
         value, read = done.value, reads[key]
-        found[key], read.energies = value.moments.pairs, (value.energy_x, value.energy_y)
+        unit_pairs[key], read.energies = value.moments.pairs, (value.energy_x, value.energy_y)
         read.unit_zeros = replace(value.moments.zeros, rows=read.summary.moments.zeros.rows)
         read.reference_digests |= done.partner_digests
 
     require_matched(len(basis.items), with_matched(target, reads), scores=basis.balance is not None)
-    if all(pairs is not None and not pairs.weight > 0 for pairs in found.values()):
+    if all(pairs is not None and not pairs.weight > 0 for pairs in unit_pairs.values()):
         raise InputError(
             f"{option(unit_rows=True)} needs matched rows that are not zero; all of them are; check"
             " how they were written"
         )
-    stacked: Pairs = total(pair_sums(found, reads).values())
+    stacked: Pairs = total(pair_sums(unit_pairs, reads).values())
     return stacked
 
 
 def pair_sums(
-    found: Mapping[str, Pairs | None], reads: Mapping[str, TableRead]
+    pairs_of: Mapping[str, Pairs | None], reads: Mapping[str, TableRead]
 ) -> dict[str, Pairs]:
     """The sums of every aligned table, anchors standing for all rows; an error where one
     has none.
     """
     sums = {
         key: for_all_rows(pairs, reads[key])
-        for key, pairs in found.items()
+        for key, pairs in pairs_of.items()
         if pairs is not None and pairs.weight > 0
     }
-    if len(sums) < len(found):
+    if len(sums) < len(pairs_of):
         raise InputError(
-            f"the rows of {' and '.join(sorted(set(found) - set(sums)))} to align on are none, or"
-            " all of weight 0; select others"
+            f"the rows of {' and '.join(sorted(set(pairs_of) - set(sums)))} to align on are none,"
+            " or all of weight 0; select others"
         )
 
     for key, pairs in sums.items():
@@ -205,7 +205,7 @@ def for_all_rows(pairs: Pairs, read: TableRead) -> Pairs:
     """Sums over drawn rows with the weight of all the rows they stand for: another table may be
     aligned too.
     """
-    found = read.pairs
-    if found is None or found.pairing.n_represented == found.pairing.n_used:
+    drawn = read.pairs
+    if drawn is None or drawn.pairing.n_represented == drawn.pairing.n_used:
         return pairs
-    return pairs.times(found.pairing.n_represented / found.pairing.n_used)
+    return pairs.times(drawn.pairing.n_represented / drawn.pairing.n_used)

@@ -48,12 +48,12 @@ class Reference:
     @property
     def tables(self) -> list[Table]:
         """All tables that a fit may read."""
-        found = [
+        tables = [
             self.items,
             self.users,
             *(table for lag in self.lags for table in lag.tables.values()),
         ]
-        return [table for table in found if table is not None]
+        return [table for table in tables if table is not None]
 
 
 def as_reference(reference: Any) -> Reference | None:

@@ -142,5 +142,7 @@ def _preconditioned_gramians(
         )
         reads[key].n_reads += 1
 
-    found = run_all(passes)
-    return {key: without_null_directions(read.value, waiting[key]) for key, read in found.items()}
+    gramians = run_all(passes)
+    return {
+        key: without_null_directions(read.value, waiting[key]) for key, read in gramians.items()
+    }

@@ -24,8 +24,8 @@ def code_recall(run: Run, coded: Run, *, k: int = _K, seed: int = 0) -> float | 
     asked = read_rows(table, drawn, label="recall of codes: queries")
     metric: Metric = "cosine" if own else "dot"
     items = [run.table("items"), coded.table("items")]
-    exact, found = rank_tables(items, asked, k + own, metric=metric, label="recall of codes")
+    exact, by_codes = rank_tables(items, asked, k + own, metric=metric, label="recall of codes")
     if exact.n_ranked < k + own:
         return None
-    shared = np.maximum(overlaps(exact.rows, found.rows)[:, -1] - own, 0)
+    shared = np.maximum(overlaps(exact.rows, by_codes.rows)[:, -1] - own, 0)
     return float(shared.mean()) / k

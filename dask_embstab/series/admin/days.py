@@ -83,7 +83,7 @@ def days_of(store: Store, log: Log) -> dict[str, Any] | None:
     )
     chosen = evenly(len(versions), max(2, min(limits)))
     runs = [read_run(store, versions[k]) for k in chosen]
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "runs": [str(versions[k].run) for k in chosen],
         "versions": [versions[k].version for k in chosen],
         "of": len(versions),
@@ -102,25 +102,25 @@ def days_of(store: Store, log: Log) -> dict[str, Any] | None:
                 shared_rows(samples[-1], samples[-2]),
                 unnamed=_forgotten(store, [versions[k] for k in chosen[-2:]], key),
             )
-            found["tables"][key] = _between(samples, raw, chosen) | {"last": last_two}
+            figures["tables"][key] = _between(samples, raw, chosen) | {"last": last_two}
     settings = Settings.of(log.versions[-1].settings)
     opened = partial(_opened, store, log)
-    return found | {"skew": _skew(log, opened, settings, runs[-1])}
+    return figures | {"skew": _skew(log, opened, settings, runs[-1])}
 
 
 def _forgotten(store: Store, located: Sequence[Version], key: str) -> set[Any]:
     """The ids that a `forget` took from the running references of these runs, which hold them
     still.
     """
-    found: set[Any] = set()
+    ids: set[Any] = set()
     for version in located:
         if version.has_reference:
             forgotten = attribute(published_reference(store, version), "forgotten")
             rows = np.asarray(forgotten.get(key, ()), np.int64)
             if len(rows):
                 table = published_run(store, version).table(key)
-                found |= set(plain(ids_at(table.row_ids, rows)))
-    return found
+                ids |= set(plain(ids_at(table.row_ids, rows)))
+    return ids
 
 
 def _opened(store: Store, log: Log, version: int) -> Run:
@@ -157,13 +157,13 @@ def _between(
         "by_gap": [
             {
                 "gap": gap,
-                "pairs": len(found),
+                "pairs": len(pairs),
                 **{
-                    name: _mean([values[k] for values in found])
+                    name: _mean([values[k] for values in pairs])
                     for k, name in enumerate(("as_trained", "stabilized", "ceiling"))
                 },
             }
-            for gap, found in sorted(by_gap.items())
+            for gap, pairs in sorted(by_gap.items())
         ],
     }
 
@@ -182,10 +182,10 @@ def _skew(
         return None
     options: dict[str, Any] = {"k": _SKEW_K, "n_queries": _SKEW_QUERIES, "seed": 0, "metric": None}
     try:
-        found = skew_of(log, open_version, chosen, **options, duplicates=settings.duplicates)
+        skew = skew_of(log, open_version, chosen, **options, duplicates=settings.duplicates)
     except InputError:  # no query that all of them have
         return None
-    return {**found.to_dict(), "runs": [str(log.versions[n - 1].run) for n in found.versions]}
+    return {**skew.to_dict(), "runs": [str(log.versions[n - 1].run) for n in skew.versions]}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -26,7 +26,7 @@ def foreign(store: Store) -> list[str]:
     """Keys of what lies in the folders of a series under names that this library does not give,
     each once.
     """
-    found = [
+    names = [
         f"{folder}/{name}"
         for folder, ours in _OURS.items()
         for name in store.names(folder)
@@ -34,6 +34,6 @@ def foreign(store: Store) -> list[str]:
     ]
     folders = set(store.folders("candidates"))
     return [
-        *found,
+        *names,
         *(f"candidates/{name}" for name in store.names("candidates") if name not in folders),
     ]

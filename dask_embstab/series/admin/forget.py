@@ -81,14 +81,16 @@ def forget(
     with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
         log = read_log(store)
         head = log.version(None)  # something must be published
-        key, found = located(store, log, wanted, table)
-        unknown = tuple(value for value, was in zip(wanted, found.known, strict=True) if not was)
-        near = found.similar & set(
+        key, held_ids = located(store, log, wanted, table)
+        unknown = tuple(value for value, was in zip(wanted, held_ids.known, strict=True) if not was)
+        near = held_ids.similar & set(
             spelled_otherwise([value for value in unknown if isinstance(value, str)])
         )
-        affected = [one for one in found.held if len(one.reference) or (rewrite and len(one.run))]
+        affected = [
+            one for one in held_ids.held if len(one.reference) or (rewrite and len(one.run))
+        ]
         runs = tuple(one.name for one in affected if rewrite and len(one.run))
-        still_in = () if rewrite else tuple(one.name for one in found.held if len(one.run))
+        still_in = () if rewrite else tuple(one.name for one in held_ids.held if len(one.run))
         if not affected:
             note = _note(len(wanted), unknown, near, runs, (), still_in)
             return Forgotten(
@@ -165,13 +167,13 @@ def _rewritten(
     if rewrites_reference:
         write = partial(_write_reference, store, one, table, with_run=with_run)
         means = made_of(store, reference_key(new), origin, write)
-    found = Digests(
+    digests = Digests(
         run=run, reference=means if located.has_reference else {}, inputs=recorded.inputs
     )
     reference_at = new if rewrites_reference else located.reference_name
     stored_as = new if with_run else str(located.run)
     return {
-        **record_digests(store, new, found),
+        **record_digests(store, new, digests),
         "run": stored_as,
         "reference_at": None if reference_at == stored_as else reference_at,
     }
@@ -184,10 +186,14 @@ def _write_run(store: Store, one: HeldIds, table: str, key: str, origin: str) ->
     tables[table] = _without(tables[table], one.run)
     with resumed_run(store, key, one.name, origin, {}) as writer:
         passes = {}
-        for which, found in tables.items():
-            shape: Any = {"dtype": found.dtype, "width": found.d, "chunk_rows": found.chunk_rows}
+        for which, columns in tables.items():
+            shape: Any = {
+                "dtype": columns.dtype,
+                "width": columns.d,
+                "chunk_rows": columns.chunk_rows,
+            }
             shape["code"] = codes.get(which)
-            passes[which] = copy_table(writer, which, found, LinearMap(), **shape, label="forget")
+            passes[which] = copy_table(writer, which, columns, LinearMap(), **shape, label="forget")
         run_all(passes)
         attributes: Any = dict(source.group["transform"].attrs)
         writer.transform(transform, attributes)

@@ -62,9 +62,9 @@ def collect(store: Store, *, pin_age: float, grace: float) -> Collected:
     """
     removed, left = _swept(store, pin_age, grace), dict[str, str]()
     needed = _needed(read_log(store))
-    found, locked = _by_name(store), _locked(store)
-    for name in sorted(found.keys() | locked):
-        unneeded = [key for key in found.get(name, ()) if _owner(key) not in needed]
+    files, locked = _by_name(store), _locked(store)
+    for name in sorted(files.keys() | locked):
+        unneeded = [key for key in files.get(name, ()) if _owner(key) not in needed]
         if not unneeded and name not in locked:
             continue
         try:
@@ -142,7 +142,7 @@ def _by_name(store: Store) -> dict[str, list[str]]:
     """Everything that a publish of each name may have left: its candidate, its run, its hidden
     folders.
     """
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     entries = [
         (entry, f"{folder}/{entry}")
         for folder in ("runs", "references")
@@ -153,18 +153,18 @@ def _by_name(store: Store) -> dict[str, list[str]]:
         if not hidden and (owner.startswith(".") or not owner.endswith(".zarr")):
             continue  # not ours
         name = hidden["name"] if hidden else owner.removesuffix(".zarr")
-        found.setdefault(name, []).append(key)
+        names.setdefault(name, []).append(key)
     for entry in store.names("digests"):
         if named := DIGESTS_KEY.fullmatch(f"digests/{entry}"):
-            found.setdefault(named["name"], []).append(named[0])
+            names.setdefault(named["name"], []).append(named[0])
     if bases := store.names("bases"):
-        found[REBASING] = [f"bases/{entry}" for entry in bases]
+        names[REBASING] = [f"bases/{entry}" for entry in bases]
     for name in store.folders("candidates"):
-        found.setdefault(name, []).extend(
+        names.setdefault(name, []).extend(
             f"candidates/{name}/{entry}" for entry in store.names(f"candidates/{name}")
         )
-        found[name].append(candidate_key(name))
-    return {name: list(dict.fromkeys(keys)) for name, keys in found.items()}
+        names[name].append(candidate_key(name))
+    return {name: list(dict.fromkeys(keys)) for name, keys in names.items()}
 
 
 def _locked(store: Store) -> set[str]:

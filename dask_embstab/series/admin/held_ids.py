@@ -93,21 +93,21 @@ def located(
     if not tried:
         raise refused[0]
 
-    having = {key: found for key, found in tried.items() if found.known.any()}
+    having = {key: matches for key, matches in tried.items() if matches.known.any()}
     if len(having) > 1:
         raise InputError(
             "an id belongs to one table; both items and users have some of these;"
             f" {option('table')} says which are meant"
         )
     if not having:
-        similar = {other for found in tried.values() for other in found.similar}
+        similar = {other for matches in tried.values() for other in matches.similar}
         return table, FoundIds(np.zeros(len(wanted), bool), [], similar)
-    ((key, found),) = having.items()
-    return key, found
+    ((key, matches),) = having.items()
+    return key, matches
 
 
 def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
-    known, found, similar = np.zeros(len(wanted), bool), [], set()
+    known, held, similar = np.zeros(len(wanted), bool), [], set()
     for name, located in log.stored.items():
         run = published_run(store, located)
         if getattr(run, key) is None:
@@ -124,9 +124,9 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
             known |= seen
             similar |= others
             already = np.asarray(attribute(state, "forgotten").get(key, ()), np.int64)
-        found.append(HeldIds(name, located, rows, of_reference, already))
+        held.append(HeldIds(name, located, rows, of_reference, already))
 
-    return FoundIds(known, found, similar)
+    return FoundIds(known, held, similar)
 
 
 def _rows_with(
@@ -180,5 +180,5 @@ def spelled_otherwise(texts: list[str]) -> list[str]:
 
 def attribute(run: Run, name: str) -> Mapping[str, Any]:
     """What a running reference records of its tables; nothing where it does not."""
-    found: Mapping[str, Any] = run.attrs[ATTRIBUTE].get(name, {})
-    return found
+    recorded: Mapping[str, Any] = run.attrs[ATTRIBUTE].get(name, {})
+    return recorded

@@ -188,8 +188,8 @@ def _measured(days: Mapping[str, Any]) -> Iterator[Metric]:
         "Mean cosine of the same ids so many runs apart: stabilized, as trained, and its ceiling.",
         [
             ({"table": key, "gap": str(one["gap"]), "of": name}, one[name])
-            for key, found in tables.items()
-            for one in found["by_gap"]
+            for key, figures in tables.items()
+            for one in figures["by_gap"]
             for name in ("stabilized", "as_trained", "ceiling")
             if one[name] is not None
         ],
@@ -198,9 +198,9 @@ def _measured(days: Mapping[str, Any]) -> Iterator[Metric]:
         "share_at_chance",
         "Share of the live run's rows that have nothing to do with their rows in the run before.",
         [
-            ({"table": key}, found["last"]["cosine"]["share_at_chance"])
-            for key, found in tables.items()
-            if found["last"].get("cosine")
+            ({"table": key}, figures["last"]["cosine"]["share_at_chance"])
+            for key, figures in tables.items()
+            if figures["last"].get("cosine")
         ],
     )
     skew = days.get("skew")

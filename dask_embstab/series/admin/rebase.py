@@ -103,25 +103,25 @@ def _onto(
     itself = None if target is None else str(target.run)
     reference = as_reference(onto if target is None else published_run(store, target))
     assert reference is not None
-    found: dict[str, Matrix] = {}
+    matrices: dict[str, Matrix] = {}
     moves: Moves = {}
     for name, located in log.stored.items():
         run = published_run(store, located)
         if itself is not None and located.run == itself:
-            found[itself], moves[name] = np.eye(run.table("items").d), "itself"
+            matrices[itself], moves[name] = np.eye(run.table("items").d), "itself"
             continue
         with contextlib.suppress(TooFewMatchedError):
             fitted = _rotation(run, reference, settings)
-            found[str(located.run)] = fitted.items
+            matrices[str(located.run)] = fitted.items
             alignment = fitted.diagnostics["alignment"]
             moves[name] = {key: alignment[key] for key in ("rows", "relative_error")}
-    if not found:
+    if not matrices:
         raise HoldError(
             "no stored run shares enough rows with the reference, so nothing was moved; take a run"
             " with the ids of the series",
             f"{call('Series.change', min_matched=1)} accepts fewer",
         )
-    return _followed(store, log, found, moves)
+    return _followed(store, log, matrices, moves)
 
 
 def _rotation(run: Run, reference: Reference, settings: Settings) -> Transform:
@@ -145,21 +145,21 @@ def _back(store: Store, log: Log) -> tuple[dict[str, Matrix], Moves]:
     before = Log(log.versions[: last.version - 1])
     earlier = read_matrices(store, before.basis)
     applied = stored_matrices(store, last.basis) if last.basis["applied"] else {}
-    found: dict[str, Matrix] = {}
+    matrices: dict[str, Matrix] = {}
     moves: Moves = {}
     now = log.stored
     for name, then in before.stored.items():
         start = np.eye(published_run(store, now[name]).table("items").d)
         undone = applied[str(then.run)].T if then.run in applied else start
-        found[str(now[name].run)] = (
+        matrices[str(now[name].run)] = (
             undone @ earlier[str(then.run)] if then.run in earlier else undone
         )
         moves[name] = "back"
-    return _followed(store, log, found, moves)
+    return _followed(store, log, matrices, moves)
 
 
 def _followed(
-    store: Store, log: Log, found: dict[str, Matrix], moves: Moves
+    store: Store, log: Log, matrices: dict[str, Matrix], moves: Moves
 ) -> tuple[dict[str, Matrix], Moves]:
     """With matrices for the runs that have none yet: now they are in one space with their nearest,
     and shall stay so.
@@ -167,17 +167,17 @@ def _followed(
     known = {
         located.version: (name, str(located.run))
         for name, located in log.stored.items()
-        if located.run in found
+        if located.run in matrices
     }
     now = read_matrices(store, log.basis)
-    made = dict(found)
+    made = dict(matrices)
     for name, located in log.stored.items():
-        if located.run in found:
+        if located.run in matrices:
             continue
         nearest, theirs = known[min(known, key=lambda number: abs(number - located.version))]
         d = published_run(store, located).table("items").d
         ours = now.get(str(located.run), np.eye(d))
-        step = found[theirs] if theirs not in now else now[theirs].T @ found[theirs]
+        step = matrices[theirs] if theirs not in now else now[theirs].T @ matrices[theirs]
         k = min(ours.shape[1], len(step))  # the narrower space is the wider one's first components
         made[str(located.run)] = ours[:, :k] @ step[:k]
         moves[name] = f"as {nearest}"
@@ -191,7 +191,7 @@ def _moved_codes(
     share one now, that of a run that stays or else turned as the last of these runs is; what trains
     nothing is the same anywhere.
     """
-    found: dict[tuple[int, int], dict[str, RowCode]] = {}
+    codes: dict[tuple[int, int], dict[str, RowCode]] = {}
     runs = reversed(log.stored.values())
     for located in sorted(runs, key=lambda located: located.run in changed):
         if not (known := located.figures.get("codes")):
@@ -199,13 +199,13 @@ def _moved_codes(
         run = published_run(store, located)
         M = changed.get(str(located.run))
         width = run.table("items").d if M is None else M.shape[1]
-        if (at := (known["made"], width)) in found:
+        if (at := (known["made"], width)) in codes:
             continue
-        found[at] = {
+        codes[at] = {
             key: replace(code, d=width) if M is None or not code.arrays() else turned(code, M)
             for key, code in stored_codes(run).items()
         }
-    return found
+    return codes
 
 
 def _rewritten(
@@ -233,8 +233,8 @@ def _rewritten(
         means = made_of(
             store, reference_key(new), origin, partial(_write_mean, store, located, M, name)
         )
-    found = Digests(run=digests, reference=means, inputs=located.inputs)
-    return {"run": new, "reference_at": None, **record_digests(store, new, found)}
+    rewritten = Digests(run=digests, reference=means, inputs=located.inputs)
+    return {"run": new, "reference_at": None, **record_digests(store, new, rewritten)}
 
 
 def _write_run(

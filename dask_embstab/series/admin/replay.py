@@ -107,16 +107,16 @@ def replay(
 def recorded(log: Log, first: int | None, last: int | None) -> list[Version]:
     """The versions that published what was live, in order, within these numbers."""
     live = log.live_runs
-    found = [
+    versions = [
         v
         for name, v in log.runs.items()
         if name in live and (first or 1) <= v.version <= (last or len(log.versions))
     ]
-    if not found:
+    if not versions:
         raise InputError(
             f"no live run was published by the versions {first or 1} to {last or len(log.versions)}"
         )
-    return found
+    return versions
 
 
 def _require_options(wanted: list[Version]) -> list[int]:
@@ -176,10 +176,10 @@ def _source(version: Version, storage_options: StorageOptions | None) -> Run:
             f"the input of version {version.version} cannot be opened any more: {error}"
         ) from error
     known = {key: {**table, "digests": None} for key, table in inputs["tables"].items()}
-    found = {key: {**table, "digests": None} for key, table in described(source).items()}
-    for table in found.values():
+    tables = {key: {**table, "digests": None} for key, table in described(source).items()}
+    for table in tables.values():
         del table["written"]
-    if found != known:
+    if tables != known:
         raise _changed(version)
     return source
 
@@ -198,7 +198,7 @@ def _figures(
     """Metrics and gates of one run by name."""
     details = version.full_details
     known = details.figures
-    found: dict[str, float | None] = {
+    figures: dict[str, float | None] = {
         "relative_error": (known.get("alignment") or {}).get("relative_error"),
         "chain_minus_first": known.get("chain_minus_first"),
     }
@@ -206,15 +206,15 @@ def _figures(
         compared = series.diff(before.version, version.version, k=_K, users=_USERS).to_dict()
         for table in TABLES:
             for name in ("mean_cosine", "norm_ratio"):
-                found[f"{table}_{name}"] = (compared[table] or {}).get(name)
-        found["rbo"] = (compared["rank_correlation"] or {}).get("rbo")
+                figures[f"{table}_{name}"] = (compared[table] or {}).get(name)
+        figures["rbo"] = (compared["rank_correlation"] or {}).get("rbo")
     if codes := known.get("codes"):
-        found["code_recall"] = code_recall(
+        figures["code_recall"] = code_recall(
             series.open(version.version), series.codes(version.version)
         )
         for table, of in codes["tables"].items():
-            found |= {f"{table}_code_{name}": of.get(name) for name in _OF_CODES}
-    return found | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in details.verdicts}
+            figures |= {f"{table}_code_{name}": of.get(name) for name in _OF_CODES}
+    return figures | {f"gate_{verdict['gate']}": verdict["figure"] for verdict in details.verdicts}
 
 
 def _compared(
@@ -234,16 +234,16 @@ def _difference(ours: float | None, theirs: float | None) -> dict[str, float | N
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Over the runs that have a figure in both."""
-    found = {}
+    means = {}
     for name in dict.fromkeys(name for row in rows for name in row["figures"]):
         both = [
             f for row in rows if (f := row["figures"].get(name)) and f["difference"] is not None
         ]
         if both:
-            found[name] = {
+            means[name] = {
                 key: fmean(f[key] for f in both) for key in ("series", "scratch", "difference")
             }
-    return found
+    return means
 
 
 def table_lines(told: Mapping[str, Any]) -> list[str]:

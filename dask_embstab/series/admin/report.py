@@ -144,25 +144,25 @@ def key_figure(
 def _keys(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The three figures to look at first, of the live run; a gate that is off is asked as well."""
     by_gate = {str(verdict["gate"]): verdict for verdict in verdicts}
-    found = []
+    keys = []
     for gate, name, meaning, trouble in _KEYS:
         verdict = by_gate.get(gate, {})
         values = [v for v in (verdict.get("figures") or {}).values() if v is not None]
         threshold = verdict.get("threshold")
         is_off = bool(values) and threshold is None
         more: Any = {"threshold": threshold, "is_off": is_off}
-        found.append(key_figure(gate, name, values, meaning, trouble, **more))
-    return found
+        keys.append(key_figure(gate, name, values, meaning, trouble, **more))
+    return keys
 
 
 def _gates(details: Sequence[Details]) -> list[dict[str, Any]]:
     """Of every gate, its figures by table, its threshold and its verdict, by run."""
     by_run = [{str(v["gate"]): v for v in detail.verdicts} for detail in details]
-    found = []
+    gates = []
     for gate in GATES:
         verdicts: list[Mapping[str, Any]] = [known.get(gate.name, {}) for known in by_run]
         tables = sorted({table for verdict in verdicts for table in verdict.get("figures") or {}})
-        found.append(
+        gates.append(
             {
                 "gate": gate.name,
                 "sense": gate.sense,
@@ -175,7 +175,7 @@ def _gates(details: Sequence[Details]) -> list[dict[str, Any]]:
                 },
             }
         )
-    return found
+    return gates
 
 
 def _codes(details: Sequence[Details]) -> dict[str, dict[str, list[Any]]]:
@@ -200,7 +200,7 @@ def _spectra(shown: Sequence[Version], details: Sequence[Details]) -> dict[str, 
     """Singular values over the root of the number of rows, of evenly spread runs: the largest, and
     how many there are.
     """
-    found: dict[str, Any] = {}
+    spectra: dict[str, Any] = {}
     for key in TABLES:
         known = [k for k, detail in enumerate(details) if detail.spectra.get(key)]
         if not known:
@@ -216,13 +216,13 @@ def _spectra(shown: Sequence[Version], details: Sequence[Details]) -> dict[str, 
         ]
         squares = [value * value for value in per_row[-1]]
         total = sum(squares) or 1.0
-        found[key] = {
+        spectra[key] = {
             "runs": [shown[k].run for k in chosen],
             "components": max(map(len, per_row)),
             "per_row": [values[:_MOST_COMPONENTS] for values in per_row],
             "head_share": [square / total for square in squares],
         }
-    return found
+    return spectra
 
 
 def _hours(versions: Sequence[Version]) -> list[float | None]:

@@ -109,7 +109,7 @@ def unpublished(store: Store, log: Log) -> Unpublished:
 
 def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
     """Show what is known of an unpublished delivery no more."""
-    found, waiting = attempts_in(store).get(run), unpublished(store, log)
+    latest, waiting = attempts_in(store).get(run), unpublished(store, log)
     names = [*waiting.held, *(attempt.run for attempt in waiting.failed), *waiting.unfinished]
     if run not in names:
         said_ = ", ".join(names) or "none"
@@ -117,12 +117,12 @@ def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
             f"only what is held, failed or unfinished is acknowledged; {run!r} is not; these are:"
             f" {said_}"
         )
-    if found is None:
+    if latest is None:
         created = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        found = Attempt(
+        latest = Attempt(
             run=run, source="", at=created, outcome="held" if run in waiting.held else "interrupted"
         )
-    return set_acknowledged(store, found, reason)
+    return set_acknowledged(store, latest, reason)
 
 
 def _stored_verdicts(store: Store, name: str) -> list[Mapping[str, Any]]:

@@ -59,8 +59,8 @@ def verify(store: Store, log: Log) -> Verified:
     small += [("rebase", key, "metadata", crc) for key, crc in log.bases.items()]
     for batch in _batches(chain(small, _artifacts(log, damage))):
         n_files += len(batch)
-        found = file_digests(store.blocks, [key for _, key, _, _ in batch])
-        for (whose, key, kind, crc), digest in zip(batch, found, strict=True):
+        digests = file_digests(store.blocks, [key for _, key, _, _ in batch])
+        for (whose, key, kind, crc), digest in zip(batch, digests, strict=True):
             if (wrong := problem(digest, crc, kind)) is not None:
                 damage.append(f"{whose}: {key} {wrong}")
 
@@ -73,8 +73,8 @@ def _artifacts(log: Log, damage: list[str]) -> Iterator[_Wanted]:
     """
     for version in log.stored.values():
         try:
-            found = artifacts(version)
-            yield from ((f"version {version.version}", *file) for file in found)
+            recorded = artifacts(version)
+            yield from ((f"version {version.version}", *file) for file in recorded)
         except DamageError as error:
             damage.append(f"version {version.version}: {error}")
 

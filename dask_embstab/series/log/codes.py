@@ -39,8 +39,8 @@ def stored_codes(run: Run) -> dict[str, RowCode]:
 def codes_in(store: Store, version: Version) -> dict[str, RowCode]:
     """The same of a version (as `Log.located` gives it), in the space in which it is read."""
     M = matrix_of(store, version)
-    found = stored_codes(published_run(store, version))
-    return found if M is None else {key: turned(code, M) for key, code in found.items()}
+    codes = stored_codes(published_run(store, version))
+    return codes if M is None else {key: turned(code, M) for key, code in codes.items()}
 
 
 def stamps(codes: Mapping[str, RowCode]) -> dict[str, int]:

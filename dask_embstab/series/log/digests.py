@@ -46,12 +46,12 @@ class Digests:
                     raise ValueError("a digest is a number")
 
 
-def record_digests(store: Store, run: str, found: Digests) -> dict[str, Any]:
+def record_digests(store: Store, run: str, digests: Digests) -> dict[str, Any]:
     """Make digests durable; returns where, as the fields of the version that is to name them.
 
     Raises `InputError` where there are so many that nobody would read them.
     """
-    data = json.dumps(asdict(found), sort_keys=True).encode()
+    data = json.dumps(asdict(digests), sort_keys=True).encode()
     if len(data) > MOST_METADATA_BYTES:
         raise InputError(
             f"the digests of a run must take {MOST_METADATA_BYTES} bytes at most; those of {run}"
@@ -61,7 +61,7 @@ def record_digests(store: Store, run: str, found: Digests) -> dict[str, Any]:
     key = f"digests/{run}.{crc:08x}.json"
     store.make("digests")
     store.replace(key, data)
-    return {"digests_file": key, "digests_crc32c": crc, "has_reference": bool(found.reference)}
+    return {"digests_file": key, "digests_crc32c": crc, "has_reference": bool(digests.reference)}
 
 
 def digests_of(store: Store, key: str, crc: int) -> Digests:

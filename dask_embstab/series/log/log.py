@@ -67,13 +67,13 @@ class Log(Displayed):
         """Those that moved what is stored (rebases, forgets), oldest first: each version names the
         last one before it.
         """
-        found: list[Version] = []
+        moves: list[Version] = []
         last = self.versions[-1] if self.versions else None
         number = None if last is None else last.version if last.kind in MOVING else last.rebased
         while number is not None:
-            found.append(self.versions[number - 1])
-            number = found[-1].rebased
-        return tuple(reversed(found))
+            moves.append(self.versions[number - 1])
+            number = moves[-1].rebased
+        return tuple(reversed(moves))
 
     @cached_property
     def basis(self) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ class Log(Displayed):
         Along the head's own history: after a rollback, what was live before the run that is the
         head again.
         """
-        found: dict[int, Version] = {}
+        lagged: dict[int, Version] = {}
         version = self.head
         for lag in range(1, max(gaps, default=0) + 1):
             # Back to the version that published this run; the one before it was the head then.
@@ -115,9 +115,9 @@ class Log(Displayed):
             if version is None:
                 break
             if lag in gaps:
-                found[lag] = self.located(version)
+                lagged[lag] = self.located(version)
             version = None if version.parent is None else self.versions[version.parent - 1]
-        return found
+        return lagged
 
     @cached_property
     def kept_references(self) -> tuple[str, ...] | None:
@@ -173,11 +173,11 @@ class Log(Displayed):
         """Every run that is or was the head, by name, and the version that first made it so; oldest
         first.
         """
-        found: dict[str, Version] = {}
+        live: dict[str, Version] = {}
         for version in self.versions:
             if version.state == "live" and version.run is not None:
-                found.setdefault(version.run, version)
-        return found
+                live.setdefault(version.run, version)
+        return live
 
     def version(self, number: int | None) -> Version:
         """One version; None asks for the head."""
@@ -206,15 +206,15 @@ class Log(Displayed):
 
     def of_model(self, model: str) -> Version:
         """The highest live version of a model."""
-        found = [v for v in self.versions if v.model == model and v.state == "live"]
-        if not found:
+        versions = [v for v in self.versions if v.model == model and v.state == "live"]
+        if not versions:
             live = [str(v.model) for v in reversed(self.versions) if v.state == "live" and v.model]
             known = ", ".join(list(dict.fromkeys(live))[:_MODELS_NAMED]) or "none"
             raise InputError(
                 f"a live version of this series must belong to the model {model!r}; none does; the"
                 f" last models that are live are {known}; give one of them"
             )
-        return found[-1]
+        return versions[-1]
 
 
 def read_log(store: Store) -> Log:
@@ -264,13 +264,13 @@ class _Stored(Sequence[Version]):
             start, size = start + size, min(2 * size, _BATCH)
 
     def _get(self, number: int) -> Version:
-        found = self._read[number - 1]
-        return self._keep(number, *_data_of(self._store, [number])) if found is None else found
+        version = self._read[number - 1]
+        return self._keep(number, *_data_of(self._store, [number])) if version is None else version
 
     def _keep(self, number: int, data: bytes) -> Version:
         decoded = Version.decoded(data, version_key(number), self._store)
-        found = self._read[number - 1] = _numbered(decoded, number)
-        return found
+        version = self._read[number - 1] = _numbered(decoded, number)
+        return version
 
     def with_findings(self) -> Iterator[tuple[Version, Findings, str | None]]:
         """Every version with what was found of it and the text of that, from one read of its
@@ -278,10 +278,10 @@ class _Stored(Sequence[Version]):
         """
         numbers = range(1, len(self) + 1)
         for number, data in zip(numbers, _data_of(self._store, numbers), strict=True):
-            version, found, text = Version.decoded_with_findings(
+            version, findings, text = Version.decoded_with_findings(
                 data, version_key(number), self._store
             )
-            yield _numbered(version, number), found, text
+            yield _numbered(version, number), findings, text
 
 
 class Row(dict[str, Any]):
@@ -305,16 +305,16 @@ def rows(log: Log) -> Iterator[Row]:
     """
     before: dt.date | None = None
     versions = log.versions
-    for version, found, text in (
+    for version, findings, text in (
         versions.with_findings()
         if isinstance(versions, _Stored)
         else ((v, v.full_details, None) for v in versions)
     ):
         date = _date(version.run) if version.kind == "publish" else None
         days = (date - before).days if date and before else None
-        before, drift = date or before, found.figures.get("chain_minus_first")
+        before, drift = date or before, findings.figures.get("chain_minus_first")
         more = {"days_since_previous": days, "chain_minus_first": drift}
-        row = Row(version.facts() | found.plain() | more)
+        row = Row(version.facts() | findings.plain() | more)
         row.members = text
         yield row
 
@@ -338,8 +338,8 @@ def _numbered(version: Version, number: int) -> Version:
 
 
 def _date(name: str | None) -> dt.date | None:
-    found = _DATE.search(name or "")
+    match = _DATE.search(name or "")
     try:
-        return dt.date.fromisoformat(found.group()) if found else None
+        return dt.date.fromisoformat(match.group()) if match else None
     except ValueError:
         return None

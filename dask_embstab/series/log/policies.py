@@ -40,5 +40,5 @@ POLICIES: Mapping[str, Policy] = {"consensus": consensus, "previous": previous, 
 
 def reference_in(log: Log, policy: str) -> Version | None:
     """The version to align to, as it is to be read now."""
-    found = POLICIES[policy](log)
-    return None if found is None else log.located(found)
+    reference = POLICIES[policy](log)
+    return None if reference is None else log.located(reference)

@@ -39,24 +39,24 @@ def published_reference(store: Store, version: Version) -> Run:
 
 def transform_of(run: Run, version: Version) -> Transform:
     """The transform of a version's run, opened; DamageError where the run has lost it."""
-    if (found := run.transform) is None:
+    if (transform := run.transform) is None:
         raise DamageError(
             f"version {version.version}: {run_key(str(version.run))} has lost its transform;"
             " restore it"
         )
-    return found
+    return transform
 
 
 def _opened(store: Store, version: Version, key: str, part: str, files: Files) -> Run:
     if version.digests_file is None or version.digests_crc32c is None:
         raise DamageError(f"version {version.version} names no digests; restore it from a copy")
-    found = store.files(key)
+    sizes = store.files(key)
     for path, size in files["bytes"].items():
-        if (stands := found.get(path)) != size:
+        if (stands := sizes.get(path)) != size:
             what = "is missing" if stands is None else f"should have {size} bytes and has {stands}"
             raise DamageError(f"{key}/{path} {what}; restore it from a copy")
     metadata = files["metadata"]
-    if missing := next((path for path in metadata if path not in found), None):
+    if missing := next((path for path in metadata if path not in sizes), None):
         raise DamageError(f"{key}/{missing} is missing; restore it from a copy")
     read = store.read_each([f"{key}/{path}" for path in metadata])
     for (path, digest), data in zip(metadata.items(), read, strict=True):

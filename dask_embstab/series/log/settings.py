@@ -256,15 +256,15 @@ def _gaps(given: Any) -> dict[str, float]:
         if not is_list and not isinstance(given, Mapping | None):
             raise TypeError
         weights = dict.fromkeys(given, 1.0) if is_list else dict(given or {})
-        found = {int(str(gap)): float(weight) for gap, weight in weights.items()}
+        weight_of = {int(str(gap)): float(weight) for gap, weight in weights.items()}
     except Exception:  # noqa: BLE001 (whatever a foreign type raises, it holds no gaps)
-        found = {0: 0.0}
-    if not all(gap > 0 and 0 < weight < math.inf for gap, weight in found.items()):
+        weight_of = {0: 0.0}
+    if not all(gap > 0 and 0 < weight < math.inf for gap, weight in weight_of.items()):
         raise InputError(
             "the setting gaps must be whole numbers of runs from 1 on, with weights above 0; it is"
             f" {shown(given)}: give a list such as [1, 4, 13], or {{1: 1.0, 4: 2.0}}"
         )
-    return {str(gap): found[gap] for gap in sorted(found)}
+    return {str(gap): weight_of[gap] for gap in sorted(weight_of)}
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def reading_version(where: str) -> Iterator[None]:
 
 def encoded_lines(core: Mapping[str, Any], details: Mapping[str, Any]) -> bytes:
     """The file; ``details`` hold the findings as well."""
-    found = {name: details[name] for name in FOUND}
+    findings = {name: details[name] for name in FOUND}
     more = {name: value for name, value in details.items() if name not in FOUND}
-    first, second, third = (json.dumps(part, sort_keys=True) for part in (core, found, more))
+    first, second, third = (json.dumps(part, sort_keys=True) for part in (core, findings, more))
     body = f'{first[:-1]},\n"findings": {second},\n"details": {third},\n'.encode()
     return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
 

@@ -160,8 +160,8 @@ class Version(Displayed):
         assert self.store is not None, "whoever makes a version gives its details"
         key = version_key(self.version)
         with reading_version(key):
-            _, found, more = checked_lines(self.store.read(key))
-            return Details(**findings_in(found), **details_in(more))
+            _, findings, more = checked_lines(self.store.read(key))
+            return Details(**findings_in(findings), **details_in(more))
 
     @property
     def verdicts(self) -> tuple[Mapping[str, Any], ...]:
@@ -247,8 +247,8 @@ class Version(Displayed):
         """
         with reading_version(where):
             core, line, _ = checked_lines(data)
-            found = Findings(**findings_in(line))
-            return cls._of(core, store), found, members_in(line)
+            findings = Findings(**findings_in(line))
+            return cls._of(core, store), findings, members_in(line)
 
     @classmethod
     def _of(cls, core: bytes, store: Store | None) -> Version:
@@ -259,11 +259,11 @@ class Version(Displayed):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: everything that is recorded."""
-        found = self.recorded
+        recorded = self.recorded
         more = {
-            "digests": found.run,
-            "reference_digests": found.reference if self.has_reference else {},
-            "inputs": found.inputs,
+            "digests": recorded.run,
+            "reference_digests": recorded.reference if self.has_reference else {},
+            "inputs": recorded.inputs,
         }
         return self.without_digests() | dict(json.loads(json.dumps(more)))
 
@@ -296,9 +296,11 @@ def row_counts(known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Rows of one table in the figures of a version, or in the diagnostics of a fit; ``gone`` are
     those of the reference alone. None is what is not known.
     """
-    found = known or {}
-    counts = {name: found.get(name) for name in ("rows", "matched", "new", "returned", "zero_rows")}
-    return counts | {"gone": found.get("unmatched_reference", found.get("gone"))}
+    figures = known or {}
+    counts = {
+        name: figures.get(name) for name in ("rows", "matched", "new", "returned", "zero_rows")
+    }
+    return counts | {"gone": figures.get("unmatched_reference", figures.get("gone"))}
 
 
 def stored_bytes(version: Version) -> int | None:
@@ -310,10 +312,10 @@ def stored_bytes(version: Version) -> int | None:
 
 def artifacts(version: Version) -> Iterator[tuple[str, str, int]]:
     """Every file of the run of a version and of its running reference: key, kind and digest."""
-    found = version.recorded
-    places = [(run_key(str(version.run)), found.run)]
+    recorded = version.recorded
+    places = [(run_key(str(version.run)), recorded.run)]
     if version.has_reference:
-        places.append((reference_key(version.reference_name), found.reference))
+        places.append((reference_key(version.reference_name), recorded.reference))
     for place, digests in places:
         for kind in ("chunks", "metadata"):
             for path, digest in digests.get(kind, {}).items():

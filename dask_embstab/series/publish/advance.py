@@ -57,7 +57,7 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
     before = delivery.before
     made = made_of(store, key, origin, partial(_write, store, run, before, settings, rows))
 
-    stored, found = open_run(store.place(key)), {}
+    stored, digests = open_run(store.place(key)), {}
     for name in settings.aligned:
         union, now, left = run.table(name).n_rows, stored.table(name).n_rows, None
         if before is None:
@@ -66,8 +66,8 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
             fitted = candidate.transform.diagnostics[name]
             union += before.mean(name).table.n_rows - fitted["matched"] - fitted.get("returned", 0)
             left = union - now
-        found[name] = {"rows": now, "left": left}
-    return Advanced(made, found)
+        digests[name] = {"rows": now, "left": left}
+    return Advanced(made, digests)
 
 
 def _write(

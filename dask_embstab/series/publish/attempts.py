@@ -112,12 +112,12 @@ def recording_refusals(store: Store, run: str, source: str) -> Iterator[None]:
 
 def attempts_in(store: Store) -> dict[str, Attempt]:
     """By name, the last attempt; what is not such a record is left alone."""
-    found = []
+    attempts = []
     for name in store.names(_FOLDER):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             if _FILE.fullmatch(name):
-                found.append(_decoded(store.read(f"{_FOLDER}/{name}")))
-    return {attempt.run: attempt for attempt in sorted(found, key=lambda attempt: attempt.at)}
+                attempts.append(_decoded(store.read(f"{_FOLDER}/{name}")))
+    return {attempt.run: attempt for attempt in sorted(attempts, key=lambda attempt: attempt.at)}
 
 
 def set_acknowledged(store: Store, attempt: Attempt, reason: str) -> Attempt:

@@ -57,19 +57,21 @@ def code_figures(
     tables = {}
     for key, code in coding.codes.items():
         sample = _sampled(readback.run.table(key), None if head is None else getattr(head, key))
-        found = _errors(readback.run.codes.table(key), code, sample.ours)
+        figures = _errors(readback.run.codes.table(key), code, sample.ours)
         before = (coding.before.get("tables") or {}).get(key) or {}
         for name in ("error", "unused_entries"):
-            found[f"{name}_when_made"] = before.get(f"{name}_when_made") if before else found[name]
+            figures[f"{name}_when_made"] = (
+                before.get(f"{name}_when_made") if before else figures[name]
+            )
         last = theirs.get(key)
         if sample.shared is not None and last is not None and len(sample.shared.x) >= _LEAST:
             name = "agreement" if key in same else "agreement_with_replaced"
-            found |= _agreement(code, last, sample.shared, name)
+            figures |= _agreement(code, last, sample.shared, name)
         if code.arrays() and coding.before:
-            found |= _refitted(
+            figures |= _refitted(
                 code, last if key in same else None, coding, sample, readback.run.table(key)
             )
-        tables[key] = found
+        tables[key] = figures
     recorded = {
         "asked": dict(coding.asked),
         "made": coding.made,
@@ -139,17 +141,17 @@ def _refitted(
         force=True,
     )
     fitted = renumbered(made["items"], code)
-    found = {
+    figures = {
         "frozen_error": _through(code, held_out),
         "refit_error": _through(fitted, held_out),
     }
     if last is not None and sample.shared is not None and len(sample.shared.x) >= _LEAST:
-        found |= {
+        figures |= {
             f"refit_{name}": value
             for name, value in _agreement(fitted, last, sample.shared, "agreement").items()
             if name != "shared_rows"
         }
-    return found
+    return figures
 
 
 def _through(code: RowCode, rows: Rows) -> float:
@@ -162,16 +164,16 @@ def _relative(error: Any, rows: Rows) -> float:
 
 
 def _of_gates(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {
+    figures: dict[str, dict[str, float]] = {
         name: {} for name in ("code_saturation", "code_error", "dead_codes", "code_agreement")
     }
     for key, known in tables.items():
-        found["code_saturation"][key] = known["saturation"]
+        figures["code_saturation"][key] = known["saturation"]
         if then := known["error_when_made"]:
-            found["code_error"][key] = known["error"] / then
+            figures["code_error"][key] = known["error"] / then
         now, then = known["unused_entries"], known["unused_entries_when_made"]
         if now is not None and then is not None:
-            found["dead_codes"][key] = now - then
+            figures["dead_codes"][key] = now - then
         if "agreement" in known:
-            found["code_agreement"][key] = known["agreement"] - known["agreement_by_chance"]
-    return found
+            figures["code_agreement"][key] = known["agreement"] - known["agreement_by_chance"]
+    return figures

@@ -82,9 +82,9 @@ class Consensus:
         return Mean(joined, self.live(key), weights)
 
     def _rebased(self, run: Run, key: str) -> Table:
-        found = moved_table(run.table(key), self.matrix)
-        assert found is not None
-        return found
+        moved = moved_table(run.table(key), self.matrix)
+        assert moved is not None
+        return moved
 
 
 def aligned_on(
@@ -105,17 +105,19 @@ def aligned_on(
         run, M = published_run(store, version), matrix_of(store, version)
     else:
         run, M = known.run, known.matrix
-    found = as_reference(run)
-    assert found is not None
-    found = replace(found, items=moved_table(found.items, M), users=moved_table(found.users, M))
+    reference = as_reference(run)
+    assert reference is not None
+    reference = replace(
+        reference, items=moved_table(reference.items, M), users=moved_table(reference.users, M)
+    )
     if known is not None:
         tables: dict[str, Any] = {name: known.table(name) for name in settings.aligned}
         live = {name: n for name in settings.aligned if (n := known.live(name)) is not None}
         lags = tuple(_lag(store, gap, before, settings) for gap, before in lagged.items())
-        found = replace(found, live=live, lags=lags, weight=settings.sum_weight, **tables)
+        reference = replace(reference, live=live, lags=lags, weight=settings.sum_weight, **tables)
         key = key if known.state is None else reference_key(version.reference_name)
     moved = {"space": rebased_origin(version.basis)} if version.basis.get("file") else {}
-    return replace(found, described={**found.described, **moved, "path": key})
+    return replace(reference, described={**reference.described, **moved, "path": key})
 
 
 def _lag(store: Store, gap: int, version: Version, settings: Settings) -> Lag:

@@ -191,9 +191,9 @@ def require_same(version: Version, source: Run, model: str | None) -> None:
     """Raise unless a run that is published under this name is the one that came once more."""
     given = described(source)
     digests = table_digests([source.table(name) for name in given])
-    for table, found in zip(given.values(), digests, strict=True):
+    for table, digest in zip(given.values(), digests, strict=True):
         del table["written"]
-        table["digests"] = found
+        table["digests"] = digest
     if given != version.inputs["tables"]:
         raise InputError(
             f"{version.run} is published already (version {version.version}), with other content"

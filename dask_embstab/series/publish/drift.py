@@ -34,15 +34,15 @@ def pairs_with(
     """The first run's rows that belong to the aligned ones, by table; a table without shared ids is
     left out.
     """
-    found: dict[str, AlignedRows] = {}
+    aligned: dict[str, AlignedRows] = {}
     for key in keys:
         ours, theirs = getattr(transformed, key), getattr(first, key)
         if ours is not None and theirs is not None:
             with contextlib.suppress(IdError):
                 table, pairing = chosen.paired(ours, theirs, key, join)
                 rows = plan_reference_read(pairing, table, join, label="verify")
-                found[key] = AlignedRows(table, rows)
-    return found
+                aligned[key] = AlignedRows(table, rows)
+    return aligned
 
 
 def direction_reduction() -> Reduction[Moments]:

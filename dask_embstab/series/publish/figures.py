@@ -117,12 +117,12 @@ def figures_of(
     log of ``queries`` the rows are the sample of their table.
     """
     asked = None if queries is None else _asked(queries, source, transformed)
-    found: dict[str, dict[str, float]] = {
+    figures: dict[str, dict[str, float]] = {
         "finite": {_WHOLE_RUN: 0.0},
         "scores": _scores(source, transformed, asked),
     }
     if head is None or log.head is None:
-        return found, {}
+        return figures, {}
     known = log.head.full_details
     tables = {
         key: Compared(a, b, a.n_rows - readback.zero_rows[key], b.n_rows - zero_rows_in(known, key))
@@ -132,29 +132,29 @@ def figures_of(
     with join_options(duplicates="first") as join:
         likenesses, matched = _likenesses(tables, chosen, join, asked)
     measurable = {
-        key: found
-        for key, found in likenesses.items()
-        if found.n >= LEAST_PER_COMPONENT * tables[key].ours.d
+        key: like
+        for key, like in likenesses.items()
+        if like.n >= LEAST_PER_COMPONENT * tables[key].ours.d
     }
     turned = {
-        key: found
-        for key, found in measurable.items()
-        if found.n >= LEAST_TO_TURN * tables[key].ours.d
+        key: like
+        for key, like in measurable.items()
+        if like.n >= LEAST_TO_TURN * tables[key].ours.d
     }
     aligned = [measurable[key] for key in settings.aligned if key in measurable]
-    found["alignment"] = (
+    figures["alignment"] = (
         {_WHOLE_RUN: distances(aligned, unit_rows=settings.units)[0]} if aligned else {}
     )
-    found |= {
+    figures |= {
         "rows": {key: _change_of_rows(pair_) for key, pair_ in tables.items()},
         "matched": matched,
-        "alignment_change": _change(log, found["alignment"]),
-        "rotation": {key: distances([found], unit_rows=True)[1] for key, found in turned.items()},
-        "mirror": {key: found.lowest_correlation for key, found in measurable.items()},
-        "agreement": {key: found.agreement for key, found in measurable.items()},
-        "low_agreement": {key: found.low_agreement for key, found in measurable.items()},
-        "chance_share": {key: found.chance_share for key, found in measurable.items()},
-        "norm_ratio": {key: found.norm_ratio for key, found in measurable.items()},
+        "alignment_change": _change(log, figures["alignment"]),
+        "rotation": {key: distances([like], unit_rows=True)[1] for key, like in turned.items()},
+        "mirror": {key: like.lowest_correlation for key, like in measurable.items()},
+        "agreement": {key: like.agreement for key, like in measurable.items()},
+        "low_agreement": {key: like.low_agreement for key, like in measurable.items()},
+        "chance_share": {key: like.chance_share for key, like in measurable.items()},
+        "norm_ratio": {key: like.norm_ratio for key, like in measurable.items()},
         "spectrum": {
             key: spectrum_change(ours, known.spectra[key])
             for key, ours in readback.spectra.items()
@@ -165,9 +165,9 @@ def figures_of(
         key: {"rows": like.n, "zero_rows": like.zero_pairs} for key, like in likenesses.items()
     }
     if asked is not None:
-        found["query_recall"] = _query_recall(asked, transformed, head)
+        figures["query_recall"] = _query_recall(asked, transformed, head)
         sampled["queries"] = {"rows": len(asked.came), "unknown": asked.unknown}
-    return found, sampled
+    return figures, sampled
 
 
 def _asked(log: QueryLog, source: Run, transformed: Run) -> Asked:
@@ -276,12 +276,12 @@ def _likenesses(
         partners = gather(pairing.partners, rows)
         few = FewRows(table.source, rows, tables[key].theirs.source, partners)
         passes[key] = over_few_rows(few, partial(likeness, others=compared_with), label="gates")
-    found = run_all(passes)
+    reduced = run_all(passes)
     shares = {
         key: _shared(tables[key], pairings[key][1], like.n, like.zero_pairs)
-        for key, like in found.items()
+        for key, like in reduced.items()
     }
-    return found, dict.fromkeys(tables, 0.0) | shares
+    return reduced, dict.fromkeys(tables, 0.0) | shares
 
 
 def _shared(tables: Compared, pairing: Pairing, n: int, zero_pairs: int) -> float:

@@ -41,11 +41,11 @@ def run_digests(
         for name in files
         if name not in known and (CHUNK.fullmatch(name) or METADATA.fullmatch(name))
     ]
-    found = dict(
+    digests = dict(
         zip(others, file_digests(store.blocks, [f"{key}/{name}" for name in others]), strict=True)
     )
     chunks, metadata = dict(known), {}
-    for name, digest in found.items():
+    for name, digest in digests.items():
         is_chunk = CHUNK.fullmatch(name)
         if digest is None or (is_chunk and not digest.checks) or not digest.whole:
             raise DamageError(f"{key}/{name} is not what was written")
@@ -62,14 +62,14 @@ def run_digests(
 
 def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]:
     """The same where nothing has read the run's chunks: all of them must be there."""
-    found = run_digests(store, key, {})
+    digests = run_digests(store, key, {})
     groups = {
         name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)
     }
     wanted = (chunk for name, group in groups.items() for chunk in _chunks(name, group))
-    if missing := next((chunk for chunk in wanted if chunk not in found["chunks"]), None):
+    if missing := next((chunk for chunk in wanted if chunk not in digests["chunks"]), None):
         raise DamageError(f"chunk {missing} of {key} is missing")
-    return found
+    return digests
 
 
 def made_of(
@@ -141,7 +141,7 @@ def is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
 
 def _chunks(name: str, group: zarr.Group) -> list[str]:
     return [
-        f"{name}/{array}/{found.metadata.encode_chunk_key((number,) + (0,) * (found.ndim - 1))}"
-        for array, found in group.arrays()
-        for number in range(found.nchunks)
+        f"{name}/{array}/{stored.metadata.encode_chunk_key((number,) + (0,) * (stored.ndim - 1))}"
+        for array, stored in group.arrays()
+        for number in range(stored.nchunks)
     ]

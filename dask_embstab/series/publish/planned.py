@@ -127,16 +127,16 @@ def narrowed_basis(store: Store, log: Log, settings: Settings, width: int) -> di
             f"{option('max_lost_energy')} allows more",
         )
 
-    known, found = read_matrices(store, log.basis), {}
+    known, narrowed = read_matrices(store, log.basis), {}
     for located in log.stored.values():
         M, d = known.get(str(located.run)), published_run(store, located).table("items").d
         now = (
             np.eye(d, len(P)) if M is None else M
         )  # a run that is narrower has zeros in the space's last components
-        found[str(located.run)] = now @ P[: now.shape[1]]
+        narrowed[str(located.run)] = now @ P[: now.shape[1]]
 
     onto = {"version": None, "path": None, "width": width, "lost_energy": lost}
-    return {"onto": onto, "moves": {}, "applied": False} | store_matrices(store, found)
+    return {"onto": onto, "moves": {}, "applied": False} | store_matrices(store, narrowed)
 
 
 def nearest_axes(G: Matrix, width: int) -> Matrix:

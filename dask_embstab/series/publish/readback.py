@@ -64,8 +64,8 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
             passes[name, True] = reduce_table(
                 rows.table, reduction, label="verify: listed pairs", pairs=rows.pairs
             )
-        found = run_all(passes)
-        read = {name: found[name, False] for name in tables}
+        reduced = run_all(passes)
+        read = {name: reduced[name, False] for name in tables}
     for name, table in tables.items():
         if ids_digest(table) != candidate.plan["source"]["tables"][name]["ids"]:
             raise DamageError(f"the ids of {table.where} are not those that were written")
@@ -77,7 +77,7 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
     energies = {name: np.linalg.eigvalsh(of.gramian)[::-1] for name, of in moments.items()}
     zero_rows = {name: of.zeros.rows for name, of in moments.items()}
     for name in listed:
-        moments[name] = moments[name].with_pairs(found[name, True].value.pairs)
+        moments[name] = moments[name].with_pairs(reduced[name, True].value.pairs)
     on_first_link = delivery.first is not None and first is None
     return Readback(
         run=transformed,

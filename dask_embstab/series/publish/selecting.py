@@ -165,7 +165,7 @@ def _checksum(name: str, value: Any, table: Table) -> int | None:
     if name == "only":
         return int(crc32c.crc32c("\n".join(map(str, np.asarray(value).tolist())).encode()))
     column = as_column(value, table.row_ids, what=f"{name} of {table.where}")
-    found = 0
+    crc = 0
     for start in range(0, table.n_rows, ID_RANGE):
-        found = checksum(column.take(start, min(start + ID_RANGE, table.n_rows))[:, None], found)
-    return found
+        crc = checksum(column.take(start, min(start + ID_RANGE, table.n_rows))[:, None], crc)
+    return crc

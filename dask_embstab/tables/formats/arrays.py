@@ -183,11 +183,11 @@ def array_table(
 
 
 def _headers(format: ArrayFormat, files: Sequence[StoredFile]) -> list[Mapping[str, ArrayInfo]]:
-    found = []
+    headers = []
     for file in files:
         with reading_file(file.path):
-            found.append(format.arrays(file.path))
-    return found
+            headers.append(format.arrays(file.path))
+    return headers
 
 
 def _kind(pieces: ArrayPieces, where: str) -> IdKind:
@@ -273,9 +273,9 @@ def _require_lengths(
     name: str,
 ) -> None:
     for header, info, file in zip(headers, infos, files, strict=True):
-        found = header.get(name)
-        if found is None or found.shape != info.shape[:1]:
-            shape = "no such array" if found is None else f"the shape {found.shape}"
+        array = header.get(name)
+        if array is None or array.shape != info.shape[:1]:
+            shape = "no such array" if array is None else f"the shape {array.shape}"
             raise IdError(
                 f"there must be one id per row, {info.shape[:1]}; {name or 'the array'} of"
                 f" {file.path} has {shape}"

@@ -33,7 +33,7 @@ class ArrowReader:
 
     def listed(self, files: Sequence[StoredFile], where: Any) -> Listed:
         """From the heads of the batches; of streams, and with a filter, from the batches."""
-        schema, found = None, []
+        schema, pieces = None, []
         for at, file in enumerate(files):
             with reading_file(file.path), _opened(file.path) as reader:
                 schema = schema or reader.schema
@@ -43,8 +43,8 @@ class ArrowReader:
                     for batch in batches:
                         rows += batch.num_rows
                         kept += count_filtered(batch if where is None else _sound(batch), where)
-                    found.append((at, number, rows, kept))
-        numbers = np.array(found, np.int64).reshape(-1, 4).T
+                    pieces.append((at, number, rows, kept))
+        numbers = np.array(pieces, np.int64).reshape(-1, 4).T
         return Listed(schema, (), *numbers)
 
     def batches(self, file: str, number: int, columns: Sequence[str], where: Any) -> Iterator[Any]:
@@ -80,11 +80,11 @@ def _opened(path: str) -> Any:
     return ipc.open_file(mapped) if is_file else ipc.open_stream(mapped)
 
 
-def require_same(found: Any, schema: Any, path: str) -> None:
+def require_same(stored: Any, schema: Any, path: str) -> None:
     """Raise unless a file has the columns of the first one."""
-    if not found.equals(schema):
+    if not stored.equals(schema):
         raise InputError(
-            f"all files of a table must have the same columns; {path} has {_short(found)}, and the"
+            f"all files of a table must have the same columns; {path} has {_short(stored)}, and the"
             f" first file {_short(schema)}; give files of one kind"
         )
 

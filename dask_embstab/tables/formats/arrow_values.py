@@ -55,8 +55,8 @@ def width_of(column: Any, how: VectorColumns) -> int:
 
     is_bytes = how.layout == "bytes"
     sizes = (pc.binary_length if is_bytes else pc.list_value_length)(column)
-    found = sizes.filter(pc.greater(sizes, 0))
-    return found[0].as_py() // (how.dtype.itemsize if is_bytes else 1) if len(found) else 0
+    positive = sizes.filter(pc.greater(sizes, 0))
+    return positive[0].as_py() // (how.dtype.itemsize if is_bytes else 1) if len(positive) else 0
 
 
 def _side_by_side(columns: list[Rows], how: VectorColumns) -> Rows:
@@ -181,8 +181,8 @@ def _first_null(column: Any) -> int:
     return int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
 
 
-def _refused(place: str, found: str, more: str) -> InputError:
+def _refused(place: str, received: str, more: str) -> InputError:
     return InputError(
-        f"every row must have a vector of one length, without nulls; {place} {found}{more}; drop"
+        f"every row must have a vector of one length, without nulls; {place} {received}{more}; drop"
         " or repair such rows"
     )

@@ -155,9 +155,9 @@ def reading_file(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{path} is gone; give files that stay while they are read") from error
     except Exception as error:
-        found = str(error).strip() or type(error).__name__
+        reason = str(error).strip() or type(error).__name__
         raise DamageError(
-            f"{path} must be {what_it_must_be(path)}; it cannot be read ({found}); restore it from"
+            f"{path} must be {what_it_must_be(path)}; it cannot be read ({reason}); restore it from"
             " its source"
         ) from error
 

@@ -66,10 +66,10 @@ def choose_columns(
         raise InputError(
             f"columns must have names of their own; {where} has {', '.join(schema.names)}"
         )
-    found = _vector_columns(fields, vector, where)
-    rest = {name: field for name, field in fields.items() if name not in found.names}
+    columns = _vector_columns(fields, vector, where)
+    rest = {name: field for name, field in fields.items() if name not in columns.names}
     name = _id_column(rest, id, key, where, partitions)
-    return Chosen(found, name, None if name is None else fields[name].type)
+    return Chosen(columns, name, None if name is None else fields[name].type)
 
 
 def _vector_columns(fields: dict[str, Any], vector: Any, where: str) -> VectorColumns:
@@ -102,15 +102,15 @@ def id_column(schema: Any, key: str, where: str, partitions: Sequence[str] = ())
     if whole or numbered:
         return None
     try:
-        found = _id_column(fields, None, key, where, partitions)
+        column = _id_column(fields, None, key, where, partitions)
     except InputError:
-        found = None
-    if found is None:
+        column = None
+    if column is None:
         raise InputError(
             f"ids must be the only column that can hold them, or be named id or {DIMENSION[key]}_id"
             f"; {where} has {_listed(fields)}, and no vectors"
         )
-    return found
+    return column
 
 
 def _only_vectors(fields: dict[str, Any], where: str) -> VectorColumns:

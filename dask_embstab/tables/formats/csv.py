@@ -37,7 +37,7 @@ class CsvReader:
 
     def listed(self, files: Sequence[StoredFile], where: Any) -> Listed:
         """By parsing the files once."""
-        found = []
+        pieces = []
         for at, file in enumerate(files):
             rows = kept = 0
             with reading_file(file.path):
@@ -46,8 +46,8 @@ class CsvReader:
                 for batch in reader:
                     rows += batch.num_rows
                     kept += count_filtered(batch, where)
-            found.append((at, 0, rows, kept))
-        return Listed(self.schema, (), *np.array(found, np.int64).reshape(-1, 4).T)
+            pieces.append((at, 0, rows, kept))
+        return Listed(self.schema, (), *np.array(pieces, np.int64).reshape(-1, 4).T)
 
     def batches(self, file: str, _: int, columns: Sequence[str], where: Any) -> Iterator[Any]:
         """All of a file."""
@@ -128,8 +128,8 @@ def _not_numbers(texts: Any) -> int | None:
     pa = require_extra("pyarrow", "parquet", what="CSV")
     compute = require_extra("pyarrow.compute", "parquet", what="CSV")
     canonical = compute.match_substring_regex(texts, r"^(0|-?[1-9][0-9]{0,18}|)$")
-    found = compute.index(canonical, pa.scalar(value=False)).as_py()
-    return None if found < 0 else int(found)
+    first = compute.index(canonical, pa.scalar(value=False)).as_py()
+    return None if first < 0 else int(first)
 
 
 def _parsed(path: str, schema: Any, columns: Sequence[str] | None = None) -> Any:

@@ -23,15 +23,15 @@ class Hdf5:
     def arrays(self, path: str) -> Mapping[str, ArrayInfo]:
         """All datasets, of all groups."""
         h5py = require_extra("h5py", "hdf5", what="HDF5")
-        found: dict[str, ArrayInfo] = {}
+        arrays: dict[str, ArrayInfo] = {}
 
         def visit(name: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
-                found[name] = ArrayInfo(tuple(node.shape or ()), node.dtype)
+                arrays[name] = ArrayInfo(tuple(node.shape or ()), node.dtype)
 
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-        return found
+        return arrays
 
     def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
         """Rows of one dataset; texts as bytes objects."""

@@ -46,8 +46,8 @@ def ids_in_files(source: Any, key: str) -> Ids | None:
     paths = [file.path for file in place.files]
     if place.format == "npy" and len(paths) == 1:
         with reading_file(paths[0]):
-            found = np.load(paths[0], mmap_mode="r", allow_pickle=False)
-        return as_ids(found, len(found), where=place.name) if found.ndim == 1 else None
+            ids = np.load(paths[0], mmap_mode="r", allow_pickle=False)
+        return as_ids(ids, len(ids), where=place.name) if ids.ndim == 1 else None
     if place.format not in ("parquet", "arrow", "csv"):
         return None
     reader, _ = _column_reader(place, paths)
@@ -109,13 +109,13 @@ def _of_arrays(place: Place, key: str, id: Any, vector: Any) -> Table:
     """Of npy, ``id`` names files of ids: as many as there are of vectors."""
     id_files: tuple[StoredFile, ...] = ()
     if place.format == "npy" and id is not None:
-        found = files_at(id)
-        if found is None or found.format != "npy" or len(found.files) != len(place.files):
+        id_place = files_at(id)
+        if id_place is None or id_place.format != "npy" or len(id_place.files) != len(place.files):
             raise InputError(
                 f"the ids of npy files are npy files themselves, one for each; {option('id')} is"
                 f" {shown(id)} for {len(place.files)} files of vectors"
             )
-        id_files, id = found.files, None
+        id_files, id = id_place.files, None
     return array_table(
         _ARRAYS[place.format],
         place.files,

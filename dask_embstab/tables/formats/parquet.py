@@ -36,7 +36,7 @@ class ParquetReader:
         """From the footers alone, and with a filter from its columns."""
         parquet = require_extra("pyarrow.parquet", "parquet", what="Parquet")
         schema, partitions = self.schema, self._partitions(files[0])
-        found: list[tuple[int, int, int, int]] = []
+        pieces: list[tuple[int, int, int, int]] = []
         for at, file in enumerate(files):
             with reading_file(file.path):
                 footer = parquet.read_metadata(file.path)
@@ -49,8 +49,8 @@ class ParquetReader:
                         min(n, self._count_filtered(file.path, g, schema, where))
                         for g, n in enumerate(rows)
                     ]
-            found += [(at, g, n, k) for g, (n, k) in enumerate(zip(rows, kept, strict=True))]
-        numbers = np.array(found, np.int64).reshape(-1, 4).T
+            pieces += [(at, g, n, k) for g, (n, k) in enumerate(zip(rows, kept, strict=True))]
+        numbers = np.array(pieces, np.int64).reshape(-1, 4).T
         return Listed(schema, partitions, *numbers)
 
     def batches(self, file: str, number: int, columns: Sequence[str], where: Any) -> Iterator[Any]:
@@ -108,20 +108,20 @@ def parquet_reader(root: str, paths: Sequence[str]) -> ParquetReader:
         with reading_file(paths[0]):
             return ParquetReader("", named(parquet.read_schema(paths[0])))
     with reading_file(root):
-        found = dataset.dataset(
+        opened = dataset.dataset(
             list(paths), format="parquet", partitioning="hive", partition_base_dir=root
         )
-        return ParquetReader(root, named(found.schema))
+        return ParquetReader(root, named(opened.schema))
 
 
-def require_schema(found: Any, schema: Any, partitions: Sequence[str], path: str) -> None:
+def require_schema(stored: Any, schema: Any, partitions: Sequence[str], path: str) -> None:
     """Raise unless the columns of a file are those of the first one, of the same types."""
     for field in schema:
         if field.name in partitions:
             continue
-        at = found.get_field_index(field.name)
-        if at < 0 or not found.field(at).type.equals(field.type):
-            has = "no such column" if at < 0 else f"{found.field(at).type}"
+        at = stored.get_field_index(field.name)
+        if at < 0 or not stored.field(at).type.equals(field.type):
+            has = "no such column" if at < 0 else f"{stored.field(at).type}"
             raise InputError(
                 f"all files of a table must have the same columns; {field.name} is {field.type},"
                 f" and {path} has {has}; give files of one kind"

@@ -86,8 +86,8 @@ class PieceArray:
             return np.array(taken[:: max(step, 1)][columns])
         numbers = np.arange(n)[rows]
         reader = _Picker(self.pieces, self.column, self.shape[1:], self.dtype)
-        found = reader.pick(np.atleast_1d(numbers))
-        return found[columns] if numbers.ndim else found[0][tuple(rest) if rest else ...]
+        values = reader.pick(np.atleast_1d(numbers))
+        return values[columns] if numbers.ndim else values[0][tuple(rest) if rest else ...]
 
     def id_block(self, start: int, stop: int) -> IdBlock:
         """What a task is given to read the ids of these rows by: the pieces that they lie in."""
@@ -217,7 +217,7 @@ class PieceReader:
 
     def digests(self) -> Digests:
         """Of the chunks that were read whole."""
-        return self._digests.found
+        return self._digests.by_chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ class _Picker:
     def pick(self, rows: RowNumbers) -> Rows:
         """Values of these rows."""
         empty = np.empty((0, *self.tail), self.dtype)
-        found = np.empty((len(rows), *self.tail), self.dtype)
+        picked_rows = np.empty((len(rows), *self.tail), self.dtype)
         order = np.argsort(rows, kind="stable")
         cursor = Cursor(self.pieces, getattr(self.pieces, self.column), empty)
         at = 0
@@ -272,9 +272,9 @@ class _Picker:
             end = int(np.searchsorted(rows[order], start + _NEAR))
             near = order[at:end]
             taken = cursor.take(start, int(rows[near[-1]]) + 1)
-            found[near] = taken[rows[near] - start]
+            picked_rows[near] = taken[rows[near] - start]
             at = end
-        return found
+        return picked_rows
 
 
 _NEAR = 4096

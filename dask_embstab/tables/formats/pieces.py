@@ -200,14 +200,14 @@ class Cursor:
                 piece += 1
             self._open(piece)
         self._at = self._end
-        found = next(self._batches, None)
-        if found is None or self._at + len(found) > self._offsets[self._piece + 1]:
+        batch = next(self._batches, None)
+        if batch is None or self._at + len(batch) > self._offsets[self._piece + 1]:
             raise DamageError(
                 f"{self._pieces.place(int(self._offsets[self._piece]))} begins a piece that must"
                 f" have {np.diff(self._offsets)[self._piece]} rows, as it had when it was opened;"
                 " it has others; open the table again"
             )
-        self._batch = found
+        self._batch = batch
 
     def _leave_rest(self) -> None:
         """The reader goes to the task behind, where that has not come by already."""

@@ -82,10 +82,10 @@ def files_at(source: Any) -> Place | None:
         return None
     paths, root = [], ""
     for one in given:
-        found, root = _expanded(one)
-        if found is None:
+        expanded, root = _expanded(one)
+        if expanded is None:
             return None
-        paths += found
+        paths += expanded
     name = (
         os.fspath(given[0])
         if len(given) == 1
@@ -113,15 +113,15 @@ def _expanded(one: Any) -> tuple[list[str] | None, str]:
     if local is None:
         return None, ""
     if any(sign in str(local) for sign in _PATTERN) and not local.exists():
-        found = sorted(
+        paths = sorted(
             path
             for path in glob.glob(str(local), recursive=True)  # noqa: PTH207 (any pattern)
             if Path(path).is_file()
         )
-        if not found:
+        if not paths:
             raise InputError(f"no file matches {one}; give a pattern of files that are there")
         fixed = str(local)[: min(str(local).index(sign) for sign in _PATTERN if sign in str(local))]
-        return found, fixed.rpartition("/")[0]
+        return paths, fixed.rpartition("/")[0]
     if local.is_dir():
         if any((local / name).is_file() for name in _ZARR):
             return None, ""
@@ -149,11 +149,11 @@ def format_of(path: str) -> str | None:
     """
     with reading(path), os.fdopen(open_regular(path), "rb") as file:
         head = file.read(16)
-    found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    if found == "npz" and npz_kind(path) in ("moments", "transform"):
+    format_ = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if format_ == "npz" and npz_kind(path) in ("moments", "transform"):
         return None
     plain = path.lower().removesuffix(".gz") if head.startswith(_GZIP) else path.lower()
-    return found or _SUFFIXES.get(Path(plain).suffix)
+    return format_ or _SUFFIXES.get(Path(plain).suffix)
 
 
 def what_it_must_be(path: str) -> str:

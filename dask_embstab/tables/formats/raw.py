@@ -128,14 +128,14 @@ class Npz:
 
     def arrays(self, path: str) -> Mapping[str, ArrayInfo]:
         """From the header of each member."""
-        found = {}
+        arrays = {}
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.endswith(".npy"):
                     with archive.open(member) as file:
                         shape, _, dtype = _npy_header(file)
-                    found[member.removesuffix(".npy")] = ArrayInfo(shape, dtype)
-        return found
+                    arrays[member.removesuffix(".npy")] = ArrayInfo(shape, dtype)
+        return arrays
 
     def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
         """Rows of one member, decompressed on the way."""
@@ -182,7 +182,7 @@ class Safetensors:
                     f"{path} is no safetensors file: its header would be {length} bytes"
                 )
             header = json.loads(file.read(length))
-        found = {}
+        raws = {}
         for name, told in header.items():
             dtype = _SAFE_DTYPES.get(told.get("dtype", "")) if name != "__metadata__" else None
             if dtype is not None:
@@ -192,5 +192,5 @@ class Safetensors:
                     8 + length + told["data_offsets"][0], tuple(told["shape"]), made, half=half
                 )
                 raw.require_stored(path, size)
-                found[name] = raw
-        return found
+                raws[name] = raw
+        return raws

@@ -67,10 +67,10 @@ class _Parser:
         self._at = self._depth = 0
 
     def parse(self) -> Any:
-        found = self._either()
+        expression = self._either()
         if self._at < len(self._tokens):
             raise self._wrong(f"{self._tokens[self._at][1]!r} is not expected there")
-        return found
+        return expression
 
     def _split(self, text: str) -> list[tuple[str, str]]:
         tokens, at, end = [], 0, len(text.rstrip())
@@ -108,28 +108,28 @@ class _Parser:
         self._depth += 1
         if self._depth > _MOST_DEPTH:
             raise self._wrong("brackets are nested too deeply")
-        found = self._all()
+        expression = self._all()
         while self._word("or"):
-            found = found | self._all()
+            expression = expression | self._all()
         self._depth -= 1
-        return found
+        return expression
 
     def _all(self) -> Any:
-        found = self._test()
+        expression = self._test()
         while self._word("and"):
-            found = found & self._test()
-        return found
+            expression = expression & self._test()
+        return expression
 
     def _test(self) -> Any:
         negated = False
         while self._word("not"):
             negated = not negated
         if self._word("("):
-            found = self._either()
+            expression = self._either()
             self._require(")")
         else:
-            found = self._comparison()
-        return ~found if negated else found
+            expression = self._comparison()
+        return ~expression if negated else expression
 
     def _comparison(self) -> Any:
         kind, name = self._next_token()
@@ -153,8 +153,8 @@ class _Parser:
                 values.append(self._value(type_))
             self._require(")")
             pa = require_extra("pyarrow", "parquet", what="a filter of rows")
-            found = field.isin(pa.array([value.as_py() for value in values], values[0].type))
-            return ~found if negated else found
+            expression = field.isin(pa.array([value.as_py() for value in values], values[0].type))
+            return ~expression if negated else expression
         kind, sign = self._next_token()
         if negated or sign not in _COMPARE:
             raise self._wrong(

@@ -79,8 +79,8 @@ def _opened(path: str) -> IO[bytes]:
 def _head(file: IO[bytes], path: str) -> tuple[bytes, int | None, int]:
     """The first line; the rows that it counts, None where it is a row itself; and components."""
     head = file.readline(_MOST_LINE_BYTES)
-    found = _HEADER.fullmatch(head)
-    n, d = (int(found[1]), int(found[2])) if found else (None, len(head.split()) - 1)
+    match = _HEADER.fullmatch(head)
+    n, d = (int(match[1]), int(match[2])) if match else (None, len(head.split()) - 1)
     if d < 1:
         raise InputError(
             f"a file of words has a word and numbers in every line; {path} begins with"
@@ -164,8 +164,8 @@ def _texts(words: list[bytes], path: str, row: int) -> Any:
     )
 
 
-def _refused(path: str, row: int, found: str) -> InputError:
+def _refused(path: str, row: int, received: str) -> InputError:
     return InputError(
-        f"every row must have a vector of one length; row {row} of {path} {found}; drop or repair"
-        " such rows"
+        f"every row must have a vector of one length; row {row} of {path} {received}; drop or"
+        " repair such rows"
     )

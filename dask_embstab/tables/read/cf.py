@@ -46,20 +46,20 @@ def decoded(array: Any, *, what: str, error: type[InputError]) -> Any:
 
     variable = array.variable if is_labelled else _variable(array, attributes)
     try:
-        found = xr.decode_cf(xr.Dataset({_VALUES: variable}), decode_coords=False)[_VALUES]
+        values = xr.decode_cf(xr.Dataset({_VALUES: variable}), decode_coords=False)[_VALUES]
     except Exception as raised:
         raise error(
             f"{what} must have attributes that xarray can decode; it cannot"
             f" ({type(raised).__name__}: {raised}); correct {', '.join(names)}"
         ) from raised
 
-    if issubclass(error, IdError) and found.dtype.kind not in _KINDS_OF_IDS:
+    if issubclass(error, IdError) and values.dtype.kind not in _KINDS_OF_IDS:
         raise error(
-            f"{what} must be integers or strings; xarray makes {found.dtype} of them by the"
+            f"{what} must be integers or strings; xarray makes {values.dtype} of them by the"
             f" attributes {', '.join(names)}; remove these attributes, or write the ids without an"
             " encoding"
         )
-    return found
+    return values
 
 
 def _variable(array: zarr.Array[Any], attributes: Mapping[str, Any]) -> Variable:
@@ -77,15 +77,15 @@ def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
     """Those of a Zarr array as xarray sees them: the fill value of version 2 marks what is missing,
     unless it is zero.
     """
-    found, metadata = dict(array.attrs), array.metadata
+    attributes, metadata = dict(array.attrs), array.metadata
     if metadata.zarr_format == 2:
         fill = metadata.fill_value
-        if "_ARRAY_DIMENSIONS" in found and fill is not None and fill not in (0, "", b""):
-            found["_FillValue"] = fill
-    elif array.dtype.kind == "f" and isinstance(value := found.get("_FillValue"), str):
+        if "_ARRAY_DIMENSIONS" in attributes and fill is not None and fill not in (0, "", b""):
+            attributes["_FillValue"] = fill
+    elif array.dtype.kind == "f" and isinstance(value := attributes.get("_FillValue"), str):
         with contextlib.suppress(ValueError, struct.error):
-            found["_FillValue"] = struct.unpack("<d", base64.standard_b64decode(value))[0]
-    return found
+            attributes["_FillValue"] = struct.unpack("<d", base64.standard_b64decode(value))[0]
+    return attributes
 
 
 def _changing(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> list[str]:

@@ -90,15 +90,15 @@ def _encoding(array: zarr.Array[Any]) -> _Encoding | None:
 
     codecs = list(metadata.codecs)
     if len(codecs) != 1 or not isinstance(sharding := codecs[0], ShardingCodec):
-        found = _inner_encoding(codecs, array.dtype)
-        return None if found is None else (*found, None)
+        encoding = _inner_encoding(codecs, array.dtype)
+        return None if encoding is None else (*encoding, None)
 
-    found = _inner_encoding(sharding.codecs, array.dtype)
+    encoding = _inner_encoding(sharding.codecs, array.dtype)
     index = _inner_encoding(sharding.index_codecs, np.dtype(np.uint64))
-    if found is None or index is None or index[0].byteorder == ">" or index[2] is not None:
+    if encoding is None or index is None or index[0].byteorder == ">" or index[2] is not None:
         return None
 
-    dtype, checksummed, compression = found
+    dtype, checksummed, compression = encoding
     rows, width = (*sharding.chunk_shape, 1)[:2]
     shape = (*(array.shards or array.chunks), 1)[:2]
     shards = Shards(

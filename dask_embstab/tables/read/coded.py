@@ -139,11 +139,11 @@ def stored_rows(reader: Any, start: int, stop: int) -> list[Rows]:
 
 def _checksum(code: RowCode) -> int:
     """Of all that decoding needs."""
-    found = crc32c.crc32c(f"{code.name} {code.d}".encode())
+    crc = crc32c.crc32c(f"{code.name} {code.d}".encode())
     for name, (values, _) in sorted(code.arrays().items()):
         array: Any = np.ascontiguousarray(values, "<f8")
-        found = crc32c.crc32c(name.encode() + array.tobytes(), found)
-    return int(found)
+        crc = crc32c.crc32c(name.encode() + array.tobytes(), crc)
+    return int(crc)
 
 
 def _decoded(code: RowCode, codes: Any, scale: Any = None) -> Rows:
@@ -224,12 +224,12 @@ def _stored_code(group: zarr.Group, where: str, name: Any, d: int, matrix: Any) 
 
 def _small(group: zarr.Group, name: str, where: str) -> Any:
     """A small array of the group, float64; None where there is none of that name."""
-    found = group.get(name)
-    if not isinstance(found, zarr.Array):
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
         return None
-    require_stored(found, f"{where}/{name}")
+    require_stored(array, f"{where}/{name}")
     with reading(f"{where}/{name}"):
-        values = np.asarray(guarded(found, what=f"{where}/{name}")[...], np.float64)
+        values = np.asarray(guarded(array, what=f"{where}/{name}")[...], np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"its {name} is not finite")
     return values

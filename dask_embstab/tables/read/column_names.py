@@ -27,8 +27,8 @@ def named_columns(names: Sequence[Any], wanted: Any, where: str, listed: str = "
         if wanted in names:
             return [wanted]
         texts = [name for name in names if isinstance(name, str)]
-        if found := fnmatch.filter(texts, wanted):
-            return in_order(found)
+        if matches := fnmatch.filter(texts, wanted):
+            return in_order(matches)
         return [known_column(names, wanted, where, listed)]
     try:
         return [
@@ -51,8 +51,8 @@ def known_column(names: Sequence[Any], name: Any, where: str, listed: str = "") 
 
 def in_order(names: list[str]) -> list[str]:
     """By their numbers where all end with one (emb_2 before emb_10), else as they stand."""
-    found = [_NUMBERED.fullmatch(name) for name in names]
-    numbers = [int(match[2]) for match in found if match]
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(match[2]) for match in matches if match]
     if len(set(numbers)) < len(names):
         return names
     return [name for _, name in sorted(zip(numbers, names, strict=True))]
@@ -60,8 +60,8 @@ def in_order(names: list[str]) -> list[str]:
 
 def series_of(name: str) -> str | None:
     """What stands before the number that ends a name; None where none does."""
-    found = _NUMBERED.fullmatch(name)
-    return None if found is None else found[1]
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else match[1]
 
 
 def shown_names(described: Sequence[Any]) -> str:

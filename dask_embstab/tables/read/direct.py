@@ -59,16 +59,16 @@ class DirectBlock:
         if not files.checksummed or not files.by_panels or files.store is not None:
             return {}
         chunks = range(self.start // files.chunk_rows, -(-self.stop // files.chunk_rows))
-        found: Digests = {}
+        digests: Digests = {}
         for number in chunks:
             try:
-                found[number] = stored_checksum_of(files, number)
+                digests[number] = stored_checksum_of(files, number)
             except OSError as error:
                 # A chunk of nothing but its fill, or one that is lost or cut short: reading tells.
                 if error.errno in _NOT_THERE:
                     return {}
                 raise read_error(error, files.path(number)) from error
-        return found
+        return digests
 
 
 class DirectReader:

@@ -80,12 +80,12 @@ def few_checksums(source: Source) -> list[int] | None:
     numbers = np.unique(np.linspace(0, -(-n // rows) - 1, _FEW_CHUNKS).astype(np.int64))
     if source.files.store is not None:
         return source.files.last_checksums(numbers.tolist())
-    found = [
+    checksums = [
         DirectBlock(source.files, k * rows, min((k + 1) * rows, n)).stored_digests().get(k)
         for k in numbers.tolist()
     ]
-    known = [one for one in found if one is not None]
-    return known if len(known) == len(found) else None
+    known = [one for one in checksums if one is not None]
+    return known if len(known) == len(checksums) else None
 
 
 def stored_digests(block: Openable) -> Digests:

@@ -207,8 +207,8 @@ class _Bounded(_PassedOn):
         made = await asyncio.to_thread(
             decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact
         )
-        found: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
-        return found
+        buffer: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
+        return buffer
 
     async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
         return await self.inner._encode_single(chunk_data, chunk_spec)  # noqa: SLF001
@@ -301,8 +301,8 @@ class _InsteadOf(Numcodec):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Of the other one."""
-        found: dict[str, Any] = self.inner.get_config()
-        return found
+        config: dict[str, Any] = self.inner.get_config()
+        return config
 
 
 class _BoundedV2(_InsteadOf):

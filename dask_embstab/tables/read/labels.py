@@ -67,11 +67,11 @@ def labelled_rows(
     if (names := _column_names(given)) is not None:
         return _of_frame(given, names, key, what, id, vector)
 
-    found = labelled_values(given)
+    values = labelled_values(given)
     is_column = (
         is_a(given, "pandas", "Series") or type(given).__module__.partition(".")[0] in _COLUMNAR
     )
-    return Labelled(_stacked(found.array, what), found.labels) if is_column else found
+    return Labelled(_stacked(values.array, what), values.labels) if is_column else values
 
 
 def labelled_values(given: Any) -> Labelled:

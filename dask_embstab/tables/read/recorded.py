@@ -63,20 +63,20 @@ class Recorded:
         """All of them."""
         return _read(self)
 
-    def compared(self, key: str, found: Buffer | None, where: str) -> Buffer | None:
+    def compared(self, key: str, stored: Buffer | None, where: str) -> Buffer | None:
         """A whole file, if it is the one that was recorded; `DamageError` where it is another."""
         files, path = self.files(), key.removeprefix(self.below)
-        if found is None:
+        if stored is None:
             if any(path in names for names in files.values()):
                 raise DamageError(f"{where} is missing; restore it from a copy")
             return None
 
-        data: Any = found.as_numpy_array()
+        data: Any = stored.as_numpy_array()
         if path in files["metadata"]:
             require_metadata(data, files["metadata"][path], where)
         elif not METADATA.fullmatch(path):
             self.require_chunk(path, int.from_bytes(data[-CHECKSUM_BYTES:], "little"), where)
-        return found
+        return stored
 
     def require_chunk(self, path: str, checksum: int, where: str) -> None:
         """Raise unless the chunk at ``path`` below the run is the one that was written;
@@ -100,20 +100,24 @@ def _read(recorded: Recorded) -> Files:
     if crc32c.crc32c(data) != recorded.crc32c:
         raise DamageError(f"{file} fails its checksum; restore it from a copy")
 
-    found: Any = json.loads(data)
+    recorded_part: Any = json.loads(data)
     for name in recorded.part:
-        found = found[name]
+        recorded_part = recorded_part[name]
     if (
-        "arrays" in found
+        "arrays" in recorded_part
     ):  # digests in the order of the chunks, as a run records its own (`tables/output.py`)
         numbered = (
             (name.replace("{}", str(n)), crc)
-            for name, crcs in found["arrays"].items()
+            for name, crcs in recorded_part["arrays"].items()
             for n, crc in enumerate(crcs)
         )
-        found = {"chunks": dict(numbered), "metadata": found["metadata"], "bytes": {}}
+        recorded_part = {
+            "chunks": dict(numbered),
+            "metadata": recorded_part["metadata"],
+            "bytes": {},
+        }
 
-    files: Files = found
+    files: Files = recorded_part
     return files
 
 
@@ -177,15 +181,15 @@ class RunStore(LocalStore):
         )
 
     def _compared(
-        self, key: str, found: Buffer | None, byte_range: ByteRequest | None
+        self, key: str, data: Buffer | None, byte_range: ByteRequest | None
     ) -> Buffer | None:
         if self.recorded is None:
-            return found
+            return data
         where = f"{self.root / key}"
-        if byte_range is not None and found is not None:  # of a shard, which ends in its digest
+        if byte_range is not None and data is not None:  # of a shard, which ends in its digest
             self.recorded.require_chunk(key, stored_checksum(where), where)
-            return found
-        return self.recorded.compared(key, found, where)
+            return data
+        return self.recorded.compared(key, data, where)
 
 
 def require_metadata(data: Any, recorded: int, where: str) -> None:

@@ -92,12 +92,12 @@ def chunk_digest(rows: Rows, chunk_rows: int, fill: Any) -> int:
     """Digest of one decoded chunk from the rows in it: the last chunk of a table is padded to full
     length with ``fill``.
     """
-    missing, found = chunk_rows - len(rows), checksum(rows)
+    missing, crc = chunk_rows - len(rows), checksum(rows)
     shape = min(missing, _PADDING_ROWS), *rows.shape[1:]
     block = np.full(shape, 0 if fill is None else fill, rows.dtype)
     for at in range(0, missing, _PADDING_ROWS):
-        found = checksum(block[: missing - at], found)
-    return found
+        crc = checksum(block[: missing - at], crc)
+    return crc
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class RunningDigests:
     def __init__(self, chunk_rows: int, n_rows: int) -> None:
         self._chunk_rows, self._n_rows = chunk_rows, n_rows
         self._at, self._crc = -1, 0
-        self.found: Digests = {}
+        self.by_chunk: Digests = {}
 
     def add(self, start: int, rows: Rows) -> None:
         """Go on with rows from ``start`` on."""
@@ -139,7 +139,7 @@ class RunningDigests:
             part = rows[low - start : high - start]
             self._crc, self._at = checksum(part, 0 if low == first else self._crc), high
             if high == last:
-                self.found[first // size] = self._crc
+                self.by_chunk[first // size] = self._crc
 
 
 class ArrayReader:
@@ -157,7 +157,7 @@ class ArrayReader:
 
     def digests(self) -> Digests:
         """Of the chunks that were read whole."""
-        return self._digests.found
+        return self._digests.by_chunk
 
 
 @dataclass(frozen=True, slots=True)

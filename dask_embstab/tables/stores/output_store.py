@@ -111,9 +111,9 @@ class UrlOutput(UrlStore):
         """The root's metadata that stand there."""
 
         async def ask() -> Standing:
-            found = await self.store.get_async(_METADATA)
-            tags = {name: found.meta[name] for name in _TAGS if found.meta.get(name)}
-            return Standing(bytes(await found.bytes_async()), tags)
+            answer = await self.store.get_async(_METADATA)
+            tags = {name: answer.meta[name] for name in _TAGS if answer.meta.get(name)}
+            return Standing(bytes(await answer.bytes_async()), tags)
 
         try:
             return sync(self._asked(ask, _METADATA))
@@ -132,10 +132,10 @@ class UrlOutput(UrlStore):
             sync(super().set_if_not_exists(_METADATA, value))
         else:
             self._put_over(root, over)
-        found = self.standing()
-        if found is None or found.root != root:
+        standing = self.standing()
+        if standing is None or standing.root != root:
             return False
-        self.held[_METADATA], self._ours = root, found
+        self.held[_METADATA], self._ours = root, standing
         return True
 
     def _put_over(self, root: bytes, over: Standing) -> None:
@@ -198,13 +198,13 @@ class UrlOutput(UrlStore):
         except EmbstabError as error:
             failed = error
         try:
-            found = self.standing()
+            standing = self.standing()
         except EmbstabError as error:
             raise AccessError(
                 f"whether {self.url} was published is not known, its store did not answer"
                 f" ({error}); look whether it opens"
             ) from None
-        if found is None or found.root != root:
+        if standing is None or standing.root != root:
             raise failed or self._taken_over()
 
     def _taken_over(self) -> RetryError:

@@ -130,10 +130,10 @@ class StoreFiles:
         return f"{self.path}/{name}" if self.path else name
 
     async def _get(self, name: str, part: ByteRequest | None = None) -> bytes:
-        found = await self.store.get(self._key(name), default_buffer_prototype(), part)
-        if found is None:
+        data = await self.store.get(self._key(name), default_buffer_prototype(), part)
+        if data is None:
             raise FileNotFoundError(self.where(name))
-        return found.to_bytes()
+        return data.to_bytes()
 
 
 def stored_checksum(path: str) -> int:

@@ -44,8 +44,12 @@ def zarr_place(place: Any) -> Any:
 
 def store_at(place: Any) -> Store:
     """The store that a URL or a store is."""
-    found = zarr_place(place)
-    return FsspecStore.from_url(found, read_only=True) if isinstance(found, str) else found
+    place_store = zarr_place(place)
+    return (
+        FsspecStore.from_url(place_store, read_only=True)
+        if isinstance(place_store, str)
+        else place_store
+    )
 
 
 def no_ranges(where: str) -> AccessError:
@@ -59,7 +63,7 @@ def no_ranges(where: str) -> AccessError:
 class Recorded(Protocol):
     """What the objects of a run must be."""
 
-    def compared(self, key: str, found: Buffer | None, where: str) -> Buffer | None:
+    def compared(self, key: str, data: Buffer | None, where: str) -> Buffer | None:
         """A whole object, if it is the one that was recorded."""
 
 
@@ -113,10 +117,10 @@ class UrlStore(ObjectStore[Any]):
     ) -> Buffer | None:
         """As Zarr, or `AccessError`; `DamageError` where it is not what was recorded."""
         ask = super().get
-        found = await self._asked(lambda: ask(key, prototype, byte_range), key)
+        data = await self._asked(lambda: ask(key, prototype, byte_range), key)
         if self.recorded is None or byte_range is not None:
-            return found
-        return self.recorded.compared(key, found, f"{self.url}/{key}")
+            return data
+        return self.recorded.compared(key, data, f"{self.url}/{key}")
 
     async def exists(self, key: str) -> bool:
         """As Zarr, or `AccessError`."""
@@ -162,8 +166,8 @@ class UrlStore(ObjectStore[Any]):
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names in a folder of keys, or `AccessError`."""
         folder = prefix.rstrip("/")
-        found = await self._asked(lambda: self.store.list_with_delimiter_async(folder), prefix)
-        for path in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
+        listed = await self._asked(lambda: self.store.list_with_delimiter_async(folder), prefix)
+        for path in (*listed["common_prefixes"], *(entry["path"] for entry in listed["objects"])):
             yield path.removeprefix(folder).strip("/")
 
     def require_bucket(self) -> None:

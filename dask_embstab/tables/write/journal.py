@@ -62,7 +62,7 @@ class Journal:
 
     def recovered(self, chunks: Iterable[int]) -> Recovered | None:
         """These chunks, where all of them are recorded and their files are what was recorded."""
-        found = Recovered({}, {})
+        recovered = Recovered({}, {})
         for chunk in chunks:
             data = np.fromfile(self.path, _RECORD, 1, offset=chunk * _RECORD.itemsize)
             if not len(data):
@@ -74,9 +74,9 @@ class Journal:
                 _is_whole(files, chunk, crc) for files, crc in zip(self.arrays, crcs, strict=False)
             ):
                 return None
-            found.made_of[chunk], found.digests[chunk] = origin, crcs[0]
+            recovered.made_of[chunk], recovered.digests[chunk] = origin, crcs[0]
 
-        return found
+        return recovered
 
 
 def made_of(
@@ -88,14 +88,14 @@ def made_of(
     Chunks hold ``input_rows`` rows in the input and ``chunk_rows`` in the output, of ``n_rows`` in
     all.
     """
-    found: dict[int, int | None] = {}
+    numbers: dict[int, int | None] = {}
     for chunk in chunks:
         first, last = chunk * chunk_rows, min((chunk + 1) * chunk_rows, n_rows)
         read = [
             digests.get(number) for number in range(first // input_rows, -(-last // input_rows))
         ]
-        found[chunk] = None if None in read else number_of(input_rows, first, read)
-    return found
+        numbers[chunk] = None if None in read else number_of(input_rows, first, read)
+    return numbers
 
 
 def number_of(*parts: Any) -> int:

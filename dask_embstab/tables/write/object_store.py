@@ -68,8 +68,8 @@ def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = F
         return
     if isinstance(out, UrlStore):
         at = UrlOutput(out.url)
-        if (found := at.standing()) is not None:
-            _require_replaceable(_attributes(found.root), name, overwrite=overwrite)
+        if (standing := at.standing()) is not None:
+            _require_replaceable(_attributes(standing.root), name, overwrite=overwrite)
         elif left := at.leftovers():
             raise OutputExistsError(
                 f"{name} holds {left[0]} and {len(left) - 1} more objects; choose another place"
@@ -85,8 +85,10 @@ def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = F
 def _attributes(root: bytes) -> dict[str, Any]:
     """Those of a group's metadata, whatever stands there."""
     with contextlib.suppress(ValueError):
-        found = json.loads(root)
-        if isinstance(found, dict) and isinstance(attributes := found.get("attributes"), dict):
+        metadata = json.loads(root)
+        if isinstance(metadata, dict) and isinstance(
+            attributes := metadata.get("attributes"), dict
+        ):
             return attributes
     return {}
 
@@ -191,8 +193,8 @@ def _root_metadata(attributes: dict[str, Any]) -> bytes:
     """The bytes of a group's own metadata."""
     made = MemoryStore()
     zarr.open_group(made, mode="w", zarr_format=3, attributes=attributes)
-    found: Any = sync(made.get("zarr.json", default_buffer_prototype()))
-    data: bytes = found.to_bytes()
+    stored: Any = sync(made.get("zarr.json", default_buffer_prototype()))
+    data: bytes = stored.to_bytes()
     return data
 
 

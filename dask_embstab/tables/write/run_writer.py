@@ -283,8 +283,8 @@ def _may_be_replaced(place: Path) -> bool:
 
 def _standing(place: Path) -> tuple[int, int] | None:
     with contextlib.suppress(OSError, ValueError):
-        found = place.lstat()
-        return found.st_dev, found.st_ino
+        status = place.lstat()
+        return status.st_dev, status.st_ino
     return None
 
 

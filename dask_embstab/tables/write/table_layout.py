@@ -75,7 +75,7 @@ class TableLayout:
             if not np.array_equal(node[name][...], values):
                 raise ValueError(f"{name} is another")
 
-        found = tuple(None if name is None else node[name] for name in self.arrays)
+        arrays = tuple(None if name is None else node[name] for name in self.arrays)
         for name in filter(None, self.arrays):
             array = node[name]
             shape, chunks, dtype = self._of(name)
@@ -85,7 +85,7 @@ class TableLayout:
             if name != "id" and array.dtype != dtype:
                 raise ValueError(f"{name} has another dtype")
 
-        return found
+        return arrays
 
     def _of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
         """Shape, chunks and dtype of an array."""

@@ -47,7 +47,7 @@ class WorkPlace:
         path = self.owned.path / f"journal-{key}"
         if not path.exists():
             os.close(create_new(path))
-        files = tuple(found for array in arrays if (found := chunk_files(array)) is not None)
+        files = tuple(chunks for array in arrays if (chunks := chunk_files(array)) is not None)
         assert len(files) == len(arrays), "what is written here is plain chunk files"
         return Journal(str(path), files, number_of(self.fingerprint))
 
@@ -81,16 +81,16 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
 
     It is removed at the end, and after an error too unless ``resume`` shall go on from it.
     """
-    found: OwnedFolder | None = None
+    folder: OwnedFolder | None = None
     for left in abandoned(place.parent, place.name):
         restore(left, place)
-        if resume and found is None and _fingerprint(left.path / _RUN) == fingerprint:
-            found = left
+        if resume and folder is None and _fingerprint(left.path / _RUN) == fingerprint:
+            folder = left
         else:
             left.discard()
 
     try:
-        owned = make_owned(place.parent, place.name) if found is None else found
+        owned = make_owned(place.parent, place.name) if folder is None else folder
     except OSError as error:
         raise AccessError(
             f"a run must be written into a folder that can be written in; {place.parent} cannot"
@@ -98,7 +98,7 @@ def work_place(place: Path, fingerprint: str, *, resume: bool) -> Iterator[WorkP
         ) from error
 
     try:
-        work = WorkPlace(owned, owned.path / _RUN, place, fingerprint, found is not None)
+        work = WorkPlace(owned, owned.path / _RUN, place, fingerprint, folder is not None)
         work.remove_half_written()
         yield work
     except BaseException:
