@@ -71,13 +71,13 @@ def spoken(text: str, names: Names | None = None) -> str:
             return match[0]
         singular, _, plural = name.rpartition("/")
         one = word[-1].lower() != "s"
-        said = (singular or _singular(plural)) if one else plural
+        noun = (singular or _singular(plural)) if one else plural
         if word[0].isupper():
-            said = said[0].upper() + said[1:]
+            noun = noun[0].upper() + noun[1:]
         if article is None:
-            return said
-        fitting = "an" if one and said[0].lower() in "aeiou" else "a"
-        return f"{fitting.capitalize() if article[0].isupper() else fitting}{space}{said}"
+            return noun
+        fitting = "an" if one and noun[0].lower() in "aeiou" else "a"
+        return f"{fitting.capitalize() if article[0].isupper() else fitting}{space}{noun}"
 
     return _WORD.sub(replaced, text)
 

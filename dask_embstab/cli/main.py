@@ -274,7 +274,7 @@ def doctor(
                 f"{option('disk_bytes')} may take half of what is free beside {path or '.'},"
                 f" {free}; it is {size}"
             )
-        told = examine(
+        report = examine(
             tables,
             trial_folder(path),
             d=components,
@@ -282,7 +282,7 @@ def doctor(
             seconds=seconds,
             chosen=kernels,
         )
-    return told | workers
+    return report | workers
 
 
 lookup.ignore_unknown_options = True  # -5 is an id

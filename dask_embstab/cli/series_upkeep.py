@@ -54,10 +54,10 @@ def forget(
     require_ids(ids, "series forget")
     with cluster(scheduler), clock() as seconds:
         made = Series(series).forget(list(ids), **given(chosen))
-    told = {
+    report = {
         name: list(getattr(made, name)) for name in ("runs", "references", "still_in", "unknown")
     }
-    return {**published(made), "table": made.table, **told, "seconds": seconds()}
+    return {**published(made), "table": made.table, **report, "seconds": seconds()}
 
 
 @command(SERIES, *options("Series.verify"), group=series)
@@ -116,8 +116,8 @@ def status(series: str) -> dict[str, Any]:
     """
     from dask_embstab.series.series import Series
 
-    told = Series(series).status()
-    return {**told, "exit_code": 3 if told["held"] or told["failed"] else 0}
+    report = Series(series).status()
+    return {**report, "exit_code": 3 if report["held"] or report["failed"] else 0}
 
 
 @command(
@@ -180,8 +180,8 @@ def replay(
     from dask_embstab.series.series import Series
 
     with cluster(scheduler), clock() as seconds:
-        told = Series(series).replay(scratch, first=first, last=last, **given_settings(changes))
-    return {**told, "seconds": seconds()} if prints_json() else {"lines": table_lines(told)}
+        report = Series(series).replay(scratch, first=first, last=last, **given_settings(changes))
+    return {**report, "seconds": seconds()} if prints_json() else {"lines": table_lines(report)}
 
 
 def _write(file: str, text: str) -> None:

@@ -41,8 +41,8 @@ def plan(
                 )
             with publishing(save):
                 result.transform.save(save)
-    told = {**result.to_dict(), "seconds": seconds(), "out": save}
-    return told if click.get_current_context().params["as_json"] else {"lines": lines(told)}
+    report = {**result.to_dict(), "seconds": seconds(), "out": save}
+    return report if click.get_current_context().params["as_json"] else {"lines": lines(report)}
 
 
 @command(

@@ -251,15 +251,15 @@ def _tried(job: Job, heads: Tables, tables: Tables, threads: int) -> float:
     """Seconds of the job on these first rows, in tasks small enough to give one to every thread
     where all of the rows do.
     """
-    how = {}
+    settings = {}
     if heads != tables:
         task_bytes = [
             min(plan(tables[key])[0].rows, max(1, head.n_rows // threads))
             * (head.d * head.dtype.itemsize)
             for key, head in heads.items()
         ]
-        how = {"embstab.task-bytes": max(task_bytes)}
-    with dask.config.set(how), unwatched(*heads.values()):
+        settings = {"embstab.task-bytes": max(task_bytes)}
+    with dask.config.set(settings), unwatched(*heads.values()):
         return _timed(job, heads)
 
 

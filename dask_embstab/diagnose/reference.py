@@ -96,8 +96,8 @@ def _another(known: Mapping[str, Any], candidate: Run) -> str | None:
         was = "stabilized" if reference["stabilized"] else "as training left it"
         differs.append(f"the reference was {was}, it is not")
     # A series may read a run in another space than its own transform tells.
-    told = None if _series_of(candidate) else reference.get("space")
-    if not differs and told not in (None, space_of_run(candidate).origin):
+    origin = None if _series_of(candidate) else reference.get("space")
+    if not differs and origin not in (None, space_of_run(candidate).origin):
         differs.append("its vectors are of another space")
     for key in TABLES:
         table: Table | None = getattr(candidate, key)

@@ -28,12 +28,12 @@ _COUNTS = ("rows", "matched", "new", "gone", "zero_rows")
 
 def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
     """The report of two runs, from what `evaluate` measured and a sample of their rows."""
-    told = metrics.to_dict()
-    for key, shared in _sampled(a, b, [key for key in TABLES if told[key] is not None]).items():
-        told[key] = {name: value for name, value in told[key].items() if value is not None}
+    values = metrics.to_dict()
+    for key, shared in _sampled(a, b, [key for key in TABLES if values[key] is not None]).items():
+        values[key] = {name: value for name, value in values[key].items() if value is not None}
         if len(shared.x):
-            told[key]["moved"] = most_moved(a.table(key), shared)
-    tables = {key: told[key] for key in TABLES if told.get(key)}
+            values[key]["moved"] = most_moved(a.table(key), shared)
+    tables = {key: values[key] for key in TABLES if values.get(key)}
     shares = [
         figures["matched"]
         / max(figures["matched"] + min(figures["unmatched_a"], figures["unmatched_b"]), 1)
@@ -74,7 +74,7 @@ def report_runs(a: Run, b: Run, metrics: Metrics) -> Report:
             "a": names[0],
             "b": names[1],
             "keys": keys,
-            "metrics": told,
+            "metrics": values,
         }
     )
 

@@ -30,7 +30,7 @@ from dask_embstab.exchange.opened_index import Index
 from dask_embstab.exchange.panels import Panel, Room
 from dask_embstab.exchange.parts import WRITERS, part_stem
 from dask_embstab.exchange.place import export_folder, require_free, write_record
-from dask_embstab.exchange.space_file import beside
+from dask_embstab.exchange.space_file import sidecar
 from dask_embstab.tables.space import Space, digest_of
 from dask_embstab.tables.transform import Transform
 
@@ -51,7 +51,7 @@ def move_index(index: Index, transform: Transform, space: Space, export: Export)
         _require_linear(index, transform)
     if index.folder.is_file():
         return _move_file(index, transform, space, export)
-    spec, told = index.spec, index.record[index.table]
+    spec, described = index.spec, index.record[index.table]
     spec = replace(spec, d=transform.width)
     rows = 0
     with export_folder(export) as folder:
@@ -69,7 +69,7 @@ def move_index(index: Index, transform: Transform, space: Space, export: Export)
             **{name: index.record[name] for name in index.record if name not in ("items", "users")},
             "transform": digest_of(transform),
             "space": space.to_dict(),
-            index.table: {**told, "components": transform.width},
+            index.table: {**described, "components": transform.width},
         }
         write_record(folder, record)
     return record
@@ -94,17 +94,17 @@ def _move_file(index: Index, transform: Transform, space: Space, export: Export)
             f"{index.folder} should hold {index.rows} vectors and holds {made.ntotal}; build it"
             " anew"
         )
-    own = beside(index.folder, IDS_SUFFIX) if index.ids is not None else None
+    own = sidecar(index.folder, IDS_SUFFIX) if index.ids is not None else None
     with hidden_ids(export.place, None if own is None else partial(copy_ids, own)) as written:
         known = {**space.to_dict(), "table": index.table}
         whole = of_cosines(made) if cosine else made
         publish_file(whole, export.place, known, written(), sync=export.sync)
-    told = {**index.record[index.table], "components": transform.width}
+    described = {**index.record[index.table], "components": transform.width}
     return {
         **index.record,
         "transform": digest_of(transform),
         "space": space.to_dict(),
-        index.table: told,
+        index.table: described,
     }
 
 

@@ -83,12 +83,12 @@ class Index:
     @property
     def spec(self) -> FileSpec:
         """To write its files again."""
-        told = self.record[self.table]
+        described = self.record[self.table]
         return FileSpec(
             self.engine,
             self.d,
-            np.dtype(told["dtype"]),
-            told["ids"],
+            np.dtype(described["dtype"]),
+            described["ids"],
             str(self.folder / self.table),
             metric=self.metric,
         )
@@ -196,13 +196,13 @@ def _open_faiss(place: Path, table: str) -> Index:
     if any(isinstance(one, faiss.NormalizationTransform) for one in before(engine)):
         metric = "cosine"
     has_ids = IDS_SUFFIX in (known.get("files") or {})
-    told = {"rows": int(engine.ntotal), "components": int(engine.d), "dtype": "float32"}
+    described = {"rows": int(engine.ntotal), "components": int(engine.d), "dtype": "float32"}
     record = {
         "as": "faiss",
         "metric": metric,
         "labels": None if has_ids else "labels",
         "space": space.to_dict(),
-        table: told,
+        table: described,
     }
     index = Index(place, record, table)
     index.__dict__["opened"] = engine

@@ -99,7 +99,7 @@ def write_parts(
     ranges = RowRanges(table.n_rows, rows_per_file)
     require_task_count(len(ranges), "an export")
     graph = Graph(label)
-    shared, how = graph.shared(spec), graph.shared(changes)
+    shared, selection = graph.shared(spec), graph.shared(changes)
     keys = [
         graph.read(
             write_part,
@@ -108,7 +108,7 @@ def write_parts(
             rows,
             shared,
             str(folder),
-            how,
+            selection,
             None if earlier is None else earlier.of(rows),
         )
         for rows in ranges

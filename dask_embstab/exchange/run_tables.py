@@ -61,7 +61,7 @@ def write_tables(export: Export) -> Mapping[str, Any]:
         export_folder(export) as folder,
         in_one_space(run, record["space"]["origin"]),
         unchanged(*tables.values(), *earlier.values()),
-        join_options(**join) as how,
+        join_options(**join) as join_choices,
     ):
         passes: dict[str, Pass[Parts]] = {}
         pairings: dict[str, Pairing] = {}
@@ -70,8 +70,8 @@ def write_tables(export: Export) -> Mapping[str, Any]:
             changes = pairs = None
             if key in earlier:
                 changes = _changes(given, specs[key])
-                pairings[key] = pair(table, earlier[key], how, part=True)
-                pairs = plan_reference_read(pairings[key], table, how, label="export")
+                pairings[key] = pair(table, earlier[key], join_choices, part=True)
+                pairs = plan_reference_read(pairings[key], table, join_choices, label="export")
             passes[key] = write_parts(
                 table,
                 specs[key],

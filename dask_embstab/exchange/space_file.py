@@ -22,28 +22,28 @@ from dask_embstab.tables.space import SPACE_SUFFIX, Space
 _ENDS, _MOST_BYTES = 1 << 16, 1 << 20
 
 
-def beside(place: Path, suffix: str) -> Path:
+def sidecar(place: Path, suffix: str) -> Path:
     """A file that belongs to another."""
     return place.with_name(place.name + suffix)
 
 
-def write_beside(
+def write_sidecar(
     place: Path, known: Mapping[str, Any], suffixes: Iterable[str] = ("",), *, sync: bool
 ) -> None:
     """Write a space (`Space.to_dict`), and what else is ``known``, of the files at a place and with
     these ``suffixes`` beside it, which are whole by now.
     """
-    values = {**known, "files": {suffix: _stamp(beside(place, suffix)) for suffix in suffixes}}
+    values = {**known, "files": {suffix: _stamp(sidecar(place, suffix)) for suffix in suffixes}}
     text = json.dumps(values).encode()
-    write_whole(beside(place, SPACE_SUFFIX), lambda file: file.write(text), sync=sync)
+    write_whole(sidecar(place, SPACE_SUFFIX), lambda file: file.write(text), sync=sync)
 
 
-def read_beside(place: Path) -> tuple[Space, dict[str, Any]]:
+def read_sidecar(place: Path) -> tuple[Space, dict[str, Any]]:
     """The space of an index or a transform in a file, and what else is known of it.
 
     `InputChangedError` where the files are others than those that were written with it.
     """
-    path = beside(place, SPACE_SUFFIX)
+    path = sidecar(place, SPACE_SUFFIX)
     try:
         values = json.loads(read_regular(path, _MOST_BYTES))
         if not isinstance(values, dict):
@@ -60,14 +60,14 @@ def read_beside(place: Path) -> tuple[Space, dict[str, Any]]:
         raise InputError(f"{path} holds no fingerprint of a space: {error}") from error
     for suffix, stamp in files.items():
         try:
-            stamped = _stamp(beside(place, suffix))
+            stamped = _stamp(sidecar(place, suffix))
         except (FileNotFoundError, NotADirectoryError):
             stamped = None
         except OSError as error:
-            raise DamageError(f"{beside(place, suffix)} cannot be read ({error})") from error
+            raise DamageError(f"{sidecar(place, suffix)} cannot be read ({error})") from error
         if stamped != stamp:
             raise InputChangedError(
-                f"{path.name} is the fingerprint of another file than {beside(place, suffix)} is"
+                f"{path.name} is the fingerprint of another file than {sidecar(place, suffix)} is"
                 " now; export the index anew, or write the fingerprint of what is there"
             )
     return Space.from_dict(values), known

@@ -79,9 +79,9 @@ class Frontier(Displayed):
 
     def _repr_html_(self) -> str:
         """Drawn, in a notebook."""
-        told = self.to_dict()
-        own = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-        return frontier_markup(told, f"c{own}-")
+        values = self.to_dict()
+        own = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+        return frontier_markup(values, f"c{own}-")
 
 
 def measure(

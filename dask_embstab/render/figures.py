@@ -75,8 +75,8 @@ class Absent:
     def markup(self, name: str) -> Html:
         """As HTML: a line."""
         del name
-        said = paragraph(f"Not shown: {self.why}")
-        return Html(f'<div class="absent">{heading(3, self.title)}{said}</div>')
+        text = paragraph(f"Not shown: {self.why}")
+        return Html(f'<div class="absent">{heading(3, self.title)}{text}</div>')
 
 
 def plain(value: Any) -> Any:

@@ -120,10 +120,10 @@ def _trouble(status: Mapping[str, Any]) -> list[str]:
         (len(status[name]), f"{name} delivery", f"{name} deliveries")
         for name in ("held", "failed", "unfinished")
     ]
-    said = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
+    parts = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
     if status["ignored"]:
-        said.append(f"the live run was published in spite of {', '.join(status['ignored'])}")
-    return said
+        parts.append(f"the live run was published in spite of {', '.join(status['ignored'])}")
+    return parts
 
 
 def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
@@ -136,10 +136,10 @@ def _gate(gate: Mapping[str, Any], names: Sequence[str]) -> Figure | Absent:
         limits.append(("1/threshold", [t and 1 / t for t in gate["threshold"]]))
     n_held = gate["verdict"].count("hold")
     last = {table: values[-1] for table, values in gate["figures"].items()}
-    said = ", ".join(f"{t} {v:.3g}" for t, v in last.items() if v is not None) or "not known"
+    latest = ", ".join(f"{t} {v:.3g}" for t, v in last.items() if v is not None) or "not known"
     return Figure(
         title,
-        f"{gate['meaning']}. Of the last run: {said}; held {n_held} times.",
+        f"{gate['meaning']}. Of the last run: {latest}; held {n_held} times.",
         f"{gate['meaning'].capitalize()}; good is {gate['sense']} the dashed threshold.",
         (line_chart(names, lines, unit=gate["sense"], limits=limits),),
         ("run", *gate["figures"], "threshold", "verdict"),
@@ -164,11 +164,11 @@ def _codes(tables: Mapping[str, Any], names: Sequence[str]) -> list[Figure | Abs
                 shown.append(Absent(title, "no run has this figure yet."))
                 continue
             last = known[what][-1]
-            said = "not known" if last is None else f"{last:.3g}"
+            last_figure = "not known" if last is None else f"{last:.3g}"
             shown.append(
                 Figure(
                     title,
-                    f"Lines over {len(names)} runs; the last has {said}.",
+                    f"Lines over {len(names)} runs; the last has {last_figure}.",
                     reading,
                     (line_chart(names, lines, unit=what, ends=(0.0,)),),
                     ("run", "made by version", "frozen", "refitted"),
@@ -203,10 +203,8 @@ def _spectrum(key: str, spectra: Mapping[str, Any]) -> Figure:
     names = [shortened(str(run)) for run in spectrum["runs"]]
     values = spectrum["per_row"]
     deep = max(map(len, values))
-    picked = sorted({0, 1, 2, deep // 3, deep // 2, deep - 1} & set(range(deep)))
-    lines = [
-        Line(_ordinal(k), [row[k] if k < len(row) else None for row in values]) for k in picked
-    ]
+    ranks = sorted({0, 1, 2, deep // 3, deep // 2, deep - 1} & set(range(deep)))
+    lines = [Line(_ordinal(k), [row[k] if k < len(row) else None for row in values]) for k in ranks]
     return Figure(
         f"Spectrum of the {key} over time",
         f"Lines of singular values of {len(names)} runs over the root of their rows; the largest"
@@ -235,7 +233,7 @@ def _rows(key: str, rows_of: Mapping[str, Any], names: Sequence[str]) -> Figure:
     parts = (
         [Line(name, rows_of[name]) for name in counts] if asked else [Line("rows", rows_of["rows"])]
     )
-    told = ", ".join(
+    last = ", ".join(
         f"{rows_of[name][-1]} {'' if name == 'rows' else name}".rstrip()
         for name in ("rows", *counts)
         if rows_of[name][-1] is not None
@@ -248,7 +246,7 @@ def _rows(key: str, rows_of: Mapping[str, Any], names: Sequence[str]) -> Figure:
     )
     return Figure(
         f"{key.capitalize()} matched, new and gone" if asked else f"Rows of {key}",
-        f"Stacked bars over {len(names)} runs; {key} of the last: {told}.",
+        f"Stacked bars over {len(names)} runs; {key} of the last: {last}.",
         reading,
         (stacked_bars(names, parts, unit=key),),
         ("run", *rows_of),
@@ -330,15 +328,15 @@ def _made_of(values: Mapping[str, Any]) -> tuple[Html, ...]:
     kinds = ", ".join(f"{n} {kind}" for kind, n in known["kinds"].items()) or "none"
     shown = f"Figures over time show {known['shown']} of {known['runs']} runs"
     thin = "" if known["shown"] == known["runs"] else ", evenly spread, and those that a gate held"
-    said = [
+    lines = [
         f"Versions of {values['name']}: {kinds}.",
         f"{shown}{thin}.",
     ]
     if days:
-        said.append(
+        lines.append(
             f"Cosines are of a sample of at most {days['sample']} rows of each table of"
             f" {len(days['runs'])} of {days['of']} live runs, chosen by a hash of their ids; rows"
             " as trained are told by the inverse of each run's transform, as far as its rank lets"
             " them."
         )
-    return tuple(paragraph(line) for line in said)
+    return tuple(paragraph(line) for line in lines)

@@ -313,7 +313,7 @@ class SeriesReader(Displayed):
         >>> late.users.n_rows
         300
         """
-        how = taken(locals(), ("dtype", "overwrite", "resume", "sync", "shard_rows"))
+        options = taken(locals(), ("dtype", "overwrite", "resume", "sync", "shard_rows"))
         run, out = bound(storage_options, run, out)
         source = open_run(run)
         if model is None and version is None:
@@ -321,7 +321,7 @@ class SeriesReader(Displayed):
         transform = self.transform_for(model=model, version=version)
         root = local_path(self.store.place(""))
         inputs = (source.path, *(() if root is None else (str(root),)))
-        return transform_run(transform, source, out, name=source.name, inputs=inputs, **how)
+        return transform_run(transform, source, out, name=source.name, inputs=inputs, **options)
 
     def manifest(self) -> dict[str, Any]:
         """Every version in full, and every file that a copy of the series needs.

@@ -68,8 +68,8 @@ def _about(snapshot: Snapshot, _: Mapping[str, Any]) -> dict[str, Any]:
         if (table := getattr(run, key)) is not None
     }
     model = {"name": run.name, "space": source_origin(snapshot.transform)}
-    told = {"fingerprint": snapshot.space.to_dict(), "model": model}
-    return {"run": run.name, **told, "tables": tables}
+    about = {"fingerprint": snapshot.space.to_dict(), "model": model}
+    return {"run": run.name, **about, "tables": tables}
 
 
 def _transform(snapshot: Snapshot, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -198,8 +198,8 @@ def _sibling_ids(vectors: zarr.Array[Any] | str, options: StorageOptions | None 
     with contextlib.suppress(FileNotFoundError):
         if isinstance(place, str):
             local = local_path(f"{group}/id")
-            beside = zarr_place(Url(f"{group}/id", options))
-            store = beside if local is None else RunStore(local, read_only=True)
+            sibling = zarr_place(Url(f"{group}/id", options))
+            store = sibling if local is None else RunStore(local, read_only=True)
             return zarr.open_array(store, mode="r")
         return zarr.open_array(place.store, path=f"{group}/id", mode="r")
 

@@ -154,8 +154,8 @@ def _fingerprint(
     tables: Mapping[str, Table], dtype: np.dtype[Any] | None, shard_rows: int | None
 ) -> str:
     """What must be equal for a write to be resumed: the inputs, and how the output is stored."""
-    told = [(key, t.where, t.n_rows, t.d, str(t.dtype), t.written) for key, t in tables.items()]
-    return hashlib.sha256(repr((told, str(dtype), shard_rows)).encode()).hexdigest()[:32]
+    named = [(key, t.where, t.n_rows, t.d, str(t.dtype), t.written) for key, t in tables.items()]
+    return hashlib.sha256(repr((described, str(dtype), shard_rows)).encode()).hexdigest()[:32]
 
 
 def _require_distinct(table: Table, written: Any) -> None:

@@ -12,7 +12,7 @@ from dask_embstab.arguments import shown
 from dask_embstab.errors import InputError, NotARunError, verb
 from dask_embstab.exchange.migrate.detect import Detected, detect
 from dask_embstab.exchange.place import RECORD
-from dask_embstab.exchange.space_file import beside, read_beside
+from dask_embstab.exchange.space_file import read_sidecar, sidecar
 from dask_embstab.files.place import local_path
 from dask_embstab.files.regular import read_regular
 from dask_embstab.files.remote import StorageOptions, bound
@@ -165,8 +165,8 @@ def _recorded(place: str | os.PathLike[str]) -> Space | None:
     # Not Path.is_file: it raises for a name that is too long.
     if os.path.isfile(export := local / RECORD):  # noqa: PTH113
         return Space.from_dict(_values(export).get(ATTRIBUTE, {}).get("space"))
-    if os.path.isfile(beside(local, SPACE_SUFFIX)):  # noqa: PTH113
-        return read_beside(local)[0]
+    if os.path.isfile(sidecar(local, SPACE_SUFFIX)):  # noqa: PTH113
+        return read_sidecar(local)[0]
     return None
 
 

@@ -264,8 +264,12 @@ _CAN_BE_TURNED = (
 def alignment_figures(agreement: Agreement) -> Alignment:
     """Exact error and bounds between both tables as they are."""
     raw = agreement.likeness.raw
-    told = alignment(raw.gramian_x, raw.gramian_y, raw.cross)
-    return told if told.bound_reason is None else replace(told, bound_reason=_CAN_BE_TURNED)
+    figures = alignment(raw.gramian_x, raw.gramian_y, raw.cross)
+    if figures.bound_reason is None:
+        return figures
+    return replace(figures, bound_reason=_CAN_BE_TURNED)
+        figures if figures.bound_reason is None else replace(figures, bound_reason=_CAN_BE_TURNED)
+    )
 
 
 _ROUNDING = 1e-14

@@ -20,7 +20,7 @@ from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputChangedError, InputError
 from dask_embstab.exchange.npy_files import write_npy
 from dask_embstab.exchange.panels import FileSpec, Panel, Panels, Room
-from dask_embstab.exchange.space_file import beside, read_beside, write_beside
+from dask_embstab.exchange.space_file import read_sidecar, sidecar, write_sidecar
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import hidden_name, new_token, write_whole
 from dask_embstab.files.regular import open_regular
@@ -45,16 +45,16 @@ def publish_file(
     """
     # An index that stood here is whole until the new one takes its place, whose fingerprint comes
     # last: the old one names other bytes (or goes first), so that it is refused meanwhile.
-    space, names = beside(place, SPACE_SUFFIX), beside(place, IDS_SUFFIX)
+    space, names = sidecar(place, SPACE_SUFFIX), sidecar(place, IDS_SUFFIX)
     with suppress(InputError, DamageError):
-        if not read_beside(place)[1].get("files"):
+        if not read_sidecar(place)[1].get("files"):
             space.unlink()
     write_whole(place, partial(_stream, index), sync=sync)
     if ids is None:
         names.unlink(missing_ok=True)
     else:
         ids.rename(names)
-    write_beside(place, known, ("",) if ids is None else ("", IDS_SUFFIX), sync=sync)
+    write_sidecar(place, known, ("",) if ids is None else ("", IDS_SUFFIX), sync=sync)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def hidden_ids(
     the block is given what tells its path, once it is written.
     """
     stem = place.with_name(hidden_name(place.name, new_token()))
-    made = beside(stem, IDS_SUFFIX)
+    made = sidecar(stem, IDS_SUFFIX)
 
     def written() -> Path | None:
         if write is None:
@@ -83,7 +83,7 @@ def open_file(place: Path) -> tuple[Any, Space, dict[str, Any]]:
     """The index in a file, its space, and what else is known; one that is replaced meanwhile is
     refused.
     """
-    faiss, (space, known) = require_faiss(), read_beside(place)
+    faiss, (space, known) = require_faiss(), read_sidecar(place)
     try:
         os.close(open_regular(place))
         index = faiss.read_index(os.fspath(place))
@@ -93,7 +93,7 @@ def open_file(place: Path) -> tuple[Any, Space, dict[str, Any]]:
             f"{place} cannot be read as an index of float vectors ({why}); export it anew, and"
             " search sign codes with search"
         ) from error
-    if read_beside(place) != (space, known):
+    if read_sidecar(place) != (space, known):
         raise InputChangedError(f"{place} was replaced while it was opened; call again")
     return index, space, known
 
@@ -212,7 +212,9 @@ def built_anew(
 def copy_ids(ids: Path, stem: Path) -> None:
     """The file of ids of one index for another's stem."""
     with ids.open("rb") as file:
-        write_whole(beside(stem, IDS_SUFFIX), lambda out: shutil.copyfileobj(file, out), sync=False)
+        write_whole(
+            sidecar(stem, IDS_SUFFIX), lambda out: shutil.copyfileobj(file, out), sync=False
+        )
 
 
 def _stream(index: Any, file: IO[bytes]) -> None:

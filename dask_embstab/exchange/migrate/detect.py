@@ -86,12 +86,12 @@ class Detected(Displayed):
             }
             for entry in self.spaces
         ]
-        told = {"mixed": self.mixed, "rows": self.rows, "unclear": self.unclear}
-        return {"spaces": spaces, **told}
+        report = {"mixed": self.mixed, "rows": self.rows, "unclear": self.unclear}
+        return {"spaces": spaces, **report}
 
     def _facts(self) -> dict[str, object]:
-        told = {entry.space.name: f"{entry.share:.1%}" for entry in self.spaces}
-        return {**told, "mixed": self.mixed, "unclear": self.unclear}
+        shares = {entry.space.name: f"{entry.share:.1%}" for entry in self.spaces}
+        return {**shares, "mixed": self.mixed, "unclear": self.unclear}
 
 
 def detect(

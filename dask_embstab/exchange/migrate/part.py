@@ -57,6 +57,6 @@ def write_rows(run: Run, space: str, old: Index, place: Path, start: int, stop: 
         (folder / old.table).mkdir()
         room = Room(stop - start, characters)
         WRITERS[old.engine](spec, part_stem(folder / old.table, 0), panels(), room)
-        told = {"rows": stop - start, "files": 1, "components": table.d, "dtype": "float32"}
+        described = {"rows": stop - start, "files": 1, "components": table.d, "dtype": "float32"}
         record = provenance(run, {}) | {"as": old.engine, "metric": old.metric}
-        write_record(folder, record | {old.table: {**told, "ids": spec.ids}})
+        write_record(folder, record | {old.table: {**described, "ids": spec.ids}})

@@ -90,12 +90,12 @@ class UpgradePlan(Displayed):
         }
 
     def _facts(self) -> dict[str, object]:
-        told = {"leave": self.leave, "bridge": self.bridge}
+        facts = {"leave": self.leave, "bridge": self.bridge}
         return {
             "decision": self.decision,
             **{
                 name: None if one is None else f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
-                for name, one in told.items()
+                for name, one in facts.items()
             },
             "needed": f"recall@{self.k} of {self.needed}",
         }

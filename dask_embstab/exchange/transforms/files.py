@@ -64,8 +64,8 @@ def numpy_source(layers: Layers) -> Write:
 
     Matrices are its base64 literals of float64, bit for bit.
     """
-    told = "\n".join(f"{name}: {text}" for name, text in layers.described.items())
-    source = _HEAD.format(told=told.replace("\\", "\\\\").replace('"', '\\"'))
+    comment = "\n".join(f"{name}: {text}" for name, text in layers.described.items())
+    source = _HEAD.format(comment=comment.replace("\\", "\\\\").replace('"', '\\"'))
     for layer in layers.layers:
         source += _FUNCTION.format(
             key=layer.key,
@@ -96,7 +96,7 @@ def _literal(array: Any) -> str:
 _HEAD = '''\
 """A transform of embedding rows, written by dask_embstab; it needs NumPy alone.
 
-{told}
+{comment}
 """
 
 import base64

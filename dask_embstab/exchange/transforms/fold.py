@@ -23,10 +23,10 @@ def folded(
     W = real_array(weight, "the weight of a layer", 2)
     into = W if layout == "in_out" else W.T
     if into.shape[1] != layer.d:
-        said = "(in, out)" if layout == "in_out" else "(out, in)"
+        order = "(in, out)" if layout == "in_out" else "(out, in)"
         raise InputError(
             f"a layer must give the {layer.d} components that the transform takes; with"
-            f" {option(layout=layout)} the weight is {said}, and it is {W.shape}"
+            f" {option(layout=layout)} the weight is {order}, and it is {W.shape}"
         )
     b = None if bias is None else real_array(bias, "the bias of a layer", 1)
     if b is not None and b.shape != (layer.d,):

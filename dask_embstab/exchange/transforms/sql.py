@@ -20,8 +20,8 @@ def sql(layers: Layers, *, dialect: Dialect = "duckdb") -> Write:
     Numbers are written so that they read back bit for bit.
     """
     layer = layers.only("sql")
-    told = "".join(f"-- {name}: {text}\n" for name, text in layers.described.items())
-    text = told + (_bigquery if dialect == "bigquery" else _duckdb)(layer)
+    comment = "".join(f"-- {name}: {text}\n" for name, text in layers.described.items())
+    text = comment + (_bigquery if dialect == "bigquery" else _duckdb)(layer)
     if dialect == "bigquery" and len(text) > _MOST_BIGQUERY_BYTES:
         raise InputError(
             f"a query of BigQuery has at most {_MOST_BIGQUERY_BYTES} bytes; a transform of"

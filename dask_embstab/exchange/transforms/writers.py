@@ -10,7 +10,7 @@ from typing import Any
 
 from dask_embstab.exchange.formats import Export
 from dask_embstab.exchange.place import require_free
-from dask_embstab.exchange.space_file import write_beside
+from dask_embstab.exchange.space_file import write_sidecar
 from dask_embstab.exchange.transforms import files, libraries, onnx_model, sql
 from dask_embstab.exchange.transforms.layer import Write, layers_of
 from dask_embstab.files.atomic import write_whole
@@ -39,7 +39,7 @@ def write_transform(export: Export) -> dict[str, Any]:
     layers = layers_of(export.what, options.pop("table", None))
     write_whole(export.place, WRITERS[export.format](layers, **options), sync=export.sync)
     space = replace(space_of_transform(export.what), version=export.source.get("version"))
-    write_beside(export.place, space.to_dict(), sync=export.sync)
+    write_sidecar(export.place, space.to_dict(), sync=export.sync)
     return {
         "tables": [layer.key for layer in layers.layers],
         "components": {"in": layers.transform.d, "out": layers.transform.width},

@@ -77,14 +77,14 @@ def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) 
     """The pass that writes the whole table."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
     graph = Graph(label)
-    how, where = graph.shared(linear_map), graph.shared(sink)
+    shared_map, where = graph.shared(linear_map), graph.shared(sink)
     keys = [
         graph.read(
             write_block,
             table.source.block(rows.start, rows.stop),
             rows,
             grid,
-            how,
+            shared_map,
             where,
             None if table.stored_ids is None else table.stored_ids.block(rows.start, rows.stop),
             table.where,

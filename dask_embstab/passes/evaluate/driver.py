@@ -239,9 +239,9 @@ def _table_metrics(
             "alignment": alignment_figures(sums),
             "groups": groups
             and {
-                name: told
+                name: of_group
                 for number, name in enumerate(groups.names)
-                if (told := sums.groups.figures(number, chance)) is not None
+                if (of_group := sums.groups.figures(number, chance)) is not None
             },
             "most_moved": _named(both[0], matched),
         }

@@ -208,9 +208,9 @@ class Metrics(Displayed):
 
     def _repr_html_(self) -> str:
         """Its figures in a notebook."""
-        told = self.to_dict()
-        own = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-        return comparison_markup(told, f"m{own}-")
+        values = self.to_dict()
+        own = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+        return comparison_markup(values, f"m{own}-")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values with texts as keys, as the command prints them with JSON.

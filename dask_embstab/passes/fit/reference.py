@@ -158,10 +158,10 @@ def balance_for(asked: Balance | None, reference: Reference | None) -> Balance:
     """
     recorded: Balance | None = None if reference is None else reference.described["balance"]
     if asked is not None and recorded is not None and asked != recorded:
-        told = EmbstabWarning(
+        warning = EmbstabWarning(
             f"{option(balance=asked)} was asked for and the reference was made with {recorded!r}:"
             " the lengths of aligned rows will differ from the reference's by a constant factor",
             f"{option(balance=recorded)} keeps the reference's",
         )
-        warnings.warn(told, stacklevel=3)
+        warnings.warn(warning, stacklevel=3)
     return asked or recorded or "rows"

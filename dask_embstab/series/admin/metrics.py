@@ -40,8 +40,8 @@ def metrics_text(
     """
     lines: list[str] = []
     details = Details(settings={}) if log.head is None else log.head.full_details
-    told = (*_metrics(store, log, details), *_of_head(log.head, details))
-    for name, explained, samples in (*told, *(() if days is None else _measured(days))):
+    metrics = (*_metrics(store, log, details), *_of_head(log.head, details))
+    for name, explained, samples in (*metrics, *(() if days is None else _measured(days))):
         lines += [f"# HELP {_PREFIX}{name} {explained}", f"# TYPE {_PREFIX}{name} gauge"]
         lines += [_line(name, {"series": series, **labels}, value) for labels, value in samples]
     return "\n".join(lines) + "\n"

@@ -242,12 +242,12 @@ def _write_run(
 ) -> None:
     source, then = published_run(store, located), rotation(M, {"origin": origin})
     transformed = transform_of(replace(source, then=then), located)
-    how: Any = dict(source.group["transform"].attrs) | {
+    attributes: Any = dict(source.group["transform"].attrs) | {
         "diagnostics": dict(transformed.diagnostics)
     }
     with resumed_run(store, key, name, origin, {}) as writer:
         write_planned(plan_apply(then, source, None, codes), writer)
-        writer.transform(transformed, how)
+        writer.transform(transformed, attributes)
 
 
 def _write_mean(

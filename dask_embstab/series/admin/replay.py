@@ -246,9 +246,9 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return means
 
 
-def table_lines(told: Mapping[str, Any]) -> list[str]:
+def table_lines(report: Mapping[str, Any]) -> list[str]:
     """A line for every figure of every run, then the means."""
-    groups = [*((row["run"], row["figures"]) for row in told["runs"]), ("mean", told["means"])]
+    groups = [*((row["run"], row["figures"]) for row in report["runs"]), ("mean", report["means"])]
     lines = [f"{'run':24} {'figure':24} {'series':>12} {'scratch':>12} {'difference':>12}"]
     for run, figures in groups:
         for name, figure in figures.items():
@@ -257,7 +257,7 @@ def table_lines(told: Mapping[str, Any]) -> list[str]:
                     "           -" if v is None else f"{v:12.6g}" for v in figure.values()
                 )
                 lines.append(f"{run:24} {name:24} {shown}")
-    if told["without_options"]:
-        numbers = ", ".join(map(str, told["without_options"]))
+    if report["without_options"]:
+        numbers = ", ".join(map(str, report["without_options"]))
         lines.append(f"what their own calls were given is not recorded of the versions {numbers}")
     return lines

@@ -112,10 +112,10 @@ def acknowledge(store: Store, log: Log, run: str, reason: str) -> Attempt:
     latest, waiting = attempts_in(store).get(run), unpublished(store, log)
     names = [*waiting.held, *(attempt.run for attempt in waiting.failed), *waiting.unfinished]
     if run not in names:
-        said_ = ", ".join(names) or "none"
+        listed = ", ".join(names) or "none"
         raise InputError(
             f"only what is held, failed or unfinished is acknowledged; {run!r} is not; these are:"
-            f" {said_}"
+            f" {listed}"
         )
     if latest is None:
         created = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
@@ -192,4 +192,4 @@ def _rest_line(waiting: Unpublished, shadows: list[Version]) -> str:
         "unfinished": ", ".join(waiting.unfinished),
         "shadows": ", ".join(f"{version.run} (version {version.version})" for version in shadows),
     }
-    return "; ".join(f"{name}: {said_ or 'none'}" for name, said_ in parts.items())
+    return "; ".join(f"{name}: {listed or 'none'}" for name, listed in parts.items())

@@ -24,7 +24,7 @@ from dask_embstab.tables.run import Run, open_run
 
 
 @dataclass(frozen=True, slots=True)
-class Advanced:
+class MeanUpdate:
     """The digests of a running reference's files, and by table its rows and how many have
     left it.
     """
@@ -33,7 +33,7 @@ class Advanced:
     rows: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
 
-def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readback) -> Advanced:
+def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readback) -> MeanUpdate:
     """Write the average with the run in it, beside the one before, durable and verified.
 
     Nothing is written, and nothing returned, where none is kept. Rows that a selection leaves out
@@ -42,7 +42,7 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
     store, version, settings = delivery.store, delivery.reference, delivery.settings
     run, rows = readback.run, candidate.selected
     if settings.policy != "consensus" or (version is None and not rows.rows):
-        return Advanced()
+        return MeanUpdate()
     # What must be equal for two averages to have the same bits.
     known = [] if version is None else [version.place, dict(version.basis)]
     bits = [
@@ -67,7 +67,7 @@ def advance_consensus(delivery: Delivery, candidate: Candidate, readback: Readba
             union += before.mean(name).table.n_rows - fitted["matched"] - fitted.get("returned", 0)
             left = union - now
         digests[name] = {"rows": now, "left": left}
-    return Advanced(made, digests)
+    return MeanUpdate(made, digests)
 
 
 def _write(

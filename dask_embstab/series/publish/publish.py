@@ -25,7 +25,7 @@ from dask_embstab.series.log.names import candidate_key, held_key, require_model
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.version_file import Details
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.publish.advance import Advanced, advance_consensus
+from dask_embstab.series.publish.advance import MeanUpdate, advance_consensus
 from dask_embstab.series.publish.attempts import attempting
 from dask_embstab.series.publish.candidate import Candidate, fit
 from dask_embstab.series.publish.code_figures import code_figures
@@ -115,8 +115,8 @@ def add_run(store: Store, initial: Settings, source: Run, request: Request) -> A
             with watch.of("gates"):
                 judged = check_gates(delivery, candidate, coding, readback)
         with watch.of("consensus"):
-            advanced = advance_consensus(delivery, candidate, readback)
-        return publish(delivery, candidate, readback, judged, advanced, watch, lock)
+            mean_update = advance_consensus(delivery, candidate, readback)
+        return publish(delivery, candidate, readback, judged, mean_update, watch, lock)
 
 
 def apply(delivery: Delivery, candidate: Candidate, codes: Codes) -> None:
@@ -181,7 +181,7 @@ def publish(
     candidate: Candidate,
     readback: Readback,
     judged: Judged,
-    advanced: Advanced,
+    mean_update: MeanUpdate,
     watch: Stopwatch,
     lock: Held,
 ) -> Added:
@@ -191,7 +191,7 @@ def publish(
     store, request, reference = delivery.store, delivery.request, delivery.reference
     figures = _fit_figures(candidate, readback) | {
         "chain_minus_first": readback.chain_minus_first,
-        "running_reference": advanced.rows or None,
+        "running_reference": mean_update.rows or None,
         "sampled": judged.sampled,
         "selected": dict(candidate.selected.recorded) or None,
     }
@@ -203,7 +203,7 @@ def publish(
         spectra=readback.spectra,
         seconds=watch.seconds(),
     )
-    digests = Digests(run=readback.digests, reference=advanced.digests, inputs=readback.inputs)
+    digests = Digests(run=readback.digests, reference=mean_update.digests, inputs=readback.inputs)
     version = next_version(
         store,
         delivery.log,

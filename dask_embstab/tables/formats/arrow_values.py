@@ -21,21 +21,21 @@ Place = Callable[[int], str]
 _STEP = 1 << 10
 
 
-def vectors_of(columns: list[Any], how: VectorColumns, d: int, place: Place) -> Rows:
+def vectors_of(columns: list[Any], chosen: VectorColumns, d: int, place: Place) -> Rows:
     """The rows of a batch, (m, d), from its ``columns``; without a copy where they lie in one
     piece.
     """
-    for name, column in zip(how.names, columns, strict=True):
+    for name, column in zip(chosen.names, columns, strict=True):
         if column.null_count:
             raise _refused(place(_first_null(column)), f"has no value in {name}", "")
     if not len(columns[0]):
-        return np.empty((0, d), how.dtype)
-    if how.layout == "columns":
-        return _side_by_side([column.to_numpy(zero_copy_only=True) for column in columns], how)
-    (column,), (name,) = columns, how.names
-    if how.layout == "bytes":
-        return _from_bytes(column, name, how, d, place)
-    if how.layout == "list":
+        return np.empty((0, d), chosen.dtype)
+    if chosen.layout == "columns":
+        return _side_by_side([column.to_numpy(zero_copy_only=True) for column in columns], chosen)
+    (column,), (name,) = columns, chosen.names
+    if chosen.layout == "bytes":
+        return _from_bytes(column, name, chosen, d, place)
+    if chosen.layout == "list":
         lengths = np.diff(column.offsets.to_numpy())
         if len(bad := np.flatnonzero(lengths != d)):
             raise _refused(
@@ -49,28 +49,28 @@ def vectors_of(columns: list[Any], how: VectorColumns, d: int, place: Place) -> 
     return np.asarray(values.to_numpy(zero_copy_only=True).reshape(len(column), d))
 
 
-def width_of(column: Any, how: VectorColumns) -> int:
+def width_of(column: Any, chosen: VectorColumns) -> int:
     """Components of the first row of a batch that has any; 0 where none has."""
     import pyarrow.compute as pc
 
-    is_bytes = how.layout == "bytes"
+    is_bytes = chosen.layout == "bytes"
     sizes = (pc.binary_length if is_bytes else pc.list_value_length)(column)
     positive = sizes.filter(pc.greater(sizes, 0))
-    return positive[0].as_py() // (how.dtype.itemsize if is_bytes else 1) if len(positive) else 0
+    return positive[0].as_py() // (chosen.dtype.itemsize if is_bytes else 1) if len(positive) else 0
 
 
-def _side_by_side(columns: list[Rows], how: VectorColumns) -> Rows:
+def _side_by_side(columns: list[Rows], chosen: VectorColumns) -> Rows:
     """One column per component, a few rows at a time: they stay in the processor's cache."""
-    rows = np.empty((len(columns[0]), len(columns)), how.dtype)
+    rows = np.empty((len(columns[0]), len(columns)), chosen.dtype)
     for at in range(0, len(rows), _STEP):
         np.stack([column[at : at + _STEP] for column in columns], axis=1, out=rows[at : at + _STEP])
     return rows
 
 
-def _from_bytes(column: Any, name: str, how: VectorColumns, d: int, place: Place) -> Rows:
+def _from_bytes(column: Any, name: str, chosen: VectorColumns, d: int, place: Place) -> Rows:
     import pyarrow as pa
 
-    width = d * how.dtype.itemsize
+    width = d * chosen.dtype.itemsize
     if not pa.types.is_fixed_size_binary(column.type):
         big = pa.types.is_large_binary(column.type)
         offsets = np.frombuffer(column.buffers()[1], np.int64 if big else np.int32)
@@ -80,13 +80,13 @@ def _from_bytes(column: Any, name: str, how: VectorColumns, d: int, place: Place
             raise _refused(
                 place(int(bad[0])),
                 f"has {lengths[bad[0]]} bytes in {name}",
-                f" and others {width}, {d} components of {how.dtype}",
+                f" and others {width}, {d} components of {chosen.dtype}",
             )
         first, data = int(offsets[0]) if len(offsets) else 0, column.buffers()[2]
     else:
         first, data = column.offset * width, column.buffers()[1]
     values = np.frombuffer(data, np.uint8, len(column) * width, first)
-    return np.asarray(values.view(how.dtype.newbyteorder("<")).reshape(len(column), d))
+    return np.asarray(values.view(chosen.dtype.newbyteorder("<")).reshape(len(column), d))
 
 
 def ids_of(column: Any, kind: IdKind, name: str, place: Place) -> IdArray:

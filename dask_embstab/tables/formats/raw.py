@@ -183,13 +183,16 @@ class Safetensors:
                 )
             header = json.loads(file.read(length))
         raws = {}
-        for name, told in header.items():
-            dtype = _SAFE_DTYPES.get(told.get("dtype", "")) if name != "__metadata__" else None
+        for name, described in header.items():
+            dtype = _SAFE_DTYPES.get(described.get("dtype", "")) if name != "__metadata__" else None
             if dtype is not None:
                 half = dtype == "bfloat16"
                 made = np.dtype("<u2" if half else dtype)
                 raw = Raw(
-                    8 + length + told["data_offsets"][0], tuple(told["shape"]), made, half=half
+                    8 + length + described["data_offsets"][0],
+                    tuple(described["shape"]),
+                    made,
+                    half=half,
                 )
                 raw.require_stored(path, size)
                 raws[name] = raw

@@ -164,15 +164,15 @@ class SideBySide(View):
     def block(self, start: int, stop: int) -> Any:
         """A block of both."""
         return view_block(
-            _ReaderBeside, self.source.block(start, stop), self.right.block(start, stop)
+            _JoinedReader, self.source.block(start, stop), self.right.block(start, stop)
         )
 
     def gather(self, rows: RowNumbers) -> Any:
         """These rows of both."""
-        return view_block(_ReaderBeside, self.source.gather(rows), self.right.gather(rows))
+        return view_block(_JoinedReader, self.source.gather(rows), self.right.gather(rows))
 
 
-class _ReaderBeside(ViewReader):
+class _JoinedReader(ViewReader):
     def take(self, start: int, stop: int) -> Rows:
         """Rows of both, in one."""
         left, right = (reader.take(start, stop) for reader in self._readers)
