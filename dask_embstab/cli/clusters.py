@@ -106,10 +106,10 @@ def started(file: ClusterFile) -> Iterator[Any]:
     from distributed import Client
 
     made = _class_of(file)
-    with _told(file, "started with its arguments"):
+    with _one_error(file, "started with its arguments"):
         cluster = made(**file.arguments)
     with cluster, Client(cluster, set_as_default=False) as client:
-        with _told(file, "scaled as it says"):
+        with _one_error(file, "scaled as it says"):
             if file.adapt is not None:
                 cluster.adapt(**file.adapt)
             elif file.scale is not None:
@@ -126,7 +126,7 @@ def started(file: ClusterFile) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _told(file: ClusterFile, what: str) -> Iterator[None]:
+def _one_error(file: ClusterFile, what: str) -> Iterator[None]:
     """Whatever the class raises is one error."""
     try:
         yield

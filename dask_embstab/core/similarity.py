@@ -28,7 +28,7 @@ from dask_embstab.core.types import Matrix, Vector
 _SIGMAS = 3.0
 _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDING = 1e-9
-_BINS, _TOLD_BINS, _LOW = 400, 100, 0.1
+_BINS, _SHOWN_BINS, _LOW = 400, 100, 0.1
 """Bins of the histogram of cosines, how many of them are told, and the share of rows below the low
 quantile.
 """
@@ -81,7 +81,7 @@ class Likeness(Sums):
     @property
     def counts(self) -> list[int]:
         """The histogram in 100 bins."""
-        return [int(count) for count in self.histogram.reshape(_TOLD_BINS, -1).sum(axis=1)]
+        return [int(count) for count in self.histogram.reshape(_SHOWN_BINS, -1).sum(axis=1)]
 
     @property
     def norm_ratio(self) -> float:

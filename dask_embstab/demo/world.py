@@ -135,11 +135,11 @@ class _Catalogue:
     tastes: NDArray[np.float32]
     popularity: NDArray[np.float32]
     born: NDArray[np.int64]
-    gone: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
     def offered(self, day: int) -> NDArray[np.int64]:
         """Positions of the items on offer on a day, ascending."""
-        return np.flatnonzero((self.born <= day) & (day < self.gone))
+        return np.flatnonzero((self.born <= day) & (day < self.ends))
 
 
 def simulate(world: World) -> Iterator[Day]:
@@ -181,7 +181,7 @@ def _catalogue(world: World, rng: np.random.Generator) -> _Catalogue:
     turns = np.repeat(np.arange(1, world.n_days), np.diff(n_replaced))
     n = world.n_items + turns.size
     born = np.concatenate([np.full(world.n_items, -world.window_days), turns])
-    gone = np.concatenate([turns, np.full(n - turns.size, world.n_days)])
+    ends = np.concatenate([turns, np.full(n - turns.size, world.n_days)])
     popularity = 1 + rng.pareto(world.popularity_exponent, n).astype(np.float32)
     # Newcomers are promoted: they follow the law of the more popular half, so that they meet users
     # at once.
@@ -191,7 +191,7 @@ def _catalogue(world: World, rng: np.random.Generator) -> _Catalogue:
         tastes=_unit_rows(rng.standard_normal((n, world.n_tastes), dtype=np.float32)),
         popularity=popularity,
         born=born,
-        gone=gone,
+        ends=ends,
     )
 
 

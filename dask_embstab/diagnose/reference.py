@@ -104,10 +104,10 @@ def _another(known: Mapping[str, Any], candidate: Run) -> str | None:
         figures = known.get(key) or {}
         if table is None or figures.get("matched") is None:
             continue
-        gone = figures.get("unmatched_reference")
+        unmatched_reference = figures.get("unmatched_reference")
         if figures.get("paired_by") != "listed pairs" and not figures.get("duplicates"):
-            n = figures["matched"] + (gone or 0)
-            if gone is not None and n != table.n_rows:
+            n = figures["matched"] + (unmatched_reference or 0)
+            if unmatched_reference is not None and n != table.n_rows:
                 differs.append(f"it has {table.n_rows} {key}, the reference had {n}")
         digests = figures.get("reference_digests") or []
         whole = digests and len(digests) == -(-table.n_rows // table.chunk_rows)

@@ -86,7 +86,7 @@ def write_tables(export: Export) -> Mapping[str, Any]:
             for key, done in run_all(passes).items()
         }
         for key, pairing in pairings.items():
-            written[key] |= _write_gone(
+            written[key] |= _write_removed(
                 rows_per_file(export, earlier[key], specs[key]),
                 specs[key],
                 earlier[key],
@@ -196,7 +196,7 @@ def _table_record(parts: Parts, spec: FileSpec, folder: Path) -> dict[str, Any]:
     }
 
 
-def _write_gone(
+def _write_removed(
     per_file: int, spec: FileSpec, earlier: Table, pairing: Pairing, folder: Path
 ) -> dict[str, int]:
     """The ids of the earlier version that have no row any more, as files of ids alone; one file at

@@ -151,9 +151,9 @@ def _pass(
     pairing = pair(table, old.table, join, live=old.live, part=True)
     reference_rows = plan_reference_read(pairing, table, join, label="consensus")
     with_ids = table.stored_ids is not None or old.table.stored_ids is not None
-    gone, n_gone = _unmatched_reference(pairing, old, aging, join, in_place=not with_ids)
+    unmatched, n_gone = _unmatched_reference(pairing, old, aging, join, in_place=not with_ids)
     # Without ids row i has been row i all along.
-    ids = UnionIds(table.row_ids, old.table.row_ids, gone, n_gone) if with_ids else None
+    ids = UnionIds(table.row_ids, old.table.row_ids, unmatched, n_gone) if with_ids else None
     n_rows, dtype = table.n_rows + n_gone, mean_dtype(table.dtype)
     kind = None if ids is None else ids.kind
     # A run of one chunk is cut to its own length: two chunks of that length would be half padding.
@@ -181,7 +181,7 @@ def _pass(
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
         keys.append(
-            graph.read(_advance_block, work, rows, block, partners, gone.part(first, last), of_rows)
+            graph.read(_advance_block, work, rows, block, partners, unmatched.part(first, last), of_rows)
         )
     finalize = partial(require_whole, n_rows=n_rows)
     load = read_load(table, ranges, grid, width=old.table.d, copies=2)
@@ -241,7 +241,7 @@ def _advance_block(
     rows: RowRange,
     block: Openable | None,
     partners: Partners | None,
-    gone: RowIndex,
+    unmatched: RowIndex,
     ids: IdBlock | None,
 ) -> Written:
     """One task: whole chunks of the new table, first those rows in them that the run has, then
@@ -259,7 +259,7 @@ def _advance_block(
 
     vectors, at = sink.writer(rows.start, rows.stop), 0
     weights = np.empty(rows.stop - rows.start)
-    for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, gone)):
+    for mean, weight in chain(_seen(work, rows, block, partners), _aged(work, rows, unmatched)):
         vectors.put(mean.astype(vectors.dtype))
         weights[at : at + len(weight)] = weight
         at += len(weight)
@@ -296,14 +296,14 @@ def _seen(
         yield update_mean(seen, mean, weight, work.decay)
 
 
-def _aged(work: _Work, rows: RowRange, gone: RowIndex) -> Iterator[tuple[Matrix, Vector]]:
+def _aged(work: _Work, rows: RowRange, unmatched: RowIndex) -> Iterator[tuple[Matrix, Vector]]:
     """Panels of the rows that are gone: the means of before, bit for bit, with weights that have
     aged by a run.
     """
     first, last = (max(0, row - work.n_seen) for row in (rows.start, rows.stop))
     if first == last:
         return
-    reader, d = work.old.gather(gone.take(first, last)).open(), work.sink.shape[1]
+    reader, d = work.old.gather(unmatched.take(first, last)).open(), work.sink.shape[1]
     for start in range(0, last - first, work.panel_rows):
         known = reader.take(start, min(start + work.panel_rows, last - first))
         mean = np.zeros((len(known), d), known.dtype)

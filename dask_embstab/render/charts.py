@@ -88,10 +88,10 @@ def line_chart(
         if dotted:
             marks.append(dots(dotted, k, f"f{k % 6}"))
             at_end.append((points[-1][1], cut(one.name), f"t x{k % 6}"))
-    placed = apart([at for at, _, _ in at_end], _TOP, HEIGHT - _FOOT)
+    heights = apart([at for at, _, _ in at_end], _TOP, HEIGHT - _FOOT)
     marks += [
         label(right + 4, at + 4, text, style=style)
-        for at, (_, text, style) in zip(placed, at_end, strict=True)
+        for at, (_, text, style) in zip(heights, at_end, strict=True)
     ]
     return Drawing(WIDTH, HEIGHT, tuple(marks), name)
 

@@ -65,8 +65,8 @@ def is_number(cell: Cell) -> bool:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    placed = (
+    padded = (
         cell.rjust(width) if to_right else cell.ljust(width)
         for cell, width, to_right in zip(cells, widths, right, strict=True)
     )
-    return "  ".join(placed).rstrip()
+    return "  ".join(padded).rstrip()

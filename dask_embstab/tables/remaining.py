@@ -22,38 +22,38 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Rows 0 to ``n`` but for those in ``gone``, which are distinct and ascend; they are numbered
+    """Rows 0 to ``n`` but for those in ``removed``, which are distinct and ascend; they are numbered
     anew.
 
-    Of a ``part`` of them, ``gone`` are those in the part alone, and ``earlier`` counts those before
+    Of a ``part`` of them, ``removed`` are those in the part alone, and ``earlier`` counts those before
     it.
     """
 
     n: int
-    gone: RowNumbers
+    removed: RowNumbers
     earlier: int = 0
 
     def __len__(self) -> int:
         """Rows that remain."""
-        return self.n - len(self.gone)
+        return self.n - len(self.removed)
 
     def part(self, start: int, stop: int) -> Remaining:
         """What a task needs to know for the remaining rows ``start`` to ``stop``."""
-        low, high = np.searchsorted(self.gone, self.spans(start, stop))
-        return Remaining(self.n, self.gone[low:high].copy(), self.earlier + int(low))
+        low, high = np.searchsorted(self.removed, self.spans(start, stop))
+        return Remaining(self.n, self.removed[low:high].copy(), self.earlier + int(low))
 
     def before(self, rows: RowNumbers) -> RowNumbers:
         """The old numbers of remaining rows."""
         # Remaining row i has as many rows that are gone before it as there are g_j with g_j - j <=
         # i.
-        later = self.gone - np.arange(self.earlier, self.earlier + len(self.gone))
+        later = self.removed - np.arange(self.earlier, self.earlier + len(self.removed))
         stored_rows: RowNumbers = rows + self.earlier + np.searchsorted(later, rows, side="right")
         return stored_rows
 
     def now(self, rows: RowNumbers) -> RowNumbers:
         """The new numbers of old ones, without those of rows that are gone."""
-        left = np.setdiff1d(rows, self.gone, assume_unique=True)
-        left_rows: RowNumbers = left - np.searchsorted(self.gone, left)
+        left = np.setdiff1d(rows, self.removed, assume_unique=True)
+        left_rows: RowNumbers = left - np.searchsorted(self.removed, left)
         return left_rows
 
     def spans(self, start: int, stop: int) -> tuple[int, int]:
@@ -71,8 +71,8 @@ class Remaining:
         pieces = []
         for at in range(first, last, stop - start):
             end = min(at + stop - start, last)
-            low, high = np.searchsorted(self.gone, [at, end])
-            pieces.append(np.delete(take(at, end), self.gone[low:high] - at, axis=0))
+            low, high = np.searchsorted(self.removed, [at, end])
+            pieces.append(np.delete(take(at, end), self.removed[low:high] - at, axis=0))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
@@ -142,11 +142,11 @@ class RemainingColumn:
         return self.rows.of(lambda first, last: np.asarray(self.column[first:last]), start, stop)
 
 
-def without_rows(table: Table, gone: RowNumbers) -> Table:
+def without_rows(table: Table, removed: RowNumbers) -> Table:
     """The table without these rows (distinct, ascending); the table itself where there are none."""
-    if not len(gone):
+    if not len(removed):
         return table
-    rows = Remaining(table.n_rows, gone)
+    rows = Remaining(table.n_rows, removed)
     ids = table.stored_ids
     left = ids and replace(ids, array=_RemainingIds(_IdColumn(ids), rows, ids.array.dtype))
     return replace(table, source=RemainingSource(table.source, rows), stored_ids=left)

@@ -149,7 +149,7 @@ def fit(
         of two columns. These rows alone decide the rotation; an id may stand in several pairs.
         ``align_on="both"`` takes a dict by table name.
     duplicates
-        What becomes of an id that a table repeats, where ids are joined: ``"error"``, or the
+        Policy for an id that a table repeats, where ids are joined: ``"error"``, or the
         ``"first"`` row counts.
     scratch, join_memory
         Folder for the files of a join that does not fit in ``join_memory`` (of each process that

@@ -155,7 +155,7 @@ def _fingerprint(
 ) -> str:
     """What must be equal for a write to be resumed: the inputs, and how the output is stored."""
     named = [(key, t.where, t.n_rows, t.d, str(t.dtype), t.written) for key, t in tables.items()]
-    return hashlib.sha256(repr((described, str(dtype), shard_rows)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((named, str(dtype), shard_rows)).encode()).hexdigest()[:32]
 
 
 def _require_distinct(table: Table, written: Any) -> None:

@@ -268,8 +268,6 @@ def alignment_figures(agreement: Agreement) -> Alignment:
     if figures.bound_reason is None:
         return figures
     return replace(figures, bound_reason=_CAN_BE_TURNED)
-        figures if figures.bound_reason is None else replace(figures, bound_reason=_CAN_BE_TURNED)
-    )
 
 
 _ROUNDING = 1e-14

@@ -132,9 +132,9 @@ class Backfill(Displayed):
         state = replace(self._state(), done=0)
         self._save(state)
         # Gone at once: of a part that is half removed the next step would find the record.
-        gone = self.place / hidden_name("parts", new_token())
+        removed = self.place / hidden_name("parts", new_token())
         with contextlib.suppress(FileNotFoundError):
-            (self.place / "parts").rename(gone)
+            (self.place / "parts").rename(removed)
         for left in self.place.glob(f".parts.*{PARTIAL}"):
             shutil.rmtree(left, ignore_errors=True)
         return state

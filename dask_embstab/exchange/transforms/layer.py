@@ -85,18 +85,18 @@ class Layers:
             )
         return self.layers[0]
 
-    def named(self, weight: str, bias: str, separator: str, **how: Any) -> Arrays:
+    def named(
+        self, weight: str, bias: str, separator: str, *, what: str, transposed: bool
+    ) -> Arrays:
         """Arrays of all layers by ``weight`` and ``bias``; where there are two, by table and name.
 
-        ``how``: ``what`` is the format, ``transposed`` says that weights are stored (out, in).
+        ``what`` is the format, ``transposed`` says that weights are stored (out, in).
         """
         arrays: Arrays = {}
         for layer in self.layers:
             before = f"{layer.key}{separator}" if len(self.layers) > 1 else ""
-            matrix, offset = layer.single(how["what"])
-            arrays[f"{before}{weight}"] = (
-                np.ascontiguousarray(matrix.T) if how["transposed"] else matrix
-            )
+            matrix, offset = layer.single(what)
+            arrays[f"{before}{weight}"] = np.ascontiguousarray(matrix.T) if transposed else matrix
             arrays[f"{before}{bias}"] = offset
         return arrays
 

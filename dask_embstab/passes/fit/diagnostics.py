@@ -109,10 +109,10 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
     share = _unmatched_share(
         pairs, zeros.reference_energy + (0.0 if energies is None else energies[1])
     )
-    matched, new, gone = pairing.changes
+    matched, new, unmatched_reference = pairing.changes
     return {
         "new": new,
-        "unmatched_reference": gone,
+        "unmatched_reference": unmatched_reference,
         "returned": pairing.matched - matched,
         "aligned": pairing.n_used - zeros.pairs,
         "zero_pairs": zeros.pairs,
@@ -132,14 +132,14 @@ def _unmatched_share(pairs: ReferenceRows, matched: float) -> float | None:
     """The unmatched rows' share of the reference's energy; None where neither was read, or where it
     is not finite.
     """
-    gone, total = pairs.unmatched_energy, pairs.energy
+    unmatched, total = pairs.unmatched_energy, pairs.energy
     if not pairs.pairing.unmatched_reference:
         return 0.0
-    if gone is None or pairs.pairing.live is not None:
+    if unmatched is None or pairs.pairing.live is not None:
         return None
     if total is None:
-        total = gone + matched
-    return gone / total if total and np.isfinite(total) else None
+        total = unmatched + matched
+    return unmatched / total if total and np.isfinite(total) else None
 
 
 def _new_energy(

@@ -1,4 +1,4 @@
-"""How ids are joined: how much memory it may take, where it spills, what becomes of duplicates."""
+"""Join options: memory budget, spill folder, duplicate policy."""
 
 from __future__ import annotations
 

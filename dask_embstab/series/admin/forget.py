@@ -222,13 +222,13 @@ def _write_reference(
         rewrite_means(writer, tables, weights)
 
 
-def _without(table: Table, gone: RowNumbers) -> Table:
-    if len(gone) == table.n_rows:
+def _without(table: Table, removed: RowNumbers) -> Table:
+    if len(removed) == table.n_rows:
         raise InputError(
             f"a table must keep at least one row; {table.where} would have none; leave one of its"
             " ids in, or start a new series"
         )
-    return without_rows(table, gone)
+    return without_rows(table, removed)
 
 
 def _basis(store: Store, log: Log, moved: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

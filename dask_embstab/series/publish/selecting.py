@@ -56,7 +56,7 @@ class Selected:
     def paired(
         self, ours: Table, theirs: Table, key: str, join: JoinOptions
     ) -> tuple[Table, Pairing]:
-        """Rows of the landed run's table that count and belong to rows of an earlier run's: the
+        """Rows of the aligned run's table that count and belong to rows of an earlier run's: the
         table (or a view of its listed rows) and the pairing.
 
         As the list of pairs says where there is one; by equal ids where the earlier run has none of

@@ -263,7 +263,7 @@ class _Picker:
     def pick(self, rows: RowNumbers) -> Rows:
         """Values of these rows."""
         empty = np.empty((0, *self.tail), self.dtype)
-        picked_rows = np.empty((len(rows), *self.tail), self.dtype)
+        values = np.empty((len(rows), *self.tail), self.dtype)
         order = np.argsort(rows, kind="stable")
         cursor = Cursor(self.pieces, getattr(self.pieces, self.column), empty)
         at = 0
@@ -272,9 +272,9 @@ class _Picker:
             end = int(np.searchsorted(rows[order], start + _NEAR))
             near = order[at:end]
             taken = cursor.take(start, int(rows[near[-1]]) + 1)
-            picked_rows[near] = taken[rows[near] - start]
+            values[near] = taken[rows[near] - start]
             at = end
-        return picked_rows
+        return values
 
 
 _NEAR = 4096
