@@ -124,3 +124,45 @@ def test_the_map_names_files_that_there_are() -> None:
     missing = [path for path in paths if not (path.is_dir() or path.with_suffix(".py").exists())]
     assert not missing
     assert len(text.splitlines()) < 80
+
+
+def pages_of_the_source() -> list[Path]:
+    """The map and the pages, where they are at hand: an installed package comes without them."""
+    root = PACKAGE.parent
+    if not (root / "ARCHITECTURE.md").exists():
+        pytest.skip("no source tree")
+    return [root / "ARCHITECTURE.md", root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def test_pages_name_functions_that_there_are() -> None:
+    """``engine/graph.py:Graph`` is a file that defines that name."""
+    files = {path.as_posix() for path in TREES}
+    named = {
+        (page.name, match[1], match[2])
+        for page in pages_of_the_source()
+        for match in re.finditer(r"\b(?!tests/)([\w/]+/\w+\.py):([A-Za-z_]+)\b", page.read_text())
+    }
+    missing = []
+    for page, file, name in sorted(named):
+        texts = [(PACKAGE / one).read_text() for one in files if f"/{one}".endswith(f"/{file}")]
+        definition = re.compile(rf"^ *(?:def |class |async def |){name}\b", re.MULTILINE)
+        if not any(definition.search(text) for text in texts):
+            missing.append(f"{page}: {file}:{name}")
+    assert len(named) > 20
+    assert not missing
+
+
+def test_pages_name_tests_that_there_are() -> None:
+    tests = PACKAGE.parent / "tests"
+    named = {
+        (page.name, match[1], match[2] or "")
+        for page in pages_of_the_source()
+        for match in re.finditer(r"\btests/(\w+)\.py(?:::?(\w+))?", page.read_text())
+    }
+    assert len(named) > 100
+    assert not [
+        f"{page}: {file}::{name}"
+        for page, file, name in sorted(named)
+        if not (tests / f"{file}.py").exists()
+        or (name and f"def {name}(" not in (tests / f"{file}.py").read_text())
+    ]
