@@ -181,7 +181,9 @@ def _pass(
         first, last = (max(0, row - table.n_rows) for row in (rows.start, rows.stop))
         of_rows = None if ids is None else IdBlock(ids, rows.start, rows.stop)
         keys.append(
-            graph.read(_advance_block, work, rows, block, partners, unmatched.part(first, last), of_rows)
+            graph.read(
+                _advance_block, work, rows, block, partners, unmatched.part(first, last), of_rows
+            )
         )
     finalize = partial(require_whole, n_rows=n_rows)
     load = read_load(table, ranges, grid, width=old.table.d, copies=2)

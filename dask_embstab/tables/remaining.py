@@ -22,11 +22,11 @@ from dask_embstab.tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Rows 0 to ``n`` but for those in ``removed``, which are distinct and ascend; they are numbered
-    anew.
+    """Rows 0 to ``n`` but for those in ``removed``, which are distinct and ascend; they are
+    numbered anew.
 
-    Of a ``part`` of them, ``removed`` are those in the part alone, and ``earlier`` counts those before
-    it.
+    Of a ``part`` of them, ``removed`` are those in the part alone, and ``earlier`` counts those
+    before it.
     """
 
     n: int

@@ -65,8 +65,8 @@ class TableRead:
         Rows of zeros do not count, as far as they were read.
         """
         if self.pairs is not None and not self.pairs.pairing.listed:
-            matched, _, unmatched_reference = self.pairs.pairing.changes
-            reference = matched - self.zeros.reference + unmatched_reference - self.pairs.unmatched_zero_rows
+            matched, _, unmatched = self.pairs.pairing.changes
+            reference = matched - self.zeros.reference + unmatched - self.pairs.unmatched_zero_rows
         elif self.pairs is None and (shared := self.summary.shared) is not None:
             reference = shared.rows - max(
                 shared.zero_rows, self.zeros.reference
