@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import array_rivals
 import dask
 import dask.array as da
 import numpy as np
@@ -215,11 +216,19 @@ class Contestant:
     small: bool = False
     spark: bool = False
     works: bool = True
+    needs: tuple[str, ...] = ()
 
 
 def _dask(label: str, jobs: dict[str, Any], *, slow: bool = False, one: bool = False) -> Contestant:
     told = f"{label}, {'1 BLAS thread' if one else 'default BLAS threads'}"
     return Contestant(told, "zarr", jobs, one_blas_thread=one, slow=slow)
+
+
+def _array(label: str, name: str, *jobs: str, needs: str, kind: str = "zarr") -> Contestant:
+    """One of `array_rivals`; bytes alone where its jobs are ``read`` and ``copy``."""
+    made = {{"read": "fit", "copy": "apply"}.get(job, job): f"{name}_{job}" for job in jobs}
+    functions = {job: getattr(array_rivals, function) for job, function in made.items()}
+    return Contestant(label, kind, functions, needs=(needs,), works="read" not in jobs)
 
 
 _TSQR = {"fit": tsqr_fit, "whole": partial(dask_whole, factor=dask_r, root=np.asarray)}
@@ -228,6 +237,8 @@ _GRAM = {
     "apply": dask_apply,
     "whole": partial(dask_whole, factor=lambda x: x.T @ x, root=cholesky_factor),
 }
+_RANDOMIZED = {"fit": array_rivals.svd_compressed_fit}
+_NEEDS_SPARK = ("pyspark", "pyarrow")
 _SPARK = {job: spark_job(job) for job in ("fit", "apply", "whole")}
 PRODUCT = "embstab"
 CONTESTANTS = {
@@ -236,6 +247,7 @@ CONTESTANTS = {
     ),
     "tsqr": _dask("Dask tsqr", _TSQR, slow=True),
     "tsqr-1": _dask("Dask tsqr", _TSQR, slow=True, one=True),
+    "svd-compressed-1": _dask("Dask svd_compressed", _RANDOMIZED, slow=True, one=True),
     "dask": _dask("Dask x.T @ x, x @ M", _GRAM),
     "dask-1": _dask("Dask x.T @ x, x @ M", _GRAM, one=True),
     "memmap": Contestant(
@@ -244,7 +256,13 @@ CONTESTANTS = {
         {"fit": memmap_fit, "apply": memmap_apply, "whole": memmap_whole},
     ),
     "spark": Contestant(
-        "PySpark mapInArrow", "parquet", _SPARK, one_blas_thread=True, slow=True, spark=True
+        "PySpark mapInArrow",
+        "parquet",
+        _SPARK,
+        one_blas_thread=True,
+        slow=True,
+        spark=True,
+        needs=_NEEDS_SPARK,
     ),
     "rowmatrix": Contestant(
         "PySpark RowMatrix",
@@ -253,7 +271,14 @@ CONTESTANTS = {
         slow=True,
         small=True,
         spark=True,
+        needs=_NEEDS_SPARK,
     ),
+    "cubed": _array("cubed x.T @ x, x @ M", "cubed", "fit", "apply", needs="cubed"),
+    "jax": _array("JAX on CPU, memmap loop", "jax", "fit", "apply", needs="jax", kind="npy"),
+    "tensorstore": _array(
+        "tensorstore, NumPy products", "tensorstore", "fit", "apply", needs="tensorstore"
+    ),
+    "zarrs": _array("zarr-python with zarrs, bytes alone", "zarrs", "read", "copy", needs="zarrs"),
     "zarr": Contestant(
         "zarr-python, bytes alone", "zarr", {"fit": bare_read, "apply": bare_copy}, works=False
     ),

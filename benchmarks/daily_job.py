@@ -6,9 +6,10 @@ A table of items (text ids in a random order, a tenth of them new) is rotated on
 (orthogonal Procrustes of the rows that share an id) and written. Every contestant reads the same
 two files, runs in a process of its own with two threads, in turn, and is timed from the first read
 to the last byte written, imports and a first job of a few rows apart. CPU seconds are those of all
-threads. Those without products of matrices hand rows to NumPy; *in SQL* is DuckDB alone, the
-rotation's svd apart. scikit-learn's IncrementalPCA knows neither ids nor a reference: its line is
-what it takes to fit and transform one table, beside which ours does more.
+threads and processes that a contestant started, peaks (VmHWM) their sum. Those without products of
+matrices hand rows to NumPy; *in SQL* is DuckDB alone, the rotation's svd apart. scikit-learn's
+IncrementalPCA knows neither ids nor a reference: its line is what it takes to fit and transform one
+table, beside which ours does more.
 """
 
 from __future__ import annotations
@@ -25,11 +26,22 @@ import numpy as np
 from common import command_line, launched, machine, parser, publish, table
 
 _COMMON = """
-import json, os, resource, sys, time
+import json, os, sys, time
+import psutil
 run, reference, out, threads, d, memory = sys.argv[1:]
 threads, d = int(threads), int(d)
 os.environ["POLARS_MAX_THREADS"] = str(threads)
 import numpy as np
+def cpu_seconds():
+    ours = psutil.Process()
+    each = [one.cpu_times() for one in (ours, *ours.children(recursive=True))]
+    return sum(one.user + one.system + one.children_user + one.children_system for one in each)
+def peak():
+    ours, most = psutil.Process(), 0
+    for one in (ours, *ours.children(recursive=True)):
+        for line in open(f"/proc/{one.pid}/status"):
+            most += int(line.split()[1]) * 1024 if line.startswith("VmHWM") else 0
+    return most
 def stacked(column):
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     return column.flatten().to_numpy().reshape(-1, d)
@@ -42,14 +54,12 @@ def written(table_of_ids, rows, writer=None):
 """
 _END = """
 Q = job(run, reference, out)
-used = resource.getrusage(resource.RUSAGE_SELF)
-seconds, cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime - start
-print(json.dumps({"seconds": seconds, "cpu": cpu, "Q": np.asarray(Q).tolist()}))
+seconds, cpu = time.perf_counter() - began, cpu_seconds() - start
+print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak(), "Q": np.asarray(Q).tolist()}))
 """
 _BEGIN = """
 job(*(path.replace(".parquet", "-few.parquet") for path in (run, reference)), out + "-few")
-used = resource.getrusage(resource.RUSAGE_SELF)
-start, began = used.ru_utime + used.ru_stime, time.perf_counter()
+start, began = cpu_seconds(), time.perf_counter()
 """
 _DUCKDB = """
 import duckdb, pyarrow as pa, pyarrow.parquet as pq
@@ -116,6 +126,46 @@ Q = rotation(a.astype(float).T @ b.astype(float))
 rows = x["vector"].explode().to_numpy().reshape(-1, d) @ Q.astype(np.float32)
 vectors = pl.Series(rows, dtype=pl.Array(pl.Float32, d))
 pl.DataFrame({"id": x["id"], "vector": vectors}).write_parquet(out, compression="uncompressed")
+""",
+    ),
+    "Spark join, NumPy in mapInArrow": (
+        """
+import pyarrow as pa
+from pyspark.sql import SparkSession
+os.environ["PYSPARK_PYTHON"] = sys.executable
+builder = SparkSession.builder.master(f"local[{threads}]").config("spark.ui.enabled", "false")
+for key, value in {
+    "spark.driver.memory": "6g", "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "8",
+    "spark.driver.extraJavaOptions": "-Djava.net.preferIPv4Stack=true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+}.items():
+    builder = builder.config(key, value)
+spark = builder.getOrCreate()
+spark.sparkContext.setLogLevel("OFF")
+""",
+        """
+x, y = spark.read.parquet(run), spark.read.parquet(reference)
+def partial(batches, d=d):
+    import numpy as np, pyarrow as pa
+    C = np.zeros((d, d))
+    for batch in batches:
+        a, b = (column.flatten().to_numpy().reshape(-1, d) for column in batch.columns)
+        C += a.astype(float).T @ b.astype(float)
+    yield pa.RecordBatch.from_pydict({"C": [C.tobytes()]})
+pairs = x.join(y.withColumnRenamed("vector", "other"), "id").select("vector", "other")
+parts = pairs.mapInArrow(partial, "C binary").collect()
+Q = rotation(sum(np.frombuffer(part.C).reshape(d, d) for part in parts))
+def rotated(batches, d=d, M=Q.astype(np.float32)):
+    import numpy as np, pyarrow as pa
+    for batch in batches:
+        rows = batch.column(1).flatten().to_numpy().reshape(-1, d) @ M
+        offsets = pa.array(np.arange(0, rows.size + 1, d, dtype="i4"))
+        lists = pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()))
+        yield pa.RecordBatch.from_arrays([batch.column(0), lists], ["id", "vector"])
+x.select("id", "vector").mapInArrow(rotated, "id string, vector array<float>").write.option(
+    "compression", "none"
+).parquet(out)
 """,
     ),
     "IncrementalPCA, one table": (
@@ -196,11 +246,12 @@ def run(name: str, place: Path, repeat: int, options: argparse.Namespace) -> dic
     program = _COMMON + setup + job + _BEGIN + _END
     out = place / f"out-{list(CONTESTANTS).index(name)}-{repeat}"
     arguments = [place / "run.parquet", place / "reference.parquet", out]
-    told, peak = launched(
+    told, _ = launched(
         *(sys.executable, "-c", program, *arguments, options.threads, options.d, options.memory),
         environment={"OPENBLAS_NUM_THREADS": "1"},
     )
-    return {**json.loads(told.splitlines()[-1]), "peak": peak}
+    figures: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return figures
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ tables aligned to a reference (fit, cross-product, apply of both). *cluster*: fi
 worker processes and on threads, in turn. Every contestant runs in a process of its own: start-up
 and one round on a tiny table are off the clock, its input is read once before (warm page cache),
 what it writes need not be durable. Peak memory is the sum of the peaks (VmHWM) of the process and
-of all that it started. Results are compared, so nobody does easier work. Spark needs ``pip install
-dask_embstab[benchmarks]`` and Java; without them its rows are left out.
+of all that it started. Results are compared, so nobody does easier work. Others need ``pip install
+dask_embstab[benchmarks]``, Spark also Java; who is missing here is left out, with a line that says
+so.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,9 @@ WHY = {
     "memmap": (
         "a plain file without checksums, ids or metadata, and no scheduler: nothing but the loop"
     ),
+    "jax": "as the memory-map loop, with a compiler in place of NumPy's calls",
+    "tensorstore": "it reads and checks chunks as we do; no digests and no ids are written",
+    "zarrs": "it does no arithmetic at all; it is a bound for whoever reads or writes through it",
     "zarr": (
         "it does no arithmetic at all; it is a bound for whoever reads or writes through"
         " zarr-python"
@@ -71,7 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results: dict[str, Any] = {
         "command": command_line("rivals", argv),
         "machine": machine(options.threads),
-        "spark": _spark_version() if any(CONTESTANTS[name].spark for name in names) else None,
+        "versions": _versions(names),
         "rows": [],
         "cluster": [],
     }
@@ -101,20 +106,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def taking_part(names: list[str]) -> Iterator[str]:
     """The contestants that can run here, the product always; one line says who cannot."""
-    missing = [
-        what
-        for what, found in (
-            ("pyspark", importlib.util.find_spec("pyspark")),
-            ("pyarrow", importlib.util.find_spec("pyarrow")),
-            ("java", shutil.which("java") or os.environ.get("JAVA_HOME")),
-        )
-        if not found
-    ]
-    left_out = [name for name in names if CONTESTANTS[name].spark and missing]
-    if left_out:
-        print(
-            f"left out: {', '.join(left_out)}; missing here: {', '.join(missing)}", file=sys.stderr
-        )
+    left_out = {}
+    for name in names:
+        contestant = CONTESTANTS[name]
+        missing = [what for what in contestant.needs if not importlib.util.find_spec(what)]
+        if contestant.spark and not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+            missing.append("java")
+        if missing:
+            left_out[name] = missing
+            print(f"left out: {name}; missing here: {', '.join(missing)}", file=sys.stderr)
     yield PRODUCT
     yield from (name for name in names if name != PRODUCT and name not in left_out)
 
@@ -264,9 +264,9 @@ def compare(rows: list[dict[str, Any]]) -> None:
 def markdown(results: dict[str, Any]) -> str:
     """The tables for the documents, who wins where, and why."""
     data = results["data"]
-    spark = f"; Spark {results['spark']}" if results["spark"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [
-        f"Made by `{results['command']}` on {results['machine']}{spark}.",
+        f"Made by `{results['command']}` on {results['machine']}; {versions}.",
         (
             f"Tables of {data['rows']['items']:,} x {data['d']} {np.dtype(data['dtype']).name} and"
             " less (*GB*). Page cache"
@@ -373,10 +373,10 @@ def picture(results: dict[str, Any]) -> str:
     return bars_svg(groups, title="GB of table per second (log scale)")
 
 
-def _spark_version() -> str:
-    from importlib.metadata import version
-
-    return version("pyspark")
+def _versions(names: list[str]) -> dict[str, str]:
+    """Of all libraries that take part."""
+    needed = {what for name in names for what in CONTESTANTS[name].needs}
+    return {what: version(what) for what in sorted({"dask", "numpy", "zarr"} | needed)}
 
 
 def _parser() -> argparse.ArgumentParser:

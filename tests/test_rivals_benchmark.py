@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rivals
 import zarr
+from contestants import CONTESTANTS
 from distributed import LocalCluster
 
 import dask_embstab as es
@@ -44,6 +45,18 @@ def test_everybody_computes_the_same(tmp_path: Path) -> None:
         "rivals.markdown",
         "rivals.picture",
     ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["svd-compressed-1", "cubed", "jax", "tensorstore", "zarrs"])
+def test_other_array_libraries_compute_the_same(tmp_path: Path, name: str) -> None:
+    contestant = CONTESTANTS[name]
+    for needed in contestant.needs:
+        pytest.importorskip(needed, reason=f"a rival of the benchmark, {needed}, is not installed")
+    sizes = ["--gb", "1e-3", "--small-gb", "5e-4", "--d", "8", "--repeats", "1"]
+    arguments = [*sizes, "--dir", str(tmp_path), "--contestants", "embstab", name]
+    rows = rivals.main([*arguments, "--jobs", "fit", "apply"])["rows"]
+    assert {row["job"] for row in rows if row["name"] == name} == set(contestant.jobs)
 
 
 @pytest.mark.long
