@@ -108,39 +108,37 @@ def jax_apply(data: Data, out: Path, _: Any) -> None:
 
 def tensorstore_fit(data: Data, setting: Any) -> Rows:
     """Chunks read ahead by tensorstore, Gramians by NumPy in float64, a thread each."""
+    n, chunk = data.rows["items"], data.array("items").chunks[0]
     source = _tensorstore(_path(data.array("items")), setting)
 
     def part(start: int) -> Rows:
-        rows = source[start : start + chunk].read().result()
+        rows = source[start : min(start + chunk, n)].read().result()
         total = np.zeros((data.d, data.d))
         for begin in range(0, len(rows), _BLOCK_ROWS):
             block = rows[begin : begin + _BLOCK_ROWS].astype(np.float64)
             total += block.T @ block
         return total
 
-    chunk = data.array("items").chunks[0]
     with ThreadPoolExecutor(setting.threads) as threads:
-        return singular_values(
-            np.asarray(sum(threads.map(part, range(0, data.rows["items"], chunk))))
-        )
+        return singular_values(np.asarray(sum(threads.map(part, range(0, n, chunk)))))
 
 
 def tensorstore_apply(data: Data, out: Path, setting: Any) -> None:
     """Chunks read, multiplied by NumPy, and written by tensorstore, a thread each."""
-    array, M = data.array("items"), data.matrix
+    array, n, M = data.array("items"), data.rows["items"], data.matrix
     source = _tensorstore(_path(array), setting)
     made = zarr.open_group(out / "items.zarr", mode="w", zarr_format=3)
     target = _tensorstore(
-        _path(new_vectors(made, data.rows["items"], M.shape[1], array.chunks[0], dtype=M.dtype)),
+        _path(new_vectors(made, n, M.shape[1], array.chunks[0], dtype=M.dtype)),
         setting,
     )
 
     def part(start: int) -> None:
-        rows = source[start : start + array.chunks[0]].read().result()
+        rows = source[start : min(start + array.chunks[0], n)].read().result()
         target[start : start + len(rows)].write(rows @ M).result()
 
     with ThreadPoolExecutor(setting.threads) as threads:
-        list(threads.map(part, range(0, data.rows["items"], array.chunks[0])))
+        list(threads.map(part, range(0, n, array.chunks[0])))
 
 
 def _path(array: Any) -> Path:
