@@ -7,7 +7,10 @@ columns as well: columns j to j + w times all from j on, so that little more tha
 is computed, in blocks of rows that stay in the second cache.
 
 Which strips are fastest hangs on the width and on the kernels: `GRAMIANS` is a table that
-`benchmarks/kernels.py` remakes, one column per family. Nothing is timed when a product is computed:
+`benchmarks/kernels.py` remakes, one column per family. What counts is the rate of all threads
+together: each of NumPy's calls may wait for the interpreter, so on Intel's processors one call of
+more arithmetic beats many short ones from 17 columns on, though one thread alone says otherwise.
+Nothing is timed when a product is computed:
 strips and blocks lie at fixed places of a panel, so bits do not depend on how a table was chunked.
 Rows are added at most `Strips.rows` in a row, then such sums, as `error_bounds` takes for granted.
 """
@@ -41,7 +44,7 @@ class Strips:
 
 GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
     "packed": (),
-    "avx512": ((32, Strips(512, 8)), (64, Strips(256, 16))),
+    "avx512": (),
     "avx512-amd": ((32, Strips(512, 8)), (128, Strips(256, 8))),
 }
 """Widest rows, and the strips that they are fastest in; one product is faster beyond."""
@@ -55,7 +58,7 @@ _SMALL = 100**3
 _STRIP_ROWS = 1024
 _NARROW = 64
 """Widest rows for which strips are faster in a product of two tables."""
-_NARROWEST = 16
+_NARROWEST: Mapping[Family, int] = {"packed": 16, "avx512": 32, "avx512-amd": 16}
 """Widest rows whose Gramian is fastest as its two halves (packed: as a whole), in strips."""
 
 
@@ -79,7 +82,7 @@ def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
     n, d = rows.shape
     if rows.strides[1] != rows.itemsize:
         return rows.T @ rows
-    if 1 < d <= _NARROWEST:
+    if 1 < d <= _NARROWEST[family]:
         return _narrow_gramian(rows, 2 if family != PACKED and d % 2 == 0 else 1)
     cut = next((cut for width, cut in GRAMIANS[family] if d <= width), None)
     return rows.T @ rows if cut is None or n < cut.rows else gramian_in_strips(rows, cut)
@@ -112,11 +115,12 @@ def _below_diagonal(d: int) -> npt.NDArray[np.bool_]:
 def _narrow_gramian(rows: Matrix, halves: int) -> Matrix:
     """X'X as ``halves`` general products of every strip: twice the flops, in place."""
     n, d = rows.shape
-    whole = n // _STRIP_ROWS * _STRIP_ROWS
+    strip = _STRIP_ROWS if d <= 16 else _STRIP_ROWS // 2
+    whole = n // strip * strip
     if not whole:
         return rows.T @ rows
-    strips = rows[:whole].reshape(-1, 1, _STRIP_ROWS, d)
-    parts = strips.reshape(-1, _STRIP_ROWS, halves, d // halves).transpose(0, 2, 1, 3)
+    strips = rows[:whole].reshape(-1, 1, strip, d)
+    parts = strips.reshape(-1, strip, halves, d // halves).transpose(0, 2, 1, 3)
     square = (
         np.matmul(strips.transpose(0, 1, 3, 2), parts).sum(axis=0).transpose(1, 0, 2).reshape(d, d)
     )
