@@ -5,9 +5,11 @@ machine's kernels?
     python benchmarks/kernels.py --sweep --d 32 64 96 128
 
 Every figure is a ratio of two things measured in turn in one process (jobs: in processes that
-alternate), by the best of several tries. Products and small mathematics count the processor's time
-of one thread, so that other programs disturb them little. ``--sweep`` tries every cut of a Gramian
-into strips: what `core/products.py` holds in its table, one row per family, is made by it.
+alternate), by the best of several tries. Products count the processor's time of one thread, so that
+other programs disturb them little, and then the clock of all threads together, as a pass computes
+them: calls that are short wait for the interpreter then. The small mathematics count the
+processor's time. ``--sweep`` tries every cut of a Gramian into strips in all threads: what
+`core/products.py` holds in its table, one row per family, is made by it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,12 +55,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark, print the tables, return every figure."""
     options = _parser().parse_args(argv)
     with one_thread():
-        peaks = {dtype: peak(dtype, options.repeats) for dtype in ("float64", "float32")}
+        counts = dict.fromkeys((1, options.threads))
+        by_threads = {count: square_products(options, count) for count in counts}
         results: dict[str, Any] = {
             "command": command_line("kernels", argv),
             "family": f"{product_family()}: {kernel_family()}; {processor() or 'no AVX-512'}",
-            "GFLOP/s": {dtype: rate / 1e9 for dtype, rate in peaks.items()},
-            "products": [rates(d, peaks, options) for d in options.d],
+            "GFLOP/s": {
+                count: {dtype: rate / 1e9 for dtype, rate in found.items()}
+                for count, found in by_threads.items()
+            },
+            "products": {
+                count: [rates(d, found, options, count) for d in options.d]
+                for count, found in by_threads.items()
+            },
             "sweep": [sweep(d, options) for d in options.d] if options.sweep else [],
         }
         results["mathematics"] = [mathematics(d, options.repeats) for d in options.small]
@@ -78,26 +89,43 @@ def write_family(page: Path, text: str) -> None:
     write_between(page, begin, end, text)
 
 
-def best(candidates: Mapping[str, Product], seconds: float, repeats: int) -> dict[str, float]:
-    """Calls per second of processor time of every candidate, all in turn, the best of the tries."""
+def best(
+    candidates: Mapping[str, Product], seconds: float, repeats: int, threads: int = 1
+) -> dict[str, float]:
+    """Calls per second of every candidate, all in turn, the best of the tries: per second of
+    processor time in one thread, or all calls of several threads per second of the clock.
+    """
     found = dict.fromkeys(candidates, 0.0)
-    for _ in range(repeats):
-        for name, product in candidates.items():
-            n, began = 0, time.thread_time()
-            while (passed := time.thread_time() - began) < seconds or not n:
+    with ThreadPoolExecutor(threads) as pool:
+        clock = time.thread_time if threads == 1 else time.perf_counter
+
+        def calls(product: Product, barrier: threading.Barrier) -> float:
+            barrier.wait()
+            n, began = 0, clock()
+            while (passed := clock() - began) < seconds or not n:
                 product()
                 n += 1
-            found[name] = max(found[name], n / passed)
+            return n / passed
+
+        for _ in range(repeats):
+            for name, product in candidates.items():
+                barrier = threading.Barrier(threads)
+                tries = [pool.submit(calls, product, barrier) for _ in range(threads)]
+                found[name] = max(found[name], sum(one.result() for one in tries))
     return found
 
 
-def peak(dtype: str, repeats: int) -> float:
-    """Flops per second of a large square product."""
-    a = np.ones((_PEAK, _PEAK), dtype)
-    return best({"": lambda: a @ a}, 0.1, repeats)[""] * 2 * _PEAK**3
+def square_products(options: argparse.Namespace, threads: int) -> dict[str, float]:
+    """Flops per second of a large square product, by dtype."""
+    squares = {dtype: np.ones((_PEAK, _PEAK), dtype) for dtype in ("float64", "float32")}
+    products = {dtype: partial(np.matmul, a, a) for dtype, a in squares.items()}
+    found = best(products, 0.1, options.repeats, threads)
+    return {dtype: rate * 2 * _PEAK**3 for dtype, rate in found.items()}
 
 
-def rates(d: int, peaks: Mapping[str, float], options: argparse.Namespace) -> dict[str, Any]:
+def rates(
+    d: int, peaks: Mapping[str, float], options: argparse.Namespace, threads: int
+) -> dict[str, Any]:
     """GB of float32 rows per second of every product of a panel, as one product and as it is
     computed here, and the latter's share of the peak.
     """
@@ -107,7 +135,13 @@ def rates(d: int, peaks: Mapping[str, float], options: argparse.Namespace) -> di
     x, y = joint[:, :d].copy(), joint[:, d:].copy()
     z: Any = x.astype(np.float32)
     M: Any = rng.standard_normal((d, d)).astype(np.float32)
-    out = np.empty_like(z)
+    outs = threading.local()
+
+    def out() -> Any:
+        if not hasattr(outs, "rows"):
+            outs.rows = np.empty_like(z)
+        return outs.rows
+
     contestants: dict[str, tuple[Product, Product, float, str]] = {
         "X'X": (lambda: x.T @ x, lambda: gramian(x, family=family), d * (d + 1), "float64"),
         "[X Y]'[X Y]": (
@@ -118,15 +152,15 @@ def rates(d: int, peaks: Mapping[str, float], options: argparse.Namespace) -> di
         ),
         "X'Y": (lambda: x.T @ y, lambda: cross_product(x, y, family=family), 2 * d * d, "float64"),
         "X M": (
-            lambda: np.matmul(z, M, out=out),
-            lambda: multiply(z, M, out, family=family),
+            lambda: np.matmul(z, M, out=out()),
+            lambda: multiply(z, M, out(), family=family),
             2 * d * d,
             "float32",
         ),
     }
     row: dict[str, Any] = {"d": d}
     for name, (one, ours, flops, dtype) in contestants.items():
-        found = best({"one": one, "ours": ours}, options.seconds, options.repeats)
+        found = best({"one": one, "ours": ours}, options.seconds, options.repeats, threads)
         row[name] = {
             "one": found["one"] * n * d * 4 / 1e9,
             "ours": found["ours"] * n * d * 4 / 1e9,
@@ -137,14 +171,14 @@ def rates(d: int, peaks: Mapping[str, float], options: argparse.Namespace) -> di
 
 def sweep(d: int, options: argparse.Namespace) -> dict[str, Any]:
     """Every cut of a Gramian of ``d`` components, fastest first, with its rate over that of one
-    product.
+    product, in all threads together.
     """
     x = np.random.default_rng(d).standard_normal((micro_block_rows(d), d))
     cuts = [Strips(k, w) for k in (128, 256, 512, 1024) for w in (8, 16, 32) if w <= d]
     candidates: dict[str, Product] = {"one": lambda: x.T @ x}
     for cut in cuts:
         candidates[f"{cut.rows} x {cut.columns}"] = partial(gramian_in_strips, x, cut)
-    found = best(candidates, options.seconds, options.repeats)
+    found = best(candidates, options.seconds, options.repeats, options.threads)
     one = found.pop("one")
     ranked = sorted(found.items(), key=lambda item: -item[1])
     return {"d": d, "cuts": {name: rate / one for name, rate in ranked}}
@@ -237,34 +271,38 @@ def _embstab(*command: str) -> None:
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables for the documents; figures of other families stay in their own columns."""
-    names = [name for name in results["products"][0] if name != "d"]
     lines = [
         f"### {results['family'].partition(':')[0]}",
         "",
-        f"Made by `{results['command']}`, by processor time of one thread.",
-        "",
-        (
-            f"Family `{results['family']}`: a large square product makes"
-            f" {results['GFLOP/s']['float64']:.0f} GFLOP/s in float64 and"
-            f" {results['GFLOP/s']['float32']:.0f} in float32. GB of float32 rows per second as"
-            " computed here (as one product; share of that peak):"
-        ),
-        "",
-        *table(
-            ("d", *names),
-            [
-                [
-                    row["d"],
-                    *(
-                        f"{row[n]['ours']:.2f} ({row[n]['one']:.2f}; {row[n]['share']:.0%})"
-                        for n in names
-                    ),
-                ]
-                for row in results["products"]
-            ],
-        ),
+        f"Made by `{results['command']}`. Family `{results['family']}`.",
         "",
     ]
+    for count, rows in results["products"].items():
+        names = [name for name in rows[0] if name != "d"]
+        peaks = {dtype: round(rate) for dtype, rate in results["GFLOP/s"][count].items()}
+        lines += [
+            (
+                f"{'One thread, by its processor time' if count == 1 else f'{count} threads'}: a"
+                f" large square product makes {peaks['float64']} GFLOP/s in float64 and"
+                f" {peaks['float32']} in float32. GB of float32 rows per second as computed here"
+                " (as one product; share of that peak):"
+            ),
+            "",
+            *table(
+                ("d", *names),
+                [
+                    [
+                        row["d"],
+                        *(
+                            f"{row[n]['ours']:.2f} ({row[n]['one']:.2f}; {row[n]['share']:.0%})"
+                            for n in names
+                        ),
+                    ]
+                    for row in rows
+                ],
+            ),
+            "",
+        ]
     if results["sweep"]:
         lines += ["Cuts of a Gramian, rows x columns, over one product:", ""]
         cells = [
@@ -321,6 +359,7 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument("--d", type=int, nargs="+", default=list(WIDTHS))
     options.add_argument("--small", type=int, nargs="*", default=list(SMALL))
     options.add_argument("--jobs", type=int, default=3, help="tries of the small jobs; 0: none")
+    options.add_argument("--threads", type=int, default=os.cpu_count())
     options.add_argument("--sweep", action="store_true", help="try every cut of a Gramian")
     options.add_argument("--seconds", type=float, default=0.02, help="of a try")
     options.add_argument("--repeats", type=int, default=5)
