@@ -169,7 +169,7 @@ def test_an_index_that_is_replaced_is_the_old_one_or_refused_or_the_new_one(
     elif step == "ids":
         monkeypatch.setattr(Path, "rename", killed)
     else:
-        monkeypatch.setattr(faiss_file, "write_beside", killed)
+        monkeypatch.setattr(faiss_file, "write_sidecar", killed)
     with pytest.raises(KeyboardInterrupt):
         es.export(new, place, format="faiss", overwrite=True)
     monkeypatch.undo()
