@@ -49,26 +49,22 @@ def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector
     taken for granted.
     """
     s = frame.singular_values
-    M_T, M_W = (
-        _met(items, frame.items, users, frame.users, s),
-        _met(users, frame.users, items, frame.items, s),
-    )
-    (E, E_sign), (F, F_sign) = _perturbation(items, M_T, s), _perturbation(users, M_W, s)
+    E, E_sign = _perturbation(items, frame.items, users, frame.users, s)
+    F, F_sign = _perturbation(users, frame.users, items, frame.items, s)
     floor = _FLOOR * EPS * np.sqrt(len(s))
     ours = _SAFETY * _column_errors(E, F, s) + _column_errors(E_sign, F_sign, s) + floor
     theirs = _SAFETY * _column_errors(F, E, s) + _column_errors(F_sign, E_sign, s) + floor
     return np.minimum(ours, 2.0), np.minimum(theirs, 2.0)
 
 
-def _met(root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector) -> Matrix:
-    """What a perturbation of the table is multiplied by, (d, k)."""
-    return M if root.right_inverse is None else np.asarray(other.R.T @ (other.R @ M_other) / s)
-
-
-def _perturbation(root: Root, M: Matrix, s: Vector) -> tuple[Matrix, Matrix]:
+def _perturbation(
+    root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector
+) -> tuple[Matrix, Matrix]:
     """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one
     sign can add.
     """
+    if root.right_inverse is not None:  # M is a pseudo-inverse: all of the table meets this
+        M = other.R.T @ (other.R @ M_other) / s
     random, one_sign = root.units
     scaled = np.abs(np.linalg.norm(root.R, axis=0)[:, None] * M)
     lengths, transformed = np.linalg.norm(scaled, axis=0), np.sqrt(s)

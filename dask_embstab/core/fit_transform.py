@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +19,6 @@ from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.core.procrustes import FREE, Rotation, alignment, chance, narrowing, procrustes
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.standardize import balance_factor, standardize
-from dask_embstab.core.sums import total
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import EmbstabWarning, InputError, TooFewMatchedError
 from dask_embstab.repairs import option
@@ -114,13 +112,6 @@ def geometry_basis(items: Moments, *, with_users: bool) -> Basis:
     s = np.sqrt(np.maximum(np.linalg.eigvalsh(items.gramian)[::-1], 0.0))
     identity = np.eye(items.d)
     return Basis(identity, identity if with_users else None, s, np.zeros(0), None, 1.0)
-
-
-def transformed_pairs(basis: Basis, pairs: Mapping[str, Pairs]) -> Pairs:
-    """The pairs that the alignment uses, in the basis: sums over one table, or over both
-    stacked.
-    """
-    return total(pairs[key].transformed(getattr(basis, key)) for key in sorted(pairs))
 
 
 def unrotated(

@@ -71,7 +71,13 @@ def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
     positive, so the result depends on the tables alone; columns of clustered singular values are
     determined as a subspace only.
     """
-    shift = _common_lengths(items.R, users.R)
+    # Powers of two by which the items' components are multiplied (the users' divided) to have the
+    # users' lengths.
+    ours, theirs = (np.linalg.norm(root.R, axis=0) for root in (items, users))
+    used = (ours > 0) & (theirs > 0)
+    ratio = np.divide(theirs, ours, out=np.ones_like(ours), where=used)
+    shift = np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
+
     T, W = _pivoted(items, shift), _pivoted(users, 1 / shift)
     product_rank = _product_rank(T.R, W.R)
     U, s, V = (factor[..., :product_rank] for factor in graded_svd(T.R @ W.R.T))
@@ -115,16 +121,6 @@ def _pivoted(root: Root, shift: Vector) -> _Pivoted:
     R = np.empty_like(triangle)
     R[:, pivots] = triangle
     return _Pivoted(R, triangle, pivots, shift, right_inverse)
-
-
-def _common_lengths(R_T: Matrix, R_W: Matrix) -> Vector:
-    """Powers of two by which the items' components are multiplied (the users' divided) to have the
-    users' lengths.
-    """
-    items, users = np.linalg.norm(R_T, axis=0), np.linalg.norm(R_W, axis=0)
-    used = (items > 0) & (users > 0)
-    ratio = np.divide(users, items, out=np.ones_like(items), where=used)
-    return np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
 
 
 def column_signs(M: Matrix) -> Vector:

@@ -26,7 +26,7 @@ from dask_embstab.core.moments import Moments, Pairs
 from dask_embstab.passes.apply import transform_run
 from dask_embstab.passes.engine.memory import projected_peak, read_load, small_matrices, write_load
 from dask_embstab.passes.engine.plan import plan
-from dask_embstab.passes.fit.aligned import aligned_rows
+from dask_embstab.passes.fit.aligned import aligned_rows, paired_tables
 from dask_embstab.passes.fit.driver import fit_moments
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.read import read_moments
@@ -277,7 +277,8 @@ def _read(heads: Tables, *, onto_itself: bool) -> None:
         if onto_itself:
             heads = {**heads, first: replace(heads[first], stored_ids=None)}
             reference = Reference(heads.get("items"), heads.get("users"), {})
-        aligned = aligned_rows(heads, reference, options, join, whole=False)
+        pairings = paired_tables(heads, reference, options, join, whole=False)
+        aligned = aligned_rows(pairings, reference, options, join)
         read_moments(heads, aligned, options)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 from dask_embstab.core.fit_transform import AlignOn, Keep
@@ -23,7 +22,7 @@ from dask_embstab.passes.fit.options import (
 )
 from dask_embstab.passes.fit.reference import as_reference, balance_for, moments_of, reference_of
 from dask_embstab.passes.join.options import KeepDuplicates
-from dask_embstab.passes.join.space import fitted_on
+from dask_embstab.passes.join.space import fitted_on, known_origin
 from dask_embstab.tables.coerce import (
     TableLike,
     as_run,
@@ -203,10 +202,10 @@ def fit(
     rows = selections(align_on, read_named(chosen, aligned, run))
     keep = resolve_keep(keep, users=user_table)
     options = FitOptions(keep=keep, selections=rows, **choices)
-    return fitted_on(
-        run if users is None else None,
-        partial(fit_tables, item_table, user_table, aligned_on, options),
-    )
+    if run is None or users is not None:
+        return fit_tables(item_table, user_table, aligned_on, options)
+    origin = known_origin(run, run.transform)
+    return fitted_on(run, origin, fit_tables(item_table, user_table, aligned_on, options))
 
 
 @verb()

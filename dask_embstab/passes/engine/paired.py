@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dask_embstab.core.moments import Panel, sides
 from dask_embstab.core.products import are_faster_apart
-from dask_embstab.core.types import Matrix, RowNumbers, Rows, Vector
+from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import product_family
@@ -122,7 +122,11 @@ class PairReader:
         _, matched = nonzero
         x, y = sides(pairs, stored.shape[1])
         rows = x if matched is None else buffer.upcast(stored)
-        weights = self._weights_of(start, stop, matched, y)
+        weights = np.asarray(np.linalg.norm(y, axis=1)) if self._norms else None
+        if self._weights is not None:
+            given = self._weights[start - self._origin : stop - self._origin]
+            given = given if matched is None else given[matched]
+            weights = given if weights is None else given * weights
         return Panel(rows, start, pairs, matched, weights, self._family, zeros)
 
     def _nonzero(
@@ -172,14 +176,6 @@ class PairReader:
         np.copyto(joint[:, :d], rows)
         np.copyto(joint[:, d:], partners)
         return (joint,)
-
-    def _weights_of(self, start: int, stop: int, matched: Any, partners: Matrix) -> Vector | None:
-        norms = np.asarray(np.linalg.norm(partners, axis=1)) if self._norms else None
-        if self._weights is None:
-            return norms
-        weights = self._weights[start - self._origin : stop - self._origin]
-        weights = weights if matched is None else weights[matched]
-        return weights if norms is None else weights * norms
 
 
 def reference_of(where: str) -> str:

@@ -32,30 +32,21 @@ class AlignedRows:
     pairs: ReferenceRows
 
 
-Found = tuple[Table, Pairing, Sequence[Pairing]]
+Paired = tuple[Table, Pairing, Sequence[Pairing]]
 """The table (or a view of its listed rows), its pairing with the reference and, of listed rows,
 with every lagged run.
 """
 
 
 def aligned_rows(
-    tables: Mapping[str, Table],
+    pairings: Mapping[str, Paired],
     reference: Reference | None,
     options: FitOptions,
     join: JoinOptions,
-    *,
-    whole: bool,
 ) -> dict[str, AlignedRows]:
-    """Of every table that is aligned on.
-
-    ``whole`` tables (not parts of one) that share too few rows are refused; a part may share none.
+    """Of every table that is paired: the rows that decide the rotation, and where their reference
+    rows are read.
     """
-    if reference is None:
-        return {}
-    pairings = _pairings(tables, reference, options, join, whole=whole)
-    if whole:
-        _require_shared(tables, reference, pairings, options)
-
     pairs = {}
     for key, (table, pairing, _) in pairings.items():
         choice = options.selection(key)
@@ -65,22 +56,27 @@ def aligned_rows(
             rows = with_energy(rows, join, weighted=choice.weighted, label="fit")
         pairs[key] = rows
     aligned = {key: table for key, (table, *_) in pairings.items()}
-    if reference.lags:
+    if reference is not None and reference.lags:
         lagged = {key: known for key, (*_, known) in pairings.items()}
         pairs = _with_lags(pairs, aligned, lagged, reference, options, join)
     return {key: AlignedRows(aligned[key], rows) for key, rows in pairs.items()}
 
 
-def _pairings(
+def paired_tables(
     tables: Mapping[str, Table],
-    reference: Reference,
+    reference: Reference | None,
     options: FitOptions,
     join: JoinOptions,
     *,
     whole: bool,
-) -> dict[str, Found]:
-    """The rows that are aligned, and their reference rows: by id, or as the user listed them."""
-    pairings: dict[str, Found] = {}
+) -> dict[str, Paired]:
+    """Every table that is aligned on, and its reference rows: by id, or as the user listed them.
+
+    ``whole`` tables (not parts of one) that share too few rows are refused; a part may share none.
+    """
+    pairings: dict[str, Paired] = {}
+    if reference is None:
+        return pairings
     for key in options.aligned:
         theirs: Table | None = getattr(reference, key)
         if theirs is not None:
@@ -104,17 +100,16 @@ def _pairings(
             live = reference.live.get(key)
             joined = pair(tables[key], theirs, join, live=live, part=not whole)
             pairings[key] = tables[key], joined, []
-    return (
-        pairings
-        if whole
-        else {key: paired for key, paired in pairings.items() if paired[1].matched}
-    )
+    if not whole:
+        return {key: paired for key, paired in pairings.items() if paired[1].matched}
+    _require_shared(tables, reference, pairings, options)
+    return pairings
 
 
 def _require_shared(
     tables: Mapping[str, Table],
     reference: Reference,
-    pairings: Mapping[str, Found],
+    pairings: Mapping[str, Paired],
     options: FitOptions,
 ) -> None:
     """Raise where the tables share too few rows with the reference, as far as ids can tell."""

@@ -11,7 +11,7 @@ from dask_embstab.core.error_bounds import product_errors
 from dask_embstab.core.fit_transform import Basis
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.square_root import Root
-from dask_embstab.core.types import EPS, Vector
+from dask_embstab.core.types import EPS
 from dask_embstab.core.zero_rows import ZeroRows
 from dask_embstab.passes.engine.blas import kernel_family
 from dask_embstab.passes.fit.options import FitOptions
@@ -44,6 +44,14 @@ def fit_diagnostics(
         for key, bounds in zip(("items", "users"), basis.certificates, strict=True):
             tables[key]["certificate"] = float(bounds.max())
 
+    truncation = None
+    if len(basis.discarded):  # what ``rank=`` cost the scores, in both norms (Eckart & Young)
+        truncation = {
+            "discarded_singular_values": basis.discarded.tolist(),
+            "spectral_error": float(basis.discarded[0]),
+            "frobenius_error": float(np.linalg.norm(basis.discarded)),
+        }
+
     return {
         "keep": options.keep,
         "method": next((route for route in _ROUTES if route in routes), "gram"),
@@ -59,7 +67,7 @@ def fit_diagnostics(
         ),
         "reference": reference,
         "singular_values": s.tolist(),
-        "truncation": _truncation(basis.discarded),
+        "truncation": truncation,
         "explained_share": (s**2 / squares).tolist(),
         "product": _products(transform, roots),
         "kernel_family": kernel_family(),
@@ -106,9 +114,15 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
             float(np.trace(moments.pairs.gramian_y)),
         )
 
-    share = _unmatched_share(
-        pairs, zeros.reference_energy + (0.0 if energies is None else energies[1])
-    )
+    # The unmatched rows' share of the reference's energy: none where they were not read, or where
+    # it is not finite.
+    unmatched, whole, share = pairs.unmatched_energy, pairs.energy, None
+    if not pairing.unmatched_reference:
+        share = 0.0
+    elif unmatched is not None and pairing.live is None:
+        if whole is None:
+            whole = unmatched + zeros.reference_energy + (0.0 if energies is None else energies[1])
+        share = unmatched / whole if whole and np.isfinite(whole) else None
     matched, new, unmatched_reference = pairing.changes
     return {
         "new": new,
@@ -128,20 +142,6 @@ def _paired(pairs: ReferenceRows, read: TableRead) -> dict[str, Any]:
     }
 
 
-def _unmatched_share(pairs: ReferenceRows, matched: float) -> float | None:
-    """The unmatched rows' share of the reference's energy; None where neither was read, or where it
-    is not finite.
-    """
-    unmatched, total = pairs.unmatched_energy, pairs.energy
-    if not pairs.pairing.unmatched_reference:
-        return 0.0
-    if unmatched is None or pairs.pairing.live is not None:
-        return None
-    if total is None:
-        total = unmatched + matched
-    return unmatched / total if total and np.isfinite(total) else None
-
-
 def _new_energy(
     pairs: ReferenceRows, moments: Moments, zeros: ZeroRows, energies: tuple[float, float] | None
 ) -> float | None:
@@ -157,17 +157,6 @@ def _new_energy(
     if moments.pairs is None and energies is not None:
         return max(0.0, 1.0 - (energies[0] + zeros.energy) / total)
     return (float(np.trace(moments.rest)) - zeros.energy) / total
-
-
-def _truncation(discarded: Vector) -> dict[str, Any] | None:
-    """What ``rank=`` cost: the error of the scores in both norms (Eckart & Young)."""
-    if not len(discarded):
-        return None
-    return {
-        "discarded_singular_values": discarded.tolist(),
-        "spectral_error": float(discarded[0]),
-        "frobenius_error": float(np.linalg.norm(discarded)),
-    }
 
 
 def _products(transform: Transform, roots: Mapping[str, Root]) -> dict[str, Any]:

@@ -25,13 +25,14 @@ from dask_embstab.core.moments import Pairs
 from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.square_root import Root
 from dask_embstab.errors import InputError, TooFewMatchedError
-from dask_embstab.passes.fit.aligned import aligned_rows
+from dask_embstab.passes.fit.aligned import aligned_rows, paired_tables
 from dask_embstab.passes.fit.diagnostics import fit_diagnostics
 from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.read import (
     aligned_pairs,
     for_all_rows,
     read_moments,
+    read_unit_pairs,
     require_memory_for,
 )
 from dask_embstab.passes.fit.reference import Reference
@@ -70,7 +71,8 @@ def fit_tables(
         join_options(**options.join_options) as join,
     ):
         require_memory_for(tables, reference, options, whole=True)
-        aligned = aligned_rows(tables, reference, options, join, whole=True)
+        pairings = paired_tables(tables, reference, options, join, whole=True)
+        aligned = aligned_rows(pairings, reference, options, join)
         reads = read_moments(tables, aligned, options)
         n_users = None if users is None else users.n_rows
         return fit_reads(
@@ -133,7 +135,8 @@ def summarize(
         join_options(**options.join_options) as join,
     ):
         require_memory_for({"items": table}, paired, options, whole=False)
-        aligned = aligned_rows({"items": table}, paired, options, join, whole=False)
+        pairings = paired_tables({"items": table}, paired, options, join, whole=False)
+        aligned = aligned_rows(pairings, paired, options, join)
         read = read_moments({"items": table}, aligned, options)["items"]
         known = None if reference is None else identity(reference)
 
@@ -183,7 +186,14 @@ def fit_reads(
         matrices, figures = unrotated(basis, target, moments["items"])
     else:
         require_matched(len(basis.items), target, scores=basis.balance is not None)
-        pairs, means = aligned_pairs(basis, target, reads, options)
+        # The means come from the rows as they are; directions are compared in a read of their own.
+        means = None
+        if options.center or not options.unit_rows:
+            means = aligned_pairs(basis, reads, options)
+        if means is None or options.unit_rows:
+            pairs = read_unit_pairs(basis, target, reads, options)
+        else:
+            pairs = means
         matrices, figures = rotated(basis, target, pairs, means)
         figures |= {"anchor_bound": _anchor_bound(basis, target, reads, pairs, options)}
     transform = Transform(*matrices)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dask_embstab.core.fit_transform import Basis, Target, require_matched, transformed_pairs
+from dask_embstab.core.fit_transform import Basis, Target, require_matched
 from dask_embstab.core.moments import Pairs
 from dask_embstab.core.sums import total
 from dask_embstab.errors import InputError
@@ -116,23 +116,13 @@ def read_moments(
     return reads
 
 
-def aligned_pairs(
-    basis: Basis, target: Target, reads: Mapping[str, TableRead], options: FitOptions
-) -> tuple[Pairs, Pairs | None]:
-    """Sums over the pairs that decide the rotation, in the basis; and those that the means come
-    from, where centred.
+def aligned_pairs(basis: Basis, reads: Mapping[str, TableRead], options: FitOptions) -> Pairs:
+    """Sums over the pairs that the first read compared, in the basis: of one table, or of both
+    stacked.
     """
-    means = None
-    if options.center or not options.unit_rows:
-        means = transformed_pairs(
-            basis,
-            pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads),
-        )
-
-    if options.unit_rows:
-        return read_unit_pairs(basis, target, reads, options), means
-    assert means is not None
-    return means, means
+    sums = pair_sums({key: reads[key].summary.moments.pairs for key in options.aligned}, reads)
+    stacked: Pairs = total(sums[key].transformed(getattr(basis, key)) for key in sorted(sums))
+    return stacked
 
 
 def read_unit_pairs(

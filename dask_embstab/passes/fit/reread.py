@@ -29,7 +29,6 @@ from dask_embstab.core.square_root import (
     without_null_directions,
 )
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.core.types import Matrix
 from dask_embstab.errors import ConditionError
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.reduce import reduce_table
@@ -54,9 +53,19 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
         if read.triangle is not None:
             roots[key] = root_from_triangle(read.triangle, eps=eps)
             continue
-        spectrum = gramian_spectrum(G)
-        if method != "gram" and not _gram_serves(read, spectrum.condition):
-            _require_table(read)
+        # Whether the Gramian serves: another read of a table of one panel costs nothing.
+        spectrum, summary = gramian_spectrum(G), read.summary
+        small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
+        allowed = _FLOAT64_ERROR if small or summary.dtype == "float64" else _STORED_ERROR
+        serves = np.isfinite(spectrum.condition) and gramian_error(spectrum.condition) <= allowed
+        if method != "gram" and not serves:
+            if read.table is None:
+                raise ConditionError(
+                    f"moments hold the Gramian alone, and {summary.where} is too ill-conditioned"
+                    " for it; fit from the tables",
+                    f"{option(method='gram')} accepts the larger error that the certificate then"
+                    " states",
+                )
             waiting[key] = preconditioner(G)
         else:
             _require_gram_holds(read.summary, spectrum.condition)
@@ -74,16 +83,6 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
     return roots
 
 
-def _gram_serves(read: TableRead, condition: float) -> bool:
-    """Whether one read is enough: more is asked of float64, and of tables so small that another
-    read costs nothing.
-    """
-    summary = read.summary
-    small = read.table is not None and summary.n_rows <= micro_block_rows(summary.moments.d)
-    allowed = _FLOAT64_ERROR if small or summary.dtype == "float64" else _STORED_ERROR
-    return bool(np.isfinite(condition)) and gramian_error(condition) <= allowed
-
-
 def _require_gram_holds(summary: TableMoments, condition: float) -> None:
     if gramian_error(condition) > _GRAM_LIMIT:
         seen = (
@@ -99,22 +98,23 @@ def _require_gram_holds(summary: TableMoments, condition: float) -> None:
         )
 
 
-def _require_table(read: TableRead) -> None:
-    if read.table is None:
-        raise ConditionError(
-            f"moments hold the Gramian alone, and {read.summary.where} is too ill-conditioned for"
-            " it; fit from the tables",
-            f"{option(method='gram')} accepts the larger error that the certificate then states",
-        )
-
-
 def _preconditioned_roots(
     reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]
 ) -> dict[str, Root]:
+    """Read these tables again, times their preconditioners, until each is near the identity."""
     roots: dict[str, Root] = {}
     while waiting:
         again: dict[str, Preconditioner] = {}
-        for key, (gramian, by) in _preconditioned_gramians(reads, waiting).items():
+        passes = {}
+        for key, by in waiting.items():
+            table = reads[key].table
+            assert table is not None
+            passes[key] = reduce_table(
+                table, preconditioned_reduction(by.P), label="fit: reading again"
+            )
+            reads[key].n_reads += 1
+        for key, read in run_all(passes).items():
+            gramian, by = without_null_directions(read.value, waiting[key])
             poor = preconditioned_condition(gramian) > _WELL_PRECONDITIONED
             if poor and reads[key].n_reads < _MOST_READS:
                 again[key] = refined(by, gramian)
@@ -125,24 +125,3 @@ def _preconditioned_roots(
                 require_factor(root, gramian, by, eps=summary.eps, where=summary.where)
         waiting = again
     return roots
-
-
-def _preconditioned_gramians(
-    reads: Mapping[str, TableRead], waiting: dict[str, Preconditioner]
-) -> dict[str, tuple[Matrix, Preconditioner]]:
-    """One more read: the Gramian of every table times its preconditioner, both without null
-    directions.
-    """
-    passes = {}
-    for key, by in waiting.items():
-        table = reads[key].table
-        assert table is not None
-        passes[key] = reduce_table(
-            table, preconditioned_reduction(by.P), label="fit: reading again"
-        )
-        reads[key].n_reads += 1
-
-    gramians = run_all(passes)
-    return {
-        key: without_null_directions(read.value, waiting[key]) for key, read in gramians.items()
-    }

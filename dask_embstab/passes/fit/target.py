@@ -22,7 +22,12 @@ def target_of(
 ) -> Target:
     """How wide the aligned tables are: a silent loss of components is never an answer."""
     d, r = basis.items.shape
-    reference_width = _reference_width(reads, options) if rotated else None
+    reference_width = None
+    for read in (reads[key] for key in options.aligned if rotated and reference_width is None):
+        if read.pairs is not None:
+            reference_width = int(read.pairs.pairing.reference.shape[1])
+        elif read.summary.shared is not None:
+            reference_width = read.summary.shared.d
     rank_or_d = (options.rank or d) if reference_width is None else reference_width
     width = options.width or rank_or_d
     narrows = (
@@ -109,13 +114,3 @@ def _too_narrow(r: int, width: int, reference_width: int | None, options: FitOpt
     return InputError(
         f"the {name} of the run is {r} and the {whose} has {width} components", *repairs
     )
-
-
-def _reference_width(reads: Mapping[str, TableRead], options: FitOptions) -> int | None:
-    """Components of the reference; None where nothing is known of it."""
-    for read in (reads[key] for key in options.aligned):
-        if read.pairs is not None:
-            return int(read.pairs.pairing.reference.shape[1])
-        if read.summary.shared is not None:
-            return read.summary.shared.d
-    return None

@@ -87,8 +87,12 @@ def merged(
     """One pass over both tables' ids; None where one of them does not ascend, which the first range
     mostly tells before anything is written.
     """
-    if not (_begin_ascending(ours) and _begin_ascending(theirs)):
-        return None
+    for ids in (ours, theirs):
+        if not may_ascend(ids):
+            return None
+        first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
+        if bool((first[1:] < first[:-1]).any()):
+            return None
 
     n_bytes = 8 * (len(ours) + len(theirs))
     index: list[ArrayIndex] | list[FileIndex]
@@ -131,14 +135,6 @@ def may_ascend(ids: Ids | RowNumberIds) -> bool:
     """Whether the first few ids ascend, as far as they are read without their range."""
     few = first_few(ids)
     return few is None or all(a <= b for a, b in pairwise(few))
-
-
-def _begin_ascending(ids: Ids | RowNumberIds) -> bool:
-    """Whether the first range of ids ascends."""
-    if not may_ascend(ids):
-        return False
-    first = sortable(ids.open().take(0, min(len(ids), ID_RANGE)))
-    return bool((first[1:] >= first[:-1]).all())
 
 
 def sortable(ids: IdArray) -> IdArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from dask_embstab.errors import EmbstabWarning, InputChangedError
@@ -92,16 +92,14 @@ def in_one_space(run: Run, origin: str) -> Iterator[None]:
         )
 
 
-def fitted_on(run: Run | None, fit: Callable[[], Transform]) -> Transform:
-    """What a fit on a run gives, which says of which space the vectors are that it takes."""
-    if run is None:
-        return fit()
-    before = known_origin(run, run.transform)
-    made = fit()
+def fitted_on(run: Run, before: str | None, transform: Transform) -> Transform:
+    """The transform, which says of which space the vectors are that it takes; ``before`` is the
+    run's `known_origin` before the fit.
+    """
     # Of a run that was replaced meanwhile nobody knows which one was read.
     same = before == known_origin(run, run.transform)
     source = {"name": run.name, "space": before if same else None}
-    return replace(made, diagnostics={**made.diagnostics, "source": source})
+    return replace(transform, diagnostics={**transform.diagnostics, "source": source})
 
 
 def _compressed(run: Run) -> str | None:

@@ -13,7 +13,6 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from dask_embstab.files.stored_json import parsed_json
 from dask_embstab.passes.fit.driver import fit_tables
 from dask_embstab.passes.fit.options import Selection, resolve_keep
 from dask_embstab.passes.fit.reference import balance_for
-from dask_embstab.passes.join.space import fitted_on
+from dask_embstab.passes.join.space import fitted_on, known_origin
 from dask_embstab.series.log.names import candidate_key, held_key
 from dask_embstab.series.publish.consensus import aligned_on
 from dask_embstab.series.publish.delivery import Delivery, described
@@ -83,9 +82,9 @@ def fit(delivery: Delivery) -> Candidate:
             for name in settings.aligned
         },
     )
-    transform = fitted_on(
-        source, partial(fit_tables, source.table("items"), source.users, reference, options)
-    )
+    origin = known_origin(source, source.transform)
+    transform = fit_tables(source.table("items"), source.users, reference, options)
+    transform = fitted_on(source, origin, transform)
 
     file = io.BytesIO()
     header = json.dumps({"plan": plan, "diagnostics": dict(transform.diagnostics)})

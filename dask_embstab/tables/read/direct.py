@@ -87,36 +87,31 @@ class DirectReader:
         self._digests: Digests = {}
 
     def take(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``, in a buffer that a later call fills anew."""
-        if not self._ahead[0] <= start < stop <= self._ahead[1]:
-            whole = max(1, self._read_rows // (stop - start)) * (stop - start)
-            self._fill(start, max(stop, min(start + whole, self._range[1])))
-        return self._buffer[start - self._ahead[0] : stop - self._ahead[0]]
+        """Rows ``start`` to ``stop``, in a buffer that a later call fills anew.
 
-    def _fill(self, start: int, stop: int) -> None:
-        """Read these rows; a panel after another comes out of them. What is there already is not
-        read twice.
+        Some panels are read at once, and what is there already is not read twice.
         """
-        files = self._files
-        first, last = self._ahead
-        kept = (
-            self._buffer[start - first : last - first]
-            if first <= start < last
-            else self._buffer[:0]
-        )
-        self._ahead = start, stop
-        if len(self._buffer) < stop - start or len(kept):
-            fresh = np.empty((stop - start, files.d), files.dtype)
+        files, (first, last) = self._files, self._ahead
+        if first <= start < stop <= last:
+            return self._buffer[start - first : stop - first]
+        whole = max(1, self._read_rows // (stop - start)) * (stop - start)
+        behind = max(stop, min(start + whole, self._range[1]))
+
+        # What the last read left goes to the front of the buffer.
+        is_left = first <= start < last
+        kept = self._buffer[start - first : last - first] if is_left else self._buffer[:0]
+        self._ahead = start, behind
+        if len(self._buffer) < behind - start or len(kept):
+            fresh = np.empty((behind - start, files.d), files.dtype)
             fresh[: len(kept)] = kept
             self._buffer = fresh
 
-        panel = self._buffer[len(kept) : stop - start]
-        start += len(kept)
+        panel, row = self._buffer[len(kept) : behind - start], start + len(kept)
         target, at = memoryview(panel.view(np.uint8).reshape(-1)), 0  # type: ignore[arg-type]
-        while start < stop:
-            number = start // files.chunk_rows
-            end = min(stop, (number + 1) * files.chunk_rows)
-            size = (end - start) * files.row_bytes
+        while row < behind:
+            number = row // files.chunk_rows
+            end = min(behind, (number + 1) * files.chunk_rows)
+            size = (end - row) * files.row_bytes
             part = target[at : at + size]
             if number != self._number:
                 self._open(number)
@@ -124,12 +119,13 @@ class DirectReader:
                 np.frombuffer(part, files.dtype)[:] = files.fill
                 self._crc = crc32c.crc32c(part, self._crc)
             else:
-                offset = (start - number * files.chunk_rows) * files.row_bytes
+                offset = (row - number * files.chunk_rows) * files.row_bytes
                 self._crc = self._chunk.read(part, offset, self._crc)
 
             if self._whole and end == number * files.chunk_rows + files.rows_of(number):
                 self._finish(number, end)
-            start, at = end, at + size
+            row, at = end, at + size
+        return self._buffer[: stop - start]
 
     def digests(self) -> Digests:
         """Of every chunk that was read to its end."""

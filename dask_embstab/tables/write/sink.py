@@ -98,20 +98,19 @@ class Sink:
         """A writer for these rows, which must be whole chunks of the table."""
         if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.shape[0]):
             raise AssertionError(f"rows {start} to {stop} split a chunk of {self.chunk_rows} rows")
-        vectors, codes, scales = (
-            None if array is None else self._writer(array, start, stop)
-            for array in (self.vectors, self.codes, self.scales)
-        )
+        writers: list[RowWriter | DirectWriter | None] = []
+        for array in (self.vectors, self.codes, self.scales):
+            files = None if array is None else chunk_files(array)
+            if files is not None and files.is_written_here:
+                writers.append(chunk_writer(files, start, stop, sync=self.sync))
+            else:
+                whole = None if array is None else RowWriter(array, start, stop, self.chunk_rows)
+                writers.append(whole)
+        vectors, codes, scales = writers
         if self.code is None or codes is None:
             assert vectors is not None
             return vectors
         return CodeWriter(self.code, vectors, codes, scales, start)
-
-    def _writer(self, array: zarr.Array[Any], start: int, stop: int) -> RowWriter | DirectWriter:
-        files = chunk_files(array)
-        if files is not None and files.is_written_here:
-            return chunk_writer(files, start, stop, sync=self.sync)
-        return RowWriter(array, start, stop, self.chunk_rows)
 
     def write_weights(self, start: int, values: Vector) -> Digests:
         """Write the numbers of whole chunks, from row ``start`` on."""
