@@ -101,13 +101,13 @@ class Likeness(Sums):
         """Mean cosine beyond chance: 1 where all rows are alike, 0 where they are as alike as
         unrelated rows.
         """
-        return self._beyond_chance(self.cosines / max(self.n, 1))
+        return beyond_chance((self.cosines / max(self.n, 1)), self.chance)
 
     @property
     def low_agreement(self) -> float:
         """The same of the cosine that one row in ten does not reach."""
         reached = np.cumsum(self.histogram) >= _LOW * self.n
-        return self._beyond_chance(2.0 * (int(reached.argmax()) + 1) / _BINS - 1.0)
+        return beyond_chance((2.0 * (int(reached.argmax()) + 1) / _BINS - 1.0), self.chance)
 
     @property
     def chance_share(self) -> float:
@@ -115,9 +115,6 @@ class Likeness(Sums):
         chance allows (2 sigma).
         """
         return chance_share(self.far, self.n)
-
-    def _beyond_chance(self, cosine: float) -> float:
-        return beyond_chance(cosine, self.chance)
 
     @property
     def lowest_correlation(self) -> float:
@@ -183,19 +180,15 @@ def likeness_of(pairs: RowPairs, *, zero_pairs: int, family: Family = PACKED) ->
     histogram, _ = np.histogram(np.clip(pairs.cosines, -1.0, 1.0), bins=_BINS, range=(-1.0, 1.0))
     return Likeness(
         pair_sums((pairs.x, pairs.y), width, centred=True, family=family),
-        _direction_sums(pairs.u, pairs.v, family=family),
+        DirectionSums(
+            cross_product(pairs.u, pairs.v, family=family),
+            *(np.einsum("ij,ij->j", side, side) for side in (pairs.u, pairs.v)),
+            *(np.ones(len(side)) @ side for side in (pairs.u, pairs.v)),
+        ),
         float(pairs.cosines.sum()),
         histogram.astype(np.float64),
         float(pairs.far.sum()),
         zero_pairs,
-    )
-
-
-def _direction_sums(u: Matrix, v: Matrix, *, family: Family) -> DirectionSums:
-    return DirectionSums(
-        cross_product(u, v, family=family),
-        *(np.einsum("ij,ij->j", side, side) for side in (u, v)),
-        *(np.ones(len(side)) @ side for side in (u, v)),
     )
 
 

@@ -79,7 +79,12 @@ def standardize(items: Root, users: Root, *, rank: int | None = None) -> Frame:
     shift = np.asarray(np.exp2(np.round(np.log2(ratio) / 2)))
 
     T, W = _pivoted(items, shift), _pivoted(users, 1 / shift)
-    product_rank = _product_rank(T.R, W.R)
+    # The rank of T W' is the smaller of the two, unless both row spaces are proper and partly
+    # orthogonal.
+    product_rank = min(len(T.R), len(W.R))
+    if max(len(T.R), len(W.R)) < T.R.shape[1]:
+        cosines = linalg.svdvals(linalg.orth(T.R.T).T @ linalg.orth(W.R.T))
+        product_rank = min(product_rank, int(np.sum(cosines > _COSINE_CUT)))
     U, s, V = (factor[..., :product_rank] for factor in graded_svd(T.R @ W.R.T))
     if not product_rank or s[-1] == 0.0:
         raise ConditionError(
@@ -136,14 +141,3 @@ def balance_factor(balance: str, n_items: int, n_users: int) -> float:
     ``"gramians"``: the paper's Gramian diag(s) for both.
     """
     return (n_items / n_users) ** 0.25 if balance == "rows" else 1.0
-
-
-def _product_rank(R_T: Matrix, R_W: Matrix) -> int:
-    """Rank of T W': the smaller of the two ranks, unless both row spaces are proper and partly
-    orthogonal.
-    """
-    smaller, larger = sorted((len(R_T), len(R_W)))
-    if larger == R_T.shape[1]:
-        return smaller
-    cosines = linalg.svdvals(linalg.orth(R_T.T).T @ linalg.orth(R_W.T))
-    return min(smaller, int(np.sum(cosines > _COSINE_CUT)))

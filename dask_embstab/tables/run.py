@@ -78,8 +78,28 @@ class Run(Displayed):
         """The transform that made a stabilized run (these tables, if they are views); None for one
         as training left it.
         """
-        made = self._stored_transform()
-        if made is None or self.then is None:
+        node = stored_node(self, "transform")
+        if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
+            return None  # none, or somebody else's group of that name
+
+        try:
+            arrays = {}
+            for name, array in node.arrays():
+                what = f"{self.path}/transform/{name}"
+                require_stored(array, what)
+                arrays[name] = guarded(array, what=what)[...]
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("a chunk is missing: its values are not finite")
+        except EmbstabError:
+            raise
+        except Exception as error:
+            raise read_error(error, f"the transform of {self.where}") from error
+
+        try:
+            made = Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
+        except InputError as error:
+            raise read_error(ValueError(str(error)), f"the transform of {self.where}") from error
+        if self.then is None:
             return made
         return replace(
             made.compose(self.then),
@@ -107,29 +127,6 @@ class Run(Displayed):
         }
         kind = "stabilized" if stored_node(self, "transform") is not None else "as trained"
         return {"name": self.name, "path": self.path, **tables, "kind": kind}
-
-    def _stored_transform(self) -> Transform | None:
-        node = stored_node(self, "transform")
-        if not isinstance(node, zarr.Group) or not {"direction", "diagnostics"} & set(node.attrs):
-            return None  # none, or somebody else's group of that name
-
-        try:
-            arrays = {}
-            for name, array in node.arrays():
-                what = f"{self.path}/transform/{name}"
-                require_stored(array, what)
-                arrays[name] = guarded(array, what=what)[...]
-            if not all(np.isfinite(array).all() for array in arrays.values()):
-                raise ValueError("a chunk is missing: its values are not finite")
-        except EmbstabError:
-            raise
-        except Exception as error:
-            raise read_error(error, f"the transform of {self.where}") from error
-
-        try:
-            return Transform.from_arrays(arrays, dict(node.attrs).get("diagnostics", {}))  # type: ignore[arg-type]
-        except InputError as error:
-            raise read_error(ValueError(str(error)), f"the transform of {self.where}") from error
 
     def table(self, key: str) -> Table:
         """Its ``"items"`` or ``"users"``; an error where it has none.

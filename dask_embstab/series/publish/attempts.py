@@ -84,9 +84,11 @@ def delivering(
 
     `Series.add` does so itself; this is for what comes before it, such as connecting to a cluster.
     """
-    return recording_refusals(
-        series.store, name if isinstance(name, str) else _name_at(run), _called(run)
-    )
+    source = place_name(run) if is_place(run) else f"a {type(run).__name__}"
+    named = Path(source).name.removesuffix(".zarr")  # also of what cannot be opened
+    if isinstance(run, Run):
+        source, named = run.where, run.name
+    return recording_refusals(series.store, name if isinstance(name, str) else named, source)
 
 
 @contextlib.contextmanager
@@ -201,16 +203,3 @@ def _locked(store: Store, run: str) -> AbstractContextManager[Any]:
 
 def _now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-
-
-def _called(run: Any) -> str:
-    if isinstance(run, Run):
-        return run.where
-    return place_name(run) if is_place(run) else f"a {type(run).__name__}"
-
-
-def _name_at(run: Any) -> str:
-    """What a run is called, or would be where it cannot be opened."""
-    if isinstance(run, Run):
-        return run.name
-    return Path(_called(run)).name.removesuffix(".zarr")

@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +100,10 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
     """
     try:
         with store.open(candidate_key(name)) as file:
-            _require_in_memory(file)
+            # A candidate is as long as its matrices are, which metadata may not be.
+            size, most = file.seek(0, os.SEEK_END), physical_memory() // 4
+            if size > most:
+                raise DamageError(f"a candidate has {size} bytes of {most} at most")
             arrays = read_npz(file)  # by position: what is no archive is not read whole
         header = parsed_json(str(arrays.pop("header")))
         return header["plan"], Transform.from_arrays(arrays, header["diagnostics"])
@@ -114,12 +117,3 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
         zipfile.BadZipFile,
     ):
         return None, None
-
-
-def _require_in_memory(file: IO[bytes]) -> None:
-    """DamageError beyond a quarter of this machine's memory: a candidate is as long as its matrices
-    are, which metadata may not be.
-    """
-    size, most = file.seek(0, os.SEEK_END), physical_memory() // 4
-    if size > most:
-        raise DamageError(f"a candidate has {size} bytes of {most} at most; it is made again")

@@ -66,7 +66,12 @@ def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]
     groups = {
         name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)
     }
-    wanted = (chunk for name, group in groups.items() for chunk in _chunks(name, group))
+    wanted = (
+        f"{name}/{array}/{stored.metadata.encode_chunk_key((number,) + (0,) * (stored.ndim - 1))}"
+        for name, group in groups.items()
+        for array, stored in group.arrays()
+        for number in range(stored.nchunks)
+    )
     if missing := next((chunk for chunk in wanted if chunk not in digests["chunks"]), None):
         raise DamageError(f"chunk {missing} of {key} is missing")
     return digests
@@ -137,11 +142,3 @@ def is_left(store: Store, key: str, is_ours: Callable[[Run], bool]) -> bool:
             return True
     store.remove(key)
     return False
-
-
-def _chunks(name: str, group: zarr.Group) -> list[str]:
-    return [
-        f"{name}/{array}/{stored.metadata.encode_chunk_key((number,) + (0,) * (stored.ndim - 1))}"
-        for array, stored in group.arrays()
-        for number in range(stored.nchunks)
-    ]

@@ -114,7 +114,10 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
 
         known = codec.to_dict()
         name = str(known["name"]).removeprefix(_PREFIX)
-        if not _is_zarr_s_filter(codec):
+        # Zarr itself says what shape and type its own filters make.
+        module = type(codec).__module__
+        is_zarrs = module.startswith("zarr.codecs.") and "numcodecs" not in module
+        if not (isinstance(codec, ArrayArrayCodec) and is_zarrs):
             _require_bounded(name, known.get("configuration") or {}, what, error)
         if isinstance(codec, BytesBytesCodec) and name not in _SAME_SIZE:
             made.append(_Bounded(codec))
@@ -124,16 +127,6 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
                 made.append(_Counted())
 
     return tuple(made)
-
-
-def _is_zarr_s_filter(codec: Any) -> bool:
-    """Whether Zarr itself says what shape and type a filter makes."""
-    module = type(codec).__module__
-    return (
-        isinstance(codec, ArrayArrayCodec)
-        and module.startswith("zarr.codecs.")
-        and "numcodecs" not in module
-    )
 
 
 def _require_bounded(

@@ -265,8 +265,13 @@ def require_outside(place: Path, inputs: tuple[str, ...], *, for_series: bool = 
                 " overlap"
             )
 
-    if not for_series:
-        _require_no_series(place)
+    target = place.parent.resolve() / place.name
+    for folder in () if for_series else target.parents:
+        if (
+            target.relative_to(folder).parts[0] in SERIES_FOLDERS
+            and (folder / SERIES_MARK).is_file()
+        ):
+            raise _in_series(place, folder)
 
 
 def _may_be_replaced(place: Path) -> bool:
@@ -288,18 +293,8 @@ def _standing(place: Path) -> tuple[int, int] | None:
     return None
 
 
-def _require_no_series(place: Path) -> None:
-    target = place.parent.resolve() / place.name
-    for folder in target.parents:
-        if (
-            target.relative_to(folder).parts[0] in SERIES_FOLDERS
-            and (folder / SERIES_MARK).is_file()
-        ):
-            raise _in_series(place, folder)
-
-
 def _require_no_series_at(out: Any) -> None:
-    """The same of a URL; where nobody may look, nobody is told."""
+    """Raise where a URL lies in a series; where nobody may look, nobody is told."""
     parts = out.split("/") if is_remote(out) else []
     for n, name in enumerate(parts):
         above = Url("/".join(parts[:n]), options_of(out))
