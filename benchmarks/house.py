@@ -1,13 +1,13 @@
 """How is the house built? Sizes of modules and functions, and how many of them one call passes
 through.
 
-    python benchmarks/house.py [--package FOLDER] [--json]
+    python benchmarks/house.py [--package FOLDER] [--json] [--write]
 
 The static figures are read off the source text: functions without their docstrings, tests left out.
 The figures of a call (distinct functions, distinct files, longest chain of own frames, and how many
 of the functions are longer than three lines: the others are properties and such) are counted by a
 profiler on the synchronous scheduler while the main verbs run on two small runs; imports are done
-before.
+before. ``--write`` puts them into docs/decisions.md, by what the functions are there for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,28 @@ from typing import Any, cast
 PACKAGE = Path(__file__).resolve().parent.parent / "dask_embstab"
 _SHORT = 3
 """Lines up to which a function is a property, a name for an expression or a call handed on."""
+PAGE = PACKAGE.parent / "docs" / "decisions.md"
+BEGIN, END = "  <!-- benchmarks/house.py -->", "  <!-- end of benchmarks/house.py -->"
+PURPOSES = {
+    "verb, options, errors": ("verbs", "options", "errors.py", "repairs.py", "arguments.py"),
+    "the mathematics": ("core",),
+    "passes and their graphs": ("passes", "sklearn.py", "nouns.py", "display.py"),
+    "joins by id": ("passes/join", "tables/ids"),
+    "tables, runs, transforms": ("tables",),
+    "chunk files, shards, views, checksums": ("tables/read/stored", "tables/read"),
+    "bounded decoders and sizes": (
+        *("tables/read/guarded.py", "tables/read/limits.py", "tables/read/bounded.py"),
+        *("tables/read/chunk_layout.py", "tables/read/cf.py"),
+    ),
+    "inputs that change meanwhile": ("tables/inputs.py", "tables/identity.py"),
+    "fingerprint of a space": ("tables/space.py", "passes/join/space.py"),
+    "output written whole, resumed": ("tables/write", "tables/output.py", "tables/layout.py"),
+    "files, locks, durability": ("files",),
+    "URLs and object stores": ("files/remote.py", "files/place.py", "tables/stores"),
+    "log, settings, places of a series": ("series",),
+    "publish: gates, readback, consensus": ("series/publish",),
+}
+"""What functions are there for, by the longest beginning of their file's path."""
 _LONG = 10
 """Lines from which a function is long enough to need a blank line or a comment."""
 
@@ -179,7 +201,15 @@ class Profile:
             at = at.f_back
         self.deepest = max(self.deepest, depth)
 
-    def figures(self) -> dict[str, int]:
+    def purposes(self) -> Counter[str]:
+        """Functions by what they are there for."""
+        begin = {start: purpose for purpose, starts in PURPOSES.items() for start in starts}
+        paths = (Path(name).relative_to(self.package).as_posix() for name, _ in self.functions)
+        return Counter(
+            begin[max((one for one in begin if path.startswith(one)), key=len)] for path in paths
+        )
+
+    def figures(self) -> dict[str, Any]:
         """By name."""
         sizes = {
             (str(module.path), min([f.lineno, *(d.lineno for d in f.decorator_list)])): len(
@@ -193,10 +223,11 @@ class Profile:
             "files": len({name for name, _ in self.functions}),
             "deepest_chain": self.deepest,
             "longer_than_three_lines": sum(sizes.get(key, 0) > _SHORT for key in self.functions),
+            "purposes": dict(self.purposes()),
         }
 
 
-def profiled(call: Callable[[], object]) -> dict[str, int]:
+def profiled(call: Callable[[], object]) -> dict[str, Any]:
     """What one call passes through, on every thread that it starts."""
     profile = Profile(str(PACKAGE))
     threading.setprofile(profile)
@@ -209,7 +240,7 @@ def profiled(call: Callable[[], object]) -> dict[str, int]:
     return profile.figures()
 
 
-def figures_of_calls(folder: Path) -> dict[str, dict[str, int]]:
+def figures_of_calls(folder: Path) -> dict[str, dict[str, Any]]:
     """Two runs that share most ids, in other orders; every verb is called once before it is
     counted.
     """
@@ -246,6 +277,32 @@ def figures_of_calls(folder: Path) -> dict[str, dict[str, int]]:
         }
 
 
+def table_of_calls(calls: dict[str, dict[str, Any]]) -> str:
+    """Markdown: what each call passes through, and what the functions are there for."""
+    rows = [
+        ["", *(f"`{name}`" for name in calls)],
+        ["---"] * (len(calls) + 1),
+        *(
+            [name.replace("_", " "), *(str(of[name]) for of in calls.values())]
+            for name in ("functions", "files", "deepest_chain", "longer_than_three_lines")
+        ),
+        *(
+            [purpose, *(str(of["purposes"].get(purpose, 0)) for of in calls.values())]
+            for purpose in PURPOSES
+        ),
+    ]
+    return "\n".join(f"  | {' | '.join(row)} |" for row in rows)
+
+
+def write_page(calls: dict[str, dict[str, Any]]) -> None:
+    """Put the table between its marks in docs/decisions.md."""
+    before, _, rest = PAGE.read_text().partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not end:
+        raise SystemExit(f"{PAGE} must have a line {BEGIN!r} and one {END!r}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table_of_calls(calls)}\n\n{END}\n{after}")
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -256,16 +313,20 @@ def main() -> None:
         help="another package's folder: static figures only",
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="into docs/decisions.md too")
     options = parser.parse_args()
     figures: dict[str, Any] = {"text": figures_of_text(options.package)}
     if options.package == PACKAGE:
         with tempfile.TemporaryDirectory() as folder:
             figures["calls"] = figures_of_calls(Path(folder))
+        if options.write:
+            write_page(figures["calls"])
     if options.json:
         print(json.dumps(figures))
         return
     for name, value in [*figures["text"].items(), *figures.get("calls", {}).items()]:
-        shown = " / ".join(map(str, value.values())) if isinstance(value, dict) else value
+        parts = value.values() if isinstance(value, dict) else [value]
+        shown = " / ".join(str(part) for part in parts if not isinstance(part, dict))
         print(f"{name:40} {shown}")
 
 

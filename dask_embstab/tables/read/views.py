@@ -180,15 +180,18 @@ class _JoinedReader(ViewReader):
 
 
 @dataclass(frozen=True, slots=True)
-class Head(View):
-    """The first ``n_rows`` rows of ``source``."""
-
+class _OfRows(View):
     n_rows: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n_rows, d)."""
         return self.n_rows, self.source.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Head(_OfRows):
+    """The first ``n_rows`` rows of ``source``."""
 
     def block(self, start: int, stop: int) -> Any:
         """The source's own block."""
@@ -200,15 +203,8 @@ class Head(View):
 
 
 @dataclass(frozen=True, slots=True)
-class Padded(View):
+class Padded(_OfRows):
     """``n_rows`` rows: those of ``source``, then rows of zeros."""
-
-    n_rows: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_rows, d)."""
-        return self.n_rows, self.source.shape[1]
 
     def block(self, start: int, stop: int) -> Any:
         """A block of rows."""
