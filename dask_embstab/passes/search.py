@@ -167,7 +167,7 @@ def _rescored(
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Nearest:
     """The nearest codes (q, k) of some blocks, and the digests of what was read for it."""
 
     keys: Keys
@@ -200,14 +200,14 @@ def _nearest_codes(asked: Matrix, table: Table, n: int) -> tuple[Matrix, RowNumb
     values = -(-8 * len(asked) * n // (8 * table.d**2)), 0
     load = read_load(table, ranges, grid, values=values, copies=2)
     join = partial(_joined, search)
-    one: Pass[_Found] = graph.tree(keys, join, load=load, reads=(table.source,))
+    one: Pass[_Nearest] = graph.tree(keys, join, load=load, reads=(table.source,))
     best = one.run()
     distances, rows = distances_and_rows(best.keys)
     known = best.keys != NONE
     return np.where(known, -distances.astype(np.float64), -np.inf), np.where(known, rows, -1)
 
 
-def _search_block(block: Openable, rows: RowRange, grid: Grid, search: HammingSearch) -> _Found:
+def _search_block(block: Openable, rows: RowRange, grid: Grid, search: HammingSearch) -> _Nearest:
     """One task: the nearest codes of these rows."""
     reader, known = block.open(), search.nothing()
     for start in range(rows.start, rows.stop, grid.rows):
@@ -218,12 +218,12 @@ def _search_block(block: Openable, rows: RowRange, grid: Grid, search: HammingSe
             kept = np.flatnonzero(scales)
             codes, numbers = codes[kept], numbers[kept]
         known = search.nearest(codes, numbers, known)
-    return _Found(known, reader.digests())
+    return _Nearest(known, reader.digests())
 
 
-def _joined(search: HammingSearch, parts: Sequence[_Found]) -> _Found:
+def _joined(search: HammingSearch, parts: Sequence[_Nearest]) -> _Nearest:
     keys, digests = parts[0].keys, dict(parts[0].digests)
     for part in parts[1:]:
         keys = search.merge(keys, part.keys)
         digests |= part.digests
-    return _Found(keys, digests)
+    return _Nearest(keys, digests)

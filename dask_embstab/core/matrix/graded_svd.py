@@ -48,11 +48,11 @@ def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
     k = A.shape[1]
     first, r, pivots = linalg.qr(A[order], mode="raw", pivoting=True)
     second, triangle = linalg.qr(r[:k].T, mode="raw")
-    found = _refined(triangle) if _is_moderate(triangle) else None
-    if found is None:
+    factors = _refined(triangle) if _is_moderate(triangle) else None
+    if factors is None:
         U, s, V = jacobi_svd(A)
         return U, s / scale, V
-    X, s, Y = found
+    X, s, Y = factors
     U, V = np.empty((len(A), len(s))), np.empty((len(s), len(s)))
     U[order] = _times_left(first, np.vstack([Y, np.zeros((len(A) - k, k))]))
     V[pivots] = _times_left(second, X)

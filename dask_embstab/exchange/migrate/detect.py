@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SpaceShare:
     """How many of the sampled rows are of a space, and their mean cosine with their own ids."""
 
     space: Candidate
@@ -62,7 +62,7 @@ class Detected(Displayed):
     (False, 'series')
     """
 
-    spaces: tuple[Found, ...]
+    spaces: tuple[SpaceShare, ...]
     mixed: bool
     rows: int
     unclear: int
@@ -139,7 +139,7 @@ def detect(
 def _detected(names: list[Candidate], cosines: Rows, best: Any, clear: Any) -> Detected:
     n = len(best)
     spaces = [
-        Found(name, int(ours.sum()), float(ours.mean()), float(cosines[k][ours].mean()))
+        SpaceShare(name, int(ours.sum()), float(ours.mean()), float(cosines[k][ours].mean()))
         for k, name in enumerate(names)
         if (ours := (best == k) & clear).any()
     ]

@@ -231,8 +231,8 @@ def _lists(lists: RowNumbers, n: int, own: RowNumbers | None) -> list[RowNumbers
 def _recall(numbers: RowNumbers, wanted: RowNumbers, k: int) -> Estimate:
     """The sample is a small part of all queries."""
     shared = overlaps(numbers, wanted)[:, -1] if k else np.empty(0)
-    n_found = np.maximum(np.count_nonzero(wanted >= 0, axis=1), 1)
-    return estimate(shared / n_found, np.inf)
+    n_wanted = np.maximum(np.count_nonzero(wanted >= 0, axis=1), 1)
+    return estimate(shared / n_wanted, np.inf)
 
 
 def _finite_check(value: tuple[Searched, Searched]) -> float:

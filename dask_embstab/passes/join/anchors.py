@@ -25,13 +25,13 @@ def anchor_rows(pairing: Pairing, table: Table, n: int, seed: int) -> RowNumbers
 
 def anchor_sample(pairing: Pairing, table: Table, n: int, seed: int) -> RowSample:
     """The same with their hashes."""
-    found = RowSample.of(np.empty(0, np.int64), n, seed)
+    sample = RowSample.of(np.empty(0, np.int64), n, seed)
     reader = table.row_ids.open()
     for start, rows in used_ranges(pairing, table.n_rows):
         if len(rows):
             key = read_keys(reader, start, int(rows[-1]) + 1)[rows - start]
-            found += RowSample.of(rows, n, seed, key)
-    return found
+            sample += RowSample.of(rows, n, seed, key)
+    return sample
 
 
 def anchor_scatter(table: Table, pairing: Pairing, influence: Influence) -> Scatter:

@@ -43,11 +43,11 @@ class LaggedRows(ReferenceRows):
 
     def of(self, rows: RowRange) -> Any:
         """What one task is given."""
-        found = [
+        parts = [
             (self.scale, ReferenceRows.of(self, rows)),
             *((term.scale, term.rows.of(rows)) for term in self.terms),
         ]
-        known = [(scale, partners) for scale, partners in found if partners is not None]
+        known = [(scale, partners) for scale, partners in parts if partners is not None]
         if not known:
             return None
 
@@ -81,7 +81,7 @@ class WeightedPartners:
     def open(self, start: int, stop: int) -> WeightedReader:
         """Start reading."""
         return WeightedReader(
-            self.scales, self.d, [found.open(start, stop) for found in self.partners]
+            self.scales, self.d, [partner.open(start, stop) for partner in self.partners]
         )
 
 
@@ -97,9 +97,9 @@ class WeightedReader:
         """Of the rows ``start`` to ``stop`` that have a partner in any run."""
         total, has = np.zeros((stop - start, self._d)), np.zeros(stop - start, bool)
         for scale, reader in zip(self._scales, self._readers, strict=True):
-            if (found := reader.take(start, stop)) is None:
+            if (partner_rows := reader.take(start, stop)) is None:
                 continue
-            rows, matched = found
+            rows, matched = partner_rows
             k = min(self._d, rows.shape[1])
             at: Any = slice(None) if matched is None else matched
             total[at, :k] += scale * rows[:, :k].astype(np.float64)

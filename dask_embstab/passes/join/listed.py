@@ -53,11 +53,11 @@ def pair_listed(
     kept = ours >= 0 if lags else (ours >= 0) & (theirs[0] >= 0)
     ours, *theirs, _ = np.unique(np.stack([ours, *theirs, others], axis=1)[kept], axis=0).T
     view = Gathered(table.source, np.ascontiguousarray(ours))
-    found = [
+    pairings = [
         _pairing(table, other, ours, rows, named)
         for other, rows in zip((reference, *lags), theirs, strict=True)
     ]
-    return replace(table, source=view, stored_ids=None), found[0], found[1:]
+    return replace(table, source=view, stored_ids=None), pairings[0], pairings[1:]
 
 
 def _pairing(

@@ -113,8 +113,8 @@ class Pairing:
 
         A list is short by nature, so no share of the tables is asked of it.
         """
-        matched, new, gone = self.changes
-        return 0 if self.listed else matched + min(new, gone)
+        matched, new, unmatched_reference = self.changes
+        return 0 if self.listed else matched + min(new, unmatched_reference)
 
     @property
     def n_eligible(self) -> int:
@@ -177,12 +177,12 @@ def used_rows(pairing: Pairing, n_rows: int, ordinals: RowNumbers) -> RowNumbers
     """Row numbers of the rows with these ordinals (ascending), counted among the matched and chosen
     rows alone.
     """
-    found, before = [ordinals[:0]], 0
+    used, before = [ordinals[:0]], 0
     for _, rows in used_ranges(pairing, n_rows):
         first, last = np.searchsorted(ordinals, (before, before + len(rows)))
-        found.append(rows[ordinals[first:last] - before])
+        used.append(rows[ordinals[first:last] - before])
         before += len(rows)
-    return np.concatenate(found)
+    return np.concatenate(used)
 
 
 def pair(
@@ -205,26 +205,26 @@ def pair(
     count), or where none is shared (unless this is a ``part`` of a table).
     """
     if table.stored_ids is None and reference.stored_ids is None:
-        found = _by_position(table, reference, "row number")
+        pairing = _by_position(table, reference, "row number")
     elif _are_in_one_order(table, reference, join, live):
-        found = _by_position(table, reference, "identical ids")
+        pairing = _by_position(table, reference, "identical ids")
     else:
-        found = _by_id(table, reference, join, part=part)
+        pairing = _by_id(table, reference, join, part=part)
     if live is None:
-        return found
+        return pairing
 
     # How many of the live rows have a partner: a look at the index, a range at a time.
     n_rows, matched = table.n_rows, 0
     for start in range(0, n_rows, ID_RANGE):
-        partners = found.partners.take(start, min(start + ID_RANGE, n_rows))
+        partners = pairing.partners.take(start, min(start + ID_RANGE, n_rows))
         matched += int(np.count_nonzero((partners >= 0) & (partners < live)))
-    return replace(found, live=Live(live, matched))
+    return replace(pairing, live=Live(live, matched))
 
 
 def _by_position(table: Table, reference: Table, paired_by: str) -> Pairing:
     matched = min(table.n_rows, reference.n_rows)
-    new, gone = table.n_rows - matched, reference.n_rows - matched
-    return Pairing(reference.source, None, None, matched, new, gone, paired_by)
+    new, unmatched = table.n_rows - matched, reference.n_rows - matched
+    return Pairing(reference.source, None, None, matched, new, unmatched, paired_by)
 
 
 def _are_in_one_order(table: Table, reference: Table, join: JoinOptions, live: int | None) -> bool:
@@ -251,18 +251,22 @@ def _are_in_one_order(table: Table, reference: Table, join: JoinOptions, live: i
 def _by_id(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> Pairing:
     """By the cheapest join that can be: a merge, one in memory, else one over scratch files."""
     ours, theirs = table.row_ids, reference.row_ids
-    found = (
+    joined = (
         merged(ours, theirs, join)
         or _in_memory(ours, theirs, join)
         or partitioned(ours, theirs, join)
     )
-    _require_distinct(ours, found.our_duplicates, join)
-    _require_distinct(theirs, found.their_duplicates, join)
-    matched, new, gone = found.matched, len(ours) - found.matched, len(theirs) - found.matched
+    _require_distinct(ours, joined.our_duplicates, join)
+    _require_distinct(theirs, joined.their_duplicates, join)
+    matched, new, unmatched = (
+        joined.matched,
+        len(ours) - joined.matched,
+        len(theirs) - joined.matched,
+    )
 
     spelled = []
-    if new and gone and ours.kind == "string":
-        spelled = differences(Unmatched(ours, found.index), Unmatched(theirs, found.inverse))
+    if new and unmatched and ours.kind == "string":
+        spelled = differences(Unmatched(ours, joined.index), Unmatched(theirs, joined.inverse))
     if not matched and not part:
         mine, known = (shown(ids.open().take(0, 1))[0] for ids in (ours, theirs))
         hint = (
@@ -279,16 +283,16 @@ def _by_id(table: Table, reference: Table, join: JoinOptions, *, part: bool) -> 
             f"{table.where} and {reference.where}: {difference}", EmbstabWarning, stacklevel=3
         )
 
-    counts = {"run": found.our_duplicates.n, "reference": found.their_duplicates.n}
+    counts = {"run": joined.our_duplicates.n, "reference": joined.their_duplicates.n}
     return Pairing(
         reference.source,
-        found.index,
-        found.inverse,
+        joined.index,
+        joined.inverse,
         matched,
         new,
-        gone,
-        found.strategy,
-        found.n_bytes,
+        unmatched,
+        joined.strategy,
+        joined.n_bytes,
         duplicates=counts if any(counts.values()) else {},
         differ_only_by={difference.by: difference.n for difference in spelled},
     )
@@ -305,15 +309,15 @@ def _in_memory(
         reader, n = ids.open(), len(ids)
         starts = range(0, n, ID_RANGE)
         sides.append(joined([read_keyed(reader, at, min(at + ID_RANGE, n)) for at in starts]))
-    found = match(*sides)
+    matched = match(*sides)
     index, inverse = (np.full(len(ids), -1, np.int64) for ids in (ours, theirs))
-    index[found.ours], inverse[found.theirs] = found.theirs, found.ours
+    index[matched.ours], inverse[matched.theirs] = matched.theirs, matched.ours
     return Joined(
         index=ArrayIndex(index),
         inverse=ArrayIndex(inverse),
-        matched=len(found.ours),
-        our_duplicates=found.our_duplicates,
-        their_duplicates=found.their_duplicates,
+        matched=len(matched.ours),
+        our_duplicates=matched.our_duplicates,
+        their_duplicates=matched.their_duplicates,
         strategy="joined ids",
     )
 

@@ -92,10 +92,10 @@ class QueryLog:
                 f"queries must be vectors of the new model, of {d} components; those that came"
                 f" have {table.d}"
             )
-        found = read_rows(table, self._drawn(size, seed), label="queries")
-        if not np.isfinite(found).all():
+        vectors = read_rows(table, self._drawn(size, seed), label="queries")
+        if not np.isfinite(vectors).all():
             raise NotFiniteError(f"rows of {table.where} are not finite; mend them")
-        return found
+        return vectors
 
     def require_space_of(self, run: Run) -> None:
         """Raise `SpaceError` where they are the vectors of a stored run of another space."""
@@ -115,8 +115,8 @@ def as_query_log(given: Any, key: str) -> QueryLog:
     where, column = WHERE, None
     if isinstance(given, str | os.PathLike):
         where = os.fspath(given)
-        if (found := ids_in_files(given, key)) is not None:
-            return _of_ids(found, where)
+        if (ids := ids_in_files(given, key)) is not None:
+            return _of_ids(ids, where)
     elif isinstance(given, list | tuple) and all(map(_is_id, given)):
         column = listed_ids(given)
     elif offers(given, "ndim") and given.ndim == 1:

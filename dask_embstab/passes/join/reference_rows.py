@@ -144,7 +144,7 @@ def plan_reference_read(
 
 
 def with_energy(
-    found: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str
+    rows: ReferenceRows, join: JoinOptions, *, weighted: bool, label: str
 ) -> ReferenceRows:
     """The same with the energy of the unmatched reference rows: they alone are read where they are
     few, else the whole reference.
@@ -152,20 +152,20 @@ def with_energy(
     Nothing is read where the reference was already, where none is unmatched, where it holds more
     than one run, or where anchors are to spare a read.
     """
-    pairing = found.pairing
+    pairing = rows.pairing
     if (
-        found.strategy == "shuffle"
+        rows.strategy == "shuffle"
         or not pairing.verified
         or not pairing.unmatched_reference
         or pairing.live is not None
     ):
-        return found
+        return rows
 
     whole = not weighted and pairing.n_used == pairing.matched
     if whole and pairing.unmatched_reference * _FEW <= pairing.reference.shape[0]:
         scan = scan_unmatched(pairing, label=f"{label}: unmatched reference rows")
         return replace(
-            found,
+            rows,
             unmatched_energy=scan.unmatched_energy,
             unmatched_zero_rows=scan.unmatched_zero_rows,
         )
@@ -174,7 +174,7 @@ def with_energy(
         pairing, join, n_rows=0, label=f"{label}: the reference's energy", move=False
     )
     return replace(
-        found,
+        rows,
         unmatched_energy=scan.unmatched_energy,
         energy=scan.energy,
         unmatched_zero_rows=scan.unmatched_zero_rows,

@@ -29,8 +29,8 @@ def rows_of(table: Table, rows: RowNumbers, *, verified: bool = True) -> Any:
 
 def read_rows(table: Table, rows: RowNumbers, *, label: str, verified: bool = True) -> Matrix:
     """The same, read now."""
-    (found,) = compute([rows_of(table, rows, verified=verified)], label=label, n_tasks=0)
-    return np.asarray(found)
+    (vectors,) = compute([rows_of(table, rows, verified=verified)], label=label, n_tasks=0)
+    return np.asarray(vectors)
 
 
 def rows_at_places(n: int, places: int, each: int, rng: np.random.Generator) -> RowNumbers:
@@ -38,8 +38,8 @@ def rows_at_places(n: int, places: int, each: int, rng: np.random.Generator) -> 
     where chunks must be decoded whole.
     """
     starts = rng.integers(0, max(1, n - each + 1), places)
-    found: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, each)))
-    return found
+    numbers: RowNumbers = np.unique(starts[:, None] + np.arange(min(n, each)))
+    return numbers
 
 
 def identity(table: Table) -> str:
@@ -48,9 +48,9 @@ def identity(table: Table) -> str:
     """
     spread = np.unique(np.linspace(0, table.n_rows - 1, _SAMPLED).astype(np.int64))
     sample = read_rows(table, spread, label="identity")
-    found = hashlib.sha256(f"{table.n_rows} {table.d} {table.dtype}".encode())
-    found.update(np.ascontiguousarray(sample).tobytes())
-    return found.hexdigest()[:32]
+    digest = hashlib.sha256(f"{table.n_rows} {table.d} {table.dtype}".encode())
+    digest.update(np.ascontiguousarray(sample).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _read(block: Openable, n: int) -> Matrix:

@@ -26,8 +26,8 @@ def space_of_run(run: Run) -> Space:
     """
     made = run.transform
     if made is not None:
-        found = replace(space_of_transform(made), name=run.name)
-        return found if run.origin is None else replace(found, origin=run.origin)
+        space = replace(space_of_transform(made), name=run.name)
+        return space if run.origin is None else replace(space, origin=run.origin)
     if (known := _compressed(run)) is not None:
         return Space(known, None, run.name)
     return Space(_origin(run, [_checksum(t) or identity(t) for t in _tables(run)]), None, run.name)
@@ -104,8 +104,8 @@ def fitted_on(run: Run, before: str | None, transform: Transform) -> Transform:
 
 def _compressed(run: Run) -> str | None:
     """The origin of the run that was compressed, where that was as training left it."""
-    found = recorded(run.attrs).get("compressed")
-    origin = found.get("space") if isinstance(found, Mapping) else None
+    code = recorded(run.attrs).get("compressed")
+    origin = code.get("space") if isinstance(code, Mapping) else None
     return origin if isinstance(origin, str) else None
 
 
@@ -113,12 +113,12 @@ def _tables(run: Run) -> list[Table]:
     return [table for key in TABLES if (table := getattr(run, key)) is not None]
 
 
-def _origin(run: Run, found: list[str | None]) -> str:
+def _origin(run: Run, checksums: list[str | None]) -> str:
     shapes = [(table.key, table.n_rows, table.d, str(table.dtype)) for table in _tables(run)]
-    return hashlib.sha256(f"{shapes} {found}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{shapes} {checksums}".encode()).hexdigest()[:32]
 
 
 def _checksum(table: Table) -> str | None:
     """Of chunks all over the table, as they are stored with them."""
-    found = few_checksums(table.source)
-    return None if found is None else f"crc32c {found}"
+    checksums = few_checksums(table.source)
+    return None if checksums is None else f"crc32c {checksums}"

@@ -44,7 +44,7 @@ class HeldIds:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundIds:
+class IdMatches:
     """Which of the ids anything has, where, and ids that are spelled nearly as one of them."""
 
     known: npt.NDArray[np.bool_]
@@ -75,14 +75,14 @@ def listed(ids: Any) -> list[Any]:
 
 def located(
     store: Store, log: Log, wanted: list[Any], table: str | None
-) -> tuple[str | None, FoundIds]:
+) -> tuple[str | None, IdMatches]:
     """The table that has the ids, which of them anything has, and the rows in every stored run:
     every id is read once.
 
     Raises `InputError` where ids are of another kind, rows have none, or both tables have some of
     them and none is named.
     """
-    tried: dict[str, FoundIds] = {}
+    tried: dict[str, IdMatches] = {}
     refused: list[IdError] = []
     for key in TABLES if table is None else (table,):
         try:
@@ -101,12 +101,12 @@ def located(
         )
     if not having:
         similar = {other for matches in tried.values() for other in matches.similar}
-        return table, FoundIds(np.zeros(len(wanted), bool), [], similar)
+        return table, IdMatches(np.zeros(len(wanted), bool), [], similar)
     ((key, matches),) = having.items()
     return key, matches
 
 
-def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
+def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> IdMatches:
     known, held, similar = np.zeros(len(wanted), bool), [], set()
     for name, located in log.stored.items():
         run = published_run(store, located)
@@ -126,7 +126,7 @@ def _held_in(store: Store, log: Log, wanted: list[Any], key: str) -> FoundIds:
             already = np.asarray(attribute(state, "forgotten").get(key, ()), np.int64)
         held.append(HeldIds(name, located, rows, of_reference, already))
 
-    return FoundIds(known, held, similar)
+    return IdMatches(known, held, similar)
 
 
 def _rows_with(

@@ -22,7 +22,7 @@ _FINDINGS, _DETAILS = b'"findings": {', b'"details": {'
 _CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
 _ODD = b"NI\x7f"
 _JSON = json.JSONDecoder()
-FOUND = ("figures", "verdicts")
+FINDINGS = ("figures", "verdicts")
 """What stands on the line of the findings."""
 
 
@@ -66,8 +66,8 @@ def reading_version(where: str) -> Iterator[None]:
 
 def encoded_lines(core: Mapping[str, Any], details: Mapping[str, Any]) -> bytes:
     """The file; ``details`` hold the findings as well."""
-    findings = {name: details[name] for name in FOUND}
-    more = {name: value for name, value in details.items() if name not in FOUND}
+    findings = {name: details[name] for name in FINDINGS}
+    more = {name: value for name, value in details.items() if name not in FINDINGS}
     first, second, third = (json.dumps(part, sort_keys=True) for part in (core, findings, more))
     body = f'{first[:-1]},\n"findings": {second},\n"details": {third},\n'.encode()
     return body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode()
@@ -92,7 +92,7 @@ def findings_in(line: bytes) -> dict[str, Any]:
     """Figures and verdicts."""
     known = _decoded(_inside(line, _FINDINGS) + b"}")
     verdicts = tuple(known["verdicts"])
-    if known.keys() != {*FOUND} or {type(known["figures"]), *map(type, verdicts)} != {dict}:
+    if known.keys() != {*FINDINGS} or {type(known["figures"]), *map(type, verdicts)} != {dict}:
         raise ValueError("its findings are figures and verdicts, which are objects")
     return known | {"verdicts": verdicts}
 

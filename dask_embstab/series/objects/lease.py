@@ -77,8 +77,8 @@ class Lease:
         """Whether a renewal whose answer was lost is what stands there."""
         with contextlib.suppress(OSError):
             data, tag, _ = stored(self._store, self._key, RECORD_BYTES)
-            found = Owner.decoded(data)
-            if found is not None and found.token == self._owner.token:
+            owner = Owner.decoded(data)
+            if owner is not None and owner.token == self._owner.token:
                 self._tag = tag
                 return True
         return False

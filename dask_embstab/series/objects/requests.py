@@ -90,17 +90,17 @@ def _put_if(store: Any, key: str, data: bytes, wanted: Tag | None) -> Tag:
         try:
             return _tag(api.put(store, key, data, mode=mode, attributes={WRITER: token}))
         except refusals as refused:
-            writer, found = _writer(store, key)
+            writer, tag = _writer(store, key)
             if writer == token:
-                return found or {}
-            if _entity(found) != _entity(wanted):
+                return tag or {}
+            if _entity(tag) != _entity(wanted):
                 raise ConflictError(key) from refused
             time.sleep(_WAIT_SECONDS)
         except Exception:  # it may have been done all the same
             with contextlib.suppress(Exception):
-                writer, found = _writer(store, key)
+                writer, tag = _writer(store, key)
                 if writer == token:
-                    return found or {}
+                    return tag or {}
             raise
     raise ConflictError(key)
 
@@ -112,13 +112,13 @@ def stored(store: Any, key: str, most_bytes: int) -> tuple[bytes, Tag, Any]:
     """
 
     def read() -> tuple[bytes, Any]:
-        found = obstore().get(store, key)
-        if (size := found.meta["size"]) > most_bytes:
+        answer = obstore().get(store, key)
+        if (size := answer.meta["size"]) > most_bytes:
             raise DamageError(
                 f"{key} has {size} bytes and {most_bytes} may stand there at most; restore it from"
                 " its source"
             )
-        return bytes(found.bytes()), found.meta
+        return bytes(answer.bytes()), answer.meta
 
     data, meta = again(read)
     return data, _tag(meta), meta["last_modified"]
@@ -127,10 +127,10 @@ def stored(store: Any, key: str, most_bytes: int) -> tuple[bytes, Tag, Any]:
 def _writer(store: Any, key: str) -> tuple[str | None, Tag | None]:
     """Who wrote the object that stands there, and its tag; None where there is none."""
     try:
-        found = obstore().get(store, key)
+        answer = obstore().get(store, key)
     except FileNotFoundError:
         return None, None
-    return found.attributes.get(WRITER), _tag(found.meta)
+    return answer.attributes.get(WRITER), _tag(answer.meta)
 
 
 def _entity(tag: Tag | None) -> str | None:

@@ -35,10 +35,10 @@ def record_checks(folder: Path, source: str) -> None:
     were made of.
     """
     blocks: dict[str, list[int]] = {name: [] for name in NAMES}
-    for name, found in blocks.items():
+    for name, checksums in blocks.items():
         with (folder / name).open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
-                found.append(int(crc32c.crc32c(block)))
+                checksums.append(int(crc32c.crc32c(block)))
 
     values: dict[str, Any] = {
         "source": source,
@@ -75,7 +75,7 @@ class IdIndex:
         """Row of every asked id, -1 where none has it: a binary search in the mapped keys."""
         keys, rows = self._mapped("keys"), self._mapped("rows")
         at = np.searchsorted(keys, asked.key)
-        found = np.full(len(at), -1, np.int64)
+        partners = np.full(len(at), -1, np.int64)
         for i, place in enumerate(at.tolist()):
             if place:
                 self._require("keys", keys, place - 1)
@@ -89,11 +89,11 @@ class IdIndex:
                     break
                 if asked.texts is None or self._text(place) == asked.texts.at(i):
                     self._require("rows", rows, place)
-                    found[i] = rows[place]
+                    partners[i] = rows[place]
                     break
                 place += 1
 
-        return found
+        return partners
 
     def _text(self, place: int) -> bytes:
         starts, data = self._mapped("starts"), self._mapped("data")

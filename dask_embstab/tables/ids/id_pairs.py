@@ -55,21 +55,21 @@ class IdPairs:
         start = 0
         for part in id_ranges(ids):
             place = index.get_indexer(pd.Index(hashable(part)))
-            (found,) = np.nonzero(place >= 0)
-            _, first = np.unique(place[found], return_index=True)
-            again = np.delete(found, first)
-            again = np.append(again, found[rows[place[found]] >= 0])
+            (present,) = np.nonzero(place >= 0)
+            _, first = np.unique(place[present], return_index=True)
+            again = np.delete(present, first)
+            again = np.append(again, present[rows[place[present]] >= 0])
             if len(again):
                 raise IdError(
                     f"ids that are paired must be unique; {ids.where} repeats"
                     f" {shown(part[again[:1]])[0]} in row {start + again[0]}; drop the duplicates"
                     " and write the run again"
                 )
-            rows[place[found]] = start + found
+            rows[place[present]] = start + present
             start += len(part)
 
-        found_rows: RowNumbers = rows[codes]
-        return found_rows
+        of_pairs: RowNumbers = rows[codes]
+        return of_pairs
 
 
 def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:

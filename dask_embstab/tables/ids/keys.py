@@ -71,8 +71,8 @@ def _keyed_texts(texts: Texts, start: int) -> Keyed:
 
 def read_texts(reader: Any, start: int, stop: int) -> Texts | None:
     """The bytes of texts as their reader has them, if it has; they need no look at their types."""
-    found: Texts | None = reader.texts(start, stop) if hasattr(reader, "texts") else None
-    return found
+    texts: Texts | None = reader.texts(start, stop) if hasattr(reader, "texts") else None
+    return texts
 
 
 def read_keyed(reader: Any, start: int, stop: int, row: int | None = None) -> Keyed:
@@ -130,12 +130,12 @@ def sorted_keys(keys: npt.NDArray[Any]) -> tuple[RowNumbers, Keys]:
     positions.sort()
     positions &= low
     order = positions.view(np.int64)
-    found = unsigned[order]
-    while len(at := np.flatnonzero(found[1:] < found[:-1])):
+    ordered = unsigned[order]
+    while len(at := np.flatnonzero(ordered[1:] < ordered[:-1])):
         if len(at) > _FEW:
-            again = np.argsort(found, kind="stable")
-            return order[again], found[again]
+            again = np.argsort(ordered, kind="stable")
+            return order[again], ordered[again]
         at = at[np.diff(at, prepend=-2) > 1]
-        for values in (order, found):
+        for values in (order, ordered):
             values[at], values[at + 1] = values[at + 1], values[at]
-    return order, found
+    return order, ordered

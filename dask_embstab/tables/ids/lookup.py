@@ -89,10 +89,10 @@ def _other_spelling(ids: Ids | RowNumberIds, missing: IdArray, key: str) -> str:
     """
     for text in missing.tolist():
         if forms := spellings(text):
-            found = np.flatnonzero(_rows(ids, np.array(forms, object), key) >= 0)
-            if len(found):
+            present = np.flatnonzero(_rows(ids, np.array(forms, object), key) >= 0)
+            if len(present):
                 return (
-                    f"; {text!a} differs only by its spelling from {forms[found[0]]!a}, which is"
+                    f"; {text!a} differs only by its spelling from {forms[present[0]]!a}, which is"
                     " there"
                 )
     return ""

@@ -48,9 +48,9 @@ class Matched:
 
 def match(ours: Keyed, theirs: Keyed) -> Matched:
     """Pairs of records with one id."""
-    found = _by_key(ours, theirs)
-    if found is not None:
-        return found
+    matched = _by_key(ours, theirs)
+    if matched is not None:
+        return matched
 
     # By the texts themselves: exact whatever their keys, and slow.
     our_rows, our_again = _rows_by_text(ours)

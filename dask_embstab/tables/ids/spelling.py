@@ -87,9 +87,9 @@ def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
         return []
 
     odd: tuple[dict[str, str], dict[str, str]] = {}, {}
-    for side, found in zip((ours, theirs), odd, strict=True):
+    for side, spellings in zip((ours, theirs), odd, strict=True):
         for texts in side.texts():
-            _odd(texts, found)
+            _odd(texts, spellings)
 
     pairs = chain(
         ((odd[0][text], text) for text in _texts_among(theirs, odd[0])),
@@ -99,17 +99,17 @@ def differences(ours: Unmatched, theirs: Unmatched) -> list[Difference]:
     return _count_differences(pairs, is_all=max(map(len, odd)) < _MOST)
 
 
-def _odd(texts: list[str], found: dict[str, str]) -> dict[str, str]:
+def _odd(texts: list[str], spellings: dict[str, str]) -> dict[str, str]:
     """Those that are not spelled canonically, by their canonical form; most ranges show at a glance
     that none is.
     """
     glance = "".join(texts)
     if glance.isascii() and glance == glance.lower():
-        return found
+        return spellings
     for text in texts:
-        if len(found) < _MOST and (form := canonical(text)) != text:
-            found[form] = text
-    return found
+        if len(spellings) < _MOST and (form := canonical(text)) != text:
+            spellings[form] = text
+    return spellings
 
 
 def _texts_among(side: Unmatched, forms: dict[str, str]) -> Iterator[str]:

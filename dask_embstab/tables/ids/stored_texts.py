@@ -36,22 +36,22 @@ def stored_texts(array: zarr.Array[Any], number: int, n: int, *, what: str) -> T
     wrong with them.
     """
     encoded = _encoded(array, number, what)
-    found = None if encoded is None else parsed(encoded, n)
+    texts = None if encoded is None else parsed(encoded, n)
     fill = str(array.fill_value or "").encode()
     # A chunk of nothing but its fill value is no chunk of ids: Zarr's reader says so.
-    return None if found is None or (n and found.at(0) == fill) else found
+    return None if texts is None or (n and texts.at(0) == fill) else texts
 
 
 def first_texts(array: zarr.Array[Any], n: int, *, what: str) -> list[bytes] | None:
     """The first ``n`` texts of an array's first chunk, one after another; None as above."""
     if (encoded := _encoded(array, 0, what)) is None:
         return None
-    found, at = [], LENGTH_BYTES
+    texts, at = [], LENGTH_BYTES
     for _ in range(min(n, array.chunks[0], array.shape[0])):
         start = at + LENGTH_BYTES
         at = start + int.from_bytes(encoded[at:start].tobytes(), "little")
-        found.append(encoded[start:at].tobytes())
-    return found if at <= len(encoded) else None
+        texts.append(encoded[start:at].tobytes())
+    return texts if at <= len(encoded) else None
 
 
 def store_texts(array: zarr.Array[Any], number: int, texts: Texts) -> None:
@@ -80,9 +80,9 @@ def _byte_codecs(array: Any) -> tuple[BytesBytesCodec, ...] | None:
 def _chunk(array: Any, number: int) -> tuple[Any, ArraySpec]:
     """Where a chunk lies, and what Zarr's codecs are told of it."""
     metadata, inner = array.metadata, array.async_array
-    how = metadata.dtype, metadata.fill_value, inner.config, default_buffer_prototype()
+    spec = metadata.dtype, metadata.fill_value, inner.config, default_buffer_prototype()
     key = metadata.encode_chunk_key((number,))
-    return inner.store_path / key, ArraySpec(array.chunks, *how)
+    return inner.store_path / key, ArraySpec(array.chunks, *spec)
 
 
 def _encoded(array: zarr.Array[Any], number: int, what: str) -> Any:
@@ -129,9 +129,9 @@ def parsed(encoded: Any, n: int) -> Texts | None:
     ends = begin + length
     if not np.array_equal(ends[:-1], at[1:]) or ends[-1] != size:
         return None
-    found = Texts(begin, length, data)
+    texts = Texts(begin, length, data)
     is_ascii = not np.bitwise_or.reduce(data[: len(data) & -8].view(np.uint64)) & _NOT_ASCII
-    return found if is_ascii or _are_utf8(found) else None
+    return texts if is_ascii or _are_utf8(texts) else None
 
 
 def _equal_steps(data: Bytes, size: int, n: int) -> RowNumbers | None:
@@ -146,14 +146,14 @@ def _equal_steps(data: Bytes, size: int, n: int) -> RowNumbers | None:
 
 def _lengths_at(data: Bytes, size: int) -> RowNumbers:
     """Where lengths of two bytes stand, if no text holds a zero and none is empty."""
-    found = []
+    lengths = []
     for start in range(0, size - LENGTH_BYTES, _SEARCHED):
         part = data[start : min(start + _SEARCHED, size - LENGTH_BYTES) + LENGTH_BYTES]
         zero = part == 0
         ends = zero[2:-2] & zero[3:-1]
         ends &= ~zero[4:]
-        found.append(start + np.flatnonzero(ends))
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+        lengths.append(start + np.flatnonzero(ends))
+    return np.concatenate(lengths) if lengths else np.empty(0, np.int64)
 
 
 def _are_utf8(texts: Texts) -> bool:

@@ -55,7 +55,7 @@ class Texts:
 
     def keys(self) -> Keys:
         """A hash of every string: its length, then its words, each mixed by a bijection."""
-        found = np.empty(len(self), np.uint64)
+        keys = np.empty(len(self), np.uint64)
         for at in range(0, len(self), _AT_ONCE):
             part = self.chosen(slice(at, at + _AT_ONCE))
             key = mix64(part.length.astype(np.uint64))
@@ -70,8 +70,8 @@ class Texts:
                     some = part.chosen(has)
                     words = _masked(_words(some, start), some.length, start)
                     key[has] = mix64(key[has] ^ words)
-            found[at : at + _AT_ONCE] = key
-        return found
+            keys[at : at + _AT_ONCE] = key
+        return keys
 
     def equal(self, other: Texts) -> bool:
         """Whether string i is string i of ``other``, for every i."""

@@ -32,7 +32,7 @@ class Appended:
         for byte in range(4):
             table = [0]
             for bit in bits[8 * byte : 8 * byte + 8]:
-                table += [found ^ bit for found in table]
+                table += [entry ^ bit for entry in table]
             self._tables.append(table)
 
     def __call__(self, before: int, crc: int) -> int:
@@ -45,12 +45,12 @@ class Appended:
 
 def _product(a: int, b: int) -> int:
     """The product of two polynomials modulo that of crc32c."""
-    found = 0
+    product = 0
     for bit in range(31, -1, -1):
         if a >> bit & 1:
-            found ^= b
+            product ^= b
         b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-    return found
+    return product
 
 
 @lru_cache(maxsize=64)
@@ -63,8 +63,8 @@ def appended(n_bytes: int) -> Appended:
 def repeated(value: bytes, times: int) -> int:
     """The checksum of a value that stands so many times."""
     block = value * min(times, max(1, _BLOCK_BYTES // len(value)))
-    left, found = times * len(value), 0
+    left, crc = times * len(value), 0
     while left:
-        found = crc32c.crc32c(memoryview(block)[:left], found)
+        crc = crc32c.crc32c(memoryview(block)[:left], crc)
         left -= min(left, len(block))
-    return found
+    return crc

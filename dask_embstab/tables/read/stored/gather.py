@@ -97,19 +97,19 @@ class ObjectGather:
 
     def _pick(self, rows: RowNumbers) -> Rows:
         files = self.files
-        found = np.empty((len(rows), files.d), files.dtype)
+        rows_read = np.empty((len(rows), files.d), files.dtype)
         for number, group in grouped(rows // files.chunk_rows):
             chunk = open_chunk(files, number)
             inside = rows[group] - number * files.chunk_rows
             if chunk is None:
-                found[group] = files.fill
+                rows_read[group] = files.fill
                 continue
             offsets = inside * files.row_bytes
             if isinstance(chunk, OpenShard):
                 offsets = chunk.offsets(offsets)
-            found[group[offsets < 0]] = files.fill
+            rows_read[group[offsets < 0]] = files.fill
             group, offsets = group[offsets >= 0], offsets[offsets >= 0]
             for row, data in zip(group, files.ranges(number, offsets), strict=True):
-                found[row] = np.frombuffer(data, files.dtype)
+                rows_read[row] = np.frombuffer(data, files.dtype)
             chunk.close()
-        return found
+        return rows_read

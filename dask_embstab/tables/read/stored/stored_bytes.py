@@ -56,9 +56,9 @@ class StoredBytes(Protocol):
 
 def read_checksum(source: StoredBytes, offset: int) -> int:
     """The checksum that is stored there."""
-    found = bytearray(CHECKSUM_BYTES)
-    source.read_into(memoryview(found), offset)
-    return int.from_bytes(found, "little")
+    data = bytearray(CHECKSUM_BYTES)
+    source.read_into(memoryview(data), offset)
+    return int.from_bytes(data, "little")
 
 
 def checksum_of(source: StoredBytes, start: int, stop: int, before: int = 0) -> int:
@@ -73,12 +73,12 @@ def checksum_of(source: StoredBytes, start: int, stop: int, before: int = 0) -> 
     return before
 
 
-def require_checksum(found: int, stored: int, name: str) -> None:
+def require_checksum(computed: int, stored: int, name: str) -> None:
     """Raise unless both are equal."""
-    if found != stored:
+    if computed != stored:
         raise DamageError(
-            f"{name} fails its checksum (crc32c {found:#010x}, stored {stored:#010x}); restore it"
-            " from its source"
+            f"{name} fails its checksum (crc32c {computed:#010x}, stored {stored:#010x}); restore"
+            " it from its source"
         )
 
 
