@@ -75,6 +75,15 @@ def test_peak_does_not_grow_with_table_or_chunk(
     first = stabilize(run, tmp_path / "first.zarr")
     second = stabilize(run, tmp_path / "second.zarr", "--reference", tmp_path / "first.zarr")
     assert max(first, second) <= allowed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("n", "d", "chunk_rows"), SIZES)
+def test_peaks_are_near_the_projection(tmp_path: Path, n: int, d: int, chunk_rows: int) -> None:
+    """The ratio of two peaks: on a machine that is at rest."""
+    run = make_run(tmp_path / "a.zarr", n, d, chunk_rows)
+    first = stabilize(run, tmp_path / "first.zarr")
+    second = stabilize(run, tmp_path / "second.zarr", "--reference", tmp_path / "first.zarr")
     opened = es.open_run(run)
     tables = {key: opened.table(key) for key in ("items", "users")}
     projected = projected_peaks(tables, threads=2, base=base_of_the_program())

@@ -21,6 +21,7 @@ import zarr
 from oracle import Stop, data_of, hidden, snapshot, stop_at, vectors_of, world
 
 import dask_embstab as es
+from dask_embstab.passes.engine import write as engine
 from dask_embstab.tables.write.sink import Sink
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
@@ -84,7 +85,15 @@ def test_tasks_that_outlive_a_failure_leave_nothing(
     """One thread fails while the others write on for a while."""
     run = make_run("in", T, W, item_ids=[str(i) for i in range(60)])
     transform, before = es.fit(run), snapshot(tmp_path)
-    original, failed = Sink.writer, threading.Event()
+    original, block, failed = Sink.writer, engine.write_block, threading.Event()
+    ended: list[threading.Event] = []
+
+    def task(*arguments: Any) -> Any:
+        ended.append(end := threading.Event())
+        try:
+            return block(*arguments)
+        finally:
+            end.set()
 
     def writer(self: Sink, start: int, stop: int) -> Any:
         if self.shape[0] == 90 and start == 48:
@@ -99,10 +108,12 @@ def test_tasks_that_outlive_a_failure_leave_nothing(
 
     with monkeypatch.context() as patched, dask.config.set(scheduler="threads", num_workers=8):
         patched.setattr(Sink, "writer", writer)
+        patched.setattr(engine, "write_block", task)
         with pytest.raises(Stop):
             es.apply(transform, run, tmp_path / "out.zarr")
         assert snapshot(tmp_path) == before
-        time.sleep(0.5)
+        assert all(end.wait(60) for end in ended)
+    assert len(ended) > 1
     assert snapshot(tmp_path) == before
 
 
