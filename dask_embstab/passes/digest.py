@@ -106,14 +106,13 @@ def _chained(parts: Iterable[list[FileDigest | None]]) -> list[FileDigest | None
 def _digest_files(
     blocks: Callable[[str], Iterable[bytes]], keys: Sequence[str]
 ) -> list[FileDigest | None]:
-    return [_digest_file(blocks, key) for key in keys]
-
-
-def _digest_file(blocks: Callable[[str], Iterable[bytes]], key: str) -> FileDigest | None:
-    try:
-        return file_digest(blocks(key))
-    except FileNotFoundError:
-        return None
+    digests: list[FileDigest | None] = []
+    for key in keys:
+        try:
+            digests.append(file_digest(blocks(key)))
+        except FileNotFoundError:
+            digests.append(None)
+    return digests
 
 
 def _nothing(panel: Panel) -> Any:

@@ -77,23 +77,18 @@ def refused(name: str) -> Verdict:
 def _judged(gate: Gate, figures: Mapping[str, float], threshold: float | None) -> Verdict:
     at = max(figures, key=lambda key: gate.badness(figures[key]), default=None)
     figure = None if at is None else float(figures[at])
-    verdict = {
+    if figure is None:
+        verdict = "not applicable"
+    elif threshold is None:
+        verdict = "off"
+    else:
+        verdict = "pass" if gate.passes(figure, threshold) else "hold"
+    return {
         "gate": gate.name,
         "figure": figure,
         "threshold": threshold,
         "sense": gate.sense,
         "at": at,
-    }
-    return {
-        **verdict,
         "figures": {key: float(value) for key, value in figures.items()},
-        "verdict": _format_verdict(gate, verdict),
+        "verdict": verdict,
     }
-
-
-def _format_verdict(gate: Gate, verdict: Mapping[str, Any]) -> str:
-    if verdict["figure"] is None:
-        return "not applicable"
-    if verdict["threshold"] is None:
-        return "off"
-    return "pass" if gate.passes(verdict["figure"], verdict["threshold"]) else "hold"
