@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dask_embstab"
 _SHORT = 3
 """Lines up to which a function is a property, a name for an expression or a call handed on."""
 PAGE = PACKAGE.parent / "docs" / "decisions.md"
-BEGIN, END = "  <!-- benchmarks/house.py -->", "  <!-- end of benchmarks/house.py -->"
+BEGIN, END = "<!-- benchmarks/house.py -->", "<!-- end of benchmarks/house.py -->"
 PURPOSES = {
     "verb, options, errors": ("verbs", "options", "errors.py", "repairs.py", "arguments.py"),
     "the mathematics": ("core",),
@@ -291,7 +291,7 @@ def table_of_calls(calls: dict[str, dict[str, Any]]) -> str:
             for purpose in PURPOSES
         ),
     ]
-    return "\n".join(f"  | {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def write_page(calls: dict[str, dict[str, Any]]) -> None:

@@ -107,7 +107,7 @@ class ChunkFiles:
     @property
     def data_bytes(self) -> int:
         """Bytes of a decoded chunk; the last one too is stored at full length."""
-        return self.chunk_rows * self.row_bytes
+        return self.chunk_rows * self.d * self.dtype.itemsize
 
     def path(self, chunk: int) -> str:
         """The file of one chunk."""
@@ -135,20 +135,12 @@ class ChunkFiles:
             self.store.store,
             [self.path(chunk) for chunk in chunks],
             size=self.stored_bytes,
-            index=self._index,
+            index=self.index_range,
             guess=self.data_bytes,
         )
 
-    def open(self, chunk: int, ahead: ReadAhead | None = None) -> OpenChunk | OpenObject:
-        """The bytes of a chunk; FileNotFoundError where there are none."""
-        if self.store is None:
-            return OpenChunk.at(self.path(chunk), self.name(chunk))
-        return OpenObject(
-            self.store.store, self.path(chunk), self.name(chunk), ahead, index=self._index
-        )
-
     @property
-    def _index(self) -> tuple[int, int | None] | None:
+    def index_range(self) -> tuple[int, int | None] | None:
         """Where the index of a shard lies in it, as `fetch` takes a range."""
         if self.shards is None:
             return None
@@ -253,14 +245,19 @@ def open_chunk(
     Raises `DamageError` where it is missing, not the one that was recorded, or uncompressed and not
     as long as its rows (and checksum) are.
     """
+    path, name = files.path(number), files.name(number)
+    chunk: OpenChunk | OpenObject
     try:
-        chunk = files.open(number, ahead)
+        if files.store is None:
+            chunk = OpenChunk.at(path, name)
+        else:
+            chunk = OpenObject(files.store.store, path, name, ahead, index=files.index_range)
     except FileNotFoundError:
         files.require_visible()
         if files.may_be_left_out(files.rows_of(number)):
             return None
         raise DamageError(
-            f"{files.name(number)} is missing; restore it from its source, or write the table again"
+            f"{name} is missing; restore it from its source, or write the table again"
         ) from None
 
     try:
