@@ -35,6 +35,9 @@ PHRASES = re.compile(
     r"\b(?:land(?:s|ed|ing)? in|landed|landing|graft\w*|in step with|made whole|moved on to)\b"
 )
 
+EXAMPLE = re.compile(r"^ *(?:>>> )?(?:found|told|said|picked|how) *(?:=|\.[a-z])", re.MULTILINE)
+"""In a block of a page, or in the example of a docstring."""
+
 
 def bound_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Every name that a module gives to something, and its line."""
@@ -73,6 +76,8 @@ def test_texts_are_in_the_words_of_the_field() -> None:
     matches = [
         f"{path.name}: {match[0]}"
         for path in [*FILES, *pages]
-        for match in PHRASES.finditer(path.read_text())
+        for pattern in (PHRASES, EXAMPLE)
+        if pattern is PHRASES or path.stem not in STILL
+        for match in pattern.finditer(path.read_text())
     ]
     assert not matches

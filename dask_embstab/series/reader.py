@@ -250,8 +250,8 @@ class SeriesReader(Displayed):
 
         Examples
         --------
-        >>> found = series.skew([1, 2])
-        >>> found.versions
+        >>> skew = series.skew([1, 2])
+        >>> skew.versions
         (1, 2)
         """
         log = self.log()

@@ -181,8 +181,8 @@ def frontier(
     >>> import numpy as np
     >>> import dask_embstab as es
     >>> items = np.random.default_rng(0).normal(size=(500, 16))
-    >>> found = es.frontier({"items": items}, codes="sign,int4")
-    >>> [(one.code, one.n_bytes, one.rescored) for one in found.entries if not one.rotate]
+    >>> frontier = es.frontier({"items": items}, codes="sign,int4")
+    >>> [(one.code, one.n_bytes, one.rescored) for one in frontier.entries if not one.rotate]
     [('sign', 4, 0), ('sign', 4, 100), ('int4', 10, 0), ('int4', 10, 100)]
     """
     run, out = bound(storage_options, run, out)

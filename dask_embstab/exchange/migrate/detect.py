@@ -57,8 +57,8 @@ class Detected(Displayed):
 
     Examples
     --------
-    >>> found = es.detect_space(series.open(1).items, series)
-    >>> found.mixed, found.spaces[0].space.name
+    >>> detected = es.detect_space(series.open(1).items, series)
+    >>> detected.mixed, detected.spaces[0].space.name
     (False, 'series')
     """
 

@@ -187,13 +187,11 @@ def fit_reads(
     else:
         require_matched(len(basis.items), target, scores=basis.balance is not None)
         # The means come from the rows as they are; directions are compared in a read of their own.
-        means = None
-        if options.center or not options.unit_rows:
-            means = aligned_pairs(basis, reads, options)
-        if means is None or options.unit_rows:
+        if options.unit_rows:
+            means = aligned_pairs(basis, reads, options) if options.center else None
             pairs = read_unit_pairs(basis, target, reads, options)
         else:
-            pairs = means
+            means = pairs = aligned_pairs(basis, reads, options)
         matrices, figures = rotated(basis, target, pairs, means)
         figures |= {"anchor_bound": _anchor_bound(basis, target, reads, pairs, options)}
     transform = Transform(*matrices)

@@ -23,11 +23,12 @@ def target_of(
     """How wide the aligned tables are: a silent loss of components is never an answer."""
     d, r = basis.items.shape
     reference_width = None
-    for read in (reads[key] for key in options.aligned if rotated and reference_width is None):
-        if read.pairs is not None:
-            reference_width = int(read.pairs.pairing.reference.shape[1])
-        elif read.summary.shared is not None:
-            reference_width = read.summary.shared.d
+    for key in options.aligned if rotated else ():  # both have one width, where both know it
+        pairs, shared = reads[key].pairs, reads[key].summary.shared
+        if pairs is not None:
+            reference_width = int(pairs.pairing.reference.shape[1])
+        elif shared is not None:
+            reference_width = shared.d
     rank_or_d = (options.rank or d) if reference_width is None else reference_width
     width = options.width or rank_or_d
     narrows = (
