@@ -241,3 +241,15 @@ def memory_below(most_bytes: int) -> Iterator[None]:
         assert peak < most_bytes, f"{peak} bytes at the peak"
     finally:
         tracemalloc.stop()
+
+
+def join_on_disk(patched: Any) -> None:
+    """No join of ids fits in memory, and a reference in another order is shuffled."""
+    from dask_embstab.passes.join import pairing, reference_rows
+
+    patched.setattr(pairing, "_in_memory", lambda *_: None)
+    patched.setattr(
+        reference_rows,
+        "strategy_for",
+        lambda joined, _: "positional" if joined.index is None else "shuffle",
+    )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracle import (
     assert_close,
     draws,
+    join_on_disk,
     pairs_by_id,
     refactored,
     rotation,
@@ -27,8 +28,6 @@ from oracle import (
 )
 
 import dask_embstab as es
-from dask_embstab.passes.join import pairing
-from dask_embstab.passes.join import reference_rows as partners
 from dask_embstab.series.log.thresholds import THRESHOLDS
 
 OFF = dict.fromkeys(THRESHOLDS)
@@ -202,12 +201,7 @@ def test_the_mean_of_any_catalogues(
     head: dict[Any, Array] = {}
     with pytest.MonkeyPatch.context() as patched:
         if out_of_core:
-            patched.setattr(pairing, "_in_memory", lambda *_: None)
-            patched.setattr(
-                partners,
-                "strategy_for",
-                lambda found, _: "positional" if found.index is None else "shuffle",
-            )
+            join_on_disk(patched)
         for day, (order, n, chunk_rows, with_zeros) in enumerate(catalogue):
             rows = np.arange(n) if kind == "none" else np.array(order[:n])
             T, W = (table.astype(dtype) for table in tables(day, 20))

@@ -13,13 +13,11 @@ import pytest
 import test_consensus
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import assert_close, data_of, draws, rotation, standardize, vectors_of
+from oracle import assert_close, data_of, draws, join_on_disk, rotation, standardize, vectors_of
 from test_consensus import OFF, Array, State, moved, tables, unit
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.passes.join import pairing
-from dask_embstab.passes.join import reference_rows as partners
 
 quick = test_consensus.quick
 N = 24
@@ -93,12 +91,7 @@ def test_every_run_is_aligned_as_the_formula_says(
     past: list[dict[Any, Array]] = []
     with pytest.MonkeyPatch.context() as patched:
         if out_of_core:
-            patched.setattr(pairing, "_in_memory", lambda *_: None)
-            patched.setattr(
-                partners,
-                "strategy_for",
-                lambda found, _: "positional" if found.index is None else "shuffle",
-            )
+            join_on_disk(patched)
         for day, (order, n, chunk_rows, with_zeros) in enumerate(catalogue):
             rows = np.array(order[:n]) if with_ids else np.arange(n)
             T, W = tables(day, N)
