@@ -28,13 +28,18 @@ lint: $(VENV)/.tested
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(WORKERS)
 
-# The long campaigns on this Python, then the tests on every other one that is found.
+# Every test on this Python, then the short ones on every other one that is found; docs/long-tier.md says how it ended.
 test-all: lint
-	EMBSTAB_DRAWS=20 $(BIN)/python -m pytest $(WORKERS)
+	rm -f build/tests-*.xml
+	$(BIN)/python benchmarks/long_tier.py docs/long-tier.md
+	here=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	.ci/pythons | while read -r version python; do \
+	  [ "$$version" != "$$here" ] || continue; \
 	  echo "tests on Python $$version ($$python)"; \
-	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$version" || exit; \
+	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$version" \
+	    WORKERS="$(WORKERS) --junitxml=build/tests-$$version.xml" || exit; \
 	done
+	$(BIN)/python benchmarks/long_tier.py docs/long-tier.md build
 
 # Which changes to the mathematics the tests notice: every mutant; hours. docs/mutation.md says how a sample fared.
 mutants: $(VENV)/.tested

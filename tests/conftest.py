@@ -15,6 +15,11 @@ import dask
 import faults
 import numpy as np
 import pytest
+from campaigns import (  # noqa: F401 (pytest calls them)
+    pytest_collection_modifyitems,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+)
 from hypothesis import HealthCheck, settings
 from oracle import draws, snapshot, world
 from s3_server import bucket, s3_server  # noqa: F401 (fixtures of whoever asks for them)

@@ -174,7 +174,11 @@ def hidden(folder: Path) -> list[Path]:
 
 def data_of(path: Any) -> dict[str, bytes | None]:
     """Every chunk file of a run, and whatever lies beside them."""
-    return {name: data for name, data in snapshot(Path(path)).items() if "/c/" in name}
+    return {
+        name: file.read_bytes() if file.is_file() else None
+        for file in sorted(Path(path).rglob("*"))
+        if "/c/" in (name := str(file.relative_to(path)))
+    }
 
 
 class Stop(Exception):

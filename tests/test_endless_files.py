@@ -5,6 +5,7 @@ refused by its size: nobody reads it into memory.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from dask_embstab.series.log.digests import Digests, record_digests
 from dask_embstab.series.log.log import rows
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.tables.ids.ids import as_ids
+from dask_embstab.tables.read import recorded
 
 T, W = world(98)
 ENDLESS, LITTLE = 6 << 30, 24 << 20
@@ -70,6 +72,28 @@ def test_metadata_of_a_run_is_not_read_beyond_its_bound(tmp_path: Path, zarr_for
             es.fit(T, reference=str(path / "items/vectors"))
         with pytest.raises(es.EmbstabError, match=TOO_LONG):
             es.fit(T, reference=T, weights=str(path / "items/id"))
+
+
+def test_nor_if_it_grows_after_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that nobody waits for any more is served late: Zarr asks for several files at once
+    and takes the first error.
+    """
+    path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)}, zarr_format=2)
+    es.open_run(path)  # modules are imported now
+    original, grown = os.stat, path / ".zattrs"
+
+    def stat(at: Any, **options: Any) -> os.stat_result:
+        found = original(at, **options)
+        if str(at) == str(grown):
+            os.truncate(grown, 4 * LITTLE)
+        return found
+
+    monkeypatch.setattr(recorded, "MOST_METADATA_BYTES", 1 << 20)
+    monkeypatch.setattr(os, "stat", stat)
+    with memory_below(LITTLE), contextlib.suppress(es.DamageError):
+        es.open_run(path)
 
 
 def test_nor_is_any_file_of_a_series(tmp_path: Path) -> None:

@@ -55,14 +55,16 @@ def require_regular(
         raise _too_long(path, status.st_size, most_bytes)
 
 
-def read_regular(path: str | os.PathLike[str], most_bytes: int = MOST_METADATA_BYTES) -> bytes:
+def read_regular(
+    path: str | os.PathLike[str], most_bytes: int | None = MOST_METADATA_BYTES
+) -> bytes:
     """All bytes of a regular file (read without Python's own file objects: logs are made of ten
-    thousand); DamageError where there are more than ``most_bytes`` of them.
+    thousand); DamageError where there are more than ``most_bytes`` of them, if that is bounded.
     """
     descriptor = open_regular(path)
     try:
         size = os.fstat(descriptor).st_size
-        if size > most_bytes:
+        if most_bytes is not None and size > most_bytes:
             raise _too_long(path, size, most_bytes)
         data = os.read(descriptor, size + 1)
         while 0 < len(data) < size:  # a signal, or a server of small replies
