@@ -1,7 +1,8 @@
 """The long tests: the longest ones begin first, each is given up after its time, and every test
 records the CPU seconds that it and its child processes took.
 
-``@pytest.mark.long(minutes=25)`` says after how many minutes; `MINUTES` where it says nothing.
+``@pytest.mark.long(minutes=25)`` says after how many minutes; `MINUTES` where it says nothing. Long
+campaigns that would take hours try a part, by `spread`, and all with ``EMBSTAB_EVERY=1``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ import pytest
 MINUTES = 12.0
 """Far more than any takes on two cores that do nothing else; a test that hangs ends then."""
 GRACE_SECONDS = 60
+EVERY = os.environ.get("EMBSTAB_EVERY", "") not in ("", "0")
+
+
+def spread(n: int, most: int, last: int = 5) -> list[int]:
+    """Numbers from 1 to ``n``: so many, evenly spread, and the ``last`` ones, where things are
+    published; all of them with ``EMBSTAB_EVERY=1``.
+    """
+    step = 1 if EVERY else max(1, n // most)
+    return sorted({*range(1, n + 1, step), *range(max(1, n - last + 1), n + 1)})
 
 
 def minutes_of(item: pytest.Item) -> float:
@@ -29,9 +39,13 @@ def minutes_of(item: pytest.Item) -> float:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that say that they need more than others come first: with one of them at the end,
-    all other processes would wait for it.
+    all other processes would wait for it. With ``--dist loadgroup`` the short tests of a file stay
+    together, as its fixtures want, and long ones are handed out one by one.
     """
     items.sort(key=lambda item: -max(minutes_of(item), MINUTES))
+    for item in items:
+        if not minutes_of(item) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -38,6 +39,9 @@ _EVENTS = {
 }
 
 
+Place = tuple[str, ...]
+Places = Mapping[Place, int]
+"""Where in the library an operation comes from, and the number of the first one."""
 NEVER = 10**9
 """The operation at which nothing is struck: all are counted."""
 FEW = 100
@@ -56,7 +60,7 @@ class Faults:
         self.struck = False
         self.synced: set[int] = set()
         self.before: set[int] = set()
-        self.places: dict[tuple[str, ...], int] = {}
+        self.places: dict[Place, int] = {}
         self._armed = False
         self._lock = threading.Lock()
 
@@ -92,14 +96,15 @@ class Faults:
         if hit:
             raise OSError(errno.EIO, "a fault that the test made")
 
-    def every_place(self) -> list[int]:
+    def every_place(self, but: Places = MappingProxyType({})) -> list[int]:
         """All operations that were counted; of more than ``FEW`` the first one of every place in
-        the library. Processes die at every other place, and the power fails at those between.
+        the library, ``but`` for these. Processes die at every other place, and the power fails at
+        those between.
         """
         if self.count <= FEW:
             return list(range(1, self.count + 1))
         first, step = {"fail": (0, 1), "kill": (0, 2), "power": (1, 2)}[self.mode]
-        return list(self.places.values())[first::step]
+        return [n for place, n in self.places.items() if place not in but][first::step]
 
     def concerns(self, path: Any) -> bool:
         """Whether a path lies below the root; a relative one (by a folder's descriptor) may."""
@@ -129,7 +134,7 @@ def _inodes(root: Path) -> dict[int, str]:
     }
 
 
-def _place() -> tuple[str, ...]:
+def _place() -> Place:
     """Where in the library an operation comes from: its two innermost calls."""
     frame, found = sys._getframe(2), list[str]()
     while frame.f_back is not None and len(found) < _CALLS:
@@ -250,6 +255,7 @@ class FaultyStore:
     def __init__(self, inner: Any, at: int, *, after: bool) -> None:
         self._inner, self._at, self._after = inner, at, after
         self.count = 0
+        self.places: dict[Place, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         original = getattr(self._inner, name)
@@ -261,6 +267,7 @@ class FaultyStore:
 
     def _call(self, original: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         self.count += 1
+        self.places.setdefault(_place(), self.count)
         if self.count != self._at:
             return original(*arguments)
         if self._after:

@@ -14,8 +14,13 @@ from campaigns import MINUTES, given_up_after, minutes_of, pytest_collection_mod
 class Item:
     """A test with these marks."""
 
+    path = Path("tests/test_file.py")
+
     def __init__(self, *marks: pytest.MarkDecorator) -> None:
-        self.marks = marks
+        self.marks = [*marks]
+
+    def add_marker(self, mark: pytest.MarkDecorator) -> None:
+        self.marks.append(mark)
 
     def get_closest_marker(self, name: str) -> Any:
         return next((mark.mark for mark in self.marks if mark.name == name), None)
@@ -37,6 +42,9 @@ def test_the_longest_tests_come_first_and_the_others_stay_in_order() -> None:
     pytest_collection_modifyitems(items)
     assert items == [longest, long, short, middle, middle, short]
     assert [minutes_of(item) for item in items[:3]] == [3 * MINUTES, 2 * MINUTES, 0]
+    groups = [item.get_closest_marker("xdist_group") for item in (longest, middle, short)]
+    assert groups[:2] == [None, None]
+    assert groups[2].args == ("test_file",)
 
 
 RESULTS = """<testsuites><testsuite timestamp="2026-11-26T10:00:00" time="120" tests="4">

@@ -7,7 +7,6 @@ here fails.
 
 from __future__ import annotations
 
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import click
 import dask
 import numpy as np
 import pytest
+from campaigns import EVERY
 from click.testing import CliRunner, Result
 from oracle import world
 
@@ -109,7 +109,7 @@ CALLS: dict[str, list[str]] = {
     "verify": ["a.zarr"],
 }
 """By command, arguments that it takes; where fewer than it has, the last are optional."""
-STEP = int(os.environ.get("EMBSTAB_FUZZ_STEP", "3"))
+STEP = 1 if EVERY else 3
 """The long tier tries one in so many of all 15,000 lines."""
 
 

@@ -18,7 +18,7 @@ from reports import made_up_values
 import dask_embstab as es
 from dask_embstab.demo.run import run_demo
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("test_report_browser")]
 
 KEPT = Path(__file__).resolve().parent.parent / "report-screenshots"
 PAGES = ("series", "year", "hostile", "runs", "run", "demo")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import faults
 import numpy as np
 import pytest
@@ -46,14 +47,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ended(series: es.Series) -> Any:
     """The log, but for the clock, and everything that is stored of the runs."""
-    log = series.log()
-    read = [
-        np.asarray(run.table(key).vectors).tobytes()
-        for version in log.versions
-        for run in (series.open(version.version), series.codes(version.version))
-        for key in ("items", "users")
-    ]
-    stored = [data_of(series.open(version.version).path) for version in log.versions]
+    numbers = [version.version for version in series.log().versions]
+    runs = [run for n in numbers for run in (series.open(n), series.codes(n))]
+    tables = dask.compute(*(run.table(key).vectors for run in runs for key in ("items", "users")))
+    read = [table.tobytes() for table in tables]
+    stored = [data_of(run.path) for run in runs[::2]]
     return faults.recorded(series), read, stored
 
 

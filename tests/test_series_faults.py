@@ -13,6 +13,7 @@ from typing import Any
 import faults
 import numpy as np
 import pytest
+from campaigns import EVERY
 from oracle import data_of, world
 
 import dask_embstab as es
@@ -25,6 +26,9 @@ pytestmark = [
     pytest.mark.usefixtures("plainly"),
 ]
 PLACES = ("runs", "references")
+LIKE_ADD = () if EVERY else ("hold", "accept", "shadow")
+"""What publishes as ``add`` does: the places in the library that ``add`` reaches are struck there.
+"""
 
 
 def hold(series: es.Series, runs: Path) -> None:
@@ -168,10 +172,15 @@ def test_a_fault_at_the_nth_operation(
     takes a few, and the last ones, around the publish itself.
     """
     wanted(start, runs, verb)  # a first call imports and looks up more than later ones
+    struck_there: faults.Places = {}
+    if every and verb in LIKE_ADD:
+        wanted(runs / "start", runs, "add")
+        strike(disk, runs / "start", runs, "add", faults.NEVER, mode)
+        struck_there = disk.places
     assert not strike(disk, start, runs, verb, faults.NEVER, mode)
     last, step = disk.count, max(1, disk.count // POINTS)
     offset = faults.MODES.index(mode) * step // len(faults.MODES)
-    some = disk.every_place() if every else range(1 + offset, last + 1, step)
+    some = disk.every_place(struck_there) if every else range(1 + offset, last + 1, step)
     chosen = sorted({*some, *range(max(1, last - (5 if every else 2)), last + 1)})
     struck = sum(strike(disk, start, runs, verb, at, mode) for at in chosen)
     assert struck == len(chosen)
@@ -184,23 +193,39 @@ def test_a_fault_at_the_nth_operation(
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool, every: bool
 ) -> None:
-    """At every one of them; the short form takes one in 36, other ones before and after the
-    operation.
+    """At every one of them, or at every place in the library that ``add`` does not reach, and the
+    last ones; the short form takes one in 36, other ones before and after the operation.
     """
     wanted(start, runs, verb)  # before the place is taken
-    step = 1 if every else 36
-    at, tried, struck = 1 + step // 2 * after, 0, True
-    before = faults.recorded(es.Series(start))
-    while struck:
+    known = asked(runs / "start", runs, "add").places if every and verb in LIKE_ADD else {}
+    undisturbed, before = asked(start, runs, verb), faults.recorded(es.Series(start))
+    if every and known:
+        places, last = undisturbed.places, undisturbed.count
+        own = {n for place, n in places.items() if place not in known}
+        chosen = sorted({*own, *range(last - 5, last + 1)})
+    else:
+        step = 1 if every else 36
+        chosen = [*range(1 + step // 2 * after, undisturbed.count + 1, step)]
+    for at in chosen:
+        assert asked(start, runs, verb, at, after=after).count >= at
         place = runs / "work" / "series"
-        shutil.copytree(start, place)
-        store = faults.FaultyStore(Folder(place), at, after=after)
-        with contextlib.suppress(OSError):
-            VERBS[verb](es.Series(store), runs)
         assert faults.recorded(es.Series(place))[: len(before)] == before
         assert not es.Series(place).verify().damage
         VERBS[verb](es.Series(place), runs)
         assert ended(place) == wanted(start, runs, verb)
         shutil.rmtree(place.parent)
-        struck, at, tried = store.count >= at, at + step, tried + 1
-    record_property("tried", tried - 1)
+    record_property("tried", len(chosen))
+
+
+def asked(
+    start: Path, runs: Path, verb: str, at: int = faults.NEVER, *, after: bool = False
+) -> faults.FaultyStore:
+    """The store of a copy of a series whose verb is struck; the copy is left if it is."""
+    place = runs / "work" / "series"
+    shutil.copytree(start, place)
+    store = faults.FaultyStore(Folder(place), at, after=after)
+    with contextlib.suppress(OSError):
+        VERBS[verb](es.Series(store), runs)
+    if at == faults.NEVER:
+        shutil.rmtree(place.parent)
+    return store

@@ -28,6 +28,7 @@ needs_data = pytest.mark.skipif(
     not DATA.exists(), reason=f"no {DATA.name} in {DATA.parent}; set EMBSTAB_DATA"
 )
 
+pytestmark = pytest.mark.xdist_group("test_webshop")  # who has the example's six weeks keeps them
 FEW = ("consensus", "previous", "previous, unit rows")
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
 LOSS = {"regularization": 0.7, "alpha": 0.4}
