@@ -21,6 +21,7 @@ from dask_embstab.tables.read.coded import CODES, coded_source
 from dask_embstab.tables.read.guarded import guarded
 from dask_embstab.tables.read.limits import require_stored
 from dask_embstab.tables.read.recorded import Recorded
+from dask_embstab.tables.read.stored.nodes import child
 from dask_embstab.tables.store import (
     of_one_folder,
     open_node,
@@ -154,7 +155,7 @@ def stored_node(run: Run, name: str) -> Any:
     cannot be read.
     """
     with reading_metadata(f"{run.where}/{name}"):
-        return run.group.get(name)
+        return child(run.group, name)
 
 
 def _coded(run: Run, key: str) -> Table | None:
@@ -211,7 +212,7 @@ def run_in(node: zarr.Group | zarr.Array[Any], where: str) -> Run:
         )
 
     with reading_metadata(where):
-        groups = {key: group for key in TABLES if isinstance(group := node.get(key), zarr.Group)}
+        groups = {key: group for key in TABLES if isinstance(group := child(node, key), zarr.Group)}
         tables = {key: table_of(group, key, where) for key, group in groups.items()}
 
     if bare := table_without_group(node.store_path, [key for key in TABLES if key not in tables]):

@@ -24,6 +24,7 @@ from dask_embstab.files.swap import finish_swap
 from dask_embstab.repairs import call
 from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.recorded import Recorded, RunStore
+from dask_embstab.tables.read.stored.nodes import local_node
 from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
@@ -109,6 +110,8 @@ def open_node(
             # At once without the consolidated copies; whatever is no such group is opened, or
             # refused, by Zarr's own rules.
             with contextlib.suppress(Exception):
+                if isinstance(found := local_node(store), zarr.Group):
+                    return found
                 return zarr.open_group(store, mode="r", use_consolidated=False)
             return fresh(zarr.open(store, mode="r"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:

@@ -22,6 +22,7 @@ from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_wh
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.limits import require_workable
 from dask_embstab.tables.read.source import ArraySource, Source
+from dask_embstab.tables.read.stored.nodes import child
 from dask_embstab.tables.read.views import source_written
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 
@@ -191,7 +192,7 @@ def _require_rows_first(array: zarr.Array[Any], where: str) -> None:
 
 def table_of(group: zarr.Group, key: str, path: str) -> Table:
     """The table in a group that holds ``vectors`` and perhaps ``id``."""
-    where, vectors, ids = f"{path}/{key}", group.get("vectors"), group.get("id")
+    where, vectors, ids = f"{path}/{key}", child(group, "vectors"), child(group, "id")
     if not isinstance(vectors, zarr.Array):
         if CODES not in group:
             raise InputError(f"a table is a group with an array named vectors; {where} has none")

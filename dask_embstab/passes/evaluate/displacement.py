@@ -25,7 +25,7 @@ from dask_embstab.tables.ids.ids import ID_RANGE
 from dask_embstab.tables.ids.kinds import IdArray, plain
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.table import Table
-from dask_embstab.tables.write.run_writer import consolidate, quiet_metadata
+from dask_embstab.tables.write.nodes import consolidate, quiet_metadata
 from dask_embstab.tables.write.table_layout import ID_DTYPES
 from dask_embstab.tables.write.workplace import work_place
 

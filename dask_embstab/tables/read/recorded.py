@@ -146,6 +146,19 @@ class RunStore(LocalStore):
             self.root, read_only=read_only, recorded=self.recorded, most_bytes=self.most_bytes
         )
 
+    def read(self, key: str) -> bytes:
+        """All bytes of a file; FileNotFoundError where there is none, `DamageError` where it is not
+        the one that was recorded.
+        """
+        try:
+            data = read_regular(self.root / key)
+        except FileNotFoundError:
+            self._compared(key, None, None)
+            raise
+        if self.recorded is not None:
+            self._compared(key, default_buffer_prototype().buffer.from_bytes(data), None)
+        return data
+
     async def get(
         self,
         key: str,

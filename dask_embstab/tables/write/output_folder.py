@@ -28,13 +28,17 @@ class OutputFolder(LocalStore):
         if self.read_only:
             raise ValueError("store was opened in read-only mode and does not support writing")
         values: Any = value.as_numpy_array()
-        if key.endswith("zarr.json") and values.nbytes > MOST_METADATA_BYTES:
+        await asyncio.to_thread(self.put, key, memoryview(values).cast("B"))
+
+    def put(self, key: str, data: memoryview) -> None:
+        """The same at once, in the thread that asks."""
+        if key.endswith("zarr.json") and data.nbytes > MOST_METADATA_BYTES:
             raise InputError(
                 f"metadata must take {MOST_METADATA_BYTES} bytes at most, or nobody reads it; a run"
-                f" with {values.nbytes} bytes of digests has too many chunks; write its tables in"
+                f" with {data.nbytes} bytes of digests has too many chunks; write its tables in"
                 " larger chunks"
             )
-        await asyncio.to_thread(_put, self.root, key, memoryview(values).cast("B"))
+        _put(self.root, key, data)
 
 
 def _put(root: Path, key: str, data: memoryview) -> None:

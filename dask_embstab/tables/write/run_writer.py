@@ -25,7 +25,6 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
 from dask_embstab.files.remote import Url, is_remote, options_of, read_remote
 from dask_embstab.files.swap import finish_swap, taken
-from dask_embstab.files.warning_filters import left_out
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.ids.kinds import IdKind
 from dask_embstab.tables.layout import (
@@ -40,10 +39,18 @@ from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.store import place_name
 from dask_embstab.tables.stores.run_files import RunFiles, run_files
 from dask_embstab.tables.transform import Transform
+from dask_embstab.tables.write.nodes import (
+    finish,
+    make_group,
+    put_attributes,
+    quiet_metadata,
+    root_group,
+    write_matrix,
+)
 from dask_embstab.tables.write.object_store import OutputGroup, require_store, require_stored
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
-from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects, write_matrix
+from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
 
 _BUCKET = 2
@@ -125,7 +132,7 @@ class RunWriter:
         The digests of all files are recorded with it; ``written`` are those of the vectors, where
         known.
         """
-        node = self.group.create_group("transform", overwrite=True)
+        node = make_group(self.group, "transform", overwrite=True)
         dims = {
             "singular_values": ("component",),
             "offsets": ("component",),
@@ -137,12 +144,12 @@ class RunWriter:
             write_matrix(node, name, array, names)
 
         known = {name: value for name, value in attributes.items() if name != OUTPUT}
-        node.attrs.put(record_output(self._files(), self.attributes, known, written or {}))
+        put_attributes(node, record_output(self._files(), self.attributes, known, written or {}))
 
     def record(self, written: Mapping[str, Digests]) -> None:
         """The same of a run that has no transform: the digests alone, in ``output/``."""
-        node = self.group.create_group(OUTPUT, overwrite=True)
-        node.attrs.put(record_output(self._files(), self.attributes, {}, written))
+        node = make_group(self.group, OUTPUT, overwrite=True)
+        put_attributes(node, record_output(self._files(), self.attributes, {}, written))
 
     def _files(self) -> RunFiles:
         """Of the run, all of whose chunks are written."""
@@ -185,13 +192,10 @@ def begin_run(
             group = zarr.open_group(OutputFolder(work.run), mode="r+")
         else:
             marked = _marked(attributes, fingerprint=work.fingerprint)
-            group = zarr.open_group(
-                OutputFolder(work.run), mode="a", zarr_format=3, attributes=marked
-            )
+            group = root_group(OutputFolder(work.run), marked)
         yield RunWriter(group, attributes, work, sync or for_series)
         work.remove_half_written()
-        group.attrs.put(attributes)  # the mark goes, in one write with the consolidated metadata
-        consolidate(group)
+        finish(group, attributes)  # the mark goes, in one write with the consolidated metadata
         work.publish(overwrite=overwrite, sync=sync and not for_series)
 
 
@@ -213,8 +217,7 @@ def _in_place(
             require_stored(output.group)
         with publishing(out):
             # The mark goes, in one write with the consolidated metadata.
-            output.group.attrs.put(attributes)
-            consolidate(output.group)
+            finish(output.group, attributes)
             output.publish()
     except BaseException:
         output.sweep()
@@ -313,20 +316,3 @@ def _in_series(place: Any, series: Any) -> InputError:
 
 def _marked(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {ATTRIBUTE: {**attributes[ATTRIBUTE], INCOMPLETE: True, **more}}
-
-
-def consolidate(group: zarr.Group) -> None:
-    """Write the metadata of all that lies in the group into its own, where the store can."""
-    if group.store.supports_consolidated_metadata:
-        with quiet_metadata():
-            zarr.consolidate_metadata(group.store, path=group.path)
-
-
-@contextlib.contextmanager
-def quiet_metadata() -> Iterator[None]:
-    """Consolidated metadata and strings warn that other Zarr v3 readers may not know them: both are
-    the contract's.
-    """
-    unstable = zarr.errors.UnstableSpecificationWarning
-    with left_out("Consolidated metadata"), left_out(category=unstable):
-        yield

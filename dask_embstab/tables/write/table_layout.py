@@ -15,6 +15,7 @@ from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.coded import CODES, SCALE, code_attributes
 from dask_embstab.tables.read.source import default_chunk_rows
+from dask_embstab.tables.write.nodes import make_array, make_group, write_matrix
 
 ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -59,9 +60,9 @@ class TableLayout:
     def create(self, group: zarr.Group, *, overwrite: bool) -> tuple[zarr.Array[Any] | None, ...]:
         """Make the group of the table, with all its arrays; those of `arrays`."""
         code = self.code
-        node = group.create_group(self.key, overwrite=overwrite)
+        known = None if code is None else code_attributes(code)
+        node = make_group(group, self.key, known, overwrite=overwrite)
         if code is not None:
-            node.attrs.put(code_attributes(code))
             for name, (values, dimensions) in code.arrays().items():
                 write_matrix(node, name, values, dimensions)
         return tuple(None if name is None else self._create(node, name) for name in self.arrays)
@@ -117,20 +118,14 @@ class TableLayout:
         if columns and self.ids is not None:
             more["attributes"] = {"coordinates": "id"}  # so xarray keeps each row's id beside it
         inner = self._inner(name, chunks)
-        encoding: dict[str, Any] = {"compressors": [Crc32cCodec()]}
         if inner != chunks or (name == "vectors" and self.inner_rows is not None):
             codecs: list[Any] = [BytesCodec(), Crc32cCodec()]
-            sharding = ShardingCodec(chunk_shape=inner, codecs=codecs, index_location="start")
-            encoding = {"serializer": sharding, "compressors": None}
-        return node.create_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            dtype=dtype,
-            **encoding,
-            dimension_names=(row, *columns),
-            config={"write_empty_chunks": True},
-            **more,
+            more["serializer"] = ShardingCodec(
+                chunk_shape=inner, codecs=codecs, index_location="start"
+            )
+        names = (row, *columns)
+        return make_array(
+            node, name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, **more
         )
 
 
@@ -160,16 +155,3 @@ def rows_of_objects(
             sorted(divisors), key=lambda rows: abs(math.log(rows * row_bytes / _INNER_BYTES))
         )
     return min(shard_rows, inner_rows * -(-n_rows // inner_rows)), inner_rows
-
-
-def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:
-    """Write a small array, float64 in one chunk."""
-    stored = np.asarray(values, np.float64)
-    group.create_array(
-        name,
-        data=stored,
-        chunks=tuple(max(1, n) for n in stored.shape),
-        compressors=[Crc32cCodec()],
-        fill_value=math.nan,
-        dimension_names=dimensions,
-    )
