@@ -33,8 +33,9 @@ def stabilize(run: str, out: str, *, scheduler: str | None, **chosen: Any) -> di
 
     with cluster(scheduler), clock() as seconds:
         transformed = api.stabilize(run, out, **given(chosen))
-    assert transformed.transform is not None
-    return {**transformed.transform.diagnostics, "seconds": seconds(), "out": transformed.path}
+    made = transformed.transform
+    assert made is not None
+    return {**made.diagnostics, "seconds": seconds(), "out": transformed.path}
 
 
 @command(argument("run"), argument("transform"), *options("fit"))

@@ -18,8 +18,7 @@ from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.coded import CODES, coded_source
-from dask_embstab.tables.read.guarded import guarded
-from dask_embstab.tables.read.limits import require_stored
+from dask_embstab.tables.read.direct_source import small_array
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.nodes import child
 from dask_embstab.tables.store import (
@@ -32,7 +31,7 @@ from dask_embstab.tables.store import (
 )
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table, require_one_width, table_of
-from dask_embstab.tables.transform import Transform
+from dask_embstab.tables.transform import STORED_ARRAYS, Transform
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,11 +83,12 @@ class Run(Displayed):
             return None  # none, or somebody else's group of that name
 
         try:
-            arrays = {}
-            for name, array in node.arrays():
-                what = f"{self.path}/transform/{name}"
-                require_stored(array, what)
-                arrays[name] = guarded(array, what=what)[...]
+            found = {name: child(node, name) for name in STORED_ARRAYS}
+            arrays = {
+                name: small_array(array, f"{self.path}/transform/{name}")
+                for name, array in found.items()
+                if isinstance(array, zarr.Array)
+            }
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("a chunk is missing: its values are not finite")
         except EmbstabError:

@@ -33,6 +33,7 @@ _STORED = {
     "users_offset": "users_offsets",
 }
 """By array, its name on disk."""
+STORED_ARRAYS = tuple(_STORED.values())
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)

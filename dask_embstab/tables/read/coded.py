@@ -30,10 +30,9 @@ from dask_embstab.files.regular import read_regular
 from dask_embstab.tables.layout import ATTRIBUTE, recorded
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import as_dask
-from dask_embstab.tables.read.direct_source import DirectSource
-from dask_embstab.tables.read.guarded import guarded
-from dask_embstab.tables.read.limits import require_stored
+from dask_embstab.tables.read.direct_source import DirectSource, small_array
 from dask_embstab.tables.read.source import Digests, Reader, Source
+from dask_embstab.tables.read.stored.nodes import child
 from dask_embstab.tables.read.views import View, ViewReader, column_source, view_block
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 from dask_embstab.tables.store_errors import reading
@@ -224,12 +223,11 @@ def _stored_code(group: zarr.Group, where: str, name: Any, d: int, matrix: Any) 
 
 def _small(group: zarr.Group, name: str, where: str) -> Any:
     """A small array of the group, float64; None where there is none of that name."""
-    array = group.get(name)
-    if not isinstance(array, zarr.Array):
+    found = child(group, name)
+    if not isinstance(found, zarr.Array):
         return None
-    require_stored(array, f"{where}/{name}")
     with reading(f"{where}/{name}"):
-        values = np.asarray(guarded(array, what=f"{where}/{name}")[...], np.float64)
+        values = np.asarray(small_array(found, f"{where}/{name}"), np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"its {name} is not finite")
     return values
@@ -237,7 +235,7 @@ def _small(group: zarr.Group, name: str, where: str) -> Any:
 
 def coded_source(group: zarr.Group, where: str) -> CodedSource:
     """The rows of the coded table in a group."""
-    code, codes, scale = code_of(group, where), group.get(CODES), group.get(SCALE)
+    code, codes, scale = code_of(group, where), child(group, CODES), child(group, SCALE)
     if not isinstance(codes, zarr.Array) or codes.dtype != np.uint8 or codes.ndim != 2:
         raise InputError(f"codes must be (row, byte) of uint8; those of {where} are not")
     if codes.shape[1] != code.n_codes:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
-from dask_embstab.tables.read.limits import physical_memory
+from dask_embstab.tables.read.guarded import guarded
+from dask_embstab.tables.read.limits import physical_memory, require_stored
 from dask_embstab.tables.read.source import Access, Digests, Openable, Source
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.gather import DirectGather, ObjectGather
@@ -57,6 +61,21 @@ class DirectSource:
         if not self.files.by_panels or self.files.store is not None:
             return ZarrGather(ZarrSource(self.array), rows)
         return DirectGather(self.files, rows)
+
+
+def small_array(array: zarr.Array[Any], what: str) -> Any:
+    """All values of a small array; read without Zarr where they are one chunk on a local disk.
+
+    Raises `DamageError` where its metadata claims far more than is stored.
+    """
+    files = chunk_files(array) if array.ndim in (1, 2) else None
+    if files is not None and files.store is None and 0 < files.n_rows <= files.chunk_rows:
+        with contextlib.suppress(OSError):
+            if Path(files.path(0)).stat().st_size == files.stored_bytes:
+                rows = DirectBlock(files, 0, files.n_rows).open().take(0, files.n_rows)
+                return rows.reshape(array.shape)
+    require_stored(array, what)
+    return guarded(array, what=what)[...]
 
 
 def few_rows(source: Source, rows: RowNumbers) -> Any:
