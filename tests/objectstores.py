@@ -163,3 +163,49 @@ def careless(patched: pytest.MonkeyPatch, ignored: str) -> None:
         return original(*arguments, mode=None if is_ignored else mode, **options)
 
     patched.setattr(obstore, "put", put)
+
+
+def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:
+    """Listings do not know yet of the last ``n`` objects that were put."""
+    last: list[str] = []
+
+    def noting(original: Any) -> Any:
+        def put(store: Any, path: str, *arguments: Any, **options: Any) -> Any:
+            last.append(path)
+            return original(store, path, *arguments, **options)
+
+        return put
+
+    class Late:
+        """A listing."""
+
+        def __init__(self, found: Any) -> None:
+            self.found = found
+
+        def collect(self) -> list[Any]:
+            """What is known of."""
+            return [one for one in self.found.collect() if one["path"] not in last[-n:]]
+
+        async def collect_async(self) -> list[Any]:
+            """The same."""
+            return self.collect()
+
+    list_all, one_level = obstore.list, obstore.list_with_delimiter
+
+    def listed(store: Any, *arguments: Any, prefix: Any = None, **options: Any) -> Any:
+        known = Late(list_all(store, *arguments, prefix=prefix, **options)).collect()
+        below = "" if prefix is None else f"{prefix}/"
+        names = [meta["path"][len(below) :] for meta in known if meta["path"].startswith(below)]
+        found = one_level(store, *arguments, prefix=prefix, **options)
+        folders = {f"{below}{name.partition('/')[0]}" for name in names if "/" in name}
+        files = [meta for meta in found["objects"] if meta["path"] not in last[-n:]]
+        return {"common_prefixes": sorted(folders), "objects": files}
+
+    async def listed_async(*arguments: Any, **options: Any) -> Any:
+        return listed(*arguments, **options)
+
+    for name in ("put", "put_async"):
+        patched.setattr(obstore, name, noting(getattr(obstore, name)))
+    patched.setattr(obstore, "list", lambda *a, **options: Late(list_all(*a, **options)))
+    patched.setattr(obstore, "list_with_delimiter", listed)
+    patched.setattr(obstore, "list_with_delimiter_async", listed_async)

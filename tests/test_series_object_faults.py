@@ -1,5 +1,8 @@
 """Whatever request of a series on an object store fails, or is done and its answer lost: nothing is
 lost, and the same call again ends in what an undisturbed one ends in.
+
+The requests are those that S3 gets; a server of this process answers them from a dict, so that a
+bucket is as it was before in no time.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -15,20 +19,22 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+from cloud_stand_ins import Amazon, serving
 from faults import recorded
-from objectstores import InMemory, Requests, contents, copied, in_memory, restore
+from objectstores import in_memory
 from oracle import world
 from publishers import publish_in_step
 from test_series_processes import day_of
 
 import dask_embstab as es
+from dask_embstab.files.remote import Url
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.objects import lease as leases
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("plainly"),
-]
+pytestmark = pytest.mark.usefixtures("plainly")
+Objects = dict[str, Any]
+_VOLATILE = ("series/attempts/", "series/locks/", "series/.clock")
+_READS = ("GET", "HEAD")
 
 
 def hold(series: es.Series, runs: Path) -> None:
@@ -49,94 +55,139 @@ VERBS: dict[str, Callable[[es.Series, Path], Any]] = {
 }
 
 
+@dataclass
+class World:
+    """A bucket, runs to publish in it, and what stands in it before a verb."""
+
+    server: Any
+    place: Url
+    runs: Path
+    starts: dict[str, Objects] = field(default_factory=dict)
+    count: int = 0
+
+    def series(self, start: Objects | None = None) -> es.Series:
+        """That of the bucket, which holds these objects."""
+        if start is not None:
+            self.server.objects = dict(start)
+        return es.Series(self.place)
+
+    def strike(self, at: int, *, after: bool) -> None:
+        """From now on count requests (with ``after`` those that write), and strike the n-th."""
+        self.count = 0
+
+        def act(method: str, _: str) -> Any:
+            if after and method in _READS:  # done or not is the same
+                return None
+            self.count += 1
+            if self.count != at:
+                return None
+            failed = (500, b"<Error><Code>InternalError</Code></Error>")
+            return "lost" if after else "cut" if at % 2 else failed
+
+        self.server.refuse = act
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three days, with ids, in two chunks a table."""
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A series of two days that asks no gate, one with a gate that nothing passes, and one in which
+    that gate holds the third day.
+    """
     folder = tmp_path_factory.mktemp("faults")
     for day in (1, 2, 3):
         ids: dict[str, Any] = {
             "item_ids": np.arange(24) + day,
-            "user_ids": [f"u{i}" for i in range(30)],
+            "user_ids": [f"u{i}" for i in range(14)],
         }
-        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def started(runs: Path) -> dict[str, InMemory]:
-    """A series of two days that asks no gate, one with a gate that nothing passes, and one in which
-    that gate holds the third day.
-    """
-    with dask.config.set(scheduler="synchronous"):
+        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 14), chunk_rows=16, **ids)
+    with serving(Amazon) as server, dask.config.set(scheduler="synchronous"):
+        options = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        place = Url(
+            "s3://bucket/series", {"endpoint": server.endpoint, "max_retries": 0, **options}
+        )
+        made = World(server, place, folder)
         for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
-            lagged: dict[str, Any] = {"gaps": [1, 2], "keep_references": 1}
-            place = in_memory()
-            series = es.Series.init(place, gates=dict.fromkeys(THRESHOLDS) | gates, **lagged)
+            server.objects = {}
+            series = es.Series.init(place, gates=dict.fromkeys(THRESHOLDS) | gates)
             for day in (1, 2):
-                series.add(runs / f"day-{day}.zarr", accept="known")
-            _started[name] = place
-        hold(es.Series(held := copied(_started["strict"])), runs)
-    return _started | {"held": held}
-
-
-_started: dict[str, InMemory] = {}
+                series.add(folder / f"day-{day}.zarr", accept="known")
+            made.starts[name] = dict(server.objects)
+        hold(made.series(), folder)
+        made.starts["held"] = dict(server.objects)
+        yield made
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Requests]:
-    """Where requests are counted and struck; leases are not renewed by the clock meanwhile."""
+def quiet_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are not renewed by the clock: its requests would be counted."""
     monkeypatch.setattr(leases, "BEAT_SECONDS", 1e6)
-    counted = Requests()
-    counted.install(monkeypatch)
-    return counted
 
 
-def ended(place: InMemory) -> tuple[Any, ...]:
-    """Everything a reader can see of a series: its log, and the rows of its runs."""
-    series = es.Series(place)
+def ended(world: World) -> tuple[Any, ...]:
+    """Everything a reader can see of a series: its log, and every byte of its chunks."""
+    series = es.Series(world.place)
     assert not series.verify().damage
-    numbers = [v.version for v in series.log().versions if v.run is not None]
-    tables = [getattr(series.open(n), key) for n in numbers for key in ("items", "users")]
-    data = [
-        (np.asarray(table.vectors).tobytes(), np.asarray(table.ids).tolist()) for table in tables
-    ]
-    return recorded(series), data
+    assert series.store.names("locks") == []
+    chunks = {key: one.data for key, one in world.server.objects.items() if "/c/" in key}
+    return recorded(series), chunks
+
+
+def left(objects: Objects) -> frozenset[tuple[str, Any]]:
+    """What a call left, but for what the clock and chance say in small files."""
+    return frozenset(
+        (key, hash(one.data) if "/c/" in key else 0)
+        for key, one in objects.items()
+        if not key.startswith(_VOLATILE)
+    )
 
 
 def strike_every(
-    requests: Requests,
-    start: InMemory,
+    world: World,
+    start: Objects,
     verb: Callable[[es.Series], Any],
     chosen: Callable[[int], list[int]],
     *,
     after: bool,
-) -> int:
-    """Strike at the chosen ones of all requests of a verb; how many were struck. The place is the
-    same each time: runs record the places of their references.
+) -> tuple[int, int]:
+    """Strike at the chosen ones of all requests of a verb (of those that write, where their answers
+    are lost); how many were struck, and how many different things these calls left. Each of those
+    is gone on with once.
     """
-    objects, before = contents(start), ended(start)
     for _ in range(2):  # a first call reads more than later ones
-        restore(start, objects)
-        with requests.armed(0):
-            verb(es.Series(start))
-            n = requests.count
-    wanted = ended(start)
+        series = world.series(start)
+        world.strike(0, after=after)
+        verb(series)
+        n = world.count
+    n_versions = len(es.Series(world.place).log().versions)
+    es.Series(world.place).gc(grace=0)
+    wanted, final = ended(world), world.server.objects
+    kept = {key: one for key, one in start.items() if final.get(key) == one}
+    known: set[frozenset[tuple[str, Any]]] = set()
     for at in chosen(n):
-        restore(start, objects)
-        with requests.armed(at, after=after), contextlib.suppress(OSError, es.EmbstabError):
-            verb(es.Series(start))
-        assert requests.struck
-        found = ended(start)
-        assert found[0][: len(before[0])] == before[0]
-        if len(found[0]) == len(before[0]):
-            verb(es.Series(start))
-        assert ended(start) == wanted
-        es.Series(start).gc(grace=0)
-        assert ended(start) == wanted
-        assert start.names("locks") == []
-    return len(chosen(n))
+        series = world.series(start)
+        world.strike(at, after=after)
+        with contextlib.suppress(OSError, es.EmbstabError):
+            verb(series)
+        struck = world.count >= at
+        world.strike(0, after=after)
+        assert struck
+        found = world.server.objects
+        assert kept.items() <= found.items(), "nothing is lost meanwhile"
+        if (state := left(found)) in known:
+            continue
+        known.add(state)
+        series = es.Series(world.place)
+        if len(series.log().versions) < n_versions or n_versions == _versions(start):
+            verb(series)
+        es.Series(world.place).gc(grace=0)
+        assert ended(world) == wanted
+    return len(chosen(n)), len(known)
 
 
+def _versions(objects: Objects) -> int:
+    return sum(key.startswith("series/versions/") for key in objects)
+
+
+@pytest.mark.usefixtures("quiet_leases")
 @pytest.mark.parametrize(
     "verb", [v if v == "add" else pytest.param(v, marks=pytest.mark.long) for v in VERBS]
 )
@@ -147,28 +198,18 @@ def strike_every(
 )
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_request_that_fails(
-    requests: Requests,
-    started: dict[str, InMemory],
-    runs: Path,
-    record_property: Any,
-    verb: str,
-    *,
-    after: bool,
-    every: bool,
+    worlds: World, record_property: Any, verb: str, *, after: bool, every: bool
 ) -> None:
-    start = started[{"hold": "strict", "accept": "held"}.get(verb, "start")]
+    start = worlds.starts[{"hold": "strict", "accept": "held"}.get(verb, "start")]
 
     def chosen(n: int) -> list[int]:
         return list(range(1, n + 1)) if every else [n // 2, n - 2]
 
-    objects = contents(start)
-    try:
-        struck = strike_every(
-            requests, start, lambda series: VERBS[verb](series, runs), chosen, after=after
-        )
-    finally:
-        restore(start, objects)  # other cases begin there too
+    struck, states = strike_every(
+        worlds, start, lambda series: VERBS[verb](series, worlds.runs), chosen, after=after
+    )
     record_property("tried", struck)
+    record_property("states", states)
 
 
 def test_two_publishers_at_once(tmp_path: Path) -> None:

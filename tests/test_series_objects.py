@@ -15,7 +15,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from objectstores import careless, contents, in_memory
+from objectstores import careless, contents, in_memory, lagging
 from obstore.store import LocalStore
 from oracle import world
 
@@ -184,6 +184,25 @@ def test_a_store_that_does_not_look_at_a_condition_is_refused(
 def test_a_store_without_conditions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(es.InputError, match=r"has no such requests .*use Amazon S3"):
         require_conditions(LocalStore(tmp_path), "locks", "s3://bucket/series")
+
+
+def test_a_listing_that_lags_behind_hides_nothing(
+    days: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions, runs and their files are asked for by their names where it does not know them."""
+    series = es.Series.init(place := in_memory(), gates=NO_GATES)
+    series.add(days[0])
+    lagging(monkeypatch)
+    assert series.add(days[1]).version.version == 2
+    assert "versions/2.json" not in place.names("versions")
+    assert [v.version for v in series.log().versions] == [1, 2]
+    assert series.open().name == "day-2"
+    series.gc(grace=0)
+    assert series.add(days[2]).version.version == 3
+    assert not series.verify().damage
+    monkeypatch.undo()
+    assert [v.run for v in series.log().versions] == ["day-1", "day-2", "day-3"]
+    assert not series.verify().damage
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:1/series", "memory://series"])

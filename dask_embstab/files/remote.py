@@ -3,7 +3,8 @@
 A place is a path, a URL or a store. A URL to which storage options belong is a `Url`: the same
 text, with the options that reach it, which are never shown. `bound` makes them at the edge of a
 verb; below it a place is handed on as it is, and `client` reaches it. A new scheme is a line of
-``_STORES``; a new spelling of an option one of ``_SPELLINGS``.
+``_STORES``; options are spelled in
+``remote_options.py``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Self, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from dask_embstab.errors import AccessError, EmbstabError, InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
+from dask_embstab.files.remote_options import (
+    endpoint_of,
+    flat,
+    number,
+    of_profile,
+    of_service,
+)
 from dask_embstab.repairs import option
 
 StorageOptions = Mapping[str, Any]
@@ -39,15 +45,6 @@ _STORES = {
     "http": "HTTPStore",
     "https": "HTTPStore",
 }
-_SPELLINGS = {
-    "key": "access_key_id",
-    "secret": "secret_access_key",
-    "token": "session_token",
-    "anon": "skip_signature",
-    "endpoint_url": "endpoint",
-    "region_name": "region",
-}
-"""As s3fs calls them."""
 _CLIENT = {
     "allow_http",
     "allow_invalid_certificates",
@@ -71,9 +68,7 @@ _SLOW = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "10m"}
 _MAX_RETRIES, _WEB_RETRIES, _RETRY_SECONDS = 10, 2, 180.0
 """Of a bucket, which may slow its clients down for a while; of a file on the web."""
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{1,300})</Message>)?")
-_AWS_NAMED = {"access_key_id", "secret_access_key", "skip_signature", "web_identity_token_file"}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _QUOTED = re.compile(r'"[^"]*"')
 _SHOWN = 400
@@ -172,7 +167,7 @@ def client(place: str) -> Any:
         (name, value) for name, value in os.environ.items() if name.upper().startswith(_ENVIRONMENT)
     )
     try:
-        return _client(str(place), tuple(sorted(_flat(options_of(place)).items())), environment)
+        return _client(str(place), tuple(sorted(flat(options_of(place)).items())), environment)
     except TypeError as error:
         raise InputError(
             f"values of {option('storage_options')} must be texts, numbers or truth values; one is"
@@ -188,15 +183,15 @@ def _client(url: str, options: tuple[tuple[str, Any], ...], _environment: Any) -
     if not parts.netloc:
         raise InputError(f"a URL must name a bucket or a host; {url} names none")
     store = require_extra("obstore.store", "s3", what=f"reaching {url}")
-    config = dict(options)
+    config = of_service(_STORES[scheme], dict(options))
     connection = _SLOW | {name: config.pop(name) for name in _CLIENT & config.keys()}
-    if scheme == "http" or _endpoint(config).startswith("http://"):
+    if scheme == "http" or endpoint_of(config).startswith("http://"):
         connection["allow_http"] = True
     most = _WEB_RETRIES if _STORES[scheme] == "HTTPStore" else _MAX_RETRIES
     retries = {
-        "max_retries": int(_number(config.pop("max_retries", most), "max_retries")),
+        "max_retries": int(number(config.pop("max_retries", most), "max_retries")),
         "retry_timeout": dt.timedelta(
-            seconds=_number(config.pop("retry_timeout", _RETRY_SECONDS), "retry_timeout")
+            seconds=number(config.pop("retry_timeout", _RETRY_SECONDS), "retry_timeout")
         ),
     }
     address = f"{'gs' if scheme == 'gcs' else scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -207,7 +202,7 @@ def _client(url: str, options: tuple[tuple[str, Any], ...], _environment: Any) -
             f" ({', '.join(sorted(_CLIENT))}); {', '.join(sorted(config))} came"
         )
     try:
-        provider = _of_profile(config) if _STORES[scheme] == "S3Store" else {}
+        provider = of_profile(config) if _STORES[scheme] == "S3Store" else {}
         return getattr(store, _STORES[scheme]).from_url(
             address, client_options=connection, retry_config=retries, **more, **provider
         )
@@ -299,49 +294,3 @@ def failure(error: BaseException) -> str:
     if match := _CODE.search(str(error)):
         return ": ".join(part for part in match.groups() if part)
     return " ".join(text.split())[:_SHOWN] or type(error).__name__
-
-
-def _of_profile(config: dict[str, Any]) -> dict[str, Any]:
-    """What gives the credentials of an AWS profile, which obstore's own chain does not read: of the
-    one that is named, or of the default one where nothing else names credentials.
-    """
-    asked = config.pop("profile", None)
-    named = asked or os.environ.get("AWS_PROFILE")
-    given = _AWS_NAMED & {name.removeprefix("aws_") for name in config}
-    if given or (not asked and "AWS_ACCESS_KEY_ID" in os.environ):
-        return {}
-    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
-    if not named and (not Path(file).expanduser().exists() or find_spec("boto3") is None):
-        return {}
-    boto3 = require_extra("boto3", "aws", what=f"the AWS profile {named}")
-    provider = require_extra("obstore.auth.boto3", "aws", what=f"the AWS profile {named}")
-    session = boto3.Session(profile_name=named)
-    return {"credential_provider": provider.Boto3CredentialProvider(session)}
-
-
-def _endpoint(config: Mapping[str, Any]) -> str:
-    """The address of the service where it is not its own."""
-    named = (name for name in config if name.removeprefix("aws_").startswith("endpoint"))
-    given = next((config[name] for name in named), None)
-    return str(given or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or "")
-
-
-def _flat(options: StorageOptions) -> dict[str, Any]:
-    """Names and values of obstore, whichever way they were spelled; dicts within (``client_kwargs``
-    of s3fs) say the same as what is in them.
-    """
-    made: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping) and name != "default_headers":
-            made |= _flat(value)
-        elif value is not None:
-            made[_SPELLINGS.get(name, name)] = value
-    return made
-
-
-def _number(value: Any, name: str) -> float:
-    """A number, or seconds with a unit."""
-    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", str(value))
-    if match is None or match[2] not in _SECONDS:
-        raise InputError(f"the storage option {name} must be a number such as 10 or 30s")
-    return float(match[1]) * _SECONDS[match[2]]

@@ -249,6 +249,15 @@ class Folder:
         return str(self.root / key)
 
 
+def size_of(store: Store, key: str) -> int | None:
+    """Bytes of a file, asked for by its key: a listing may not know yet of it. None where there is
+    none.
+    """
+    with contextlib.suppress(FileNotFoundError), store.open(key) as file:
+        return file.seek(0, os.SEEK_END)
+    return None
+
+
 def _unfit(root: Path, why: str | None) -> InputError:
     return InputError(
         "a series needs a file system with hard links and renames, by which one of several"

@@ -96,7 +96,9 @@ class Table(Displayed):
     @property
     def ids(self) -> Any:
         """The ids as a lazy Dask array, (n,); None where rows are known by their number alone."""
-        return None if self.stored_ids is None else as_dask(self.stored_ids.array, self.chunk_rows)
+        if self.stored_ids is None:
+            return None
+        return as_dask(self.stored_ids.array, self.chunk_rows, unique=True)
 
     @property
     def row_ids(self) -> Ids | RowNumberIds:

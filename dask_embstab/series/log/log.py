@@ -19,7 +19,7 @@ from dask_embstab.errors import DamageError, InputError
 from dask_embstab.series.log.names import version_key
 from dask_embstab.series.log.version_file import Findings
 from dask_embstab.series.log.versions import MOVING, Version
-from dask_embstab.series.store import Store
+from dask_embstab.series.store import Store, size_of
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _FILE = re.compile(r"[1-9][0-9]*\.json")
@@ -223,10 +223,16 @@ def read_log(store: Store) -> Log:
     Raises `DamageError` where one of them is missing, or, when it is read, has changed.
     """
     numbers = {int(name[:-5]) for name in store.names("versions") if _FILE.fullmatch(name)}
-    if missing := set(range(1, max(numbers, default=0) + 1)) - numbers:
-        key = version_key(min(missing))
-        raise DamageError(f"{key} is missing and later versions are there; restore it from a copy")
-    return Log(_Stored(store, len(numbers)))
+    last = max(numbers, default=0)
+    while size_of(store, version_key(last + 1)) is not None:  # a listing may lag behind
+        last += 1
+        numbers.add(last)
+    for number in sorted(set(range(1, last + 1)) - numbers):
+        if size_of(store, key := version_key(number)) is None:
+            raise DamageError(
+                f"{key} is missing and later versions are there; restore it from a copy"
+            )
+    return Log(_Stored(store, last))
 
 
 class _Stored(Sequence[Version]):

@@ -14,7 +14,7 @@ from dask_embstab.errors import DamageError
 from dask_embstab.files.place import local_path
 from dask_embstab.series.log.names import reference_key, run_key
 from dask_embstab.series.log.versions import Version
-from dask_embstab.series.store import Store
+from dask_embstab.series.store import Store, size_of
 from dask_embstab.tables.layout import Files
 from dask_embstab.tables.read.recorded import Recorded, require_metadata
 from dask_embstab.tables.run import Run, open_run
@@ -52,12 +52,16 @@ def _opened(store: Store, version: Version, key: str, part: str, files: Files) -
         raise DamageError(f"version {version.version} names no digests; restore it from a copy")
     sizes = store.files(key)
     for path, size in files["bytes"].items():
-        if (stands := sizes.get(path)) != size:
+        stands = sizes[path] if path in sizes else size_of(store, f"{key}/{path}")
+        if stands != size:
             what = "is missing" if stands is None else f"should have {size} bytes and has {stands}"
             raise DamageError(f"{key}/{path} {what}; restore it from a copy")
     metadata = files["metadata"]
-    if missing := next((path for path in metadata if path not in sizes), None):
-        raise DamageError(f"{key}/{missing} is missing; restore it from a copy")
+    missing = (
+        path for path in metadata if path not in sizes and size_of(store, f"{key}/{path}") is None
+    )
+    for path in missing:
+        raise DamageError(f"{key}/{path} is missing; restore it from a copy")
     read = store.read_each([f"{key}/{path}" for path in metadata])
     for (path, digest), data in zip(metadata.items(), read, strict=True):
         require_metadata(data, digest, f"{key}/{path}")

@@ -149,8 +149,14 @@ class ObjectPrefix:
             for first in (key, root) if root in keys else (key,):
                 with contextlib.suppress(FileNotFoundError):
                     api.delete(self.store, first)
-            if rest := [found for found in keys if found != root]:
-                api.delete(self.store, rest)
+            rest = [found for found in keys if found != root]
+            try:
+                if rest:
+                    api.delete(self.store, rest)
+            except FileNotFoundError:  # another process was quicker: Google and Azure tell
+                for found in rest:
+                    with contextlib.suppress(FileNotFoundError):
+                        api.delete(self.store, found)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Lease]:

@@ -20,7 +20,7 @@ from dask_embstab.series.log.names import version_key
 from dask_embstab.series.log.settings import Settings
 from dask_embstab.series.log.version_file import Details
 from dask_embstab.series.log.versions import MOVING, Kind, Version, artifacts
-from dask_embstab.series.store import Held, Store
+from dask_embstab.series.store import Held, Store, size_of
 
 
 def next_version(store: Store, log: Log, kind: Kind, settings: Settings, **known: Any) -> Version:
@@ -85,11 +85,11 @@ def _withdraw_unless_whole(store: Store, version: Version) -> None:
     missing = _missing(store, version)
     if missing is None:
         return
-    key, after = version_key(version.version), f"{version.version + 1}.json"
+    key, after = version_key(version.version), version_key(version.version + 1)
     why = f"{missing} was removed by another process while it was published"
-    if after not in store.names("versions"):
+    if size_of(store, after) is None:
         store.remove(key)
-        if after not in store.names("versions"):
+        if size_of(store, after) is None:
             raise RetryError(f"{why}; version {version.version} was withdrawn; call again")
         store.create(key, version.encoded())  # a log has no gaps
     raise DamageError(
@@ -105,14 +105,9 @@ def _missing(store: Store, version: Version) -> str | None:
     listed: list[str | None] = [stored.digests_file for stored in made] + [
         version.basis.get("file") if version.kind in MOVING else None
     ]
-    there = {
-        f"{folder}/{name}"
-        for folder in ("digests", "bases", "runs", "references")
-        for name in store.names(folder)
-    }
-    if lost := [key for key in listed if key is not None and key not in there]:
-        return lost[0]
+    there = {f"{folder}/{name}" for folder in ("digests", "bases") for name in store.names(folder)}
     files = [key for stored in made for key, _, _ in artifacts(stored)]
-    runs = {"/".join(key.split("/")[:2]) for key in files} & there
-    there = {f"{run}/{path}" for run in runs for path in store.files(run)}
-    return next((key for key in files if key not in there), None)
+    for run in dict.fromkeys("/".join(key.split("/")[:2]) for key in files):
+        there |= {f"{run}/{path}" for path in store.files(run)}
+    wanted = [*(key for key in listed if key is not None), *files]
+    return next((key for key in wanted if key not in there and size_of(store, key) is None), None)

@@ -20,9 +20,14 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
-from dask_embstab.errors import InputError
+from dask_embstab.errors import DamageError, InputError
 from dask_embstab.tables.read.bounded import allowed_bytes
-from dask_embstab.tables.read.stored.chunk_files import ChunkFiles, Compression
+from dask_embstab.tables.read.stored.chunk_files import (
+    ChunkFiles,
+    Compression,
+    may_be_left_out,
+    open_chunk,
+)
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.read.stored.shards import Shards
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
@@ -169,3 +174,45 @@ def require_visible(array: zarr.Array[Any]) -> None:
     if len(_visible) >= _MOST_REMEMBERED:
         _visible.clear()
     _visible.add(known)
+
+
+def require_chunks(
+    array: zarr.Array[Any], rows: range | Sequence[int], values: Any, *, unique: bool = False
+) -> None:
+    """Raise `DamageError` where these ``values`` of ``rows`` are the fill of a chunk that is
+    missing and that no writer leaves out.
+
+    The first of them in each (inner) chunk tells whether the store is asked for it.
+    """
+    size, fill = array.chunks[0], array.fill_value
+    starts = [at for at in _starts(rows, size) if _is_fill(values[at], fill)]
+    if not starts or may_be_left_out(fill, unique=unique, n_rows=min(size, array.shape[0])):
+        return
+    files = chunk_files(array, unique=unique)
+    chunk_rows = (array.shards or array.chunks)[0]
+    for chunk in dict.fromkeys(rows[at] // chunk_rows for at in starts):
+        if files is not None:
+            found = open_chunk(files, chunk)
+            if found is not None:
+                found.close()
+            continue
+        key = array.metadata.encode_chunk_key((chunk,) + (0,) * (array.ndim - 1))
+        if not sync(array.store.exists(f"{array.path}/{key}".lstrip("/"))):
+            raise DamageError(
+                f"chunk {key} of {array.store_path} is missing; restore it from its source, or"
+                " write the table again"
+            )
+
+
+def _starts(rows: range | Sequence[int], size: int) -> list[int]:
+    """Where rows of another chunk begin."""
+    if isinstance(rows, range) and rows.step == 1:
+        return [0, *range(size - rows.start % size, len(rows), size)] if rows else []
+    numbers = np.asarray(rows, np.int64) // size
+    return np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+
+
+def _is_fill(row: Any, fill: Any) -> bool:
+    """Whether nothing but the fill value stands in a row."""
+    same = np.asarray(row == ("" if fill is None and isinstance(row, str) else fill))
+    return bool(np.all(same | (np.asarray(row != row) & bool(fill != fill))))

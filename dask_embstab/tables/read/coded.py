@@ -73,10 +73,10 @@ class CodedSource(View):
     @property
     def array(self) -> Any:
         """A lazy Dask array."""
-        codes = as_dask(self.source.array, self.chunk_rows)
+        codes = as_dask(self.source.array, self.chunk_rows, unique=True)
         parts = [codes]
         if self.scale is not None:
-            scale = as_dask(self.scale.array, self.chunk_rows)
+            scale = as_dask(self.scale.array, self.chunk_rows, unique=True)
             scale = scale[:, None] if scale.ndim == 1 else scale
             parts.append(scale.rechunk((codes.chunks[0], (1,))))
         rows, *more = parts
@@ -250,7 +250,9 @@ def coded_source(group: zarr.Group, where: str) -> CodedSource:
         stamp = _Stamp(file, code_attributes(code)[ATTRIBUTE]["code"])
     # Writers leave out no chunk of codes, although its fill is a number.
     files = chunk_files(codes, unique=True)
-    source: Source = ZarrSource(codes) if files is None else DirectSource.of(codes, files)
+    source: Source = (
+        ZarrSource(codes, unique=True) if files is None else DirectSource.of(codes, files)
+    )
     if not code.scaled:
         return CodedSource(source, None, code, stamp)
     if not isinstance(scale, zarr.Array) or scale.shape != codes.shape[:1]:

@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import InputError
-from dask_embstab.tables.read.chunk_layout import require_visible
+from dask_embstab.tables.read.chunk_layout import require_chunks, require_visible
 from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.read.source import Access, ArrayBlock, default_chunk_rows
 
@@ -70,9 +70,9 @@ def require_whole_rows(array: Any, where: str) -> None:
         )
 
 
-def as_dask(array: Any, chunk_rows: int) -> Any:
+def as_dask(array: Any, chunk_rows: int, *, unique: bool = False) -> Any:
     """A lazy Dask array over anything that slices, one chunk per ``chunk_rows`` rows; a Dask array
-    stays as it is.
+    stays as it is. ``unique`` as `chunk_files` has it.
 
     Named anew at each call: a name made from the path would outlive what is overwritten there.
     """
@@ -82,15 +82,18 @@ def as_dask(array: Any, chunk_rows: int) -> Any:
 
     require_task_count(-(-array.shape[0] // chunk_rows), "a Dask view of the table")
     chunks = (chunk_rows, *array.shape[1:])
-    seen = Visible(array) if isinstance(array, zarr.Array) else array
+    seen = Visible(array, unique) if isinstance(array, zarr.Array) else array
     return da.from_array(seen, chunks=chunks, name=f"embstab-{uuid.uuid4().hex}", asarray=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """A Zarr array that raises where the process which slices it does not see its store."""
+    """A Zarr array that raises where the process which slices it does not see its store, or a chunk
+    of it is missing.
+    """
 
     array: zarr.Array[Any]
+    unique: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,7 +113,15 @@ class Visible:
     def __getitem__(self, item: Any) -> Any:
         """Decoded values."""
         require_visible(self.array)
-        return self.array[item]
+        values = self.array[item]
+        of_rows = item[0] if isinstance(item, tuple) else item
+        if isinstance(of_rows, slice):
+            rows: Any = range(self.shape[0])[of_rows]
+        else:
+            rows = np.atleast_1d(of_rows)
+        found = np.reshape(values, (len(rows), -1))
+        require_chunks(self.array, rows, found, unique=self.unique)
+        return values
 
 
 def delayed_if_needed(make: Callable[..., Any], *arguments: Any) -> Any:

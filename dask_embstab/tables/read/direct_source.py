@@ -59,7 +59,7 @@ class DirectSource:
     def gather(self, rows: RowNumbers) -> DirectGather | ZarrGather:
         """These rows, gathered when the task runs."""
         if not self.files.by_panels or self.files.store is not None:
-            return ZarrGather(ZarrSource(self.array), rows)
+            return ZarrGather(ZarrSource(self.array, self.files.unique), rows)
         return DirectGather(self.files, rows)
 
 

@@ -328,7 +328,7 @@ def column_source(array: Any, *, unique: bool = False) -> Source:
     if files is not None and files.by_panels and files.store is None:
         return DirectSource.of(array, files)
     if isinstance(array, zarr.Array):
-        return ZarrSource(array)
+        return ZarrSource(array, unique)
     if isinstance(array, np.ndarray):
         return ArraySource(array[:, None])
     return DaskSource(as_dask(array, _COLUMN_ROWS)[:, None])

@@ -4,10 +4,9 @@ at a time per task.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
@@ -16,7 +15,7 @@ from zarr.storage import LocalStore
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.repairs import call
-from dask_embstab.tables.read.chunk_layout import require_visible
+from dask_embstab.tables.read.chunk_layout import require_chunks, require_visible
 from dask_embstab.tables.read.source import Access, Digests, chunk_digest, grouped
 from dask_embstab.tables.store_errors import reading
 
@@ -25,9 +24,12 @@ _GATHER_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ZarrSource:
-    """A Zarr array, (n, d) or (n,), whose chunks hold whole rows."""
+    """A Zarr array, (n, d) or (n,), whose chunks hold whole rows; ``unique`` as `chunk_files` has
+    it.
+    """
 
     array: zarr.Array[Any]
+    unique: bool = False
     access: ClassVar[Access] = "zarr"
 
     @property
@@ -56,7 +58,7 @@ class ZarrSource:
         return ZarrGather(self, rows)
 
     def decode(self, chunk: int) -> Rows:
-        """All rows of one chunk (or shard), decoded."""
+        """All rows of one chunk (or shard), decoded; `DamageError` where it is missing."""
         start = chunk * self.chunk_rows
         with reading(self._name(chunk)):
             require_visible(self.array)
@@ -67,22 +69,8 @@ class ZarrSource:
             )
         with reading(self._name(chunk)):
             rows = np.asarray(self.array[start : start + self.chunk_rows])
+            require_chunks(self.array, range(start, start + len(rows)), rows, unique=self.unique)
             return rows.reshape(len(rows), -1)
-
-    def explain(self, chunk: int) -> None:
-        """Raise if the chunk is missing from a store that should hold every chunk (its fill value
-        is not finite).
-        """
-        fill = self.array.fill_value
-        if fill is None or np.isfinite(cast("float", fill)) or self._is_stored(chunk):
-            return
-        raise DamageError(
-            f"{self._name(chunk)} is missing; restore it from its source, or write the table again"
-        )
-
-    def _is_stored(self, chunk: int) -> bool:
-        file = self._file(chunk)
-        return len(set(chunks_seen(self.array))) == 1 if file is None else file.exists()
 
     def _is_no_file(self, chunk: int) -> bool:
         """Whether something stands at its place that holds no byte: Zarr would take it for a chunk
@@ -149,8 +137,6 @@ class ZarrReader:
             self._digests[chunk] = chunk_digest(
                 self._rows, self._source.chunk_rows, self._source.array.fill_value
             )
-            if not np.isfinite(self._rows[0]).all():
-                self._source.explain(chunk)
         return self._rows
 
 
@@ -194,15 +180,6 @@ class ZarrGatherReader:
             batch[group] = self._source.decode(chunk)[rows[group] - chunk * size]
 
         return batch
-
-
-def chunks_seen(array: zarr.Array[Any]) -> tuple[int, int]:
-    """How many chunks (or shards) of an array its store has, and how many there are of it."""
-    rows = (array.shards or array.chunks)[0] if array.ndim else 1
-    if array.shards is None:
-        return int(array.nchunks_initialized), int(array.nchunks)
-    inner = math.prod(a // b for a, b in zip(array.shards, array.chunks, strict=True))
-    return int(array.nchunks_initialized) // inner, -(-array.shape[0] // rows)
 
 
 def require_full_width(array: zarr.Array[Any], name: str) -> None:

@@ -85,13 +85,18 @@ class FolderFiles:
 
 @dataclass(frozen=True, slots=True)
 class StoreFiles:
-    """What lies below a path in a Zarr store."""
+    """What lies below a path in a Zarr store; ``known`` are the names of all files, where they were
+    looked for already.
+    """
 
     store: Store
     path: str = ""
+    known: tuple[str, ...] | None = None
 
     def names(self) -> list[str]:
         """Keys below the path, sorted: no order of a listing is relied upon."""
+        if self.known is not None:
+            return list(self.known)
         below = f"{self.path}/" if self.path else ""
 
         async def listed() -> list[str]:

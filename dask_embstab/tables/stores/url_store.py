@@ -4,7 +4,7 @@ one clear error each.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from copy import copy
 from typing import Any, Protocol, Self, TypeVar
 
@@ -121,6 +121,13 @@ class UrlStore(ObjectStore[Any]):
         if self.recorded is None or byte_range is not None:
             return data
         return self.recorded.compared(key, data, f"{self.url}/{key}")
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """As Zarr, or `AccessError`."""
+        asked = [(key, prototype, byte_range) for key, byte_range in key_ranges]
+        return await concurrent_map(asked, self.get, _AT_ONCE)
 
     async def exists(self, key: str) -> bool:
         """As Zarr, or `AccessError`."""

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import MemoryStore, StorePath
@@ -32,11 +32,12 @@ from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
 from dask_embstab.tables.stores.output_store import UrlOutput
-from dask_embstab.tables.stores.run_files import run_files
+from dask_embstab.tables.stores.run_files import StoreFiles
 from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
 GIVEN_UP = "given_up"
 """In the mark of an unfinished run: its own writer says that nobody writes it any more."""
+_AT_ONCE = 32
 
 
 def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
@@ -198,19 +199,34 @@ def _root_metadata(attributes: dict[str, Any]) -> bytes:
     return data
 
 
-def require_stored(group: zarr.Group) -> None:
-    """Raise unless every chunk that was written can be seen in the store that was asked for."""
-    keys = run_files(group.store, group.path).names()
-    stored = Counter(key.partition("/c/")[0] for key in keys if "/c/" in key)
+def stored_files(group: zarr.Group) -> StoreFiles:
+    """The files of a run, every chunk of which can be seen in the store that was asked for;
+    `DamageError` where one cannot.
+
+    They are listed once; a chunk that a listing does not know yet is asked for by its name.
+    """
+    store, below = group.store, f"{group.path}/" if group.path else ""
+    names = set(StoreFiles(store, group.path).names())
+
+    async def is_there(name: str) -> bool:
+        return await store.exists(f"{below}{name}")
+
     for name, node in group.members(max_depth=None):
         if not isinstance(node, zarr.Array):
             continue
         sizes = zip(node.shape, node.shards or node.chunks, strict=True)
-        n_objects, seen = math.prod(-(-n // size) for n, size in sizes), stored[name]
-        if seen != n_objects:
+        grid = np.ndindex(*(-(-n // size) for n, size in sizes))
+        wanted = {f"{name}/{node.metadata.encode_chunk_key(at)}" for at in grid}
+        lacking = sorted(wanted - names)
+        lost = lacking and not all(
+            sync(concurrent_map([(n,) for n in lacking], is_there, _AT_ONCE))
+        )
+        if lost:
             raise DamageError(
-                f"every chunk must be seen where the output was asked for; of {n_objects} chunks"
-                f" of {name} only {seen} are in {group.store_path}; its store lost what was"
-                " written, or the processes that computed have copies of their own; nothing was"
-                " published"
+                f"every chunk must be seen where the output was asked for; of {len(wanted)} chunks"
+                f" of {name} only {len(wanted) - len(lacking)} are in {group.store_path}; its store"
+                " lost what was written, or the processes that computed have copies of their own;"
+                " nothing was published"
             )
+        names |= wanted
+    return StoreFiles(store, group.path, tuple(sorted(names)))

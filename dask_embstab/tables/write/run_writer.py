@@ -47,7 +47,7 @@ from dask_embstab.tables.write.nodes import (
     root_group,
     write_matrix,
 )
-from dask_embstab.tables.write.object_store import OutputGroup, require_store, require_stored
+from dask_embstab.tables.write.object_store import OutputGroup, require_store, stored_files
 from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects
@@ -156,9 +156,8 @@ class RunWriter:
         store = self.group.store
         if isinstance(store, LocalStore):
             return run_files(Path(store.root, self.group.path))
-        require_stored(self.group)
         self.is_stored = True
-        return run_files(store, self.group.path)
+        return stored_files(self.group)
 
 
 @contextlib.contextmanager
@@ -214,7 +213,7 @@ def _in_place(
         writer = RunWriter(output.group, attributes, None)
         yield writer
         if not writer.is_stored:
-            require_stored(output.group)
+            stored_files(output.group)
         with publishing(out):
             # The mark goes, in one write with the consolidated metadata.
             finish(output.group, attributes)

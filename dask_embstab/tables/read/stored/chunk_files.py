@@ -22,6 +22,7 @@ from dask_embstab.tables.read.stored.objects import (
     OpenObject,
     ReadAhead,
     fetch,
+    fetch_ranges,
     submit,
 )
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
@@ -184,17 +185,12 @@ class ChunkFiles:
 
     def ranges(self, chunk: int, offsets: RowNumbers) -> list[Any]:
         """The bytes of a row at each of these offsets of an object."""
-        import obstore
-
         if not len(offsets):
             return []
-        path, starts = self.path(chunk), offsets.tolist()
         assert self.store is not None
         with reading(self.name(chunk)):
-            return list(
-                obstore.get_ranges(
-                    self.store.store, path, starts=starts, lengths=[self.row_bytes] * len(starts)
-                )
+            return fetch_ranges(
+                self.store.store, self.path(chunk), offsets.tolist(), self.row_bytes
             )
 
     def require_visible(self) -> None:
@@ -232,8 +228,15 @@ class ChunkFiles:
 
     def may_be_left_out(self, n_rows: int) -> bool:
         """Whether Zarr may have stored so many rows by not storing them."""
-        lone = n_rows == 1
-        return self.recorded is None and bool(np.isfinite(self.fill)) and (lone or not self.unique)
+        return self.recorded is None and may_be_left_out(
+            self.fill, unique=self.unique, n_rows=n_rows
+        )
+
+
+def may_be_left_out(fill: Any, *, unique: bool, n_rows: int) -> bool:
+    """Whether some writer stores so many rows of nothing but the fill value by not storing them."""
+    is_number = not isinstance(fill, float | np.floating) or bool(np.isfinite(fill))
+    return is_number and (n_rows == 1 or not unique)
 
 
 def open_chunk(

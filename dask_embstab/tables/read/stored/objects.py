@@ -59,7 +59,8 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
 
     wanted: Any = {"suffix": -start} if start < 0 else (start, stop)
     options: Any = {} if stop is None and start >= 0 else {"range": wanted}
-    for pause in (*_PAUSES, None):
+
+    def ask() -> Part:
         try:
             found = obstore.get(store, path, options=options)
             size, version = found.meta["size"], found.meta["e_tag"]
@@ -77,10 +78,37 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
                 meta = obstore.head(store, path)
                 if meta["size"] <= max(0, start):
                     return Part(start, memoryview(b""), meta["size"], meta["e_tag"])
-            if pause is None:
-                raise
+            raise
+
+    return _again(ask)
+
+
+def fetch_ranges(
+    store: Any, path: str, starts: Sequence[int], n_bytes: int, *, coalesce: int = 1 << 20
+) -> list[Any]:
+    """So many bytes from each of these places of an object on; what lies between two is fetched too
+    where it is less than ``coalesce``.
+    """
+    import obstore
+
+    lengths = [n_bytes] * len(starts)
+    return _again(
+        lambda: list(
+            obstore.get_ranges(store, path, starts=starts, lengths=lengths, coalesce=coalesce)
+        )
+    )
+
+
+def _again(ask: Callable[[], V]) -> V:
+    """What a request gives, which is made again where the connection was cut within its answer."""
+    from obstore.exceptions import GenericError
+
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except GenericError:
             time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+    return ask()
 
 
 @lru_cache(maxsize=1)
@@ -251,12 +279,9 @@ class OpenObject:
         """Those that are stored there; what lies between them is not fetched, unless it is
         little.
         """
-        import obstore
-
-        lengths = [CHECKSUM_BYTES] * len(offsets)
         found = self._reading(
-            lambda: obstore.get_ranges(
-                self._store, self.path, starts=offsets, lengths=lengths, coalesce=_COALESCED_BYTES
+            lambda: fetch_ranges(
+                self._store, self.path, offsets, CHECKSUM_BYTES, coalesce=_COALESCED_BYTES
             )
         )
         return [int.from_bytes(one, "little") for one in found]
