@@ -222,16 +222,13 @@ def read_log(store: Store) -> Log:
 
     Raises `DamageError` where one of them is missing, or, when it is read, has changed.
     """
-    numbers = {int(name[:-5]) for name in store.names("versions") if _FILE.fullmatch(name)}
-    last = max(numbers, default=0)
+    listed = {int(name[:-5]) for name in store.names("versions") if _FILE.fullmatch(name)}
+    last = max(listed, default=0)
+    for key in (version_key(number) for number in range(1, last) if number not in listed):
+        if size_of(store, key) is None:
+            raise DamageError(f"{key} is missing and later ones are there; restore it from a copy")
     while size_of(store, version_key(last + 1)) is not None:  # a listing may lag behind
         last += 1
-        numbers.add(last)
-    for number in sorted(set(range(1, last + 1)) - numbers):
-        if size_of(store, key := version_key(number)) is None:
-            raise DamageError(
-                f"{key} is missing and later versions are there; restore it from a copy"
-            )
     return Log(_Stored(store, last))
 
 

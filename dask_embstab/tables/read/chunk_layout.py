@@ -192,9 +192,8 @@ def require_chunks(
     chunk_rows = (array.shards or array.chunks)[0]
     for chunk in dict.fromkeys(rows[at] // chunk_rows for at in starts):
         if files is not None:
-            found = open_chunk(files, chunk)
-            if found is not None:
-                found.close()
+            if (stored := open_chunk(files, chunk)) is not None:
+                stored.close()
             continue
         key = array.metadata.encode_chunk_key((chunk,) + (0,) * (array.ndim - 1))
         if not sync(array.store.exists(f"{array.path}/{key}".lstrip("/"))):

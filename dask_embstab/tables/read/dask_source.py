@@ -119,8 +119,8 @@ class Visible:
             rows: Any = range(self.shape[0])[of_rows]
         else:
             rows = np.atleast_1d(of_rows)
-        found = np.reshape(values, (len(rows), -1))
-        require_chunks(self.array, rows, found, unique=self.unique)
+        by_row = np.reshape(values, (len(rows), -1))
+        require_chunks(self.array, rows, by_row, unique=self.unique)
         return values
 
 
