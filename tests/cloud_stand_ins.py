@@ -4,8 +4,10 @@ tests: objects in memory, with their conditional requests, listings, uploads in 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime as dt
+import hashlib
 import re
 import threading
 import urllib.parse
@@ -45,7 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         self.asked = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
         self.key = urllib.parse.unquote(parts.path).strip("/")
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body = self.server.garble(self.key, body)
         with self.server.lock:
             self.server.asked.append((self.command, self.path, dict(self.headers)))
             refused = self.server.refuse(self.command, self.key)
@@ -215,6 +218,18 @@ class Amazon(Google):
             return stands is None
         return wanted is None or (stands is not None and wanted == f'"{stands.generation}"')
 
+    def on_put(self) -> None:
+        """An object, or a part of one, if it came as it was sent."""
+        digest = hashlib.sha256(self.body)
+        signed = self.headers.get("x-amz-content-sha256")
+        kept = self.headers.get("x-amz-checksum-sha256")
+        if signed not in ("UNSIGNED-PAYLOAD", digest.hexdigest()):
+            self.answer(400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
+        elif kept not in (None, base64.b64encode(digest.digest()).decode()):
+            self.answer(400, b"<Error><Code>BadDigest</Code></Error>")
+        else:
+            super().on_put()
+
     def on_delete(self) -> None:
         """Remove it, if it is there."""
         self.server.objects.pop(self.key, None)
@@ -291,13 +306,14 @@ class Azure(Handler):
 def serving(kind: type[Handler]) -> Iterator[Any]:
     """Such a server while the block runs: its ``endpoint``, ``objects``, and what was ``asked``;
     ``refuse`` may answer a request in its place, have it ``"cut"`` before it is done, or its answer
-    ``"lost"``.
+    ``"lost"``; ``garble`` changes bodies on their way.
     """
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as made:
         server: Any = made
         server.daemon_threads, server.lock = True, threading.Lock()
         server.objects, server.parts, server.asked = {}, {}, []
         server.generation, server.refuse = 1000, lambda *_: None
+        server.garble = lambda _, body: body
         server.endpoint = f"http://127.0.0.1:{made.server_address[1]}"
         thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
         thread.start()

@@ -13,11 +13,12 @@ import dask
 import numpy as np
 import obstore
 import pytest
-from cloud_stand_ins import Azure, Google, serving
+from cloud_stand_ins import Amazon, Azure, Google, serving
 from oracle import world
 
 import dask_embstab as es
 from dask_embstab.files.remote import Url, client
+from dask_embstab.files.remote_options import of_service
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.objects.prefix import ObjectPrefix
 from dask_embstab.tables.read.stored import objects
@@ -31,6 +32,7 @@ SERVICES: dict[str, tuple[Any, str, dict[str, str]]] = {
     "google": (Google, "gs", {"bearer_token": "t0ken"}),
     "azure": (Azure, "az", {"account_name": "team", "access_key": "c2VjcmV0"}),
 }
+S3 = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
 
 
 @dataclass
@@ -145,3 +147,41 @@ def test_an_option_of_another_service_is_one_line(cloud: Cloud) -> None:
         client(other)
     assert "s3cr3t" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_parts", [1, 4])
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "XAmzContentSHA256Mismatch"),
+        ({"checksum_algorithm": "SHA256", "unsigned_payload": "true"}, "BadDigest"),
+    ],
+    ids=["signed", "checksum"],
+)
+def test_s3_refuses_what_arrives_otherwise_than_it_was_sent(
+    monkeypatch: pytest.MonkeyPatch, n_parts: int, options: dict[str, str], code: str
+) -> None:
+    if n_parts > 1:
+        for module in (objects, object_writer):
+            monkeypatch.setattr(module, "PART_BYTES", 1000)
+    with serving(Amazon) as server, dask.config.set(scheduler="synchronous"):
+        known = {"endpoint": server.endpoint, "max_retries": 0, **S3, **options}
+        run = es.create_run(Url("s3://bucket/a.zarr", known), T, item_ids=IDS)
+        np.testing.assert_array_equal(run.items.vectors, T)
+        server.garble = lambda key, body: (
+            bytes([body[0] ^ 1]) + body[1:] if "vectors/c" in key and body else body
+        )
+        with pytest.raises(es.AccessError, match=code):
+            es.create_run(Url("s3://bucket/b.zarr", known), T, item_ids=IDS)
+        with pytest.raises(es.NotARunError, match="not finished"):
+            es.open_run(Url("s3://bucket/b.zarr", known))
+
+
+def test_amazon_keeps_a_checksum_and_others_where_they_are_asked() -> None:
+    sha = {"checksum_algorithm": "SHA256"}
+    assert of_service("S3Store", {}) == sha
+    assert of_service("S3Store", {"aws_checksum_algorithm": "none"}) == {}
+    elsewhere = {"endpoint": "http://127.0.0.1:9000"}
+    assert of_service("S3Store", dict(elsewhere)) == elsewhere
+    assert of_service("S3Store", elsewhere | sha) == elsewhere | sha
+    assert of_service("GCSStore", dict(elsewhere)) == {"base_url": elsewhere["endpoint"]}

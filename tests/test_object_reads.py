@@ -104,9 +104,11 @@ def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(asked) == 4000 * 32 + 8 * 4, "every byte once"
 
 
-def faulty(monkeypatch: pytest.MonkeyPatch, faults: list[Exception | None]) -> None:
+def faulty(
+    monkeypatch: pytest.MonkeyPatch, faults: list[Exception | None], name: str = "get"
+) -> None:
     """Requests end in these errors, one after another, then well."""
-    get = obstore.get
+    get = getattr(obstore, name)
 
     def answered(*arguments: Any, **options: Any) -> Any:
         error = faults.pop(0) if faults else None
@@ -114,7 +116,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, faults: list[Exception | None]) -> N
             raise error
         return get(*arguments, **options)
 
-    monkeypatch.setattr(obstore, "get", answered)
+    monkeypatch.setattr(obstore, name, answered)
 
 
 def test_cut_connections_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +135,9 @@ def test_cut_connections_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> Non
     faulty(monkeypatch, [PermissionDeniedError("no")])
     with pytest.raises(AccessError):
         taken(source.block(0, 60), 0, 60, 7)
+    faulty(monkeypatch, [GenericError("body is short")] * 2, "get_ranges")
+    wanted = np.array([3, 50])
+    np.testing.assert_array_equal(few_rows(source, wanted).open().take(0, 2), rows[wanted])
 
 
 @pytest.mark.parametrize("codec", ["crc32c", "blosc+crc32c"])

@@ -168,12 +168,16 @@ def test_of_two_writers_one_has_the_place(bucket: Bucket) -> None:
 
 def test_damage_to_an_object_is_found(bucket: Bucket, embstab: Run) -> None:
     url = bucket.url("out.zarr")
-    es.stabilize(T, url, storage_options=bucket.options)
+    kept = {"checksum_algorithm": "SHA256"}
+    es.stabilize(T, url, storage_options=bucket.options | kept)
     assert embstab("verify", url)["damage"] == []
     opened = es.open_run(url, verify=True, storage_options=bucket.options)
     store = client(Url(url, bucket.options))
     data = bytearray(store.get("items/vectors/c/0/0").bytes())
     data[0] ^= 1
+    store.put("items/vectors/c/0/0", bytes(data))
+    with pytest.raises(es.DamageError, match=r"items/vectors/c/0/0 fails its checksum"):
+        es.fit(es.open_run(url, storage_options=bucket.options))
     data[-4:] = crc32c.crc32c(bytes(data[:-4])).to_bytes(4, "little")
     store.put("items/vectors/c/0/0", bytes(data))
     assert (
