@@ -65,7 +65,7 @@ def test_runs_are_whole_or_not_at_all(cloud: Cloud, tmp_path: Path) -> None:
     for key in ("items", "users"):
         ours = np.asarray(first.table(key).vectors)
         assert ours.tobytes() == np.asarray(theirs.table(key).vectors).tobytes()
-    es.verify(first.path, storage_options=cloud.at("").options)
+    es.open_run(first.path, verify=True, storage_options=cloud.at("").options)
     np.testing.assert_array_equal(first.items.rows_of([7, 3]), theirs.items.rows_of([7, 3]))
     with pytest.raises(es.OutputExistsError, match="exists already"):
         es.create_run(cloud.at("a.zarr"), T)

@@ -71,7 +71,7 @@ class DirectWriter:
                     self._crc, self._encoded = 0, 0
                     self._begin(number)
                     if shards is not None:
-                        write_all(self._descriptor, memoryview(shards.index()))
+                        self._store(memoryview(shards.index()))
                 self._append(memoryview(rows[:taken].view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
                 self._at += taken
                 rows = rows[taken:]
@@ -102,19 +102,19 @@ class DirectWriter:
         shards = self._files.shards
         if shards is None:
             self._crc = crc32c.crc32c(data, self._crc)
-            write_all(self._descriptor, data)
+            self._store(data)
             return
 
         size, join = shards.chunk_bytes, appended(shards.chunk_bytes)
         while len(data):  # an inner chunk ends in its own checksum; of these that of all is made
             part = data[: size - self._encoded]
             self._inner = crc32c.crc32c(part, self._inner if self._encoded else 0)
-            write_all(self._descriptor, part)
+            self._store(part)
             self._encoded += len(part)
             data = data[len(part) :]
             if self._encoded == size:
                 inner = self._inner.to_bytes(CHECKSUM_BYTES, "little")
-                write_all(self._descriptor, memoryview(inner))
+                self._store(memoryview(inner))
                 self._crc, self._encoded = join(self._crc, self._inner), 0
 
     def _complete(self, number: int, end: int) -> None:
@@ -126,8 +126,12 @@ class DirectWriter:
             self._append(memoryview(fill[: padding - at].view(np.uint8).reshape(-1)))
         self.digests[number] = self._crc
         if self._files.checksummed:
-            write_all(self._descriptor, memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
+            self._store(memoryview(self._crc.to_bytes(CHECKSUM_BYTES, "little")))
         self._publish(number)
+
+    def _store(self, data: memoryview) -> None:
+        """Bytes of the chunk, in order."""
+        write_all(self._descriptor, data)
 
     def _publish(self, number: int) -> None:
         """Let the chunk, which is whole, take its place."""
