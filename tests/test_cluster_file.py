@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
+from oracle import snapshot
 
 import dask_embstab as es
 from dask_embstab.cli.clusters import read_cluster_file, started
@@ -106,6 +109,78 @@ def test_a_pass_that_no_worker_can_hold_is_refused(tmp_path: Path) -> None:
         pytest.raises(es.InputError, match=r"in a worker with .* threads"),
     ):
         es.fit(made)
+
+
+def test_a_cluster_without_workers_is_waited_for_and_then_refused(stored: str) -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+        dask.config.set({"embstab.worker-wait": "20ms"}),
+        pytest.raises(es.InputError, match=r"must have a worker; .* has none"),
+    ):
+        es.fit(stored)
+
+
+@pytest.mark.long
+def test_the_limit_is_that_of_the_worker_that_an_adaptive_cluster_starts_for_the_pass(
+    stored: str,
+) -> None:
+    """There is none before: it is asked anew, and so is that of the next one."""
+    with (
+        LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            memory_limit="2MB",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.adapt(minimum=0, maximum=2, interval="50ms", wait_count=2)
+        for _ in range(2):
+            with pytest.raises(es.InputError, match=r"in a worker with 1 threads"):
+                es.fit(stored)
+            while client.nthreads():
+                client.run_on_scheduler(lambda: None)
+
+
+@pytest.mark.long
+def test_workers_that_are_added_and_retired_in_the_midst_of_a_job_change_no_bit(
+    tmp_path: Path,
+) -> None:
+    """While a fit and an apply of 400 tasks for each table run, one of two workers leaves and
+    another comes, again and again.
+    """
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(400 * 16, 8)).astype(np.float32) for _ in range(3)]
+    made = es.create_run(tmp_path / "run", rows[0], rows[1], chunk_rows=16)
+    reference = es.create_run(tmp_path / "reference", rows[2], chunk_rows=16)
+    changes, seen = 0, set()
+    with (
+        dask.config.set({"embstab.task-bytes": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        ended = threading.Event()
+
+        def change() -> None:
+            nonlocal changes
+            while not ended.is_set():
+                seen.update(client.nthreads())
+                cluster.scale(1 + changes % 2)
+                client.wait_for_workers(1)
+                changes += 1
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            there = es.stabilize(made, tmp_path / "there", reference=reference)
+        finally:
+            ended.set()
+            thread.join()
+    here = es.stabilize(made, tmp_path / "here", reference=reference)
+    assert len(seen) > 2, "workers came and went"
+    assert snapshot(Path(there.path)) == snapshot(Path(here.path))
 
 
 def test_a_worker_that_leaves_while_it_is_asked_ends_no_pass(

@@ -59,7 +59,7 @@ FITTING: tuple[Option, ...] = (
     # --- how ids are joined
     Option("duplicates", "choice", "Of an id that repeats.",
            (*_JOINS, "Series.add", *SETTINGS_VERBS), choices=("error", "first"), default="error"),
-    Option("scratch", "place", "Folder for joins beyond memory.", _JOINS,
+    Option("scratch", "place", "Folder or URL for joins beyond memory.", _JOINS,
            unset="the system's temporary folder", metavar="DIR", commands=("Series.add",)),
     Option("join_memory", "bytes", "Memory of a join, e.g. 2GiB.", _JOINS, unset="1GiB",
            metavar="BYTES", commands=("Series.add",)),

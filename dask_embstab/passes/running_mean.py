@@ -37,6 +37,7 @@ from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import plan_reference_read
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex, RowIndex, ShiftedIndex
+from dask_embstab.tables.ids.scratch_files import below
 from dask_embstab.tables.ids.union import UnionIds
 from dask_embstab.tables.read.source import Openable, Source, default_chunk_rows
 from dask_embstab.tables.read.views import MappedSource
@@ -205,7 +206,7 @@ def _unmatched_reference(
     index = (
         ArrayIndex(np.empty(pairing.unmatched_reference, np.int64))
         if n_bytes <= join.memory // 4
-        else FileIndex(f"{join.scratch.folder(needs=n_bytes)}/gone")
+        else FileIndex(below(join.scratch.folder(needs=n_bytes), "gone"))
     )
     at, last = 0, pairing.matched
     for start in range(0, n, ID_RANGE):

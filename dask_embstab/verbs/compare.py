@@ -107,7 +107,7 @@ def evaluate(
     >>> before.items.mean_cosine < 0.5, round(after.items.mean_cosine, 6)
     (True, 1.0)
     """
-    a, b, queries = bound(storage_options, a, b, queries)
+    a, b, queries, scratch = bound(storage_options, a, b, queries, scratch)
     join = taken(locals(), JOIN)
     first, second = compared_runs(a, b)
     options = EvaluateOptions(

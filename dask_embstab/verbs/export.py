@@ -146,7 +146,7 @@ def export(
     >>> done["items"]["rows"], sorted(path.name for path in (folder / "monday/items").iterdir())
     (200, ['part-00000.ids.npy', 'part-00000.vectors.npy'])
     """
-    (what,) = bound(storage_options, what)
+    what, scratch = bound(storage_options, what, scratch)
     given = {
         name: value for name, value in taken(locals(), _OF_FORMATS).items() if _is_given(value)
     }

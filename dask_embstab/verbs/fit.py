@@ -153,9 +153,9 @@ def fit(
     scratch, join_memory
         Folder for the files of a join that does not fit in ``join_memory`` (of each process that
         computes; bytes, or like "2GiB"; default 1 GiB) and for a reference in an unrelated order:
-        up to the size of the reference. Workers of a cluster must share it. Defaults:
-        ``embstab.scratch`` and ``embstab.join-memory`` in Dask's configuration, else the system's
-        temporary folder.
+        up to the size of the reference. Workers of a cluster must share it: where they share no
+        folder, the URL of an object store (``s3://bucket/scratch``). Defaults: ``embstab.scratch``
+        and ``embstab.join-memory`` in Dask's configuration, else the system's temporary folder.
     storage_options
         What reaches the URLs (``s3://``, ``gs://``, ``az://``, ``https://``) among the places:
         names and values of obstore or of fsspec, such as ``endpoint`` and ``access_key_id``. What
@@ -174,6 +174,7 @@ def fit(
     """
     items, users, reference = bound(storage_options, items, users, reference)
     weights, only, counts, pairs = bound(storage_options, weights, only, counts, pairs)
+    (scratch,) = bound(storage_options, scratch)
     arguments = locals()
     chosen, join = taken(arguments, SELECTION), taken(arguments, JOIN)
     known = moments_of(items, users)
@@ -241,7 +242,7 @@ def moments(
     200
     """
     table, reference = bound(storage_options, table, reference)
-    weights, only, counts = bound(storage_options, weights, only, counts)
+    weights, only, counts, scratch = bound(storage_options, weights, only, counts, scratch)
     arguments = locals()
     rows = as_table(table, key=key)
     named = read_named(taken(arguments, SELECTION), {key: rows}, as_run(table))

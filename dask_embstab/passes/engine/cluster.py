@@ -16,11 +16,13 @@ import dask
 from dask import threaded
 from dask.base import get_scheduler, named_schedulers
 from dask.system import CPU_COUNT
+from dask.utils import parse_timedelta
 
 from dask_embstab.errors import EmbstabWarning, InputError, RetryError
 from dask_embstab.passes.engine.blas import kernel_family
 
 LIBRARIES = ("dask_embstab", "numpy", "scipy", "zarr", "numcodecs", "crc32c", "dask", "distributed")
+_WAIT_SECONDS = 300.0
 _checked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
@@ -45,8 +47,8 @@ def local_scheduler() -> Callable[..., Any] | None:
 
 @contextlib.contextmanager
 def on_cluster(client: Any) -> Iterator[None]:
-    """Check the workers that are new to this client; a scheduler that goes away is one
-    clear error.
+    """Wait for a worker where there is none, and check those that are new to this client; a
+    scheduler that goes away is one clear error.
     """
     if client is None:
         yield
@@ -54,6 +56,8 @@ def on_cluster(client: Any) -> Iterator[None]:
 
     address = client.scheduler.address
     try:
+        if not client.nthreads():
+            _wait_for_worker(client)
         _check(client)
         yield
     except Exception as error:
@@ -117,6 +121,22 @@ def loaded_family() -> str:
     import scipy.linalg  # noqa: F401
 
     return kernel_family()
+
+
+def _wait_for_worker(client: Any) -> None:
+    """Until there is one, whose limit and libraries can be asked for. An adaptive cluster starts
+    it for a task alone, so a task waits.
+    """
+    seconds: Any = dask.config.get("embstab.worker-wait", _WAIT_SECONDS)
+    waiting = client.submit(int, pure=False)
+    try:
+        waiting.result(timeout=parse_timedelta(seconds))
+    except TimeoutError as error:
+        raise InputError(
+            f"a cluster must have a worker; the one at {client.scheduler.address} has none, and"
+            f" after {seconds} s none has come; start some, or wait longer (embstab.worker-wait in"
+            " Dask's configuration)"
+        ) from error
 
 
 def _check(client: Any) -> None:

@@ -24,6 +24,7 @@ from dask_embstab.passes.join.reference_rows import plan_reference_read
 from dask_embstab.passes.join.rows import rows_at_places, rows_of
 from dask_embstab.passes.join.sample import RowSample
 from dask_embstab.tables.ids.row_index import FileIndex
+from dask_embstab.tables.ids.scratch_files import below
 from dask_embstab.tables.table import Table
 
 _PLACES, _ROWS_AT_PLACE, _OTHERS = 32, 8, 64
@@ -46,7 +47,7 @@ class PairFiles:
     @classmethod
     def in_folder(cls, folder: str) -> PairFiles:
         """New ones."""
-        return cls(tuple(FileIndex(f"{folder}/{name}") for name in COLUMNS))
+        return cls(tuple(FileIndex(below(folder, name)) for name in COLUMNS))
 
     def put(self, panel: Panel, columns: tuple[Vector, ...]) -> None:
         """The columns of the pairs of one panel."""

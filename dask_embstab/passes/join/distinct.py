@@ -87,8 +87,7 @@ def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
     for part in range(n_parts):
         records, doubled = read_part(spill, part, join.memory // RECORD_BYTES[ids.kind])
         found += doubled + match(records, records).our_duplicates
-    for number in range(spill.n_files):
-        spill.remove(number)
+    spill.clear()
     return found
 
 
@@ -127,12 +126,10 @@ def _repeat_on_disk(ids: Ids | RowNumberIds, join: JoinOptions) -> bool:
     graph = Graph("ids: are any repeated?")
     parts = [graph.read(_repeats_in_part, spill, part) for part in range(n_parts)]
     found: int = graph.tree(parts, total).run()
-    for number in range(spill.n_files):
-        spill.remove(number)
+    spill.clear()
     return bool(found)
 
 
 def _repeats_in_part(spill: Spill, part: int) -> int:
-    return int(
-        _repeat(np.concatenate([spill.read(number, part)[0] for number in range(spill.n_files)]))
-    )
+    pieces = spill.each(lambda number: spill.read(number, part)[0])
+    return int(_repeat(np.concatenate(list(pieces))))

@@ -17,6 +17,7 @@ from dask_embstab.tables.ids.ids import ID_RANGE, Ids, RowNumberIds, first_few
 from dask_embstab.tables.ids.kinds import IdArray
 from dask_embstab.tables.ids.match import Duplicates
 from dask_embstab.tables.ids.row_index import ArrayIndex, FileIndex
+from dask_embstab.tables.ids.scratch_files import below
 
 _WINDOW = ID_RANGE
 
@@ -101,7 +102,7 @@ def merged(
         n_bytes = 0
     else:
         folder = join.scratch.folder(needs=n_bytes)
-        index = [FileIndex(f"{folder}/index-{name}") for name in "ab"]
+        index = [FileIndex(below(folder, f"index-{name}")) for name in "ab"]
     try:
         a, b = _Window(ours, index[0]), _Window(theirs, index[1])
         matched = 0

@@ -56,5 +56,6 @@ def join_options(
     n_bytes = n_bytes if limit is None else max(_LEAST, min(n_bytes, limit // 2))
     parent = scratch if scratch is not None else dask.config.get("embstab.scratch", None)
     parent = parent or dask.config.get("temporary-directory", None)
-    with scratch_space(None if parent is None else str(parent)) as space:
+    parent = parent if parent is None or isinstance(parent, str) else str(parent)
+    with scratch_space(parent) as space:
         yield JoinOptions(n_bytes, duplicates, space)

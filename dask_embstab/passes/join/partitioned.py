@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from dask_embstab.tables.ids.id_spill import (
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds
 from dask_embstab.tables.ids.match import Duplicates, match
 from dask_embstab.tables.ids.row_index import FileIndex
+from dask_embstab.tables.ids.scratch_files import below, make_folder
 from dask_embstab.tables.ids.spill import Spill
 from dask_embstab.tables.inputs import needs_digests
 
@@ -60,14 +60,14 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     ]
     folder = join.scratch.folder(needs=sum(lengths) * _DISK_BYTES[ours.kind])
     spills = [
-        Spill(_make_folder(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
+        Spill(make_folder(folder, f"ids-{i}"), COLUMNS[ours.kind], n_parts, len(cuts))
         for i, cuts in enumerate(blocks)
     ]
     pairs = [
-        Spill(_make_folder(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts)
+        Spill(make_folder(folder, f"pairs-{i}"), (_ROW, _ROW), len(cuts), n_parts)
         for i, cuts in enumerate(blocks)
     ]
-    indices = [FileIndex(f"{folder}/index-{i}") for i in (0, 1)]
+    indices = [FileIndex(below(folder, f"index-{i}")) for i in (0, 1)]
     spread = [
         (ids.block(*cut), cut[0], spill, number, side)
         for side, (ids, spill, cuts) in enumerate(zip(sides, spills, blocks, strict=True))
@@ -84,8 +84,7 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     ]
     n_put: int = _sum_of(_put_rows, put, label="ids: row order")
     for pair in pairs:
-        for number in range(n_parts):
-            pair.remove(number)
+        pair.clear()
 
     n_bytes = done.n_bytes + found.n_bytes + n_put
     return Joined(
@@ -149,13 +148,7 @@ def _match_part(
 def _put_rows(pairs: Spill, index: FileIndex, block: int, start: int, stop: int) -> int:
     """One task: the partners of a range of rows, from every part; returns their bytes."""
     partners: RowNumbers = np.full(stop - start, -1, np.int64)
-    for number in range(pairs.n_files):
-        rows, others = pairs.read(number, block)
+    for rows, others in pairs.each(lambda number: pairs.read(number, block)):
         partners[rows - start] = others
     index.put(start, partners)
     return partners.nbytes
-
-
-def _make_folder(folder: str, name: str) -> str:
-    (Path(folder) / name).mkdir()
-    return f"{folder}/{name}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.core.tree import micro_block_rows
-from dask_embstab.core.types import Rows
+from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.core.zero_rows import zero_rows
 from dask_embstab.passes.engine.graph import Graph
 from dask_embstab.passes.join.options import JoinOptions
@@ -226,13 +226,15 @@ class ShuffledReader:
         if len(self._rows) < last - first:
             self._rows = np.empty((last - first, *self._rows.shape[1:]), self._rows.dtype)
         self._has = np.zeros(last - first, bool)
-        for number in range(spill.n_files):
+
+        def piece(number: int) -> tuple[RowNumbers, Rows]:
             with SpillReader(spill, number, slab) as reader:
                 targets = reader.column(0)
                 low, high = (int(i) for i in np.searchsorted(targets, (first, last)))
-                if high > low:
-                    mine = targets[low:high] - first
-                    self._rows[mine] = reader.column(1, low, high)
-                    self._has[mine] = True
+                return targets[low:high] - first, reader.column(1, low, high)
+
+        for mine, rows in spill.each(piece):
+            self._rows[mine] = rows
+            self._has[mine] = True
 
         self._slab, self._first = slab, first

@@ -98,10 +98,11 @@ def read_part(spill: Spill, part: int, limit: int) -> tuple[Keyed, Duplicates]:
     they are read.
     """
     kept: list[Keyed] = []
-    pieces, doubled, n = [], Duplicates(), 0
-    for number in range(spill.n_files):
-        pieces.append(spill.read(number, part))
-        n += len(pieces[-1][0])
+    pieces: list[list[np.ndarray[Any, Any]]] = []
+    doubled, n = Duplicates(), 0
+    for piece in spill.each(lambda number: spill.read(number, part)):
+        pieces.append(piece)
+        n += len(piece[0])
         if n > limit:
             one, more = distinct(joined([*kept, _records(pieces)]))
             kept, pieces, doubled, n = [one], [], doubled + more, len(one)

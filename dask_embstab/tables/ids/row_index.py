@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import DamageError
+from dask_embstab.files.objects import objects_below
+from dask_embstab.files.remote import Url
+from dask_embstab.tables.ids.scratch_files import each, open_file, require_seen, write_file
 
 _WORD = 8
 _PICKED = 4096
@@ -57,14 +62,22 @@ class ArrayIndex:
 
 @dataclass(frozen=True, slots=True)
 class FileIndex:
-    """One int64 per row in a scratch file."""
+    """One int64 per row in a scratch file, or in objects of a store: one for each `put`, named by
+    its first row, and read once all are there.
+    """
 
     path: str
     storage: ClassVar[Storage] = "file"
 
     def take(self, start: int, stop: int) -> RowNumbers:
         """Read from the file."""
-        return np.fromfile(self.path, np.int64, stop - start, offset=start * _WORD)
+        if isinstance(self.path, Url):
+            return _from_objects(self.path, start, stop)
+        try:
+            return np.fromfile(self.path, np.int64, stop - start, offset=start * _WORD)
+        except FileNotFoundError:
+            require_seen(os.path.dirname(self.path))  # noqa: PTH120 (a text)
+            raise
 
     def part(self, start: int, stop: int) -> FileIndex:
         """Itself."""
@@ -73,7 +86,15 @@ class FileIndex:
 
     def put(self, start: int, values: RowNumbers) -> None:
         """Write the partners of rows from ``start`` on; tasks may do so side by side."""
-        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        if isinstance(self.path, Url):
+            if len(values):
+                write_file(self.path / f"{start}", [values])
+            return
+        try:
+            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            require_seen(os.path.dirname(self.path))  # noqa: PTH120 (a text)
+            raise
         try:
             data, offset = memoryview(np.ascontiguousarray(values).view(np.uint8)), start * _WORD  # type: ignore[arg-type]
             while len(data):
@@ -138,6 +159,36 @@ class SparseIndex:
         """Those of these rows."""
         first, last = np.searchsorted(self.rows, (start, stop))
         return SparseIndex(self.rows[first:last], self.partners[first:last])
+
+
+def _from_objects(path: Url, start: int, stop: int) -> RowNumbers:
+    """The rows of an index in a store, of as many objects as hold them."""
+    starts, lengths = _objects_of(path)
+    first = max(0, int(np.searchsorted(starts, start, side="right")) - 1)
+    at = range(first, int(np.searchsorted(starts, stop)))
+
+    def read(number: int) -> RowNumbers:
+        begin = int(starts[number])
+        low, high = max(start, begin), min(stop, begin + int(lengths[number]))
+        values = np.empty(max(0, high - low), np.int64)
+        open_file(path / f"{begin}").fill([(values, (low - begin) * _WORD)])
+        return values
+
+    found = np.concatenate([np.empty(0, np.int64), *each(path, read, at)])
+    if len(found) != max(0, stop - start):
+        raise DamageError(
+            f"objects of the scratch index {path} are gone; see that nobody else removes objects"
+            " there, and call again"
+        )
+    return found
+
+
+@lru_cache(maxsize=16)
+def _objects_of(path: Url) -> tuple[RowNumbers, RowNumbers]:
+    """First rows of all objects of an index, ascending, and how many rows each holds."""
+    found = sorted((int(name), size // _WORD) for name, size in objects_below(path).items())
+    starts, lengths = np.array(found, np.int64).reshape(-1, 2).T
+    return starts, lengths
 
 
 def gather(index: RowIndex, rows: RowNumbers) -> RowNumbers:

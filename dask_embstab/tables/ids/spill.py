@@ -3,26 +3,25 @@ contiguous piece.
 
 A task that spreads its records over parts (of a hash, or of a table's rows) sorts them by part and
 writes one file; whoever owns a part reads its piece of every file. A file appears whole (written
-beside its place, renamed), so a task that is run twice leaves the same.
+beside its place and renamed, or put as one object of a store), so a task that is run twice leaves
+the same.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers
-from dask_embstab.files.atomic import write_whole
-from dask_embstab.tables.read.stored.files import require_visible_dir
+from dask_embstab.tables.ids.scratch_files import below, each, open_file, remove_files, write_file
 
 Columns = Sequence[np.ndarray[Any, Any]]
 _WORD = 8
 _FEW_WORDS = 1 << 10
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +44,24 @@ class Spill:
         )
         sizes = [header.nbytes, *(column.nbytes for column in columns)]
         header[: len(columns)] = np.cumsum(sizes)[:-1]
-        path = self._path(number)
-        require_visible_dir(self.folder)
+        return write_file(self.path(number), (header, *columns))
 
-        def write(file: IO[bytes]) -> None:
-            for array in (header, *columns):
-                file.write(memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1)))  # type: ignore[arg-type]
-
-        write_whole(path, write, sync=False)
-        return sum(sizes)
-
-    def remove(self, number: int) -> None:
-        """Give the space of one file back."""
-        Path(self._path(number)).unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Give the space of all files back."""
+        remove_files(self.folder, [str(number) for number in range(self.n_files)])
 
     def read(self, number: int, part: int) -> list[np.ndarray[Any, Any]]:
         """All columns of one part of one file."""
         with SpillReader(self, number, part) as reader:
-            return [reader.column(c) for c in range(len(self.dtypes))]
+            return reader.columns()
 
-    def _path(self, number: int) -> str:
-        return f"{self.folder}/{number}"
+    def each(self, read: Callable[[int], V]) -> Iterator[V]:
+        """What ``read`` makes of the number of every file, in their order."""
+        return each(self.folder, read, range(self.n_files))
+
+    def path(self, number: int) -> str:
+        """Of one file."""
+        return below(self.folder, str(number))
 
 
 class SpillReader:
@@ -73,14 +69,14 @@ class SpillReader:
 
     def __init__(self, spill: Spill, number: int, part: int) -> None:
         self._dtypes = spill.dtypes
-        self._file = os.open(spill._path(number), os.O_RDONLY)  # noqa: SLF001 (the two are one)
+        self._file = open_file(spill.path(number))
         n, cuts = len(spill.dtypes), spill.n_parts + 1
         if n * cuts <= _FEW_WORDS:  # in one call
-            head = self._words(0, n + n * cuts)
+            (head,) = self._words((0, n + n * cuts))
             pairs = head[n:].reshape(n, cuts)[:, part : part + 2]
         else:
-            head = self._words(0, n)
-            pairs = np.array([self._words(n + c * cuts + part, 2) for c in range(n)])
+            head, *found = self._words((0, n), *((n + c * cuts + part, 2) for c in range(n)))
+            pairs = np.array(found)
         self._spans = [
             (int(base), int(start), int(stop))
             for base, (start, stop) in zip(head[:n], pairs, strict=True)
@@ -90,28 +86,28 @@ class SpillReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        self._file.close()
 
     def column(self, c: int, first: int = 0, last: int | None = None) -> np.ndarray[Any, Any]:
         """Values ``first`` to ``last`` of the part in column ``c``."""
+        wanted = self._wanted(c, first, last)
+        self._file.fill([wanted])
+        return wanted[0]
+
+    def columns(self) -> list[np.ndarray[Any, Any]]:
+        """All values of the part in every column."""
+        wanted = [self._wanted(c, 0, None) for c in range(len(self._dtypes))]
+        self._file.fill(wanted)
+        return [values for values, _ in wanted]
+
+    def _wanted(self, c: int, first: int, last: int | None) -> tuple[np.ndarray[Any, Any], int]:
+        """Room for values of column ``c``, and where they begin in the file."""
         base, start, stop = self._spans[c]
         stop = stop if last is None else start + last
         values = np.empty(stop - start - first, self._dtypes[c])
-        self._fill(values, base + (start + first) * self._dtypes[c].itemsize)
-        return values
+        return values, base + (start + first) * self._dtypes[c].itemsize
 
-    def _words(self, first: int, n: int) -> RowNumbers:
-        values = np.empty(n, np.int64)
-        self._fill(values, first * _WORD)
-        return values
-
-    def _fill(self, values: np.ndarray[Any, Any], offset: int) -> None:
-        data = memoryview(values.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
-        while len(data):
-            got = os.preadv(self._file, [data], offset)
-            if not got:
-                raise OSError(
-                    "a scratch file is shorter than it was written; is the scratch folder full or"
-                    " shared?"
-                )
-            data, offset = data[got:], offset + got
+    def _words(self, *spans: tuple[int, int]) -> list[RowNumbers]:
+        wanted = [(np.empty(n, np.int64), first * _WORD) for first, n in spans]
+        self._file.fill(wanted)
+        return [values for values, _ in wanted]

@@ -1,0 +1,104 @@
+"""Objects of a store by their URLs: put whole, listed, removed.
+
+The client belongs to the bucket, so that all objects share its connections.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from dask_embstab.errors import EmbstabError
+from dask_embstab.files.remote import Url, client, failure, is_missing_object, options_of, unreached
+
+_PART_BYTES, _SENT = 8 << 20, 4
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before a request is made again whose answer broke off, which the client itself does not
+do.
+"""
+V = TypeVar("V")
+
+
+def with_object(path: Url, ask: Callable[[Any, str], V], done: str) -> V:
+    """What ``ask`` makes of the client of a bucket and a key in it; what fails is one clear error,
+    and FileNotFoundError where there is no such object.
+    """
+    parts = urlsplit(path)
+    store = client(Url(f"{parts.scheme}://{parts.netloc}", options_of(path)))
+    for pause in (*_PAUSES, None):
+        try:
+            return ask(store, unquote(parts.path).strip("/"))
+        except EmbstabError:
+            raise
+        except Exception as error:
+            if is_missing_object(error):
+                raise
+            if pause is None or "body" not in failure(error):
+                raise unreached(error, path, done) from None
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def put_object(path: Url, parts: Sequence[memoryview]) -> None:
+    """Make one object of these bytes: in one request, or of a large one in parts."""
+    import obstore
+
+    if sum(map(len, parts)) <= _PART_BYTES:
+        whole = b"".join(parts)
+        with_object(path, lambda store, key: obstore.put(store, key, whole), "written")
+        return
+    with_object(
+        path,
+        lambda store, key: obstore.put(
+            store, key, iter(parts), chunk_size=_PART_BYTES, max_concurrency=_SENT
+        ),
+        "written",
+    )
+
+
+def object_time(path: Url) -> float | None:
+    """When an object was put, in seconds by the store's clock; None where there is none."""
+    import obstore
+
+    try:
+        found = with_object(path, lambda store, key: obstore.head(store, key), "read")
+    except FileNotFoundError:
+        return None
+    return float(found["last_modified"].timestamp())
+
+
+def folders_in(place: Url) -> list[str]:
+    """Names of the prefixes right below a place."""
+    import obstore
+
+    found = with_object(
+        place,
+        lambda store, key: obstore.list_with_delimiter(store, f"{key}/" if key else None),
+        "listed",
+    )
+    return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+
+
+def objects_below(place: Url) -> dict[str, int]:
+    """Names of all objects below a place, and their bytes."""
+    import obstore
+
+    def ask(store: Any, key: str) -> dict[str, int]:
+        found = obstore.list(store, f"{key}/").collect()
+        return {one["path"].removeprefix(key).strip("/"): one["size"] for one in found}
+
+    return with_object(place, ask, "listed")
+
+
+def remove_objects(place: Url, names: Sequence[str]) -> None:
+    """Remove objects below a place; those that are gone already are no error."""
+    import obstore
+
+    if names:
+        with_object(
+            place,
+            lambda store, key: obstore.delete(store, [f"{key}/{name}" for name in names]),
+            "removed",
+        )
