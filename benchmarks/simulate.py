@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import common
 import dask
 import numpy as np
