@@ -124,7 +124,7 @@ def test_the_main_job_has_the_bits_of_one_machine(
 def test_a_join_beyond_memory_goes_through_the_store(
     texts: bool, apart: Client, bucket: Bucket, tmp_path: Path
 ) -> None:
-    """Ids that no worker holds, and a reference in another order: spread, matched and moved through
+    """Ids that no worker holds, a reference in another order: spread, matched and moved through
     objects, with the bits of one machine, of which none is left. In a folder that the workers do
     not see it is one error, which names the option.
     """
