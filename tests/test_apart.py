@@ -159,6 +159,7 @@ def test_a_join_beyond_memory_goes_through_the_store(
         )
         np.testing.assert_array_equal(ours, theirs)
     assert objects_below(Url(bucket.url("scratch"))) == {}
+    assert len(apart.nthreads()) == 2
 
 
 def test_a_series_joins_beyond_memory_through_the_store(
