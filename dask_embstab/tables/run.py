@@ -83,10 +83,10 @@ class Run(Displayed):
             return None  # none, or somebody else's group of that name
 
         try:
-            found = {name: child(node, name) for name in STORED_ARRAYS}
+            stored = {name: child(node, name) for name in STORED_ARRAYS}
             arrays = {
                 name: small_array(array, f"{self.path}/transform/{name}")
-                for name, array in found.items()
+                for name, array in stored.items()
                 if isinstance(array, zarr.Array)
             }
             if not all(np.isfinite(array).all() for array in arrays.values()):

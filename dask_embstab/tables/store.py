@@ -110,8 +110,8 @@ def open_node(
             # At once without the consolidated copies; whatever is no such group is opened, or
             # refused, by Zarr's own rules.
             with contextlib.suppress(Exception):
-                if isinstance(found := local_node(store), zarr.Group):
-                    return found
+                if isinstance(known_node := local_node(store), zarr.Group):
+                    return known_node
                 return zarr.open_group(store, mode="r", use_consolidated=False)
             return fresh(zarr.open(store, mode="r"))
         except (FileNotFoundError, GroupNotFoundError, NotADirectoryError) as error:

@@ -72,8 +72,8 @@ class ObjectPrefix:
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; nothing where there is none."""
-        found = self._listed(folder)
-        keys = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
+        listed = self._listed(folder)
+        keys = [*listed["common_prefixes"], *(meta["path"] for meta in listed["objects"])]
         return sorted({key.rpartition("/")[2] for key in keys})
 
     def folders(self, folder: str) -> list[str]:
@@ -149,14 +149,14 @@ class ObjectPrefix:
             for first in (key, root) if root in keys else (key,):
                 with contextlib.suppress(FileNotFoundError):
                     api.delete(self.store, first)
-            rest = [found for found in keys if found != root]
+            rest = [other for other in keys if other != root]
             try:
                 if rest:
                     api.delete(self.store, rest)
             except FileNotFoundError:  # another process was quicker: Google and Azure tell
-                for found in rest:
+                for other in rest:
                     with contextlib.suppress(FileNotFoundError):
-                        api.delete(self.store, found)
+                        api.delete(self.store, other)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Lease]:
@@ -182,8 +182,8 @@ class ObjectPrefix:
     def _below(self, folder: str) -> list[Any]:
         """All objects below a folder, sorted by their keys."""
         with asking(self.name(folder)):
-            found = again(lambda: obstore().list(self.store, prefix=folder or None).collect())
-            return sorted(found, key=lambda meta: meta["path"])
+            listed = again(lambda: obstore().list(self.store, prefix=folder or None).collect())
+            return sorted(listed, key=lambda meta: meta["path"])
 
     def _range(self, key: str, start: int, stop: int) -> bytes:
         """Some bytes of an object."""

@@ -223,11 +223,11 @@ def _stored_code(group: zarr.Group, where: str, name: Any, d: int, matrix: Any) 
 
 def _small(group: zarr.Group, name: str, where: str) -> Any:
     """A small array of the group, float64; None where there is none of that name."""
-    found = child(group, name)
-    if not isinstance(found, zarr.Array):
+    array = child(group, name)
+    if not isinstance(array, zarr.Array):
         return None
     with reading(f"{where}/{name}"):
-        values = np.asarray(small_array(found, f"{where}/{name}"), np.float64)
+        values = np.asarray(small_array(array, f"{where}/{name}"), np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"its {name} is not finite")
     return values

@@ -200,8 +200,8 @@ class RunStore(LocalStore):
             data = read_regular(self.root / key, self._most_bytes(key))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        found = (prototype or default_buffer_prototype()).buffer.from_bytes(data)
-        return self._compared(key, found, None)
+        buffer = (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+        return self._compared(key, buffer, None)
 
     def _most_bytes(self, key: str) -> int | None:
         return MOST_METADATA_BYTES if key.endswith(_METADATA_NAMES) else self.most_bytes

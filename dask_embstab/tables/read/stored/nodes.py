@@ -28,8 +28,8 @@ def stored_document(store: Any, path: str) -> dict[str, Any] | None:
         return None
     key = f"{path}/{DOCUMENT}" if path else DOCUMENT
     data = store.read(key) if isinstance(store, RunStore) else read_regular(store.root / key)
-    found = json.loads(data)
-    return found if isinstance(found, dict) and found.get("zarr_format") == 3 else None
+    document = json.loads(data)
+    return document if isinstance(document, dict) and document.get("zarr_format") == 3 else None
 
 
 def node_of(store: Any, path: str, document: dict[str, Any]) -> Node:
@@ -59,10 +59,10 @@ def local_node(store: Any, path: str = "") -> Node | None:
 
 def child(group: zarr.Group, name: str) -> Node | None:
     """The group or array of this name in a group, as it is now; None where there is none."""
-    found = None
+    node = None
     if group.metadata.consolidated_metadata is None and group.metadata.zarr_format == 3:
         try:
-            found = local_node(group.store, f"{group.path}/{name}".lstrip("/"))
+            node = local_node(group.store, f"{group.path}/{name}".lstrip("/"))
         except FileNotFoundError:
             return None
-    return group.get(name) if found is None else found
+    return group.get(name) if node is None else node
