@@ -20,16 +20,7 @@ REPLACED = {
     *("picked", "placed", "told", "said", "found", "how", "account", "pull"),
 }
 """Words of which no name is made any more: a result is called by its own name."""
-STILL = (
-    "distinct",
-    "partitioned",
-    "prefix",
-    "ids",
-    "row_index",
-    "chunk_files",
-    "objects",
-    "shards",
-)
+STILL = ("ids", "chunk_files", "objects", "shards")
 """Modules in which some are left."""
 PHRASES = re.compile(
     r"\b(?:land(?:s|ed|ing)? in|landed|landing|graft\w*|in step with|made whole|moved on to)\b"

@@ -63,22 +63,22 @@ def object_time(path: Url) -> float | None:
     import obstore
 
     try:
-        found = with_object(path, lambda store, key: obstore.head(store, key), "read")
+        status = with_object(path, lambda store, key: obstore.head(store, key), "read")
     except FileNotFoundError:
         return None
-    return float(found["last_modified"].timestamp())
+    return float(status["last_modified"].timestamp())
 
 
 def folders_in(place: Url) -> list[str]:
     """Names of the prefixes right below a place."""
     import obstore
 
-    found = with_object(
+    listed = with_object(
         place,
         lambda store, key: obstore.list_with_delimiter(store, f"{key}/" if key else None),
         "listed",
     )
-    return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+    return [path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"]]
 
 
 def objects_below(place: Url) -> dict[str, int]:
@@ -86,8 +86,8 @@ def objects_below(place: Url) -> dict[str, int]:
     import obstore
 
     def ask(store: Any, key: str) -> dict[str, int]:
-        found = obstore.list(store, f"{key}/").collect()
-        return {one["path"].removeprefix(key).strip("/"): one["size"] for one in found}
+        listed = obstore.list(store, f"{key}/").collect()
+        return {one["path"].removeprefix(key).strip("/"): one["size"] for one in listed}
 
     return with_object(place, ask, "listed")
 

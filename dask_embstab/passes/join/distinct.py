@@ -52,7 +52,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
 
     fits = len(ids) * _SORTED_BYTES <= join.memory
     reader, n = ids.open(), len(ids)
-    found = (
+    repeats = (
         _repeat(
             np.concatenate(
                 [read_keys(reader, at, min(at + ID_RANGE, n)) for at in range(0, n, ID_RANGE)]
@@ -61,7 +61,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
         if fits
         else _repeat_on_disk(ids, join)
     )
-    if known is not None and not found:
+    if known is not None and not repeats:
         with contextlib.suppress(
             OSError
         ):  # a run that cannot be written beside is looked at every time
@@ -69,7 +69,7 @@ def may_repeat(ids: Ids | RowNumberIds, key: str, join: JoinOptions) -> bool:
             for stale in stale_sidecars(known):
                 stale.unlink()
 
-    return found
+    return repeats
 
 
 def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
@@ -83,12 +83,12 @@ def repeated(ids: Ids | RowNumberIds, join: JoinOptions) -> Duplicates:
     spill = Spill(join.scratch.folder(needs=needs), COLUMNS[ids.kind], n_parts, len(starts))
     for number, start in enumerate(starts):
         spread_rows(ids.block(start, min(start + _BLOCK_ROWS, len(ids))), start, spill, number)
-    found = Duplicates()
+    duplicates = Duplicates()
     for part in range(n_parts):
         records, doubled = read_part(spill, part, join.memory // RECORD_BYTES[ids.kind])
-        found += doubled + match(records, records).our_duplicates
+        duplicates += doubled + match(records, records).our_duplicates
     spill.clear()
-    return found
+    return duplicates
 
 
 def _ascend(ids: Ids | RowNumberIds) -> bool:
@@ -125,9 +125,9 @@ def _repeat_on_disk(ids: Ids | RowNumberIds, join: JoinOptions) -> bool:
     graph.tree(spread, total).run()
     graph = Graph("ids: are any repeated?")
     parts = [graph.read(_repeats_in_part, spill, part) for part in range(n_parts)]
-    found: int = graph.tree(parts, total).run()
+    n_repeated: int = graph.tree(parts, total).run()
     spill.clear()
-    return bool(found)
+    return bool(n_repeated)
 
 
 def _repeats_in_part(spill: Spill, part: int) -> int:

@@ -76,7 +76,7 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     watched = tuple(ids if needs_digests(ids) else None for ids in sides)
     done: Spread = _sum_of(spread_rows, spread, label="ids: spreading", reads=watched)
     parts = [(spills, pairs, part, lengths, rows, 4 * share // record) for part in range(n_parts)]
-    found: _Part = _sum_of(_match_part, parts, label="ids: matching")
+    matched: _Part = _sum_of(_match_part, parts, label="ids: matching")
     put = [
         (pair, index, number, *cut)
         for pair, index, cuts in zip(pairs, indices, blocks, strict=True)
@@ -86,13 +86,13 @@ def partitioned(ours: Ids | RowNumberIds, theirs: Ids | RowNumberIds, join: Join
     for pair in pairs:
         pair.clear()
 
-    n_bytes = done.n_bytes + found.n_bytes + n_put
+    n_bytes = done.n_bytes + matched.n_bytes + n_put
     return Joined(
         index=indices[0],
         inverse=indices[1],
-        matched=found.matched,
-        our_duplicates=found.ours,
-        their_duplicates=found.theirs,
+        matched=matched.matched,
+        our_duplicates=matched.ours,
+        their_duplicates=matched.theirs,
         strategy="partitioned ids",
         n_bytes=n_bytes,
     )
@@ -130,10 +130,15 @@ def _match_part(
 ) -> _Part:
     """One task: the pairs of one part, written in the order of either side."""
     (ours, first), (theirs, second) = (read_part(spill, part, limit) for spill in spills)
-    found = match(ours, theirs)
+    matched = match(ours, theirs)
     written = 0
     for pair, n, size, by, other in zip(
-        pairs, lengths, rows, (found.ours, found.theirs), (found.theirs, found.ours), strict=True
+        pairs,
+        lengths,
+        rows,
+        (matched.ours, matched.theirs),
+        (matched.theirs, matched.ours),
+        strict=True,
     ):
         block = by // size
         order = np.argsort(block.astype(np.uint16) if n // size < 1 << 16 else block, kind="stable")
@@ -141,7 +146,10 @@ def _match_part(
         written += pair.write(part, (by[order], other[order]), (cuts, cuts))
 
     return _Part(
-        len(found.ours), first + found.our_duplicates, second + found.their_duplicates, written
+        len(matched.ours),
+        first + matched.our_duplicates,
+        second + matched.their_duplicates,
+        written,
     )
 
 

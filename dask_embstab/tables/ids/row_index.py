@@ -18,7 +18,7 @@ from dask_embstab.files.remote import Url
 from dask_embstab.tables.ids.scratch_files import each, open_file, require_seen, write_file
 
 _WORD = 8
-_PICKED = 4096
+_GATHERED = 4096
 
 
 Storage = Literal["memory", "file", "sparse", "computed"]
@@ -151,9 +151,9 @@ class SparseIndex:
     def take(self, start: int, stop: int) -> RowNumbers:
         """Mostly -1."""
         first, last = np.searchsorted(self.rows, (start, stop))
-        found = np.full(stop - start, -1, np.int64)
-        found[self.rows[first:last] - start] = self.partners[first:last]
-        return found
+        rows = np.full(stop - start, -1, np.int64)
+        rows[self.rows[first:last] - start] = self.partners[first:last]
+        return rows
 
     def part(self, start: int, stop: int) -> SparseIndex:
         """Those of these rows."""
@@ -174,20 +174,20 @@ def _from_objects(path: Url, start: int, stop: int) -> RowNumbers:
         open_file(path / f"{begin}").fill([(values, (low - begin) * _WORD)])
         return values
 
-    found = np.concatenate([np.empty(0, np.int64), *each(path, read, at)])
-    if len(found) != max(0, stop - start):
+    partners = np.concatenate([np.empty(0, np.int64), *each(path, read, at)])
+    if len(partners) != max(0, stop - start):
         raise DamageError(
             f"objects of the scratch index {path} are gone; see that nobody else removes objects"
             " there, and call again"
         )
-    return found
+    return partners
 
 
 @lru_cache(maxsize=16)
 def _objects_of(path: Url) -> tuple[RowNumbers, RowNumbers]:
     """First rows of all objects of an index, ascending, and how many rows each holds."""
-    found = sorted((int(name), size // _WORD) for name, size in objects_below(path).items())
-    starts, lengths = np.array(found, np.int64).reshape(-1, 2).T
+    objects = sorted((int(name), size // _WORD) for name, size in objects_below(path).items())
+    starts, lengths = np.array(objects, np.int64).reshape(-1, 2).T
     return starts, lengths
 
 
@@ -195,12 +195,14 @@ def gather(index: RowIndex, rows: RowNumbers) -> RowNumbers:
     """Partners of single rows in any order; -1 for row -1 too."""
     order = np.argsort(rows, axis=None, kind="stable")
     flat = rows.ravel()
-    found = np.full(flat.shape, -1, np.int64)
+    partners = np.full(flat.shape, -1, np.int64)
     order = order[np.searchsorted(flat[order], 0) :]
     while len(order):
         start = int(flat[order[0]])
-        n = int(np.searchsorted(flat[order], start + _PICKED))
-        found[order[:n]] = index.take(start, int(flat[order[n - 1]]) + 1)[flat[order[:n]] - start]
+        n = int(np.searchsorted(flat[order], start + _GATHERED))
+        partners[order[:n]] = index.take(start, int(flat[order[n - 1]]) + 1)[
+            flat[order[:n]] - start
+        ]
         order = order[n:]
 
-    return found.reshape(rows.shape)
+    return partners.reshape(rows.shape)

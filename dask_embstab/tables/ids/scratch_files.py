@@ -141,7 +141,7 @@ class ObjectFile:
 
         starts, lengths = [at for _, at in wanted], [array.nbytes for array, _ in wanted]
         try:
-            found = with_object(
+            fetched = with_object(
                 self._path,
                 lambda store, key: obstore.get_ranges(
                     store, key, starts=starts, lengths=lengths, coalesce=_COALESCED_BYTES
@@ -153,7 +153,7 @@ class ObjectFile:
                 f"{self._path} of the scratch is gone; see that nobody else removes objects there,"
                 " and call again"
             ) from None
-        for (array, _), data in zip(wanted, found, strict=True):
+        for (array, _), data in zip(wanted, fetched, strict=True):
             if len(data) != array.nbytes:
                 raise _shorter()
             _bytes_of(array)[:] = memoryview(data)
@@ -171,10 +171,10 @@ def each(folder: str, read: Callable[[T], V], of: Sequence[T]) -> Iterator[V]:
         return
     ahead = deque(submit(read, one) for one in of[:_AHEAD])
     for at in range(len(of)):
-        found = ahead.popleft().result()
+        value = ahead.popleft().result()
         if at + _AHEAD < len(of):
             ahead.append(submit(read, of[at + _AHEAD]))
-        yield found
+        yield value
 
 
 def _bytes_of(array: Array) -> memoryview:

@@ -75,8 +75,8 @@ class SpillReader:
             (head,) = self._words((0, n + n * cuts))
             pairs = head[n:].reshape(n, cuts)[:, part : part + 2]
         else:
-            head, *found = self._words((0, n), *((n + c * cuts + part, 2) for c in range(n)))
-            pairs = np.array(found)
+            head, *words = self._words((0, n), *((n + c * cuts + part, 2) for c in range(n)))
+            pairs = np.array(words)
         self._spans = [
             (int(base), int(start), int(stop))
             for base, (start, stop) in zip(head[:n], pairs, strict=True)
