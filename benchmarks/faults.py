@@ -29,7 +29,7 @@ BEGIN, END = "<!-- faults: written by benchmarks/faults.py -->", "<!-- end of fa
 _PROPERTIES = ("-o", "junit_family=xunit1")
 KINDS = {
     "nth_operation": "`{1}`: a file operation {2}",
-    "operation_of_the_store": "operation of the store wrapper, `{0}`, {1}",
+    "operation_of_the_store": "operation of the store wrapper, `{1}`, {2}",
     "kill_9": "SIGKILL of the whole process at a random time",
     "several_publishers": "publishes by several processes at once",
     "full_disk": "write beyond a file-size limit (a full disk)",

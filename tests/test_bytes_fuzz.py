@@ -65,7 +65,7 @@ def test_entries_of_the_corpus_are_small() -> None:
         assert {"target", "edits", "call"} == json.loads(entry.read_text()).keys()
 
 
-@pytest.mark.long(minutes=30)
+@pytest.mark.long(minutes=40)
 def test_ten_minutes_of_changed_bytes_end_well(tmp_path: Path) -> None:
     seconds = float(os.environ.get("EMBSTAB_FUZZ_SECONDS", "600"))
     seed = int.from_bytes(os.urandom(3)) if "CI" not in os.environ else 1

@@ -81,7 +81,7 @@ def verdicts_of(place: Path, *command: str, seconds: float) -> list[dict[str, st
     return rows
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=40)
 def test_two_thirds_of_a_sample_of_mutants_are_killed(tmp_path: Path) -> None:
     """The campaign of docs/mutation.md (79 %), on fewer mutants and other ones."""
     line = (ROOT / "docs" / "mutation.md").read_text().partition("`python ")[2].partition("`")[0]

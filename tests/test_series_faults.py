@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ pytestmark = [
     pytest.mark.usefixtures("plainly"),
 ]
 PLACES = ("runs", "references")
-LIKE_ADD = () if EVERY else ("hold", "accept", "shadow")
-"""What publishes as ``add`` does: the places in the library that ``add`` reaches are struck there.
+LIKE_ADD = ("hold", "accept", "shadow")
+"""What publishes as ``add`` does: the places in the library that ``add`` reaches are struck there,
+and the short form strikes each of these in one way.
 """
 
 
@@ -155,9 +157,15 @@ def wanted(start: Path, runs: Path, verb: str) -> tuple[Any, ...]:
     return _wanted[start, verb]
 
 
-@pytest.mark.parametrize("mode", faults.MODES)
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
+def cases(verbs: Sequence[str], ways: Sequence[Any]) -> Iterator[Any]:
+    """Every verb in every way; long ones where all is struck, and where the short form need not."""
+    for every, verb, way in product((False, True), verbs, ways):
+        own = ways[LIKE_ADD.index(verb) % len(ways)] if verb in LIKE_ADD else way
+        marks = (pytest.mark.long,) if every or way != own else ()
+        yield pytest.param(every, verb, way, marks=marks)
+
+
+@pytest.mark.parametrize(("every", "verb", "mode"), list(cases([*VERBS], faults.MODES)))
 def test_a_fault_at_the_nth_operation(
     disk: faults.Faults,
     start: Path,
@@ -173,7 +181,7 @@ def test_a_fault_at_the_nth_operation(
     """
     wanted(start, runs, verb)  # a first call imports and looks up more than later ones
     struck_there: faults.Places = {}
-    if every and verb in LIKE_ADD:
+    if every and verb in LIKE_ADD and not EVERY:
         wanted(runs / "start", runs, "add")
         strike(disk, runs / "start", runs, "add", faults.NEVER, mode)
         struck_there = disk.places
@@ -187,9 +195,7 @@ def test_a_fault_at_the_nth_operation(
     record_property("tried", struck)
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "init"])
+@pytest.mark.parametrize(("every", "verb", "after"), list(cases([*VERBS][1:], (False, True))))
 def test_a_fault_at_every_operation_of_the_store(
     start: Path, runs: Path, record_property: Any, verb: str, *, after: bool, every: bool
 ) -> None:
@@ -197,9 +203,10 @@ def test_a_fault_at_every_operation_of_the_store(
     last ones; the short form takes one in 36, other ones before and after the operation.
     """
     wanted(start, runs, verb)  # before the place is taken
-    known = asked(runs / "start", runs, "add").places if every and verb in LIKE_ADD else {}
+    shared = every and verb in LIKE_ADD and not EVERY
+    known = asked(runs / "start", runs, "add").places if shared else {}
     undisturbed, before = asked(start, runs, verb), faults.recorded(es.Series(start))
-    if every and known:
+    if shared:
         places, last = undisturbed.places, undisturbed.count
         own = {n for place, n in places.items() if place not in known}
         chosen = sorted({*own, *range(last - 5, last + 1)})
