@@ -25,8 +25,9 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One BLAS thread for each process, as for the tasks of the library: small products wait for second ones.
 test: lint
-	$(BIN)/python -m pytest -m "not long" $(WORKERS)
+	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(BIN)/python -m pytest -m "not long" $(WORKERS)
 
 # Every test on this Python, then the short ones on every other one that is found; docs/long-tier.md says how it ended.
 test-all: lint

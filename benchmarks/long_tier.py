@@ -37,6 +37,8 @@ BEGIN, END = (
 )
 LONG = "long-tier.xml"
 DRAWS = "5"
+LEAST_SECONDS = 20
+"""Files that took less share a row."""
 MOST_PROCESSES = "4"
 OPTIONS = (
     *("-q", "-n", "auto", "--maxprocesses", MOST_PROCESSES),
@@ -97,26 +99,27 @@ def summary(result: Path, cases: Sequence[ET.Element]) -> list[str]:
 
 
 def by_file(cases: Iterable[ET.Element]) -> list[str]:
-    """A row for every file of tests, the longest first."""
+    """A row for every file of tests that took its time or struck, the longest first, and one for
+    the others.
+    """
     files: dict[str, list[ET.Element]] = defaultdict(list)
     for case in cases:
         files[case.get("classname", "").removeprefix("tests.")].append(case)
-    rows = []
+    rows, others = [], list[ET.Element]()
     for name, own in sorted(files.items(), key=lambda one: -sum(map(seconds, one[1]))):
-        outcomes = Counter(map(outcome, own))
-        rows.append(
-            (
-                f"`{name}`",
-                outcomes["passed"],
-                outcomes["failed"] or "",
-                outcomes["skipped"] or "",
-                sum(map(struck, own)) or "",
-                f"{sum(map(seconds, own)):.0f}",
-                f"{sum(map(cpu_seconds, own)):.0f}",
-            )
-        )
+        if sum(map(seconds, own)) < LEAST_SECONDS and not sum(map(struck, own)):
+            others += own
+        else:
+            rows.append(_row(f"`{name}`", own))
     header = ("file", "passed", "failed", "skipped", "faults and races", "seconds", "CPU seconds")
-    return table(header, rows)
+    return table(header, [*rows, *([_row("all others", others)] if others else [])])
+
+
+def _row(name: str, own: Sequence[ET.Element]) -> tuple[object, ...]:
+    outcomes, times = Counter(map(outcome, own)), (seconds, cpu_seconds)
+    counts = (outcomes["failed"], outcomes["skipped"], sum(map(struck, own)))
+    spent = (f"{sum(map(of, own)):.0f}" for of in times)
+    return (name, outcomes["passed"], *(count or "" for count in counts), *spent)
 
 
 def skipped(cases: Iterable[ET.Element]) -> list[str]:

@@ -75,6 +75,7 @@ def test_a_page_says_what_was_tested_and_what_was_not(tmp_path: Path) -> None:
         " process; 2 minutes, 1 CPU minutes.**" in text
     )
     assert "| `test_a` | 2 |  |  | 12 | 91 | 60 |" in text
+    assert "| all others | 0 | 1 | 1 |  | 3 | 0 |" in text
     assert "| no browser | 1 |" in text
     assert "| 3.12 | 2 | 1 | 1 | 2.0 |" in text
     assert "- `tests.test_b::test_wrong`" in text
