@@ -1,4 +1,4 @@
-"""Icechunk's sessions as input and output; as a series' home they are refused, with the reason."""
+"""Icechunk's sessions as input and output; a series is in a repository, not in a session."""
 
 from __future__ import annotations
 
@@ -49,10 +49,9 @@ def test_runs_are_read_and_written_in_sessions_that_the_user_commits(tmp_path: P
         es.apply(fitted, tuesday, StorePath(repo.writable_session("main").store, "tuesday"))
 
 
-def test_a_session_is_no_home_of_a_series(tmp_path: Path) -> None:
+def test_a_session_is_no_home_of_a_series() -> None:
     repo = icechunk.Repository.create(icechunk.in_memory_storage())
     store = repo.writable_session("main").store
     for home in (store, StorePath(store, "series")):
-        with pytest.raises(es.InputError, match=r"lost 7 to 11 of 32 acknowledged commits"):
+        with pytest.raises(es.InputError, match=r"must be given the icechunk\.Repository"):
             es.Series.init(home)
-    assert not list(tmp_path.iterdir())

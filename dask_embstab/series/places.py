@@ -10,6 +10,7 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import Url, is_read_only, is_remote, is_url, options_of
 from dask_embstab.series.log.mark import store_at
 from dask_embstab.series.reader import SeriesReader
+from dask_embstab.series.repository.address import is_repository_url
 from dask_embstab.tables.layout import SERIES_MARK
 from dask_embstab.tables.run import Run
 
@@ -42,8 +43,8 @@ def series_version(given: Any) -> Run | None:
 
 def is_series(place: Any) -> bool:
     """Whether a series lies at a path or URL."""
-    if is_remote(place):
-        if is_read_only(place):
+    if is_remote(place) or is_repository_url(place):
+        if is_remote(place) and is_read_only(place):
             return False
         with contextlib.suppress(FileNotFoundError):
             store_at(place).read(SERIES_MARK)

@@ -78,8 +78,9 @@ class Series(SeriesUpkeep):
         (place,) = bound(storage_options, place)
         chosen, store = Settings.of(settings), store_at(place)
         with writing(f"the series {place}"):
-            for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
-                store.make(folder)
+            with store.transaction() as made:
+                for folder in ("runs", "versions", "digests", "candidates", "attempts", "pins"):
+                    made.make(folder)
             store.require_fit()
         try:
             with publishing(place):

@@ -83,6 +83,13 @@ class Store(Protocol):
     def replace(self, key: str, data: bytes) -> None:
         """The same, over what stands there."""
 
+    def transaction(self) -> AbstractContextManager[Store]:
+        """The store to change while the block lasts: where the place has transactions, nobody else
+        sees what is changed before the next `create` or the end of the block.
+
+        The end raises RetryError where others have changed meanwhile what it was decided on.
+        """
+
     def sync(self, key: str) -> None:
         """Return when a file, or a folder with everything in it, would outlive a power cut."""
 
@@ -196,6 +203,10 @@ class Folder:
     def replace(self, key: str, data: bytes) -> None:
         """Write, sync, then rename."""
         write_whole(self.root / key, lambda file: file.write(data))
+
+    def transaction(self) -> AbstractContextManager[Store]:
+        """Itself: a file is seen at once."""
+        return contextlib.nullcontext(self)
 
     def sync(self, key: str) -> None:
         """Sync every file and folder below, the folder itself and the one it lies in."""

@@ -78,7 +78,11 @@ def forget(
 ) -> Forgotten:
     """Remove ids of one table from what the series keeps; ``rewrite``: from its runs too."""
     wanted = listed(ids)
-    with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
+    with (
+        store.transaction() as store,
+        store.lock(REBASING) as lock,
+        contextlib.ExitStack() as held,
+    ):
         log = read_log(store)
         head = log.version(None)  # something must be published
         key, held_ids = located(store, log, wanted, table)

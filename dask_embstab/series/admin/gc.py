@@ -68,17 +68,19 @@ def collect(store: Store, *, pin_age: float, grace: float) -> Collected:
         if not unneeded and name not in locked:
             continue
         try:
-            with store.lock(name) as lock:
-                needed = _needed(read_log(store))
-                ages = _ages(store, (key for key in unneeded if _owner(key) not in needed))
+            with store.transaction() as changed, changed.lock(name) as lock:
+                gone: list[str] = []
+                needed = _needed(read_log(changed))
+                ages = _ages(changed, (key for key in unneeded if _owner(key) not in needed))
                 for key in ages:
-                    why = _why_left(store, key, min(ages.values()), grace)
+                    why = _why_left(changed, key, min(ages.values()), grace)
                     if why is not None or not lock.is_held():
                         left[key] = why or AT_WORK
                         continue
                     with contextlib.suppress(FileNotFoundError):
-                        store.remove(key)
-                        removed.append(key)
+                        changed.remove(key)
+                        gone.append(key)
+            removed += gone
         except RetryError:
             left |= dict.fromkeys(unneeded, AT_WORK)
     return Collected(removed, left)

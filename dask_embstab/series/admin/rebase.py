@@ -61,7 +61,11 @@ def rebase(store: Store, initial: Settings, onto: Run | int | None, *, rewrite: 
     """Move all stored runs onto a version's run, onto another run, or (None) back to before the
     last rebase.
     """
-    with store.lock(REBASING) as lock, contextlib.ExitStack() as held:
+    with (
+        store.transaction() as store,
+        store.lock(REBASING) as lock,
+        contextlib.ExitStack() as held,
+    ):
         log = read_log(store)
         log.version(None)  # something must be published
         settings = settings_in(log, initial)

@@ -22,6 +22,8 @@ from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
 from dask_embstab.series.log.versions import FORMAT
 from dask_embstab.series.objects.prefix import ObjectPrefix
+from dask_embstab.series.repository.address import is_repository_url
+from dask_embstab.series.repository.home import InRepository
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 
@@ -31,22 +33,23 @@ if TYPE_CHECKING:
 
 def store_at(place: Any) -> Store:
     """The store of a series that is named by its folder, or given as a store."""
+    if is_repository_url(place) or is_a(place, "icechunk", "Repository"):
+        return InRepository(place)
     if isinstance(place, str | os.PathLike):
         if (local := local_path(place)) is not None:
             return Folder(local)
         if not is_remote(place) or is_read_only(place):
             raise InputError(
-                "a series must lie in a folder or on an object store (s3://, gs://, az://);"
-                f" {place} is another URL; give one of these"
+                "a series must lie in a folder or on an object store (s3://, gs://, az://,"
+                f" icechunk+s3:// and the like); {place} is another URL; give one of these"
             )
         require_harmless(place)
         return ObjectPrefix(Url(place.rstrip("/"), options_of(place)))
     if is_a(getattr(place, "store", place), "icechunk", "IcechunkStore"):
         raise InputError(
-            "a series cannot lie in an Icechunk repository: version 2.3.0 lost 7 to 11 of 32"
-            " acknowledged commits on a local disk, and a series creates each version by itself,"
-            " not by a commit; put the series into a folder or onto an object store; runs that are"
-            " added to it may be read from a session"
+            "a series commits each version by itself, so it must be given the icechunk.Repository"
+            " (or its URL, icechunk+s3://bucket/prefix), on an object store; a session came; give"
+            " its repository; runs that are added may be read from sessions"
         )
     if not all(offers(place, verb) for verb in ("names", "read", "create")):
         raise InputError(

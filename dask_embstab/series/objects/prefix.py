@@ -135,6 +135,10 @@ class ObjectPrefix:
         with asking(self.name(key), "written"):
             put(self.store, key, data)
 
+    def transaction(self) -> AbstractContextManager[ObjectPrefix]:
+        """Itself: an object is seen at once."""
+        return contextlib.nullcontext(self)
+
     def sync(self, key: str) -> None:
         """Nothing: what was written is durable."""
 

@@ -91,6 +91,7 @@ def add_run(store: Store, initial: Settings, source: Run, request: Request) -> A
     require_run_name(name)
     require_model(request.model or model_of(source) or name)
     with (
+        store.transaction() as store,
         store.lock(name) as lock,
         attempting(store, name, source.where),
         contextlib.ExitStack() as locks,

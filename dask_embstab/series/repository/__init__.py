@@ -1,0 +1,1 @@
+"""A series in an Icechunk repository on an object store: its place, its files, its commits."""

@@ -1,0 +1,227 @@
+"""A series in an Icechunk repository on an S3 server of this machine: whole or not at all, by one
+commit for each publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from fault_proxy import Act, before, error
+from publishers import publish_in_step, publish_one
+from s3_server import Bucket, bucket, s3_server
+from test_series_processes import day_of
+
+import dask_embstab as es
+from dask_embstab.cli.main import main
+from dask_embstab.files.remote import Url
+from dask_embstab.series.log.thresholds import THRESHOLDS
+
+icechunk: Any = pytest.importorskip("icechunk", reason="icechunk is an extra")
+__all__ = ["bucket", "s3_server"]
+NO_GATES: dict[str, Any] = {"gates": dict.fromkeys(THRESHOLDS)}
+
+
+@pytest.fixture(autouse=True)
+def one_task_at_a_time() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def at(place: Bucket, **more: Any) -> Url:
+    """The URL of a series, with the options that reach it."""
+    return Url(f"icechunk+{place.url('team/series')}", {**place.options, **more})
+
+
+def repository(place: Bucket) -> Any:
+    """The same, as whoever knows Icechunk alone opens it."""
+    storage = icechunk.s3_storage(
+        bucket=place.name,
+        prefix="team/series",
+        endpoint_url=place.endpoint,
+        allow_http=True,
+        force_path_style=True,
+        **{name: place.options[name] for name in ("access_key_id", "secret_access_key", "region")},
+    )
+    return icechunk.Repository.open(storage)
+
+
+def rows(series: es.Series, version: int | None = None) -> list[bytes]:
+    """Every row of a version."""
+    run = series.open(version)
+    return [np.asarray(run.table(key).vectors).tobytes() for key in ("items", "users")]
+
+
+def test_commands_and_verbs_publish_by_one_commit(
+    bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (day_of(tmp_path, day, f"day-{day}") for day in (0, 1))
+    series, local = (es.Series.init(home, **NO_GATES) for home in (at(bucket), tmp_path / "local"))
+    for one in (series, local):
+        assert one.add(first).published
+    repo = repository(bucket)
+    assert repr(es.Series(repo)) == repr(series)
+    assert rows(es.Series(repo)) == rows(local)
+    assert pickle.loads(pickle.dumps(series)).head() == series.head()
+
+    publish = [one for one in repo.ancestry(branch="main") if "versions/1.json" in one.message]
+    assert len(publish) == 1
+    before, after = (
+        repo.readonly_session(snapshot_id=one).store
+        for one in (publish[0].parent_id, publish[0].id)
+    )
+    assert names(before, "runs") == names(before, "versions") == []
+    assert names(after, "runs") == ["day-0.zarr"]
+    assert names(after, "versions") == ["1.json"]
+
+    for words, code in ((("add", str(second)), 0), (("verify",), 0), (("log",), 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(["series", words[0], str(at(bucket)), *words[1:], *bucket.arguments, "--json"])
+        out, _ = capsys.readouterr()
+        assert ended.value.code == code
+    assert [one["run"] for one in json.loads(out)["versions"]] == ["day-0", "day-1"]
+    assert bucket.options["secret_access_key"] not in out
+
+
+def names(store: Any, folder: str) -> list[str]:
+    """What is in a group."""
+    return sorted(name for name, _ in zarr.open_group(store, path=folder, mode="r").members())
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_repository_that_loses_commits_is_refused(kind: str, tmp_path: Path) -> None:
+    storage = (
+        icechunk.in_memory_storage()
+        if kind == "memory"
+        else icechunk.local_filesystem_storage(str(tmp_path / "repository"))
+    )
+    repo = icechunk.Repository.create(storage)
+    for home in (es.Series.init, es.Series):
+        with pytest.raises(es.InputError, match=r"2\.3\.0 lost 7 to 11 of 32 acknowledged commits"):
+            home(repo)
+    with pytest.raises(es.InputError, match=r"lost 7 to 11 of 32 acknowledged commits"):
+        es.Series.init(f"icechunk+file://{tmp_path}/other")
+    assert not (tmp_path / "other").exists()
+
+
+# --- campaigns
+
+
+@pytest.mark.long
+def test_two_publishers_at_once(bucket: Bucket, tmp_path: Path, record_property: Any) -> None:
+    rounds = 30
+    record_property("tried", 2 * rounds)
+    for turn in range(5):
+        day_of(tmp_path, turn, str(turn))
+    series = es.Series.init(at(bucket), **NO_GATES)
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(2), context.Queue()
+    arguments = (at(bucket), tmp_path, rounds, barrier, told)
+    others = [context.Process(target=publish_in_step, args=(n, *arguments)) for n in range(2)]
+    for other in others:
+        other.start()
+    retries = sum(told.get(timeout=3600) for _ in others)
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+    versions = series.log().versions
+    assert sorted(str(v.run) for v in versions) == sorted(
+        f"p{i}-{turn}" for i in range(2) for turn in range(rounds)
+    )
+    assert [v.parent for v in versions] == [None, *range(1, 2 * rounds)], "none is torn off"
+    assert retries >= rounds // 2, "they did meet"
+    assert not series.verify().damage
+
+
+def started(bucket: Bucket, tmp_path: Path) -> tuple[es.Series, Path, Any]:
+    """A series of one day, the next day, and what a reader is to see once that is added."""
+    first, second = (day_of(tmp_path, day, f"day-{day}") for day in (0, 1))
+    local = es.Series.init(tmp_path / "local", **NO_GATES)
+    series = es.Series.init(at(bucket), **NO_GATES)
+    for run in (first, second):
+        local.add(run)
+    series.add(first)
+    return series, second, rows(local, 2)
+
+
+def emptied(series: es.Series, snapshot: str) -> None:
+    """The series as it was."""
+    series.store.repository.reset_branch("main", snapshot)  # type: ignore[attr-defined]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("struck", ["cut", "lost", "500"])
+def test_an_add_whose_nth_request_fails(
+    bucket: Bucket, tmp_path: Path, record_property: Any, struck: str
+) -> None:
+    """A client that does not try again: the call fails or gets by, and nothing is lost."""
+    act = error(500, "InternalError") if struck == "500" else struck
+    series, day, wanted = started(bucket, tmp_path)
+    start = repository(bucket).lookup_branch("main")
+    with before(bucket.endpoint) as proxy:
+        place = at(bucket.at(proxy.endpoint), max_retries=0)
+        number, tried = 1, 0
+        while True:
+            proxy.after(lambda n, *_: act if n == number else None)  # noqa: B023 (asked in this turn)
+            published = False
+            with contextlib.suppress(OSError, es.EmbstabError):
+                published = es.Series(place).add(day).published
+            n_struck = proxy.struck
+            if len(series.log().versions) == 1:
+                assert n_struck
+                assert not published
+                series.add(day)
+            assert rows(series, 2) == wanted
+            assert not series.verify().damage
+            if not n_struck:
+                break
+            emptied(series, start)
+            number, tried = number + 1, tried + 1
+    record_property("tried", tried)
+    assert tried > 20
+
+
+@pytest.mark.long
+def test_a_publisher_that_is_killed_at_its_nth_request(
+    bucket: Bucket, tmp_path: Path, record_property: Any
+) -> None:
+    series, day, wanted = started(bucket, tmp_path)
+    start = repository(bucket).lookup_branch("main")
+    context, alive, number = multiprocessing.get_context("spawn"), True, 1
+    with before(bucket.endpoint) as proxy:
+        place = at(bucket.at(proxy.endpoint))
+        while alive:
+            child = context.Process(target=publish_one, args=(place, day))
+
+            def strike(n: int, *_: str) -> Act | None:
+                if n < number:  # noqa: B023 (asked in this turn)
+                    return None
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)  # noqa: B023
+                return "cut"
+
+            proxy.after(strike)
+            child.start()
+            child.join(300)
+            alive = child.exitcode == -signal.SIGKILL
+            if len(series.log().versions) == 1:
+                assert alive
+                assert series.store.names("runs") == ["day-0.zarr"], "nothing is left of it"
+                series.add(day)
+            assert rows(series, 2) == wanted
+            assert not series.verify().damage
+            emptied(series, start)
+            number += 10
+    record_property("tried", number // 10)
+    assert number > 20
