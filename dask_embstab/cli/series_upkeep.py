@@ -12,6 +12,7 @@ from dask_embstab.cli.common import command, prints_json, require_ids
 from dask_embstab.cli.execution import clock, cluster
 from dask_embstab.cli.options import PLACE, given, given_settings, options
 from dask_embstab.cli.series import SERIES, published, series
+from dask_embstab.errors import InputError
 from dask_embstab.files.published import publishing
 
 _MOST_DIGITS = 20
@@ -148,10 +149,16 @@ def metrics(
     """Write how the series is doing as a Prometheus text FILE (default: metrics.prom in the
     series), whole at once.
     """
+    from dask_embstab.series.repository.address import is_repository_url
     from dask_embstab.series.series import Series
 
     opened = Series(series)
     out = file or opened.store.name("metrics.prom")
+    if is_repository_url(out):
+        raise InputError(
+            "metrics are one file in a folder or below a URL; an Icechunk repository holds none;"
+            " name a FILE for it"
+        )
     with cluster(scheduler):
         text = opened.metrics(**given(chosen))
     _write(out, text)
