@@ -124,13 +124,14 @@ def apply(delivery: Delivery, candidate: Candidate, codes: Codes) -> None:
     """Write the aligned run, and its codes in the same read; one that an interrupted call left
     serves, and so do its whole chunks.
     """
-    store, source, place = delivery.store, delivery.source, delivery.store.place(delivery.key)
+    store, source = delivery.store, delivery.source
 
     def is_ours(left: Run) -> bool:
         return is_transformed_by(left, candidate.transform) and is_coded_as(left, codes)
 
     if is_left(store, delivery.key, is_ours):
         return
+    place = store.place(delivery.key)
     with unpublished():  # a version names it later, or nothing does
         transform_run(
             candidate.transform,

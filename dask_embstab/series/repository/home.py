@@ -311,12 +311,18 @@ class InTransaction(InRepository):
                 if commit(self.repository, session, message):
                     self._session = self.repository.writable_session(BRANCH)
                     return True
+                if decided and self._is_moved(before, self.repository.lookup_branch(BRANCH)):
+                    return False
                 try:
                     session.rebase(api.ConflictDetector())
                 except api.RebaseFailedError:
                     return False
-                theirs = changed_since(self.repository, before, session.snapshot_id)
-                if decided and any(path.partition("/")[0] not in _NOTES for path in theirs):
+                if decided and self._is_moved(before, session.snapshot_id):
                     return False
                 wait(tries)
         return False
+
+    def _is_moved(self, before: str, now: str) -> bool:
+        """Whether others have changed anything but notes."""
+        theirs = changed_since(self.repository, before, now)
+        return any(path.partition("/")[0] not in _NOTES for path in theirs)
