@@ -187,6 +187,23 @@ def test_damage_to_an_object_is_found(bucket: Bucket, embstab: Run) -> None:
         es.fit(opened)
 
 
+def test_a_shard_of_another_place_is_found_by_every_reader(bucket: Bucket) -> None:
+    """It is whole, and not the one that was written there."""
+    url, options = bucket.url("out.zarr"), bucket.options
+    es.create_run(bucket.url("in.zarr"), T, chunk_rows=8, shard_rows=32, storage_options=options)
+    es.stabilize(bucket.url("in.zarr"), url, storage_options=options)
+    run = es.open_run(url, verify=True, storage_options=options)
+    store = client(Url(url, options))
+    names = [one["path"] for one in store.list("items/vectors/c").collect()]
+    assert len(names) == 2
+    shards = [bytes(store.get(name).bytes()) for name in names]
+    for name, data in zip(names, reversed(shards), strict=True):
+        store.put(name, data)
+    for read in (lambda: es.fit(run), run.items.vectors[3:9].compute, run.items.vectors.compute):
+        with pytest.raises(es.DamageError, match=r"c/\d/0 is not the chunk"):
+            read()
+
+
 def test_a_web_server_without_ranges_is_one_clear_error(tmp_path: Path) -> None:
     """Python's own: whole chunks are read from it, and of shards nothing."""
     for name, shard_rows in (("plain", None), ("shards", 32)):

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from copy import copy
 from typing import Any, Protocol, Self, TypeVar
 
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
@@ -27,7 +27,7 @@ from dask_embstab.files.remote import (
     unreached,
 )
 
-_TRIES, _AT_ONCE = 4, 32
+_TRIES, _AT_ONCE, _DIGEST = 4, 32, 4
 _CONDITIONS = ("PreconditionError", "NotSupportedError")
 """What obstore raises over a condition of a request, which is no failure."""
 V = TypeVar("V")
@@ -66,14 +66,19 @@ class Recorded(Protocol):
     def compared(self, key: str, data: Buffer | None, where: str) -> Buffer | None:
         """A whole object, if it is the one that was recorded."""
 
+    def require_chunk(self, path: str, checksum: int, where: str) -> None:
+        """Raise unless a chunk, or a shard, that ends in this checksum is the one that was."""
+
 
 class UrlStore(ObjectStore[Any]):
     """All that lies below a URL. It is sent to other processes by its URL and its options, so each
-    reaches it with the credentials of its own environment where none are among these. Whole objects
-    are compared with what was ``recorded`` of them, if anything was.
+    reaches it with the credentials of its own environment where none are among these. Objects are
+    compared with what was ``recorded`` of them, if anything was.
     """
 
     recorded: Recorded | None = None
+    _compared: set[str]
+    """Keys of shards that were, once."""
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         super().__init__(client(url), read_only=read_only or is_read_only(url))
@@ -82,13 +87,12 @@ class UrlStore(ObjectStore[Any]):
     def with_read_only(self, read_only: bool = False) -> Self:  # noqa: FBT001, FBT002 (Zarr's)
         """The same place."""
         made = type(self)(self.url, read_only=read_only)
-        made.recorded = self.recorded
-        return made
+        return made if self.recorded is None else made.compared_with(self.recorded)
 
     def compared_with(self, recorded: Recorded) -> Self:
         """The same place, of which nothing but this is read."""
         made = copy(self)
-        made.recorded = recorded
+        made.recorded, made._compared = recorded, set()  # noqa: SLF001 (its own)
         return made
 
     def __str__(self) -> str:
@@ -118,9 +122,16 @@ class UrlStore(ObjectStore[Any]):
         """As Zarr, or `AccessError`; `DamageError` where it is not what was recorded."""
         ask = super().get
         data = await self._asked(lambda: ask(key, prototype, byte_range), key)
-        if self.recorded is None or byte_range is not None:
+        if self.recorded is None:
             return data
-        return self.recorded.compared(key, data, f"{self.url}/{key}")
+        if byte_range is None or data is None:
+            return self.recorded.compared(key, data, f"{self.url}/{key}")
+        if key not in self._compared:  # a part of a shard, which ends in its digest
+            last = await self._asked(lambda: ask(key, prototype, SuffixByteRequest(_DIGEST)), key)
+            digest = 0 if last is None else int.from_bytes(last.to_bytes(), "little")
+            self.recorded.require_chunk(key, digest, f"{self.url}/{key}")
+            self._compared.add(key)
+        return data
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
