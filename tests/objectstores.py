@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import obstore
@@ -165,7 +165,7 @@ def careless(patched: pytest.MonkeyPatch, ignored: str) -> None:
     patched.setattr(obstore, "put", put)
 
 
-def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:
+def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:  # noqa: C901 (closures)
     """Listings do not know yet of the last ``n`` objects that were put."""
     last: list[str] = []
 
@@ -190,13 +190,19 @@ def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:
             """The same."""
             return self.collect()
 
+        def __iter__(self) -> Iterator[list[Any]]:
+            yield self.collect()
+
+        async def __aiter__(self) -> AsyncIterator[list[Any]]:
+            yield self.collect()
+
     list_all, one_level = obstore.list, obstore.list_with_delimiter
 
-    def listed(store: Any, *arguments: Any, prefix: Any = None, **options: Any) -> Any:
-        known = Late(list_all(store, *arguments, prefix=prefix, **options)).collect()
-        below = "" if prefix is None else f"{prefix}/"
+    def listed(store: Any, prefix: Any = None, **options: Any) -> Any:
+        known = Late(list_all(store, prefix, **options)).collect()
+        below = f"{prefix}/" if prefix else ""
         names = [meta["path"][len(below) :] for meta in known if meta["path"].startswith(below)]
-        found = one_level(store, *arguments, prefix=prefix, **options)
+        found = one_level(store, prefix, **options)
         folders = {f"{below}{name.partition('/')[0]}" for name in names if "/" in name}
         files = [meta for meta in found["objects"] if meta["path"] not in last[-n:]]
         return {"common_prefixes": sorted(folders), "objects": files}

@@ -73,11 +73,11 @@ def test_runs_are_whole_or_not_at_all(cloud: Cloud, tmp_path: Path) -> None:
         (403, b"<Error><Code>AccessDenied</Code></Error>") if "vectors/c/2" in key else None
     )
     with pytest.raises(es.AccessError, match="AccessDenied"):
-        es.apply(es.fit(T), here, cloud.at("b.zarr"))
+        es.apply(es.fit(here), here, cloud.at("b.zarr"))
     cloud.server.refuse = lambda *_: None
     with pytest.raises(es.NotARunError, match="not finished"):
         es.open_run(cloud.at("b.zarr"))
-    again = es.apply(es.fit(T), here, cloud.at("b.zarr"))
+    again = es.apply(es.fit(here), here, cloud.at("b.zarr"))
     assert again.items.n_rows == len(T)
 
 

@@ -192,7 +192,7 @@ def test_a_publisher_that_is_killed_at_its_nth_request(
             series.gc(grace=0)  # of one that was killed once it had published
             assert seen(series) == wanted
             assert series.store.names("locks") == []
-            number, tried = number + 3, tried + 1
+            number, tried = number + 10, tried + 1
     record_property("tried", tried)
     assert tried > 20
 

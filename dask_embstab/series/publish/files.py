@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import zarr
 
 from dask_embstab.errors import DamageError, InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import unpublished
 from dask_embstab.passes.digest import file_digests
-from dask_embstab.series.store import Store
+from dask_embstab.series.store import Store, size_of
 from dask_embstab.tables.layout import ATTRIBUTE, TABLES
 from dask_embstab.tables.read.recorded import CHUNK, METADATA
 from dask_embstab.tables.read.source import Digests
@@ -21,7 +22,7 @@ from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
 
 def run_digests(
-    store: Store, key: str, vectors: Mapping[str, Digests]
+    store: Store, key: str, vectors: Mapping[str, Digests], run: Run
 ) -> dict[str, dict[str, int]]:
     """The crc32c of every file of a run, and the bytes of its chunk files; the digests of
     ``vectors`` are known already.
@@ -34,11 +35,14 @@ def run_digests(
         for n, crc in crcs.items()
     }
     files = store.files(key)
+    for name in _named(run):
+        if name not in files and (size := size_of(store, f"{key}/{name}")) is not None:
+            files[name] = size
     if missing := sorted(set(known) - set(files)):
         raise DamageError(f"chunk {missing[0]} of {key} is missing")
     others = [
         name
-        for name in files
+        for name in sorted(files)
         if name not in known and (CHUNK.fullmatch(name) or METADATA.fullmatch(name))
     ]
     digests = dict(
@@ -60,9 +64,24 @@ def run_digests(
     }
 
 
+def _named(run: Run) -> Iterator[str]:
+    """Files of a run by its metadata: where they lie together in its root, as on an object store,
+    whose listing may not know yet of all. The listing of a folder does.
+    """
+    if run.group.metadata.consolidated_metadata is None:
+        return
+    for path, node in run.group.members(max_depth=None):
+        yield f"{path}/zarr.json"
+        if isinstance(node, zarr.Array):
+            sizes = zip(node.shape, node.shards or node.chunks, strict=True)
+            for at in np.ndindex(*(-(-n // size) for n, size in sizes)):
+                yield f"{path}/{node.metadata.encode_chunk_key(at)}"
+    yield "zarr.json"
+
+
 def whole_digests(store: Store, key: str, run: Run) -> dict[str, dict[str, int]]:
     """The same where nothing has read the run's chunks: all of them must be there."""
-    digests = run_digests(store, key, {})
+    digests = run_digests(store, key, {}, run)
     groups = {
         name: group for name in TABLES if isinstance(group := run.group.get(name), zarr.Group)
     }

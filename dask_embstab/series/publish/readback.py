@@ -71,7 +71,7 @@ def verify(delivery: Delivery, candidate: Candidate) -> Readback:
             raise DamageError(f"the ids of {table.where} are not those that were written")
 
     vectors = {name: done.digests for name, done in read.items()}
-    digests = run_digests(store, delivery.key, vectors)
+    digests = run_digests(store, delivery.key, vectors, transformed)
     moments = {name: done.value for name, done in read.items()}
     # Singular values of each table, descending.
     energies = {name: np.linalg.eigvalsh(of.gramian)[::-1] for name, of in moments.items()}
