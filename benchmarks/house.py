@@ -205,9 +205,8 @@ class Profile:
         """Functions by what they are there for."""
         begin = {start: purpose for purpose, starts in PURPOSES.items() for start in starts}
         paths = (Path(name).relative_to(self.package).as_posix() for name, _ in self.functions)
-        return Counter(
-            begin[max((one for one in begin if path.startswith(one)), key=len)] for path in paths
-        )
+        known = ([one for one in begin if path.startswith(one)] for path in paths)
+        return Counter(begin[max(starts, key=len)] if starts else "others" for starts in known)
 
     def figures(self) -> dict[str, Any]:
         """By name."""
@@ -288,7 +287,8 @@ def table_of_calls(calls: dict[str, dict[str, Any]]) -> str:
         ),
         *(
             [purpose, *(str(of["purposes"].get(purpose, 0)) for of in calls.values())]
-            for purpose in PURPOSES
+            for purpose in (*PURPOSES, "others")
+            if any(purpose in of["purposes"] for of in calls.values())
         ),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
