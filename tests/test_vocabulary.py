@@ -17,7 +17,7 @@ PACKAGE = Path(dask_embstab.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 REPLACED = {
     *("land", "landed", "landing", "graft", "lifted", "advanced", "joining", "beside"),
-    *("picked", "placed", "told", "said", "found", "how", "account", "pull"),
+    *("picked", "placed", "told", "said", "found", "how", "pull"),
 }
 """Words of which no name is made any more: a result is called by its own name."""
 STILL = ("ids", "chunk_files", "objects", "shards")

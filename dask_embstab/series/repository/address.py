@@ -107,15 +107,15 @@ def require_on_objects(repository: Any) -> str:
     memory, or on something else without conditional writes.
     """
     shown = repr(repository.storage).strip()
-    found = _ON_OBJECTS.match(shown)
-    if found is None:
+    match = _ON_OBJECTS.match(shown)
+    if match is None:
         raise InputError(
             f"a series can lie in an Icechunk repository on an object store, since {_WHY}; this one"
             f" has the storage {' '.join(shown.split())}; put the series onto an object store, or"
             " into a plain folder"
         )
     parts = [part[1] for look in (_BUCKET, _PREFIX) if (part := look.search(shown))]
-    return f"{SCHEME}{_SCHEMES.get(found[1], 's3')}://{'/'.join(parts)}"
+    return f"{SCHEME}{_SCHEMES.get(match[1], 's3')}://{'/'.join(parts)}"
 
 
 def _storage(url: Url, options: Mapping[str, Any]) -> Any:

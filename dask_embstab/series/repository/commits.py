@@ -71,17 +71,17 @@ def changed_since(repository: Any, base: str, now: str) -> set[str]:
     """Paths of all groups and arrays that commits after ``base`` made, changed or removed."""
     if base == now:
         return set()
-    found = repository.diff(from_snapshot_id=base, to_snapshot_id=now)
+    difference = repository.diff(from_snapshot_id=base, to_snapshot_id=now)
     return {
         path.strip("/")
         for paths in (
-            found.new_groups,
-            found.new_arrays,
-            found.deleted_groups,
-            found.deleted_arrays,
-            found.updated_groups,
-            found.updated_arrays,
-            found.updated_chunks,
+            difference.new_groups,
+            difference.new_arrays,
+            difference.deleted_groups,
+            difference.deleted_arrays,
+            difference.updated_groups,
+            difference.updated_arrays,
+            difference.updated_chunks,
         )
         for path in paths
     }

@@ -55,14 +55,14 @@ class Tree:
 
         async def sizes() -> dict[str, int]:
             keys = [key async for key in self.store.list_prefix(f"{folder}/")]
-            found = await concurrent_map([(key,) for key in keys], size, _AT_ONCE)
-            return dict(zip(keys, found, strict=True))
+            lengths = await concurrent_map([(key,) for key in keys], size, _AT_ONCE)
+            return dict(zip(keys, lengths, strict=True))
 
-        start, found = len(f"{folder}/"), sync(sizes())
+        start, n_bytes = len(f"{folder}/"), sync(sizes())
         if not f"{folder}/".startswith(_RUNS):
             chunk = f"/{_CHUNK}"
-            found = {k.removesuffix(chunk): n for k, n in found.items() if k.endswith(chunk)}
-        return {key[start:]: found[key] for key in sorted(found)}
+            n_bytes = {k.removesuffix(chunk): n for k, n in n_bytes.items() if k.endswith(chunk)}
+        return {key[start:]: n_bytes[key] for key in sorted(n_bytes)}
 
     def size(self, key: str) -> int:
         """A file's bytes; FileNotFoundError where there is none."""
@@ -85,9 +85,9 @@ class Tree:
         whole = stored.endswith(_METADATA)
         for start in range(0, 1 if whole else size, _BLOCK_BYTES):
             part = None if whole else RangeByteRequest(start, min(start + _BLOCK_BYTES, size))
-            if (found := self._get(stored, part)) is None:
+            if (block := self._get(stored, part)) is None:
                 raise FileNotFoundError(key)
-            yield found
+            yield block
 
     def write(self, key: str, data: bytes) -> None:
         """Let a file have these bytes; the folders above it are made where they are missing."""
@@ -116,13 +116,13 @@ class Tree:
             sync(self.store.delete_dir(above))
 
     def _metadata(self, path: str) -> Any:
-        found = self._get(f"{path}/{_METADATA}" if path else _METADATA)
-        return None if found is None else json.loads(found)
+        data = self._get(f"{path}/{_METADATA}" if path else _METADATA)
+        return None if data is None else json.loads(data)
 
     def _get(self, key: str, part: RangeByteRequest | None = None) -> bytes | None:
         async def ask() -> bytes | None:
-            found = await self.store.get(key, default_buffer_prototype(), part)
-            return None if found is None else found.to_bytes()
+            data = await self.store.get(key, default_buffer_prototype(), part)
+            return None if data is None else data.to_bytes()
 
         return _or_none(ask())
 
