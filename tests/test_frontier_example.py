@@ -16,6 +16,8 @@ import dask_embstab as es
 from dask_embstab.core.codes.code import BITS
 
 DATA = gmf.default_folder()
+FEW = ("int8", "int6", "int5", "int4", "pq8")
+"""The short form has codebooks of one size alone: they are trained."""
 
 
 def test_frozen_codebooks_keep_codes_that_refitted_ones_change(tmp_path: Path) -> None:
@@ -43,13 +45,18 @@ def test_frozen_codebooks_keep_codes_that_refitted_ones_change(tmp_path: Path) -
 @pytest.mark.skipif(
     not (DATA / "gmf" / "gmf_a.npz").exists(), reason="no gmf_a.npz; set EMBSTAB_DATA"
 )
-def test_the_frontier_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("codes", [FEW, pytest.param(frontier.CODES, marks=pytest.mark.long)])
+def test_the_frontier_of_a_real_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(frontier, "CODES", codes)
     monkeypatch.setattr(frontier.webshop, "default_file", lambda _: tmp_path / "none")
     monkeypatch.setattr(frontier, "glove", lambda: None)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{frontier.BEGIN}\nold\n{frontier.END}\nafter\n")
     ((_, header, rows),) = frontier.main(["--page", str(page)])
-    assert len(rows) > 2 * len(BITS)
+    assert len(rows) > 2 * len(BITS) or codes == FEW
+    assert len(rows) >= len(FEW)
     by_code = {row[1]: float(row[header.index("recall@10")]) for row in rows}
     assert by_code["int4"] < by_code["int5"] < by_code["int6"] < by_code["int8"]
     text = page.read_text()
