@@ -170,7 +170,7 @@ catalogues = st.lists(
 
 
 @pytest.mark.usefixtures("small_tasks")
-@settings(max_examples=draws(6))
+@settings(max_examples=draws(4))
 @given(
     catalogue=catalogues,
     half_life=st.none() | st.floats(0.3, 9.0),

@@ -75,7 +75,7 @@ def test_disk_is_bounded_where_half_of_the_ids_are_new_every_day(tmp_path: Path)
 
 
 def test_the_same_runs_forget_the_same_rows(tmp_path: Path) -> None:
-    runs = days(tmp_path, half_new(5))
+    runs = days(tmp_path, half_new(4))
     one, other = (added(tmp_path / name, runs, half_life=2) for name in "ab")
     for name in one.store.names("references"):
         assert data_of(tmp_path / "a" / "references" / name) == data_of(

@@ -80,7 +80,7 @@ def test_kill_9_at_random_times(tmp_path: Path, record_property: Any, rounds: in
 
 
 @pytest.mark.parametrize(
-    ("n", "rounds"), [(2, 4), pytest.param(4, 100, marks=pytest.mark.long(minutes=30))]
+    ("n", "rounds"), [(2, 3), pytest.param(4, 100, marks=pytest.mark.long(minutes=30))]
 )
 def test_several_publishers_at_once(
     tmp_path: Path, record_property: Any, n: int, rounds: int
@@ -143,7 +143,7 @@ def test_a_full_disk(tmp_path: Path, record_property: Any, limit: int) -> None:
 # --- a year
 
 
-@pytest.mark.parametrize("n_days", [8, pytest.param(365, marks=pytest.mark.long(minutes=35))])
+@pytest.mark.parametrize("n_days", [6, pytest.param(365, marks=pytest.mark.long(minutes=35))])
 def test_a_year_of_daily_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Any, n_days: int
 ) -> None:
