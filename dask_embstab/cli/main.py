@@ -53,7 +53,7 @@ def fit(
     """
     from dask_embstab import api
     from dask_embstab.files.atomic import require_file_place
-    from dask_embstab.tables.formats.opened import is_in_files
+    from dask_embstab.tables.formats.places import is_in_files
     from dask_embstab.tables.run import open_run
     from dask_embstab.tables.table_moments import TableMoments, is_moments
 

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from dask_embstab.arguments import shown
-from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError
 from dask_embstab.options import require_each
 from dask_embstab.passes.engine.graph import Pass, run_all
@@ -26,13 +25,15 @@ from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap, Product, Written, write_table
 from dask_embstab.tables.inputs import unchanged
 from dask_embstab.tables.layout import TABLES
-from dask_embstab.tables.read.coded import code_attributes
 from dask_embstab.tables.run import Run, open_run
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.transform import Transform
 from dask_embstab.tables.write.run_writer import RunWriter, begin_run
 
-Codes = Mapping[str, RowCode]
+if TYPE_CHECKING:
+    from dask_embstab.core.codes.row_code import RowCode
+
+Codes: TypeAlias = "Mapping[str, RowCode]"
 """The codes in which tables are stored beside their vectors, by table."""
 NO_CODES: Codes = {}
 _LIBRARIES = ("numpy", "scipy", "zarr", "dask", "xarray")
@@ -158,6 +159,8 @@ def fingerprint(plan: ApplyPlan) -> str:
     digest.update(json.dumps(what, sort_keys=True).encode())
     for key, planned in plan.tables.items():
         if planned.code is not None:
+            from dask_embstab.tables.read.coded import code_attributes
+
             digest.update(repr((key, code_attributes(planned.code))).encode())
     return digest.hexdigest()[:32]
 

@@ -17,11 +17,10 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, Url, options_of
 from dask_embstab.repairs import option
 from dask_embstab.tables.column import by_label
-from dask_embstab.tables.formats.opened import is_in_files, table_in_files
+from dask_embstab.tables.formats.places import files_at, is_in_files
 from dask_embstab.tables.ids.ids import as_ids
-from dask_embstab.tables.layout import TABLES, run_attributes
+from dask_embstab.tables.layout import CODES, TABLES, run_attributes
 from dask_embstab.tables.read.arrays import as_array
-from dask_embstab.tables.read.coded import CODES
 from dask_embstab.tables.read.labels import is_frame, labelled_rows, labelled_values
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run, open_run, run_in
@@ -52,7 +51,7 @@ def as_table(table: TableLike, *, key: str = "items", where: str | None = None) 
         return table if table.key == key else replace(table, key=key)
     if isinstance(table, Run) or _holds_tables(table):
         return run_of(table).table(key)
-    if (in_files := table_in_files(table, key=key)) is not None:
+    if (in_files := _table_in_files(table, key)) is not None:
         return in_files
     if is_place(table):
         return of_one_folder(table, partial(_from_place, table, key))
@@ -70,7 +69,7 @@ def open_table(
     """The table that ``source`` is or names: of its columns ``id`` and ``vector``, the rows that
     ``where`` keeps.
     """
-    opened = table_in_files(source, key=key, id=id, vector=vector, where=where)
+    opened = _table_in_files(source, key, id=id, vector=vector, where=where)
     if opened is not None:
         return opened
     if is_frame(source) and where is None:
@@ -83,6 +82,17 @@ def open_table(
             f" frames); {place_name(source)} came; leave it out"
         )
     return as_table(source, key=key)
+
+
+def _table_in_files(source: Any, key: str, **columns: Any) -> Table | None:
+    """The table that a file, a folder, a pattern or a list of these holds; None where none of these
+    formats is meant, whose readers are imported for them alone.
+    """
+    if (place := files_at(source)) is None:
+        return None
+    from dask_embstab.tables.formats.opened import table_of_files
+
+    return table_of_files(place, key, **columns)
 
 
 def with_ids(table: Table, ids: Any) -> Table:

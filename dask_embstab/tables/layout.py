@@ -27,6 +27,8 @@ Files = Mapping[str, Mapping[str, int]]
 run; ``metadata``: of every other file; ``bytes``: how long each chunk file is.
 """
 KINDS = ("chunks", "metadata", "bytes")
+CODES, SCALE = "codes", "scale"
+"""Arrays of a table of codes."""
 INCOMPLETE = "incomplete"
 """Key in the run's attributes while it is being written; taken away last, so that half a run never
 looks whole.

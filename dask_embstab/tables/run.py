@@ -16,8 +16,7 @@ from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call, option
-from dask_embstab.tables.layout import FORMAT, INCOMPLETE, TABLES, recorded
-from dask_embstab.tables.read.coded import CODES, coded_source
+from dask_embstab.tables.layout import CODES, FORMAT, INCOMPLETE, TABLES, recorded
 from dask_embstab.tables.read.direct_source import small_array
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.nodes import child
@@ -169,6 +168,8 @@ def _coded(run: Run, key: str) -> Table | None:
             f"{table.where} has no codes; {call('compress')} writes a run of them, and a series"
             f" with the setting {option('code')} both"
         )
+    from dask_embstab.tables.read.coded import coded_source
+
     return replace(table, source=coded_source(group, f"{run.where}/{key}"))
 
 

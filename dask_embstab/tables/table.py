@@ -13,11 +13,9 @@ from dask_embstab.display import Displayed
 from dask_embstab.errors import InputError
 from dask_embstab.repairs import call
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids
-from dask_embstab.tables.ids.lookup import find_rows
-from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.layout import CODES, DIMENSION
 from dask_embstab.tables.read.arrays import as_array
 from dask_embstab.tables.read.chunk_layout import chunk_files
-from dask_embstab.tables.read.coded import CODES, coded_source
 from dask_embstab.tables.read.dask_source import DaskSource, as_dask, require_whole_rows
 from dask_embstab.tables.read.direct_source import DirectSource, few_rows
 from dask_embstab.tables.read.limits import require_workable
@@ -120,6 +118,8 @@ class Table(Displayed):
         >>> monday.items.rows_of(["i7", "i3"]).shape
         (2, 4)
         """
+        from dask_embstab.tables.ids.lookup import find_rows
+
         rows = find_rows(self.row_ids, ids, self.key)
         block = few_rows(self.source, rows)
         opened = block.compute() if hasattr(block, "compute") else block
@@ -198,6 +198,8 @@ def table_of(group: zarr.Group, key: str, path: str) -> Table:
     if not isinstance(vectors, zarr.Array):
         if CODES not in group:
             raise InputError(f"a table is a group with an array named vectors; {where} has none")
+        from dask_embstab.tables.read.coded import coded_source  # of a table of codes alone
+
         source = coded_source(group, where)
         n = source.shape[0]
         return Table(source, None if ids is None else as_ids(ids, n, where=where), where, key)

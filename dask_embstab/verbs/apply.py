@@ -14,7 +14,7 @@ from dask_embstab.tables.coerce import (
     TableLike,
     run_of,
 )
-from dask_embstab.tables.formats.opened import is_in_files
+from dask_embstab.tables.formats.places import is_in_files
 from dask_embstab.tables.inputs import one_reading
 from dask_embstab.tables.run import Run, RunLike
 from dask_embstab.tables.transform import Transform

@@ -14,7 +14,6 @@ from dask_embstab.passes.apply import copy_table
 from dask_embstab.passes.engine.graph import run_all
 from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap
-from dask_embstab.passes.verify_run import verify_run
 from dask_embstab.repairs import option
 from dask_embstab.tables import run as runs
 from dask_embstab.tables.coerce import (
@@ -68,6 +67,8 @@ def open_run(
     if not verify:
         return runs.open_run(path)
     place = path.path if isinstance(path, Run) else path
+    from dask_embstab.passes.verify_run import verify_run
+
     return runs.open_run(place, digests=verify_run(place).digests)
 
 

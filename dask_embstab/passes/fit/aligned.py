@@ -14,7 +14,6 @@ from dask_embstab.passes.fit.options import FitOptions
 from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.target import require_width
 from dask_embstab.passes.join.lagged_rows import Term, lagged_rows
-from dask_embstab.passes.join.listed import pair_listed
 from dask_embstab.passes.join.options import JoinOptions
 from dask_embstab.passes.join.pairing import Pairing, pair
 from dask_embstab.passes.join.reference_rows import ReferenceRows, plan_reference_read, with_energy
@@ -95,6 +94,8 @@ def paired_tables(
         listed = options.selection(key).pairs
         if listed is not None:
             lags = [lag.tables[key] for lag in reference.lags]
+            from dask_embstab.passes.join.listed import pair_listed
+
             pairings[key] = pair_listed(tables[key], theirs, listed, lags)
         else:
             live = reference.live.get(key)

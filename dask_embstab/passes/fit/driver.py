@@ -22,7 +22,6 @@ from dask_embstab.core.fit_transform import (
     unrotated,
 )
 from dask_embstab.core.moments import Pairs
-from dask_embstab.core.scatter import Influence, anchor_bound
 from dask_embstab.core.square_root import Root
 from dask_embstab.errors import InputError, TooFewMatchedError
 from dask_embstab.passes.fit.aligned import aligned_rows, paired_tables
@@ -39,7 +38,6 @@ from dask_embstab.passes.fit.reference import Reference
 from dask_embstab.passes.fit.reread import graded_roots
 from dask_embstab.passes.fit.state import TableRead
 from dask_embstab.passes.fit.target import require_nonzero, require_rows, require_width, target_of
-from dask_embstab.passes.join.anchors import anchor_scatter
 from dask_embstab.passes.join.options import join_options
 from dask_embstab.passes.join.rows import identity
 from dask_embstab.repairs import call, option
@@ -219,6 +217,9 @@ def _anchor_bound(
 
     if not drawn_of:
         return 0.0
+
+    from dask_embstab.core.scatter import Influence, anchor_bound  # of anchors alone
+    from dask_embstab.passes.join.anchors import anchor_scatter
 
     _, rotation = rotation_of(target, pairs)
     mean_x, mean_y = (

@@ -15,7 +15,6 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabWarning, InputError
 from dask_embstab.options import FIT, require_rank
 from dask_embstab.passes.engine.paired import Weights
-from dask_embstab.passes.join.anchors import anchor_rows
 from dask_embstab.passes.join.pairing import Pairing
 from dask_embstab.repairs import option
 from dask_embstab.tables.column import Column, as_column
@@ -108,6 +107,8 @@ class Selection:
             pairing = pairing.drawn(np.sort(kept), table.n_rows)
 
         if self.anchors is not None and self.anchors < pairing.n_used:
+            from dask_embstab.passes.join.anchors import anchor_rows
+
             few = pairing.sparse(anchor_rows(pairing, table, self.anchors, self.seed))
             stands_for = pairing.n_represented
             pairing = replace(few, verified=False, eligible=pairing.n_used, represented=stands_for)

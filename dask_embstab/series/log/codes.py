@@ -20,8 +20,8 @@ from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.published import published_run
 from dask_embstab.series.log.versions import Version
 from dask_embstab.series.store import Store
-from dask_embstab.tables.layout import ATTRIBUTE, TABLES
-from dask_embstab.tables.read.coded import CODES, CodedSource, code_attributes, code_of
+from dask_embstab.tables.layout import ATTRIBUTE, CODES, TABLES
+from dask_embstab.tables.read.coded import CodedSource, code_attributes, code_of
 from dask_embstab.tables.run import Run
 from dask_embstab.tables.table import Table
 

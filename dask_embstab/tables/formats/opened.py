@@ -24,18 +24,6 @@ from dask_embstab.tables.ids.ids import Ids, as_ids
 from dask_embstab.tables.table import Table
 
 
-def table_in_files(
-    source: Any, *, key: str, id: Any = None, vector: Any = None, where: Any = None
-) -> Table | None:
-    """The table that a file, a folder, a pattern or a list of these holds; None where none of these
-    formats is meant.
-
-    Raises `InputError` where it is not clear which columns are meant, or a row cannot be one.
-    """
-    place = files_at(source)
-    return None if place is None else _opened(place, key, id, vector, where)
-
-
 def ids_in_files(source: Any, key: str) -> Ids | None:
     """The ids in a file, a folder or a pattern of Parquet, Arrow, CSV or npy that holds no vectors;
     None where it holds some, or where none of these formats is meant.
@@ -54,12 +42,13 @@ def ids_in_files(source: Any, key: str) -> Ids | None:
     return column_ids(reader, place.files, key=key, where=place.name)
 
 
-def is_in_files(source: Any) -> bool:
-    """Whether a source names files of these formats."""
-    return files_at(source) is not None
+def table_of_files(
+    place: Place, key: str, *, id: Any = None, vector: Any = None, where: Any = None
+) -> Table:
+    """The table that these files hold.
 
-
-def _opened(place: Place, key: str, id: Any, vector: Any, where: Any) -> Table:
+    Raises `InputError` where it is not clear which columns are meant, or a row cannot be one.
+    """
     paths = [file.path for file in place.files]
     if place.format in _ARRAYS:
         if where is not None:

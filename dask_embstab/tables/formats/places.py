@@ -64,6 +64,11 @@ class Place:
     name: str
 
 
+def is_in_files(source: Any) -> bool:
+    """Whether a source names files of these formats."""
+    return files_at(source) is not None
+
+
 def files_at(source: Any) -> Place | None:
     """The files that a path, a pattern or a list of these stands for; None where a Zarr store or
     nothing of these formats is meant.

@@ -27,7 +27,7 @@ from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import RowNumbers, Rows
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError, InputError
 from dask_embstab.files.regular import read_regular
-from dask_embstab.tables.layout import ATTRIBUTE, recorded
+from dask_embstab.tables.layout import ATTRIBUTE, CODES, SCALE, recorded
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.dask_source import as_dask
 from dask_embstab.tables.read.direct_source import DirectSource, small_array
@@ -37,7 +37,7 @@ from dask_embstab.tables.read.views import View, ViewReader, column_source, view
 from dask_embstab.tables.read.zarr_source import ZarrSource, require_full_width
 from dask_embstab.tables.store_errors import reading
 
-CODES, SCALE, STEPS, MATRIX, CODEBOOK = "codes", "scale", "steps", "matrix", "codebook"
+STEPS, MATRIX, CODEBOOK = "steps", "matrix", "codebook"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.errors import InputError, OutputExistsError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.published import publishing
@@ -52,6 +51,9 @@ from dask_embstab.tables.write.output_folder import OutputFolder
 from dask_embstab.tables.write.sink import Sink
 from dask_embstab.tables.write.table_layout import TableLayout, rows_of_objects
 from dask_embstab.tables.write.workplace import WorkPlace, work_place
+
+if TYPE_CHECKING:
+    from dask_embstab.core.codes.row_code import RowCode
 
 _BUCKET = 2
 """The part of a URL that names a bucket."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.core.types import Rows, Vector
 from dask_embstab.errors import IdError, NotFiniteError
 from dask_embstab.tables.ids.ids import ID_RANGE, IdBlock
@@ -32,6 +31,9 @@ from dask_embstab.tables.write.chunk_writer import (
 )
 from dask_embstab.tables.write.journal import Journal, Recovered, made_of
 from dask_embstab.tables.write.object_writer import SENDING_BYTES, chunk_writer
+
+if TYPE_CHECKING:
+    from dask_embstab.core.codes.row_code import RowCode
 
 
 @dataclass(frozen=True, slots=True)

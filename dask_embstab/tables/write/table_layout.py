@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-from dask_embstab.core.codes.row_code import RowCode
 from dask_embstab.tables.ids.kinds import UUID, IdKind
-from dask_embstab.tables.layout import DIMENSION
-from dask_embstab.tables.read.coded import CODES, SCALE, code_attributes
+from dask_embstab.tables.layout import CODES, DIMENSION, SCALE
 from dask_embstab.tables.read.source import default_chunk_rows
 from dask_embstab.tables.write.nodes import make_array, make_group, write_matrix
+
+if TYPE_CHECKING:
+    from dask_embstab.core.codes.row_code import RowCode
 
 ID_DTYPES: dict[IdKind, Any] = {"int64": np.dtype(np.int64), "string": str, "uuid": UUID}
 
@@ -60,8 +61,7 @@ class TableLayout:
     def create(self, group: zarr.Group, *, overwrite: bool) -> tuple[zarr.Array[Any] | None, ...]:
         """Make the group of the table, with all its arrays; those of `arrays`."""
         code = self.code
-        known = None if code is None else code_attributes(code)
-        node = make_group(group, self.key, known, overwrite=overwrite)
+        node = make_group(group, self.key, self._attributes(), overwrite=overwrite)
         if code is not None:
             for name, (values, dimensions) in code.arrays().items():
                 write_matrix(node, name, values, dimensions)
@@ -70,7 +70,7 @@ class TableLayout:
     def left(self, group: zarr.Group) -> tuple[zarr.Array[Any] | None, ...]:
         """The arrays as an earlier call left them; an error where any is another or not there."""
         node: Any = group[self.key]
-        if self.code is not None and dict(node.attrs) != code_attributes(self.code):
+        if self.code is not None and dict(node.attrs) != self._attributes():
             raise ValueError("it is of another code")
         for name, (values, _) in () if self.code is None else self.code.arrays().items():
             if not np.array_equal(node[name][...], values):
@@ -87,6 +87,14 @@ class TableLayout:
                 raise ValueError(f"{name} has another dtype")
 
         return arrays
+
+    def _attributes(self) -> dict[str, Any]:
+        """Of the group: what it records of its code."""
+        if self.code is None:
+            return {}
+        from dask_embstab.tables.read.coded import code_attributes
+
+        return code_attributes(self.code)
 
     def _of(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], Any]:
         """Shape, chunks and dtype of an array."""
