@@ -54,21 +54,24 @@ class Spread(Sums):
         return {ALL_IDS: self.ours % ID_DIGESTS}, {ALL_IDS: self.theirs % ID_DIGESTS}
 
 
-def spread_rows(block: IdBlock, start: int, spill: Spill, number: int, side: int = 0) -> Spread:
+def spread_rows(
+    block: IdBlock, start: int, spill: Spill, number: int, side: int = 0, *, cells: bool = True
+) -> Spread:
     """Keys of these rows (the first is row ``start`` of its table, of that ``side``), written as
-    file ``number``.
+    file ``number``; with them what tells texts apart (`Texts.in_cells`), or without ``cells`` the
+    texts as they are.
     """
     reader, digest = block.ids.open(), 0
     if needs_digests(block.ids):
         ids = reader.take(block.start, block.stop)
-        records, digest = keyed(ids, start), digest_of_ids(ids, start)
+        records, digest = keyed(ids, start, cells=cells), digest_of_ids(ids, start)
     else:
-        records = read_keyed(reader, block.start, block.stop, start)
+        records = read_keyed(reader, block.start, block.stop, start, cells=cells)
     order, cuts = _by_part(records.key, spill.n_parts)
     columns: list[Any] = [records.key[order], records.row[order]]
     all_cuts = [cuts, cuts]
     if records.texts is not None:
-        texts = records.texts.chosen(order).packed()
+        texts = records.texts.moved(order)
         ends = np.append(0, texts.begin + texts.length)
         columns += [texts.length.astype(np.uint32), texts.data[: ends[-1]]]
         all_cuts += [cuts, ends[cuts]]

@@ -44,10 +44,10 @@ def keys_of(ids: IdArray) -> Keys:
     return mix64(ids.view(np.uint64))
 
 
-def keyed(ids: IdArray, start: int) -> Keyed:
-    """Keys of ids whose first one belongs to row ``start``."""
+def keyed(ids: IdArray, start: int, *, cells: bool = False) -> Keyed:
+    """Keys of ids whose first one belongs to row ``start``; short texts in ``cells``."""
     if ids.dtype.kind == "O":
-        return _keyed_texts(texts_in(ids, start), start)
+        return _keyed_texts(texts_in(ids, start), start, cells=cells)
     texts = None
     if ids.dtype.kind == "V":
         size = UUID.itemsize
@@ -65,8 +65,9 @@ def texts_in(ids: IdArray, start: int = 0) -> Texts:
     return texts_of(encoded_texts(ids, "a table", start))
 
 
-def _keyed_texts(texts: Texts, start: int) -> Keyed:
-    return Keyed(texts.keys(), np.arange(start, start + len(texts), dtype=np.int64), texts)
+def _keyed_texts(texts: Texts, start: int, *, cells: bool) -> Keyed:
+    texts, keys = texts.in_cells() if cells else (texts, texts.keys())
+    return Keyed(keys, np.arange(start, start + len(texts), dtype=np.int64), texts)
 
 
 def read_texts(reader: Any, start: int, stop: int) -> Texts | None:
@@ -75,11 +76,14 @@ def read_texts(reader: Any, start: int, stop: int) -> Texts | None:
     return texts
 
 
-def read_keyed(reader: Any, start: int, stop: int, row: int | None = None) -> Keyed:
+def read_keyed(
+    reader: Any, start: int, stop: int, row: int | None = None, *, cells: bool = False
+) -> Keyed:
     """`keyed` of the ids that a reader takes; the first one belongs to row ``row`` (``start``)."""
     row = start if row is None else row
-    texts = read_texts(reader, start, stop)
-    return keyed(reader.take(start, stop), row) if texts is None else _keyed_texts(texts, row)
+    if (texts := read_texts(reader, start, stop)) is None:
+        return keyed(reader.take(start, stop), row, cells=cells)
+    return _keyed_texts(texts, row, cells=cells)
 
 
 def read_keys(reader: Any, start: int, stop: int) -> Keys:

@@ -206,7 +206,8 @@ def _write(ids: Ids, folder: Path) -> None:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
         spill = Spill(scratch, COLUMNS[ids.kind], n_parts, len(starts))
         for number, start in enumerate(starts):
-            spread_rows(ids.block(start, min(start + _ROWS, n)), start, spill, number)
+            block = ids.block(start, min(start + _ROWS, n))
+            spread_rows(block, start, spill, number, cells=False)
         names = "keys", "rows", "starts", "data"
         files = {name: stack.enter_context((folder / name).open("xb")) for name in names}
         files["starts"].write(np.zeros(1, np.int64).tobytes())

@@ -100,7 +100,7 @@ def _are_equal(ours: Keyed, a: RowNumbers, theirs: Keyed, b: RowNumbers) -> bool
     """Whether records that share a key share their text."""
     if ours.texts is None or theirs.texts is None:
         return True
-    return ours.texts.chosen(a).equal(theirs.texts.chosen(b))
+    return ours.texts.equal_at(a, theirs.texts, b)
 
 
 def _firsts_by_key(ours: Keyed, theirs: Keyed) -> Matched | None:

@@ -8,25 +8,33 @@ the last. What does not is decoded by Zarr, as are chunks of other codecs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 import zarr
 from zarr.abc.codec import BytesBytesCodec
-from zarr.codecs import VLenUTF8Codec
+from zarr.codecs import Crc32cCodec, VLenUTF8Codec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 from dask_embstab.core.types import RowNumbers
+from dask_embstab.errors import EmbstabError
 from dask_embstab.tables.ids.texts import Bytes, Texts, padded, pieces_of
 from dask_embstab.tables.read.bounded import LENGTH_BYTES
 from dask_embstab.tables.read.chunk_layout import require_visible
+from dask_embstab.tables.read.guarded import Counted
+from dask_embstab.tables.read.stored.files import OpenChunk
 from dask_embstab.tables.store_errors import reading
+from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _SEARCHED = 1 << 18
 """Bytes of a chunk that are searched at a time."""
-_NOT_ASCII = np.uint64(0x8080808080808080)
+_WORD = 8
+_NOT_ASCII, _NOT_ASCII_BYTE = np.uint64(0x8080808080808080), 0x80
 _CONTINUES, _CONTINUED = 0xC0, 0x80
 """In UTF-8, the bits of a byte that tell whether it goes on with a character, and how."""
 
@@ -35,11 +43,44 @@ def stored_texts(array: zarr.Array[Any], number: int, n: int, *, what: str) -> T
     """The first ``n`` texts of one chunk; None where only Zarr can decode them, or tell what is
     wrong with them.
     """
-    encoded = _encoded(array, number, what)
-    texts = None if encoded is None else parsed(encoded, n)
+    if (texts := _read_texts(array, number, n, what)) is None:
+        encoded = _encoded(array, number, what)
+        texts = None if encoded is None else parsed(encoded, n)
     fill = str(array.fill_value or "").encode()
     # A chunk of nothing but its fill value is no chunk of ids: Zarr's reader says so.
     return None if texts is None or (n and texts.at(0) == fill) else texts
+
+
+def _read_texts(array: Any, number: int, n: int, what: str) -> Texts | None:
+    """The same of a chunk file that holds texts and their checksum and nothing else, without a
+    copy; None where it does not, or is not whole.
+    """
+    codecs, store = _byte_codecs(array), array.store
+    kinds = [type(codec) for codec in codecs or ()]
+    if kinds not in ([Crc32cCodec], [Counted, Crc32cCodec]) or not isinstance(store, LocalStore):
+        return None
+    key = f"{array.path}/{array.metadata.encode_chunk_key((number,))}"
+    most, recorded = (getattr(store, name, None) for name in ("most_bytes", "recorded"))
+    try:
+        chunk = OpenChunk.at(str(Path(store.root, key)), what)
+    except (OSError, EmbstabError):
+        return None
+    try:
+        size = chunk.size - CHECKSUM_BYTES
+        if size <= LENGTH_BYTES or (most is not None and chunk.size > most):
+            return None
+        # Texts begin at a multiple of eight bytes, and have eight behind them.
+        data = np.empty(LENGTH_BYTES + chunk.size + _WORD, np.uint8)
+        encoded = data[LENGTH_BYTES : LENGTH_BYTES + chunk.size]
+        chunk.read_into(memoryview(encoded), 0)
+    finally:
+        chunk.close()
+    checksum = int.from_bytes(encoded[size:].tobytes(), "little")
+    if recorded is not None:
+        recorded.require_chunk(key, checksum, chunk.path)
+    if crc32c.crc32c(memoryview(encoded[:size])) != checksum:
+        return None
+    return _parsed(encoded[:size], data[2 * LENGTH_BYTES :], n)
 
 
 def first_texts(array: zarr.Array[Any], n: int, *, what: str) -> list[bytes] | None:
@@ -115,11 +156,17 @@ def parsed(encoded: Any, n: int) -> Texts | None:
     """The first ``n`` of the texts in a chunk, all others empty; None where lengths do not lead
     from one to the next, or what stands between them is no UTF-8.
     """
+    return _parsed(encoded, None, n)
+
+
+def _parsed(encoded: Any, room: Bytes | None, n: int) -> Texts | None:
+    """The same; ``room``: these bytes from the first text on, and eight behind them."""
     claimed = int.from_bytes(encoded[:LENGTH_BYTES].tobytes(), "little")
     stop = len(encoded) - LENGTH_BYTES * (claimed - n)
     if not 0 < n <= claimed or stop <= LENGTH_BYTES or encoded[stop:].any():
         return None
-    data, size = padded(encoded[LENGTH_BYTES:stop]), stop - LENGTH_BYTES
+    size = stop - LENGTH_BYTES
+    data = padded(encoded[LENGTH_BYTES:stop]) if room is None else room[: size + _WORD]
     if (at := _equal_steps(data, size, n)) is None:
         at = _lengths_at(data, size)
     if len(at) != n or at[0]:
@@ -130,7 +177,8 @@ def parsed(encoded: Any, n: int) -> Texts | None:
     if not np.array_equal(ends[:-1], at[1:]) or ends[-1] != size:
         return None
     texts = Texts(begin, length, data)
-    is_ascii = not np.bitwise_or.reduce(data[: len(data) & -8].view(np.uint64)) & _NOT_ASCII
+    words, rest = data[: size & -_WORD].view(np.uint64), data[size & -_WORD : size]
+    is_ascii = not (np.bitwise_or.reduce(words) & _NOT_ASCII or (rest & _NOT_ASCII_BYTE).any())
     return texts if is_ascii or _are_utf8(texts) else None
 
 
@@ -140,7 +188,7 @@ def _equal_steps(data: Bytes, size: int, n: int) -> RowNumbers | None:
     """
     if size % n or not data[:2].any() or data[2:LENGTH_BYTES].any():
         return None
-    heads = data[:size].reshape(n, -1)[:, :LENGTH_BYTES]
+    heads = np.ndarray((n,), "<u4", data, 0, (size // n,))
     return np.arange(0, size, size // n) if bool((heads == heads[0]).all()) else None
 
 

@@ -20,6 +20,9 @@ Bytes = npt.NDArray[np.uint8]
 _AT_ONCE = 1 << 13
 """Strings whose words are in the processor's cache together."""
 _WORD = 8
+_CELL = 2 * _WORD
+_ENDS = np.array([0xF0 + n for n in range(_CELL)], np.uint64) << np.uint64(56)
+"""By its length, the last byte of a short string in a cell, in its place in a word."""
 _KEPT = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], np.uint64)
 """By how many bytes of a word belong to a string, a mask of these."""
 
@@ -95,6 +98,81 @@ class Texts:
                 ):
                     return False
         return True
+
+    def in_cells(self) -> tuple[Texts, Keys]:
+        """Strings that are shorter than 16 bytes as 16 each: zeros behind them, and a last byte
+        that tells the length and ends no UTF-8. They differ as before, and are moved and compared
+        by two words. With them the `keys` of all strings.
+        """
+        short = self.length < _CELL
+        all_short = bool(short.all())
+        some = self if all_short else self.chosen(np.flatnonzero(short))
+        if not len(some):
+            return self, self.keys()
+        n = len(some)
+        cells = np.empty((n + 1, _CELL // _WORD), np.uint64)  # the last one is room behind them
+        key = np.empty(n, np.uint64)
+        most = len(self.data) - _WORD
+        for at in range(0, n, _AT_ONCE):
+            part, stop = some.chosen(slice(at, at + _AT_ONCE)), min(at + _AT_ONCE, n)
+            found = mix64(part.length.astype(np.uint64))
+            for word in range(_CELL // _WORD):
+                # Of a string that ends before this word, whatever is there is masked.
+                begin, left = part.begin + word * _WORD, part.length - word * _WORD
+                words = _words(Texts(np.minimum(begin, most), left, self.data), 0)
+                words &= _KEPT[np.clip(left, 0, _WORD)]
+                cells[at:stop, word] = words
+                mixed = mix64(found ^ words)
+                found = mixed if int(left.min()) > 0 else np.where(left > 0, mixed, found)
+            cells[at:stop, -1] |= _ENDS[part.length]
+            key[at:stop] = found
+        begin, data = np.arange(0, n * _CELL, _CELL), cells.reshape(-1).view(np.uint8)
+        if all_short:
+            return Texts(begin, np.full(n, _CELL), data), key
+        begins, lengths, keys = (
+            self.begin.copy(),
+            self.length.copy(),
+            np.empty(len(self), np.uint64),
+        )
+        keys[short], keys[~short] = key, self.chosen(np.flatnonzero(~short)).keys()
+        begins[short], lengths[short] = begin + len(self.data), _CELL
+        return Texts(begins, lengths, np.concatenate([self.data, data])), keys
+
+    @property
+    def rows(self) -> Any:
+        """The strings as one array, where all have one length and stand at equal steps; else
+        None.
+        """
+        if len(self) < 2 or not (size := int(self.length[0])):
+            return None
+        at, step = int(self.begin[0]), int(self.begin[1] - self.begin[0])
+        if step < size or not bool((self.length == size).all()):
+            return None
+        if not np.array_equal(self.begin, np.arange(at, at + len(self) * step, step)):
+            return None
+        return np.ndarray((len(self),), f"V{size}", self.data, at, (step,))
+
+    def moved(self, order: RowNumbers) -> Texts:
+        """The strings in another order (or some of them), in bytes of their own."""
+        if (rows := self.rows) is None:
+            return self.chosen(order).packed()
+        n, size = len(order), rows.dtype.itemsize
+        data = np.empty(n * size + _WORD, np.uint8)
+        np.take(
+            np.ascontiguousarray(rows), order, out=data[: n * size].view(rows.dtype), mode="clip"
+        )
+        return Texts(np.arange(0, n * size, size), np.full(n, size), data)
+
+    def equal_at(self, rows: RowNumbers, other: Texts, others: RowNumbers) -> bool:
+        """Whether the strings of these rows are those of ``other`` in the rows ``others``."""
+        x, y = self.rows, other.rows
+        if x is None or y is None or x.dtype != y.dtype:
+            return self.chosen(rows).equal(other.chosen(others))
+        parts = (slice(at, at + _AT_ONCE) for at in range(0, len(rows), _AT_ONCE))
+        return all(
+            np.array_equal(x[rows[part]].view(np.uint8), y[others[part]].view(np.uint8))
+            for part in parts
+        )
 
     def packed(self, gap: int = 0) -> Texts:
         """The same strings one after the other in bytes of their own, ``gap`` bytes before each;

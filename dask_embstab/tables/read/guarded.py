@@ -124,7 +124,7 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
         else:
             made.append(codec)
             if isinstance(codec, ArrayBytesCodec) and name in _TEXTS:
-                made.append(_Counted())
+                made.append(Counted())
 
     return tuple(made)
 
@@ -208,7 +208,7 @@ class _Bounded(_PassedOn):
 
 
 @dataclass(frozen=True)
-class _Counted(_PassedOn):
+class Counted(_PassedOn):
     """Looks at texts before they are decoded: their number is the first that is taken for
     granted.
     """
