@@ -52,6 +52,36 @@ def test_chosen_packed_and_joined_texts_are_those_of_a_list(
     assert len(set(texts.keys().tolist())) == len(set(strings))
 
 
+@given(BYTES, st.randoms(use_true_random=False))
+def test_texts_in_cells_have_their_keys_and_differ_as_before(
+    strings: list[bytes], random: Any
+) -> None:
+    texts = texts_of(strings).chosen(
+        np.array(random.sample(range(len(strings)), len(strings)), int)
+    )
+    cells, keys = texts.in_cells()
+    np.testing.assert_array_equal(keys, texts.keys())
+    told = [
+        (len(s), s) if len(s) > 15 else (16, s.ljust(15, b"\0") + bytes([0xF0 + len(s)]))
+        for s in listed(texts)
+    ]
+    assert [(len(s), s) for s in listed(cells)] == told
+    order = np.array(random.sample(range(len(strings)), len(strings) // 2), np.int64)
+    for one in (texts, cells):
+        moved = one.moved(order)
+        assert listed(moved) == [listed(one)[i] for i in order]
+        assert moved.equal_at(np.arange(len(order)), one, order)
+        assert one.equal_at(order, one, order[::-1]) == (listed(moved) == listed(moved)[::-1])
+
+
+@given(st.binary(min_size=16, max_size=16), st.text("ab\0\u00e9", max_size=9))
+def test_a_cell_is_no_text_of_16_bytes(raw: bytes, text: str) -> None:
+    cell, _ = texts_of([text.encode()[:15]]).in_cells()
+    with pytest.raises(UnicodeDecodeError):
+        cell.at(0).decode()
+    assert texts_of([raw]).in_cells()[0].at(0) == raw
+
+
 @given(IDS, st.integers(0, 3))
 def test_stored_texts_are_those_that_zarr_decodes(texts: list[str], n_empty: int) -> None:
     found = parsed(encoded(texts + [""] * n_empty), len(texts))

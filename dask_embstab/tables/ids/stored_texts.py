@@ -71,7 +71,7 @@ def _read_texts(array: Any, number: int, n: int, what: str) -> Texts | None:
             return None
         # Texts begin at a multiple of eight bytes, and have eight behind them.
         data = np.empty(LENGTH_BYTES + chunk.size + _WORD, np.uint8)
-        encoded = data[LENGTH_BYTES : LENGTH_BYTES + chunk.size]
+        encoded: Any = data[LENGTH_BYTES : LENGTH_BYTES + chunk.size]
         chunk.read_into(memoryview(encoded), 0)
     finally:
         chunk.close()
