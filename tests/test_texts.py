@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from oracle import world
 
 import dask_embstab as es
+from dask_embstab.tables.coerce import as_table
 from dask_embstab.tables.ids import ids as stored_ids
-from dask_embstab.tables.ids.keys import stable_order
+from dask_embstab.tables.ids.keys import keyed, read_keyed, stable_order
 from dask_embstab.tables.ids.stored_texts import parsed, store_texts
 from dask_embstab.tables.ids.texts import Texts, joined_texts, texts_of
 
@@ -140,6 +141,35 @@ def test_texts_are_stored_as_zarr_stores_them(tmp_path: Path, compressors: Any) 
     assert arrays[1][:].tolist() == texts
     for number in "01":
         assert (tmp_path / "a/c" / number).read_bytes() == (tmp_path / "b/c" / number).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+@pytest.mark.parametrize("odd", [None, "", "a\0b"])
+def test_texts_of_parquet_are_read_as_bytes_and_odd_ones_as_objects(
+    tmp_path: Path, kind: str, odd: str | None
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    ids = [f"item-ä{i}" for i in range(50)]
+    if odd is not None:
+        ids[33] = odd
+    column = pa.array(ids, pa.large_string() if kind == "large_string" else pa.string())
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(100, np.float32)), 2)
+    written = column.dictionary_encode() if kind == "dictionary" else column
+    place = tmp_path / "items.parquet"
+    parquet.write_table(pa.table({"id": written, "vector": rows}), place, row_group_size=20)
+    reader = as_table(place).row_ids.open()
+    first = reader.texts(10, 30)
+    assert listed(first) == [text.encode() for text in ids[10:30]]
+    rest = reader.texts(30, 50)
+    assert (rest is None) == (odd is not None)
+    assert rest is None or listed(rest) == [text.encode() for text in ids[30:]]
+    assert (
+        read_keyed(reader, 30, 50).key.tolist()
+        == keyed(np.array(ids[30:], object), 30).key.tolist()
+    )
+    assert reader.take(0, 50).tolist() == ids
 
 
 @pytest.mark.parametrize("memory", ["8KiB", "1GiB"])

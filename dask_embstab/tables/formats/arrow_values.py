@@ -15,6 +15,7 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import IdError, InputError
 from dask_embstab.tables.formats.columns import UUID_BYTES, VectorColumns
 from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, decoded_texts
+from dask_embstab.tables.ids.texts import Texts, laid_out
 
 Place = Callable[[int], str]
 """A row of a batch as messages name it: row 5 of FILE."""
@@ -112,6 +113,33 @@ def ids_of(column: Any, kind: IdKind, name: str, place: Place) -> IdArray:
     if kind == "uuid":
         return _uuids(column, name, place)
     return _texts(column, name, place)
+
+
+def texts_of(column: Any) -> Texts | None:
+    """The texts of a batch, without an object for each; None where one is missing, empty or not
+    in UTF-8, or holds a zero: `ids_of` says what is wrong with it, if anything is.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    column = getattr(column, "storage", column)
+    if column.null_count or not (
+        pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ):
+        return None
+    _, offsets, data = column.buffers()
+    step = np.dtype(np.int64 if pa.types.is_large_string(column.type) else np.int32)
+    ends = np.frombuffer(offsets, step)[column.offset :][: len(column) + 1].astype(np.int64)
+    length = np.diff(ends)
+    stored = np.frombuffer(b"" if data is None else data, np.uint8)[ends[0] : ends[-1]]
+    if not length.all() or not stored.all():
+        return None
+    try:
+        column.validate(full=True)
+    except pa.ArrowException:
+        return None
+    return laid_out(length, stored)
 
 
 _INT64_MOST = np.uint64(np.iinfo(np.int64).max)

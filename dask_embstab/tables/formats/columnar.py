@@ -19,7 +19,13 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.repairs import option
-from dask_embstab.tables.formats.arrow_values import id_kind, ids_of, vectors_of, width_of
+from dask_embstab.tables.formats.arrow_values import (
+    id_kind,
+    ids_of,
+    texts_of,
+    vectors_of,
+    width_of,
+)
 from dask_embstab.tables.formats.columns import (
     Chosen,
     VectorColumns,
@@ -27,11 +33,12 @@ from dask_embstab.tables.formats.columns import (
     id_column,
 )
 from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
-from dask_embstab.tables.formats.pieces import BATCH_ROWS, Offsets
+from dask_embstab.tables.formats.pieces import BATCH_ROWS, NotTexts, Offsets
 from dask_embstab.tables.formats.places import what_it_must_be
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import IdArray, IdKind
+from dask_embstab.tables.ids.texts import Texts
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.table import Table
 
@@ -109,6 +116,14 @@ class ColumnPieces:
         for at, batch in self._batches(piece, (self.id,)):
             column = batch.column(self.id)
             yield ids_of(column, self.id_kind, self.id, partial(self._at, piece, at))
+
+    def texts(self, piece: int) -> Iterator[Texts]:
+        """The same of texts, without an object for each, up to the first batch that has others."""
+        assert self.id is not None
+        for _, batch in self._batches(piece, (self.id,)):
+            if (texts := texts_of(batch.column(self.id))) is None:
+                raise NotTexts
+            yield texts
 
     def part(self, first: int, last: int) -> Self:
         """Pieces ``first`` up to ``last`` alone, and their files."""

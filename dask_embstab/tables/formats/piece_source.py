@@ -9,10 +9,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from dask_embstab.core.types import RowNumbers, Rows
-from dask_embstab.tables.formats.pieces import BATCH_ROWS, Cursor, Pieces, SplitPieces
+from dask_embstab.tables.formats.pieces import (
+    BATCH_ROWS,
+    Cursor,
+    NotTexts,
+    Pieces,
+    SplitPieces,
+)
 from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import IdBlock, Ids
 from dask_embstab.tables.ids.kinds import IdKind
+from dask_embstab.tables.ids.texts import Texts, joined_texts, texts_of
 from dask_embstab.tables.read.source import (
     Access,
     Digests,
@@ -68,8 +75,11 @@ class PieceArray:
 
     def cursor(self) -> _CursorArray:
         """The same for ranges in ascending order: nothing is decoded twice."""
+        texts = None
+        if self.column == "ids" and self.kind == "string" and hasattr(self.pieces, "texts"):
+            texts = Cursor(self.pieces, self.pieces.texts, texts_of([]), joined=joined_texts)
         return _CursorArray(
-            self.files, self.what, self.shape, self.dtype, self.chunks, self._open()
+            self.files, self.what, self.shape, self.dtype, self.chunks, self._open(), texts
         )
 
     def _open(self) -> Cursor:
@@ -112,10 +122,21 @@ class _CursorArray:
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     reader: Cursor
+    text_reader: Any
 
     def __getitem__(self, rows: slice) -> Any:
         start, stop, _ = rows.indices(self.shape[0])
         return self.reader.take(start, stop)
+
+    def texts(self, start: int, stop: int) -> Texts | None:
+        """The bytes of ids that are texts, where the files have them as such."""
+        if self.text_reader is None:
+            return None
+        try:
+            texts: Texts = self.text_reader.take(start, stop)
+        except NotTexts:
+            return None
+        return texts
 
 
 def _part(pieces: Pieces, start: int, stop: int) -> tuple[int, Any]:
@@ -211,7 +232,7 @@ class PieceReader:
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` of the table."""
-        rows = self._cursor.take(start - self._shift, stop - self._shift)
+        rows: Rows = self._cursor.take(start - self._shift, stop - self._shift)
         self._digests.add(start, rows)
         return rows
 

@@ -20,6 +20,11 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError
 from dask_embstab.tables.identity import StoredFile
 
+
+class NotTexts(Exception):  # noqa: N818 (no error: they are decoded as objects then)
+    """Ids of a batch are no texts that can be taken as bytes."""
+
+
 BATCH_ROWS = 1 << 14
 """Rows that are decoded at a time."""
 _SHARED_BYTES = 1 << 26
@@ -120,9 +125,10 @@ class Cursor:
     def __init__(
         self,
         pieces: Pieces,
-        decode: Callable[[int], Batches],
-        empty: Rows,
+        decode: Callable[[int], Iterator[Any]],
+        empty: Any,
         *,
+        joined: Callable[[list[Any]], Any] = np.concatenate,
         stop: int = -1,
         shared: SplitPieces | None = None,
         first_piece: int = 0,
@@ -133,12 +139,13 @@ class Cursor:
             decode,
             empty,
         )
+        self._joined = joined
         self._stop, self._shared, self._first_piece = stop, shared, first_piece
         self._piece = -1
         self._batches: Batches = iter(())
         self._at, self._batch = -1, empty
 
-    def take(self, start: int, stop: int) -> Rows:
+    def take(self, start: int, stop: int) -> Any:
         """Values of rows ``start`` to ``stop``."""
         if start >= stop:
             return self._empty
@@ -150,7 +157,7 @@ class Cursor:
             while self._end < stop:
                 self._next()
                 parts.append(self._batch[: stop - self._at])
-            taken = np.concatenate(parts)
+            taken = self._joined(parts)
         if stop == self._stop:
             self._leave_rest()
         return taken

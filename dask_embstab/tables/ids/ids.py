@@ -147,7 +147,9 @@ class SlicedIds:
         self._number, self._chunk = -1, np.empty(0)
         self._digest, self._at = 0, 0 if needs_digests(ids) and is_watched(ids.array) else -1
         self._texts: tuple[int, Texts | None] = -1, None
-        is_text = ids.kind == "string" and isinstance(ids.array, zarr.Array)
+        is_text = ids.kind == "string" and (
+            isinstance(ids.array, zarr.Array) or hasattr(ids.array, "texts")
+        )
         self._has_texts = is_text and self._at < 0
 
     def texts(self, start: int, stop: int) -> Texts | None:
@@ -156,6 +158,10 @@ class SlicedIds:
         """
         if not self._has_texts or start == stop:
             return None
+        if not isinstance(self._ids.array, zarr.Array):
+            texts: Texts | None = self._ids.array.texts(start, stop)
+            self._has_texts = texts is not None
+            return texts
         pieces, first = [], start
         while first < stop:
             number = first // self._rows

@@ -41,6 +41,10 @@ class Texts:
         """Strings."""
         return len(self.begin)
 
+    def __getitem__(self, rows: slice) -> Texts:
+        """Some of the strings, one after the other."""
+        return self.chosen(rows).trimmed()
+
     def at(self, row: int) -> bytes:
         """One string."""
         return self.data[self.begin[row] : self.begin[row] + self.length[row]].tobytes()
