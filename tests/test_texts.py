@@ -153,7 +153,7 @@ def test_texts_of_parquet_are_read_as_bytes_and_odd_ones_as_objects(
 
     ids = [f"item-ä{i}" for i in range(50)]
     if odd is not None:
-        ids[33] = odd
+        ids[45] = odd
     column = pa.array(ids, pa.large_string() if kind == "large_string" else pa.string())
     rows = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(100, np.float32)), 2)
     written = column.dictionary_encode() if kind == "dictionary" else column

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import signal
 import sys
 import warnings
@@ -24,6 +25,7 @@ from dask_embstab.kernels import choose_kernels
 from dask_embstab.repairs import called_by, option, printable
 from dask_embstab.tables.layout import TABLES
 
+_NEW_OBJECTS = 1 << 13
 _DONE, _OTHER, _BAD_INPUT, _HELD = 0, 1, 2, 3
 
 
@@ -63,7 +65,21 @@ class _Group(click.Group):
 @click.pass_context
 def main(context: click.Context) -> None:
     """Keep an embedding space stable while the model behind it is retrained."""
+    context.with_resource(_seldom_collected())
     context.obj = choose_kernels()
+
+
+@contextlib.contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Cycles of objects are looked for a tenth as often: imports make hundreds of thousands of
+    objects and no cycles, and the search is a twentieth of the time of a small command.
+    """
+    often = gc.get_threshold()
+    gc.set_threshold(max(often[0], _NEW_OBJECTS) if often[0] else 0, *often[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
 
 
 def command(
