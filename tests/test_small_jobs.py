@@ -27,6 +27,10 @@ HEAVY = (
     "scipy.sparse",
     "dask_embstab.passes.evaluate",
     "dask_embstab.exchange",
+    "dask_embstab.core.codes",
+    "dask_embstab.passes.join.sample",
+    "dask_embstab.tables.formats.columnar",
+    "dask_embstab.tables.read.coded",
 )
 PROGRAM = """
 import sys, json
