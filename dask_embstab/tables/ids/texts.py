@@ -119,25 +119,22 @@ class Texts:
         most = len(self.data) - _WORD
         for at in range(0, n, _AT_ONCE):
             part, stop = some.chosen(slice(at, at + _AT_ONCE)), min(at + _AT_ONCE, n)
-            found = mix64(part.length.astype(np.uint64))
+            hashed = mix64(part.length.astype(np.uint64))
             for word in range(_CELL // _WORD):
                 # Of a string that ends before this word, whatever is there is masked.
                 begin, left = part.begin + word * _WORD, part.length - word * _WORD
                 words = _words(Texts(np.minimum(begin, most), left, self.data), 0)
                 words &= _KEPT[np.clip(left, 0, _WORD)]
                 cells[at:stop, word] = words
-                mixed = mix64(found ^ words)
-                found = mixed if int(left.min()) > 0 else np.where(left > 0, mixed, found)
+                mixed = mix64(hashed ^ words)
+                hashed = mixed if int(left.min()) > 0 else np.where(left > 0, mixed, hashed)
             cells[at:stop, -1] |= _ENDS[part.length]
-            key[at:stop] = found
+            key[at:stop] = hashed
         begin, data = np.arange(0, n * _CELL, _CELL), cells.reshape(-1).view(np.uint8)
         if all_short:
             return Texts(begin, np.full(n, _CELL), data), key
-        begins, lengths, keys = (
-            self.begin.copy(),
-            self.length.copy(),
-            np.empty(len(self), np.uint64),
-        )
+        begins, lengths = self.begin.copy(), self.length.copy()
+        keys = np.empty(len(self), np.uint64)
         keys[short], keys[~short] = key, self.chosen(np.flatnonzero(~short)).keys()
         begins[short], lengths[short] = begin + len(self.data), _CELL
         return Texts(begins, lengths, np.concatenate([self.data, data])), keys
