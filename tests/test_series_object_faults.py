@@ -107,7 +107,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made = World(server, place, folder)
         for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
             server.objects = {}
-            series = es.Series.init(place, gates=dict.fromkeys(THRESHOLDS) | gates)
+            series = es.Series.init(
+                place, gates=dict.fromkeys(THRESHOLDS) | gates, keep_references=1
+            )
             for day in (1, 2):
                 series.add(folder / f"day-{day}.zarr", accept="known")
             made.starts[name] = dict(server.objects)

@@ -25,6 +25,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from dask_embstab.files.regular import read_regular
 
+_TRIES = 3
 _MARKER = 7_777_777
 _CHANGING_FIELDS = (
     "size",
@@ -176,15 +177,18 @@ def _listed(store: Store, path: str) -> dict[str, int]:
 def _listed_objects(store: Any, path: str) -> dict[str, int]:
     if type(store).__name__ == "HTTPStore":
         return {}  # the web lists nothing, and is asked again and again
-    with contextlib.suppress(Exception):
-        before = f"{path}/" if path else ""
-        return {
-            info["path"].removeprefix(before): hash((info["size"], info["e_tag"], info["version"]))
-            if info["e_tag"]
-            else hash((info["size"], info["last_modified"]))
-            for page in store.list(path or None)
-            for info in page
-        }
+    for _ in range(_TRIES):  # an answer may break off
+        with contextlib.suppress(Exception):
+            before = f"{path}/" if path else ""
+            return {
+                info["path"].removeprefix(before): hash(
+                    (info["size"], info["e_tag"], info["version"])
+                )
+                if info["e_tag"]
+                else hash((info["size"], info["last_modified"]))
+                for page in store.list(path or None)
+                for info in page
+            }
     return {}
 
 

@@ -29,7 +29,7 @@ from dask_embstab.series.objects.requests import (
     ConflictError,
     Tag,
     asking,
-    obstore,
+    delete,
     put_new,
     put_over,
     stored,
@@ -92,7 +92,7 @@ class Lease:
             is_fresh = time.monotonic() - self._renewed < LEASE_SECONDS / 2
             if not self._lost and self._owner.is_this_process and (is_fresh or self.beat()):
                 with asking(self._key, "written"):
-                    obstore().delete(self._store, self._key)
+                    delete(self._store, [self._key])
         _held.discard(self._owner.token)
 
     def _keep_beating(self) -> None:

@@ -25,6 +25,7 @@ from dask_embstab.series.objects.requests import (
     ConflictError,
     again,
     asking,
+    delete,
     obstore,
     put,
     put_new,
@@ -147,20 +148,12 @@ class ObjectPrefix:
         opens it, so that half a folder is never taken for a whole one.
         """
         with asking(self.name(key), "written"):
-            api = obstore()
             keys = [meta["path"] for meta in self._below(key)]
             root = f"{key}/zarr.json"
-            for first in (key, root) if root in keys else (key,):
-                with contextlib.suppress(FileNotFoundError):
-                    api.delete(self.store, first)
-            rest = [other for other in keys if other != root]
-            try:
-                if rest:
-                    api.delete(self.store, rest)
-            except FileNotFoundError:  # another process was quicker: Google and Azure tell
-                for other in rest:
-                    with contextlib.suppress(FileNotFoundError):
-                        api.delete(self.store, other)
+            first = [key, root] if root in keys else [key]
+            for name in first:
+                delete(self.store, [name])
+            delete(self.store, [other for other in keys if other not in first])
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[Lease]:

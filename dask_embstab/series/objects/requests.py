@@ -68,6 +68,17 @@ def put(store: Any, key: str, data: bytes) -> None:
     obstore().put(store, key, data)
 
 
+def delete(store: Any, keys: list[str]) -> None:
+    """Remove objects, as far as they are there: Google and Azure tell of one that is not."""
+    api = obstore()
+    try:
+        if keys:
+            again(lambda: api.delete(store, keys))
+    except FileNotFoundError:
+        for key in keys if len(keys) > 1 else ():
+            delete(store, [key])
+
+
 def put_new(store: Any, key: str, data: bytes) -> Tag:
     """Make an object; `ConflictError` where there is one."""
     return _put_if(store, key, data, None)

@@ -150,6 +150,11 @@ class UrlStore(ObjectStore[Any]):
         ask = super().getsize
         return await self._asked(lambda: ask(key), key)
 
+    async def getsize_prefix(self, prefix: str) -> int:
+        """As Zarr, or `AccessError`."""
+        listed = await self._asked(lambda: self.store.list(prefix).collect_async(), prefix)
+        return sum(entry["size"] for entry in listed)
+
     async def set(self, key: str, value: Buffer) -> None:
         """As Zarr, or `AccessError`."""
         ask = super().set
