@@ -2,7 +2,7 @@
 a store that are simulated.
 
     python benchmarks/simulate.py --rows 1e11 --workers 100 --markdown docs/scale.md
-    python benchmarks/simulate.py --validate   # simulated against measured, with two workers here
+    python benchmarks/simulate_check.py --markdown docs/scale.md  # against two workers here
 
 A run of that size is described (metadata, no rows), and `es.fit` and `es.apply` are called on it;
 what they would compute is caught as it goes to Dask. Its tasks, dependencies and priorities are
@@ -18,7 +18,6 @@ import contextlib
 import heapq
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,13 +26,11 @@ from unittest import mock
 
 import cloudpickle  # type: ignore[import-untyped]
 import common
-import dask
 import numpy as np
 import zarr
 from common import command_line, parser, publish, table, write_between
 from dask.core import get_dependencies
 from dask.order import order
-from object_server import object_server
 
 import dask_embstab as es
 from dask_embstab.core.tree import Node, merge_forests, micro_block_rows
@@ -47,7 +44,6 @@ _SATURATION = 1.1
 _DIGEST_BYTES, _BASE_BYTES = 160, 150e6
 """A digest in a result; a process with its imports."""
 MARKS = "<!-- simulated: written by benchmarks/simulate.py -->", "<!-- end of simulated -->"
-VALIDATED = "<!-- validated: written by benchmarks/simulate.py -->", "<!-- end of validated -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +147,9 @@ def job_of(
     """
     keys = [key for key, task in tasks.items() if isinstance(task, tuple)]  # others are values
     number = {key: n for n, key in enumerate(keys)}
-    waits = [[number[one] for one in get_dependencies(tasks, key) & number.keys()] for key in keys]
+    waits = [
+        sorted(number[one] for one in get_dependencies(tasks, key) if one in number) for key in keys
+    ]
     places = order(dict(tasks))
     priority = [places[key] for key in keys]
     rows, left = [0] * len(waits), [0] * len(waits)
@@ -208,15 +206,16 @@ class _Run:
         self.queued = sorted((job.priority[t], t) for t in range(n) if not job.waits[t])[::-1]
         self.given: list[list[tuple[int, int]]] = [[] for _ in range(cluster.workers)]
         self.running, self.held = [0] * cluster.workers, [0] * cluster.workers
-        self.at = [-1] * n
+        self.at, self.most = [-1] * n, math.ceil(_SATURATION * cluster.threads)
         self.events: list[tuple[float, int, int]] = []  # time, what (0 ended, 1 heard), the task
         self.told.scheduler = self.free = n * cluster.submit
 
     def done(self) -> Simulated:
         """Until the last task has ended."""
         now = self.free
-        for worker in range(self.cluster.workers):
-            self._give(worker, now)
+        for most in range(1, self.most + 1):  # to whoever has least
+            for worker in range(self.cluster.workers):
+                self._give(worker, now, most)
         while self.events:
             now, heard, task = heapq.heappop(self.events)
             (self._heard if heard else self._ended)(task, now)
@@ -224,9 +223,8 @@ class _Run:
         self.told.seconds = now
         return self.told
 
-    def _give(self, worker: int, now: float) -> None:
+    def _give(self, worker: int, now: float, most: int) -> None:
         """Tasks that wait for none stay with the scheduler until a worker has few left."""
-        most = max(1, math.ceil(_SATURATION * self.cluster.threads))
         while self.queued and len(self.given[worker]) + self.running[worker] < most:
             heapq.heappush(self.given[worker], self.queued.pop())
         self._start(worker, now)
@@ -272,7 +270,7 @@ class _Run:
                 where = self.at[max(job.waits[one], key=lambda dep: (job.left[dep], -dep))]
                 heapq.heappush(self.given[where], (job.priority[one], one))
                 self._start(where, now)
-        self._give(self.at[task], now)
+        self._give(self.at[task], now, self.most)
 
 
 def described(folder: Path, rows: int, d: int, chunk_rows: int) -> es.Run:
@@ -327,72 +325,23 @@ def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> di
         "graph MB": round(job.graph_bytes / 1e6, 1),
         "seconds": round(told.seconds),
         "scheduler busy": f"{told.scheduler / told.seconds:.0%}",
-        "workers busy": f"{told.busy / told.seconds / cluster.workers / cluster.threads:.0%}",
+        "threads taken": f"{told.busy / told.seconds / cluster.workers / cluster.threads:.0%}",
         "between workers GB": round(told.moved / 1e9, 2),
         "memory of a worker MB": round(memory / 1e6),
-        "million requests": round(parts * (2 if job.writes else 1) / 1e6, 2),
-    }
-
-
-def validate(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A fit on two real workers, of objects behind a link of known latency and rate, against the
-    same job simulated: once the latency binds, once the rate.
-    """
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
-        Client(workers),
-        dask.config.set({"embstab.task-bytes": 1}),
-    ):
-        return [
-            _compared(*link, options) for link in ((0.1, 0.0, 4096, 200), (0.005, 6e7, 32768, 60))
-        ]
-
-
-def _compared(
-    latency: float, rate: float, chunk_rows: int, n_chunks: int, options: argparse.Namespace
-) -> dict[str, Any]:
-    d, access = 32, dict.fromkeys(("access_key_id", "secret_access_key"), "any")
-    values = np.random.default_rng(0).normal(size=(chunk_rows * n_chunks, d)).astype(np.float32)
-    with object_server(latency=latency, rate=rate) as endpoint:
-        access |= {"endpoint": endpoint, "region": "us-east-1"}
-        with dask.config.set(scheduler="threads", num_workers=8):
-            run = es.create_run(
-                "s3://bench/run",
-                values,
-                values[:chunk_rows],
-                chunk_rows=chunk_rows,
-                storage_options=access,
-            )
-        es.fit(run.users, run.users)  # every process has started
-        job = job_of(*caught(lambda: es.fit(run)), d=d, chunk_rows=chunk_rows, writes=False)
-        began = time.perf_counter()
-        es.fit(run)
-        measured = time.perf_counter() - began
-    link = rate / 2 if rate else math.inf
-    cluster = Cluster(2, 1, math.inf, link, math.inf, latency, math.inf, 0.0, options.handle)
-    seconds = simulated(job, cluster).seconds
-    return {
-        "latency ms": latency * 1e3,
-        "MB/s": rate / 1e6 or "-",
-        "tasks": len(job.waits),
-        "measured s": round(measured, 2),
-        "simulated s": round(seconds, 2),
-        "measured / simulated": round(measured / seconds, 2),
+        "million parts": round(parts * (2 if job.writes else 1) / 1e6, 2),
     }
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Simulate, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    found = (validate if options.validate else report)(options)
+    found = report(options)
     command = command_line("simulate", argv)
     text = "\n".join(
         [f"Made by `{command}`.", "", *table(found[0], (one.values() for one in found)), ""]
     )
     if options.markdown:
-        write_between(Path(options.markdown), *(VALIDATED if options.validate else MARKS), text)
+        write_between(Path(options.markdown), *MARKS, text)
         options.markdown = None
     return publish({"command": command, "rows": found}, text, options)
 
@@ -402,7 +351,6 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--rows", type=float, default=1e11)
     made.add_argument("--d", type=int, default=64)
     made.add_argument("--chunks", type=float, nargs="+", default=[64, 256], help="MiB")
-    made.add_argument("--validate", action="store_true", help="measure two workers of this machine")
     for one in fields(Cluster):
         kind = int if one.type == "int" else float
         made.add_argument(f"--{one.name}", type=kind, default=one.default)

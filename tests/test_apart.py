@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 from s3_server import Bucket
 
 import dask_embstab as es
+from dask_embstab.files.objects import objects_below
+from dask_embstab.files.remote import Url
 
 ROOT = Path(__file__).resolve().parent.parent
 N, USERS, D = 6000, 900, 8
@@ -64,12 +67,12 @@ def apart(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
                 worker.wait(20)
 
 
-def models(shuffled: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def models(shuffled: bool, *, texts: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """A model and its retraining, whose items come in another order if they are ``shuffled``."""
     rng = np.random.default_rng(0)
     T, W, A = (rng.normal(size=shape) for shape in ((N, D), (USERS, D), (D, D)))
     order = rng.permutation(N) if shuffled else np.arange(N)
-    ids = np.array([f"i{n}" for n in range(N)])
+    ids = np.array([f"i{n}" for n in range(N)]) if texts else np.arange(N)
     old = {"items": T, "users": W, "item_ids": ids}
     moved = (T + 0.1 * rng.normal(size=T.shape)) @ A
     new = {"items": moved[order], "users": W @ np.linalg.inv(A).T, "item_ids": ids[order]}
@@ -115,6 +118,72 @@ def test_the_main_job_has_the_bits_of_one_machine(
     assert same.items is not None
     assert found.items.mean_cosine == same.items.mean_cosine
     assert found.items.mean_cosine > 0.9
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_join_beyond_memory_goes_through_the_store(
+    texts: bool, apart: Client, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Ids that no worker holds, a reference in another order: spread, matched and moved through
+    objects, with the bits of one machine, of which none is left. In a folder that the workers do
+    not see it is one error, which names the option.
+    """
+    old, new = models(shuffled=True, texts=texts)
+    for name, tables in (("old", old), ("new", new)):
+        es.create_run(bucket.url(name), **tables, chunk_rows=1000)
+    run, reference = bucket.url("new"), bucket.url("old")
+    with pytest.raises(es.DamageError, match=r"is not there, as seen from .*scratch= takes"):
+        es.fit(run, reference=reference, join_memory="1MiB")
+    fitted = es.fit(run, reference=reference, join_memory="1MiB", scratch=bucket.url("scratch"))
+    moved = es.evaluate(
+        reference,
+        run,
+        k=10,
+        join_memory="1MiB",
+        scratch=bucket.url("scratch"),
+        displacement=tmp_path / "there",
+    )
+    import dask
+
+    with dask.config.set(scheduler="threads"):
+        same = es.fit(run, reference=reference, join_memory="1MiB")
+        again = es.evaluate(reference, run, k=10, displacement=tmp_path / "here")
+    found = fitted.diagnostics["items"]
+    assert (found["paired_by"], found["vectors"]) == ("partitioned ids", "shuffle")
+    np.testing.assert_array_equal(fitted.items, same.items)
+    assert moved.items == again.items
+    for column in ("id", "cosine", "distance"):
+        ours, theirs = (
+            np.asarray(zarr.open_array(tmp_path / name, path=f"items/{column}"))
+            for name in ("there", "here")
+        )
+        np.testing.assert_array_equal(ours, theirs)
+    assert objects_below(Url(bucket.url("scratch"))) == {}
+    assert len(apart.nthreads()) == 2
+
+
+def test_a_series_joins_beyond_memory_through_the_store(
+    apart: Client, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Fit, verify and the running mean of a consensus, all of which join."""
+    import dask
+
+    made = dict(zip(("first", "second"), models(shuffled=True, texts=False), strict=True))
+    for name, tables in made.items():
+        es.create_run(bucket.url(name), **tables, chunk_rows=1000)
+    series = es.Series.init(bucket.url("series"), policy="consensus")
+    joins = {"embstab.join-memory": "1MiB", "embstab.scratch": bucket.url("scratch")}
+    with dask.config.set(joins):
+        for name in made:
+            assert series.add(bucket.url(name)).published
+    assert len(apart.nthreads()) == 2
+    with dask.config.set(scheduler="threads"):
+        local = es.Series.init(tmp_path / "series", policy="consensus")
+        for name in made:
+            local.add(bucket.url(name))
+        ours, theirs = (np.asarray(one.open(2).items.vectors) for one in (series, local))
+        np.testing.assert_array_equal(ours, theirs)
+    assert objects_below(Url(bucket.url("scratch"))) == {}
 
 
 def test_a_series_has_the_bits_of_one_machine(

@@ -21,7 +21,7 @@ def test_two_reads_and_their_join_by_hand() -> None:
     3.25 s. The join fetches 30 of 70 bytes in 3 s after 0.5 s, and joins them in 1 s.
     """
     job = simulate.Job(
-        waits=[[], [], [0, 1]], priority=[1, 2, 0], reads=[100, 100, 0], left=[40, 30, 7]
+        waits=[[], [], [0, 1]], priority=[0, 1, 2], reads=[100, 100, 0], left=[40, 30, 7]
     )
     cluster = simulate.Cluster(
         workers=2, threads=1, kernel=50, link=100, connection=math.inf, latency=0.25,
@@ -55,6 +55,6 @@ def test_the_simulated_graph_is_the_one_that_is_computed(tmp_path: Path) -> None
     assert sum(key.startswith(TASK) for key in graph) == 43
     assert sum(map(bool, job.reads)) == 43
     assert sum(job.reads) == 43 * 4096 * 64 * 4
-    sums = 64 * 64 * 8
-    assert Counter(left // sums for left in job.left) == {1: 43 + 13 - 1, 2: 2}
+    sums = loads[0].value_bytes
+    assert Counter(left // sums for left in job.left) == {1: 43 + 13, 2: 2}
     assert simulate.simulated(job, simulate.Cluster(workers=3)).seconds > 0
