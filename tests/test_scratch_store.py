@@ -15,13 +15,15 @@ import pytest
 import zarr
 from objectstores import Requests
 from obstore.store import MemoryStore
+from s3_server import Bucket
 
 import dask_embstab as es
 from dask_embstab.files import owned_prefix
+from dask_embstab.files.objects import put_object
 from dask_embstab.files.owned_prefix import OwnedPrefix
 from dask_embstab.files.remote import Url
 from dask_embstab.tables.ids.row_index import FileIndex, gather
-from dask_embstab.tables.ids.scratch_files import each
+from dask_embstab.tables.ids.scratch_files import ObjectFile, each
 from dask_embstab.tables.ids.spill import Spill, SpillReader
 
 MakeRun = Callable[..., es.Run]
@@ -199,6 +201,25 @@ def test_a_part_of_many_columns_and_parts_is_read_by_ranges(store: MemoryStore) 
     with SpillReader(spill, 1, 8) as reader:
         np.testing.assert_array_equal(reader.column(1, 0, 1), rows[8:9])
     assert list(each(spill.folder, lambda n: n, range(11))) == list(range(11))
+
+
+def parts() -> list[memoryview]:
+    """A short part, two that end within a part of the upload, and a short one."""
+    rng = np.random.default_rng(0)
+    return [memoryview(rng.bytes(n)) for n in (100, 9 << 20, (8 << 20) + 5, 3)]
+
+
+def test_a_large_object_is_put_in_parts(store: MemoryStore) -> None:
+    put_object(Url(f"{PLACE}/large"), parts())
+    assert bytes(obstore.get(store, "some where/large").bytes()) == b"".join(parts())
+
+
+@pytest.mark.long
+def test_a_large_object_is_put_in_parts_that_a_server_takes(bucket: Bucket) -> None:
+    put_object(place := Url(bucket.url("a b/large"), bucket.options), parts())
+    values = np.empty(9 << 20, np.uint8)
+    ObjectFile(place).fill([(values, 100)])
+    assert values.tobytes() == bytes(parts()[1])
 
 
 @pytest.mark.long

@@ -6,11 +6,12 @@ The client belongs to the bucket, so that all objects share its connections.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dask_embstab.errors import EmbstabError
+from dask_embstab.extras import require_extra
 from dask_embstab.files.remote import Url, client, failure, is_missing_object, options_of, unreached
 
 _PART_BYTES, _SENT = 8 << 20, 4
@@ -21,15 +22,16 @@ do.
 V = TypeVar("V")
 
 
-def with_object(path: Url, ask: Callable[[Any, str], V], done: str) -> V:
-    """What ``ask`` makes of the client of a bucket and a key in it; what fails is one clear error,
-    and FileNotFoundError where there is no such object.
+def with_object(path: Url, ask: Callable[[Any, Any, str], V], done: str) -> V:
+    """What ``ask`` makes of obstore, the client of a bucket and a key in it; what fails is one
+    clear error, and FileNotFoundError where there is no such object.
     """
+    obstore = require_extra("obstore", "s3", what=f"reaching {path}")
     parts = urlsplit(path)
     store = client(Url(f"{parts.scheme}://{parts.netloc}", options_of(path)))
     for pause in (*_PAUSES, None):
         try:
-            return ask(store, unquote(parts.path).strip("/"))
+            return ask(obstore, store, unquote(parts.path).strip("/"))
         except EmbstabError:
             raise
         except Exception as error:
@@ -43,27 +45,39 @@ def with_object(path: Url, ask: Callable[[Any, str], V], done: str) -> V:
 
 def put_object(path: Url, parts: Sequence[memoryview]) -> None:
     """Make one object of these bytes: in one request, or of a large one in parts."""
-    import obstore
-
     if sum(map(len, parts)) <= _PART_BYTES:
         whole = b"".join(parts)
-        with_object(path, lambda store, key: obstore.put(store, key, whole), "written")
+        with_object(path, lambda obstore, store, key: obstore.put(store, key, whole), "written")
         return
     with_object(
         path,
-        lambda store, key: obstore.put(
-            store, key, iter(parts), chunk_size=_PART_BYTES, max_concurrency=_SENT
+        lambda obstore, store, key: obstore.put(
+            store, key, _cut(parts), chunk_size=_PART_BYTES, max_concurrency=_SENT
         ),
         "written",
     )
 
 
+def _cut(parts: Sequence[memoryview]) -> Iterator[bytearray]:
+    """The same bytes in parts of one length: stores take no short one but the last."""
+    held = bytearray()
+    for part in parts:
+        left = part
+        while len(left):
+            taken = left[: _PART_BYTES - len(held)]
+            held += taken
+            left = left[len(taken) :]
+            if len(held) == _PART_BYTES:
+                yield held
+                held = bytearray()
+    if held:
+        yield held
+
+
 def object_time(path: Url) -> float | None:
     """When an object was put, in seconds by the store's clock; None where there is none."""
-    import obstore
-
     try:
-        status = with_object(path, lambda store, key: obstore.head(store, key), "read")
+        status = with_object(path, lambda obstore, store, key: obstore.head(store, key), "read")
     except FileNotFoundError:
         return None
     return float(status["last_modified"].timestamp())
@@ -71,11 +85,9 @@ def object_time(path: Url) -> float | None:
 
 def folders_in(place: Url) -> list[str]:
     """Names of the prefixes right below a place."""
-    import obstore
-
     listed = with_object(
         place,
-        lambda store, key: obstore.list_with_delimiter(store, f"{key}/" if key else None),
+        lambda obstore, store, key: obstore.list_with_delimiter(store, f"{key}/" if key else None),
         "listed",
     )
     return [path.rstrip("/").rpartition("/")[2] for path in listed["common_prefixes"]]
@@ -83,9 +95,8 @@ def folders_in(place: Url) -> list[str]:
 
 def objects_below(place: Url) -> dict[str, int]:
     """Names of all objects below a place, and their bytes."""
-    import obstore
 
-    def ask(store: Any, key: str) -> dict[str, int]:
+    def ask(obstore: Any, store: Any, key: str) -> dict[str, int]:
         listed = obstore.list(store, f"{key}/").collect()
         return {one["path"].removeprefix(key).strip("/"): one["size"] for one in listed}
 
@@ -94,11 +105,9 @@ def objects_below(place: Url) -> dict[str, int]:
 
 def remove_objects(place: Url, names: Sequence[str]) -> None:
     """Remove objects below a place; those that are gone already are no error."""
-    import obstore
-
     if names:
         with_object(
             place,
-            lambda store, key: obstore.delete(store, [f"{key}/{name}" for name in names]),
+            lambda obstore, store, key: obstore.delete(store, [f"{key}/{name}" for name in names]),
             "removed",
         )

@@ -137,13 +137,11 @@ class ObjectFile:
         wanted = [(array, offset) for array, offset in ranges if array.nbytes]
         if not wanted:
             return
-        import obstore
-
         starts, lengths = [at for _, at in wanted], [array.nbytes for array, _ in wanted]
         try:
             fetched = with_object(
                 self._path,
-                lambda store, key: obstore.get_ranges(
+                lambda obstore, store, key: obstore.get_ranges(
                     store, key, starts=starts, lengths=lengths, coalesce=_COALESCED_BYTES
                 ),
                 "read",
