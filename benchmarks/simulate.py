@@ -38,6 +38,7 @@ from dask_embstab.passes.engine import graph as engine
 from dask_embstab.passes.engine.memory import Load
 from dask_embstab.passes.engine.plan import RowRange
 from dask_embstab.tables.read.stored.objects import AHEAD_BYTES, PART_BYTES
+from dask_embstab.tables.write.object_writer import SENDING_BYTES
 
 _SATURATION = 1.1
 """Tasks over rows that a worker is given for each thread (``worker-saturation`` of Dask)."""
@@ -314,7 +315,8 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> dict[str, Any]:
-    memory = _BASE_BYTES + cluster.threads * job.buffers + told.held
+    on_the_way = AHEAD_BYTES + (SENDING_BYTES if job.writes else 0)
+    memory = _BASE_BYTES + cluster.threads * (job.buffers + on_the_way) + told.held
     parts = sum(-(-n // PART_BYTES) for n in job.reads)
     return {
         "chunks of MiB": mib,
