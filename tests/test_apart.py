@@ -45,6 +45,7 @@ def apart(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         pytest.skip("this system lets nobody make mount namespaces")
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ALONE, "sh"]
     with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:

@@ -22,7 +22,7 @@ from dask_embstab.errors import EmbstabWarning, InputError, RetryError
 from dask_embstab.passes.engine.blas import kernel_family
 
 LIBRARIES = ("dask_embstab", "numpy", "scipy", "zarr", "numcodecs", "crc32c", "dask", "distributed")
-_WAIT_SECONDS = 300.0
+_WAIT_SECONDS, _TRIES = 300.0, 10
 _checked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
@@ -104,8 +104,12 @@ def worker_limits() -> list[WorkerLimit]:
             for address, one in dask_scheduler.workers.items()
         ]
 
-    with on_cluster(client):
-        limited = [WorkerLimit(*one) for one in client.run_on_scheduler(limits)]
+    limited: list[WorkerLimit] = []
+    for _ in range(_TRIES):
+        with on_cluster(client):
+            limited = [WorkerLimit(*one) for one in client.run_on_scheduler(limits)]
+        if limited:  # else an adaptive cluster has ended the worker that was waited for
+            break
     kinds = {(one.limit, one.threads): one for one in sorted(limited, key=lambda one: one.held)}
     return [one for one in kinds.values() if one.limit]
 
