@@ -81,7 +81,7 @@ def at(place: Bucket, key: str = "series", **more: Any) -> Url:
     return Url(place.url(key), {**place.options, **more})
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=30)
 def test_two_publishers_at_once(bucket: Bucket, tmp_path: Path, record_property: Any) -> None:
     """Four series of 25 rounds: every add reads the whole log."""
     rounds, retries = 25, 0
