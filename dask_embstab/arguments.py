@@ -48,8 +48,16 @@ def _kinds(function: Callable[..., Any]) -> tuple[dict[str, tuple[Any, ...]], in
     """What each parameter may be, as far as it can be told; a parameter that may be anything else
     too is left out.
     """
-    hints = typing.get_type_hints(function)
-    members = {name: _members(hint) for name, hint in hints.items() if name != "return"}
+    plain: Any = inspect.unwrap(function)
+    if not isinstance(plain, type):
+        # What a verb returns may be of a module that only its body imports.
+        given = {name: hint for name, hint in plain.__annotations__.items() if name != "return"}
+        hints = typing.get_type_hints(
+            types.SimpleNamespace(__annotations__=given), plain.__globals__
+        )
+    else:
+        hints = typing.get_type_hints(plain)
+    members = {name: _members(hint) for name, hint in hints.items()}
     return {
         name: kinds for name, kinds in members.items() if all(map(_is_checkable, kinds))
     }, inspect.signature(function)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
@@ -120,7 +121,9 @@ def test_signatures_and_records_agree(verb: str) -> None:
             type(option.default_of(verb)),
             option.default_of(verb),
         ), f"{verb}({name}=) must have the default of its record"
-    hints = get_type_hints(getattr(function, "__wrapped__", function))
+    written = {n: h for n, h in function.__annotations__.items() if n != "return"}
+    names = inspect.unwrap(function).__globals__
+    hints = get_type_hints(SimpleNamespace(__annotations__=written), names)
     for name, option in known.items():
         listed = [m for m in (hints.get(name), *get_args(hints.get(name))) if is_literal(m)]
         assert all(get_args(m) == option.choices for m in listed if option.kind == "choice")

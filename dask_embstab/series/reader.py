@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask_embstab.display import Displayed
 from dask_embstab.errors import DamageError, EmbstabError, InputError, verb
@@ -16,21 +16,10 @@ from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import taken
 from dask_embstab.passes.apply import transform_run
-from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 from dask_embstab.passes.evaluate.ranked import Metric
-from dask_embstab.passes.evaluate.results import Metrics
-from dask_embstab.passes.evaluate.skew import Skew
 from dask_embstab.passes.join.space import space_of_run
-from dask_embstab.render.report import Report
 from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
-from dask_embstab.series.admin.days import days_of
-from dask_embstab.series.admin.manifest import manifest_of
-from dask_embstab.series.admin.metrics import metrics_text
-from dask_embstab.series.admin.report import report_values
-from dask_embstab.series.admin.skew import skew_of
-from dask_embstab.series.admin.status import status_of
-from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.basis import of_one_width, read_run
 from dask_embstab.series.log.codes import read_codes, require_one_code
 from dask_embstab.series.log.log import Log, read_log
@@ -43,6 +32,12 @@ from dask_embstab.series.store import Store
 from dask_embstab.tables.run import Run, RunLike, open_run
 from dask_embstab.tables.space import Space
 from dask_embstab.tables.transform import Transform
+
+if TYPE_CHECKING:  # what one verb alone needs is imported by it: adding a run needs none of it
+    from dask_embstab.passes.evaluate.results import Metrics
+    from dask_embstab.passes.evaluate.skew import Skew
+    from dask_embstab.render.report import Report
+    from dask_embstab.series.admin.verify import Verified
 
 
 class SeriesReader(Displayed):
@@ -106,6 +101,8 @@ class SeriesReader(Displayed):
         >>> status["held"], status["failed"]
         ([], [])
         """
+        from dask_embstab.series.admin.status import status_of
+
         return status_of(self.store, self.log())
 
     @verb()
@@ -122,6 +119,9 @@ class SeriesReader(Displayed):
         >>> series.report().well
         True
         """
+        from dask_embstab.render.report import Report
+        from dask_embstab.series.admin.report import report_values
+
         log, name = self.log(), Path(self.store.name("")).name
         return Report(report_values(self.store, log, name))
 
@@ -135,6 +135,9 @@ class SeriesReader(Displayed):
         >>> series.metrics().splitlines()[0]
         '# HELP embstab_series_versions Published versions.'
         """
+        from dask_embstab.series.admin.days import days_of
+        from dask_embstab.series.admin.metrics import metrics_text
+
         log, name = self.log(), Path(self.store.name("")).name
         days = days_of(self.store, log) if measured else None
         return metrics_text(self.store, log, name, days=days)
@@ -212,6 +215,8 @@ class SeriesReader(Displayed):
         >>> series.verify().damage
         ()
         """
+        from dask_embstab.series.admin.verify import verify
+
         return verify(self.store, self.log())
 
     @verb()
@@ -225,6 +230,8 @@ class SeriesReader(Displayed):
         >>> round(series.diff(1, 2).items.mean_cosine, 6)
         1.0
         """
+        from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
+
         log = self.log()
         duplicates = settings_in(log, self._initial).duplicates
         options = EvaluateOptions(k, users, seed, join={"duplicates": duplicates})
@@ -254,6 +261,8 @@ class SeriesReader(Displayed):
         >>> skew.versions
         (1, 2)
         """
+        from dask_embstab.series.admin.skew import skew_of
+
         log = self.log()
         return skew_of(
             log,
@@ -331,6 +340,8 @@ class SeriesReader(Displayed):
         >>> sorted(series.manifest())
         ['files', 'format', 'head', 'settings', 'versions']
         """
+        from dask_embstab.series.admin.manifest import manifest_of
+
         return manifest_of(log := self.log(), settings_in(log, self._initial))
 
     def _run_in(self, log: Log, version: int | None) -> Run:

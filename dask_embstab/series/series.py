@@ -20,7 +20,6 @@ from dask_embstab.passes.fit.options import Balance, Method
 from dask_embstab.passes.join.options import KeepDuplicates
 from dask_embstab.passes.join.queries import query_log_of
 from dask_embstab.repairs import option
-from dask_embstab.series.admin.replay import replay
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.mark import create_mark, store_at
 from dask_embstab.series.log.names import require_model
@@ -338,6 +337,8 @@ class Series(SeriesUpkeep):
         ['monday', 'tuesday']
         """
         (scratch,) = bound(storage_options, scratch)
+        from dask_embstab.series.admin.replay import replay
+
         return replay(
             self, scratch, settings, first=first, last=last, storage_options=storage_options
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dask_embstab.errors import (
     verb,
@@ -10,14 +10,14 @@ from dask_embstab.errors import (
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.options import SETTINGS
 from dask_embstab.series.admin import gc
-from dask_embstab.series.admin.forget import Forgotten, forget
 from dask_embstab.series.admin.gc import Collected
-from dask_embstab.series.admin.rebase import rebase
-from dask_embstab.series.admin.status import acknowledge
 from dask_embstab.series.publish.attempts import Attempt
 from dask_embstab.series.publish.publish import Added
 from dask_embstab.series.reader import SeriesReader
 from dask_embstab.tables.run import RunLike, open_run
+
+if TYPE_CHECKING:
+    from dask_embstab.series.admin.forget import Forgotten
 
 
 class SeriesUpkeep(SeriesReader):
@@ -39,6 +39,8 @@ class SeriesUpkeep(SeriesReader):
         ...     print(series.acknowledge("monday-again").run)
         monday-again
         """
+        from dask_embstab.series.admin.status import acknowledge
+
         return acknowledge(self.store, self.log(), run, reason)
 
     @verb(through="Series.change", settings=SETTINGS)
@@ -67,6 +69,8 @@ class SeriesUpkeep(SeriesReader):
         'rebase'
         """
         (onto,) = bound(storage_options, onto)
+        from dask_embstab.series.admin.rebase import rebase
+
         return rebase(
             self.store,
             self._initial,
@@ -95,6 +99,8 @@ class SeriesUpkeep(SeriesReader):
         >>> forgotten.published, forgotten.unknown
         (True, ())
         """
+        from dask_embstab.series.admin.forget import forget
+
         return forget(self.store, self._initial, ids, table=table, rewrite=rewrite)
 
     @verb()
