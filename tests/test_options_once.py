@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -121,8 +122,9 @@ def test_signatures_and_records_agree(verb: str) -> None:
             type(option.default_of(verb)),
             option.default_of(verb),
         ), f"{verb}({name}=) must have the default of its record"
-    written = {n: h for n, h in function.__annotations__.items() if n != "return"}
-    names = inspect.unwrap(function).__globals__
+    plain = inspect.unwrap(function)
+    written = {n: h for n, h in plain.__annotations__.items() if n != "return"}
+    names = vars(sys.modules[plain.__module__])
     hints = get_type_hints(SimpleNamespace(__annotations__=written), names)
     for name, option in known.items():
         listed = [m for m in (hints.get(name), *get_args(hints.get(name))) if is_literal(m)]

@@ -20,6 +20,9 @@ from dask_embstab.passes.evaluate.ranked import Metric
 from dask_embstab.passes.join.space import space_of_run
 from dask_embstab.repairs import option
 from dask_embstab.series.admin import gc
+from dask_embstab.series.admin.manifest import manifest_of
+from dask_embstab.series.admin.status import status_of
+from dask_embstab.series.admin.verify import Verified, verify
 from dask_embstab.series.log.basis import of_one_width, read_run
 from dask_embstab.series.log.codes import read_codes, require_one_code
 from dask_embstab.series.log.log import Log, read_log
@@ -37,7 +40,6 @@ if TYPE_CHECKING:  # what one verb alone needs is imported by it: adding a run n
     from dask_embstab.passes.evaluate.results import Metrics
     from dask_embstab.passes.evaluate.skew import Skew
     from dask_embstab.render.report import Report
-    from dask_embstab.series.admin.verify import Verified
 
 
 class SeriesReader(Displayed):
@@ -101,8 +103,6 @@ class SeriesReader(Displayed):
         >>> status["held"], status["failed"]
         ([], [])
         """
-        from dask_embstab.series.admin.status import status_of
-
         return status_of(self.store, self.log())
 
     @verb()
@@ -122,8 +122,7 @@ class SeriesReader(Displayed):
         from dask_embstab.render.report import Report
         from dask_embstab.series.admin.report import report_values
 
-        log, name = self.log(), Path(self.store.name("")).name
-        return Report(report_values(self.store, log, name))
+        return Report(report_values(self.store, self.log(), Path(self.store.name("")).name))
 
     @verb()
     def metrics(self, *, measured: bool = False) -> str:
@@ -165,8 +164,7 @@ class SeriesReader(Displayed):
         >>> series.space(1).origin == series.space(2).origin
         True
         """
-        log = self.log()
-        located = log.located(log.with_run(version))
+        located = (log := self.log()).located(log.with_run(version))
         return replace(space_of_run(self._run(located)), version=located.version)
 
     @verb()
@@ -215,8 +213,6 @@ class SeriesReader(Displayed):
         >>> series.verify().damage
         ()
         """
-        from dask_embstab.series.admin.verify import verify
-
         return verify(self.store, self.log())
 
     @verb()
@@ -233,8 +229,8 @@ class SeriesReader(Displayed):
         from dask_embstab.passes.evaluate.driver import EvaluateOptions, measure_runs
 
         log = self.log()
-        duplicates = settings_in(log, self._initial).duplicates
-        options = EvaluateOptions(k, users, seed, join={"duplicates": duplicates})
+        join = {"duplicates": settings_in(log, self._initial).duplicates}
+        options = EvaluateOptions(k, users, seed, join=join)
         return measure_runs(*of_one_width(self._run_in(log, a), self._run_in(log, b)), options)
 
     @verb()
@@ -340,8 +336,6 @@ class SeriesReader(Displayed):
         >>> sorted(series.manifest())
         ['files', 'format', 'head', 'settings', 'versions']
         """
-        from dask_embstab.series.admin.manifest import manifest_of
-
         return manifest_of(log := self.log(), settings_in(log, self._initial))
 
     def _run_in(self, log: Log, version: int | None) -> Run:

@@ -17,7 +17,6 @@ from dask_embstab.core.metrics.agreement import (
 from dask_embstab.core.metrics.estimates import Estimate
 from dask_embstab.core.procrustes import Alignment
 from dask_embstab.display import Displayed
-from dask_embstab.render.pair_page import comparison_markup
 from dask_embstab.tables.layout import TABLES
 
 Id = int | str
@@ -208,6 +207,8 @@ class Metrics(Displayed):
 
     def _repr_html_(self) -> str:
         """Its figures in a notebook."""
+        from dask_embstab.render.pair_page import comparison_markup
+
         values = self.to_dict()
         own = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
         return comparison_markup(values, f"m{own}-")
