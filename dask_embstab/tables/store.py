@@ -26,6 +26,7 @@ from dask_embstab.tables.layout import TABLES
 from dask_embstab.tables.read.recorded import Recorded, RunStore
 from dask_embstab.tables.read.stored.nodes import local_node
 from dask_embstab.tables.store_errors import reading
+from dask_embstab.tables.stores.compared_store import ComparedStore
 from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
 _MOST_READS = 100
@@ -59,6 +60,8 @@ def place_name(place: Any) -> str:
     path, store = "", place
     if isinstance(place, StorePath):
         path, store = place.path, place.store
+    if isinstance(store, ComparedStore):
+        store = store.inner
     if is_a(store, "icechunk", "IcechunkStore"):
         session = store.session
         return (
@@ -119,13 +122,16 @@ def open_node(
 
 
 def _compared_with(place: Any, digests: Recorded | None) -> Any:
-    """A place on an object store, of which nothing is read but what has these digests; any other
-    store as it is.
+    """A place on an object store, or in a snapshot of Icechunk, of which nothing is read but what
+    has these digests; any other store as it is.
     """
-    store, path = (place.store, place.path) if isinstance(place, StorePath) else (place, "")
-    if digests is None or not isinstance(store, UrlStore):
+    path = place.path if isinstance(place, StorePath) else ""
+    store: Any = place.store if isinstance(place, StorePath) else place
+    in_snapshot = is_a(store, "icechunk", "IcechunkStore")
+    if digests is None or not (in_snapshot or isinstance(store, UrlStore)):
         return place
-    compared = store.compared_with(replace(digests, below=f"{path}/" if path else ""))
+    digests = replace(digests, below=f"{path}/" if path else "")
+    compared = ComparedStore(store, digests) if in_snapshot else store.compared_with(digests)
     return StorePath(compared, path) if path else compared
 
 

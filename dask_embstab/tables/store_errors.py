@@ -33,6 +33,7 @@ _CLIENTS = {
     "azure",
     "google",
     "obstore",
+    "icechunk",
     "requests",
     "urllib3",
     "httpx",

@@ -19,6 +19,7 @@ from dask_embstab.files.atomic import new_token
 from dask_embstab.files.remote import unreached
 from dask_embstab.series.repository.address import icechunk
 from dask_embstab.series.repository.tree import Tree
+from dask_embstab.tables.stores.compared_store import icechunk_cause
 
 BRANCH = "main"
 TRIES = 100
@@ -35,8 +36,8 @@ def asking(what: str, done: str = "read") -> Iterator[None]:
     try:
         yield
     except (api.IcechunkError, api.ConflictError, api.RebaseFailedError) as error:
-        text = str(error).partition("context:")[0]
-        if "not found" in text and "bucket" not in text.lower():
+        text, is_missing = icechunk_cause(error)
+        if is_missing:
             raise FileNotFoundError(what) from None
         raise unreached(Exception(text), what, done) from None
 
