@@ -5,14 +5,19 @@
 Each table is written once and read in turn by the codec library alone (from memory into one
 buffer), by zarr-python (a chunk at a time), by this library (with the digest of every chunk) and by
 a whole fit, in one process; the least of the repeats. Seconds are those of the processors, since
-how they spread over threads depends on the machine. *rounded*: float32 whose last 16 bits are zero.
+how they spread over threads depends on the machine. A fit also multiplies: its limit is the codec
+alone and then a fit of the same rows uncompressed. *wall*: medians, with two threads, of a fit and
+of zarr-python's bare read. *rounded*: float32 whose last 16 bits are zero.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +26,12 @@ import numcodecs
 import numpy as np
 import zarr
 from common import command_line, least_cpu_seconds, machine, parser, publish, table
+from zarr.abc.codec import ArrayBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+from zarr.codecs import numcodecs as wrapped
 
 import dask_embstab as es
+from dask_embstab.diagnose.rates import measured, on_threads
 
 _PANEL = 4096
 CODECS: dict[str, tuple[Any, Any, bool]] = {
@@ -37,7 +45,14 @@ CODECS: dict[str, tuple[Any, Any, bool]] = {
         True,
     ),
     "gzip": (GzipCodec(level=1), numcodecs.GZip(), False),
+    "gzip, rounded": (GzipCodec(level=1), numcodecs.GZip(), True),
 }
+if find_spec("pcodec"):
+    with warnings.catch_warnings(action="ignore"):
+        for _name, _rounded in (("pcodec", False), ("pcodec, rounded", True)):
+            _bare = numcodecs.get_codec({"id": "pcodec"})
+            CODECS[_name] = wrapped.PCodec(), _bare, _rounded
+_THREADS = 2
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -48,6 +63,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "machine": machine(1),
         "rows": [],
     }
+    warnings.filterwarnings("ignore", message="Numcodecs codecs")
     with dask.config.set(scheduler="synchronous"):
         for name in options.codecs or CODECS:
             with tempfile.TemporaryDirectory(prefix="embstab-", dir=options.dir) as folder:
@@ -64,10 +80,15 @@ def measure(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
     if rounded:
         rows = (rows.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     chunk = min(n, options.chunk_rows)
-    array = zarr.create_array(
-        folder / "rows", shape=(n, d), chunks=(chunk, d), dtype="f4", compressors=[codec]
+    layout: dict[str, Any] = {"shape": (n, d), "chunks": (chunk, d), "dtype": "f4"}
+    how: dict[str, Any] = (
+        {"serializer": codec, "compressors": None}
+        if isinstance(codec, ArrayBytesCodec)
+        else {"compressors": [codec]}
     )
-    array[:] = rows
+    array = zarr.create_array(folder / "rows", **layout, **how)
+    plain = zarr.create_array(folder / "plain", **layout, compressors=None)
+    array[:], plain[:] = rows, rows
     del rows
     files = sorted(path for path in (folder / "rows/c").rglob("*") if path.is_file())
     encoded = [path.read_bytes() for path in files]
@@ -81,22 +102,45 @@ def measure(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
             for at in range(start, stop, _PANEL):
                 reader.take(at, min(at + _PANEL, stop))
 
+    starts = range(0, n, chunk)
+
+    def bare_read(number: int) -> None:
+        for start in starts[number::_THREADS]:
+            array[start : start + chunk]
+
+    def wall(run: Callable[[], Any]) -> Callable[[], float]:
+        def timed() -> float:
+            began = time.perf_counter()
+            run()
+            return time.perf_counter() - began
+
+        return timed
+
     contestants: dict[str, Callable[[], Any]] = {
         "codec": lambda: [bare.decode(data, out=buffer) for data in encoded],
-        "zarr": lambda: [array[start : start + chunk] for start in range(0, n, chunk)],
+        "zarr": lambda: [array[start : start + chunk] for start in starts],
         "read": read,
         "fit": lambda: es.fit(array),
+        "plain fit": lambda: es.fit(plain),
     }
+    with dask.config.set(scheduler="threads", num_workers=_THREADS):
+        pair = {
+            "zarr, wall": wall(lambda: on_threads(bare_read, _THREADS)),
+            "fit, wall": wall(lambda: es.fit(array)),
+        }
+        walls = measured(pair, options.repeats)
     return {
         "codec_name": name,
         "ratio": sum(map(len, encoded)) / (n * d * 4),
         **least_cpu_seconds(contestants, options.repeats),
+        **walls,
     }
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The table for the documents."""
-    header = ("codec", "size", "codec alone", "zarr-python", "read", "of zarr-python", "fit")
+    first = ("codec", "size", "codec alone", "zarr-python", "read", "of zarr-python", "fit")
+    header = (*first, "of its limit", "zarr-python, wall", "fit, wall", "of zarr-python")
     rows = [
         (
             row["codec_name"],
@@ -104,6 +148,10 @@ def markdown(results: dict[str, Any]) -> str:
             *(f"{row[key]:.3f}" for key in ("codec", "zarr", "read")),
             f"{row['read'] / row['zarr']:.2f}",
             f"{row['fit']:.3f}",
+            f"{row['fit'] / (row['codec'] + row['plain fit']):.2f}",
+            f"{row['zarr, wall']:.3f}",
+            f"{row['fit, wall']:.3f}",
+            f"{row['fit, wall'] / row['zarr, wall']:.2f}",
         )
         for row in results["rows"]
     ]

@@ -7,6 +7,11 @@ A server of this machine is throttled: latency of each request and rate of all c
 (obstore, ranges of 8 MiB by a pool of threads, for the same objects), our readers alone, a fit, and
 what `da.from_zarr` over fsspec (s3fs) reads; then the bare client's puts of the same objects, and
 an apply from a local disk. GB of table per second, medians.
+
+A fit also multiplies, and here the server takes its share of the same processors. So beside it
+stands its limit: where no link binds, the bare read and then a fit of the same rows from a local
+disk, 1 / (1 / bare read + 1 / local fit); where one does, the bare read alone, whose link waits for
+no product. Of an apply: the bare write and then an apply of the same rows onto a local disk.
 """
 
 from __future__ import annotations
@@ -38,6 +43,16 @@ LAYOUTS = ("chunks", "shards", "small chunks")
 CLIENTS = 16
 """Requests of the bare client side by side."""
 _PART = 8 << 20
+_READING = """
+- *fit / limit*: a fit also multiplies, and the server shares the two processors with it. Without a
+  link that binds, the limit of a fit is the bare read and then a fit of the same rows from a local
+  disk: 1 / (1 / bare read + 1 / local fit). With one it is the bare read. The same of an apply.
+- *read / da.from_zarr* cannot be more than the link's rate over that of `da.from_zarr`, nor in
+  practice than *bare / da.from_zarr*, which is what the client alone makes of the same link. fsspec
+  fetches a chunk of 64 MiB by one request, so 20 ms of latency come with 335 ms of sending: at 200
+  MB/s it has more than half of the link already, and nobody reads such chunks three times as fast.
+  Smaller chunks and inner chunks of shards wait for a request each; there it is five times.
+""".strip()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -56,16 +71,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 tempfile.TemporaryDirectory(prefix="embstab-objects-", dir=options.dir) as folder,
             ):
                 row = {"latency ms": latency, "MB/s": rate or "-", "objects": layout}
-                row |= measure(Path(folder), endpoint, layout, options)
+                row |= measure(Path(folder), endpoint, layout, options, bound=rate > 0)
             results["rows"].append(row)
             print(json.dumps(row), flush=True)
     return publish(results, markdown(results), options)
 
 
 def measure(
-    folder: Path, endpoint: str, layout: str, options: argparse.Namespace
+    folder: Path, endpoint: str, layout: str, options: argparse.Namespace, *, bound: bool
 ) -> dict[str, Any]:
-    """All rates under one link, of one layout."""
+    """All rates under one link, of one layout; ``bound``: the link has a rate of its own."""
     access = {
         "endpoint": endpoint,
         "access_key_id": "any",
@@ -110,6 +125,7 @@ def measure(
         "read": timed_job(size, lambda: _read(run.items, threads)),
         "fit": timed_job(size, lambda: es.fit(run.items)),
         "da.from_zarr": timed_job(size, fsspec_read),
+        "local fit": timed_job(size, lambda: es.fit(local.items)),
     }
     if layout != "shards":
         jobs |= {
@@ -117,16 +133,27 @@ def measure(
             "apply": timed_job(
                 size, lambda: es.apply(transform, local, url / f"out-{next(numbers)}")
             ),
+            "local apply": timed_job(
+                size, lambda: es.apply(transform, local, folder / "out"), leaves=folder / "out"
+            ),
         }
     with dask.config.set(num_workers=threads):
         rates = {name: rate / 1e9 for name, rate in measured(jobs, options.repeats).items()}
+
+    def limit(bare: float, local: float) -> float:
+        return min(bare, local) if bound else 1 / (1 / bare + 1 / local)
+
     ratios = {
         "read / bare": rates["read"] / rates["bare read"],
         "fit / bare": rates["fit"] / rates["bare read"],
+        "fit / limit": rates["fit"] / limit(rates["bare read"], rates["local fit"]),
         "read / da.from_zarr": rates["read"] / rates["da.from_zarr"],
+        "bare / da.from_zarr": rates["bare read"] / rates["da.from_zarr"],
     }
     if "apply" in rates:
         ratios["apply / bare"] = rates["apply"] / rates["bare write"]
+        most = limit(rates["bare write"], rates["local apply"])
+        ratios["apply / limit"] = rates["apply"] / most
     return {name: round(value, 3) for name, value in (rates | ratios).items()}
 
 
@@ -196,6 +223,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"Made by `{results['command']}` on {results['machine']}; GB of table per second, medians.",
         "",
         *table(names, rows),
+        "",
+        _READING,
         "",
     ]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.passes.engine.plan import plan_rows
 from dask_embstab.tables.ids.ids import as_ids
+from dask_embstab.tables.read.limits import decoded_rows
 
 T, W = world(98)
 ROWS, D = 16, 4
@@ -185,3 +186,15 @@ def test_a_chunk_of_texts_that_no_memory_holds_is_refused(tmp_path: Path) -> Non
         pytest.raises(es.InputError, match="ids of it must be decoded whole"),
     ):
         as_ids(array, rows, where="it")
+
+
+def test_texts_are_bounded_by_the_shard_that_is_decoded_at_a_time(tmp_path: Path) -> None:
+    rows = 10**10
+    layout: dict[str, Any] = {"chunks": (1000,), "dtype": str}
+    many = zarr.create_array(tmp_path / "many.zarr", shape=(rows,), shards=(rows,), **layout)
+    with pytest.raises(es.InputError, match="ids of it must be decoded whole"):
+        as_ids(many, rows, where="it")
+    few = zarr.create_array(tmp_path / "few.zarr", shape=(5,), shards=(20_000,), **layout)
+    few[:] = np.array(list("abcde"), object)
+    assert decoded_rows(few) == 1000, "of the inner chunks that its rows reach into"
+    np.testing.assert_array_equal(as_ids(few, 5, where="it").open().take(0, 5), few[:])

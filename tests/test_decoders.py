@@ -152,7 +152,7 @@ def test_an_inner_chunk_of_a_shard_is_a_chunk(tmp_path: Path) -> None:
     bomb = gzip.compress(BOMB)
     file = chunk_file(path, "items", 1)
     index = np.frombuffer(file.read_bytes()[-36:-4], "<u8").copy()
-    index[:] = [0, len(bomb)] * 2
+    index[:] = [0, len(bomb), len(bomb), 0]
     tail = index.tobytes()
     file.write_bytes(bomb + tail + crc32c.crc32c(tail).to_bytes(4, "little"))
     with memory_below(20 << 20), pytest.raises(es.DamageError, match="metadata allows"):
@@ -264,7 +264,7 @@ def test_a_codec_whose_size_nobody_knows_is_refused_before_a_chunk_is_read(
 
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
-@pytest.mark.parametrize("name", ["numcodecs.pcodec", "numcodecs.zfpy", "somebody.elses"])
+@pytest.mark.parametrize("name", ["numcodecs.zfpy", "somebody.elses"])
 def test_of_zarr_v3_too(tmp_path: Path, name: str) -> None:
     run = tmp_path / "in.zarr"
     foreign_run(run, {"items": (T, None), "users": (W, None)}, fill_value=np.nan)

@@ -31,6 +31,8 @@ V3 = {
     "blosc": [BloscCodec(cname="lz4")],
     "zstd": [ZstdCodec()],
     "zstd+crc32c": [ZstdCodec(), Crc32cCodec()],
+    "gzip": [GzipCodec()],
+    "gzip+crc32c": [GzipCodec(level=1), Crc32cCodec()],
 }
 
 
@@ -106,6 +108,8 @@ def test_reads_version_2(tmp_path: Path, dtype: str, separator: str) -> None:
         ("none", None),
         ("blosc", numcodecs.Blosc()),
         ("zstd", numcodecs.Zstd()),
+        ("gzip", numcodecs.GZip()),
+        ("zlib", numcodecs.Zlib()),
     ):
         array = v2_array(tmp_path / name, dtype, compressor, separator)
         source = make_table(array, where="a").source
@@ -114,11 +118,12 @@ def test_reads_version_2(tmp_path: Path, dtype: str, separator: str) -> None:
 
 
 def test_other_layouts_go_through_zarr(tmp_path: Path) -> None:
-    gzip = zarr.create_array(
-        tmp_path / "gzip", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=[GzipCodec()]
+    shape: dict[str, Any] = {"shape": (N, D), "chunks": (ROWS, D), "dtype": "f4"}
+    twice = zarr.create_array(
+        tmp_path / "twice", **shape, compressors=[GzipCodec(level=1), ZstdCodec()]
     )
-    memory = zarr.create_array({}, shape=(N, D), chunks=(ROWS, D), dtype="f4")
-    for array in (gzip, memory):
+    memory = zarr.create_array({}, **shape)
+    for array in (twice, memory):
         array[:] = rows_of("float32")
         assert chunk_files(array) is None
         np.testing.assert_array_equal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from dask_embstab.errors import AccessError, DamageError, InputChangedError
 from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
-from dask_embstab.tables.read.direct_source import DirectSource, few_checksums, few_rows
+from dask_embstab.tables.read.direct_source import (
+    DirectSource,
+    expect,
+    few_checksums,
+    few_rows,
+    in_order,
+)
 from dask_embstab.tables.read.stored import objects
 from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
@@ -102,6 +109,54 @@ def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(1, 4000, 77):
         reader.take(start, min(start + 77, 4000))
     assert sum(asked) == 4000 * 32 + 8 * 4, "every byte once"
+
+
+@pytest.mark.parametrize("codec", ["crc32c", "zstd"])
+@pytest.mark.parametrize("layout", ["chunks", "shards"])
+def test_the_next_block_is_on_its_way_before_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch, layout: str, codec: str
+) -> None:
+    rows, store = normals(4000, 8), ObjectStore(MemoryStore())
+    array = (
+        chunked(store, rows, 500, codec, math.nan)
+        if layout == "chunks"
+        else sharded(store, rows, codec=codec, inner=(100, 8), shard=(500, 8))
+    )
+    monkeypatch.setattr(objects, "PART_BYTES", 2000)
+    monkeypatch.setattr(objects, "AHEAD_BYTES", 9000)
+    asked: list[str] = []
+    submit, main = objects.submit, threading.current_thread()
+    fetch = objects.fetch
+
+    def submitted(function: Any, *arguments: Any) -> Any:
+        asked.append(arguments[1])
+        return submit(function, *arguments)
+
+    def at_once(*arguments: Any) -> Any:
+        if threading.current_thread() is main:
+            asked.append(arguments[1])
+        return fetch(*arguments)
+
+    monkeypatch.setattr(objects, "submit", submitted)
+    monkeypatch.setattr(objects, "fetch", at_once)
+    source = make_table(array, where="a").source
+    blocks = in_order([source.block(at, at + 1000) for at in range(0, 4000, 1000)])
+    assert pickle.loads(pickle.dumps(blocks[0].queue)) is None, "for another process"
+    expect(blocks, lambda: [2, 1, 3, 0])
+    for number in (2, 1, 3):
+        before = {path for path in asked if path.endswith(f"c/{2 * number}/0")}
+        assert bool(before) == (number != 2), "begun while the one before was read"
+        found, digests = taken(blocks[number], *_bounds(number), 77)
+        np.testing.assert_array_equal(found, rows[slice(*_bounds(number))])
+        assert len(digests) == 2
+    in_turn = len(asked)
+    for number in (1, 2, 3):
+        taken(source.block(*_bounds(number)), *_bounds(number), 77)
+    assert len(asked) - in_turn <= in_turn <= len(asked) - in_turn + 12, "nothing is read twice"
+
+
+def _bounds(number: int) -> tuple[int, int]:
+    return number * 1000, (number + 1) * 1000
 
 
 def faulty(

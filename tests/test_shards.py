@@ -144,7 +144,7 @@ def test_what_is_no_plain_shard_goes_through_zarr(tmp_path: Path) -> None:
     )
     kinds: dict[str, dict[str, Any]] = {
         "nested": {"chunks": (16, 4), "serializer": nested, "compressors": None},
-        "gzip": {"chunks": (8, 4), "shards": (16, 4), "compressors": [GzipCodec()]},
+        "twice": {"chunks": (8, 4), "shards": (16, 4), "compressors": [GzipCodec(), ZstdCodec()]},
     }
     for name, options in kinds.items():
         array = zarr.create_array(tmp_path / name, shape=rows.shape, dtype="f4", **options)
@@ -274,6 +274,20 @@ def test_a_part_of_a_shard_verifies_the_inner_chunks_that_it_cuts(tmp_path: Path
         DirectBlock(files, SHARD + 1, SHARD + 2).open().take(SHARD + 1, SHARD + 2)
     good = DirectBlock(files, SHARD + INNER, N).open().take(SHARD + INNER, N)
     np.testing.assert_array_equal(good, normals(N, D)[SHARD + INNER :])
+
+
+def test_rows_that_end_within_an_inner_chunk_verify_it(tmp_path: Path) -> None:
+    array = sharded(tmp_path / "a", normals(N, D), inner=(INNER, D), shard=(SHARD, D))
+    files = chunk_files(array)
+    assert files is not None
+    flipped(-16 * (SHARD // INNER) - 4 - 20)(Path(files.path(0)))  # the last rows of a shard
+    np.testing.assert_array_equal(
+        taken(DirectBlock(files, 0, INNER), 0, INNER, 3)[0], array[:INNER]
+    )
+    stop = SHARD - INNER + 1
+    for panel in (1, INNER, stop):
+        with pytest.raises(DamageError, match=f"inner chunk {SHARD // INNER - 1} of"):
+            taken(DirectBlock(files, 0, stop), 0, stop, panel)
 
 
 def test_fits_of_shards_and_chunks_have_the_same_bits(tmp_path: Path) -> None:

@@ -47,9 +47,12 @@ def test_documents_and_their_copies_are_those_of_zarr(
     for group in (ours, zarrs):
         layout.create(group, overwrite=False)
         made = nodes.make_group(group, "transform", {"of": "it"}, overwrite=True)
-        nodes.write_matrix(made, "items", np.arange(6.0).reshape(2, 3), ("x", "y"))
-        nodes.write_matrix(made, "none", np.zeros((0, 3)), ("x", "y"))
-        nodes.write_matrix(made, "scalar", math.pi, ())
+        matrices: nodes.Matrices = {
+            "items": (np.arange(6.0).reshape(2, 3), ("x", "y")),
+            "none": (np.zeros((0, 3)), ("x", "y")),
+            "scalar": (math.pi, ()),
+        }
+        nodes.write_matrices(made, matrices)
     assert documents(tmp_path / "ours") == documents(tmp_path / "zarrs")
     assert sorted(p.relative_to(tmp_path / "ours") for p in (tmp_path / "ours").rglob("*")) == (
         sorted(p.relative_to(tmp_path / "zarrs") for p in (tmp_path / "zarrs").rglob("*"))

@@ -12,6 +12,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from dask_embstab.files.regular import read_regular
+from dask_embstab.files.threads import submit
 
 _TRIES = 3
 _MARKER = 7_777_777
@@ -56,12 +58,15 @@ class ArrayIdentity:
     metadata: bytes
     stamps: Stamps
 
-    def change(self, array: zarr.Array[Any]) -> str | None:
-        """What is not as it was, in words; None where everything is."""
-        if self.metadata != _metadata(array):
+    def change(self, array: zarr.Array[Any], found: ArrayIdentity | None = None) -> str | None:
+        """What is not as it was, in words; None where everything is. ``found``: as it is now, where
+        it was asked for already.
+        """
+        found = found or ArrayIdentity(_metadata(array), _stamps(array))
+        if self.metadata != found.metadata:
             return "its metadata was written anew"
 
-        now = _stamps(array)
+        now = found.stamps
         if len(now) != len(self.stamps) or not len(now):
             return None  # a listing that failed: the store tells nothing any more
 
@@ -100,7 +105,7 @@ class FilesIdentity:
 
     files: tuple[StoredFile, ...]
 
-    def change(self, _: Any) -> str | None:
+    def change(self, _: Any, __: Any = None) -> str | None:
         """What is not as it was, in words; None where everything is."""
         for file in self.files:
             try:
@@ -113,6 +118,20 @@ class FilesIdentity:
     def opened_before(self, _: Any) -> bool:
         """The files are as they were when they were opened, or `change` says so."""
         return False
+
+
+def identities_of(arrays: Sequence[Any]) -> list[ArrayIdentity | FilesIdentity | None]:
+    """Of each; what other stores than folders tell is asked for side by side."""
+    asked = [
+        (submit(_metadata, array), submit(_stamps, array))
+        if isinstance(array, zarr.Array) and not isinstance(array.store, LocalStore)
+        else None
+        for array in arrays
+    ]
+    return [
+        identity_of(array) if ask is None else ArrayIdentity(ask[0].result(), ask[1].result())
+        for array, ask in zip(arrays, asked, strict=True)
+    ]
 
 
 def identity_of(array: Any) -> ArrayIdentity | FilesIdentity | None:

@@ -20,7 +20,7 @@ from dask_embstab.errors import InputChangedError
 from dask_embstab.tables.identity import (
     ArrayIdentity,
     FilesIdentity,
-    identity_of,
+    identities_of,
 )
 from dask_embstab.tables.read.source import Digests
 
@@ -91,15 +91,17 @@ def unchanged(*given: Watched | zarr.Array[Any] | None) -> Iterator[None]:
         inputs = _inputs.get()
         assert inputs is not None
         watched = [entry for table in given if table is not None for entry in _arrays(table)]
+        new: dict[_Key, tuple[Any, str]] = {}
         for array, where in watched:
-            if _key(array) in inputs.known:
-                continue
-            identity = identity_of(array)
+            if (key := _key(array)) not in inputs.known:
+                new.setdefault(key, (array, where))
+        identities = identities_of([array for array, _ in new.values()])
+        for (key, (array, where)), identity in zip(new.items(), identities, strict=True):
             if identity is not None and identity.opened_before(array):
                 raise _changed_by(
                     where, "it has another shape than when it was opened; open it again"
                 )
-            inputs.known[_key(array)] = _Input(array, where, identity)
+            inputs.known[key] = _Input(array, where, identity)
         try:
             yield
         except InputChangedError:
@@ -195,9 +197,11 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
 
 
 def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChangedError | None:
-    for array, where in watched:
-        before = inputs.known[_key(array)].identity
-        if before is not None and (change := before.change(array)) is not None:
+    known = [inputs.known[_key(array)].identity for array, _ in watched]
+    before = [(one, *entry) for one, entry in zip(known, watched, strict=True) if one is not None]
+    found: list[Any] = identities_of([array for _, array, _ in before])
+    for (identity, array, where), now in zip(before, found, strict=True):
+        if (change := identity.change(array, now)) is not None:
             return _changed_by(where, change)
     return None
 

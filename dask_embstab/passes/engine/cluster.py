@@ -79,6 +79,15 @@ def threads_of_a_process() -> int:
     return int(most or dask.config.get("num_workers", None) or CPU_COUNT)
 
 
+def threads_in_all() -> int:
+    """Threads that compute side by side, those of all workers."""
+    client = active_client()
+    if client is None:
+        return threads_of_a_process()
+    with on_cluster(client):
+        return max(1, int(sum(client.nthreads().values())))
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerLimit:
     """The memory that a worker may use, what it holds now, and its threads."""

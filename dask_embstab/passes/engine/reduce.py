@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from dask_embstab.passes.engine.paired import (
 )
 from dask_embstab.passes.engine.plan import Grid, RowRange, common_rows, plan
 from dask_embstab.tables.column import Column, ColumnBlock
+from dask_embstab.tables.read.direct_source import expect, in_order
 from dask_embstab.tables.read.source import Digests, Openable, Reader
 from dask_embstab.tables.table import Table
 
@@ -95,10 +97,11 @@ def reduce_table(
     ranges, grid = plan(table, chunk_rows=chunk_rows, reference_width=width)
     graph = Graph(label)
     folded = graph.shared(reduction)
+    blocks = in_order([table.source.block(rows.start, rows.stop) for rows in ranges])
     keys = [
         graph.read(
             reduce_block,
-            table.source.block(rows.start, rows.stop),
+            block,
             rows,
             folded,
             grid,
@@ -106,7 +109,7 @@ def reduce_table(
             weights.block(rows.start, rows.stop) if isinstance(weights, Column) else weights,
             table.where,
         )
-        for rows in ranges
+        for rows, block in zip(ranges, blocks, strict=True)
     ]
     # The joint matrix holds the Gramian of the matched rows already, where all of them count alike.
     spared = int(
@@ -115,7 +118,7 @@ def reduce_table(
     values = max(0, reduction.n_squares - spared), int(pairs is not None and reduction.joint)
     load = read_load(table, ranges, grid, width=width, values=values, copies=reduction.n_copies)
     reads = (table.source, None if pairs is None else pairs.reference)
-    return graph.tree(
+    made = graph.tree(
         keys,
         _Join(reduction.merge),
         finalize=lambda partial: Reduced(
@@ -124,6 +127,8 @@ def reduce_table(
         load=load,
         reads=reads,
     )
+    expect(blocks, partial(graph.starts, keys))
+    return made
 
 
 def reduce_block(

@@ -15,18 +15,21 @@ from dask_embstab.core.products import multiply
 from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.errors import DamageError, NotFiniteError
 from dask_embstab.passes.engine.blas import ensure_one_thread, product_family
+from dask_embstab.passes.engine.cluster import threads_in_all
 from dask_embstab.passes.engine.graph import Graph, Pass
 from dask_embstab.passes.engine.memory import write_load
 from dask_embstab.passes.engine.paired import require_finite
-from dask_embstab.passes.engine.plan import Grid, RowRange, plan
+from dask_embstab.passes.engine.plan import Grid, RowRange, RowRanges, plan
 from dask_embstab.repairs import option
 from dask_embstab.tables.ids.ids import IdBlock
 from dask_embstab.tables.inputs import ALL_IDS, ID_DIGESTS, needs_digests
-from dask_embstab.tables.read.direct_source import stored_digests
+from dask_embstab.tables.read.direct_source import expect, in_order, stored_digests
 from dask_embstab.tables.read.source import Digests, Openable
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.write.sink import Sink
 
+_OBJECTS = 4
+"""That one task writes at most, where all threads have two tasks all the same."""
 Product = Literal["float32", "float64"]
 
 
@@ -76,12 +79,16 @@ class Written:
 def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) -> Pass[Written]:
     """The pass that writes the whole table."""
     ranges, grid = plan(table, chunk_rows=sink.chunk_rows)
+    if sink.sending_bytes and grid.anchored:  # an object's end is waited for at a task's end alone
+        together = min(_OBJECTS, len(ranges) // (2 * threads_in_all()))
+        ranges = RowRanges(ranges.n_rows, ranges.rows * max(1, together))
     graph = Graph(label)
     shared_map, where = graph.shared(linear_map), graph.shared(sink)
+    blocks = in_order([table.source.block(rows.start, rows.stop) for rows in ranges])
     keys = [
         graph.read(
             write_block,
-            table.source.block(rows.start, rows.stop),
+            block,
             rows,
             grid,
             shared_map,
@@ -90,7 +97,7 @@ def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) 
             table.where,
             table.chunk_rows,
         )
-        for rows in ranges
+        for rows, block in zip(ranges, blocks, strict=True)
     ]
     itemsize = np.dtype(linear_map.product).itemsize
     width = table.d if linear_map.M is None else linear_map.M.shape[1]
@@ -106,7 +113,9 @@ def write_table(table: Table, linear_map: LinearMap, sink: Sink, *, label: str) 
     )
     finalize = partial(require_whole, n_rows=table.n_rows)
     reads = (table.source, table.stored_ids if needs_digests(table.stored_ids) else None)
-    return graph.tree(keys, join_written, finalize=finalize, load=load, reads=reads)
+    made = graph.tree(keys, join_written, finalize=finalize, load=load, reads=reads)
+    expect(blocks, partial(graph.starts, keys))
+    return made
 
 
 def write_block(

@@ -33,7 +33,7 @@ from dask_embstab.tables.inputs import compare_ids, is_watched, needs_digests
 from dask_embstab.tables.read.arrays import as_array, rows_in_memory
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
-from dask_embstab.tables.read.limits import require_texts, require_workable
+from dask_embstab.tables.read.limits import decoded_rows, require_texts, require_workable
 from dask_embstab.tables.read.recorded import require_recorded
 from dask_embstab.tables.read.source import Reader
 
@@ -329,7 +329,7 @@ def as_ids(array: Any, n_rows: int, *, where: str) -> Ids:
 
     kind = kind_of(array, where)
     if isinstance(array, zarr.Array) and kind == "string":
-        require_workable(array.chunks[0] * _TEXT_BYTES, 1, f"the ids of {where}")
+        require_workable(decoded_rows(array) * _TEXT_BYTES, 1, f"the ids of {where}")
         require_texts(array, f"the ids of {where}")
     if hasattr(array, "to_delayed"):
         meta = np.empty(0, array.dtype)

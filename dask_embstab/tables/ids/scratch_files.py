@@ -18,9 +18,9 @@ from dask_embstab.errors import DamageError
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.objects import put_object, remove_objects, with_object
 from dask_embstab.files.remote import Url
+from dask_embstab.files.threads import submit
 from dask_embstab.repairs import option
 from dask_embstab.tables.read.stored.files import require_visible_dir
-from dask_embstab.tables.read.stored.objects import submit
 
 Array = np.ndarray[Any, Any]
 Ranges = Sequence[tuple[Array, int]]

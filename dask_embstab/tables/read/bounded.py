@@ -2,7 +2,8 @@
 
 A few megabytes of gzip become gigabytes. Decoders of the standard library are stopped at the
 allowed size; formats that say how long their contents are (Blosc, Zstandard, LZ4) are asked before
-they are decoded. Codecs that keep the size of their input need no bound.
+they are decoded; Pcodec fills what it is given. Codecs that keep the size of their input need no
+bound.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numcodecs
 import numpy as np
 
 from dask_embstab.errors import DamageError
+from dask_embstab.extras import require_extra
 
 _SLACK_BYTES = 1 << 16
 MOST_TEXT_BYTES = 1 << 10
@@ -30,6 +33,10 @@ _ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
 _LZMA_DICTIONARIES = 96 << 20
 """What a decoder holds besides its output: the dictionary of the strongest preset is 64 MiB."""
 _BLOSC_HEADER = 16
+_GZIP, _ZLIB = 31, 15
+"""What zlib calls these formats."""
+_INFLATED_BYTES = 256 << 10
+"""Of gzip that are decoded at a time: what they become is copied while it is in the cache."""
 Decoder = Callable[[Any, memoryview, int, int | None], Any]
 
 
@@ -49,13 +56,48 @@ def allowed_bytes(n_values: int, dtype: np.dtype[Any], n_encoded: int | None = N
     return size + size // 8 + _SLACK_BYTES
 
 
-def decode_into(codec: Any, data: memoryview, out: np.ndarray[Any, Any]) -> None:
-    """Decode Blosc or Zstandard into an array of just the right size; ValueError where it is
-    another.
+def decode_into(compression: str, data: memoryview, out: np.ndarray[Any, Any]) -> None:
+    """Decode into an array of just the right size, by the library of the codec that has this name
+    in numcodecs; ValueError where it is another size.
     """
-    if codec.codec_id == "blosc":
+    if compression in ("gzip", "zlib"):
+        _inflate(data, memoryview(out.reshape(-1).view(np.uint8)), one=compression == "zlib")  # type: ignore[arg-type]
+    elif compression == "pcodec":
+        _decompress_numbers(data, out.reshape(-1))
+    elif compression == "blosc":
         _blosc_size(data)
-    codec.decode(data, out=out)
+        numcodecs.Blosc().decode(data, out=out)
+    else:
+        numcodecs.Zstd().decode(data, out=out)
+
+
+def _inflate(data: memoryview, out: memoryview, *, one: bool) -> None:
+    """Members of gzip one after another, or ``one`` stream of zlib."""
+    at = 0
+    while len(data):
+        decoder = zlib.decompressobj(_ZLIB if one else _GZIP)
+        for start in range(0, len(data), _INFLATED_BYTES):
+            stop = min(start + _INFLATED_BYTES, len(data))
+            found = decoder.decompress(data[start:stop], len(out) - at + 1)
+            _require(at + len(found), len(out))
+            out[at : at + len(found)] = found
+            at += len(found)
+            if decoder.eof:
+                break
+        if not decoder.eof:
+            raise ValueError("compressed data ended before its end was reached")
+        data = data[stop - len(decoder.unused_data) :]
+        if one or not any(data[:4]):  # zeros may pad a file
+            break
+    if at != len(out):
+        raise ValueError(f"it becomes {at} bytes and the metadata says {len(out)}")
+
+
+def _decompress_numbers(data: memoryview, out: np.ndarray[Any, Any]) -> None:
+    codec = require_extra("pcodec", "pcodec", what="decoding the codec pcodec")
+    done = codec.standalone.simple_decompress_into(bytes(data), out)
+    if done.n_processed != out.size or not done.finished:
+        raise ValueError(f"it becomes other than {out.size} numbers, as the metadata says")
 
 
 def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None) -> Any:
@@ -66,6 +108,18 @@ def decode_bounded(codec: Any, data: Any, allowed: int, exact: int | None = None
     """
     plain: Any = np.ascontiguousarray(data)
     return DECODERS[codec.codec_id](codec, memoryview(plain).cast("B"), allowed, exact)
+
+
+def require_count(encoded: Any, n_values: int) -> None:
+    """Raise where more texts are claimed than the metadata allows, or than the bytes can hold:
+    before each of them stands its length.
+    """
+    data = memoryview(encoded).cast("B")
+    claimed = int.from_bytes(data[:LENGTH_BYTES], "little")
+    if claimed > n_values:
+        raise ValueError(f"it claims {claimed} texts and the metadata allows {n_values}")
+    if LENGTH_BYTES * claimed > len(data) - LENGTH_BYTES:
+        raise ValueError(f"it claims {claimed} texts and its {len(data)} bytes hold fewer")
 
 
 def require_encoded_size(size: int, allowed: int, what: str) -> None:
@@ -180,7 +234,7 @@ def _zstd_bound(data: memoryview) -> int:
 
 
 DECODERS: dict[str, Decoder] = {
-    "gzip": _members(lambda: zlib.decompressobj(31)),
+    "gzip": _members(lambda: zlib.decompressobj(_GZIP)),
     "zlib": _members(zlib.decompressobj, one=True),
     "bz2": _members(bz2.BZ2Decompressor),
     "lzma": _lzma,

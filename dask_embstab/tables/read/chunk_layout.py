@@ -1,10 +1,11 @@
 """When can the chunks of a Zarr array be read and written without Zarr, and where are they?
 
 On a local disk or in an object store (`zarr.storage.ObjectStore`), where chunks (or shards) hold
-whole rows in C order, and the codecs are bytes and nothing but an optional crc32c, Blosc or
-Zstandard: then a chunk's file or object is its rows (compressed or not), and the last four bytes
-their checksum. A shard holds many such chunks, and an index of them. Everything else goes through
-Zarr with the same kernels.
+whole rows in C order, and the codecs are bytes and nothing but one compression (Blosc, Zstandard,
+gzip, zlib), or Pcodec alone, and an optional crc32c: then a chunk's file or object is its rows
+(compressed or not), and the last four bytes their checksum. Rounded bits need no decoding. A shard
+holds many such chunks, and an index of them. Everything else goes through Zarr with the same
+kernels.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
@@ -33,6 +34,7 @@ from dask_embstab.tables.read.stored.shards import Shards
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 
 _V3 = 3
+_ROUNDED, _NUMBERS = "bitround", "pcodec"
 _MOST_REMEMBERED = 1 << 12
 
 
@@ -88,10 +90,12 @@ def _encoding(array: zarr.Array[Any]) -> _Encoding | None:
     """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
-        if metadata.filters or metadata.order != "C":
+        filters = [codec.codec_id for codec in metadata.filters or ()]
+        compressor = getattr(metadata.compressor, "codec_id", None)
+        compression = _compression(compressor, array.dtype, rounded=filters == [_ROUNDED])
+        if filters not in ([], [_ROUNDED]) or metadata.order != "C" or compressor != compression:
             return None
-        name = None if metadata.compressor is None else metadata.compressor.codec_id
-        return (array.dtype, False, name, None) if name in (None, "blosc", "zstd") else None
+        return array.dtype, False, compression, None
 
     codecs = list(metadata.codecs)
     if len(codecs) != 1 or not isinstance(sharding := codecs[0], ShardingCodec):
@@ -124,25 +128,41 @@ def _inner_encoding(
     codecs: Sequence[Any], dtype: np.dtype[Any]
 ) -> tuple[np.dtype[Any], bool, Compression | None] | None:
     """The same of a chain of codecs without shards."""
-    if not codecs or not isinstance(codecs[0], BytesCodec):
+    rounded = bool(codecs) and _name(codecs[0]) == _ROUNDED
+    codecs = codecs[1:] if rounded else codecs
+    if not codecs:
         return None
-
-    endian = getattr(codecs[0].endian, "value", codecs[0].endian)
-    dtype = dtype.newbyteorder(">" if endian == "big" else "<")
     rest = list(codecs[1:])
     checksummed = bool(rest) and isinstance(rest[-1], Crc32cCodec)
     rest = rest[:-1] if checksummed else rest
-    if not rest:
-        return dtype, checksummed, None
 
-    compression: Compression | None = (
-        "blosc"
-        if isinstance(rest[0], BloscCodec)
-        else "zstd"
-        if isinstance(rest[0], ZstdCodec)
-        else None
-    )
-    return (dtype, checksummed, compression) if len(rest) == 1 and compression else None
+    if isinstance(codecs[0], BytesCodec):
+        endian = getattr(codecs[0].endian, "value", codecs[0].endian)
+        dtype = dtype.newbyteorder(">" if endian == "big" else "<")
+        if not rest:
+            return dtype, checksummed, None
+        found = _compression(_name(rest.pop(0)), dtype, rounded=rounded)
+        is_whole = found != _NUMBERS
+    else:
+        found = _compression(_name(codecs[0]), dtype, rounded=rounded)
+        is_whole = found == _NUMBERS
+    return (dtype, checksummed, found) if found and is_whole and not rest else None
+
+
+def _name(codec: Any) -> str:
+    """What numcodecs calls a codec of Zarr v3."""
+    return str(codec.to_dict()["name"]).removeprefix("numcodecs.")
+
+
+def _compression(name: str | None, dtype: np.dtype[Any], *, rounded: bool) -> Compression | None:
+    """That which is decoded without Zarr, by its name; Pcodec keeps no order of bytes, and rounded
+    bits as whole numbers.
+    """
+    for known in get_args(Compression):
+        if name == known and (known != _NUMBERS or (dtype.isnative and not rounded)):
+            found: Compression = known
+            return found
+    return None
 
 
 _visible: set[tuple[str, str]] = set()

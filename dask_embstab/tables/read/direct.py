@@ -9,7 +9,7 @@ chunks, and inner chunks that hold a part of the components, are decoded into a 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import crc32c
 import numpy as np
@@ -23,7 +23,8 @@ from dask_embstab.tables.read.stored.chunk_files import (
 )
 from dask_embstab.tables.read.stored.decode import Scratch, decode_band, decode_chunk
 from dask_embstab.tables.read.stored.files import OpenChunk
-from dask_embstab.tables.read.stored.objects import OpenObject
+from dask_embstab.tables.read.stored.in_order import BlockQueue
+from dask_embstab.tables.read.stored.objects import OpenObject, ReadAhead
 from dask_embstab.tables.read.stored.plain import PlainChunk
 from dask_embstab.tables.read.stored.shards import OpenShard
 from dask_embstab.tables.store_errors import read_error
@@ -38,18 +39,22 @@ what is made of the checksums (the fingerprint of a space) would differ.
 
 @dataclass(frozen=True, slots=True)
 class DirectBlock:
-    """A range of rows in chunk files; ``drop`` forgets their pages once read."""
+    """A range of rows in chunk files; ``drop`` forgets their pages once read. Blocks of a ``queue``
+    are opened one behind another.
+    """
 
     files: ChunkFiles
     start: int
     stop: int
     drop: bool = False
+    queue: BlockQueue | None = field(default=None, compare=False, repr=False)
 
     def open(self) -> DirectReader | DecodedReader:
         """Start reading."""
-        if not self.files.by_panels:
-            return DecodedReader(self.files, self.start, self.stop, drop=self.drop)
-        return DirectReader(self.files, self.start, self.stop, drop=self.drop)
+        kind = DirectReader if self.files.by_panels else DecodedReader
+        fetcher: ChunkFiles | BlockQueue = self.files if self.queue is None else self.queue
+        ahead = fetcher.ahead(self.start, self.stop)
+        return kind(self.files, self.start, self.stop, ahead, drop=self.drop)
 
     def stored_digests(self) -> Digests:
         """Of every chunk, as its file tells before its rows are read (and compared with it); empty
@@ -74,9 +79,11 @@ class DirectBlock:
 class DirectReader:
     """Reads rows that are stored as they are, panel by panel."""
 
-    def __init__(self, files: ChunkFiles, start: int, stop: int, *, drop: bool) -> None:
+    def __init__(
+        self, files: ChunkFiles, start: int, stop: int, ahead: ReadAhead | None, *, drop: bool
+    ) -> None:
         self._files, self._range, self._drop = files, (start, stop), drop
-        self._fetched = files.ahead(start, stop)
+        self._fetched = ahead
         self._number = -1
         self._chunk: PlainChunk | OpenShard | None = None
         self._read_rows = max(1, _READ_BYTES // files.row_bytes)
@@ -182,9 +189,12 @@ class DecodedReader:
     one reused buffer.
     """
 
-    def __init__(self, files: ChunkFiles, start: int, stop: int, *, drop: bool) -> None:
+    def __init__(
+        self, files: ChunkFiles, start: int, stop: int, ahead: ReadAhead | None, *, drop: bool
+    ) -> None:
+        del start, stop
         self._files, self._drop = files, drop
-        self._fetched = files.ahead(start, stop)
+        self._fetched = ahead
         self._unit, self._number = -1, -1
         self._chunk: OpenChunk | OpenObject | OpenShard | None = None
         self._rows = np.empty((0, files.d), files.dtype)

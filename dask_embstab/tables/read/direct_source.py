@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dask_embstab.tables.read.limits import physical_memory, require_stored
 from dask_embstab.tables.read.source import Access, Digests, Openable, Source
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.gather import DirectGather, ObjectGather
+from dask_embstab.tables.read.stored.in_order import BlockQueue
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
 _FEW_CHUNKS = 16
@@ -76,6 +78,26 @@ def small_array(array: zarr.Array[Any], what: str) -> Any:
                 return rows.reshape(array.shape)
     require_stored(array, what)
     return guarded(array, what=what)[...]
+
+
+def in_order(blocks: Sequence[Openable]) -> list[Openable]:
+    """Blocks of one source that tasks open in about this order: of objects, what the next one reads
+    first is on its way when it is opened.
+    """
+    plain = [block for block in blocks if isinstance(block, DirectBlock)]
+    if len(plain) < max(2, len(blocks)) or plain[0].files.store is None:
+        return list(blocks)
+    queue = BlockQueue(plain[0].files, [(block.start, block.stop) for block in plain])
+    return [replace(block, queue=queue) for block in plain]
+
+
+def expect(blocks: Sequence[Openable], order: Callable[[], Sequence[int]]) -> None:
+    """Say in which order such blocks will be opened, by their numbers, where it makes a
+    difference.
+    """
+    queue = getattr(blocks[0], "queue", None) if blocks else None
+    if queue is not None:
+        queue.expect(order())
 
 
 def few_rows(source: Source, rows: RowNumbers) -> Any:

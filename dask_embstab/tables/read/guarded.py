@@ -21,11 +21,17 @@ from numcodecs.abc import Codec as Numcodec
 from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec, Codec
 from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, NDBuffer
 from zarr.storage import LocalStore, StorePath
 
 from dask_embstab.errors import InputError
-from dask_embstab.tables.read.bounded import DECODERS, LENGTH_BYTES, allowed_bytes, decode_bounded
+from dask_embstab.tables.read.bounded import (
+    DECODERS,
+    allowed_bytes,
+    decode_bounded,
+    decode_into,
+    require_count,
+)
 from dask_embstab.tables.read.recorded import RunStore
 
 _OBJECTS = ("pickle", "json", "json2", "msgpack", "msgpack2", "categorize", "vlen-array")
@@ -45,6 +51,7 @@ _FILTERS = ("delta", "fixedscaleoffset", "quantize", "bitround", "astype", "pack
 of a byte).
 """
 _TYPES = ("dtype", "astype", "encode_dtype", "decode_dtype")
+_NUMBERS = "pcodec"
 _PREFIX = "numcodecs."
 _INDEX_BYTES = 16
 """Of an inner chunk, in the index of a shard."""
@@ -69,13 +76,12 @@ def guarded(
         changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
 
     inner, path = array.async_array, _limited(array)
-    if path is array.store_path and not changes:
-        return array
+    is_zarr_s = type(inner.codec_pipeline).__module__.startswith("zarr.")
+    if not is_zarr_s or (path is array.store_path and not changes):
+        return array  # the pipeline of another library has decoders of its own
 
     made = zarr.AsyncArray(metadata, path, inner.config)
-    if changes and type(inner.codec_pipeline).__module__.startswith(
-        "zarr."
-    ):  # another one has decoders of its own
+    if changes:
         other = copy.copy(metadata)
         for name, value in changes.items():
             object.__setattr__(other, name, value)
@@ -121,6 +127,9 @@ def _guarded_v3(codecs: Iterable[Any], what: str, error: type[InputError]) -> tu
             _require_bounded(name, known.get("configuration") or {}, what, error)
         if isinstance(codec, BytesBytesCodec) and name not in _SAME_SIZE:
             made.append(_Bounded(codec))
+        elif name == _NUMBERS:
+            rounded = any("bitround" in str(before.to_dict()["name"]) for before in made)
+            made.append(_BoundedNumbers(codec, rounded))
         else:
             made.append(codec)
             if isinstance(codec, ArrayBytesCodec) and name in _TEXTS:
@@ -133,7 +142,7 @@ def _require_bounded(
     name: str, options: Mapping[str, Any], what: str, error: type[InputError]
 ) -> None:
     """Raise where what a codec makes of a chunk is not bounded by the metadata."""
-    if name not in (*DECODERS, *_SAME_SIZE, *_TEXTS, *_FILTERS):
+    if name not in (*DECODERS, *_SAME_SIZE, *_TEXTS, *_FILTERS, _NUMBERS):
         raise error(
             f"{what} must be stored by codecs whose decoded size is known before; its chunks are"
             f" encoded by {name!r}, which may become anything; write it again without, e.g. by zstd"
@@ -168,9 +177,10 @@ def _sharding(values: dict[str, Any]) -> _GuardedSharding:
     return _GuardedSharding(**values)
 
 
-class _PassedOn(BytesBytesCodec):
-    """What a codec of this module leaves to the others."""
+class _PassedOn:
+    """What a codec of this module leaves to the others, or to the ``inner`` one."""
 
+    inner: Any
     is_fixed_size = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,9 +191,12 @@ class _PassedOn(BytesBytesCodec):
         """Not known beforehand."""
         raise NotImplementedError
 
+    async def _encode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Buffer | None:
+        return await self.inner._encode_single(chunk_data, chunk_spec)  # type: ignore[no-any-return] # noqa: SLF001
+
 
 @dataclass(frozen=True)
-class _Bounded(_PassedOn):
+class _Bounded(_PassedOn, BytesBytesCodec):
     """A compressor that stops at the size of its chunk."""
 
     inner: BytesBytesCodec
@@ -195,26 +208,36 @@ class _Bounded(_PassedOn):
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         n_values, dtype = math.prod(chunk_spec.shape), np.dtype(chunk_spec.dtype.to_native_dtype())
         allowed = allowed_bytes(n_values, dtype, len(chunk_data))
-        codec = _numcodec(self.inner)
         exact = None if dtype.kind in "OT" else n_values * dtype.itemsize
-        made = await asyncio.to_thread(
-            decode_bounded, codec, chunk_data.as_numpy_array(), allowed, exact
-        )
+        codec, data = _numcodec(self.inner), chunk_data.as_numpy_array()
+        made = await asyncio.to_thread(decode_bounded, codec, data, allowed, exact)
         buffer: Buffer = chunk_spec.prototype.buffer.from_bytes(made)
         return buffer
 
-    async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        return await self.inner._encode_single(chunk_data, chunk_spec)  # noqa: SLF001
+
+@dataclass(frozen=True)
+class _BoundedNumbers(_PassedOn, ArrayBytesCodec):
+    """Pcodec, which fills a chunk and no more; bits that were rounded are whole numbers to it."""
+
+    inner: ArrayBytesCodec
+    rounded: bool
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        dtype = chunk_spec.dtype.to_native_dtype()
+        out: Any = np.empty(chunk_spec.shape, f"i{dtype.itemsize}" if self.rounded else dtype)
+        data = memoryview(chunk_data.to_bytes())
+        await asyncio.to_thread(decode_into, _NUMBERS, data, out)
+        return chunk_spec.prototype.nd_buffer.from_ndarray_like(out)
 
 
 @dataclass(frozen=True)
-class Counted(_PassedOn):
+class Counted(_PassedOn, BytesBytesCodec):
     """Looks at texts before they are decoded: their number is the first that is taken for
     granted.
     """
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        _require_count(chunk_data.as_numpy_array(), math.prod(chunk_spec.shape))
+        require_count(chunk_data.as_numpy_array(), math.prod(chunk_spec.shape))
         return chunk_data
 
     async def _encode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
@@ -229,18 +252,6 @@ def _numcodec(codec: Any) -> Any:
     return numcodecs.get_codec(
         {"id": name} | (options if values["name"].startswith(_PREFIX) else {})
     )
-
-
-def _require_count(encoded: Any, n_values: int) -> None:
-    """Raise where more texts are claimed than the metadata allows, or than the bytes can hold:
-    before each of them stands its length.
-    """
-    data = memoryview(encoded).cast("B")
-    claimed = int.from_bytes(data[:LENGTH_BYTES], "little")
-    if claimed > n_values:
-        raise ValueError(f"it claims {claimed} texts and the metadata allows {n_values}")
-    if LENGTH_BYTES * claimed > len(data) - LENGTH_BYTES:
-        raise ValueError(f"it claims {claimed} texts and its {len(data)} bytes hold fewer")
 
 
 # --- Zarr v2
@@ -262,6 +273,8 @@ def _guarded_v2(metadata: Any, what: str, error: type[InputError]) -> dict[str, 
         dtype if dtype.kind in "OT" or not filters else np.dtype(f"V{max(_WIDEST, dtype.itemsize)}")
     )
     exact = None if filters or dtype.kind in "OT" else n_values * dtype.itemsize
+    if _NUMBERS in (c.codec_id for c in ((compressor, *filters) if filters else ()) if c):
+        raise error(f"Pcodec must be the only codec of {what}; write it again without filters")
     changes: dict[str, Any] = {}
     if compressor is not None and compressor.codec_id not in _SAME_SIZE:
         changes["compressor"] = _BoundedV2(compressor, n_values, wide, exact)
@@ -308,6 +321,10 @@ class _BoundedV2(_InsteadOf):
     def decode(self, buf: Any, out: Any = None) -> Any:
         """No more than is allowed."""
         del out
+        if self.inner.codec_id == _NUMBERS:
+            numbers = np.empty(self.n_values, self.dtype)
+            decode_into(_NUMBERS, memoryview(buf).cast("B"), numbers)
+            return numbers
         allowed = allowed_bytes(self.n_values, self.dtype, memoryview(buf).nbytes)
         return decode_bounded(self.inner, buf, allowed, self.exact)
 
@@ -321,5 +338,5 @@ class _CountedV2(_InsteadOf):
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """No more of them than the chunk has values."""
-        _require_count(np.frombuffer(buf, np.uint8), self.n_values)
+        require_count(np.frombuffer(buf, np.uint8), self.n_values)
         return self.inner.decode(buf, out)

@@ -73,17 +73,27 @@ def require_stored(array: zarr.Array[Any], what: str) -> None:
         )
 
 
+def decoded_rows(array: zarr.Array[Any]) -> int:
+    """Rows that Zarr decodes together: those of a chunk, or of all inner chunks of a shard that its
+    rows reach into.
+    """
+    inner = array.chunks[0]
+    if array.shards is None:
+        return inner
+    return min(array.shards[0], max(1, -(-array.shape[0] // inner)) * inner)
+
+
 def require_texts(array: zarr.Array[Any], what: str) -> None:
     """Raise where a chunk of millions of texts is longer than its table (`InputError`), or a local
     array claims more of them than its stored bytes can hold (`DamageError`).
     """
-    n_rows, chunk_rows = array.shape[0], array.chunks[0]
+    n_rows, chunk_rows = array.shape[0], decoded_rows(array)
     if chunk_rows <= _FEW_TEXTS:
         return
-    if chunk_rows > n_rows:
+    if array.chunks[0] > n_rows:
         raise InputError(
             f"chunks of {what} must be no longer than the table, since they are decoded whole; they"
-            f" have {chunk_rows} texts each and the table has {n_rows} rows; write it again in"
+            f" have {array.chunks[0]} texts each and the table has {n_rows} rows; write it again in"
             " smaller chunks"
         )
     stored = array.nbytes_stored() if isinstance(array.store, LocalStore) else n_rows

@@ -9,6 +9,7 @@ renamed or appended to, and no listing decides what is seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -109,16 +110,29 @@ class UrlOutput(UrlStore):
 
     def standing(self) -> Standing | None:
         """The root's metadata that stand there."""
+        return sync(self._standing())
 
+    async def _standing(self) -> Standing | None:
         async def ask() -> Standing:
             answer = await self.store.get_async(_METADATA)
             tags = {name: answer.meta[name] for name in _TAGS if answer.meta.get(name)}
             return Standing(bytes(await answer.bytes_async()), tags)
 
         try:
-            return sync(self._asked(ask, _METADATA))
+            return await self._asked(ask, _METADATA)
         except FileNotFoundError:
             return None
+
+    def seen(self) -> tuple[Standing | None, list[str]]:
+        """The root's metadata that stand there, and the keys of all else: asked for side by
+        side.
+        """
+
+        async def both() -> tuple[Standing | None, list[str]]:
+            found, left = await asyncio.gather(self._standing(), self._leftovers())
+            return found, left
+
+        return sync(both())
 
     def claim(self, root: bytes, *, over: Standing | None) -> bool:
         """Put the root's metadata, which say whose run is being written here, ``over`` those that
@@ -155,11 +169,10 @@ class UrlOutput(UrlStore):
 
     def leftovers(self) -> list[str]:
         """Keys of all that stands there but the root's metadata."""
+        return sync(self._leftovers())
 
-        async def below() -> list[str]:
-            return [key async for key in UrlStore.list_prefix(self, "") if key != _METADATA]
-
-        return sync(below())
+    async def _leftovers(self) -> list[str]:
+        return [key async for key in UrlStore.list_prefix(self, "") if key != _METADATA]
 
     def sweep(self) -> None:
         """Remove all that stands there but the root's metadata."""
@@ -185,12 +198,12 @@ class UrlOutput(UrlStore):
         make = default_buffer_prototype().buffer.from_bytes
         put = super().set
 
-        async def put_all() -> None:
+        async def put_all() -> Standing | None:
             held = [(key, make(data)) for key, data in self.held.items()]
-            await concurrent_map(held, put, _AT_ONCE)
+            found, _ = await asyncio.gather(self._standing(), concurrent_map(held, put, _AT_ONCE))
+            return found
 
-        sync(put_all())
-        if self._ours is None or self.standing() != self._ours:
+        if self._ours is None or sync(put_all()) != self._ours:
             raise self._taken_over()
         failed: EmbstabError | None = None
         try:

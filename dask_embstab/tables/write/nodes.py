@@ -10,20 +10,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import crc32c
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.storage import ObjectStore
 
+from dask_embstab.files.threads import submit
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.tables.ids.kinds import UUID
 from dask_embstab.tables.read.stored.nodes import DOCUMENT, node_of
 from dask_embstab.tables.write.output_folder import OutputFolder
 
 Json = dict[str, Any]
+Matrices = Mapping[str, tuple[Any, tuple[str, ...]]]
+"""Small arrays by name, with the names of their axes."""
 _EMPTY: Json = {"kind": "inline", "must_understand": False, "metadata": {}}
 
 
@@ -108,24 +112,32 @@ def make_array(
     return made.with_config({"write_empty_chunks": True})
 
 
-def write_matrix(group: zarr.Group, name: str, values: Any, dimensions: tuple[str, ...]) -> None:
-    """Write a small array, float64 in one chunk."""
-    stored = np.ascontiguousarray(values, "<f8").reshape(np.shape(values))
-    array = make_array(
-        group,
-        name,
-        shape=stored.shape,
-        chunks=tuple(max(1, n) for n in stored.shape),
-        dtype=np.dtype(np.float64),
-        dimension_names=dimensions,
-        fill_value=float("nan"),
-    )
-    if not isinstance(group.store, OutputFolder):
-        array[...] = stored
-    elif stored.size:
-        key, data = array.metadata.encode_chunk_key((0,) * stored.ndim), stored.tobytes()
-        checksum = int(crc32c.crc32c(data)).to_bytes(4, "little")
-        group.store.put(f"{array.path}/{key}", memoryview(data + checksum))
+def write_matrices(group: zarr.Group, matrices: Matrices) -> None:
+    """Write small arrays with the names of their axes, float64 in one chunk each; into an object
+    store side by side.
+    """
+    puts = []
+    for name, (values, dimensions) in matrices.items():
+        stored: Any = np.ascontiguousarray(values, "<f8").reshape(np.shape(values))
+        array = make_array(
+            group,
+            name,
+            shape=stored.shape,
+            chunks=tuple(max(1, n) for n in stored.shape),
+            dtype=np.dtype(np.float64),
+            dimension_names=dimensions,
+            fill_value=float("nan"),
+        )
+        if isinstance(group.store, ObjectStore):
+            puts.append(submit(array.__setitem__, ..., stored))
+        elif not isinstance(group.store, OutputFolder):
+            array[...] = stored
+        elif stored.size:
+            key, data = array.metadata.encode_chunk_key((0,) * stored.ndim), stored.tobytes()
+            checksum = int(crc32c.crc32c(data)).to_bytes(4, "little")
+            group.store.put(f"{array.path}/{key}", memoryview(data + checksum))
+    for put in puts:
+        put.result()
 
 
 def finish(group: zarr.Group, attributes: Json) -> None:

@@ -31,7 +31,7 @@ from dask_embstab.repairs import option
 from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE, recorded
 from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
-from dask_embstab.tables.stores.output_store import UrlOutput
+from dask_embstab.tables.stores.output_store import Standing, UrlOutput
 from dask_embstab.tables.stores.run_files import StoreFiles
 from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
@@ -40,9 +40,12 @@ GIVEN_UP = "given_up"
 _AT_ONCE = 32
 
 
-def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+def require_store(
+    out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = False, claims: bool = False
+) -> None:
     """Raise unless ``out`` is a free place in a store that can be written and can replace what it
     holds, outside of every input; to ``overwrite`` it, the place of a run that was not finished.
+    Whoever ``claims`` a place at a URL next looks there himself.
     """
     require_harmless(out)
     name, given = place_name(out), out
@@ -68,19 +71,26 @@ def require_store(out: Any, inputs: tuple[str, ...] = (), *, overwrite: bool = F
     if out == {}:
         return
     if isinstance(out, UrlStore):
-        at = UrlOutput(out.url)
-        if (standing := at.standing()) is not None:
-            _require_replaceable(_attributes(standing.root), name, overwrite=overwrite)
-        elif left := at.leftovers():
-            raise OutputExistsError(
-                f"{name} holds {left[0]} and {len(left) - 1} more objects; choose another place"
-            )
+        if not claims:
+            _require_free(UrlOutput(out.url), name, overwrite=overwrite)
         return
 
     with contextlib.suppress(NotARunError):
         node = open_node(out)
         attributes = dict(node.attrs) if isinstance(node, zarr.Group) else {}
         _require_replaceable(attributes, name, overwrite=overwrite)
+
+
+def _require_free(place: UrlOutput, name: str, *, overwrite: bool) -> Standing | None:
+    """What stands at a place and may be written over."""
+    found, left = place.seen()
+    if found is not None:
+        _require_replaceable(_attributes(found.root), name, overwrite=overwrite)
+    elif left:
+        raise OutputExistsError(
+            f"{name} holds {left[0]} and {len(left) - 1} more objects; choose another place"
+        )
+    return found
 
 
 def _attributes(root: bytes) -> dict[str, Any]:
@@ -168,8 +178,7 @@ def _claimed(store: UrlOutput, mark: dict[str, Any], name: str, *, overwrite: bo
     """The root group at a URL; what an earlier run left there, which gave up or shall be replaced,
     is removed.
     """
-    if (stands := store.standing()) is not None:  # another run may have come meanwhile
-        _require_replaceable(_attributes(stands.root), name, overwrite=overwrite)
+    stands = _require_free(store, name, overwrite=overwrite)
     if not store.claim(_root_metadata(mark), over=stands):
         raise FileExistsError(name)
     if stands is not None:

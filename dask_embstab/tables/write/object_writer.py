@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.errors import EmbstabError
+from dask_embstab.files.threads import submit
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
-from dask_embstab.tables.read.stored.objects import PART_BYTES, submit
+from dask_embstab.tables.read.stored.objects import PART_BYTES, part_bytes
 from dask_embstab.tables.store_errors import write_error
 from dask_embstab.tables.write.chunk_writer import DirectWriter
 
@@ -24,8 +25,10 @@ _WAITING, _SENT = 2, 4
 """Parts that wait to be sent, and that are sent side by side."""
 _SECONDS = 0.1
 """Between two looks at whether the other side is still there."""
-SENDING_BYTES = (_WAITING + _SENT + 2) * PART_BYTES
-"""Most bytes that a writer holds."""
+SENDING_BYTES = (2 * (_WAITING + _SENT) + 2) * PART_BYTES
+"""Most bytes that a writer holds: the last parts of an object are sent while the next one is
+made.
+"""
 
 
 class _GivenUpError(Exception):
@@ -51,10 +54,10 @@ class Upload:
             return
         self._result()
 
-    def finish(self) -> None:
-        """Wait until the object is there."""
+    def finish(self) -> Future[None]:
+        """That was all: done when the object is there."""
         self.add(None)
-        self._result()
+        return self._sent
 
     def give_up(self) -> None:
         """The object is not to be."""
@@ -69,16 +72,8 @@ class Upload:
             raise write_error(error, self._name) from error
 
     def _send(self, files: ChunkFiles, chunk: int) -> None:
-        import obstore
-
-        assert files.store is not None
-        obstore.put(
-            files.store.store,
-            files.path(chunk),
-            self._taken(),
-            chunk_size=PART_BYTES,
-            max_concurrency=_SENT,
-        )
+        size = part_bytes(files.written_bytes)
+        files.put(chunk, self._taken(), chunk_size=size, max_concurrency=_SENT)
 
     def _taken(self) -> Iterator[memoryview]:
         while True:
@@ -113,7 +108,8 @@ class ObjectWriter(DirectWriter):
 
     def _next_part(self) -> None:
         # A new buffer each time: the one before is on its way, or is what a store in memory keeps.
-        fresh: Any = np.empty(min(PART_BYTES, self._left), np.uint8)
+        size = part_bytes(self._files.written_bytes)
+        fresh: Any = np.empty(min(size, self._left), np.uint8)
         self._part, self._filled = memoryview(fresh), 0
         self._left -= len(self._part)
 
@@ -133,17 +129,20 @@ class ObjectWriter(DirectWriter):
         assert self._filled == len(self._part)
         if self._upload is None:
             self._puts.append(submit(self._files.put, number, self._part))
-            while len(self._puts) > _WAITING + _SENT:
-                self._puts.popleft().result()
+            self._wait(most=_WAITING + _SENT)
             return
         self._upload.add(self._part)
-        self._upload.finish()
+        self._wait(most=0)
+        self._puts.append(self._upload.finish())
         self._upload = None
 
     def finish(self) -> None:
         """Raise unless every row was put, and every object is there."""
         super().finish()
-        while self._puts:
+        self._wait(most=0)
+
+    def _wait(self, *, most: int) -> None:
+        while len(self._puts) > most:
             self._puts.popleft().result()
 
     def __del__(self) -> None:

@@ -44,7 +44,7 @@ from dask_embstab.tables.write.nodes import (
     put_attributes,
     quiet_metadata,
     root_group,
-    write_matrix,
+    write_matrices,
 )
 from dask_embstab.tables.write.object_store import OutputGroup, require_store, stored_files
 from dask_embstab.tables.write.output_folder import OutputFolder
@@ -134,24 +134,30 @@ class RunWriter:
         The digests of all files are recorded with it; ``written`` are those of the vectors, where
         known.
         """
-        node = make_group(self.group, "transform", overwrite=True)
+        node = self._group("transform")
         dims = {
             "singular_values": ("component",),
             "offsets": ("component",),
             "users_offsets": ("component",),
         }
+        made: dict[str, tuple[Any, tuple[str, ...]]] = {}
         for name, array in transform.arrays().items():
             names = dims.get(name, ("component_in", "component"))
             names = ("singular_value",) if name == "singular_values" else names
-            write_matrix(node, name, array, names)
+            made[name] = array, names
+        write_matrices(node, made)
 
         known = {name: value for name, value in attributes.items() if name != OUTPUT}
         put_attributes(node, record_output(self._files(), self.attributes, known, written or {}))
 
     def record(self, written: Mapping[str, Digests]) -> None:
         """The same of a run that has no transform: the digests alone, in ``output/``."""
-        node = make_group(self.group, OUTPUT, overwrite=True)
+        node = self._group(OUTPUT)
         put_attributes(node, record_output(self._files(), self.attributes, {}, written))
+
+    def _group(self, name: str) -> zarr.Group:
+        """A new group; over that of an interrupted write, where there may be one."""
+        return make_group(self.group, name, overwrite=self.work is not None)
 
     def _files(self) -> RunFiles:
         """Of the run, all of whose chunks are written."""
@@ -183,7 +189,7 @@ def begin_run(
     attributes = run_attributes(name, **(more or {}))
     place = local_path(out)
     if place is None:
-        require_place(out, inputs, overwrite=overwrite, for_series=for_series)
+        require_place(out, inputs, overwrite=overwrite, for_series=for_series, claims=True)
         yield from _in_place(out, attributes, overwrite=overwrite, resume=resume)
         return
 
@@ -226,16 +232,22 @@ def _in_place(
 
 
 def require_place(
-    out: Any, inputs: tuple[str, ...], *, overwrite: bool, for_series: bool = False
+    out: Any,
+    inputs: tuple[str, ...],
+    *,
+    overwrite: bool,
+    for_series: bool = False,
+    claims: bool = False,
 ) -> None:
     """Raise unless a run may be written at ``out``: a free place (or a run, to overwrite it)
     outside of every input.
 
-    A series alone writes into its folders.
+    A series alone writes into its folders. Whoever ``claims`` a place at a URL next looks there
+    himself.
     """
     place = local_path(out)
     if place is None:
-        require_store(out, inputs, overwrite=overwrite)
+        require_store(out, inputs, overwrite=overwrite, claims=claims)
         if not for_series:
             _require_no_series_at(out)
         return

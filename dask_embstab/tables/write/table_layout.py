@@ -13,7 +13,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from dask_embstab.tables.ids.kinds import UUID, IdKind
 from dask_embstab.tables.layout import CODES, DIMENSION, SCALE
 from dask_embstab.tables.read.source import default_chunk_rows
-from dask_embstab.tables.write.nodes import make_array, make_group, write_matrix
+from dask_embstab.tables.write.nodes import make_array, make_group, write_matrices
 
 if TYPE_CHECKING:
     from dask_embstab.core.codes.row_code import RowCode
@@ -63,8 +63,7 @@ class TableLayout:
         code = self.code
         node = make_group(group, self.key, self._attributes(), overwrite=overwrite)
         if code is not None:
-            for name, (values, dimensions) in code.arrays().items():
-                write_matrix(node, name, values, dimensions)
+            write_matrices(node, code.arrays())
         return tuple(None if name is None else self._create(node, name) for name in self.arrays)
 
     def left(self, group: zarr.Group) -> tuple[zarr.Array[Any] | None, ...]:

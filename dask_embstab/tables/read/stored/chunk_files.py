@@ -13,6 +13,7 @@ from zarr.storage import ObjectStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, EmbstabError, InputError
+from dask_embstab.files.threads import submit
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.checksums import appended, repeated
 from dask_embstab.tables.read.stored.files import OpenChunk, require_visible_dir
@@ -23,7 +24,6 @@ from dask_embstab.tables.read.stored.objects import (
     ReadAhead,
     fetch,
     fetch_ranges,
-    submit,
 )
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
 from dask_embstab.tables.store_errors import reading, writing
@@ -38,7 +38,8 @@ class Abandonable(Protocol):
         """Raise then."""
 
 
-Compression = Literal["blosc", "zstd"]
+Compression = Literal["blosc", "zstd", "gzip", "zlib", "pcodec"]
+"""As numcodecs calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +175,21 @@ class ChunkFiles:
         if isinstance(store, Abandonable):
             store.require_open()
 
-    def put(self, chunk: int, data: memoryview) -> None:
-        """Store all bytes of a chunk as one object; large ones in parts, side by side."""
+    def put(self, chunk: int, data: Any, **how: Any) -> None:
+        """Store all bytes of a chunk (or what gives them, part by part) as one object; large ones
+        in parts, side by side. None is left where the write was given up meanwhile.
+        """
         import obstore
 
         assert self.store is not None
         self.require_open()
         with writing(self.name(chunk)):
-            obstore.put(self.store.store, self.path(chunk), data)
+            obstore.put(self.store.store, self.path(chunk), data, **how)
+            try:
+                self.require_open()
+            except EmbstabError:
+                obstore.delete(self.store.store, self.path(chunk))
+                raise
 
     def ranges(self, chunk: int, offsets: RowNumbers) -> list[Any]:
         """The bytes of a row at each of these offsets of an object."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numcodecs
 import numpy as np
 
 from dask_embstab.core.types import Rows
@@ -73,9 +72,8 @@ def _decode(files: ChunkFiles, encoded: memoryview, out: Rows, name: str) -> Non
     if files.compression is None:
         out.reshape(-1)[:] = np.frombuffer(encoded, files.dtype)
         return
-    codec: Any = numcodecs.Blosc() if files.compression == "blosc" else numcodecs.Zstd()
     try:
-        decode_into(codec, encoded, out)
+        decode_into(files.compression, encoded, out)
     except EmbstabError:
         raise
     except Exception as error:

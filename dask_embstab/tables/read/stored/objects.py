@@ -8,16 +8,15 @@ for its latency.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
+from dask_embstab.files.threads import submit
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 from dask_embstab.tables.stores.url_store import no_ranges
@@ -26,7 +25,6 @@ PART_BYTES = 8 << 20
 AHEAD_BYTES = 32 << 20
 """On their way for one reader; what it works on comes to it."""
 _MOST_PARTS = 16
-_THREADS = 64
 _COALESCED_BYTES = 1 << 16
 """Fetched between two ranges, rather than asking twice."""
 _PAUSES = (0.1, 0.5, 2.0)
@@ -111,19 +109,6 @@ def _again(ask: Callable[[], V]) -> V:
     return ask()
 
 
-@lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has no thread of its parent's
-
-
-def submit(function: Any, *arguments: Any) -> Future[Any]:
-    """Have a thread of this process call it."""
-    return _threads().submit(function, *arguments)
-
-
 def part_bytes(size: int) -> int:
     """Bytes of a part of an object of this size: none is much shorter than the others."""
     return -(-size // max(1, round(size / PART_BYTES)))
@@ -152,13 +137,15 @@ class ReadAhead:
         self._planned: deque[tuple[str, int, int | None]] = deque()
         self._parts: dict[tuple[str, int], tuple[Future[Part], int]] = {}
         self._bytes = 0
+        self.then: Callable[[int], None] | None = None
+        """Called when all was asked for, with the bytes that may be on their way besides."""
 
     def head(self, path: str) -> Part:
         """The first answer about an object: its index, or its first part."""
         if self._index:
             self._ask(path)
             found = self._heads[path].result()
-            self._top_up()
+            self.top_up()
             return found
         first = self.take(path, 0)
         return fetch(self._store, path, 0, self._size) if first is None else first
@@ -167,14 +154,14 @@ class ReadAhead:
         """A part, once it is there; None where it was not asked for. Parts before it are
         forgotten.
         """
-        self._top_up()
+        self.top_up()
         if (path, start) not in self._parts:
             return None
         for key in list(self._parts):
             future, n_bytes = self._parts.pop(key)
             self._bytes -= n_bytes
             if key == (path, start):
-                self._top_up()
+                self.top_up()
                 return future.result()
             future.cancel()
         return None
@@ -191,9 +178,13 @@ class ReadAhead:
             future.cancel()
         self._parts.clear()
 
-    def _top_up(self) -> None:
-        while self._bytes < AHEAD_BYTES and len(self._parts) < _MOST_PARTS:
+    def top_up(self, most: int | None = None) -> None:
+        """Ask for parts until so many bytes are on their way (None: as many as may be)."""
+        most = AHEAD_BYTES if most is None else most
+        while self._bytes < most and len(self._parts) < _MOST_PARTS:
             if not self._planned and not self._plan():
+                if self.then is not None and self._next >= len(self._paths):
+                    self.then(most - self._bytes)
                 return
             if not self._planned:
                 continue
