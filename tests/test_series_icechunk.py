@@ -26,7 +26,9 @@ from test_series_processes import day_of
 import dask_embstab as es
 from dask_embstab.cli.main import main
 from dask_embstab.files.remote import Url, client
+from dask_embstab.files.remote_options import flat
 from dask_embstab.series.log.thresholds import THRESHOLDS
+from dask_embstab.series.repository.address import require_on_objects, storage_of
 
 icechunk: Any = pytest.importorskip("icechunk", reason="icechunk is an extra")
 __all__ = ["bucket", "s3_server"]
@@ -123,6 +125,27 @@ def test_a_repository_that_loses_commits_is_refused(kind: str, tmp_path: Path) -
     with pytest.raises(es.InputError, match=r"lost 7 to 11 of 32 acknowledged commits"):
         es.Series.init(f"icechunk+file://{tmp_path}/other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("icechunk+s3://b/p", {"region": "eu-west-1", "key": "k", "secret": "s"}),
+        ("icechunk+s3://b/p", {"skip_signature": "true", "endpoint_url": "http://127.0.0.1:9"}),
+        ("icechunk+gs://b/p", {"skip_signature": True}),
+        ("icechunk+az://b/p", {"account_name": "a", "account_key": "aGVsbG8="}),
+    ],
+)
+def test_urls_name_repositories_of_every_object_store(url: str, options: dict[str, Any]) -> None:
+    inside = Url(url.removeprefix("icechunk+"), options)
+    made = storage_of(inside, flat(options))
+
+    class Opened:
+        storage = made
+
+    assert require_on_objects(Opened()) == url
+    with pytest.raises(es.InputError, match="max_retries, which Icechunk knows; colour came"):
+        storage_of(inside, {"colour": "red"})
 
 
 # --- campaigns

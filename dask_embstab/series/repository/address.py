@@ -88,7 +88,7 @@ def repository_at(url: str, *, make: bool = False) -> Any:
     if tries is not None:
         retries = api.StorageRetriesSettings(max_tries=int(tries) + 1)
         config.storage = api.StorageSettings(retries=retries)
-    storage = _storage(inside, options)
+    storage = storage_of(inside, options)
     if make:
         return api.Repository.open_or_create(storage, config=config)
     if not api.Repository.exists(storage):
@@ -118,7 +118,8 @@ def require_on_objects(repository: Any) -> str:
     return f"{SCHEME}{_SCHEMES.get(match[1], 's3')}://{'/'.join(parts)}"
 
 
-def _storage(url: Url, options: Mapping[str, Any]) -> Any:
+def storage_of(url: Url, options: Mapping[str, Any]) -> Any:
+    """What Icechunk reaches the place by; `InputError` where it does not know an option."""
     api, parts = icechunk(), urlsplit(url)
     place: dict[str, Any] = {"prefix": parts.path.strip("/") or None}
     if parts.scheme.lower() in ("s3", "s3a"):
