@@ -154,9 +154,8 @@ class DirectReader:
                 if isinstance(opened, OpenShard)
                 else PlainChunk(opened, files.data_bytes, files.checksummed)
             )
-            low, high = (
-                (min(max(row, first), last) - first) * files.row_bytes for row in self._range
-            )
+            low = (max(self._range[0], first) - first) * files.row_bytes
+            high = (min(self._range[1], last) - first) * files.row_bytes
             chunk.expect(low, high, is_whole=self._whole)
 
     def _finish(self, number: int, end: int) -> None:
