@@ -1,12 +1,16 @@
-"""Objects of a store by their URLs: put whole, listed, removed.
+"""Objects of a store by their URLs: put whole, listed, removed; and the threads of this process
+that wait for the answers of stores.
 
 The client belongs to the bucket, so that all objects share its connections.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +23,21 @@ _PAUSES = (0.1, 0.5, 2.0)
 """Seconds before a request is made again whose answer broke off, which the client itself does not
 do.
 """
+_THREADS = 64
 V = TypeVar("V")
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has no thread of its parent's
+
+
+def submit(function: Any, *arguments: Any) -> Future[Any]:
+    """Have a thread call it; it may not wait for another one that does."""
+    return _threads().submit(function, *arguments)
 
 
 def with_object(path: Url, ask: Callable[[Any, Any, str], V], done: str) -> V:

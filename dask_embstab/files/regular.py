@@ -1,9 +1,10 @@
 """Files that somebody else may have put there: a pipe, a socket or a device is refused, not waited
-for.
+for, and none of them is listed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -15,6 +16,8 @@ MOST_METADATA_BYTES = 1 << 29
 """Of any file of metadata or JSON, which is read whole. The longest that this library writes are
 the digests of a run, 80 bytes for each of its chunk files.
 """
+_DEEPEST = 16
+"""Folders one in another that are looked into."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
@@ -89,3 +92,26 @@ def _not_regular(path: str | os.PathLike[str]) -> DamageError:
         f"{Path(path)} must be a regular file; it is a pipe, a socket or a device; restore it from"
         " its source"
     )
+
+
+def files_below(folder: str | os.PathLike[str]) -> dict[str, int]:
+    """Regular files below a folder by their path relative to it, sorted, and their bytes; nothing
+    where there is none.
+    """
+    sizes: dict[str, int] = {}
+    folders = [("", str(Path(folder)))]
+    while folders:
+        prefix, path = folders.pop()
+        try:
+            entries = list(os.scandir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            # What vanishes meanwhile is left out, and so are links to nothing.
+            with contextlib.suppress(FileNotFoundError):
+                # A link may lead back to where it stands.
+                if entry.is_dir() and prefix.count("/") < _DEEPEST:
+                    folders.append((f"{prefix}{entry.name}/", entry.path))
+                elif stat.S_ISREG((known := entry.stat()).st_mode):
+                    sizes[f"{prefix}{entry.name}"] = known.st_size
+    return dict(sorted(sizes.items()))

@@ -21,10 +21,9 @@ from typing import IO, Any, Protocol
 
 from dask_embstab.errors import InputError, RetryError
 from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
-from dask_embstab.files.listing import files_below
 from dask_embstab.files.locks import Lock, file_system_time, holder, try_lock
 from dask_embstab.files.owned import LOCK
-from dask_embstab.files.regular import open_regular, read_regular
+from dask_embstab.files.regular import files_below, open_regular, read_regular
 
 _BLOCK_BYTES = 1 << 20
 _REMOVALS = 10

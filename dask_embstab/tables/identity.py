@@ -24,8 +24,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
+from dask_embstab.files.objects import submit
 from dask_embstab.files.regular import read_regular
-from dask_embstab.files.threads import submit
 
 _TRIES = 3
 _MARKER = 7_777_777

@@ -16,9 +16,8 @@ import numpy as np
 
 from dask_embstab.errors import DamageError
 from dask_embstab.files.atomic import write_whole
-from dask_embstab.files.objects import put_object, remove_objects, with_object
+from dask_embstab.files.objects import put_object, remove_objects, submit, with_object
 from dask_embstab.files.remote import Url
-from dask_embstab.files.threads import submit
 from dask_embstab.repairs import option
 from dask_embstab.tables.read.stored.files import require_visible_dir
 

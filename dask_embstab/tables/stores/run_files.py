@@ -18,9 +18,8 @@ from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 
 from dask_embstab.errors import DamageError
-from dask_embstab.files.listing import files_below
 from dask_embstab.files.place import local_path
-from dask_embstab.files.regular import open_regular, read_regular
+from dask_embstab.files.regular import files_below, open_regular, read_regular
 from dask_embstab.tables.stores.url_store import store_at
 
 CHECKSUM_BYTES = 4

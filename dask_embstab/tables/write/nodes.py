@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import ObjectStore
 
-from dask_embstab.files.threads import submit
+from dask_embstab.files.objects import submit
 from dask_embstab.files.warning_filters import left_out
 from dask_embstab.tables.ids.kinds import UUID
 from dask_embstab.tables.read.stored.nodes import DOCUMENT, node_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.errors import EmbstabError
-from dask_embstab.files.threads import submit
+from dask_embstab.files.objects import submit
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.objects import PART_BYTES, part_bytes
 from dask_embstab.tables.store_errors import write_error

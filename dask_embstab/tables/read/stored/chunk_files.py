@@ -13,7 +13,7 @@ from zarr.storage import ObjectStore
 
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import DamageError, EmbstabError, InputError
-from dask_embstab.files.threads import submit
+from dask_embstab.files.objects import submit
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.checksums import appended, repeated
 from dask_embstab.tables.read.stored.files import OpenChunk, require_visible_dir

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
-from dask_embstab.files.threads import submit
+from dask_embstab.files.objects import submit
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 from dask_embstab.tables.stores.url_store import no_ranges
