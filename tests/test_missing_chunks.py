@@ -62,7 +62,8 @@ def test_of_ids(place: Any, kind: str) -> None:
     }[kind]
     run = es.create_run(place, T, item_ids=ids, chunk_rows=16)
     remove(place, "items/id/c/1")
-    for read in (run.items.ids.compute, lambda: es.fit(T, reference=run)):
+    given = es.table(T, ids=ids)
+    for read in (run.items.ids.compute, lambda: es.fit(given, reference=run)):
         with pytest.raises(es.DamageError, match="missing"):
             read()
 
