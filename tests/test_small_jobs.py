@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from dask import local, threaded
 
 import dask_embstab as es
 from dask_embstab import api
+from dask_embstab.cli import common
+from dask_embstab.cli.main import main
+from dask_embstab.passes.engine import blas
 from dask_embstab.passes.engine.cluster import local_scheduler
+from dask_embstab.passes.fit import driver
 
 HEAVY = (
     "distributed",
@@ -81,6 +88,33 @@ def test_a_local_scheduler_is_known_without_distributed(
     monkeypatch.setitem(sys.modules, "distributed.client", object())
     with dask.config.set(scheduler=chosen):
         assert local_scheduler() is None
+
+
+@pytest.mark.parametrize(("d", "alone"), [(4, True), (129, False)])
+def test_small_matrices_are_computed_on_one_thread(
+    monkeypatch: pytest.MonkeyPatch, d: int, alone: bool
+) -> None:
+    depths: list[bool] = []
+
+    def basis(*given: Any, **options: Any) -> Any:
+        depths.append(blas._depth > 0)
+        return scores_basis(*given, **options)
+
+    scores_basis = driver.scores_basis
+    monkeypatch.setattr(driver, "scores_basis", basis)
+    rows = np.random.default_rng(0).standard_normal((2 * d, d))
+    es.fit(rows, rows)
+    assert depths == [alone]
+
+
+def test_a_command_collects_seldom_and_leaves_the_collector_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    often, seen = gc.get_threshold(), []
+    monkeypatch.setattr(common, "choose_kernels", lambda: seen.append(gc.get_threshold()[0]))
+    CliRunner().invoke(main, ["inspect", str(tmp_path)])
+    assert seen == [max(common._NEW_OBJECTS, often[0])]
+    assert gc.get_threshold() == often
 
 
 def test_every_verb_has_its_topic() -> None:
