@@ -58,15 +58,15 @@ class ArrayIdentity:
     metadata: bytes
     stamps: Stamps
 
-    def change(self, array: zarr.Array[Any], found: ArrayIdentity | None = None) -> str | None:
-        """What is not as it was, in words; None where everything is. ``found``: as it is now, where
-        it was asked for already.
+    def change(self, array: zarr.Array[Any], current: ArrayIdentity | None = None) -> str | None:
+        """What is not as it was, in words; None where everything is. ``current``: as it is now,
+        where it was asked for already.
         """
-        found = found or ArrayIdentity(_metadata(array), _stamps(array))
-        if self.metadata != found.metadata:
+        current = current or ArrayIdentity(_metadata(array), _stamps(array))
+        if self.metadata != current.metadata:
             return "its metadata was written anew"
 
-        now = found.stamps
+        now = current.stamps
         if len(now) != len(self.stamps) or not len(now):
             return None  # a listing that failed: the store tells nothing any more
 

@@ -199,8 +199,8 @@ def _compare(inputs: _Inputs, array: Any, digests: Digests) -> None:
 def _changed(inputs: _Inputs, watched: Sequence[tuple[Any, str]]) -> InputChangedError | None:
     known = [inputs.known[_key(array)].identity for array, _ in watched]
     before = [(one, *entry) for one, entry in zip(known, watched, strict=True) if one is not None]
-    found: list[Any] = identities_of([array for _, array, _ in before])
-    for (identity, array, where), now in zip(before, found, strict=True):
+    identities: list[Any] = identities_of([array for _, array, _ in before])
+    for (identity, array, where), now in zip(before, identities, strict=True):
         if (change := identity.change(array, now)) is not None:
             return _changed_by(where, change)
     return None

@@ -250,8 +250,8 @@ def ids_at(ids: Ids | RowNumberIds, rows: RowNumbers) -> IdArray:
         n = int(np.searchsorted(wanted, start + _NEAR))
         parts.append(reader.take(start, int(wanted[n - 1]) + 1)[wanted[:n] - start])
         wanted = wanted[n:]
-    found = np.concatenate(parts) if parts else reader.take(0, 0)
-    return np.asarray(found[places].reshape(rows.shape))
+    ids_read = np.concatenate(parts) if parts else reader.take(0, 0)
+    return np.asarray(ids_read[places].reshape(rows.shape))
 
 
 def first_few(ids: Ids | RowNumberIds) -> list[bytes] | None:

@@ -78,10 +78,10 @@ def _inflate(data: memoryview, out: memoryview, *, one: bool) -> None:
         decoder = zlib.decompressobj(_ZLIB if one else _GZIP)
         for start in range(0, len(data), _INFLATED_BYTES):
             stop = min(start + _INFLATED_BYTES, len(data))
-            found = decoder.decompress(data[start:stop], len(out) - at + 1)
-            _require(at + len(found), len(out))
-            out[at : at + len(found)] = found
-            at += len(found)
+            inflated = decoder.decompress(data[start:stop], len(out) - at + 1)
+            _require(at + len(inflated), len(out))
+            out[at : at + len(inflated)] = inflated
+            at += len(inflated)
             if decoder.eof:
                 break
         if not decoder.eof:

@@ -141,12 +141,12 @@ def _inner_encoding(
         dtype = dtype.newbyteorder(">" if endian == "big" else "<")
         if not rest:
             return dtype, checksummed, None
-        found = _compression(_name(rest.pop(0)), dtype, rounded=rounded)
-        is_whole = found != _NUMBERS
+        compression = _compression(_name(rest.pop(0)), dtype, rounded=rounded)
+        is_whole = compression != _NUMBERS
     else:
-        found = _compression(_name(codecs[0]), dtype, rounded=rounded)
-        is_whole = found == _NUMBERS
-    return (dtype, checksummed, found) if found and is_whole and not rest else None
+        compression = _compression(_name(codecs[0]), dtype, rounded=rounded)
+        is_whole = compression == _NUMBERS
+    return (dtype, checksummed, compression) if compression and is_whole and not rest else None
 
 
 def _name(codec: Any) -> str:
@@ -160,8 +160,8 @@ def _compression(name: str | None, dtype: np.dtype[Any], *, rounded: bool) -> Co
     """
     for known in get_args(Compression):
         if name == known and (known != _NUMBERS or (dtype.isnative and not rounded)):
-            found: Compression = known
-            return found
+            compression: Compression = known
+            return compression
     return None
 
 

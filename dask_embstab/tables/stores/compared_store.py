@@ -54,13 +54,13 @@ class ComparedStore(WrapperStore[Any]):
     ) -> Buffer | None:
         """As the store; `DamageError` where it is not what was recorded."""
         try:
-            found: Buffer | None = await self._store.get(key, prototype, byte_range)
+            data: Buffer | None = await self._store.get(key, prototype, byte_range)
         except Exception as error:  # noqa: BLE001 (whatever the store raises)
             text, is_missing = icechunk_cause(error)
             if is_missing:
                 raise DamageError(f"{key} is missing ({text}); restore it from a copy") from None
             raise unreached(Exception(text), key, "read") from None
         if byte_range is not None:
-            return found
+            return data
         # What was recorded may be read from a store of the same loop.
-        return await asyncio.to_thread(self.recorded.compared, key, found, key)
+        return await asyncio.to_thread(self.recorded.compared, key, data, key)

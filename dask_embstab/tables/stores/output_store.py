@@ -129,8 +129,8 @@ class UrlOutput(UrlStore):
         """
 
         async def both() -> tuple[Standing | None, list[str]]:
-            found, left = await asyncio.gather(self._standing(), self._leftovers())
-            return found, left
+            standing, left = await asyncio.gather(self._standing(), self._leftovers())
+            return standing, left
 
         return sync(both())
 
@@ -200,8 +200,10 @@ class UrlOutput(UrlStore):
 
         async def put_all() -> Standing | None:
             held = [(key, make(data)) for key, data in self.held.items()]
-            found, _ = await asyncio.gather(self._standing(), concurrent_map(held, put, _AT_ONCE))
-            return found
+            standing, _ = await asyncio.gather(
+                self._standing(), concurrent_map(held, put, _AT_ONCE)
+            )
+            return standing
 
         if self._ours is None or sync(put_all()) != self._ours:
             raise self._taken_over()

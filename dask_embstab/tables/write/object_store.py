@@ -83,14 +83,14 @@ def require_store(
 
 def _require_free(place: UrlOutput, name: str, *, overwrite: bool) -> Standing | None:
     """What stands at a place and may be written over."""
-    found, left = place.seen()
-    if found is not None:
-        _require_replaceable(_attributes(found.root), name, overwrite=overwrite)
+    standing, left = place.seen()
+    if standing is not None:
+        _require_replaceable(_attributes(standing.root), name, overwrite=overwrite)
     elif left:
         raise OutputExistsError(
             f"{name} holds {left[0]} and {len(left) - 1} more objects; choose another place"
         )
-    return found
+    return standing
 
 
 def _attributes(root: bytes) -> dict[str, Any]:

@@ -166,8 +166,8 @@ class ChunkFiles:
 
     def _last_checksum(self, chunk: int) -> int:
         assert self.store is not None
-        found = fetch(self.store.store, self.path(chunk), -CHECKSUM_BYTES, None)
-        return int.from_bytes(found.data, "little")
+        part = fetch(self.store.store, self.path(chunk), -CHECKSUM_BYTES, None)
+        return int.from_bytes(part.data, "little")
 
     def require_open(self) -> None:
         """Raise where the store is that of a write which was given up."""
@@ -175,7 +175,7 @@ class ChunkFiles:
         if isinstance(store, Abandonable):
             store.require_open()
 
-    def put(self, chunk: int, data: Any, **how: Any) -> None:
+    def put(self, chunk: int, data: Any, **options: Any) -> None:
         """Store all bytes of a chunk (or what gives them, part by part) as one object; large ones
         in parts, side by side. None is left where the write was given up meanwhile.
         """
@@ -184,7 +184,7 @@ class ChunkFiles:
         assert self.store is not None
         self.require_open()
         with writing(self.name(chunk)):
-            obstore.put(self.store.store, self.path(chunk), data, **how)
+            obstore.put(self.store.store, self.path(chunk), data, **options)
             try:
                 self.require_open()
             except EmbstabError:

@@ -44,14 +44,14 @@ class BlockQueue:
         """What fetches the objects of a block that is opened."""
         place = self._places[start]
         with self._lock:
-            found = self._begun.pop(place, None)
+            fetched = self._begun.pop(place, None)
             self._next = max(self._next, place + 1)
             for late in [one for one in self._begun if one < place - _LATE]:
                 self._begun.pop(late).close()
-        found = found or self._files.ahead(start, stop)
-        if found is not None:
-            found.then = self._begin
-        return found
+        fetched = fetched or self._files.ahead(start, stop)
+        if fetched is not None:
+            fetched.then = self._begin
+        return fetched
 
     def _begin(self, most: int) -> None:
         """Have at most so many bytes of the next block on their way."""

@@ -60,10 +60,10 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
 
     def ask() -> Part:
         try:
-            found = obstore.get(store, path, options=options)
-            size, version = found.meta["size"], found.meta["e_tag"]
-            first = found.range[0]
-            return Part(first, memoryview(found.bytes()), size, version)
+            answer = obstore.get(store, path, options=options)
+            size, version = answer.meta["size"], answer.meta["e_tag"]
+            first = answer.range[0]
+            return Part(first, memoryview(answer.bytes()), size, version)
         except NotSupportedError:  # Azure knows no last bytes, and some web servers no ranges
             size = obstore.head(store, path)["size"]
             if start < 0:
@@ -144,9 +144,9 @@ class ReadAhead:
         """The first answer about an object: its index, or its first part."""
         if self._index:
             self._ask(path)
-            found = self._heads[path].result()
+            part = self._heads[path].result()
             self.top_up()
-            return found
+            return part
         first = self.take(path, 0)
         return fetch(self._store, path, 0, self._size) if first is None else first
 
@@ -256,9 +256,9 @@ class OpenObject:
         done = 0
         while done < len(target):
             part = self._part(offset + done)
-            found = part.data[offset + done - part.start :][: len(target) - done]
-            target[done : done + len(found)] = found
-            done += len(found)
+            data = part.data[offset + done - part.start :][: len(target) - done]
+            target[done : done + len(data)] = data
+            done += len(data)
 
     def scatter(self, targets: Sequence[memoryview], offset: int) -> None:
         """Fill one target after another from ``offset`` on."""
@@ -270,12 +270,12 @@ class OpenObject:
         """Those that are stored there; what lies between them is not fetched, unless it is
         little.
         """
-        found = self._reading(
+        ranges = self._reading(
             lambda: fetch_ranges(
                 self._store, self.path, offsets, CHECKSUM_BYTES, coalesce=_COALESCED_BYTES
             )
         )
-        return [int.from_bytes(one, "little") for one in found]
+        return [int.from_bytes(one, "little") for one in ranges]
 
     def stored_checksum(self) -> int:
         """The last four bytes, asked for alone: the parts before them are not read twice."""
@@ -299,35 +299,35 @@ class OpenObject:
         start = offset - offset % self._step
         stop = min(start + self._step, self.size)
         self._held = self._head  # let go of the last part before the next one is there
-        found = self._reading(
+        fetched = self._reading(
             lambda: (
                 (None if self._ahead is None else self._ahead.take(self.path, start))
                 or fetch(self._store, self.path, start, stop)
             )
         )
-        if (found.size, found.version) != (self.size, self.version[2]):
+        if (fetched.size, fetched.version) != (self.size, self.version[2]):
             raise InputChangedError(
                 f"{self.name} was written anew while it was read; read it again"
             )
-        if len(found.data) != stop - start or found.start != start:
+        if len(fetched.data) != stop - start or fetched.start != start:
             raise DamageError(
                 f"{self.name} must be read as it is asked for; of {stop - start} bytes"
-                f" {len(found.data)} came; read it again"
+                f" {len(fetched.data)} came; read it again"
             )
-        self._held = found
-        return found
+        self._held = fetched
+        return fetched
 
     def _truncated(self) -> DamageError:
         return DamageError(f"{self.name} is truncated; restore it from its source")
 
     def _reading(self, read: Callable[[], V]) -> V:
         try:
-            found = read()
+            value = read()
         except (EmbstabError, FileNotFoundError):
             raise
         except Exception as error:
             raise read_error(error, self.name) from error
-        return found
+        return value
 
     def close(self, *, drop: bool = False) -> None:
         """No more is read."""

@@ -195,8 +195,8 @@ class OpenShard:
 
         if targets:
             self.source.scatter(targets, begin)
-        for found in pieces:
-            crc = self._checked(*found, crc)
+        for entry in pieces:
+            crc = self._checked(*entry, crc)
         return crc
 
     def _are_neighbours(self, start: int, stop: int) -> bool:
@@ -225,10 +225,10 @@ class OpenShard:
             self.source.scatter(targets, int(self._places[first + at, 0]))
         stored, join = np.frombuffer(data, "<u4").tolist(), appended(size)
         for number, part in enumerate(parts):
-            found = crc32c.crc32c(part)
-            if found != stored[number]:
-                require_checksum(found, stored[number], self.name(first + number))
-            crc = join(crc, found)
+            own = crc32c.crc32c(part)
+            if own != stored[number]:
+                require_checksum(own, stored[number], self.name(first + number))
+            crc = join(crc, own)
         self._at = -1
         return crc
 
@@ -283,20 +283,20 @@ class OpenShard:
 
     def _verify(self, place: int, number: int) -> None:
         end = place + self.shards.chunk_bytes
-        found = checksum_of(self.source, place, end)
-        require_checksum(found, read_checksum(self.source, end), self.name(number))
+        computed = checksum_of(self.source, place, end)
+        require_checksum(computed, read_checksum(self.source, end), self.name(number))
 
     def stored_checksum(self) -> int:
         """The checksum of all rows, from those that are stored with the inner chunks."""
         size = self.shards.chunk_bytes
-        join, found = appended(size), 0
+        join, joined = appended(size), 0
         fill = repeated(self._fill.tobytes(), size // self._fill.itemsize)
         places = self._places[:, 0]
         is_stored = (places >= 0) & (np.arange(len(places)) * size < self._n_bytes)
         stored = iter(self.source.checksums((places[is_stored] + size).tolist()))
         for one in is_stored:
-            found = join(found, next(stored) if one else fill)
-        return found
+            joined = join(joined, next(stored) if one else fill)
+        return joined
 
     # --- inner chunks
 
@@ -307,8 +307,8 @@ class OpenShard:
 
     def place(self, number: int) -> int | None:
         """The offset of an inner chunk; None where it was left out."""
-        found = int(self._places[number, 0])
-        return None if found < 0 else found
+        offset = int(self._places[number, 0])
+        return None if offset < 0 else offset
 
     def offsets(self, at: Places) -> Places:
         """Where these bytes of the rows lie in the shard; -1 where they were left out."""
