@@ -13,6 +13,7 @@ from scipy.linalg import lapack
 
 import dask_embstab as es
 from dask_embstab.core import moments, square_root
+from dask_embstab.core import procrustes as procrustes_module
 from dask_embstab.core.procrustes import alignment, procrustes
 from dask_embstab.core.square_root import gramian_spectrum, root_from_gramian, root_from_triangle
 
@@ -114,3 +115,31 @@ def test_users_that_are_not_aligned_on_are_a_gramian_alone(monkeypatch: pytest.M
     found = es.fit({"items": T, "users": W}, reference={"items": T, "users": W}).diagnostics
     assert joined == [300]
     assert (found["users"]["matched"], found["users"]["reference_digests"]) == (None, [])
+
+
+@pytest.mark.parametrize("drift", [1.0, 0.1, 1e-3])
+@pytest.mark.parametrize("decay", [0.0, 2.0])
+def test_the_nuclear_bound_of_wide_tables_is_little_larger(
+    drift: float, decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(10)
+    Y = rng.standard_normal((60, D)) * np.logspace(0, -decay, D)
+    X = Y + drift * rng.standard_normal(Y.shape) * np.logspace(0, -decay, D)
+    X = X @ procrustes(X.T @ Y).Q
+    exact = alignment(X.T @ X, Y.T @ Y, X.T @ Y)
+    monkeypatch.setattr(procrustes_module, "_WIDE", D)
+    wide = alignment(X.T @ X, Y.T @ Y, X.T @ Y)
+    assert exact.nuclear_bound is not None
+    assert wide.nuclear_bound is not None
+    assert exact.error <= exact.nuclear_bound <= wide.nuclear_bound <= 1.05 * exact.nuclear_bound
+    assert wide.bound is not None
+    assert wide.nuclear_bound <= wide.bound
+
+
+@pytest.mark.parametrize("spectrum", [[3.0] * 130, list(np.geomspace(1, 1e-9, 130))])
+def test_a_largest_eigenvalue_is_not_below_the_exact_one(spectrum: list[float]) -> None:
+    Q, _ = np.linalg.qr(np.random.default_rng(11).standard_normal((130, 130)))
+    G = Q * spectrum @ Q.T
+    exact = np.linalg.eigvalsh(G)[-1]
+    assert exact <= procrustes_module._largest(G) <= exact * (1 + 1e-5)
+    assert procrustes_module._largest(np.diag([1.0] * 129 + [2.0])) == pytest.approx(2.0, rel=1e-5)

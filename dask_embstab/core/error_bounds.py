@@ -32,6 +32,7 @@ lengths is off by the condition number where both tables spread along the axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,15 +50,23 @@ def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector
     taken for granted.
     """
     s = frame.singular_values
-    E, E_sign = _perturbation(items, frame.items, users, frame.users, s)
-    F, F_sign = _perturbation(users, frame.users, items, frame.items, s)
+    gaps = _inverse_gaps(s)
+    ours, theirs = (
+        [_column_squares(P, s, gaps) for P in _perturbations(root, M, other, M_other, s)]
+        for root, M, other, M_other in (
+            (items, frame.items, users, frame.users),
+            (users, frame.users, items, frame.items),
+        )
+    )
     floor = _FLOOR * EPS * np.sqrt(len(s))
-    ours = _SAFETY * _column_errors(E, F, s) + _column_errors(E_sign, F_sign, s) + floor
-    theirs = _SAFETY * _column_errors(F, E, s) + _column_errors(F_sign, E_sign, s) + floor
-    return np.minimum(ours, 2.0), np.minimum(theirs, 2.0)
+    found = []
+    for own, other in ((ours, theirs), (theirs, ours)):
+        random, one_sign = (np.sqrt(P.as_own + Q.as_other) for P, Q in zip(own, other, strict=True))
+        found.append(np.minimum(_SAFETY * random + one_sign + floor, 2.0))
+    return found[0], found[1]
 
 
-def _perturbation(
+def _perturbations(
     root: Root, M: Matrix, other: Root, M_other: Matrix, s: Vector
 ) -> tuple[Matrix, Matrix]:
     """Entries of M' dG M, (k, k): their expected size under random rounding, and the most that one
@@ -66,25 +75,37 @@ def _perturbation(
     if root.right_inverse is not None:  # M is a pseudo-inverse: all of the table meets this
         M = other.R.T @ (other.R @ M_other) / s
     random, one_sign = root.units
-    scaled = np.abs(np.linalg.norm(root.R, axis=0)[:, None] * M)
-    lengths, transformed = np.linalg.norm(scaled, axis=0), np.sqrt(s)
-    rounding = (
-        np.outer(transformed, lengths)
-        + np.outer(lengths, transformed)
-        + random * np.outer(lengths, lengths)
-    )
-    return EPS * rounding, EPS * one_sign * (scaled.T @ scaled)
+    scaled = np.abs(column_lengths(root.R)[:, None] * M)
+    lengths, transformed = column_lengths(scaled), np.sqrt(s)
+    rounding = np.outer(lengths, transformed + random / 2 * lengths)
+    signed = EPS * one_sign * (scaled.T @ scaled) if one_sign else np.zeros_like(rounding)
+    return EPS * (rounding + rounding.T), signed
 
 
-def _column_errors(own: Matrix, other: Matrix, s: Vector) -> Vector:
-    difference = np.abs(np.subtract.outer(s**2, s**2))
-    np.fill_diagonal(difference, np.inf)
-    K = np.hypot(own * s[:, None], other * s[None, :]) / np.maximum(
-        difference, np.finfo(np.float64).tiny
-    )
-    np.fill_diagonal(K, np.hypot(np.diag(own), np.diag(other)) / (4 * s))
+class _Squares(NamedTuple):
+    """Squared errors of every column, (k,), by a perturbation of the table itself and of the
+    other.
+    """
+
+    as_own: Vector
+    as_other: Vector
+
+
+def _inverse_gaps(s: Vector) -> Matrix:
+    """1 / (s_i^2 - s_k^2)^2, (k, k), of singular values over the first; 0 where i is k."""
+    r = s / s[0]
+    gaps = np.subtract.outer(r, r) * np.add.outer(r, r)
+    np.fill_diagonal(gaps, np.inf)
+    return np.asarray(1 / np.maximum(gaps**2, np.finfo(np.float64).tiny))
+
+
+def _column_squares(P: Matrix, s: Vector, gaps: Matrix) -> _Squares:
+    """Sums over i of s_i K_ik^2 / s_k, for the entries of K that a symmetric perturbation makes."""
+    r, squares = s / s[0], (P / s[0]) ** 2
+    diagonal = np.diag(squares) / (4 * r) ** 2
     with np.errstate(over="ignore"):
-        return np.asarray(np.sqrt((s[:, None] * K**2).sum(axis=0) / s))
+        own, other = np.stack([r**3, r]) @ (squares * gaps)
+    return _Squares(own / r + diagonal, other * r + diagonal)
 
 
 FLOAT32 = 2.0**-24
@@ -112,25 +133,25 @@ class ProductErrors:
 def product_errors(
     R: Matrix,
     M: Matrix,
-    other_R: Matrix | None = None,
-    other_M: Matrix | None = None,
+    transformed: Vector,
+    others: Vector | None = None,
     size: float = 1.0,
 ) -> ProductErrors:
-    """Estimates for the table with root ``R`` (r, d) multiplied by ``M`` (d, k).
+    """Estimates for the table with root ``R`` (r, d) multiplied by ``M`` (d, k), whose columns are
+    then as long as those of R M, ``transformed`` (k,).
 
-    The other table's matrices, with the ``size`` |T W'| of the scores (Frobenius), give the
-    scores'.
+    Those of the ``others``, with the ``size`` |T W'| of the scores (Frobenius), give the scores'.
     """
-    transformed = _lengths(R @ M)
     used = transformed > EPS * transformed.max()  # zero-filled columns have no error
     if not used.any():
         return ProductErrors(0.0, None)
-    rounding = FLOAT32 * np.sqrt(1 + len(M) / 12) * _lengths(_lengths(R)[:, None] * M)
+    rounding = FLOAT32 * np.sqrt(1 + len(M) / 12) * column_lengths(column_lengths(R)[:, None] * M)
     scores = None
-    if other_R is not None and other_M is not None:
-        scores = float(np.linalg.norm((rounding * _lengths(other_R @ other_M))[used]) / size)
+    if others is not None:
+        scores = float(np.linalg.norm((rounding * others)[used]) / size)
     return ProductErrors(float((rounding[used] / transformed[used]).max()), scores)
 
 
-def _lengths(columns: Matrix) -> Vector:
+def column_lengths(columns: Matrix) -> Vector:
+    """Of every column, (k,)."""
     return np.asarray(np.linalg.norm(columns, axis=0))

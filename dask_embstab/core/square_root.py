@@ -215,27 +215,26 @@ def root_from_preconditioned(gramian: Matrix, by: Preconditioner, *, eps: float)
     return _ranked(r @ by.inverse, by.scale, eps=eps, route="preconditioned")
 
 
-def by_equal_lengths(gramian: Matrix) -> tuple[Matrix, Preconditioner]:
-    """The Gramian of the column-equilibrated table, and its scaling as a preconditioner."""
-    G, scale = equilibrated(gramian)
-    return G, Preconditioner(np.diag(scale), np.eye(len(scale)), scale)
-
-
 def require_factor(
-    root: Root, gramian: Matrix, by: Preconditioner, *, eps: float, where: str
+    root: Root, gramian: Matrix, by: Preconditioner | None = None, *, eps: float, where: str
 ) -> None:
-    """Raise `ConditionError` unless (R P)'(R P) is the Gramian that was read of T P.
+    """Raise `ConditionError` unless (R P)'(R P) is the Gramian that was read of T P (None: of T).
 
     Rounding of R moves column k of R P by |R| |P_k|, what the rank leaves out by its cut times as
     much.
     """
     lengths = np.sqrt(np.diag(gramian))
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    factor = root.R @ (by.P * unit)
+    scale = scaling(gramian) if by is None else by.scale
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    if by is None:
+        factor, sizes = root.R * unit, inverse
+    else:
+        factor = root.R @ (by.P * unit)
+        sizes = np.linalg.norm(by.P * inverse[:, None], axis=0)
+    moved = np.linalg.norm(root.R * scale) * sizes * unit
     off = np.abs(factor.T @ factor - gramian * unit * unit[:, None])
-    P_e = np.divide(by.P, by.scale[:, None], out=np.zeros_like(by.P), where=by.scale[:, None] > 0)
-    moved = np.linalg.norm(root.R * by.scale) * np.linalg.norm(P_e, axis=0) * unit
-    cut = 0.0 if root.right_inverse is None else rank_cut(len(by.scale), eps)
+    cut = 0.0 if root.right_inverse is None else rank_cut(len(scale), eps)
     allowed = _FACTOR_UNITS * EPS * np.add.outer(moved, moved) + cut**2 * np.outer(moved, moved)
     if not bool((off <= allowed).all()):
         worst = np.unravel_index(np.nanargmax(off - allowed), off.shape)

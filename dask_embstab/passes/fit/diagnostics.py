@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.core.error_bounds import product_errors
+from dask_embstab.core.error_bounds import column_lengths, product_errors
 from dask_embstab.core.fit_transform import Basis
 from dask_embstab.core.moments import Moments
 from dask_embstab.core.square_root import Root
@@ -167,10 +167,11 @@ def _products(transform: Transform, roots: Mapping[str, Root]) -> dict[str, Any]
         return {"items": "float32", "users": "float32", "column_error": None, "score_error": None}
     assert transform.users is not None
     size = float(np.linalg.norm(transform.singular_values))
-    R_T, R_W = roots["items"].R, roots["users"].R
+    R_T, R_W, M_T, M_W = roots["items"].R, roots["users"].R, transform.items, transform.users
+    ours, theirs = column_lengths(R_T @ M_T), column_lengths(R_W @ M_W)
     errors = {
-        "items": product_errors(R_T, transform.items, R_W, transform.users, size),
-        "users": product_errors(R_W, transform.users, R_T, transform.items, size),
+        "items": product_errors(R_T, M_T, ours, theirs, size),
+        "users": product_errors(R_W, M_W, theirs, ours, size),
     }
     return {
         **{key: error.product for key, error in errors.items()},

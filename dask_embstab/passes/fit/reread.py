@@ -16,7 +16,6 @@ import numpy as np
 from dask_embstab.core.square_root import (
     Preconditioner,
     Root,
-    by_equal_lengths,
     gramian_error,
     gramian_spectrum,
     preconditioned_condition,
@@ -76,9 +75,7 @@ def graded_roots(reads: Mapping[str, TableRead], method: str) -> dict[str, Root]
     roots |= _preconditioned_roots(reads, waiting)
     for key, root in roots.items():
         summary = reads[key].summary
-        require_factor(
-            root, *by_equal_lengths(summary.gramian), eps=summary.eps, where=summary.where
-        )
+        require_factor(root, summary.gramian, eps=summary.eps, where=summary.where)
 
     return roots
 
