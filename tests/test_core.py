@@ -80,14 +80,14 @@ def test_the_bounds_hold_the_error_between_them(seed: int, d: int, n: int, drift
     X = X @ rotation(X, Y)
     found, size = figures(X, Y), np.linalg.norm(X)
     error = np.linalg.norm(X - Y)
-    assert abs(found.error - error) <= 2e-8 * size
+    assert abs(found.error - error) <= 6e-8 * size
     assert found.relative_error == pytest.approx(found.error / np.linalg.norm(Y))
-    assert abs(found.gram_gap - np.linalg.norm(X @ X.T - Y @ Y.T)) <= 3e-8 * size**2
+    assert abs(found.gram_gap - np.linalg.norm(X @ X.T - Y @ Y.T)) <= 6e-8 * size**2
     nuclear = np.sqrt(np.linalg.norm(X @ X.T - Y @ Y.T, "nuc"))
     assert nuclear - 2e-4 * size <= found.nuclear_bound <= nuclear + 2e-4 * size
-    assert found.lower_bound <= error + 3e-8 * size
+    assert found.lower_bound <= error + 6e-8 * size
     assert error <= min(found.nuclear_bound, found.bound)
-    papers = (2 * d) ** 0.25 * np.sqrt(np.hypot(found.gram_gap, 3e-8 * size**2))
+    papers = (2 * d) ** 0.25 * np.sqrt(np.hypot(found.gram_gap, 6e-8 * size**2))
     assert found.bound == pytest.approx(max(papers, found.error), rel=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_no_bound_is_rounded_below_the_error(d: int, drift: float) -> None:
     X = Y + drift * rng.normal(size=Y.shape)
     found, error = figures(X @ rotation(X, Y), Y), np.linalg.norm(X @ rotation(X, Y) - Y)
     assert max(error, found.error) <= min(found.bound, found.nuclear_bound)
-    assert found.lower_bound <= error + 3e-8 * np.linalg.norm(X)
+    assert found.lower_bound <= error + 6e-8 * np.linalg.norm(X)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 16])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy import linalg
 
 from dask_embstab.core.matrix.graded_svd import graded_svd
+from dask_embstab.core.matrix.pivoting import sorted_qr
 from dask_embstab.core.square_root import Root
 from dask_embstab.core.types import Matrix, Vector
 from dask_embstab.errors import ConditionError
@@ -119,7 +120,7 @@ class _Pivoted:
 def _pivoted(root: Root, shift: Vector) -> _Pivoted:
     right_inverse = None
     if root.right_inverse is None:
-        triangle, pivots = linalg.qr(root.R * shift, mode="r", pivoting=True)
+        _, triangle, pivots = sorted_qr(root.R * shift)
     else:
         Q, triangle, pivots = linalg.qr(root.R * shift, mode="economic", pivoting=True)
         right_inverse = root.right_inverse @ Q

@@ -6,8 +6,8 @@ Rows and columns of a product of two tables' factors spread over decades. Divide
 (``gejsv``, Drmac & Veselic 2008) by one of their own, in ten times the time. Here divide and
 conquer comes first and what it leaves is repaired, by products alone:
 
-1. A = Q_1 r P' with pivoted columns and sorted rows, then r' = Q_2 l: the columns of the triangle l
-   are graded, and its diagonal says how far;
+1. A = Q_1 r P' with sorted rows, and sorted or pivoted columns (`pivoting.py`), then r' = Q_2 l:
+   the columns of the triangle l are graded, and its diagonal says how far;
 2. l = X s Y' by divide and conquer. Every entry of Y is right to a rounding of 1, so that column k
    of B = l Y is off by roundings of s_1, all of them along stronger columns;
 3. those are taken out: with C = B'B and x_ij = c_ij / (c_jj - c_ii), Y := Y (I + x + x^2 / 2) is
@@ -24,6 +24,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import lapack
 
+from dask_embstab.core.matrix.pivoting import sorted_qr
 from dask_embstab.core.matrix.powers import power_of_two
 from dask_embstab.core.types import EPS, Matrix, Vector
 
@@ -46,8 +47,8 @@ def graded_svd(A: Matrix) -> tuple[Matrix, Vector, Matrix]:
     A = A * scale
     order = np.argsort(-np.abs(A).max(axis=1), kind="stable")
     k = A.shape[1]
-    first, r, pivots = linalg.qr(A[order], mode="raw", pivoting=True)
-    second, triangle = linalg.qr(r[:k].T, mode="raw")
+    first, r, pivots = sorted_qr(A[order])
+    second, triangle = linalg.qr(r.T, mode="raw")
     factors = _refined(triangle) if _is_moderate(triangle) else None
     if factors is None:
         U, s, V = jacobi_svd(A)
