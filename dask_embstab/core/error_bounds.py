@@ -59,11 +59,11 @@ def certificates(frame: Frame, items: Root, users: Root) -> tuple[Vector, Vector
         )
     )
     floor = _FLOOR * EPS * np.sqrt(len(s))
-    found = []
+    bounds = []
     for own, other in ((ours, theirs), (theirs, ours)):
         random, one_sign = (np.sqrt(P.as_own + Q.as_other) for P, Q in zip(own, other, strict=True))
-        found.append(np.minimum(_SAFETY * random + one_sign + floor, 2.0))
-    return found[0], found[1]
+        bounds.append(np.minimum(_SAFETY * random + one_sign + floor, 2.0))
+    return bounds[0], bounds[1]
 
 
 def _perturbations(

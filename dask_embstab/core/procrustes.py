@@ -308,9 +308,9 @@ def _largest(gramian: Matrix) -> float:
     vectors, if a Cholesky factorization proves that none is larger.
     """
     if len(gramian) >= _KRYLOV:
-        found = (1 + _CLOSE) * _ritz_value(gramian)
-        if not lapack.dpotrf(found * np.eye(len(gramian)) - gramian)[1]:
-            return found
+        raised = (1 + _CLOSE) * _ritz_value(gramian)
+        if not lapack.dpotrf(raised * np.eye(len(gramian)) - gramian)[1]:
+            return raised
     return max(float(np.linalg.eigvalsh(gramian)[-1]), 0.0)
 
 
