@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath as mp
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import linalg
 
 from dask_embstab.core.matrix import graded_svd as module
+from dask_embstab.core.matrix import pivoting
 from dask_embstab.core.matrix.graded_svd import graded_svd, jacobi_svd
 
 EPS = np.finfo(float).eps
@@ -118,3 +121,26 @@ def test_the_size_of_a_matrix_changes_no_bit_of_its_svd(size: float, d: int) -> 
     for one, other in zip(graded_svd(A), graded_svd(A * size), strict=True):
         ours = other / size if other.ndim == 1 else other
         np.testing.assert_array_equal(one, ours)
+
+
+def test_columns_are_pivoted_where_sorting_them_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pivoted = []
+
+    def counted(*given: Any, **options: Any) -> Any:
+        pivoted.append(options.get("pivoting", False))
+        return linalg.qr(*given, **options)
+
+    monkeypatch.setattr(pivoting, "linalg", SimpleNamespace(qr=counted))
+    A = graded(3, 30, 30, 0.0, 4.0)
+    twice = A.copy()
+    order = np.argsort(-np.linalg.norm(A, axis=0))
+    twice[:, order[1]] = twice[:, order[0]] * (1 + 1e-9 * np.arange(30))  # nothing is left of it
+    for M, pivots in ((A, [False]), (twice, [False, True])):
+        pivoted.clear()
+        reflectors, r, columns = pivoting.sorted_qr(M)
+        assert pivoted == pivots
+        Q = linalg.lapack.dorgqr(*reflectors)[0]
+        np.testing.assert_allclose(Q @ r, M[:, columns], rtol=0, atol=1e-14 * np.abs(M).max())
+        assert (np.abs(r).max(axis=1) <= 4 * np.abs(np.diag(r)) * (1 + 1e-12)).all()

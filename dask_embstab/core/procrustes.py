@@ -111,8 +111,7 @@ def _unbalanced_error(Q: Matrix, gramian_x: Matrix, cross: Matrix) -> float:
 
 _ERROR_FLOOR, _GAP_FLOOR, _NUCLEAR_FLOOR = 6e-8, 6e-8, 2e-4
 """Floors of the three formulas in float64, relative to |X| (for the Gram gap: to |XX'|). Of equal
-tables up to 3.3e-8 was seen (1 to 32 components, 100 to 50,000
-rows).
+tables up to 3.3e-8 was seen (1 to 32 components, 100 to 50,000 rows).
 """
 _EMPTY = 1e-9
 """Where this share of the energy is left besides the means, nothing is."""

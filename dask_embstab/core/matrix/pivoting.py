@@ -2,7 +2,7 @@
 
 Pivoting takes the longest remainder of all columns at every step, by products of a matrix and a
 vector. Where columns are sorted by length first, a triangle by blocks is mostly as graded: each
-diagonal entry at least a share of every remainder that it could have been. Its own entries say so.
+entry of the diagonal is at least a share of all in its row and below. Its own entries tell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def sorted_qr(
 
 
 def _is_graded(triangle: Matrix) -> bool:
-    """Whether no entry of the diagonal is much shorter than what was left of another column."""
-    squares = (triangle / np.abs(triangle).max(initial=np.finfo(np.float64).tiny)) ** 2
-    left = np.cumsum(squares[::-1], axis=0)[::-1].max(axis=1, initial=0.0)
-    return bool((np.diag(squares) >= _LEAST_SHARE**2 * left).all())
+    """Whether no entry of the diagonal is much smaller than any in its row or below."""
+    largest = np.abs(triangle).max(axis=1, initial=0.0)
+    below = np.maximum.accumulate(largest[::-1])[::-1]
+    return bool((np.abs(np.diag(triangle)) >= _LEAST_SHARE * below).all())
