@@ -156,8 +156,11 @@ class RunWriter:
         put_attributes(node, record_output(self._files(), self.attributes, {}, written))
 
     def _group(self, name: str) -> zarr.Group:
-        """A new group; over that of an interrupted write, where there may be one."""
-        return make_group(self.group, name, overwrite=self.work is not None)
+        """A new group; over that of an interrupted write, where there may be one, or an earlier one
+        of this write.
+        """
+        stands = self.work is not None or name in self.group
+        return make_group(self.group, name, overwrite=stands)
 
     def _files(self) -> RunFiles:
         """Of the run, all of whose chunks are written."""
