@@ -106,15 +106,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def taking_part(names: list[str]) -> Iterator[str]:
     """The contestants that can run here, the product always; one line says who cannot."""
-    left_out = {}
+    left_out: dict[str, list[str]] = {}
     for name in names:
-        contestant = CONTESTANTS[name]
-        missing = [what for what in contestant.needs if not importlib.util.find_spec(what)]
-        if contestant.spark and not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        needed, spark = CONTESTANTS[name].needs, CONTESTANTS[name].spark
+        missing = [what for what in needed if not importlib.util.find_spec(what)]
+        if spark and not (shutil.which("java") or os.environ.get("JAVA_HOME")):
             missing.append("java")
         if missing:
             left_out[name] = missing
-            print(f"left out: {name}; missing here: {', '.join(missing)}", file=sys.stderr)
+    if left_out:
+        lacking = dict.fromkeys(what for missing in left_out.values() for what in missing)
+        print(
+            f"left out: {', '.join(left_out)}; missing here: {', '.join(lacking)}", file=sys.stderr
+        )
     yield PRODUCT
     yield from (name for name in names if name != PRODUCT and name not in left_out)
 

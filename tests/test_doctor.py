@@ -23,7 +23,7 @@ from dask_embstab.diagnose.projection import factorize_seconds
 from dask_embstab.diagnose.rates import limits, measured, steps_of
 from dask_embstab.passes.engine import cluster
 from dask_embstab.passes.engine.plan import plan
-from dask_embstab.tables import inputs
+from dask_embstab.tables import identity
 
 T, W = world(7)
 QUICK = ("--disk-bytes", "1MiB", "--seconds", "0.001", "--json")
@@ -193,8 +193,10 @@ def test_the_files_of_inputs_are_looked_at_once_and_not_in_every_trial(
 ) -> None:
     """Of a million chunk files that takes seconds, however few rows are tried."""
     run, looked = make_run("a", T, W), []
-    of = inputs.identity_of
-    monkeypatch.setattr(inputs, "identity_of", lambda array: looked.append(array.path) or of(array))
+    of = identity.identity_of
+    monkeypatch.setattr(
+        identity, "identity_of", lambda array: looked.append(array.path) or of(array)
+    )
     tables = {key: run.table(key) for key in ("items", "users")}
     found = projection.project_run(tables, tmp_path, threads=1, base=0, seconds=0.001)
     assert sorted(looked) == sorted(set(looked)) != []

@@ -44,7 +44,8 @@ Sink.writer = striking(Sink.writer)
 def struck(
     hook: str, number: str, *arguments: Any, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """A command that gets a signal where ``hook`` says."""
+    """A command that gets a signal where ``hook`` says; whoever runs the tests may ignore it."""
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     words = [sys.executable, "-c", SETUP + hook + RUN, number, *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)
 

@@ -23,7 +23,6 @@ from dask_embstab.repairs import call
 from dask_embstab.series.log.versions import FORMAT
 from dask_embstab.series.objects.prefix import ObjectPrefix
 from dask_embstab.series.repository.address import is_repository_url
-from dask_embstab.series.repository.home import InRepository
 from dask_embstab.series.store import Folder, Store
 from dask_embstab.tables.layout import SERIES_MARK
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 def store_at(place: Any) -> Store:
     """The store of a series that is named by its folder, or given as a store."""
     if is_repository_url(place) or is_a(place, "icechunk", "Repository"):
+        from dask_embstab.series.repository.home import InRepository  # arrays: Zarr and NumPy
+
         return InRepository(place)
     if isinstance(place, str | os.PathLike):
         if (local := local_path(place)) is not None:
