@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from dask_embstab.errors import InputError, RetryError
-from dask_embstab.files.atomic import new_token, sync_one, sync_tree, write_whole
+from dask_embstab.files.atomic import new_token, sync_one, write_whole
 from dask_embstab.files.locks import Lock, file_system_time, holder, try_lock
 from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import files_below, open_regular, read_regular
+from dask_embstab.tables.write.page_cache import sync_run
 
 _BLOCK_BYTES = 1 << 20
 _REMOVALS = 10
@@ -210,7 +211,7 @@ class Folder:
     def sync(self, key: str) -> None:
         """Sync every file and folder below, the folder itself and the one it lies in."""
         path = self.root / key
-        sync_tree(path)
+        sync_run(path)
         sync_one(path.parent)
 
     def remove(self, key: str) -> None:

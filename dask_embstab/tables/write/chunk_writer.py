@@ -25,6 +25,7 @@ from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.store_errors import write_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
+from dask_embstab.tables.write.page_cache import exceeds_cache, forget_later
 
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""
@@ -42,6 +43,7 @@ class DirectWriter:
 
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
         self._files, self._stop, self._sync = files, stop, sync
+        self._forget = sync and exceeds_cache(files.n_rows * files.row_bytes)
         self._at = start
         self._crc, self._inner, self._encoded = 0, 0, 0
         self._descriptor = -1
@@ -138,7 +140,10 @@ class DirectWriter:
         if self._sync:
             begin_sync(self._descriptor)
         self._close()
-        os.rename(self._partial, self._files.path(number))  # noqa: PTH104
+        path = self._files.path(number)
+        os.rename(self._partial, path)  # noqa: PTH104
+        if self._forget:
+            forget_later(path)
 
     def _close(self) -> None:
         os.close(self._descriptor)

@@ -18,7 +18,7 @@ from typing import Any
 import zarr
 
 from dask_embstab.errors import AccessError, RetryError
-from dask_embstab.files.atomic import PARTIAL, create_new, sync_one, sync_tree
+from dask_embstab.files.atomic import PARTIAL, create_new, sync_one
 from dask_embstab.files.owned import OwnedFolder, abandoned, make_owned
 from dask_embstab.files.published import publishing
 from dask_embstab.files.swap import is_emptied, put, restore, swap
@@ -26,6 +26,7 @@ from dask_embstab.tables.layout import ATTRIBUTE
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.write.journal import Journal, number_of
+from dask_embstab.tables.write.page_cache import sync_run
 
 _RUN = "run"
 
@@ -61,7 +62,7 @@ class WorkPlace:
         seen.
         """
         if sync:
-            sync_tree(self.run)
+            sync_run(self.run)
         if not self.owned.is_ours():
             raise RetryError(
                 f"the write of {self.place} was taken over by another process, which saw no sign of"
