@@ -29,6 +29,7 @@ from dask_embstab.files.remote import Url, client
 from dask_embstab.files.remote_options import flat
 from dask_embstab.series.log.thresholds import THRESHOLDS
 from dask_embstab.series.repository.address import require_on_objects, storage_of
+from dask_embstab.series.repository.home import InRepository
 
 icechunk: Any = pytest.importorskip("icechunk", reason="icechunk is an extra")
 __all__ = ["bucket", "s3_server"]
@@ -109,6 +110,29 @@ def test_commands_and_verbs_publish_by_one_commit(
 def names(store: Any, folder: str) -> list[str]:
     """What is in a group."""
     return sorted(name for name, _ in zarr.open_group(store, path=folder, mode="r").members())
+
+
+@pytest.mark.parametrize("is_rewritten", [False, True])
+def test_what_fails_takes_away_nothing_that_was_published_meanwhile(
+    bucket: Bucket, is_rewritten: bool
+) -> None:
+    home = InRepository(at(bucket))
+    home.made()
+    home.create("digests/left.json", b"made by a publish that was interrupted")
+    with pytest.raises(KeyboardInterrupt), home.transaction() as changed:
+        changed.remove("digests/left.json")
+        if is_rewritten:
+            changed.replace("digests/left.json", b"other bytes")
+        InRepository(at(bucket)).create("versions/1.json", b"needs digests/left.json")
+        raise KeyboardInterrupt
+    assert home.read("digests/left.json") == b"made by a publish that was interrupted"
+
+    with pytest.raises(KeyboardInterrupt), home.transaction() as changed:
+        changed.create("digests/next.json", b"what an outrun publish leaves")
+        changed.replace("digests/new.json", b"the same")
+        InRepository(at(bucket)).create("versions/2.json", b"of another")
+        raise KeyboardInterrupt
+    assert home.names("digests") == ["left.json", "new.json", "next.json"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,8 @@ BRANCH = "main"
 TRIES = 100
 _TOKEN, _WAIT_SECONDS = "embstab", 0.02
 _PROBERS, _RACES = 8, 2
+_NEW, _DELETED = ("new_groups", "new_arrays"), ("deleted_groups", "deleted_arrays")
+_CHANGES = (*_NEW, *_DELETED, "updated_groups", "updated_arrays", "updated_chunks")
 
 
 @contextlib.contextmanager
@@ -72,20 +74,22 @@ def changed_since(repository: Any, base: str, now: str) -> set[str]:
     """Paths of all groups and arrays that commits after ``base`` made, changed or removed."""
     if base == now:
         return set()
-    difference = repository.diff(from_snapshot_id=base, to_snapshot_id=now)
-    return {
-        path.strip("/")
-        for paths in (
-            difference.new_groups,
-            difference.new_arrays,
-            difference.deleted_groups,
-            difference.deleted_arrays,
-            difference.updated_groups,
-            difference.updated_arrays,
-            difference.updated_chunks,
-        )
-        for path in paths
-    }
+    return paths_in(repository.diff(from_snapshot_id=base, to_snapshot_id=now), *_CHANGES)
+
+
+def only_adds(session: Any, besides: Container[str]) -> bool:
+    """Whether what a session has not committed yet changes and removes nothing that was there,
+    ``besides`` what is in these folders.
+    """
+    status = session.status()
+    added = paths_in(status, *_NEW) - paths_in(status, *_DELETED)
+    changed = paths_in(status, *_CHANGES) - added
+    return all(path.partition("/")[0] in besides for path in changed)
+
+
+def paths_in(difference: Any, *changes: str) -> set[str]:
+    """Paths of the groups and arrays that are changed so."""
+    return {path.strip("/") for change in changes for path in getattr(difference, change)}
 
 
 def wait(tries: int) -> None:

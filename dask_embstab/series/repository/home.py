@@ -27,6 +27,7 @@ from dask_embstab.series.repository.commits import (
     asking,
     changed_since,
     commit,
+    only_adds,
     require_conditions,
     wait,
 )
@@ -218,8 +219,9 @@ class InRepository:
 
 class InTransaction(InRepository):
     """The same while a transaction lasts: it reads and changes a session of its own, which `create`
-    commits, and the end. What a failure leaves is committed too, for the next call to go on from.
-    Afterwards it reads what was committed last.
+    commits, and the end. What a failure leaves is committed too, for the next call to go on from;
+    where others have committed meanwhile, only if it takes nothing away. Afterwards it reads what
+    was committed last.
     """
 
     def __init__(self, home: InRepository) -> None:
@@ -238,8 +240,9 @@ class InTransaction(InRepository):
         """Commit the rest. RetryError where it was decided on what others have changed."""
         try:
             if error is not None:
-                with contextlib.suppress(Exception):
-                    self._commit("leave what is unfinished", decided=False)
+                with contextlib.suppress(Exception):  # what others publish may need what goes
+                    decided = not only_adds(self._session, _NOTES)
+                    self._commit("leave what is unfinished", decided=decided)
             elif self._has_created:
                 with contextlib.suppress(OSError):
                     self._commit("remove notes", decided=False)
