@@ -73,8 +73,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Workers, the store and the scheduler: seconds, and bytes a second. The ``link`` of a worker,
-    a ``connection``, and ``requests`` a second, of parts of 8 MiB, are the store's; ``between`` and
-    ``fetch`` are what results of other workers take.
+    a ``connection``, and ``gets`` and ``puts`` a second, of parts of 8 MiB, are the store's;
+    ``between`` and ``fetch`` are what results of other workers take.
     """
 
     workers: int = 100
@@ -83,7 +83,8 @@ class Cluster:
     link: float = 1.0e9
     connection: float = 90e6
     latency: float = 0.03
-    requests: float = 5500.0
+    gets: float = 5500.0
+    puts: float = 3500.0
     submit: float = 0.0
     handle: float = 0.9e-3
     between: float = 0.5e-3
@@ -94,11 +95,11 @@ class Cluster:
         """Of a task that reads so many bytes: parts come ahead of the kernel and leave behind
         it.
         """
-        side_by_side = AHEAD_BYTES // PART_BYTES
+        side_by_side, share = AHEAD_BYTES // PART_BYTES, PART_BYTES / (self.workers * self.threads)
         rate = min(
             self.connection * side_by_side,
             self.link / self.threads,
-            self.requests * PART_BYTES / (self.workers * self.threads),
+            min(self.gets, self.puts if writes else math.inf) * share,
         )
         slowest = min(rate, self.kernel / self.threads)
         return self.latency * (2 if writes else 1) + n_bytes / slowest
@@ -307,9 +308,8 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="embstab-simulate-", dir=options.dir) as folder:
             made = jobs(Path(folder), int(options.rows), options.d, chunk_rows)
         for name, job in made.items():
-            for requests in (options.requests, math.inf):
-                told = simulated(job, replace(cluster, requests=requests))
-                rows.append(_row(int(mib), name, job, replace(cluster, requests=requests), told))
+            for store in (cluster, replace(cluster, gets=math.inf, puts=math.inf)):
+                rows.append(_row(int(mib), name, job, store, simulated(job, store)))
                 print(rows[-1], flush=True)
     return rows
 
@@ -321,7 +321,9 @@ def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> di
     return {
         "chunks of MiB": mib,
         "verb": name,
-        "requests a second": "any" if math.isinf(cluster.requests) else f"{cluster.requests:.0f}",
+        "GET, PUT a second": "any"
+        if math.isinf(cluster.gets)
+        else f"{cluster.gets:.0f}, {cluster.puts:.0f}",
         "tasks": f"{len(job.waits):,}",
         "one behind another": job.depth,
         "graph MB": round(job.graph_bytes / 1e6, 1),

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def at(place: Bucket, **more: Any) -> Url:
     return Url(f"icechunk+{place.url('team/series')}", {**place.options, **more})
 
 
-def repository(place: Bucket) -> Any:
+def repository(place: Bucket, *, make: bool = False) -> Any:
     """The same, as whoever knows Icechunk alone opens it."""
     storage = icechunk.s3_storage(
         bucket=place.name,
@@ -59,7 +60,7 @@ def repository(place: Bucket) -> Any:
         force_path_style=True,
         **{name: place.options[name] for name in ("access_key_id", "secret_access_key", "region")},
     )
-    return icechunk.Repository.open(storage)
+    return (icechunk.Repository.create if make else icechunk.Repository.open)(storage)
 
 
 def rows(series: es.Series, version: int | None = None) -> list[bytes]:
@@ -112,27 +113,32 @@ def names(store: Any, folder: str) -> list[str]:
     return sorted(name for name, _ in zarr.open_group(store, path=folder, mode="r").members())
 
 
-@pytest.mark.parametrize("is_rewritten", [False, True])
-def test_what_fails_takes_away_nothing_that_was_published_meanwhile(
-    bucket: Bucket, is_rewritten: bool
-) -> None:
+def fail_while_another_publishes(home: InRepository, change: Any) -> None:
+    """A transaction that is interrupted after another publisher has committed."""
+
+    def work() -> None:
+        with home.transaction() as changed:
+            change(changed)
+            n = len(home.names("versions")) + 1
+            InRepository(home.given).create(f"versions/{n}.json", b"needs digests/left.json")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_what_fails_takes_away_nothing_that_was_published_meanwhile(bucket: Bucket) -> None:
     home = InRepository(at(bucket))
     home.made()
-    home.create("digests/left.json", b"made by a publish that was interrupted")
-    with pytest.raises(KeyboardInterrupt), home.transaction() as changed:
-        changed.remove("digests/left.json")
-        if is_rewritten:
-            changed.replace("digests/left.json", b"other bytes")
-        InRepository(at(bucket)).create("versions/1.json", b"needs digests/left.json")
-        raise KeyboardInterrupt
-    assert home.read("digests/left.json") == b"made by a publish that was interrupted"
-
-    with pytest.raises(KeyboardInterrupt), home.transaction() as changed:
-        changed.create("digests/next.json", b"what an outrun publish leaves")
-        changed.replace("digests/new.json", b"the same")
-        InRepository(at(bucket)).create("versions/2.json", b"of another")
-        raise KeyboardInterrupt
-    assert home.names("digests") == ["left.json", "new.json", "next.json"]
+    home.create("digests/left.json", b"left by a publish")
+    for change in (
+        lambda store: store.remove("digests/left.json"),
+        lambda store: store.replace("digests/left.json", b"other bytes"),
+    ):
+        fail_while_another_publishes(home, change)
+        assert home.read("digests/left.json") == b"left by a publish"
+    fail_while_another_publishes(home, lambda store: store.replace("digests/new.json", b"outrun"))
+    assert home.names("digests") == ["left.json", "new.json"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -170,6 +176,53 @@ def test_urls_name_repositories_of_every_object_store(url: str, options: dict[st
     assert require_on_objects(Opened()) == url
     with pytest.raises(es.InputError, match="max_retries, which Icechunk knows; colour came"):
         storage_of(inside, {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "why"),
+    [
+        ("icechunk+http://host/p", {}, "must be followed by the URL of an object store"),
+        ("icechunk+s3://", {}, "must name a bucket"),
+        ("icechunk+s3://key:secret@b/p", {}, "may hold no user, password or query"),
+        ("icechunk+s3://b/p", {"colour": "red"}, "which Icechunk knows; colour came"),
+        ("icechunk+s3://b/p", {"max_retries": "many"}, "max_retries must be a number"),
+    ],
+)
+def test_a_place_that_is_none_is_bad_input_for_every_verb(
+    url: str, options: dict[str, Any], why: str
+) -> None:
+    for verb in (es.Series.init, lambda place: es.Series(place).log()):
+        with pytest.raises(es.InputError, match=why):
+            verb(Url(url, options))
+
+
+@pytest.mark.parametrize("verb", [es.Series.init, lambda place: es.Series(place).log()])
+def test_without_the_package_one_line_names_the_extra(
+    verb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "icechunk", None)
+    with pytest.raises(es.EmbstabError, match=r"dask_embstab\[icechunk\]"):
+        verb("icechunk+s3://b/p")
+
+
+def test_a_store_that_drops_conditions_is_refused(bucket: Bucket) -> None:
+    config = icechunk.RepositoryConfig.default()
+    config.storage = icechunk.StorageSettings(
+        unsafe_use_conditional_update=False, unsafe_use_conditional_create=False
+    )
+    storage = repository(bucket, make=True).storage
+    with pytest.raises(es.InputError, match="of 8 that began at one snapshot"):
+        es.Series.init(icechunk.Repository.open(storage, config=config))
+    with pytest.raises(es.InputError, match="there is no series"):
+        es.Series(at(bucket)).log()
+
+
+def test_arrays_of_another_program_are_not_built_on(bucket: Bucket) -> None:
+    session = repository(bucket, make=True).writable_session("main")
+    zarr.open_group(session.store, mode="a").create_array("runs", shape=(3,), dtype="i4")
+    session.commit("theirs")
+    with pytest.raises(es.InputError, match="runs is an array there"):
+        es.Series.init(at(bucket))
 
 
 # --- campaigns

@@ -25,7 +25,7 @@ def test_two_reads_and_their_join_by_hand() -> None:
     )
     cluster = simulate.Cluster(
         workers=2, threads=1, kernel=50, link=100, connection=math.inf, latency=0.25,
-        requests=math.inf, handle=0.5, between=0.5, bytes_joined=70, fetch=10,
+        gets=math.inf, puts=math.inf, handle=0.5, between=0.5, bytes_joined=70, fetch=10,
     )  # fmt: skip
     told = simulate.simulated(job, cluster)
     assert told.seconds == pytest.approx(3.25 + 0.5 + 3 + 1 + 0.5)
@@ -33,6 +33,12 @@ def test_two_reads_and_their_join_by_hand() -> None:
     assert told.busy == pytest.approx(2 * 2.25 + 4.5)
     assert (told.moved, told.held) == (30, 47)
     assert job.depth == 2
+
+
+def test_what_is_written_takes_as_long_as_the_store_takes_its_parts() -> None:
+    cluster = simulate.Cluster(workers=1, threads=1, latency=0, gets=10, puts=2, kernel=math.inf)
+    assert cluster.seconds(20 * simulate.PART_BYTES, writes=False) == pytest.approx(2)
+    assert cluster.seconds(20 * simulate.PART_BYTES, writes=True) == pytest.approx(10)
 
 
 def test_the_simulated_graph_is_the_one_that_is_computed(tmp_path: Path) -> None:

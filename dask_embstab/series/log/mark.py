@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dask_embstab.arguments import is_a, offers
-from dask_embstab.errors import DamageError, InputError
+from dask_embstab.errors import DamageError, EmbstabError, InputError
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import (
     Url,
@@ -28,6 +26,9 @@ from dask_embstab.tables.layout import SERIES_MARK
 
 if TYPE_CHECKING:
     from dask_embstab.series.log.settings import Settings
+
+
+_NOT_A_MARK = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def store_at(place: Any) -> Store:
@@ -72,31 +73,30 @@ def read_mark(store: Store, place: str) -> Settings:
     from dask_embstab.series.log.settings import Settings  # knows what a fit is: a log does not
 
     values = require_mark(store, place)
-    with _reading_mark(place):
+    try:
         return Settings.of(values)
+    except _NOT_A_MARK as error:
+        raise _damaged(place, error) from error
 
 
 def require_mark(store: Store, place: str) -> Any:
     """The same as plain values, unchecked but for their checksum; an error where there is no
     series.
     """
-    with _reading_mark(place):
+    try:
         values = parsed_json(store.read(SERIES_MARK))
         if values.pop("crc32c") != checksum_of(values):
             raise ValueError("it fails its checksum")
         return values["settings"]
-
-
-@contextlib.contextmanager
-def _reading_mark(place: str) -> Iterator[None]:
-    """What reading the mark raises, as one clear error."""
-    try:
-        yield
+    except EmbstabError:  # of the place, which says what is wrong with it
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"there is no series at {place}; make one with {call('Series.init')}"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamageError(
-            f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy"
-        ) from error
+    except _NOT_A_MARK as error:
+        raise _damaged(place, error) from error
+
+
+def _damaged(place: str, error: Exception) -> DamageError:
+    return DamageError(f"{SERIES_MARK} of {place} cannot be read ({error}); restore it from a copy")

@@ -20,7 +20,7 @@ from dask_embstab.files.remote import (
     options_of,
     require_harmless,
 )
-from dask_embstab.files.remote_options import flat
+from dask_embstab.files.remote_options import flat, number
 from dask_embstab.repairs import option
 
 SCHEME = "icechunk+"
@@ -82,11 +82,13 @@ def repository_at(url: str, *, make: bool = False) -> Any:
             f"{SCHEME} must be followed by the URL of an object store (s3://, gs://, az://), since"
             f" {_WHY}; {url} came; put the series there, or into a plain folder"
         )
+    if not urlsplit(inside).netloc:
+        raise InputError(f"a URL must name a bucket or a container; {url} names none")
     require_harmless(inside)
     api, options = icechunk(), flat(options_of(inside))
     config, tries = api.RepositoryConfig.default(), options.pop("max_retries", None)
     if tries is not None:
-        retries = api.StorageRetriesSettings(max_tries=int(tries) + 1)
+        retries = api.StorageRetriesSettings(max_tries=int(number(tries, "max_retries")) + 1)
         config.storage = api.StorageSettings(retries=retries)
     storage = storage_of(inside, options)
     if make:

@@ -14,6 +14,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 
+from dask_embstab.errors import InputError
+
 _METADATA, _CHUNK, _AT_ONCE = "zarr.json", "c/0", 32
 _BLOCK_BYTES = 8 << 20
 _RUNS = ("runs/", "references/")
@@ -101,7 +103,13 @@ class Tree:
         parts = folder.split("/") if folder else []
         for n in range(len(parts) + 1):
             above = "/".join(parts[:n])
-            if not self.has(above):
+            found = self._metadata(above)
+            if found is not None and found["node_type"] != "group":
+                raise InputError(
+                    f"a series keeps groups of its own in a repository; {above or 'the root'} is an"
+                    " array there; put the series into another repository"
+                )
+            if found is None:
                 group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
                 self._set(f"{above}/{_METADATA}" if above else _METADATA, group.encode())
 
