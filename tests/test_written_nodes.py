@@ -95,3 +95,25 @@ def test_what_is_no_such_document_is_left_to_zarr(make_run: MakeRun, tmp_path: P
         child(group, "items")
     file.unlink()
     assert child(group, "items") is None
+
+
+@pytest.mark.parametrize("name", ["vectors", "id"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"node_type": "table"},
+        {"consolidated_metadata": {"must_understand": True}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 0]}}},
+    ],
+)
+def test_a_node_that_zarr_refuses_is_no_missing_node(
+    make_run: MakeRun, tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    make_run("a", T, W, item_ids=np.arange(len(T)) + 5)
+    file = tmp_path / "a.zarr/items" / name / "zarr.json"
+    document = json.loads(file.read_text()) | change
+    if "chunk_grid" in change:
+        document["chunk_grid"]["configuration"]["chunk_shape"] = [0, 3][: len(document["shape"])]
+    file.write_text(json.dumps(document))
+    with pytest.raises(es.EmbstabError, match=r"metadata|must hold values"):
+        es.open_run(tmp_path / "a.zarr")

@@ -34,9 +34,14 @@ def physical_memory() -> int:
 
 
 def require_held(array: zarr.Array[Any], what: str) -> None:
-    """Raise `DamageError` where a local array of very many chunks has not as many files; its folder
-    is listed then.
+    """Raise `DamageError` where chunks hold nothing, or a local array of very many chunks has not
+    as many files; its folder is listed then.
     """
+    if not all(array.chunks) and all(array.shape):
+        raise DamageError(
+            f"chunks of {what} must hold values; by its metadata they have the shape"
+            f" {array.chunks}; restore it from its source"
+        )
     n_chunks = (
         math.ceil(array.shape[0] / max(1, (array.shards or array.chunks)[0])) if array.ndim else 0
     )

@@ -36,10 +36,10 @@ def node_of(store: Any, path: str, document: dict[str, Any]) -> Node:
     """The group or array that a document describes, without consolidated copies of what lies in
     it.
     """
-    known = {name: value for name, value in document.items() if name != "consolidated_metadata"}
     at = StorePath(store, path)
     if document["node_type"] == "array":
-        return zarr.Array.from_dict(at, known)
+        return zarr.Array.from_dict(at, document)
+    known = {name: value for name, value in document.items() if name != "consolidated_metadata"}
     return zarr.Group(zarr.AsyncGroup.from_dict(at, known))
 
 
@@ -51,9 +51,10 @@ def local_node(store: Any, path: str = "") -> Node | None:
     try:
         document = stored_document(store, path)
         return None if document is None else node_of(store, path, document)
-    except FileNotFoundError:
-        raise
-    except Exception:  # noqa: BLE001 (Zarr says what is wrong with it)
+    except Exception as error:
+        # Of another type of node Zarr raises a subclass, as if nothing were there.
+        if type(error) is FileNotFoundError:
+            raise
         return None
 
 
