@@ -76,12 +76,13 @@ def open_table(
         what = f"the {key} frame"
         rows = labelled_rows(source, key, what, id=id, vector=vector)
         return make_table(rows.array, rows.labels, where=what, key=key)
+    table = as_table(source, key=key)  # where nothing is at a path, this says so
     if given := [n for n, v in (("id", id), ("vector", vector), ("where", where)) if v is not None]:
         raise InputError(
             f"{option(given[-1])} is about columns and named arrays of files (and columns of"
             f" frames); {place_name(source)} came; leave it out"
         )
-    return as_table(source, key=key)
+    return table
 
 
 def _table_in_files(source: Any, key: str, **columns: Any) -> Table | None:
