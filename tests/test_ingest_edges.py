@@ -176,5 +176,5 @@ def test_no_verb_replaces_a_run_around_the_files_that_it_reads(tmp_path: Path, v
 @pytest.mark.parametrize("option", [{"id": "sku"}, {"vector": "emb"}, {"where": "day = 1"}])
 def test_columns_of_files_that_are_not_there(tmp_path: Path, option: dict[str, Any]) -> None:
     """The path is at fault, not the option."""
-    with pytest.raises(es.NotARunError, match="there is nothing at .*in.parquet"):
+    with pytest.raises(es.NotARunError, match=r"there is nothing at .*in\.parquet"):
         es.ingest(tmp_path / "in.parquet", tmp_path / "out", **option)
