@@ -96,6 +96,30 @@ def test_what_is_left_to_zarr_goes_through_the_pipeline_that_is_configured(tmp_p
             assert es.fit(place).items.shape == (D, D)
 
 
+@pytest.mark.parametrize(
+    "codec", [numcodecs.Blosc(), numcodecs.Zstd(), numcodecs.GZip(), numcodecs.Zlib()], ids=str
+)
+@pytest.mark.parametrize("n_rows", [ROWS - 1, ROWS + 1])
+def test_a_chunk_of_other_rows_than_its_metadata_says_is_an_error(
+    tmp_path: Path, codec: Any, n_rows: int
+) -> None:
+    array = written(tmp_path / "a", {"zarr_format": 2, "compressors": codec})
+    (tmp_path / "a/1.0").write_bytes(codec.encode(np.ones((n_rows, D), "f4")))
+    with pytest.raises(es.DamageError, match=r"1\.0 cannot be read"):
+        read(array)
+
+
+@pytest.mark.parametrize("cuts", [(), (100,), (1, 2)])
+def test_frames_of_zstandard_fill_a_chunk_together(cuts: tuple[int, ...]) -> None:
+    codec, out = numcodecs.Zstd(), np.empty((ROWS, D), "f4")
+    data = np.arange(out.nbytes, dtype=np.uint8)
+    frames = b"".join(bytes(codec.encode(part.tobytes())) for part in np.split(data, cuts))
+    decode_into("zstd", memoryview(frames), out)
+    assert out.tobytes() == data.tobytes()
+    with pytest.raises(ValueError, match="metadata says"):
+        decode_into("zstd", memoryview(frames), np.empty((ROWS + 1, D), "f4"))
+
+
 # --- Pcodec
 
 

@@ -15,6 +15,7 @@ import zarr
 from obstore.store import MemoryStore
 from oracle import world
 from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import MemoryStore as ZarrMemory
 
 import dask_embstab as es
 
@@ -104,3 +105,20 @@ def test_a_chunk_that_was_left_out_stands_for_its_fill() -> None:
     table = es.table(made)
     np.testing.assert_array_equal(table.vectors, rows)
     np.testing.assert_array_equal(es.fit(table).items, es.fit(rows).items)
+
+
+@pytest.mark.parametrize("fill", [0, 2**53 + 1, 2 - 2**63])
+@pytest.mark.parametrize("kind", ["disk", "objects", "memory"])
+def test_an_id_that_is_the_fill_and_alone_in_its_chunk_is_read(
+    kind: str, tmp_path: Path, fill: int
+) -> None:
+    """Zarr leaves out such a chunk, the last one too; a float64 holds not every whole number."""
+    kinds = {"disk": LocalStore(tmp_path), "memory": ZarrMemory()}
+    stored = zarr.create_array(
+        kinds.get(kind, ObjectStore(MemoryStore())), name="id", shape=(len(T),),
+        chunks=(len(T) - 1,), dtype="i8", fill_value=fill,
+    )  # fmt: skip
+    stored[:] = ids = np.r_[1 : len(T), fill]
+    table = es.table(T, ids=stored)
+    np.testing.assert_array_equal(table.ids, ids)
+    np.testing.assert_array_equal(table.rows_of([fill]), T[-1:])

@@ -40,6 +40,16 @@ def submit(function: Any, *arguments: Any) -> Future[Any]:
     return _threads().submit(function, *arguments)
 
 
+def submit_alone(function: Any, *arguments: Any) -> Future[Any]:
+    """Have a thread of its own call it: it waits for what its caller makes, who waits for others
+    that `submit` was given.
+    """
+    threads = ThreadPoolExecutor(1, thread_name_prefix="embstab-send")
+    called = threads.submit(function, *arguments)
+    threads.shutdown(wait=False)
+    return called
+
+
 def with_object(path: Url, ask: Callable[[Any, Any, str], V], done: str) -> V:
     """What ``ask`` makes of obstore, the client of a bucket and a key in it; what fails is one
     clear error, and FileNotFoundError where there is no such object.

@@ -106,8 +106,10 @@ def _missing(store: Store, version: Version) -> str | None:
         version.basis.get("file") if version.kind in MOVING else None
     ]
     there = {f"{folder}/{name}" for folder in ("digests", "bases") for name in store.names(folder)}
+    for key in filter(None, listed):  # what tells which files a run has, first
+        if key not in there and size_of(store, key) is None:
+            return key
     files = [key for stored in made for key, _, _ in artifacts(stored)]
     for run in dict.fromkeys("/".join(key.split("/")[:2]) for key in files):
         there |= {f"{run}/{path}" for path in store.files(run)}
-    wanted = [*(key for key in listed if key is not None), *files]
-    return next((key for key in wanted if key not in there and size_of(store, key) is None), None)
+    return next((key for key in files if key not in there and size_of(store, key) is None), None)

@@ -65,10 +65,14 @@ def decode_into(compression: str, data: memoryview, out: np.ndarray[Any, Any]) -
     elif compression == "pcodec":
         _decompress_numbers(data, out.reshape(-1))
     elif compression == "blosc":
-        _blosc_size(data)
+        _require_exact(_blosc_size(data), out.nbytes)  # less would leave what stood there before
         numcodecs.Blosc().decode(data, out=out)
     else:
-        numcodecs.Zstd().decode(data, out=out)
+        codec = numcodecs.Zstd()
+        codec.decode(data, out=out)  # not more, and just so much where no frame tells its size
+        claimed, _ = _zstd_header(data)
+        if claimed not in (None, out.nbytes):  # of the first frame
+            _require_exact(len(codec.decode(data)), out.nbytes)
 
 
 def _inflate(data: memoryview, out: memoryview, *, one: bool) -> None:
@@ -89,8 +93,7 @@ def _inflate(data: memoryview, out: memoryview, *, one: bool) -> None:
         data = data[stop - len(decoder.unused_data) :]
         if one or not any(data[:4]):  # zeros may pad a file
             break
-    if at != len(out):
-        raise ValueError(f"it becomes {at} bytes and the metadata says {len(out)}")
+    _require_exact(at, len(out))
 
 
 def _decompress_numbers(data: memoryview, out: np.ndarray[Any, Any]) -> None:
@@ -136,6 +139,11 @@ def require_encoded_size(size: int, allowed: int, what: str) -> None:
 def _require(size: int, allowed: int) -> None:
     if size > allowed:
         raise ValueError(f"it becomes {size} bytes or more and the metadata allows {allowed}")
+
+
+def _require_exact(size: int, expected: int) -> None:
+    if size != expected:
+        raise ValueError(f"it becomes {size} bytes and the metadata says {expected}")
 
 
 def _members(start: Callable[[], Any], *, one: bool = False) -> Decoder:

@@ -60,7 +60,8 @@ def chunk_files(array: zarr.Array[Any], *, unique: bool = False) -> ChunkFiles |
     marker = 7_777_777
     key = array.metadata.encode_chunk_key((marker,) + (0,) * (array.ndim - 1))
     before, _, after = key.partition(str(marker))
-    fill = 0.0 if array.fill_value is None else float(array.fill_value)
+    # As it is: a float64 does not hold every whole number.
+    fill = np.asarray(0 if array.fill_value is None else array.fill_value, array.dtype).item()
     remote = store if isinstance(store, ObjectStore) else None
     local = "" if isinstance(store, ObjectStore) else str(Path(store.root).absolute() / array.path)
     return ChunkFiles(
@@ -205,8 +206,15 @@ def require_chunks(
     The first of them in each (inner) chunk tells whether the store is asked for it.
     """
     size, fill = array.chunks[0], array.fill_value
-    starts = [at for at in _starts(rows, size) if _is_fill(values[at], fill)]
-    if not starts or may_be_left_out(fill, unique=unique, n_rows=min(size, array.shape[0])):
+    starts = [
+        at
+        for at in _starts(rows, size)
+        if _is_fill(values[at], fill)
+        and not may_be_left_out(
+            fill, unique=unique, n_rows=min(size, array.shape[0] - rows[at] // size * size)
+        )
+    ]
+    if not starts:
         return
     files = chunk_files(array, unique=unique)
     chunk_rows = (array.shards or array.chunks)[0]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dask_embstab.errors import EmbstabError
-from dask_embstab.files.objects import submit
+from dask_embstab.files.objects import submit, submit_alone
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.objects import PART_BYTES, part_bytes
 from dask_embstab.tables.store_errors import write_error
@@ -36,13 +36,13 @@ class _GivenUpError(Exception):
 
 
 class Upload:
-    """One object on its way: parts are handed to a thread of this process, which sends them."""
+    """One object on its way: parts are handed to a thread of its own, which sends them."""
 
     def __init__(self, files: ChunkFiles, chunk: int) -> None:
         self._parts: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
         self._given_up, self._files = False, files
         self._name = files.name(chunk)
-        self._sent: Future[None] = submit(self._send, files, chunk)
+        self._sent: Future[None] = submit_alone(self._send, files, chunk)
 
     def add(self, part: memoryview | None) -> None:
         """Hand over the next part (None: that was all)."""

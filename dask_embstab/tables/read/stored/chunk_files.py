@@ -61,7 +61,7 @@ class ChunkFiles:
     dtype: np.dtype[Any]
     checksummed: bool
     compression: Compression | None
-    fill: float
+    fill: int | float
     unique: bool
     within: str = ""
     recorded: Recorded | None = None
