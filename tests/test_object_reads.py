@@ -18,7 +18,6 @@ from zarr.storage import ObjectStore
 
 import dask_embstab as es
 from dask_embstab.errors import AccessError, DamageError, InputChangedError
-from dask_embstab.files.objects import _threads, submit
 from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
@@ -277,25 +276,6 @@ def test_objects_are_sent_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -
     assert len(sent) == 256 * 24 + 4
     found, _ = taken(make_table(array, where="a").source.block(0, 700), 0, 700, 50)
     np.testing.assert_array_equal(found, rows)
-
-
-def test_uploads_leave_the_threads_that_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many open objects as there are threads for requests: each waits for rows to be read."""
-    monkeypatch.setattr(object_writer, "PART_BYTES", 100)
-    array = chunked(ObjectStore(MemoryStore()), normals(60, 3), 60, "crc32c", math.nan)
-    files = chunk_files(array)
-    assert files is not None
-    monkeypatch.setattr("dask_embstab.files.objects._THREADS", 1)
-    _threads.cache_clear()
-    try:
-        writer = object_writer.chunk_writer(files, 0, 60)
-        writer.put(normals(60, 3)[:30])
-        assert submit(len, "read").result(10) == 4
-        writer.put(normals(60, 3)[30:])
-        writer.finish()
-    finally:
-        _threads.cache_clear()
-    np.testing.assert_array_equal(array[:], normals(60, 3))
 
 
 @pytest.mark.parametrize("small", [False, True])

@@ -124,7 +124,11 @@ class ChunkFiles:
     @property
     def ahead_bytes(self) -> int:
         """Most bytes that a reader has on their way and works on, besides its buffer."""
-        return 0 if self.store is None else AHEAD_BYTES + 2 * PART_BYTES
+        if self.store is None:
+            return 0
+        is_cut = self.shards is not None or self.stored_bytes is not None
+        part = PART_BYTES if is_cut else max(PART_BYTES, self.data_bytes)
+        return AHEAD_BYTES + 2 * part  # what is worked on, and the last one asked for
 
     def ahead(self, start: int, stop: int) -> ReadAhead | None:
         """What fetches the objects of these rows in order; None on a local disk, where the system

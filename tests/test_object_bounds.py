@@ -1,0 +1,68 @@
+"""Reading and writing objects: how many bytes and threads it takes at most."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from test_object_reads import chunked
+from test_shards import normals
+from zarr.storage import ObjectStore
+
+from dask_embstab.files.objects import _threads, submit
+from dask_embstab.tables.read.chunk_layout import chunk_files
+from dask_embstab.tables.read.direct import DirectBlock
+from dask_embstab.tables.read.stored import objects
+from dask_embstab.tables.read.stored.objects import OpenObject
+from dask_embstab.tables.write import object_writer
+
+pytest.importorskip("obstore")
+from obstore.store import MemoryStore
+
+
+@pytest.mark.parametrize("codec", ["bytes", "zstd"])
+def test_what_is_on_its_way_and_worked_on_is_as_much_as_is_projected(
+    monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """Compressed objects come whole."""
+    for name in ("PART_BYTES", "AHEAD_BYTES"):
+        monkeypatch.setattr(objects, name, 400)
+        monkeypatch.setattr(f"dask_embstab.tables.read.stored.chunk_files.{name}", 400)
+    rows = normals(1200, 3)
+    array = chunked(ObjectStore(MemoryStore()), rows, 300, codec, math.nan)
+    files = chunk_files(array)
+    assert files is not None
+    reader = DirectBlock(files, 0, 1200).open()
+    held, close = [], OpenObject.close
+
+    def measured(self: Any, *, drop: bool = False) -> None:
+        parts = {id(part): len(part.data) for part in (self._head, self._held)}
+        ahead: Any = reader._fetched
+        on_their_way = sum(len(one.result().data) for one, _ in ahead._parts.values())
+        held.append(sum(parts.values()) + on_their_way)
+        close(self, drop=drop)
+
+    monkeypatch.setattr(OpenObject, "close", measured)
+    reader.take(0, 300)
+    assert 400 <= held[0] <= files.ahead_bytes
+
+
+def test_uploads_leave_the_threads_that_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many open objects as there are threads for requests: each waits for rows to be read."""
+    monkeypatch.setattr(object_writer, "PART_BYTES", 100)
+    array = chunked(ObjectStore(MemoryStore()), normals(60, 3), 60, "crc32c", math.nan)
+    files = chunk_files(array)
+    assert files is not None
+    monkeypatch.setattr("dask_embstab.files.objects._THREADS", 1)
+    _threads.cache_clear()
+    try:
+        writer = object_writer.chunk_writer(files, 0, 60)
+        writer.put(normals(60, 3)[:30])
+        assert submit(len, "read").result(10) == 4
+        writer.put(normals(60, 3)[30:])
+        writer.finish()
+    finally:
+        _threads.cache_clear()
+    np.testing.assert_array_equal(array[:], normals(60, 3))
