@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from test_object_reads import chunked
 from test_shards import normals
 from zarr.storage import ObjectStore
 
+from dask_embstab.errors import AccessError
 from dask_embstab.files.objects import _threads, submit
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
@@ -18,8 +20,9 @@ from dask_embstab.tables.read.stored import objects
 from dask_embstab.tables.read.stored.objects import OpenObject
 from dask_embstab.tables.write import object_writer
 
-pytest.importorskip("obstore")
-from obstore.store import MemoryStore
+obstore = pytest.importorskip("obstore")
+from obstore.exceptions import PermissionDeniedError  # noqa: E402 (after the skip)
+from obstore.store import MemoryStore  # noqa: E402
 
 
 @pytest.mark.parametrize("codec", ["bytes", "zstd"])
@@ -66,3 +69,38 @@ def test_uploads_leave_the_threads_that_read_alone(monkeypatch: pytest.MonkeyPat
     finally:
         _threads.cache_clear()
     np.testing.assert_array_equal(array[:], normals(60, 3))
+
+
+@pytest.mark.parametrize("part_bytes", [1000, 1 << 20])
+def test_nothing_is_on_its_way_any_more_when_a_write_has_failed(
+    monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    """Else an object could come late, over that of the next run at the same place."""
+    monkeypatch.setattr(object_writer, "PART_BYTES", part_bytes)
+    memory, put, wait, waited = MemoryStore(), obstore.put, object_writer.wait, threading.Event()
+    sent: list[str] = []
+
+    def slow(store: Any, path: str, data: Any, **options: Any) -> None:
+        if path.endswith("c/1/0"):
+            raise PermissionDeniedError("no")
+        waited.wait(10)
+        put(store, path, data, **options)
+        sent.append(path)
+
+    def release(futures: Any) -> Any:
+        waited.set()
+        return wait(futures)
+
+    array = chunked(ObjectStore(memory), normals(800, 3), 200, "bytes", math.nan)
+    obstore.delete(memory, [f"a/c/{number}/0" for number in range(4)])
+    files = chunk_files(array)
+    assert files is not None
+    monkeypatch.setattr(obstore, "put", slow)
+    monkeypatch.setattr(object_writer, "wait", release)
+    writer = object_writer.chunk_writer(files, 200, 800)
+    with pytest.raises(AccessError, match="cannot be written"):  # noqa: PT012 (whichever tells)
+        writer.put(normals(600, 3))
+        writer.finish()
+    assert waited.is_set()
+    assert all(one.done() for one in writer._puts)  # type: ignore[attr-defined]
+    assert {one["path"] for one in memory.list("a/c").collect()} == set(sent)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
 
+from dask_embstab.core.types import Rows
 from dask_embstab.errors import EmbstabError
 from dask_embstab.files.objects import submit, submit_alone
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
@@ -59,9 +60,10 @@ class Upload:
         self.add(None)
         return self._sent
 
-    def give_up(self) -> None:
-        """The object is not to be."""
+    def give_up(self) -> Future[None]:
+        """The object is not to be: done when none is sent any more."""
         self._given_up = True
+        return self._sent
 
     def _result(self) -> None:
         try:
@@ -99,6 +101,14 @@ class ObjectWriter(DirectWriter):
     def __init__(self, files: ChunkFiles, start: int, stop: int, *, sync: bool = False) -> None:
         super().__init__(files, start, stop, sync=sync)
         self._puts: deque[Future[None]] = deque()
+
+    def put(self, rows: Rows) -> None:
+        """Append rows; where that fails, nothing is on its way any more."""
+        try:
+            super().put(rows)
+        except Exception:
+            self._settle()
+            raise
 
     def _begin(self, number: int) -> None:
         self._left = self._files.written_bytes
@@ -138,12 +148,26 @@ class ObjectWriter(DirectWriter):
 
     def finish(self) -> None:
         """Raise unless every row was put, and every object is there."""
-        super().finish()
-        self._wait(most=0)
+        try:
+            super().finish()
+            self._wait(most=0)
+        except Exception:
+            self._settle()
+            raise
 
     def _wait(self, *, most: int) -> None:
         while len(self._puts) > most:
             self._puts.popleft().result()
+
+    def _settle(self) -> None:
+        """Wait for what is being sent: it may not come over what is written to the same place
+        next.
+        """
+        if self._upload is not None:
+            self._puts.append(self._upload.give_up())
+        for one in self._puts:
+            one.cancel()
+        wait(self._puts)
 
     def __del__(self) -> None:
         """Leave no half-sent object behind an error."""
