@@ -196,6 +196,13 @@ def test_a_place_that_is_none_is_bad_input_for_every_verb(
             verb(Url(url, options))
 
 
+def test_the_url_of_a_repository_names_no_run() -> None:
+    with pytest.raises(es.InputError, match="of an Icechunk repository names a series; give"):
+        es.open_run("icechunk+s3://b/p")
+    with pytest.raises(es.InputError, match="of an Icechunk repository names a series; give"):
+        es.create_run("icechunk+s3://b/p", np.ones((4, 2)))
+
+
 @pytest.mark.parametrize("verb", [es.Series.init, lambda place: es.Series(place).log()])
 def test_without_the_package_one_line_names_the_extra(
     verb: Any, monkeypatch: pytest.MonkeyPatch

@@ -77,6 +77,11 @@ def read_error(error: BaseException, what: str, repair: str = _RESTORE) -> Embst
         )
     if isinstance(error, ImportError):
         return InputError(f"{what} needs a library that is not installed ({error}); install it")
+    if str(error).startswith("Protocol not known: icechunk+"):
+        return InputError(
+            f"{what} must be at a place of runs; the URL of an Icechunk repository names a series;"
+            " give a version of it (URL@3), or the store of a session with the run"
+        )
     if str(error).startswith("Protocol not known"):
         return InputError(
             f"{what} must have an address that fsspec knows ({error}); give a path, or s3://,"
