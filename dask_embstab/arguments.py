@@ -134,7 +134,8 @@ def is_a(value: Any, module: str, name: str) -> bool:
     has imported it.
     """
     loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, getattr(loaded, name, ()))
+    # By its type: a proxy of what is not there raises when it is asked for its class.
+    return loaded is not None and issubclass(type(value), getattr(loaded, name, ()))
 
 
 def offers(value: Any, name: str) -> bool:

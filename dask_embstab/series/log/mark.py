@@ -47,7 +47,7 @@ def store_at(place: Any) -> Store:
             )
         require_harmless(place)
         return ObjectPrefix(Url(place.rstrip("/"), options_of(place)))
-    if is_a(getattr(place, "store", place), "icechunk", "IcechunkStore"):
+    if is_a(place.store if offers(place, "store") else place, "icechunk", "IcechunkStore"):
         raise InputError(
             "a series commits each version by itself, so it must be given the icechunk.Repository"
             " (or its URL, icechunk+s3://bucket/prefix), on an object store; a session came; give"
