@@ -103,6 +103,7 @@ def test_what_is_no_such_document_is_left_to_zarr(make_run: MakeRun, tmp_path: P
     [
         {"node_type": "table"},
         {"consolidated_metadata": {"must_understand": True}},
+        {"storage_transformers": [{"name": "mirrored"}]},
         {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 0]}}},
     ],
 )
@@ -115,5 +116,5 @@ def test_a_node_that_zarr_refuses_is_no_missing_node(
     if "chunk_grid" in change:
         document["chunk_grid"]["configuration"]["chunk_shape"] = [0, 3][: len(document["shape"])]
     file.write_text(json.dumps(document))
-    with pytest.raises(es.EmbstabError, match=r"metadata|must hold values"):
+    with pytest.raises(es.EmbstabError, match=r"metadata|must hold values|without storage trans"):
         es.open_run(tmp_path / "a.zarr")

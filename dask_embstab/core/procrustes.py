@@ -134,9 +134,9 @@ class Alignment:
 
     ``error`` = |X - Y| exactly, ``relative_error`` over |Y|, ``gram_gap`` eps = |XX' - YY'|,
     ``bound`` the paper's (2d)^1/4 sqrt(eps), ``nuclear_bound`` sqrt(|XX' - YY'|_*) (of 256
-    components and more sqrt(|(X - Y)(X + Y)'|_*), a few percent larger at most), ``lower_bound``
-    eps / (s1(X) + s1(Y)). The upper bounds hold where no orthogonal matrix brings X nearer to Y;
-    elsewhere they are None, and ``bound_reason`` says why.
+    components and more sqrt(|(X - Y)(X + Y)'|_*), a few percent larger, more only near rounding),
+    ``lower_bound`` eps / (s1(X) + s1(Y)). The upper bounds hold where no orthogonal matrix brings X
+    nearer to Y; elsewhere they are None, and ``bound_reason`` says why.
     """
 
     error: float

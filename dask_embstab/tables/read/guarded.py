@@ -66,12 +66,18 @@ def guarded(
     chunks.
 
     Raises ``error`` where an object codec other than those of texts and bytes is among them (Pickle
-    runs code), or a codec of which nobody knows before it is decoded how much it becomes.
+    runs code), or a codec of which nobody knows before it is decoded how much it becomes, or a
+    storage transformer (Zarr's groups open such arrays, and read them as if they had none).
     """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         changes = _guarded_v2(metadata, what, error)
     else:
+        if transformers := getattr(metadata, "storage_transformers", ()):
+            raise error(
+                f"{what} must be stored without storage transformers, which nobody has defined yet;"
+                f" it names {transformers[0]}; write it again without"
+            )
         codecs = _guarded_v3(metadata.codecs, what, error)
         changes = {} if codecs == tuple(metadata.codecs) else {"codecs": codecs}
 
