@@ -14,11 +14,13 @@ from zarr.storage import ObjectStore
 
 from dask_embstab.errors import AccessError
 from dask_embstab.files.objects import _threads, submit
+from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.stored import objects
 from dask_embstab.tables.read.stored.objects import OpenObject
 from dask_embstab.tables.write import object_writer
+from dask_embstab.tables.write.object_store import OutputGroup
 
 obstore = pytest.importorskip("obstore")
 from obstore.exceptions import PermissionDeniedError  # noqa: E402 (after the skip)
@@ -104,3 +106,21 @@ def test_nothing_is_on_its_way_any_more_when_a_write_has_failed(
     assert waited.is_set()
     assert all(one.done() for one in writer._puts)  # type: ignore[attr-defined]
     assert {one["path"] for one in memory.list("a/c").collect()} == set(sent)
+
+
+def test_a_task_of_a_write_that_was_given_up_puts_nothing_any_more() -> None:
+    """Else it would put its objects over those of the next run at the same place."""
+    store = ObjectStore(memory := MemoryStore())
+    run = OutputGroup.begin(store, {ATTRIBUTE: {INCOMPLETE: True}}, over=False)
+    array = chunked(run.group.store, rows := normals(60, 3), 20, "bytes", math.nan)
+    files = chunk_files(array)
+    assert files is not None
+    run.sweep()
+    before = {one["path"] for one in memory.list().collect()}
+    with pytest.raises(AccessError, match="given up"):
+        object_writer.chunk_writer(files, 0, 60).put(rows)
+    with pytest.raises(AccessError, match="given up"):
+        array[:] = rows
+    assert {one["path"] for one in memory.list().collect()} == before == {"zarr.json"}
+    again = OutputGroup.begin(store, {ATTRIBUTE: {INCOMPLETE: True}}, over=False)
+    np.testing.assert_array_equal(chunked(again.group.store, rows, 20, "bytes", 0)[:], rows)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
-from zarr.storage import MemoryStore, StorePath
+from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from dask_embstab.errors import (
+    AccessError,
     DamageError,
     EmbstabError,
     InputError,
@@ -130,6 +131,29 @@ def _overlap(one: str, other: str) -> bool:
     return first != second and (first.startswith(second) or second.startswith(first))
 
 
+class GivenOutput(ObjectStore[Any]):
+    """A store of objects that was handed in, for one run: once that is given up, tasks that are
+    still at it put nothing there, where the next run may be written meanwhile.
+    """
+
+    is_given_up = False
+
+    def with_read_only(self, read_only: bool = False) -> GivenOutput:  # noqa: FBT001, FBT002 (Zarr's)
+        """Itself: another one would not be given up with it."""
+        del read_only
+        return self
+
+    def require_open(self) -> None:
+        """Raise where the write was given up."""
+        if self.is_given_up:
+            raise AccessError(f"the write to {self} was given up; nothing is put there")
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """As Zarr, unless the write was given up."""
+        self.require_open()
+        await super().set(key, value)
+
+
 @dataclass(slots=True)
 class OutputGroup:
     """The root group of a run that is being written in its place, and the ``mark`` in it: its
@@ -147,7 +171,8 @@ class OutputGroup:
         try:
             if is_remote(out):
                 return cls(_claimed(UrlOutput(out), mark, name, overwrite=over), mark)
-            return cls(_begun(zarr_place(out), mark, over=over), mark)
+            place = GivenOutput(out.store) if type(out) is ObjectStore else zarr_place(out)
+            return cls(_begun(place, mark, over=over), mark)
         except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
             raise OutputExistsError(f"{name} exists already; choose another place") from error
         except EmbstabError:
@@ -166,12 +191,16 @@ class OutputGroup:
         """
         with contextlib.suppress(Exception):  # the store may be what failed
             given_up: dict[str, Any] = {ATTRIBUTE: {**self.mark[ATTRIBUTE], GIVEN_UP: True}}
-            if isinstance(store := self.group.store, UrlOutput):
+            group = self.group
+            if isinstance(store := group.store, UrlOutput):
                 store.give_up(_root_metadata(given_up))
                 return
-            for key in list(self.group.keys()):
-                del self.group[key]
-            self.group.attrs.put(dict(given_up))
+            if isinstance(store, GivenOutput):
+                store.is_given_up = True
+                group = zarr.open_group(ObjectStore(store.store), path=group.path, mode="r+")
+            for key in list(group.keys()):
+                del group[key]
+            group.attrs.put(dict(given_up))
 
 
 def _claimed(store: UrlOutput, mark: dict[str, Any], name: str, *, overwrite: bool) -> zarr.Group:
