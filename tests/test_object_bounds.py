@@ -117,8 +117,10 @@ def test_a_task_of_a_write_that_was_given_up_puts_nothing_any_more() -> None:
     assert files is not None
     run.sweep()
     before = {one["path"] for one in memory.list().collect()}
+    writer = object_writer.chunk_writer(files, 0, 60)
+    writer.put(rows)
     with pytest.raises(AccessError, match="given up"):
-        object_writer.chunk_writer(files, 0, 60).put(rows)
+        writer.finish()
     with pytest.raises(AccessError, match="given up"):
         array[:] = rows
     assert {one["path"] for one in memory.list().collect()} == before == {"zarr.json"}
