@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +58,27 @@ def test_a_session_is_no_home_of_a_series() -> None:
     for home in (store, StorePath(store, "series")):
         with pytest.raises(es.InputError, match=r"must be given the icechunk\.Repository"):
             es.Series.init(home)
+
+
+def test_what_icechunk_logs_is_not_printed_between_the_json_of_a_command() -> None:
+    code = """if True:
+        import contextlib
+        from dask_embstab.cli.main import main
+        with contextlib.suppress(SystemExit):
+            main(["inspect", "nowhere"])
+        import icechunk, zarr
+        repository = icechunk.Repository.create(icechunk.in_memory_storage())
+        ours, theirs = (repository.writable_session("main") for _ in range(2))
+        for session in (theirs, ours):
+            zarr.create_group(session.store).create_array("x", shape=(2,), dtype="i4")
+        theirs.commit("theirs")
+        with contextlib.suppress(icechunk.RebaseFailedError):
+            ours.rebase(icechunk.ConflictDetector())
+            raise AssertionError("they do not conflict")
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "ICECHUNK_LOG"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == ""
+    assert "nowhere" in ended.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import os
 import signal
 import sys
 import warnings
@@ -65,6 +66,7 @@ class _Group(click.Group):
 @click.pass_context
 def main(context: click.Context) -> None:
     """Keep an embedding space stable while the model behind it is retrained."""
+    os.environ.setdefault("ICECHUNK_LOG", "off")  # Icechunk logs to stdout, between the JSON
     context.with_resource(_seldom_collected())
     context.obj = choose_kernels()
 
