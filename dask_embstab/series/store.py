@@ -24,7 +24,6 @@ from dask_embstab.files.atomic import new_token, sync_one, write_whole
 from dask_embstab.files.locks import Lock, file_system_time, holder, try_lock
 from dask_embstab.files.owned import LOCK
 from dask_embstab.files.regular import files_below, open_regular, read_regular
-from dask_embstab.tables.write.page_cache import sync_run
 
 _BLOCK_BYTES = 1 << 20
 _REMOVALS = 10
@@ -210,6 +209,8 @@ class Folder:
 
     def sync(self, key: str) -> None:
         """Sync every file and folder below, the folder itself and the one it lies in."""
+        from dask_embstab.tables.write.page_cache import sync_run  # knows arrays: a log does not
+
         path = self.root / key
         sync_run(path)
         sync_one(path.parent)

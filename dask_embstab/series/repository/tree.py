@@ -103,13 +103,13 @@ class Tree:
         parts = folder.split("/") if folder else []
         for n in range(len(parts) + 1):
             above = "/".join(parts[:n])
-            found = self._metadata(above)
-            if found is not None and found["node_type"] != "group":
+            node = self._metadata(above)
+            if node is not None and node["node_type"] != "group":
                 raise InputError(
                     f"a series keeps groups of its own in a repository; {above or 'the root'} is an"
                     " array there; put the series into another repository"
                 )
-            if found is None:
+            if node is None:
                 group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}})
                 self._set(f"{above}/{_METADATA}" if above else _METADATA, group.encode())
 
