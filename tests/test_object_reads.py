@@ -18,6 +18,7 @@ from zarr.storage import ObjectStore
 
 import dask_embstab as es
 from dask_embstab.errors import AccessError, DamageError, InputChangedError
+from dask_embstab.files import remote
 from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
@@ -177,7 +178,7 @@ def faulty(
 def test_cut_connections_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore.exceptions import GenericError, PermissionDeniedError
 
-    monkeypatch.setattr(objects, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
     rows = normals(60, 3)
     source = make_table(
         chunked(ObjectStore(MemoryStore()), rows, 60, "crc32c", 0), where="a"

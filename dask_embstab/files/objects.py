@@ -7,7 +7,6 @@ The client belongs to the bucket, so that all objects share its connections.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -16,13 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from dask_embstab.errors import EmbstabError
 from dask_embstab.extras import require_extra
-from dask_embstab.files.remote import Url, client, failure, is_missing_object, options_of, unreached
+from dask_embstab.files.remote import Url, again, client, is_missing_object, options_of, unreached
 
 _PART_BYTES, _SENT = 8 << 20, 4
-_PAUSES = (0.1, 0.5, 2.0)
-"""Seconds before a request is made again whose answer broke off, which the client itself does not
-do.
-"""
 _THREADS = 64
 V = TypeVar("V")
 
@@ -57,18 +52,14 @@ def with_object(path: Url, ask: Callable[[Any, Any, str], V], done: str) -> V:
     obstore = require_extra("obstore", "s3", what=f"reaching {path}")
     parts = urlsplit(path)
     store = client(Url(f"{parts.scheme}://{parts.netloc}", options_of(path)))
-    for pause in (*_PAUSES, None):
-        try:
-            return ask(obstore, store, unquote(parts.path).strip("/"))
-        except EmbstabError:
+    try:
+        return again(lambda: ask(obstore, store, unquote(parts.path).strip("/")))
+    except EmbstabError:
+        raise
+    except Exception as error:
+        if is_missing_object(error):
             raise
-        except Exception as error:
-            if is_missing_object(error):
-                raise
-            if pause is None or "body" not in failure(error):
-                raise unreached(error, path, done) from None
-            time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+        raise unreached(error, path, done) from None
 
 
 def put_object(path: Url, parts: Sequence[memoryview]) -> None:

@@ -15,9 +15,10 @@ import io
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Self, TypeGuard
+from typing import Any, Self, TypeGuard, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dask_embstab.errors import AccessError, EmbstabError, InputError
@@ -72,6 +73,9 @@ _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{1,300})</Mes
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _QUOTED = re.compile(r'"[^"]*"')
 _SHOWN = 400
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before a request is made again whose answer broke off."""
+V = TypeVar("V")
 
 
 def canonical(url: str) -> str:
@@ -278,6 +282,27 @@ def is_missing_object(error: BaseException) -> bool:
     """Whether an object is missing, and not because its bucket is."""
     text = str(error)
     return isinstance(error, FileNotFoundError) and not any(code in text for code in _NO_BUCKET)
+
+
+def is_broken_off(error: BaseException) -> bool:
+    """Whether an answer broke off in its midst, after which obstore does not ask again by itself,
+    as it does where none came or one that says so.
+    """
+    return "body" in failure(error)
+
+
+def again(ask: Callable[[], V], *, after: Callable[[BaseException], bool] = is_broken_off) -> V:
+    """What ``ask`` gives; it is asked again, with pauses, after such failures."""
+    for pause in PAUSES:
+        try:
+            return ask()
+        except EmbstabError:
+            raise
+        except Exception as error:
+            if is_missing_object(error) or not after(error):
+                raise
+        time.sleep(pause)
+    return ask()
 
 
 def unreached(error: BaseException, what: str, done: str = "reached") -> AccessError:

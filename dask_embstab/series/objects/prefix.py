@@ -18,12 +18,11 @@ from functools import partial
 from typing import IO, Any
 
 from dask_embstab.files.regular import MOST_METADATA_BYTES
-from dask_embstab.files.remote import Url, client
+from dask_embstab.files.remote import Url, again, client
 from dask_embstab.series.objects.lease import Lease, take_lease
 from dask_embstab.series.objects.probe import require_conditions
 from dask_embstab.series.objects.requests import (
     ConflictError,
-    again,
     asking,
     delete,
     obstore,

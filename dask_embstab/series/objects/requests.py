@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import new_token
-from dask_embstab.files.remote import failure, is_missing_object, unreached
+from dask_embstab.files.remote import again, is_missing_object, unreached
 
 WRITER = "embstabwriter"
 """Of the metadata of an object; letters alone, which every store takes."""
 _MOST_TRIES, _WAIT_SECONDS = 8, 0.05
-_READS = 4
-V = TypeVar("V")
 Tag = Mapping[str, str]
 """What tells one content of an object from the next: its entity tag, its version."""
 
@@ -48,19 +46,6 @@ def asking(what: str, done: str = "read") -> Iterator[None]:
         if is_missing_object(error):
             raise
         raise unreached(error, what, done) from None
-
-
-def again(read: Callable[[], V]) -> V:
-    """What ``read`` gives; it is asked for again where an answer breaks off in its midst, which the
-    client does not do by itself.
-    """
-    for _ in range(_READS - 1):
-        try:
-            return read()
-        except Exception as error:
-            if "body" not in failure(error):
-                raise
-    return read()
 
 
 def put(store: Any, key: str, data: bytes) -> None:

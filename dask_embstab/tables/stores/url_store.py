@@ -4,6 +4,7 @@ one clear error each.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from copy import copy
 from typing import Any, Protocol, Self, TypeVar
@@ -16,9 +17,10 @@ from zarr.storage import FsspecStore, ObjectStore
 
 from dask_embstab.errors import AccessError, EmbstabError
 from dask_embstab.files.remote import (
+    PAUSES,
     Url,
     client,
-    failure,
+    is_broken_off,
     is_missing_object,
     is_read_only,
     is_remote,
@@ -27,7 +29,7 @@ from dask_embstab.files.remote import (
     unreached,
 )
 
-_TRIES, _AT_ONCE, _DIGEST = 4, 32, 4
+_AT_ONCE, _DIGEST = 32, 4
 _CONDITIONS = ("PreconditionError", "NotSupportedError")
 """What obstore raises over a condition of a request, which is no failure."""
 V = TypeVar("V")
@@ -205,7 +207,7 @@ class UrlStore(ObjectStore[Any]):
         Its client tries again where no answer comes or one that says so, and not where a listing or
         an error breaks off: that is done here.
         """
-        for tries in range(_TRIES):
+        for pause in (*PAUSES, None):
             try:
                 return await ask()
             except EmbstabError:
@@ -217,7 +219,8 @@ class UrlStore(ObjectStore[Any]):
                     if done == "reached":
                         raise no_ranges(f"{self.url}/{key}") from None
                     raise
-                if "response body" not in failure(error) or tries == _TRIES - 1:
+                if pause is None or not is_broken_off(error):
                     what = f"{self.url}{'/' if key else ''}{key}"
                     raise unreached(error, what, done) from None
+                await asyncio.sleep(pause)
         raise AssertionError("the last try returns or raises")

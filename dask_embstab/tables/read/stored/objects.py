@@ -8,7 +8,6 @@ for its latency.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from dask_embstab.errors import DamageError, EmbstabError, InputChangedError
 from dask_embstab.files.objects import submit
+from dask_embstab.files.remote import again
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
 from dask_embstab.tables.stores.url_store import no_ranges
@@ -27,10 +27,6 @@ AHEAD_BYTES = 32 << 20
 _MOST_PARTS = 16
 _COALESCED_BYTES = 1 << 16
 """Fetched between two ranges, rather than asking twice."""
-_PAUSES = (0.1, 0.5, 2.0)
-"""Seconds before a range is asked for again where the connection was cut within its body; the store
-itself tries requests that were refused again.
-"""
 _BEYOND = ("416", "Range Not Satisfiable", "Invalid range")
 """In what a store says where a range begins behind the end of an object."""
 
@@ -78,7 +74,7 @@ def fetch(store: Any, path: str, start: int, stop: int | None) -> Part:
                     return Part(start, memoryview(b""), meta["size"], meta["e_tag"])
             raise
 
-    return _again(ask)
+    return again(ask, after=_is_cut)
 
 
 def fetch_ranges(
@@ -90,23 +86,19 @@ def fetch_ranges(
     import obstore
 
     lengths = [n_bytes] * len(starts)
-    return _again(
+    return again(
         lambda: list(
             obstore.get_ranges(store, path, starts=starts, lengths=lengths, coalesce=coalesce)
-        )
+        ),
+        after=_is_cut,
     )
 
 
-def _again(ask: Callable[[], V]) -> V:
-    """What a request gives, which is made again where the connection was cut within its answer."""
+def _is_cut(error: BaseException) -> bool:
+    """Whether the connection was, however the client calls it."""
     from obstore.exceptions import GenericError
 
-    for pause in _PAUSES:
-        try:
-            return ask()
-        except GenericError:
-            time.sleep(pause)
-    return ask()
+    return isinstance(error, GenericError)
 
 
 def part_bytes(size: int) -> int:
