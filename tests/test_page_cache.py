@@ -11,7 +11,7 @@ import pytest
 from oracle import world
 
 import dask_embstab as es
-from dask_embstab.tables.write import page_cache
+from dask_embstab.tables.write import chunk_writer, page_cache
 
 
 @pytest.mark.parametrize("memory", [1 << 12, 1 << 40])
@@ -26,8 +26,9 @@ def test_pages_of_what_is_written_are_forgotten_where_it_is_large(
         forgotten.append(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     undisturbed = es.apply(transform, run, tmp_path / "undisturbed.zarr")
-    monkeypatch.setattr(page_cache, "physical_memory", lambda: memory)
-    monkeypatch.setattr(page_cache.os, "posix_fadvise", advise)
+    for module in (page_cache, chunk_writer):
+        monkeypatch.setattr(module, "exceeds_cache", lambda n_bytes: n_bytes > memory // 2)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
     made = es.apply(transform, run, tmp_path / "out.zarr")
     page_cache._written.clear()
     np.testing.assert_array_equal(made.items.vectors, undisturbed.items.vectors)
@@ -41,7 +42,6 @@ def test_pages_of_what_is_written_are_forgotten_where_it_is_large(
     assert len(early) > len(set(early)), "some files behind the writer, all of them in the end"
 
 
-@pytest.mark.usefixtures("tmp_path")
 def test_a_file_that_is_gone_is_no_error() -> None:
     for number in range(page_cache._FILES + 2):
         page_cache.forget_later(f"/nowhere/{number}")

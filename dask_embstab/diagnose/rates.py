@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.tree import micro_block_rows
+from dask_embstab.files.regular import drop_pages
 from dask_embstab.passes.engine.blas import one_thread
 from dask_embstab.tables.read.source import DEFAULT_CHUNK_BYTES
 
@@ -167,7 +168,7 @@ def forget_pages(files: Sequence[Path]) -> None:
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        drop_pages(descriptor)
         os.close(descriptor)
 
 

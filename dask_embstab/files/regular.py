@@ -80,6 +80,21 @@ def read_regular(
     return data
 
 
+def read_at(descriptor: int, target: memoryview, offset: int) -> int:
+    """Fill ``target`` with what stands from ``offset`` on; how many bytes: fewer where the file
+    ends.
+    """
+    done = 0
+    while done < len(target) and (got := os.preadv(descriptor, [target[done:]], offset + done)):
+        done += got
+    return done
+
+
+def drop_pages(descriptor: int) -> None:
+    """Let the system take a file's pages from its cache, as far as they are on the disk."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _too_long(path: str | os.PathLike[str], size: int, most_bytes: int) -> DamageError:
     return DamageError(
         f"{path} has {size} bytes and {most_bytes} may stand there at most; restore it from its"

@@ -18,6 +18,7 @@ from numpy.lib import format as npy_format
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, InputError
+from dask_embstab.files.regular import read_at
 from dask_embstab.tables.formats.arrays import ArrayInfo
 from dask_embstab.tables.formats.pieces import BATCH_ROWS
 
@@ -79,11 +80,8 @@ def _widened(rows: Rows) -> Rows:
 
 def _fill(descriptor: int, rows: Rows, offset: int, path: str) -> None:
     data = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-    while len(data):
-        got = os.preadv(descriptor, [data], offset)
-        if not got:
-            raise DamageError(f"{path} ends before its last row; restore it from its source")
-        data, offset = data[got:], offset + got
+    if read_at(descriptor, data, offset) < len(data):
+        raise DamageError(f"{path} ends before its last row; restore it from its source")
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

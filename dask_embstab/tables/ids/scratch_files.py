@@ -17,6 +17,7 @@ import numpy as np
 from dask_embstab.errors import DamageError
 from dask_embstab.files.atomic import write_whole
 from dask_embstab.files.objects import put_object, remove_objects, submit, with_object
+from dask_embstab.files.regular import read_at
 from dask_embstab.files.remote import Url
 from dask_embstab.repairs import option
 from dask_embstab.tables.read.stored.files import require_visible_dir
@@ -113,12 +114,8 @@ class LocalFile:
     def fill(self, ranges: Ranges) -> None:
         """One after the other."""
         for array, offset in ranges:
-            data = _bytes_of(array)
-            while len(data):
-                got = os.preadv(self._file, [data], offset)
-                if not got:
-                    raise _shorter()
-                data, offset = data[got:], offset + got
+            if read_at(self._file, _bytes_of(array), offset) < array.nbytes:
+                raise _shorter()
 
     def close(self) -> None:
         """Close it."""

@@ -15,7 +15,7 @@ from dask_embstab.core.types import RowNumbers
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.guarded import guarded
-from dask_embstab.tables.read.limits import physical_memory, require_stored
+from dask_embstab.tables.read.limits import exceeds_cache, require_stored
 from dask_embstab.tables.read.source import Access, Digests, Openable, Source
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.gather import DirectGather, ObjectGather
@@ -23,9 +23,6 @@ from dask_embstab.tables.read.stored.in_order import BlockQueue
 from dask_embstab.tables.read.zarr_source import ZarrGather, ZarrSource
 
 _FEW_CHUNKS = 16
-
-_DROP_SHARE = 0.5
-"""Tables larger than this share of memory are dropped from the page cache behind the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class DirectSource:
 
     def block(self, start: int, stop: int) -> DirectBlock:
         """These rows, read when the task runs."""
-        drop = self.files.n_rows * self.files.row_bytes > _DROP_SHARE * physical_memory()
+        drop = exceeds_cache(self.files.n_rows * self.files.row_bytes)
         return DirectBlock(self.files, start, stop, drop)
 
     def gather(self, rows: RowNumbers) -> DirectGather | ZarrGather:

@@ -26,11 +26,18 @@ _FEW_TEXTS = 1 << 22
 _LEAST_BYTES, _MOST_TIMES = 1 << 20, 32
 _TASK_BYTES = 1 << 10
 _SHARE = 0.5
+_CACHED_SHARE = 0.5
+"""Of memory: tables that are larger leave no pages behind, read or written."""
 
 
 def physical_memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def exceeds_cache(n_bytes: int) -> bool:
+    """Whether a table is so large that its pages shall not stay in the system's cache."""
+    return n_bytes > _CACHED_SHARE * physical_memory()
 
 
 def require_held(array: zarr.Array[Any], what: str) -> None:

@@ -19,13 +19,14 @@ from dask_embstab.core.types import Rows
 from dask_embstab.errors import DamageError, EmbstabError
 from dask_embstab.files.atomic import PARTIAL, begin_sync, create_new, new_token, write_all
 from dask_embstab.files.libc import call
+from dask_embstab.tables.read.limits import exceeds_cache
 from dask_embstab.tables.read.source import Digests
 from dask_embstab.tables.read.stored.checksums import appended
 from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.files import require_visible_dir
 from dask_embstab.tables.store_errors import write_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
-from dask_embstab.tables.write.page_cache import exceeds_cache, forget_later
+from dask_embstab.tables.write.page_cache import forget_later
 
 _PADDING_ROWS = 4096
 """Rows of fill that are written at a time behind the last rows of a table."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dask_embstab.errors import DamageError
-from dask_embstab.files.regular import open_regular
+from dask_embstab.files.regular import drop_pages, open_regular, read_at
 from dask_embstab.tables.read.stored.stored_bytes import read_checksum
 from dask_embstab.tables.store_errors import read_error
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES
@@ -44,15 +44,12 @@ class OpenChunk:
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill ``target`` from ``offset`` on."""
-        done = 0
-        while done < len(target):
-            try:
-                got = os.preadv(self.descriptor, [target[done:]], offset + done)
-            except OSError as error:
-                raise read_error(error, self.name) from error
-            if not got:
-                raise self._truncated()
-            done += got
+        try:
+            done = read_at(self.descriptor, target, offset)
+        except OSError as error:
+            raise read_error(error, self.name) from error
+        if done < len(target):
+            raise self._truncated()
 
     def scatter(self, targets: Sequence[memoryview], offset: int) -> None:
         """Fill one target after another from ``offset`` on."""
@@ -83,7 +80,7 @@ class OpenChunk:
         memory.
         """
         if drop:
-            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            drop_pages(self.descriptor)
         os.close(self.descriptor)
 
 
