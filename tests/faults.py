@@ -20,7 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
+from oracle import world
 
 import dask_embstab as es
 from dask_embstab.files import locks, swap
@@ -273,3 +275,13 @@ class FaultyStore:
         if self._after:
             original(*arguments)
         raise OSError(errno.EIO, "a fault that the test made")
+
+
+def write_days(folder: Path, n_users: int) -> None:
+    """Three days of a series, ``day-1.zarr`` and so on, with ids, in two chunks a table."""
+    for day in (1, 2, 3):
+        ids: dict[str, Any] = {
+            "item_ids": np.arange(24) + day,
+            "user_ids": [f"u{i}" for i in range(n_users)],
+        }
+        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, n_users), chunk_rows=16, **ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,37 @@ def publish_in_step(
                 except es.RetryError:
                     retries += 1
     told.put(retries)
+
+
+def race(
+    place: Any, folder: Path, rounds: int, *, n: int = 2, context: Any = None, seconds: float = 3600
+) -> int:
+    """Publish from ``n`` processes in step; how often one was told to call again. All runs are
+    versions then, each on the one before.
+    """
+    context = context or multiprocessing.get_context("spawn")
+    barrier, retries = context.Barrier(n), context.Queue()
+    arguments = (place, folder, rounds, barrier, retries)
+    others = [context.Process(target=publish_in_step, args=(i, *arguments)) for i in range(n)]
+    for other in others:
+        other.start()
+    total = sum(retries.get(timeout=seconds) for _ in others)
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
+
+    require_all(es.Series(place), n, rounds)
+    return total
+
+
+def require_all(series: es.Series, n: int, rounds: int) -> None:
+    """Every run of ``n`` publishers is a version, each on the one before."""
+    versions = series.log().versions
+    assert sorted(str(v.run) for v in versions) == sorted(
+        f"p{i}-{turn}" for i in range(n) for turn in range(rounds)
+    )
+    assert [v.parent for v in versions] == [None, *range(1, n * rounds)], "none is torn off"
+    assert not series.verify().damage
 
 
 if __name__ == "__main__":

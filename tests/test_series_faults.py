@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import faults
-import numpy as np
 import pytest
 from campaigns import EVERY
-from oracle import data_of, world
+from oracle import data_of
 
 import dask_embstab as es
 from dask_embstab.series.admin.status import unpublished
@@ -65,12 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     day held, ``shadow`` has it as a shadow.
     """
     folder = tmp_path_factory.mktemp("faults")
-    for day in (1, 2, 3):
-        ids: dict[str, Any] = {
-            "item_ids": np.arange(24) + day,
-            "user_ids": [f"u{i}" for i in range(30)],
-        }
-        es.create_run(folder / f"day-{day}.zarr", *world(day, 24, 30), chunk_rows=16, **ids)
+    faults.write_days(folder, 30)
     for name, gates in (("start", {}), ("strict", {"matched": 2.0})):
         lagged: dict[str, Any] = {"gaps": [1, 2], "keep_references": 1}
         series = es.Series.init(folder / name, gates=dict.fromkeys(THRESHOLDS) | gates, **lagged)

@@ -19,7 +19,7 @@ import pytest
 from cloud_stand_ins import Amazon, serving
 from fault_proxy import before, error
 from faults import recorded
-from publishers import publish_in_step, publish_one
+from publishers import publish_one, race
 from s3_server import Bucket, bucket, s3_server
 from test_series_processes import day_of
 
@@ -92,21 +92,7 @@ def test_two_publishers_at_once(bucket: Bucket, tmp_path: Path, record_property:
     context.set_forkserver_preload(["publishers", "obstore", "dask_embstab.series.objects.prefix"])
     for key in "abcd":
         series = es.Series.init(at(bucket, key), policy="first", **NO_GATES)
-        barrier, told_ = context.Barrier(2), context.Queue()
-        arguments = (at(bucket, key), tmp_path, rounds, barrier, told_)
-        others = [context.Process(target=publish_in_step, args=(n, *arguments)) for n in range(2)]
-        for other in others:
-            other.start()
-        retries += sum(told_.get(timeout=3600) for _ in others)
-        for other in others:
-            other.join(60)
-            assert other.exitcode == 0
-        versions = series.log().versions
-        assert sorted(str(v.run) for v in versions) == sorted(
-            f"p{i}-{turn}" for i in range(2) for turn in range(rounds)
-        )
-        assert [v.parent for v in versions] == [None, *range(1, 2 * rounds)], "none is torn off"
-        assert not series.verify().damage
+        retries += race(at(bucket, key), tmp_path, rounds, context=context)
         assert series.store.names("locks") == []
     assert retries >= rounds, "they did meet"
 
