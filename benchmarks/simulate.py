@@ -339,15 +339,20 @@ def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> di
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Simulate, print the table, return every figure."""
     options = _parser().parse_args(argv)
-    found = report(options)
-    command = command_line("simulate", argv)
+    return publish_between(MARKS, command_line("simulate", argv), report(options), options)
+
+
+def publish_between(
+    marks: tuple[str, str], command: str, rows: list[dict[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Publish a table of these rows; in a page it stands between the marks."""
     text = "\n".join(
-        [f"Made by `{command}`.", "", *table(found[0], (one.values() for one in found)), ""]
+        [f"Made by `{command}`.", "", *table(rows[0], (one.values() for one in rows)), ""]
     )
     if options.markdown:
-        write_between(Path(options.markdown), *MARKS, text)
+        write_between(Path(options.markdown), *marks, text)
         options.markdown = None
-    return publish({"command": command, "rows": found}, text, options)
+    return publish({"command": command, "rows": rows}, text, options)
 
 
 def _parser() -> argparse.ArgumentParser:

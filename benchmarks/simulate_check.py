@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
-from common import command_line, parser, publish, table, write_between
+from common import command_line, parser
 from object_server import object_server
-from simulate import Cluster, caught, job_of, simulated
+from simulate import Cluster, caught, job_of, publish_between, simulated
 
 import dask_embstab as es
 
@@ -76,14 +75,8 @@ def _compared(latency: float, rate: float, chunk_rows: int, n_chunks: int) -> di
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, simulate, print the table, return every figure."""
     options = parser(__doc__, folder=False).parse_args(argv)
-    found, command = measured_and_simulated(), command_line("simulate_check", argv)
-    text = "\n".join(
-        [f"Made by `{command}`.", "", *table(found[0], (one.values() for one in found)), ""]
-    )
-    if options.markdown:
-        write_between(Path(options.markdown), *MARKS, text)
-        options.markdown = None
-    return publish({"command": command, "rows": found}, text, options)
+    command = command_line("simulate_check", argv)
+    return publish_between(MARKS, command, measured_and_simulated(), options)
 
 
 if __name__ == "__main__":
