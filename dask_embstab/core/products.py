@@ -10,9 +10,9 @@ Which strips are fastest hangs on the width and on the kernels: `GRAMIANS` is a 
 `benchmarks/kernels.py` remakes, one column per family. What counts is the rate of all threads
 together: each of NumPy's calls may wait for the interpreter, so on Intel's processors one call of
 more arithmetic beats many short ones from 17 columns on, though one thread alone says otherwise.
-Nothing is timed when a product is computed:
-strips and blocks lie at fixed places of a panel, so bits do not depend on how a table was chunked.
-Rows are added at most `Strips.rows` in a row, then such sums, as `error_bounds` takes for granted.
+Nothing is timed when a product is computed: strips and blocks lie at fixed places of a panel, so
+bits do not depend on how a table was chunked. Rows are added at most `Strips.rows` in a row, then
+such sums, as `error_bounds` takes for granted.
 """
 
 from __future__ import annotations

@@ -101,13 +101,13 @@ class Likeness(Sums):
         """Mean cosine beyond chance: 1 where all rows are alike, 0 where they are as alike as
         unrelated rows.
         """
-        return beyond_chance((self.cosines / max(self.n, 1)), self.chance)
+        return beyond_chance(self.cosines / max(self.n, 1), self.chance)
 
     @property
     def low_agreement(self) -> float:
         """The same of the cosine that one row in ten does not reach."""
         reached = np.cumsum(self.histogram) >= _LOW * self.n
-        return beyond_chance((2.0 * (int(reached.argmax()) + 1) / _BINS - 1.0), self.chance)
+        return beyond_chance(2.0 * (int(reached.argmax()) + 1) / _BINS - 1.0, self.chance)
 
     @property
     def chance_share(self) -> float:
