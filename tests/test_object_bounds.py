@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,15 @@ from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
 from dask_embstab.tables.read.stored import objects
+from dask_embstab.tables.read.stored.chunk_files import ChunkFiles
 from dask_embstab.tables.read.stored.objects import OpenObject
+from dask_embstab.tables.stores import url_store
+from dask_embstab.tables.stores.sending import Sending
 from dask_embstab.tables.write import object_writer
 from dask_embstab.tables.write.object_store import OutputGroup
 
+SECONDS = 10
+"""For what comes at once."""
 obstore = pytest.importorskip("obstore")
 from obstore.exceptions import PermissionDeniedError  # noqa: E402 (after the skip)
 from obstore.store import MemoryStore  # noqa: E402
@@ -108,21 +115,98 @@ def test_nothing_is_on_its_way_any_more_when_a_write_has_failed(
     assert {one["path"] for one in memory.list("a/c").collect()} == set(sent)
 
 
-def test_a_task_of_a_write_that_was_given_up_puts_nothing_any_more() -> None:
-    """Else it would put its objects over those of the next run at the same place."""
-    store = ObjectStore(memory := MemoryStore())
-    run = OutputGroup.begin(store, {ATTRIBUTE: {INCOMPLETE: True}}, over=False)
-    array = chunked(run.group.store, rows := normals(60, 3), 20, "bytes", math.nan)
+MARK = {ATTRIBUTE: {INCOMPLETE: True}}
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    """Where the output lies."""
+    return MemoryStore()
+
+
+@pytest.fixture(params=["given", "url"])
+def place(request: Any, monkeypatch: pytest.MonkeyPatch, memory: MemoryStore) -> Any:
+    """An output, as it is handed in or by its URL."""
+    if request.param == "given":
+        return ObjectStore(memory)
+    monkeypatch.setattr(url_store, "client", lambda _: memory)
+    return "s3://bucket/out.zarr"
+
+
+def begun(place: Any) -> tuple[OutputGroup, ChunkFiles]:
+    """A run is begun there; its table is empty."""
+    run = OutputGroup.begin(place, MARK, over=False)
+    array = run.group.create_array("a", shape=(60, 3), chunks=(20, 3), dtype="f4", compressors=None)
     files = chunk_files(array)
     assert files is not None
-    run.sweep()
-    before = {one["path"] for one in memory.list().collect()}
+    return run, files
+
+
+def write(files: ChunkFiles, rows: Any) -> None:
+    """All rows."""
     writer = object_writer.chunk_writer(files, 0, 60)
     writer.put(rows)
-    with pytest.raises(AccessError, match="given up"):
-        writer.finish()
-    with pytest.raises(AccessError, match="given up"):
-        array[:] = rows
-    assert {one["path"] for one in memory.list().collect()} == before == {"zarr.json"}
-    again = OutputGroup.begin(store, {ATTRIBUTE: {INCOMPLETE: True}}, over=False)
-    np.testing.assert_array_equal(chunked(again.group.store, rows, 20, "bytes", 0)[:], rows)
+    writer.finish()
+
+
+def chunks(memory: MemoryStore) -> dict[str, bytes]:
+    """Those that are there."""
+    names = [one["path"] for one in memory.list("a/c").collect()]
+    return {name: bytes(memory.get(name).bytes()) for name in names}
+
+
+def test_a_task_of_a_write_that_was_given_up_puts_nothing_any_more(
+    place: Any, memory: MemoryStore
+) -> None:
+    """Nor one of another process, which is not told. Else it would put its objects over those of
+    the next run at the same place.
+    """
+    rows = normals(60, 3).astype("f4")
+    first, files = begun(place)
+    store: Any = object.__new__(type(files.store))
+    store.__dict__ |= vars(files.store)  # a store in memory is not sent
+    store.sending = pickle.loads(pickle.dumps(store.sending))
+    elsewhere = replace(files, store=store)
+    write(elsewhere, rows)
+    assert len(chunks(memory)) == 3
+    first.sweep()
+    _, following = begun(place)
+    for late in files, elsewhere:
+        with pytest.raises(AccessError, match="given up"):
+            write(late, rows)
+    assert not chunks(memory)
+    write(following, rows)
+    assert len(chunks(memory)) == 3
+
+
+def test_the_next_run_keeps_its_objects(
+    place: Any, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that is on its way when its write is given up comes before it, or never."""
+    put, close = obstore.put, Sending.close
+    on_its_way, go, landed = threading.Event(), threading.Event(), []
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        on_its_way.set()
+        go.wait(SECONDS)
+        put(*arguments, **options)
+        landed.append(arguments[1])
+
+    def released(sending: Sending) -> None:
+        go.set()
+        close(sending)
+        assert landed
+
+    first, files = begun(place)
+    monkeypatch.setattr(obstore, "put", slow)
+    monkeypatch.setattr(Sending, "close", released)
+    late = submit(write, files, np.zeros((60, 3), "f4"))
+    assert on_its_way.wait(SECONDS)
+    monkeypatch.setattr(obstore, "put", put)
+    first.sweep()
+    _, following = begun(place)
+    write(following, normals(60, 3).astype("f4"))
+    before = chunks(memory)
+    late.exception(SECONDS)
+    assert chunks(memory) == before
+    assert len(before) == 3

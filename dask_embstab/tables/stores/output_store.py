@@ -20,6 +20,7 @@ from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 
 from dask_embstab.errors import AccessError, EmbstabError, RetryError
+from dask_embstab.tables.stores.sending import Sending
 from dask_embstab.tables.stores.url_store import UrlStore
 
 _METADATA, _AT_ONCE = "zarr.json", 32
@@ -48,7 +49,7 @@ class UrlOutput(UrlStore):
         super().__init__(url)
         self.held: dict[str, bytes] = {}
         self._ours: Standing | None = None
-        self._is_given_up = False
+        self.sending = Sending(str(self.url))
 
     def with_read_only(self, read_only: bool = False) -> UrlOutput:  # noqa: FBT001, FBT002 (Zarr's)
         """Itself: what is held would be missing elsewhere."""
@@ -68,17 +69,20 @@ class UrlOutput(UrlStore):
         """Whether metadata are held, or an object stands there."""
         return key in self.held if _is_metadata(key) else await super().exists(key)
 
-    def require_open(self) -> None:
-        """Raise where the write was given up: also for what tasks put without Zarr."""
-        if self._is_given_up:
-            raise AccessError(f"the write of {self.url} was given up; nothing is put there")
+    def require_ours(self) -> None:
+        """Raise where the write was given up; another process looks whose the place is."""
+        is_ours = not self.sending.is_copy or self.standing() == self._ours
+        self.sending.require_open(is_ours=is_ours)
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Hold metadata, and put everything else."""
-        self.require_open()
+        """Hold metadata, and put everything else while the place is ours."""
         if _is_metadata(key):
+            self.sending.require_open()
             self.held[key] = value.to_bytes()
-        else:
+            return
+        with self.sending.one():
+            if self.sending.is_copy:
+                self.sending.require_open(is_ours=await self._standing() == self._ours)
             await super().set(key, value)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -183,7 +187,7 @@ class UrlOutput(UrlStore):
         """Write nothing any more, whatever tasks still try, remove all that was written, and say so
         in the root's metadata; nothing, where the place is not ours (any more).
         """
-        self._is_given_up = True
+        self.sending.close()
         if self._ours is not None and self.standing() == self._ours:
             self.sweep()
             self._put_over(root, self._ours)

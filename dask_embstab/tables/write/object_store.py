@@ -19,7 +19,6 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import MemoryStore, ObjectStore, StorePath
 
 from dask_embstab.errors import (
-    AccessError,
     DamageError,
     EmbstabError,
     InputError,
@@ -34,10 +33,13 @@ from dask_embstab.tables.store import is_place, open_node, place_name
 from dask_embstab.tables.store_errors import write_error
 from dask_embstab.tables.stores.output_store import Standing, UrlOutput
 from dask_embstab.tables.stores.run_files import StoreFiles
+from dask_embstab.tables.stores.sending import Sending
 from dask_embstab.tables.stores.url_store import UrlStore, zarr_place
 
-GIVEN_UP = "given_up"
-"""In the mark of an unfinished run: its own writer says that nobody writes it any more."""
+GIVEN_UP, WRITER = "given_up", "writer"
+"""In the mark of an unfinished run: its own writer says that nobody writes it any more; who that
+is.
+"""
 _AT_ONCE = 32
 
 
@@ -136,22 +138,33 @@ class GivenOutput(ObjectStore[Any]):
     still at it put nothing there, where the next run may be written meanwhile.
     """
 
-    is_given_up = False
+    def __init__(self, store: Any, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self.sending = Sending(str(self))
+        self.root, self.writer = "", ""
 
     def with_read_only(self, read_only: bool = False) -> GivenOutput:  # noqa: FBT001, FBT002 (Zarr's)
         """Itself: another one would not be given up with it."""
         del read_only
         return self
 
-    def require_open(self) -> None:
-        """Raise where the write was given up."""
-        if self.is_given_up:
-            raise AccessError(f"the write to {self} was given up; nothing is put there")
+    def require_ours(self) -> None:
+        """Raise where the write was given up; another process looks whose the place is."""
+        is_ours = not self.sending.is_copy or sync(self._is_ours())
+        self.sending.require_open(is_ours=is_ours)
+
+    async def _is_ours(self) -> bool:
+        """Whether the mark of this write stands in the root's metadata."""
+        root = await self.get(self.root, default_buffer_prototype())
+        mark = recorded({} if root is None else _attributes(root.to_bytes()))
+        return mark.get(WRITER) == self.writer and not mark.get(GIVEN_UP)
 
     async def set(self, key: str, value: Buffer) -> None:
-        """As Zarr, unless the write was given up."""
-        self.require_open()
-        await super().set(key, value)
+        """As Zarr, while the place is ours."""
+        with self.sending.one():
+            if self.sending.is_copy:
+                self.sending.require_open(is_ours=await self._is_ours())
+            await super().set(key, value)
 
 
 @dataclass(slots=True)
@@ -167,12 +180,16 @@ class OutputGroup:
     def begin(cls, out: Any, mark: dict[str, Any], *, over: bool) -> OutputGroup:
         """Claim the place; `OutputExistsError` where another run stands there, or its beginning."""
         name = place_name(out)
-        mark = {ATTRIBUTE: {**mark[ATTRIBUTE], "writer": new_token()}}
+        mark = {ATTRIBUTE: {**mark[ATTRIBUTE], WRITER: new_token()}}
         try:
             if is_remote(out):
                 return cls(_claimed(UrlOutput(out), mark, name, overwrite=over), mark)
             place = GivenOutput(out.store) if type(out) is ObjectStore else zarr_place(out)
-            return cls(_begun(place, mark, over=over), mark)
+            made = cls(_begun(place, mark, over=over), mark)
+            if isinstance(place, GivenOutput):
+                place.root = f"{made.group.path}/zarr.json".lstrip("/")
+                place.writer = mark[ATTRIBUTE][WRITER]
+            return made
         except (FileExistsError, ContainsGroupError, ContainsArrayError) as error:
             raise OutputExistsError(f"{name} exists already; choose another place") from error
         except EmbstabError:
@@ -196,7 +213,7 @@ class OutputGroup:
                 store.give_up(_root_metadata(given_up))
                 return
             if isinstance(store, GivenOutput):
-                store.is_given_up = True
+                store.sending.close()
                 group = zarr.open_group(ObjectStore(store.store), path=group.path, mode="r+")
             for key in list(group.keys()):
                 del group[key]

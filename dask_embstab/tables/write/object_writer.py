@@ -84,6 +84,7 @@ class Upload:
             except queue.Empty:
                 if self._given_up:
                     raise _GivenUpError from None
+                self._files.require_open()
                 continue
             self._files.require_open()
             if part is None:
@@ -137,6 +138,7 @@ class ObjectWriter(DirectWriter):
     def _publish(self, number: int) -> None:
         assert not self._left
         assert self._filled == len(self._part)
+        self._files.require_ours()
         if self._upload is None:
             self._puts.append(submit(self._files.put, number, self._part))
             self._wait(most=_WAITING + _SENT)

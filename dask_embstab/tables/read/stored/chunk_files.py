@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from zarr.core.sync import sync
@@ -28,15 +29,7 @@ from dask_embstab.tables.read.stored.objects import (
 from dask_embstab.tables.read.stored.shards import OpenShard, Shards
 from dask_embstab.tables.store_errors import reading, writing
 from dask_embstab.tables.stores.run_files import CHECKSUM_BYTES, stored_checksum
-
-
-@runtime_checkable
-class Abandonable(Protocol):
-    """A store into which nothing is put any more once the write was given up."""
-
-    def require_open(self) -> None:
-        """Raise then."""
-
+from dask_embstab.tables.stores.sending import Abandonable
 
 Compression = Literal["blosc", "zstd", "gzip", "zlib", "pcodec"]
 """As numcodecs calls them."""
@@ -177,23 +170,24 @@ class ChunkFiles:
         """Raise where the store is that of a write which was given up."""
         store: Any = self.store
         if isinstance(store, Abandonable):
-            store.require_open()
+            store.sending.require_open()
 
     def put(self, chunk: int, data: Any, **options: Any) -> None:
         """Store all bytes of a chunk (or what gives them, part by part) as one object; large ones
-        in parts, side by side. None is left where the write was given up meanwhile.
+        in parts, side by side. Who gives the write up waits for it.
         """
         import obstore
 
-        assert self.store is not None
-        self.require_open()
-        with writing(self.name(chunk)):
-            obstore.put(self.store.store, self.path(chunk), data, **options)
-            try:
-                self.require_open()
-            except EmbstabError:
-                obstore.delete(self.store.store, self.path(chunk))
-                raise
+        store: Any = self.store
+        guard = store.sending.one() if isinstance(store, Abandonable) else contextlib.nullcontext()
+        with guard, writing(self.name(chunk)):
+            obstore.put(store.store, self.path(chunk), data, **options)
+
+    def require_ours(self) -> None:
+        """Raise where the place of a write is not its own any more."""
+        store: Any = self.store
+        if isinstance(store, Abandonable):
+            store.require_ours()
 
     def ranges(self, chunk: int, offsets: RowNumbers) -> list[Any]:
         """The bytes of a row at each of these offsets of an object."""
