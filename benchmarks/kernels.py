@@ -129,7 +129,7 @@ def rates(
     """GB of float32 rows per second of every product of a panel, as one product and as it is
     computed here, and the latter's share of the peak.
     """
-    n, family = micro_block_rows(d), product_family()
+    n, family = micro_block_rows(d), product_family(is_large=True)
     rng = np.random.default_rng(d)
     joint = rng.standard_normal((n, 2 * d))
     x, y = joint[:, :d].copy(), joint[:, d:].copy()
@@ -153,7 +153,7 @@ def rates(
         "X'Y": (lambda: x.T @ y, lambda: cross_product(x, y, family=family), 2 * d * d, "float64"),
         "X M": (
             lambda: np.matmul(z, M, out=out()),
-            lambda: multiply(z, M, out(), family=family),
+            lambda: multiply(z, M, out(), family=product_family()),
             2 * d * d,
             "float32",
         ),

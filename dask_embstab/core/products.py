@@ -25,13 +25,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dask_embstab.core import tiles
 from dask_embstab.core.types import Matrix, Rows
 
-Family = Literal["packed", "avx512", "avx512-amd"]
+Family = Literal["packed", "avx512", "avx512-amd", "compiled"]
 """Kernels of this process: those that pack all operands, and those that work on small products in
-place, on Intel's processors and on AMD's.
+place, on Intel's processors and on AMD's; or the one that is compiled for it (`core/tiles.py`).
 """
 PACKED: Family = "packed"
+COMPILED: Family = "compiled"
+
+_IN_PLACE = frozenset[Family]({"avx512", "avx512-amd"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,12 @@ class Strips:
 
 GRAMIANS: Mapping[Family, tuple[tuple[int, Strips], ...]] = {
     "packed": (),
+    "compiled": (),
     "avx512": (),
     "avx512-amd": ((32, Strips(512, 8)), (128, Strips(256, 8))),
 }
 """Widest rows, and the strips that they are fastest in; one product is faster beyond."""
-_APART: Mapping[Family, int] = {"packed": 0, "avx512": 32, "avx512-amd": 16}
+_APART: Mapping[Family, int] = {"packed": 0, "compiled": 0, "avx512": 32, "avx512-amd": 16}
 """Widest rows x and y whose products are computed faster from two arrays than from one [x y]."""
 _BLOCK_BYTES = 1 << 20
 """Rows of a Gramian that are swept over and over: half of the second cache, or all of it."""
@@ -58,7 +63,12 @@ _SMALL = 100**3
 _STRIP_ROWS = 1024
 _NARROW = 64
 """Widest rows for which strips are faster in a product of two tables."""
-_NARROWEST: Mapping[Family, int] = {"packed": 16, "avx512": 32, "avx512-amd": 16}
+_NARROWEST: Mapping[Family, int] = {
+    "packed": 16,
+    "compiled": 16,
+    "avx512": 32,
+    "avx512-amd": 16,
+}
 """Widest rows whose Gramian is fastest as its two halves (packed: as a whole), in strips."""
 
 
@@ -66,7 +76,7 @@ def multiply(rows: Rows, M: Matrix, out: Rows, *, family: Family) -> None:
     """``out`` (n, r) = ``rows`` (n, d) times ``M`` (d, r), all C-contiguous and of one dtype."""
     d, r = M.shape
     strip = _strip_rows(d, r)
-    whole = len(rows) // strip * strip if family != PACKED and strip else 0
+    whole = len(rows) // strip * strip if family in _IN_PLACE and strip else 0
     if whole:
         np.matmul(rows[:whole].reshape(-1, strip, d), M, out=out[:whole].reshape(-1, strip, r))
     if whole < len(rows):
@@ -76,14 +86,16 @@ def multiply(rows: Rows, M: Matrix, out: Rows, *, family: Family) -> None:
 def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
     """X'X, (d, d), symmetric to the last bit.
 
-    NumPy sees that both operands are one array and calls SYRK, which packs them, unless strips are
-    faster.
+    NumPy sees that both operands are one array and calls SYRK, which packs them, unless strips or
+    the compiled kernel are faster.
     """
     n, d = rows.shape
+    if family == COMPILED and tiles.takes_gramian(rows):
+        return tiles.gramian(rows)
     if rows.strides[1] != rows.itemsize:
         return rows.T @ rows
     if 1 < d <= _NARROWEST[family]:
-        return _narrow_gramian(rows, 2 if family != PACKED and d % 2 == 0 else 1)
+        return _narrow_gramian(rows, 2 if family in _IN_PLACE and d % 2 == 0 else 1)
     cut = next((cut for width, cut in GRAMIANS[family] if d <= width), None)
     return rows.T @ rows if cut is None or n < cut.rows else gramian_in_strips(rows, cut)
 
@@ -152,10 +164,12 @@ def joint_gramian(parts: Sequence[Matrix], *, family: Family = PACKED) -> Matrix
 
 def cross_product(x: Matrix, y: Matrix, *, family: Family) -> Matrix:
     """X'Y, (d, D)."""
+    if family == COMPILED and tiles.takes_cross_product(x, y):
+        return tiles.cross_product(x, y)
     strip = _strip_rows(x.shape[1], y.shape[1])
     whole = (
         len(x) // strip * strip
-        if family != PACKED and strip and x.flags.c_contiguous and y.flags.c_contiguous
+        if family in _IN_PLACE and strip and x.flags.c_contiguous and y.flags.c_contiguous
         else 0
     )
     if not whole:

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 
+from dask_embstab.core.products import COMPILED, cross_product, gramian
 from dask_embstab.core.tree import micro_block_rows
 from dask_embstab.files.regular import drop_pages
-from dask_embstab.passes.engine.blas import one_thread
+from dask_embstab.passes.engine.blas import one_thread, product_family
 from dask_embstab.tables.read.source import DEFAULT_CHUNK_BYTES
 
 Step = Callable[[], object]
@@ -120,6 +122,9 @@ def compute_steps(
                     lambda kind=kind, rows=rows: _product_step(kind, rows, d),  # type: ignore[misc]
                     rows,
                 )
+    if product_family(is_large=True) == COMPILED:
+        for kind in ("syrk", "gemm64"):
+            jobs[f"{kind} {panel} compiled"] = job(partial(_compiled_step, kind, panel, d), panel)
     return jobs
 
 
@@ -199,6 +204,14 @@ def _product_step(kind: str, rows: int, d: int) -> Step:
         return lambda: np.matmul(x, square, out=y)
     other = x if kind == "syrk" else y
     return lambda: np.matmul(x.T, other, out=square)
+
+
+def _compiled_step(kind: str, rows: int, d: int) -> Step:
+    """X'X and X'Y as a pass over a large table computes them."""
+    x, y = np.ones((rows, d)), np.ones((rows, d))
+    if kind == "syrk":
+        return partial(gramian, x, family=COMPILED)
+    return partial(cross_product, x, y, family=COMPILED)
 
 
 def _steady(make: Callable[[], Step], n_bytes: int, threads: int, seconds: float) -> float:

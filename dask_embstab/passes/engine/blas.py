@@ -16,7 +16,8 @@ from typing import Any
 
 import threadpoolctl
 
-from dask_embstab.core.products import PACKED, Family
+from dask_embstab.core.products import COMPILED, PACKED, Family
+from dask_embstab.core.tile_kernel import is_installed, vector_width
 from dask_embstab.kernels import processor
 
 AVX512 = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
@@ -98,15 +99,18 @@ def kernel_family() -> str:
         f"{info['internal_api']} {info.get('version')} {info.get('architecture', '')}".strip()
         for info in own_blas()
     }
-    strips = " (AMD)" if product_family() == "avx512-amd" else ""
-    return ", ".join(sorted(loaded)) + strips or "unknown"
+    of_blas = ", ".join(sorted(loaded)) + (" (AMD)" if product_family() == "avx512-amd" else "")
+    return (of_blas or "unknown") + (", compiled Gramians" if is_installed() else "")
 
 
 @functools.cache
-def product_family() -> Family:
-    """How products are cut into strips here (`core/products.py`): where NumPy's and SciPy's BLAS
-    libraries work on small products without packing them, by the maker of the processor.
+def product_family(*, is_large: bool = False) -> Family:
+    """How products are computed here (`core/products.py`): of large tables by a compiled kernel,
+    where there is one; else in strips, where NumPy's and SciPy's BLAS libraries work on small
+    products without packing them, by the maker of the processor.
     """
+    if is_large and vector_width():
+        return COMPILED
     chosen = [info.get("architecture") for info in own_blas()]
     if not chosen or not all(name in AVX512 for name in chosen):
         return PACKED

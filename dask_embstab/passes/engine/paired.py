@@ -15,7 +15,7 @@ from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
 from dask_embstab.passes.engine.blas import product_family
-from dask_embstab.passes.engine.plan import RowRange
+from dask_embstab.passes.engine.plan import Grid, RowRange
 from dask_embstab.tables.column import Column, ColumnBlock
 from dask_embstab.tables.read.source import Digests, Source
 
@@ -94,7 +94,7 @@ class PairReader:
         self,
         partners: Partners,
         rows: RowRange,
-        grid_rows: int,
+        grid: Grid,
         weights: ColumnBlock | Literal["norm"] | None,
         where: str,
     ) -> None:
@@ -104,8 +104,8 @@ class PairReader:
         self._norms = (
             weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
         )
-        self._buffers = Buffer(grid_rows), Buffer(grid_rows)
-        self._family = product_family()
+        self._buffers = Buffer(grid.rows), Buffer(grid.rows)
+        self._family = product_family(is_large=grid.is_large)
         self._where = where
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:

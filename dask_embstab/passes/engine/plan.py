@@ -20,6 +20,10 @@ _TASK_BYTES = 16 * 2**20
 Dask's configuration.
 """
 _MOST_BYTES = 8 * _TASK_BYTES
+_LARGE = 2**32
+"""Multiplications of a Gramian, rows times components squared, from which a kernel that takes 0.1 s
+to import and to compile is worth it: a tenth of a second of one processor.
+"""
 FAN_IN = 4
 """Neighbouring tasks whose results are joined at a time."""
 
@@ -66,11 +70,12 @@ class Grid:
 
     On an ``anchored`` grid every task starts on a multiple of ``rows``, so results do not depend on
     the chunking; where the chunks do not allow that, every task has a grid of its own and hands on
-    one sum.
+    one sum. Products of ``is_large`` tables are worth a kernel compiled for them.
     """
 
     rows: int
     anchored: bool
+    is_large: bool = False
 
 
 def plan(
@@ -106,7 +111,8 @@ def plan_rows(
     rows = chunk_rows * (aligned if aligned * chunk_bytes <= most_bytes else chunks)
     ranges = RowRanges(n_rows, rows)
     require_task_count(len(ranges), "a table")
-    return ranges, Grid(grid, anchored=rows % grid == 0 or len(ranges) == 1)
+    anchored = rows % grid == 0 or len(ranges) == 1
+    return ranges, Grid(grid, anchored, is_large=n_rows * d * d >= _LARGE)
 
 
 def common_rows(table: Table, other_rows: int) -> int | None:

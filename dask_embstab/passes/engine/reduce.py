@@ -143,9 +143,7 @@ def reduce_block(
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
     reader = block.open()
-    pair_reader = (
-        None if partners is None else PairReader(partners, rows, grid.rows, weights, where)
-    )
+    pair_reader = None if partners is None else PairReader(partners, rows, grid, weights, where)
     panels = _panels(reader, pair_reader, rows, grid)
     first = rows.start // grid.rows if grid.anchored else 0
     roots = Roots(reduction.merge)
@@ -156,9 +154,7 @@ def reduce_block(
             roots.push(Node(0, number, reduction.map(panel)))
         forest = roots.forest()
         if not all(np.isfinite(reduction.finite_check(root.value)) for root in forest):
-            again = (
-                None if partners is None else PairReader(partners, rows, grid.rows, weights, where)
-            )
+            again = None if partners is None else PairReader(partners, rows, grid, weights, where)
             _raise_not_finite(_panels(block.open(), again, rows, grid), where)
 
     if not grid.anchored:
@@ -172,7 +168,7 @@ def _panels(
     reader: Reader, pair_reader: PairReader | None, rows: RowRange, grid: Grid
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
-    buffer, family = Buffer(grid.rows), product_family()
+    buffer, family = Buffer(grid.rows), product_family(is_large=grid.is_large)
     for start in range(rows.start, rows.stop, grid.rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
