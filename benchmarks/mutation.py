@@ -90,7 +90,9 @@ class Mutant:
 
 
 class Baseline:
-    """A pytest plugin: how long each test takes, and which functions of the package it calls."""
+    """A pytest plugin: the CPU seconds of each test, which are the same on a busy machine, and which
+    functions of the package it calls.
+    """
 
     def __init__(self) -> None:
         """Nothing was run yet."""
@@ -105,13 +107,13 @@ class Baseline:
             if event == "call":
                 called.add(frame.f_code)
 
-        pyfuncitem.stash_called, pyfuncitem.stash_began = called, time.perf_counter()
+        pyfuncitem.stash_called, pyfuncitem.stash_began = called, time.process_time()
         sys.setprofile(note)
 
     def pytest_runtest_teardown(self, item: Any) -> None:
         """File the test under every function that it called."""
         sys.setprofile(None)
-        self.seconds[item.nodeid] = time.perf_counter() - getattr(item, "stash_began", 0.0)
+        self.seconds[item.nodeid] = time.process_time() - getattr(item, "stash_began", 0.0)
         for code in getattr(item, "stash_called", ()):
             if f"/{PACKAGE}/" in code.co_filename:
                 self.callers[code.co_filename, code.co_qualname].append(item.nodeid)
@@ -360,7 +362,7 @@ def markdown(results: dict[str, Any]) -> str:
     left = [row for row in rows if row["verdict"] != "killed"]
     lines += [
         "",
-        "What no test noticed within its time (on a busy machine fewer tests fit into it):",
+        "What no test noticed within its time:",
         "",
     ]
     lines += [
@@ -398,7 +400,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         default=10.0,
-        help="time of the tests of one mutant, as they are without it",
+        help="CPU time of the tests of one mutant, as they are without it",
     )
     return options
 
