@@ -260,6 +260,9 @@ def test_judgments_come_in_many_forms(judged_runs: tuple[Any, Any, Any], tmp_pat
         ([("q1", "d1", "good")], "finite numbers"),
         ([("q1", "d1", float("nan"))], "finite numbers"),
         ([("q1", "d1")], "triples"),
+        ([("q1", "d1", 1), ("q1", "d2")], "triples"),
+        ((["q1", "q2"], ["d1", "d2"], [1, 2, 3]), "triples"),
+        (range(3), "triples"),
         ([], "triples"),
         ({"q1": 3}, "triples"),
         (7, "triples"),
@@ -375,6 +378,7 @@ def test_every_displacement_is_written_by_id(make_run: MakeRun, tmp_path: Path, 
     np.testing.assert_allclose(read["norm_b"], np.linalg.norm(b[kept], axis=1))
     moved = [one.id for one in found.items.most_moved]
     assert moved == read.sort_values("cosine")["id"].tolist()[:10]
+    assert es.evaluate(*runs, k=5, most_moved=0).items.most_moved == ()
     with pytest.raises(es.OutputExistsError, match="stands already"):
         es.evaluate(*runs, k=5, displacement=place)
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -22,6 +22,8 @@ def folded(
     layer = layers_of(transform, table).layers[0]
     W = real_array(weight, "the weight of a layer", 2)
     into = W if layout == "in_out" else W.T
+    if not len(into):
+        raise InputError(f"a layer must have at least one input; its weight is {W.shape}")
     if into.shape[1] != layer.d:
         order = "(in, out)" if layout == "in_out" else "(out, in)"
         raise InputError(

@@ -182,15 +182,11 @@ def _frame(given: Any) -> tuple[pd.DataFrame, str]:
         except AttributeError as error:
             raise InputError(f"{_FORM}; a dict of other values came") from error
     try:
-        columns = list(given)
-        is_columns = len(columns) == 3 and not all(isinstance(part, tuple) for part in columns)
-        made = (
-            {i: pd.Series(np.asarray(part)) for i, part in enumerate(columns)}
-            if is_columns
-            else [list(row) for row in columns]
-        )
-        return pd.DataFrame(made), "the judgments"
-    except (TypeError, ValueError) as error:
+        parts = list(given)
+        is_columns = len(parts) == 3 and not all(isinstance(part, tuple) for part in parts)
+        columns = map(np.asarray, parts) if is_columns else zip(*parts, strict=True)
+        return pd.DataFrame(dict(enumerate(columns))), "the judgments"
+    except Exception as error:  # whatever a foreign type raises, it holds no judgments
         raise InputError(f"{_FORM}; a {type(given).__name__} came") from error
 
 

@@ -199,8 +199,8 @@ def _shared_queries(
     version behind another's, (versions q, d): none of them zeros anywhere.
     """
     n = tables[-1].n_rows
-    tried = np.random.default_rng(seed).integers(0, n, _TRIED * size)
-    tried = np.arange(n) if n <= size else np.unique(tried)
+    draws = np.random.default_rng(seed)
+    tried = np.arange(n) if n <= size else np.unique(draws.integers(0, n, _TRIED * size))
     tried = np.random.default_rng(seed).permutation(tried)
     rows = np.stack([*(gather(_inverse(one), tried) for one in pairings), tried])
     rows = rows[:, (rows >= 0).all(axis=0)][:, : 2 * size]

@@ -41,7 +41,7 @@ def skew_of(
         numbers = sorted(
             {operator.index(one) for one in (latest if versions is None else versions)}
         )
-    except TypeError:
+    except Exception:  # noqa: BLE001 (whatever a foreign type raises, it holds no numbers)
         raise InputError(
             f"versions must be whole numbers, such as [1, 2, 5]; they are {shown(versions)}"
         ) from None

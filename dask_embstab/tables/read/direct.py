@@ -99,6 +99,8 @@ class DirectReader:
         Some panels are read at once, and what is there already is not read twice.
         """
         files, (first, last) = self._files, self._ahead
+        if start == stop:
+            return self._buffer[:0]
         if first <= start < stop <= last:
             return self._buffer[start - first : stop - first]
         whole = max(1, self._read_rows // (stop - start)) * (stop - start)
