@@ -90,8 +90,8 @@ class Mutant:
 
 
 class Baseline:
-    """A pytest plugin: the CPU seconds of each test, which are the same on a busy machine, and which
-    functions of the package it calls.
+    """A pytest plugin: the CPU seconds of each test, which are the same on a busy machine, and
+    which functions of the package it calls.
     """
 
     def __init__(self) -> None:
