@@ -134,10 +134,10 @@ def transformed(case: Case, route: str) -> tuple[float, float, float]:
         transform = es.fit(case.items, case.users, method=route, balance="gramians")  # type: ignore[arg-type]
     except ConditionError:
         return REFUSED, REFUSED, 0.0
-    told = [transform.diagnostics[key] for key in TABLES]
-    unit = UNIT * case.kappa ** (2 if any(table["route"] == "gram" for table in told) else 1)
+    tables = [transform.diagnostics[key] for key in TABLES]
+    unit = UNIT * case.kappa ** (2 if any(table["route"] == "gram" for table in tables) else 1)
     errors = worst(case, {key: getattr(transform, key) for key in TABLES})
-    return errors, max(table["certificate"] for table in told), unit
+    return errors, max(table["certificate"] for table in tables), unit
 
 
 def worst(case: Case, matrices: dict[str, Array]) -> float:

@@ -128,8 +128,8 @@ def exceedance(world: World, n_seeds: int) -> dict[str, float]:
     """Share of seeds whose distance is beyond the estimate; how far beyond at worst, and the usual
     ratio of the two.
     """
-    found = np.array([distance_and_bound(world, seed) for seed in range(n_seeds)])
-    distances, bounds = found.T
+    pairs = np.array([distance_and_bound(world, seed) for seed in range(n_seeds)])
+    distances, bounds = pairs.T
     return {
         "exceeded": float(np.mean(distances > bounds)),
         "worst": float(np.max(distances / bounds)),
@@ -144,11 +144,11 @@ def distance_and_bound(world: World, seed: int) -> tuple[float, float]:
     x, y = world.rows(np.random.default_rng(seed % WORLDS_PER_KIND))
     n = world.anchors or 20 * world.d
     few = np.random.default_rng(1000 + seed).choice(N, n, replace=False)
-    found = _rotation(x[few], y[few])
-    left, right, s = found.Q @ found.Zh.T, found.Zh.T, found.singular_values / n
+    sampled = _rotation(x[few], y[few])
+    left, right, s = sampled.Q @ sampled.Zh.T, sampled.Zh.T, sampled.singular_values / n
     influence = Influence(np.eye(world.d), left, right, s, 1 / n, None, None, unit=False)
     bound = anchor_bound(world.d, N, [(influence(x[few], y[few]), N, N)])
-    return float(np.linalg.norm(found.Q - _rotation(x, y).Q)), bound
+    return float(np.linalg.norm(sampled.Q - _rotation(x, y).Q)), bound
 
 
 def _rotation(x: Array, y: Array) -> Rotation:

@@ -244,8 +244,8 @@ def stabilize(
     arguments = ["stabilize", str(run), str(out), "--json"]
     arguments += [] if reference is None else ["--reference", str(reference)]
     environment = {"DASK_NUM_WORKERS": str(threads)}
-    told, peak = launched(sys.executable, "-c", _COMMAND, *arguments, environment=environment)
-    figures = json.loads(told)
+    output, peak = launched(sys.executable, "-c", _COMMAND, *arguments, environment=environment)
+    figures = json.loads(output)
     seconds, limit = figures["seconds"], limit_seconds(chosen, rates, onto=reference is not None)
     return {
         "job": job,

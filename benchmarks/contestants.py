@@ -220,8 +220,8 @@ class Contestant:
 
 
 def _dask(label: str, jobs: dict[str, Any], *, slow: bool = False, one: bool = False) -> Contestant:
-    told = f"{label}, {'1 BLAS thread' if one else 'default BLAS threads'}"
-    return Contestant(told, "zarr", jobs, one_blas_thread=one, slow=slow)
+    name = f"{label}, {'1 BLAS thread' if one else 'default BLAS threads'}"
+    return Contestant(name, "zarr", jobs, one_blas_thread=one, slow=slow)
 
 
 def _array(label: str, name: str, *jobs: str, needs: str, kind: str = "zarr") -> Contestant:
@@ -307,14 +307,14 @@ def run(
             ):  # fresh pages for all alike (see `pages`, whose supply would count in the peak)
                 raw_write(out.with_suffix(".pages"), data.n_bytes("items"), 1)
                 shutil.rmtree(out.with_suffix(".pages"))
-            taken, found = _once(contestant, job, data, out, ready)
+            taken, values = _once(contestant, job, data, out, ready)
             seconds.append(taken)
             if number < repeats - 1:
                 shutil.rmtree(out)
         peak = tree_peak()
     if job != "fit" and contestant.works:
-        found = sampled(out, data, job)
-    np.save(folder / "found.npy", np.empty(0) if found is None else found)
+        values = sampled(out, data, job)
+    np.save(folder / "sample.npy", np.empty(0) if values is None else values)
     return {
         "seconds": statistics.median(seconds),
         "repeats": seconds,
@@ -329,8 +329,8 @@ def _once(
     out.mkdir()
     places = () if job == "fit" else (out,)
     began = time.perf_counter()
-    found = contestant.jobs[job](data, *places, setting)
-    return time.perf_counter() - began, found
+    values = contestant.jobs[job](data, *places, setting)
+    return time.perf_counter() - began, values
 
 
 @contextlib.contextmanager
@@ -385,8 +385,8 @@ def _rows(out: Path, name: str, wanted: list[int]) -> Rows:
     if (folder := out / f"{name}.parquet").exists():
         import pyarrow.dataset as ds
 
-        found = ds.dataset(folder).to_table(filter=ds.field("id").isin(wanted)).sort_by("id")
-        return np.array(found["v"].to_pylist())
+        rows = ds.dataset(folder).to_table(filter=ds.field("id").isin(wanted)).sort_by("id")
+        return np.array(rows["v"].to_pylist())
     group = out / "run.zarr" / name if (out / "run.zarr").exists() else out / f"{name}.zarr"
     array = zarr.open_array(group / "vectors", mode="r")
     return np.concatenate([np.asarray(array[row : row + 1]) for row in wanted])
@@ -401,7 +401,7 @@ def cluster(data: Data, folder: Path, repeats: int, setting: Setting) -> list[di
     """
     from distributed import LocalCluster
 
-    how = {
+    workers = {
         "n_workers": setting.threads,
         "threads_per_worker": 1,
         "processes": True,
@@ -409,7 +409,7 @@ def cluster(data: Data, folder: Path, repeats: int, setting: Setting) -> list[di
     }
     rows = []
     with contextlib.ExitStack() as stack:
-        address = setting.address or stack.enter_context(LocalCluster(**how)).scheduler_address
+        address = setting.address or stack.enter_context(LocalCluster(**workers)).scheduler_address
         for mib in TASK_MIB:
             with dask.config.set({"embstab.task-bytes": mib << 20}):
                 rows.append(

@@ -246,11 +246,11 @@ def run(name: str, place: Path, repeat: int, options: argparse.Namespace) -> dic
     program = _COMMON + setup + job + _BEGIN + _END
     out = place / f"out-{list(CONTESTANTS).index(name)}-{repeat}"
     arguments = [place / "run.parquet", place / "reference.parquet", out]
-    told, _ = launched(
+    output, _ = launched(
         *(sys.executable, "-c", program, *arguments, options.threads, options.d, options.memory),
         environment={"OPENBLAS_NUM_THREADS": "1"},
     )
-    figures: dict[str, Any] = json.loads(told.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     return figures
 
 

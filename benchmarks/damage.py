@@ -227,9 +227,9 @@ def template(folder: Path) -> Path:
     return folder
 
 
-def found(what: str, source: Path, folder: Path) -> list[str]:
+def who_finds(what: str, source: Path, folder: Path) -> list[str]:
     """Who finds this damage: yes, no, or - where it cannot be done."""
-    told = []
+    cells = []
     for asked in ASKED:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
@@ -243,10 +243,10 @@ def found(what: str, source: Path, folder: Path) -> list[str]:
                 name = runs.get(asked, "series/runs/day-{}.zarr")
                 KINDS[what](folder / name.format(1), folder / name.format(0))
         except FileNotFoundError:
-            told.append("-")
+            cells.append("-")
             continue
-        told.append("yes" if _refuses(asked, folder) else "no")
-    return told
+        cells.append("yes" if _refuses(asked, folder) else "no")
+    return cells
 
 
 def _refuses(asked: str, folder: Path) -> bool:
@@ -278,7 +278,7 @@ def main(docs: Path | None, kinds: tuple[str, ...] = (*KINDS, *OF_A_SERIES)) -> 
         source = template(Path(folder, "template"))
         if any(_refuses(asked, shutil.copytree(source, Path(folder, asked))) for asked in ASKED):
             raise RuntimeError("what nothing was done to is refused")
-        rows = [[what, *found(what, source, Path(folder, "copy"))] for what in kinds]
+        rows = [[what, *who_finds(what, source, Path(folder, "copy"))] for what in kinds]
     counts = [
         f"{sum(row[i] == 'yes' for row in rows)} of {sum(row[i] != '-' for row in rows)}"
         for i in range(1, 7)

@@ -41,23 +41,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="embstab-direct-") as folder:
         for _ in range(options.repeats):
-            for how in HOW:
+            for cache in HOW:
                 works: dict[str, Work] = {"write": write, "read": read}
                 for name, work in works.items():
                     forget(Path(folder), n)
                     before, began = cached(), time.perf_counter()
-                    work(Path(folder), n, how)
+                    work(Path(folder), n, cache)
                     passed = time.perf_counter() - began
-                    seen.setdefault((name, how), []).append(
+                    seen.setdefault((name, cache), []).append(
                         (n * CHUNK / 1e9 / passed, (cached() - before) / 1e6)
                     )
     figures = {
-        f"{name} {how}": {
-            "GB/s": statistics.median(rate for rate, _ in found),
-            "least": min(rate for rate, _ in found),
-            "cached MB": statistics.median(grown for _, grown in found),
+        f"{name} {cache}": {
+            "GB/s": statistics.median(rate for rate, _ in measured),
+            "least": min(rate for rate, _ in measured),
+            "cached MB": statistics.median(grown for _, grown in measured),
         }
-        for (name, how), found in seen.items()
+        for (name, cache), measured in seen.items()
     }
     lines = [
         f"Made by `{command_line('direct_io', argv)}` on {machine(1)}, one thread.",
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     return publish({"rates": figures}, text, options)
 
 
-def write(folder: Path, n: int, how: str) -> None:
+def write(folder: Path, n: int, cache: str) -> None:
     """Every chunk filled, written, and all of them on the disk in the end, as a durable run is."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if how == "direct" else 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if cache == "direct" else 0)
     before = -1
     with ThreadPoolExecutor(1) as pool, mmap.mmap(-1, 2 * PIECE) as memory:
         halves = np.frombuffer(memory, np.float32).reshape(2, -1)
@@ -93,9 +93,9 @@ def write(folder: Path, n: int, how: str) -> None:
                 waiting = pool.submit(os.pwrite, descriptor, half, at)
             assert waiting is not None
             waiting.result()
-            if how != "direct":
+            if cache != "direct":
                 begin_sync(descriptor)
-            if how == "forgotten":
+            if cache == "forgotten":
                 _forget_one(before)
                 before = descriptor
             else:
@@ -106,9 +106,9 @@ def write(folder: Path, n: int, how: str) -> None:
         _synced(folder / str(i))
 
 
-def read(folder: Path, n: int, how: str) -> None:
+def read(folder: Path, n: int, cache: str) -> None:
     """Every chunk read and added up, one piece behind the disk."""
-    flags = os.O_RDONLY | (os.O_DIRECT if how == "direct" else 0)
+    flags = os.O_RDONLY | (os.O_DIRECT if cache == "direct" else 0)
     with ThreadPoolExecutor(1) as pool, mmap.mmap(-1, 2 * PIECE) as memory:
         halves = np.frombuffer(memory, np.float32).reshape(2, -1)
         for i in range(n):
@@ -120,7 +120,7 @@ def read(folder: Path, n: int, how: str) -> None:
                     other = halves[(at // PIECE + 1) % 2]
                     waiting = pool.submit(os.preadv, descriptor, [other], at + PIECE)
                 halves[at // PIECE % 2].sum()
-            if how == "forgotten":
+            if cache == "forgotten":
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
         del halves, other, waiting

@@ -108,11 +108,11 @@ def standardized(T: Any, W: Any) -> Exact:
         )
 
 
-def score_error(T: Any, W: Any, landed_items: Any, landed_users: Any) -> float:
+def score_error(T: Any, W: Any, aligned_items: Any, aligned_users: Any) -> float:
     """Largest change of a score, over the largest score; every product exact."""
     with mp.workdps(DIGITS):
         scores = exactly(T) @ exactly(W).T
-        off = exactly(landed_items) @ exactly(landed_users).T - scores
+        off = exactly(aligned_items) @ exactly(aligned_users).T - scores
         return float(abs(off).max() / abs(scores).max())
 
 
@@ -210,14 +210,14 @@ def separated_biased(
 def _separated(
     make: Callable[[int], tuple[Array, Array]], n_seeds: int, dtype: Any
 ) -> Iterator[Case]:
-    found = 0
+    n_separated = 0
     for seed in count():
         T, W = (rows.astype(dtype) for rows in make(seed))
         exact = standardized(T, W)
         if exact.gaps.min() >= GAP:
             yield Case(T, W, exact, max(condition(T), condition(W)))
-            found += 1
-        if found == n_seeds:
+            n_separated += 1
+        if n_separated == n_seeds:
             return
 
 

@@ -113,7 +113,7 @@ def _kind(name: str) -> str:
         WORDS.get(word, {"True": "done and its reply lost", "False": "not done"}.get(word, word))
         for word in arguments
     ]
-    template = next(said for part, said in KINDS.items() if part in name)
+    template = next(text for part, text in KINDS.items() if part in name)
     return template.format(*words)
 
 

@@ -30,7 +30,7 @@ Figures = dict[str, list[float]]
 
 def figures(runs: Sequence[Path], policy: str) -> tuple[Figures, int]:
     """Every figure of every gate over one series, and how many runs were held."""
-    found: Figures = {gate.name: [] for gate in GATES}
+    by_gate: Figures = {gate.name: [] for gate in GATES}
     n_held = 0
     with tempfile.TemporaryDirectory() as scratch:
         series = es.Series.init(Path(scratch) / "series", policy=policy)
@@ -38,21 +38,21 @@ def figures(runs: Sequence[Path], policy: str) -> tuple[Figures, int]:
             version = series.add(run, accept="measured").version
             n_held += version.accepted is not None
             for verdict in version.verdicts:
-                found[verdict["gate"]] += verdict["figures"].values()
-    return found, n_held
+                by_gate[verdict["gate"]] += verdict["figures"].values()
+    return by_gate, n_held
 
 
 def passed_and_held(folders: Sequence[Path], policy: str, gap: int) -> tuple[Figures, str]:
     """Figures of all series together, and how many of their runs were held."""
-    found: Figures = {gate.name: [] for gate in GATES}
+    by_gate: Figures = {gate.name: [] for gate in GATES}
     n_held = n_runs = 0
     for folder in folders:
         runs = weeks_in(folder)[::gap]
         more, n = figures(runs, policy)
         for name, values in more.items():
-            found[name] += values
+            by_gate[name] += values
         n_held, n_runs = n_held + n, n_runs + len(runs)
-    return found, f"{n_held} of {n_runs}"
+    return by_gate, f"{n_held} of {n_runs}"
 
 
 def weeks_in(folder: Path) -> list[Path]:
@@ -71,7 +71,7 @@ def good_runs(folders: Sequence[Path], policies: Sequence[str], gaps: Sequence[i
         [
             f"`{gate.name}`",
             f"{gate.sense} {gate.threshold:g}",
-            *(_range(found[gate.name]) for found, _ in cases.values()),
+            *(_range(figures[gate.name]) for figures, _ in cases.values()),
         ]
         for gate in GATES
     ]

@@ -78,8 +78,10 @@ class Module:
     def own_imports(self, package: str) -> set[str]:
         """Modules of the package that this one imports."""
         nodes = ast.walk(self.tree)
-        found = (node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)
-        return {name for name in found if name.split(".")[0] == package}
+        imported = (
+            node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
+        )
+        return {name for name in imported if name.split(".")[0] == package}
 
     def body_lines(self, function: Function) -> list[str]:
         """The function's lines after its docstring, from its first statement on."""
@@ -93,9 +95,11 @@ class Module:
 def modules_of(package: Path) -> list[Module]:
     """Every module of the package but the ``__init__`` of folders that hold a docstring alone."""
     texts = {path: path.read_text() for path in sorted(package.rglob("*.py"))}
-    found = [Module(path, text, ast.parse(text)) for path, text in texts.items()]
+    parsed = [Module(path, text, ast.parse(text)) for path, text in texts.items()]
     return [
-        module for module in found if module.path.name != "__init__.py" or len(module.tree.body) > 1
+        module
+        for module in parsed
+        if module.path.name != "__init__.py" or len(module.tree.body) > 1
     ]
 
 

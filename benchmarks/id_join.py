@@ -59,7 +59,7 @@ def measure(folder: Path, n: int, kind: str, options: argparse.Namespace) -> lis
         _write(folder / name, KINDS[kind](order.tolist()))
     rows = []
     for memory in (options.memory, options.little):
-        found = least_cpu_seconds(
+        seconds = least_cpu_seconds(
             {
                 name: partial(_require_all, n, join, folder, memory, options.threads)
                 for name, join in (("ours", _ours), ("duckdb", _duckdb))
@@ -67,7 +67,7 @@ def measure(folder: Path, n: int, kind: str, options: argparse.Namespace) -> lis
             options.repeats,
         )
         where = "in memory" if memory == options.memory else "out of core"
-        rows.append({"rows": n, "kind": kind, "where": where, **found})
+        rows.append({"rows": n, "kind": kind, "where": where, **seconds})
         print(rows[-1], flush=True)
     return rows
 
@@ -75,8 +75,8 @@ def measure(folder: Path, n: int, kind: str, options: argparse.Namespace) -> lis
 def _require_all(
     n: int, join: Callable[[Path, str, int], int], folder: Path, memory: str, threads: int
 ) -> None:
-    found = join(folder, memory, threads)
-    assert found == n, (join.__name__, found)
+    n_joined = join(folder, memory, threads)
+    assert n_joined == n, (join.__name__, n_joined)
 
 
 def _ours(folder: Path, memory: str, threads: int) -> int:
@@ -92,11 +92,11 @@ def _duckdb(folder: Path, memory: str, threads: int) -> int:
 
     with duckdb.connect(config={"threads": threads, "temp_directory": str(folder)}) as database:
         database.execute(f"set memory_limit = '{memory}'; set preserve_insertion_order = false")
-        found = database.execute(
+        joined = database.execute(
             f"select a.row, b.row from '{folder}/run.parquet' a"
             f" join '{folder}/reference.parquet' b using (id)"
         ).fetchnumpy()
-    return len(found["row"])
+    return len(joined["row"])
 
 
 def _write(path: Path, ids: Any) -> None:

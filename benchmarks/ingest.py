@@ -80,19 +80,19 @@ def read(path: str, reader: str, layout: str, d: int, out: str) -> float:
     else:
         if reader == "DuckDB":
             relation: Any = duckdb.sql(f"select * from read_parquet('{path}')")
-            found = relation.to_arrow_table()
+            table = relation.to_arrow_table()
         else:
-            found = parquet.read_table(path)
-        ids = found["id"].to_numpy()
-        rows = _rows(found, layout, d)
+            table = parquet.read_table(path)
+        ids = table["id"].to_numpy()
+        rows = _rows(table, layout, d)
     assert rows.shape == (len(ids), d)
     return time.perf_counter() - began
 
 
-def _rows(found: Any, layout: str, d: int) -> Any:
+def _rows(table: Any, layout: str, d: int) -> Any:
     if layout == "columns":
-        return np.column_stack([found[f"v_{j}"].to_numpy() for j in range(d)])
-    column = found["v"].combine_chunks()
+        return np.column_stack([table[f"v_{j}"].to_numpy() for j in range(d)])
+    column = table["v"].combine_chunks()
     chunks = column.chunks if hasattr(column, "chunks") else [column]
     if layout == "fixed binary":
         return np.concatenate(

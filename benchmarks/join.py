@@ -86,15 +86,15 @@ def measure(folder: Path, n: int, options: argparse.Namespace) -> list[dict[str,
         for _ in range(options.repeats):
             for case in cases:
                 taken[case].append(_fit(run, reference, folder, case, options))
-                found = np.load(folder / "out.npy")
+                items = np.load(folder / "out.npy")
         for case in cases:
-            rows.append(_row(n, case, taken[case], found, rows[0] if rows else None))
+            rows.append(_row(n, case, taken[case], items, rows[0] if rows else None))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
 def _row(
-    n: int, case: str, taken: list[dict[str, Any]], found: Any, base: dict[str, Any] | None
+    n: int, case: str, taken: list[dict[str, Any]], items: Any, base: dict[str, Any] | None
 ) -> dict[str, Any]:
     figures = {
         key: statistics.median(each[key] for each in taken)
@@ -109,7 +109,7 @@ def _row(
         **figures,
         "ratio": figures["seconds"] / (base["seconds"] if base else figures["seconds"]),
         "cpu_ratio": figures["cpu"] / (base["cpu"] if base else figures["cpu"]),
-        "difference": float(np.abs(found - np.eye(len(found))).max()),
+        "difference": float(np.abs(items - np.eye(len(items))).max()),
     }
 
 
@@ -117,8 +117,8 @@ def _fit(
     run: Path, reference: Path, folder: Path, case: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     arguments = [run, reference, folder / "out.npy", options.threads, folder, options.memory, case]
-    told, peak = launched(sys.executable, "-c", _FIT, *arguments)
-    return {**json.loads(told), "peak": peak}
+    output, peak = launched(sys.executable, "-c", _FIT, *arguments)
+    return {**json.loads(output), "peak": peak}
 
 
 def _write(path: Path, ids: Any, options: argparse.Namespace) -> None:

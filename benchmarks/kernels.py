@@ -61,12 +61,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "command": command_line("kernels", argv),
             "family": f"{product_family()}: {kernel_family()}; {processor() or 'no AVX-512'}",
             "GFLOP/s": {
-                count: {dtype: rate / 1e9 for dtype, rate in found.items()}
-                for count, found in by_threads.items()
+                count: {dtype: rate / 1e9 for dtype, rate in peaks.items()}
+                for count, peaks in by_threads.items()
             },
             "products": {
-                count: [rates(d, found, options, count) for d in options.d]
-                for count, found in by_threads.items()
+                count: [rates(d, peaks, options, count) for d in options.d]
+                for count, peaks in by_threads.items()
             },
             "sweep": [sweep(d, options) for d in options.d] if options.sweep else [],
         }
@@ -95,7 +95,7 @@ def best(
     """Calls per second of every candidate, all in turn, the best of the tries: per second of
     processor time in one thread, or all calls of several threads per second of the clock.
     """
-    found = dict.fromkeys(candidates, 0.0)
+    fastest = dict.fromkeys(candidates, 0.0)
     with ThreadPoolExecutor(threads) as pool:
         clock = time.thread_time if threads == 1 else time.perf_counter
 
@@ -111,16 +111,16 @@ def best(
             for name, product in candidates.items():
                 barrier = threading.Barrier(threads)
                 tries = [pool.submit(calls, product, barrier) for _ in range(threads)]
-                found[name] = max(found[name], sum(one.result() for one in tries))
-    return found
+                fastest[name] = max(fastest[name], sum(one.result() for one in tries))
+    return fastest
 
 
 def square_products(options: argparse.Namespace, threads: int) -> dict[str, float]:
     """Flops per second of a large square product, by dtype."""
     squares = {dtype: np.ones((_PEAK, _PEAK), dtype) for dtype in ("float64", "float32")}
     products = {dtype: partial(np.matmul, a, a) for dtype, a in squares.items()}
-    found = best(products, 0.1, options.repeats, threads)
-    return {dtype: rate * 2 * _PEAK**3 for dtype, rate in found.items()}
+    fastest = best(products, 0.1, options.repeats, threads)
+    return {dtype: rate * 2 * _PEAK**3 for dtype, rate in fastest.items()}
 
 
 def rates(
@@ -160,11 +160,11 @@ def rates(
     }
     row: dict[str, Any] = {"d": d}
     for name, (one, ours, flops, dtype) in contestants.items():
-        found = best({"one": one, "ours": ours}, options.seconds, options.repeats, threads)
+        fastest = best({"one": one, "ours": ours}, options.seconds, options.repeats, threads)
         row[name] = {
-            "one": found["one"] * n * d * 4 / 1e9,
-            "ours": found["ours"] * n * d * 4 / 1e9,
-            "share": found["ours"] * n * flops / peaks[dtype],
+            "one": fastest["one"] * n * d * 4 / 1e9,
+            "ours": fastest["ours"] * n * d * 4 / 1e9,
+            "share": fastest["ours"] * n * flops / peaks[dtype],
         }
     return row
 
@@ -178,9 +178,9 @@ def sweep(d: int, options: argparse.Namespace) -> dict[str, Any]:
     candidates: dict[str, Product] = {"one": lambda: x.T @ x}
     for cut in cuts:
         candidates[f"{cut.rows} x {cut.columns}"] = partial(gramian_in_strips, x, cut)
-    found = best(candidates, options.seconds, options.repeats, options.threads)
-    one = found.pop("one")
-    ranked = sorted(found.items(), key=lambda item: -item[1])
+    fastest = best(candidates, options.seconds, options.repeats, options.threads)
+    one = fastest.pop("one")
+    ranked = sorted(fastest.items(), key=lambda item: -item[1])
     return {"d": d, "cuts": {name: rate / one for name, rate in ranked}}
 
 
@@ -234,7 +234,7 @@ def jobs(repeats: int) -> dict[str, tuple[float, float]]:
             es.create_run(place / f"run-{n}.zarr", T[:n], W[: 2 * n]) for n in (10_000, 300)
         )
         transform = es.fit(run)
-        found: dict[str, list[tuple[float, float]]] = {}
+        taken: dict[str, list[tuple[float, float]]] = {}
         for i in range(repeats):
             series = str(place / f"series-{i}")
             _embstab("series", "init", series)
@@ -251,10 +251,10 @@ def jobs(repeats: int) -> dict[str, tuple[float, float]]:
                 began, used = time.perf_counter(), _processor_seconds()
                 job()
                 passed = time.perf_counter() - began
-                found.setdefault(name, []).append((passed, _processor_seconds() - used))
+                taken.setdefault(name, []).append((passed, _processor_seconds() - used))
     return {
         name: (min(wall for wall, _ in times), min(used for _, used in times))
-        for name, times in found.items()
+        for name, times in taken.items()
     }
 
 

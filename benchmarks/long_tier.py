@@ -126,9 +126,9 @@ def skipped(cases: Iterable[ET.Element]) -> list[str]:
     """Why tests were skipped."""
     reasons: Counter[str] = Counter()
     for case in cases:
-        found = case.find("skipped")
-        if found is not None:
-            reasons[re.sub(r"\s+", " ", found.get("message", "")).replace("|", "\\|")] += 1
+        skipped = case.find("skipped")
+        if skipped is not None:
+            reasons[re.sub(r"\s+", " ", skipped.get("message", "")).replace("|", "\\|")] += 1
     return table(("skipped, because", "tests"), reasons.most_common()) if reasons else []
 
 

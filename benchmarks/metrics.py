@@ -79,13 +79,13 @@ def by_hand(vectors: zarr.Array[Any], queries: Array, k: int) -> Array:
 
 def in_turns(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each way in each turn."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             began = time.perf_counter()
             way()
-            found[name].append(time.perf_counter() - began)
-    return found
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         },
         repeats,
     )
-    found: dict[str, Any] = {name: min(seconds) for name, seconds in turns.items()}
-    found["agree"] = agree
-    found["ratios"] = {
+    figures: dict[str, Any] = {name: min(seconds) for name, seconds in turns.items()}
+    figures["agree"] = agree
+    figures["ratios"] = {
         name: statistics.median(a / b for a, b in zip(turns["search"], seconds, strict=True))
         for name, seconds in turns.items()
     }
@@ -131,14 +131,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         f"es.evaluate(sys.argv[1], sys.argv[2], k={k}, users={options.queries});"
         "print(time.perf_counter() - began)"
     )
-    told, found["evaluate_peak_bytes"] = launched(sys.executable, "-c", evaluated, *paths)
-    found["evaluate"] = float(told)
+    output, figures["evaluate_peak_bytes"] = launched(sys.executable, "-c", evaluated, *paths)
+    figures["evaluate"] = float(output)
     imported = "import dask_embstab.passes.evaluate.driver, dask_embstab.api"
-    _, found["imported_bytes"] = launched(sys.executable, "-c", imported)
-    return found
+    _, figures["imported_bytes"] = launched(sys.executable, "-c", imported)
+    return figures
 
 
-def report(found: dict[str, Any], options: argparse.Namespace, command: str) -> str:
+def report(figures: dict[str, Any], options: argparse.Namespace, command: str) -> str:
     """The figures as Markdown."""
     ways = {
         "search": "search (top k, exact in float64)",
@@ -146,17 +146,18 @@ def report(found: dict[str, Any], options: argparse.Namespace, command: str) -> 
         "bare_product": "the product alone",
     }
     rows = [
-        [text, f"{found[name]:.2f}", f"{found['ratios'][name]:.2f}"] for name, text in ways.items()
+        [text, f"{figures[name]:.2f}", f"{figures['ratios'][name]:.2f}"]
+        for name, text in ways.items()
     ]
     table_bytes = 4 * options.rows * options.components
     made = (
         f"{options.rows} rows of {options.components} components, {options.queries} queries, k ="
-        f" {options.k}; both ways agree on {found['agree']:.2%} of the rows found."
+        f" {options.k}; both ways agree on {figures['agree']:.2%} of the rows found."
     )
     evaluated = (
-        f"`es.evaluate` of two such runs ({options.users} users each): {found['evaluate']:.1f} s,"
-        f" peak {found['evaluate_peak_bytes'] / 2**20:.0f} MiB, of which"
-        f" {found['imported_bytes'] / 2**20:.0f} MiB are imports; one items table is"
+        f"`es.evaluate` of two such runs ({options.users} users each): {figures['evaluate']:.1f} s,"
+        f" peak {figures['evaluate_peak_bytes'] / 2**20:.0f} MiB, of which"
+        f" {figures['imported_bytes'] / 2**20:.0f} MiB are imports; one items table is"
         f" {table_bytes / 2**20:.0f} MiB."
     )
     head = ["# How fast is `evaluate`?", "", f"Made by `{command}` on {machine(options.threads)}."]
@@ -179,9 +180,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         tempfile.TemporaryDirectory(dir=options.dir) as folder,
         running(None, options.threads),
     ):
-        found = measure(Path(folder), options)
-    text = report(found, options, command_line("metrics", argv))
-    return publish(found, text, options)
+        figures = measure(Path(folder), options)
+    text = report(figures, options, command_line("metrics", argv))
+    return publish(figures, text, options)
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ def tests_of(mutant: Mutant, baseline: Baseline, seconds: float) -> list[str]:
     the time allows.
     """
     path = str(ROOT / Path(*mutant.module.split(".")).with_suffix(".py"))
-    found = {
+    callers = {
         test
         for (file, name), tests in baseline.callers.items()
         if file == path and mutant.function in (None, name, name.split(".<locals>")[0])
@@ -256,7 +256,7 @@ def tests_of(mutant: Mutant, baseline: Baseline, seconds: float) -> list[str]:
     }
     chosen: list[str] = []
     spent = 0.0
-    for test in sorted(found, key=baseline.seconds.__getitem__):
+    for test in sorted(callers, key=baseline.seconds.__getitem__):
         spent += baseline.seconds[test]
         if spent > seconds and chosen:
             break

@@ -109,11 +109,11 @@ class Handler(socketserver.StreamRequestHandler):
         if "list-type" in asked:
             self.listing(key, asked)
             return
-        found = self.server.held.objects.get(key)
-        if found is None:
+        held = self.server.held.objects.get(key)
+        if held is None:
             self.answer("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        data, tag = memoryview(found[0]), found[1]
+        data, tag = memoryview(held[0]), held[1]
         common = {
             "ETag": tag,
             "Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
@@ -133,13 +133,13 @@ class Handler(socketserver.StreamRequestHandler):
 
     def head(self, key: str, _: object, __: object, ___: object) -> None:
         """What is known of an object."""
-        found = self.server.held.objects.get(key)
-        if found is None:
+        held = self.server.held.objects.get(key)
+        if held is None:
             self.answer("404 Not Found")
             return
         modified = "Thu, 01 Jan 2026 00:00:00 GMT"
-        size = len(found[0])
-        self.answer("200 OK", ETag=found[1], Last_Modified=modified, Content_Length=size)
+        size = len(held[0])
+        self.answer("200 OK", ETag=held[1], Last_Modified=modified, Content_Length=size)
 
     def put(self, key: str, asked: dict[str, str], _: object, body: bytearray) -> None:
         """An object, or a part of an upload."""
@@ -186,8 +186,10 @@ class Handler(socketserver.StreamRequestHandler):
         keys = sorted(key[len(bucket) + 1 :] for key in list(self.server.held.objects))
         objects, folders = [], dict[str, None]()
         for key in (key for key in keys if key.startswith(prefix)):
-            name, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
-            if found:
+            name, closed, _ = (
+                key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+            )
+            if closed:
                 folders[f"{prefix}{name}{delimiter}"] = None
             else:
                 data, tag = self.server.held.objects[f"{bucket}/{key}"]

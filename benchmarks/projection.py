@@ -103,24 +103,24 @@ def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
     """Projected and measured figures of every verb."""
     run, out, again = folder / "run.zarr", folder / "out.zarr", folder / "again.zarr"
     make(run, case)
-    told = json.loads(launched(*_EMBSTAB, "doctor", run, "--json")[0])["run"]
+    projection = json.loads(launched(*_EMBSTAB, "doctor", run, "--json")[0])["run"]
     commands = {
         "fit": ("fit", run, folder / "transform.npz"),
         "stabilize": ("stabilize", run, out),
         "stabilize_reference": ("stabilize", run, again, "--reference", out),
     }
-    found = []
+    measured = []
     for verb in case.verbs:
         words, peak = launched(*_EMBSTAB, *commands[verb], "--json")
         seconds = json.loads(words)["seconds"]
-        projected = told["peak_bytes"][verb]
+        projected = projection["peak_bytes"][verb]
         figures = {"d": case.d, "chunks": case.n_chunks, "verb": verb, "users": case.users}
-        figures |= {"projected_seconds": told["seconds"][verb], "seconds": seconds}
-        found.append(figures | {"projected_bytes": projected, "bytes": peak})
+        figures |= {"projected_seconds": projection["seconds"][verb], "seconds": seconds}
+        measured.append(figures | {"projected_bytes": projected, "bytes": peak})
         print(figures, projected, peak, file=sys.stderr, flush=True)
     for place in (run, out, again):
         shutil.rmtree(place, ignore_errors=True)
-    return found
+    return measured
 
 
 def main(argv: list[str] | None = None, cases: Sequence[Case] = CASES) -> dict[str, Any]:
@@ -133,11 +133,11 @@ def main(argv: list[str] | None = None, cases: Sequence[Case] = CASES) -> dict[s
     options = given.parse_args(argv)
     if options.cases is not None:
         cases = [cases[int(number) - 1] for number in options.cases.split(",")]
-    found = []
+    results = []
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         for case in cases:
             began = time.monotonic()
-            found += measure(case, Path(folder))
+            results += measure(case, Path(folder))
             print(f"{time.monotonic() - began:.0f} s for {case}", file=sys.stderr, flush=True)
     lines = [
         [
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None, cases: Sequence[Case] = CASES) -> dict[s
             f"{one['bytes'] / 1e6:.0f}",
             f"{one['projected_bytes'] / one['bytes']:.2f}",
         ]
-        for one in found
+        for one in results
     ]
     header = [
         "d",
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None, cases: Sequence[Case] = CASES) -> dict[s
     )
     if options.docs:
         write_between(Path(options.docs), BEGIN, END, text)
-    return publish({"machine": where, "cases": found}, text, options)
+    return publish({"machine": where, "cases": results}, text, options)
 
 
 if __name__ == "__main__":

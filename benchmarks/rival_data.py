@@ -53,8 +53,8 @@ class Data:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """A table as zarr-python opens it."""
-        found: zarr.Array[Any] = self.as_table(name).source.array
-        return found
+        array: zarr.Array[Any] = self.as_table(name).source.array
+        return array
 
     def path(self, name: str, kind: str) -> Path:
         """A table as ``.npy`` or ``.parquet``."""

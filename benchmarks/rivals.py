@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             row = measure(folder, name, job, size, worlds, options)
             results["rows"].append(row)
             print(
-                json.dumps({key: value for key, value in row.items() if key != "found"}), flush=True
+                json.dumps({key: value for key, value in row.items() if key != "sample"}),
+                flush=True,
             )
         if "cluster" in options.jobs:
             results["cluster"] = _child(
@@ -195,18 +196,18 @@ def measure(
     worlds: dict[str, Data],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """One row of the table; ``found`` is what the results are compared by."""
+    """One row of the table; ``sample`` is what the results are compared by."""
     data, contestant = worlds[size], CONTESTANTS[name]
     n_bytes = data.n_bytes(*(("items", "users") if job == "whole" else ("items",)))
     repeats = 1 if contestant.slow else options.repeats
-    told = _child(folder, name, job, data, worlds, repeats, options)
+    figures = _child(folder, name, job, data, worlds, repeats, options)
     return {
         "name": name,
         "contestant": contestant.label,
         "job": job,
         "bytes": n_bytes,
-        "GB/s": n_bytes / told["seconds"] / 1e9,
-        **told,
+        "GB/s": n_bytes / figures["seconds"] / 1e9,
+        **figures,
     }
 
 
@@ -235,11 +236,11 @@ def _child(
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{name}, {job}: {done.stderr[-4000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
+    figures = json.loads(done.stdout.splitlines()[-1])
     if job != "cluster":
-        told["found"] = np.load(place / "found.npy").tolist()
+        figures["sample"] = np.load(place / "sample.npy").tolist()
     shutil.rmtree(place)
-    return told
+    return figures
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
@@ -247,10 +248,10 @@ def compare(rows: list[dict[str, Any]]) -> None:
     is off.
     """
     ours = {(row["job"], row["bytes"]): row for row in rows if row["name"] == PRODUCT}
-    found = {id(row): np.asarray(row.pop("found")) for row in rows}
+    samples = {id(row): np.asarray(row.pop("sample")) for row in rows}
     for row in rows:
         product = ours[row["job"], row["bytes"]]
-        wanted, got = found[id(product)], found[id(row)]
+        wanted, got = samples[id(product)], samples[id(row)]
         row["of ours"] = row["seconds"] / product["seconds"]
         row["off by"] = (
             float(np.abs(got - wanted).max() / np.abs(wanted).max()) if got.size else None

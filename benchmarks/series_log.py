@@ -54,7 +54,7 @@ def make(place: Path, versions: int, chunks: int) -> None:
         later = [table + np.float32(0.1 * day) * table[::-1] for table in tables]
         es.create_run(place / f"in-{day}.zarr", *later, name=f"day-{day}")
         real = series.add(place / f"in-{day}.zarr", accept="a benchmark").version
-    told, inputs = real.full_details, real.inputs
+    details, inputs = real.full_details, real.inputs
     named = {
         f"{key}/vectors/c/{n}/0": int(rng.integers(1 << 32))
         for key in ("items", "users")
@@ -63,13 +63,13 @@ def make(place: Path, versions: int, chunks: int) -> None:
     with mock.patch.object(os, "fsync"):  # nothing of it is to outlive a power cut
         for number in range(3, versions + 1):
             run = f"day-{number}"
-            found = Digests(run={"chunks": named, "metadata": {}, "bytes": {}}, inputs=inputs)
+            digests = Digests(run={"chunks": named, "metadata": {}, "bytes": {}}, inputs=inputs)
             place_of_run = (
-                {"run": run, **record_digests(series.store, run, found)}
+                {"run": run, **record_digests(series.store, run, digests)}
                 if number < versions
                 else {}
             )
-            made = replace(real, version=number, parent=number - 1, details=told, **place_of_run)
+            made = replace(real, version=number, parent=number - 1, details=details, **place_of_run)
             (place / version_key(number)).write_bytes(made.encoded())
 
 
@@ -105,8 +105,8 @@ def main(docs: Path | None, lengths: tuple[tuple[int, int], ...] = LENGTHS) -> l
             place = Path(folder, "series")
             make(place, versions, chunks)
             for question in QUESTIONS:
-                told = json.loads(launched(sys.executable, __file__, "--ask", question, place)[0])
-                figures = f"{told['seconds']:.4f}", f"{told['bytes'] / 1e6:.0f}"
+                answer = json.loads(launched(sys.executable, __file__, "--ask", question, place)[0])
+                figures = f"{answer['seconds']:.4f}", f"{answer['bytes'] / 1e6:.0f}"
                 lines.append([f"{versions:,}", f"{chunks:,}", question, *figures])
                 print(*lines[-1], flush=True)
             lines.append([f"{versions:,}", f"{chunks:,}", *whole_process(place)])

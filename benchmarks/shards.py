@@ -80,7 +80,7 @@ def measure(folder: Path, d: int, options: argparse.Namespace) -> list[dict[str,
         )
     with dask.config.set(num_workers=threads):
         rates = measured(jobs, options.repeats)
-    found = [
+    compared = [
         {
             "d": d,
             "kind": kind,
@@ -92,9 +92,9 @@ def measure(folder: Path, d: int, options: argparse.Namespace) -> list[dict[str,
         }
         for kind, inner in layouts
     ]
-    for row in found:
+    for row in compared:
         print(json.dumps(row), flush=True)
-    return found
+    return compared
 
 
 def _sharded(

@@ -125,11 +125,11 @@ class _Caught(Exception):  # noqa: N818 (no error)
 def caught(call: Callable[[], object]) -> tuple[dict[Any, Any], list[Load]]:
     """The graph of the first passes that a verb runs, as it goes to Dask, and their loads."""
     loads: list[Load] = []
-    found: dict[Any, Any] = {}
+    graph: dict[Any, Any] = {}
 
     def instead(nodes: Sequence[Any], **_: object) -> None:
         for node in nodes:
-            found.update(node.__dask_graph__())
+            graph.update(node.__dask_graph__())
         raise _Caught
 
     with (
@@ -138,7 +138,7 @@ def caught(call: Callable[[], object]) -> tuple[dict[Any, Any], list[Load]]:
         contextlib.suppress(_Caught),
     ):
         call()
-    return found, loads
+    return graph, loads
 
 
 def job_of(
@@ -198,7 +198,7 @@ class _Run:
     """Events of tasks that end, and of the scheduler that has heard of it."""
 
     def __init__(self, job: Job, cluster: Cluster) -> None:
-        self.job, self.cluster, self.told, n = job, cluster, Simulated(), len(job.waits)
+        self.job, self.cluster, self.simulated, n = job, cluster, Simulated(), len(job.waits)
         self.needed_by: list[list[int]] = [[] for _ in range(n)]
         for task, waits in enumerate(job.waits):
             for one in waits:
@@ -210,7 +210,7 @@ class _Run:
         self.running, self.held = [0] * cluster.workers, [0] * cluster.workers
         self.at, self.most = [-1] * n, math.ceil(_SATURATION * cluster.threads)
         self.events: list[tuple[float, int, int]] = []  # time, what (0 ended, 1 heard), the task
-        self.told.scheduler = self.free = n * cluster.submit
+        self.simulated.scheduler = self.free = n * cluster.submit
 
     def done(self) -> Simulated:
         """Until the last task has ended."""
@@ -222,8 +222,8 @@ class _Run:
             now, heard, task = heapq.heappop(self.events)
             (self._heard if heard else self._ended)(task, now)
         assert min(self.at) >= 0, "every task has run"
-        self.told.seconds = now
-        return self.told
+        self.simulated.seconds = now
+        return self.simulated
 
     def _give(self, worker: int, now: float, most: int) -> None:
         """Tasks that wait for none stay with the scheduler until a worker has few left."""
@@ -244,8 +244,8 @@ class _Run:
                 seconds += sum(job.left[one] for one in waits) / cluster.bytes_joined
             self.running[worker] += 1
             self.at[task] = worker
-            self.told.moved += away
-            self.told.busy += seconds
+            self.simulated.moved += away
+            self.simulated.busy += seconds
             heapq.heappush(self.events, (now + seconds, 0, task))
 
     def _ended(self, task: int, now: float) -> None:
@@ -253,9 +253,9 @@ class _Run:
         worker, cluster = self.at[task], self.cluster
         self.running[worker] -= 1
         self.held[worker] += self.job.left[task]
-        self.told.held = max(self.told.held, self.held[worker])
+        self.simulated.held = max(self.simulated.held, self.held[worker])
         self.free = max(self.free, now) + cluster.handle
-        self.told.scheduler += cluster.handle
+        self.simulated.scheduler += cluster.handle
         heapq.heappush(self.events, (self.free, 1, task))
         self._start(worker, now)
 
@@ -286,7 +286,7 @@ def described(folder: Path, rows: int, d: int, chunk_rows: int) -> es.Run:
 def jobs(folder: Path, rows: int, d: int, chunk_rows: int) -> dict[str, Job]:
     """A fit of such a run in scores mode, and its apply."""
     few = np.random.default_rng(0).normal(size=(2 * d, d))
-    transform, found = es.fit(few, few), {}
+    transform, jobs = es.fit(few, few), {}
     # Rows that are not there are refused when a run is opened.
     with mock.patch("dask_embstab.tables.read.arrays.require_held"):
         run = described(folder / "run", rows, d, chunk_rows)
@@ -295,8 +295,8 @@ def jobs(folder: Path, rows: int, d: int, chunk_rows: int) -> dict[str, Job]:
             "apply": lambda: es.apply(transform, run, folder / "out"),
         }
         for name, verb in verbs.items():
-            found[name] = job_of(*caught(verb), d=d, chunk_rows=chunk_rows, writes=name == "apply")
-    return found
+            jobs[name] = job_of(*caught(verb), d=d, chunk_rows=chunk_rows, writes=name == "apply")
+    return jobs
 
 
 def report(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -314,9 +314,9 @@ def report(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> dict[str, Any]:
+def _row(mib: int, name: str, job: Job, cluster: Cluster, ran: Simulated) -> dict[str, Any]:
     on_the_way = AHEAD_BYTES + (SENDING_BYTES if job.writes else 0)
-    memory = _BASE_BYTES + cluster.threads * (job.buffers + on_the_way) + told.held
+    memory = _BASE_BYTES + cluster.threads * (job.buffers + on_the_way) + ran.held
     parts = sum(-(-n // PART_BYTES) for n in job.reads)
     return {
         "chunks of MiB": mib,
@@ -327,10 +327,10 @@ def _row(mib: int, name: str, job: Job, cluster: Cluster, told: Simulated) -> di
         "tasks": f"{len(job.waits):,}",
         "one behind another": job.depth,
         "graph MB": round(job.graph_bytes / 1e6, 1),
-        "seconds": round(told.seconds),
-        "scheduler busy": f"{told.scheduler / told.seconds:.0%}",
-        "threads taken": f"{told.busy / told.seconds / cluster.workers / cluster.threads:.0%}",
-        "between workers GB": round(told.moved / 1e9, 2),
+        "seconds": round(ran.seconds),
+        "scheduler busy": f"{ran.scheduler / ran.seconds:.0%}",
+        "threads taken": f"{ran.busy / ran.seconds / cluster.workers / cluster.threads:.0%}",
+        "between workers GB": round(ran.moved / 1e9, 2),
         "memory of a worker MB": round(memory / 1e6),
         "million parts": round(parts * (2 if job.writes else 1) / 1e6, 2),
     }

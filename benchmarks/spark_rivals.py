@@ -92,18 +92,18 @@ def gramian(table: DataFrame, d: int, *, other: str = "v") -> Rows:
         yield pa.RecordBatch.from_pydict({"G": [total.tobytes()]})
 
     columns = [name for name in table.columns if name != "id"]
-    found = table.select(*columns).mapInArrow(partial, "G binary").collect()
-    return np.asarray(sum(np.frombuffer(row.G).reshape(d, d) for row in found))
+    rows = table.select(*columns).mapInArrow(partial, "G binary").collect()
+    return np.asarray(sum(np.frombuffer(row.G).reshape(d, d) for row in rows))
 
 
 def write(table: DataFrame, M: Rows, path: Path) -> None:
     """Write a transformed table, ids along, as uncompressed Parquet."""
-    table.mapInArrow(_landed(M), table.schema).write.option("compression", "none").parquet(
+    table.mapInArrow(_transformed(M), table.schema).write.option("compression", "none").parquet(
         str(path)
     )
 
 
-def _landed(M: Rows) -> Callable[[Any], Iterator[Any]]:
+def _transformed(M: Rows) -> Callable[[Any], Iterator[Any]]:
     d, width = M.shape
 
     def work(batches: Any) -> Iterator[Any]:
@@ -120,8 +120,8 @@ def _landed(M: Rows) -> Callable[[Any], Iterator[Any]]:
 
 
 def _vectors(batch: Any, name: str, d: int) -> Rows:
-    found: Rows = batch.column(name).flatten().to_numpy().reshape(-1, d)
-    return found
+    rows: Rows = batch.column(name).flatten().to_numpy().reshape(-1, d)
+    return rows
 
 
 def _read(spark: SparkSession, data: Data, name: str) -> DataFrame:

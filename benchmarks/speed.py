@@ -100,13 +100,13 @@ def measure(
     steps = step_jobs(array, folder, d, threads) if codec == "none" else {}
     with dask.config.set(num_workers=threads):
         rates = measured(jobs | steps, repeats)
-    found = limits(rates) if steps else {}
-    ratios = {f"{job}/limit": rates[job] / limit for job, limit in found.items()}
+    limited = limits(rates) if steps else {}
+    ratios = {f"{job}/limit": rates[job] / limit for job, limit in limited.items()}
     ratios["fit time/zarr read time"] = rates["zarr_read"] / rates["fit"]
     ratios["apply time/zarr copy time"] = rates["zarr_copy"] / rates["apply"]
     figures = {
         "GB/s": _giga(rates),
-        "limit GB/s": _giga(found),
+        "limit GB/s": _giga(limited),
         "ratios": {k: round(v, 3) for k, v in ratios.items()},
     }
     return {"d": d, "codec": codec, "rows": n, "bytes": size, **figures}

@@ -100,9 +100,9 @@ class SyntheticReader:
 
     def take(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop``, which lie in one chunk: chunks are whole panels."""
-        found, chunk = self.rows(start, stop), start // self._chunk_rows
-        self._digests[chunk] = checksum(found, self._digests.get(chunk, 0))
-        return found
+        rows, chunk = self.rows(start, stop), start // self._chunk_rows
+        self._digests[chunk] = checksum(rows, self._digests.get(chunk, 0))
+        return rows
 
     def digests(self) -> Digests:
         """The digests of what was taken."""

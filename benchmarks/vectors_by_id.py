@@ -39,9 +39,9 @@ def measure(folder: Path, rows: int, d: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         wanted = rng.permutation(rows)[:FETCHED]
         began = time.perf_counter()
-        found = table.rows_of(ids[wanted])
+        selected = table.rows_of(ids[wanted])
         taken.append(time.perf_counter() - began)
-        np.testing.assert_array_equal(found, vectors[wanted])
+        np.testing.assert_array_equal(selected, vectors[wanted])
     return {"rows": rows, "d": d, "index": index, "seconds": median(taken)}
 
 
@@ -52,16 +52,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        found = [measure(Path(folder), n, 64, options.repeats) for n in options.rows]
+        rows = [measure(Path(folder), n, 64, options.repeats) for n in options.rows]
     cells = [
         [f"{one['rows']:,}", one["d"], f"{one['index']:.2f}", f"{1e3 * one['seconds']:.1f}"]
-        for one in found
+        for one in rows
     ]
     header = ["rows", "d", "first fetch, with making the index: s", "1,000 ids: ms"]
     text = "\n".join(
         [f"`{common.command_line('vectors_by_id', argv)}`", "", *common.table(header, cells)]
     )
-    return common.publish({"lookups": found}, text, options)
+    return common.publish({"lookups": rows}, text, options)
 
 
 if __name__ == "__main__":

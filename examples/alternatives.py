@@ -152,7 +152,7 @@ def measured(a: Model, b: Model, *, seed: int) -> dict[str, Figures]:
     items = Matched.of(a.item_ids, b.item_ids, seed=seed)
     users = Matched.of(a.user_ids, b.user_ids, seed=seed)
     sampled = np.flatnonzero(~users.decides)[:300]
-    found = {}
+    by_map = {}
     for name in METHODS:
         began = time.process_time()
         of_items, of_users = both_tables(name, a, b, items, users, seed)
@@ -173,9 +173,9 @@ def measured(a: Model, b: Model, *, seed: int) -> dict[str, Figures]:
         if b.left_out is not None:
             figures["nDCG own"] = leave_one_out_quality(b_users, b_items, b.left_out)[1]
             figures["nDCG mixed"] = mixed_quality(b_users, a_items, items, b.left_out)
-        found[name] = figures
-    found["retrain"] = retrained(a, b, items, users, sampled)
-    return found
+        by_map[name] = figures
+    by_map["retrain"] = retrained(a, b, items, users, sampled)
+    return by_map
 
 
 def retrained(
@@ -241,7 +241,7 @@ def recommenders(options: Any) -> dict[str, list[dict[str, Figures]]]:
     events = read_events(require_data(options.data, "online_retail/online_retail.csv.gz"))
     folder = require_data(options.data, "gmf/gmf_a.npz").parent
     trained = {name: gmf_model(folder / f"gmf_{name}.npz") for name in gmf.NAMES}
-    found: dict[str, list[dict[str, Figures]]] = {
+    results: dict[str, list[dict[str, Figures]]] = {
         f"GMF, a and {name}": [
             measured(trained["a"], trained[name], seed=seed) for seed in options.seeds
         ]
@@ -255,14 +255,14 @@ def recommenders(options: Any) -> dict[str, list[dict[str, Figures]]]:
         for number, model in zip(options.weeks[1:], later, strict=True):
             gap = number - options.weeks[0]
             name = f"web shop, {gap} week{'s' if gap > 1 else ''} later"
-            found.setdefault(name, []).append(measured(first, model, seed=seed))
-    return found
+            results.setdefault(name, []).append(measured(first, model, seed=seed))
+    return results
 
 
-def recommender_lines(found: Mapping[str, Sequence[Mapping[str, Figures]]]) -> list[list[str]]:
+def recommender_lines(results: Mapping[str, Sequence[Mapping[str, Figures]]]) -> list[list[str]]:
     """A line per pair of trainings and method."""
     made = []
-    for data, repetitions in found.items():
+    for data, repetitions in results.items():
         for name in (*METHODS, "retrain"):
             figures = [one[name] for one in repetitions]
             costs = [

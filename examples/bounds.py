@@ -50,10 +50,10 @@ def sandwich(x: Any, y: Any) -> Measured:
     width = max(x.shape[1], y.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", es.EmbstabWarning)  # of noise as large as the rows
-        found = es.fit(x, reference=y, keep="geometry", width=width).diagnostics["alignment"]
-    size = found["error"] / found["relative_error"]
+        alignment = es.fit(x, reference=y, keep="geometry", width=width).diagnostics["alignment"]
+    size = alignment["error"] / alignment["relative_error"]
     names = ("lower_bound", "error", "nuclear_bound", "bound")
-    lower, error, nuclear, bound = (found[name] / size for name in names)
+    lower, error, nuclear, bound = (alignment[name] / size for name in names)
     return dict(zip(FIGURES, (lower, error, nuclear, bound, bound / error), strict=True))
 
 
@@ -141,22 +141,22 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[dict[Any, Measured
     if options.small:
         options.seeds, options.rows, options.weeks = options.seeds[:1], 500, 2
     dimensions = DIMENSIONS[:1] if options.small else DIMENSIONS
-    found: dict[str, list[dict[Any, Measured]]] = {"synthetic": [], "real": []}
+    results: dict[str, list[dict[Any, Measured]]] = {"synthetic": [], "real": []}
     sizes: dict[str, tuple[int, int]] = {}
     with threadpool_limits(1, "blas"):
         for seed in options.seeds:
             one = {}
             for name, x, y in real(options, seed):
                 one[name], sizes[name] = sandwich(x, y), (len(x), max(x.shape[1], y.shape[1]))
-            found["real"].append(one)
+            results["real"].append(one)
             worlds = [(d, k, e) for d in dimensions for k in DECAYS for e in NOISE]
-            found["synthetic"].append(
+            results["synthetic"].append(
                 {
                     (d, k, e): sandwich(*synthetic(options.rows, d, e, k, seed=seed))
                     for d, k, e in worlds
                 }
             )
-    made, measured = found["synthetic"], found["real"]
+    made, measured = results["synthetic"], results["real"]
     tables: list[Titled] = [
         (f"Synthetic, {options.rows} rows", ("d", "decay", "noise", *FIGURES), [
             [*map(str, key), *columns_of([one[key] for one in made], FIGURES)] for key in made[0]
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[dict[Any, Measured
         " trained on); mean ± standard deviation over them, 0 where nothing is random."
     )
     report(5, command_line("bounds.py", argv), about, tables, options.markdown)
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def frontier_rows(name: str, run: Any, seed: int) -> tuple[list[str], Rows]:
     d = run["items"].shape[1] if isinstance(run, dict) else run.items.d
     codes = [code for code in CODES if not code.startswith("pq") or d % int(code[2:]) == 0]
     # Forced, because GMF and the web shop have fewer items than codebooks ask for.
-    found = es.frontier(run, seed=seed, codes=codes, force=True)
-    header = ["data", "code", "bytes", f"recall@{found.k}", "95 %", "nDCG", "overlap"]
+    frontier = es.frontier(run, seed=seed, codes=codes, force=True)
+    header = ["data", "code", "bytes", f"recall@{frontier.k}", "95 %", "nDCG", "overlap"]
     header += ["head", "long tail", "score error", "slope"]
     rows = [
         [
@@ -64,7 +64,7 @@ def frontier_rows(name: str, run: Any, seed: int) -> tuple[list[str], Rows]:
             f"{entry.score_error:.2g}",
             f"{entry.slope:.4f}",
         ]
-        for entry in found.entries
+        for entry in frontier.entries
         if not (entry.rotate and (entry.rescored or "float" in entry.code))
     ]
     return header, rows
@@ -72,8 +72,8 @@ def frontier_rows(name: str, run: Any, seed: int) -> tuple[list[str], Rows]:
 
 def recall(exact: es.Run, coded: es.Run, k: int = 10) -> float:
     """Of the run's own users, over all items."""
-    found = [es.search(exact.users, run.items, k, metric="dot")[1] for run in (exact, coded)]
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*found, strict=True)]))
+    ids = [es.search(exact.users, run.items, k, metric="dot")[1] for run in (exact, coded)]
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*ids, strict=True)]))
 
 
 def equal_codes(before: es.Run, after: es.Run) -> float:
@@ -156,13 +156,13 @@ def main(argv: Sequence[str] | None = None) -> list[Titled]:
     options = parser.parse_args(argv)
     data = options.data or gmf.default_folder()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(data, Path(folder), options.weeks, options.seed)
-    show(found)
+        results = measure(data, Path(folder), options.weeks, options.seed)
+    show(results)
     if options.page:
         page = options.page.read_text(encoding="utf-8")
-        text = replace_between(page, BEGIN, END, as_markdown(found))
+        text = replace_between(page, BEGIN, END, as_markdown(results))
         options.page.write_text(text, encoding="utf-8")
-    return found
+    return results
 
 
 if __name__ == "__main__":

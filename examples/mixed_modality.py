@@ -137,12 +137,12 @@ def measured(
         (features[0][rows], features[1][rows])
         for rows in (order[:n_known], order[len(order) - n_searched :])
     )
-    found = {}
+    recalls = {}
     for name, method in METHODS.items():
         images, captions = map(unit, method(known, searched))
-        found["captions", name] = searched_by(captions, images)
-        found["images", name] = searched_by(images, captions)
-    return found
+        recalls["captions", name] = searched_by(captions, images)
+        recalls["images", name] = searched_by(images, captions)
+    return recalls
 
 
 def main(
@@ -161,7 +161,7 @@ def main(
     most = features.shape[1] - options.searched
     if not (options.searched > 0 < min(options.known) <= max(options.known) <= most):
         parser.error(f"--known and --searched must be positive and share {features.shape[1]} pairs")
-    found = {
+    results = {
         n: [measured(features, n, options.searched, seed=seed) for seed in options.seeds]
         for n in options.known
     }
@@ -171,12 +171,12 @@ def main(
             ("queries", "method", *FIGURES),
             [[*key, *columns_of([one[key] for one in many], FIGURES)] for key in many[0]],
         )
-        for n, many in found.items()
+        for n, many in results.items()
     ]  # fmt: skip
     about = f"{len(options.seeds)} random splits; mean ± standard deviation over them."
     command = command_line("mixed_modality.py", argv)
     report(4, command, about, tables, options.markdown)
-    return found
+    return results
 
 
 if __name__ == "__main__":

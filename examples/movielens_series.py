@@ -120,21 +120,21 @@ def series_of(
     """The items of every run as published; with ``halves`` one half of the movies decides the
     rotations.
     """
-    series, found = es.Series.init(place, **settings), []
+    series, published = es.Series.init(place, **settings), []
     for run in runs:
         ids = Items.of(run).ids
         series.add(
             run, accept="compared below", only=ids[decides(ids)].tolist() if halves else None
         )
-        found.append(Items.of(series.open()))
-    return found
+        published.append(Items.of(series.open()))
+    return published
 
 
 def measured(
     events: Events, options: argparse.Namespace, step_days: int, seed: int
 ) -> dict[tuple[str, str], dict[int, float | None]]:
     """Shares of the ceiling by policy, by which movies, and by gap."""
-    found: dict[tuple[str, str], dict[int, float | None]] = {}
+    shares_of: dict[tuple[str, str], dict[int, float | None]] = {}
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, "blas"):
         (raw := Path(folder, "raw")).mkdir()
         trained = [
@@ -148,27 +148,27 @@ def measured(
                 items = series_of(runs, Path(folder, f"{name}-{halves}"), settings, halves=halves)
                 for gap in every:
                     for of, share in shares(items, gap, halves=halves).items():
-                        found.setdefault((name, of), {})[gap] = share
+                        shares_of.setdefault((name, of), {})[gap] = share
                     for late in () if halves else (False, True):
                         share = shares(items, gap, late=late).get("all")
-                        found.setdefault((name, f"all, {'second' if late else 'first'} half"), {})[
-                            gap
-                        ] = share
+                        shares_of.setdefault(
+                            (name, f"all, {'second' if late else 'first'} half"), {}
+                        )[gap] = share
     print(
         f"seed {seed}: {len(runs)} runs of {step_days} days, {runs[-1].name} the last", flush=True
     )
-    return found
+    return shares_of
 
 
 def table(
-    found: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps: Sequence[int]
+    results: Sequence[dict[tuple[str, str], dict[int, float | None]]], gaps: Sequence[int]
 ) -> list[list[str]]:
     """A line per policy and half: the share at each gap asked for, the mean and the least over
     every gap.
     """
     rows = []
-    for column in found[0]:
-        known = [one[column] for one in found]
+    for column in results[0]:
+        known = [one[column] for one in results]
         asked = [spread([one.get(gap) for one in known], digits=1) for gap in gaps]
         values = [[share for share in one.values() if share is not None] for one in known]
         mean, least = (

@@ -96,9 +96,9 @@ def ndcg(scores: Rows, gains: Rows, k: int | None = 10) -> Rows:
     k = scores.shape[1] if k is None else min(k, scores.shape[1])
     discounts = 1 / np.log2(np.arange(2, k + 2))
     best_first = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    found = np.take_along_axis(gains, best_first, 1) @ discounts
+    gained = np.take_along_axis(gains, best_first, 1) @ discounts
     best = -np.sort(-gains, axis=1)[:, :k] @ discounts
-    quality: Rows = np.divide(found, best, out=np.full(len(scores), np.nan), where=best > 0)
+    quality: Rows = np.divide(gained, best, out=np.full(len(scores), np.nan), where=best > 0)
     return quality
 
 
@@ -163,14 +163,14 @@ def replace_section(page: str, number: int, text: str) -> str:
 
 def replace_between(page: str, begin: str, end: str, text: str) -> str:
     """The page with other text between two marks; the program ends where the page has them not."""
-    before, found, rest = page.partition(begin)
+    before, opened, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
-    if not (found and closed):
+    if not (opened and closed):
         sys.exit(f"error: the page must have the lines {begin} and {end}; add them where the"
                  " tables belong")  # fmt: skip
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
-def columns_of(found: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
+def columns_of(seeds: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
     """A cell per name: mean and deviation over the repetitions."""
-    return [spread([one.get(name) for one in found]) for name in names]
+    return [spread([one.get(name) for one in seeds]) for name in names]

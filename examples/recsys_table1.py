@@ -104,7 +104,7 @@ def measured(
     raw: Sequence[es.Run], place: Path, left_out: Sequence[LeftOut] | None = None
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Figures by pair of runs and form."""
-    found = {}
+    table = {}
     for form, runs in forms_of(raw, place).items():
         for k, name in enumerate("BC"[: len(raw) - 1], 1):
             row = compare(runs[0], runs[k])
@@ -116,8 +116,8 @@ def measured(
                 users, items = rows_of(runs[k], "users"), rows_of(runs[k], "items")
                 hits, gain = leave_one_out_quality(users, items, left_out[k])
                 figures |= {"hit rate@10": hits, "nDCG@10": gain}
-            found[f"A-{name}", form] = figures
-    return found
+            table[f"A-{name}", form] = figures
+    return table
 
 
 def of_shop(
@@ -142,11 +142,11 @@ def of_gmf(folder: Path, names: Sequence[str]) -> dict[tuple[str, str], dict[str
         return measured(raw, place)
 
 
-def lines(found: Sequence[Mapping[tuple[str, str], Mapping[str, float]]]) -> list[list[str]]:
+def lines(seeds: Sequence[Mapping[tuple[str, str], Mapping[str, float]]]) -> list[list[str]]:
     """A line per pair of runs and form; scores change by rounding alone, shown in powers of ten."""
     made = []
-    for key in found[0]:
-        figures = [one[key] for one in found]
+    for key in seeds[0]:
+        figures = [one[key] for one in seeds]
         change = max(one["score change"] for one in figures)
         made.append([*key, *columns_of(figures, FIGURES[:-1]), f"{change:.0e}" if change else "0"])
     return made
@@ -170,7 +170,7 @@ def main(
     events = read_events(require_data(options.data, "online_retail/online_retail.csv.gz"))
     folder = require_data(options.data, "gmf/gmf_a.npz").parent
     with threadpool_limits(1, "blas"):
-        found = {
+        results = {
             "GMF": [of_gmf(folder, gmf.NAMES[: len(options.weeks)])],
             "Web shop": [
                 of_shop(events, options.weeks, seed=seed, components=options.components)
@@ -178,13 +178,13 @@ def main(
             ],
         }
     header = ("runs", "form", *FIGURES)
-    tables: list[Titled] = [(name, header, lines(one)) for name, one in found.items()]
+    tables: list[Titled] = [(name, header, lines(one)) for name, one in results.items()]
     about = (
         f"GMF: one set of runs. Web shop: {len(options.seeds)} sets of starts and of left-out"
         f" items, weeks {', '.join(map(str, options.weeks))}; mean ± standard deviation over them."
     )
     report(1, command_line("recsys_table1.py", argv), about, tables, options.markdown)
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def aligned(known: Sequence[Week], raw: Sequence[Vectors], *, scores: bool) -> l
     """
     ids = np.unique(np.concatenate([week.item_ids for week in known]))
     total = np.zeros((len(ids), raw[0][0].shape[1]))
-    last, weight, found = np.zeros_like(total), np.zeros(len(ids)), []
+    last, weight, tables = np.zeros_like(total), np.zeros(len(ids)), []
     for week, (items, users) in zip(known, raw, strict=True):
         if scores:
             standard = es.fit(items, users)
@@ -100,8 +100,8 @@ def aligned(known: Sequence[Week], raw: Sequence[Vectors], *, scores: bool) -> l
         weight *= DECAY
         weight[rows] += 1
         total[weight < 1] = weight[weight < 1] = 0
-        found.append((items, users))
-    return found
+        tables.append((items, users))
+    return tables
 
 
 def vectors_of(known: Sequence[Week], *, seed: int, components: int) -> dict[str, list[Vectors]]:
@@ -134,7 +134,7 @@ def measured(
         return features(each[number], vectors[of][number] if of in vectors else None)
 
     weekly: dict[int, Reranker] = {}
-    found: dict[tuple[str, ...], list[float]] = {}
+    by_key: dict[tuple[str, ...], list[float]] = {}
     for start in options.trained:
         models = {arm: trained(arm, start) for arm in ARMS[:-1]}
         for gap in (gap for gap in options.gaps if start + gap < len(known)):
@@ -144,26 +144,26 @@ def measured(
             for arm, model in {**models, "retrained": weekly[number]}.items():
                 scores = model.scores(inputs(arm, number))
                 for key, value in qualities(scores, each[number], f"{gap}").items():
-                    found.setdefault((arm, *key), []).append(value)
+                    by_key.setdefault((arm, *key), []).append(value)
     month = {
         arm: heatmap(known, vectors[arm], options.month)
         for arm in ("raw", "Procrustes", "stabilized")
     }
-    return {key: statistics.fmean(values) for key, values in found.items()}, month
+    return {key: statistics.fmean(values) for key, values in by_key.items()}, month
 
 
 def qualities(scores: Rows, of: Slates, gap: str) -> dict[tuple[str, str], float]:
     """NDCG by label: of whole slates (under the gap, and "mean"), of their items of every age."""
-    found = {}
+    figures = {}
     for column, label in enumerate(LABELS):
         whole = mean_ndcg(scores[:, column], of.labels[:, column], of.starts)
-        found[label, gap] = found[label, "mean"] = whole
+        figures[label, gap] = figures[label, "mean"] = whole
         for number, age in enumerate(AGES):
             # Items of other ages have no gain, and their places are after all others'.
             inside = of.ages == number
             alone = np.where(inside, scores[:, column], -np.inf)
-            found[label, age] = mean_ndcg(alone, of.labels[:, column] * inside, of.starts)
-    return {key: value for key, value in found.items() if value is not None}
+            figures[label, age] = mean_ndcg(alone, of.labels[:, column] * inside, of.starts)
+    return {key: value for key, value in figures.items() if value is not None}
 
 
 def heatmap(known: Sequence[Week], vectors: Sequence[Vectors], numbers: Sequence[int]) -> Rows:
@@ -179,7 +179,7 @@ def heatmap(known: Sequence[Week], vectors: Sequence[Vectors], numbers: Sequence
 
 
 def tables(
-    found: Sequence[Figures], months: Sequence[Mapping[str, Rows]], gaps: Sequence[int]
+    results: Sequence[Figures], months: Sequence[Mapping[str, Rows]], gaps: Sequence[int]
 ) -> list[Titled]:
     """NDCG by gap and by age, and the cosines after a week and a month."""
 
@@ -188,7 +188,7 @@ def tables(
             [
                 arm,
                 *(
-                    spread([one.get((arm, label, name)) for one in found], digits=4)
+                    spread([one.get((arm, label, name)) for one in results], digits=4)
                     for name in columns
                 ),
             ]
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> list[Figures]:
     known = list(weeks(events, n_weeks=options.weeks))
     with threadpool_limits(1, "blas"):
         results = [measured(events, known, options, seed=seed) for seed in options.seeds]
-    found, months = [one for one, _ in results], [month for _, month in results]
+    figures, months = [one for one, _ in results], [month for _, month in results]
     if options.heatmaps:
         labels = [known[number].name for number in options.month]
         picture = heatmaps_svg(
@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> list[Figures]:
         )
         options.heatmaps.write_text(picture, encoding="utf-8")
     about = (
-        f"{len(found)} seeds of all random starts; re-rankers trained after the weeks"
+        f"{len(figures)} seeds of all random starts; re-rankers trained after the weeks"
         f" {', '.join(map(str, options.trained))}, means over them; ± the standard deviation over"
         " the seeds."
     )
@@ -252,10 +252,10 @@ def main(argv: Sequence[str] | None = None) -> list[Figures]:
         2,
         command_line("reranker.py", argv),
         about,
-        tables(found, months, options.gaps),
+        tables(figures, months, options.gaps),
         options.markdown,
     )
-    return found
+    return figures
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ def slates(
 
 def positions(ids: NDArray[np.str_], of: NDArray[np.str_]) -> NDArray[np.int64]:
     """Where every one of ``ids`` stands in ``of``, -1 where it does not; both ascending."""
-    found = np.full(len(ids), -1)
-    found[np.searchsorted(ids, of)] = np.arange(len(of))
-    return found
+    positions = np.full(len(ids), -1)
+    positions[np.searchsorted(ids, of)] = np.arange(len(of))
+    return positions
 
 
 def features(of: Slates, vectors: tuple[Rows, Rows] | None) -> Rows:
@@ -153,5 +153,5 @@ def mean_ndcg(scores: Rows, gains: Rows, starts: NDArray[np.int64]) -> float | N
         place = np.arange(len(scores)) - starts[slate]
         discounted = gains[order] / np.log2(place + 2)
         sums.append(np.add.reduceat(discounted, starts))
-    found, best = sums
-    return float(np.mean(found[best > 0] / best[best > 0])) if best.any() else None
+    gained, best = sums
+    return float(np.mean(gained[best > 0] / best[best > 0])) if best.any() else None

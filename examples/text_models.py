@@ -61,7 +61,7 @@ from text_vectors import (
 ALIGNMENTS = ("Procrustes", "centred", "both centred")
 FIGURES = ("unaligned", *ALIGNMENTS, "ceiling", "query model's own")
 Figures = dict[str, float]
-Found = dict[tuple[str, str], dict[str, float]]
+PairFigures = dict[tuple[str, str], dict[str, float]]
 """Of the models of queries and of documents: nDCG@10 by figure, and by number of shared pairs."""
 
 
@@ -74,7 +74,7 @@ def repetitions(options: Any) -> Iterator[tuple[Collection, int, dict[str, Vecto
             yield collection, seed, vectors
 
 
-def aligned(ours: Vectors, theirs: Vectors, rows: Rows, how: str) -> tuple[Rows, Rows]:
+def aligned(ours: Vectors, theirs: Vectors, rows: Rows, alignment: str) -> tuple[Rows, Rows]:
     """Queries of the one model in the other's space, and the other's documents, of one width."""
     width = max(ours.documents.shape[1], theirs.documents.shape[1])
     with warnings.catch_warnings():
@@ -84,11 +84,11 @@ def aligned(ours: Vectors, theirs: Vectors, rows: Rows, how: str) -> tuple[Rows,
             ours.documents[rows],
             reference=theirs.documents[rows],
             keep="geometry",
-            center=how != "Procrustes",
+            center=alignment != "Procrustes",
             width=width,
         )
     queries, documents = transform.transform_items(ours.queries), padded(theirs.documents, width)
-    if how == "both centred":
+    if alignment == "both centred":
         mean = documents[rows].mean(axis=0)
         queries, documents = queries - mean, unit(documents - mean)
     return queries, documents
@@ -103,14 +103,14 @@ def quality(queries: Rows, documents: Rows, gains: Rows) -> float:
 
 def combined(
     collection: Collection, vectors: Mapping[str, Vectors], n_shared: Sequence[int], *, seed: int
-) -> Found:
+) -> PairFigures:
     """Every pair of models, in either order."""
     order = np.random.default_rng((seed, 1)).permutation(len(collection.documents))
     own = {
         name: quality(one.queries, one.documents, collection.gains)
         for name, one in vectors.items()
     }  # fmt: skip
-    found: Found = {}
+    results: PairFigures = {}
     for a, b in permutations(vectors, 2):
         ours, theirs = vectors[a], vectors[b]
         width = max(ours.documents.shape[1], theirs.documents.shape[1])
@@ -120,18 +120,18 @@ def combined(
         )
         for n in (*n_shared, len(order)):
             name = "all" if n == len(order) else str(n)
-            for how in ALIGNMENTS:
-                moved = aligned(ours, theirs, np.sort(order[:n]), how)
-                figures[f"{how} {name}"] = quality(*moved, collection.gains)
-        figures |= {how: figures[f"{how} all"] for how in ALIGNMENTS}
-        found[a, b] = figures
-    return found
+            for alignment in ALIGNMENTS:
+                moved = aligned(ours, theirs, np.sort(order[:n]), alignment)
+                figures[f"{alignment} {name}"] = quality(*moved, collection.gains)
+        figures |= {alignment: figures[f"{alignment} all"] for alignment in ALIGNMENTS}
+        results[a, b] = figures
+    return results
 
 
-def tables(found: Mapping[str, Sequence[Found]], n_shared: Sequence[int]) -> list[Titled]:
+def tables(results: Mapping[str, Sequence[PairFigures]], n_shared: Sequence[int]) -> list[Titled]:
     """All pairs decide; then against how many do."""
     made: list[Titled] = []
-    for collection, repetitions in found.items():
+    for collection, repetitions in results.items():
         names = list(repetitions[0])
         lines = [
             [*pair, *columns_of([one[pair] for one in repetitions], FIGURES)] for pair in names
@@ -142,7 +142,7 @@ def tables(found: Mapping[str, Sequence[Found]], n_shared: Sequence[int]) -> lis
         )  # fmt: skip
     sizes = [*map(str, n_shared), "all"]
     lines = []
-    for collection, repetitions in found.items():
+    for collection, repetitions in results.items():
         for key in ALIGNMENTS:
             shares = [
                 spread([share_of_ceiling(one, f"{key} {size}") for one in repetitions])
@@ -156,9 +156,9 @@ def tables(found: Mapping[str, Sequence[Found]], n_shared: Sequence[int]) -> lis
     return made
 
 
-def share_of_ceiling(found: Found, name: str) -> float:
+def share_of_ceiling(pairs: PairFigures, name: str) -> float:
     """A figure over the ceiling, mean over the pairs of models."""
-    return statistics.fmean(figures[name] / figures["ceiling"] for figures in found.values())
+    return statistics.fmean(figures[name] / figures["ceiling"] for figures in pairs.values())
 
 
 # --- experiment 6
@@ -168,7 +168,7 @@ def texts(options: Any) -> dict[tuple[str, str], list[dict[tuple[str, str], Figu
     """By collection and number of shared documents, every repetition: nDCG@10 by models of queries
     and documents, and by method.
     """
-    found: dict[tuple[str, str], list[dict[tuple[str, str], Figures]]] = {}
+    results: dict[tuple[str, str], list[dict[tuple[str, str], Figures]]] = {}
     for collection, seed, vectors in repetitions(options):
         order = np.random.default_rng((seed, 1)).permutation(len(collection.documents))
         for n in (*options.shared, len(order)):
@@ -177,8 +177,8 @@ def texts(options: Any) -> dict[tuple[str, str], list[dict[tuple[str, str], Figu
                 (a, b): by_method(vectors[a], vectors[b], collection.gains, rows, seed=seed)
                 for a, b in permutations(vectors, 2)
             }
-            found.setdefault((collection.name, size), []).append(one)
-    return found
+            results.setdefault((collection.name, size), []).append(one)
+    return results
 
 
 def by_method(
@@ -186,34 +186,34 @@ def by_method(
 ) -> Figures:
     """NDCG@10 of one model's queries on the other's documents, some of which decide the maps."""
 
-    def found_by(queries: Rows, documents: Rows) -> float:
+    def ndcg_of(queries: Rows, documents: Rows) -> float:
         return quality(unit(queries), unit(documents), gains)
 
-    found = {
-        "ceiling": found_by(theirs.queries, theirs.documents),
-        "retrain": found_by(ours.queries, ours.documents),
+    figures = {
+        "ceiling": ndcg_of(theirs.queries, theirs.documents),
+        "retrain": ndcg_of(ours.queries, ours.documents),
     }
     for name, fit in ADAPTERS.items():
         adapter = fit(ours.documents[rows], theirs.documents[rows], seed)
-        found[name] = found_by(adapter.ours(ours.queries), adapter.theirs(theirs.documents))
-    return found
+        figures[name] = ndcg_of(adapter.ours(ours.queries), adapter.theirs(theirs.documents))
+    return figures
 
 
 def text_tables(
-    found: Mapping[tuple[str, str], Sequence[Mapping[tuple[str, str], Figures]]],
+    results: Mapping[tuple[str, str], Sequence[Mapping[tuple[str, str], Figures]]],
 ) -> list[Titled]:
     """The mean share of the ceiling by method, and nDCG@10 by models where all documents decide."""
     names = (*ADAPTERS, "retrain")
     shares = [
         [name, *(
             spread([statistics.fmean(f[name] / f["ceiling"] for f in one.values()) for one in many])
-            for many in found.values()
+            for many in results.values()
         )]
         for name in names
     ]  # fmt: skip
     lines = [
         [collection, *pair, *columns_of([one[pair] for one in many], (*names, "ceiling"))]
-        for (collection, size), many in found.items()
+        for (collection, size), many in results.items()
         if size == "all"
         for pair in many[0]
     ]
@@ -223,7 +223,7 @@ def text_tables(
     )
     header = ("collection", "queries of", "documents of", *names, "ceiling")
     return [
-        (title, ("method", *map(", ".join, found)), shares),
+        (title, ("method", *map(", ".join, results)), shares),
         ("Texts: nDCG@10, all documents decide", header, lines),
     ]
 
@@ -235,17 +235,17 @@ def embedding_seconds(options: Any, *, n: int = 10) -> str:
     collection = read_collection(require_data(options.data, "text/cran.tar.gz"))
     began = time.process_time()
     lsa(collection, 200, np.arange(len(collection.documents)), entropy=True)
-    said = f"{time.process_time() - began:.1f} s (LSA 200)"
+    text = f"{time.process_time() - began:.1f} s (LSA 200)"
     place = minilm_folder()
     if place is not None and not options.small:
         began = time.process_time()
         encode(collection.documents[:n], place)
         seconds = (time.process_time() - began) * len(collection.documents) / n
-        said += f" or {seconds:.0f} s (MiniLM 384, from {n} documents)"
-    return said
+        text += f" or {seconds:.0f} s (MiniLM 384, from {n} documents)"
+    return text
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
+def main(argv: Sequence[str] | None = None) -> dict[str, list[PairFigures]]:
     """Run the experiment; the figures of every repetition by collection."""
     parser = parser_of("Queries of one text model on the documents of another.")
     parser.add_argument("--shared", type=int, nargs="+", default=[50, 200, 500])
@@ -254,12 +254,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
     options = parser.parse_args(argv)
     if options.small:
         options.seeds, options.shared = options.seeds[:1], []
-    found: dict[str, list[Found]] = {}
+    results: dict[str, list[PairFigures]] = {}
     known: set[str] = set()
     for collection, seed, vectors in repetitions(options):
         known |= set(vectors)
         one = combined(collection, vectors, options.shared, seed=seed)
-        found.setdefault(collection.name, []).append(one)
+        results.setdefault(collection.name, []).append(one)
     left_out = sorted({"GloVe 50", "MiniLM 384"} - known)
     about = (
         f"{len(options.seeds)} repetitions (which half of the documents LSA is trained on, which"
@@ -267,8 +267,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Found]]:
         + (f" Left out: {', '.join(left_out)}." if left_out else "")
     )
     command = command_line("text_models.py", argv)
-    report(3, command, about, tables(found, options.shared), options.markdown)
-    return found
+    report(3, command, about, tables(results, options.shared), options.markdown)
+    return results
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def read_collection(path: Path) -> Collection:
     """Cranfield or CISI; empty documents are left out, and queries without a useful one."""
     with tarfile.open(path) as archive:
         files = {
-            member.name.rpartition("/")[2].lower(): found.read()
+            member.name.rpartition("/")[2].lower(): file.read()
             .decode("latin-1")
             .replace("\r\n", "\n")
             for member in archive
-            if (found := archive.extractfile(member)) is not None
+            if (file := archive.extractfile(member)) is not None
         }
     cranfield = "cranqrel" in files
     documents = records(files["cran.all.1400" if cranfield else "cisi.all"])
@@ -86,13 +86,13 @@ def read_collection(path: Path) -> Collection:
 
 def records(text: str) -> list[str]:
     """Title and text of every record of a SMART file; authors, sources and links are left out."""
-    found = []
+    texts = []
     for record in re.split(r"^\.I \d+.*$", text, flags=re.MULTILINE)[1:]:
         parts = re.split(r"^\.([A-Z]) *$", record, flags=re.MULTILINE)[1:]
-        found.append(" ".join(
+        texts.append(" ".join(
             body for field, body in zip(parts[::2], parts[1::2], strict=True) if field in "TW"
         ))  # fmt: skip
-    return found
+    return texts
 
 
 def words(text: str) -> list[str]:
@@ -192,13 +192,13 @@ def models(
     """
     order = np.random.default_rng(seed).permutation(len(collection.documents))
     halves = np.array_split(order, 2)
-    found: dict[str, Vectors | None] = {
+    by_model: dict[str, Vectors | None] = {
         "LSA 100": lsa(collection, 100, halves[0]),
         "LSA 200": lsa(collection, 200, halves[1], entropy=True),
     }
     if not small:
-        found |= {"GloVe 50": glove(collection), "MiniLM 384": sentences(collection, cache)}
-    return {name: vectors for name, vectors in found.items() if vectors is not None}
+        by_model |= {"GloVe 50": glove(collection), "MiniLM 384": sentences(collection, cache)}
+    return {name: vectors for name, vectors in by_model.items() if vectors is not None}
 
 
 # --- MiniLM
@@ -239,7 +239,7 @@ def read_safetensors(path: Path) -> Weights:
 
 def tokens(text: str, vocabulary: Mapping[str, int]) -> list[int]:
     """WordPiece: the longest pieces of every lower-case word that the vocabulary has."""
-    found: list[int] = []
+    tokens: list[int] = []
     for word in re.findall(r"[a-z0-9]+|[^\sa-z0-9]", text.lower()):
         pieces, start = [], 0
         while start < len(word):
@@ -251,8 +251,8 @@ def tokens(text: str, vocabulary: Mapping[str, int]) -> list[int]:
                 break
             pieces.append(vocabulary[prefix + word[start:end]])
             start = end
-        found += pieces
-    return [vocabulary["[CLS]"], *found[: MOST_TOKENS - 2], vocabulary["[SEP]"]]
+        tokens += pieces
+    return [vocabulary["[CLS]"], *tokens[: MOST_TOKENS - 2], vocabulary["[SEP]"]]
 
 
 def sentence(numbers: Sequence[int], weights: Weights) -> States:

@@ -78,14 +78,14 @@ def pairs(weeks: Sequence[Items | None], gap: int) -> Iterator[tuple[int, Items,
 
 def by_gap(weeks: Sequence[Items | None], gap: int) -> dict[str, float | None]:
     """The mean cosine of runs a gap apart: as they were aligned, and at either ceiling."""
-    found = [shared(a, b)[1:] for _, a, b in pairs(weeks, gap)]
-    if not found:
+    shared_rows = [shared(a, b)[1:] for _, a, b in pairs(weeks, gap)]
+    if not shared_rows:
         return dict.fromkeys(("transformed", CEILING, UNIT_CEILING))
     return {
-        "transformed": statistics.fmean(cosines(a, b).mean() for a, b in found),
-        CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in found),
+        "transformed": statistics.fmean(cosines(a, b).mean() for a, b in shared_rows),
+        CEILING: statistics.fmean(cosines(a, turned(a, b)).mean() for a, b in shared_rows),
         UNIT_CEILING: statistics.fmean(
-            cosines(a, turned(a, b, units=True)).mean() for a, b in found
+            cosines(a, turned(a, b, units=True)).mean() for a, b in shared_rows
         ),
     }
 
@@ -110,7 +110,7 @@ def shares(
     other half too. With ``late`` the pairs whose later run is in the second half of the series,
     without (False) those of the first half alone.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    sums: dict[str, list[tuple[float, float]]] = {}
     for k, a, b in pairs(weeks, gap):
         if late is not None and late != (k + gap >= len(weeks) // 2):
             continue
@@ -120,8 +120,8 @@ def shares(
         named = {"deciding": half, "held out": ~half} if halves else {"all": half}
         for name, rows in named.items():
             both = cosines(x[rows], y[rows]).mean(), cosines(x[rows], y[rows] @ Q).mean()
-            found.setdefault(name, []).append((float(both[0]), float(both[1])))
-    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+            sums.setdefault(name, []).append((float(both[0]), float(both[1])))
+    means = {name: np.mean(values, axis=0) for name, values in sums.items()}
     return {name: float(100 * transformed / best) for name, (transformed, best) in means.items()}
 
 
@@ -148,12 +148,12 @@ def by_age(weeks: Sequence[Items | None]) -> dict[str, dict[str, float]]:
         np.concatenate(ages),
         {"transformed": np.concatenate(transformed), CEILING: np.concatenate(best)},
     )
-    found = {}
+    by_age = {}
     for name, limits in AGES.items():
         chosen = age < 0 if limits is None else (age >= limits[0]) & (age <= limits[1])
         if chosen.any():
-            found[name] = {
+            by_age[name] = {
                 "n": int(chosen.sum()),
                 **{key: float(v[chosen].mean()) for key, v in figures.items()},
             }
-    return found
+    return by_age

@@ -146,13 +146,13 @@ def stabilize_runs(runs: Sequence[es.Run], folder: Path) -> dict[str, Outcome]:
         f"{name}, half": es.Series.init(folder / f"{name}, half", gates=_GATES, **POLICIES[name])
         for name in HELD_OUT
     }
-    found = {name: Outcome() for name in series | halves}
+    outcomes = {name: Outcome() for name in series | halves}
     for run in runs:
         for name, one in (series | halves).items():
-            add(one, run, found[name], held_out=name in halves)
-    for name, outcome in found.items():
+            add(one, run, outcomes[name], held_out=name in halves)
+    for name, outcome in outcomes.items():
         outcome.cost.disk_bytes = size_of(folder / name) - size_of(folder / name / "runs")
-    return found
+    return outcomes
 
 
 def measured(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -188,14 +188,14 @@ def replayed(folder: Path) -> list[list[str]]:
     ]
 
 
-def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def policy_table(seeds: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Mean cosine at every gap, and its share of the ceiling; the ceilings first."""
     default = next(iter(POLICIES))
 
     def cells(name: str, key: str) -> list[str]:
         shown = []
         for gap in GAPS:
-            cells = [one[name]["gaps"][gap] for one in found]
+            cells = [one[name]["gaps"][gap] for one in seeds]
             share = [100 * cell[key] / cell[CEILING] if cell[key] else None for cell in cells]
             absolute = spread([cell[key] for cell in cells])
             shown.append(
@@ -209,15 +209,15 @@ def policy_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return ceilings + [[name, *cells(name, "transformed")] for name in POLICIES]
 
 
-def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def share_table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Shares of the ceiling at every gap, their mean and the least; all items, deciding ones and
     those held out.
     """
     columns = [(name, "all") for name in POLICIES]
     columns += [(f"{name}, half", of) for name in HELD_OUT for of in ("deciding", "held out")]
-    known = [gap for gap in EVERY_GAP if found[0][columns[0][0]]["shares"][gap]]
+    known = [gap for gap in EVERY_GAP if results[0][columns[0][0]]["shares"][gap]]
     values = {
-        column: [[one[column[0]]["shares"][gap].get(column[1]) for one in found] for gap in known]
+        column: [[one[column[0]]["shares"][gap].get(column[1]) for one in results] for gap in known]
         for column in columns
     }
     rows = [
@@ -226,19 +226,19 @@ def share_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
     def over(function: Any) -> list[str]:
-        seeds = range(len(found))
-        told = []
+        seeds = range(len(results))
+        cells = []
         for column in columns:
             of_seeds = [
                 [row[seed] for row in values[column] if row[seed] is not None] for seed in seeds
             ]
-            told.append(spread([function(one) for one in of_seeds if one], digits=1))
-        return told
+            cells.append(spread([function(one) for one in of_seeds if one], digits=1))
+        return cells
 
     return [*rows, ["mean", *over(statistics.fmean)], ["least", *over(min)]]
 
 
-def half_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def half_table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Per policy and half of the series: shares at the gaps asked for, their mean over every gap,
     and the least.
     """
@@ -247,7 +247,7 @@ def half_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
         for name in POLICIES:
             of_seeds = [
                 {gap: cell.get("all") for gap, cell in one[name]["late"][late].items()}
-                for one in found
+                for one in results
             ]
             known = [
                 [share for share in shares.values() if share is not None] for shares in of_seeds
@@ -261,12 +261,12 @@ def half_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def age_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def age_table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Cosine of an item's vectors of two successive weeks, by its age in weeks."""
     default = next(iter(POLICIES))
 
     def cells(name: str, age: str, key: str) -> list[float | None]:
-        return [one[name]["ages"].get(age, {}).get(key) for one in found]
+        return [one[name]["ages"].get(age, {}).get(key) for one in results]
 
     return [
         [
@@ -279,25 +279,25 @@ def age_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def cost_table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+def cost_table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """What adding a run took, on average, and how many runs passed and were held."""
     rows = []
     for name in POLICIES:
-        costs = [(one[name]["cost"], one[name]["passed"] + one[name]["held"]) for one in found]
+        costs = [(one[name]["cost"], one[name]["passed"] + one[name]["held"]) for one in results]
         rows.append(
             [
                 name,
                 spread([cost.seconds / n for cost, n in costs], digits=2),
                 spread([cost.read_bytes / n / 1e6 for cost, n in costs], digits=2),
                 spread([cost.disk_bytes / n / 1e6 for cost, n in costs], digits=2),
-                str(sum(one[name]["passed"] for one in found)),
-                str(sum(one[name]["held"] for one in found)),
+                str(sum(one[name]["passed"] for one in results)),
+                str(sum(one[name]["held"] for one in results)),
             ]
         )
     return rows
 
 
-def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
+def tables(results: Sequence[dict[str, Any]]) -> list[Titled]:
     """Every table of the page."""
     gaps = [f"{gap} week{'s' * (gap > 1)}" for gap in GAPS]
     halves = ("deciding half", "held-out half")
@@ -305,7 +305,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
         (
             "Mean item cosine of two runs, by the weeks between (and as a share of the ceiling)",
             ["policy", *gaps],
-            policy_table(found),
+            policy_table(results),
         ),
         (
             (
@@ -313,7 +313,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
                 " items decide"
             ),
             ["weeks", *POLICIES, *(f"{name}: {half}" for name in HELD_OUT for half in halves)],
-            share_table(found),
+            share_table(results),
         ),
         (
             (
@@ -321,7 +321,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
                 " that end in the second"
             ),
             ["half", "policy", *gaps, "mean over every gap", "least"],
-            half_table(found),
+            half_table(results),
         ),
         (
             (
@@ -329,7 +329,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
                 " first run that has it"
             ),
             ["age", "pairs", CEILING, *POLICIES],
-            age_table(found),
+            age_table(results),
         ),
         (
             (
@@ -337,7 +337,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
                 " were held"
             ),
             ["policy", "seconds", "MB read", "MB kept", "passed", "held"],
-            cost_table(found),
+            cost_table(results),
         ),
         (
             (
@@ -345,7 +345,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
                 " the gates' among them"
             ),
             ["figure", "consensus", "previous", "difference"],
-            found[0]["replay"],
+            results[0]["replay"],
         ),
     ]
 
@@ -353,7 +353,7 @@ def tables(found: Sequence[dict[str, Any]]) -> list[Titled]:
 def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train and stabilize the series of every seed; scratch folders are gone at the end of each."""
     events = read_events(require_file(options.data))
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     sizes = {"components": 8, "n_iterations": 4} if options.small else {}
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
@@ -363,15 +363,15 @@ def run_seeds(options: argparse.Namespace) -> list[dict[str, Any]]:
             )
             trained = time.perf_counter()
             one = measured(stabilize_runs(runs, Path(folder) / "series"))
-            if options.report and not found:
+            if options.report and not results:
                 es.report(Path(folder) / "series" / next(iter(POLICIES)), out=options.report)
-            found.append(one if found else one | {"replay": replayed(Path(folder) / "series")})
+            results.append(one if results else one | {"replay": replayed(Path(folder) / "series")})
         transformed = time.perf_counter()
         print(
             f"seed {seed}: trained {len(runs)} weeks in {trained - began:.0f} s, transformed in"
             f" {transformed - trained:.0f} s"
         )
-    return found
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -395,19 +395,19 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if options.small:
         options.seeds, options.weeks = options.seeds[:1], min(options.weeks or 6, 6)
     try:
-        found = run_seeds(options)
+        results = run_seeds(options)
     except es.EmbstabError as error:
         sys.exit(f"error: {error}")
-    n_weeks = sum(found[0][next(iter(POLICIES))][key] for key in ("passed", "held"))
-    about = f"{len(found)} series of {n_weeks} weeks; mean ± standard deviation over them."
-    made = tables(found)
+    n_weeks = sum(results[0][next(iter(POLICIES))][key] for key in ("passed", "held"))
+    about = f"{len(results)} series of {n_weeks} weeks; mean ± standard deviation over them."
+    made = tables(results)
     show(made)
     print("", about, sep="\n")
     if options.markdown:
-        how = f"Made by `{command_line('webshop_series.py', argv)}`. {about}"
-        page = page_of("Reference policies on a real weekly series", how, __doc__, made)
+        made_by = f"Made by `{command_line('webshop_series.py', argv)}`. {about}"
+        page = page_of("Reference policies on a real weekly series", made_by, __doc__, made)
         options.markdown.write_text(page, encoding="utf-8")
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_page_says_who_finds_it(source: Path, tmp_path: Path, what: str) -> None:
     wanted = next(line for line in PAGE.read_text().splitlines() if line.startswith(f"| {what} |"))
-    assert f"| {' | '.join([what, *damage.found(what, source, tmp_path / 'copy')])} |" == wanted
+    assert f"| {' | '.join([what, *damage.who_finds(what, source, tmp_path / 'copy')])} |" == wanted
 
 
 def test_the_series_finds_every_kind() -> None:

@@ -106,8 +106,8 @@ def test_it_takes_a_bare_array_and_a_scheduler(tmp_path: Path) -> None:
 
 def test_easier_work_is_an_error() -> None:
     rows = [
-        {"name": name, "job": "fit", "bytes": 8, "seconds": 1.0, "found": [1.0, found]}
-        for name, found in (("embstab", 0.5), ("dask", 0.501))
+        {"name": name, "job": "fit", "bytes": 8, "seconds": 1.0, "sample": [1.0, value]}
+        for name, value in (("embstab", 0.5), ("dask", 0.501))
     ]
     with pytest.raises(RuntimeError, match=r"agree to 0\.0001; dask, fit is 1\.0e-03 off"):
         rivals.compare(rows)

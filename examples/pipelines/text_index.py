@@ -19,10 +19,10 @@ def main(old: str, new: str, asked: str, out: str) -> Any:
     stable = es.apply(to_old, after, Path(out, "stable.zarr"))
     index = es.compress(before, Path(out, "index.zarr"), code="int8")
     queries = to_old.transform_items(np.load(asked))
-    _, found = es.search(queries, index, 10, metric="cosine")
+    _, ids = es.search(queries, index, 10, metric="cosine")
     with dask.config.set({"embstab.items-as": "documents", "embstab.users-as": "queries"}):
         print(es.report(before, stable, out=Path(out, "report.html")).verdict)
-    return found
+    return ids
 
 
 if __name__ == "__main__":

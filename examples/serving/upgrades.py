@@ -51,19 +51,19 @@ def text_pairs(folder: Path, data: Path | None, *, small: bool) -> Iterator[Pair
     made = models(collection, seed=0, cache=None, small=small)
     ids = np.arange(len(collection.documents))
     runs = {
-        name: es.create_run(folder / name.replace(" ", "-"), found.documents, item_ids=ids)
-        for name, found in made.items()
+        name: es.create_run(folder / name.replace(" ", "-"), model.documents, item_ids=ids)
+        for name, model in made.items()
     }
     for old, new in itertools.pairwise(runs):
         yield f"{old} to {new}", runs[old], runs[new], made[new].queries
 
 
-def found_by(run: es.Run, queries: Any, found: Any) -> float:
+def recall_of(run: es.Run, queries: Any, rows: Any) -> float:
     """The share of the exact answers of the new run."""
     _, exact = es.search(es.table(queries), run, K, metric="dot" if run.users else "cosine")
     return float(
         np.mean(
-            [len(set(a) & set(b)) / K for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+            [len(set(a) & set(b)) / K for a, b in zip(exact.tolist(), rows.tolist(), strict=True)]
         )
     )
 
@@ -77,20 +77,20 @@ def measured(folder: Path, name: str, old: es.Run, new: es.Run, queries: Any) ->
     if plan.transform is not None:
         es.upgrade_index(folder / "index", folder / "moved", plan.transform.inverse(), space=new)
         _, ids = es.query_index(folder / "moved", asked, k=K, space=new)
-        moved = f"{found_by(new, asked, ids):.3f}"
+        moved = f"{recall_of(new, asked, ids):.3f}"
         rows = -(-new.table("items").n_rows // 10)
         moving = es.begin_backfill(folder / "moving", folder / "index", old, new, part_rows=rows)
         shares = []
         for part in range(10):
             if part in (1, 5, 9):
-                shares.append(found_by(new, asked, moving.search(asked, K)[1]))
+                shares.append(recall_of(new, asked, moving.search(asked, K)[1]))
             moving.step()
         backfilled = ", ".join(f"{share:.3f}" for share in shares)
-    told = [
+    cells = [
         "" if one is None else f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
         for one in (plan.leave, plan.bridge)
     ]
-    return [name, *told, moved, backfilled, plan.decision]
+    return [name, *cells, moved, backfilled, plan.decision]
 
 
 def main() -> None:
