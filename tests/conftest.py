@@ -25,6 +25,7 @@ from oracle import draws, snapshot, world
 from s3_server import bucket, s3_server  # noqa: F401 (fixtures of whoever asks for them)
 
 import dask_embstab as es
+from dask_embstab.core import tree
 from dask_embstab.exchange import parts
 from dask_embstab.passes.engine import graph, reduce, write
 from dask_embstab.tables.write.sink import Sink
@@ -76,15 +77,34 @@ def plainly(tmp_path: Path) -> Iterator[None]:
     gc.collect()  # Zarr's coroutines that nobody will await: here their warnings are expected
 
 
+@contextlib.contextmanager
+def small_panels() -> Iterator[None]:
+    """Panels of 16 rows in every module, also in those that are first imported meanwhile: these
+    get the real size in the end, too.
+    """
+
+    def small(_: int) -> int:
+        return 16
+
+    def exchange(old: Any, new: Any) -> None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("dask_embstab.") and vars(module).get("micro_block_rows") is old:
+                module.micro_block_rows = new  # type: ignore[attr-defined]
+
+    real = tree.micro_block_rows
+    exchange(real, small)
+    try:
+        yield
+    finally:
+        exchange(small, real)
+
+
 @pytest.fixture
-def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_tasks() -> Iterator[None]:
     """One task per chunk however small it is, and panels of 16 rows: small tables run through the
     whole tree.
     """
-    for name, module in list(sys.modules.items()):
-        if name.startswith("dask_embstab.") and hasattr(module, "micro_block_rows"):
-            monkeypatch.setattr(module, "micro_block_rows", lambda _: 16)
-    with dask.config.set({"embstab.task-bytes": 1}):
+    with small_panels(), dask.config.set({"embstab.task-bytes": 1}):
         yield
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(2):
         series.add(es.create_run(folder / f"{n}.zarr", T + 0.02 * n, W, chunk_rows=16, **ids))
     es.stabilize(folder / "1.zarr", folder / "out.zarr", reference=folder / "0.zarr")
-    es.create_run(folder / "shards.zarr", T, chunk_rows=8, shard_rows=32)
+    keys = [uuid.UUID(int=n) for n in range(60)]
+    es.create_run(folder / "shards.zarr", T, item_ids=keys, chunk_rows=8, shard_rows=32)
     return folder
 
 
@@ -117,17 +119,18 @@ def names_in(stored: Path) -> Iterator[str]:
     yield from (*digests, *digests["run"], *digests["inputs"])
     yield from digests["inputs"]["tables"]["items"]
     yield from (path.name for path in (stored / "series").iterdir())
-    yield from np.load(saved(stored)).files
-
-
-def saved(stored: Path) -> Path:
-    file = stored / "t.npz"
-    es.fit(stored / "1.zarr", reference=stored / "0.zarr").save(file)
-    return file
+    es.fit(stored / "1.zarr", reference=stored / "0.zarr").save(stored / "t.npz")
+    yield from np.load(stored / "t.npz").files
+    for run in ("out.zarr", "shards.zarr"):
+        for file in stored.glob(f"{run}/*/*/zarr.json"):
+            array = load(file)
+            kind = array["data_type"]
+            yield kind if isinstance(kind, str) else kind["name"]
+            yield from (codec["name"] for codec in array["codecs"])
 
 
 def test_the_page_names_what_is_stored(stored: Path) -> None:
-    known = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`([^`]+)`", PAGE))))
+    known = set(re.findall(r"[\w.-]+", " ".join(re.findall(r"`([^`]+)`", PAGE))))
     assert set(names_in(stored)) <= known
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 import pytest
+from test_doc_pages import public_callables
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
@@ -72,6 +73,22 @@ COMMANDS = (
 )
 """The commands of verbs whose options have records."""
 WITHOUT_RECORDS = {"demo"}
+ARGUMENTS = {
+    "create_run": "item_ids user_ids name chunk_rows shard_rows overwrite sync storage_options",
+    "table": "ids vector where name storage_options",
+    "open_run": "verify storage_options",
+    "fold": "layout table storage_options",
+    "check_space": "storage_options",
+    "space_of": "storage_options",
+    "load_transform": "storage_options",
+    "Backfill.search": "space",
+    "Report.save": "sync",
+    "TableMoments.load": "storage_options",
+    "TableMoments.save": "sync storage_options",
+    "Transform.load": "storage_options",
+    "Transform.save": "sync storage_options",
+}
+"""What other functions take by name: which rows, where they lie and how they are stored."""
 
 
 def command(words: str) -> click.Command:
@@ -159,6 +176,29 @@ def test_no_command_has_options_without_records() -> None:
         if words not in (*COMMANDS.values(), *WITHOUT_RECORDS)
     }
     assert not any(others.values()), others
+
+
+def test_no_function_has_options_without_records() -> None:
+    """Nor a parameter that its docstring does not name; ``storage_options`` is explained once."""
+    named = {}
+    for name, function in public_callables():
+        if name in PYTHON or isinstance(function, type) or not inspect.isroutine(function):
+            continue
+        if isinstance(getattr(es, name.partition(".")[0]), type) and is_error(name):
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        assert not any(p.kind is p.VAR_KEYWORD for p in parameters), name
+        text = (inspect.getdoc(function) or "") + (DOCS.parent / "api.md").read_text()[:600]
+        missing = [p for p in own if p not in text]
+        assert not missing, f"{name} must explain {missing}"
+        if own:
+            named[name] = " ".join(own)
+    assert named == ARGUMENTS
+
+
+def is_error(name: str) -> bool:
+    return issubclass(getattr(es, name.partition(".")[0]), BaseException)
 
 
 def test_every_record_is_of_a_verb() -> None:

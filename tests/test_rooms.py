@@ -131,7 +131,7 @@ def pages_of_the_source() -> list[Path]:
     root = PACKAGE.parent
     if not (root / "ARCHITECTURE.md").exists():
         pytest.skip("no source tree")
-    return [root / "ARCHITECTURE.md", root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return [root / "ARCHITECTURE.md", root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def test_pages_name_functions_that_there_are() -> None:

@@ -58,7 +58,7 @@ def test_no_name_is_made_of_a_word_that_was_replaced() -> None:
 def test_texts_are_in_the_words_of_the_field() -> None:
     """Docstrings, comments and messages of the package, the map and the pages."""
     root = PACKAGE.parent
-    pages = [root / "ARCHITECTURE.md", root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    pages = [root / "ARCHITECTURE.md", root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     if not pages[0].exists():
         pytest.skip("no source tree")
     matches = [

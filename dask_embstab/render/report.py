@@ -68,7 +68,9 @@ class Report(Displayed):
         return page(self._title, *self._parts())
 
     def save(self, path: str | os.PathLike[str], *, sync: bool = True) -> None:
-        """Write the page at ``path``, over what stood there: whole or not at all.
+        """Write the page at ``path``, over what stood there, whole or not at all.
+
+        With ``sync`` it is on the disk when the call returns.
 
         Examples
         --------
