@@ -168,7 +168,7 @@ def test_says_what_it_does_and_ends_with_the_table(said: list[str], folder: Path
 def test_the_last_lines_are_commands_for_one_s_own_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As they are printed: on the demo's own runs under the names that they say."""
+    """As they are printed, in a folder with nothing but the four files that they name."""
     monkeypatch.chdir(tmp_path)
     small = ["--users", "100", "--items", "100", "--days", "2", "--components", "3"]
     done = CliRunner().invoke(main, ["demo", "out", *small])
@@ -176,14 +176,15 @@ def test_the_last_lines_are_commands_for_one_s_own_data(
     assert done.stderr.rstrip().endswith("out/report.html")
     told = done.stdout.splitlines()
     commands = [line.split()[1:] for line in told if line.startswith("  embstab ")]
-    assert len(commands) == 6
+    assert len(commands) == 9
     pq = pytest.importorskip("pyarrow.parquet", reason="the commands read Parquet")
     pa = pytest.importorskip("pyarrow")
-    day = es.open_run("out/raw/2026-01-02.zarr")
-    for name, rows in (("items", day.items), ("users", day.users)):
-        columns = {"id": rows.ids[:].compute(), "vector": list(np.asarray(rows.vectors))}
-        pq.write_table(pa.table(columns), f"{name}.parquet")
-    shutil.copytree("out/stabilized/2026-01-01.zarr", "yesterday.zarr")
+    for day, date in (("monday", "2026-01-01"), ("tuesday", "2026-01-02")):
+        run = es.open_run(f"out/raw/{date}.zarr")
+        for name, rows in (("items", run.items), ("users", run.users)):
+            columns = {"id": rows.ids[:].compute(), "vector": list(np.asarray(rows.vectors))}
+            pq.write_table(pa.table(columns), f"{day}-{name}.parquet")
+    shutil.rmtree("out")
     for number, command in enumerate(commands):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, (number, done.output)

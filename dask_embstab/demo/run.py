@@ -47,13 +47,17 @@ Say = Callable[[str], object]
 _MADE_BY = "embstab demo"
 NEXT = (
     "",
-    "On your own tables (Parquet, npy, Zarr, CSV, ...; users are optional):",
-    "  embstab import items.parquet raw.zarr --users-source users.parquet",
-    "  embstab stabilize raw.zarr today.zarr --reference yesterday.zarr",
-    "  embstab report yesterday.zarr today.zarr report.html",
+    "On two trainings of your own model, as Parquet (pip install 'dask_embstab[parquet]'), npy,",
+    "Zarr, ...; where there are no users, leave --users-source out:",
+    "  embstab import monday-items.parquet monday.zarr --users-source monday-users.parquet",
+    "  embstab import tuesday-items.parquet tuesday.zarr --users-source tuesday-users.parquet",
+    "  embstab stabilize monday.zarr monday-stable.zarr",
+    "  embstab stabilize tuesday.zarr tuesday-stable.zarr --reference monday-stable.zarr",
+    "  embstab report monday-stable.zarr tuesday-stable.zarr report.html",
     "Every day, with gates and rollback:",
     "  embstab series init prod",
-    "  embstab series add prod raw.zarr",
+    "  embstab series add prod monday.zarr",
+    "  embstab series add prod tuesday.zarr",
     "  embstab report prod report-prod.html",
 )
 """What the command says last."""
