@@ -48,7 +48,7 @@ def apart(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ALONE, "sh"]
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster) as client:
         address = client.scheduler.address
         workers = [
             subprocess.Popen(
@@ -64,8 +64,8 @@ def apart(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             yield client
         finally:
             for worker in workers:
-                worker.terminate()
-                worker.wait(20)
+                worker.kill()
+                worker.wait()
 
 
 def models(shuffled: bool, *, texts: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,9 +20,9 @@ from dask_embstab.cli.clusters import read_cluster_file, started
 from dask_embstab.cli.main import main
 
 LOCAL = """class: distributed.LocalCluster
-arguments: {n_workers: 1, threads_per_worker: 2, processes: false, dashboard_address: null}
+arguments: {n_workers: 1, threads_per_worker: 2, processes: false, dashboard_address: ":0"}
 """
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:Port:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def run(folder: Path) -> es.Run:
@@ -106,7 +106,7 @@ def test_a_pass_that_no_worker_can_hold_is_refused(tmp_path: Path) -> None:
     made = run(tmp_path)
     with (
         LocalCluster(
-            n_workers=1, processes=False, dashboard_address=None, memory_limit="2MB"
+            n_workers=1, processes=False, dashboard_address=":0", memory_limit="2MB"
         ) as cluster,
         Client(cluster),
         pytest.raises(es.InputError, match=r"in a worker with .* threads"),
@@ -116,7 +116,7 @@ def test_a_pass_that_no_worker_can_hold_is_refused(tmp_path: Path) -> None:
 
 def test_a_cluster_without_workers_is_waited_for_and_then_refused(stored: str) -> None:
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster),
         dask.config.set({"embstab.worker-wait": "20ms"}),
         pytest.raises(es.InputError, match=r"must have a worker; .* has none"),
@@ -136,7 +136,7 @@ def test_the_limit_is_that_of_the_worker_that_an_adaptive_cluster_starts_for_the
             n_workers=0,
             threads_per_worker=1,
             processes=False,
-            dashboard_address=None,
+            dashboard_address=":0",
             memory_limit="2MB",
         ) as cluster,
         Client(cluster) as client,
@@ -165,7 +165,7 @@ def test_workers_that_come_and_are_retired_in_the_midst_of_a_job_change_no_bit(
     there: list[es.Run] = []
     with (
         dask.config.set({"embstab.task-bytes": 1}),
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         ExitStack() as workers,
     ):
@@ -208,7 +208,7 @@ def test_a_worker_that_leaves_while_it_is_asked_ends_no_pass(
     """As those of an adaptive cluster do."""
     made = run(tmp_path)
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         stays = client.nthreads()
@@ -234,7 +234,7 @@ def test_an_adaptive_cluster_grows_and_shrinks_in_a_run(tmp_path: Path) -> None:
         described(
             tmp_path,
             "class: distributed.LocalCluster\n"
-            "arguments: {n_workers: 0, threads_per_worker: 1, dashboard_address: null}\n"
+            "arguments: {n_workers: 0, threads_per_worker: 1, dashboard_address: ':0'}\n"
             "adapt: {minimum: 1, maximum: 3, interval: 100ms, wait_count: 1,"
             " target_duration: 10ms}\n",
         )
