@@ -117,6 +117,18 @@ def test_a_command_collects_seldom_and_leaves_the_collector_as_it_was(
     assert gc.get_threshold() == often
 
 
+def test_a_command_that_is_done_ends_without_a_search_for_cycles(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., es.Run], tmp_path: Path
+) -> None:
+    at_exit: list[object] = []
+    monkeypatch.setattr(common.atexit, "register", at_exit.append)
+    assert CliRunner().invoke(main, ["inspect", str(tmp_path / "none")]).exit_code == 2
+    assert not at_exit
+    run = make_run("a", np.eye(4))
+    assert CliRunner().invoke(main, ["inspect", run.path]).exit_code == 0
+    assert at_exit == [gc.freeze]
+
+
 def test_every_verb_has_its_topic() -> None:
     assert sorted(name for names in api._HOME.values() for name in names) == sorted(api.__all__)
     for name in api.__all__:

@@ -4,6 +4,7 @@ click is imported.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -84,6 +85,14 @@ def _seldom_collected() -> Iterator[None]:
         gc.set_threshold(*often)
 
 
+def _end_without_search() -> None:
+    """The process ends without a last search for cycles, a fifth of the time of a small command;
+    one that failed has it, since cycles of a traceback may hold half-written files.
+    """
+    atexit.unregister(gc.freeze)  # one process may run many commands
+    atexit.register(gc.freeze)
+
+
 def command(
     *options: Callable[..., Any], group: click.Group | None = None, through: str = ""
 ) -> Callable[[Callable[..., dict[str, Any]]], click.Command]:
@@ -116,6 +125,7 @@ def command(
                     if described is not None:
                         arguments["scheduler"] = _cluster_file(described, arguments["scheduler"])
                     result = function(**_reached_by(storage, arguments))
+                _end_without_search()
                 code = int(result.pop("exit_code", _DONE))
                 if as_json:
                     kernels = {"openblas_coretype": context.obj} if context.obj else {}
