@@ -94,11 +94,11 @@ class Browser:
         sent = {"id": self._number, "method": method, "params": parameters, **self._session}
         os.write(self._to_write, json.dumps(sent).encode() + b"\0")
         while True:
-            told = self._next()
-            if told.get("id") == self._number:
-                assert "error" not in told, (method, told)
-                return told["result"]
-            self._note(told)
+            message = self._next()
+            if message.get("id") == self._number:
+                assert "error" not in message, (method, message)
+                return message["result"]
+            self._note(message)
 
     def open(self, path: Path, *, width: int, scheme: str) -> None:
         """Show a file in a window of this width, in a light or dark scheme."""
@@ -108,16 +108,16 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Page.navigate", url=path.as_uri())
         while True:
-            told = self._next()
-            self._note(told)
-            if told.get("method") == "Page.loadEventFired":
+            message = self._next()
+            self._note(message)
+            if message.get("method") == "Page.loadEventFired":
                 return
 
     def ask(self, script: str) -> Any:
         """The value of an expression in the page."""
-        told = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def screenshot(self, out: Path) -> None:
         """The whole page as a PNG."""
@@ -133,12 +133,12 @@ class Browser:
             read = os.read(self._to_read, 1 << 20)
             assert read, "the browser is gone"
             self._left += read
-        told, _, self._left = self._left.partition(b"\0")
-        found: dict[str, Any] = json.loads(told)
-        return found
+        text, _, self._left = self._left.partition(b"\0")
+        answer: dict[str, Any] = json.loads(text)
+        return answer
 
-    def _note(self, told: dict[str, Any]) -> None:
-        method, what = told.get("method"), told.get("params", {})
+    def _note(self, message: dict[str, Any]) -> None:
+        method, what = message.get("method"), message.get("params", {})
         if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.messages.append(json.dumps(what))
         if method == "Network.requestWillBeSent":
@@ -147,7 +147,7 @@ class Browser:
 
 def chromium() -> str:
     """The browser's program, or a skip that says what is missing."""
-    found = next((place for name in NAMES if (place := shutil.which(name))), None)
-    if found is None:
+    browser_path = next((place for name in NAMES if (place := shutil.which(name))), None)
+    if browser_path is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)}; Debian: chromium)")
-    return found
+    return browser_path

@@ -75,41 +75,41 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def described(self, found: Stored) -> Headers:
+    def described(self, stored: Stored) -> Headers:
         """Headers of an object."""
         return {
-            "ETag": f'"{found.generation}"',
-            "Last-Modified": f"{found.changed:%a, %d %b %Y %H:%M:%S GMT}",
-            f"{self.prefix}generation": str(found.generation),
-            **found.known,
+            "ETag": f'"{stored.generation}"',
+            "Last-Modified": f"{stored.changed:%a, %d %b %Y %H:%M:%S GMT}",
+            f"{self.prefix}generation": str(stored.generation),
+            **stored.known,
         }
 
     def on_get(self) -> None:
         """An object, or a part of it."""
-        found = self.server.objects.get(self.key)
-        if found is None:
+        stored = self.server.objects.get(self.key)
+        if stored is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
         wanted = self.headers.get("x-ms-range") or self.headers.get("Range")
         if wanted is None:
-            self.answer(200, found.data, **self.described(found))
+            self.answer(200, stored.data, **self.described(stored))
             return
         first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted).groups()  # type: ignore[union-attr]
-        size = len(found.data)
+        size = len(stored.data)
         start = int(first) if first else max(0, size - int(last))
         stop = min(size, int(last) + 1) if first and last else size
         if start >= size:
             self.answer(416, b"<Error><Code>InvalidRange</Code></Error>")
             return
         headers = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-        self.answer(206, found.data[start:stop], **self.described(found), **headers)
+        self.answer(206, stored.data[start:stop], **self.described(stored), **headers)
 
     def on_head(self) -> None:
         """The headers of an object."""
-        if (found := self.server.objects.get(self.key)) is None:
+        if (stored := self.server.objects.get(self.key)) is None:
             self.answer(404)
             return
-        self.answer(200, **self.described(found) | {"Content-Length": str(len(found.data))})
+        self.answer(200, **self.described(stored) | {"Content-Length": str(len(stored.data))})
 
     def on_delete(self) -> None:
         """Remove it."""
@@ -120,15 +120,15 @@ class Handler(BaseHTTPRequestHandler):
         """Keep an object."""
         known = {name: v for name, v in self.headers.items() if name.lower().startswith(self.meta)}
         self.server.generation += 1
-        found = Stored(data, self.server.generation, dt.datetime.now(dt.UTC), known)
-        self.server.objects[self.key] = found
-        self.answer(201 if self.prefix == "x-ms-" else 200, **self.described(found))
+        stored = Stored(data, self.server.generation, dt.datetime.now(dt.UTC), known)
+        self.server.objects[self.key] = stored
+        self.answer(201 if self.prefix == "x-ms-" else 200, **self.described(stored))
 
     @property
     def standing(self) -> Stored | None:
         """The object that was asked for."""
-        found: Stored | None = self.server.objects.get(self.key)
-        return found
+        stored: Stored | None = self.server.objects.get(self.key)
+        return stored
 
     @property
     def meta(self) -> str:
@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def below(self, bucket: str) -> tuple[list[tuple[str, Stored]], list[str]]:
         """What lies below the prefix that was asked for, and folders where there is a delimiter."""
-        start, found, folders = self.asked.get("prefix", ""), [], dict[str, None]()
+        start, keys, folders = self.asked.get("prefix", ""), [], dict[str, None]()
         for key, one in sorted(self.server.objects.items()):
             name = key.removeprefix(f"{bucket}/")
             if not key.startswith(f"{bucket}/{start}"):
@@ -146,8 +146,8 @@ class Handler(BaseHTTPRequestHandler):
             if slash and "delimiter" in self.asked:
                 folders[f"{start}{folder}/"] = None
             else:
-                found.append((name, one))
-        return found, list(folders)
+                keys.append((name, one))
+        return keys, list(folders)
 
 
 class Google(Handler):
@@ -199,11 +199,11 @@ class Google(Handler):
         numbers = map(int, re.findall(rb"<PartNumber>(\d+)</PartNumber>", self.body))
         self.body = b"".join(parts.pop((upload, number)) for number in numbers)
         self.server.generation += 1
-        found = Stored(self.body, self.server.generation, dt.datetime.now(dt.UTC))
-        self.server.objects[self.key] = found
+        stored = Stored(self.body, self.server.generation, dt.datetime.now(dt.UTC))
+        self.server.objects[self.key] = stored
         text = "<CompleteMultipartUploadResult><ETag>&quot;1&quot;</ETag>"
         text += "</CompleteMultipartUploadResult>"
-        self.answer(200, text.encode(), **self.described(found))
+        self.answer(200, text.encode(), **self.described(stored))
 
 
 class Amazon(Google):

@@ -194,9 +194,9 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Changing]:
         def hooked(change: Change) -> Iterator[None]:
             original, done = graph.compute, []
 
-            def computed(nodes: Any, **how: Any) -> Any:
-                values = original(nodes, **how)
-                if how["label"] == label and not done:
+            def computed(nodes: Any, **options: Any) -> Any:
+                values = original(nodes, **options)
+                if options["label"] == label and not done:
                     done.append(change())
                 return values
 

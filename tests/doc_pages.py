@@ -58,8 +58,8 @@ class Block:
     @property
     def reason(self) -> str | None:
         """Why it is not run; None where it is."""
-        found = re.fullmatch(r"<!-- not run: (.+) -->", self.mark)
-        return found[1] if found else None
+        match = re.fullmatch(r"<!-- not run: (.+) -->", self.mark)
+        return match[1] if match else None
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -87,16 +87,16 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
     names: dict[str, Any] = {"__name__": "page"}
     if "<!-- world -->" in page.read_text():
         names |= doctest_world.names(template, folder)
-    said = ""
+    output = ""
     n_run = 0
     with contextlib.chdir(folder):
         for block in blocks(page):
             where = f"{page.relative_to(ROOT)}:{block.line}"
             if block.mark == "<!-- prints -->":
-                likes = doctest.OutputChecker().check_output(block.code + "\n", said, LIKE)
-                assert likes, f"{where}: the block before printed\n{said}"
+                likes = doctest.OutputChecker().check_output(block.code + "\n", output, LIKE)
+                assert likes, f"{where}: the block before printed\n{output}"
             elif block.language in RUNS and not block.reason and RECIPE not in block.mark:
-                said = _run(block, where, names)
+                output = _run(block, where, names)
                 n_run += 1
     return n_run
 
@@ -118,9 +118,9 @@ def _run(block: Block, where: str, names: dict[str, Any]) -> str:
         return done.stdout
     if block.language == "pycon":
         test = doctest.DocTestParser().get_doctest(block.code + "\n", names, where, where, 0)
-        found: list[str] = []
-        doctest.DocTestRunner(optionflags=LIKE).run(test, out=found.append, clear_globs=False)
-        assert not found, "".join(found)
+        seen: list[str] = []
+        doctest.DocTestRunner(optionflags=LIKE).run(test, out=seen.append, clear_globs=False)
+        assert not seen, "".join(seen)
         names.update(test.globs)
         return ""
     printed = io.StringIO()

@@ -138,12 +138,12 @@ def _inodes(root: Path) -> dict[int, str]:
 
 def _place() -> Place:
     """Where in the library an operation comes from: its two innermost calls."""
-    frame, found = sys._getframe(2), list[str]()
-    while frame.f_back is not None and len(found) < _CALLS:
+    frame, frames = sys._getframe(2), list[str]()
+    while frame.f_back is not None and len(frames) < _CALLS:
         frame = frame.f_back
         if f"{os.sep}dask_embstab{os.sep}" in frame.f_code.co_filename:
-            found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-    return tuple(found)
+            frames.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+    return tuple(frames)
 
 
 _CALLS = 2

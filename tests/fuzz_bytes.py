@@ -349,14 +349,14 @@ def tried(folder: Path, target: str, changes: list[Edit], which: int | None = No
     shutil.copytree(folder / target, work)
     (folder / "trying.json").write_text(json.dumps(entry(target, changes, which)))
     for edit in changes:
-        found = sorted(path for path in work.glob(pattern) if path.is_file())
-        if not found:
+        result = sorted(path for path in work.glob(pattern) if path.is_file())
+        if not result:
             break
-        path = found[edit["file"] % len(found)]
+        path = result[edit["file"] % len(result)]
         if edit["do"] == "remove":
             path.unlink()
         else:
-            path.write_bytes(edited(path.read_bytes(), edit, found, folder / "sentinel"))
+            path.write_bytes(edited(path.read_bytes(), edit, result, folder / "sentinel"))
     signal.alarm(MOST_SECONDS)
     try:
         calls = list(read(work))
@@ -430,15 +430,15 @@ def campaign(folder: Path, number: int, seconds: float) -> tuple[int, dict[str, 
         if time.monotonic() > end:
             return
         n_tried += 1
-        found = failure_of(folder, target, changes, which)
-        kind = re.sub(r"(line \d+|: [\"'].*|[\d.]+)", "", found or "")
-        if found and kind not in kinds:
+        failure = failure_of(folder, target, changes, which)
+        kind = re.sub(r"(line \d+|: [\"'].*|[\d.]+)", "", failure or "")
+        if failure and kind not in kinds:
             kinds.add(kind)
             for edit in changes:  # one of them alone, where that does
                 if len(changes) > 1 and (alone := failure_of(folder, target, [edit], which)):
-                    found, changes = alone, [edit]
+                    failure, changes = alone, [edit]
                     break
-            failures[found] = entry(target, changes, which)
+            failures[failure] = entry(target, changes, which)
 
     while time.monotonic() < end:
         seed(number + n_tried)(each)()
@@ -452,13 +452,13 @@ def main(folder: Path, number: int, seconds: float, entries: list[Path]) -> None
     failures = {}
     for file in entries:
         known = json.loads(file.read_text())
-        if found := failure_of(folder, known["target"], known["edits"], known["call"]):
-            failures[f"{file.name}: {found}"] = known
+        if failure := failure_of(folder, known["target"], known["edits"], known["call"]):
+            failures[f"{file.name}: {failure}"] = known
     n_tried, more = campaign(folder, number, seconds)
     assert [path.name for path in sentinel.iterdir()] == ["secret"], "the sentinel was touched"
     assert {path.name for path in {*folder.iterdir()} - before} <= {"work", "trying.json"}
-    for found, example in (failures | more).items():
-        sys.stderr.write(f"{found} {json.dumps(example)}\n")
+    for failure, example in (failures | more).items():
+        sys.stderr.write(f"{failure} {json.dumps(example)}\n")
     sys.stdout.write(f"{len(entries) + n_tried}\n")
     sys.exit(bool(failures or more))
 

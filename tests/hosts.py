@@ -112,9 +112,9 @@ def _open(place: str) -> None:
 
     def leftovers(*where: Any) -> Any:
         swap.leftovers = original
-        found = original(*where)
+        result = original(*where)
         _wait()
-        return found
+        return result
 
     swap.leftovers = leftovers
     _say(es.open_run(place).items.n_rows)

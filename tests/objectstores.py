@@ -179,8 +179,8 @@ def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:  # noqa: C901 (clo
     class Late:
         """A listing."""
 
-        def __init__(self, found: Any) -> None:
-            self.found = found
+        def __init__(self, listing: Any) -> None:
+            self.found = listing
 
         def collect(self) -> list[Any]:
             """What is known of."""
@@ -202,9 +202,9 @@ def lagging(patched: pytest.MonkeyPatch, n: int = 3) -> None:  # noqa: C901 (clo
         known = Late(list_all(store, prefix, **options)).collect()
         below = f"{prefix}/" if prefix else ""
         names = [meta["path"][len(below) :] for meta in known if meta["path"].startswith(below)]
-        found = one_level(store, prefix, **options)
+        result = one_level(store, prefix, **options)
         folders = {f"{below}{name.partition('/')[0]}" for name in names if "/" in name}
-        files = [meta for meta in found["objects"] if meta["path"] not in last[-n:]]
+        files = [meta for meta in result["objects"] if meta["path"] not in last[-n:]]
         return {"common_prefixes": sorted(folders), "objects": files}
 
     async def listed_async(*arguments: Any, **options: Any) -> Any:

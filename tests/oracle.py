@@ -77,8 +77,8 @@ def align(
 def pairs_by_id(mine: Any, theirs: Any) -> tuple[Array, Array]:
     """Row numbers of the rows with one id, found by looking each of them up."""
     at = {value: row for row, value in enumerate(list(theirs))}
-    found = [(row, at[value]) for row, value in enumerate(list(mine)) if value in at]
-    return np.array([a for a, _ in found], dtype=int), np.array([b for _, b in found], dtype=int)
+    pairs = [(row, at[value]) for row, value in enumerate(list(mine)) if value in at]
+    return np.array([a for a, _ in pairs], dtype=int), np.array([b for _, b in pairs], dtype=int)
 
 
 def align_signs(table: Array, like: Array) -> Array:
@@ -94,8 +94,8 @@ def rank_biased_overlap(a: list[int], b: list[int], p: float) -> float:
     overlap = [
         sum(1 for x in a[: depth + 1] if x >= 0 and x in b[: depth + 1]) for depth in range(k)
     ]
-    found = sum(overlap[depth] / (depth + 1) * p**depth for depth in range(k))
-    return found / sum(p**depth for depth in range(k))
+    total = sum(overlap[depth] / (depth + 1) * p**depth for depth in range(k))
+    return total / sum(p**depth for depth in range(k))
 
 
 def world(seed: int, n_items: int = 60, n_users: int = 90, d: int = 4) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ def publish_one(place: Any, run: Path) -> None:
 
 
 def publish_in_step(
-    number: int, place: Any, folder: Path, rounds: int, barrier: Any, told: Any
+    number: int, place: Any, folder: Path, rounds: int, barrier: Any, message: Any
 ) -> None:
     """Publish a run of one's own in every round, all at once with others, again and again until it
     is in.
@@ -50,7 +50,7 @@ def publish_in_step(
                     break
                 except es.RetryError:
                     retries += 1
-    told.put(retries)
+    message.put(retries)
 
 
 def race(

@@ -90,8 +90,8 @@ def made_up_days(names: list[str], *, of: int) -> dict[str, Any]:
 
     def matrix(low: float) -> list[list[float]]:
         drawn = rng.uniform(low, 1, (n, n))
-        found: list[list[float]] = ((drawn + drawn.T) / 2).tolist()
-        return found
+        symmetric: list[list[float]] = ((drawn + drawn.T) / 2).tolist()
+        return symmetric
 
     moved = [
         {"id": names[k], "cosine": k / 20, "distance": 2.0 - k / 20, "norm_a": 1.0, "norm_b": 2.0}

@@ -50,9 +50,9 @@ def require_accurate(case: Case, method: str, most: float) -> None:
     for key, rows in (("items", case.items), ("users", case.users)):
         error = float(case.exact.column_errors(key, getattr(transform, key)).max())
         assert error <= most
-        said = transform.diagnostics[key]
-        assert error <= said["certificate"] <= 150 * max(error, unit(case, transform))
-        assert condition(rows) / 3 <= said["condition"] <= 3 * condition(rows)
+        diagnostics = transform.diagnostics[key]
+        assert error <= diagnostics["certificate"] <= 150 * max(error, unit(case, transform))
+        assert condition(rows) / 3 <= diagnostics["condition"] <= 3 * condition(rows)
     np.testing.assert_allclose(transform.singular_values, case.exact.s.astype(float), rtol=most)
 
 
@@ -219,10 +219,13 @@ def test_the_product_is_as_precise_as_the_fit_needs(
     )
     transform = run.transform
     assert transform is not None
-    said = transform.diagnostics["product"]
-    assert said["items"] == product
+    diagnostics = transform.diagnostics["product"]
+    assert diagnostics["items"] == product
     assert dict(run.group["transform"].attrs)["products"]["items"] == product
-    measured, estimate = product_error(case.items, transform.items), said["column_error"]["items"]
+    measured, estimate = (
+        product_error(case.items, transform.items),
+        diagnostics["column_error"]["items"],
+    )
     assert estimate / 30 <= measured <= 10 * estimate
     transformed, wanted = vectors_of(run).astype(float), case.items.astype(float) @ transform.items
     errors = np.linalg.norm(transformed - wanted, axis=0) / np.linalg.norm(wanted, axis=0)

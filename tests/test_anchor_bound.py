@@ -41,12 +41,12 @@ def test_the_estimate_is_exceeded_as_seldom_as_stated(name: str) -> None:
 
 def test_the_document_states_what_was_measured(tmp_path: Path) -> None:
     stated = (ROOT / "docs" / "anchors.md").read_text()
-    found = {
+    seen = {
         name: float(share) / 100
         for name, share in re.findall(r"^\| (.*?) \| ([0-9.]+)% \|", stated, re.MULTILINE)
     }
-    assert list(found) == [*WORLDS, *UNSEEN]
-    assert max(found[name] for name in WORLDS) == round(STATED, 3)
-    assert np.mean([found[name] for name in WORLDS]) < 0.01
+    assert list(seen) == [*WORLDS, *UNSEEN]
+    assert max(seen[name] for name in WORLDS) == round(STATED, 3)
+    assert np.mean([seen[name] for name in WORLDS]) < 0.01
     results = ANCHORS["main"](["--seeds", "2", "--markdown", str(tmp_path / "anchors.md")])
-    assert [row["world"] for row in results["rows"]] == list(found)
+    assert [row["world"] for row in results["rows"]] == list(seen)

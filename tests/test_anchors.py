@@ -48,10 +48,10 @@ def test_the_bound_covers_and_is_not_idle(name: str) -> None:
     full = es.fit(rows, reference=reference, **options)
     distances, bounds = [], []
     for seed in range(SEEDS):
-        found = es.fit(rows, reference=reference, anchors=n, seed=seed, **options)
-        assert found.diagnostics["items"]["aligned"] == n
-        distances.append(np.linalg.norm(found.items - full.items))
-        bounds.append(found.diagnostics["anchor_bound"])
+        fitted = es.fit(rows, reference=reference, anchors=n, seed=seed, **options)
+        assert fitted.diagnostics["items"]["aligned"] == n
+        distances.append(np.linalg.norm(fitted.items - full.items))
+        bounds.append(fitted.diagnostics["anchor_bound"])
     assert np.sum(np.array(bounds) < distances) <= 0.02 * SEEDS
     # In two dimensions one angle is all, and its estimate has the few degrees of freedom of the
     # heavy tail.
@@ -71,19 +71,23 @@ def test_in_scores_mode_and_on_both_tables(make_run: MakeRun) -> None:
         missed, ratios = 0, []
         left = np.linalg.pinv(es.fit(run).items) if not options else np.eye(4)
         for seed in range(20):
-            found = es.fit(run, reference=reference, anchors=120, seed=seed, **options)
+            fitted = es.fit(run, reference=reference, anchors=120, seed=seed, **options)
             distance = (
-                np.linalg.norm(left @ (found.items - full.items)) if options else _turn(found, full)
+                np.linalg.norm(left @ (fitted.items - full.items))
+                if options
+                else _turn(fitted, full)
             )
-            missed += found.diagnostics["anchor_bound"] < distance
-            ratios.append(found.diagnostics["anchor_bound"] / distance)
+            missed += fitted.diagnostics["anchor_bound"] < distance
+            ratios.append(fitted.diagnostics["anchor_bound"] / distance)
         assert missed <= 1
         assert np.median(ratios) <= 5
 
 
-def _turn(found: es.Transform, full: es.Transform) -> float:
+def _turn(sampled: es.Transform, full: es.Transform) -> float:
     """|Q_N - Q| where M Q_N and M Q are known: Q' Q_N = (M Q)^-1 (M Q_N)."""
-    return float(np.linalg.norm(np.linalg.solve(full.items, found.items) - np.eye(len(full.items))))
+    return float(
+        np.linalg.norm(np.linalg.solve(full.items, sampled.items) - np.eye(len(full.items)))
+    )
 
 
 def test_anchors_are_the_same_rows_in_any_order_and_memory(make_run: MakeRun) -> None:
@@ -104,17 +108,17 @@ def test_anchors_are_the_same_rows_in_any_order_and_memory(make_run: MakeRun) ->
 
 def test_anchors_decide_the_rotation_alone() -> None:
     rows, reference = drifted(3, 9, n=200)
-    found = es.fit(rows, reference=reference, anchors=40)
+    fitted = es.fit(rows, reference=reference, anchors=40)
     from dask_embstab.passes.join.anchors import anchor_rows
     from dask_embstab.passes.join.options import join_options
     from dask_embstab.passes.join.pairing import pair
     from dask_embstab.tables.table import make_table
 
     table, other = make_table(rows, where="a"), make_table(reference, where="b")
-    with join_options() as how:
-        few = anchor_rows(pair(table, other, how), table, 40, 0)
+    with join_options() as join:
+        few = anchor_rows(pair(table, other, join), table, 40, 0)
     assert len(set(few.tolist())) == 40
-    assert_close(found.items, rotation(rows[few], reference[few]), 1e-9)
+    assert_close(fitted.items, rotation(rows[few], reference[few]), 1e-9)
 
 
 def test_only_their_rows_of_the_reference_are_read(
@@ -134,12 +138,12 @@ def test_only_their_rows_of_the_reference_are_read(
 
     monkeypatch.setattr(DirectGatherReader, "take", noted)
     monkeypatch.setattr("dask_embstab.tables.read.direct_source.DirectSource.block", _but(known))
-    found = es.fit(run, reference=known, anchors=60)
+    fitted = es.fit(run, reference=known, anchors=60)
     assert sum(n for n, _ in taken) == 3 * 60, (
         "60 for the rotation, 60 of either table for the bound"
     )
     assert not any(verified for _, verified in taken)
-    assert found.diagnostics["items"]["matched_energy"] == 1.0
+    assert fitted.diagnostics["items"]["matched_energy"] == 1.0
 
 
 def _but(run: es.Run) -> Any:
@@ -156,9 +160,9 @@ def _but(run: es.Run) -> Any:
 
 def test_as_many_anchors_as_rows_are_all_rows() -> None:
     rows, reference = drifted(3, 9, n=200)
-    found, full = es.fit(rows, reference=reference, anchors=200), es.fit(rows, reference=reference)
-    np.testing.assert_array_equal(found.items, full.items)
-    assert (found.diagnostics["anchor_bound"], full.diagnostics["anchor_bound"]) == (0.0, None)
+    fitted, full = es.fit(rows, reference=reference, anchors=200), es.fit(rows, reference=reference)
+    np.testing.assert_array_equal(fitted.items, full.items)
+    assert (fitted.diagnostics["anchor_bound"], full.diagnostics["anchor_bound"]) == (0.0, None)
 
 
 def test_anchors_of_a_selection_stand_for_the_selection(make_run: MakeRun) -> None:
@@ -167,32 +171,32 @@ def test_anchors_of_a_selection_stand_for_the_selection(make_run: MakeRun) -> No
     run, known = make_run("in", rows, item_ids=ids), make_run("reference", reference, item_ids=ids)
     for n in (100, 1000):
         selected = es.fit(run, reference=known, only=ids[:n])
-        found = es.fit(run, reference=known, only=ids[:n], anchors=n)
-        np.testing.assert_array_equal(found.items, selected.items)
-        assert found.diagnostics["anchor_bound"] == 0.0
-        found = es.fit(run, reference=known, only=ids[:n], anchors=n - 10)
+        fitted = es.fit(run, reference=known, only=ids[:n], anchors=n)
+        np.testing.assert_array_equal(fitted.items, selected.items)
+        assert fitted.diagnostics["anchor_bound"] == 0.0
+        fitted = es.fit(run, reference=known, only=ids[:n], anchors=n - 10)
         assert (
             0
-            < np.linalg.norm(found.items - selected.items)
-            < found.diagnostics["anchor_bound"]
+            < np.linalg.norm(fitted.items - selected.items)
+            < fitted.diagnostics["anchor_bound"]
             < 0.6
         )
 
 
 def test_onto_a_narrower_reference_anchors_state_no_bound() -> None:
     rows, reference = drifted(4, 9, n=400)
-    found = es.fit(rows, reference=reference[:, :3], width=3, anchors=100)
-    assert found.diagnostics["anchor_bound"] is None
+    fitted = es.fit(rows, reference=reference[:, :3], width=3, anchors=100)
+    assert fitted.diagnostics["anchor_bound"] is None
 
 
 def test_weighted_anchors_state_no_bound_and_free_directions_the_widest() -> None:
     rows, reference = drifted(3, 9, n=200)
-    found = es.fit(rows, reference=reference, anchors=60, weights="norm")
-    assert found.diagnostics["anchor_bound"] is None
+    fitted = es.fit(rows, reference=reference, anchors=60, weights="norm")
+    assert fitted.diagnostics["anchor_bound"] is None
     rows[:, 2] = 0
     with pytest.warns(es.EmbstabWarning, match="free"):
-        found = es.fit(rows, reference=reference, anchors=60)
-    assert found.diagnostics["anchor_bound"] <= 2 * 3**0.5
+        fitted = es.fit(rows, reference=reference, anchors=60)
+    assert fitted.diagnostics["anchor_bound"] <= 2 * 3**0.5
 
 
 def test_the_command_line(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +209,7 @@ def test_the_command_line(make_run: MakeRun, capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit) as ended:
             main([*command, "--reference", paths[1], "--anchors", "60", "--seed", "3", "--json"])
         assert ended.value.code == 0
-        told = json.loads(capsys.readouterr().out)
-        assert told["items"]["aligned"] == 60
+        output = json.loads(capsys.readouterr().out)
+        assert output["items"]["aligned"] == 60
         expected = es.fit(paths[0], reference=paths[1], anchors=60, seed=3)
-        assert told["anchor_bound"] == expected.diagnostics["anchor_bound"]
+        assert output["anchor_bound"] == expected.diagnostics["anchor_bound"]

@@ -34,8 +34,8 @@ pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::ResourceWarn
 
 def namespaces() -> bool:
     command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
-    found = shutil.which("unshare")
-    return found is not None and subprocess.run(command, capture_output=True).returncode == 0
+    unshare = shutil.which("unshare")
+    return unshare is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_main_job_has_the_bits_of_one_machine(
         es.create_run(places[name], **tables, chunk_rows=1000)
     first = es.stabilize(places["old"], places["first"])
     out = es.stabilize(places["new"], places["out"], reference=first)
-    found = es.evaluate(first, out, k=10)
+    metrics = es.evaluate(first, out, k=10)
     assert len(apart.nthreads()) == 2
 
     local = {name: tmp_path / name for name in places}
@@ -115,10 +115,10 @@ def test_the_main_job_has_the_bits_of_one_machine(
         for key in ("items", "users"):
             ours, theirs = (np.asarray(run.table(key).vectors) for run in (out, expected))
             np.testing.assert_array_equal(ours, theirs)
-    assert found.items is not None
+    assert metrics.items is not None
     assert same.items is not None
-    assert found.items.mean_cosine == same.items.mean_cosine
-    assert found.items.mean_cosine > 0.9
+    assert metrics.items.mean_cosine == same.items.mean_cosine
+    assert metrics.items.mean_cosine > 0.9
 
 
 @pytest.mark.parametrize("texts", [True, False])
@@ -149,8 +149,8 @@ def test_a_join_beyond_memory_goes_through_the_store(
     with dask.config.set(scheduler="threads"):
         same = es.fit(run, reference=reference, join_memory="1MiB")
         again = es.evaluate(reference, run, k=10, displacement=tmp_path / "here")
-    found = fitted.diagnostics["items"]
-    assert (found["paired_by"], found["vectors"]) == ("partitioned ids", "shuffle")
+    transform = fitted.diagnostics["items"]
+    assert (transform["paired_by"], transform["vectors"]) == ("partitioned ids", "shuffle")
     np.testing.assert_array_equal(fitted.items, same.items)
     assert moved.items == again.items
     for column in ("id", "cosine", "distance"):

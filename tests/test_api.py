@@ -83,9 +83,9 @@ def test_every_public_name_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_verbs_take_what_the_contract_says(name: str) -> None:
     parameters = inspect.signature(getattr(es, name)).parameters.values()
-    found = ["*" * (p.kind is p.KEYWORD_ONLY) + p.name for p in parameters]
+    spelled = ["*" * (p.kind is p.KEYWORD_ONLY) + p.name for p in parameters]
     wanted = SIGNATURES[name].split()
-    assert found[: len(wanted)] == wanted
+    assert spelled[: len(wanted)] == wanted
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     contract = {
         "method": "auto",

@@ -34,13 +34,13 @@ def test_every_file_of_the_product_is_made_by_one_helper() -> None:
     opened = re.compile(
         r"\.open\(\"[wx]|\.write_text|\.write_bytes|O_CREAT|O_TRUNC|getpid|NamedTemporaryFile|mkstemp"
     )
-    found = {
+    writes = {
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
         for path in PACKAGE.rglob("*.py")
         for line in path.read_text().splitlines()
         if opened.search(line)
     }
-    elsewhere = {line for line in found if not line.startswith("files/")}
+    elsewhere = {line for line in writes if not line.startswith("files/")}
     # A private folder that this process has just made: the trial files of `doctor`, an index, a
     # scratch index.
     assert {line.partition(":")[0] for line in elsewhere} <= {

@@ -84,7 +84,7 @@ def test_a_refused_delivery_is_shown_until_it_is_delivered(
         series.add(place)
     status = series.status()
     assert not status["well"]
-    assert [found["run"] for found in status[outcome]] == ["next"]
+    assert [result["run"] for result in status[outcome]] == ["next"]
     assert not status["held" if outcome == "failed" else "failed"]
     if outcome == "held":
         assert status["held"][0]["message"] == str(raised.value)

@@ -40,9 +40,9 @@ def begun(folder: Path, noise: float = 0.0, part_rows: int = 40) -> tuple[es.Run
 
 
 def recall(run: es.Run, moving: es.Backfill, k: int = 10) -> float:
-    _, found = moving.search(run, k)
+    _, ids = moving.search(run, k)
     _, fresh = es.search(run, run, k)
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(fresh, found, strict=True)]))
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(fresh, ids, strict=True)]))
 
 
 def test_answers_meanwhile_are_those_of_a_whole_index(tmp_path: Path) -> None:

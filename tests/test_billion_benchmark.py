@@ -33,14 +33,14 @@ def test_both_jobs_are_measured_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_the_disk_decides() -> None:
     gigabytes = [80, 60, 40]
-    found = [billion.plan(10**9, 8, size * 10**9) for size in gigabytes]
-    assert [(each.ids, each.second) for each in found] == [
+    plans = [billion.plan(10**9, 8, size * 10**9) for size in gigabytes]
+    assert [(each.ids, each.second) for each in plans] == [
         (True, True),
         (False, True),
         (False, False),
     ]
-    assert all(each.disk_bytes <= size * 10**9 for each, size in zip(found, gigabytes, strict=True))
-    assert found[1].vector_bytes == 16 * 10**9
+    assert all(each.disk_bytes <= size * 10**9 for each, size in zip(plans, gigabytes, strict=True))
+    assert plans[1].vector_bytes == 16 * 10**9
     with pytest.raises(
         SystemExit, match=r"32\.3 GB of free disk and there are 20\.0 GB; pass fewer --rows"
     ):

@@ -55,8 +55,8 @@ def test_edits_of_the_corpus_end_well(file: Path, targets: Path) -> None:
     """Those of small targets here; all of them are tried, and watched, in the long tier."""
     known = json.loads(file.read_text())
     if known["target"] in QUICK:
-        found = fuzz_bytes.failure_of(targets, known["target"], known["edits"], known["call"])
-        assert found is None
+        failure = fuzz_bytes.failure_of(targets, known["target"], known["edits"], known["call"])
+        assert failure is None
 
 
 def test_entries_of_the_corpus_are_small() -> None:
@@ -101,11 +101,11 @@ print(*(int(fuzz.failure_of(root, "x", [], which) is not None) for which in rang
 
 @pytest.mark.long
 def test_what_must_not_happen_is_noticed(tmp_path: Path) -> None:
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", EVIL, str(tmp_path / "fuzz")],
         env=os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.stdout.split() == [*"111111100"], told.stderr
+    assert completed.stdout.split() == [*"111111100"], completed.stderr

@@ -52,13 +52,13 @@ def opened(place: Path, name: str, **options: Any) -> Any:
 
 def results(calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
     """What each way of giving the same array ends in: its figures, or the kind of its error."""
-    found = {}
+    seen = {}
     for name, call in calls.items():
         try:
-            found[name] = call()
+            seen[name] = call()
         except es.EmbstabError as error:
-            found[name] = type(error)
-    return found
+            seen[name] = type(error)
+    return seen
 
 
 PACKED: dict[str, dict[str, Any]] = {
@@ -185,12 +185,12 @@ def test_ids_that_xarray_decodes_are_what_it_shows(
         zarr.open_array(place / "items/id", mode="r"),
         opened(place, "id", decode_cf=False),
     )
-    found = results(
+    result = results(
         {str(i): partial(ids_of, ids, out / str(i)) for i, ids in enumerate((shown, stored, coded))}
     )
-    found["run"] = results({"run": lambda: es.open_run(place).items.ids.compute().tolist()})["run"]
+    result["run"] = results({"run": lambda: es.open_run(place).items.ids.compute().tolist()})["run"]
     expected = shown.values.tolist() if shown.dtype.kind in "iu" else es.IdError
-    assert list(found.values()) == [expected] * 4
+    assert list(result.values()) == [expected] * 4
 
 
 def ids_of(ids: Any, out: Path) -> Any:

@@ -37,8 +37,8 @@ def told(*given: Any, **options: Any) -> tuple[dict[str, Any], list[str]]:
     """The alignment of a fit, and its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = es.fit(*given, **options)
-    return found.diagnostics["alignment"], [str(warning.message) for warning in caught]
+        fitted = es.fit(*given, **options)
+    return fitted.diagnostics["alignment"], [str(warning.message) for warning in caught]
 
 
 worlds = given(
@@ -66,12 +66,12 @@ def test_unrelated_rows_are_reported(
 ) -> None:
     rng = np.random.default_rng(seed)
     run, reference = (tables(rng, per_component * d, d, mean=mean, decay=decay) for _ in range(2))
-    alignment, said = told(
+    alignment, lines = told(
         *run, reference={"items": reference[0], "users": reference[1]}, **options
     )
     assert alignment["beyond_chance"] < 0.05
     assert alignment["relative_error"] == pytest.approx(alignment["chance_error"], rel=0.35)
-    assert [text for text in said if NO_BETTER in text]
+    assert [text for text in lines if NO_BETTER in text]
 
 
 @settings(max_examples=draws(20))
@@ -84,26 +84,26 @@ def test_retrainings_are_not(
     first, noise = (tables(rng, per_component * d, d, mean=m, decay=decay) for m in (mean, 0.0))
     A = rotation(rng, d)
     run = [(a + 0.75 * b) @ A for a, b in zip(first, noise, strict=True)]
-    alignment, said = told(*run, reference={"items": first[0], "users": first[1]}, **options)
+    alignment, lines = told(*run, reference={"items": first[0], "users": first[1]}, **options)
     assert alignment["beyond_chance"] > 0.1
-    assert not said
+    assert not lines
 
 
 def test_an_exact_alignment_is_far_beyond_chance() -> None:
     rng = np.random.default_rng(0)
     T = rng.normal(size=(300, 12))
-    alignment, said = told(T @ rotation(rng, 12), reference=T)
+    alignment, lines = told(T @ rotation(rng, 12), reference=T)
     assert alignment["beyond_chance"] == pytest.approx(1.0)
-    assert not said
+    assert not lines
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_rows_that_are_too_few_to_tell_have_no_figure(n: int) -> None:
     rng = np.random.default_rng(0)
-    alignment, said = told(
+    alignment, lines = told(
         rng.normal(size=(n, 12)), reference=rng.normal(size=(n, 12)), min_matched=1
     )
-    assert not [text for text in said if NO_BETTER in text]
+    assert not [text for text in lines if NO_BETTER in text]
     assert alignment["beyond_chance"] is None
     assert alignment["chance_error"] is None
 
@@ -125,13 +125,13 @@ def test_moments_say_it_too() -> None:
     rng = np.random.default_rng(0)
     T, B = rng.normal(size=(2, 400, 8))
     with pytest.warns(es.EmbstabWarning, match=NO_BETTER):
-        found = es.fit(es.moments(T, reference=B))
+        fitted = es.fit(es.moments(T, reference=B))
     whole, _ = told(T, reference=B)
-    assert found.diagnostics["alignment"]["beyond_chance"] == pytest.approx(whole["beyond_chance"])
+    assert fitted.diagnostics["alignment"]["beyond_chance"] == pytest.approx(whole["beyond_chance"])
 
 
-@pytest.mark.parametrize("how", ["row order", "ids"])
-def test_real_trainings_in_the_wrong_order_or_under_wrong_ids(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("pairing", ["row order", "ids"])
+def test_real_trainings_in_the_wrong_order_or_under_wrong_ids(tmp_path: Path, pairing: str) -> None:
     first = es.stabilize(gmf("a").write(tmp_path / "a.zarr"), tmp_path / "a-stable.zarr")
     week = gmf("b")
     with warnings.catch_warnings():
@@ -139,7 +139,7 @@ def test_real_trainings_in_the_wrong_order_or_under_wrong_ids(tmp_path: Path, ho
         es.stabilize(week.write(tmp_path / "b.zarr"), tmp_path / "b-stable.zarr", reference=first)
     order = np.random.default_rng(0).permutation(len(week.items))
     wrong = tmp_path / "wrong.zarr"
-    if how == "ids":
+    if pairing == "ids":
         es.create_run(wrong, week.items, week.users, item_ids=order, user_ids=week.user_ids)
     else:
         es.create_run(

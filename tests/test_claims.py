@@ -52,9 +52,9 @@ STORED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("n", [10**6, 10**15])
-@pytest.mark.parametrize("how", STORED)
-def test_rows_that_the_store_cannot_hold_are_refused(tmp_path: Path, how: str, n: int) -> None:
-    run = claiming(tmp_path / "in.zarr", ("vectors", "id"), n, **STORED[how])
+@pytest.mark.parametrize("form", STORED)
+def test_rows_that_the_store_cannot_hold_are_refused(tmp_path: Path, form: str, n: int) -> None:
+    run = claiming(tmp_path / "in.zarr", ("vectors", "id"), n, **STORED[form])
     good = es.create_run(tmp_path / "good.zarr", T, W, item_ids=np.arange(60))
     series = es.Series.init(tmp_path / "series")
     calls: tuple[Callable[[], Any], ...] = (
@@ -117,9 +117,9 @@ def test_a_plan_is_made_as_it_is_iterated() -> None:
 def test_a_chunk_that_no_memory_holds_is_refused_where_it_must_be_decoded_whole(
     tmp_path: Path, rows: int
 ) -> None:
-    for how in ("gzip", "zstd"):
-        codec = zarr.codecs.GzipCodec() if how == "gzip" else zarr.codecs.ZstdCodec()
-        path = foreign_run(tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=[codec])
+    for options in ("gzip", "zstd"):
+        codec = zarr.codecs.GzipCodec() if options == "gzip" else zarr.codecs.ZstdCodec()
+        path = foreign_run(tmp_path / f"{options}.zarr", {"items": (T, None)}, compressors=[codec])
         file = path / "items" / "vectors" / "zarr.json"
         values = json.loads(file.read_text())
         values["chunk_grid"]["configuration"]["chunk_shape"] = [rows, D]
@@ -161,9 +161,15 @@ def test_a_sparse_table_of_another_writer_is_read(tmp_path: Path) -> None:
 
 def test_a_file_longer_than_any_encoding_of_its_chunk_is_refused(tmp_path: Path) -> None:
     """A file of gigabytes that takes no room: it would be read into memory as it is."""
-    for how, codecs in (("zstd", [zarr.codecs.ZstdCodec()]), ("gzip", [zarr.codecs.GzipCodec()])):
+    for options, codecs in (
+        ("zstd", [zarr.codecs.ZstdCodec()]),
+        ("gzip", [zarr.codecs.GzipCodec()]),
+    ):
         path = foreign_run(
-            tmp_path / f"{how}.zarr", {"items": (T, None)}, compressors=codecs, fill_value=np.nan
+            tmp_path / f"{options}.zarr",
+            {"items": (T, None)},
+            compressors=codecs,
+            fill_value=np.nan,
         )
         with (path / "items/vectors/c/1/0").open("r+b") as file:
             file.truncate(1 << 31)

@@ -68,7 +68,7 @@ def done(result: tuple[int, str, str]) -> dict[str, Any]:
 
 
 def test_stabilize_says_what_the_contract_says(runs: Path, run: Run) -> None:
-    told = done(
+    printed = done(
         run(
             "stabilize",
             runs / "day.zarr",
@@ -78,26 +78,26 @@ def test_stabilize_says_what_the_contract_says(runs: Path, run: Run) -> None:
             "--json",
         )
     )
-    assert (told["rank"], told["method"], told["balance"]) == (4, "gram", "rows")
-    assert (told["items"]["rows"], told["items"]["matched"]) == (60, 60)
-    assert (told["users"]["rows"], told["users"]["matched"]) == (90, None)
+    assert (printed["rank"], printed["method"], printed["balance"]) == (4, "gram", "rows")
+    assert (printed["items"]["rows"], printed["items"]["matched"]) == (60, 60)
+    assert (printed["users"]["rows"], printed["users"]["matched"]) == (90, None)
     assert {"error", "relative_error", "gram_gap", "bound", "nuclear_bound"} <= set(
-        told["alignment"]
+        printed["alignment"]
     )
-    assert len(told["singular_values"]) == 4
-    assert 0 < told["seconds"] < 20
+    assert len(printed["singular_values"]) == 4
+    assert 0 < printed["seconds"] < 20
     transformed = es.open_run(runs / "out")
     items, reference = vectors_of(transformed), vectors_of(es.open_run(runs / "reference.zarr"))
-    assert_close(told["alignment"]["error"], np.linalg.norm(items - reference), 1e-6)
+    assert_close(printed["alignment"]["error"], np.linalg.norm(items - reference), 1e-6)
     assert_close(items @ vectors_of(transformed, "users").T, T @ W.T, 1e-10)
 
 
 def test_stabilize_without_a_reference_or_users(runs: Path, run: Run) -> None:
-    told = done(run("stabilize", runs / "day.zarr", runs / "a", "--json"))
-    assert told["alignment"] is None
-    assert told["items"]["matched"] is None
-    told = done(run("stabilize", runs / "items.zarr", runs / "b", "--json"))
-    assert (told["users"], told["balance"], told["keep"]) == (None, None, "geometry")
+    printed = done(run("stabilize", runs / "day.zarr", runs / "a", "--json"))
+    assert printed["alignment"] is None
+    assert printed["items"]["matched"] is None
+    printed = done(run("stabilize", runs / "items.zarr", runs / "b", "--json"))
+    assert (printed["users"], printed["balance"], printed["keep"]) == (None, None, "geometry")
 
 
 def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
@@ -114,7 +114,7 @@ def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
         "--min-matched",
         "60",
     ]
-    told = done(
+    printed = done(
         run(
             "stabilize",
             day,
@@ -127,12 +127,12 @@ def test_every_option_of_stabilize_is_taken(runs: Path, run: Run) -> None:
             "--json",
         )
     )
-    assert (told["method"], told["users"]["matched"]) == ("qr", 90)
+    assert (printed["method"], printed["users"]["matched"]) == ("qr", 90)
     assert es.open_run(runs / "a").items.dtype == np.float32
-    told = done(
+    printed = done(
         run("stabilize", day, runs / "a", "--rank", "2", "--width", "3", "--overwrite", "--json")
     )
-    assert (told["rank"], es.open_run(runs / "a").items.d) == (2, 3)
+    assert (printed["rank"], es.open_run(runs / "a").items.d) == (2, 3)
     done(
         run(
             "stabilize",
@@ -173,14 +173,14 @@ def test_matched_new_and_unmatched_rows_are_counted(
     )
     assert (code, err.count("\n")) == (0, 2), "repeated ids, and ids of other rows"
     assert "the first row of each counts" in err
-    told = json.loads(out)["items"]
-    assert (told["matched"], told["new"], told["unmatched_reference"]) == (49, 11, 11)
-    assert 0 < told["unmatched_reference_energy"] < 1
+    printed = json.loads(out)["items"]
+    assert (printed["matched"], printed["new"], printed["unmatched_reference"]) == (49, 11, 11)
+    assert 0 < printed["unmatched_reference_energy"] < 1
     stored = es.open_run(runs / "out").transform
     assert stored is not None
     assert (
         stored.diagnostics["items"]["unmatched_reference_energy"]
-        == told["unmatched_reference_energy"]
+        == printed["unmatched_reference_energy"]
     )
     code, out, _ = run(*[*command[:-1], "--duplicates", "first", "--overwrite"])
     assert all(
@@ -197,10 +197,10 @@ def test_matched_new_and_unmatched_rows_are_counted(
 def test_fit_then_apply_is_stabilize(runs: Path, run: Run) -> None:
     day, reference = runs / "day.zarr", ("--reference", runs / "reference.zarr")
     done(run("stabilize", day, runs / "at-once", *reference, "--json"))
-    told = done(run("fit", day, runs / "t.npz", *reference, "--json"))
-    assert {"rank", "method", "items", "users", "alignment", "seconds"} <= set(told)
-    told = done(run("apply", runs / "t.npz", day, runs / "in-two", "--json"))
-    assert told["items"]["rows"] == 60
+    printed = done(run("fit", day, runs / "t.npz", *reference, "--json"))
+    assert {"rank", "method", "items", "users", "alignment", "seconds"} <= set(printed)
+    printed = done(run("apply", runs / "t.npz", day, runs / "in-two", "--json"))
+    assert printed["items"]["rows"] == 60
     for key in ("items", "users"):
         np.testing.assert_array_equal(
             vectors_of(es.open_run(runs / "in-two"), key),
@@ -211,7 +211,7 @@ def test_fit_then_apply_is_stabilize(runs: Path, run: Run) -> None:
 
 
 def test_evaluate_says_what_the_contract_says(runs: Path, run: Run) -> None:
-    told = done(
+    printed = done(
         run(
             "evaluate",
             runs / "day.zarr",
@@ -224,26 +224,26 @@ def test_evaluate_says_what_the_contract_says(runs: Path, run: Run) -> None:
         )
     )
     for key, n in (("items", 60), ("users", 90)):
-        assert told[key]["matched"] == n
-        assert {"mean_cosine", "norm_ratio"} <= set(told[key])
-    assert told["rank_correlation"]["k"] == 7
-    assert 0 <= told["rank_correlation"]["rbo"] <= 1
+        assert printed[key]["matched"] == n
+        assert {"mean_cosine", "norm_ratio"} <= set(printed[key])
+    assert printed["rank_correlation"]["k"] == 7
+    assert 0 <= printed["rank_correlation"]["rbo"] <= 1
     metrics = es.evaluate(runs / "day.zarr", runs / "reference.zarr", k=7, users=20)
-    assert told == json.loads(json.dumps(metrics.to_dict()))
-    told = done(run("evaluate", runs / "items.zarr", runs / "items.zarr", "--json"))
-    assert (told["users"], told["rank_correlation"]) == (None, None)
+    assert printed == json.loads(json.dumps(metrics.to_dict()))
+    printed = done(run("evaluate", runs / "items.zarr", runs / "items.zarr", "--json"))
+    assert (printed["users"], printed["rank_correlation"]) == (None, None)
 
 
 def test_inspect_describes_a_run(runs: Path, run: Run) -> None:
-    told = done(run("inspect", runs / "reference.zarr", "--json"))
-    assert told["users"] == {
+    printed = done(run("inspect", runs / "reference.zarr", "--json"))
+    assert printed["users"] == {
         "rows": 90,
         "components": 4,
         "dtype": "float64",
         "chunk_rows": 16,
         "ids": "string",
     }
-    assert told["transform"]["rank"] == 4
+    assert printed["transform"]["rank"] == 4
     assert done(run("inspect", runs / "items.zarr", "--json"))["users"] is None
 
 
@@ -282,8 +282,8 @@ def test_every_command_takes_json_and_explains_itself(run: Run) -> None:
 
 
 def failed(result: tuple[int, str, str], code: int, *says: str) -> None:
-    found, out, err = result
-    assert (found, out) == (code, "")
+    exit_code, out, err = result
+    assert (exit_code, out) == (code, "")
     assert re.fullmatch(r"error: [^\n]+\n", err), err
     for words in says:
         assert re.search(words, err), err

@@ -76,8 +76,8 @@ def own_client(small_tasks: None) -> Iterator[Client]:  # noqa: ARG001
 @pytest.fixture
 def runs(make_run: MakeRun) -> tuple[es.Run, es.Run]:
     """A reference and a run with string ids for the users, both of many chunks."""
-    how = {"dtype": "float32", "chunk_rows": 32, "user_ids": [f"u{i}" for i in range(400)]}
-    return make_run("reference", B, W, **how), make_run("in", T, W, **how)
+    options = {"dtype": "float32", "chunk_rows": 32, "user_ids": [f"u{i}" for i in range(400)]}
+    return make_run("reference", B, W, **options), make_run("in", T, W, **options)
 
 
 # --- what travels
@@ -97,10 +97,10 @@ def test_no_table_travels(
     n, d = 1 << 16, 64
     rows = np.random.default_rng(0).standard_normal((n, d), np.float32)
     ids = np.random.default_rng(1).permutation(n) if order == "shuffled" else np.arange(n)
-    how = {"dtype": "float32", "chunk_rows": 1 << 14}
+    settings = {"dtype": "float32", "chunk_rows": 1 << 14}
     with dask.config.set(scheduler="threads"):
-        reference = make_run("reference", rows, item_ids=np.arange(n), **how)
-        run = make_run("in", rows, rows[: n // 2], item_ids=ids, **how)
+        reference = make_run("reference", rows, item_ids=np.arange(n), **settings)
+        run = make_run("in", rows, rows[: n // 2], item_ids=ids, **settings)
     through: list[int] = []
     write, read = tcp.TCP.write, tcp.from_frames
 
@@ -124,8 +124,8 @@ def test_no_table_travels(
         run, tmp_path / "out.zarr", reference=reference, join_memory="1MiB", scratch=scratch
     )
     assert transformed.transform is not None
-    told = transformed.transform.diagnostics["items"]
-    assert told["vectors"] == {"equal": "positional", "shuffled": "shuffle"}[order]
+    diagnostics = transformed.transform.diagnostics["items"]
+    assert diagnostics["vectors"] == {"equal": "positional", "shuffled": "shuffle"}[order]
     between = [size for sizes in client.run(_received).values() for size in sizes]
     small = 8 * 8 * d * d
     assert max(between, default=0) <= small
@@ -276,7 +276,7 @@ def test_a_path_that_workers_cannot_see(
     n, rng = 12_000, np.random.default_rng(0)
     (scratch := tmp_path / "scratch").mkdir()
     options: dict[str, Any] = {}
-    how: dict[str, Any] = {"dtype": "f4", "chunk_rows": 4096}
+    settings: dict[str, Any] = {"dtype": "f4", "chunk_rows": 4096}
     with dask.config.set(scheduler="threads"):
         if what == "run through zarr":
             group = zarr.open_group(tmp_path / "in.zarr", mode="w")
@@ -286,9 +286,9 @@ def test_a_path_that_workers_cannot_see(
             array[:] = T
             run = es.open_run(tmp_path / "in.zarr")
         elif what == "scratch":  # more ids than 1 MiB holds, in another order
-            run = make_run("in", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **how)
+            run = make_run("in", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **settings)
             reference = make_run(
-                "reference", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **how
+                "reference", rng.normal(size=(n, 6)), item_ids=rng.permutation(n), **settings
             )
             options = {"join_memory": "1MiB", "scratch": scratch, "reference": reference}
         else:
@@ -344,8 +344,8 @@ def address(
         started += [subprocess.Popen(worker, **quiet) for _ in range(2)]
         with Client(scheduler_file=str(file), timeout="30s", set_as_default=False) as client:
             client.wait_for_workers(2, timeout=30)
-            found = client.scheduler.address
-        yield found, started[0]
+            scheduler = client.scheduler.address
+        yield scheduler, started[0]
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)

@@ -28,14 +28,14 @@ def test_a_row_at_the_end_of_float32_is_refused_unless_it_is_decoded_within_the_
     name: str, rotated: bool
 ) -> None:
     code = Code(name, 3, random_rotation(3, 0) if rotated else None)
-    told = 0
+    n_refused = 0
     for size in (1, 1e30, 1e38, *np.linspace(3.3e38, LARGEST, 50)):
         row = np.array([[size, 0, -size / 3]], np.float32)
         if code.overflows(*code.encode(row)):
-            told += 1
+            n_refused += 1
         else:
             assert (errors_of(code, row) <= code.error_bounds(row)).all()
-    assert told <= 50
+    assert n_refused <= 50
 
 
 @pytest.mark.parametrize("name", FROZEN)

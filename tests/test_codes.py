@@ -148,13 +148,13 @@ def test_a_coded_run_is_a_run(code: str, make_run: MakeRun, tmp_path: Path) -> N
 @pytest.mark.parametrize("code", ["int8", "int5", "sign", "float16", "int6-component"])
 @pytest.mark.usefixtures("small_tasks")
 def test_any_chunking_of_the_input_gives_the_same_codes(code: str, tmp_path: Path) -> None:
-    found = []
+    seen = []
     for rows in (16, 32, 60):
         es.create_run(tmp_path / f"{rows}.zarr", T, chunk_rows=rows)
         small = es.compress(tmp_path / f"{rows}.zarr", tmp_path / f"{rows}-small.zarr", code=code)
-        found.append(rows_of(small))
-    for other in found[1:]:
-        np.testing.assert_array_equal(found[0], other)
+        seen.append(rows_of(small))
+    for other in seen[1:]:
+        np.testing.assert_array_equal(seen[0], other)
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -195,7 +195,7 @@ def test_twenty_lines_of_numpy_decode_it(make_run: MakeRun, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"code": "int7"}, "code must be one of float16, .*; it is 'int7'"),
         ({"rank": 0}, r"rank=0 must lie between 1 and 4"),
@@ -203,9 +203,9 @@ def test_twenty_lines_of_numpy_decode_it(make_run: MakeRun, tmp_path: Path) -> N
     ],
 )
 def test_what_cannot_be_coded_is_refused(
-    options: dict[str, Any], said: str, make_run: MakeRun, tmp_path: Path
+    options: dict[str, Any], message: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
-    with pytest.raises(es.InputError, match=said):
+    with pytest.raises(es.InputError, match=message):
         es.compress(make_run("raw", T), tmp_path / "out.zarr", **options)
     assert not (tmp_path / "out.zarr").exists()
 
@@ -259,17 +259,17 @@ def test_the_command_line(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["out"] == str(out)
+    output = json.loads(capsys.readouterr().out)
+    assert output["out"] == str(out)
     assert es.open_run(out).items.source.code.name == "int4"
 
 
 def test_the_benchmark_measures_every_code(tmp_path: Path) -> None:
-    found = codes_benchmark.main(
+    results = codes_benchmark.main(
         ["--rows", "300", "-d", "8", "--repeats", "1", "--dir", str(tmp_path)]
     )
-    assert [one["code"] for one in found["codes"]] == [*BITS, "int8-component"]
-    assert all(one["encode"] > 0 and one["fit"] > 0 for one in found["codes"])
+    assert [one["code"] for one in results["codes"]] == [*BITS, "int8-component"]
+    assert all(one["encode"] > 0 and one["fit"] > 0 for one in results["codes"])
     assert not list(tmp_path.iterdir())
 
 
@@ -335,7 +335,7 @@ def test_the_frontier_is_measured_among_items_where_there_are_no_users(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"budget": "small"}, r"a budget is like recall@10=0\.95, bytes=24 or score_error"),
         ({"budget": "recall@10=2"}, r"a budget is like"),
@@ -346,9 +346,9 @@ def test_the_frontier_is_measured_among_items_where_there_are_no_users(tmp_path:
     ],
 )
 def test_a_budget_that_cannot_be_met_is_one_error(
-    options: dict[str, Any], said: str, trained: es.Run, tmp_path: Path
+    options: dict[str, Any], message: str, trained: es.Run, tmp_path: Path
 ) -> None:
-    with pytest.raises(es.InputError, match=said):
+    with pytest.raises(es.InputError, match=message):
         es.compress(trained, tmp_path / "small.zarr", **options)
     assert not list(tmp_path.iterdir())
 
@@ -366,11 +366,11 @@ def test_the_command_line_prints_the_frontier(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split()[:3] == ["code", "bytes", "recall@10"]
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].split()[:3] == ["code", "bytes", "recall@10"]
     coarse = 2 * len(("sign", "int4", "int5")) + len(("int4-component", "int5-component"))
-    assert len(said) == 2 + 2 * len(BITS) + len(FROZEN) + coarse + 2
-    assert said[-1].startswith("chosen: int")
+    assert len(output) == 2 + 2 * len(BITS) + len(FROZEN) + coarse + 2
+    assert output[-1].startswith("chosen: int")
 
 
 def test_product_codes_are_the_nearest_entries() -> None:
@@ -462,7 +462,7 @@ def test_frozen_codebooks_give_one_row_one_code_on_every_day(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"code": "pq2"}, "codebooks of 256 entries need about 10000 rows; .* has 60"),
         ({"code": "pq3", "force": True}, "pq3 cuts rows into 3 parts; 4 components cannot"),
@@ -471,12 +471,12 @@ def test_frozen_codebooks_give_one_row_one_code_on_every_day(
     ],
 )
 def test_a_codebook_that_cannot_be_had_is_one_error(
-    options: dict[str, Any], said: str, make_run: MakeRun, tmp_path: Path
+    options: dict[str, Any], message: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run("plain", T)
     if "like" in options:
         options = {**options, "like": run}
-    with pytest.raises(es.InputError, match=said):
+    with pytest.raises(es.InputError, match=message):
         es.compress(run, tmp_path / "out.zarr", **options)
 
 
@@ -528,9 +528,9 @@ def test_an_input_that_changes_once_its_code_is_chosen_is_an_error(
     chosen = frontier.resolve_codes
 
     def changing(*arguments: Any, **options: Any) -> Any:
-        found = chosen(*arguments, **options)
+        result = chosen(*arguments, **options)
         zarr.open_array(tmp_path / "raw.zarr/items/vectors", mode="r+")[...] = T * 1e-8
-        return found
+        return result
 
     monkeypatch.setattr("dask_embstab.verbs.compress.resolve_codes", changing)
     with pytest.raises(es.InputChangedError):

@@ -62,11 +62,11 @@ def test_completing_imports_neither_numpy_nor_dask() -> None:
     )
     asked = {"_EMBSTAB_COMPLETE": "zsh_complete", "COMP_WORDS": "embstab seri", "COMP_CWORD": "1"}
     command = [sys.executable, "-c", code]
-    told = subprocess.run(
+    completed = subprocess.run(
         command, capture_output=True, text=True, check=True, env=os.environ | asked
     ).stdout
-    assert told.splitlines()[1] == "series"
-    assert told.splitlines()[-1] == "[]"
+    assert completed.splitlines()[1] == "series"
+    assert completed.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("label", ["fit: reading", "apply", "ids: are any repeated?"])

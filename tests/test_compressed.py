@@ -124,8 +124,8 @@ def test_frames_of_zstandard_fill_a_chunk_together(cuts: tuple[int, ...]) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-@pytest.mark.parametrize("how", ["v3", "checksums", "shards", "rounded", "v2"])
-def test_pcodec_is_read(tmp_path: Path, how: str, dtype: str) -> None:
+@pytest.mark.parametrize("form", ["v3", "checksums", "shards", "rounded", "v2"])
+def test_pcodec_is_read(tmp_path: Path, form: str, dtype: str) -> None:
     pytest.importorskip("pcodec", reason="the codec's library")
     codec = wrapped.PCodec()
     inner = ShardingCodec(chunk_shape=(8, D), codecs=[codec])
@@ -135,10 +135,10 @@ def test_pcodec_is_read(tmp_path: Path, how: str, dtype: str) -> None:
         "shards": {"serializer": inner, "compressors": None},
         "rounded": rounded(serializer=codec, compressors=None),
         "v2": {"zarr_format": 2, "compressors": numcodecs.get_codec({"id": "pcodec"})},
-    }[how]
+    }[form]
     array = written(tmp_path / "a", layout, dtype)
     table = make_table(array, where="a")
-    assert isinstance(table.source, DirectSource) == (how != "rounded")
+    assert isinstance(table.source, DirectSource) == (form != "rounded")
     assert read(array).tobytes() == array[:].tobytes()
     np.testing.assert_array_equal(es.table(array).vectors.compute(), array[:])
 

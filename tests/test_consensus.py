@@ -225,8 +225,8 @@ def test_the_mean_of_any_catalogues(
                 first=day == 1,
                 in_place=kind == "none",
             )
-            told = series.head().figures["running_reference"]
-            assert not day or told["items"]["left"] == len(state) - len(stays)
+            figures = series.head().figures["running_reference"]
+            assert not day or figures["items"]["left"] == len(state) - len(stays)
             state = moved(stays, ids, rows_landed, half_life)
             head = dict(zip(ids, unit(rows_landed), strict=True))
             if day:

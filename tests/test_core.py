@@ -78,17 +78,17 @@ def test_the_bounds_hold_the_error_between_them(seed: int, d: int, n: int, drift
     Y = rng.normal(size=(n, d)) * 1.5 ** -np.arange(d)
     X = Y @ np.linalg.qr(rng.normal(size=(d, d)))[0] + drift * rng.normal(size=(n, d))
     X = X @ rotation(X, Y)
-    found, size = figures(X, Y), np.linalg.norm(X)
+    diagnostics, size = figures(X, Y), np.linalg.norm(X)
     error = np.linalg.norm(X - Y)
-    assert abs(found.error - error) <= 6e-8 * size
-    assert found.relative_error == pytest.approx(found.error / np.linalg.norm(Y))
-    assert abs(found.gram_gap - np.linalg.norm(X @ X.T - Y @ Y.T)) <= 6e-8 * size**2
+    assert abs(diagnostics.error - error) <= 6e-8 * size
+    assert diagnostics.relative_error == pytest.approx(diagnostics.error / np.linalg.norm(Y))
+    assert abs(diagnostics.gram_gap - np.linalg.norm(X @ X.T - Y @ Y.T)) <= 6e-8 * size**2
     nuclear = np.sqrt(np.linalg.norm(X @ X.T - Y @ Y.T, "nuc"))
-    assert nuclear - 2e-4 * size <= found.nuclear_bound <= nuclear + 2e-4 * size
-    assert found.lower_bound <= error + 6e-8 * size
-    assert error <= min(found.nuclear_bound, found.bound)
-    papers = (2 * d) ** 0.25 * np.sqrt(np.hypot(found.gram_gap, 6e-8 * size**2))
-    assert found.bound == pytest.approx(max(papers, found.error), rel=1e-4)
+    assert nuclear - 2e-4 * size <= diagnostics.nuclear_bound <= nuclear + 2e-4 * size
+    assert diagnostics.lower_bound <= error + 6e-8 * size
+    assert error <= min(diagnostics.nuclear_bound, diagnostics.bound)
+    papers = (2 * d) ** 0.25 * np.sqrt(np.hypot(diagnostics.gram_gap, 6e-8 * size**2))
+    assert diagnostics.bound == pytest.approx(max(papers, diagnostics.error), rel=1e-4)
 
 
 @pytest.mark.parametrize("d", [2, 16, 64, 256])
@@ -97,9 +97,9 @@ def test_no_bound_is_rounded_below_the_error(d: int, drift: float) -> None:
     rng = np.random.default_rng(d)
     Y = rng.normal(size=(2 * d, d))
     X = Y + drift * rng.normal(size=Y.shape)
-    found, error = figures(X @ rotation(X, Y), Y), np.linalg.norm(X @ rotation(X, Y) - Y)
-    assert max(error, found.error) <= min(found.bound, found.nuclear_bound)
-    assert found.lower_bound <= error + 6e-8 * np.linalg.norm(X)
+    diagnostics, error = figures(X @ rotation(X, Y), Y), np.linalg.norm(X @ rotation(X, Y) - Y)
+    assert max(error, diagnostics.error) <= min(diagnostics.bound, diagnostics.nuclear_bound)
+    assert diagnostics.lower_bound <= error + 6e-8 * np.linalg.norm(X)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 16])
@@ -116,10 +116,10 @@ def test_no_lower_bound_is_rounded_above_the_error(d: int, drift: float) -> None
 def test_a_rotation_that_is_not_the_nearest_has_no_upper_bound() -> None:
     Y = np.random.default_rng(0).normal(size=(40, 3))
     X = Y * [1, 1, -1]
-    found = figures(X @ procrustes(X.T @ Y, proper=True).Q, Y)
-    assert (found.bound, found.nuclear_bound) == (None, None)
-    assert "mirror" in found.bound_reason
-    assert found.lower_bound <= found.error
+    result = figures(X @ procrustes(X.T @ Y, proper=True).Q, Y)
+    assert (result.bound, result.nuclear_bound) == (None, None)
+    assert "mirror" in result.bound_reason
+    assert result.lower_bound <= result.error
     for other in (Y, X @ procrustes(X.T @ Y).Q, 0 * Y):
         assert figures(other, Y).bound_reason is None
 
@@ -135,10 +135,10 @@ def test_the_error_is_exact_even_where_nothing_was_aligned() -> None:
 
 def test_figures_at_rounding_level_say_so() -> None:
     X = world(1)[0]
-    found = figures(X, X + 1e-13)
-    assert (found.error, found.gram_gap) == (0, 0)
-    assert set(found.at_rounding) == {"error", "gram_gap", "nuclear_bound"}
-    assert 0 < max(found.bound, found.nuclear_bound) < 1e-3 * np.linalg.norm(X), (
+    diagnostics = figures(X, X + 1e-13)
+    assert (diagnostics.error, diagnostics.gram_gap) == (0, 0)
+    assert set(diagnostics.at_rounding) == {"error", "gram_gap", "nuclear_bound"}
+    assert 0 < max(diagnostics.bound, diagnostics.nuclear_bound) < 1e-3 * np.linalg.norm(X), (
         "a bound is never rounded down"
     )
     assert figures(X, X + 0.1).at_rounding == ()
@@ -164,12 +164,12 @@ def test_procrustes_is_the_nearest_rotation(seed: int, d: int, more: int) -> Non
 def test_proper_rotations_reflect_nothing(seed: int, d: int) -> None:
     rng = np.random.default_rng(seed)
     X, Y = rng.normal(size=(30, d)), rng.normal(size=(30, d))
-    found = procrustes(X.T @ Y, proper=True)
-    assert np.linalg.det(found.Q) == pytest.approx(1)
+    solution = procrustes(X.T @ Y, proper=True)
+    assert np.linalg.det(solution.Q) == pytest.approx(1)
     for _ in range(20):
         other = np.linalg.qr(rng.normal(size=(d, d)))[0]
         other[:, 0] *= np.sign(np.linalg.det(other))
-        assert np.linalg.norm(X @ found.Q - Y) <= np.linalg.norm(X @ other - Y) + 1e-9
+        assert np.linalg.norm(X @ solution.Q - Y) <= np.linalg.norm(X @ other - Y) + 1e-9
 
 
 def test_a_narrower_table_needs_no_reflection() -> None:
@@ -274,13 +274,13 @@ def test_moments_of_parts_add_up(seed: int, cut: int, weighted: bool) -> None:
     added, whole = of(slice(0, cut)) + of(slice(cut, 60)), of(slice(0, 60))
     assert (added.n, added.pairs.n) == (60, int(matched.sum()))
     w = (weights if weighted else np.ones(60))[matched][:, None]
-    for found in (added, whole):
-        assert_close(found.gramian, x.T @ x, 1e-13)
-        assert_close(found.total, x.sum(axis=0), 1e-12)
-        assert_close(found.pairs.cross, (x[matched] * w).T @ y[matched], 1e-12)
-        assert_close(found.pairs.gramian_y, (y[matched] * w).T @ y[matched], 1e-12)
-        assert_close(found.pairs.sums[0], (x[matched] * w).sum(axis=0), 1e-12)
-        assert found.pairs.weight == pytest.approx(w.sum())
+    for result in (added, whole):
+        assert_close(result.gramian, x.T @ x, 1e-13)
+        assert_close(result.total, x.sum(axis=0), 1e-12)
+        assert_close(result.pairs.cross, (x[matched] * w).T @ y[matched], 1e-12)
+        assert_close(result.pairs.gramian_y, (y[matched] * w).T @ y[matched], 1e-12)
+        assert_close(result.pairs.sums[0], (x[matched] * w).sum(axis=0), 1e-12)
+        assert result.pairs.weight == pytest.approx(w.sum())
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

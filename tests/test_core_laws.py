@@ -64,19 +64,23 @@ def turned(X: Array, Y: Array) -> Array:
 def test_every_figure_of_an_alignment_is_that_of_the_rows(seed: int, k: int) -> None:
     Y = rows(seed, 12, k)
     X = turned(rows(seed + 1, 12, k) + Y, Y)
-    found = alignment(X.T @ X, Y.T @ Y, X.T @ Y)
+    diagnostics = alignment(X.T @ X, Y.T @ Y, X.T @ Y)
     between = X @ X.T - Y @ Y.T
     error, gap = np.linalg.norm(X - Y), np.linalg.norm(between)
-    assert found.error == pytest.approx(error, rel=1e-6)
-    assert found.relative_error == pytest.approx(error / np.linalg.norm(Y), rel=1e-6)
-    assert found.gram_gap == pytest.approx(gap, rel=1e-6)
+    assert diagnostics.error == pytest.approx(error, rel=1e-6)
+    assert diagnostics.relative_error == pytest.approx(error / np.linalg.norm(Y), rel=1e-6)
+    assert diagnostics.gram_gap == pytest.approx(gap, rel=1e-6)
     steepest = np.linalg.norm(X, 2) + np.linalg.norm(Y, 2)
-    assert found.lower_bound == pytest.approx(gap / steepest, rel=1e-6)
-    assert found.bound == pytest.approx(max((2 * k) ** 0.25 * np.sqrt(gap), error), rel=1e-6)
+    assert diagnostics.lower_bound == pytest.approx(gap / steepest, rel=1e-6)
+    assert diagnostics.bound == pytest.approx(max((2 * k) ** 0.25 * np.sqrt(gap), error), rel=1e-6)
     nuclear = np.sqrt(np.linalg.norm(between, "nuc"))
-    assert found.nuclear_bound == pytest.approx(max(nuclear, error), rel=1e-6)
-    assert found.lower_bound <= error <= min(found.bound, found.nuclear_bound) * (1 + 1e-12)
-    assert (found.bound_reason, found.at_rounding) == (None, ())
+    assert diagnostics.nuclear_bound == pytest.approx(max(nuclear, error), rel=1e-6)
+    assert (
+        diagnostics.lower_bound
+        <= error
+        <= min(diagnostics.bound, diagnostics.nuclear_bound) * (1 + 1e-12)
+    )
+    assert (diagnostics.bound_reason, diagnostics.at_rounding) == (None, ())
 
 
 @pytest.mark.parametrize("k", [2, 8])
@@ -88,8 +92,8 @@ def test_rounding_of_a_turned_table_is_no_error(n: int, k: int) -> None:
         joint = np.hstack([X, X @ turn]).reshape(-1, min(n, 1000), 2 * k)
         G = (joint.transpose(0, 2, 1) @ joint).sum(axis=0)
         Q = procrustes(G[:k, k:]).Q
-        found = alignment(Q.T @ G[:k, :k] @ Q, G[k:, k:], Q.T @ G[:k, k:])
-        assert (found.error, found.gram_gap, found.lower_bound) == (0, 0, 0)
+        diagnostics = alignment(Q.T @ G[:k, :k] @ Q, G[k:, k:], Q.T @ G[:k, k:])
+        assert (diagnostics.error, diagnostics.gram_gap, diagnostics.lower_bound) == (0, 0, 0)
 
 
 def scalar(x: float, y: float, cross: float) -> Alignment:
@@ -106,10 +110,10 @@ def test_what_is_below_the_floors_is_rounding_and_no_bound_is_below_its_floor() 
     assert larger.nuclear_bound == pytest.approx(4e-4)
     assert larger.bound == pytest.approx(2 * near.bound)  # type: ignore[operator]
     for delta in (1e-7, 1e-6):
-        told = scalar(1.0, (1 + delta) ** 2, 1 + delta)
-        assert told.at_rounding == ()
-        assert told.error == pytest.approx(delta, rel=0.05)
-        assert told.gram_gap == pytest.approx(2 * delta, rel=0.05)
+        figures = scalar(1.0, (1 + delta) ** 2, 1 + delta)
+        assert figures.at_rounding == ()
+        assert figures.error == pytest.approx(delta, rel=0.05)
+        assert figures.gram_gap == pytest.approx(2 * delta, rel=0.05)
     assert scalar(0.0, 0.0, 0.0).relative_error == scalar(0.0, 0.0, 0.0).lower_bound == 0
 
 
@@ -118,9 +122,12 @@ def test_bounds_are_given_where_no_rotation_brings_the_rows_nearer(
     angle: float, *, nearest: bool
 ) -> None:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    found = alignment(np.eye(2), np.eye(2), 0.5 * turn)
-    assert (found.bound is not None, found.nuclear_bound is not None) == (nearest, nearest)
-    assert (found.bound_reason is None) == nearest
+    diagnostics = alignment(np.eye(2), np.eye(2), 0.5 * turn)
+    assert (diagnostics.bound is not None, diagnostics.nuclear_bound is not None) == (
+        nearest,
+        nearest,
+    )
+    assert (diagnostics.bound_reason is None) == nearest
 
 
 # --- chance
@@ -137,16 +144,16 @@ def test_chance_is_what_is_left_without_the_leading_directions(seed: int, k: int
     Y = rows(seed, 400, k) + 1
     X = turned(0.5 * rows(seed + 1, 400, k) + Y, Y)
     leading = np.linalg.qr(rows(seed + 2, k, k))[0][:m]
-    found = chance(X.T @ X, Y.T @ Y, X.T @ Y, leading, rank=k, n_pairs=400)
-    assert found is not None
+    result = chance(X.T @ X, Y.T @ Y, X.T @ Y, leading, rank=k, n_pairs=400)
+    assert result is not None
     out = np.eye(k) - leading.T @ leading
     size = np.linalg.norm(X @ out) * np.linalg.norm(Y @ out)
     unrelated = expectation(k - m, 400)
     agreement = np.sum((X @ out) * (Y @ out)) / size
-    assert found.beyond == pytest.approx((agreement - unrelated) / (1 - unrelated), rel=1e-9)
+    assert result.beyond == pytest.approx((agreement - unrelated) / (1 - unrelated), rel=1e-9)
     along = np.sum((X @ leading.T) * (Y @ leading.T))
     square = np.sum(X**2) + np.sum(Y**2) - 2 * along - 2 * unrelated * size
-    assert found.error == pytest.approx(np.sqrt(square) / np.linalg.norm(Y), rel=1e-9)
+    assert result.error == pytest.approx(np.sqrt(square) / np.linalg.norm(Y), rel=1e-9)
 
 
 def test_chance_is_not_reported_of_too_few_rows() -> None:
@@ -177,15 +184,15 @@ def test_the_error_of_a_float32_product_is_estimated_term_by_term(seed: int, k: 
     R, M, other_R, other_M = (rows(seed + i, k, k) for i in range(4))
     M[:, : k // 2] *= 1e-20  # zero-filled, but for rounding
     ours, others = column_lengths(R @ M), column_lengths(other_R @ other_M)
-    found = product_errors(R, M, ours, others, size=3.0)
+    errors = product_errors(R, M, ours, others, size=3.0)
     columns, scores = [], 0.0
     for j in range(k // 2, k):
         terms = sum((np.linalg.norm(R[:, i]) * M[i, j]) ** 2 for i in range(k))
         b = 2.0**-24 * np.sqrt((1 + k / 12) * terms)
         columns.append(b / np.linalg.norm(R @ M[:, j]))
         scores += (b * np.linalg.norm(other_R @ other_M[:, j])) ** 2
-    assert found.columns == pytest.approx(max(columns), rel=1e-9)
-    assert found.scores == pytest.approx(np.sqrt(scores) / 3, rel=1e-9)
+    assert errors.columns == pytest.approx(max(columns), rel=1e-9)
+    assert errors.scores == pytest.approx(np.sqrt(scores) / 3, rel=1e-9)
     assert product_errors(R, M, ours).scores is None
     assert product_errors(R, 0 * M, 0 * ours, others) == ProductErrors(0.0, None)
 
@@ -193,8 +200,8 @@ def test_the_error_of_a_float32_product_is_estimated_term_by_term(seed: int, k: 
 @pytest.mark.parametrize("error", [0.0, 4.99e-6, 5e-6, 5.01e-6])
 def test_half_of_1e_5_is_left_to_a_float32_product(error: float) -> None:
     wanted = "float32" if error <= 5e-6 else "float64"
-    for found in (ProductErrors(error, None), ProductErrors(0, error), ProductErrors(error, 0)):
-        assert found.product == wanted
+    for result in (ProductErrors(error, None), ProductErrors(0, error), ProductErrors(error, 0)):
+        assert result.product == wanted
 
 
 # --- scatter
@@ -237,12 +244,12 @@ def test_a_row_turns_the_rotation_as_its_influence_says(
         one = np.sum((moved / (2 * step)) ** 2) / left_out**2
         wanted, squares = wanted + one, squares + one**2
         both += np.stack([products, np.minimum(products, 3 * s)])
-    found = influence(x * lengths[0], y * lengths[1])
-    assert found.n == 30
-    assert found.total == pytest.approx(wanted, rel=1e-4)
-    assert found.squares == pytest.approx(squares, rel=1e-4)
-    np.testing.assert_allclose(found.products, both, atol=1e-9)
-    assert found.freedom == pytest.approx(2 * wanted**2 / (squares - wanted**2 / 30), rel=1e-3)
+    result = influence(x * lengths[0], y * lengths[1])
+    assert result.n == 30
+    assert result.total == pytest.approx(wanted, rel=1e-4)
+    assert result.squares == pytest.approx(squares, rel=1e-4)
+    np.testing.assert_allclose(result.products, both, atol=1e-9)
+    assert result.freedom == pytest.approx(2 * wanted**2 / (squares - wanted**2 / 30), rel=1e-3)
 
 
 def test_means_are_taken_away_before_the_influence() -> None:
@@ -264,11 +271,11 @@ def test_the_estimate_of_anchors_is_its_formula(seed: int, r: int, n: int, *, we
         products = n * rng.uniform(0.0 if weak else 5.0, 0.3 if weak else 6.0, size=(2, r))
         squares = products**2 / n + n * rng.uniform(0.5, 1.0, size=(2, r))
         total = n * rng.uniform(1e-4, 1e-3)
-        found = Scatter(n, total, total**2 / n * rng.uniform(1.5, 3), products, squares)
-        scatters.append((found, population, represented))
+        scatter = Scatter(n, total, total**2 / n * rng.uniform(1.5, 3), products, squares)
+        scatters.append((scatter, population, represented))
         share, rest = represented / n / (12 * n), max(1, n - r)
         part = share**2 * (1 - n / population) * n / rest
-        freedom = 2 * total**2 / (found.squares - total**2 / n)
+        freedom = 2 * total**2 / (scatter.squares - total**2 / n)
         variance += part * total
         spread += (part * total) ** 2 / max(1.0, min(rest, freedom))
         mean += share * products
@@ -343,11 +350,11 @@ def test_a_first_run_is_padded_its_mean_removed_and_weak_columns_named() -> None
 
 def test_geometry_keeps_all_and_tells_the_spectrum() -> None:
     X = rows(1, 40, 4)
-    found = geometry_basis(Moments(40, 4, rest=X.T @ X), with_users=True)
-    np.testing.assert_allclose(found.singular_values, np.linalg.svd(X, compute_uv=False))
-    np.testing.assert_array_equal(found.items, np.eye(4))
-    np.testing.assert_array_equal(found.users, np.eye(4))
-    assert (found.factor, found.balance, len(found.discarded)) == (1.0, None, 0)
+    result = geometry_basis(Moments(40, 4, rest=X.T @ X), with_users=True)
+    np.testing.assert_allclose(result.singular_values, np.linalg.svd(X, compute_uv=False))
+    np.testing.assert_array_equal(result.items, np.eye(4))
+    np.testing.assert_array_equal(result.users, np.eye(4))
+    assert (result.factor, result.balance, len(result.discarded)) == (1.0, None, 0)
     assert geometry_basis(Moments(40, 4, rest=X.T @ X), with_users=False).users is None
 
 
@@ -429,9 +436,9 @@ def test_the_gap_and_the_free_directions() -> None:
 
 def test_a_proper_rotation_costs_the_smallest_singular_value() -> None:
     mirror = np.diag([3.0, 2.0, -1.0])
-    found = procrustes(mirror, proper=True)
-    assert np.linalg.det(found.Q) == pytest.approx(1)
-    np.testing.assert_allclose(found.singular_values, [3, 2, -1])
+    solution = procrustes(mirror, proper=True)
+    assert np.linalg.det(solution.Q) == pytest.approx(1)
+    np.testing.assert_allclose(solution.singular_values, [3, 2, -1])
     assert procrustes(mirror[:2], proper=True).singular_values.tolist() == [3.0, 2.0]
     assert procrustes(-mirror, proper=True).proper
 
@@ -477,15 +484,15 @@ def test_certificates_are_their_formula(seed: int, k: int, *, plain: bool) -> No
         spread.append((EPS * np.array(E), EPS * one_sign * (B.T @ B)))
 
     def columns(own: Array, other: Array) -> Array:
-        found = np.zeros(k)
+        result = np.zeros(k)
         for j in range(k):
             for i in range(k):
                 if i == j:
                     K = np.hypot(own[i, i], other[i, i]) / (4 * s[i])
                 else:
                     K = np.hypot(own[i, j] * s[i], other[i, j] * s[j]) / abs(s[i] ** 2 - s[j] ** 2)
-                found[j] += s[i] * K**2 / s[j]
-        return np.sqrt(found)
+                result[j] += s[i] * K**2 / s[j]
+        return np.sqrt(result)
 
     (E, E_sign), (F, F_sign) = spread
     floor = 4 * EPS * np.sqrt(k)

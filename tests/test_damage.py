@@ -119,16 +119,16 @@ FOREIGN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("joined", [False, True])
-@pytest.mark.parametrize("how", FOREIGN)
+@pytest.mark.parametrize("change", FOREIGN)
 @pytest.mark.parametrize("damage", ["truncate", "empty"])
 def test_a_truncated_chunk_of_another_s_run(
-    tmp_path: Path, out: Path, refused: Refused, damage: str, how: str, joined: bool
+    tmp_path: Path, out: Path, refused: Refused, damage: str, change: str, joined: bool
 ) -> None:
     """No checksum of ours helps here; the length does."""
     ids = np.arange(60) if joined else None
     tables = {"items": (T, ids), "users": (W, None)}
-    path = foreign_run(tmp_path / "in.zarr", tables, **FOREIGN[how])
-    v2 = how.startswith("v2")
+    path = foreign_run(tmp_path / "in.zarr", tables, **FOREIGN[change])
+    v2 = change.startswith("v2")
     DAMAGE[damage](path / "items/vectors" / ("1.0" if v2 else "c/1/0"))
     if joined:
         good = es.create_run(tmp_path / "good.zarr", T[::-1], W, item_ids=np.arange(60)[::-1])

@@ -45,10 +45,10 @@ def test_the_series_finds_every_kind() -> None:
         for line in PAGE.read_text().splitlines()
         if line.startswith("| ")
     ]
-    told = {
+    cells = {
         row[0]: dict(zip(damage.ASKED, row[1:], strict=True))
         for row in rows
         if row[0] in damage.KINDS
     }
-    assert len(told) == len(damage.KINDS) >= 26
-    assert all(row["read"] == row["add"] == row["series verify"] == "yes" for row in told.values())
+    assert len(cells) == len(damage.KINDS) >= 26
+    assert all(row["read"] == row["add"] == row["series verify"] == "yes" for row in cells.values())

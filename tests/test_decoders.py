@@ -254,11 +254,11 @@ def test_a_codec_whose_size_nobody_knows_is_refused_before_a_chunk_is_read(
             [verb, str(run), *([str(out)] if verb == "stabilize" else []), "--json"],
             prog_name="embstab",
         )
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert ended.value.code == 2
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert "encoded by 'opaque', which may become anything; write it again" in told
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+    assert "encoded by 'opaque', which may become anything; write it again" in output
     assert Opaque.decoded == before
     assert not out.exists()
 

@@ -58,7 +58,7 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
@@ -68,8 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path, said: list[str]) -> dict[str, Any]:
-    return run_demo(folder, say=said.append, **SIZE)
+def result(folder: Path, lines: list[str]) -> dict[str, Any]:
+    return run_demo(folder, say=lines.append, **SIZE)
 
 
 # The demo
@@ -157,11 +157,11 @@ def test_the_page_says_over_how_many_rows_each_mean_is(
 
 
 @pytest.mark.usefixtures("result")
-def test_says_what_it_does_and_ends_with_the_table(said: list[str], folder: Path) -> None:
-    for line, day in zip(said, DAYS, strict=False):
+def test_says_what_it_does_and_ends_with_the_table(lines: list[str], folder: Path) -> None:
+    for line, day in zip(lines, DAYS, strict=False):
         assert line.startswith(f"day {day}: trained in ")
-    assert sum(line.startswith("day   ") for line in said) == 1
-    assert said[-1] == f"report: {folder / 'report.html'}"
+    assert sum(line.startswith("day   ") for line in lines) == 1
+    assert lines[-1] == f"report: {folder / 'report.html'}"
 
 
 @pytest.mark.long
@@ -174,8 +174,8 @@ def test_the_last_lines_are_commands_for_one_s_own_data(
     done = CliRunner().invoke(main, ["demo", "out", *small])
     assert done.exit_code == 0, done.output
     assert done.stderr.rstrip().endswith("out/report.html")
-    told = done.stdout.splitlines()
-    commands = [line.split()[1:] for line in told if line.startswith("  embstab ")]
+    output = done.stdout.splitlines()
+    commands = [line.split()[1:] for line in output if line.startswith("  embstab ")]
     assert len(commands) == 9
     pq = pytest.importorskip("pyarrow.parquet", reason="the commands read Parquet")
     pa = pytest.importorskip("pyarrow")

@@ -218,10 +218,10 @@ def test_gathers_rows_in_any_order(tmp_path: Path) -> None:
     array = v3_array(tmp_path / "a", "crc32c", "float32")
     wanted = np.random.default_rng(1).integers(0, N, 400)
     reader = DirectGather(chunk_files(array), wanted).open()
-    found = np.concatenate(
+    result = np.concatenate(
         [reader.take(start, min(start + 64, 400)) for start in range(0, 400, 64)]
     )
-    np.testing.assert_array_equal(found, rows_of("float32")[wanted])
+    np.testing.assert_array_equal(result, rows_of("float32")[wanted])
 
 
 def test_a_part_of_a_chunk_is_verified_too(tmp_path: Path) -> None:

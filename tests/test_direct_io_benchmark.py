@@ -18,7 +18,7 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
         pytest.skip(f"no direct I/O here: {error}")
     main = runpy.run_path(str(BENCHMARK))["main"]
     main.__globals__.update(CHUNK=2**17, PIECE=2**15)
-    found = main(["--dir", str(tmp_path), "--gb", "0", "--repeats", "1"])
-    assert len(found["rates"]) == 6
-    assert min(figures["GB/s"] for figures in found["rates"].values()) > 0
+    results = main(["--dir", str(tmp_path), "--gb", "0", "--repeats", "1"])
+    assert len(results["rates"]) == 6
+    assert min(figures["GB/s"] for figures in results["rates"].values()) > 0
     assert [path.name for path in tmp_path.iterdir()] == ["one"]

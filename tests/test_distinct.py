@@ -48,8 +48,8 @@ def ids_of(kind: str, numbers: Any) -> Array:
 
 
 def repeats(ids: Array, memory: int | str) -> bool:
-    with join_options(join_memory=memory) as how:
-        return distinct.may_repeat(as_ids(ids, len(ids), where="t"), "items", how)
+    with join_options(join_memory=memory) as join:
+        return distinct.may_repeat(as_ids(ids, len(ids), where="t"), "items", join)
 
 
 @given(
@@ -79,9 +79,9 @@ def test_equal_keys_of_unequal_ids_are_left_to_the_join(monkeypatch: pytest.Monk
     ids = ids_of("string", np.random.default_rng(1).permutation(40))
     rows = np.random.default_rng(2).normal(size=(40, 2))
     assert repeats(ids, "1MiB")
-    found = es.fit(es.table(rows, ids=ids), reference=es.table(rows, ids=ids))
-    assert found.diagnostics["items"]["paired_by"] == "joined ids"
-    np.testing.assert_allclose(found.items, np.eye(2), atol=1e-14)
+    fitted = es.fit(es.table(rows, ids=ids), reference=es.table(rows, ids=ids))
+    assert fitted.diagnostics["items"]["paired_by"] == "joined ids"
+    np.testing.assert_allclose(fitted.items, np.eye(2), atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", KINDS)

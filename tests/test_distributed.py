@@ -51,8 +51,8 @@ def runs(make_run: MakeRun) -> tuple[es.Run, es.Run]:
     part.
     """
     reference = make_run("reference", B, dtype="float32", chunk_rows=64, item_ids=np.arange(200))
-    how = {"dtype": "float32", "chunk_rows": 64, "user_ids": [f"u{i}" for i in range(300)]}
-    return reference, make_run("in", T[ORDER], W, item_ids=ORDER, **how)
+    options = {"dtype": "float32", "chunk_rows": 64, "user_ids": [f"u{i}" for i in range(300)]}
+    return reference, make_run("in", T[ORDER], W, item_ids=ORDER, **options)
 
 
 def equal(a: es.Transform, b: es.Transform) -> None:
@@ -147,18 +147,18 @@ def test_an_error_on_a_worker_is_the_same_error(
 
 
 def test_the_memory_of_a_join_is_shared_by_the_threads_of_one_process(client: Client) -> None:
-    with join_options(join_memory="6MiB") as how:
+    with join_options(join_memory="6MiB") as join:
         with dask.config.set(num_workers=6):
-            assert how.per_thread == 1 << 20
+            assert join.per_thread == 1 << 20
             with client.as_current():
-                assert how.per_thread == 6 << 20
+                assert join.per_thread == 6 << 20
         with LocalCluster(
             n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0"
         ) as wide:
             with Client(wide):
-                assert how.per_thread == 2 << 20
+                assert join.per_thread == 2 << 20
             with dask.config.set(num_workers=2):
-                assert how.per_thread == 3 << 20
+                assert join.per_thread == 3 << 20
 
 
 def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
@@ -183,7 +183,7 @@ def test_a_join_out_of_core_gives_the_bits_of_the_threaded_scheduler(
     assert threaded.diagnostics["items"]["vectors"] == "shuffle"
     np.testing.assert_array_equal(threaded.items, plain.items)
     with client.as_current():
-        found = es.fit(run, **options)
-    np.testing.assert_array_equal(found.items, threaded.items)
-    assert found.diagnostics == threaded.diagnostics
+        fitted = es.fit(run, **options)
+    np.testing.assert_array_equal(fitted.items, threaded.items)
+    assert fitted.diagnostics == threaded.diagnostics
     assert list(scratch.iterdir()) == []

@@ -59,8 +59,8 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
 def headings(page: Path) -> set[str]:
     """Anchors as MkDocs makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h.lower())).strip("-") for h in found}
+    matches = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", h.lower())).strip("-") for h in matches}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
@@ -71,17 +71,17 @@ def test_links_lead_to_pages_and_headings(page: Path) -> None:
         if re.match(r"https?:", target):
             continue
         path, _, anchor = target.partition("#")
-        found = (page.parent / path) if path else page
-        assert found.exists(), f"{page.name}: {target}"
-        assert DOCS in found.resolve().parents, f"{page.name}: {target} is not part of the site"
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert DOCS in linked.resolve().parents, f"{page.name}: {target} is not part of the site"
         if anchor:
-            assert anchor in headings(found), f"{page.name}: {target}"
+            assert anchor in headings(linked), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_pages_use_the_words_of_the_vocabulary(page: Path) -> None:
-    found = re.search(rf"\b({OLD_WORDS})\b", page.read_text(), re.IGNORECASE)
-    assert found is None, f"{page.name}: {found and found[0]}"
+    match = re.search(rf"\b({OLD_WORDS})\b", page.read_text(), re.IGNORECASE)
+    assert match is None, f"{page.name}: {match and match[0]}"
 
 
 EXTRA_OF = {"pyarrow": "parquet", "onnx": "onnx", "sklearn": "sklearn", "moto": "s3"}
@@ -101,12 +101,12 @@ def test_pages_say_where_what_they_use_comes_from(page: Path) -> None:
 
 def public_callables() -> list[tuple[str, object]]:
     """Everything public, with the public methods of its classes."""
-    found = [(name, getattr(es, name)) for name in es.__all__]
-    for name, one in list(found):
+    exported = [(name, getattr(es, name)) for name in es.__all__]
+    for name, one in list(exported):
         if inspect.isclass(one):
             methods = inspect.getmembers(one, inspect.isroutine)
-            found += [(f"{name}.{n}", m) for n, m in methods if not n.startswith("_")]
-    return found
+            exported += [(f"{name}.{n}", m) for n, m in methods if not n.startswith("_")]
+    return exported
 
 
 def loose_lines(one: object) -> list[str]:
@@ -118,7 +118,7 @@ def loose_lines(one: object) -> list[str]:
     lines = re.findall(r"^\S.*", section[1], re.MULTILINE) if section else []
     known = set(inspect.signature(one).parameters) if lines else set()  # type: ignore[arg-type]
     named = (re.split(r"\s*,\s*", line.partition(" :")[0].replace("*", "")) for line in lines)
-    return [line for line, found in zip(lines, named, strict=True) if not set(found) <= known]
+    return [line for line, result in zip(lines, named, strict=True) if not set(result) <= known]
 
 
 def test_what_follows_the_parameters_of_a_docstring_has_a_heading() -> None:
@@ -140,8 +140,8 @@ def test_what_follows_the_parameters_of_a_docstring_has_a_heading() -> None:
         """
 
     assert loose_lines(wrong) == ["And what else is to be said."]
-    found = {name: loose_lines(one) for name, one in public_callables()}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    loose = {name: loose_lines(one) for name, one in public_callables()}
+    assert {name: lines for name, lines in loose.items() if lines} == {}
 
 
 def test_the_python_page_has_every_public_name() -> None:

@@ -30,11 +30,11 @@ def public_names() -> Iterator[tuple[str, Any]]:
 
 def examples() -> list[doctest.DocTest]:
     """The examples of all modules."""
-    found = []
+    without = []
     for module in pkgutil.walk_packages(es.__path__, "dask_embstab."):
         if not module.name.endswith("__main__"):
-            found += doctest.DocTestFinder().find(importlib.import_module(module.name))
-    return [test for test in found if test.examples]
+            without += doctest.DocTestFinder().find(importlib.import_module(module.name))
+    return [test for test in without if test.examples]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,6 @@ def test_an_example_gives_what_it_shows(
     test: doctest.DocTest, template: Path, tmp_path: Path
 ) -> None:
     test.globs = {**test.globs, **doctest_world.names(template, tmp_path / "world")}
-    said: list[str] = []
-    doctest.DocTestRunner().run(test, out=said.append)
-    assert not said, "".join(said)
+    output: list[str] = []
+    doctest.DocTestRunner().run(test, out=output.append)
+    assert not output, "".join(output)

@@ -45,15 +45,15 @@ def test_it_projects_a_run_and_leaves_nothing(
 ) -> None:
     run = make_run("a", T, W, dtype="float32")
     before = snapshot(tmp_path)
-    told = doctor(capsys, run.path)
+    report = doctor(capsys, run.path)
     assert snapshot(tmp_path) == before
-    assert told["disk"]["folder"] == str(tmp_path)
-    assert set(told["disk"]["GB/s"]) == {"read", "cold_read", "write", "durable_write"}
-    assert told["machine"]["cores"] == os.cpu_count()
-    assert told["blas"]["family"] == cluster.loaded_family()
-    assert told["blas"]["libraries"][0]["library"] == "openblas"
-    assert set(told["tables"]) == {"items", "users"}
-    items = told["tables"]["items"]
+    assert report["disk"]["folder"] == str(tmp_path)
+    assert set(report["disk"]["GB/s"]) == {"read", "cold_read", "write", "durable_write"}
+    assert report["machine"]["cores"] == os.cpu_count()
+    assert report["blas"]["family"] == cluster.loaded_family()
+    assert report["blas"]["libraries"][0]["library"] == "openblas"
+    assert set(report["tables"]) == {"items", "users"}
+    items = report["tables"]["items"]
     assert (items["rows"], items["components"], items["dtype"], items["bytes"]) == (
         60,
         4,
@@ -61,7 +61,7 @@ def test_it_projects_a_run_and_leaves_nothing(
         60 * 4 * 4,
     )
     assert items["read"] == "by panels"
-    projected = told["run"]
+    projected = report["run"]
     assert projected["fits_page_cache"]
     seconds, peaks = projected["seconds"], projected["peak_bytes"]
     assert min(projected["start_seconds"].values()) >= 0
@@ -73,28 +73,28 @@ def test_it_projects_a_run_and_leaves_nothing(
     assert projected["sampled_rows"]["items"] == {"fit": 60, "apply": 60, "fit_reference": 60}
     assert 0 < peaks["stabilize"] <= peaks["stabilize_reference"]
     assert peaks["stabilize"] == max(peaks["fit"], peaks["apply"])
-    assert set(told["steps"]) == {"d = 4, float32"}
+    assert set(report["steps"]) == {"d = 4, float32"}
 
 
 def test_it_takes_arrays_of_any_codec_and_no_path_at_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
-    for key, how in (
+    for key, options in (
         ("items", {"compressors": [ZstdCodec()]}),
         ("users", {"filters": [TransposeCodec(order=(1, 0))]}),
     ):
         array = group.create_array(
-            f"{key}/vectors", shape=(100, 8), chunks=(20, 8), dtype="f2", **how
+            f"{key}/vectors", shape=(100, 8), chunks=(20, 8), dtype="f2", **options
         )
         array[:] = np.ones((100, 8))
-    told = doctor(capsys, tmp_path / "a.zarr")
-    items, users = told["tables"]["items"], told["tables"]["users"]
+    report = doctor(capsys, tmp_path / "a.zarr")
+    items, users = report["tables"]["items"], report["tables"]["users"]
     assert (items["read"], items["dtype"], items["chunk_bytes"]) == ("by chunks", "float16", 320)
     assert (users["read"], users["chunk_bytes"]) == ("by Zarr", 320)
-    told = doctor(capsys, "--components", "9")
-    assert told["tables"] is None
-    assert told["steps"]["d = 9, float32"]["limit GB/s"]["fit"] > 0
+    report = doctor(capsys, "--components", "9")
+    assert report["tables"] is None
+    assert report["steps"]["d = 9, float32"]["limit GB/s"]["fit"] > 0
 
 
 def test_a_path_with_nothing_is_one_line(
@@ -119,17 +119,17 @@ def test_a_limit_is_below_every_step_it_needs(dtype: str) -> None:
         "write": 2.0,
     }
     for job, needs in steps_of(dtype).items():
-        found = limits(rates, dtype)[job]
-        assert found < min(rates[step] for step in needs)
-        assert 1 / found == pytest.approx(sum(1 / rates[step] for step in needs))
+        limit = limits(rates, dtype)[job]
+        assert limit < min(rates[step] for step in needs)
+        assert 1 / limit == pytest.approx(sum(1 / rates[step] for step in needs))
     assert ("upcast" in steps_of(dtype)["fit"]) == (dtype != "float64")
     assert ("gemm64" in steps_of(dtype)["apply"]) == (dtype == "float64")
 
 
 def test_rates_are_medians_after_a_warm_up_and_products_their_best_panel() -> None:
     taken = iter([99.0, 99.0, 1.0, 7.0, 3.0, 9.0, 2.0, 8.0])
-    found = measured({f"syrk {rows}": lambda: next(taken) for rows in (512, 1024)}, 3)
-    assert found == {"syrk 512": 2.0, "syrk 1024": 8.0, "syrk": 8.0}
+    rates_measured = measured({f"syrk {rows}": lambda: next(taken) for rows in (512, 1024)}, 3)
+    assert rates_measured == {"syrk 512": 2.0, "syrk 1024": 8.0, "syrk": 8.0}
 
 
 def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
@@ -146,9 +146,9 @@ def test_a_pass_is_tried_on_more_rows_until_it_takes_long_enough(
         return lambda: clock.__setitem__(0, clock[0] + 99)  # tidying up is not the job
 
     tables = {"items": table, "users": table}
-    found = projection._line(job, tables, 1, 1.2)
-    assert 2 * found.sampled["items"] == max(tried) < 2 * rows
-    assert found.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
+    line = projection._line(job, tables, 1, 1.2)
+    assert 2 * line.sampled["items"] == max(tried) < 2 * rows
+    assert line.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
     whole = projection._line(job, tables, 1, 99.0)
     assert (whole.start, whole.fixed, whole.sampled) == (0.0, 0.0, {"items": rows, "users": rows})
     assert whole.seconds(2 * rows) == pytest.approx(0.25 + 2 * rows / 1e6)
@@ -200,9 +200,9 @@ def test_the_files_of_inputs_are_looked_at_before_and_after_and_not_in_every_tri
         identity, "identity_of", lambda array: looked.append(array.path) or of(array)
     )
     tables = {key: run.table(key) for key in ("items", "users")}
-    found = projection.project_run(tables, tmp_path, threads=1, base=0, seconds=0.001)
+    projected = projection.project_run(tables, tmp_path, threads=1, base=0, seconds=0.001)
     assert sorted(looked) == sorted(2 * list(set(looked))) != []
-    assert found["seconds"]["fit"] > 0
+    assert projected["seconds"]["fit"] > 0
 
 
 def test_the_work_on_small_matrices_goes_with_their_cube(monkeypatch: pytest.MonkeyPatch) -> None:

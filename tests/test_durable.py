@@ -26,7 +26,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What is begun to be written, what is synced, and ``seen`` when a run takes its place; by path
     below the folder.
     """
-    found: list[str] = []
+    synced: list[str] = []
 
     def path_of(descriptor: int) -> str:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path))
@@ -35,7 +35,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         original = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            found.append(note(*arguments))
+            synced.append(note(*arguments))
             return original(*arguments, **options)
 
         monkeypatch.setattr(module, name, call)
@@ -44,7 +44,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     noted(chunk_writer, "begin_sync", lambda descriptor: f"begun {path_of(descriptor)}")
     noted(workplace, "put", lambda *_: "seen")
     noted(workplace, "swap", lambda *_: "seen")
-    return found
+    return synced
 
 
 VERBS: dict[str, Verb] = {

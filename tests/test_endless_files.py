@@ -85,10 +85,10 @@ def test_nor_if_it_grows_after_it_was_looked_at(
     original, grown = os.stat, path / ".zattrs"
 
     def stat(at: Any, **options: Any) -> os.stat_result:
-        found = original(at, **options)
+        result = original(at, **options)
         if str(at) == str(grown):
             os.truncate(grown, 4 * LITTLE)
-        return found
+        return result
 
     monkeypatch.setattr(recorded, "MOST_METADATA_BYTES", 1 << 20)
     monkeypatch.setattr(os, "stat", stat)
@@ -162,9 +162,9 @@ def test_nobody_writes_what_nobody_would_read(
 ) -> None:
     series = es.Series.init(tmp_path / "series")
     monkeypatch.setattr("dask_embstab.series.log.digests.MOST_METADATA_BYTES", 1000)
-    found = Digests(inputs={"path": "x" * 1000})
+    result = Digests(inputs={"path": "x" * 1000})
     with pytest.raises(es.InputError, match=r"1000 bytes at most.* take 10.*larger chunks"):
-        record_digests(series.store, "day", found)
+        record_digests(series.store, "day", result)
     with pytest.raises(es.InputError, match="larger chunks"):
         series.add(es.create_run(tmp_path / "day.zarr", T, W))
     assert series.log().versions == ()

@@ -46,7 +46,7 @@ def top(query: Array, items: Array, k: int) -> list[int]:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) -> None:
     tables = [cold(seed, share) for seed in (1, 2)]
-    found = es.evaluate(
+    metrics = es.evaluate(
         *(make_run(f"run-{i}", **given) for i, given in enumerate(tables)), k=10, users=10_000
     )
     shared = {}
@@ -57,15 +57,19 @@ def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) ->
         shared[key] = mine[warm], theirs[warm]
         a, b = a[warm], b[warm]
         lengths = [np.linalg.norm(rows, axis=1) for rows in (a, b)]
-        told = getattr(found, key)
-        assert (told.matched, told.rows, told.zero_rows) == (len(mine), len(a), len(mine) - len(a))
-        assert (told.unmatched_a, told.unmatched_b) == tuple(
+        reported = getattr(metrics, key)
+        assert (reported.matched, reported.rows, reported.zero_rows) == (
+            len(mine),
+            len(a),
+            len(mine) - len(a),
+        )
+        assert (reported.unmatched_a, reported.unmatched_b) == tuple(
             len(given[key]) - len(mine) for given in tables
         )
-        assert told.mean_cosine == pytest.approx(
+        assert reported.mean_cosine == pytest.approx(
             np.mean(np.sum(a * b, axis=1) / lengths[0] / lengths[1]), abs=1e-12
         )
-        assert told.norm_ratio == pytest.approx(lengths[1].sum() / lengths[0].sum())
+        assert reported.norm_ratio == pytest.approx(lengths[1].sum() / lengths[0].sum())
 
     items = [given["items"] for given in tables]
     k = min(10, *(np.count_nonzero(rows.any(axis=1)) for rows in items))
@@ -76,7 +80,7 @@ def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) ->
         of_a, of_b = ([top(query, rows, k) for query in queries] for rows in items)
         own = [ids[0][row] for row in of_a[0]], [ids[1][row] for row in of_b[1]]
         overlaps.append([rank_biased_overlap(*lists, 0.9) for lists in (of_a, own, of_b)])
-    ranked = found.rank_correlation
+    ranked = metrics.rank_correlation
     assert ranked is not None
     figures = ranked.rbo, ranked.retrained_rbo, ranked.new_catalogue_rbo
     np.testing.assert_allclose(figures, np.mean(overlaps, axis=0), rtol=1e-9)
@@ -88,11 +92,11 @@ def test_every_figure_is_that_of_plain_numpy(make_run: MakeRun, share: float) ->
 def test_a_run_of_cold_users_is_still_like_itself(make_run: MakeRun) -> None:
     """The issue's case: with 90 % zero users a run compared with itself had cosine 0.1."""
     run = make_run("run", **cold(1, 0.9))
-    found = es.evaluate(run, run)
-    for told in (found.items, found.users):
-        assert told is not None
-        assert (told.mean_cosine, told.norm_ratio) == (pytest.approx(1), pytest.approx(1))
-    ranked = found.rank_correlation
+    metrics = es.evaluate(run, run)
+    for reported in (metrics.items, metrics.users):
+        assert reported is not None
+        assert (reported.mean_cosine, reported.norm_ratio) == (pytest.approx(1), pytest.approx(1))
+    ranked = metrics.rank_correlation
     assert ranked is not None
     assert (ranked.rbo, ranked.retrained_rbo, ranked.new_catalogue_rbo) == (pytest.approx(1),) * 3
 
@@ -105,13 +109,13 @@ def test_without_a_row_that_is_not_zero_a_mean_is_null(
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(warm.path), str(cold_.path), "--json"], prog_name="embstab")
     assert ended.value.code in (None, 0)
-    told = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     counts = {"matched": 60, "rows": 0, "zero_rows": 60, "unmatched_a": 0, "unmatched_b": 0}
     expected = {"mean_cosine": None, "norm_ratio": None, **counts}
-    assert {name: told["items"][name] for name in expected} == expected
-    assert told["items"]["cosine"] is None
-    assert told["users"]["mean_cosine"] == pytest.approx(1)
-    assert (told["rank_correlation"]["k"], told["rank_correlation"]["rbo"]) == (0, None)
+    assert {name: output["items"][name] for name in expected} == expected
+    assert output["items"]["cosine"] is None
+    assert output["users"]["mean_cosine"] == pytest.approx(1)
+    assert (output["rank_correlation"]["k"], output["rank_correlation"]["rbo"]) == (0, None)
 
 
 @settings(max_examples=draws(5))
@@ -124,12 +128,12 @@ def test_the_sample_of_users_does_not_depend_on_chunks(
         [es.create_run(place / f"{name}-{i}.zarr", **cold(i, 0.2), chunk_rows=rows) for i in (1, 2)]
         for name, rows in (("cut", chunk_rows), ("whole", 90))
     ]
-    found, expected = (
+    metrics, expected = (
         es.evaluate(*pair, k=5, users=n_users, seed=seed).rank_correlation for pair in runs
     )
-    assert found is not None
-    assert found == expected
-    assert found.users <= n_users
+    assert metrics is not None
+    assert metrics == expected
+    assert metrics.users <= n_users
 
 
 def test_values_that_are_not_finite_are_refused_in_any_row(make_run: MakeRun) -> None:
@@ -162,8 +166,8 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, es.Run]:
 def test_real_trainings_have_the_known_rank_correlation(
     trainings: dict[str, es.Run], name: str, expected: float
 ) -> None:
-    found = es.evaluate(trainings["a"], trainings[name], k=100, users=1000)
-    ranked = found.rank_correlation
+    metrics = es.evaluate(trainings["a"], trainings[name], k=100, users=1000)
+    ranked = metrics.rank_correlation
     assert ranked is not None
     assert ranked.rbo == pytest.approx(expected, abs=0.01)
     assert (ranked.k, ranked.users, ranked.zero_items_a, ranked.zero_items_b) == (100, 1000, 0, 0)

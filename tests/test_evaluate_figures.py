@@ -44,56 +44,56 @@ def compared() -> tuple[Array, Array, Any]:
 
 
 def test_cosines(compared: tuple[Array, Array, Any]) -> None:
-    a, b, found = compared
+    a, b, metrics = compared
     cosines = cosines_of(a, b)
-    assert found.mean_cosine == pytest.approx(cosines.mean(), abs=1e-14)
-    assert found.cosine.std == pytest.approx(cosines.std(), abs=1e-12)
-    for percent, value in found.cosine.percentiles.items():
+    assert metrics.mean_cosine == pytest.approx(cosines.mean(), abs=1e-14)
+    assert metrics.cosine.std == pytest.approx(cosines.std(), abs=1e-12)
+    for percent, value in metrics.cosine.percentiles.items():
         exact = np.sort(1 - cosines)[int(np.ceil((100 - int(percent)) * N / 100)) - 1]
         assert 1 - value == pytest.approx(exact, rel=1e-3)
     histogram, _ = np.histogram(cosines, bins=100, range=(-1, 1))
-    assert found.cosine.histogram == histogram.tolist()
+    assert metrics.cosine.histogram == histogram.tolist()
     unit_a, unit_b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     every = unit_a @ unit_b.T
     chance = (every.sum() - np.trace(every)) / (N * (N - 1))
-    assert found.cosine.chance == pytest.approx(chance)
-    assert found.cosine.beyond_chance == pytest.approx((cosines.mean() - chance) / (1 - chance))
+    assert metrics.cosine.chance == pytest.approx(chance)
+    assert metrics.cosine.beyond_chance == pytest.approx((cosines.mean() - chance) / (1 - chance))
     turned = unit_a @ rotation(unit_a, unit_b)
-    assert found.cosine.ceiling == pytest.approx(np.sum(turned * unit_b, axis=1).mean())
-    assert [one.id for one in found.most_moved] == np.argsort(cosines)[:10].tolist()
+    assert metrics.cosine.ceiling == pytest.approx(np.sum(turned * unit_b, axis=1).mean())
+    assert [one.id for one in metrics.most_moved] == np.argsort(cosines)[:10].tolist()
 
 
 def test_lengths(compared: tuple[Array, Array, Any]) -> None:
-    a, b, found = compared
+    a, b, metrics = compared
     lengths = [np.linalg.norm(rows, axis=1) for rows in (a, b)]
     medians = [np.quantile(side, 0.5, method="inverted_cdf") for side in lengths]
-    assert found.norms.ratio_of_sums == pytest.approx(lengths[1].sum() / lengths[0].sum())
-    assert found.norms.ratio_of_medians == pytest.approx(medians[1] / medians[0], rel=1e-3)
+    assert metrics.norms.ratio_of_sums == pytest.approx(lengths[1].sum() / lengths[0].sum())
+    assert metrics.norms.ratio_of_medians == pytest.approx(medians[1] / medians[0], rel=1e-3)
 
 
 def test_components(compared: tuple[Array, Array, Any]) -> None:
-    a, b, found = compared
+    a, b, metrics = compared
     for k in range(D):
         expected = np.corrcoef(a[:, k], b[:, k])[0, 1]
-        assert found.components.correlation[k] == pytest.approx(expected)
-    np.testing.assert_allclose(found.components.share_a, (a**2).sum(0) / (a**2).sum())
-    np.testing.assert_allclose(found.components.share_b, (b**2).sum(0) / (b**2).sum())
+        assert metrics.components.correlation[k] == pytest.approx(expected)
+    np.testing.assert_allclose(metrics.components.share_a, (a**2).sum(0) / (a**2).sum())
+    np.testing.assert_allclose(metrics.components.share_b, (b**2).sum(0) / (b**2).sum())
 
 
 def test_linear_cka_is_that_of_centred_kernels(compared: tuple[Array, Array, Any]) -> None:
     """By scikit-learn's kernel centring, on the n x n kernels that the product never makes."""
     preprocessing = pytest.importorskip("sklearn.preprocessing")
-    a, b, found = compared
+    a, b, metrics = compared
     K, L = (preprocessing.KernelCenterer().fit_transform(rows @ rows.T) for rows in (a, b))
-    assert found.cka == pytest.approx(np.sum(K * L) / np.linalg.norm(K) / np.linalg.norm(L))
+    assert metrics.cka == pytest.approx(np.sum(K * L) / np.linalg.norm(K) / np.linalg.norm(L))
     turned = 3 * a @ np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0] + 5
     assert es.evaluate(a, turned).items.cka == pytest.approx(1)
 
 
 def test_the_alignment_error_is_that_of_the_rows(compared: tuple[Array, Array, Any]) -> None:
-    a, b, found = compared
-    assert found.alignment.error == pytest.approx(np.linalg.norm(a - b))
-    assert found.alignment.gram_gap == pytest.approx(np.linalg.norm(a @ a.T - b @ b.T))
+    a, b, metrics = compared
+    assert metrics.alignment.error == pytest.approx(np.linalg.norm(a - b))
+    assert metrics.alignment.gram_gap == pytest.approx(np.linalg.norm(a @ a.T - b @ b.T))
     turned = a @ rotation(a, b)
     bounded = es.evaluate(turned, b).items.alignment
     assert bounded.lower_bound <= bounded.error <= bounded.nuclear_bound <= bounded.bound
@@ -108,13 +108,13 @@ def test_unrelated_rows_are_at_chance_and_equal_ones_agree() -> None:
     assert unrelated.retrieval.stale_queries.recall[10].mean < 0.02
     assert (same.items.mean_cosine, same.items.cka) == (pytest.approx(1), pytest.approx(1))
     assert same.items.cosine.share_at_chance == 0
-    for found in (
+    for result in (
         same.retrieval.stale_queries,
         same.retrieval.stale_table,
         same.retrieval.retrained,
     ):
-        assert all(one.mean == 1 for one in found.recall.values())
-        assert found.rbo.mean == pytest.approx(1)
+        assert all(one.mean == 1 for one in result.recall.values())
+        assert result.rbo.mean == pytest.approx(1)
 
 
 # --- retrieval
@@ -127,8 +127,8 @@ def best(queries: Array, rows: Array, k: int, own: Any = None) -> Array:
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
-def recall(found: Array, wanted: Array, k: int) -> Array:
-    shared = [len(set(a) & set(b)) for a, b in zip(found[:, :k], wanted[:, :k], strict=True)]
+def recall(ranked: Array, wanted: Array, k: int) -> Array:
+    shared = [len(set(a) & set(b)) for a, b in zip(ranked[:, :k], wanted[:, :k], strict=True)]
     return np.array(shared) / k
 
 
@@ -137,21 +137,21 @@ def test_recall_of_stale_queries_and_its_groups(make_run: MakeRun) -> None:
     (T, W), (U, V) = world(0), world(1)
     items, users = (T, T + 0.4 * U), (W, W + 0.4 * V)
     markets = np.array(["north", "south", "east"])[np.arange(90) % 3]
-    found = es.evaluate(
+    metrics = es.evaluate(
         *(make_run(f"{i}", items[i], users[i]) for i in (0, 1)), k=10, groups={"users": markets}
     ).retrieval
-    assert (found.queries, found.metric, found.sampled) == ("users", "dot", 90)
+    assert (metrics.queries, metrics.metric, metrics.sampled) == ("users", "dot", 90)
     lists = [[best(users[q], items[t], 10) for q in (0, 1)] for t in (0, 1)]
     for k in (1, 5, 10):
         stale = recall(lists[1][0], lists[1][1], k)
-        assert found.stale_queries.recall[k].mean == pytest.approx(stale.mean())
+        assert metrics.stale_queries.recall[k].mean == pytest.approx(stale.mean())
         for name in ("north", "south", "east"):
-            grouped = found.stale_queries.groups[name].recall[k].mean
+            grouped = metrics.stale_queries.groups[name].recall[k].mean
             assert grouped == pytest.approx(stale[markets == name].mean())
         mirrored = recall(lists[0][1], lists[0][0], k).mean()
-        assert found.stale_table.recall[k].mean == pytest.approx(mirrored)
+        assert metrics.stale_table.recall[k].mean == pytest.approx(mirrored)
         own = recall(lists[0][0], lists[1][1], k).mean()
-        assert found.retrained.recall[k].mean == pytest.approx(own)
+        assert metrics.retrained.recall[k].mean == pytest.approx(own)
 
 
 @pytest.mark.parametrize("metric", [None, "dot"])
@@ -160,10 +160,10 @@ def test_without_users_neighbours_of_one_id_are_compared(metric: Any) -> None:
     a, b = tables(3, 120)
     shuffled = np.random.default_rng(0).permutation(120)
     ids = np.arange(120) + 1000
-    found = es.evaluate(
+    metrics = es.evaluate(
         es.table(a, ids=ids), es.table(b[shuffled], ids=ids[shuffled]), k=7, metric=metric
     ).retrieval
-    assert (found.queries, found.metric) == ("items", metric or "cosine")
+    assert (metrics.queries, metrics.metric) == ("items", metric or "cosine")
     if metric is None:
         sides = [
             neighbors.NearestNeighbors(n_neighbors=8, metric="cosine")
@@ -173,7 +173,7 @@ def test_without_users_neighbours_of_one_id_are_compared(metric: Any) -> None:
         ]
     else:
         sides = [best(rows, rows.copy(), 7, np.arange(120)) for rows in (a, b)]
-    assert found.retrained.recall[7].mean == pytest.approx(recall(*sides, 7).mean())
+    assert metrics.retrained.recall[7].mean == pytest.approx(recall(*sides, 7).mean())
 
 
 # --- judgments
@@ -203,11 +203,11 @@ def judged_runs() -> tuple[Any, Any, pd.DataFrame]:
 def test_judged_figures_are_those_of_ir_measures(judged_runs: tuple[Any, Any, Any]) -> None:
     ir = pytest.importorskip("ir_measures")
     a, b, qrels = judged_runs
-    found = es.evaluate(a, b, k=20, judgments=qrels).judged
+    metrics = es.evaluate(a, b, k=20, judgments=qrels).judged
     relevant = qrels[qrels.relevance > 0].query_id.unique()
     kept = qrels[qrels.query_id.isin(relevant) & (qrels.query_id != "unknown")]
-    assert (found.queries, found.unknown_queries) == (kept.query_id.nunique(), 1)
-    assert found.missing_a == 1
+    assert (metrics.queries, metrics.unknown_queries) == (kept.query_id.nunique(), 1)
+    assert metrics.missing_a == 1
     measures = {
         "ndcg": ir.nDCG @ 10,
         "recall": ir.R @ 10,
@@ -228,8 +228,8 @@ def test_judged_figures_are_those_of_ir_measures(judged_runs: tuple[Any, Any, An
         run = {q: dict(sorted(s.items(), key=lambda one: -one[1])[:20]) for q, s in run.items()}
         expected = ir.calc_aggregate(list(measures.values()), kept, run)
         for metric, measure in measures.items():
-            told = getattr(getattr(found, name), metric)[10].mean
-            assert told == pytest.approx(expected[measure]), (name, metric)
+            mean = getattr(getattr(metrics, name), metric)[10].mean
+            assert mean == pytest.approx(expected[measure]), (name, metric)
 
 
 def test_judgments_come_in_many_forms(judged_runs: tuple[Any, Any, Any], tmp_path: Path) -> None:
@@ -287,12 +287,12 @@ def test_figures_by_group_are_those_of_the_groups_rows() -> None:
     a, b = tables(4)
     age = np.random.default_rng(0).exponential(size=N)
     age[:7] = np.nan
-    found = es.evaluate(a, b, k=5, groups=age).items
+    metrics = es.evaluate(a, b, k=5, groups=age).items
     cosines = cosines_of(a, b)
     edges = np.nanquantile(age, [0.25, 0.5, 0.75])
     codes = np.where(np.isnan(age), 4, np.searchsorted(edges, age, side="right"))
-    assert list(found.groups)[-1] == "missing"
-    for number, group in enumerate(found.groups.values()):
+    assert list(metrics.groups)[-1] == "missing"
+    for number, group in enumerate(metrics.groups.values()):
         own = cosines[codes == number]
         assert group.rows == len(own)
         assert group.mean_cosine == pytest.approx(own.mean())
@@ -314,9 +314,9 @@ def test_groups_come_in_many_forms(make_run: MakeRun, tmp_path: Path) -> None:
     labelled.rename("kind").rename_axis("id").reset_index().to_csv(tmp_path / "g.csv", index=False)
     np.save(tmp_path / "g.npy", names)
     for form in (names, list(names), labelled, tmp_path / "g.csv", str(tmp_path / "g.npy")):
-        found = es.evaluate(*runs, k=5, groups=form).items.groups
-        assert list(found) == ["new", "old"], form
-        assert found["new"].mean_cosine == pytest.approx(cosines_of(a, b)[::2].mean())
+        metrics = es.evaluate(*runs, k=5, groups=form).items.groups
+        assert list(metrics) == ["new", "old"], form
+        assert metrics["new"].mean_cosine == pytest.approx(cosines_of(a, b)[::2].mean())
     by_name = es.evaluate(runs[0].path, runs[1], k=5, groups="kind").items.groups
     assert list(by_name) == ["0", "1"]
     lazy = es.evaluate(*runs, k=5, groups=dask.array.from_array(names, chunks=7)).items.groups
@@ -362,7 +362,7 @@ def test_every_displacement_is_written_by_id(make_run: MakeRun, tmp_path: Path, 
         make_run("b", b[order][:50], b[:20], item_ids=ids[order][:50]),
     )
     place = tmp_path / f"moved.{kind}"
-    found = es.evaluate(*runs, k=5, displacement=place)
+    metrics = es.evaluate(*runs, k=5, displacement=place)
     if kind == "zarr":
         opened = xr.open_zarr(place, group="items").load()
         read = pd.DataFrame({name: opened[name].to_numpy() for name in opened})
@@ -372,11 +372,11 @@ def test_every_displacement_is_written_by_id(make_run: MakeRun, tmp_path: Path, 
         assert len(pd.read_parquet(place / "table=users" / "part-0.parquet")) == 19
     kept = np.array([k for k in range(60) if k in set(order[:50]) and k != 3])
     assert read["id"].tolist() == ids[kept].tolist()
-    assert len(read) == found.items.rows
+    assert len(read) == metrics.items.rows
     np.testing.assert_allclose(read["cosine"], cosines_of(a[kept], b[kept]))
     np.testing.assert_allclose(read["distance"], np.linalg.norm(a[kept] - b[kept], axis=1))
     np.testing.assert_allclose(read["norm_b"], np.linalg.norm(b[kept], axis=1))
-    moved = [one.id for one in found.items.most_moved]
+    moved = [one.id for one in metrics.items.most_moved]
     assert moved == read.sort_values("cosine")["id"].tolist()[:10]
     assert es.evaluate(*runs, k=5, most_moved=0).items.most_moved == ()
     with pytest.raises(es.OutputExistsError, match="stands already"):
@@ -458,8 +458,8 @@ def test_intervals_cover_the_mean_of_all_queries() -> None:
     population = rng.beta(4.0, 1.0, 2000)
     truth, covered = population.mean(), 0
     for _ in range(300):
-        found = estimate(rng.choice(population, 200, replace=False), len(population))
-        covered += found.low <= truth <= found.high
+        estimated = estimate(rng.choice(population, 200, replace=False), len(population))
+        covered += estimated.low <= truth <= estimated.high
     assert 0.91 < covered / 300 <= 0.985
     whole = estimate(population, len(population))
     assert (whole.low, whole.high) == (whole.mean, whole.mean)
@@ -472,10 +472,10 @@ def test_a_sampled_figure_is_within_its_interval_of_that_of_all(make_run: MakeRu
     exact = es.evaluate(*runs, k=10, users=600)
     covered = 0
     for seed in range(8):
-        found = es.evaluate(*runs, k=10, users=80, seed=seed)
-        low, high = found.rank_correlation.intervals["rbo"]
+        metrics = es.evaluate(*runs, k=10, users=80, seed=seed)
+        low, high = metrics.rank_correlation.intervals["rbo"]
         covered += low <= exact.rank_correlation.rbo <= high
-        assert found.retrieval.sampled == 80
+        assert metrics.retrieval.sampled == 80
     assert covered >= 6
 
 
@@ -494,6 +494,6 @@ def test_quantiles_of_a_sketch_are_those_of_the_values(seed: int, n: int, cut: i
 
 def test_plain_values_survive_json() -> None:
     a, b = tables(7, 50)
-    told = es.evaluate(a, b, k=5, groups=np.arange(50) % 2).to_dict()
-    assert json.loads(json.dumps(told)) == told
+    values = es.evaluate(a, b, k=5, groups=np.arange(50) % 2).to_dict()
+    assert json.loads(json.dumps(values)) == values
     assert len(repr(es.evaluate(a, b, k=5))) < 300

@@ -14,9 +14,9 @@ from dask_embstab.passes.evaluate.groups import _edges
 def sizes(values: Any) -> dict[str, int]:
     """Rows of each group of these numbers, one per row."""
     rows = np.random.default_rng(0).normal(size=(len(values), 3))
-    found = es.evaluate(rows, rows, k=1, users=5, groups=np.asarray(values)).items.groups
-    assert found is not None
-    return {name: group.rows for name, group in found.items()}
+    metrics = es.evaluate(rows, rows, k=1, users=5, groups=np.asarray(values)).items.groups
+    assert metrics is not None
+    return {name: group.rows for name, group in metrics.items()}
 
 
 def test_a_column_of_zeros_keeps_its_head_apart() -> None:
@@ -36,10 +36,10 @@ def test_frequent_values_of_the_rest_are_groups_too() -> None:
 
 @pytest.mark.parametrize("frequent", [0.0, 20.0, 39.0])
 def test_the_most_frequent_value_may_be_anywhere(frequent: float) -> None:
-    found = sizes(np.r_[np.full(160, frequent), 0:40])
-    assert max(found.values()) == 161
-    assert sum(found.values()) == 200
-    assert len(found) >= 5
+    result = sizes(np.r_[np.full(160, frequent), 0:40])
+    assert max(result.values()) == 161
+    assert sum(result.values()) == 200
+    assert len(result) >= 5
 
 
 def test_edges_that_are_nearly_equal_have_names_of_their_own() -> None:

@@ -23,25 +23,25 @@ def unrelated(n_items: int, k: int = 100) -> Metrics:
 
 @pytest.mark.parametrize(("n_items", "k", "depth"), [(60, 100, 5), (200, 100, 10), (200, 7, 7)])
 def test_the_recall_that_is_quoted_is_of_few_of_the_items(n_items: int, k: int, depth: int) -> None:
-    found = unrelated(n_items, k)
-    assert found.retrieval is not None
-    assert (found.retrieval.n_ranked, found.retrieval.depth) == (n_items, depth)
-    recall = found.retrieval.stale_queries.recall[depth].mean
+    metrics = unrelated(n_items, k)
+    assert metrics.retrieval is not None
+    assert (metrics.retrieval.n_ranked, metrics.retrieval.depth) == (n_items, depth)
+    recall = metrics.retrieval.stale_queries.recall[depth].mean
     assert recall < 0.5
-    assert f"{recall:.4f} at {depth} of {n_items}" in repr(found)
-    told = "\n".join(comparison_lines(found))
-    assert f"recall@{depth} {recall:.4f}" in told
-    assert "recall@60" not in told
-    assert f"At depth {depth} of {n_items}: stale_queries {recall:.3g}" in found._repr_html_()
+    assert f"{recall:.4f} at {depth} of {n_items}" in repr(metrics)
+    text = "\n".join(comparison_lines(metrics))
+    assert f"recall@{depth} {recall:.4f}" in text
+    assert "recall@60" not in text
+    assert f"At depth {depth} of {n_items}: stale_queries {recall:.3g}" in metrics._repr_html_()
 
 
 def test_no_recall_is_quoted_of_so_few_items_that_all_are_found() -> None:
-    found = unrelated(8)
-    assert found.retrieval is not None
-    assert found.retrieval.depth == 0
-    assert "not informative: lists hold 8 of all 8 items" in repr(found)
-    assert "recall of all items is not informative" in "\n".join(comparison_lines(found))
-    assert "At depth" not in found._repr_html_()
+    metrics = unrelated(8)
+    assert metrics.retrieval is not None
+    assert metrics.retrieval.depth == 0
+    assert "not informative: lists hold 8 of all 8 items" in repr(metrics)
+    assert "recall of all items is not informative" in "\n".join(comparison_lines(metrics))
+    assert "At depth" not in metrics._repr_html_()
 
 
 def test_why_there_is_no_bound_is_said_of_two_runs_as_they_are() -> None:
@@ -73,15 +73,15 @@ def strangers() -> list[dict[str, object]]:
 
 
 def test_without_a_shared_user_the_items_are_measured(strangers: list[dict[str, object]]) -> None:
-    found = es.evaluate(*strangers, k=5, groups={"users": np.arange(30) % 2})
-    assert found.items is not None
-    assert found.items.mean_cosine == pytest.approx(1.0)
-    assert (found.users, found.rank_correlation) == (None, None)
-    assert found.retrieval is not None
-    assert (found.retrieval.queries, found.retrieval.retrained.rbo.mean) == ("items", 1.0)
-    assert "share no id" in found.to_dict()["unmeasured"]["users"]
-    assert "users: not measured" in "\n".join(comparison_lines(found))
-    assert "not measured" in repr(found)
+    metrics = es.evaluate(*strangers, k=5, groups={"users": np.arange(30) % 2})
+    assert metrics.items is not None
+    assert metrics.items.mean_cosine == pytest.approx(1.0)
+    assert (metrics.users, metrics.rank_correlation) == (None, None)
+    assert metrics.retrieval is not None
+    assert (metrics.retrieval.queries, metrics.retrieval.retrained.rbo.mean) == ("items", 1.0)
+    assert "share no id" in metrics.to_dict()["unmeasured"]["users"]
+    assert "users: not measured" in "\n".join(comparison_lines(metrics))
+    assert "not measured" in repr(metrics)
     report = es.report(*strangers)
     assert "users: not measured" in report.html
     assert not report.well

@@ -32,8 +32,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(main: Any, kept: Path) -> dict[str, Any]:
-    found: dict[str, Any] = main([str(DATA), "--out", str(kept)])
-    return found
+    results: dict[str, Any] = main([str(DATA), "--out", str(kept)])
+    return results
 
 
 @needs_data
@@ -49,11 +49,11 @@ def result(main: Any, kept: Path) -> dict[str, Any]:
 def test_cosines_rise_to_the_known_figures(
     result: dict[str, Any], run: str, key: str, before: float | None, after: float
 ) -> None:
-    found = result["table"][run][key]
-    assert found["after"] == pytest.approx(after, abs=0.003)
-    assert found["before"] < 0.3
+    figures = result["table"][run][key]
+    assert figures["after"] == pytest.approx(after, abs=0.003)
+    assert figures["before"] < 0.3
     if before is not None:
-        assert found["before"] == pytest.approx(before, abs=0.003)
+        assert figures["before"] == pytest.approx(before, abs=0.003)
 
 
 @needs_data

@@ -76,8 +76,8 @@ def test_leave_one_out_quality_counts_places_among_unseen_items() -> None:
 def test_every_adapter_finds_an_exact_rotation(name: str) -> None:
     x = np.random.default_rng(2).standard_normal((400, 6))
     y = x @ ortho_group.rvs(6, random_state=0)
-    found = adapters.ADAPTERS[name](x[:300], y[:300], 0)
-    assert papers.mean_cosine(found.ours(x[300:]), found.theirs(y[300:])) > 0.999
+    result = adapters.ADAPTERS[name](x[:300], y[:300], 0)
+    assert papers.mean_cosine(result.ours(x[300:]), result.theirs(y[300:])) > 0.999
     assert papers.mean_cosine(x, y) < 0.5
 
 
@@ -103,8 +103,8 @@ def test_ridge_and_network_choose_by_rows_that_they_were_not_fitted_on() -> None
 def test_a_text_is_cut_into_the_longest_known_pieces() -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "wing", "##s", "##span", "a", "-", "##ero"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    found = [words[k] for k in text_vectors.tokens("Wings a-wingspan aero xyz", vocabulary)]
-    assert found == [
+    result = [words[k] for k in text_vectors.tokens("Wings a-wingspan aero xyz", vocabulary)]
+    assert result == [
         "[CLS]", "wing", "##s", "a", "-", "wing", "##span", "a", "##ero", "[UNK]", "[SEP]",
     ]  # fmt: skip
 
@@ -136,13 +136,13 @@ def test_collections_are_read_without_empty_documents(tmp_path: Path) -> None:
         for name, text in files.items():
             (tmp_path / name).write_bytes(text.encode())
             archive.add(tmp_path / name, name)
-    found = text_vectors.read_collection(tmp_path / "c.tar.gz")
-    assert [text_vectors.words(text) for text in found.documents] == [
+    result = text_vectors.read_collection(tmp_path / "c.tar.gz")
+    assert [text_vectors.words(text) for text in result.documents] == [
         ["wing", "a", "wing"],
         ["flow"],
     ]
-    assert [text_vectors.words(text) for text in found.queries] == [["wings"], ["flows"]]
-    assert_array_equal(found.gains, [[3.0, 0.0], [0.0, 1.0]])
+    assert [text_vectors.words(text) for text in result.queries] == [["wings"], ["flows"]]
+    assert_array_equal(result.gains, [[3.0, 0.0], [0.0, 1.0]])
 
 
 def test_minilm_knows_what_texts_are_about() -> None:
@@ -180,23 +180,23 @@ def test_a_slate_holds_what_the_customer_buys_within_seven_days() -> None:
         rng.integers(1, 9, n),
     )  # fmt: skip
     born = reranker_data.first_runs(events, [week])
-    found = reranker_data.slates(events, week, born, 0, seed=0)
+    result = reranker_data.slates(events, week, born, 0, seed=0)
     assert events.pieces is not None
-    for k, (user, item) in enumerate(zip(found.users, found.items, strict=True)):
+    for k, (user, item) in enumerate(zip(result.users, result.items, strict=True)):
         mine = (users[events.users] == week.user_ids[user]) & (
             items[events.items] == week.item_ids[item]
         )
         after = mine & (events.days > last) & (events.days <= last + 7)
-        assert_array_equal(found.labels[k], [after.any(), events.pieces[after].sum() >= 12])
+        assert_array_equal(result.labels[k], [after.any(), events.pieces[after].sum() >= 12])
     bought = {
-        (u, i) for u, i, y in zip(found.users, found.items, found.labels[:, 0], strict=True) if y
+        (u, i) for u, i, y in zip(result.users, result.items, result.labels[:, 0], strict=True) if y
     }
     inside = (events.days > last) & (events.days <= last + 7)
     pairs = zip(users[events.users[inside]], items[events.items[inside]], strict=True)
     assert {(week.user_ids[u], week.item_ids[i]) for u, i in bought} == {
         (u, i) for u, i in pairs if u in "bcd" and i in "qrstuv"
     }
-    assert_array_equal(found.starts, np.flatnonzero(np.diff(found.users, prepend=-1)))
+    assert_array_equal(result.starts, np.flatnonzero(np.diff(result.users, prepend=-1)))
 
 
 def test_a_reranker_learns_products_of_vectors() -> None:

@@ -69,9 +69,9 @@ def cut_cranfield(source: Path, out: Path, *, n_documents: int) -> None:
     out.mkdir()
     with tarfile.open(source) as whole, tarfile.open(out / source.name, "w:gz") as part:
         for name in ("cran.all.1400", "cran.qry", "cranqrel"):
-            found = whole.extractfile(name)
-            assert found is not None
-            text = found.read().decode("latin-1")
+            file = whole.extractfile(name)
+            assert file is not None
+            text = file.read().decode("latin-1")
             if name == "cran.all.1400":
                 text = text.partition(f".I {n_documents + 1}\n")[0]
             elif name == "cranqrel":
@@ -102,21 +102,21 @@ def size(request: pytest.FixtureRequest, data: Path) -> tuple[str, ...]:
 
 def run(program: Any, number: int, size: tuple[str, ...], page: Path) -> Any:
     """Run a command; its section of the page is new, the others are not."""
-    found = program.main([*size, "--markdown", str(page)])
+    results = program.main([*size, "--markdown", str(page)])
     text = page.read_text()
     assert f"python examples/{PROGRAMS[number]} --data" in text
     assert [n for n in range(1, 7) if f"old {n}\n" in text] == [
         n for n in range(1, 7) if n != number
     ]
-    return found
+    return results
 
 
 @needs_data
 def test_stabilizing_makes_trainings_comparable_and_leaves_their_quality(
     size: tuple[str, ...], page: Path
 ) -> None:
-    found = run(recsys_table1, 1, size, page)
-    for repetition in (*found["GMF"], *found["Web shop"]):
+    result = run(recsys_table1, 1, size, page)
+    for repetition in (*result["GMF"], *result["Web shop"]):
         raw, rotated, stabilized = (repetition["A-B", form] for form in recsys_table1.FORMS)
         for figures in (rotated, stabilized):
             assert raw["items"] < 0.2 < 0.5 < figures["items"]
@@ -125,29 +125,29 @@ def test_stabilizing_makes_trainings_comparable_and_leaves_their_quality(
             assert figures["retrained"] == pytest.approx(raw["retrained"], abs=1e-3)
             assert figures["score change"] < 1e-5
             assert figures.get("hit rate@10") == raw.get("hit rate@10")
-    assert found["Web shop"][0]["A-B", "raw"]["hit rate@10"] > 0.05
+    assert result["Web shop"][0]["A-B", "raw"]["hit rate@10"] > 0.05
 
 
 @needs_data
 def test_a_reranker_keeps_more_of_its_quality_on_stabilized_vectors(
     size: tuple[str, ...], page: Path
 ) -> None:
-    (found,) = run(reranker, 2, size, page)
+    (result,) = run(reranker, 2, size, page)
     for label in reranker.LABELS:
-        quality = {arm: found[arm, label, "mean"] for arm in reranker.ARMS}
+        quality = {arm: result[arm, label, "mean"] for arm in reranker.ARMS}
         assert all(0.3 < value < 1 for value in quality.values() if value is not None)
         # A week later, trained anew is trained a week before.
-        assert found["stabilized", label, "1"] == found["retrained", label, "1"]
-    assert found["raw", "click-like", "mean"] < found["stabilized", "click-like", "mean"]
+        assert result["stabilized", label, "1"] == result["retrained", label, "1"]
+    assert result["raw", "click-like", "mean"] < result["stabilized", "click-like", "mean"]
 
 
 @needs_data
 def test_a_rotation_lets_one_text_model_search_anothers_documents(
     size: tuple[str, ...], page: Path
 ) -> None:
-    (found,) = run(text_models, 3, size, page)["Cranfield"]
+    (result,) = run(text_models, 3, size, page)["Cranfield"]
     # The other models are where their packages are installed, and reach less.
-    for figures in (found[pair] for pair in permutations(("LSA 100", "LSA 200"))):
+    for figures in (result[pair] for pair in permutations(("LSA 100", "LSA 200"))):
         assert figures["unaligned"] < 0.05
         assert figures["ceiling"] > 0.25
         for name in ("Procrustes", "both centred"):
@@ -170,8 +170,8 @@ def test_images_and_captions_are_found_in_one_corpus_once_aligned(
 
 @needs_data
 def test_every_alignment_error_lies_between_its_bounds(size: tuple[str, ...], page: Path) -> None:
-    found = run(bounds, 5, size, page)
-    worlds = [figures for many in found.values() for one in many for figures in one.values()]
+    result = run(bounds, 5, size, page)
+    worlds = [figures for many in result.values() for one in many for figures in one.values()]
     assert len(worlds) > 15
     for figures in worlds:
         lower, error, nuclear, paper, ratio = (figures[name] for name in bounds.FIGURES)
@@ -181,20 +181,20 @@ def test_every_alignment_error_lies_between_its_bounds(size: tuple[str, ...], pa
 
 def test_the_papers_bound_is_that_of_the_dot_products() -> None:
     x, y = bounds.synthetic(60, 4, 0.3, 0.5, seed=1)
-    found = bounds.sandwich(x, y)
+    result = bounds.sandwich(x, y)
     gap = np.linalg.norm(x @ x.T - y @ y.T)
     nuclear = np.linalg.norm(x @ x.T - y @ y.T, "nuc")
     size = np.linalg.norm(y)
-    assert_allclose(found["paper's bound"], 8**0.25 * np.sqrt(gap) / size, rtol=1e-6)
-    assert_allclose(found["nuclear bound"], np.sqrt(nuclear) / size, rtol=1e-6)
+    assert_allclose(result["paper's bound"], 8**0.25 * np.sqrt(gap) / size, rtol=1e-6)
+    assert_allclose(result["nuclear bound"], np.sqrt(nuclear) / size, rtol=1e-6)
 
 
 @needs_data
 def test_other_maps_fit_rows_more_closely_and_a_rotation_keeps_scores(
     size: tuple[str, ...], page: Path
 ) -> None:
-    found = run(alternatives, 6, size, page)
-    for repetitions in found["recommenders"].values():
+    result = run(alternatives, 6, size, page)
+    for repetitions in result["recommenders"].values():
         (figures,) = repetitions
         assert figures["nothing"]["items"] < 0.2 < 0.5 < figures["rotation"]["items"]
         assert figures["linear map"]["items"] > figures["nothing"]["items"] + 0.3
@@ -203,7 +203,7 @@ def test_other_maps_fit_rows_more_closely_and_a_rotation_keeps_scores(
         assert own["stabilized"] == own["nothing"]
         assert figures["CCA"]["RBO"] < figures["rotation"]["RBO"]
         assert figures["MLP"]["numbers kept"] > figures["rotation"]["numbers kept"]
-    for (_, n_shared), (one,) in found["texts"].items():
+    for (_, n_shared), (one,) in result["texts"].items():
         for figures in (one[pair] for pair in permutations(("LSA 100", "LSA 200"))):
             assert figures["rotation"] > 0.15
             if n_shared != "all":

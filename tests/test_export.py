@@ -162,8 +162,8 @@ def test_what_is_exported_reads_back_bit_for_bit(
     rows, ids = rows_of(dtype), IDS[kind]
     run = es.create_run(tmp_path / "r.zarr", rows, item_ids=ids, chunk_rows=16)
     done = es.export(run, tmp_path / "out", format=name, rows_per_file=32)
-    found, vectors = READERS[name](tmp_path / "out" / "items")
-    assert found == (as_uuid_texts(kind) if name in TEXTS else wanted_ids(kind))
+    read_ids, vectors = READERS[name](tmp_path / "out" / "items")
+    assert read_ids == (as_uuid_texts(kind) if name in TEXTS else wanted_ids(kind))
     widened = dtype == "float16" and name in ("parquet", "arrow", "word2vec-binary")
     if name in ("csv", "word2vec"):
         # As float64 and then rounded, which is what most readers do.
@@ -200,9 +200,9 @@ def test_rows_are_lists_without_nulls_lists_of_one_length_or_bytes(
 def test_half_floats_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     rows = rows_of("float16")
     es.export(rows, tmp_path / "out", dtype="float16")
-    _, found = read_parquet(tmp_path / "out" / "items")
-    assert found.dtype == np.float16
-    assert found.tobytes() == rows.tobytes()
+    _, vectors = read_parquet(tmp_path / "out" / "items")
+    assert vectors.dtype == np.float16
+    assert vectors.tobytes() == rows.tobytes()
     with pytest.raises(es.NotFiniteError, match=r"row 2 of .* goes beyond the range of float16"):
         es.export(rows_of("float32"), tmp_path / "narrow", dtype="float16")
     assert not (tmp_path / "narrow").exists()
@@ -225,7 +225,7 @@ def test_bytes_depend_on_neither_chunks_nor_scheduler(
 ) -> None:
     """Of a run with a transform, which tells its space; that of raw rows is told by a chunk."""
     monkeypatch.setattr(panels, "_GROUP_ROWS", 8)
-    rows, found = rows_of("float32"), []
+    rows, selected = rows_of("float32"), []
     fitted = es.fit(rows)
     for chunk_rows, scheduler in ((7, "synchronous"), (64, "threads"), (16, "threads")):
         raw = es.create_run(
@@ -239,9 +239,9 @@ def test_bytes_depend_on_neither_chunks_nor_scheduler(
             run = es.apply(fitted, raw, tmp_path / f"made-{chunk_rows}.zarr")
             assert run.items.chunk_rows == chunk_rows
             es.export(run, tmp_path / f"out-{chunk_rows}", format=name, rows_per_file=20)
-        found.append(all_bytes(tmp_path / f"out-{chunk_rows}"))
-    assert found[0] == found[1] == found[2]
-    assert len(found[0]) == (9 if name == "npy" else 5)
+        selected.append(all_bytes(tmp_path / f"out-{chunk_rows}"))
+    assert selected[0] == selected[1] == selected[2]
+    assert len(selected[0]) == (9 if name == "npy" else 5)
 
 
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.long)])
@@ -282,9 +282,9 @@ def test_compressed_runs_are_decoded_and_users_are_a_table_too(tmp_path: Path) -
     es.export(small, tmp_path / "out", format="npy")
     for key, table in (("items", small.items), ("users", small.users)):
         assert table is not None
-        found = read_npy(tmp_path / "out" / key)
-        assert np.array_equal(found[1], table.vectors.compute())
-        assert found[0] == list(range(table.n_rows))
+        result = read_npy(tmp_path / "out" / key)
+        assert np.array_equal(result[1], table.vectors.compute())
+        assert result[0] == list(range(table.n_rows))
     es.export(small, tmp_path / "users", format="npy", table="users")
     assert sorted(p.name for p in (tmp_path / "users").iterdir()) == ["export.json", "users"]
 
@@ -317,14 +317,14 @@ def test_every_parquet_and_arrow_file_says_where_it_comes_from(tmp_path: Path) -
         es.export(later, tmp_path / name, format=name)
         (path,) = (tmp_path / name / "items").iterdir()
         read = parquet.read_schema if name == "parquet" else lambda p: pa.ipc.open_file(p).schema
-        told = json.loads(read(path).metadata[b"embstab"])
+        printed = json.loads(read(path).metadata[b"embstab"])
         record = json.loads((tmp_path / name / "export.json").read_text())["embstab"]
-        for values in (told, record):
+        for values in (printed, record):
             assert values["run"] == "later"
             assert values["reference"] == "first"
             assert values["transform"] == digest_of(later.transform)
             assert values["dask_embstab"] == es.__version__
-        assert told["table"] == "items"
+        assert printed["table"] == "items"
 
 
 def test_a_run_stands_for_its_transform_where_only_transforms_have_the_format(
@@ -337,7 +337,7 @@ def test_a_run_stands_for_its_transform_where_only_transforms_have_the_format(
     made.transform.save(tmp_path / "t.npz")
     for what in (made, made.transform, tmp_path / "t.npz"):
         es.export(what, tmp_path / "out", format="x")
-    assert len({digest_of(found) for found in seen}) == 1
+    assert len({digest_of(result) for result in seen}) == 1
     with pytest.raises(es.InputError, match="as training left it"):
         es.export(world(3)[0], tmp_path / "out", format="x")
 
@@ -390,7 +390,7 @@ def test_no_export_lies_in_what_it_is_made_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bad", "told"),
+    ("name", "bad", "message"),
     [
         *(("word2vec", i, "words without") for i in ("a b", "", "a\nb", "a\x1bb", "a\xa0b", " a")),
         ("word2vec-binary", "a b", "words without"),
@@ -401,11 +401,11 @@ def test_no_export_lies_in_what_it_is_made_of(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_ids_that_would_not_read_back_are_refused_by_their_row(
-    name: str, bad: str, told: str, tmp_path: Path
+    name: str, bad: str, message: str, tmp_path: Path
 ) -> None:
     ids = [f"i{k}" for k in range(N)]
     ids[37] = bad
-    with pytest.raises(es.IdError, match=rf"{told}.*row 37 |row 37 .*{told}"):
+    with pytest.raises(es.IdError, match=rf"{message}.*row 37 |row 37 .*{message}"):
         es.export(es.table(rows_of("float32"), ids=ids), tmp_path / "out", format=name)
     assert hidden(tmp_path) == []
     assert not (tmp_path / "out").exists()
@@ -418,7 +418,7 @@ def test_formulas_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"format": "bogus"}, "must be one of parquet"),
         ({"format": "csv", "vectors_as": "list"}, "takes no vectors_as=; parquet, arrow do"),
@@ -434,9 +434,9 @@ def test_formulas_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit_are_refused(
-    options: dict[str, Any], told: str, tmp_path: Path
+    options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(es.InputError, match=told):
+    with pytest.raises(es.InputError, match=message):
         es.export(rows_of("float32"), tmp_path / "out", **options)
     assert hidden(tmp_path) == []
 

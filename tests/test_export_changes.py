@@ -80,9 +80,9 @@ def test_changed_rows_are_those_that_numpy_finds(
         options = {} if least is None else {"where_moved_more_than": least, "moved_by": by}
         done = changes_of(b, a, tmp_path / str(number), **options)
         kept = {i for i in differ if least is None or moved(i, by) > least}
-        found, gone = exported(tmp_path / str(number))
-        assert found.keys() == kept | (now.keys() - before.keys())
-        assert all(found[i].tobytes() == now[i].tobytes() for i in found)
+        rows, gone = exported(tmp_path / str(number))
+        assert rows.keys() == kept | (now.keys() - before.keys())
+        assert all(rows[i].tobytes() == now[i].tobytes() for i in rows)
         assert gone == before.keys() - now.keys()
         counts = {k: done[k] for k in ("new", "changed", "moved_less", "unchanged", "gone")}
         assert counts == {
@@ -104,8 +104,8 @@ def test_a_store_that_applies_the_changes_has_the_new_version(
     b = make_run("b", new[::-1], item_ids=NEW_IDS[::-1], dtype="float32")
     store = table_of(a)
     changes_of(b, a, tmp_path / "out")
-    found, gone = exported(tmp_path / "out")
-    store = {i: row for i, row in (store | found).items() if i not in gone}
+    rows, gone = exported(tmp_path / "out")
+    store = {i: row for i, row in (store | rows).items() if i not in gone}
     wanted = table_of(b)
     assert store.keys() == wanted.keys()
     assert all(store[i].tobytes() == wanted[i].tobytes() for i in store)
@@ -120,8 +120,8 @@ def test_what_is_compared_is_what_is_written(make_run: Make, tmp_path: Path) -> 
         {i: row.astype("float16").tobytes() for i, row in table_of(run).items()} for run in (a, b)
     )
     changes_of(b, a, tmp_path / "half", dtype="float16")
-    found, _ = exported(tmp_path / "half")
-    assert found.keys() == {i for i in now if before.get(i) != now[i]}
+    rows, _ = exported(tmp_path / "half")
+    assert rows.keys() == {i for i in now if before.get(i) != now[i]}
 
 
 def test_joins_out_of_memory_give_the_same_bytes(tmp_path: Path) -> None:
@@ -185,11 +185,11 @@ def test_nothing_has_changed_since_the_version_itself(series: es.Series, tmp_pat
 def test_versions_on_either_side_of_a_rebase_or_a_forget_are_not_compared(
     series: es.Series, tmp_path: Path
 ) -> None:
-    for version, told in (
+    for version, message in (
         (3, r"version 3 \(a forget\) removed ids since version 1"),
         (4, "version 3"),
     ):
-        with pytest.raises(es.InputError, match=told):
+        with pytest.raises(es.InputError, match=message):
             es.export(series, tmp_path / "out", version=version, ids_changed_since=1)
     with pytest.raises(es.InputError, match=r"version 4 \(a rebase\) turned all axes"):
         es.export(series, tmp_path / "out", ids_changed_since=3)

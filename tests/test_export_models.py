@@ -75,9 +75,9 @@ def test_a_tower_with_the_transform_behind_it_gives_what_apply_gives(
 ) -> None:
     transform, out = kind(), tmp_path / "out.onnx"
     es.export(transform, out, format="onnx", table="items", append_to=tower(tmp_path / "t.onnx"))
-    (found,) = run(out, INPUTS)
+    (output,) = run(out, INPUTS)
     expected = transform.transform_items(by_hand(INPUTS))
-    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
+    np.testing.assert_allclose(output, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
 
 
 def test_a_tower_of_two_outputs_and_half_precision(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_tower_of_two_outputs_and_half_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "how", "pattern"),
+    ("options", "settings", "pattern"),
     [
         ({"two": True}, {}, "has embedding, minus, and none was chosen"),
         ({}, {"tower_output": "nothing"}, "tower_output='nothing' came"),
@@ -103,12 +103,17 @@ def test_a_tower_of_two_outputs_and_half_precision(tmp_path: Path) -> None:
     ],
 )
 def test_a_tower_that_cannot_be_extended_is_one_error(
-    options: Any, how: Any, pattern: str, tmp_path: Path, refused: Any
+    options: Any, settings: Any, pattern: str, tmp_path: Path, refused: Any
 ) -> None:
     start = tower(tmp_path / "t.onnx", **options)
     with refused(es.InputError, pattern):
         es.export(
-            wider(), tmp_path / "out.onnx", format="onnx", table="items", append_to=start, **how
+            wider(),
+            tmp_path / "out.onnx",
+            format="onnx",
+            table="items",
+            append_to=start,
+            **settings,
         )
 
 
@@ -182,8 +187,8 @@ def test_bigquery_computes_it_as_duckdb_does(tmp_path: Path, refused: Any) -> No
     with duckdb.connect() as db:
         db.execute("CREATE TABLE t (vector DOUBLE[])")
         db.executemany("INSERT INTO t VALUES (?)", [(row.tolist(),) for row in rows])
-        found = np.array([row[0] for row in db.execute(query).fetchall()])
-        np.testing.assert_allclose(found, transform.transform_items(rows), atol=1e-14)
+        transformed = np.array([row[0] for row in db.execute(query).fetchall()])
+        np.testing.assert_allclose(transformed, transform.transform_items(rows), atol=1e-14)
         db.execute("INSERT INTO t VALUES ([1.0, 2.0])")
         with pytest.raises(duckdb.Error, match="must have 4 components"):
             db.execute(query).fetchall()
@@ -207,8 +212,8 @@ def test_a_batch_through_the_folded_model_is_what_apply_writes(
     hidden = np.maximum(INPUTS @ KERNELS[0], 0).astype(np.float32)
     given = hidden @ into + BIAS.astype(np.float32)
     applied = es.apply(transform, given, tmp_path / "out.zarr").items.vectors.compute()
-    found = hidden @ (weight if layout == "in_out" else weight.T) + bias
-    np.testing.assert_allclose(found, applied, atol=2e-6 * np.abs(applied).max(), rtol=0)
+    result = hidden @ (weight if layout == "in_out" else weight.T) + bias
+    np.testing.assert_allclose(result, applied, atol=2e-6 * np.abs(applied).max(), rtol=0)
 
 
 def test_a_layer_without_bias_gets_one_only_where_the_origin_moves() -> None:
@@ -247,8 +252,8 @@ def test_keras_and_torch_take_a_folded_layer_and_the_exported_arrays(tmp_path: P
     )
     merged = torch.nn.Linear(8, 6).double()
     merged.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-    found = torch.nn.Sequential(model[0], model[1], merged)(torch.from_numpy(INPUTS).double())
-    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-12)
+    result = torch.nn.Sequential(model[0], model[1], merged)(torch.from_numpy(INPUTS).double())
+    np.testing.assert_allclose(result.detach().numpy(), expected, atol=1e-12)
 
     np.savez(tmp_path / "given.npz", rows=by_hand(INPUTS), expected=expected)
     es.export(transform, tmp_path / "keras.npz", format="tf", table="items")

@@ -54,16 +54,16 @@ def test_the_example_keeps_a_store_at_the_head_of_a_series(tmp_path: Path) -> No
     series = es.Series.init(
         tmp_path / "series", policy="first", keep="geometry", first_run="raw", gates={}
     )
-    rng, found = np.random.default_rng(0), []
+    rng, errors = np.random.default_rng(0), []
     rows = rng.normal(size=(40, 4)).astype("float32")
     for day in range(3):
         ids = [f"i{k}" for k in range(day, day + 40)]
         run = es.create_run(tmp_path / f"{day}.zarr", rows, item_ids=ids)
         series.add(run, accept="test")
         rows = np.concatenate([rows[1:], rng.normal(size=(1, 4)).astype("float32")])
-        found.append(update(tmp_path / "series", tmp_path / "store.db"))
-    assert [each["since"] for each in found] == [None, 1, 2]
-    assert (found[2]["new"], found[2]["gone"]) == (1, 1)
+        errors.append(update(tmp_path / "series", tmp_path / "store.db"))
+    assert [each["since"] for each in errors] == [None, 1, 2]
+    assert (errors[2]["new"], errors[2]["gone"]) == (1, 1)
     again = update(tmp_path / "series", tmp_path / "store.db")
     assert (again["since"], again["rows"], again["gone"]) == (3, 0, 0)
     with duckdb.connect(str(tmp_path / "store.db")) as db:

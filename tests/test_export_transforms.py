@@ -94,8 +94,10 @@ def of_sql(path: Path, table: str) -> Rows:
             db.executemany(
                 "INSERT INTO t VALUES (?, ?)", [(n, r.tolist()) for n, r in enumerate(given)]
             )
-            found = db.execute(f"SELECT embstab_{table}(vector) FROM t ORDER BY n").fetchall()
-        return np.array([row[0] for row in found])
+            rows_of_query = db.execute(
+                f"SELECT embstab_{table}(vector) FROM t ORDER BY n"
+            ).fetchall()
+        return np.array([row[0] for row in rows_of_query])
 
     return rows
 
@@ -114,8 +116,8 @@ def of_source(path: Path, table: str) -> Rows:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: Rows = getattr(module, f"transform_{table}")
-    return found
+    transformed: Rows = getattr(module, f"transform_{table}")
+    return transformed
 
 
 READERS: dict[str, Callable[[Path, str], Rows]] = {
@@ -148,6 +150,8 @@ def test_every_exporter_gives_what_the_transform_gives(name: str, tmp_path: Path
             es.export(transform, out, format=name, table=table)
             rows = np.random.default_rng(7).normal(size=(20, transform.d)).astype(np.float32)
             expected = getattr(transform, f"transform_{table}")(rows.astype(np.float64))
-            found = READERS[name](out, table)(rows)
-            assert found.shape == (20, transform.width)
-            np.testing.assert_allclose(found, expected, atol=4e-7 * np.abs(expected).max(), rtol=0)
+            transformed = READERS[name](out, table)(rows)
+            assert transformed.shape == (20, transform.width)
+            np.testing.assert_allclose(
+                transformed, expected, atol=4e-7 * np.abs(expected).max(), rtol=0
+            )

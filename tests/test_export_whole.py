@@ -74,8 +74,8 @@ def test_memory_does_not_grow_with_the_table(
     es.export(rows[:10], tmp_path / "warm", format="npy")
     with dask.config.set(scheduler="synchronous"), memory_below(4 << 20):
         es.export(rows, tmp_path / "out", format="npy", rows_per_file=60_000)
-    found = np.load(tmp_path / "out/items/part-00001.vectors.npy", mmap_mode="r")
-    assert found.shape == (40_000, 64)
+    vectors = np.load(tmp_path / "out/items/part-00001.vectors.npy", mmap_mode="r")
+    assert vectors.shape == (40_000, 64)
 
 
 KILLED = """

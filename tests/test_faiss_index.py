@@ -29,9 +29,9 @@ def coded(folder: Path, code: str | None, **options: Any) -> es.Run:
     return es.compress(run, folder / "small.zarr", code=code, force=True, **options)
 
 
-def require_equal(found: Any, ours: Any, *, atol: float) -> None:
+def require_equal(result: Any, ours: Any, *, atol: float) -> None:
     """Equal scores, and equal ids but where scores are as good as equal."""
-    (scores, labels), (exact, ids) = found, ours
+    (scores, labels), (exact, ids) = result, ours
     np.testing.assert_allclose(scores, exact, atol=atol)
     for n in np.flatnonzero((labels != ids).any(axis=1)):
         gaps = np.abs(np.diff(exact[n]))
@@ -54,8 +54,8 @@ def test_the_same_neighbours(code: str | None, rotate: bool, kind: Any, tmp_path
 @pytest.mark.parametrize("code", [None, "int8", "pq4"])
 def test_cosines(code: str | None, tmp_path: Path) -> None:
     run = coded(tmp_path, code)
-    found = faiss_index(run, metric="cosine").search(QUERIES, 9)
-    require_equal(found, es.search(QUERIES, run, 9, metric="cosine"), atol=2e-6)
+    result = faiss_index(run, metric="cosine").search(QUERIES, 9)
+    require_equal(result, es.search(QUERIES, run, 9, metric="cosine"), atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
@@ -90,10 +90,10 @@ def test_codes_and_codebooks_are_moved_as_they_are(tmp_path: Path) -> None:
 def test_it_is_exported_as_one_file(tmp_path: Path) -> None:
     run = coded(tmp_path, "int8-component", rotate=True)
     place = tmp_path / "items.faiss"
-    told = es.export(run, place, format="faiss")
-    assert told["items"] == {"rows": 686, "labels": "ids", "binary": False}
-    found = faiss.read_index(str(place)).search(QUERIES, 9)
-    require_equal(found, es.search(QUERIES, run, 9, metric="dot"), atol=2e-5)
+    exported = es.export(run, place, format="faiss")
+    assert exported["items"] == {"rows": 686, "labels": "ids", "binary": False}
+    result = faiss.read_index(str(place)).search(QUERIES, 9)
+    require_equal(result, es.search(QUERIES, run, 9, metric="dot"), atol=2e-5)
 
 
 def test_hamming_is_of_sign_codes(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_gc_status_and_metrics_live_with_foreign_files(place: Path, tmp_path: Pa
     (place / "pins" / "null.json").write_text("null")
     before = snapshot(tmp_path)
     series = es.Series(place)
-    told = series.status()
-    assert told["head"]["run"] == "day"
+    status = series.status()
+    assert status["head"]["run"] == "day"
     named = {
         f"{folder}/{name}"
         for folder in ("versions", "runs", "digests")
@@ -41,7 +41,7 @@ def test_gc_status_and_metrics_live_with_foreign_files(place: Path, tmp_path: Pa
     }
     named |= {f"candidates/{name}" for name in (".DS_Store", "garbage.json", "link")}
     named |= {f"pins/{name}" for name in (".DS_Store", "garbage.json", "link", "null.json")}
-    assert sorted(told["foreign"]) == sorted(named), "each once"
+    assert sorted(status["foreign"]) == sorted(named), "each once"
     assert "embstab_series_held_runs" in series.metrics()
     assert series.gc(pin_age=-1.0, grace=0).removed == ["candidates/list/held.json"]
     after = snapshot(tmp_path)

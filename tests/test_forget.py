@@ -317,19 +317,19 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     def run(*options: str) -> tuple[Any, Any, str]:
         with pytest.raises(SystemExit) as ended:
             main(["series", "forget", place, *options], prog_name="embstab")
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
 
     code, out, _ = run(GONE, "-5", "--json")
-    told = json.loads(out)
-    assert (code, told["kind"], told["unknown"], told["table"], told["still_in"]) == (
+    printed = json.loads(out)
+    assert (code, printed["kind"], printed["unknown"], printed["table"], printed["still_in"]) == (
         0,
         "forget",
         ["-5"],
         "items",
         ["day-0"],
     )
-    assert "--rewrite too" in told["note"]
+    assert "--rewrite too" in printed["note"]
     code, out, _ = run("104", "--rewrite", "--table", "users", "--json")
     assert (code, json.loads(out)["runs"]) == (0, ["day-0", "day-1", "day-2"])
     code, out, _ = run("104", "--rewrite", "--json")
@@ -358,9 +358,9 @@ def test_remaining_rows_are_numpy_s(data: st.DataObject) -> None:
     for at in range(start, stop, step):
         end = min(at + step, stop)
         np.testing.assert_array_equal(reader.take(at, end), wanted[at:end])
-    picked = np.array(data.draw(st.lists(st.integers(0, len(wanted) - 1), min_size=1)))
+    selected = np.array(data.draw(st.lists(st.integers(0, len(wanted) - 1), min_size=1)))
     np.testing.assert_array_equal(
-        table.source.gather(picked).open().take(0, len(picked)), wanted[picked]
+        table.source.gather(selected).open().take(0, len(selected)), wanted[selected]
     )
     np.testing.assert_array_equal(
         table.row_ids.open().take(start, stop), np.delete(ids, gone)[start:stop]
@@ -378,5 +378,7 @@ def test_a_task_is_given_its_own_rows_alone() -> None:
     """However many ids are forgotten, a graph stays as large as its table."""
     n = 100_000
     table = without_rows(make_table(np.zeros((n, 2)), np.arange(n), where="t"), np.arange(0, n, 2))
-    told = pickle.dumps((table.source.block(70, 90).reader, table.row_ids.block(70, 90).ids.rows))
-    assert len(told) < 2000
+    pickled = pickle.dumps(
+        (table.source.block(70, 90).reader, table.row_ids.block(70, 90).ids.rows)
+    )
+    assert len(pickled) < 2000

@@ -81,9 +81,9 @@ def test_the_same_runs_forget_the_same_rows(tmp_path: Path) -> None:
         assert data_of(tmp_path / "a" / "references" / name) == data_of(
             tmp_path / "b" / "references" / name
         )
-    told = [version.figures["running_reference"] for version in one.log().versions]
-    assert told == [version.figures["running_reference"] for version in other.log().versions]
-    assert sum(figures["items"]["left"] for figures in told if figures) > 0
+    recorded = [version.figures["running_reference"] for version in one.log().versions]
+    assert recorded == [version.figures["running_reference"] for version in other.log().versions]
+    assert sum(figures["items"]["left"] for figures in recorded if figures) > 0
 
 
 @pytest.mark.parametrize("half_life", [None, 2.0])

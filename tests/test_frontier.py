@@ -48,9 +48,9 @@ def coded_rows(folder: Path, code: str) -> Any:
 
 @pytest.mark.parametrize("code", ["int4", "sign", "int5-component"])
 def test_every_figure_is_that_of_whole_matrices(code: str, run: es.Run, tmp_path: Path) -> None:
-    found = es.frontier(run, k=K, codes=code, groups={"items": GROUPS})
+    frontier = es.frontier(run, k=K, codes=code, groups={"items": GROUPS})
     plain, rescored = (
-        next(one for one in found.entries if (one.rotate, one.rescored) == (False, n))
+        next(one for one in frontier.entries if (one.rotate, one.rescored) == (False, n))
         for n in (0, 10 * K)
     )
     rows = coded_rows(tmp_path, code)
@@ -109,9 +109,9 @@ def test_head_long_tail_and_groups_are_told_apart(run: es.Run, tmp_path: Path) -
 
 
 def test_queries_among_items_are_no_answer_to_themselves() -> None:
-    found = es.frontier({"items": ITEMS}, k=K, codes="float16")
-    assert all(one.recall.mean > 0.99 for one in found.entries)
-    assert {one.rescored for one in found.entries} == {0}
+    frontier = es.frontier({"items": ITEMS}, k=K, codes="float16")
+    assert all(one.recall.mean > 0.99 for one in frontier.entries)
+    assert {one.rescored for one in frontier.entries} == {0}
 
 
 @pytest.mark.parametrize("has_users", [True, False])
@@ -120,18 +120,18 @@ def test_rows_of_zeros_are_no_candidates_of_a_rescored_code(has_users: bool) -> 
     items, users = rng.normal(size=(30, 8)), rng.normal(size=(20, 8))
     items[[5, 17]] = 0
     tables = {"items": items} | ({"users": users} if has_users else {})
-    found = es.frontier(tables, k=10, codes=["int8", "int4"])
-    assert [(one.code, one.rescored) for one in found.entries if one.rescored] == [
+    frontier = es.frontier(tables, k=10, codes=["int8", "int4"])
+    assert [(one.code, one.rescored) for one in frontier.entries if one.rescored] == [
         ("int4", 28 if has_users else 27)
     ] * 2
 
 
 def test_chains_are_truncated_rotated_and_coded(run: es.Run) -> None:
-    found = es.frontier(run, k=K, codes=["float16", "int8"], rank=3)
+    frontier = es.frontier(run, k=K, codes=["float16", "int8"], rank=3)
     V = leading_directions(ITEMS.T @ ITEMS, 3)
     exact = asked() @ ITEMS.T
     off = np.linalg.norm(exact - asked() @ V @ V.T @ ITEMS.T) / np.linalg.norm(exact)
-    chains = [one for one in found.entries if one.rank == 3 and not one.rescored]
+    chains = [one for one in frontier.entries if one.rank == 3 and not one.rescored]
     assert {(one.code, one.rotate) for one in chains} == {
         (code, rotate) for code in ("float16", "int8") for rotate in (False, True)
     }
@@ -160,13 +160,13 @@ def test_a_ratio_of_sums_has_the_interval_of_repeated_samples() -> None:
     truth, inside = hits.sum() / of.sum(), 0
     for _ in range(200):
         drawn = rng.choice(4000, 60)
-        found = ratio_estimate(hits[drawn], of[drawn])
-        inside += found.low <= truth <= found.high
+        estimated = ratio_estimate(hits[drawn], of[drawn])
+        inside += estimated.low <= truth <= estimated.high
     assert 180 <= inside <= 198
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"codes": "int7"}, "code must be one of float16"),
         ({"codes": "pq2"}, "codebooks of 256 entries need about 10000 rows"),
@@ -176,31 +176,31 @@ def test_a_ratio_of_sums_has_the_interval_of_repeated_samples() -> None:
     ],
 )
 def test_a_frontier_that_cannot_be_measured_is_one_error(
-    options: Any, said: str, run: es.Run
+    options: Any, message: str, run: es.Run
 ) -> None:
-    with pytest.raises(es.InputError, match=said):
+    with pytest.raises(es.InputError, match=message):
         es.frontier(run, **options)
 
 
 def test_the_command_prints_and_draws_it(run: es.Run, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     words = ["frontier", str(run.path), "--codes", "int4,pq2", "--force", "--out", str(page)]
-    told = CliRunner().invoke(main, words)
-    assert told.exit_code == 0, told.output
-    lines = told.output.splitlines()
+    completed = CliRunner().invoke(main, words)
+    assert completed.exit_code == 0, completed.output
+    lines = completed.output.splitlines()
     assert lines[0].split()[:3] == ["code", "bytes", "recall@10"]
     assert any(line.startswith("pq2, rotated, rescored") for line in lines)
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert page.read_text().count("<svg") == 3
-    told = CliRunner().invoke(main, [*words[:4], "--force", "--json"])
-    found = json.loads(told.output)
-    assert {one["code"] for one in found["entries"]} == {"int4", "pq2"}
-    assert "head" in found["entries"][0]["parts"]
+    completed = CliRunner().invoke(main, [*words[:4], "--force", "--json"])
+    answer = json.loads(completed.output)
+    assert {one["code"] for one in answer["entries"]} == {"int4", "pq2"}
+    assert "head" in answer["entries"][0]["parts"]
 
 
 def test_codes_are_a_list_or_one_text_with_commas() -> None:
     items = np.random.default_rng(0).normal(size=(60, 4))
-    found = es.frontier({"items": items}, codes="int8, int6")
-    assert {one.code for one in found.entries} == {"int8", "int6"}
+    frontier = es.frontier({"items": items}, codes="int8, int6")
+    assert {one.code for one in frontier.entries} == {"int8", "int6"}
     with pytest.raises(es.InputError, match="codes= must be names of codes"):
         es.frontier({"items": items}, codes=[])

@@ -36,10 +36,10 @@ def test_frozen_codebooks_keep_codes_that_refitted_ones_change(tmp_path: Path) -
         for week, ids in enumerate(weeks)
     ]
     rows = list(frontier.weekly(runs, tmp_path, ("int8", "pq2")))
-    found = {(code, kind): list(map(float, figures)) for code, kind, *figures in rows}
-    assert found["int8", "frozen"][1] > 0.9
-    assert found["pq2", "frozen"][3] > 0.8
-    assert found["pq2", "refitted"][3] < 0.4
+    seen = {(code, kind): list(map(float, figures)) for code, kind, *figures in rows}
+    assert seen["int8", "frozen"][1] > 0.9
+    assert seen["pq2", "frozen"][3] > 0.8
+    assert seen["pq2", "refitted"][3] < 0.4
 
 
 @pytest.mark.skipif(
@@ -69,14 +69,14 @@ def test_the_frontier_of_a_real_run(
 def test_ideas_of_the_guide_are_measured() -> None:
     rng = np.random.default_rng(0)
     day = rng.normal(size=(600, 8)) * np.linspace(2, 0.5, 8), rng.normal(size=(80, 8))
-    found = {
+    seen = {
         (idea, of): (n_bytes, compression_ideas.recall(day, decode))
         for idea, of, n_bytes, decode in compression_ideas.ideas(day)
     }
-    kept = {name: share for name, (_, share) in found.items()}
+    kept = {name: share for name, (_, share) in seen.items()}
     assert kept["equal steps", "int4"] < kept["equal steps", "int5"]
     assert kept["int8 for the head, int4", "a tenth"] > kept["equal steps", "int4"]
     assert kept["half of the blocks of 2 pruned", "int8"] < kept["equal steps", "int4"]
-    assert found["residual codebooks", "4 stages"][0] == found["a codebook for each part", "pq4"][0]
+    assert seen["residual codebooks", "4 stages"][0] == seen["a codebook for each part", "pq4"][0]
     collisions, bits = compression_ideas.buckets(day, 4, 4)
     assert 0 < collisions < bits < 1

@@ -115,11 +115,11 @@ STEP = 1 if EVERY else 3
 
 def commands(group: click.Group = main, above: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command by its name."""
-    for name, found in group.commands.items():
-        if isinstance(found, click.Group):
-            yield from commands(found, f"{above}{name} ")
+    for name, result in group.commands.items():
+        if isinstance(result, click.Group):
+            yield from commands(result, f"{above}{name} ")
         else:
-            yield f"{above}{name}", found
+            yield f"{above}{name}", result
 
 
 def lines(name: str, command: click.Command, text: str) -> Iterator[tuple[str, list[str]]]:
@@ -167,8 +167,8 @@ def fresh(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     monkeypatch.chdir(place)
 
     def stands() -> dict[str, tuple[int, int]]:
-        found = {path: path.lstat() for path in tmp_path.rglob("*")}
-        return {str(path): (of.st_mtime_ns, of.st_ino) for path, of in found.items()}
+        seen = {path: path.lstat() for path in tmp_path.rglob("*")}
+        return {str(path): (of.st_mtime_ns, of.st_ino) for path, of in seen.items()}
 
     fresh_ones: dict[str, tuple[int, int]] = {}
 
@@ -191,10 +191,10 @@ def fault(ended: Result) -> str:
     """What is wrong with how a command ended; nothing where it is one clear line and the contract's
     exit code.
     """
-    said = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
-    if ended.exit_code not in (0, 2, 3) or "Traceback" in ended.stderr or len(said) > 1:
+    message = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    if ended.exit_code not in (0, 2, 3) or "Traceback" in ended.stderr or len(message) > 1:
         return f"exit {ended.exit_code}: {ended.stderr[-300:]} {ended.exception!r}"[:400]
-    if ended.exit_code == 2 and not said and "Error: " not in ended.stderr:
+    if ended.exit_code == 2 and not message and "Error: " not in ended.stderr:
         return f"no word of an error: {ended.stderr[-300:]}"
     return ""
 
@@ -215,6 +215,6 @@ def test_no_command_ends_with_anything_but_a_clear_error(
                 if not zlib.crc32(f"{name} {parameter} {kind}".encode()) % step:
                     fresh()
                     ended = CliRunner().invoke(main, line)
-                    if found := fault(ended):
-                        faults[f"{parameter}: {kind}"] = found
+                    if failure := fault(ended):
+                        faults[f"{parameter}: {kind}"] = failure
     assert not faults

@@ -62,21 +62,21 @@ OPERATORS = ("__add__", "__sub__")
 
 def public_verbs() -> dict[str, Callable[..., Any]]:
     """By name, every function and method (and constructor) of the public names."""
-    found: dict[str, Callable[..., Any]] = {}
+    seen: dict[str, Callable[..., Any]] = {}
     for name in es.__all__:
         thing = getattr(es, name)
         if not isinstance(thing, type):
-            found[name] = thing
+            seen[name] = thing
         elif not issubclass(thing, Exception | Warning):
             if thing not in RESULTS:
-                found[name] = thing
+                seen[name] = thing
             own = {k: v for base in reversed(thing.__mro__[:-1]) for k, v in vars(base).items()}
             for attribute, value in own.items():
                 if isinstance(value, property) or not callable(getattr(thing, attribute)):
                     continue
                 if not attribute.startswith("_") or attribute in OPERATORS:
-                    found[f"{name}.{attribute}"] = getattr(thing, attribute)
-    return found
+                    seen[f"{name}.{attribute}"] = getattr(thing, attribute)
+    return seen
 
 
 class Given:
@@ -236,18 +236,18 @@ def outcome(call: Callable[[], Any]) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", es.EmbstabWarning)
-            found = call()
-            if hasattr(found, "__enter__"):
-                with found:
+            result = call()
+            if hasattr(result, "__enter__"):
+                with result:
                     pass
     except es.EmbstabError as error:
-        found = error
-    if not isinstance(found, es.EmbstabError):
+        result = error
+    if not isinstance(result, es.EmbstabError):
         return "taken"
-    assert str(found)
-    assert str(found).isprintable(), str(found)
-    assert found.__cause__ is not found
-    return type(found).__name__
+    assert str(result)
+    assert str(result).isprintable(), str(result)
+    assert result.__cause__ is not result
+    return type(result).__name__
 
 
 def clean(folder: Path) -> None:
@@ -286,8 +286,8 @@ def test_no_verb_raises_anything_but_a_clear_error(
                 on = arguments.pop("self", None)
                 bound = function if on is None else getattr(on, verb.partition(".")[2])
                 try:
-                    found = outcome(lambda bound=bound, arguments=arguments: bound(**arguments))
-                    if found == "taken" and kind in NO_TABLES and name in TABLES.get(verb, ()):
+                    result = outcome(lambda bound=bound, arguments=arguments: bound(**arguments))
+                    if result == "taken" and kind in NO_TABLES and name in TABLES.get(verb, ()):
                         taken.add(f"{name}: {kind}")
                 except Exception as error:  # noqa: BLE001 (all of them are told of at once)
                     raw[f"{name}: {kind}"] = f"{type(error).__name__}: {error}"[:200]

@@ -182,16 +182,16 @@ TAMPERED: dict[str, tuple[Callable[[es.Transform], es.Transform], set[str]]] = {
 
 
 @pytest.mark.parametrize("data", ["drifting", pytest.param("real", marks=pytest.mark.long)])
-@pytest.mark.parametrize("how", TAMPERED)
+@pytest.mark.parametrize("tampering", TAMPERED)
 def test_a_transform_tampered_with_between_fit_and_apply_is_held(
     series: es.Series,
     request: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     data: str,
-    how: str,
+    tampering: str,
 ) -> None:
-    tampered, gates = TAMPERED[how]
+    tampered, gates = TAMPERED[tampering]
     week = drifting(N_WEEKS)
     if data == "real":
         series = es.Series(
@@ -266,16 +266,20 @@ def test_a_hold_on_the_command_line(
         return int(ended.value.code or 0), json.loads(out) if out else None, err
 
     bad = BAD["half the items gone"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
-    code, told, err = run("add", place, bad.path)
-    assert (code, told["published"]) == (3, False)
-    assert [v["gate"] for v in told["verdicts"] if v["verdict"] == "hold"] == ["rows"]
-    assert err == f"error: {told['note']}\n"
+    code, output, err = run("add", place, bad.path)
+    assert (code, output["published"]) == (3, False)
+    assert [v["gate"] for v in output["verdicts"] if v["verdict"] == "hold"] == ["rows"]
+    assert err == f"error: {output['note']}\n"
     assert run("add", place, bad.path, "--accept", " ")[0] == 2
-    code, told, _ = run("add", place, bad.path, "--accept", "half the shop is closed")
-    assert (code, told["version"], told["accepted"]) == (0, N_WEEKS + 1, "half the shop is closed")
+    code, output, _ = run("add", place, bad.path, "--accept", "half the shop is closed")
+    assert (code, output["version"], output["accepted"]) == (
+        0,
+        N_WEEKS + 1,
+        "half the shop is closed",
+    )
     assert run("log", place)[1]["versions"][-1]["accepted"] == "half the shop is closed"
-    code, told, _ = run("settings", place, "--gate", "rows=0.1", "--gate", "mirror=off")
-    assert told["settings"]["gates"] == THRESHOLDS | {"rows": 0.1, "mirror": None}
+    code, output, _ = run("settings", place, "--gate", "rows=0.1", "--gate", "mirror=off")
+    assert output["settings"]["gates"] == THRESHOLDS | {"rows": 0.1, "mirror": None}
     for wrong in ("rows", "rows=many", "nonsense=1"):
         assert run("settings", place, "--gate", wrong)[0] == 2
 
@@ -306,7 +310,7 @@ def test_a_run_that_is_fitted_anew_is_no_longer_held(
     bad = BAD["shuffled ids"][0](drifting(N_WEEKS), drifting(0)).write(tmp_path / "bad.zarr")
     with pytest.raises(es.HoldError):
         series.add(bad)
-    assert [found["run"] for found in series.status()["held"]] == ["bad"]
+    assert [result["run"] for result in series.status()["held"]] == ["bad"]
     series.change(half_life=3)
     with monkeypatch.context() as patched:
         patched.setattr(

@@ -97,8 +97,8 @@ def test_spectra_are_compared_by_their_shape() -> None:
 )
 def test_the_worst_table_decides(gate: str, passing: float, holding_: float) -> None:
     def verdict(*figures: float) -> Any:
-        found = judge({gate: dict(zip(("items", "users"), figures, strict=False))}, THRESHOLDS)
-        return next(v for v in found if v["gate"] == gate)
+        result = judge({gate: dict(zip(("items", "users"), figures, strict=False))}, THRESHOLDS)
+        return next(v for v in result if v["gate"] == gate)
 
     assert verdict(passing, passing)["verdict"] == "pass"
     assert (verdict(passing, holding_)["verdict"], verdict(passing, holding_)["at"]) == (

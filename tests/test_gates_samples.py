@@ -35,7 +35,7 @@ def styles(week: int, order: Array) -> Week:
 
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_a_verdict_does_not_depend_on_the_order_of_rows(tmp_path: Path, *, with_ids: bool) -> None:
-    found = []
+    seen = []
     for name, order in (
         ("sorted", np.arange(2400)),
         ("shuffled", np.random.default_rng(7).permutation(2400)),
@@ -48,15 +48,15 @@ def test_a_verdict_does_not_depend_on_the_order_of_rows(tmp_path: Path, *, with_
             version = series.add(
                 delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}"
             ).version
-        found.append(figures(version))
-    for gate, by_table in found[0].items():
+        seen.append(figures(version))
+    for gate, by_table in seen[0].items():
         for key, figure in by_table.items():
             # Without ids a row is its number, so another order is another sample.
-            assert found[1][gate][key] == pytest.approx(
+            assert seen[1][gate][key] == pytest.approx(
                 figure, rel=1e-6 if with_ids else 0.05, abs=1e-6
             ), (gate, key)
-    assert found[0]["agreement"]["items"] > 0.8
-    assert found[0]["chance_share"]["items"] == 0.0
+    assert seen[0]["agreement"]["items"] > 0.8
+    assert seen[0]["chance_share"]["items"] == 0.0
 
 
 def cold(week: Week, n: int, seed: int) -> Week:
@@ -76,7 +76,7 @@ def cold(week: Week, n: int, seed: int) -> Week:
 
 def test_cold_rows_change_no_figure(tmp_path: Path) -> None:
     """Nine of ten rows of either table are zeros, half of them with ids that no other week has."""
-    found = []
+    seen = []
     for name, n in (("warm", 0), ("cold", 5000)):
         series = es.Series.init(tmp_path / name)
         for week in range(3):
@@ -84,20 +84,20 @@ def test_cold_rows_change_no_figure(tmp_path: Path) -> None:
             version = series.add(
                 delivered.write(tmp_path / f"{name}-{week}.zarr"), name=f"week-{week}"
             ).version
-        found.append(version)
-    warm, cold_ = (figures(version) for version in found)
+        seen.append(version)
+    warm, cold_ = (figures(version) for version in seen)
     for gate, by_table in warm.items():
         if gate != "scores":  # of rows by their numbers
             for key, figure in by_table.items():
                 assert cold_[gate][key] == pytest.approx(figure, rel=0.02, abs=1e-3), (gate, key)
     assert cold_["scores"]["run"] < 1e-5
-    assert [found[1].figures[key]["zero_rows"] for key in ("items", "users")] == [5000, 5000]
-    sampled = found[1].figures["sampled"]
+    assert [seen[1].figures[key]["zero_rows"] for key in ("items", "users")] == [5000, 5000]
+    sampled = seen[1].figures["sampled"]
     assert sampled["items"] == {
         "rows": 390,
         "zero_rows": 2500,
     }, "every shared row that is not zero is in the sample"
-    assert found[0].figures["sampled"]["items"] == {"rows": 390, "zero_rows": 0}
+    assert seen[0].figures["sampled"]["items"] == {"rows": 390, "zero_rows": 0}
 
 
 def test_rows_that_turn_to_zeros_are_lost_rows(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def run_with(store: Any, ids: Any, *, chunks: int = 16, **options: Any) -> Any:
 HUGE = IDS.astype(np.uint64) + np.uint64(2**63 - 30)
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize("form", STORED)
 def test_stored_unsigned_ids_beyond_int64_are_refused(
-    tmp_path: Path, refused: Refused, how: str
+    tmp_path: Path, refused: Refused, form: str
 ) -> None:
-    run = run_with(tmp_path / "in.zarr", HUGE, **STORED[how])
+    run = run_with(tmp_path / "in.zarr", HUGE, **STORED[form])
     first = int(np.flatnonzero(HUGE >= 2**63)[0])
     says = "fit int64", rf"in\.zarr/items has {HUGE[first]} in row {first}\b", r"\.view\('int64'\)"
     for call in (
@@ -97,22 +97,22 @@ GIVEN_HUGE = {
 }
 
 
-@pytest.mark.parametrize("how", GIVEN_HUGE)
+@pytest.mark.parametrize("form", GIVEN_HUGE)
 def test_given_unsigned_ids_beyond_int64_are_refused(
-    tmp_path: Path, refused: Refused, how: str
+    tmp_path: Path, refused: Refused, form: str
 ) -> None:
-    ids = GIVEN_HUGE[how]()
+    ids = GIVEN_HUGE[form]()
     with refused(es.IdError, "fit int64", r"has \d+ in row \d+", "strings"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize("form", STORED)
 @pytest.mark.parametrize("dtype", ["int8", "uint32", "uint64", ">i4"])
-def test_whole_numbers_of_any_width_are_exact(tmp_path: Path, how: str, dtype: str) -> None:
+def test_whole_numbers_of_any_width_are_exact(tmp_path: Path, form: str, dtype: str) -> None:
     ids = IDS.astype(dtype)
     if dtype == "uint32":
         ids += np.uint32(2**31)
-    run = run_with(tmp_path / "in.zarr", ids, **STORED[how])
+    run = run_with(tmp_path / "in.zarr", ids, **STORED[form])
     out = es.stabilize(run, tmp_path / "out.zarr")
     assert out.items.ids.compute().tolist() == ids.tolist()
     assert out.items.ids.dtype == np.int64
@@ -151,9 +151,9 @@ EXACT: dict[str, tuple[Callable[[], Any], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("how", EXACT)
-def test_ids_of_any_library_are_exact(tmp_path: Path, how: str) -> None:
-    make, wanted = EXACT[how]
+@pytest.mark.parametrize("form", EXACT)
+def test_ids_of_any_library_are_exact(tmp_path: Path, form: str) -> None:
+    make, wanted = EXACT[form]
     given = make()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # raw bytes have no final specification yet
@@ -184,11 +184,11 @@ MISSING: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", MISSING)
+@pytest.mark.parametrize("form", MISSING)
 def test_a_missing_id_is_refused_and_no_other_row_is_blamed(
-    tmp_path: Path, refused: Refused, how: str
+    tmp_path: Path, refused: Refused, form: str
 ) -> None:
-    ids = MISSING[how]()
+    ids = MISSING[form]()
     with refused(es.IdError, r"in row 7;", "missing|null|have none"):
         es.create_run(tmp_path / "out.zarr", T, item_ids=ids)
 
@@ -217,16 +217,16 @@ def lose_chunk(path: Path, chunk: int) -> None:
 
 @pytest.mark.parametrize("kind", ["int64", "U", "V16"])
 @pytest.mark.parametrize("url", [False, True])
-@pytest.mark.parametrize("how", STORED)
-def test_a_missing_chunk_of_ids_is_damage(tmp_path: Path, how: str, url: bool, kind: str) -> None:
-    if how in ("v2", "sharded") and kind == "V16":
+@pytest.mark.parametrize("form", STORED)
+def test_a_missing_chunk_of_ids_is_damage(tmp_path: Path, form: str, url: bool, kind: str) -> None:
+    if form in ("v2", "sharded") and kind == "V16":
         pytest.skip("Zarr stores no raw bytes so")
     ids: Any = {
         "int64": IDS + 1,
         "U": np.array(NAMES),
         "V16": np.frombuffer(b"".join(key.bytes for key in KEYS), "V16"),
     }[kind]
-    path = run_with(tmp_path / "in.zarr", ids, **STORED[how])
+    path = run_with(tmp_path / "in.zarr", ids, **STORED[form])
     reference = es.create_run(tmp_path / "good.zarr", T[::-1], item_ids=ids[::-1])
     run = es.open_run(f"file://{path}" if url else path)
     lose_chunk(path, 1)
@@ -258,14 +258,14 @@ def test_a_missing_chunk_of_ids_behind_a_dask_array(tmp_path: Path, refused: Ref
         es.create_run(tmp_path / "out.zarr", T, item_ids=lazy)
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize("form", STORED)
 @pytest.mark.parametrize("rows", [1, 59])
-def test_id_zero_alone_in_a_chunk_is_an_id(tmp_path: Path, how: str, rows: int) -> None:
+def test_id_zero_alone_in_a_chunk_is_an_id(tmp_path: Path, form: str, rows: int) -> None:
     """Other writers leave such a chunk out: it holds nothing but the fill value."""
-    if rows == 1 and how == "sharded":
+    if rows == 1 and form == "sharded":
         pytest.skip("a shard holds many such chunks")
     ids = np.arange(60)[::-1].copy()
-    stored = STORED[how] | ({"shards": (59,)} if how == "sharded" else {})
+    stored = STORED[form] | ({"shards": (59,)} if form == "sharded" else {})
     path = run_with(tmp_path / "in.zarr", ids, chunks=rows, **stored)
     last = 59 // rows
     assert not chunk_file(path, "items", last, "id").exists()
@@ -278,6 +278,6 @@ def test_weights_of_zero_that_were_left_out_are_zero(tmp_path: Path) -> None:
         tmp_path / "weights", data=np.repeat([1.0, 0.0, 1.0], 20), chunks=(20,)
     )
     assert not (tmp_path / "weights" / "c" / "1").exists()
-    found = es.fit(T, reference=T[::-1], weights=weights, keep="geometry")
+    fitted = es.fit(T, reference=T[::-1], weights=weights, keep="geometry")
     wanted = es.fit(T, reference=T[::-1], weights=np.repeat([1.0, 0.0, 1.0], 20), keep="geometry")
-    np.testing.assert_array_equal(found.items, wanted.items)
+    np.testing.assert_array_equal(fitted.items, wanted.items)

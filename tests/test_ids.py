@@ -84,9 +84,9 @@ def test_ids_in_one_order_are_as_good_as_row_numbers(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(("n", "m"), [(60, 35), (35, 60)])
 def test_without_ids_row_i_belongs_to_row_i(n: int, m: int) -> None:
     shared = np.arange(min(n, m))
-    found = es.fit(T[:n], W, reference=B[:m])
-    assert_close(T[:n] @ found.items, align(T[:n], W, B[:m], (shared, shared))[0], 1e-8)
-    assert found.diagnostics["items"]["matched"] == 35
+    fitted = es.fit(T[:n], W, reference=B[:m])
+    assert_close(T[:n] @ fitted.items, align(T[:n], W, B[:m], (shared, shared))[0], 1e-8)
+    assert fitted.diagnostics["items"]["matched"] == 35
 
 
 def test_row_numbers_stand_for_ids_that_are_missing(make_run: MakeRun) -> None:
@@ -94,9 +94,9 @@ def test_row_numbers_stand_for_ids_that_are_missing(make_run: MakeRun) -> None:
     numbers.
     """
     order = np.random.default_rng(3).permutation(60)
-    found = es.fit(make_run("a", T[order], W, item_ids=order), reference=B)
-    assert_close(T @ found.items, align(T, W, B)[0], 1e-8)
-    assert found.diagnostics["items"]["paired_by"] == "joined ids"
+    fitted = es.fit(make_run("a", T[order], W, item_ids=order), reference=B)
+    assert_close(T @ fitted.items, align(T, W, B)[0], 1e-8)
+    assert fitted.diagnostics["items"]["paired_by"] == "joined ids"
 
 
 def test_users_are_matched_by_id_too(make_run: MakeRun) -> None:
@@ -105,9 +105,9 @@ def test_users_are_matched_by_id_too(make_run: MakeRun) -> None:
     A = world(12)[1]
     reference = make_run("reference", B, A, item_ids=IDS["int64"], user_ids=names)
     run = make_run("in", T, W[order][:50], item_ids=IDS["int64"][::-1], user_ids=names[order][:50])
-    found = es.fit(run, reference=reference, align_on="users", keep="geometry")
-    assert_close(found.users, rotation(W[order][:50], A[order][:50]), 1e-9)
-    assert found.diagnostics["users"]["matched"] == 50
+    fitted = es.fit(run, reference=reference, align_on="users", keep="geometry")
+    assert_close(fitted.users, rotation(W[order][:50], A[order][:50]), 1e-9)
+    assert fitted.diagnostics["users"]["matched"] == 50
 
 
 def test_a_later_batch_of_users_is_transformed_by_a_saved_transform(
@@ -188,11 +188,11 @@ def test_the_floor_is_of_the_smaller_table_and_of_all_shared_rows(make_run: Make
 def test_a_warning_names_the_directions_that_are_free(make_run: MakeRun) -> None:
     run, reference = shares(make_run, 3)
     with pytest.warns(es.EmbstabWarning, match=r"\b1 (is|are) free.*components? \d") as caught:
-        found = es.fit(run, reference=reference, keep="geometry", min_matched=1)
+        fitted = es.fit(run, reference=reference, keep="geometry", min_matched=1)
     assert len(caught) == 1
     assert "3 matched rows" in str(caught[0].message)
-    assert found.diagnostics["alignment"]["free_directions"] == 1
-    transformed = T @ found.items
+    assert fitted.diagnostics["alignment"]["free_directions"] == 1
+    transformed = T @ fitted.items
     assert_close(transformed @ transformed.T, T @ T.T, 1e-12)
     assert_close(transformed[:3] @ np.eye(4), T[:3] @ rotation(T[:3], B[:3]), 1e-8)
 

@@ -13,16 +13,16 @@ PACKAGE = Path(dask_embstab.__file__).parent
 
 def imports_of(path: Path, modules: set[str]) -> set[str]:
     """Modules of the package that a file imports anywhere, under ``TYPE_CHECKING`` too."""
-    found = set()
+    seen = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {
+            seen |= {
                 name if (name := f"{node.module}.{one.name}") in modules else node.module
                 for one in node.names
             }
         elif isinstance(node, ast.Import):
-            found |= {one.name for one in node.names}
-    return found & modules
+            seen |= {one.name for one in node.names}
+    return seen & modules
 
 
 def graph_of_modules() -> dict[str, set[str]]:

@@ -60,12 +60,12 @@ def stored(make_run: MakeRun) -> tuple[es.Run, es.Run]:
     return run, make_run("reference", B, A, item_ids=NAMES, user_ids=USERS)
 
 
-@pytest.mark.parametrize("how", HELD)
+@pytest.mark.parametrize("form", HELD)
 @pytest.mark.parametrize("align_on", ["items", "users", "both"])
 def test_every_verb_gives_what_it_gives_for_stored_runs(
-    stored: tuple[es.Run, es.Run], tmp_path: Path, how: str, align_on: Any
+    stored: tuple[es.Run, es.Run], tmp_path: Path, form: str, align_on: Any
 ) -> None:
-    run, reference = HELD[how]()
+    run, reference = HELD[form]()
     wanted = es.fit(stored[0], reference=stored[1], align_on=align_on)
     assert_close(es.fit(run, reference=reference, align_on=align_on).items, wanted.items, 1e-12)
     expected = es.apply(wanted, stored[0], tmp_path / "expected.zarr")
@@ -85,19 +85,19 @@ def test_every_verb_gives_what_it_gives_for_stored_runs(
             wanted, run["items"], tmp_path / "apply-users.zarr", users=run["users"]
         ),
     }
-    for found in made.values():
+    for result in made.values():
         for key in ("items", "users"):
-            assert_close(vectors_of(found, key), vectors_of(expected, key), 1e-12)
+            assert_close(vectors_of(result, key), vectors_of(expected, key), 1e-12)
             assert (
-                getattr(found, key).ids.compute().tolist()
+                getattr(result, key).ids.compute().tolist()
                 == getattr(expected, key).ids.compute().tolist()
             )
     figures = es.evaluate(*stored, k=10)
     for pair in ((run, reference), (stored[0], reference), (run, stored[1])):
-        found = es.evaluate(*pair, k=10)
-        assert found.rank_correlation == figures.rank_correlation
-        assert_close(found.items.mean_cosine, figures.items.mean_cosine, 1e-12)
-        assert found.users.matched == 90
+        result = es.evaluate(*pair, k=10)
+        assert result.rank_correlation == figures.rank_correlation
+        assert_close(result.items.mean_cosine, figures.items.mean_cosine, 1e-12)
+        assert result.users.matched == 90
 
 
 def test_arrays_alone(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_views_are_tables_too(tmp_path: Path) -> None:
 def test_records_name_what_is_in_memory(stored: tuple[es.Run, es.Run], tmp_path: Path) -> None:
     monday, tuesday = es.table(B, ids=NAMES, name="monday"), es.table(T, ids=NAMES, name="tuesday")
     run = es.stabilize(tuesday, tmp_path / "day-2.zarr", reference=monday)
-    said = dict(run.group["transform"].attrs)
-    assert said["run"] == {"path": None, "name": "tuesday"}
-    assert said["reference"] == {
+    attributes = dict(run.group["transform"].attrs)
+    assert attributes["run"] == {"path": None, "name": "tuesday"}
+    assert attributes["reference"] == {
         "path": None,
         "name": "monday",
         "stabilized": None,
@@ -138,8 +138,8 @@ def test_records_name_what_is_in_memory(stored: tuple[es.Run, es.Run], tmp_path:
     }
     assert run.name == "day-2"
     run = es.stabilize(T, tmp_path / "day-3.zarr", reference={"items": B})
-    said = dict(run.group["transform"].attrs)
-    assert (said["run"], said["reference"]["name"]) == (
+    attributes = dict(run.group["transform"].attrs)
+    assert (attributes["run"], attributes["reference"]["name"]) == (
         {"path": None, "name": "the items array"},
         "the items array",
     )
@@ -183,8 +183,8 @@ def test_a_resumed_call_never_takes_over_chunks_of_other_rows(
     assert_close(vectors_of(run), T[::-1] @ transform.items, 1e-12)
 
 
-@pytest.mark.parametrize("how", ["items", "users"])
-def test_a_table_takes_the_place_it_is_given(tmp_path: Path, how: str) -> None:
-    run = es.create_run(tmp_path / "a.zarr", **{how: es.table(T, ids=NAMES)})
-    assert getattr(run, how).to_xarray().vectors.dims[0] == how[:-1]
-    assert getattr(run, how).ids.compute().tolist() == NAMES
+@pytest.mark.parametrize("key", ["items", "users"])
+def test_a_table_takes_the_place_it_is_given(tmp_path: Path, key: str) -> None:
+    run = es.create_run(tmp_path / "a.zarr", **{key: es.table(T, ids=NAMES)})
+    assert getattr(run, key).to_xarray().vectors.dims[0] == key[:-1]
+    assert getattr(run, key).ids.compute().tolist() == NAMES

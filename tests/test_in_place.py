@@ -52,9 +52,9 @@ def test_fit_and_stabilize_give_what_the_run_gives(
     items, users = files
     run = es.ingest(items, tmp_path / "run.zarr", users=users)
     expected = es.fit(run, reference=reference)
-    found = es.fit(items, users, reference=reference)
-    assert np.array_equal(found.items, expected.items)
-    assert np.array_equal(found.users, expected.users)
+    fitted = es.fit(items, users, reference=reference)
+    assert np.array_equal(fitted.items, expected.items)
+    assert np.array_equal(fitted.users, expected.users)
     whole = es.stabilize(run, tmp_path / "a.zarr", reference=reference)
     out = es.stabilize({"items": items, "users": users}, tmp_path / "b.zarr", reference=reference)
     other = es.stabilize(items, tmp_path / "c.zarr", users=users, reference=reference)
@@ -141,8 +141,8 @@ def test_the_command_line_takes_files(
     arguments = ["stabilize", items, out, "--users-source", users, "--reference", place, "--json"]
     ended = CliRunner().invoke(main, arguments)
     assert ended.exit_code == 0, ended.output
-    told = json.loads(ended.stdout)
-    assert (told["items"]["matched"], told["users"]["rows"]) == (len(T), len(W))
+    printed = json.loads(ended.stdout)
+    assert (printed["items"]["matched"], printed["users"]["rows"]) == (len(T), len(W))
     saved = str(tmp_path / "t.npz")
     ended = CliRunner().invoke(main, ["fit", items, saved, "--users", users, "--reference", place])
     assert ended.exit_code == 0, ended.output

@@ -55,8 +55,8 @@ def test_an_index_finds_what_the_exact_search_finds(
         es.export(made, tmp_path / "index", format=engine, metric=metric)
     exact, names = es.search(made, made, 5, metric=metric)
     scores, ids = es.query_index(tmp_path / "index", made, k=5)
-    found = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
-    assert np.mean(found) > 0.9  # a graph misses some
+    result = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
+    assert np.mean(result) > 0.9  # a graph misses some
     same = ids == names
     if metric == "dot":
         np.testing.assert_allclose(scores[same], exact[same], atol=1e-4)
@@ -91,8 +91,8 @@ def test_an_index_that_was_moved_is_of_the_new_space_and_finds_the_same(
         es.query_index(tmp_path / "moved", old)
     _, ids = es.query_index(tmp_path / "moved", new, k=5)
     _, names = es.search(new, new, 5)
-    found = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
-    assert np.mean(found) > 0.9  # a graph misses some
+    result = [len(set(a) & set(b)) / 5 for a, b in zip(ids.tolist(), names.tolist(), strict=True)]
+    assert np.mean(result) > 0.9  # a graph misses some
     with pytest.raises(es.OutputExistsError):
         es.upgrade_index(tmp_path / "index", tmp_path / "moved", fitted)
 
@@ -174,8 +174,8 @@ def test_qdrant_takes_the_points_and_ranks_them(tmp_path: Path) -> None:
     assert client.count("items").count == N
     _, names = es.search(made, made, 5)
     for query, expected in zip(np.asarray(made.users.vectors), names, strict=True):
-        found = client.query_points("items", query.tolist(), limit=5).points
-        assert [point.payload["id"] for point in found] == expected.tolist()
+        result = client.query_points("items", query.tolist(), limit=5).points
+        assert [point.payload["id"] for point in result] == expected.tolist()
     client.close()
 
 
@@ -189,8 +189,8 @@ def test_the_commands_build_query_and_move(tmp_path: Path) -> None:
         return json.loads(ended.stdout)
 
     assert call("build", str(made.path), place)["items"]["rows"] == N
-    found = call("query", place, str(made.path), "--k", "3")
-    assert found["ids"] == es.query_index(place, made, k=3)[1].tolist()
+    result = call("query", place, str(made.path), "--k", "3")
+    assert result["ids"] == es.query_index(place, made, k=3)[1].tolist()
     es.fit(made).save(tmp_path / "t.npz")
     call("upgrade", place, moved, "--transform", str(tmp_path / "t.npz"))
     refused = CliRunner().invoke(main, ["index", "query", moved, str(made.path)])

@@ -141,8 +141,8 @@ def test_npy_files_and_files_of_their_ids(tmp_path: Path) -> None:
 
 def bfloat16(path: Path, rows: Any) -> Path:
     halves = (rows.view(np.uint32) >> 16).astype("<u2")
-    told = {"dtype": "BF16", "shape": list(rows.shape), "data_offsets": [0, halves.nbytes]}
-    header = json.dumps({"__metadata__": {"a": "b"}, "emb": told}).encode()
+    reported = {"dtype": "BF16", "shape": list(rows.shape), "data_offsets": [0, halves.nbytes]}
+    header = json.dumps({"__metadata__": {"a": "b"}, "emb": reported}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + halves.tobytes())
     return path
 
@@ -226,7 +226,7 @@ def short(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "said"),
+    ("name", "make", "message"),
     [
         ("a.npy", lambda p: np.save(p, np.ones(5)), "two axes.*is float64 of the shape"),
         ("a.npy", lambda p: np.save(p, np.ones((5, 2), int)), "must be float16.*is int64"),
@@ -242,10 +242,10 @@ def short(data: bytes) -> bytes:
     ],
 )
 def test_what_cannot_be_read_is_one_error(
-    tmp_path: Path, name: str, make: Callable[[Path], Any], said: str
+    tmp_path: Path, name: str, make: Callable[[Path], Any], message: str
 ) -> None:
     make(tmp_path / name)
-    with pytest.raises(es.EmbstabError, match=said):
+    with pytest.raises(es.EmbstabError, match=message):
         es.ingest(tmp_path / name, tmp_path / "out.zarr")
     assert not (tmp_path / "out.zarr").exists()
     assert not hidden(tmp_path)

@@ -118,9 +118,11 @@ def test_worker_processes_write_the_same_bytes(
     )
     with cluster, Client(cluster) as client:
         assert len(client.scheduler_info()["workers"]) == 2
-        found = es.ingest(path, tmp_path / "d.zarr", users=tmp_path / "v.npy", name="a")
+        ingested = es.ingest(path, tmp_path / "d.zarr", users=tmp_path / "v.npy", name="a")
         fitted = es.fit(path, tmp_path / "v.npy")
-    items = {name: data for name, data in data_of(found.path).items() if name.startswith("items")}
+    items = {
+        name: data for name, data in data_of(ingested.path).items() if name.startswith("items")
+    }
     assert items == {name: data for name, data in expected.items() if name.startswith("items")}
-    assert np.array_equal(found.users.vectors.compute(), rows)
-    assert np.array_equal(fitted.items, es.fit(found).items)
+    assert np.array_equal(ingested.users.vectors.compute(), rows)
+    assert np.array_equal(fitted.items, es.fit(ingested).items)

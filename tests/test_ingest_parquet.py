@@ -101,13 +101,13 @@ def test_rows_and_ids_are_those_of_the_files(
 def test_any_scheduler_writes_the_same_bytes(tmp_path: Path) -> None:
     """One thread hands open readers on, several hand on rows; none shares anything elsewhere."""
     path = write(tmp_path / "a.parquet", simple(1000), row_group_size=45)
-    found = []
+    seen = []
     for scheduler, workers in (("sync", 1), ("threads", 1), ("threads", 4)):
         with dask.config.set(scheduler=scheduler, num_workers=workers):
-            found.append(
+            seen.append(
                 data_of(es.ingest(path, tmp_path / f"{scheduler}{workers}.zarr", name="a").path)
             )
-    assert found[0] == found[1] == found[2]
+    assert seen[0] == seen[1] == seen[2]
     assert np.array_equal(
         es.open_run(tmp_path / "sync1.zarr").items.vectors.compute(), vectors(1000, D, "float32")
     )
@@ -147,7 +147,7 @@ def test_columns_are_found_where_there_is_one_candidate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "options", "said"),
+    ("columns", "options", "message"),
     [
         ({"a": [1], "b": ["x"], "v": [[1.0, 2.0]]}, {}, "a, b could be"),
         ({"id": [1], "v": [[1.0]], "w": [[2.0]]}, {}, r"v, w could be.*id \(int64\), v \(list"),
@@ -162,10 +162,10 @@ def test_columns_are_found_where_there_is_one_candidate(tmp_path: Path) -> None:
     ],
 )
 def test_unclear_columns_are_listed(
-    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], said: str
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path / "a.parquet", pa.table(columns))
-    with pytest.raises(es.InputError, match=said):
+    with pytest.raises(es.InputError, match=message):
         es.ingest(path, tmp_path / "a.zarr", **options)
     assert not (tmp_path / "a.zarr").exists()
     assert not hidden(tmp_path)
@@ -192,7 +192,7 @@ def put(where: str, value: Any) -> Callable[[list[Any], list[Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("table", "error", "said"),
+    ("table", "error", "message"),
     [
         (broken(put("v", None)), es.InputError, "row 7 of FILE has no value in v"),
         (
@@ -218,7 +218,7 @@ def put(where: str, value: Any) -> Callable[[list[Any], list[Any]], None]:
     ],
 )
 def test_what_is_no_row_is_named_by_row_and_file(
-    tmp_path: Path, table: pa.Table, error: type[Exception], said: str
+    tmp_path: Path, table: pa.Table, error: type[Exception], message: str
 ) -> None:
     """In the second file, behind a whole one."""
     columns = {name: table[name].slice(0, 7) for name in table.column_names}
@@ -231,7 +231,7 @@ def test_what_is_no_row_is_named_by_row_and_file(
     write(tmp_path / "in" / "a.parquet", whole)
     bad = write(tmp_path / "in" / "b.parquet", table, row_group_size=3)
     vector = "v:float32" if pa.types.is_binary(table["v"].type) else None
-    with pytest.raises(error, match=said.replace("FILE", str(bad))):
+    with pytest.raises(error, match=message.replace("FILE", str(bad))):
         es.ingest(tmp_path / "in", tmp_path / "a.zarr", vector=vector)
     assert not (tmp_path / "a.zarr").exists()
     assert not hidden(tmp_path)
@@ -281,8 +281,8 @@ def test_the_command_writes_items_and_users(tmp_path: Path) -> None:
         [*arguments, "--id", "users=key", "--vector", "users=w", "--dtype", "float64", "--json"],
     )
     assert ended.exit_code == 0, ended.output
-    told = json.loads(ended.stdout)
-    assert (told["items"]["rows"], told["users"]["rows"]) == (20, 30)
+    printed = json.loads(ended.stdout)
+    assert (printed["items"]["rows"], printed["users"]["rows"]) == (20, 30)
     run = es.open_run(tmp_path / "a.zarr")
     assert np.array_equal(run.users.vectors.compute(), vectors(30, D, "float32", 1).astype(float))
     again = CliRunner().invoke(main, arguments)
@@ -325,9 +325,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     run_all = verb.run_all
 
     def change(passes: Any) -> Any:
-        found = run_all(passes)
+        result = run_all(passes)
         write(path, simple(50, seed=3), compression="gzip")
-        return found
+        return result
 
     monkeypatch.setattr(verb, "run_all", change)
     with pytest.raises(es.InputChangedError, match=f"file {path} was written anew"):

@@ -46,16 +46,16 @@ while True:
 
 @pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("rounds", [6, pytest.param(120, marks=pytest.mark.long)])
-@pytest.mark.parametrize("how", ["replaced", "in place"])
+@pytest.mark.parametrize("change", ["replaced", "in place"])
 def test_an_input_that_is_written_all_the_time(
-    tmp_path: Path, record_property: Any, how: str, rounds: int
+    tmp_path: Path, record_property: Any, change: str, rounds: int
 ) -> None:
     place, ended = tmp_path / "in.zarr", Counter[str]()
     es.create_run(place, *VERSIONS[0], chunk_rows=CHUNK)
     files = [str(tmp_path / f"{number}.npz") for number in range(2)]
     for file, version in zip(files, VERSIONS, strict=True):
         np.savez(file, *version)
-    command = [sys.executable, "-c", _WRITER, place, how, *files]
+    command = [sys.executable, "-c", _WRITER, place, change, *files]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE) as writer,
         contextlib.ExitStack() as ending,
@@ -73,7 +73,7 @@ def test_an_input_that_is_written_all_the_time(
                 assert not out.exists()
             else:
                 ended["published"] += 1
-                require_right(es.open_run(out, verify=True), mixed=how == "in place")
+                require_right(es.open_run(out, verify=True), mixed=change == "in place")
         assert writer.poll() is None, "it wrote until the end"
     assert rounds < 100 or {"InputChangedError", "published"} <= set(ended)
     assert not [path for path in hidden(tmp_path) if path.name.startswith(".out")]

@@ -29,9 +29,9 @@ def tables(seed: int, d: int, decades: float, *, opposed: bool) -> tuple[Array, 
     )
 
 
-def off(found: Array, table: Array) -> float:
+def off(inverted: Array, table: Array) -> float:
     """Largest error of a component, relative to its length."""
-    return float((np.linalg.norm(found - table, axis=0) / np.linalg.norm(table, axis=0)).max())
+    return float((np.linalg.norm(inverted - table, axis=0) / np.linalg.norm(table, axis=0)).max())
 
 
 @pytest.mark.parametrize("decades", [0, 6, 12, 18])

@@ -83,9 +83,9 @@ def test_three_days_twice_one_day_held(tmp_path: Path, capsys: pytest.CaptureFix
     for again in (False, True):
         for day, (items, users) in places.items():
             code = daily(str(series), day, items, users, str(out))
-            told = capsys.readouterr()
+            output = capsys.readouterr()
             assert code == (3 if day == "d2" else 0)
-            assert ("ALARM d2 is held" in told.err) is (day == "d2")
+            assert ("ALARM d2 is held" in output.err) is (day == "d2")
             assert (out / "report.html").stat().st_size > 1000
             if day != "d2":
                 changed = read(out / f"{day}-changed" / "items")
@@ -102,8 +102,8 @@ def test_a_batch_of_parquet_comes_back_in_the_old_coordinates(tmp_path: Path) ->
             parquet(tmp_path / name / key, rows)
     (tmp_path / "out").mkdir()
     module(PIPELINES / "parquet_batch.py").main(*(str(tmp_path / n) for n in ("old", "new", "out")))
-    found, users = (read(tmp_path / "out" / "parquet" / key) for key in ("items", "users"))
-    scores = np.array([found[n] for n in range(400)]) @ np.array([users[n] for n in range(300)]).T
+    items, users = (read(tmp_path / "out" / "parquet" / key) for key in ("items", "users"))
+    scores = np.array([items[n] for n in range(400)]) @ np.array([users[n] for n in range(300)]).T
     new, queries = of_day(2)
     np.testing.assert_allclose(scores, new @ queries.T, atol=1e-9)
     old = es.open_run(tmp_path / "out" / "old.zarr")
@@ -128,9 +128,9 @@ def test_a_two_tower_model_answers_in_the_stored_space(tmp_path: Path) -> None:
         names = ("series", day, "items.npy", "users.npy", "tower.onnx", "out")
         main(*(name if name == day else str(tmp_path / name) for name in names))
     extended = onnxruntime.InferenceSession((tmp_path / "out" / "tower.onnx").read_bytes())
-    (found,) = extended.run(None, {"features": features})
+    (output,) = extended.run(None, {"features": features})
     stored = es.Series(tmp_path / "series").open().users.vectors.compute()
-    np.testing.assert_allclose(found, stored, atol=1e-4 * np.abs(stored).max())
+    np.testing.assert_allclose(output, stored, atol=1e-4 * np.abs(stored).max())
     assert len(read(tmp_path / "out" / "items" / "items")) == 400
 
 
@@ -140,9 +140,9 @@ def test_queries_of_a_new_text_model_find_the_documents_of_the_old_index(tmp_pat
         parquet(tmp_path / name, rows)
     np.save(tmp_path / "queries.npy", (T @ Q)[[7, 300]])
     places = (str(tmp_path / name) for name in ("old", "new", "queries.npy", "."))
-    found = module(PIPELINES / "text_index.py").main(*places)
+    results = module(PIPELINES / "text_index.py").main(*places)
     assert "documents" in (tmp_path / "report.html").read_text()
-    assert [row[0] for row in np.asarray(found).tolist()] == [7, 300]
+    assert [row[0] for row in np.asarray(results).tolist()] == [7, 300]
 
 
 def shell_command(line: str) -> list[str]:

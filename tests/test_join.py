@@ -66,10 +66,10 @@ def ids_of(kind: str, numbers: Array) -> Array:
     return np.array([f"{'é' * (i % 3)}{i}" for i in numbers], dtype=object)
 
 
-def as_stored(ids: Array, chunk: int, how: str, **layout: Any) -> Any:
-    if how == "dask":
+def as_stored(ids: Array, chunk: int, layout_kind: str, **layout: Any) -> Any:
+    if layout_kind == "dask":
         return da.from_array(ids, chunks=chunk)
-    if how == "numpy":
+    if layout_kind == "numpy":
         return ids
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -89,13 +89,13 @@ def paired(mine: Any, theirs: Any, memory: int, **options: Any) -> Iterator[Pair
         make_table(np.ones((ids.shape[0], 2)), ids, where=name)
         for name, ids in (("run", mine), ("ref", theirs))
     ]
-    with join_options(join_memory=memory, **options) as how:
-        yield pair(tables[0], tables[1], how)
+    with join_options(join_memory=memory, **options) as join:
+        yield pair(tables[0], tables[1], join)
 
 
-def index_of(found: Pairing, n: int, m: int) -> tuple[list[int], list[int]]:
-    assert found.inverse is not None
-    return found.partners.take(0, n).tolist(), found.inverse.take(0, m).tolist()
+def index_of(pairing: Pairing, n: int, m: int) -> tuple[list[int], list[int]]:
+    assert pairing.inverse is not None
+    return pairing.partners.take(0, n).tolist(), pairing.inverse.take(0, m).tolist()
 
 
 def expected(mine: Array, theirs: Array) -> tuple[list[int], list[int]]:
@@ -136,19 +136,19 @@ def test_any_join_is_the_oracle_s(data: Any, kind: str, n: int, m: int, seed: in
         with pytest.raises(es.IdError, match="share no id"), paired(*stored, memory):
             pass
         return
-    with paired(*stored, memory) as found:
+    with paired(*stored, memory) as pairing:
         matched = sum(row >= 0 for row in index)
-        assert (found.matched, found.new, found.unmatched_reference) == (
+        assert (pairing.matched, pairing.new, pairing.unmatched_reference) == (
             matched,
             n - matched,
             m - matched,
         )
-        if found.index is None:
+        if pairing.index is None:
             assert mine.tolist() == theirs.tolist()
         else:
-            assert index_of(found, n, m) == (index, inverse)
-        if found.paired_by == "partitioned ids":
-            assert found.n_bytes > 16 * (n + m)
+            assert index_of(pairing, n, m) == (index, inverse)
+        if pairing.paired_by == "partitioned ids":
+            assert pairing.n_bytes > 16 * (n + m)
 
 
 ORDERS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
@@ -166,32 +166,32 @@ def test_the_path_of_the_join_is_the_cheapest_and_stated(path: str, kind: str) -
     mine, theirs = (
         side.view(ids.dtype) for side in ORDERS[path](ids.view("S16") if kind == "uuid" else ids)
     )
-    with paired(mine, theirs, AMPLE if path == "joined ids" else TINY) as found:
-        assert found.paired_by == path
+    with paired(mine, theirs, AMPLE if path == "joined ids" else TINY) as pairing:
+        assert pairing.paired_by == path
         if path != "identical ids":
-            assert index_of(found, len(mine), len(theirs)) == expected(mine, theirs)
+            assert index_of(pairing, len(mine), len(theirs)) == expected(mine, theirs)
 
 
 def test_ids_that_cease_to_ascend_are_not_merged() -> None:
     mine = np.arange(60)
     mine[50:] = mine[50:][::-1]
-    with paired(mine, np.arange(60) + 1, AMPLE) as found:
-        assert found.paired_by == "joined ids"
-        assert index_of(found, 60, 60) == expected(mine, np.arange(60) + 1)
+    with paired(mine, np.arange(60) + 1, AMPLE) as pairing:
+        assert pairing.paired_by == "joined ids"
+        assert index_of(pairing, 60, 60) == expected(mine, np.arange(60) + 1)
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """First rows of what was decoded of ids that are stored in a Zarr array."""
-    found: list[int] = []
+    seen: list[int] = []
 
     def counted(array: Any, start: int, stop: int, **what: Any) -> Any:
         if isinstance(array, zarr.Array):
-            found.append(start)
+            seen.append(start)
         return rows_in_memory(array, start, stop, **what)
 
     monkeypatch.setattr("dask_embstab.tables.ids.ids.rows_in_memory", counted)
-    return found
+    return seen
 
 
 def test_a_shard_of_ids_is_decoded_once_out_of_core(
@@ -201,15 +201,15 @@ def test_a_shard_of_ids_is_decoded_once_out_of_core(
     ids = ids_of("string", np.random.default_rng(3).permutation(96))
     shards = as_stored(ids, 8, "zarr", shards=(32,))
     ours, theirs = (as_ids(side, 96, where="run") for side in (shards, ids[::-1]))
-    with join_options(join_memory=TINY) as how:
-        assert partitioned(ours, theirs, how).matched == 96
+    with join_options(join_memory=TINY) as join:
+        assert partitioned(ours, theirs, join).matched == 96
     assert sorted(decoded) == [0, 32, 64]
 
 
 def test_ids_that_ascend_are_read_once_to_tell_that_none_repeats(decoded: list[int]) -> None:
     stored = as_stored(np.sort(ids_of("uuid", np.arange(60)).view("S16")).view("V16"), 8, "zarr")
-    with join_options(join_memory=AMPLE) as how:
-        assert not may_repeat(as_ids(stored, 60, where="run"), "items", how)
+    with join_options(join_memory=AMPLE) as join:
+        assert not may_repeat(as_ids(stored, 60, where="run"), "items", join)
     assert decoded == list(range(0, 60, 8))
 
 
@@ -219,8 +219,8 @@ def test_texts_that_share_a_key_are_distinguished(
 ) -> None:
     monkeypatch.setattr(Texts, "keys", lambda texts: (texts.length % 2).astype(np.uint64) << 63)
     mine, theirs = ids_of("string", np.arange(50)), ids_of("string", np.arange(70)[::-1])
-    with paired(mine, theirs, memory) as found:
-        assert index_of(found, 50, 70) == expected(mine, theirs)
+    with paired(mine, theirs, memory) as pairing:
+        assert index_of(pairing, 50, 70) == expected(mine, theirs)
 
 
 # --- duplicates, nulls, mixed types
@@ -248,9 +248,9 @@ def test_duplicates_are_refused_by_name_or_the_first_counts(
     assert all(name in str(error.value) for name in names)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with paired(*both, memory, duplicates="first") as found:
-            assert index_of(found, len(both[0]), len(both[1])) == expected(*both)
-            assert found.duplicates == {
+        with paired(*both, memory, duplicates="first") as pairing:
+            assert index_of(pairing, len(both[0]), len(both[1])) == expected(*both)
+            assert pairing.duplicates == {
                 "run": 0,
                 "reference": 0,
                 {"run": "run", "ref": "reference"}[side]: 5,
@@ -379,12 +379,12 @@ def test_bits_do_not_depend_on_how_rows_are_found(make_run: MakeRun, choice: str
     np.testing.assert_array_equal(ample.items, tiny.items)
     assert ample.diagnostics["alignment"] == tiny.diagnostics["alignment"]
     assert ample.diagnostics["anchor_bound"] == tiny.diagnostics["anchor_bound"]
-    told = [found.diagnostics["items"] for found in (ample, tiny)]
-    assert [figures["paired_by"] for figures in told] == ["joined ids", "partitioned ids"]
+    diagnostics = [result.diagnostics["items"] for result in (ample, tiny)]
+    assert [figures["paired_by"] for figures in diagnostics] == ["joined ids", "partitioned ids"]
     ways = ["gather", "gather" if choice in ("few", "anchors") else "shuffle"]
-    assert [figures["vectors"] for figures in told] == ways
-    assert told[0]["scratch_bytes"] == 0 < told[1]["scratch_bytes"]
-    assert told[0]["aligned"] == told[1]["aligned"]
+    assert [figures["vectors"] for figures in diagnostics] == ways
+    assert diagnostics[0]["scratch_bytes"] == 0 < diagnostics[1]["scratch_bytes"]
+    assert diagnostics[0]["aligned"] == diagnostics[1]["aligned"]
 
 
 @pytest.mark.parametrize("memory", [TINY, AMPLE])
@@ -392,37 +392,39 @@ def test_the_answer_is_the_oracle_s_and_so_is_what_the_user_is_told(
     make_run: MakeRun, memory: int
 ) -> None:
     run, reference, (mine, theirs) = two(make_run)
-    found = es.fit(run, reference=reference, join_memory=memory)
+    fitted = es.fit(run, reference=reference, join_memory=memory)
     ours, known = vectors_of(run), vectors_of(reference)
-    assert_close(ours @ found.items, align(ours, W, known, (mine, theirs))[0], 1e-9)
-    told = found.diagnostics["items"]
-    assert (told["matched"], told["new"], told["unmatched_reference"]) == (
+    assert_close(ours @ fitted.items, align(ours, W, known, (mine, theirs))[0], 1e-9)
+    diagnostics = fitted.diagnostics["items"]
+    assert (diagnostics["matched"], diagnostics["new"], diagnostics["unmatched_reference"]) == (
         len(mine),
         50 - len(mine),
         55 - len(mine),
     )
     share = np.sum(known[theirs] ** 2) / np.sum(known**2)
     assert_close(
-        [told["matched_energy"], told["unmatched_reference_energy"]], [share, 1 - share], 1e-12
+        [diagnostics["matched_energy"], diagnostics["unmatched_reference_energy"]],
+        [share, 1 - share],
+        1e-12,
     )
-    assert_close(told["new_energy"], 1 - np.sum(ours[mine] ** 2) / np.sum(ours**2), 1e-12)
+    assert_close(diagnostics["new_energy"], 1 - np.sum(ours[mine] ** 2) / np.sum(ours**2), 1e-12)
 
 
 @pytest.mark.parametrize("m", [40, 60])
 def test_shares_without_ids(m: int) -> None:
-    told = es.fit(T, W, reference=B[:m]).diagnostics["items"]
-    assert (told["matched_energy"], told["unmatched_reference_energy"]) == (1.0, 0.0)
-    told = es.fit(T[:30], W, reference=B[:m]).diagnostics["items"]
+    diagnostics = es.fit(T, W, reference=B[:m]).diagnostics["items"]
+    assert (diagnostics["matched_energy"], diagnostics["unmatched_reference_energy"]) == (1.0, 0.0)
+    diagnostics = es.fit(T[:30], W, reference=B[:m]).diagnostics["items"]
     assert_close(
-        told["unmatched_reference_energy"], np.sum(B[30:m] ** 2) / np.sum(B[:m] ** 2), 1e-12
+        diagnostics["unmatched_reference_energy"], np.sum(B[30:m] ** 2) / np.sum(B[:m] ** 2), 1e-12
     )
 
 
-@pytest.mark.parametrize("how", ["sorted", "random"])
+@pytest.mark.parametrize("form", ["sorted", "random"])
 @pytest.mark.parametrize("source", ["numpy", "dask", "zarr", "run"])
-def test_references_of_any_make(make_run: MakeRun, how: str, source: str) -> None:
+def test_references_of_any_make(make_run: MakeRun, form: str, source: str) -> None:
     run, reference, (mine, theirs) = two(make_run)
-    if how == "sorted":
+    if form == "sorted":
         run, reference = (
             make_run(
                 name,
@@ -444,12 +446,12 @@ def test_references_of_any_make(make_run: MakeRun, how: str, source: str) -> Non
         if source == "run"
         else make_table(stored[source], reference.items.stored_ids.array, where="r")
     )
-    found = es.fit(run, reference=target, join_memory=TINY)
-    assert found.diagnostics["items"]["paired_by"] == (
-        "merged ids" if how == "sorted" else "partitioned ids"
+    fitted = es.fit(run, reference=target, join_memory=TINY)
+    assert fitted.diagnostics["items"]["paired_by"] == (
+        "merged ids" if form == "sorted" else "partitioned ids"
     )
     ours = vectors_of(run)
-    assert_close(ours @ found.items, align(ours, W, known, (mine, theirs))[0], 1e-9)
+    assert_close(ours @ fitted.items, align(ours, W, known, (mine, theirs))[0], 1e-9)
 
 
 def test_evaluate_does_not_depend_on_memory(make_run: MakeRun) -> None:
@@ -513,11 +515,11 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_join_takes_at_most_half_of_a_memory_limit() -> None:
-    with dask.config.set({"embstab.memory-limit": "1GB"}), join_options() as how:
-        assert how.memory == 500_000_000
-    with join_options(join_memory="3 MiB") as how:
-        assert isinstance(how, JoinOptions)
-        assert how.memory == 3 << 20
+    with dask.config.set({"embstab.memory-limit": "1GB"}), join_options() as join:
+        assert join.memory == 500_000_000
+    with join_options(join_memory="3 MiB") as join:
+        assert isinstance(join, JoinOptions)
+        assert join.memory == 3 << 20
 
 
 def test_ids_without_their_table_are_an_error(tmp_path: Path) -> None:

@@ -113,11 +113,11 @@ def test_doctor_measures_both_kernels_and_remembers(
         return None if rates is None else (["Zen" if old else coretype], rates)
 
     monkeypatch.setattr(kernel_gain, "_asked", asked)
-    found = kernel_gain.kernel_gain()
-    assert found is not None
-    assert (found.default, found.gain) == ("Zen", None if old else gain)
-    assert found.pays is (gain == 1.5)
-    assert kernels.better_kernels() == ("SkylakeX" if found.pays else None)
+    result = kernel_gain.kernel_gain()
+    assert result is not None
+    assert (result.default, result.gain) == ("Zen", None if old else gain)
+    assert result.pays is (gain == 1.5)
+    assert kernels.better_kernels() == ("SkylakeX" if result.pays else None)
     monkeypatch.setattr(
         kernel_gain, "own_blas", lambda: [{**loaded[0], "architecture": "Cooperlake"}]
     )
@@ -125,10 +125,10 @@ def test_doctor_measures_both_kernels_and_remembers(
 
 
 def test_a_kernel_is_asked_in_a_process_of_its_own() -> None:
-    found = kernel_gain._asked(None, 0.0)
-    assert found is not None
-    assert found[0] == sorted({info.get("architecture") or "" for info in own_blas()})
-    assert len(found[1]) == 2
+    result = kernel_gain._asked(None, 0.0)
+    assert result is not None
+    assert result[0] == sorted({info.get("architecture") or "" for info in own_blas()})
+    assert len(result[1]) == 2
 
 
 def test_numpy_is_here_so_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +174,9 @@ def test_the_command_line_chooses_kernels_and_says_so(
     run = make_run("a", T, W)
     (cpuinfo := tmp_path / "cpuinfo").write_text(AMD)
     remember(tmp_path / "cache")
-    told = told_by(entry, cpuinfo, "stabilize", run.path, tmp_path / "out.zarr", "--json")
-    assert told["openblas_coretype"] == "Haswell"
-    assert "Haswell" in told["kernel_family"]
+    completed = told_by(entry, cpuinfo, "stabilize", run.path, tmp_path / "out.zarr", "--json")
+    assert completed["openblas_coretype"] == "Haswell"
+    assert "Haswell" in completed["kernel_family"]
 
 
 @linux
@@ -184,12 +184,12 @@ def test_the_user_s_own_choice_stays(make_run: Callable[..., es.Run], tmp_path: 
     run = make_run("a", T, W)
     (cpuinfo := tmp_path / "cpuinfo").write_text(AMD)
     remember(tmp_path / "cache")
-    told = told_by("embstab", cpuinfo, "doctor", *QUICK, OPENBLAS_CORETYPE="Sandybridge")
-    assert "openblas_coretype" not in told
-    assert "Sandybridge" in told["blas"]["family"]
-    assert told["blas"]["set_by"] == "user"
-    told = told_by("embstab", cpuinfo, "doctor", *QUICK)["blas"]
-    assert (told["set_by"], told["coretype"]) == ("embstab", "Haswell")
+    completed = told_by("embstab", cpuinfo, "doctor", *QUICK, OPENBLAS_CORETYPE="Sandybridge")
+    assert "openblas_coretype" not in completed
+    assert "Sandybridge" in completed["blas"]["family"]
+    assert completed["blas"]["set_by"] == "user"
+    completed = told_by("embstab", cpuinfo, "doctor", *QUICK)["blas"]
+    assert (completed["set_by"], completed["coretype"]) == ("embstab", "Haswell")
     cpuinfo.write_text("")
     assert "openblas_coretype" not in told_by(
         "embstab", cpuinfo, "fit", run.path, tmp_path / "t.npz", "--json"

@@ -15,13 +15,13 @@ def test_every_product_and_the_small_mathematics_are_there(tmp_path: Path) -> No
     program = runpy.run_path(str(BENCHMARK))
     options = ["--d", "24", "--small", "24", "--jobs", "0", "--seconds", "0", "--repeats", "1"]
     options += ["--threads", "2"]
-    found = program["main"]([*options, "--sweep", "--docs", str(page)])
+    result = program["main"]([*options, "--sweep", "--docs", str(page)])
     for threads in (1, 2):
-        (row,) = found["products"][threads]
+        (row,) = result["products"][threads]
         for name in ("X'X", "[X Y]'[X Y]", "X'Y", "X M"):
             assert min(row[name].values()) > 0
-    assert found["mathematics"][0]["reference"] > 0
-    assert set(found["sweep"][0]["cuts"]) >= {"128 x 8", "1024 x 16"}
+    assert result["mathematics"][0]["reference"] > 0
+    assert set(result["sweep"][0]["cuts"]) >= {"128 x 8", "1024 x 16"}
     first = page.read_text()
     assert first.startswith(f"# Speed\n{other}")
     assert first.endswith("<!-- kernels: end -->\nrest\n")

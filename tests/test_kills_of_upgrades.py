@@ -40,9 +40,9 @@ def world(folder: Path, engine: str) -> Path:
     return folder
 
 
-def recall(found: Any, run: es.Run) -> float:
+def recall(result: Any, run: es.Run) -> float:
     _, exact = es.search(run, run, K)
-    return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(exact, found, strict=True)]))
+    return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(exact, result, strict=True)]))
 
 
 def call(work: Path, way: str) -> Callable[[], Any]:

@@ -85,13 +85,13 @@ def reference(make_run: MakeRun) -> es.Run:
     return make_run("reference", B, item_ids=NAMES)
 
 
-@pytest.mark.parametrize("how", LABELLED)
-def test_rows_meet_by_their_labels(reference: es.Run, tmp_path: Path, how: str) -> None:
-    given = LABELLED[how]()
+@pytest.mark.parametrize("form", LABELLED)
+def test_rows_meet_by_their_labels(reference: es.Run, tmp_path: Path, form: str) -> None:
+    given = LABELLED[form]()
     wanted = align(T, W, B)[0]
-    found = es.fit(given, W, reference=reference)
-    assert_close(T @ found.items, wanted, 1e-8)
-    assert found.diagnostics["items"]["matched"] == 60
+    fitted = es.fit(given, W, reference=reference)
+    assert_close(T @ fitted.items, wanted, 1e-8)
+    assert fitted.diagnostics["items"]["matched"] == 60
     run = es.create_run(tmp_path / "out.zarr", given)
     assert run.items.ids.compute().tolist() == NAMES[ORDER].tolist()
     np.testing.assert_array_equal(vectors_of(run), T[ORDER])
@@ -103,9 +103,9 @@ def test_labels_of_a_selection_are_ids() -> None:
     """
     whole = pd.DataFrame(T)
     for part in (whole.sample(40, random_state=1), whole[20:50], whole.drop(index=[3, 30])):
-        found = es.fit(part, W, reference=B)
+        fitted = es.fit(part, W, reference=B)
         rows = part.index.to_numpy()
-        assert_close(part.to_numpy() @ found.items, align(T[rows], W, B[rows])[0], 1e-8)
+        assert_close(part.to_numpy() @ fitted.items, align(T[rows], W, B[rows])[0], 1e-8)
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "xarray"])
@@ -194,11 +194,11 @@ def test_ids_are_kept_through_xarray(make_run: MakeRun, tmp_path: Path) -> None:
         for chunks in ({}, None):
             opened = xr.open_zarr(group.path, group="items", chunks=chunks).vectors
             for rows in (opened, opened[::-1], opened.isel(item=ORDER), opened[5:40]):
-                found = es.fit(rows, reference=reference, keep="geometry")
-                assert found.diagnostics["items"]["matched"] == len(rows)
+                fitted = es.fit(rows, reference=reference, keep="geometry")
+                assert fitted.diagnostics["items"]["matched"] == len(rows)
                 same = es.fit(group, reference=reference, keep="geometry")
                 if len(rows) == 60:
-                    assert_close(found.items, same.items, 1e-9)
+                    assert_close(fitted.items, same.items, 1e-9)
     assert (
         es.fit(run.items.to_xarray().vectors[::-1], reference=reference).diagnostics["items"][
             "matched"
@@ -303,25 +303,25 @@ SERIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", SERIES)
+@pytest.mark.parametrize("form", SERIES)
 def test_weights_and_counts_meet_rows_by_label(
-    make_run: MakeRun, reference: es.Run, how: str
+    make_run: MakeRun, reference: es.Run, form: str
 ) -> None:
     run = make_run("in", T, W, item_ids=NAMES)
     values = np.random.default_rng(5).random(60) + 0.01
     for options in (lambda x: {"weights": x}, lambda x: {"counts": x, "min_count": 0.5}):
         wanted = es.fit(run, reference=reference, **options(values))
-        found = es.fit(run, reference=reference, **options(SERIES[how](values)))
-        np.testing.assert_array_equal(found.items, wanted.items)
+        fitted = es.fit(run, reference=reference, **options(SERIES[form](values)))
+        np.testing.assert_array_equal(fitted.items, wanted.items)
 
 
 def test_a_bias_and_only_meet_rows_by_label(reference: es.Run) -> None:
     bias = np.random.default_rng(5).normal(size=60)
-    found = [
-        es.fold_bias(pd.DataFrame(T, index=NAMES), W, SERIES[how](bias))
-        for how in ("pandas", "NumPy")
+    folded = [
+        es.fold_bias(pd.DataFrame(T, index=NAMES), W, SERIES[options](bias))
+        for options in ("pandas", "NumPy")
     ]
-    rows = [np.asarray(table.source.block(0, 60).open().take(0, 60)) for table, _ in found]
+    rows = [np.asarray(table.source.block(0, 60).open().take(0, 60)) for table, _ in folded]
     np.testing.assert_array_equal(*rows)
     only = pd.Series(NAMES[ORDER][:30], index=range(100, 130))
     given = pd.DataFrame(T, index=NAMES)
@@ -351,8 +351,8 @@ def test_labels_that_do_not_fit_the_table_are_refused(
 def test_row_numbers_are_labels_where_there_are_no_ids() -> None:
     weights = np.random.default_rng(5).random(60)
     shuffled = pd.Series(weights).sample(frac=1, random_state=0)
-    found = es.fit(T, W, reference=B, weights=shuffled)
-    np.testing.assert_array_equal(found.items, es.fit(T, W, reference=B, weights=weights).items)
+    fitted = es.fit(T, W, reference=B, weights=shuffled)
+    np.testing.assert_array_equal(fitted.items, es.fit(T, W, reference=B, weights=weights).items)
 
 
 def test_ids_of_a_run_by_another_writer(tmp_path: Path, reference: es.Run) -> None:

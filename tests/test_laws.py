@@ -73,7 +73,7 @@ def test_any_chunking_of_any_table_gives_the_oracle_s_answer(data: Any, seed: in
     T, W = world(seed, 60, 90, d)
     B = correlated(seed, T, W)
     balance = data.draw(st.sampled_from(["rows", "gramians"]))
-    found = es.fit(
+    transform = es.fit(
         data.draw(chunked(T)),
         data.draw(chunked(W)),
         reference=data.draw(chunked(B)),
@@ -81,10 +81,10 @@ def test_any_chunking_of_any_table_gives_the_oracle_s_answer(data: Any, seed: in
         method="auto",
     )
     items, users = align(T, W, B, balance=balance)
-    assert_close(T @ found.items, items, 1e-9)
-    assert_close(W @ found.users, users, 1e-9)
-    assert_close(found.singular_values, standardize(T, W).s, 1e-10)
-    assert_close(found.diagnostics["alignment"]["error"], np.linalg.norm(items - B), 1e-6)
+    assert_close(T @ transform.items, items, 1e-9)
+    assert_close(W @ transform.users, users, 1e-9)
+    assert_close(transform.singular_values, standardize(T, W).s, 1e-10)
+    assert_close(transform.diagnostics["alignment"]["error"], np.linalg.norm(items - B), 1e-6)
 
 
 @given(data=st.data(), seed=seeds, d=widths, method=st.sampled_from(["auto", "gram", "qr"]))
@@ -92,11 +92,11 @@ def test_any_chunking_of_a_first_run_gives_the_oracle_s_frame(
     data: Any, seed: int, d: int, method: Any
 ) -> None:
     T, W = world(seed, 60, 90, d)
-    found = es.fit(data.draw(chunked(T)), data.draw(chunked(W)), method=method)
+    transform = es.fit(data.draw(chunked(T)), data.draw(chunked(W)), method=method)
     frame = standardize(T, W, balance="rows")
-    assert_close(align_signs(T @ found.items, T @ frame.items), T @ frame.items, 1e-8)
-    assert_close(align_signs(W @ found.users, W @ frame.users), W @ frame.users, 1e-8)
-    assert (found.items[np.abs(found.items).argmax(axis=0), np.arange(d)] > 0).all(), (
+    assert_close(align_signs(T @ transform.items, T @ frame.items), T @ frame.items, 1e-8)
+    assert_close(align_signs(W @ transform.users, W @ frame.users), W @ frame.users, 1e-8)
+    assert (transform.items[np.abs(transform.items).argmax(axis=0), np.arange(d)] > 0).all(), (
         "signs are fixed"
     )
 
@@ -157,8 +157,8 @@ def test_without_a_common_grid_the_answer_is_the_same(
 )
 def test_scores_are_kept(seed: int, d: int, n: tuple[int, int], reference: bool) -> None:
     T, W = world(seed, *n, d)
-    found = es.fit(T, W, reference=T if reference else None, min_matched=1)
-    assert_close((W @ found.users) @ (T @ found.items).T, W @ T.T, 1e-11)
+    transform = es.fit(T, W, reference=T if reference else None, min_matched=1)
+    assert_close((W @ transform.users) @ (T @ transform.items).T, W @ T.T, 1e-11)
 
 
 @given(seed=seeds, d=widths, n=st.tuples(st.integers(10, 80), st.integers(10, 80)))
@@ -196,10 +196,12 @@ def test_balance_follows_the_reference_unless_it_is_given(tmp_path: Path) -> Non
 @given(seed=seeds, rank=st.integers(1, 5))
 def test_rank_keeps_the_best_scores_of_that_rank(seed: int, rank: int) -> None:
     T, W = world(seed, d=5)
-    found = es.fit(T, W, rank=rank)
-    assert found.items.shape == (5, rank)
+    transform = es.fit(T, W, rank=rank)
+    assert transform.items.shape == (5, rank)
     U, s, Vh = np.linalg.svd(W @ T.T, full_matrices=False)
-    assert_close((W @ found.users) @ (T @ found.items).T, U[:, :rank] * s[:rank] @ Vh[:rank], 1e-9)
+    assert_close(
+        (W @ transform.users) @ (T @ transform.items).T, U[:, :rank] * s[:rank] @ Vh[:rank], 1e-9
+    )
 
 
 # --- re-factored runs
@@ -233,8 +235,8 @@ def test_refactored_scores_align_alike_by_the_previous_run_or_by_the_first(
 @given(seed=seeds, d=widths, centred=st.booleans())
 def test_inverse_and_compose_undo_each_other(seed: int, d: int, centred: bool) -> None:
     T, W = world(seed, d=d)
-    how = {"keep": "geometry", "center": True} if centred else {"keep": "scores"}
-    a = es.fit(T, W, reference=world(seed + 1, d=d)[0] + 3, **how)
+    options = {"keep": "geometry", "center": True} if centred else {"keep": "scores"}
+    a = es.fit(T, W, reference=world(seed + 1, d=d)[0] + 3, **options)
     b = es.fit(*refactored(T, W, seed), reference=T)
     for table, land_by in ((T, "transform_items"), (W, "transform_users")):
         there = getattr(a, land_by)(table)
@@ -269,8 +271,8 @@ def test_rows_are_transformed_as_apply_transforms_them(
     seed: int, dtype: str, centred: bool
 ) -> None:
     T, W = (table.astype(dtype) for table in world(seed))
-    how: dict[str, Any] = {"keep": "geometry", "center": True} if centred else {}
-    transform = es.fit(T, W, reference=T[::-1].copy(), **how)
+    options: dict[str, Any] = {"keep": "geometry", "center": True} if centred else {}
+    transform = es.fit(T, W, reference=T[::-1].copy(), **options)
     with tempfile.TemporaryDirectory() as folder:
         es.create_run(Path(folder) / "in", T, W, chunk_rows=16)
         run = es.apply(transform, Path(folder) / "in", Path(folder) / "out")
@@ -294,13 +296,13 @@ def test_geometry_is_scipy_s_orthogonal_procrustes_and_keeps_all_cosines(
         T @ scipy.linalg.orth(np.random.default_rng(seed).normal(size=(d, d)))
         + 0.1 * world(seed + 1, d=d)[0]
     )
-    found = es.fit(data.draw(chunked(T)), reference=data.draw(chunked(B)))
+    transform = es.fit(data.draw(chunked(T)), reference=data.draw(chunked(B)))
     Q, _ = scipy.linalg.orthogonal_procrustes(T, B)
-    assert found.diagnostics["keep"] == "geometry"
-    assert_close(found.items, Q, 1e-8)
-    transformed = T @ found.items
+    assert transform.diagnostics["keep"] == "geometry"
+    assert_close(transform.items, Q, 1e-8)
+    transformed = T @ transform.items
     assert_close(transformed @ transformed.T, T @ T.T, 1e-12)
-    assert found.users is None
+    assert transform.users is None
     both = es.fit(T, W, reference=B, keep="geometry")
     assert_close(both.users, Q, 1e-8)
     assert_close((W @ both.users) @ (T @ both.items).T, W @ T.T, 1e-12)
@@ -313,8 +315,8 @@ def test_the_rotation_is_that_of_the_tables_it_is_aligned_on(tmp_path: Path, ali
     pair = {"items": (T, B), "users": (W, A), "both": (np.vstack([T, W]), np.vstack([B, A]))}[
         align_on
     ]
-    found = es.fit(T, W, reference=tmp_path / "reference", keep="geometry", align_on=align_on)
-    assert_close(found.items, rotation(*pair), 1e-9)
+    transform = es.fit(T, W, reference=tmp_path / "reference", keep="geometry", align_on=align_on)
+    assert_close(transform.items, rotation(*pair), 1e-9)
     scored = es.fit(T, W, reference=tmp_path / "reference", align_on=align_on)
     M = standardize(T, W, balance="rows")
     x = {"items": T @ M.items, "users": W @ M.users, "both": np.vstack([T @ M.items, W @ M.users])}[
@@ -325,18 +327,18 @@ def test_the_rotation_is_that_of_the_tables_it_is_aligned_on(tmp_path: Path, ali
 
 def test_centred_geometry_is_procrustes_about_the_means() -> None:
     (T, _), (B, _) = world(5), world(6)
-    found = es.fit(T + 4, reference=B - 7, center=True)
+    transform = es.fit(T + 4, reference=B - 7, center=True)
     Q = rotation(T - T.mean(axis=0), B - B.mean(axis=0))
-    assert_close(found.items, Q, 1e-9)
+    assert_close(transform.items, Q, 1e-9)
     assert_close(
-        found.transform_items(T + 4), (T - T.mean(axis=0)) @ Q + (B - 7).mean(axis=0), 1e-11
+        transform.transform_items(T + 4), (T - T.mean(axis=0)) @ Q + (B - 7).mean(axis=0), 1e-11
     )
 
 
 def test_a_narrower_table_is_zero_padded() -> None:
     (T, W), (B, _) = world(5, d=3), world(6, d=5)
-    found = es.fit(T, reference=B)
-    assert_close(found.items, rotation(T, B), 1e-9)
+    transform = es.fit(T, reference=B)
+    assert_close(transform.items, rotation(T, B), 1e-9)
     assert es.fit(T, W, reference=B).items.shape == (3, 5)
 
 
@@ -360,7 +362,7 @@ def test_pairs_by_id_align_as_the_oracle_does(seed: int, shared: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         es.create_run(Path(folder) / "b", B, item_ids=theirs, chunk_rows=16)
         es.create_run(Path(folder) / "in", T, W, item_ids=mine, chunk_rows=16)
-        found = es.fit(Path(folder) / "in", reference=Path(folder) / "b", min_matched=8)
+        transform = es.fit(Path(folder) / "in", reference=Path(folder) / "b", min_matched=8)
     pairs = pairs_by_id(mine, theirs)
-    assert found.diagnostics["items"]["matched"] == shared == len(pairs[0])
-    assert_close(T @ found.items, align(T, W, B, pairs)[0], 1e-6)
+    assert transform.diagnostics["items"]["matched"] == shared == len(pairs[0])
+    assert_close(T @ transform.items, align(T, W, B, pairs)[0], 1e-6)

@@ -156,9 +156,9 @@ def test_two_who_take_over_one_lease_are_told_apart(monkeypatch: pytest.MonkeyPa
     read = leases.stored
 
     def together(*arguments: Any) -> Any:
-        found = read(*arguments)
+        result = read(*arguments)
         barrier.wait(60)
-        return found
+        return result
 
     def held(_: int) -> Any:
         key = KEY
@@ -170,9 +170,9 @@ def test_two_who_take_over_one_lease_are_told_apart(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(leases, "stored", together)
     monkeypatch.setattr(leases, "_MOST_TRIES", 1)
     with ThreadPoolExecutor(8) as pool:
-        found = [lease for lease in pool.map(held, range(8)) if lease is not None]
-    assert len(found) == 1
-    found[0].release()
+        result = [lease for lease in pool.map(held, range(8)) if lease is not None]
+    assert len(result) == 1
+    result[0].release()
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -54,7 +54,7 @@ def brought_along(names: set[str]) -> set[str]:
     """What these packages require themselves, and so on, as far as they are installed."""
     from packaging.requirements import Requirement
 
-    found, left = set(names), deque(names)
+    result, left = set(names), deque(names)
     while left:
         try:
             required = metadata.requires(left.popleft()) or []
@@ -64,10 +64,10 @@ def brought_along(names: set[str]) -> set[str]:
             one = Requirement(text)
             if one.marker is None or one.marker.evaluate({"extra": ""}):
                 name = normal(one.name)
-                if name not in found:
-                    found.add(name)
+                if name not in result:
+                    result.add(name)
                     left.append(name)
-    return found - names
+    return result - names
 
 
 def licence_of(name: str) -> str | None:
@@ -76,7 +76,7 @@ def licence_of(name: str) -> str | None:
         known = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return None
-    told = known.get("License-Expression") or ""
+    expression = known.get("License-Expression") or ""
     classified = [
         line.split(" :: ")[-1].removesuffix(" License")
         for line in known.get_all("Classifier") or []
@@ -84,21 +84,21 @@ def licence_of(name: str) -> str | None:
     ]
     first = (known.get("License") or "").strip().partition("\n")[0]
     is_name = 0 < len(first) < 40 and not first.startswith("Copyright")
-    return told or (first if is_name else "") or ", ".join(classified) or None
+    return expression or (first if is_name else "") or ", ".join(classified) or None
 
 
 def rows() -> dict[str, tuple[str, str]]:
     """By package: its licence, and what it is for; from the page."""
-    found = re.findall(r"^\| `([^`]+)` \| (.+) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
-    return {name: (licence, use) for name, licence, use in found}
+    matches = re.findall(r"^\| `([^`]+)` \| (.+) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    return {name: (licence, use) for name, licence, use in matches}
 
 
 def uses() -> dict[str, str]:
     named = by_hand()
     always = {name for name, extras in named.items() if "" in extras}
-    told = {name: "always" if name in always else "extra " + ", ".join(sorted(extras))
+    expected = {name: "always" if name in always else "extra " + ", ".join(sorted(extras))
             for name, extras in named.items()}  # fmt: skip
-    return told | dict.fromkeys(brought_along(always) - always, "always, brought along")
+    return expected | dict.fromkeys(brought_along(always) - always, "always, brought along")
 
 
 def table() -> str:
@@ -113,8 +113,8 @@ def table() -> str:
 
 def test_every_package_that_is_named_has_its_line() -> None:
     listed = rows()
-    told = uses()
-    missing = {name for name in by_hand() if listed.get(name, ("", ""))[1] != told[name]}
+    used = uses()
+    missing = {name for name in by_hand() if listed.get(name, ("", ""))[1] != used[name]}
     assert not missing, "python tests/test_licences.py writes docs/licences.md anew"
     assert all(licence != "?" for licence, _ in listed.values())
 
@@ -130,8 +130,8 @@ def test_what_is_always_installed_is_permissive_or_named() -> None:
 def test_the_lines_are_what_the_installed_packages_say() -> None:
     listed = rows()
     for name, (licence, _) in listed.items():
-        told = licence_of(name)
-        assert told is None or told.replace("|", "/") == licence, name
+        reported = licence_of(name)
+        assert reported is None or reported.replace("|", "/") == licence, name
     always = {name for name, (_, use) in listed.items() if use.startswith("always")}
     assert brought_along({n for n, e in by_hand().items() if "" in e}) <= always
 

@@ -41,11 +41,11 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_a_lock_keeps_threads_apart_and_is_gone_when_released(place: Path) -> None:
-    lock, found = require(try_lock(place)), []
-    thread = threading.Thread(target=lambda: found.append(try_lock(place)))
+    lock, outcomes = require(try_lock(place)), []
+    thread = threading.Thread(target=lambda: outcomes.append(try_lock(place)))
     thread.start()
     thread.join()
-    assert found == [None]
+    assert outcomes == [None]
     assert str(os.getpid()) in holder(place)
     lock.release(place)
     assert not place.exists()
@@ -277,13 +277,13 @@ def test_a_leftover_is_taken_over_by_one(tmp_path: Path) -> None:
     (left.path / "chunk").write_bytes(b"1")
     assert list(abandoned(tmp_path, "run")) == []
     left.release()
-    (mine,) = found = list(abandoned(tmp_path, "run"))
+    (mine,) = folders = list(abandoned(tmp_path, "run"))
     assert mine.path != left.path, "a lost worker of the call before finds its folder gone"
     assert not left.path.exists()
     assert (mine.path / "chunk").read_bytes() == b"1"
     assert list(abandoned(tmp_path, "run")) == []
     assert mine.is_ours()
-    for owned in found:
+    for owned in folders:
         owned.discard()
     assert hidden(tmp_path) == []
 

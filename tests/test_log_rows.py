@@ -100,8 +100,8 @@ def test_an_iterator_is_printed_as_the_list_that_it_makes() -> None:
     )
     assert line.isascii()
     assert "\x7f" not in line
-    said = [{**values[0], "b": [1.5, None]}, values[1]]
-    assert json.loads(line) == {"versions": said, "seconds": 0.5, "more": {"x": None}}
+    lines = [{**values[0], "b": [1.5, None]}, values[1]]
+    assert json.loads(line) == {"versions": lines, "seconds": 0.5, "more": {"x": None}}
     assert "".join(json_line({})) == "{}"
     assert render("log", {"versions": iter(values)}) == render("log", {"versions": values})
 

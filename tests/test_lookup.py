@@ -52,9 +52,9 @@ def test_any_rows_in_any_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("lookup")
     run = es.create_run(folder / "a.zarr", T, W, item_ids=IDS[kind], chunk_rows=16)
-    found = run.items.rows_of(IDS[kind][rows])
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, T[rows])
+    selected = run.items.rows_of(IDS[kind][rows])
+    assert selected.dtype == np.float64
+    np.testing.assert_array_equal(selected, T[rows])
     np.testing.assert_array_equal(run.items.rows_of(list(IDS[kind][rows])), T[rows])
     np.testing.assert_array_equal(run.users.rows_of(rows), W[rows])
     assert [path.name[: len(".a.zarr.items.ids-")] for path in hidden(folder)] == [
@@ -63,10 +63,10 @@ def test_any_rows_in_any_order(
 
 
 @pytest.mark.parametrize("kind", IDS)
-@pytest.mark.parametrize("how", ["numpy", "dask"])
-def test_tables_that_are_not_stored_are_looked_through(kind: str, how: str) -> None:
+@pytest.mark.parametrize("form", ["numpy", "dask"])
+def test_tables_that_are_not_stored_are_looked_through(kind: str, form: str) -> None:
     ids, vectors = IDS[kind], T
-    if how == "dask":
+    if form == "dask":
         ids, vectors = da.from_array(ids, chunks=7), da.from_array(T, chunks=(9, 4))
     table = make_table(vectors, ids, where="t")
     rows = [3, 59, 0, 3]
@@ -167,8 +167,8 @@ def test_the_benchmark_fetches_the_right_rows(
 ) -> None:
     monkeypatch.undo()
     made = vectors_by_id.main(["--rows", "2000", "--repeats", "2", "--dir", str(tmp_path)])
-    (found,) = made["lookups"]
-    assert (found["rows"], found["d"]) == (2000, 64)
+    (measured,) = made["lookups"]
+    assert (measured["rows"], measured["d"]) == (2000, 64)
     assert not list(tmp_path.iterdir())
 
 
@@ -181,9 +181,9 @@ def test_the_command_line(make_run: MakeRun, capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit) as ended:
         main(["lookup", run.path, "--json", "--", *names])
     assert ended.value.code == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["ids"] == names
-    np.testing.assert_array_equal(told["vectors"], vectors_of(run)[[7, 2]])
+    output = json.loads(capsys.readouterr().out)
+    assert output["ids"] == names
+    np.testing.assert_array_equal(output["vectors"], vectors_of(run)[[7, 2]])
     with pytest.raises(SystemExit) as ended:
         main(["lookup", run.path, "--table", "users", "90"])
     assert ended.value.code == 2

@@ -121,8 +121,8 @@ def test_a_join_in_random_order_keeps_to_its_memory(tmp_path: Path, n: int) -> N
         tmp_path,
     ]
     assert peak_of(*arguments) <= 280 * MB
-    told = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
-    assert (told["paired_by"], told["vectors"], told["matched"]) == (
+    diagnostics = es.Transform.load(tmp_path / "t.npz").diagnostics["items"]
+    assert (diagnostics["paired_by"], diagnostics["vectors"], diagnostics["matched"]) == (
         "partitioned ids",
         "shuffle",
         n,

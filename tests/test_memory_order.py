@@ -73,11 +73,13 @@ def test_any_layout_fits_to_the_same_bits(
         [da.from_array(rows, chunks=(200, D)) for rows in tables] if layout == "dask" else tables
     )
     laid = [LAYOUTS[layout](rows) for rows in tables]
-    how = FITS[options]
-    found, wanted = ([es.fit(t, w, reference=b, **how), es.moments(t)] for t, w, b in (laid, plain))
-    np.testing.assert_array_equal(found[0].items, wanted[0].items)
-    np.testing.assert_array_equal(found[0].users, wanted[0].users)
-    assert found[1].digest() == wanted[1].digest()
+    settings = FITS[options]
+    moments, wanted = (
+        [es.fit(t, w, reference=b, **settings), es.moments(t)] for t, w, b in (laid, plain)
+    )
+    np.testing.assert_array_equal(moments[0].items, wanted[0].items)
+    np.testing.assert_array_equal(moments[0].users, wanted[0].users)
+    assert moments[1].digest() == wanted[1].digest()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

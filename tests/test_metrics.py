@@ -26,7 +26,7 @@ def parsed(text: str) -> dict[tuple[str, ...], float]:
     no sample twice.
     """
     assert text.endswith("\n")
-    typed, found = set(), {}
+    typed, samples = set(), {}
     for line in text.splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
@@ -42,9 +42,9 @@ def parsed(text: str) -> dict[tuple[str, ...], float]:
                 sample["name"].removeprefix("embstab_series_"),
                 *(v for k, v in labels if k != "series"),
             )
-            assert key not in found
-            found[key] = float(sample["value"])
-    return found
+            assert key not in samples
+            samples[key] = float(sample["value"])
+    return samples
 
 
 @pytest.fixture
@@ -77,34 +77,34 @@ def test_a_series_from_empty_to_held(
         r"gates: 13 of 19 were asked and pass; alignment 0\.\d+ .*; agreement of", lines[1]
     )
     assert lines[2] == "held: none; failed: none; unfinished: none; shadows: week-2 (version 3)"
-    told = json.loads(run(capsys, "status", place, "--json"))
-    assert (told["well"], told["shadows"]) == (True, [3])
+    printed = json.loads(run(capsys, "status", place, "--json"))
+    assert (printed["well"], printed["shadows"]) == (True, [3])
 
     bad = shuffled(drifting(3), "item", "user").write(tmp_path / "bad.zarr")
     with pytest.raises(es.HoldError):
         series.add(bad)
-    told = json.loads(run(capsys, "status", place, "--json", code=3))
-    assert not told["well"]
-    assert [held["run"] for held in told["held"]] == ["bad"]
+    printed = json.loads(run(capsys, "status", place, "--json", code=3))
+    assert not printed["well"]
+    assert [held["run"] for held in printed["held"]] == ["bad"]
     assert "agreement" in run(capsys, "status", place, code=3).splitlines()[2]
     out = json.loads(run(capsys, "metrics", place, "--json"))["out"]
-    found = parsed(Path(out).read_text())
-    assert (found["versions",], found["held_runs",], found["shadows",]) == (3, 1, 1)
+    samples = parsed(Path(out).read_text())
+    assert (samples["versions",], samples["held_runs",], samples["shadows",]) == (3, 1, 1)
     head = {verdict["gate"]: verdict for verdict in series.head().verdicts}
     for gate, verdict in head.items():
         for table, value in verdict["figures"].items():
-            assert found["gate_figure", gate, table] == value
-        assert found["gate_threshold", gate] == verdict["threshold"]
-        assert found["gate_held", gate] == 0
-    assert found["rows", "items"] == 400
+            assert samples["gate_figure", gate, table] == value
+        assert samples["gate_threshold", gate] == verdict["threshold"]
+        assert samples["gate_held", gate] == 0
+    assert samples["rows", "items"] == 400
 
     series.add(bad, accept="a test")
-    told = json.loads(run(capsys, "status", place, "--json"))
-    assert "agreement" in told["ignored"]
-    assert told["lines"][1].endswith("accepted: a test")
+    printed = json.loads(run(capsys, "status", place, "--json"))
+    assert "agreement" in printed["ignored"]
+    assert printed["lines"][1].endswith("accepted: a test")
     run(capsys, "metrics", place, tmp_path / "a.prom")
-    found = parsed((tmp_path / "a.prom").read_text())
-    assert (found["gate_held", "agreement"], found["held_runs",]) == (1, 0)
+    samples = parsed((tmp_path / "a.prom").read_text())
+    assert (samples["gate_held", "agreement"], samples["held_runs",]) == (1, 0)
     assert not list(tmp_path.glob(".*")), "written beside and renamed; nothing is left"
 
 

@@ -13,7 +13,7 @@ import pytest
 def test_the_search_agrees_with_the_loop_by_hand(tmp_path: Path) -> None:
     options = ["--rows", "20000", "--users", "500", "--components", "8", "--queries", "40"]
     files = ["--dir", tmp_path, "--json", tmp_path / "m.json", "--markdown", tmp_path / "m.md"]
-    found = metrics.main([*options, "--k", "20", "--repeats", "1", *map(str, files)])
-    assert found["agree"] > 0.999
-    assert json.loads((tmp_path / "m.json").read_text()) == found
+    results = metrics.main([*options, "--k", "20", "--repeats", "1", *map(str, files)])
+    assert results["agree"] > 0.999
+    assert json.loads((tmp_path / "m.json").read_text()) == results
     assert "search / this, median" in (tmp_path / "m.md").read_text()

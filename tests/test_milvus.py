@@ -98,7 +98,7 @@ def test_the_embedded_engine_ranks_the_rows_of_the_files(tmp_path: Path) -> None
     for path in files:
         client.insert("items", pq.read_table(path).to_pylist())
     queries = np.asarray(made.users.vectors).astype(np.float32)  # type: ignore[union-attr]
-    found = client.search("items", queries.tolist(), limit=5, consistency_level="Strong")
+    result = client.search("items", queries.tolist(), limit=5, consistency_level="Strong")
     _, names = es.search(made, made, 5)
-    assert [[one["id"] for one in row] for row in found] == names.tolist()
+    assert [[one["id"] for one in row] for row in result] == names.tolist()
     client.close()

@@ -79,15 +79,15 @@ def outcome(fit: Any) -> Any:
     """A transform with the warnings that came with it, or the kind of an error and its reason;
     repairs are the caller's.
     """
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", es.EmbstabWarning)
         try:
-            found = fit()
+            fitted = fit()
         except es.EmbstabError as error:
             # What too few rows are is told by two numbers: how many are needed, and how many came.
             parts = 2 if isinstance(error, es.TooFewMatchedError) else 1
             return type(error), "".join(str(error).split(";")[:parts])
-    return found, sorted(str(warning.message).split(";")[0].split(":")[0] for warning in told)
+    return fitted, sorted(str(warning.message).split(";")[0].split(":")[0] for warning in caught)
 
 
 @given(data=st.data(), seed=st.integers(0, 1000))
@@ -162,32 +162,34 @@ def require_the_same(draw: Any, seed: int) -> None:
             taken[0].save(Path(folder) / "m")
             taken[0] = es.TableMoments.load(Path(folder) / "m")
         named = draw(st.sampled_from([None, reference]))
-        found = outcome(lambda: es.fit(*taken, reference=named, **options))
+        result = outcome(lambda: es.fit(*taken, reference=named, **options))
         if (
-            found[0] is es.ConditionError
+            result[0] is es.ConditionError
         ):  # a table may be read again, and moments say that they cannot
-            found = outcome(lambda: es.fit(*taken, reference=named, **options | {"method": "gram"}))
-    require_one_outcome(wanted, found, aligned)
+            result = outcome(
+                lambda: es.fit(*taken, reference=named, **options | {"method": "gram"})
+            )
+    require_one_outcome(wanted, result, aligned)
 
 
-def require_one_outcome(wanted: Any, found: Any, aligned: tuple[str, ...]) -> None:
-    if isinstance(wanted[0], type) or isinstance(found[0], type):
-        told = f"{wanted}, of moments {found}"
+def require_one_outcome(wanted: Any, result: Any, aligned: tuple[str, ...]) -> None:
+    if isinstance(wanted[0], type) or isinstance(result[0], type):
+        message = f"{wanted}, of moments {result}"
         if "share no id" in wanted[1]:  # there with an id of either side, which moments do not hold
-            assert (found[0], "share no id" in found[1]) == (es.TooFewMatchedError, True), told
+            assert (result[0], "share no id" in result[1]) == (es.TooFewMatchedError, True), message
         else:
-            assert wanted == found, told
+            assert wanted == result, message
         return
-    assert found[1] == wanted[1]
-    ours, theirs = found[0].diagnostics, wanted[0].diagnostics
+    assert result[1] == wanted[1]
+    ours, theirs = result[0].diagnostics, wanted[0].diagnostics
     figures, expected = dict(ours["alignment"]), dict(theirs["alignment"])
     assert figures.keys() == expected.keys()
     for name, value in expected.items():
         close = pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
         assert figures[name] == close, name
     if not expected["free_directions"]:
-        assert_close(found[0].items, wanted[0].items, 1e-7)
-        assert_close(found[0].users, wanted[0].users, 1e-7)
+        assert_close(result[0].items, wanted[0].items, 1e-7)
+        assert_close(result[0].users, wanted[0].users, 1e-7)
     assert ours["reference"] == theirs["reference"]
     for name in ("rank", "width", "balance", "centred"):
         assert ours[name] == theirs[name]
@@ -209,9 +211,9 @@ def test_too_few_rows_are_the_same_numbers_of_moments_and_of_tables(
     reference = es.table(theirs, ids=np.arange(n_theirs) + (0 if n_theirs == 220 else 2780))
     options: dict[str, Any] = {"min_matched": min_matched, "keep": "geometry"}
     wanted = outcome(lambda: es.fit(ours, reference=reference, **options))
-    found = outcome(lambda: es.fit(es.moments(ours, reference=reference), **options))
-    assert isinstance(wanted[0], type) == isinstance(found[0], type)
-    assert isinstance(wanted[0], es.Transform) or wanted == found
+    moments = outcome(lambda: es.fit(es.moments(ours, reference=reference), **options))
+    assert isinstance(wanted[0], type) == isinstance(moments[0], type)
+    assert isinstance(wanted[0], es.Transform) or wanted == moments
 
 
 def test_a_part_that_shares_no_id_has_no_pairs() -> None:
@@ -239,9 +241,9 @@ def test_matched_counts_rows_before_weights_and_selection() -> None:
         {"anchors": 5},
         {},
     ):
-        found = es.moments(rows, reference=theirs, **chosen)
+        moments = es.moments(rows, reference=theirs, **chosen)
         assert (
-            found.matched
+            moments.matched
             == es.fit(rows, reference=theirs, **chosen).diagnostics["items"]["matched"]
             == 40
         )
@@ -280,9 +282,9 @@ def test_drawn_rows_of_two_tables_stand_for_all_of_them(name: str, tmp_path: Pat
         for key in KEYS
     }  # type: ignore[arg-type]
     assert [cross[key].weight for key in KEYS] == [400, 100]  # type: ignore[union-attr]
-    found = es.fit(*rows.values(), reference=reference, keep="geometry", align_on="both", **chosen)
+    fitted = es.fit(*rows.values(), reference=reference, keep="geometry", align_on="both", **chosen)
     P, _, Zh = np.linalg.svd(sum(cross[key].cross for key in KEYS))  # type: ignore[union-attr]
-    assert_close(found.items, P @ Zh, 1e-12)
+    assert_close(fitted.items, P @ Zh, 1e-12)
 
 
 REFUSED = {

@@ -39,9 +39,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main([*arguments, *(() if code else ("--json",))])
-    told = capsys.readouterr()
-    assert ended.value.code == code, told.err
-    return told.err if code else json.loads(told.out)
+    output = capsys.readouterr()
+    assert ended.value.code == code, output.err
+    return output.err if code else json.loads(output.out)
 
 
 def fitted(path: str) -> Array:
@@ -62,8 +62,8 @@ def fitted(path: str) -> Array:
 def test_files_of_moments_are_fitted_as_the_run_is(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], options: Any
 ) -> None:
-    told = said(capsys, "moments", "run", "items.npz", "--reference", "reference", *arguments)
-    assert (told["rows"], told["components"], told["matched"]) == (N, 3, N - 8)
+    output = said(capsys, "moments", "run", "items.npz", "--reference", "reference", *arguments)
+    assert (output["rows"], output["components"], output["matched"]) == (N, 3, N - 8)
     said(capsys, "moments", "run", "users.npz", "--table", "users", "--reference", "reference")
     more = ("--method", "gram", "--balance", "gramians")
     said(capsys, "fit", "items.npz", "fit.npz", "--users", "users.npz", *more)
@@ -121,9 +121,9 @@ def test_what_moments_cannot_do_is_one_line(
 ) -> None:
     es.moments("run", reference="reference").save("items.npz")
     es.fit("run").save("t.npz")
-    told = said(capsys, *arguments, code=2)
-    assert told.count("\n") == 1
-    assert re.search(says, told), told
+    output = said(capsys, *arguments, code=2)
+    assert output.count("\n") == 1
+    assert re.search(says, output), output
     assert not (place / "t").exists()
 
 

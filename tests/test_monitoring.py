@@ -45,8 +45,10 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def samples(text: str, name: str, kind: Any = float) -> dict[str, Any]:
     """By labels without the series."""
-    found = re.findall(rf'^embstab_series_{name}{{series="shop",?(.*)}} (\S+)$', text, re.MULTILINE)
-    return {labels: kind(value) for labels, value in found}
+    matches = re.findall(
+        rf'^embstab_series_{name}{{series="shop",?(.*)}} (\S+)$', text, re.MULTILINE
+    )
+    return {labels: kind(value) for labels, value in matches}
 
 
 def test_the_new_figures_are_right(metrics: str) -> None:
@@ -72,8 +74,8 @@ def test_the_new_figures_are_right(metrics: str) -> None:
 
 def test_names_in_labels_stay_as_they_are(tmp_path: Path) -> None:
     """Even where they read like a number that Prometheus spells in its own way."""
-    told = es.Series.init(tmp_path / "shop info nan").metrics()
-    assert 'embstab_series_versions{series="shop info nan"} 0.0' in told.splitlines()
+    text = es.Series.init(tmp_path / "shop info nan").metrics()
+    assert 'embstab_series_versions{series="shop info nan"} 0.0' in text.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def test_values_that_are_no_numbers_are_spelled_as_prometheus_does(
 ) -> None:
     series = es.Series.init(tmp_path / "shop")
     days = {"tables": {"items": {"by_gap": [], "last": {"cosine": {"share_at_chance": value}}}}}
-    told = metrics_text(series.store, series.log(), "shop", days=days)
-    assert samples(told, "share_at_chance", str) == {'table="items"': spelled}
+    text = metrics_text(series.store, series.log(), "shop", days=days)
+    assert samples(text, "share_at_chance", str) == {'table="items"': spelled}
 
 
 def test_rules_and_panels_ask_for_metrics_that_are_written(metrics: str) -> None:

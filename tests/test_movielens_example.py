@@ -37,6 +37,6 @@ def test_every_form_of_the_log_is_read(tmp_path: Path, form: str) -> None:
 
 def test_a_long_log_begins_with_more_days_and_ends_after_some_steps(tmp_path: Path) -> None:
     events = movielens_series.read_ratings(log(tmp_path / "log", "csv"))
-    found = list(movielens_series.steps(events, 10, first_days=50, most=3))
-    days = [date.fromisoformat(step.name).toordinal() + 1 - events.days.min() for step in found]
+    steps = list(movielens_series.steps(events, 10, first_days=50, most=3))
+    days = [date.fromisoformat(step.name).toordinal() + 1 - events.days.min() for step in steps]
     assert days == [50, 60, 70]

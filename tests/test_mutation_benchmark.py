@@ -21,8 +21,8 @@ MUTATION: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "mutation.py
 
 
 def mutants(module: str) -> dict[tuple[str | None, str], Any]:
-    found = MUTATION["mutants_of"](ROOT / "dask_embstab" / module)
-    return {(mutant.function, mutant.change): mutant for mutant in found}
+    result = MUTATION["mutants_of"](ROOT / "dask_embstab" / module)
+    return {(mutant.function, mutant.change): mutant for mutant in result}
 
 
 def test_changes_are_of_constants_comparisons_and_signs_and_leave_texts_alone() -> None:

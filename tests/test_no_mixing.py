@@ -192,11 +192,11 @@ def test_a_run_that_is_replaced_while_it_is_exported_gets_no_other_fingerprint(
     before = getattr(module, name)
 
     def replaced(*given: Any, **more: Any) -> Any:
-        found = before(*given, **more)
+        result = before(*given, **more)
         monkeypatch.undo()
         shutil.rmtree(tmp_path / "run")
         shutil.copytree(tmp_path / "new", tmp_path / "run")
-        return found
+        return result
 
     monkeypatch.setattr(module, name, replaced)
     try:
@@ -206,8 +206,8 @@ def test_a_run_that_is_replaced_while_it_is_exported_gets_no_other_fingerprint(
     else:
         assert es.check_space(tmp_path / "out", run)
         _, ids = es.query_index(tmp_path / "out", rows_of(tmp_path, "run"), k=5, space=run)
-        found = es.space_of(tmp_path / "out").origin
-        new = found == es.space_of(tmp_path / "new").origin
+        result = es.space_of(tmp_path / "out").origin
+        new = result == es.space_of(tmp_path / "new").origin
         _, exact = es.search(
             *([tmp_path / "new"] * 2 if new else [trained(tmp_path, "old")] * 2), 5
         )

@@ -28,7 +28,7 @@ def embstab(*arguments: Any) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("items and users", "documents and queries"),
         ("Items; an item, a user. Each user's", "Documents; a document, a query. Each query's"),
@@ -39,8 +39,8 @@ def embstab(*arguments: Any) -> Result:
         ("items: 3", "documents: 3"),
     ],
 )
-def test_words_of_prose_are_replaced_and_nothing_else(text: str, found: str) -> None:
-    assert spoken(text, ("documents", "queries")) == found
+def test_words_of_prose_are_replaced_and_nothing_else(text: str, expected: str) -> None:
+    assert spoken(text, ("documents", "queries")) == expected
     assert spoken(text, ("", "")) == text
 
 
@@ -63,10 +63,10 @@ def test_an_error_keeps_the_names_of_its_call_and_options_stay() -> None:
 
 def test_commands_take_the_names_and_json_keeps_its_keys(make_run: Callable[..., es.Run]) -> None:
     a, b = make_run("a", T, W), make_run("b", T + 0.1, W + 0.1)
-    told = embstab("evaluate", a.path, b.path, *NAMES)
-    assert told.exit_code == 0, told.output
-    assert "documents" in told.output
-    assert "items" not in told.output.replace(str(a.path), "").replace(str(b.path), "")
+    printed = embstab("evaluate", a.path, b.path, *NAMES)
+    assert printed.exit_code == 0, printed.output
+    assert "documents" in printed.output
+    assert "items" not in printed.output.replace(str(a.path), "").replace(str(b.path), "")
     values = json.loads(embstab("evaluate", a.path, b.path, "--json", *NAMES).stdout)
     assert {"items", "users"} <= values.keys()
     only = make_run("only", None, W)

@@ -76,10 +76,10 @@ def test_what_numpy_writes_is_read_as_it_is(tmp_path: Path) -> None:
     for write in (np.savez, np.savez_compressed):
         write(path := tmp_path / "it.npz", **arrays)
         with path.open("rb") as file:
-            found = read_npz(file)
-        assert found.keys() == arrays.keys()
+            result = read_npz(file)
+        assert result.keys() == arrays.keys()
         for name, array in arrays.items():
-            np.testing.assert_array_equal(found[name], array)
+            np.testing.assert_array_equal(result[name], array)
 
 
 @pytest.mark.parametrize("n", [10**8, 10**15])

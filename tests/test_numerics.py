@@ -293,8 +293,8 @@ def test_inputs_as_they_come(tmp_path: Path) -> None:
         lazy.chunk(),
         run.items,
     ):
-        found = es.fit(items, W)
-        np.testing.assert_allclose(found.items, wanted.items, rtol=1e-9, atol=1e-12)
+        fitted = es.fit(items, W)
+        np.testing.assert_allclose(fitted.items, wanted.items, rtol=1e-9, atol=1e-12)
     unknown = da.from_array(T, chunks=(64, 6))
     unknown = unknown[unknown[:, 0] > 0]
     with pytest.raises(InputError, match="compute_chunk_sizes"):
@@ -350,7 +350,7 @@ def test_the_same_bits_on_any_scheduler_and_chunking(tmp_path: Path, method: Any
         rng.normal(size=(30_000, 48)).astype("f4"),
         rng.normal(size=(9_000, 48)).astype("f4"),
     )
-    found = []
+    seen = []
     with dask.config.set({"embstab.task-bytes": 1}):
         for k, (chunk, scheduler) in enumerate(
             [(4096, "sync"), (8192, "threads"), (12288, "threads"), (4096, "processes")]
@@ -363,10 +363,10 @@ def test_the_same_bits_on_any_scheduler_and_chunking(tmp_path: Path, method: Any
             transform = transformed.transform
             assert transform is not None
             digest = transform.diagnostics["items"]["moments_digest"]
-            found.append(
+            seen.append(
                 (transform.items.tobytes(), digest, transformed.items.vectors.compute().tobytes())
             )
-    assert len(set(found)) == 1
+    assert len(set(seen)) == 1
 
 
 def test_moments_are_a_product(tmp_path: Path) -> None:

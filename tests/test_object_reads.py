@@ -79,8 +79,8 @@ def test_any_layout_reads_as_zarr_reads_it(data: st.DataObject) -> None:
         panel = draw(st.integers(1, n))
         first = draw(st.integers(0, -(-n // chunk) - 1)) * chunk
         theirs, digests = taken(ZarrBlock(ZarrSource(array), first, n), first, n, panel)
-        found, ours = taken(source.block(first, n), first, n, panel)
-        assert found.tobytes() == theirs.tobytes() == rows[first:].tobytes()
+        result, ours = taken(source.block(first, n), first, n, panel)
+        assert result.tobytes() == theirs.tobytes() == rows[first:].tobytes()
         assert ours == digests
         at = draw(st.integers(0, n - 1))  # a part of a block, and of a chunk
         np.testing.assert_array_equal(source.block(at, n).open().take(at, n), rows[at:])
@@ -147,8 +147,8 @@ def test_the_next_block_is_on_its_way_before_it_is_opened(
     for number in (2, 1, 3):
         before = {path for path in asked if path.endswith(f"c/{2 * number}/0")}
         assert bool(before) == (number != 2), "begun while the one before was read"
-        found, digests = taken(blocks[number], *_bounds(number), 77)
-        np.testing.assert_array_equal(found, rows[slice(*_bounds(number))])
+        taken_rows, digests = taken(blocks[number], *_bounds(number), 77)
+        np.testing.assert_array_equal(taken_rows, rows[slice(*_bounds(number))])
         assert len(digests) == 2
     in_turn = len(asked)
     for number in (1, 2, 3):
@@ -275,8 +275,8 @@ def test_objects_are_sent_while_they_are_made(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(array[:], rows)
     sent = bytes(obstore.get(memory, "items/vectors/c/2/0").bytes())
     assert len(sent) == 256 * 24 + 4
-    found, _ = taken(make_table(array, where="a").source.block(0, 700), 0, 700, 50)
-    np.testing.assert_array_equal(found, rows)
+    result, _ = taken(make_table(array, where="a").source.block(0, 700), 0, 700, 50)
+    np.testing.assert_array_equal(result, rows)
 
 
 @pytest.mark.parametrize("small", [False, True])

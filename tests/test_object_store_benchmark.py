@@ -12,9 +12,9 @@ import shards
 def test_shards_are_measured_against_chunks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     argv = ["--gb", "0.001", "--d", "8", "--inner", "4096", "--repeats", "1", "--dir"]
-    found = shards.main([*argv, str(tmp_path), "--markdown", str(page)])
-    assert [row["kind"] for row in found["rows"]] == ["bytes", "crc32c"]
-    assert all(row["fit of shards"] > 0 for row in found["rows"])
+    results = shards.main([*argv, str(tmp_path), "--markdown", str(page)])
+    assert [row["kind"] for row in results["rows"]] == ["bytes", "crc32c"]
+    assert all(row["fit of shards"] > 0 for row in results["rows"])
     assert page.read_text().count("\n| 8 |") == 2
 
 
@@ -27,7 +27,7 @@ def test_an_object_store_is_measured_against_its_client(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     argv = ["--gb", "0.001", "--d", "8", "--object-bytes", "200000", "--repeats", "1"]
     argv += ["--link", "1:0", "--layout", "chunks", "shards", "--dir", str(tmp_path)]
-    found = object_store.main([*argv, "--markdown", str(page)])
-    first, second = found["rows"]
+    results = object_store.main([*argv, "--markdown", str(page)])
+    first, second = results["rows"]
     assert min(first["read / bare"], first["apply / bare"], second["fit / bare"]) > 0
     assert page.read_text().count("\n| 1.0 |") == 2

@@ -220,10 +220,10 @@ def test_names_of_nothing_are_one_line(
         *more,
         wanted=2,
     )
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
     assert any(
-        what in said
+        what in output
         for what in ("no array stored with", "CSV, Parquet or .npy file of ids", "'' is empty")
     )
 

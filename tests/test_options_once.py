@@ -92,26 +92,26 @@ ARGUMENTS = {
 
 
 def command(words: str) -> click.Command:
-    found: Any = main
+    command_: Any = main
     for word in words.split():
-        found = found.commands[word]
-    return found
+        command_ = command_.commands[word]
+    return command_
 
 
 def commands_in(group: Any = main, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, found in group.commands.items():
+    for name, result in group.commands.items():
         words = f"{before}{name}"
-        if isinstance(found, click.Group):
-            yield from commands_in(found, f"{words} ")
+        if isinstance(result, click.Group):
+            yield from commands_in(result, f"{words} ")
         else:
-            yield words, found
+            yield words, result
 
 
-def options_in(found: click.Command) -> dict[str, click.Option]:
+def options_in(group: click.Command) -> dict[str, click.Option]:
     """All but those that every command has."""
     everywhere = ("as_json", "storage_options")
     return {
-        p.name: p for p in found.params if isinstance(p, click.Option) if p.name not in everywhere
+        p.name: p for p in group.params if isinstance(p, click.Option) if p.name not in everywhere
     }
 
 
@@ -155,24 +155,24 @@ def is_literal(hint: Any) -> bool:
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_commands_and_records_agree(verb: str) -> None:
     """Names, spelling, help and defaults."""
-    found = options_in(command(COMMANDS[verb]))
+    options = options_in(command(COMMANDS[verb]))
     known = {n: o for n, o in options_of(verb).items() if verb in (*o.verbs, *o.commands)}
-    assert found.keys() == known.keys()
+    assert options.keys() == known.keys()
     for name, option in known.items():
-        assert found[name].help == option.described
+        assert options[name].help == option.described
         spelled = option.flags or f"--{name.replace('_', '-')}"
-        assert "/".join((*found[name].opts, *found[name].secondary_opts)) == spelled
+        assert "/".join((*options[name].opts, *options[name].secondary_opts)) == spelled
         if verb in option.commands:
-            assert found[name].default == option.default_of(verb)
+            assert options[name].default == option.default_of(verb)
         else:
-            left_to_python = str(found[name].default) in ("None", "False", "Sentinel.UNSET")
+            left_to_python = str(options[name].default) in ("None", "False", "Sentinel.UNSET")
             assert left_to_python, "the function that is called has the default"
 
 
 def test_no_command_has_options_without_records() -> None:
     others = {
-        words: options_in(found)
-        for words, found in commands_in()
+        words: options_in(result)
+        for words, result in commands_in()
         if words not in (*COMMANDS.values(), *WITHOUT_RECORDS)
     }
     assert not any(others.values()), others
@@ -240,7 +240,7 @@ def test_the_docs_list_every_command() -> None:
 
 
 def test_docs_name_only_options_that_there_are() -> None:
-    spelled = {flag for _, found in commands_in() for p in found.params for flag in flags_of(p)}
+    spelled = {flag for _, seen in commands_in() for p in seen.params for flag in flags_of(p)}
     root = DOCS.parent.parent
     for file in (root / "README.md", *sorted(DOCS.parent.rglob("*.md"))):
         for line in file.read_text().splitlines():
@@ -288,16 +288,16 @@ def page_of_commands() -> str:
     )
     verbs = {words: verb for verb, words in COMMANDS.items()}
     parts = [intro]
-    for words, found in sorted(commands_in()):
-        context = click.Context(found, info_name=f"embstab {words}")
-        usage = " ".join(found.collect_usage_pieces(context))
-        text = " ".join(inspect.cleandoc(found.help or "").split())
+    for words, result in sorted(commands_in()):
+        context = click.Context(result, info_name=f"embstab {words}")
+        usage = " ".join(result.collect_usage_pieces(context))
+        text = " ".join(inspect.cleandoc(result.help or "").split())
         parts += [f"## {words}\n", f"```text\nembstab {words} {usage}\n```\n", f"{text}\n"]
         verb = verbs.get(words)
         known = options_of(verb).values() if verb else ()
         own = [row(o) for o in known if verb in (*o.verbs, *o.commands)]
         if not verb:
-            own = [f"| `{'/'.join(o.opts)}` | {o.help} |" for o in options_in(found).values()]
+            own = [f"| `{'/'.join(o.opts)}` | {o.help} |" for o in options_in(result).values()]
         if own:
             lines = ["| option | what it does |", "|---|---|", *own]
             parts.append("\n".join(lines) + "\n")

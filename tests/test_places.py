@@ -46,9 +46,9 @@ def embstab(capsys: pytest.CaptureFixture[str], bucket: Bucket) -> Run:
     def run(*arguments: Any, code: int = 0) -> dict[str, Any]:
         with pytest.raises(SystemExit) as ended:
             main([*map(str, arguments), *bucket.arguments, "--json"], prog_name="embstab")
-        told = capsys.readouterr()
-        assert int(ended.value.code or 0) == code, told.err
-        return json.loads(told.out) if told.out else {"error": told.err}
+        output = capsys.readouterr()
+        assert int(ended.value.code or 0) == code, output.err
+        return json.loads(output.out) if output.out else {"error": output.err}
 
     return run
 
@@ -62,7 +62,7 @@ def objects(bucket: Bucket, below: str = "") -> dict[str, bytes]:
 def test_the_main_walk_is_the_same_on_s3_as_on_a_disk(
     tmp_path: Path, bucket: Bucket, embstab: Run
 ) -> None:
-    told = {}
+    printed = {}
     for where, root in (("disk", str(tmp_path)), ("s3", bucket.url())):
         options = {"storage_options": bucket.options} if where == "s3" else {}
         for name, items, users in (("a", T, W), ("b", B, V)):
@@ -71,7 +71,7 @@ def test_the_main_walk_is_the_same_on_s3_as_on_a_disk(
             )
         a, b, first, later = (f"{root}/{name}.zarr" for name in ("a", "b", "first", "later"))
         moments, transform = f"{root}/moments.npz", f"{root}/transform.npz"
-        told[where] = [
+        printed[where] = [
             embstab("stabilize", a, first),
             embstab("moments", b, moments, "--reference", first),
             embstab("fit", b, transform, "--reference", first),
@@ -88,8 +88,8 @@ def test_the_main_walk_is_the_same_on_s3_as_on_a_disk(
     theirs = objects(bucket)
     assert ours.keys() == theirs.keys()
     assert not [n for n in ours if "/c/" in n and ours[n] != theirs[n]], "chunks are the same bits"
-    text = json.dumps(told["s3"]).replace(bucket.url(), str(tmp_path))
-    assert without_times(json.loads(text)) == without_times(told["disk"])
+    text = json.dumps(printed["s3"]).replace(bucket.url(), str(tmp_path))
+    assert without_times(json.loads(text)) == without_times(printed["disk"])
 
 
 def without_times(values: Any) -> Any:
@@ -240,8 +240,8 @@ def test_options_have_the_spellings_of_s3fs_too(bucket: Bucket) -> None:
     made = es.fit(T, W)
     made.save(bucket.url("t.npz"), storage_options=given)
     for load in (es.load_transform, es.Transform.load):
-        found = load(bucket.url("t.npz"), storage_options=given)
-        np.testing.assert_array_equal(found.items, made.items)
+        transform = load(bucket.url("t.npz"), storage_options=given)
+        np.testing.assert_array_equal(transform.items, made.items)
     with pytest.raises(es.InputError, match="no transform"):
         es.load_transform(bucket.url("none.npz"), storage_options=given)
 
@@ -282,9 +282,9 @@ def test_files_of_weights_ids_and_pairs_are_read_from_a_bucket(
 def test_a_missing_bucket_is_one_line_and_exit_code_2(bucket: Bucket, embstab: Run) -> None:
     elsewhere = f"s3://no-{bucket.name}/run.zarr"
     for words in (("inspect", elsewhere), ("stabilize", elsewhere, bucket.url("out.zarr"))):
-        told = embstab(*words, code=2)["error"]
-        assert "NoSuchBucket" in told
-        assert told.count("\n") == 1
+        printed = embstab(*words, code=2)["error"]
+        assert "NoSuchBucket" in printed
+        assert printed.count("\n") == 1
     assert not objects(bucket)
 
 

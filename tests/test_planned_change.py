@@ -219,8 +219,8 @@ def test_it_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
     with pytest.raises(SystemExit) as ended:
         main(["series", "add", *arguments], prog_name="embstab")
-    told = json.loads(capsys.readouterr().out)
-    assert (ended.value.code, told["model"], told["version"]) == (0, "m", 4)
+    output = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, output["model"], output["version"]) == (0, "m", 4)
 
 
 def test_the_axes_that_stay_are_the_nearest() -> None:

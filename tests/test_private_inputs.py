@@ -78,5 +78,5 @@ def test_a_store_that_workers_have_whole_is_read(worker: ProcessPoolExecutor) ->
     store = zarr.storage.MemoryStore()
     es.create_run(store, T, W, chunk_rows=16)
     with dask.config.set(scheduler=worker):
-        found = es.fit(es.open_run(store))
-    np.testing.assert_allclose(found.items, es.fit(T, W).items, atol=1e-12)
+        fitted = es.fit(es.open_run(store))
+    np.testing.assert_allclose(fitted.items, es.fit(T, W).items, atol=1e-12)

@@ -113,12 +113,12 @@ def test_strips_gather_no_more_rounding_than_the_product_that_bounds_were_made_f
     exact = np.array([(wide[:, i, None] * wide).sum(axis=0) for i in range(d)])
     lengths = np.sqrt(np.diag(exact))
     _, one_sign = sum_units(len(rows), float(np.finfo(np.float32).eps))
-    found = {}
+    estimates = {}
     for family in FAMILIES:
         off = (gramian(rows.astype(float), family=family) - exact) / np.outer(lengths, lengths)
-        found[family] = float(np.sqrt(np.mean(off**2)))
+        estimates[family] = float(np.sqrt(np.mean(off**2)))
         assert np.abs(off).max() <= one_sign * EPS
-    assert max(found.values()) <= 1.2 * found["packed"]
+    assert max(estimates.values()) <= 1.2 * estimates["packed"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

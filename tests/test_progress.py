@@ -20,18 +20,18 @@ T, W = world(0)
 @pytest.mark.usefixtures("small_tasks")
 def test_a_hook_is_told_of_every_task_of_every_pass(make_run: Any, tmp_path: Path) -> None:
     run = make_run("run", T, W)
-    told: list[tuple[str, int, int]] = []
-    with es.progress(lambda *step: told.append(step)), dask.config.set(scheduler="synchronous"):
+    events: list[tuple[str, int, int]] = []
+    with es.progress(lambda *step: events.append(step)), dask.config.set(scheduler="synchronous"):
         es.stabilize(run, tmp_path / "out")
     es.stabilize(run, tmp_path / "quiet")
-    labels = list(dict.fromkeys(label for label, _, _ in told))
+    labels = list(dict.fromkeys(label for label, _, _ in events))
     assert labels[0] == "fit: reading"
     assert labels[-1] == "apply"
     for label in labels:
-        steps = [done for name, done, _ in told if name == label]
-        (total,) = {total for name, _, total in told if name == label}
+        steps = [done for name, done, _ in events if name == label]
+        (total,) = {total for name, _, total in events if name == label}
         assert steps == [*range(total + 1), total], "when it begins, after a task, at the end"
-    assert ("apply", 0, 4 + 6) in told, "one task per chunk"
+    assert ("apply", 0, 4 + 6) in events, "one task per chunk"
 
 
 def test_a_hook_that_raises_ends_the_pass() -> None:

@@ -95,16 +95,18 @@ READS: dict[str, Callable[[es.Table], Any]] = {
 IN_VECTORS = {"exchanged": exchanged, "mended": mended, "of another run": of_another_run}
 
 
-@pytest.mark.parametrize("how", READS)
+@pytest.mark.parametrize("reading", READS)
 @pytest.mark.parametrize("what", IN_VECTORS)
 @pytest.mark.parametrize("key", ["items", "users"])
-def test_vectors_are_those_that_were_published(place: Path, key: str, what: str, how: str) -> None:
+def test_vectors_are_those_that_were_published(
+    place: Path, key: str, what: str, reading: str
+) -> None:
     IN_VECTORS[what](key, "vectors")(place)
     run = es.Series(place).open()
     with pytest.raises(
         es.DamageError, match=rf"{key}/vectors/c/[12]/0.* is not the chunk that was published"
     ):
-        READS[how](run.table(key))
+        READS[reading](run.table(key))
 
 
 @pytest.mark.parametrize("what", [exchanged, mended])

@@ -130,14 +130,14 @@ def test_a_comparison_asks_the_log(users: bool, tmp_path: Path) -> None:
 def test_vectors_ask_both_runs_and_nothing_is_stale(tmp_path: Path) -> None:
     a, b = runs(tmp_path)
     queries = np.random.default_rng(2).normal(size=(30, D))
-    found = es.evaluate(a, b, k=K, queries=queries)
-    assert found.rank_correlation is None
-    assert found.retrieval is not None
-    assert (found.retrieval.queries, found.retrieval.stale_queries) == ("vectors", None)
+    metrics = es.evaluate(a, b, k=K, queries=queries)
+    assert metrics.rank_correlation is None
+    assert metrics.retrieval is not None
+    assert (metrics.retrieval.queries, metrics.retrieval.stale_queries) == ("vectors", None)
     T, T2 = (np.asarray(run.items.vectors) for run in (a, b))  # type: ignore[union-attr]
     expected = recall(queries, T2, queries, T, K)
-    assert found.retrieval.retrained.recall[K].mean == pytest.approx(expected)
-    json.dumps(found.to_dict())
+    assert metrics.retrieval.retrained.recall[K].mean == pytest.approx(expected)
+    json.dumps(metrics.to_dict())
     es.report(a, b, k=K, queries=queries, out=tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "retrained" in page

@@ -86,23 +86,26 @@ def fitted(T: Array, W: Array, method: Any) -> es.Transform:
 
 def require_the_same(T: Array, W: Array, route: Any) -> None:
     """Rank, singular values to the certificates, and every score: as by QR."""
-    qr, found = fitted(T, W, "qr"), fitted(T, W, route)
-    assert found.diagnostics["rank"] == qr.diagnostics["rank"]
+    qr, by_route = fitted(T, W, "qr"), fitted(T, W, route)
+    assert by_route.diagnostics["rank"] == qr.diagnostics["rank"]
     for key in ("items", "users"):
-        assert found.diagnostics[key]["rank"] == qr.diagnostics[key]["rank"]
+        assert by_route.diagnostics[key]["rank"] == qr.diagnostics[key]["rank"]
     stated = max(
-        t.diagnostics[key]["certificate"] for t in (qr, found) for key in ("items", "users")
+        t.diagnostics[key]["certificate"] for t in (qr, by_route) for key in ("items", "users")
     )
     # To first order a singular value moves up to twice as far as its column, and here by two
     # routes.
-    np.testing.assert_allclose(found.singular_values, qr.singular_values, rtol=4 * stated)
+    np.testing.assert_allclose(by_route.singular_values, qr.singular_values, rtol=4 * stated)
     rows, others = T.astype(float), W.astype(float)
     scores = others @ rows.T
     # What the rank leaves out is one part in the table's own precision of its largest singular
     # value.
     size = np.linalg.norm(rows, 2) * np.linalg.norm(others, axis=1).max()
     cut = max(np.finfo(X.dtype).eps for X in (T, W)) + 8 * T.shape[1] * 2.2e-16
-    assert np.abs((others @ found.users) @ (rows @ found.items).T - scores).max() <= 10 * cut * size
+    assert (
+        np.abs((others @ by_route.users) @ (rows @ by_route.items).T - scores).max()
+        <= 10 * cut * size
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,13 @@ def searched(queries: Array, rows: Array, k: int, cuts: list[int], *, seeded: in
     roots = Roots(search.merge)
     edges = sorted({0, len(rows), *(cut % (len(rows) + 1) for cut in cuts)})
     for number, (start, stop) in enumerate(pairwise(edges)):
-        found = search.candidates(rows[start:stop].astype(float), np.arange(start, stop))
-        roots.push(Node(0, number, found))
+        candidates = search.candidates(rows[start:stop].astype(float), np.arange(start, stop))
+        roots.push(Node(0, number, candidates))
     return search.best(fold(roots.forest(), search.merge))
 
 
-def require_best(found: Any, scores: Array, k: int) -> None:
-    for line, numbers, best in zip(scores, found.rows, found.scores, strict=True):
+def require_best(ranked: Any, scores: Array, k: int) -> None:
+    for line, numbers, best in zip(scores, ranked.rows, ranked.scores, strict=True):
         wanted = sorted(range(len(line)), key=lambda row: (-line[row], row))[:k]
         assert numbers.tolist() == wanted + [-1] * (k - len(wanted))
         assert best.tolist() == [line[row] for row in wanted] + [-np.inf] * (k - len(wanted))
@@ -70,10 +70,10 @@ def test_the_search_is_that_of_float64_where_float32_cannot_tell_scores_apart(n:
     near = np.ones((n, 8)) + 1e-9 * rng.normal(size=(n, 8))
     queries = rng.random((3, 8)) + 0.5
     scores = np.einsum("qd,nd->qn", queries, near)
-    found = searched(queries, near, 20, [1000, 2048, 4097])
+    best = searched(queries, near, 20, [1000, 2048, 4097])
     again = searched(queries, near, 20, [17, 3333])
-    np.testing.assert_array_equal(found.rows, again.rows)
-    for line, numbers in zip(scores, found.rows, strict=True):
+    np.testing.assert_array_equal(best.rows, again.rows)
+    for line, numbers in zip(scores, best.rows, strict=True):
         kept = np.sort(line[numbers])[::-1]
         np.testing.assert_allclose(kept, np.sort(line)[::-1][:20], rtol=1e-15)
 
@@ -89,19 +89,19 @@ def test_scores_that_reach_their_limit_are_found_by_the_largest_of_every_few(
     least = rng.choice([-np.inf, 3.0, 8.0, 20.0], q)
     with mock.patch.object(top_k, "_GROUP", group):
         lines, columns = top_k._reaching(scores, least)
-    found = np.zeros((m, q), bool)
-    found[lines, columns] = True
-    np.testing.assert_array_equal(found, scores >= least)
-    assert len(lines) == found.sum()
+    chosen = np.zeros((m, q), bool)
+    chosen[lines, columns] = True
+    np.testing.assert_array_equal(chosen, scores >= least)
+    assert len(lines) == chosen.sum()
 
 
 def test_copies_of_one_row_do_not_fill_the_memory() -> None:
     """Every score ties with the k-th best: the first rows win, and few are held."""
     search = TopKSearch(np.eye(300, 4) + 1, 3)
     rows = np.tile(np.arange(1.0, 5.0), (3000, 1))
-    found = search.candidates(rows, np.arange(3000))
-    assert len(found.scores) <= 2 * 3 * 300
-    np.testing.assert_array_equal(search.best(found).rows, np.tile([0, 1, 2], (300, 1)))
+    candidates = search.candidates(rows, np.arange(3000))
+    assert len(candidates.scores) <= 2 * 3 * 300
+    np.testing.assert_array_equal(search.best(candidates).rows, np.tile([0, 1, 2], (300, 1)))
 
 
 def test_a_search_is_copied_to_workers_and_what_they_find_is_merged() -> None:
@@ -115,16 +115,16 @@ def test_a_search_is_copied_to_workers_and_what_they_find_is_merged() -> None:
     merged = NO_CANDIDATES
     for part in parts:
         merged = search.merge(merged, part)
-    found = search.best(merged).rows
-    np.testing.assert_array_equal(found, np.argsort(-queries @ rows.T, axis=1)[:, :4])
+    best = search.best(merged).rows
+    np.testing.assert_array_equal(best, np.argsort(-queries @ rows.T, axis=1)[:, :4])
 
 
 # --- agreement of two rankings
 
 
 def rbo(a: Any, b: Any, p: float = 0.9) -> float:
-    (found,) = rank_biased_overlap(overlaps(np.atleast_2d(a), np.atleast_2d(b)), p=p)
-    return float(found)
+    (value,) = rank_biased_overlap(overlaps(np.atleast_2d(a), np.atleast_2d(b)), p=p)
+    return float(value)
 
 
 @settings(max_examples=draws(25))
@@ -133,10 +133,10 @@ def test_rank_biased_overlap_is_the_plain_loop(data: Any, k: int, p: float) -> N
     numbers = st.lists(st.integers(0, 15), min_size=k, max_size=k, unique=True)
     a, b = data.draw(numbers), data.draw(numbers)
     a = [-1 if data.draw(st.integers(0, 9)) == 0 else x for x in a]
-    found = rbo(a, b, p)
-    assert found == pytest.approx(oracle.rank_biased_overlap(a, b, p), abs=1e-12)
-    assert 0 <= found <= 1
-    assert found == pytest.approx(rbo(b, a, p), abs=1e-12)
+    value = rbo(a, b, p)
+    assert value == pytest.approx(oracle.rank_biased_overlap(a, b, p), abs=1e-12)
+    assert 0 <= value <= 1
+    assert value == pytest.approx(rbo(b, a, p), abs=1e-12)
 
 
 def test_rank_biased_overlap_of_equal_and_of_disjoint_rankings() -> None:
@@ -164,11 +164,11 @@ def test_shared_rows_by_depth_are_set_intersections(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = (np.stack([rng.permutation(40)[:k] for _ in range(4)]) for _ in range(2))
     a = np.where(rng.random(a.shape) < 0.2, -1, a)
-    found = overlaps(a, b)
+    result = overlaps(a, b)
     for line in range(4):
         for depth in range(1, k + 1):
             shared = {x for x in a[line, :depth].tolist() if x >= 0} & set(b[line, :depth].tolist())
-            assert found[line, depth - 1] == len(shared)
+            assert result[line, depth - 1] == len(shared)
     wanted = rng.integers(-1, 41, (4, 6))
     for line, places in enumerate(places_in(wanted, b)):
         listed = b[line].tolist()

@@ -71,6 +71,6 @@ def test_every_example_is_listed_with_the_test_that_runs_it() -> None:
 def test_an_example_is_short_and_opens_with_what_it_shows(program: str) -> None:
     text = (EXAMPLES / program).read_text()
     assert len(text.splitlines()) <= 60 or f"`{program}`" not in SHORT
-    said = ast.get_docstring(ast.parse(text))
-    assert said is not None
-    assert len(said.partition("\n\n")[0]) > 30
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring is not None
+    assert len(docstring.partition("\n\n")[0]) > 30

@@ -146,9 +146,9 @@ def test_a_join_in_any_order_reads_a_reference_chunk_at_most_once_per_task(
     order = np.random.default_rng(0).permutation(60)
     reference = make_run("reference", T, item_ids=np.arange(60))
     es.fit(make_run("in", T[order], W, item_ids=order), reference=reference)
-    found = by_table(reads)
-    assert (found["in.zarr/items"], found["in.zarr/users"]) == ([1] * 4, [1] * 6)
-    assert max(found["reference.zarr/items"]) <= 4
+    result = by_table(reads)
+    assert (result["in.zarr/items"], result["in.zarr/users"]) == ([1] * 4, [1] * 6)
+    assert max(result["reference.zarr/items"]) <= 4
 
 
 def test_a_shard_is_one_read(tmp_path: Path, reads: Counter[tuple[str, int]]) -> None:
@@ -200,11 +200,11 @@ def test_a_task_writes_whole_chunks_only(
     one.
     """
     foreign_run(tmp_path / "in.zarr", {"items": (T, None), "users": (W, None)}, chunk_rows=rows)
-    placed: Counter[str] = Counter()
+    written: Counter[str] = Counter()
 
     def noting(original: Any) -> Any:
         def rename(source: Any, target: Any, **more: Any) -> Any:
-            placed[str(target)] += 1
+            written[str(target)] += 1
             return original(source, target, **more)
 
         return rename
@@ -213,7 +213,7 @@ def test_a_task_writes_whole_chunks_only(
         patched.setattr(os, "rename", noting(os.rename))
         patched.setattr(os, "replace", noting(os.replace))
         run = es.stabilize(tmp_path / "in.zarr", tmp_path / "out.zarr", reference=T)
-    chunks = [n for target, n in placed.items() if "vectors/c/" in target]
+    chunks = [n for target, n in written.items() if "vectors/c/" in target]
     assert chunks == [1] * (-(-60 // rows) + -(-90 // rows))
     assert_close(vectors_of(run), align(T, W, T)[0], 1e-9)
 
@@ -229,8 +229,8 @@ def test_evaluate_reads_matched_rows_once_and_items_once_more(
     """
     seen: list[str] = []
     with progress(lambda label, done, n_tasks: seen.append(label) if done == n_tasks else None):
-        found = es.evaluate(*runs, k=5, users=1, groups=np.arange(60) % 3)
-    assert found.rank_correlation is not None
+        metrics = es.evaluate(*runs, k=5, users=1, groups=np.arange(60) % 3)
+    assert metrics.rank_correlation is not None
     counted = by_table(reads)
     assert counted["reference.zarr/items"] == [1 + 1] * 4
     assert counted["in.zarr/items"] == [1 + 1 + 1] * 4

@@ -271,16 +271,16 @@ def test_the_command_says_what_it_does(
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), json.loads(out) if out else None, err
 
-    code, told, _ = call(*arguments)
-    assert (code, told["kind"], told["version"], told["basis"]["onto"]["version"]) == (
+    code, output, _ = call(*arguments)
+    assert (code, output["kind"], output["version"], output["basis"]["onto"]["version"]) == (
         0,
         "rebase",
         4,
         1,
     )
-    assert told["basis"]["moves"]["day-0"] == "itself"
-    assert "indexes" in told["note"]
-    assert ("no stored vector changes" in told["note"], ".308" in told["note"]) == (
+    assert output["basis"]["moves"]["day-0"] == "itself"
+    assert "indexes" in output["note"]
+    assert ("no stored vector changes" in output["note"], ".308" in output["note"]) == (
         len(arguments) < 3,
         len(arguments) > 2,
     )

@@ -109,12 +109,12 @@ def marks() -> Iterator[tuple[str, str, set[str]]]:
 def test_no_text_names_an_option_or_a_verb_but_by_a_mark(path: Path) -> None:
     named = "|".join(sorted(EVERY_OPTION))
     by_hand = re.compile(rf"(?<!\S)--[a-z]|\b(?:{named})=(?![=\"])|\bes\.[a-z]|`embstab ")
-    found = [
+    result = [
         (node.lineno, node.value)
         for node in strings(ast.parse(path.read_text()))
         if " " in node.value and by_hand.search(node.value)
     ]
-    assert not found
+    assert not result
 
 
 def test_marks_name_options_and_verbs_that_there_are() -> None:

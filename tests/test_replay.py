@@ -46,14 +46,16 @@ def test_another_policy_into_a_scratch_series(
         assert not ended.value.code
         return capsys.readouterr().out
 
-    told = json.loads(run(tmp_path / "series", tmp_path / "scratch", "--policy", "first", "--json"))
+    printed = json.loads(
+        run(tmp_path / "series", tmp_path / "scratch", "--policy", "first", "--json")
+    )
     assert snapshot(tmp_path / "series") == before
     direct = es.Series.init(tmp_path / "direct", policy="first")
     for week in (0, 1, 3):
         direct.add(tmp_path / f"week-{week}.zarr", accept="a test")
     assert data_of(es.Series(tmp_path / "scratch").open().path) == data_of(direct.open().path)
-    assert [row["run"] for row in told["runs"]] == ["week-0", "week-1", "week-3"]
-    last = told["runs"][-1]
+    assert [row["run"] for row in printed["runs"]] == ["week-0", "week-1", "week-3"]
+    last = printed["runs"][-1]
     assert last["versions"] == [4, 3]
     for side, where in (("series", series), ("scratch", direct)):
         verdicts = {v["gate"]: v["figure"] for v in where.head().verdicts}
@@ -66,9 +68,9 @@ def test_another_policy_into_a_scratch_series(
     for figure in last["figures"].values():
         if figure["difference"] is not None:
             assert figure["difference"] == pytest.approx(figure["scratch"] - figure["series"])
-    mean = told["means"]["relative_error"]["series"]
+    mean = printed["means"]["relative_error"]["series"]
     assert mean == pytest.approx(
-        sum(row["figures"]["relative_error"]["series"] for row in told["runs"][1:]) / 2
+        sum(row["figures"]["relative_error"]["series"] for row in printed["runs"][1:]) / 2
     )
     lines = run(tmp_path / "series", tmp_path / "scratch", "--policy", "first").splitlines()
     assert any(line.split()[:2] == ["mean", "relative_error"] for line in lines), (
@@ -77,9 +79,9 @@ def test_another_policy_into_a_scratch_series(
 
 
 def test_the_same_settings_make_no_difference(series: es.Series, tmp_path: Path) -> None:
-    told = replay(series, tmp_path / "scratch", {}, first=None, last=2)
-    assert [row["versions"] for row in told["runs"]] == [[1, 1], [2, 2]]
-    differences = [f["difference"] for row in told["runs"] for f in row["figures"].values()]
+    replayed = replay(series, tmp_path / "scratch", {}, first=None, last=2)
+    assert [row["versions"] for row in replayed["runs"]] == [[1, 1], [2, 2]]
+    differences = [f["difference"] for row in replayed["runs"] for f in row["figures"].values()]
     assert {d for d in differences if d is not None} == {0.0}
 
 
@@ -120,12 +122,12 @@ def test_what_one_call_was_given_is_given_again(tmp_path: Path) -> None:
         own = {"weights": "seen", "unit_rows": False, "sample": np.int64(64)} if week == 1 else {}
         series.add(run, **own)
     assert series.show(2).inputs["options"] == {"weights": "seen", "unit_rows": False, "sample": 64}
-    told = series.replay(tmp_path / "scratch")
+    replayed = series.replay(tmp_path / "scratch")
     assert data_of(es.Series(tmp_path / "scratch").open().path) == data_of(series.open().path)
     assert all(
-        f["difference"] in (0, None) for row in told["runs"] for f in row["figures"].values()
+        f["difference"] in (0, None) for row in replayed["runs"] for f in row["figures"].values()
     )
-    assert told["without_options"] == []
+    assert replayed["without_options"] == []
 
     seen: Any = zarr.open_array(tmp_path / "week-1.zarr/items/seen", mode="r+")
     seen[0] = 7.0
@@ -146,6 +148,6 @@ def test_arrays_of_one_call_are_no_silent_difference(
     known = replay_module.recorded(series.log(), 1, 1)[0].inputs
     older = {key: value for key, value in known.items() if key != "options"}
     monkeypatch.setattr(Version, "inputs", older)
-    told = series.replay(tmp_path / "scratch", last=1)
-    assert told["without_options"] == [1]
-    assert "is not recorded of the versions 1" in replay_module.table_lines(told)[-1]
+    replayed = series.replay(tmp_path / "scratch", last=1)
+    assert replayed["without_options"] == [1]
+    assert "is not recorded of the versions 1" in replay_module.table_lines(replayed)[-1]

@@ -107,8 +107,8 @@ def test_what_the_log_says_is_in_the_report(series: es.Series, values: dict[str,
             known = next(v for v in version.verdicts if v["gate"] == gate["gate"])
             assert gate["verdict"][k] == known["verdict"]
             assert gate["threshold"][k] == known["threshold"]
-            told = {table: figures[k] for table, figures in gate["figures"].items()}
-            assert {t: v for t, v in told.items() if v is not None} == known["figures"]
+            recorded = {table: figures[k] for table, figures in gate["figures"].items()}
+            assert {t: v for t, v in recorded.items() if v is not None} == known["figures"]
     assert values["tables"]["items"]["matched"] == [None, 300, 300]
     assert values["spectra"]["items"]["head_share"] == pytest.approx(
         np.square(log.versions[-1].spectra["items"])
@@ -276,8 +276,8 @@ def report_of(*arguments: Any, code: int = 0) -> dict[str, Any]:
 def test_the_command_writes_the_page_and_prints_every_number(
     series: es.Series, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    told = report_of(series.store.place(""), tmp_path / "page.html")
-    assert {key: told[key] for key in values} == values
+    report = report_of(series.store.place(""), tmp_path / "page.html")
+    assert {key: report[key] for key in values} == values
     assert (tmp_path / "page.html").read_text() == series.report().html
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"], "nothing beside it"
 
@@ -285,10 +285,10 @@ def test_the_command_writes_the_page_and_prints_every_number(
 def test_two_runs_and_one_stabilized_run(series: es.Series, tmp_path: Path) -> None:
     root = Path(str(series.store.place("")))
     raw = [root.parent / f"day-{k}.zarr" for k in range(3)]
-    told = report_of(*raw[:2], tmp_path / "pair.html")
-    assert told["kind"] == "runs"
-    assert told["metrics"]["items"]["mean_cosine"] == pytest.approx(np.cos(ANGLE))
-    assert told["well"]
+    report = report_of(*raw[:2], tmp_path / "pair.html")
+    assert report["kind"] == "runs"
+    assert report["metrics"]["items"]["mean_cosine"] == pytest.approx(np.cos(ANGLE))
+    assert report["well"]
     run = report_of(root / "runs" / "day-2.zarr", tmp_path / "run.html")
     assert run["kind"] == "run"
     assert run["tables"]["items"]["mean_cosine"] == pytest.approx(1 - 2 / 300, abs=1e-3)
@@ -308,11 +308,11 @@ def test_rows_that_do_not_agree_are_not_well() -> None:
 def test_what_cannot_be_reported_is_one_clear_error(series: es.Series, tmp_path: Path) -> None:
     root = Path(str(series.store.place("")))
     raw, out = root.parent / "day-0.zarr", tmp_path / "x.html"
-    for places, said in (
+    for places, message in (
         ((raw, out), "as training left it"),
         ((root, raw, out), "give the series alone"),
         ((out,), "1 places came"),
         ((raw, raw, raw, out), "4 places came"),
     ):
-        assert said in report_of(*places, code=2)["error"]
+        assert message in report_of(*places, code=2)["error"]
     assert not out.exists()

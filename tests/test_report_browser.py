@@ -107,7 +107,7 @@ OVERLAPS = """
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages of every kind, made by the verbs."""
     folder = tmp_path_factory.mktemp("pages")
-    found = {name: folder / f"{name}.html" for name in PAGES}
+    seen = {name: folder / f"{name}.html" for name in PAGES}
     rng = np.random.default_rng(0)
     items, users = rng.normal(size=(400, 8)) + 0.3, rng.normal(size=(500, 8)) + 0.3
     series = es.Series.init(folder / "shop")
@@ -118,17 +118,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ids = {"item_ids": np.arange(400) + 10 * k, "user_ids": np.arange(500)}
         run = es.create_run(folder / f"2026-01-{k + 1:02}.zarr", items @ turn, users @ turn, **ids)
         series.add(run)
-    es.report(series, out=found["series"])
-    es.report(series.open(1), series.open(6), out=found["runs"])
-    es.report(series.open(6), out=found["run"])
-    es.Report(made_up_values(365)).save(found["year"])
+    es.report(series, out=seen["series"])
+    es.report(series.open(1), series.open(6), out=seen["runs"])
+    es.report(series.open(6), out=seen["run"])
+    es.Report(made_up_values(365)).save(seen["year"])
     hostile = '<script>console.log("run")<img src=x onerror=console.log(1)>\u202e{}'
-    es.Report(made_up_values(20, name=hostile)).save(found["hostile"])
+    es.Report(made_up_values(20, name=hostile)).save(seen["hostile"])
     made = run_demo(
         folder / "demo", say=lambda _: None, users=600, items=300, days=4, components=8, seed=0
     )
-    found["demo"] = Path(made["paths"]["report"])
-    return found
+    seen["demo"] = Path(made["paths"]["report"])
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_figure_without_its_drawing_or_its_data_has_no_marks(
 ) -> None:
     browser.open(pages[name], width=1440, scheme="light")
     browser.ask(EMPTIED)
-    emptied, others = (marks := [found for _, found in browser.ask(MARKS)])[:2], marks[2:]
+    emptied, others = (marks := [result for _, result in browser.ask(MARKS)])[:2], marks[2:]
     assert emptied == [False, False]
     assert all(others)
 
@@ -212,9 +212,9 @@ def test_a_page_prints_whole(browser: Browser, pages: dict[str, Path], name: str
 
 def streams(pdf: bytes) -> Iterator[bytes]:
     """The decompressed streams of a PDF."""
-    for found in re.finditer(rb"/FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
+    for matches in re.finditer(rb"/FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
         try:
-            yield zlib.decompress(found[1])
+            yield zlib.decompress(matches[1])
         except zlib.error:
             continue
 

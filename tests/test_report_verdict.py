@@ -25,8 +25,8 @@ def day(folder: Path, t: int) -> es.Run:
 
 def agreement(report: es.Report) -> float | None:
     keys = {key["name"]: key["value"] for key in report.to_dict()["keys"]}
-    found: float | None = keys["Same ids agree"]
-    return found
+    result: float | None = keys["Same ids agree"]
+    return result
 
 
 @pytest.mark.parametrize("policy", ["consensus", "previous"])
@@ -73,17 +73,17 @@ def test_another_run_at_the_references_place_is_not_compared(tmp_path: Path, by_
     es.create_run(at, rows[0], item_ids=ids)
     run = es.create_run(tmp_path / "run.zarr", rows[0], item_ids=ids[::-1] if by_id else ids)
     es.stabilize(run, out, reference=at)
-    for other, ids_of, said in (
+    for other, ids_of, message in (
         (rows[1], ids, "its vectors are of another space"),
         (rows[2][:100], ids[:100], "it has 100 items, the reference had 120"),
         (np.concatenate([rows[0][:100], rows[1][:20]]), ids, None if by_id else "items are others"),
     ):
-        if said is None:
+        if message is None:
             continue  # of gathered rows no digest is recorded: the first 64 rows tell
         es.create_run(at, other, item_ids=ids_of, overwrite=True)
         report = es.report(out)
         assert agreement(report) is None
-        assert said in report.to_dict()["notes"][0]
+        assert message in report.to_dict()["notes"][0]
     es.create_run(at, rows[0], item_ids=ids, name="other", overwrite=True)
     assert "its name is other" in es.report(out).to_dict()["notes"][0]
     es.stabilize(run, at, overwrite=True)
@@ -147,10 +147,10 @@ def test_two_runs_are_comparable_from_four_usable_rows_per_component_on(n: int) 
 
 def test_what_cannot_be_compared_is_named() -> None:
     zeros, rows = np.zeros((50, 3)), np.random.default_rng(0).normal(size=(50, 3))
-    said = "Look at this: no row of {} that is not zero in both runs"
-    assert es.report(zeros, zeros).verdict == said.format("items")
+    text = "Look at this: no row of {} that is not zero in both runs"
+    assert es.report(zeros, zeros).verdict == text.format("items")
     half = {"items": rows, "users": zeros}
-    assert es.report(half, half).verdict == said.format("users")
+    assert es.report(half, half).verdict == text.format("users")
 
 
 def test_ids_that_are_in_one_run_alone_are_named(tmp_path: Path) -> None:
@@ -198,18 +198,18 @@ def test_three_figures_stand_first_those_that_do_not_pass_before_all_others() ->
     rows = np.random.default_rng(0).normal(size=(100, 4))
     same, longer = es.report(rows, rows).html, es.report(rows, 3 * rows).html
     for page, first in ((same, "Same ids agree"), (longer, "Lengths")):
-        found = re.findall(r'class="key"><h3>(.*?)</h3>', page)
-        assert len(found) == 3
-        assert found[0] == first
+        matches = re.findall(r'class="key"><h3>(.*?)</h3>', page)
+        assert len(matches) == 3
+        assert matches[0] == first
     assert "Also asked: the lowest tenth agrees 1 (good is at least 0.18)" in same
 
 
 def test_a_run_in_its_own_space_is_not_called_standardized(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(60, 4))
-    for keep, said in (("geometry", "Left in its own space"), ("scores", "Standardized")):
+    for keep, message in (("geometry", "Left in its own space"), ("scores", "Standardized")):
         raw = es.create_run(tmp_path / f"{keep}.zarr", rows, rows)
         run = es.stabilize(raw, tmp_path / f"{keep}-s.zarr", keep=keep)
-        assert es.report(run).verdict.startswith(f"{said} without a reference")
+        assert es.report(run).verdict.startswith(f"{message} without a reference")
 
 
 @pytest.mark.parametrize("rewrite", [False, True])

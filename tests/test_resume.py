@@ -225,9 +225,9 @@ def test_what_is_not_known_is_not_recorded(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "journal"), (), 1)
     journal.record({0: None, 1: 7}, {0: 1, 1: 2})
     assert journal.recovered([0]) is None
-    found = journal.recovered([1])
-    assert found is not None
-    assert found.made_of == {1: 7}
+    result = journal.recovered([1])
+    assert result is not None
+    assert result.made_of == {1: 7}
     assert journal.recovered([1, 2]) is None
 
 

@@ -41,13 +41,13 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def test_core_imports_numpy_scipy_and_the_errors_alone() -> None:
     allowed = (*sys.stdlib_module_names, *IN_CORE)
-    found = {
+    seen = {
         f"{path}: {name}"
         for path, tree in trees("core")
         for name in imported(tree)
         if not any(name == root or name.startswith(f"{root}.") for root in allowed)
     }
-    assert found <= {"core/tile_kernel.py: llvmlite"}
+    assert seen <= {"core/tile_kernel.py: llvmlite"}
     files = {"os", "io", "pathlib", "tempfile", "shutil", "zipfile", "json"}
     assert not files & {name for _, tree in trees("core") for name in imported(tree)}
 
@@ -57,20 +57,20 @@ def test_only_the_command_line_names_its_options() -> None:
     `options/` is where their spelling is written, and `demo/` ends with commands to type.
     """
     apart = ("cli", "demo", "options", "repairs.py", "__init__.py")
-    told = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
-    found = []
-    for path, tree in told.items():
+    trees_ = {path: tree for path, tree in TREES.items() if path.parts[0] not in apart}
+    imports = []
+    for path, tree in trees_.items():
         nodes = list(ast.walk(tree))
         docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        found += [
+        imports += [
             f"{path}:{node.lineno}"
             for node in nodes
             if isinstance(node, ast.Constant)
             and id(node) not in docs
             and OPTION.search(CSS.sub("", str(node.value)))
         ]
-    assert len(told) > 100
-    assert not found
+    assert len(trees_) > 100
+    assert not imports
 
 
 def kinds() -> set[str]:

@@ -36,8 +36,8 @@ def test_identities_of_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
             return asked(array)
 
         monkeypatch.setattr(identity, name, meeting)
-    found = identity.identities_of(arrays)
-    assert [one.metadata for one in found] == [one.metadata for one in alone]
+    result = identity.identities_of(arrays)
+    assert [one.metadata for one in result] == [one.metadata for one in alone]
 
 
 class Meeting(ObjectStore[Any]):

@@ -42,13 +42,13 @@ def test_a_route_follows_the_condition_number_the_dtype_and_the_size(
     kappa: float, n: int, dtype: str, route: str
 ) -> None:
     rows = of_condition(kappa, n, dtype)
-    found, by_qr = (
+    by_auto, by_qr = (
         es.fit(rows, USERS, method=method, balance="gramians") for method in ("auto", "qr")
     )
-    figures = found.diagnostics["items"]
+    figures = by_auto.diagnostics["items"]
     assert (figures["route"], figures["reads"]) == (route, 1 if route == "gram" else 2)
     assert kappa / 3 < figures["condition"] < 3 * kappa
-    exact, ours = (rows.astype(np.float64) @ transform.items for transform in (by_qr, found))
+    exact, ours = (rows.astype(np.float64) @ transform.items for transform in (by_qr, by_auto))
     error = np.linalg.norm(exact - ours, axis=0) / np.linalg.norm(exact, axis=0)
     assert error.max() <= (5e-8 if dtype == "float32" and n == MANY else 2e-13)
     assert error.max() <= figures["certificate"] + by_qr.diagnostics["items"]["certificate"]
@@ -102,11 +102,11 @@ def test_values_of_any_size_are_fitted_or_refused(size: float, method: str) -> N
         ):
             es.fit(one, USERS, method=method)
         with pytest.warns(es.EmbstabWarning, match="1 are free"):  # a rotation needs nothing of it
-            found = es.fit(one, reference=one)
-        np.testing.assert_allclose(found.items[:3, :3], np.eye(3), atol=1e-12)
+            fitted = es.fit(one, reference=one)
+        np.testing.assert_allclose(fitted.items[:3, :3], np.eye(3), atol=1e-12)
         return
-    found = es.fit(rows * size, USERS, method=method)
-    scores = (rows * size @ found.items) @ (USERS @ found.users).T
+    fitted = es.fit(rows * size, USERS, method=method)
+    scores = (rows * size @ fitted.items) @ (USERS @ fitted.users).T
     np.testing.assert_allclose(scores / size, rows @ USERS.T, rtol=0, atol=1e-12)
 
 
@@ -120,10 +120,10 @@ def test_weights_of_any_size_are_used_or_refused(factor: float) -> None:
     rows, reference = of_condition(5, 500, "float64"), of_condition(7, 500, "float64")
     weights = np.random.default_rng(2).random(500)
     if 1e-140 < factor < 1e140:
-        found, expected = (
+        result, expected = (
             es.fit(rows, reference=reference, weights=by * weights) for by in (factor, 1.0)
         )
-        np.testing.assert_allclose(found.items, expected.items, atol=1e-12)
+        np.testing.assert_allclose(result.items, expected.items, atol=1e-12)
         return
     with pytest.raises(es.InputError, match="weights of items must lie within"):
         es.fit(rows, reference=reference, weights=factor * weights)

@@ -53,10 +53,10 @@ def test_cosines_of_a_search_are_right_for_rows_of_any_size(size: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "message"),
     [(1e200, "large that their squares overflow"), (1e-160, "small that their squares underflow"),
      (2.0**-1000, "small that their squares underflow")],
 )  # fmt: skip
-def test_evaluate_refuses_rows_whose_squares_leave_float64(size: float, said: str) -> None:
-    with pytest.raises(es.InputError, match=f"so {said}"):
+def test_evaluate_refuses_rows_whose_squares_leave_float64(size: float, message: str) -> None:
+    with pytest.raises(es.InputError, match=f"so {message}"):
         es.evaluate(T * size, T)

@@ -196,8 +196,8 @@ def test_a_part_of_many_columns_and_parts_is_read_by_ranges(store: MemoryStore) 
     keys_, rows = np.arange(n_parts), np.arange(3.0 * n_parts, dtype=np.float32).reshape(-1, 3)
     for number in range(3):
         spill.write(number, (keys_ + number, rows), [np.arange(n_parts + 1)] * 2)
-    found = list(spill.each(lambda number: spill.read(number, 7)))
-    assert [one[0].tolist() for one in found] == [[7], [8], [9]]
+    result = list(spill.each(lambda number: spill.read(number, 7)))
+    assert [one[0].tolist() for one in result] == [[7], [8], [9]]
     with SpillReader(spill, 1, 8) as reader:
         np.testing.assert_array_equal(reader.column(1, 0, 1), rows[8:9])
     assert list(each(spill.folder, lambda n: n, range(11))) == list(range(11))
@@ -239,11 +239,11 @@ def test_whichever_request_fails_the_join_is_one_clear_error_and_its_scratch_is_
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore", es.EmbstabWarning)
-                        found = es.fit(run, **options)
+                        fitted = es.fit(run, **options)
                 except es.AccessError:
                     failed += 1
                 else:
-                    np.testing.assert_array_equal(found.items, expected.items)
+                    np.testing.assert_array_equal(fitted.items, expected.items)
             monkeypatch.setattr(owned_prefix, "_LEFT_SECONDS", -1.0)
             OwnedPrefix(Url(PLACE), "embstab").discard()
             assert keys(store) == []

@@ -75,7 +75,7 @@ def test_users_of_a_run_are_queries_by_their_scores(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queries", "k", "said"),
+    ("queries", "k", "message"),
     [
         (W, 0, r"k must be at least 1; it is 0"),
         (W, 61, r"61 rows were asked for; .* has 60"),
@@ -83,8 +83,8 @@ def test_users_of_a_run_are_queries_by_their_scores(make_run: MakeRun) -> None:
         (np.where(np.arange(90)[:, None] == 17, np.nan, W), 5, r"row 17 of .* is not finite"),
     ],
 )
-def test_what_cannot_be_searched_is_one_error(queries: Any, k: int, said: str) -> None:
-    with pytest.raises(es.EmbstabError, match=said):
+def test_what_cannot_be_searched_is_one_error(queries: Any, k: int, message: str) -> None:
+    with pytest.raises(es.EmbstabError, match=message):
         es.search(queries, T, k)
 
 
@@ -169,7 +169,7 @@ def test_the_best_of_a_search_in_codes_are_rescored(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"metric": "hamming"}, r"compares sign codes; .* holds none"),
         ({"candidates": 9}, r"are rescored; give rescore"),
@@ -178,8 +178,8 @@ def test_the_best_of_a_search_in_codes_are_rescored(
         ({"rescore": es.table(T, ids=TEXTS)}, r"ids of this table are string; 0 is none"),
     ],
 )
-def test_a_rescored_search_that_cannot_be_is_one_error(options: Any, said: str) -> None:
-    with pytest.raises(es.EmbstabError, match=said):
+def test_a_rescored_search_that_cannot_be_is_one_error(options: Any, message: str) -> None:
+    with pytest.raises(es.EmbstabError, match=message):
         es.search(W, T, 5, **options)
 
 

@@ -21,16 +21,16 @@ def test_seconds_of_every_add_are_in_the_version_the_report_and_the_metrics(
         series.add(es.create_run(tmp_path / f"day-{k}.zarr", rows + 0.1 * k, rows[:50]))
 
     log = series.log()
-    told = [version.full_details.seconds for version in log.versions]
+    seconds_of = [version.full_details.seconds for version in log.versions]
     steps = {"add", "fit", "codes", "apply", "verify", "gates", "consensus"}
-    for seconds in told:
+    for seconds in seconds_of:
         assert set(seconds) == steps
         inner = sum(seconds[step] for step in steps - {"add"})
         assert 0 < inner <= seconds["add"] + 0.001 * len(steps), "to a rounding of each"
     report = series.report()
-    assert [run["seconds"] for run in report.to_dict()["runs"]] == told
+    assert [run["seconds"] for run in report.to_dict()["runs"]] == seconds_of
     assert "Time to add each run" in report.html
-    assert f'embstab_series_add_seconds{{series="shop",step="fit"}} {told[1]["fit"]}' in (
+    assert f'embstab_series_add_seconds{{series="shop",step="fit"}} {seconds_of[1]["fit"]}' in (
         series.metrics()
     )
     assert "seconds" not in series.log().versions[0].to_dict().get("figures", {})

@@ -348,10 +348,10 @@ def test_a_later_batch_is_transformed_with_its_model_s_transform(
     np.testing.assert_array_equal(
         vectors_of(transformed, "users"), vectors_of(series.open(2), "users")[40:60]
     )
-    code, told, _ = run(
+    code, output, _ = run(
         "apply", tmp_path / "series", late.path, tmp_path / "b.zarr", "--version", 2
     )
-    assert (code, told["users"]["rows"]) == (0, 20)
+    assert (code, output["users"]["rows"]) == (0, 20)
     assert data_of(tmp_path / "b.zarr") == data_of(tmp_path / "a.zarr")
     head = series.transform_for()
     np.testing.assert_array_equal(head.items, series.transform_for(model="2026-01-03").items)
@@ -378,16 +378,16 @@ def test_gc_takes_what_no_version_needs_and_leaves_pins(
     assert (place / "runs" / "2026-01-04.zarr").exists()
     (place / "pins" / "reader.json").write_text('{"run": "2026-01-04"}')
     (digests,) = (f"digests/{path.name}" for path in (place / "digests").glob("2026-01-04.*"))
-    found = run("gc", place)[1]
-    assert found["removed"] == []
-    assert found["left"].keys() == {
+    result = run("gc", place)[1]
+    assert result["removed"] == []
+    assert result["left"].keys() == {
         digests,
         "candidates/2026-01-04/candidate.npz",
         "runs/2026-01-04.zarr",
     }
-    found = run("gc", place, "--grace", "0")[1]
-    assert found["removed"] == [digests, "candidates/2026-01-04/candidate.npz"]
-    assert found["left"] == {"runs/2026-01-04.zarr": "a reader has pinned it"}
+    result = run("gc", place, "--grace", "0")[1]
+    assert result["removed"] == [digests, "candidates/2026-01-04/candidate.npz"]
+    assert result["left"] == {"runs/2026-01-04.zarr": "a reader has pinned it"}
     with series.pin(2) as pinned:
         assert len(list((place / "pins").iterdir())) == 2
         assert pinned.name == "2026-01-02"

@@ -107,11 +107,11 @@ def test_codes_of_the_publish_are_those_that_compress_makes_afterwards(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
     series = es.Series(folder / name)
-    how: dict[str, Any] = {"like": series.codes(1)}
+    options: dict[str, Any] = {"like": series.codes(1)}
     if name != "pq":  # made of nothing but its name
-        how = {"code": name, "rotate": series.settings.code_rotate}
+        options = {"code": name, "rotate": series.settings.code_rotate}
     for number in (1, 2):
-        small = es.compress(series.open(number), tmp_path / f"{number}.zarr", **how)
+        small = es.compress(series.open(number), tmp_path / f"{number}.zarr", **options)
         for key in ("items", "users"):
             np.testing.assert_array_equal(codes_at(small, key), codes_at(series.open(number), key))
             np.testing.assert_array_equal(read(small, key), read(series.codes(number), key))
@@ -124,17 +124,17 @@ def test_any_chunking_of_a_delivery_gives_the_same_codes(
     tmp_path_factory: pytest.TempPathFactory, rows: int, code: str
 ) -> None:
     place = tmp_path_factory.mktemp("chunking")
-    T, found, fitted = day(1)[0].astype(np.float32), [], None
+    T, seen, fitted = day(1)[0].astype(np.float32), [], None
     for chunk_rows in (rows, N):
         run = es.create_run(place / f"{chunk_rows}.zarr", T, chunk_rows=chunk_rows, sync=False)
         fitted = fitted or es.fit(run)
-        how: dict[str, Any] = dict.fromkeys(("name", "dtype")) | {"inputs": ()}
-        how |= dict.fromkeys(("overwrite", "resume", "sync"), False)
+        options: dict[str, Any] = dict.fromkeys(("name", "dtype")) | {"inputs": ()}
+        options |= dict.fromkeys(("overwrite", "resume", "sync"), False)
         coded = transform_run(
-            fitted, run, place / f"out-{chunk_rows}.zarr", codes={"items": Code(code, D)}, **how
+            fitted, run, place / f"out-{chunk_rows}.zarr", codes={"items": Code(code, D)}, **options
         )
-        found.append((codes_at(coded), read(coded)))
-    for one, other in zip(*found, strict=True):
+        seen.append((codes_at(coded), read(coded)))
+    for one, other in zip(*seen, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -142,13 +142,13 @@ def test_any_chunking_of_a_delivery_gives_the_same_codes(
 def test_a_code_costs_no_read_of_the_delivery(
     folder: Path, tmp_path: Path, reads: Counter[tuple[str, int]]
 ) -> None:
-    found = []
+    seen = []
     for name, code in (("plain", {}), ("coded", {"code": "int8"})):
         series = es.Series.init(tmp_path / name, **code)
         reads.clear()
         series.add(folder / "day-0.zarr")
-        found.append({at: n for at, n in reads.items() if at[0].startswith(str(folder / "day"))})
-    assert found[0] == found[1]
+        seen.append({at: n for at, n in reads.items() if at[0].startswith(str(folder / "day"))})
+    assert seen[0] == seen[1]
 
 
 def test_xarray_opens_vectors_and_codes_of_one_group(folder: Path) -> None:
@@ -173,32 +173,32 @@ def test_every_run_has_the_code_of_the_first(folder: Path, name: str) -> None:
         made = known[0]["tables"][key]
         assert made["error"] == made["error_when_made"] > 0
         for one in known[1:]:
-            found = one["tables"][key]
-            assert found["error_when_made"] == made["error"]
-            assert found["agreement"] > found["agreement_by_chance"]
+            result = one["tables"][key]
+            assert result["error_when_made"] == made["error"]
+            assert result["agreement"] > result["agreement_by_chance"]
     series.codes(2, like=1)
 
 
 def test_recorded_figures_are_those_of_numpy(folder: Path) -> None:
     series = es.Series(folder / "pq")
-    found = recorded(series, 3)["tables"]["items"]
+    result = recorded(series, 3)["tables"]["items"]
     x, y = read(series.open(3)), read(series.open(2))
     decoded = read(series.codes(3))
     error = np.linalg.norm(decoded - x.astype(np.float64)) / np.linalg.norm(x)
-    assert found["error"] == pytest.approx(error, rel=1e-6)
+    assert result["error"] == pytest.approx(error, rel=1e-6)
     ours, theirs = codes_at(series.open(3)), codes_at(series.open(2))
-    assert found["agreement"] == pytest.approx(np.mean(ours == theirs), abs=1e-12)
-    assert found["shared_rows"] == N
+    assert result["agreement"] == pytest.approx(np.mean(ours == theirs), abs=1e-12)
+    assert result["shared_rows"] == N
     used = sum(len(np.unique(column)) for column in ours.T)
-    assert found["unused_entries"] == pytest.approx(1 - used / (256 * 4))
+    assert result["unused_entries"] == pytest.approx(1 - used / (256 * 4))
     np.testing.assert_array_equal(code_of(series.codes(3)).encode(x)[0], ours)
     np.testing.assert_array_equal(code_of(series.codes(3)).encode(y)[0], theirs)
 
 
 def test_a_refit_is_told_beside_the_frozen_code(folder: Path) -> None:
-    found = recorded(es.Series(folder / "pq"), 3)["tables"]["items"]
-    assert 0 <= found["refit_agreement"] < found["agreement"]
-    assert found["refit_error"] > 0 < found["frozen_error"]
+    result = recorded(es.Series(folder / "pq"), 3)["tables"]["items"]
+    assert 0 <= result["refit_agreement"] < result["agreement"]
+    assert result["refit_error"] > 0 < result["frozen_error"]
     assert "refit_error" not in recorded(es.Series(folder / "int8"), 2)["tables"]["items"]
 
 
@@ -462,7 +462,7 @@ def test_renumbering_finds_shuffled_entries(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_", "told"),
+    ("given_", "message"),
     [
         ({"code": "int7"}, "code must be one of"),
         ({"code_rotate": True}, "is not set"),
@@ -472,9 +472,9 @@ def test_renumbering_finds_shuffled_entries(seed: int) -> None:
     ],
 )
 def test_codes_that_cannot_be_are_one_error(
-    folder: Path, tmp_path: Path, given_: dict[str, Any], told: str
+    folder: Path, tmp_path: Path, given_: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(es.InputError, match=told):
+    with pytest.raises(es.InputError, match=message):
         es.Series.init(tmp_path / "series", **given_).add(folder / "day-0.zarr")
 
 
@@ -514,16 +514,16 @@ def test_a_replay_with_another_code_tells_recall_and_agreement(
     folder: Path, tmp_path: Path
 ) -> None:
     series = es.Series(folder / "int8")
-    told = series.replay(tmp_path / "scratch", code="int4")
-    last = told["runs"][-1]["figures"]
+    replayed = series.replay(tmp_path / "scratch", code="int4")
+    last = replayed["runs"][-1]["figures"]
     assert 1 >= last["code_recall"]["series"] > last["code_recall"]["scratch"] > 0.5
     assert last["items_code_error"]["difference"] > 0
     assert 0 < last["items_code_agreement"]["series"] < 1
-    assert told["means"]["code_recall"]["difference"] < 0
+    assert replayed["means"]["code_recall"]["difference"] < 0
     T, W, decoded = read(series.open(2)), read(series.open(2), "users"), read(series.codes(2))
     asked = W[np.sort(np.random.default_rng(0).choice(len(W), len(W), replace=False))]
-    best, found = (np.argsort(-asked @ rows.T, axis=1)[:, :10] for rows in (T, decoded))
-    shared = np.mean([len({*a} & {*b}) / 10 for a, b in zip(best, found, strict=True)])
+    best, result = (np.argsort(-asked @ rows.T, axis=1)[:, :10] for rows in (T, decoded))
+    shared = np.mean([len({*a} & {*b}) / 10 for a, b in zip(best, result, strict=True)])
     assert last["code_recall"]["series"] == pytest.approx(shared, abs=1e-9)
 
 

@@ -103,16 +103,16 @@ def test_gc_leaves_what_is_younger_than_the_grace(place: Path, machine: str) -> 
     for young in left:  # one young file keeps all that belongs to it
         for path in left:
             os.utime(path, (time.time() - (7200 if path != young else 60),) * 2)
-        found = series.gc()
-        assert found.removed == []
-        assert found.left.keys() == keys
-        assert all("within the grace of 3600 s" in why for why in found.left.values())
+        result = series.gc()
+        assert result.removed == []
+        assert result.left.keys() == keys
+        assert all("within the grace of 3600 s" in why for why in result.left.values())
         assert set(series.gc(grace=7500).left) == keys
     assert not list((place / "locks").glob("*.lock")), "a dead process holds no lock"
     os.utime(young, (time.time() - 7200,) * 2)
-    found = series.gc()
-    assert set(found.removed) == keys
-    assert found.left == {}
+    result = series.gc()
+    assert set(result.removed) == keys
+    assert result.left == {}
     assert [path.name for path in (place / "runs").iterdir()] == ["day-1.zarr"]
     assert not series.verify().damage
 

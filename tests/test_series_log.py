@@ -39,13 +39,13 @@ template, days, series, run = (
 @pytest.mark.usefixtures("series")
 def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path) -> None:
     make_run("2026-01-09-late", *drifting(4), **IDS)
-    code, told, _ = run(
+    code, output, _ = run(
         "add", tmp_path / "series", tmp_path / "2026-01-09-late.zarr", "--model", "v7"
     )
-    assert (code, told["version"], told["published"], told["model"]) == (0, 4, True, "v7")
-    code, told, _ = run("log", tmp_path / "series")
+    assert (code, output["version"], output["published"], output["model"]) == (0, 4, True, "v7")
+    code, output, _ = run("log", tmp_path / "series")
     assert code == 0
-    assert [v["days_since_previous"] for v in told["versions"]] == [None, 1, 1, 6]
+    assert [v["days_since_previous"] for v in output["versions"]] == [None, 1, 1, 6]
     keys = {
         "version",
         "run",
@@ -58,8 +58,8 @@ def test_the_log_on_the_command_line(make_run: MakeRun, run: Any, tmp_path: Path
         "created",
         "kind",
     }
-    assert keys <= set(told["versions"][0])
-    assert run("log", tmp_path / "series")[1] == told, "nothing that changes between two calls"
+    assert keys <= set(output["versions"][0])
+    assert run("log", tmp_path / "series")[1] == output, "nothing that changes between two calls"
     code, shown, _ = run("show", tmp_path / "series", 2)
     assert shown["digests"]["chunks"]
     assert run("show", tmp_path / "series")[1]["version"] == 4
@@ -87,8 +87,8 @@ def test_rollback_is_a_version(
     series: es.Series, days: list[es.Run], run: Any, tmp_path: Path
 ) -> None:
     before = snapshot(tmp_path / "series")
-    code, told, _ = run("rollback", tmp_path / "series", 1)
-    assert (code, told["version"], told["restores"], told["run"], told["parent"]) == (
+    code, output, _ = run("rollback", tmp_path / "series", 1)
+    assert (code, output["version"], output["restores"], output["run"], output["parent"]) == (
         0,
         4,
         1,
@@ -110,8 +110,8 @@ def test_rollback_is_a_version(
 def test_settings_change_by_a_recorded_version(
     series: es.Series, days: list[es.Run], run: Any, tmp_path: Path
 ) -> None:
-    code, told, _ = run("settings", tmp_path / "series", "--policy", "first")
-    assert (code, told["kind"], told["settings"]["policy"]) == (0, "settings", "first")
+    code, output, _ = run("settings", tmp_path / "series", "--policy", "first")
+    assert (code, output["kind"], output["settings"]["policy"]) == (0, "settings", "first")
     assert series.head().run == "2026-01-03"
     assert series.add(days[3]).version.reference == 1
     series.rollback(2)
@@ -131,8 +131,8 @@ def test_places_that_are_no_series(tmp_path: Path, run: Any) -> None:
     assert run("log", tmp_path / "none")[0] == 2
     assert run("init", tmp_path / "series")[0] == 2
     assert run("log", tmp_path)[2].startswith("error: there is no series at")
-    code, told, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
-    assert (code, told["settings"]["policy"], told["settings"]["chain_minus_first"]) == (
+    code, output, _ = run("init", tmp_path / "new", "--policy", "first", "--no-chain-minus-first")
+    assert (code, output["settings"]["policy"], output["settings"]["chain_minus_first"]) == (
         0,
         "first",
         False,
@@ -168,8 +168,8 @@ FILES = [
 def test_damage_is_found_by_verify_and_by_the_next_reader(
     run: Any, tmp_path: Path, file: str, damage: str
 ) -> None:
-    code, told, _ = run("verify", tmp_path / "series")
-    assert (code, told["versions"], told["runs"], told["damage"]) == (0, 3, 3, [])
+    code, output, _ = run("verify", tmp_path / "series")
+    assert (code, output["versions"], output["runs"], output["damage"]) == (0, 3, 3, [])
     copy = shutil.copytree(tmp_path / "series", tmp_path / "copy")
     DAMAGE[damage](copy / file)
     code, out, err = run("verify", copy)
@@ -260,17 +260,17 @@ def test_what_the_command_line_says_a_series_says_too(
     assert run("status", place)[1] == series.status()
     assert run("show", place)[1] == series.show().to_dict()
     assert run("show", place, 2)[1] == series.show(2).to_dict()
-    code, told, _ = run("metrics", place)
+    code, output, _ = run("metrics", place)
     assert (code, (place / "metrics.prom").read_text()) == (0, series.metrics())
     assert 'series="series"' in series.metrics()
     with contextlib.chdir(place):
         assert es.Series(".").metrics() == series.metrics()
-    assert told["samples"] == sum(
+    assert output["samples"] == sum(
         not line.startswith("#") for line in series.metrics().splitlines()
     )
-    told = run("replay", place, tmp_path / "a", "--policy", "first", "--to", 2)[1]
+    output = run("replay", place, tmp_path / "a", "--policy", "first", "--to", 2)[1]
     assert series.replay(tmp_path / "b", policy="first", last=2) == {
-        k: v for k, v in told.items() if k != "seconds"
+        k: v for k, v in output.items() if k != "seconds"
     }
 
 

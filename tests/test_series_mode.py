@@ -22,12 +22,12 @@ NO_GATES: dict[str, Any] = {"gates": dict.fromkeys(THRESHOLDS)}
 
 
 def delivery(place: Path, week: int, tables: str = "items users", name: str | None = None) -> Path:
-    found = drifting(week)
+    result = drifting(week)
     given: dict[str, Any] = {}
     if "items" in tables:
-        given |= {"items": found.items, "item_ids": found.item_ids}
+        given |= {"items": result.items, "item_ids": result.item_ids}
     if "users" in tables:
-        given |= {"users": found.users, "user_ids": found.user_ids}
+        given |= {"users": result.users, "user_ids": result.user_ids}
     path = place / f"{name or f'week-{week}'}.zarr"
     es.create_run(path, given.pop("items", None), given.pop("users", None), **given)
     return path
@@ -155,40 +155,40 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
 def repeating(place: Path, week: int) -> Path:
     """A delivery whose last item repeats the id of the first, with another vector."""
-    found = drifting(week)
-    ids = np.r_[found.item_ids, found.item_ids[0]]
+    result = drifting(week)
+    ids = np.r_[result.item_ids, result.item_ids[0]]
     path = place / f"repeating-{week}.zarr"
     es.create_run(
         path,
-        np.vstack([found.items, found.items[-1:]]),
-        found.users,
+        np.vstack([result.items, result.items[-1:]]),
+        result.users,
         item_ids=ids,
-        user_ids=found.user_ids,
+        user_ids=result.user_ids,
     )
     return path
 
 
 @pytest.mark.filterwarnings("ignore:.*repeats 1 ids:dask_embstab.errors.EmbstabWarning")
-@pytest.mark.parametrize("how", ["of this run", "of the series"])
-def test_repeated_ids_where_the_first_counts(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("scope", ["of this run", "of the series"])
+def test_repeated_ids_where_the_first_counts(tmp_path: Path, scope: str) -> None:
     series = es.Series.init(
-        tmp_path / "series", duplicates="first" if how == "of the series" else "error"
+        tmp_path / "series", duplicates="first" if scope == "of the series" else "error"
     )
     series.add(delivery(tmp_path, 0))
-    own, odd = {"duplicates": "first"} if how == "of this run" else {}, repeating(tmp_path, 1)
+    own, odd = {"duplicates": "first"} if scope == "of this run" else {}, repeating(tmp_path, 1)
     if own:
         with pytest.raises(es.IdError, match=r"; duplicates='first' keeps the first row of each$"):
             series.add(odd)
     assert series.add(odd, **own).published
-    assert series.settings.duplicates == ("first" if how == "of the series" else "error")
+    assert series.settings.duplicates == ("first" if scope == "of the series" else "error")
     assert series.add(delivery(tmp_path, 2), **own).published
     assert series.add(delivery(tmp_path, 3), **own).published
     assert not series.verify().damage
-    assert series.diff(2, 1) if how == "of the series" else True
+    assert series.diff(2, 1) if scope == "of the series" else True
 
 
 def test_the_first_of_repeated_ids_counts_as_if_the_others_were_not_there(tmp_path: Path) -> None:
-    placed = []
+    written = []
     for number, write in enumerate((delivery, repeating)):
         place = tmp_path / str(number)
         place.mkdir()
@@ -200,8 +200,8 @@ def test_the_first_of_repeated_ids_counts_as_if_the_others_were_not_there(tmp_pa
             else pytest.MonkeyPatch.context()
         ):
             series.add(write(place, 1), duplicates="first")
-        placed.append(vectors_of(series.open()))
-    assert_close(placed[1][:-1], placed[0], 1e-9)
+        written.append(vectors_of(series.open()))
+    assert_close(written[1][:-1], written[0], 1e-9)
 
 
 def test_one_run_may_be_wider(tmp_path: Path) -> None:

@@ -165,9 +165,9 @@ def strike_every(
         struck = world.count >= at
         world.strike(0, after=after)
         assert struck
-        found = world.server.objects
-        assert kept.items() <= found.items(), "nothing is lost meanwhile"
-        if (state := left(found)) in known:
+        objects = world.server.objects
+        assert kept.items() <= objects.items(), "nothing is lost meanwhile"
+        if (state := left(objects)) in known:
             continue
         known.add(state)
         series = es.Series(world.place)
@@ -226,10 +226,10 @@ def test_two_publishers_at_once(tmp_path: Path) -> None:
     for turn in range(5):
         day_of(tmp_path, turn, str(turn))
     series = es.Series.init(place := in_memory(), gates=dict.fromkeys(THRESHOLDS), policy="first")
-    barrier, told = threading.Barrier(2), Queue[int]()
+    barrier, message = threading.Barrier(2), Queue[int]()
     with ThreadPoolExecutor(2) as pool:
         made = [
-            pool.submit(publish_in_step, number, place, tmp_path, rounds, barrier, told)
+            pool.submit(publish_in_step, number, place, tmp_path, rounds, barrier, message)
             for number in range(2)
         ]
         for one in made:

@@ -71,7 +71,7 @@ def told(series: es.Series) -> list[dict[str, Any]]:
     folder record their digests in it.
     """
     clock = {"created": None, "seconds": None, "digests_file": None, "digests_crc32c": None}
-    found = []
+    seen = []
     for version in series.log().versions:
         known = version.to_dict() | clock
         for name in ("digests", "reference_digests"):
@@ -81,8 +81,8 @@ def told(series: es.Series) -> list[dict[str, Any]]:
             name: value for name, value in known["basis"].items() if name not in ("file", "crc32c")
         }
         known["references"] = [name.partition("@")[0] for name in known["references"]]
-        found.append(known)
-    return found
+        seen.append(known)
+    return seen
 
 
 @pytest.fixture(scope="module")

@@ -29,12 +29,12 @@ NEW = 10_000
 
 def weeks(folder: Path, n: int, **options: Any) -> list[es.Run]:
     """A drifting world that passes every gate."""
-    found = []
+    seen = []
     for week in range(n):
         made = drifting(week, n_items=200, n_users=220)
         ids = {"item_ids": made.item_ids, "user_ids": made.user_ids} | options
-        found.append(es.create_run(folder / f"w{week}.zarr", made.items, made.users, **ids))
-    return found
+        seen.append(es.create_run(folder / f"w{week}.zarr", made.items, made.users, **ids))
+    return seen
 
 
 def renamed(folder: Path, run: es.Run, name: str) -> es.Run:

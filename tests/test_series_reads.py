@@ -33,8 +33,8 @@ def rows_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
 
     def count(path: str, n_bytes: int) -> None:
-        if found := _VECTORS.search(path):
-            counted["/".join(found.groups())] += n_bytes // (D * 4)
+        if match := _VECTORS.search(path):
+            counted["/".join(match.groups())] += n_bytes // (D * 4)
 
     read_into, take, blocks = OpenChunk.read_into, DirectGatherReader.take, Folder.blocks
 
@@ -43,9 +43,9 @@ def rows_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         read_into(self, target, offset)
 
     def taking(self: DirectGatherReader, start: int, stop: int) -> Any:
-        picked = take(self, start, stop)
-        count(f"{self._files.root}/c/", picked.nbytes)
-        return picked
+        selected = take(self, start, stop)
+        count(f"{self._files.root}/c/", selected.nbytes)
+        return selected
 
     def reading_blocks(self: Folder, key: str) -> Iterator[bytes]:
         for block in blocks(self, key):
@@ -65,9 +65,9 @@ def of_gates(rows_read: Counter[str], monkeypatch: pytest.MonkeyPatch) -> Counte
 
     def figures(*arguments: Any) -> Any:
         before = rows_read.copy()
-        found = figures_of(*arguments)
+        result = figures_of(*arguments)
         ours.update(rows_read - before)
-        return found
+        return result
 
     monkeypatch.setattr(publishing, "figures_of", figures)
     return ours

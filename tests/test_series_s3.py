@@ -59,8 +59,8 @@ def test_commands_and_verbs_take_its_url(
     assert not series.verify().damage
     assert len(told(capsys, bucket, "series", "log", url)[1]["versions"]) == 2
     assert told(capsys, bucket, "series", "metrics", url)[1]["out"] == f"{url}/metrics.prom"
-    found = es.space_of(f"{url}@2", storage_options=bucket.options)
-    assert found.origin == series.space(2).origin
+    space = es.space_of(f"{url}@2", storage_options=bucket.options)
+    assert space.origin == series.space(2).origin
     assert told(capsys, bucket, "series", "log", bucket.url("none"))[0] == 2
     assert bucket.options["secret_access_key"] not in repr(series.manifest())
     assert pickle.loads(pickle.dumps(series)).head() == series.head()

@@ -74,8 +74,8 @@ def test_rows_seen_too_seldom_have_no_say(tmp_path: Path, given: str) -> None:
         rows = unit(vectors_of(series.open())) * (counts_of(day) >= 10)[:, None]
         state = moved(state, list(range(N)), rows, 26.0)
         assert_state(series, f"day-{day}", state, 1e-12)
-        told = added.version.figures["selected"]["items"]
-        assert (told["min_count"], told["counts"]["from"]) == (
+        figures = added.version.figures["selected"]["items"]
+        assert (figures["min_count"], figures["counts"]["from"]) == (
             10,
             "events" if given == "setting" else None,
         )
@@ -156,8 +156,8 @@ def test_numbers_and_ids_from_files(tmp_path: Path, kind: str) -> None:
     files.add(runs[1], counts=str(place), only=tmp_path / "only.csv", min_count=8)
     arrays.add(runs[1], counts=counts, only=np.arange(5, N), min_count=8)
     assert_close(vectors_of(files.open()), vectors_of(arrays.open()), 0)
-    told = [series.head().figures["selected"]["items"]["counts"] for series in (files, arrays)]
-    assert [one["crc32c"] for one in told] == [told[0]["crc32c"]] * 2
+    figures = [series.head().figures["selected"]["items"]["counts"] for series in (files, arrays)]
+    assert [one["crc32c"] for one in figures] == [figures[0]["crc32c"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_the_command_line_has_them(tmp_path: Path, capsys: pytest.CaptureFixture
         with pytest.raises(SystemExit) as ended:
             main(["series", *arguments, "--json"])
         assert ended.value.code == 0
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
 
     place, files = str(tmp_path / "s"), ["--weights", str(tmp_path / "w.npy"), "--seed", "4"]
     known = told(

@@ -63,8 +63,8 @@ def client(series: es.Series) -> Iterator[TestClient]:
 def post(client: TestClient, what: str, **asked: Any) -> dict[str, Any]:
     response = client.post(f"/{what}", json=asked)
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def test_answers_are_those_of_the_version_that_they_name(
@@ -72,11 +72,11 @@ def test_answers_are_those_of_the_version_that_they_name(
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 4))
     for pinned in (None, 1, 2):
-        found = post(client, "transform", vectors=rows.tolist(), version=pinned or "head")
-        assert found["version"] == (pinned or 2)
-        made = series.transform_for(version=found["version"])
-        np.testing.assert_array_equal(found["vectors"], made.transform_users(rows))
-        assert found["space"] == series.space().origin
+        result = post(client, "transform", vectors=rows.tolist(), version=pinned or "head")
+        assert result["version"] == (pinned or 2)
+        made = series.transform_for(version=result["version"])
+        np.testing.assert_array_equal(result["vectors"], made.transform_users(rows))
+        assert result["space"] == series.space().origin
     run = series.open()
     ids = run.items.ids[:3].compute().tolist()
     stored = post(client, "lookup", table="items", ids=ids)["vectors"]
@@ -84,9 +84,9 @@ def test_answers_are_those_of_the_version_that_they_name(
     for asked in ({"vectors": rows.tolist()}, {"ids": ["u3", "u7"]}):
         queries: Any = rows if "vectors" in asked else run.users.rows_of(asked["ids"])
         scores, names = es.search(es.table(queries), run, 5, metric="dot")
-        found = post(client, "search", k=5, space=series.space().origin, **asked)
-        assert found["ids"] == names.tolist()
-        np.testing.assert_array_equal(found["scores"], scores)
+        result = post(client, "search", k=5, space=series.space().origin, **asked)
+        assert result["ids"] == names.tolist()
+        np.testing.assert_array_equal(result["scores"], scores)
 
 
 def test_a_publish_is_seen_by_the_next_request(
@@ -107,7 +107,7 @@ def test_vectors_of_a_model_are_transformed_by_its_own_version_alone(
     models = [
         client.post("/transform", json={"vectors": [[1, 2, 3, 4]], "version": n}) for n in (1, 2)
     ]
-    assert [found.status_code for found in models] == [200, 200]
+    assert [result.status_code for result in models] == [200, 200]
     about = client.get("/version").json()
     space = about["model"]["space"]
     assert (about["model"]["name"], space != about["space"]) == ("w1", True)
@@ -220,11 +220,11 @@ def load(series: es.Series, folder: Path, publishes: int, requests: int) -> None
 
         def ask(number: int) -> None:
             if number % 3:
-                found = post(client, "transform", vectors=rows.tolist(), version="head")
-                seen.append((found["version"], np.asarray(found["vectors"])))
+                result = post(client, "transform", vectors=rows.tolist(), version="head")
+                seen.append((result["version"], np.asarray(result["vectors"])))
             else:
-                found = post(client, "lookup", ids=["u1", "u2"])
-                seen.append((-found["version"], np.asarray(found["vectors"])))
+                result = post(client, "lookup", ids=["u1", "u2"])
+                seen.append((-result["version"], np.asarray(result["vectors"])))
 
         def publish() -> None:
             for number in range(2, 2 + publishes):
@@ -244,8 +244,10 @@ def load(series: es.Series, folder: Path, publishes: int, requests: int) -> None
     assert max(versions) == publishes + 2
     expected = {v: series.transform_for(version=v).transform_users(rows) for v in versions}
     stored = {v: series.open(v).users.rows_of(["u1", "u2"]) for v in versions}
-    for version, found in seen:
-        np.testing.assert_array_equal(found, expected[version] if version > 0 else stored[-version])
+    for version, result in seen:
+        np.testing.assert_array_equal(
+            result, expected[version] if version > 0 else stored[-version]
+        )
 
 
 def test_every_answer_during_publishes_is_of_one_version(series: es.Series, tmp_path: Path) -> None:

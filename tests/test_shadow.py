@@ -54,10 +54,10 @@ def test_promote_is_a_version_and_changes_no_other(
 ) -> None:
     place = tmp_path / "series"
     before = snapshot(place)
-    code, told, _ = run(capsys, "diff", place, 3)
-    assert (code, told["a"], told["b"]) == (0, 3, 2)
-    code, told, _ = run(capsys, "promote", place, 3)
-    assert (code, told["version"], told["kind"], told["restores"], told["state"]) == (
+    code, output, _ = run(capsys, "diff", place, 3)
+    assert (code, output["a"], output["b"]) == (0, 3, 2)
+    code, output, _ = run(capsys, "promote", place, 3)
+    assert (code, output["version"], output["kind"], output["restores"], output["state"]) == (
         0,
         4,
         "promote",

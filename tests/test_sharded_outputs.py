@@ -42,7 +42,7 @@ def shards_of(place: Path, key: str = "items") -> list[Path]:
 
 def test_a_run_in_shards_is_what_zarr_reads(run: es.Run, tmp_path: Path) -> None:
     ids = run.items.ids.compute()
-    found = es.create_run(
+    written = es.create_run(
         tmp_path / "out", run.items, run.users, item_ids=ids, chunk_rows=INNER, shard_rows=SHARD
     )
     for key in ("items", "users"):
@@ -51,13 +51,13 @@ def test_a_run_in_shards_is_what_zarr_reads(run: es.Run, tmp_path: Path) -> None
         assert (array.shards, array.chunks) == ((SHARD, D), (INNER, D))
         np.testing.assert_array_equal(array[:], rows)
         np.testing.assert_array_equal(array[5:31], rows[5:31])
-        table = getattr(found, key)
+        table = getattr(written, key)
         assert isinstance(table.source, DirectSource)
         assert table.is_direct
         assert table.chunk_rows == SHARD
         np.testing.assert_array_equal(table.vectors.compute(), rows)
-    np.testing.assert_array_equal(found.items.ids.compute(), ids)
-    np.testing.assert_array_equal(found.items.rows_of(ids[[33, 2]]), T.astype("f4")[[33, 2]])
+    np.testing.assert_array_equal(written.items.ids.compute(), ids)
+    np.testing.assert_array_equal(written.items.rows_of(ids[[33, 2]]), T.astype("f4")[[33, 2]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened = xr.open_zarr(tmp_path / "out", group="items")
@@ -76,8 +76,8 @@ def test_a_shard_is_one_file_that_ends_in_the_digest_of_its_rows(
         rows = theirs.read_bytes()[:-4]
         assert int.from_bytes(ours.read_bytes()[-4:], "little") == crc32c.crc32c(rows)
     source = es.open_run(tmp_path / "shards").items.source
-    found = stored_digests(source.block(0, len(T)))
-    assert [found[n] for n in range(len(files))] == [
+    digests = stored_digests(source.block(0, len(T)))
+    assert [digests[n] for n in range(len(files))] == [
         int.from_bytes(file.read_bytes()[-4:], "little") for file in files
     ]
 
@@ -99,9 +99,9 @@ def test_stabilizing_into_shards_gives_the_bits_of_chunks(run: es.Run, tmp_path:
 
 def test_ingesting_and_the_command_line_write_shards(run: es.Run, tmp_path: Path) -> None:
     np.save(tmp_path / "items.npy", T)
-    found = es.ingest(tmp_path / "items.npy", tmp_path / "ingested", shard_rows=SHARD)
+    written = es.ingest(tmp_path / "items.npy", tmp_path / "ingested", shard_rows=SHARD)
     assert zarr.open_array(tmp_path / "ingested/items/vectors").shards == (SHARD, D)
-    np.testing.assert_array_equal(found.items.vectors.compute(), T)
+    np.testing.assert_array_equal(written.items.vectors.compute(), T)
     with pytest.raises(SystemExit) as ended:
         main(["stabilize", str(run.path), str(tmp_path / "out"), "--shard-rows", str(SHARD)])
     assert not ended.value.code
@@ -109,11 +109,11 @@ def test_ingesting_and_the_command_line_write_shards(run: es.Run, tmp_path: Path
 
 
 def test_a_shard_holds_no_more_than_the_table(run: es.Run, tmp_path: Path) -> None:
-    found = es.apply(es.fit(run), run, tmp_path / "out", shard_rows=10**15)
+    written = es.apply(es.fit(run), run, tmp_path / "out", shard_rows=10**15)
     array = zarr.open_array(tmp_path / "out/items/vectors")
     assert array.shards[0] < len(T) + array.chunks[0]
     assert len(shards_of(tmp_path / "out")) == 1
-    assert found.items.vectors.compute().shape == T.shape
+    assert written.items.vectors.compute().shape == T.shape
 
 
 def inner_changed(place: Path) -> None:
@@ -168,9 +168,9 @@ def test_the_digest_of_a_file_is_that_of_its_rows(run: es.Run, tmp_path: Path, b
 
     places = (shards_of(tmp_path / name) for name in ("shards", "chunks"))
     for ours, theirs in zip(*places, strict=True):
-        found, wanted = digest(ours.read_bytes()), digest(theirs.read_bytes())
-        assert (found.body, found.stored) == (wanted.body, wanted.stored)
-        assert found.whole == crc32c.crc32c(ours.read_bytes())
+        result, wanted = digest(ours.read_bytes()), digest(theirs.read_bytes())
+        assert (result.body, result.stored) == (wanted.body, wanted.stored)
+        assert result.whole == crc32c.crc32c(ours.read_bytes())
         for at in range(0, ours.stat().st_size, 7):
             data = bytearray(ours.read_bytes())
             data[at] ^= 1
@@ -211,12 +211,12 @@ def test_shards_in_an_object_store(run: es.Run, tmp_path: Path) -> None:
     from obstore.store import MemoryStore
 
     memory = MemoryStore()
-    found = es.stabilize(run, ObjectStore(memory), reference=run, shard_rows=SHARD)
+    written = es.stabilize(run, ObjectStore(memory), reference=run, shard_rows=SHARD)
     local = es.stabilize(run, tmp_path / "out", reference=run, shard_rows=SHARD)
-    assert found.items.vectors.compute().tobytes() == local.items.vectors.compute().tobytes()
+    assert written.items.vectors.compute().tobytes() == local.items.vectors.compute().tobytes()
     sent = bytes(memory.get("items/vectors/c/1/0").bytes())
     assert sent == shards_of(tmp_path / "out")[1].read_bytes()
-    assert es.fit(found).items.tobytes() == es.fit(local).items.tobytes()
+    assert es.fit(written).items.tobytes() == es.fit(local).items.tobytes()
 
 
 @pytest.mark.parametrize("rows", [{"shard_rows": 0}, {"shard_rows": 20, "chunk_rows": 8}])

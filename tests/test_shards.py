@@ -105,8 +105,8 @@ def test_any_layout_reads_as_zarr_reads_it(tmp_path_factory: Any, data: st.DataO
     panel = draw(st.integers(1, n))
     first = draw(st.integers(0, -(-n // shard) - 1)) * shard
     through_zarr, digests = taken(ZarrBlock(ZarrSource(array), first, n), first, n, panel)
-    found, ours = taken(DirectBlock(files, first, n), first, n, panel)
-    assert found.tobytes() == through_zarr.tobytes() == rows[first:].astype(found.dtype).tobytes()
+    result, ours = taken(DirectBlock(files, first, n), first, n, panel)
+    assert result.tobytes() == through_zarr.tobytes() == rows[first:].astype(result.dtype).tobytes()
     assert ours == digests or endian == "big", "of stored bytes, as of chunks"
     part = DirectBlock(files, min(first + 1, n - 1), n).open()
     at = draw(st.integers(min(first + 1, n - 1), n - 1))
@@ -150,8 +150,8 @@ def test_what_is_no_plain_shard_goes_through_zarr(tmp_path: Path) -> None:
         array = zarr.create_array(tmp_path / name, shape=rows.shape, dtype="f4", **options)
         array[:] = rows
         assert chunk_files(array) is None, name
-        found, _ = taken(make_table(array, where="a").source.block(0, 20), 0, 20, 7)
-        np.testing.assert_array_equal(found, rows)
+        result, _ = taken(make_table(array, where="a").source.block(0, 20), 0, 20, 7)
+        np.testing.assert_array_equal(result, rows)
 
 
 def test_ids_in_shards_are_read_without_zarr(tmp_path: Path) -> None:

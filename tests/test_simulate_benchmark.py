@@ -27,11 +27,11 @@ def test_two_reads_and_their_join_by_hand() -> None:
         workers=2, threads=1, kernel=50, link=100, connection=math.inf, latency=0.25,
         gets=math.inf, puts=math.inf, handle=0.5, between=0.5, bytes_joined=70, fetch=10,
     )  # fmt: skip
-    told = simulate.simulated(job, cluster)
-    assert told.seconds == pytest.approx(3.25 + 0.5 + 3 + 1 + 0.5)
-    assert told.scheduler == pytest.approx(1.5)
-    assert told.busy == pytest.approx(2 * 2.25 + 4.5)
-    assert (told.moved, told.held) == (30, 47)
+    simulated = simulate.simulated(job, cluster)
+    assert simulated.seconds == pytest.approx(3.25 + 0.5 + 3 + 1 + 0.5)
+    assert simulated.scheduler == pytest.approx(1.5)
+    assert simulated.busy == pytest.approx(2 * 2.25 + 4.5)
+    assert (simulated.moved, simulated.held) == (30, 47)
     assert job.depth == 2
 
 

@@ -52,23 +52,23 @@ def best(queries: Array, rows: Array, ids: Array, k: int) -> list[set[int]]:
     return [set(line) for line in ids[order].tolist()]
 
 
-def share(found: list[set[int]], wanted: list[set[int]], k: int) -> float:
-    return float(np.mean([len(a & b) / k for a, b in zip(found, wanted, strict=True)]))
+def share(ranked: list[set[int]], wanted: list[set[int]], k: int) -> float:
+    return float(np.mean([len(a & b) / k for a, b in zip(ranked, wanted, strict=True)]))
 
 
 @pytest.mark.usefixtures("small_tasks")
 def test_the_matrix_is_that_of_plain_numpy(series: es.Series) -> None:
-    found = series.skew(k=5, users=90)
+    skew = series.skew(k=5, users=90)
     runs = [series.open(version) for version in (1, 2, 3)]
     items = [vectors_of(run) for run in runs]
     users = [vectors_of(run, "users") for run in runs]
     ids = [run.items.ids.compute() for run in runs]
-    assert (found.versions, found.k, found.sampled, found.queries) == ((1, 2, 3), 5, 90, "users")
+    assert (skew.versions, skew.k, skew.sampled, skew.queries) == ((1, 2, 3), 5, 90, "users")
     for i in range(3):
         for j in range(3):
             lists = [best(users[q], items[j], ids[j], 5) for q in (i, j)]
-            assert found.recall[i][j].mean == pytest.approx(share(*lists, 5)), (i, j)
-        assert found.recall[i][i].mean == 1
+            assert skew.recall[i][j].mean == pytest.approx(share(*lists, 5)), (i, j)
+        assert skew.recall[i][i].mean == 1
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -76,7 +76,7 @@ def test_the_mixed_table_holds_each_newest_item_once(series: es.Series) -> None:
     """Each as the version that its hash names has it; what that version lacks is of the newest."""
     from dask_embstab.tables.ids.texts import mix64
 
-    found = series.skew(k=5, users=90)
+    skew = series.skew(k=5, users=90)
     runs = [series.open(version) for version in (1, 2, 3)]
     known = [
         dict(zip(run.items.ids.compute().tolist(), vectors_of(run), strict=True)) for run in runs
@@ -93,7 +93,7 @@ def test_the_mixed_table_holds_each_newest_item_once(series: es.Series) -> None:
     fresh = best(users[2], vectors_of(runs[2]), newest, 5)
     for i in range(3):
         expected = share(best(users[i], mixed, newest, 5), fresh, 5)
-        assert found.mixed[i].mean == pytest.approx(expected)
+        assert skew.mixed[i].mean == pytest.approx(expected)
 
 
 def test_without_users_items_are_the_queries(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_without_users_items_are_the_queries(tmp_path: Path) -> None:
     T, U = world(0)[0], world(1)[0]
     for day in range(2):
         made.add(es.create_run(tmp_path / f"{day}.zarr", T + 0.2 * day * U))
-    found = made.skew(k=4, users=60)
-    assert (found.queries, found.metric) == ("items", "cosine")
+    skew = made.skew(k=4, users=60)
+    assert (skew.queries, skew.metric) == ("items", "cosine")
     rows = [vectors_of(made.open(version)) for version in (1, 2)]
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows]
     lists = []
@@ -110,7 +110,7 @@ def test_without_users_items_are_the_queries(tmp_path: Path) -> None:
         scores = queries @ unit[1].T
         np.fill_diagonal(scores, -np.inf)
         lists.append([set(line) for line in np.argsort(-scores, axis=1)[:, :4].tolist()])
-    assert found.recall[0][1].mean == pytest.approx(share(*lists, 4))
+    assert skew.recall[0][1].mean == pytest.approx(share(*lists, 4))
 
 
 def test_the_command_says_what_python_says(
@@ -118,8 +118,8 @@ def test_the_command_says_what_python_says(
 ) -> None:
     place = series.store.place("")
     command("series", "skew", place, "--versions", "1,3", "--k", "3", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert told == series.skew([3, 1], k=3).to_dict()
+    output = json.loads(capsys.readouterr().out)
+    assert output == series.skew([3, 1], k=3).to_dict()
     command("series", "skew", place)
     assert "on a mixture" in capsys.readouterr().out
 
@@ -168,7 +168,7 @@ def test_options_of_the_command_are_those_of_python(
         *("--groups", f"items={tmp_path}/market.npy", "--groups", f"users={tmp_path}/age.npy"),
         *("--displacement", tmp_path / "moved.zarr", "--json"),
     )
-    found = es.evaluate(
+    metrics = es.evaluate(
         *runs,
         k=7,
         users=40,
@@ -179,7 +179,7 @@ def test_options_of_the_command_are_those_of_python(
         groups={"items": np.arange(60) % 2, "users": np.arange(90)},
         displacement=tmp_path / "again.zarr",
     )
-    assert json.loads(capsys.readouterr().out) == found.to_dict()
+    assert json.loads(capsys.readouterr().out) == metrics.to_dict()
     assert (tmp_path / "moved.zarr" / "users" / "cosine").is_dir()
 
 

@@ -28,17 +28,17 @@ COSTLY = {
 @pytest.fixture
 def factorizations(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the costly factorizations of matrices of D rows and more, by their name."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def counted(original: Any, name: str, A: Any, *given: Any, **more: Any) -> Any:
         if min(np.shape(A)) >= D:
-            found[name] += 1
+            counts[name] += 1
         return original(A, *given, **more)
 
     for module, names in COSTLY.items():
         for name in names:
             monkeypatch.setattr(module, name, partial(counted, getattr(module, name), name))
-    return found
+    return counts
 
 
 def rows(seed: int, n: int = 400) -> Any:
@@ -94,9 +94,9 @@ def test_a_graded_triangle_is_made_without_eigenvectors(factorizations: Counter[
 @pytest.mark.parametrize("scale", [1.0, 1e100])
 def test_a_known_nuclear_norm_changes_no_figure(scale: float) -> None:
     X, Y = rows(6).astype(float) * scale, rows(7).astype(float) * scale
-    found = procrustes(X.T @ Y)
-    sums = (found.Q.T @ X.T @ X @ found.Q, Y.T @ Y, found.Q.T @ X.T @ Y)
-    norm = float(found.singular_values.sum())
+    solution = procrustes(X.T @ Y)
+    sums = (solution.Q.T @ X.T @ X @ solution.Q, Y.T @ Y, solution.Q.T @ X.T @ Y)
+    norm = float(solution.singular_values.sum())
     assert alignment(*sums, nuclear_norm=norm) == alignment(*sums)
     mirrored = (X.T @ X, Y.T @ Y, X.T @ Y)
     assert alignment(*mirrored, nuclear_norm=norm).bound_reason
@@ -112,9 +112,9 @@ def test_users_that_are_not_aligned_on_are_a_gramian_alone(monkeypatch: pytest.M
 
     monkeypatch.setattr(moments, "joint_gramian", counted)
     T, W = rows(8, 300), rows(9, 200)
-    found = es.fit({"items": T, "users": W}, reference={"items": T, "users": W}).diagnostics
+    fitted = es.fit({"items": T, "users": W}, reference={"items": T, "users": W}).diagnostics
     assert joined == [300]
-    assert (found["users"]["matched"], found["users"]["reference_digests"]) == (None, [])
+    assert (fitted["users"]["matched"], fitted["users"]["reference_digests"]) == (None, [])
 
 
 @pytest.mark.parametrize("drift", [1.0, 0.1, 1e-3])

@@ -165,7 +165,7 @@ def test_vectors_without_fingerprint_are_told_by_their_rows(
     for week in weeks[:3]:
         series.add(week)
     stable = es.detect_space(series.open(2), series)
-    assert [found.space.name for found in stable.spaces] == ["series"]
+    assert [result.space.name for result in stable.spaces] == ["series"]
     assert stable.spaces[0].space.origin == series.space().origin
     assert (stable.mixed, stable.unclear, stable.rows) == (False, 0, 80)
     raw = es.detect_space(weeks[1], series, key="users", rows=50)
@@ -182,11 +182,11 @@ def test_an_index_of_old_and_new_vectors_is_mixed(weeks: list[str], tmp_path: Pa
     stored = series.open(2).items
     rows[::3] = np.asarray(stored.vectors)[::3]
     ids = np.asarray(stored.ids)
-    found = es.detect_space(es.table(rows, ids=ids), series)
-    assert found.mixed
-    told = {one.space.name: one.share for one in found.spaces}
-    assert told["w1"] == pytest.approx(2 / 3, abs=0.02)
-    assert told["series"] == pytest.approx(1 / 3, abs=0.02)
+    detected = es.detect_space(es.table(rows, ids=ids), series)
+    assert detected.mixed
+    shares = {one.space.name: one.share for one in detected.spaces}
+    assert shares["w1"] == pytest.approx(2 / 3, abs=0.02)
+    assert shares["series"] == pytest.approx(1 / 3, abs=0.02)
     noise = np.random.default_rng(0).normal(size=rows.shape)
     assert es.detect_space(es.table(noise, ids=ids), series).unclear > 40
     with pytest.raises(es.TooFewMatchedError):
@@ -197,8 +197,8 @@ def test_the_command_detects(weeks: list[str], tmp_path: Path) -> None:
     series = es.Series.init(tmp_path / "s", policy="first")
     series.add(weeks[0])
     call = ["detect", weeks[0], "--spaces", str(tmp_path / "s"), "--json"]
-    told = json.loads(CliRunner().invoke(main, call).stdout)
-    assert told["spaces"][0]["space"] == "w0"
+    printed = json.loads(CliRunner().invoke(main, call).stdout)
+    assert printed["spaces"][0]["space"] == "w0"
 
 
 def test_scores_onto_a_run_as_trained_do_not_lead_into_its_space(

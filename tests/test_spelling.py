@@ -69,11 +69,11 @@ SPELLED: dict[str, tuple[Callable[[], tuple[Any, Any]], str, int]] = {
 
 
 @pytest.mark.parametrize("memory", ["1GiB", 1 << 20])
-@pytest.mark.parametrize("how", SPELLED)
+@pytest.mark.parametrize("form", SPELLED)
 def test_ids_that_differ_only_by_their_spelling_are_counted(
-    make_run: MakeRun, how: str, memory: Any
+    make_run: MakeRun, form: str, memory: Any
 ) -> None:
-    make, by, n = SPELLED[how]
+    make, by, n = SPELLED[form]
     ours, theirs = make()
     order = np.random.default_rng(0).permutation(60)
     run = make_run("run", T, W, item_ids=ours)
@@ -83,10 +83,10 @@ def test_ids_that_differ_only_by_their_spelling_are_counted(
         r" \('.*' and '.*'\)"
     )
     with pytest.warns(es.EmbstabWarning, match=says) as caught:
-        found = es.fit(run, reference=reference, min_matched=4, join_memory=memory)
+        fitted = es.fit(run, reference=reference, min_matched=4, join_memory=memory)
     assert len(caught) == 1
     assert str(caught[0].message).isascii(), "forms that look alike are told apart"
-    figures = found.diagnostics["items"]
+    figures = fitted.diagnostics["items"]
     assert figures["matched"] == 60 - n
     assert [(key.endswith(by), count) for key, count in figures["differ_only_by"].items()] == [
         (True, n)
@@ -115,8 +115,8 @@ def test_ids_that_differ_otherwise_are_no_news(ours: Any, theirs: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "the rows agree with their reference rows no better")
-        found = es.fit(es.table(T, ids=ours), W, reference=es.table(T, ids=theirs))
-    assert found.diagnostics["items"]["differ_only_by"] == {}
+        fitted = es.fit(es.table(T, ids=ours), W, reference=es.table(T, ids=theirs))
+    assert fitted.diagnostics["items"]["differ_only_by"] == {}
 
 
 def test_what_is_held_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +148,8 @@ def test_only_says_which_of_its_ids_differ_by_their_spelling(asked: str) -> None
         [text.swapcase() if text.islower() else text.lower() for text in stored[30:]],
     )
     with pytest.warns(es.EmbstabWarning, match="30 ids differ only by the case of a UUID"):
-        found = es.fit(tables[0], reference=tables[1], only=[*alike, *other])
-    assert found.diagnostics["items"]["aligned"] == 30
+        fitted = es.fit(tables[0], reference=tables[1], only=[*alike, *other])
+    assert fitted.diagnostics["items"]["aligned"] == 30
     with pytest.raises(
         es.IdError, match=r"1 of 1 ids are in no row.*differs only by its spelling from"
     ):

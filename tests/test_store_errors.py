@@ -79,12 +79,12 @@ RAISED: dict[str, tuple[BaseException, type[Exception], str]] = {
 @pytest.mark.parametrize("kind", RAISED)
 def test_each_failure_has_its_own_error(kind: str) -> None:
     raised, error, says = RAISED[kind]
-    found = read_error(raised, "the chunk x")
-    assert type(found) is error
+    result = read_error(raised, "the chunk x")
+    assert type(result) is error
     with pytest.raises(error, match=says):
-        raise found
+        raise result
     if error is es.AccessError:
-        assert "restore" not in str(found)
+        assert "restore" not in str(result)
 
 
 @pytest.mark.parametrize("where", ["metadata", "vectors", "ids", "compressed", "weights"])
@@ -139,14 +139,14 @@ def test_a_chunk_that_may_not_be_read(
         es.fit(path)
 
 
-@pytest.mark.parametrize("how", ["written by this library", "compressed", "sharded"])
+@pytest.mark.parametrize("form", ["written by this library", "compressed", "sharded"])
 def test_a_folder_in_the_place_of_a_chunk(
-    make_run: MakeRun, tmp_path: Path, refused: Refused, how: str
+    make_run: MakeRun, tmp_path: Path, refused: Refused, form: str
 ) -> None:
-    if how == "written by this library":
+    if form == "written by this library":
         path = Path(make_run("in", T).path)
     else:
-        options = {"shards": (16, 4), "chunk_rows": 8} if how == "sharded" else {}
+        options = {"shards": (16, 4), "chunk_rows": 8} if form == "sharded" else {}
         path = foreign_run(tmp_path / "in.zarr", {"items": (T, None)}, **options)
     file = chunk_file(path, "items", 1)
     file.unlink()

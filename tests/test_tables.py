@@ -125,12 +125,12 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("how", STORED)
+@pytest.mark.parametrize("form", STORED)
 def test_any_full_width_array_is_read_as_it_is(
-    tmp_path: Path, how: str, expected: tuple[Any, Any]
+    tmp_path: Path, form: str, expected: tuple[Any, Any]
 ) -> None:
     path = foreign_run(
-        tmp_path / "other.zarr", {"items": (T, NAMES), "users": (W, NUMBERS)}, **STORED[how]
+        tmp_path / "other.zarr", {"items": (T, NAMES), "users": (W, NUMBERS)}, **STORED[form]
     )
     run = es.open_run(path)
     np.testing.assert_array_equal(run.items.vectors.compute(), T)
@@ -204,9 +204,9 @@ def test_a_table_may_be_anything_that_holds_rows(
     }
     wanted = es.fit(items, users)
     for pair in given.values():
-        found = es.fit(*pair)
-        assert_close(found.items, wanted.items, 1e-10)
-        assert_close(found.users, wanted.users, 1e-10)
+        fitted = es.fit(*pair)
+        assert_close(fitted.items, wanted.items, 1e-10)
+        assert_close(fitted.users, wanted.users, 1e-10)
 
 
 def test_a_dask_array_is_written_as_a_run(tmp_path: Path) -> None:
@@ -297,23 +297,28 @@ def test_the_transform_group_says_everything(
     for name in ("items", "users"):
         np.testing.assert_array_equal(group[name][...], getattr(transform, name))
         assert stored(run, f"transform/{name}")["dimension_names"] == ["component_in", "component"]
-    said = dict(group.attrs)
-    assert "row vectors" in said["direction"]
-    assert said["run"] == {"path": second.path, "name": "second"}
-    assert (said["reference"]["path"], said["reference"]["name"]) == (reference.path, "first")
-    assert (said["method"], said["keep"]) == ("gram", "scores")
-    assert {"dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray"} <= set(said["versions"])
-    assert said["diagnostics"] == json.loads(json.dumps(transform.diagnostics))
+    attributes = dict(group.attrs)
+    assert "row vectors" in attributes["direction"]
+    assert attributes["run"] == {"path": second.path, "name": "second"}
+    assert (attributes["reference"]["path"], attributes["reference"]["name"]) == (
+        reference.path,
+        "first",
+    )
+    assert (attributes["method"], attributes["keep"]) == ("gram", "scores")
+    assert {"dask_embstab", "numpy", "scipy", "zarr", "dask", "xarray"} <= set(
+        attributes["versions"]
+    )
+    assert attributes["diagnostics"] == json.loads(json.dumps(transform.diagnostics))
     for key in ("items", "users"):
         n = 4 if key == "items" else 6
         chunks = [chunk_file(second.path, key, chunk).read_bytes() for chunk in range(n)]
         digests = [crc32c.crc32c(data[:-4]) for data in chunks]
         assert digests == [struct.unpack("<I", data[-4:])[0] for data in chunks]
-        assert said["digests"][key] == digests
-        assert said["diagnostics"][key]["digests"] == digests
+        assert attributes["digests"][key] == digests
+        assert attributes["diagnostics"][key]["digests"] == digests
     assert run.transform is not None
     np.testing.assert_array_equal(run.transform.items, transform.items)
-    assert run.transform.diagnostics == said["diagnostics"]
+    assert run.transform.diagnostics == attributes["diagnostics"]
     assert run.attrs["embstab"]["kind"] == "run"
 
 

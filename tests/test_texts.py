@@ -62,11 +62,11 @@ def test_texts_in_cells_have_their_keys_and_differ_as_before(
     )
     cells, keys = texts.in_cells()
     np.testing.assert_array_equal(keys, texts.keys())
-    told = [
+    encoded_texts = [
         (len(s), s) if len(s) > 15 else (16, s.ljust(15, b"\0") + bytes([0xF0 + len(s)]))
         for s in listed(texts)
     ]
-    assert [(len(s), s) for s in listed(cells)] == told
+    assert [(len(s), s) for s in listed(cells)] == encoded_texts
     order = np.array(random.sample(range(len(strings)), len(strings) // 2), np.int64)
     for one in (texts, cells):
         moved = one.moved(order)
@@ -85,9 +85,9 @@ def test_a_cell_is_no_text_of_16_bytes(raw: bytes, text: str) -> None:
 
 @given(IDS, st.integers(0, 3))
 def test_stored_texts_are_those_that_zarr_decodes(texts: list[str], n_empty: int) -> None:
-    found = parsed(encoded(texts + [""] * n_empty), len(texts))
-    assert found is not None
-    assert listed(found) == [text.encode() for text in texts]
+    result = parsed(encoded(texts + [""] * n_empty), len(texts))
+    assert result is not None
+    assert listed(result) == [text.encode() for text in texts]
 
 
 @given(st.lists(st.text(max_size=3), min_size=1), st.binary(max_size=3), st.integers(0, 40))
@@ -95,8 +95,8 @@ def test_what_lengths_do_not_lead_through_is_left_to_zarr(
     texts: list[str], more: bytes, cut: int
 ) -> None:
     whole = encoded(texts)
-    found = parsed(whole, len(texts))
-    assert found is None or listed(found) == [text.encode() for text in texts]
+    result = parsed(whole, len(texts))
+    assert result is None or listed(result) == [text.encode() for text in texts]
     for data in (
         np.append(whole, np.frombuffer(more, np.uint8)),
         whole[: max(4, len(whole) - cut)],
@@ -120,9 +120,9 @@ def test_a_character_is_not_cut_in_two() -> None:
 
 def test_texts_of_64_kilobytes_and_many_blocks_are_found() -> None:
     texts = ["x" * 65535, "y" * 256, *(f"item-{i}" for i in range(50_000)), "z" * 65536]
-    found = parsed(encoded(texts[:-1]), len(texts) - 1)
-    assert found is not None
-    assert listed(found) == [text.encode() for text in texts[:-1]]
+    result = parsed(encoded(texts[:-1]), len(texts) - 1)
+    assert result is not None
+    assert listed(result) == [text.encode() for text in texts[:-1]]
     assert parsed(encoded(texts), len(texts)) is None
 
 

@@ -132,9 +132,9 @@ def test_a_report_tells_a_change_after_what_evaluate_measured(
     measured = reporting.evaluate
 
     def then_replaced(*given: Any, **options: Any) -> Any:
-        found = measured(*given, **options)
+        result = measured(*given, **options)
         replaced(runs[which])
-        return found
+        return result
 
     monkeypatch.setattr(reporting, "evaluate", then_replaced)
     with refused("(?:)"):
@@ -155,9 +155,9 @@ def test_the_command_line_ends_with_2(
             ]
         )
     assert ended.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in told if line.startswith("error: ")]) == 1
-    assert f"{runs[0].path}/items changed: chunk file " in told[-1]
+    output = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in output if line.startswith("error: ")]) == 1
+    assert f"{runs[0].path}/items changed: chunk file " in output[-1]
     assert not (tmp_path / "out.zarr").exists()
 
 

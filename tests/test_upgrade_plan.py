@@ -36,8 +36,8 @@ def run(folder: Path, name: str, T: Array, W: Array | None, first: int = 0) -> e
 
 def recall(queries: Array, rows: Array, sent: Array, stored: Array, k: int) -> float:
     fresh = np.argsort(-queries @ rows.T, axis=1)[:, :k]
-    found = np.argsort(-sent @ stored.T, axis=1)[:, :k]
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(fresh, found, strict=True)]))
+    ids = np.argsort(-sent @ stored.T, axis=1)[:, :k]
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(fresh, ids, strict=True)]))
 
 
 def test_recall_is_that_of_the_definition_over_all_queries(tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_items_alone_are_compared_by_their_neighbours_without_themselves(tmp_pat
     assert plan.leave is not None
     unit, moved = T / np.linalg.norm(T, axis=1)[:, None], T @ Q
     moved /= np.linalg.norm(moved, axis=1)[:, None]
-    fresh, found = unit @ unit.T, moved @ unit.T
+    fresh, bridged = unit @ unit.T, moved @ unit.T
     np.fill_diagonal(fresh, -2)
-    np.fill_diagonal(found, -2)
-    a, b = (np.argsort(-one, axis=1)[:, :5] for one in (fresh, found))
+    np.fill_diagonal(bridged, -2)
+    a, b = (np.argsort(-one, axis=1)[:, :5] for one in (fresh, bridged))
     expected = np.mean([len(set(x) & set(y)) / 5 for x, y in zip(a, b, strict=True)])
     assert plan.leave.mean == pytest.approx(expected)
 
@@ -150,9 +150,9 @@ def test_the_command_prints_the_plan_and_saves_the_bridge(tmp_path: Path) -> Non
     saved = str(tmp_path / "bridge.npz")
     done = CliRunner().invoke(main, [*call, "--json", "--save", saved])
     assert done.exit_code == 0
-    told = json.loads(done.stdout)
-    assert told["decision"] == "bridge"
-    assert told["recall"]["bridge"]["mean"] == 1
+    printed = json.loads(done.stdout)
+    assert printed["decision"] == "bridge"
+    assert printed["recall"]["bridge"]["mean"] == 1
     assert es.Transform.load(saved).d == D
     lines = CliRunner().invoke(main, call).stdout.splitlines()
     assert lines[0].startswith("bridge: recall@10")

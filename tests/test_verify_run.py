@@ -162,9 +162,9 @@ def test_a_whole_run_passes_wherever_it_lies(
 ) -> None:
     (place / ".DS_Store").write_bytes(b"a foreign one")
     assert embstab("verify", place) == 0
-    told = json.loads(capsys.readouterr().out)
+    output = json.loads(capsys.readouterr().out)
     files = [path for path in place.rglob("*") if path.is_file() and path.name != ".DS_Store"]
-    assert (told["files"], told["damage"]) == (len(files), [])
+    assert (output["files"], output["damage"]) == (len(files), [])
     shutil.move(place, tmp_path / "moved.zarr")
     moved = es.open_run(tmp_path / "moved.zarr", verify=True)
     assert moved.transform is not None

@@ -120,13 +120,13 @@ def test_what_a_view_does_is_part_of_what_it_reads(tmp_path: Path) -> None:
             Gathered(rows, np.arange(5)[::-1].copy()),
         ]
 
-    told = list(map(source_written, views()))
-    assert len(set(told)) == len(told)
-    assert told == list(map(source_written, views()))
+    sources = list(map(source_written, views()))
+    assert len(set(sources)) == len(sources)
+    assert sources == list(map(source_written, views()))
     unknown = MappedSource(rows, lambda block: block, D, rows.dtype)
     assert source_written(unknown) != source_written(unknown), (
         "nothing is known of a function without a name"
     )
     zarr.create_array(tmp_path / "rows.zarr", data=2 * ROWS, chunks=(8, D), overwrite=True)
     now = list(map(source_written, views()))
-    assert not set(now) & set(told), "what they are views of was written anew"
+    assert not set(now) & set(sources), "what they are views of was written anew"

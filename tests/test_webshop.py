@@ -113,9 +113,9 @@ def test_as_many_conjugate_gradient_steps_as_components_solve(
         rng.standard_normal((counts.shape[1], 3)),
         rng.standard_normal((counts.shape[0], 3)),
     )
-    found = descend(counts, fixed, start, n_steps=3, **LOSS)
-    assert_allclose(found, half_step(counts, fixed, **LOSS), atol=1e-8)
-    assert_allclose(descend(counts, fixed, found, n_steps=1, **LOSS), found, atol=1e-8)
+    result = descend(counts, fixed, start, n_steps=3, **LOSS)
+    assert_allclose(result, half_step(counts, fixed, **LOSS), atol=1e-8)
+    assert_allclose(descend(counts, fixed, result, n_steps=1, **LOSS), result, atol=1e-8)
 
 
 def test_few_steps_end_where_exact_sweeps_do(shop: Path) -> None:
@@ -165,14 +165,14 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
         items_of("bcdef", rng.standard_normal((5, 2))),
     ]
     weeks.append(items_of("abdfg", rng.standard_normal((5, 2))))
-    found = webshop_figures.by_gap(weeks, 1)
+    result = webshop_figures.by_gap(weeks, 1)
 
     def cosine(a: Any, b: Any) -> float:
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
     x = {name: weeks[2].rows[k] for k, name in enumerate("bcdef")}
     y = {name: weeks[3].rows[k] for k, name in enumerate("abdfg")}
-    assert found["transformed"] == pytest.approx(
+    assert result["transformed"] == pytest.approx(
         np.mean([cosine(x[name], y[name]) for name in "bdf"])
     )
     # In the plane the best rotation or reflection can be searched for.
@@ -184,7 +184,7 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
         for f in (1, -1)
     ]
     best = min(turns, key=lambda Q: np.linalg.norm(Y @ Q - X))
-    assert found["ceiling"] == pytest.approx(
+    assert result["ceiling"] == pytest.approx(
         np.mean([cosine(*pair) for pair in zip(X, Y @ best, strict=True)]), abs=1e-3
     )
     assert webshop_figures.by_gap(weeks, 4) == {
@@ -197,9 +197,9 @@ def test_figures_are_the_mean_of_the_means_over_shared_items() -> None:
 def test_ages_count_from_the_first_run_that_has_the_item() -> None:
     rows = np.random.default_rng(1).standard_normal((3, 2))
     weeks = [items_of(ids, rows) for ids in ("abc", "abd", "ade", "def")]
-    found = webshop_figures.by_age(weeks)
+    result = webshop_figures.by_age(weeks)
     # Week by week: a and b are shared, then a and d (one week old next), then d and e.
-    assert {name: line["n"] for name, line in found.items()} == {
+    assert {name: line["n"] for name, line in result.items()} == {
         "0": 2,
         "1": 1,
         "in the first run": 3,
@@ -210,8 +210,8 @@ def test_ages_count_from_the_first_run_that_has_the_item() -> None:
             webshop_figures.cosines(rows[[2]], rows[[1]])[0],
         ]
     )
-    assert found["1"]["transformed"] == pytest.approx(e_d[0])
-    assert found["0"]["transformed"] == pytest.approx(
+    assert result["1"]["transformed"] == pytest.approx(e_d[0])
+    assert result["0"]["transformed"] == pytest.approx(
         np.mean([webshop_figures.cosines(rows[[2]], rows[[1]])[0], e_d[1]])
     )
 
@@ -266,38 +266,38 @@ def small(
             patched.setattr(webshop_series, "POLICIES", known)
             patched.setattr(webshop_series, "HELD_OUT", request.param[:1])
         words = ["--small", "--markdown", str(page), "--report", str(report)]
-        (found,) = webshop_series.main(words)
+        (results,) = webshop_series.main(words)
     assert "<h1>Series consensus</h1>" in report.read_text(encoding="utf-8")
-    return found, page.read_text(encoding="utf-8")
+    return results, page.read_text(encoding="utf-8")
 
 
 @needs_data
 def test_aligning_to_the_previous_run_is_the_ceiling_of_the_next_week(
     small: tuple[dict[str, Any], str],
 ) -> None:
-    found, _ = small
+    result, _ = small
     for policy, key in (("previous", "ceiling"), ("previous, unit rows", "ceiling, unit rows")):
-        figures = found[policy]["gaps"][1]
+        figures = result[policy]["gaps"][1]
         assert figures["transformed"] == pytest.approx(figures[key], abs=1e-4)
 
 
 @needs_data
 def test_no_policy_beats_the_ceiling_by_much(small: tuple[dict[str, Any], str]) -> None:
-    found, _ = small
-    for policy in found.keys() & webshop_series.POLICIES.keys():
-        assert (found[policy]["passed"], found[policy]["held"]) == (6, 0)
+    result, _ = small
+    for policy in result.keys() & webshop_series.POLICIES.keys():
+        assert (result[policy]["passed"], result[policy]["held"]) == (6, 0)
         for gap in (1, 4):
-            figures = found[policy]["gaps"][gap]
+            figures = result[policy]["gaps"][gap]
             assert (
                 0.5 * figures["ceiling"]
                 < figures["transformed"]
                 < 1.02 * figures["ceiling, unit rows"]
             )
-        assert sum(line["n"] for line in found[policy]["ages"].values()) > 5000
+        assert sum(line["n"] for line in result[policy]["ages"].values()) > 5000
 
 
 @needs_data
 def test_the_page_says_how_it_was_made(small: tuple[dict[str, Any], str]) -> None:
-    found, page = small
+    result, page = small
     assert "`python examples/webshop_series.py --small --markdown " in page
-    assert f"| consensus | {found['consensus']['gaps'][1]['transformed']:.3f} (" in page
+    assert f"| consensus | {result['consensus']['gaps'][1]['transformed']:.3f} (" in page

@@ -58,14 +58,14 @@ def test_the_rectangular_rotation_is_a_local_minimum_no_worse_than_dropping_colu
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(50, r)) * rng.uniform(0.1, 3, size=r)
     y = x[:, :D] + noise * rng.normal(size=(50, D))
-    found = narrowing(x.T @ y, x.T @ x).Q
-    np.testing.assert_allclose(found.T @ found, np.eye(D), atol=1e-10)
+    result = narrowing(x.T @ y, x.T @ x).Q
+    np.testing.assert_allclose(result.T @ result, np.eye(D), atol=1e-10)
     P, _, Zh = np.linalg.svd(x.T @ y, full_matrices=False)
-    best = error_of(found, x, y)
+    best = error_of(result, x, y)
     assert best <= error_of(P @ Zh, x, y) + 1e-9
     for _ in range(5):
         skew = rng.normal(size=(r, r)) * 1e-2
-        turned = linalg.expm(skew - skew.T) @ found
+        turned = linalg.expm(skew - skew.T) @ result
         assert best <= error_of(turned, x, y) * (1 + 1e-3) + 1e-6
 
 

@@ -102,10 +102,10 @@ def test_what_one_table_of_two_is_chosen_by() -> None:
         {"items": T, "users": W},
         {"align_on": "both", "counts": {"items": np.arange(len(T))}},
     )
-    found = es.fit(T, W, reference=reference, min_count=20, **options)
+    fitted = es.fit(T, W, reference=reference, min_count=20, **options)
     by_table = es.fit(T, W, reference=reference, min_count={"items": 20}, **options)
-    np.testing.assert_array_equal(found.items, by_table.items)
-    assert [found.diagnostics[key]["aligned"] for key in ("items", "users")] == [
+    np.testing.assert_array_equal(fitted.items, by_table.items)
+    assert [fitted.diagnostics[key]["aligned"] for key in ("items", "users")] == [
         len(T) - 20,
         len(W),
     ]
@@ -114,9 +114,9 @@ def test_what_one_table_of_two_is_chosen_by() -> None:
 @pytest.mark.parametrize("ids", ["-5", "5"])
 def test_a_negative_id_is_an_id_on_the_command_line(tmp_path: Path, ids: str) -> None:
     es.create_run(tmp_path / "in.zarr", T, item_ids=np.arange(60) - 30)
-    found = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), ids, "--json"])
-    assert found.exit_code == 0, found.output
-    assert f'"{ids}"' in found.stdout
+    ended = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), ids, "--json"])
+    assert ended.exit_code == 0, ended.output
+    assert f'"{ids}"' in ended.stdout
     missing = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), "-5000"])
     assert missing.exit_code == 2
     typo = CliRunner().invoke(main, ["lookup", str(tmp_path / "in.zarr"), "--tabel", "5"])

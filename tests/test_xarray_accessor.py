@@ -84,8 +84,8 @@ def test_users_are_told_by_their_dimension_and_paths_are_transforms(tmp_path: Pa
     made = es.fit(T, W)
     made.save(tmp_path / "t.npz")
     users = xr.DataArray(W, dims=["user", "component"])
-    found = users.embstab.transform(tmp_path / "t.npz")
-    np.testing.assert_array_equal(found, made.transform_users(W))
+    result = users.embstab.transform(tmp_path / "t.npz")
+    np.testing.assert_array_equal(result, made.transform_users(W))
     assert users.embstab.table().key == "users"
     run = es.create_run(tmp_path / "run.zarr", T, W)
     stored = run.users.to_xarray().embstab.transform(made)

@@ -113,17 +113,17 @@ def test_added_rows_of_zeros_change_no_transform(
             f"cold-{name}", **tables, item_ids=ids["items"], user_ids=ids["users"]
         )
     expected = es.fit(plain["run"], reference=plain["reference"], **options)
-    found = es.fit(cold["run"], reference=cold["reference"], **options)
-    np.testing.assert_allclose(found.items, expected.items, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.users, expected.users, rtol=0, atol=1e-9)
+    fitted = es.fit(cold["run"], reference=cold["reference"], **options)
+    np.testing.assert_allclose(fitted.items, expected.items, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(fitted.users, expected.users, rtol=0, atol=1e-9)
     if options.get("center"):
-        np.testing.assert_allclose(found.items_offset, expected.items_offset, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(fitted.items_offset, expected.items_offset, rtol=0, atol=1e-9)
     for name in ("relative_error", "rows", "gram_gap"):
-        assert found.diagnostics["alignment"][name] == pytest.approx(
+        assert fitted.diagnostics["alignment"][name] == pytest.approx(
             expected.diagnostics["alignment"][name], rel=1e-6
         )
     for key, rows in (("items", 120), ("users", 180)):
-        assert found.diagnostics[key]["zero_rows"] == rows
+        assert fitted.diagnostics[key]["zero_rows"] == rows
 
 
 def test_cold_users_do_not_change_the_lengths_of_items(make_run: MakeRun, tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(
         rows, ids = _cold(20, 400, seed)
         order = np.random.default_rng(seed).permutation(420) if shuffled else np.arange(420)
         runs.append(make_run(f"run-{seed}", rows[order], item_ids=ids[order]))
-    told = es.fit(runs[1], reference=runs[0]).diagnostics["items"]
+    diagnostics = es.fit(runs[1], reference=runs[0]).diagnostics["items"]
     assert {
-        name: told[name]
+        name: diagnostics[name]
         for name in ("matched", "aligned", "zero_rows", "zero_pairs", "new", "unmatched_reference")
     } == {
         "matched": 20,
@@ -168,7 +168,7 @@ def test_a_tenth_is_a_tenth_of_the_rows_that_are_not_zero(
         "new": 400,
         "unmatched_reference": 400,
     }
-    assert told["reference_zero_rows"] == 400
+    assert diagnostics["reference_zero_rows"] == 400
 
 
 def test_shared_rows_of_zeros_do_not_make_up_for_missing_ones(make_run: MakeRun) -> None:

@@ -200,5 +200,5 @@ KINDS: dict[str, Any] = NO_TABLES | MORE
 
 def value(kind: str) -> Any:
     """One of them: a new one where a verb could write into it."""
-    found = KINDS[kind]
-    return copy.copy(found) if isinstance(found, dict | list) else found
+    result = KINDS[kind]
+    return copy.copy(result) if isinstance(result, dict | list) else result
