@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import dask_embstab as es
 from dask_embstab.core import tile_kernel, tiles
 from dask_embstab.core.products import COMPILED, gramian
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.passes.engine import plan
 from dask_embstab.passes.engine.blas import product_family
 
@@ -28,7 +28,7 @@ widths = st.integers(8, 150)
 def product_of(x: Matrix, y: Matrix, cut: tiles.Tiling, width: int) -> Matrix:
     output = np.zeros(cut.size)
     strides = [rows.strides[0] // rows.itemsize for rows in (x, y)]
-    tile_kernel.compiled(width).run(
+    tile_kernel.compiled(width).product(
         *(x.ctypes.data, strides[0], y.ctypes.data, strides[1], len(x)),
         *(cut.tiles.ctypes.data, len(cut.tiles), output.ctypes.data),
     )
@@ -49,6 +49,22 @@ def test_products_are_those_of_numpy_and_no_number_beside_the_rows_is_read(
     assert (square == square.T).all()
     assert (np.abs(square - x.T @ x) <= 64 * EPS * (np.abs(x).T @ np.abs(x))).all()
     assert (np.abs(cross - x.T @ y) <= 64 * EPS * (np.abs(x).T @ np.abs(y))).all()
+
+
+@needs_kernel
+@given(n=st.integers(0, 300), d=widths, D=widths, seed=st.integers(0, 2**32 - 1))
+def test_float32_is_multiplied_as_the_same_rows_in_float64(
+    n: int, d: int, D: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = (
+        np.full((n, width + 3), np.nan, np.float32)[:, seed % 3 : seed % 3 + width]
+        for width in (d, D)
+    )
+    x[:], y[:] = rng.standard_normal(x.shape), rng.standard_normal(y.shape)
+    assert (tiles.gramian(x) == tiles.gramian(x.astype(float))).all()
+    joint = np.hstack([x, y]).astype(float)
+    assert (tiles.gramian(x, y) == tiles.gramian(joint)).all()
 
 
 @needs_kernel
@@ -87,28 +103,52 @@ def test_other_rows_than_the_kernel_reads_are_left_to_blas() -> None:
         assert np.allclose(gramian(odd, family=COMPILED), odd.T @ odd)
 
 
-@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("matched", [0, 15_000, 20_000])
 def test_a_fit_by_the_kernel_is_the_fit_and_its_bits_hang_on_no_chunks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matched: int, dtype: str
 ) -> None:
     rng = np.random.default_rng(0)
-    items, users = rng.standard_normal((20_000, 24)), rng.standard_normal((300, 24))
+    items = rng.standard_normal((20_000, 24)).astype(dtype)
+    users = rng.standard_normal((300, 24)).astype(dtype)
+    ids = np.arange(20_000)
     runs = [
-        es.create_run(
-            tmp_path / f"{chunk}.zarr", items, users, item_ids=np.arange(20_000), chunk_rows=chunk
-        )
-        for chunk in (20_000, 8192, 4096)
+        es.create_run(tmp_path / f"{rows}.zarr", items, users, item_ids=ids, chunk_rows=rows)
+        for rows in (20_000, 8192, 4096)
     ]
-    onto = es.create_run(
-        tmp_path / "onto.zarr", items[:, ::-1], users[:, ::-1], item_ids=np.arange(20_000)
-    )
-    plain = es.fit(runs[0], reference=onto if reference else None)
+    theirs = np.where(ids < matched, ids, ids + 20_000)
+    onto = es.create_run(tmp_path / "onto.zarr", items[:, ::-1], users[:, ::-1], item_ids=theirs)
+    reference = onto if matched else None
+
+    plain = es.fit(runs[0], reference=reference)
     monkeypatch.setattr(plan, "_LARGE", 0)
-    used: list[int] = []
+    dtypes: list[str] = []
     compiled = tiles.gramian
-    monkeypatch.setattr(tiles, "gramian", lambda rows: (used.append(len(rows)), compiled(rows))[1])
-    fits = [es.fit(run, reference=onto if reference else None) for run in runs]
-    assert bool(used) == (product_family(is_large=True) == COMPILED)
+
+    def noted(*parts: Rows) -> Matrix:
+        dtypes.extend(part.dtype.name for part in parts)
+        return compiled(*parts)
+
+    monkeypatch.setattr(tiles, "gramian", noted)
+    fits = [es.fit(run, reference=reference) for run in runs]
+
+    if product_family(is_large=True) == COMPILED:
+        assert set(dtypes) == {dtype}
     for fit in fits:
         assert np.allclose(fit.items, plain.items, rtol=1e-9, atol=1e-11)
         assert (fit.items == fits[0].items).all()
+
+
+def test_a_row_that_is_not_finite_is_named_by_the_kernel_s_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_LARGE", 0)
+    rows = np.random.default_rng(0).standard_normal((5000, 24)).astype("float32")
+    rows[4321, 5] = np.inf
+    onto = es.create_run(tmp_path / "onto.zarr", np.nan_to_num(rows, posinf=0), rows[:300])
+    for reference in (None, onto):
+        with pytest.raises(es.NotFiniteError, match="row 4321"):
+            es.fit(
+                es.create_run(tmp_path / "run.zarr", rows, rows[:300], overwrite=True),
+                reference=reference,
+            )

@@ -1,7 +1,7 @@
 """Mergeable sufficient statistics of a table and of its pairs with the reference.
 
-A panel is a few thousand rows in float64. One fold over the panels of a table gives its Gramian
-and, where a reference row belongs to a row, the sums over those pairs: both Gramians, the
+A panel is a few thousand rows, multiplied in float64. One fold over the panels of a table gives its
+Gramian and, where a reference row belongs to a row, the sums over those pairs: both Gramians, the
 cross-product, both sums. Everything afterwards is d x d (steps 3, 4 and 8 of the design: weights
 act on the pairs alone).
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.products import PACKED, Family, gramian, joint_gramian
-from dask_embstab.core.types import Matrix, Vector
+from dask_embstab.core.types import Matrix, Rows, Vector
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows
 from dask_embstab.errors import InputError
 
@@ -27,31 +27,31 @@ LEAST_SQUARES = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A few thousand rows in float64, (m, d), and those among them that have a reference row, with
-    it.
+    """A few thousand rows, (m, d), and those among them that have a reference row, with it.
 
     ``matched`` says which rows have a partner (None: all, or none where there are no ``pairs``);
     ``pairs`` are the p matched rows x and their reference rows y, as one array [x y], (p, d + D),
     or as two (`are_faster_apart`); ``weights`` (p,) or None. ``start`` is the first row's number in
     its table; ``family`` says how products are computed fastest in this process (`gramian`). A
-    row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it.
+    row of zeros has no direction: a pair with one is no pair here, and ``zeros`` counts it. Rows
+    are float64, or float32 where a pass takes nothing but their products (`converts`).
     """
 
-    rows: Matrix
+    rows: Rows
     start: int
-    pairs: tuple[Matrix, ...] = ()
+    pairs: tuple[Rows, ...] = ()
     matched: npt.NDArray[np.bool_] | None = None
     weights: Vector | None = None
     family: Family = PACKED
     zeros: ZeroRows = NO_ZEROS
 
     @property
-    def paired(self) -> tuple[Matrix, Matrix] | None:
+    def paired(self) -> tuple[Rows, Rows] | None:
         """The matched rows (p, d) and their reference rows (p, D), where there are any."""
         return sides(self.pairs, self.rows.shape[1]) if self.pairs else None
 
 
-def sides(pairs: Sequence[Matrix], d: int) -> tuple[Matrix, Matrix]:
+def sides(pairs: Sequence[Rows], d: int) -> tuple[Rows, Rows]:
     """Rows x (p, d) and y (p, D) of one array [x y] or of two."""
     x, y = pairs if len(pairs) == 2 else (pairs[0][:, :d], pairs[0][:, d:])
     return x, y
@@ -297,7 +297,7 @@ def row_lengths(rows: Matrix) -> Vector:
 
 
 def pair_sums(
-    pairs: Sequence[Matrix],
+    pairs: Sequence[Rows],
     d: int,
     weights: Vector | None = None,
     *,

@@ -83,7 +83,7 @@ def multiply(rows: Rows, M: Matrix, out: Rows, *, family: Family) -> None:
         np.matmul(rows[whole:], M, out=out[whole:])
 
 
-def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
+def gramian(rows: Rows, *, family: Family = PACKED) -> Matrix:
     """X'X, (d, d), symmetric to the last bit.
 
     NumPy sees that both operands are one array and calls SYRK, which packs them, unless strips or
@@ -92,6 +92,7 @@ def gramian(rows: Matrix, *, family: Family = PACKED) -> Matrix:
     n, d = rows.shape
     if family == COMPILED and tiles.takes_gramian(rows):
         return tiles.gramian(rows)
+    rows = rows.astype(np.float64, copy=False)
     if rows.strides[1] != rows.itemsize:
         return rows.T @ rows
     if 1 < d <= _NARROWEST[family]:
@@ -149,10 +150,21 @@ def are_faster_apart(d: int, D: int, *, family: Family) -> bool:
     return max(d, D) <= _APART[family]
 
 
-def joint_gramian(parts: Sequence[Matrix], *, family: Family = PACKED) -> Matrix:
+def converts(*parts: Rows, family: Family) -> bool:
+    """Whether the Gramian of these rows x, or of [x y], is computed from float32 as it is."""
+    return (
+        family == COMPILED
+        and all(rows.dtype == np.float32 for rows in parts)
+        and tiles.takes_gramian(*parts)
+    )
+
+
+def joint_gramian(parts: Sequence[Rows], *, family: Family = PACKED) -> Matrix:
     """[X Y]'[X Y], (d + D, d + D), of one array [x y] or of two."""
     if len(parts) == 1:
         return gramian(parts[0], family=family)
+    if converts(*parts, family=family):
+        return tiles.gramian(*parts)
     x, y = parts
     d, D = x.shape[1], y.shape[1]
     joint = np.empty((d + D, d + D))

@@ -65,7 +65,8 @@ def vector_width() -> int:
 class Compiled:
     """The kernel, and what owns its memory."""
 
-    run: Callable[..., None]
+    product: Callable[..., None]
+    product_of_single: Callable[..., None]
     engine: Any
 
 
@@ -85,62 +86,140 @@ def compiled(width: int) -> Compiled:
     )
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    address, number = ctypes.c_void_p, ctypes.c_int64
-    prototype = ctypes.CFUNCTYPE(
-        None, address, number, address, number, number, address, number, address
-    )
-    return Compiled(prototype(engine.get_function_address("product")), engine)
+    product, product_of_single = (_function(engine, name) for name in _PARAMETERS)
+    return Compiled(product, product_of_single, engine)
+
+
+_PARAMETERS = {"product": "pipiipip", "product_of_single": "piipiiipipp"}
+"""Pointers and integers that the functions of `source` are called with."""
+
+
+def _function(engine: Any, name: str) -> Callable[..., None]:
+    kinds = {"p": ctypes.c_void_p, "i": ctypes.c_int64}
+    prototype = ctypes.CFUNCTYPE(None, *(kinds[kind] for kind in _PARAMETERS[name]))
+    return prototype(engine.get_function_address(name))
 
 
 def source(width: int) -> str:
-    """LLVM's intermediate code: ``product(x, row of x, y, row of y, n, tiles, number of tiles,
-    output)`` adds the products of every block of rows to the output, tile after tile. Rows are
-    told by their numbers of components from one to the next.
+    """LLVM's intermediate code of two functions that add the products of every `BLOCK` rows to the
+    output, tile after tile; rows lie so many numbers apart as their ``_row`` says.
+
+    ``product(x, x_row, y, y_row, n, tiles, n_tiles, output)`` reads float64 where it stands.
+    ``product_of_single(x, x_row, d, y, y_row, D, n, tiles, n_tiles, output, memory)`` reads [x y]
+    in float32 and puts a block of it, in float64, into the memory.
     """
     vector = f"<{width} x double>"
     cases = "".join(f" i64 {kind}, label %kind{kind}" for kind in range(len(KINDS)))
     return f"""\
 declare {vector} @llvm.fma.v{width}f64({vector}, {vector}, {vector})
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
-
-define void @product(ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %n,
-                     ptr %tiles, i64 %n_tiles, ptr %output) {{
+{_DRIVERS.format(block=BLOCK)}
+define internal void @tiles(ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %rows,
+                            ptr %tiles, i64 %n_tiles, ptr %output) {{
 entry:
-  %is_any = icmp sgt i64 %n, 0
-  br i1 %is_any, label %block, label %end
-block:
-  %start = phi i64 [0, %entry], [%stop, %block_end]
-  %left = sub i64 %n, %start
-  %is_short = icmp slt i64 %left, {BLOCK}
-  %rows = select i1 %is_short, i64 %left, i64 {BLOCK}
-  %x_start = mul i64 %start, %x_row
-  %y_start = mul i64 %start, %y_row
   br label %tile
 tile:
-  %t = phi i64 [0, %block], [%t_next, %tile_end]
+  %t = phi i64 [0, %entry], [%t_next, %tile_end]
   %record = mul i64 %t, {FIELDS}
 {_lines(_FIELD, range(FIELDS))}
-  %x_first = add i64 %x_start, %value0
-  %y_first = add i64 %y_start, %value1
-  %a = getelementptr double, ptr %x, i64 %x_first
-  %b = getelementptr double, ptr %y, i64 %y_first
+  %a = getelementptr double, ptr %x, i64 %value0
+  %b = getelementptr double, ptr %y, i64 %value1
   %c = getelementptr double, ptr %output, i64 %value3
   switch i64 %value2, label %tile_end [{cases} ]
 {_lines(_CALL, range(len(KINDS)))}
 tile_end:
   %t_next = add i64 %t, 1
   %is_tile = icmp slt i64 %t_next, %n_tiles
-  br i1 %is_tile, label %tile, label %block_end
-block_end:
-  %stop = add i64 %start, {BLOCK}
+  br i1 %is_tile, label %tile, label %end
+end:
+  ret void
+}}
+{_CONVERT.format(width=width)}
+{"".join(_tile(width, *kind) for kind in KINDS)}"""
+
+
+_DRIVERS = """
+define void @product(ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %n,
+                     ptr %tiles, i64 %n_tiles, ptr %output) {{
+entry:
+  %is_any = icmp sgt i64 %n, 0
+  br i1 %is_any, label %block, label %end
+block:
+  %start = phi i64 [0, %entry], [%stop, %block]
+  %left = sub i64 %n, %start
+  %rows = call i64 @llvm.smin.i64(i64 %left, i64 {block})
+  %x_start = mul i64 %start, %x_row
+  %y_start = mul i64 %start, %y_row
+  %a = getelementptr double, ptr %x, i64 %x_start
+  %b = getelementptr double, ptr %y, i64 %y_start
+  call void @tiles(ptr %a, i64 %x_row, ptr %b, i64 %y_row, i64 %rows,
+                   ptr %tiles, i64 %n_tiles, ptr %output)
+  %stop = add i64 %start, {block}
   %is_block = icmp slt i64 %stop, %n
   br i1 %is_block, label %block, label %end
 end:
   ret void
 }}
-{"".join(_tile(width, *kind) for kind in KINDS)}"""
-
-
+define void @product_of_single(ptr %x, i64 %x_row, i64 %d, ptr %y, i64 %y_row, i64 %D, i64 %n,
+                               ptr %tiles, i64 %n_tiles, ptr %output, ptr %memory) {{
+entry:
+  %row = add i64 %d, %D
+  %y_memory = getelementptr double, ptr %memory, i64 %d
+  %is_any = icmp sgt i64 %n, 0
+  br i1 %is_any, label %block, label %end
+block:
+  %start = phi i64 [0, %entry], [%stop, %block]
+  %left = sub i64 %n, %start
+  %rows = call i64 @llvm.smin.i64(i64 %left, i64 {block})
+  %x_start = mul i64 %start, %x_row
+  %y_start = mul i64 %start, %y_row
+  %a = getelementptr float, ptr %x, i64 %x_start
+  %b = getelementptr float, ptr %y, i64 %y_start
+  call void @convert(ptr %a, i64 %x_row, i64 %d, i64 %rows, ptr %memory, i64 %row)
+  call void @convert(ptr %b, i64 %y_row, i64 %D, i64 %rows, ptr %y_memory, i64 %row)
+  call void @tiles(ptr %memory, i64 %row, ptr %memory, i64 %row, i64 %rows,
+                   ptr %tiles, i64 %n_tiles, ptr %output)
+  %stop = add i64 %start, {block}
+  %is_block = icmp slt i64 %stop, %n
+  br i1 %is_block, label %block, label %end
+end:
+  ret void
+}}
+declare i64 @llvm.smin.i64(i64, i64)"""
+_CONVERT = """
+define internal void @convert(ptr %from, i64 %from_row, i64 %d, i64 %rows, ptr %to, i64 %to_row) {{
+entry:
+  %last = sub i64 %d, {width}
+  %ahead = mul i64 %rows, %from_row
+  %is_any = icmp sgt i64 %d, 0
+  br i1 %is_any, label %row, label %end
+row:
+  %k = phi i64 [0, %entry], [%k_next, %row_end]
+  %from_start = mul i64 %k, %from_row
+  %to_start = mul i64 %k, %to_row
+  br label %vector
+vector:
+  %c = phi i64 [0, %row], [%c_next, %vector]
+  %first = call i64 @llvm.smin.i64(i64 %c, i64 %last)
+  %from_number = add i64 %from_start, %first
+  %to_number = add i64 %to_start, %first
+  %from_at = getelementptr float, ptr %from, i64 %from_number
+  %to_at = getelementptr double, ptr %to, i64 %to_number
+  %next_block = getelementptr float, ptr %from_at, i64 %ahead
+  call void @llvm.prefetch.p0(ptr %next_block, i32 0, i32 3, i32 1)
+  %single = load <{width} x float>, ptr %from_at, align 4
+  %double = fpext <{width} x float> %single to <{width} x double>
+  store <{width} x double> %double, ptr %to_at, align 8
+  %c_next = add i64 %c, {width}
+  %is_vector = icmp slt i64 %c_next, %d
+  br i1 %is_vector, label %vector, label %row_end
+row_end:
+  %k_next = add i64 %k, 1
+  %is_row = icmp slt i64 %k_next, %rows
+  br i1 %is_row, label %row, label %end
+end:
+  ret void
+}}"""
 _FIELD = """\
   %number{0} = add i64 %record, {0}
   %field{0} = getelementptr i64, ptr %tiles, i64 %number{0}

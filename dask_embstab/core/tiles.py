@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.tile_kernel import (
+    BLOCK,
     HEIGHT,
     MOST_VECTORS,
     Ahead,
@@ -28,7 +29,7 @@ from dask_embstab.core.tile_kernel import (
     kind_of,
     vector_width,
 )
-from dask_embstab.core.types import Matrix
+from dask_embstab.core.types import Matrix, Rows
 
 _WIDEST, _WIDEST_APART = 512, 192
 """Components of rows of a Gramian, and of a cross-product: beyond, BLAS is as fast."""
@@ -46,31 +47,50 @@ class Tiling:
     places: npt.NDArray[np.intp]
 
 
-def takes_gramian(rows: Matrix) -> bool:
-    """Whether the kernel is the fastest for X'X of these rows."""
-    return _takes(rows, _WIDEST)
+def takes_gramian(*parts: Rows) -> bool:
+    """Whether the kernel is the fastest for the Gramian of these rows, or of [x y] in float32."""
+    width = sum(rows.shape[1] for rows in parts)
+    is_one_kind = len(parts) == 1 or all(rows.dtype == np.float32 for rows in parts)
+    return is_one_kind and width <= _WIDEST and all(map(_is_read, parts))
 
 
 def takes_cross_product(x: Matrix, y: Matrix) -> bool:
-    """Whether the kernel is the fastest for X'Y of these rows."""
-    return _takes(x, _WIDEST_APART) and _takes(y, _WIDEST_APART)
+    """Whether the kernel is the fastest for X'Y of these rows, in float64."""
+    return all(
+        _is_read(rows) and rows.shape[1] <= _WIDEST_APART and rows.dtype == np.float64
+        for rows in (x, y)
+    )
 
 
-def _takes(rows: Matrix, widest: int) -> bool:
-    """Whether there is a kernel, and it reads such rows: float64, components next to each other."""
+def _is_read(rows: Rows) -> bool:
+    """Whether there is a kernel, and it reads such rows: components next to each other."""
     return (
         vector_width() > 0
-        and HEIGHT <= rows.shape[1] <= widest
-        and rows.dtype == np.float64
+        and rows.shape[1] >= HEIGHT
+        and rows.dtype in (np.float32, np.float64)
         and rows.dtype.isnative
         and rows.strides[1] == rows.itemsize
         and rows.strides[0] % rows.itemsize == 0
     )
 
 
-def gramian(rows: Matrix) -> Matrix:
-    """X'X of rows (n, d), symmetric to the last bit."""
-    return _product(rows, rows, tiling(rows.shape[1], None, vector_width()))
+def gramian(*parts: Rows) -> Matrix:
+    """X'X of rows (n, d) of float64, or of one or two tables of float32 next to each other; to the
+    last bit symmetric, and that of the rows in float64.
+    """
+    rows, width = parts[0], sum(part.shape[1] for part in parts)
+    if rows.dtype == np.float64:
+        return _product(rows, rows, tiling(width, None, vector_width()))
+
+    cut = tiling(width, None, vector_width(), fetches=False)
+    output, memory = np.zeros(cut.size), np.empty((BLOCK, width))
+    sides = [number for part in parts for number in (*_place(part), part.shape[1])]
+    sides += [0] * (6 - len(sides))
+    compiled(vector_width()).product_of_single(
+        *sides, len(rows), *_tiles(cut), output.ctypes.data, memory.ctypes.data
+    )
+    square: Matrix = output[cut.places]
+    return square
 
 
 def cross_product(x: Matrix, y: Matrix) -> Matrix:
@@ -78,19 +98,26 @@ def cross_product(x: Matrix, y: Matrix) -> Matrix:
     return _product(x, y, tiling(x.shape[1], y.shape[1], vector_width()))
 
 
-def _product(x: Matrix, y: Matrix, cut: Tiling) -> Matrix:
+def _product(x: Rows, y: Rows, cut: Tiling) -> Matrix:
     output = np.zeros(cut.size)
-    sides = (
-        part for rows in (x, y) for part in (rows.ctypes.data, rows.strides[0] // rows.itemsize)
+    compiled(vector_width()).product(
+        *_place(x), *_place(y), len(x), *_tiles(cut), output.ctypes.data
     )
-    tiles = cut.tiles.ctypes.data, len(cut.tiles)
-    compiled(vector_width()).run(*sides, len(x), *tiles, output.ctypes.data)
     product: Matrix = output[cut.places]
     return product
 
 
+def _place(rows: Rows) -> tuple[int, int]:
+    """Where rows begin, and how many numbers they lie apart."""
+    return rows.ctypes.data, rows.strides[0] // rows.itemsize
+
+
+def _tiles(cut: Tiling) -> tuple[int, int]:
+    return cut.tiles.ctypes.data, len(cut.tiles)
+
+
 @functools.cache
-def tiling(d: int, D: int | None, width: int) -> Tiling:
+def tiling(d: int, D: int | None, width: int, *, fetches: bool = True) -> Tiling:
     """Tiles of a cross-product, (d, D), or of a Gramian of ``d`` components (``D`` None), of
     vectors of ``width`` numbers. The last ones of a row and of a column overlap those before them:
     both hold the same bits.
@@ -103,7 +130,8 @@ def tiling(d: int, D: int | None, width: int) -> Tiling:
             # Every component of the next rows is fetched once: tiles of a Gramian that begin a row
             # fetch their own; of a cross-product, the first row fetches those of y besides.
             ahead = Ahead.BOTH if D is not None and i == 0 else Ahead(j == first)
-            tiles.append((i, j, kind_of(vectors, ahead), size))
+            kind = kind_of(vectors, ahead if fetches else Ahead.NOTHING)
+            tiles.append((i, j, kind, size))
             end = j + vectors * width
             entries = np.arange(size, size + HEIGHT * (end - j)).reshape(HEIGHT, end - j)
             places[i : i + HEIGHT, j:end] = entries

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dask_embstab.core.moments import Panel, sides
-from dask_embstab.core.products import are_faster_apart
+from dask_embstab.core.products import Family, are_faster_apart, converts
 from dask_embstab.core.types import Matrix, RowNumbers, Rows
 from dask_embstab.core.zero_rows import NO_ZEROS, ZeroRows, zero_rows
 from dask_embstab.errors import NotFiniteError, first_few
@@ -87,6 +87,11 @@ class Buffer:
         return self._memory[:n]
 
 
+def multiplied(stored: Rows, buffer: Buffer, family: Family, *, takes_single: bool) -> Rows:
+    """Rows as they are, where their products are computed from them, else in float64."""
+    return stored if takes_single and converts(stored, family=family) else buffer.upcast(stored)
+
+
 class PairReader:
     """Adds the reference rows, and their weights, to one panel after another."""
 
@@ -97,6 +102,8 @@ class PairReader:
         grid: Grid,
         weights: ColumnBlock | Literal["norm"] | None,
         where: str,
+        *,
+        takes_single: bool,
     ) -> None:
         self.reader: PartnerReader = partners.open(rows.start, rows.stop)
         self._origin = rows.start
@@ -107,6 +114,7 @@ class PairReader:
         self._buffers = Buffer(grid.rows), Buffer(grid.rows)
         self._family = product_family(is_large=grid.is_large)
         self._where = where
+        self._takes_single = takes_single and weights is None
 
     def panel(self, stored: Rows, buffer: Buffer, start: int, stop: int) -> Panel:
         """The panel of rows ``start`` to ``stop`` with its partners."""
@@ -118,16 +126,20 @@ class PairReader:
         if nonzero is not partner_rows:
             pairs = None if nonzero is None else self._pairs(stored, nonzero)
         if nonzero is None or pairs is None:
-            return Panel(buffer.upcast(stored), start, family=self._family, zeros=zeros)
+            rows = self._multiplied(stored, buffer)
+            return Panel(rows, start, family=self._family, zeros=zeros)
         _, matched = nonzero
         x, y = sides(pairs, stored.shape[1])
-        rows = x if matched is None else buffer.upcast(stored)
+        rows = x if matched is None else self._multiplied(stored, buffer)
         weights = np.asarray(np.linalg.norm(y, axis=1)) if self._norms else None
         if self._weights is not None:
             given = self._weights[start - self._origin : stop - self._origin]
             given = given if matched is None else given[matched]
             weights = given if weights is None else given * weights
         return Panel(rows, start, pairs, matched, weights, self._family, zeros)
+
+    def _multiplied(self, stored: Rows, buffer: Buffer) -> Rows:
+        return multiplied(stored, buffer, self._family, takes_single=self._takes_single)
 
     def _nonzero(
         self, partner_rows: PartnerRows, stored: Rows, start: int
@@ -162,12 +174,14 @@ class PairReader:
         kept[numbers[~left_out]] = True
         return (partners[~left_out], kept), counts
 
-    def _pairs(self, stored: Rows, partner_rows: tuple[Rows, Mask | None]) -> tuple[Matrix, ...]:
-        """Rows and partners in float64: one array or two, whichever their products are computed
-        faster from.
+    def _pairs(self, stored: Rows, partner_rows: tuple[Rows, Mask | None]) -> tuple[Rows, ...]:
+        """Rows and partners in float64, in one array or two, or as they are: whichever their
+        products are computed faster from.
         """
         partners, matched = partner_rows
         rows = stored if matched is None else stored[matched]
+        if self._takes_single and converts(rows, partners, family=self._family):
+            return rows, partners
         d, D = rows.shape[1], partners.shape[1]
         one, other = self._buffers
         if are_faster_apart(d, D, family=self._family):

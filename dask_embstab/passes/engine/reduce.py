@@ -28,6 +28,7 @@ from dask_embstab.passes.engine.paired import (
     PairReader,
     Partners,
     Weights,
+    multiplied,
     reference_of,
     require_finite,
 )
@@ -47,7 +48,8 @@ class Reduction(Generic[V]):
 
     For the projection of memory: a result has ``n_squares`` (d, d) matrices, and a joint one of (d
     + D, d + D) where ``joint`` and reference rows of D components stand in the panel; ``n_copies``
-    of a panel are made on the way.
+    of a panel are made on the way. ``takes_single``: only products of rows are taken, so that
+    float32 need not be copied into float64 where the kernel converts it.
     """
 
     map: Callable[[Panel], V]
@@ -56,6 +58,7 @@ class Reduction(Generic[V]):
     n_squares: int = 1
     joint: bool = True
     n_copies: int = 0
+    takes_single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,15 @@ def reduce_block(
 ) -> Partial[V]:
     """One task: fold the reduction over the panels of these rows."""
     ensure_one_thread()
-    reader = block.open()
-    pair_reader = None if partners is None else PairReader(partners, rows, grid, weights, where)
-    panels = _panels(reader, pair_reader, rows, grid)
+    single = reduction.takes_single
+
+    def opened() -> tuple[Reader, PairReader | None]:
+        if partners is None:
+            return block.open(), None
+        return block.open(), PairReader(partners, rows, grid, weights, where, takes_single=single)
+
+    reader, pair_reader = opened()
+    panels = _panels(reader, pair_reader, rows, grid, takes_single=single)
     first = rows.start // grid.rows if grid.anchored else 0
     roots = Roots(reduction.merge)
     with np.errstate(
@@ -154,8 +163,7 @@ def reduce_block(
             roots.push(Node(0, number, reduction.map(panel)))
         forest = roots.forest()
         if not all(np.isfinite(reduction.finite_check(root.value)) for root in forest):
-            again = None if partners is None else PairReader(partners, rows, grid, weights, where)
-            _raise_not_finite(_panels(block.open(), again, rows, grid), where)
+            _raise_not_finite(_panels(*opened(), rows, grid, takes_single=single), where)
 
     if not grid.anchored:
         forest = (Node(0, rows.number, fold(forest, reduction.merge)),)
@@ -165,7 +173,12 @@ def reduce_block(
 
 
 def _panels(
-    reader: Reader, pair_reader: PairReader | None, rows: RowRange, grid: Grid
+    reader: Reader,
+    pair_reader: PairReader | None,
+    rows: RowRange,
+    grid: Grid,
+    *,
+    takes_single: bool,
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
     buffer, family = Buffer(grid.rows), product_family(is_large=grid.is_large)
@@ -173,8 +186,8 @@ def _panels(
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if pair_reader is None:
-            upcast = buffer.upcast(stored)
-            yield Panel(upcast, start, family=family, zeros=ZeroRows(len(zero_rows(stored))))
+            taken = multiplied(stored, buffer, family, takes_single=takes_single)
+            yield Panel(taken, start, family=family, zeros=ZeroRows(len(zero_rows(stored))))
         else:
             yield pair_reader.panel(stored, buffer, start, stop)
 

@@ -19,7 +19,10 @@ from dask_embstab.passes.engine.reduce import Reduction
 
 def moments_reduction(*, centred: bool) -> Reduction[Moments]:
     """Gramian of a table and the sums over its pairs, in float64."""
-    return Reduction(partial(moments, centred=centred), add, moments_finite_check)
+    single = not centred
+    return Reduction(
+        partial(moments, centred=centred), add, moments_finite_check, takes_single=single
+    )
 
 
 def moments_finite_check(value: Moments) -> float:
@@ -82,7 +85,13 @@ def unit_pairs_reduction(M: Matrix) -> Reduction[UnitPairs]:
 
 def pairs_reduction(*, centred: bool) -> Reduction[Moments]:
     """Sums over the pairs alone, without the table's own Gramian."""
-    return Reduction(partial(_pairs_alone, centred=centred), add, moments_finite_check, n_squares=0)
+    return Reduction(
+        partial(_pairs_alone, centred=centred),
+        add,
+        moments_finite_check,
+        n_squares=0,
+        takes_single=not centred,
+    )
 
 
 def triangle(rows: Matrix) -> Matrix:
