@@ -145,7 +145,7 @@ def create_run(
     Parameters
     ----------
     path
-        Where the run will stand (a local path, or any store that Zarr opens); missing folders above
+        Where the run is written (a local path, or any store that Zarr opens); missing folders above
         it are made.
     items, users
         Tables (n, d) of float16, float32 or float64; at least one. Arrays, Dask arrays and Zarr
@@ -162,7 +162,7 @@ def create_run(
     overwrite
         Replace a run that stands at ``path``: it stays whole until the new one takes its place.
     sync
-        Return when the run is on the disk, before it is seen; False leaves that to the system, for
+        Sync the run to the disk before it becomes visible; False leaves that to the system, for
         scratch work.
 
     Raises
@@ -170,7 +170,7 @@ def create_run(
     InputError
         Where the tables cannot make a run; nothing is left behind.
     OutputExistsError
-        Where something stands at ``path`` that is not to be replaced.
+        Where ``path`` exists already and is not to be replaced.
 
     Examples
     --------

@@ -81,7 +81,7 @@ def check_space(a: Any, b: Any, *, storage_options: StorageOptions | None = None
     """The space that ``a`` and ``b`` share (of both, whatever `space_of` takes); `SpaceError` where
     they are of two.
 
-    Call it before queries of one meet vectors of the other.
+    Call it before queries of the one are compared with vectors of the other.
 
     Examples
     --------
