@@ -19,7 +19,7 @@ from zarr.codecs import numcodecs as wrapped
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 
 import dask_embstab as es
-from dask_embstab.tables.read.bounded import decode_into
+from dask_embstab.tables.read.bounded import decode_bounded, decode_into
 from dask_embstab.tables.read.direct_source import DirectSource
 from dask_embstab.tables.table import make_table
 
@@ -118,6 +118,13 @@ def test_frames_of_zstandard_fill_a_chunk_together(cuts: tuple[int, ...]) -> Non
     assert out.tobytes() == data.tobytes()
     with pytest.raises(ValueError, match="metadata says"):
         decode_into("zstd", memoryview(frames), np.empty((ROWS + 1, D), "f4"))
+    of_somebody = bytes.fromhex("5a2a4d18 03000000 616263")  # RFC 8878, 3.1.2
+    for data_with_it in (of_somebody + frames, frames + of_somebody):
+        out[...] = 0
+        decode_into("zstd", memoryview(data_with_it), out)
+        assert out.tobytes() == data.tobytes()
+        whole = decode_bounded(codec, data_with_it, out.nbytes)
+        assert bytes(whole) == data.tobytes()
 
 
 # --- Pcodec

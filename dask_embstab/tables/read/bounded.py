@@ -29,7 +29,7 @@ LENGTH_BYTES = 4
 """Before each text stands its length."""
 _TEXT_TIMES = 1 << 11
 """Texts become so many times their compressed bytes at most: ids differ, the longest by a byte."""
-_ZSTD_MAGIC, _ZSTD_BLOCK = 0xFD2FB528, 128 << 10
+_ZSTD_MAGIC, _ZSTD_SKIPPED, _ZSTD_BLOCK = 0xFD2FB528, 0x184D2A5, 128 << 10
 _LZMA_DICTIONARIES = 96 << 20
 """What a decoder holds besides its output: the dictionary of the strongest preset is 64 MiB."""
 _BLOSC_HEADER = 16
@@ -195,25 +195,23 @@ def _blosc_size(data: memoryview) -> int:
 
 def _zstd(codec: Any, data: memoryview, allowed: int, exact: int | None) -> Any:
     claimed, _ = _zstd_header(data)
-    if claimed is not None:
-        _require(claimed, allowed)
-    elif exact is not None:
+    if claimed is None and exact is not None:
         return codec.decode(data, out=np.empty(exact, np.uint8))
-    else:
-        _require(_zstd_bound(data), allowed + _ZSTD_BLOCK)
+    _require(_zstd_bound(data), allowed if claimed is not None else allowed + _ZSTD_BLOCK)
     return codec.decode(data)
 
 
 def _zstd_header(data: memoryview) -> tuple[int | None, int]:
-    """The size that a frame says its contents have, and where its blocks begin (RFC 8878,
-    3.1.1.1).
+    """The size that the first frame says its contents have, and where its blocks begin (RFC 8878,
+    3.1.1.1); frames of somebody's own, which hold none, may stand before it.
     """
-    if int.from_bytes(data[:4], "little") != _ZSTD_MAGIC:
+    first = _behind_skipped(data, 0)
+    if int.from_bytes(data[first : first + 4], "little") != _ZSTD_MAGIC:
         raise ValueError("this is no frame of Zstandard")
 
-    flags = data[4]
+    flags = data[first + 4]
     single, size_flag = flags >> 5 & 1, flags >> 6
-    at = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    at = first + 5 + (not single) + (0, 1, 2, 4)[flags & 3]
     length = (single, 2, 4, 8)[size_flag]
     claimed = (
         int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0)
@@ -223,12 +221,20 @@ def _zstd_header(data: memoryview) -> tuple[int | None, int]:
     return claimed, at + length
 
 
+def _behind_skipped(data: memoryview, at: int) -> int:
+    """Where the next frame that is decoded begins (RFC 8878, 3.1.2)."""
+    while int.from_bytes(data[at : at + 4], "little") >> 4 == _ZSTD_SKIPPED:
+        at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    return at
+
+
 def _zstd_bound(data: memoryview) -> int:
-    """What the blocks of all frames can become at most."""
-    bound, at = 0, 0
-    while at < len(data):
-        checksum, (_, start) = data[at + 4] >> 2 & 1, _zstd_header(data[at:])
-        at, last = at + start, False
+    """What all frames can become at most: what they claim, else what their blocks can."""
+    total, at = 0, 0
+    while (at := _behind_skipped(data, at)) < len(data):
+        claimed, start = _zstd_header(data[at:])
+        checksum, bound, last = data[at + 4] >> 2 & 1, 0, False
+        at += start
         while not last:
             header = int.from_bytes(data[at : at + 3], "little")
             last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
@@ -237,8 +243,9 @@ def _zstd_bound(data: memoryview) -> int:
             if at > len(data):
                 raise ValueError("compressed data ended before its end was reached")
         at += 4 * checksum
+        total += bound if claimed is None else claimed
 
-    return bound
+    return total
 
 
 DECODERS: dict[str, Decoder] = {
