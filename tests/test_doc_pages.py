@@ -4,11 +4,13 @@ words are those of the vocabulary, and the site builds without a warning.
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import doc_pages
 import doctest_world
@@ -89,8 +91,11 @@ EXTRA_OF = {"pyarrow": "parquet", "onnx": "onnx", "sklearn": "sklearn", "moto": 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_pages_say_where_what_they_use_comes_from(page: Path) -> None:
-    """Runs that a page does not make, the folder of examples, and packages beyond the core."""
+    """Runs that a page does not make, the folder of examples, and packages beyond the core; a page
+    that makes its own hides nothing of it.
+    """
     text = page.read_text()
+    assert "<!-- setup" not in text or "<!-- world -->" in text
     shown = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     if "<!-- world -->" in text or "/" in shown.partition("$EXAMPLES")[2][:1]:
         assert "index.md#the-runs-of-the-examples" in shown
@@ -197,6 +202,35 @@ def test_every_block_runs(
     doc_pages.run_page(page, tmp_path, template)
 
 
+def lost_links(site: Path) -> list[str]:
+    """Links and anchors of built pages that lead nowhere, and pages that no link leads to."""
+    texts = {file.resolve(): file.read_text() for file in site.rglob("*.html")}
+    anchors = {file: set(re.findall(r'\bid="([^"]+)"', text)) for file, text in texts.items()}
+    lost, reached = [], {(site / "index.html").resolve(), (site / "404.html").resolve()}
+    for file, text in texts.items():
+        if file.name == "404.html":  # its links are those of the server's root
+            continue
+        for link in set(re.findall(r'\b(?:href|src)="(?![a-z]+:|//)([^"]*)"', text)):
+            path, _, anchor = unquote(html.unescape(link)).partition("#")
+            target = (file.parent / path).resolve() if path else file
+            target = target / "index.html" if target.is_dir() else target
+            if not target.exists() or (anchor and anchor not in anchors.get(target, {anchor})):
+                lost.append(f"{file.relative_to(site.resolve())}: {link}")
+            reached |= {target} - {file}
+    return sorted(lost) + [f"no page leads to {file.name}" for file in set(texts) - reached]
+
+
+def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text('<h1 id="a"></h1><a href="#a"></a><a href="b.html#c">')
+    (tmp_path / "b.html").write_text('<a href=".">')
+    (tmp_path / "d.html").write_text('<img src="e.png">')
+    assert lost_links(tmp_path) == [
+        "d.html: e.png",
+        "index.html: b.html#c",
+        "no page leads to d.html",
+    ]
+
+
 @pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="pip install 'dask_embstab[docs]'")
@@ -209,6 +243,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "api.html").read_text().count('class="doc ') > len(es.__all__)
+    assert lost_links(tmp_path / "site") == []
     for file in (tmp_path / "site").rglob("*.html"):
         fetched = re.findall(r'(?:src|href)="(https?:[^"]+\.(?:js|css|woff2?))"', file.read_text())
         assert not fetched, f"{file.name} asks another server for {fetched}"
