@@ -93,6 +93,22 @@ def test_peaks_are_near_the_projection(tmp_path: Path, n: int, d: int, chunk_row
     assert (tmp_path / "third.zarr").exists()  # a pass that fits is not refused
 
 
+def test_the_compiler_of_the_kernel_is_projected_for_large_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its library takes 68 MiB of the process."""
+    small, large = (
+        es.table(zarr.create_array({}, shape=(n, 64), chunks=(1 << 16, 64), dtype="f4"))
+        for n in (1 << 19, 1 << 21)
+    )
+    for is_there, least, most in ((True, 68 << 20, 80 << 20), (False, 0, 4 << 20)):
+        monkeypatch.setattr(
+            "dask_embstab.passes.engine.memory.is_installed", lambda there=is_there: there
+        )
+        a, b = (projected_peaks({"items": one}, threads=1, base=0) for one in (small, large))
+        assert least <= b["fit"] - a["fit"] <= most
+
+
 def test_peak_through_a_codec_is_bounded_by_chunks(tmp_path: Path) -> None:
     rows, d = 1 << 16, 64
     run = make_run(tmp_path / "a.zarr", 4 * rows, d, rows, codec=ZstdCodec(level=1))

@@ -18,6 +18,7 @@ import psutil
 from dask.utils import format_bytes, parse_bytes
 
 from dask_embstab.arguments import shown
+from dask_embstab.core.tile_kernel import is_installed
 from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.cluster import threads_of_a_process, worker_limits
 from dask_embstab.passes.engine.plan import FAN_IN, Grid, RowRange
@@ -25,6 +26,10 @@ from dask_embstab.tables.table import Table
 
 _OVERHEAD_BYTES = 20 * 2**20
 """The scheduler, the threads' own heaps and BLAS buffers, and modules that only a pass imports."""
+_KERNEL_BYTES = 72 * 2**20
+"""The compiler of the kernel for large tables, once in a process: 68 MiB with llvmlite 0.50, nearly
+all of it pages of its library.
+"""
 _CHUNK_BYTES, _TASK_BYTES = 160, 4096
 """Digests of a chunk on their way to the transform; a task in the graph."""
 _WRITTEN = 6
@@ -54,6 +59,7 @@ class Load:
 
     ``buffers`` are the bytes of every buffer of a task. Of partial results of ``value_bytes`` each,
     a task holds ``at_once`` at most, and ``waiting`` of them wait in the tree for their neighbours.
+    ``kernel`` are the bytes of the compiler of its products.
     """
 
     buffers: tuple[int, ...]
@@ -62,6 +68,7 @@ class Load:
     waiting: int
     n_chunks: int
     n_tasks: int
+    kernel: int = 0
 
 
 def read_load(
@@ -93,6 +100,7 @@ def read_load(
         most_waiting(len(ranges)),
         -(-table.n_rows // table.chunk_rows),
         len(ranges),
+        _KERNEL_BYTES if grid.is_large and is_installed() else 0,
     )
 
 
@@ -142,7 +150,8 @@ def projected_peak(loads: Sequence[Load], *, threads: int, base: int, small: int
         for load in loads
     )
     book = sum(load.n_chunks * _CHUNK_BYTES + load.n_tasks * _TASK_BYTES for load in loads)
-    return base + _OVERHEAD_BYTES + book + max(busy * panels + values, busy * kept + small)
+    kernel = max(load.kernel for load in loads)
+    return base + _OVERHEAD_BYTES + kernel + book + max(busy * panels + values, busy * kept + small)
 
 
 def base_bytes() -> int:
