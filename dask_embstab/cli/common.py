@@ -86,7 +86,7 @@ def _seldom_collected() -> Iterator[None]:
 
 
 def _end_without_search() -> None:
-    """The process ends without a last search for cycles, a fifth of the time of a small command;
+    """The process ends without a last search for cycles, a seventh of the time of a small one;
     one that failed has it, since cycles of a traceback may hold half-written files.
     """
     atexit.unregister(gc.freeze)  # one process may run many commands
