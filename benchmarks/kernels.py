@@ -33,9 +33,11 @@ from common import command_line, machine, parser, publish, table, write_between
 import dask_embstab as es
 from dask_embstab.core.products import (
     Strips,
+    converts,
     cross_product,
     gramian,
     gramian_in_strips,
+    joint_gramian,
     multiply,
 )
 from dask_embstab.core.tree import micro_block_rows
@@ -127,7 +129,7 @@ def rates(
     d: int, peaks: Mapping[str, float], options: argparse.Namespace, threads: int
 ) -> dict[str, Any]:
     """GB of float32 rows per second of every product of a panel, as one product and as it is
-    computed here, and the latter's share of the peak.
+    computed here, and the latter's share of the peak. Products of float32 include its conversion.
     """
     n, family = micro_block_rows(d), product_family(is_large=True)
     rng = np.random.default_rng(d)
@@ -142,11 +144,42 @@ def rates(
             outs.rows = np.empty_like(z)
         return outs.rows
 
+    copies = threading.local()
+
+    def copied(*parts: Any) -> Any:
+        if not hasattr(copies, "rows"):
+            copies.rows = np.empty((n, 2 * d))
+        rows = (
+            copies.rows[:, : len(parts) * d]
+            if len(parts) > 1
+            else copies.rows.reshape(2 * n, d)[:n]
+        )
+        for i, part in enumerate(parts):
+            np.copyto(rows[:, i * d : (i + 1) * d], part)
+        return rows
+
+    def from_single(*parts: Any) -> Product:
+        if converts(*parts, family=family):
+            return lambda: joint_gramian(parts, family=family)
+        return lambda: gramian(copied(*parts), family=family)
+
     contestants: dict[str, tuple[Product, Product, float, str]] = {
         "X'X": (lambda: x.T @ x, lambda: gramian(x, family=family), d * (d + 1), "float64"),
         "[X Y]'[X Y]": (
             lambda: joint.T @ joint,
             lambda: gramian(joint, family=family),
+            2 * d * (2 * d + 1),
+            "float64",
+        ),
+        "X'X of float32": (
+            lambda: (rows := copied(z)).T @ rows,
+            from_single(z),
+            d * (d + 1),
+            "float64",
+        ),
+        "[X Y]'[X Y] of float32": (
+            lambda: (rows := copied(z, z)).T @ rows,
+            from_single(z, z),
             2 * d * (2 * d + 1),
             "float64",
         ),
