@@ -39,9 +39,10 @@ LONG = "long-tier.xml"
 DRAWS = "5"
 LEAST_SECONDS = 20
 """Files that took less share a row."""
-MOST_PROCESSES = "4"
+PROCESSES = str(min(4, (os.cpu_count() or 1) + 1))
+"""One more than there are processors: long tests wait for servers, locks and processes that die."""
 OPTIONS = (
-    *("-q", "-n", "auto", "--maxprocesses", MOST_PROCESSES),
+    *("-v", "-rfE", "-n", PROCESSES),
     # Long tests one by one (tests/campaigns.py): whole files would leave all but one process
     # without work for the last half hour.
     *("--dist", "loadgroup", "--no-loadscope-reorder"),
