@@ -30,7 +30,7 @@ from dask_embstab.files.atomic import begin_sync
 CHUNK = 64 * 2**20
 PIECE = 4 * 2**20
 BEGIN, END = "<!-- direct io: begin -->", "<!-- direct io: end -->"
-HOW = ("cached", "forgotten", "direct")
+WAYS = ("cached", "forgotten", "direct")
 Work = Callable[[Path, int, str], None]
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="embstab-direct-") as folder:
         for _ in range(options.repeats):
-            for cache in HOW:
+            for cache in WAYS:
                 works: dict[str, Work] = {"write": write, "read": read}
                 for name, work in works.items():
                     forget(Path(folder), n)

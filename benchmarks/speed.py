@@ -77,7 +77,7 @@ def measure(
     n = max(threads, n_bytes // (4 * d * chunk_rows)) * chunk_rows
     size = n * d * 4
     run, reference = (
-        _make_run(folder / name, n, d, chunk_rows, codec) for name in ("run.zarr", "reference.zarr")
+        new_run(folder / name, n, d, chunk_rows, codec) for name in ("run.zarr", "reference.zarr")
     )
     os.sync()  # else the system is still writing the tables to the disk while they are timed
     array = run.items.source.array
@@ -156,7 +156,7 @@ def zarr_copy(array: zarr.Array[Any], path: Path, threads: int, codec: str) -> N
     on_threads(work, threads)
 
 
-def _make_run(path: Path, n: int, d: int, chunk_rows: int, codec: str) -> Any:
+def new_run(path: Path, n: int, d: int, chunk_rows: int, codec: str) -> Any:
     """A run of random float32 items, written chunk by chunk with zarr-python."""
     group = zarr.open_group(path, mode="w", zarr_format=3).create_group("items")
     array = new_vectors(group, n, d, chunk_rows, codecs=CODECS[codec])

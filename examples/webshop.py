@@ -165,7 +165,7 @@ def write_series(
     # A start depends on the seed and the week alone, so the order in which weeks are trained does
     # not matter.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [write(out, *found) for found in pool.map(trained, weeks(events, n_weeks=n_weeks))]
+        return [write(out, *week) for week in pool.map(trained, weeks(events, n_weeks=n_weeks))]
 
 
 def write(out: Path, week: Week, factors: Factors) -> es.Run:
