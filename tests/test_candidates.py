@@ -9,7 +9,7 @@ import pytest
 from oracle import Stop, stop_after, world
 
 import dask_embstab as es
-from dask_embstab.errors import DamageError
+from dask_embstab import DamageError
 from dask_embstab.series.publish import candidate
 from dask_embstab.series.store import Folder
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Array, assert_close, draws, rotation, world
 
+from dask_embstab import ConditionError
 from dask_embstab.core.moments import Panel, moments, unit
 from dask_embstab.core.procrustes import alignment, procrustes
 from dask_embstab.core.square_root import Root, root_from_gramian, root_from_triangle
 from dask_embstab.core.standardize import balance_factor, column_signs, standardize
 from dask_embstab.core.tree import Node, fold, merge_forests, micro_block_rows
-from dask_embstab.errors import ConditionError
 
 EPS = float(np.finfo(np.float64).eps)
 seeds = st.integers(0, 100_000)

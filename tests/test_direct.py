@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 import dask_embstab as es
-from dask_embstab.errors import DamageError
+from dask_embstab import DamageError
 from dask_embstab.tables.read import direct
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
@@ -22,7 +22,7 @@ from dask_embstab.tables.read.direct_source import DirectSource, stored_digests
 from dask_embstab.tables.read.stored.gather import DirectGather
 from dask_embstab.tables.read.zarr_source import ZarrBlock, ZarrSource
 from dask_embstab.tables.table import make_table
-from dask_embstab.tables.write.chunk_writer import DirectWriter, _reserve
+from dask_embstab.tables.write.chunk_writer import DirectWriter, reserve
 
 N, D, ROWS = 1003, 7, 128
 V3 = {
@@ -184,7 +184,7 @@ def test_a_file_system_that_reserves_no_room_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dask_embstab.files.libc.ctypes.get_errno", lambda: errno.EOPNOTSUPP)
-    _reserve(-1, 10, "no file at all: the call fails")
+    reserve(-1, 10, "no file at all: the call fails")
     monkeypatch.setattr("dask_embstab.files.libc.ctypes.CDLL", lambda *_, **__: object())
     target = zarr.create_array(
         tmp_path / "a", shape=(N, D), chunks=(ROWS, D), dtype="f4", compressors=None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
-from dask_embstab.passes.evaluate.groups import _edges
+from dask_embstab.passes.evaluate.groups import group_edges
 
 
 def sizes(values: Any) -> dict[str, int]:
@@ -49,4 +49,4 @@ def test_edges_that_are_nearly_equal_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("looked_at", [[], [np.nan], [3.0, 3.0]])
 def test_one_value_looked_at_still_has_an_edge(looked_at: list[float]) -> None:
-    assert len(_edges(np.array(looked_at, np.float64))) == 1
+    assert len(group_edges(np.array(looked_at, np.float64))) == 1

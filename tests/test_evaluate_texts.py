@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dask_embstab as es
+from dask_embstab import Metrics
 from dask_embstab.diagnose.comparison import comparison_lines
-from dask_embstab.passes.evaluate.results import Metrics
 
 RNG = np.random.default_rng(0)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from oracle import Array
 
 import dask_embstab as es
+from dask_embstab import Transform
 from dask_embstab.core.matrix.inverse import pseudo_inverse
 from dask_embstab.core.procrustes import procrustes
-from dask_embstab.tables.transform import Transform
 
 
 def tables(seed: int, d: int, decades: float, *, opposed: bool) -> tuple[Array, Array]:

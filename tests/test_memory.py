@@ -13,8 +13,8 @@ from common import launched, new_ids, new_vectors
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 import dask_embstab as es
+from dask_embstab import InputError
 from dask_embstab.diagnose.projection import projected_peaks
-from dask_embstab.errors import InputError
 from dask_embstab.passes.engine.memory import most_waiting
 from dask_embstab.passes.engine.plan import FAN_IN
 

@@ -14,7 +14,7 @@ from seriesworlds import drifting
 
 import dask_embstab as es
 from dask_embstab.cli.main import main
-from dask_embstab.series.admin.metrics import _escaped
+from dask_embstab.series.admin.metrics import escaped_label
 
 SAMPLE = re.compile(
     r'(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (?P<value>\S+)'
@@ -109,7 +109,7 @@ def test_a_series_from_empty_to_held(
 
 
 def test_labels_are_escaped() -> None:
-    assert _escaped('a"b\\c\nd') == r"a\"b\\c\nd"
+    assert escaped_label('a"b\\c\nd') == r"a\"b\\c\nd"
     assert np.isfinite(
         parsed('# TYPE embstab_series_x gauge\nembstab_series_x{series="a\\"b"} 1.0\n')["x",]
     )

@@ -17,7 +17,7 @@ import zarr
 from scipy.linalg import orthogonal_procrustes
 
 import dask_embstab as es
-from dask_embstab.errors import ConditionError, EmbstabWarning, InputError
+from dask_embstab import ConditionError, EmbstabWarning, InputError
 
 RNG = np.random.default_rng(5)
 T, W = (

@@ -14,8 +14,8 @@ from test_object_reads import chunked
 from test_shards import normals
 from zarr.storage import ObjectStore
 
-from dask_embstab.errors import AccessError
-from dask_embstab.files.objects import _threads, submit
+from dask_embstab import AccessError
+from dask_embstab.files.objects import request_threads, submit
 from dask_embstab.tables.layout import ATTRIBUTE, INCOMPLETE
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock
@@ -68,7 +68,7 @@ def test_uploads_leave_the_threads_that_read_alone(monkeypatch: pytest.MonkeyPat
     files = chunk_files(array)
     assert files is not None
     monkeypatch.setattr("dask_embstab.files.objects._THREADS", 1)
-    _threads.cache_clear()
+    request_threads.cache_clear()
     try:
         writer = object_writer.chunk_writer(files, 0, 60)
         writer.put(normals(60, 3)[:30])
@@ -76,7 +76,7 @@ def test_uploads_leave_the_threads_that_read_alone(monkeypatch: pytest.MonkeyPat
         writer.put(normals(60, 3)[30:])
         writer.finish()
     finally:
-        _threads.cache_clear()
+        request_threads.cache_clear()
     np.testing.assert_array_equal(array[:], normals(60, 3))
 
 

@@ -17,7 +17,7 @@ from test_shards import CODECS, normals, sharded, taken
 from zarr.storage import ObjectStore
 
 import dask_embstab as es
-from dask_embstab.errors import AccessError, DamageError, InputChangedError
+from dask_embstab import AccessError, DamageError, InputChangedError
 from dask_embstab.files import remote
 from dask_embstab.tables.identity import ArrayIdentity, identity_of
 from dask_embstab.tables.read.chunk_layout import chunk_files

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from oracle import Array
 
 import dask_embstab as es
+from dask_embstab import ConditionError
 from dask_embstab.core import square_root
-from dask_embstab.errors import ConditionError
 from dask_embstab.passes.fit import reread
 
 Make = Callable[[np.random.Generator, int, int], Array]

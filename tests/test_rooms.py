@@ -6,6 +6,7 @@ floors and that no package has a cycle between siblings.
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from collections import Counter
@@ -99,6 +100,25 @@ def test_kinds_of_sources_are_asked_through_their_protocols() -> None:
                 if names & known and id(node) not in asserted:
                     asked.append(f"{path}:{node.lineno}")
     assert not asked
+
+
+def test_tests_import_public_names_from_the_package_and_no_private_ones() -> None:
+    """A deep import says what a test tests: a part that only the inside has."""
+    wrong = []
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("dask_embstab."):
+                inside = importlib.import_module(str(node.module))
+                wrong += [
+                    f"{path.name}: {name.name}"
+                    for name in node.names
+                    if (name.name.startswith("_") and not name.name.startswith("__"))
+                    or (
+                        name.name in dask_embstab.__all__
+                        and getattr(dask_embstab, name.name) is getattr(inside, name.name, None)
+                    )
+                ]
+    assert not wrong
 
 
 def test_a_folder_has_at_most_16_files() -> None:

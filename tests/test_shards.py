@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 import dask_embstab as es
-from dask_embstab.errors import DamageError, EmbstabError
+from dask_embstab import DamageError, EmbstabError
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read.chunk_layout import chunk_files
 from dask_embstab.tables.read.direct import DirectBlock

@@ -23,16 +23,19 @@ V = TypeVar("V")
 
 
 @lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
+def request_threads() -> ThreadPoolExecutor:
+    """The threads of this process that wait for requests."""
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has no thread of its parent's
+os.register_at_fork(
+    after_in_child=request_threads.cache_clear
+)  # a child has no thread of its parent's
 
 
 def submit(function: Any, *arguments: Any) -> Future[Any]:
     """Have a thread call it; it may not wait for another one that does."""
-    return _threads().submit(function, *arguments)
+    return request_threads().submit(function, *arguments)
 
 
 def submit_alone(function: Any, *arguments: Any) -> Future[Any]:

@@ -153,10 +153,10 @@ def _coding(array: Any, what: str) -> Coding:
         rows_in_memory(array, start, min(start + ID_RANGE, n), what=what)[-start % step :: step]
         for start in range(0, n, ID_RANGE)
     ]
-    return Coding(None, _edges(np.concatenate(looked_at).astype(np.float64)))
+    return Coding(None, group_edges(np.concatenate(looked_at).astype(np.float64)))
 
 
-def _edges(values: Vector) -> Vector:
+def group_edges(values: Vector) -> Vector:
     """Where the groups of numbers begin, but the first: at the quarters of all values but those
     that fill more than a quarter, which begin and end a group of their own.
 

@@ -218,11 +218,12 @@ def _measured(days: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:
-    inner = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
+    inner = ",".join(f'{key}="{escaped_label(label)}"' for key, label in labels.items())
     number = repr(float(value))
     return f"{_PREFIX}{name}{{{inner}}} {_NOT_FINITE.get(number, number)}"
 
 
-def _escaped(label: str) -> str:
+def escaped_label(label: str) -> str:
+    """A label's text as Prometheus reads it."""
     lines = (printable(line).replace("\\", r"\\").replace('"', r"\"") for line in label.split("\n"))
     return r"\n".join(lines)

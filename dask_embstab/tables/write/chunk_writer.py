@@ -99,7 +99,7 @@ class DirectWriter:
 
         self._partial = f"{path}.{new_token()}{PARTIAL}"
         self._descriptor = create_new(self._partial)
-        _reserve(self._descriptor, self._files.written_bytes, self._partial)
+        reserve(self._descriptor, self._files.written_bytes, self._partial)
 
     def _append(self, data: memoryview) -> None:
         shards = self._files.shards
@@ -176,7 +176,7 @@ def require_end(at: int, stop: int, place: str) -> None:
         )
 
 
-def _reserve(descriptor: int, n_bytes: int, path: str) -> None:
+def reserve(descriptor: int, n_bytes: int, path: str) -> None:
     """Take the room of a whole file at once: writes into it are a fifth faster (ext4), and a full
     disk shows beforehand.
 
