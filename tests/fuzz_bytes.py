@@ -359,8 +359,8 @@ def tried(folder: Path, target: str, changes: list[Edit], which: int | None = No
             path.write_bytes(edited(path.read_bytes(), edit, result, folder / "sentinel"))
     signal.alarm(MOST_SECONDS)
     try:
-        calls = list(read(work))
-        for call in calls if which is None else [calls[which % len(calls)]]:
+        calls = list(read(work))  # none where every file was removed
+        for call in calls if which is None else calls[which % max(1, len(calls)) :][:1]:
             attempt(call)
     finally:
         signal.alarm(0)
