@@ -4,6 +4,7 @@ not depend on the width of the processor's vectors.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,13 @@ def test_tiles_stay_within_the_rows_and_hold_every_entry(d: int, D: int | None, 
     entries = np.unique(cut.places)
     assert len(entries) == (d * (d + 1) // 2 if D is None else d * D)
     assert entries[-1] < cut.size
+
+
+@needs_kernel
+def test_threads_that_begin_at_once_compile_once() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        kernels = list(pool.map(tile_kernel.compiled, [2] * 16))
+    assert len({id(kernel) for kernel in kernels}) == 1
 
 
 def test_other_rows_than_the_kernel_reads_are_left_to_blas() -> None:

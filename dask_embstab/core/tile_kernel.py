@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -70,9 +71,20 @@ class Compiled:
     engine: Any
 
 
-@functools.cache
 def compiled(width: int) -> Compiled:
-    """The kernel for vectors of ``width`` numbers."""
+    """The kernel for vectors of ``width`` numbers; threads that begin at once compile it once."""
+    if width not in _kernels:
+        with _compiling:
+            if width not in _kernels:
+                _kernels[width] = _compile(width)
+    return _kernels[width]
+
+
+_kernels: dict[int, Compiled] = {}
+_compiling = threading.Lock()
+
+
+def _compile(width: int) -> Compiled:
     from llvmlite import binding
 
     binding.initialize_native_target()
