@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
 import re
@@ -59,6 +60,14 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     waited for.
     """
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _configuration_is_left_as_it_was() -> Iterator[None]:
+    """What one test configures is not what another one is told."""
+    before = copy.deepcopy(dask.config.get("embstab", None))
+    yield
+    assert dask.config.get("embstab", None) == before
 
 
 @pytest.fixture

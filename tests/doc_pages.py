@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import doctest
 import io
 import os
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
 import doctest_world
 from browser import Browser, chromium
 
@@ -89,7 +91,7 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
         names |= doctest_world.names(template, folder)
     output = ""
     n_run = 0
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), configuration_kept():
         for block in blocks(page):
             where = f"{page.relative_to(ROOT)}:{block.line}"
             if block.mark == "<!-- prints -->":
@@ -99,6 +101,17 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
                 output = _run(block, where, names)
                 n_run += 1
     return n_run
+
+
+@contextlib.contextmanager
+def configuration_kept() -> Iterator[None]:
+    """What a page configures ends with it."""
+    before = copy.deepcopy(dask.config.config)
+    try:
+        yield
+    finally:
+        dask.config.config.clear()
+        dask.config.config.update(before)
 
 
 def _run(block: Block, where: str, names: dict[str, Any]) -> str:

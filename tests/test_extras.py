@@ -41,11 +41,9 @@ class Blocker(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] not in blocked:
             return None
         frame = sys._getframe(1)
-        looks = False  # whether it is installed, without an import
         while "importlib" in frame.f_code.co_filename:
-            looks |= "util" in frame.f_code.co_filename
             frame = frame.f_back
-        if not looks and "dask_embstab" in frame.f_code.co_filename:
+        if "dask_embstab" in frame.f_code.co_filename:
             asked.append(f"{name} by {frame.f_code.co_filename}:{frame.f_lineno}")
         raise ModuleNotFoundError(name)
 

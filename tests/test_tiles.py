@@ -5,6 +5,7 @@ not depend on the width of the processor's vectors.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_tiles_stay_within_the_rows_and_hold_every_entry(d: int, D: int | None, 
     entries = np.unique(cut.places)
     assert len(entries) == (d * (d + 1) // 2 if D is None else d * D)
     assert entries[-1] < cut.size
+
+
+@pytest.mark.parametrize("installed", ["0.44.0", "0.9", "unknown", None])
+def test_an_older_llvmlite_is_none(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
+    """Numba may have brought one along."""
+
+    def version(_: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError
+        return installed
+
+    monkeypatch.setattr(tile_kernel, "version", version)
+    assert not tile_kernel.is_installed.__wrapped__()
 
 
 @needs_kernel

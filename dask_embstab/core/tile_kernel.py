@@ -7,11 +7,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 BLOCK = 64
@@ -20,6 +21,8 @@ HEIGHT = 8
 """Rows of a tile of the result."""
 MOST_VECTORS = 3
 """Vectors of a row of a tile: 24 hold a tile, 3 a row of y, one a component of x, of 32."""
+OLDEST = (0, 45)
+"""Of llvmlite: those before it know no pointers without a type."""
 FIELDS = 4
 """Numbers that a tile is told by: its first components of x and y, its kind, its place."""
 
@@ -40,11 +43,15 @@ def kind_of(vectors: int, ahead: Ahead) -> int:
 
 @functools.cache
 def is_installed() -> bool:
-    """Whether this processor is of a kind that the kernel is for, and llvmlite is there."""
+    """Whether this processor is of a kind that the kernel is for, and there is an llvmlite that
+    reads its code.
+    """
     try:
-        return platform.machine() in {"x86_64", "AMD64"} and find_spec("llvmlite") is not None
-    except (ImportError, ValueError):  # somebody forbids to import it
+        of_it = re.match(r"(\d+)\.(\d+)", version("llvmlite"))
+    except PackageNotFoundError:
         return False
+    is_new = of_it is not None and (int(of_it[1]), int(of_it[2])) >= OLDEST
+    return is_new and platform.machine() in {"x86_64", "AMD64"}
 
 
 @functools.cache
@@ -54,7 +61,10 @@ def vector_width() -> int:
     """
     if not is_installed():
         return 0
-    from llvmlite import binding
+    try:
+        from llvmlite import binding
+    except ImportError:  # it is damaged, or somebody forbids it
+        return 0
 
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
