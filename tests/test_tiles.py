@@ -4,6 +4,9 @@ not depend on the width of the processor's vectors.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -117,6 +120,37 @@ def test_threads_that_begin_at_once_compile_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         kernels = list(pool.map(tile_kernel.compiled, [2] * 16))
     assert len({id(kernel) for kernel in kernels}) == 1
+
+
+AT_ONCE = """
+import sys, threading
+import numpy as np
+from dask_embstab.core import tiles
+
+rows, ready = np.ones((4096, 64)), [threading.Event() for _ in range(8)]
+
+def multiply(event):
+    while True:
+        tiles.gramian(rows)
+        event.set()
+
+for event in ready:
+    threading.Thread(target=multiply, args=(event,), daemon=True).start()
+assert all(event.wait(60) for event in ready)
+"""
+
+
+@needs_kernel
+def test_a_process_ends_well_while_threads_multiply() -> None:
+    """They began at once, and both the first kernel and the last moment are theirs."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE],
+        env=os.environ | {"PYTHONPATH": str(Path(es.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_rows_than_the_kernel_reads_are_left_to_blas() -> None:

@@ -74,11 +74,10 @@ def vector_width() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The kernel, and what owns its memory."""
+    """The functions of `source`, which stay in memory as long as the process."""
 
     product: Callable[..., None]
     product_of_single: Callable[..., None]
-    engine: Any
 
 
 def compiled(width: int) -> Compiled:
@@ -109,7 +108,8 @@ def _compile(width: int) -> Compiled:
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     product, product_of_single = (_function(engine, name) for name in _PARAMETERS)
-    return Compiled(product, product_of_single, engine)
+    engine.detach()  # else its end takes the code away from threads that still run it
+    return Compiled(product, product_of_single)
 
 
 _PARAMETERS = {"product": "pipiipip", "product_of_single": "piipiiipipp"}
