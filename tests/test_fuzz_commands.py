@@ -11,6 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import click
 import dask
@@ -209,7 +210,9 @@ def test_no_command_ends_with_anything_but_a_clear_error(
     fresh: Callable[[], None], name: str, step: int
 ) -> None:
     command, faults = dict(commands())[name], dict[str, str]()
-    with dask.config.set(scheduler="synchronous"):
+    # Some texts are ports, which it would serve for ever.
+    served = mock.patch("uvicorn.Server.run", lambda _, sockets: sockets[0].close())
+    with dask.config.set(scheduler="synchronous"), served:
         for kind, text in TEXTS.items():
             for parameter, line in lines(name, command, text):
                 if not zlib.crc32(f"{name} {parameter} {kind}".encode()) % step:
