@@ -151,12 +151,14 @@ def test_resumed_writes(
             if chance.random() < 0.3:
                 zarr.open_group(path, mode="r+")["items/vectors"][16:32] = number + T[16:32]
                 tried["input written in place"] += 1
-        if not out.exists():
+        # One that was killed behind its publish leaves what it was removing to the next write.
+        by_the_dead = out.exists()
+        if not by_the_dead:
             es.apply(transform, path, out, resume=True)
             whole = es.apply(transform, path, tmp_path / "whole.zarr", overwrite=True)
             assert data_of(out) == data_of(whole.path)
         es.open_run(out, verify=True)
-        assert all(place.suffix == ".new" for place in left_of(out))
+        assert by_the_dead or all(place.suffix == ".new" for place in left_of(out))
         shutil.rmtree(out)
     require_reclaimed(out, lambda: es.apply(transform, path, out))
     record_property("tried", tried.total() - tried["ended"])
