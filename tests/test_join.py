@@ -52,7 +52,6 @@ def small_joins(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"dask_embstab.{name}", 8)
     monkeypatch.setattr("dask_embstab.passes.join.partitioned._FEWEST_ROWS", 7)
     monkeypatch.setattr("dask_embstab.passes.join.options._LEAST", 1)
-    monkeypatch.setattr("dask_embstab.passes.join.shuffle.micro_block_rows", lambda _: 16)
 
 
 def ids_of(kind: str, numbers: Array) -> Array:
