@@ -148,12 +148,8 @@ def rates(
 
     def copied(*parts: Any) -> Any:
         if not hasattr(copies, "rows"):
-            copies.rows = np.empty((n, 2 * d))
-        rows = (
-            copies.rows[:, : len(parts) * d]
-            if len(parts) > 1
-            else copies.rows.reshape(2 * n, d)[:n]
-        )
+            copies.rows = {k: np.empty((n, k * d)) for k in (1, 2)}
+        rows = copies.rows[len(parts)]
         for i, part in enumerate(parts):
             np.copyto(rows[:, i * d : (i + 1) * d], part)
         return rows

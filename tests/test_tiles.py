@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import dask_embstab as es
 from dask_embstab.core import tile_kernel, tiles
-from dask_embstab.core.products import COMPILED, gramian
+from dask_embstab.core.products import COMPILED, cross_product, gramian, joint_gramian
 from dask_embstab.core.types import Matrix, Rows
 from dask_embstab.passes.engine import plan
 from dask_embstab.passes.engine.blas import product_family
@@ -54,6 +54,18 @@ def test_products_are_those_of_numpy_and_no_number_beside_the_rows_is_read(
     assert (square == square.T).all()
     assert (np.abs(square - x.T @ x) <= 64 * EPS * (np.abs(x).T @ np.abs(x))).all()
     assert (np.abs(cross - x.T @ y) <= 64 * EPS * (np.abs(x).T @ np.abs(y))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tables_of_other_lengths_have_no_product(dtype: str) -> None:
+    """The kernel would read beyond the shorter one."""
+    x, y = np.ones((100, 16), dtype), np.ones((10, 16), dtype)
+    for product in (
+        lambda: cross_product(x, y, family=COMPILED),
+        lambda: joint_gramian((x, y), family=COMPILED),
+    ):
+        with pytest.raises(ValueError, match="mismatch"):
+            product()
 
 
 @needs_kernel
@@ -155,7 +167,11 @@ def test_a_process_ends_well_while_threads_multiply() -> None:
 
 def test_other_rows_than_the_kernel_reads_are_left_to_blas() -> None:
     rows = np.random.default_rng(0).standard_normal((2048, 64))
-    for odd in (rows[:, :7], rows.astype(">f8"), np.asfortranarray(rows), rows[:, ::2], rows[::-1]):
+    unaligned = np.frombuffer(b"\0" + rows.tobytes(), np.float64, offset=1).reshape(rows.shape)
+    for odd in (
+        *(rows[:, :7], rows.astype(">f8"), np.asfortranarray(rows), rows[:, ::2], rows[::-1]),
+        *(unaligned, np.broadcast_to(rows[0], rows.shape)),
+    ):
         assert np.allclose(gramian(odd, family=COMPILED), odd.T @ odd)
 
 

@@ -47,7 +47,7 @@ def is_installed() -> bool:
     reads its code.
     """
     try:
-        of_it = re.match(r"(\d+)\.(\d+)", version("llvmlite"))
+        of_it = re.match(r"(\d+)\.(\d+)", version("llvmlite") or "")  # None: it is damaged
     except PackageNotFoundError:
         return False
     is_new = of_it is not None and (int(of_it[1]), int(of_it[2])) >= OLDEST
@@ -135,7 +135,8 @@ def source(width: int) -> str:
     return f"""\
 declare {vector} @llvm.fma.v{width}f64({vector}, {vector}, {vector})
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
-{_DRIVERS.format(block=BLOCK)}
+declare i64 @llvm.smin.i64(i64, i64)
+{"".join(_DRIVER.format(block=BLOCK, **one) for one in (_DOUBLE, _SINGLE))}
 define internal void @tiles(ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %rows,
                             ptr %tiles, i64 %n_tiles, ptr %output) {{
 entry:
@@ -160,9 +161,8 @@ end:
 {"".join(_tile(width, *kind) for kind in KINDS)}"""
 
 
-_DRIVERS = """
-define void @product(ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %n,
-                     ptr %tiles, i64 %n_tiles, ptr %output) {{
+_DRIVER = """
+define void @{name}({parameters}) {{
 entry:
   %is_any = icmp sgt i64 %n, 0
   br i1 %is_any, label %block, label %end
@@ -172,42 +172,38 @@ block:
   %rows = call i64 @llvm.smin.i64(i64 %left, i64 {block})
   %x_start = mul i64 %start, %x_row
   %y_start = mul i64 %start, %y_row
-  %a = getelementptr double, ptr %x, i64 %x_start
-  %b = getelementptr double, ptr %y, i64 %y_start
-  call void @tiles(ptr %a, i64 %x_row, ptr %b, i64 %y_row, i64 %rows,
-                   ptr %tiles, i64 %n_tiles, ptr %output)
+  %a = getelementptr {number}, ptr %x, i64 %x_start
+  %b = getelementptr {number}, ptr %y, i64 %y_start
+  {steps}
   %stop = add i64 %start, {block}
   %is_block = icmp slt i64 %stop, %n
   br i1 %is_block, label %block, label %end
 end:
   ret void
-}}
-define void @product_of_single(ptr %x, i64 %x_row, i64 %d, ptr %y, i64 %y_row, i64 %D, i64 %n,
-                               ptr %tiles, i64 %n_tiles, ptr %output, ptr %memory) {{
-entry:
-  %row = add i64 %d, %D
+}}"""
+_DOUBLE = {
+    "name": "product",
+    "number": "double",
+    "parameters": """\
+ptr %x, i64 %x_row, ptr %y, i64 %y_row, i64 %n, ptr %tiles, i64 %n_tiles, ptr %output""",
+    "steps": """\
+call void @tiles(ptr %a, i64 %x_row, ptr %b, i64 %y_row, i64 %rows,
+                   ptr %tiles, i64 %n_tiles, ptr %output)""",
+}
+_SINGLE = {
+    "name": "product_of_single",
+    "number": "float",
+    "parameters": """\
+ptr %x, i64 %x_row, i64 %d, ptr %y, i64 %y_row, i64 %D, i64 %n,
+                               ptr %tiles, i64 %n_tiles, ptr %output, ptr %memory""",
+    "steps": """\
+%row = add i64 %d, %D
   %y_memory = getelementptr double, ptr %memory, i64 %d
-  %is_any = icmp sgt i64 %n, 0
-  br i1 %is_any, label %block, label %end
-block:
-  %start = phi i64 [0, %entry], [%stop, %block]
-  %left = sub i64 %n, %start
-  %rows = call i64 @llvm.smin.i64(i64 %left, i64 {block})
-  %x_start = mul i64 %start, %x_row
-  %y_start = mul i64 %start, %y_row
-  %a = getelementptr float, ptr %x, i64 %x_start
-  %b = getelementptr float, ptr %y, i64 %y_start
   call void @convert(ptr %a, i64 %x_row, i64 %d, i64 %rows, ptr %memory, i64 %row)
   call void @convert(ptr %b, i64 %y_row, i64 %D, i64 %rows, ptr %y_memory, i64 %row)
   call void @tiles(ptr %memory, i64 %row, ptr %memory, i64 %row, i64 %rows,
-                   ptr %tiles, i64 %n_tiles, ptr %output)
-  %stop = add i64 %start, {block}
-  %is_block = icmp slt i64 %stop, %n
-  br i1 %is_block, label %block, label %end
-end:
-  ret void
-}}
-declare i64 @llvm.smin.i64(i64, i64)"""
+                   ptr %tiles, i64 %n_tiles, ptr %output)""",
+}
 _CONVERT = """
 define internal void @convert(ptr %from, i64 %from_row, i64 %d, i64 %rows, ptr %to, i64 %to_row) {{
 entry:

@@ -51,26 +51,28 @@ def takes_gramian(*parts: Rows) -> bool:
     """Whether the kernel is the fastest for the Gramian of these rows, or of [x y] in float32."""
     width = sum(rows.shape[1] for rows in parts)
     is_one_kind = len(parts) == 1 or all(rows.dtype == np.float32 for rows in parts)
-    return is_one_kind and width <= _WIDEST and all(map(_is_read, parts))
+    return is_one_kind and width <= _WIDEST and _are_read(*parts)
 
 
 def takes_cross_product(x: Matrix, y: Matrix) -> bool:
     """Whether the kernel is the fastest for X'Y of these rows, in float64."""
-    return all(
-        _is_read(rows) and rows.shape[1] <= _WIDEST_APART and rows.dtype == np.float64
-        for rows in (x, y)
-    )
+    are_double = x.dtype == y.dtype == np.float64
+    return are_double and max(x.shape[1], y.shape[1]) <= _WIDEST_APART and _are_read(x, y)
 
 
-def _is_read(rows: Rows) -> bool:
-    """Whether there is a kernel, and it reads such rows: components next to each other."""
-    return (
-        vector_width() > 0
+def _are_read(*parts: Rows) -> bool:
+    """Whether there is a kernel, and it reads such rows: as many of each, their components next to
+    each other.
+    """
+    return vector_width() > 0 and all(
+        len(rows) == len(parts[0])
         and rows.shape[1] >= HEIGHT
         and rows.dtype in (np.float32, np.float64)
         and rows.dtype.isnative
+        and rows.flags.aligned
         and rows.strides[1] == rows.itemsize
         and rows.strides[0] % rows.itemsize == 0
+        for rows in parts
     )
 
 
@@ -116,7 +118,7 @@ def _tiles(cut: Tiling) -> tuple[int, int]:
     return cut.tiles.ctypes.data, len(cut.tiles)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def tiling(d: int, D: int | None, width: int, *, fetches: bool = True) -> Tiling:
     """Tiles of a cross-product, (d, D), or of a Gramian of ``d`` components (``D`` None), of
     vectors of ``width`` numbers. The last ones of a row and of a column overlap those before them:

@@ -28,9 +28,8 @@ def request_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="embstab-fetch")
 
 
-os.register_at_fork(
-    after_in_child=request_threads.cache_clear
-)  # a child has no thread of its parent's
+# A child has no thread of its parent's.
+os.register_at_fork(after_in_child=request_threads.cache_clear)
 
 
 def submit(function: Any, *arguments: Any) -> Future[Any]:

@@ -68,9 +68,14 @@ class PartnerReader(Protocol):
 class Buffer:
     """Memory for panels in float64, taken when it is first needed."""
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: int, family: Family, *, takes_single: bool = False) -> None:
+        self._rows, self._family, self._takes_single = rows, family, takes_single
         self._memory: Matrix = np.empty((0, 0))
+
+    def multiplied(self, stored: Rows) -> Rows:
+        """The rows as they are, where their products are computed from them, else in float64."""
+        is_single = self._takes_single and converts(stored, family=self._family)
+        return stored if is_single else self.upcast(stored)
 
     def upcast(self, stored: Rows) -> Matrix:
         """The rows in float64: as they are, or copied."""
@@ -85,11 +90,6 @@ class Buffer:
         if self._memory.shape[1] != d:
             self._memory = np.empty((self._rows, d))
         return self._memory[:n]
-
-
-def multiplied(stored: Rows, buffer: Buffer, family: Family, *, takes_single: bool) -> Rows:
-    """Rows as they are, where their products are computed from them, else in float64."""
-    return stored if takes_single and converts(stored, family=family) else buffer.upcast(stored)
 
 
 class PairReader:
@@ -111,8 +111,8 @@ class PairReader:
         self._norms = (
             weights.column.times_norm if isinstance(weights, ColumnBlock) else weights == "norm"
         )
-        self._buffers = Buffer(grid.rows), Buffer(grid.rows)
         self._family = product_family(is_large=grid.is_large)
+        self._buffers = Buffer(grid.rows, self._family), Buffer(grid.rows, self._family)
         self._where = where
         self._takes_single = takes_single and weights is None
 
@@ -126,20 +126,16 @@ class PairReader:
         if nonzero is not partner_rows:
             pairs = None if nonzero is None else self._pairs(stored, nonzero)
         if nonzero is None or pairs is None:
-            rows = self._multiplied(stored, buffer)
-            return Panel(rows, start, family=self._family, zeros=zeros)
+            return Panel(buffer.multiplied(stored), start, family=self._family, zeros=zeros)
         _, matched = nonzero
         x, y = sides(pairs, stored.shape[1])
-        rows = x if matched is None else self._multiplied(stored, buffer)
+        rows = x if matched is None else buffer.multiplied(stored)
         weights = np.asarray(np.linalg.norm(y, axis=1)) if self._norms else None
         if self._weights is not None:
             given = self._weights[start - self._origin : stop - self._origin]
             given = given if matched is None else given[matched]
             weights = given if weights is None else given * weights
         return Panel(rows, start, pairs, matched, weights, self._family, zeros)
-
-    def _multiplied(self, stored: Rows, buffer: Buffer) -> Rows:
-        return multiplied(stored, buffer, self._family, takes_single=self._takes_single)
 
     def _nonzero(
         self, partner_rows: PartnerRows, stored: Rows, start: int

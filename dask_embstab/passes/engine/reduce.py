@@ -28,7 +28,6 @@ from dask_embstab.passes.engine.paired import (
     PairReader,
     Partners,
     Weights,
-    multiplied,
     reference_of,
     require_finite,
 )
@@ -181,12 +180,13 @@ def _panels(
     takes_single: bool,
 ) -> Iterator[Panel]:
     """One panel after another, each in the memory of the one before."""
-    buffer, family = Buffer(grid.rows), product_family(is_large=grid.is_large)
+    family = product_family(is_large=grid.is_large)
+    buffer = Buffer(grid.rows, family, takes_single=takes_single)
     for start in range(rows.start, rows.stop, grid.rows):
         stop = min(start + grid.rows, rows.stop)
         stored = reader.take(start, stop)
         if pair_reader is None:
-            taken = multiplied(stored, buffer, family, takes_single=takes_single)
+            taken = buffer.multiplied(stored)
             yield Panel(taken, start, family=family, zeros=ZeroRows(len(zero_rows(stored))))
         else:
             yield pair_reader.panel(stored, buffer, start, stop)
