@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
+from click.testing import CliRunner
 from formats import id_column, listed_ids, vector_columns, vectors
 from oracle import hidden
 from pyarrow import csv, feather, ipc
 
 import dask_embstab as es
+from dask_embstab.cli.main import main
 from dask_embstab.tables.formats import arrays, columnar, raw, words
 from dask_embstab.tables.read import source
 
@@ -249,6 +251,38 @@ def test_what_cannot_be_read_is_one_error(
         es.ingest(tmp_path / name, tmp_path / "out.zarr")
     assert not (tmp_path / "out.zarr").exists()
     assert not hidden(tmp_path)
+
+
+def test_one_file_that_holds_both_tables_is_named_by_table(tmp_path: Path) -> None:
+    """Named once for both, its users would be its items, and nobody would be told."""
+    items, users = vectors(7, D, "float32"), vectors(9, D, "float32")
+    both, out = tmp_path / "both.npz", tmp_path / "out.zarr"
+    np.savez(both, items=items, users=users)
+    with pytest.raises(es.InputError, match=r"two tables; .*vector=\{'items': 'A', 'users': 'B'\}"):
+        es.ingest(both, out, vector="items", users=str(both))
+    frame = pa.table({"v": list(items)})
+    with pytest.raises(es.InputError, match="two tables"):
+        es.ingest(frame, out, users=frame)
+    same = ["import", str(both), str(out), "--users-source", f"{tmp_path}/./both.npz"]
+    ended = CliRunner().invoke(main, [*same, "--vector", "items"])
+    assert ended.exit_code == 2
+    assert "by --vector items=A --vector users=B" in ended.stderr
+    assert not out.exists()
+
+    ended = CliRunner().invoke(main, [*same, "--vector", "items=items", "--vector", "users=users"])
+    run = es.open_run(out)
+    assert ended.exit_code == 0
+    assert (np.asarray(run.items.vectors) == items).all()
+    assert (np.asarray(run.users.vectors) == users).all()
+
+
+def test_a_command_without_the_option_names_the_one_that_has_it(tmp_path: Path) -> None:
+    both = tmp_path / "both.npz"
+    np.savez(both, items=np.ones((5, 2)), users=np.ones((5, 2)))
+    ended = CliRunner().invoke(main, ["stabilize", str(both), str(tmp_path / "out.zarr")])
+    assert ended.exit_code == 2
+    assert "import them by `embstab import SOURCE OUT --vector`" in ended.stderr
+    assert "vector=" not in ended.stderr
 
 
 @pytest.mark.parametrize("format", FORMATS)

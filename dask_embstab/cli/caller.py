@@ -79,8 +79,8 @@ def _written(command: click.Command, name: str, value: Any) -> str | None:
         return None
     names = option.secondary_opts if value is False else option.opts
     flag = max(names, key=len, default=None)
-    return (
-        flag
-        if flag is None or option.is_flag or value is None
-        else f"{flag} {shlex.quote(str(value))}"
-    )
+    if flag is None or option.is_flag or value is None:
+        return flag
+    by_table = isinstance(value, Mapping)
+    values = [f"{key}={one}" for key, one in value.items()] if by_table else [str(value)]
+    return " ".join(f"{flag} {shlex.quote(one)}" for one in values)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_embstab.errors import IdError, first_few, verb
+from dask_embstab.errors import IdError, InputError, first_few, verb
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import StorageOptions, bound
 from dask_embstab.files.swap import made_parents
@@ -19,6 +19,7 @@ from dask_embstab.passes.engine.output import require_output
 from dask_embstab.passes.engine.write import LinearMap
 from dask_embstab.passes.join.distinct import may_repeat, repeated
 from dask_embstab.passes.join.options import join_options
+from dask_embstab.repairs import option
 from dask_embstab.tables.coerce import TableLike, open_table
 from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.inputs import unchanged
@@ -84,7 +85,8 @@ def ingest(
     Raises
     ------
     InputError
-        Where it is not clear which columns are meant, or a row has no vector of the common length:
+        Where it is not clear which columns are meant, the same ones would be items and users, or a
+        row has no vector of the common length:
         the row and its file are named. `IdError` where an id is missing, repeats or is of another
         kind. Nothing is left behind, and no row is left out or shifted.
 
@@ -105,6 +107,8 @@ def ingest(
         for key, one in given.items()
         if one is not None
     }
+    if not any(isinstance(option, Mapping) for option in (id, vector, where)):
+        _require_two(tables, is_one=source is users)
     require_one_width(tables.get("items"), tables.get("users"))
     require_each("ingest", {"shard_rows": shard_rows})
     inputs = paths_of(*given.values(), *tables.values())
@@ -143,6 +147,19 @@ def ingest(
             if table.stored_ids is not None:
                 _require_distinct(table, writer.group[f"{key}/id"])
     return open_run(out)
+
+
+def _require_two(tables: Mapping[str, Table], *, is_one: bool) -> None:
+    """Raise where the same rows would be items and users: one file that holds both is easily named
+    twice.
+    """
+    items, users = (paths_of(tables.get(key)) for key in ("items", "users"))
+    if is_one or (items and items == users):
+        raise InputError(
+            f"items and users must be two tables; the same columns of {tables['items'].where} came"
+            " for both; give each a file of its own, or name the columns of each by"
+            f" {option(vector={'items': 'A', 'users': 'B'})}"
+        )
 
 
 def _of(given: Any, key: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_embstab.core.types import Rows
 from dask_embstab.errors import IdError, InputError
-from dask_embstab.repairs import option
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.formats.columnar import Numbers, reading_file
 from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
 from dask_embstab.tables.formats.pieces import Offsets
@@ -209,8 +209,10 @@ def _vector_name(arrays: Mapping[str, ArrayInfo], vector: str | None, where: str
     if len(able) != 1:
         several = f"{', '.join(able)} could be" if able else "no array of floats has two axes"
         raise InputError(
-            f"the vectors of {where} must be one array or be named; {several}; name them by"
-            f" {option('vector')}: it has {_listed(arrays)}"
+            f"the vectors of {where} must be one array or be named; {several}; it has"
+            f" {_listed(arrays)}",
+            f"name them by {option('vector')}",
+            f"import them by {call('ingest', vector=None)}",
         )
     return able[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
-from dask_embstab.repairs import option
+from dask_embstab.repairs import call, option
 from dask_embstab.tables.layout import DIMENSION
 from dask_embstab.tables.read.column_names import (
     in_order,
@@ -231,8 +231,9 @@ def _unclear(
 ) -> InputError:
     several = f"{', '.join(candidates)} could be" if candidates else "no column could be"
     return InputError(
-        f"{what} of {where} must be one column or be named; {several}; name them by"
-        f" {option(name)}: it has {_listed(fields)}"
+        f"{what} of {where} must be one column or be named; {several}; it has {_listed(fields)}",
+        f"name them by {option(name)}",
+        f"import them by {call('ingest', **{name: None})}",
     )
 
 
