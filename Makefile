@@ -29,8 +29,13 @@ lint: $(VENV)/.tested
 test: lint
 	OPENBLAS_NUM_THREADS=$${OPENBLAS_NUM_THREADS:-1} $(BIN)/python -m pytest -m "not long" $(WORKERS)
 
+# What campaigns need besides: a server that speaks S3, the stores and indexes that the product writes to, the site's builder.
+$(VENV)/.campaigns: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test-s3,icechunk,hnswlib,lancedb,docs]"
+	touch $@
+
 # Every test on this Python, then the short ones on every other one that is found; docs/long-tier.md says how it ended.
-test-all: lint
+test-all: lint $(VENV)/.campaigns
 	rm -f build/tests-*.xml
 	$(BIN)/python benchmarks/long_tier.py docs/long-tier.md
 	here=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
