@@ -26,7 +26,7 @@ from dask_embstab.tables.ids.ids import as_ids
 from dask_embstab.tables.read import recorded
 
 T, W = world(98)
-ENDLESS, LITTLE = 6 << 30, 24 << 20
+ENDLESS, LITTLE = 6 << 30, 64 << 20  # modules that are imported on the way take up to 40
 TOO_LONG = rf"{ENDLESS} bytes and {regular.MOST_METADATA_BYTES} may stand there"
 CLAIMED = r"claims 16 texts and its 64 bytes hold fewer|100000000 texts are claimed"
 

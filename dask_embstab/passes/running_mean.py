@@ -41,6 +41,7 @@ from dask_embstab.tables.ids.scratch_files import below
 from dask_embstab.tables.ids.union import UnionIds
 from dask_embstab.tables.read.source import Openable, Source, default_chunk_rows
 from dask_embstab.tables.read.views import MappedSource
+from dask_embstab.tables.store_errors import reading
 from dask_embstab.tables.table import Table
 from dask_embstab.tables.write.run_writer import RunWriter
 from dask_embstab.tables.write.sink import Sink
@@ -137,12 +138,16 @@ def rewrite_means(
             weights=True,
         )
         for start in range(0, table.n_rows, sink.chunk_rows):
-            sink.write_weights(
-                start, np.asarray(weights[key][start : min(start + sink.chunk_rows, table.n_rows)])
-            )
+            stop = min(start + sink.chunk_rows, table.n_rows)
+            sink.write_weights(start, _stored(weights[key], start, stop, table))
         passes[key] = write_table(table, LinearMap(M), sink, label="consensus")
 
     run_all(passes)
+
+
+def _stored(weights: Any, start: int, stop: int, table: Table) -> Vector:
+    with reading(f"the weights of {table.where}"):
+        return np.asarray(weights[start:stop])
 
 
 def _pass(
@@ -217,7 +222,8 @@ def _unmatched_reference(
             rows = start + np.flatnonzero(pairing.inverse.take(start, stop) < 0)
         if fading and len(rows):
             ones = np.ones(stop - start, mean_dtype(pairing.reference.dtype))
-            weights = ones if old.weights is None else np.asarray(old.weights[start:stop])
+            given = old.weights
+            weights = ones if given is None else _stored(given, start, stop, old.table)
             rows = rows[weights[rows - start] * aging.decay >= aging.least]
         index.put(at, rows)
         at += len(rows)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from dask_embstab.core.types import Rows
-from dask_embstab.errors import IdError, InputError
+from dask_embstab.errors import DamageError, IdError, InputError
 from dask_embstab.repairs import call, option
 from dask_embstab.tables.formats.columnar import Numbers, reading_file
 from dask_embstab.tables.formats.piece_source import PieceArray, PieceSource
@@ -23,9 +24,12 @@ from dask_embstab.tables.identity import StoredFile
 from dask_embstab.tables.ids.ids import Ids
 from dask_embstab.tables.ids.kinds import UUID, IdArray, IdKind, checked_ids, kind_of
 from dask_embstab.tables.layout import DIMENSION
+from dask_embstab.tables.read.limits import require_task_count
 from dask_embstab.tables.table import Table
 
 _PIECE_ROWS = 1 << 13
+_MOST_VALUES = 1 << 59
+"""Of an array: their bytes are counted in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +152,11 @@ def array_table(
     if of_ids is not None:
         stored = _headers(format, id_files) if id_files else headers
         _require_lengths(stored, infos, id_files or files, of_ids)
+    step = _PIECE_ROWS if format.any_row else _MOST_VALUES
+    require_task_count(sum(-(-info.shape[0] // step) for info in infos), where)
     cuts = [
         (at, first, min(step, info.shape[0] - first))
         for at, info in enumerate(infos)
-        for step in [_PIECE_ROWS if format.any_row else max(1, info.shape[0])]
         for first in range(0, info.shape[0], step)
     ]
     file_numbers, first, lengths = np.array(cuts, np.int64).reshape(-1, 3).T
@@ -186,8 +191,23 @@ def _headers(format: ArrayFormat, files: Sequence[StoredFile]) -> list[Mapping[s
     headers = []
     for file in files:
         with reading_file(file.path):
-            headers.append(format.arrays(file.path))
+            header = format.arrays(file.path)
+        _require_possible(header, file.path)
+        headers.append(header)
     return headers
+
+
+def _require_possible(header: Mapping[str, ArrayInfo], path: str) -> None:
+    """Raise where a header counts more than any file holds: its lengths are computed with."""
+    for name, info in header.items():
+        if not all(isinstance(length, int) for length in info.shape) or not all(
+            0 <= length <= _MOST_VALUES for length in (*info.shape, prod(info.shape))
+        ):
+            raise DamageError(
+                f"{path} must hold the values that its header counts; by it"
+                f" {name or 'the array'} has the shape {info.shape!s:.60}; restore it from its"
+                " source"
+            )
 
 
 def _kind(pieces: ArrayPieces, where: str) -> IdKind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,9 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dask_embstab.core.types import Rows
+from dask_embstab.errors import InputError
 from dask_embstab.extras import require_extra
 from dask_embstab.tables.formats.arrays import ArrayInfo
 from dask_embstab.tables.formats.pieces import BATCH_ROWS
+from dask_embstab.tables.read.limits import require_dense
+
+_BLOCK = 1 << 16
+"""Bytes of a dataset without chunks that are counted as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,7 @@ class Hdf5:
 
         def visit(name: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
+                _require_own(node, f"{name} of {path}")
                 arrays[name] = ArrayInfo(tuple(node.shape or ()), node.dtype)
 
         with h5py.File(path, "r") as file:
@@ -39,3 +46,18 @@ class Hdf5:
         with h5py.File(path, "r") as file:
             for at in range(start, stop, BATCH_ROWS):
                 yield np.asarray(file[name][at : min(at + BATCH_ROWS, stop)])
+
+
+def _require_own(node: Any, what: str) -> None:
+    """Whose file it is may name any other file in it, and claim any shape for what is not there."""
+    if node.external or node.is_virtual:
+        raise InputError(
+            f"datasets must lie in the file itself; {what} is made of other files; give those, or"
+            " copy it"
+        )
+    if node.chunks and all(node.shape):
+        n_chunks = math.prod(-(-n // c) for n, c in zip(node.shape, node.chunks, strict=True))
+        require_dense(node.shape[0], n_chunks, node.id.get_num_chunks(), what)
+    elif node.shape:  # written whole, or not at all
+        stored = node.id.get_storage_size() // _BLOCK
+        require_dense(node.shape[0], node.nbytes // _BLOCK, stored, what)

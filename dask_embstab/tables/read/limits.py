@@ -65,9 +65,21 @@ def require_held(array: zarr.Array[Any], what: str) -> None:
         if folder.is_dir()
         else 0
     )
+    _require_chunks(stored, n_chunks, array.shape[0], what, complete=complete)
+
+
+def require_dense(n_rows: int, n_chunks: int, stored: int, what: str) -> None:
+    """Raise `DamageError` where so few of very many chunks are stored of a file's array."""
+    if n_chunks > _FEW_CHUNKS:
+        _require_chunks(stored, n_chunks, n_rows, what)
+
+
+def _require_chunks(
+    stored: int, n_chunks: int, n_rows: int, what: str, *, complete: bool = False
+) -> None:
     if stored < (n_chunks if complete else n_chunks / _SPARSEST):
         raise DamageError(
-            f"{what} must be all there; its metadata claims {array.shape[0]} rows in {n_chunks}"
+            f"{what} must be all there; its metadata claims {n_rows} rows in {n_chunks}"
             f" chunks, and {stored} are stored; restore it from its source, or write the table"
             " again"
         )
