@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo-out
 WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all mutants lint bench docs dist oldest newest clean
+.PHONY: demo test test-all mutants lint docs dist oldest newest clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

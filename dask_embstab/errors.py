@@ -10,6 +10,7 @@
     │   ├── IdError                             ids that are missing, duplicated or of another type
     │   │   └── TooFewMatchedError              fewer rows shared with the reference than the
     │   │                                       alignment needs
+    │   ├── SpaceError                          vectors of two spaces, which must not meet
     │   ├── ConditionError                      a table beyond what the asked route can factorize
     │   └── OutputExistsError (FileExistsError) the output's place is taken
     ├── DamageError (OSError)                   stored bytes that cannot be read back as they were

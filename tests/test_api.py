@@ -121,6 +121,7 @@ def test_errors_are_one_tree_and_refine_the_builtins() -> None:
         "InputError": (es.EmbstabError, ValueError),
         "NotARunError": (es.InputError,),
         "IdError": (es.InputError,),
+        "SpaceError": (es.InputError,),
         "ConditionError": (es.InputError,),
         "OutputExistsError": (es.InputError, FileExistsError),
         "DamageError": (es.EmbstabError, OSError),

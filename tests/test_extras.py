@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import dask_embstab as es
@@ -28,6 +31,36 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
         " 'dask_embstab[parquet]'"
     )
     assert require_extra("json.decoder", "none", what="JSON").JSONDecoder
+
+
+def test_every_file_of_parquet_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of ids, numbers, groups, pairs and judgments too, which pandas would read."""
+    rows, other = np.eye(60, 4) + 1, np.eye(90, 4) + 1
+    run = es.create_run(tmp_path / "run.zarr", rows, other, item_ids=np.arange(60))
+    file = tmp_path / "file.parquet"
+    file.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    named: tuple[dict[str, Any], ...] = tuple(
+        {name: str(file)} for name in ("only", "weights", "counts", "pairs")
+    )
+    calls: list[Callable[[], Any]] = [
+        *(functools.partial(es.fit, run, reference=run, **one) for one in named),
+        *(
+            functools.partial(es.evaluate, run, run, **{name: str(file)})
+            for name in ("groups", "judgments", "queries")
+        ),
+        lambda: es.evaluate(run, run, displacement=str(tmp_path / "moved.parquet")),
+        lambda: es.ingest(str(file), tmp_path / "in.zarr"),
+        lambda: es.export(run, tmp_path / "out", format="milvus"),
+    ]
+    for call in calls:
+        with pytest.raises(es.InputError, match=r"\[parquet\]") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(es.InputError, match=r"\[lancedb\]"):  # which brings both that it needs
+        es.export(run, tmp_path / "out", format="lancedb")
 
 
 WITHOUT_EXTRAS = """

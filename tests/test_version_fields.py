@@ -11,6 +11,7 @@ import pytest
 import test_series
 
 import dask_embstab as es
+from dask_embstab.files.stored_json import checksum_of
 
 template, days, series, run = (
     test_series.template,
@@ -51,3 +52,41 @@ def test_odd_fields_are_damage(odd: str, run: Any, tmp_path: Path) -> None:
         assert run("log", tmp_path / "series")[0] == 2
     with pytest.raises(es.DamageError, match=r"versions/2.json cannot be read as a version"):
         [version.full_details for version in es.Series(tmp_path / "series").log().versions]
+
+
+@pytest.mark.usefixtures("series")
+def test_a_later_format_is_no_damage(run: Any, tmp_path: Path) -> None:
+    """Whatever else is on its lines; of a series' mark as well."""
+    file = tmp_path / "series/versions/2.json"
+    known = file.read_bytes()
+    first, *others = known.splitlines()[:3]
+    later = first.replace(b'"format": 1', b'"format": 2, "fresh": []')
+    refusal = (
+        "error: versions/2.json must be of format 1 at most; it is of format 2, which a later"
+        " version of dask_embstab wrote; update the library\n"
+    )
+    for lines in ((later, *others), (later,), (later, *others, b'"more": {},')):
+        body = b"\n".join(lines) + b"\n"
+        file.write_bytes(body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode())
+        for verb in ("log", "verify", "status"):
+            code, _, err = run(verb, tmp_path / "series")
+            assert (verb, code, err) == (verb, 2, refusal)
+    file.write_bytes(known)
+    assert run("verify", tmp_path / "series")[0] == 0
+
+    mark = tmp_path / "series/series.json"
+    values = json.loads(mark.read_text()) | {"format": 2}
+    del values["crc32c"]
+    mark.write_text(json.dumps(values | {"crc32c": checksum_of(values)}))
+    with pytest.raises(es.InputError, match="series must be of format 1 at most; it is of format"):
+        es.Series(tmp_path / "series").log()
+
+
+@pytest.mark.usefixtures("series")
+def test_a_file_of_other_lines_is_one_clear_error(tmp_path: Path) -> None:
+    """As versions were before 0.2.0."""
+    file = tmp_path / "series/versions/2.json"
+    body = b"\n".join(file.read_bytes().splitlines()[:2]) + b"\n"
+    file.write_bytes(body + f'"crc32c": {crc32c.crc32c(body)}}}\n'.encode())
+    with pytest.raises(es.DamageError, match="it has 2 lines before its checksum; a version has 3"):
+        list(es.Series(tmp_path / "series").log().versions)

@@ -18,9 +18,9 @@ from dask_embstab.tables.ids.kinds import IdArray, encoded_texts
 from dask_embstab.tables.layout import ATTRIBUTE
 
 
-def require_pyarrow(name: str) -> Any:
-    """pyarrow, of the extra ``parquet``."""
-    return require_extra("pyarrow", "parquet", what=f"a table in {name}")
+def require_pyarrow(name: str, *, extra: str = "parquet") -> Any:
+    """pyarrow, of the extra that brings all that the format needs."""
+    return require_extra("pyarrow", extra, what=f"a table in {name}")
 
 
 def write_parquet(spec: FileSpec, stem: Path, panels: Panels, room: Room) -> None:

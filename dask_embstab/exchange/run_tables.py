@@ -35,7 +35,13 @@ from dask_embstab.tables.table import Table
 
 _PART_BYTES = 128 * 2**20
 _MIB = 2**20
-_NEED_PYARROW = ("parquet", "arrow", "lancedb", "milvus")
+_NEED_PYARROW = {
+    "parquet": "parquet",
+    "arrow": "parquet",
+    "lancedb": "lancedb",
+    "milvus": "parquet",
+}
+"""Formats, each with the extra that brings it."""
 _ONE_FILE = ("word2vec", "word2vec-binary", "hnswlib", "usearch", "lancedb")
 _HALF = np.dtype(np.float16)
 _SINGLE = np.dtype(np.float32)
@@ -48,8 +54,8 @@ def write_tables(export: Export) -> Mapping[str, Any]:
     """
     run, given = export.what, export.options
     assert isinstance(run, Run)
-    if export.format in _NEED_PYARROW:
-        require_pyarrow(export.format.capitalize())
+    if (extra := _NEED_PYARROW.get(export.format)) is not None:
+        require_pyarrow(export.format.capitalize(), extra=extra)
     _require(given)
     wanted = [given["table"]] if "table" in given else list(TABLES)
     tables = {key: run.table(key) for key in wanted if "table" in given or getattr(run, key)}

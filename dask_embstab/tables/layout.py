@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dask_embstab.errors import InputError
+
 FORMAT = 1
 TABLES = ("items", "users")
 DIMENSION = {"items": "item", "users": "user"}
@@ -41,6 +43,14 @@ def recorded(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     ours = attributes.get(ATTRIBUTE)
     return ours if isinstance(ours, Mapping) else {}
+
+
+def written_later(where: str, version: int, *, known: int) -> InputError:
+    """The refusal of a format with a greater number than those that are known."""
+    return InputError(
+        f"{where} must be of format {known} at most; it is of format {version}, which a later"
+        " version of dask_embstab wrote; update the library"
+    )
 
 
 def run_attributes(name: str | None, **more: Any) -> dict[str, Any]:

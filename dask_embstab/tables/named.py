@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 
 from dask_embstab.errors import EmbstabError, InputError
+from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import is_url, small_file
 from dask_embstab.repairs import option
@@ -143,5 +144,6 @@ def _frame(path: Path | str) -> pd.DataFrame:
     import pandas as pd
 
     if Path(path).suffix in (".parquet", ".pq"):
+        require_extra("pyarrow", "parquet", what=f"reading {path}")
         return pd.read_parquet(small_file(path))
     return pd.read_csv(small_file(path), dtype=str, keep_default_na=False)

@@ -16,7 +16,14 @@ from dask_embstab.arguments import shown
 from dask_embstab.display import Displayed
 from dask_embstab.errors import EmbstabError, InputError, NotARunError
 from dask_embstab.repairs import call, option
-from dask_embstab.tables.layout import CODES, FORMAT, INCOMPLETE, TABLES, recorded
+from dask_embstab.tables.layout import (
+    CODES,
+    FORMAT,
+    INCOMPLETE,
+    TABLES,
+    recorded,
+    written_later,
+)
 from dask_embstab.tables.read.direct_source import small_array
 from dask_embstab.tables.read.recorded import Recorded
 from dask_embstab.tables.read.stored.nodes import child
@@ -202,10 +209,7 @@ def run_in(node: zarr.Group | zarr.Array[Any], where: str) -> Run:
     attrs = dict(node.attrs)
     ours = recorded(attrs)
     if isinstance(version := ours.get("format"), int) and version > FORMAT:
-        raise InputError(
-            f"{where} must be of format {FORMAT} at most; it is of format {version}, which a later"
-            " version of dask_embstab wrote; update the library"
-        )
+        raise written_later(where, version, known=FORMAT)
     if ours.get(INCOMPLETE):
         raise NotARunError(
             f"the writing of {where} was not finished, so it is no run; write it again (a call that"

@@ -17,6 +17,7 @@ import zarr
 from dask_embstab.arguments import shown as as_shown
 from dask_embstab.core.types import Vector
 from dask_embstab.errors import InputError, OutputExistsError
+from dask_embstab.extras import require_extra
 from dask_embstab.files.atomic import create_new
 from dask_embstab.files.place import local_path
 from dask_embstab.passes.evaluate.matched import COLUMNS, PairFiles
@@ -134,12 +135,6 @@ def _to_parquet(folder: Path, parts: Mapping[str, Part]) -> None:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            "a Parquet table is written by pyarrow, which is not installed; install it, or give a"
-            " place whose name does not end with .parquet, which becomes Zarr"
-        ) from error
-    return pa, parquet
+    what = "a table of displacements in Parquet"
+    pa = require_extra("pyarrow", "parquet", what=what)
+    return pa, require_extra("pyarrow.parquet", "parquet", what=what)

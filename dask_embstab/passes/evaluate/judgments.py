@@ -16,7 +16,8 @@ import numpy.typing as npt
 from dask_embstab.arguments import is_a
 from dask_embstab.core.metrics.rankings import Counts, places_in
 from dask_embstab.core.types import Matrix, RowNumbers, Vector
-from dask_embstab.errors import InputError
+from dask_embstab.errors import EmbstabError, InputError
+from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
 from dask_embstab.tables.ids.id_pairs import IdPairs
 from dask_embstab.tables.table import Table
@@ -197,13 +198,12 @@ def _read(path: Path) -> pd.DataFrame:
     texts: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:
         if path.suffix in (".parquet", ".pq"):
+            require_extra("pyarrow", "parquet", what=f"reading {path}")
             return pd.read_parquet(path)
         if path.suffix in (".csv", ".tsv"):
             return pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", **texts)
         return pd.read_csv(path, sep=r"\s+", header=None, **texts).drop(columns=1)
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs pyarrow; install it, or give the judgments as CSV"
-        ) from error
+    except EmbstabError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{_FORM}; {path} cannot be read ({error})") from error

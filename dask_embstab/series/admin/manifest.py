@@ -6,7 +6,8 @@ from typing import Any
 
 from dask_embstab.series.log.log import Log
 from dask_embstab.series.log.settings import Settings
-from dask_embstab.series.log.versions import FORMAT, artifacts
+from dask_embstab.series.log.version_file import FORMAT
+from dask_embstab.series.log.versions import artifacts
 from dask_embstab.tables.layout import SERIES_MARK
 
 

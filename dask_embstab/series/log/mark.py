@@ -18,11 +18,11 @@ from dask_embstab.files.remote import (
 )
 from dask_embstab.files.stored_json import checksum_of, parsed_json
 from dask_embstab.repairs import call
-from dask_embstab.series.log.versions import FORMAT
+from dask_embstab.series.log.version_file import FORMAT
 from dask_embstab.series.objects.prefix import ObjectPrefix
 from dask_embstab.series.repository.address import is_repository_url
 from dask_embstab.series.store import Folder, Store
-from dask_embstab.tables.layout import SERIES_MARK
+from dask_embstab.tables.layout import SERIES_MARK, written_later
 
 if TYPE_CHECKING:
     from dask_embstab.series.log.settings import Settings
@@ -87,6 +87,8 @@ def require_mark(store: Store, place: str) -> Any:
         values = parsed_json(store.read(SERIES_MARK))
         if values.pop("crc32c") != checksum_of(values):
             raise ValueError("it fails its checksum")
+        if isinstance(format_ := values["format"], int) and format_ > FORMAT:
+            raise written_later(f"the series at {place}", format_, known=FORMAT)
         return values["settings"]
     except EmbstabError:  # of the place, which says what is wrong with it
         raise

@@ -17,10 +17,15 @@ from typing import Any, cast
 import crc32c
 
 from dask_embstab.errors import DamageError
+from dask_embstab.tables.layout import written_later
 
+FORMAT = 1
+"""Of a series: of its mark and of its versions."""
 _FINDINGS, _DETAILS = b'"findings": {', b'"details": {'
 _CHECK = re.compile(rb'"crc32c": ([0-9]{1,10})\}\n')
+_WRITTEN = re.compile(rb'"format": ([0-9]{1,10})\b')
 _ODD = b"NI\x7f"
+_LINES = 3
 _JSON = json.JSONDecoder()
 FINDINGS = ("figures", "verdicts")
 """What stands on the line of the findings."""
@@ -49,6 +54,14 @@ class Details(Findings):
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+class _LaterError(Exception):
+    """A version of a format that is not known yet: no damage, and no field of it can be judged."""
+
+    def __init__(self, format_: int) -> None:
+        super().__init__(format_)
+        self.format = format_
+
+
 @contextlib.contextmanager
 def reading_version(where: str) -> Iterator[None]:
     """What reading a version raises, as one clear error."""
@@ -58,6 +71,8 @@ def reading_version(where: str) -> Iterator[None]:
         raise DamageError(
             f"{where} is gone since the log was read; restore it from a copy"
         ) from None
+    except _LaterError as error:
+        raise written_later(where, error.format, known=FORMAT) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(
             f"{where} cannot be read as a version ({error}); restore it from a copy"
@@ -79,7 +94,13 @@ def checked_lines(data: bytes) -> tuple[bytes, bytes, bytes]:
     check = _CHECK.fullmatch(data, at)
     if check is None or int(check[1]) != crc32c.crc32c(memoryview(data)[:at]):
         raise ValueError("it fails its checksum")
-    core, findings, details = data[: at - 1].split(b"\n")
+    written = _WRITTEN.search(data, 0, data.find(b"\n"))
+    if written is not None and int(written[1]) > FORMAT:
+        raise _LaterError(int(written[1]))
+    lines = data[: at - 1].split(b"\n")
+    if len(lines) != _LINES:
+        raise ValueError(f"it has {len(lines)} lines before its checksum; a version has {_LINES}")
+    core, findings, details = lines
     return core, findings, details
 
 

@@ -31,6 +31,7 @@ from dask_embstab.series.log.names import (
     version_key,
 )
 from dask_embstab.series.log.version_file import (
+    FORMAT,
     Details,
     Findings,
     checked_lines,
@@ -48,7 +49,6 @@ Kind = Literal["publish", "promote", "rollback", "settings", "rebase", "forget"]
 MOVING = ("rebase", "forget")
 """Kinds of versions that say where runs are stored from then on."""
 State = Literal["live", "shadow"]
-FORMAT = 1
 _KINDS, _STATES = get_args(Kind), get_args(State)
 _FIELDS: tuple[tuple[str, Any], ...] = (
     ("policy", str),

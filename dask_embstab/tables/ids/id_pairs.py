@@ -20,6 +20,7 @@ import numpy as np
 from dask_embstab.arguments import is_a
 from dask_embstab.core.types import RowNumbers
 from dask_embstab.errors import EmbstabError, IdError, InputError
+from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import small_file
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
@@ -101,13 +102,10 @@ def _from_file(path: str | os.PathLike[str]) -> IdPairs:
 
     try:
         if Path(path).suffix in (".parquet", ".pq"):
+            require_extra("pyarrow", "parquet", what=f"reading {path}")
             frame = pd.read_parquet(small_file(path))
         else:
             frame = pd.read_csv(small_file(path), dtype=str, keep_default_na=False)
-    except ImportError as error:
-        raise InputError(
-            f"reading {path} needs pyarrow; install it, or give the pairs as CSV"
-        ) from error
     except EmbstabError:
         raise
     except (OSError, ValueError) as error:
