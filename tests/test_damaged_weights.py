@@ -37,4 +37,4 @@ def test_damaged_weights_are_one_clear_error(tmp_path: Path, verb: str) -> None:
     with pytest.raises(es.DamageError, match=r"\A[^\n]*\Z") as raised:
         VERBS[verb](es.Series(tmp_path / "series"), run)
     assert "restore" in str(raised.value)
-    assert len([*es.Series(tmp_path / "series").log()]) == 2
+    assert len(es.Series(tmp_path / "series").log().versions) == 2
