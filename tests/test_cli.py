@@ -274,6 +274,7 @@ def test_every_command_takes_json_and_explains_itself(run: Run) -> None:
         code, out, _ = run(name, "--help")
         assert code == 0
         assert "--json" in out
+        assert "None]" not in out  # a range without bounds is no range
         assert command.help
     assert run("--version")[0] == 0
 

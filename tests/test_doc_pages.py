@@ -58,6 +58,16 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
     assert ran >= 6 * len(reasons)
 
 
+def test_programs_that_a_reader_saves_are_those_of_the_examples() -> None:
+    found = [
+        (doc_pages.FILE.fullmatch(block.mark), block.code)
+        for page in PAGES
+        for block in blocks(page)
+    ]
+    shown = {match[1]: code + "\n" for match, code in found if match}
+    assert shown == {file.name: file.read_text() for file in ROOT.glob("examples/pipelines/*.py")}
+
+
 def headings(page: Path) -> set[str]:
     """Anchors as MkDocs makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
