@@ -109,7 +109,9 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
 
 @contextlib.contextmanager
 def configuration_kept() -> Iterator[None]:
-    """What a page configures ends with it."""
+    """What a page configures ends with it; the defaults of packages that it imports stay."""
+    import distributed  # noqa: F401  # registers its defaults, once in a process
+
     before = copy.deepcopy(dask.config.config)
     try:
         yield

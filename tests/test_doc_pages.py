@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import dask
 import doc_pages
 import doctest_world
 import pytest
@@ -182,6 +183,7 @@ def test_a_page_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
         "```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n<!-- prints -->\n```text\n1\n```"
     )
     assert doc_pages.run_page(page, folder, folder) == 2
+    assert dask.config.get("distributed"), "the next page may need its defaults"
 
 
 @pytest.fixture(scope="module")
