@@ -5,6 +5,7 @@ their names. Marks are comments of Markdown on the line above a block:
 
 - ``<!-- prints -->``: what the block before has printed (``...`` stands for anything)
 - ``<!-- not run: REASON -->``: the block is shown alone
+- ``<!-- file: NAME -->``: the block is a program that the reader saves under this name
 
 and anywhere in the page
 
@@ -43,6 +44,7 @@ PAGES = tuple(sorted(DOCS.rglob("*.md")))
 RUNS = ("python", "pycon", "bash")
 SHOWN = ("text", "json", "yaml", "sql")
 FENCE = re.compile(r"^( *)```(\w*)(.*)$")
+FILE = re.compile(r"<!-- file: ([\w.]+) -->")
 RECIPE = "<!-- recipe:"
 """Above blocks that tests/test_export_recipes.py runs."""
 LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -97,6 +99,8 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
             if block.mark == "<!-- prints -->":
                 likes = doctest.OutputChecker().check_output(block.code + "\n", output, LIKE)
                 assert likes, f"{where}: the block before printed\n{output}"
+            elif saved := FILE.fullmatch(block.mark):
+                Path(saved[1]).write_text(block.code + "\n")
             elif block.language in RUNS and not block.reason and RECIPE not in block.mark:
                 output = _run(block, where, names)
                 n_run += 1
@@ -105,7 +109,9 @@ def run_page(page: Path, folder: Path, template: Path) -> int:
 
 @contextlib.contextmanager
 def configuration_kept() -> Iterator[None]:
-    """What a page configures ends with it."""
+    """What a page configures ends with it; the defaults of packages that it imports stay."""
+    import distributed  # noqa: F401  # registers its defaults, once in a process
+
     before = copy.deepcopy(dask.config.config)
     try:
         yield

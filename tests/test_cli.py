@@ -274,6 +274,7 @@ def test_every_command_takes_json_and_explains_itself(run: Run) -> None:
         code, out, _ = run(name, "--help")
         assert code == 0
         assert "--json" in out
+        assert "None]" not in out  # a range without bounds is no range
         assert command.help
     assert run("--version")[0] == 0
 
@@ -333,6 +334,8 @@ def test_damage_ends_with_2(runs: Path, run: Run) -> None:
         (["stabilize", "a", "b", "--keep", "cosines"], "'cosines' is not one of"),
         (["stabilize", "a", "b", "--rank", "0"], "--rank"),
         (["stabilize", "a", "b", "--nonsense"], "No such option"),
+        (["report", "a"], "where to write the page"),
+        (["series", "rebase", "a"], "give --onto VERSION, --onto RUN or --back"),
         (["nonsense"], "No such command"),
         (["--nonsense"], "No such option"),
     ],

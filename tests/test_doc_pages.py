@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import dask
 import doc_pages
 import doctest_world
 import pytest
@@ -56,6 +57,16 @@ def test_few_blocks_are_not_run_and_each_says_why() -> None:
     assert all(len(reason) > 15 for reason in reasons)
     assert len(reasons) <= 12
     assert ran >= 6 * len(reasons)
+
+
+def test_programs_that_a_reader_saves_are_those_of_the_examples() -> None:
+    found = [
+        (doc_pages.FILE.fullmatch(block.mark), block.code)
+        for page in PAGES
+        for block in blocks(page)
+    ]
+    shown = {match[1]: code + "\n" for match, code in found if match}
+    assert shown == {file.name: file.read_text() for file in ROOT.glob("examples/pipelines/*.py")}
 
 
 def headings(page: Path) -> set[str]:
@@ -172,6 +183,7 @@ def test_a_page_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
         "```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n<!-- prints -->\n```text\n1\n```"
     )
     assert doc_pages.run_page(page, folder, folder) == 2
+    assert dask.config.get("distributed"), "the next page may need its defaults"
 
 
 @pytest.fixture(scope="module")

@@ -307,12 +307,14 @@ def test_rows_that_do_not_agree_are_not_well() -> None:
 
 def test_what_cannot_be_reported_is_one_clear_error(series: es.Series, tmp_path: Path) -> None:
     root = Path(str(series.store.place("")))
-    raw, out = root.parent / "day-0.zarr", tmp_path / "x.html"
+    raw, out, table = root.parent / "day-0.zarr", tmp_path / "x.html", tmp_path / "table.npy"
+    np.save(table, np.eye(8))
     for places, message in (
         ((raw, out), "as training left it"),
+        ((table, out), f"{table} is a run as training left it"),
         ((root, raw, out), "give the series alone"),
-        ((out,), "1 places came"),
-        ((raw, raw, raw, out), "4 places came"),
+        ((out,), f"what came: {out}"),
+        ((raw, raw, raw, out), f"{raw}, {raw}, {raw}, {out}"),
     ):
         assert message in report_of(*places, code=2)["error"]
     assert not out.exists()

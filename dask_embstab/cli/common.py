@@ -48,6 +48,10 @@ class _Command(click.Command):
         with _one_line_usage():
             return super().make_context(*args, **more)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line_usage():  # what only the function of a command finds
+            return super().invoke(ctx)
+
 
 class _Group(click.Group):
     command_class = _Command

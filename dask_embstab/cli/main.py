@@ -163,8 +163,8 @@ def report(places: tuple[str, ...], *, scheduler: str | None, **chosen: Any) -> 
     """
     if not 2 <= len(places) <= 3:
         raise click.UsageError(
-            f"a report takes a series, a run or two runs, and then the page to write; {len(places)}"
-            " places came"
+            "a report takes a series, a run or two runs, and last where to write the page; what"
+            f" came: {', '.join(places)}"
         )
     from dask_embstab import api
 

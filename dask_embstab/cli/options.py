@@ -79,13 +79,14 @@ def _decorator(one: Option, verb: str) -> Decorator:
     else:
         attributes["default"] = one.default if verb in one.commands else None
 
+    bounds = (one.least, one.most)
     kinds: dict[Kind, Any] = {
         "choice": click.Choice(one.choices),
         "place": PLACE,
         "places": PLACE,
         "count": click.IntRange(1 if one.least is None else int(one.least)),
         "integer": click.INT,
-        "number": click.FloatRange(one.least, one.most),
+        "number": click.FLOAT if bounds == (None, None) else click.FloatRange(*bounds),
     }
     kind = kinds.get(one.kind)
     may_be_none = verb in SETTINGS_VERBS and one.default_of(verb) is None

@@ -85,8 +85,9 @@ def report_run(run: Run) -> Report:
     """
     if run.transform is None:
         raise InputError(
-            f"a report is of a series, of two runs or of one stabilized run; {run.where} is a run"
-            f" as training left it; give two runs, or stabilize it with {call('stabilize')}"
+            f"a report is of a series, of two runs or of one stabilized run; {run.path or run.name}"
+            " is a run as training left it; give two runs, or stabilize it with"
+            f" {call('stabilize')}"
         )
     known = run.transform.diagnostics
     reference, notes = known.get("reference") or None, []

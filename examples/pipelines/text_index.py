@@ -26,4 +26,4 @@ def main(old: str, new: str, asked: str, out: str) -> Any:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    print(main(*sys.argv[1:])[:3])

@@ -198,8 +198,8 @@ def require_memory(loads: Sequence[Load], *, small: int = 0) -> None:
     if peak > _REFUSED * allowed:
         raise InputError(
             f"this pass needs about {format_bytes(peak)} with {threads} threads and the limit is"
-            f" {format_bytes(allowed)}; raise the limit, use fewer threads (dask.config"
-            " num_workers), or rewrite the table in smaller chunks"
+            f" {format_bytes(allowed)}; raise the limit, use fewer threads (num_workers of"
+            " dask.config, or DASK_NUM_WORKERS), or rewrite the table in smaller chunks"
         )
 
 
