@@ -4,6 +4,7 @@ hold.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tracemalloc
@@ -80,6 +81,18 @@ def test_what_numpy_writes_is_read_as_it_is(tmp_path: Path) -> None:
         assert result.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(result[name], array)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path: Path, write: Any) -> None:
+    """zipfile has errors of its own for flags, methods, lengths and ends that it does not take."""
+    write(tmp_path / "it.npz", a=np.arange(6.0))
+    data = (tmp_path / "it.npz").read_bytes()
+    for at in range(len(data)):
+        for value in (0, 0x41, 0x7F, 0xFF, data[at] ^ 1, data[at] ^ 0x40):
+            changed = io.BytesIO(data[:at] + bytes([value]) + data[at + 1 :])
+            with contextlib.suppress(ValueError, OSError):
+                read_npz(changed)
 
 
 @pytest.mark.parametrize("n", [10**8, 10**15])

@@ -47,9 +47,17 @@ def npz_kind(path: Any) -> Kind | None:
 def read_npz(file: IO[bytes]) -> dict[str, Any]:
     """All arrays of a file, by name.
 
-    Raises ValueError or `zipfile.BadZipFile` where it is no such file, or claims what it does not
-    hold.
+    Raises ValueError where it is no such file, or claims what it does not hold.
     """
+    try:
+        return _arrays(file)
+    except (EmbstabError, ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile's and zlib's own: it is encrypted, it ends, ...
+        raise ValueError(f"it cannot be unpacked ({error})") from error
+
+
+def _arrays(file: IO[bytes]) -> dict[str, Any]:
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         claimed = sum(entry.file_size for entry in archive.infolist())

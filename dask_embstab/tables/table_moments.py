@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -208,7 +207,7 @@ class TableMoments(Displayed):
             raise InputError(
                 f"there are no moments at {path}; make them: {call('moments')}"
             ) from None
-        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise DamageError(
                 f"{path} is not a whole file of moments ({error}); write it again"
             ) from error

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -280,7 +279,7 @@ class Transform(Displayed):
         except FileNotFoundError:
             repair = f"write one with {call('fit')}"
             raise InputError(f"there is no transform at {path}; {repair}") from None
-        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise _damaged(path, error) from error
         try:
             return cls.from_arrays(arrays, diagnostics)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +105,7 @@ def stored_matrices(store: Store, basis: Mapping[str, Any]) -> Matrices:
             name: arrays[f"m{number}"]
             for number, name in enumerate(parsed_json(str(arrays["names"])))
         }
-    except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, ValueError, KeyError) as error:
         raise DamageError(
             f"{basis['file']} cannot be read ({error}); restore it from a copy"
         ) from error

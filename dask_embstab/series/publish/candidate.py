@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +112,5 @@ def _stored(store: Store, name: str) -> tuple[Any, Transform | None]:
         NotADirectoryError,
         ValueError,
         KeyError,
-        EOFError,
-        zipfile.BadZipFile,
     ):
         return None, None
