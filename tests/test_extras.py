@@ -41,7 +41,9 @@ def test_every_file_of_parquet_names_the_extra(
     run = es.create_run(tmp_path / "run.zarr", rows, other, item_ids=np.arange(60))
     file = tmp_path / "file.parquet"
     file.write_bytes(b"PAR1")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for module in ("pyarrow", *sys.modules):  # another test may have imported parts of it
+        if module.partition(".")[0] == "pyarrow":
+            monkeypatch.setitem(sys.modules, module, None)
     named: tuple[dict[str, Any], ...] = tuple(
         {name: str(file)} for name in ("only", "weights", "counts", "pairs")
     )
