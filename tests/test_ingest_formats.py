@@ -302,3 +302,9 @@ def test_uuids_of_arrow(tmp_path: Path) -> None:
     run = es.ingest(tmp_path / "a.feather", tmp_path / "a.zarr")
     assert run.items.stored_ids.kind == "uuid"
     assert listed_ids(run.items) == expected
+
+
+def test_nothing_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(es.InputError, match=r"items, users or both; neither came"):
+        es.ingest(None, tmp_path / "out.zarr")
+    assert not (tmp_path / "out.zarr").exists()

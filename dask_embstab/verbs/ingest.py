@@ -107,7 +107,12 @@ def ingest(
         for key, one in given.items()
         if one is not None
     }
-    if not any(isinstance(option, Mapping) for option in (id, vector, where)):
+    if not tables:
+        raise InputError(
+            f"a run holds items, users or both; neither came; give {option('source')} or"
+            f" {option('users')}"
+        )
+    if not any(isinstance(one, Mapping) for one in (id, vector, where)):
         _require_two(tables, is_one=source is users)
     require_one_width(tables.get("items"), tables.get("users"))
     require_each("ingest", {"shard_rows": shard_rows})
