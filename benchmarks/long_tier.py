@@ -1,7 +1,7 @@
 """What did the long tier test, and how long did it take? Run every test and write a page of the
 docs.
 
-    # every test, the long ones too: 45 minutes on two cores
+    # every test, the long ones too: more than an hour on two cores
     python benchmarks/long_tier.py docs/long-tier.md
     # from a folder of results that are there: long-tier.xml, and of `make test` on other Pythons
     # tests-3.12.xml and so on

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from campaigns import EVERY
 from oracle import world
 
 import dask_embstab as es
@@ -98,14 +99,18 @@ class Faults:
         if hit:
             raise OSError(errno.EIO, "a fault that the test made")
 
-    def every_place(self, but: Places = MappingProxyType({})) -> list[int]:
+    def every_place(
+        self, but: Places = MappingProxyType({}), *, in_one_way: bool = False
+    ) -> list[int]:
         """All operations that were counted; of more than ``FEW`` the first one of every place in
         the library, ``but`` for these. Processes die at every other place, and the power fails at
-        those between.
+        those between; ``in_one_way``: each place fails, dies or loses power, in turn.
         """
         if self.count <= FEW:
             return list(range(1, self.count + 1))
-        first, step = {"fail": (0, 1), "kill": (0, 2), "power": (1, 2)}[self.mode]
+        in_turn = {mode: (first, len(MODES)) for first, mode in enumerate(MODES)}
+        each = {"fail": (0, 1), "kill": (0, 2), "power": (1, 2)}
+        first, step = (in_turn if in_one_way else each)[self.mode]
         return [n for place, n in self.places.items() if place not in but][first::step]
 
     def concerns(self, path: Any) -> bool:
@@ -205,8 +210,9 @@ def strike_every(
     offset: int,
 ) -> int:
     """Strike ``call`` on a copy of the series ``start`` at one operation in ``step`` (not the first
-    ``offset`` ones), or, where ``step`` is 0, at the first one of every place in the code; and at
-    the last two, around the publish itself. How many faults were tried.
+    ``offset`` ones), or, where ``step`` is 0, at the first one of every place in the code (each in
+    one of the ways, and in all with ``EMBSTAB_EVERY=1``); and at the last two, around the publish
+    itself. How many faults were tried.
 
     What is there reads (by ``ended``) as before or as after; the same call then ends in what an
     undisturbed one ends in, also once gc was there, and nothing is damaged.
@@ -231,7 +237,8 @@ def strike_every(
         if wanted is None:
             wanted = ended(es.Series(place))
             first, last = 1 + (offset if step > 1 else 0), disk.count
-            chosen = range(first, last + 1, step) if step else disk.every_place()
+            places = disk.every_place(in_one_way=not EVERY)
+            chosen = range(first, last + 1, step) if step else places
             tried = sorted({*chosen, *range(max(1, last - 1), last + 1)})
         assert ended(es.Series(place)) == wanted
         es.Series(place).gc(grace=0)

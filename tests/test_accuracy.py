@@ -25,8 +25,8 @@ from oracle import vectors_of
 import dask_embstab as es
 
 MakeRun = Callable[..., es.Run]
-# `make test` takes a few seeds of every kind; `make test-all` takes twenty.
-SEEDS = pytest.mark.parametrize("n_seeds", [2, pytest.param(20, marks=pytest.mark.long)])
+# `make test` takes a few seeds of every kind; `make test-all` takes ten.
+SEEDS = pytest.mark.parametrize("n_seeds", [2, pytest.param(10, marks=pytest.mark.long)])
 METHODS = {1e2: ("auto", "qr"), 1e6: ("auto", "qr"), 1e10: ("qr",)}
 
 
@@ -75,7 +75,7 @@ def test_certificates_hold_for_tables_with_means(
 def test_certificates_hold_for_tables_with_means_of_any_size(
     mean: float, dtype: str, n: int, d: int
 ) -> None:
-    for case in separated_biased(mean, 20, dtype=dtype, n=n, d=d):
+    for case in separated_biased(mean, 10, dtype=dtype, n=n, d=d):
         for method in ("gram", "auto", "qr"):
             require_accurate(case, method, 1e-7)
 

@@ -25,7 +25,7 @@ import dask_embstab as es
 
 pytestmark = pytest.mark.usefixtures("small_tasks")
 T, W = world(8, 400, 300)
-LONG = pytest.param(150, marks=pytest.mark.long)
+LONG = pytest.param(100, marks=pytest.mark.long)
 
 
 @pytest.fixture
