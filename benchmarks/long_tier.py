@@ -39,8 +39,8 @@ LONG = "long-tier.xml"
 DRAWS = "5"
 LEAST_SECONDS = 20
 """Files that took less share a row."""
-PROCESSES = str(min(6, 2 * (os.cpu_count() or 1)))
-"""Two for each processor: long tests wait for servers, locks and processes that die."""
+PROCESSES = str(min(4, (os.cpu_count() or 1) + 1))
+"""One more than there are processors: long tests wait for servers, locks and processes that die."""
 OPTIONS = (
     *("-v", "-rfE", "-n", PROCESSES),
     # Long tests one by one (tests/campaigns.py): whole files would leave all but one process

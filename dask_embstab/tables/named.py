@@ -14,11 +14,10 @@ import numpy as np
 import zarr
 
 from dask_embstab.errors import EmbstabError, InputError
-from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
 from dask_embstab.files.remote import is_url, small_file
 from dask_embstab.repairs import option
-from dask_embstab.tables.ids.id_pairs import ids_of_kind
+from dask_embstab.tables.ids.id_pairs import frame_in, ids_of_kind
 from dask_embstab.tables.read.recorded import RunStore
 from dask_embstab.tables.run import Run, stored_node
 from dask_embstab.tables.stores.url_store import zarr_place
@@ -86,7 +85,7 @@ def _values(value: Any, table: Table, run: Run | None, *, texts: bool) -> Any:
                 return np.load(small_file(path), allow_pickle=False)
             return np.load(path, mmap_mode="r", allow_pickle=False)
         if suffix in (".csv", ".parquet", ".pq"):
-            return _labelled(_frame(path), table, path, texts=texts)
+            return _labelled(frame_in(path), table, path, texts=texts)
         store = zarr_place(path) if is_url(path) else RunStore(path, read_only=True)
         return zarr.open_array(store, mode="r")
     except EmbstabError:
@@ -131,19 +130,10 @@ def _ids(value: Any) -> Any:
     try:
         if Path(path).suffix == ".npy":
             return np.load(small_file(path), allow_pickle=False)
-        return _frame(path).iloc[:, 0].to_numpy()
+        return frame_in(path).iloc[:, 0].to_numpy()
     except EmbstabError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"{option('only')} are ids, or a CSV, Parquet or .npy file of ids; {path}: {error}"
         ) from error
-
-
-def _frame(path: Path | str) -> pd.DataFrame:
-    import pandas as pd
-
-    if Path(path).suffix in (".parquet", ".pq"):
-        require_extra("pyarrow", "parquet", what=f"reading {path}")
-        return pd.read_parquet(small_file(path))
-    return pd.read_csv(small_file(path), dtype=str, keep_default_na=False)

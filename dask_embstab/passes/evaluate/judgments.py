@@ -17,9 +17,8 @@ from dask_embstab.arguments import is_a
 from dask_embstab.core.metrics.rankings import Counts, places_in
 from dask_embstab.core.types import Matrix, RowNumbers, Vector
 from dask_embstab.errors import EmbstabError, InputError
-from dask_embstab.extras import require_extra
 from dask_embstab.files.place import local_path
-from dask_embstab.tables.ids.id_pairs import IdPairs
+from dask_embstab.tables.ids.id_pairs import IdPairs, frame_in
 from dask_embstab.tables.table import Table
 
 if TYPE_CHECKING:
@@ -197,11 +196,10 @@ def _read(path: Path) -> pd.DataFrame:
 
     texts: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:
-        if path.suffix in (".parquet", ".pq"):
-            require_extra("pyarrow", "parquet", what=f"reading {path}")
-            return pd.read_parquet(path)
-        if path.suffix in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", **texts)
+        if path.suffix in (".parquet", ".pq", ".csv"):
+            return frame_in(path)
+        if path.suffix == ".tsv":
+            return pd.read_csv(path, sep="\t", **texts)
         return pd.read_csv(path, sep=r"\s+", header=None, **texts).drop(columns=1)
     except EmbstabError:
         raise

@@ -57,7 +57,7 @@ def _require_own(node: Any, what: str) -> None:
         )
     if node.chunks and all(node.shape):
         n_chunks = math.prod(-(-n // c) for n, c in zip(node.shape, node.chunks, strict=True))
-        require_dense(node.shape[0], n_chunks, node.id.get_num_chunks(), what)
+        require_dense(node.shape[0], n_chunks, node.id.get_num_chunks, what)
     elif node.shape:  # written whole, or not at all
-        stored = node.id.get_storage_size() // _BLOCK
-        require_dense(node.shape[0], node.nbytes // _BLOCK, stored, what)
+        n_blocks = node.nbytes // _BLOCK
+        require_dense(node.shape[0], n_blocks, lambda: node.id.get_storage_size() // _BLOCK, what)

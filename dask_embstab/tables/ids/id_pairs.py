@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from dask_embstab.files.remote import small_file
 from dask_embstab.tables.ids.ids import Ids, RowNumberIds, as_ids, id_ranges
 from dask_embstab.tables.ids.kinds import UUID, IdArray, hashable, listed_ids, shown
 from dask_embstab.tables.read.arrays import as_array
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORM = (
     "pairs are two columns of ids, the run's and the reference's: (ours, theirs), a list of pairs,"
@@ -96,16 +99,20 @@ def as_pairs(given: Any, *, where: str = "pairs") -> IdPairs:
     return IdPairs(ours, theirs, where)
 
 
-def _from_file(path: str | os.PathLike[str]) -> IdPairs:
-    """The first two columns of a CSV file with a header, or of a Parquet file."""
+def frame_in(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The columns of a small Parquet file, or of CSV with a header, whose values stay texts."""
     import pandas as pd
 
+    if Path(path).suffix in (".parquet", ".pq"):
+        require_extra("pyarrow", "parquet", what=f"reading {path}")
+        return pd.read_parquet(small_file(path))
+    return pd.read_csv(small_file(path), dtype=str, keep_default_na=False)
+
+
+def _from_file(path: str | os.PathLike[str]) -> IdPairs:
+    """The first two columns of a CSV file with a header, or of a Parquet file."""
     try:
-        if Path(path).suffix in (".parquet", ".pq"):
-            require_extra("pyarrow", "parquet", what=f"reading {path}")
-            frame = pd.read_parquet(small_file(path))
-        else:
-            frame = pd.read_csv(small_file(path), dtype=str, keep_default_na=False)
+        frame = frame_in(path)
     except EmbstabError:
         raise
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,12 @@ def require_held(array: zarr.Array[Any], what: str) -> None:
     _require_chunks(stored, n_chunks, array.shape[0], what, complete=complete)
 
 
-def require_dense(n_rows: int, n_chunks: int, stored: int, what: str) -> None:
-    """Raise `DamageError` where so few of very many chunks are stored of a file's array."""
+def require_dense(n_rows: int, n_chunks: int, stored: Callable[[], int], what: str) -> None:
+    """Raise `DamageError` where so few of very many chunks are stored of a file's array; they are
+    counted then.
+    """
     if n_chunks > _FEW_CHUNKS:
-        _require_chunks(stored, n_chunks, n_rows, what)
+        _require_chunks(stored(), n_chunks, n_rows, what)
 
 
 def _require_chunks(
