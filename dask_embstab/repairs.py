@@ -125,15 +125,41 @@ def format_message(
     names: Names | None = None,
 ) -> str:
     """A message and the repairs that the caller can make, as one printable line; with the ``names``
-    of tables that were chosen.
+    of tables that were chosen. Another verb's option that the caller's own verb has is no repair of
+    its own.
     """
     to = caller or _caller.get() or _ANY
-    possible = [
-        text for repair in repairs if (text := _rendered(repair, to.option, to, names)) is not None
-    ]
+    possible, offered = list[str](), set[str]()
+    for repair in repairs:
+        own, of_calls = _options_in(repair)
+        is_offered = bool(of_calls) and of_calls <= offered
+        text = None if is_offered else _rendered(repair, to.option, to, names)
+        if text is not None:
+            possible.append(text)
+            offered |= own
     text = _rendered(message, to.mention, to, names)
     whole = f"{text}; {', or '.join(possible)}" if possible else str(text)
     return printable(_LINES.sub(" ", whole))
+
+
+def _options_in(text: str) -> tuple[set[str], set[str]]:
+    """Names of the options that a repair names: of the verb that was called, of other verbs."""
+    own, of_calls = set[str](), set[str]()
+    for mark in _MARK.finditer(text):
+        if (known := _parsed(mark)) is not None:
+            name, value, is_call = known
+            of_calls.update(value) if is_call else own.add(name)
+    return own, of_calls
+
+
+def _parsed(mark: re.Match[str]) -> tuple[str, Any, bool] | None:
+    """Name, value and whether it is a call; None of what somebody's name only looks like."""
+    try:
+        name, value, *is_call = json.loads(mark[1])
+    except (ValueError, TypeError):
+        return None
+    is_mark = isinstance(name, str) and (not is_call or isinstance(value, dict))
+    return (name, value, bool(is_call)) if is_mark else None
 
 
 def _rendered(
@@ -147,10 +173,9 @@ def _rendered(
 
     def replaced(mark: re.Match[str]) -> str:
         nonlocal missing
-        try:
-            name, value, *is_call = json.loads(mark[1])
-        except ValueError:
+        if (known := _parsed(mark)) is None:
             return mark[0]
+        name, value, is_call = known
         written = caller.call(name, value) if is_call else option_text(name, value)
         missing = missing or written is None
         return written or ""

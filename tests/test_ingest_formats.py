@@ -283,6 +283,8 @@ def test_a_command_without_the_option_names_the_one_that_has_it(tmp_path: Path) 
     assert ended.exit_code == 2
     assert "import them by `embstab import SOURCE OUT --vector`" in ended.stderr
     assert "vector=" not in ended.stderr
+    ended = CliRunner().invoke(main, ["import", str(both), str(tmp_path / "out.zarr")])
+    assert ended.stderr.rstrip().endswith("name them by --vector"), "which it has itself"
 
 
 @pytest.mark.parametrize("format", FORMATS)

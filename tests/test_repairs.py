@@ -210,6 +210,13 @@ def test_errors_come_back_from_other_processes_with_their_repairs(
     assert str(back) == "it is 3; width=9"
 
 
+@pytest.mark.parametrize("name", ["", "1", "[1]", "{}", "[1, 2]", '["a", 1, "call"]', "null"])
+def test_a_name_that_looks_like_a_mark_is_a_name(name: str) -> None:
+    text = f"a\x02{name}\x03b"
+    for error in (es.InputError(text), es.InputError("it is wrong", text)):
+        assert f"a\\x02{name}\\x03b" in str(error)
+
+
 def test_control_characters_of_names_are_escaped() -> None:
     name = "a\x1b]0;owned\x07\x9b31m\x7f\u202eb\u2028\udc80"
     assert printable(name) == r"a\x1b]0;owned\x07\x9b31m\x7f\u202eb\u2028\udc80"
