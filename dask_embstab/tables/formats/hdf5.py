@@ -27,17 +27,24 @@ class Hdf5:
     any_row: ClassVar[bool] = True
 
     def arrays(self, path: str) -> Mapping[str, ArrayInfo]:
-        """All datasets, of all groups."""
+        """All datasets of all groups that lie in the file itself: links into others are not
+        followed, and datasets made of others are left out.
+        """
         h5py = require_extra("h5py", "hdf5", what="HDF5")
         arrays: dict[str, ArrayInfo] = {}
 
         def visit(name: str, node: Any) -> None:
-            if isinstance(node, h5py.Dataset):
-                _require_own(node, f"{name} of {path}")
+            if isinstance(node, h5py.Dataset) and not node.external and not node.is_virtual:
+                _require_dense(node, f"{name} of {path}")
                 arrays[name] = ArrayInfo(tuple(node.shape or ()), node.dtype)
 
         with h5py.File(path, "r") as file:
             file.visititems(visit)
+        if not arrays:
+            raise InputError(
+                f"datasets must lie in the file itself; {path} has none, or has them in other"
+                " files; give those, or copy them"
+            )
         return arrays
 
     def read(self, path: str, name: str, start: int, stop: int) -> Iterator[Rows]:
@@ -48,13 +55,8 @@ class Hdf5:
                 yield np.asarray(file[name][at : min(at + BATCH_ROWS, stop)])
 
 
-def _require_own(node: Any, what: str) -> None:
-    """Whose file it is may name any other file in it, and claim any shape for what is not there."""
-    if node.external or node.is_virtual:
-        raise InputError(
-            f"datasets must lie in the file itself; {what} is made of other files; give those, or"
-            " copy it"
-        )
+def _require_dense(node: Any, what: str) -> None:
+    """A dataset may claim any shape of which nothing is stored."""
     if node.chunks and all(node.shape):
         n_chunks = math.prod(-(-n // c) for n, c in zip(node.shape, node.chunks, strict=True))
         require_dense(node.shape[0], n_chunks, node.id.get_num_chunks, what)
